@@ -1,0 +1,1 @@
+"""Stubs written by `make protos` from protos/; not to be edited."""

@@ -1,0 +1,65 @@
+"""What batching needs from outside, so that it can be tested without any of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.runtime.signature import ModelSignature, Tensors
+
+#: Seconds on a clock that never goes back: ``time.monotonic``, or a fake one in tests.
+Clock = Callable[[], float]
+
+
+class Session(Protocol):
+    """A loaded model. ``run`` may be called from several threads at once."""
+
+    @property
+    def signature(self) -> ModelSignature: ...
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:
+        """Run the model once and return ``outputs`` in that order. Raises what the runtime raises."""
+        ...
+
+
+class Timers(Protocol):
+    """Calls back at a time, in a thread that must not be blocked."""
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the monotonic clock has reached ``when``. Callable from any thread."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchReport:
+    """One finished run of the model, successful or not. Durations in seconds; one queue duration per request."""
+
+    requests: int
+    rows: int
+    queue_s: Sequence[float]
+    stack_s: float
+    run_s: float
+    split_s: float
+    failed: bool
+
+
+class Observer(Protocol):
+    """Is told what happens to a model's requests. Called from several threads; must not block."""
+
+    def offered(self, rows: int) -> None:
+        """Rows asked to be admitted, whatever came of it."""
+        ...
+
+    def refused(self, reason: str, rows: int) -> None:
+        """Rows were refused or shed; ``reason`` is that of the `OverloadedError`."""
+        ...
+
+    def caller_ran(self) -> None:
+        """A request ran outside the queue under the caller_runs policy."""
+        ...
+
+    def batch_done(self, report: BatchReport) -> None:
+        """A run ended."""
+        ...

@@ -1,0 +1,105 @@
+"""A request on its way through the queue, and the handle through which it is answered exactly once."""
+
+import math
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.errors import ServingError
+from inferd.runtime.signature import Tensors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTiming:
+    """Where a batch's time went; one object for all requests of the batch. Seconds on the monotonic clock."""
+
+    started_at: float
+    stack_s: float
+    run_s: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceResult:
+    """The answer to one request: its own rows of the outputs it asked for, in the order it asked."""
+
+    outputs: dict[str, NDArray[np.generic]]
+    timing: BatchTiming
+    queue_s: float
+
+
+Outcome = InferenceResult | ServingError
+
+
+def _nothing() -> None:
+    pass
+
+
+class Reply:
+    """Delivers one outcome to whoever waits for it.
+
+    Invariant: however many threads try, exactly one `deliver` or `withdraw` takes effect; the others return False and
+    do nothing. A result, an error, a cancel and an expiry may all race for it.
+
+    ``on_outcome`` is called in the thread that won and must not block. ``on_released`` tells a producer that it may
+    bring its next request; it is called exactly once, and always before or with the outcome.
+    """
+
+    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken")
+
+    def __init__(self, on_outcome: Callable[[Outcome], None], on_released: Callable[[], None] = _nothing) -> None:
+        self._on_outcome = on_outcome
+        self._on_released = on_released
+        # Locks that are taken once and never given back: the cheapest atomic test-and-set that Python has.
+        self._taken = threading.Lock()
+        self._released = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is settled, so that further work on the request is in vain."""
+        return self._taken.locked()
+
+    def release(self) -> None:
+        """Let the producer go on, if it was not told so before."""
+        if self._released.acquire(blocking=False):
+            self._on_released()
+
+    def deliver(self, outcome: Outcome) -> bool:
+        """Answer the request. Returns False if it was answered or withdrawn before."""
+        if not self._taken.acquire(blocking=False):
+            return False
+        self.release()
+        self._on_outcome(outcome)
+        return True
+
+    def withdraw(self) -> bool:
+        """Give up on an answer: nobody waits for it any more. Returns False if it was settled before."""
+        if not self._taken.acquire(blocking=False):
+            return False
+        self.release()
+        return True
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class InferenceRequest:
+    """One request to one model version, checked against its signature.
+
+    ``inputs`` are read-only; they may be views into the message they came in. ``deadline`` is on the monotonic clock,
+    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request and
+    ``enqueued_at`` when the queue admitted it. Identity is what tells requests apart.
+    """
+
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    rows: int
+    nbytes: int
+    stack_key: Hashable
+    reply: Reply
+    received_at: float
+    deadline: float = math.inf
+    priority: int = 1
+    principal: str = ""
+    enqueued_at: float = 0.0

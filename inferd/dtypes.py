@@ -1,0 +1,67 @@
+"""The element types that inferd serves, and their names everywhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+@dataclass(frozen=True, slots=True)
+class DataType:
+    """One element type.
+
+    ``name`` is the Open Inference Protocol's, which the names of ``inferd.v1.DataType`` and of Triton's configuration
+    are made from. ``numpy`` is the dtype that arrays of it have inside inferd, always in native (little-endian) byte
+    order: BYTES arrays are of dtype ``object`` and hold ``bytes``. ``onnx_element_type`` is the number in ONNX's
+    ``TensorProto.DataType``. ``itemsize_bytes`` is 0 for BYTES, whose elements differ in size.
+    """
+
+    name: str
+    numpy: np.dtype[np.generic]
+    onnx: str
+    onnx_element_type: int
+    proto: int
+    triton_config: int
+    itemsize_bytes: int
+
+
+def _type(name: str, numpy: DTypeLike, onnx: str, element: int, proto: int, triton: int) -> DataType:
+    dtype = np.dtype(numpy)
+    itemsize_bytes = 0 if dtype.hasobject else dtype.itemsize
+    return DataType(name, dtype, f"tensor({onnx})", element, proto, triton, itemsize_bytes)
+
+
+BYTES = _type("BYTES", object, "string", 8, 13, 13)
+
+#: Every type, in the order of ``inferd.v1.DataType``.
+ALL: tuple[DataType, ...] = (
+    _type("BOOL", np.bool_, "bool", 9, 1, 1),
+    _type("UINT8", np.uint8, "uint8", 2, 2, 2),
+    _type("UINT16", np.uint16, "uint16", 4, 3, 3),
+    _type("UINT32", np.uint32, "uint32", 12, 4, 4),
+    _type("UINT64", np.uint64, "uint64", 13, 5, 5),
+    _type("INT8", np.int8, "int8", 3, 6, 6),
+    _type("INT16", np.int16, "int16", 5, 7, 7),
+    _type("INT32", np.int32, "int32", 6, 8, 8),
+    _type("INT64", np.int64, "int64", 7, 9, 9),
+    _type("FP16", np.float16, "float16", 10, 10, 10),
+    _type("FP32", np.float32, "float", 1, 11, 11),
+    _type("FP64", np.float64, "double", 11, 12, 12),
+    BYTES,
+    _type("BF16", ml_dtypes.bfloat16, "bfloat16", 16, 14, 14),
+)
+
+#: By Open Inference Protocol name, for example ``"FP32"``.
+BY_NAME: Mapping[str, DataType] = MappingProxyType({t.name: t for t in ALL})
+
+#: By ONNX Runtime's type string, for example ``"tensor(float)"``.
+BY_ONNX: Mapping[str, DataType] = MappingProxyType({t.onnx: t for t in ALL})
+
+#: By number in ``inferd.v1.DataType``.
+BY_PROTO: Mapping[int, DataType] = MappingProxyType({t.proto: t for t in ALL})
+
+#: By numpy dtype; text and byte-string arrays are ``object`` arrays here.
+BY_NUMPY: Mapping[np.dtype[np.generic], DataType] = MappingProxyType({t.numpy: t for t in ALL})

@@ -1,0 +1,67 @@
+"""What can go wrong with a request, said without any transport.
+
+Every message is written for the caller and is sent as it is, so it never holds exception texts, file paths or anything
+else from inside the server. ``inferd.api.errors`` maps the classes to gRPC statuses.
+"""
+
+
+class ServingError(Exception):
+    """A request that ends without a result.
+
+    ``message`` is for the caller to read. ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric
+    labels; subclasses name theirs.
+    """
+
+    reason = "UNKNOWN"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if reason is not None:
+            self.reason = reason
+
+
+class InvalidInputError(ServingError):
+    """The request cannot be run as it is; the message says which field, what was expected and what came."""
+
+    reason = "INVALID_INPUT"
+
+
+class ModelNotFoundError(ServingError):
+    """No such model, or no such version of it."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class ModelUnavailableError(ServingError):
+    """The model is loading, failed or unloading, or the server is draining."""
+
+    reason = "MODEL_UNAVAILABLE"
+
+
+class OverloadedError(ServingError):
+    """The request was refused, or shed after it was admitted, because a limit was reached.
+
+    ``retry_after_s`` is when a retry is likely to be admitted, computed from how fast the queue drains.
+    """
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, message: str, *, retry_after_s: float, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(ServingError):
+    """The deadline or timeout passed before there was an answer."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class InferenceFailedError(ServingError):
+    """The model's run failed for this request. The message is a fixed text; the log has the cause."""
+
+    reason = "INFERENCE_FAILED"
+
+    def __init__(self) -> None:
+        super().__init__("the model failed to run this request")

@@ -1,0 +1,1 @@
+"""One validated tree of settings, and where its values come from."""

@@ -1,12 +1,14 @@
 """What a model takes and gives, and whether a request fits it. Pure: knows no session."""
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.dtypes import DataType
+from inferd.dtypes import BY_NUMPY, DataType
+from inferd.errors import InvalidInputError
 
 #: Arrays by tensor name. BYTES tensors are ``object`` arrays of ``bytes``.
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -31,7 +33,8 @@ class TensorSpec:
 class CheckedInputs:
     """What a request's inputs come to.
 
-    ``rows`` is 1 for a model that cannot batch. Requests are stackable exactly when their ``stack_key`` is equal.
+    ``rows`` is 1 for a model that cannot batch. ``nbytes`` is what the inputs take in memory. Requests are stackable
+    exactly when their ``stack_key`` is equal.
     """
 
     rows: int
@@ -41,16 +44,184 @@ class CheckedInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSignature:
-    """Inputs and outputs of a model, in its order. ``batchable`` when rows of several requests may be stacked."""
+    """Inputs and outputs of a model, in its order. ``batchable`` when rows of several requests may be stacked.
+
+    Without ``batchable`` no tensor has a batch axis.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batchable: bool
+    _checks: "tuple[_InputCheck, ...]" = field(init=False, repr=False, compare=False)
+    _output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        axes = [spec.batch_axis for spec in (*self.inputs, *self.outputs)]
+        if not self.batchable and any(axis is not None for axis in axes):
+            msg = "a model that cannot batch has a tensor with a batch axis"
+            raise ValueError(msg)
+        if self.batchable and all(spec.batch_axis is None for spec in self.inputs):
+            msg = "a model that can batch has no input with a batch axis"
+            raise ValueError(msg)
+        # The way to set a field of a frozen dataclass while it is being made.
+        object.__setattr__(self, "_checks", _input_checks(self.inputs, batchable=self.batchable))
+        object.__setattr__(self, "_output_names", tuple(spec.name for spec in self.outputs))
 
     def check(self, inputs: Tensors) -> CheckedInputs:
         """Say what ``inputs`` come to, or raise `InvalidInputError` naming the input, the expected and the given."""
-        raise NotImplementedError
+        if len(inputs) != len(self._checks):
+            raise self._wrong_names(inputs)
+        request = _Request()
+        for check in self._checks:
+            array = inputs.get(check.name)
+            if array is None:
+                raise self._wrong_names(inputs)
+            check.take(array, request)
+        return CheckedInputs(
+            rows=1 if request.rows is None else request.rows, nbytes=request.nbytes, stack_key=tuple(request.stack_key)
+        )
 
     def select_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``names``, or all of the model's outputs if empty; raise `InvalidInputError` for an unknown one."""
-        raise NotImplementedError
+        """Return ``names``, or all of the model's outputs if empty.
+
+        Raises `InvalidInputError` for a name that is unknown or given twice.
+        """
+        if not names:
+            return self._output_names
+        for position, name in enumerate(names):
+            if name not in self._output_names:
+                msg = f'output "{name}": expected one of {_quoted(self._output_names)}, got an unknown name'
+                raise InvalidInputError(msg)
+            if name in names[:position]:
+                msg = f'output "{name}": expected each output once, got it twice'
+                raise InvalidInputError(msg)
+        return names
+
+    def _wrong_names(self, given: Iterable[str]) -> InvalidInputError:
+        known = {spec.name: spec for spec in self.inputs}
+        for name in given:
+            if name not in known:
+                return InvalidInputError(f'input "{name}": expected one of {_quoted(known)}, got an unknown name')
+        missing = next(spec for spec in self.inputs if spec.name not in set(given))
+        shape = format_shape(missing.shape)
+        return InvalidInputError(f'input "{missing.name}": expected {missing.datatype.name} {shape}, got no such input')
+
+
+class _Request:
+    """What has been learned of a request from the inputs looked at so far."""
+
+    __slots__ = ("nbytes", "rows", "rows_from", "stack_key", "symbols")
+
+    def __init__(self) -> None:
+        self.rows: int | None = None
+        self.rows_from = ""
+        self.nbytes = 0
+        self.stack_key: list[Hashable] = []
+        #: Size of each named dimension, and the input that it was first seen in.
+        self.symbols: dict[str, tuple[int, str]] = {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _InputCheck:
+    """How one input is checked, worked out ahead because it is done for every request."""
+
+    name: str
+    spec: TensorSpec
+    dtype: np.dtype[np.generic]
+    rank: int
+    batch_axis: int | None
+    fixed: tuple[tuple[int, int], ...]
+    symbols: tuple[tuple[int, str], ...]
+    key_axes: tuple[int, ...]
+    key_is_value: bool
+
+    def take(self, array: NDArray[np.generic], request: _Request) -> None:
+        """Check ``array`` and add what it comes to to ``request``."""
+        self._require_declared(array)
+        shape = array.shape
+        if self.batch_axis is not None:
+            self._take_rows(shape, request)
+        for axis, symbol in self.symbols:
+            size, seen_in = request.symbols.setdefault(symbol, (shape[axis], self.name))
+            if shape[axis] != size:
+                raise self._error(f'{symbol} = {size} as in input "{seen_in}"', str(shape[axis]))
+        request.nbytes += array.nbytes
+        if self.dtype.hasobject:
+            request.nbytes += sum(map(len, array.ravel().tolist()))
+        for axis in self.key_axes:
+            request.stack_key.append(shape[axis])
+        if self.key_is_value:
+            request.stack_key.append(_value(array))
+
+    def _require_declared(self, array: NDArray[np.generic]) -> None:
+        if array.dtype != self.dtype:
+            raise self._error(self.spec.datatype.name, _type_name(array))
+        shape = array.shape
+        if len(shape) != self.rank:
+            raise self._shape_error(shape)
+        for axis, size in self.fixed:
+            if shape[axis] != size:
+                raise self._shape_error(shape)
+
+    def _take_rows(self, shape: tuple[int, ...], request: _Request) -> None:
+        assert self.batch_axis is not None
+        rows = shape[self.batch_axis]
+        if request.rows is None:
+            if rows == 0:
+                raise self._error("at least 1 row", f"shape {format_shape(shape)}")
+            request.rows = rows
+            request.rows_from = self.name
+        elif rows != request.rows:
+            raise self._error(f'{request.rows} rows as in input "{request.rows_from}"', str(rows))
+
+    def _shape_error(self, shape: tuple[int, ...]) -> InvalidInputError:
+        return self._error(f"shape {format_shape(self.spec.shape)}", format_shape(shape))
+
+    def _error(self, expected: str, got: str) -> InvalidInputError:
+        return InvalidInputError(f'input "{self.name}": expected {expected}, got {got}')
+
+
+def _input_checks(specs: tuple[TensorSpec, ...], *, batchable: bool) -> tuple[_InputCheck, ...]:
+    named = Counter(symbol for spec in specs for _, symbol in _inner_symbols(spec))
+    return tuple(_input_check(spec, batchable=batchable, named=named) for spec in specs)
+
+
+def _input_check(spec: TensorSpec, *, batchable: bool, named: Counter[str]) -> _InputCheck:
+    shared = spec.batch_axis is None
+    open_axes = (axis for axis, size in enumerate(spec.shape) if not isinstance(size, int))
+    return _InputCheck(
+        name=spec.name,
+        spec=spec,
+        dtype=spec.datatype.numpy,
+        rank=len(spec.shape),
+        batch_axis=spec.batch_axis,
+        fixed=tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int)),
+        # A name that occurs once has nothing to agree with.
+        symbols=tuple((axis, symbol) for axis, symbol in _inner_symbols(spec) if named[symbol] > 1),
+        key_axes=tuple(axis for axis in open_axes if axis != spec.batch_axis) if batchable and not shared else (),
+        key_is_value=batchable and shared,
+    )
+
+
+def _inner_symbols(spec: TensorSpec) -> list[tuple[int, str]]:
+    """Named open dimensions apart from the batch axis, which is compared by rows whatever it is called."""
+    return [(axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, str) and axis != spec.batch_axis]
+
+
+def _value(array: NDArray[np.generic]) -> Hashable:
+    contents = tuple(array.ravel().tolist()) if array.dtype.hasobject else array.tobytes()
+    return array.shape, contents
+
+
+def format_shape(shape: Iterable[int | str | None]) -> str:
+    """Write a shape for people: open dimensions by their name, or as -1."""
+    return "[" + ",".join("-1" if size is None else str(size) for size in shape) + "]"
+
+
+def _type_name(array: NDArray[np.generic]) -> str:
+    datatype = BY_NUMPY.get(array.dtype)
+    return str(array.dtype) if datatype is None else datatype.name
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,7 +1,7 @@
 """Several requests into one run and its outputs back to each of them. Pure: knows no session.
 
-Rows are counted along each tensor's ``batch_axis``. A request's rows are copied once, into the stacked array; on the way
-out each request gets views.
+Rows are counted along each tensor's ``batch_axis``. A request's rows are copied once, into the stacked array; on the
+way out each request gets views.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

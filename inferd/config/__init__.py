@@ -1,1 +1,8 @@
 """One validated tree of settings, and where its values come from."""
+
+from inferd.config.describe import effective_yaml, json_schema
+from inferd.config.loading import load_settings
+from inferd.config.settings import ModelSettings, Settings
+from inferd.config.validation import Problem, SettingsError
+
+__all__ = ["ModelSettings", "Problem", "Settings", "SettingsError", "effective_yaml", "json_schema", "load_settings"]

@@ -1,14 +1,39 @@
 """Every setting there is, with its unit, default and bounds. Validated once, frozen ever after."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from inferd.config.merging import merge
+from inferd.config.validation import validate
+
+
+def _refusal(text: str, *, setting: str = "") -> PydanticCustomError:
+    """What a check of ours raises; ``setting`` is the offender's name, relative to the section that is checked."""
+    return PydanticCustomError("refused", "{text}", {"text": text, "setting": setting})
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section_is_all_defaults(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        # YAML reads "on" and "yes" as true, which pydantic would take for 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            text = f"expected a number, got {value}"
+            raise _refusal(text)
+        return value
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -18,7 +43,7 @@ _MIB = 1024 * 1024
 class ServerSettings(_Section):
     """Ports, limits and the way to stop."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on. The default is reachable from this machine only; 0.0.0.0 or [::] is every interface."""
     grpc_port: Port = 8001
     """Port of the gRPC server; 0 takes a free one."""
@@ -43,6 +68,31 @@ class ServerSettings(_Section):
     drain_grace_s: float = Field(default=25.0, ge=0.0, le=3600.0)
     """How long admitted requests may take to finish before they are cancelled."""
 
+    @field_validator("host")
+    @classmethod
+    def _host_is_a_name_or_an_address(cls, host: str) -> str:
+        if ":" in host:
+            _check_ipv6(host)
+        elif any(character.isspace() or character in "/[]" for character in host):
+            text = f"expected a host name or an IP address, got {host!r}"
+            raise _refusal(text)
+        return host
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.grpc_port == self.http_port != 0:
+            text = f"expected another port than grpc_port, got {self.http_port} for both"
+            raise _refusal(text, setting="http_port")
+        return self
+
+
+def _check_ipv6(host: str) -> None:
+    try:
+        IPv6Address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        text = f"expected a host name or an IP address, without scheme or port, got {host!r}"
+        raise _refusal(text) from None
+
 
 class LogFormat(StrEnum):
     """How log lines look."""
@@ -55,11 +105,11 @@ class LogSettings(_Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level that is written; debug adds a line per message of a stream."""
+    """Least severe level that is written; debug adds a line per result of a stream."""
     format: LogFormat = LogFormat.JSON
     """json, one object per line, or human."""
     access: bool = True
-    """Write a line for each RPC."""
+    """Write a line for each RPC: at info, at warning if it was refused or late, at error if the server failed."""
 
 
 class Backpressure(StrEnum):
@@ -92,10 +142,10 @@ class QueueSettings(_Section):
     """Priority of a request that names none."""
 
     @model_validator(mode="after")
-    def _default_within_levels(self) -> "QueueSettings":
+    def _default_priority_is_a_level(self) -> Self:
         if self.default_priority > self.priority_levels:
-            msg = f"default_priority is {self.default_priority}, expected at most priority_levels, {self.priority_levels}"
-            raise ValueError(msg)
+            text = f"expected at most priority_levels, which is {self.priority_levels}, got {self.default_priority}"
+            raise _refusal(text, setting="default_priority")
         return self
 
 
@@ -115,10 +165,12 @@ class BatchingSettings(_Section):
 class RuntimeSettings(_Section):
     """How ONNX Runtime runs a model."""
 
-    providers: Literal["auto"] | list[str] = "auto"
+    providers: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
     """auto: CUDA where the installed build and a device offer it, else CPU. Or a list, the preferred one first: cpu, \
 cuda, tensorrt, openvino, or any name that the installed build of ONNX Runtime knows."""
-    provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
+    provider_options: dict[str, dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]] = Field(
+        default_factory=dict
+    )
     """Options by provider, as ONNX Runtime documents them."""
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     """Threads within one operator; 0 is the number of cores that this process may use, divided by the instances (1 on \
@@ -136,8 +188,18 @@ class TensorOverride(_Section):
 
     batch_axis: int | None = Field(default=None, ge=0)
     """The dimension that counts rows; null for a tensor that a whole batch shares."""
-    warmup_shape: list[int] | None = None
+    warmup_shape: list[NonNegativeInt] | None = None
     """Inputs only: the shape to warm up with, batch dimension included, where the open dimensions may not be 1."""
+
+
+def _check_batches_fit(queue: QueueSettings, batching: BatchingSettings) -> None:
+    if batching.enabled and batching.max_batch_size > queue.max_rows:
+        text = f"expected at most queue.max_rows, which is {queue.max_rows}, got {batching.max_batch_size}"
+        raise _refusal(text, setting="batching.max_batch_size")
+    if 0 < queue.default_timeout_ms <= batching.max_wait_ms:
+        timeout_ms = queue.default_timeout_ms
+        text = f"expected less than queue.default_timeout_ms, which is {timeout_ms}, got {batching.max_wait_ms}"
+        raise _refusal(text, setting="batching.max_wait_ms")
 
 
 class ModelSettings(_Section):
@@ -150,6 +212,11 @@ class ModelSettings(_Section):
     """By name of the input."""
     outputs: dict[str, TensorOverride] = Field(default_factory=dict)
     """By name of the output."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        _check_batches_fit(self.queue, self.batching)
+        return self
 
 
 class ApiSettings(_Section):
@@ -171,6 +238,16 @@ class Settings(_Section):
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 
-    def for_model(self, overrides: dict[str, Any]) -> ModelSettings:
-        """Merge the contents of a model.yaml over the sections that apply to every model."""
-        raise NotImplementedError
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        _check_batches_fit(self.queue, self.batching)
+        return self
+
+    def for_model(self, overrides: Mapping[str, Any]) -> ModelSettings:
+        """Merge the contents of a model.yaml over the sections that apply to every model.
+
+        Raises `SettingsError` naming each setting in ``overrides`` that is unknown or out of its bounds.
+        """
+        shared = self.model_dump(include={"queue", "batching", "runtime"})
+        merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
+        return validate(ModelSettings, merged, origin_of=lambda _: "model.yaml")

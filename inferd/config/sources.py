@@ -1,0 +1,199 @@
+"""Where values come from: the command line, the environment and a YAML file."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from inferd.config.settings import Settings
+from inferd.config.validation import Problem, SettingPath, SettingsError
+
+T = TypeVar("T")
+
+PREFIX = "INFERD_"
+DELIMITER = "__"
+
+#: Variables that begin like settings but belong to the command line: the configuration file and the client's token.
+NOT_SETTINGS = frozenset({"INFERD_CONFIG", "INFERD_TOKEN"})
+
+_POSITIONAL = frozenset({"models"})
+
+#: YAML's tags of plain text and of the merge key "<<".
+_NAME_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+
+#: What Kubernetes puts into every container of a namespace that has a Service called inferd or inferd-something.
+_SERVICE_LINK = re.compile(r"INFERD(_[A-Z0-9]+)*_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
+
+
+class Source(Protocol):
+    """Values from one place, as a tree of plain values."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The values that are set here."""
+        ...
+
+    def where(self, path: SettingPath) -> str:
+        """Say where exactly the value at ``path`` stands."""
+        ...
+
+    def spell(self, name: str) -> str:
+        """Write a dotted name as it is written here."""
+        ...
+
+
+class FlagSource:
+    """Values from the command line by dotted name; None is a flag that was not given."""
+
+    def __init__(self, flags: Mapping[str, object]) -> None:
+        self.values: dict[str, Any] = {}
+        for name, value in flags.items():
+            if value is not None:
+                _put(self.values, tuple(name.split(".")), value)
+
+    def where(self, path: SettingPath) -> str:
+        """Say which flag."""
+        return "command line" if path[0] in _POSITIONAL else f"flag {self.spell('.'.join(path))}"
+
+    def spell(self, name: str) -> str:
+        """Write the flag of a setting, which is its name without the section."""
+        return "--" + name.rpartition(".")[2].replace("_", "-")
+
+
+class EnvironmentSource:
+    """Values of the variables ``INFERD_SECTION__NAME``; empty ones count as not set."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = _Decoder(_Variables)()
+        self._variables = {
+            tuple(variable.upper().removeprefix(PREFIX).lower().split(DELIMITER)): variable
+            for variable, value in os.environ.items()
+            if value and _is_setting(variable.upper(), value)
+        }
+        for path, variable in self._variables.items():
+            if path[0] not in Settings.model_fields:
+                _put(self.values, path, os.environ[variable])
+
+    def where(self, path: SettingPath) -> str:
+        """Say which variable; it may be that of a whole section in JSON."""
+        return f"environment variable {_longest_match(self._variables, path)}"
+
+    def spell(self, name: str) -> str:
+        """Write the variable of a setting."""
+        return variable_of(name)
+
+
+class FileSource:
+    """Values of a YAML file. Raises `SettingsError` with the line where the file is not what YAML or we expect."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[SettingPath, int] = {}
+        try:
+            self.values = self._read(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise self._refusal(f"cannot be read: {cause}") from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise self._refusal(f"is not YAML: {error.problem}", mark.line + 1 if mark else 0) from None
+        except yaml.YAMLError as error:
+            raise self._refusal(f"is not YAML: {error}") from None
+
+    def where(self, path: SettingPath) -> str:
+        """Say which line."""
+        line = _longest_match(self._lines, path)
+        return f"{self._path} line {line}" if line else str(self._path)
+
+    def spell(self, name: str) -> str:
+        """Write the dotted name."""
+        return name
+
+    def _read(self, text: str) -> dict[str, Any]:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return {}
+            if not isinstance(node, yaml.MappingNode):
+                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+                raise self._refusal(f"expected sections with settings, got {found}", node.start_mark.line + 1)
+            self._note_lines(node, ())
+            return dict(loader.construct_document(node))
+        finally:
+            loader.dispose()
+
+    def _note_lines(self, node: yaml.MappingNode, above: SettingPath) -> None:
+        for key, value in node.value:
+            path = (*above, str(key.value))
+            line = key.start_mark.line + 1
+            if key.tag not in _NAME_TAGS:
+                raise self._refusal(f"expected a name, got {key.value}", line)
+            if path in self._lines:
+                raise self._refusal(f"{'.'.join(path)} is set on line {self._lines[path]} already", line)
+            self._lines[path] = line
+            # Deeper than this there are no settings, and an alias may lead in circles.
+            if isinstance(value, yaml.MappingNode) and len(path) < 4:
+                self._note_lines(value, path)
+
+    def _refusal(self, text: str, line: int = 0) -> SettingsError:
+        origin = f"{self._path} line {line}" if line else str(self._path)
+        return SettingsError([Problem(name="", text=text, origin=origin)])
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a dotted name."""
+    return PREFIX + name.replace(".", DELIMITER).upper()
+
+
+class _Variables(Settings, BaseSettings):
+    """What `EnvSettingsSource` wants to know of the settings; never made an instance of."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_ignore_empty=True)
+
+
+class _Decoder(EnvSettingsSource):
+    """Takes lists and sections as JSON, and lists also as ``one,two``; leaves it to validation to refuse the rest."""
+
+    def decode_complex_value(
+        self,
+        field_name: str,  # noqa: ARG002 (the base class passes it)
+        field: FieldInfo | None,
+        value: str,
+    ) -> Any:  # noqa: ANN401 (whatever the JSON holds)
+        """Decode the variable of a list, a mapping or a section."""
+        if value.lstrip().startswith(("[", "{")):
+            try:
+                return json.loads(value)
+            except ValueError:
+                return value
+        takes_list = field is not None and "list" in str(field.annotation) and value != field.default
+        return [part.strip() for part in value.split(",")] if takes_list else value
+
+
+def _is_setting(variable: str, value: str) -> bool:
+    if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
+        return False
+    if not _SERVICE_LINK.fullmatch(variable):
+        return True
+    # INFERD_PORT of a Service holds a URL. Without one this is a setting that is spelt with too few underscores.
+    return "_SERVICE_" not in variable and not re.search(r"_PORT_\d+_", variable) and "://" not in value
+
+
+def _put(values: dict[str, Any], path: SettingPath, value: object) -> None:
+    for key in path[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return
+        values = inner
+    values[path[-1]] = value
+
+
+def _longest_match(known: Mapping[SettingPath, T], path: SettingPath) -> T | None:
+    return next((known[path[:length]] for length in range(len(path), 0, -1) if path[:length] in known), None)

@@ -1,0 +1,247 @@
+"""Small ONNX models, one for each trait that inferd has to cope with. Each function makes a new one.
+
+`save` writes a model to a file; weights are constants, so that every expected answer can be worked out by hand.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from inferd.dtypes import DataType
+
+Shape = Sequence[int | str | None]
+
+OPSET = 20
+#: Old enough for every ONNX Runtime that inferd supports.
+IR_VERSION = 9
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Write ``model`` to ``path``, making its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(model, path)
+    return path
+
+
+def linear(rows: int | str | None = "batch") -> onnx.ModelProto:
+    """Make ``y = 2x + 1`` on FP32 [rows,3]."""
+    return _model(
+        [_node("Mul", ["x", "two"], ["doubled"]), _node("Add", ["doubled", "one"], ["y"])],
+        [_float("x", [rows, 3])],
+        [_float("y", [rows, 3])],
+        [_constant("two", np.float32(2)), _constant("one", np.float32(1))],
+    )
+
+
+def two_inputs(rows_a: int | str | None = "batch", rows_b: int | str | None = "batch") -> onnx.ModelProto:
+    """Make ``total = a + b`` and ``product = a * b``; a FP32 [batch,length], b INT64 of the same shape."""
+    return _model(
+        [
+            _node("Cast", ["b"], ["as_float"], to=TensorProto.FLOAT),
+            _node("Add", ["a", "as_float"], ["total"]),
+            _node("Mul", ["a", "as_float"], ["product"]),
+        ],
+        [_float("a", [rows_a, "length"]), _value("b", TensorProto.INT64, [rows_b, "length"])],
+        [_float("total", [rows_a, "length"]), _float("product", [rows_a, "length"])],
+    )
+
+
+def batch_axis_one() -> onnx.ModelProto:
+    """Make ``y = sum of x over time``: x FP32 [time,batch,2], y FP32 [batch,2]."""
+    return _model(
+        [_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
+        [_float("x", ["time", "batch", 2])],
+        [_float("y", ["batch", 2])],
+        [_constant("axes", np.array([0], np.int64))],
+    )
+
+
+def shared_scalar() -> onnx.ModelProto:
+    """Make ``y = x * factor`` on FP32 [batch,3], where factor is a scalar that a whole batch shares."""
+    return _model(
+        [_node("Mul", ["x", "factor"], ["y"])],
+        [_float("x", ["batch", 3]), _float("factor", [])],
+        [_float("y", ["batch", 3])],
+    )
+
+
+def constant_output() -> onnx.ModelProto:
+    """Make ``y = x`` on FP32 [batch,3] with a second output, ``classes`` INT64 [3], that is always 10, 20, 30."""
+    return _model(
+        [_node("Identity", ["x"], ["y"]), _node("Identity", ["labels"], ["classes"])],
+        [_float("x", ["batch", 3])],
+        [_float("y", ["batch", 3]), _value("classes", TensorProto.INT64, [3])],
+        [_constant("labels", np.array([10, 20, 30], np.int64))],
+    )
+
+
+def strings() -> onnx.ModelProto:
+    """Make ``loud = text + "!"`` on strings [batch,2]."""
+    return _model(
+        [_node("StringConcat", ["text", "mark"], ["loud"])],
+        [_value("text", TensorProto.STRING, ["batch", 2])],
+        [_value("loud", TensorProto.STRING, ["batch", 2])],
+        [_constant("mark", np.array(["!"], object))],
+    )
+
+
+def identity(datatype: DataType, shape: Shape = ("batch", 2)) -> onnx.ModelProto:
+    """Make ``y = x`` for any element type."""
+    element = datatype.onnx_element_type
+    return _model([_node("Identity", ["x"], ["y"])], [_value("x", element, shape)], [_value("y", element, shape)])
+
+
+def cast_sum(datatype: DataType) -> onnx.ModelProto:
+    """Make ``y = x + x`` on a float type of any width, [batch,2], worked out in FP32."""
+    element = datatype.onnx_element_type
+    return _model(
+        [
+            _node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+            _node("Add", ["wide", "wide"], ["sum"]),
+            _node("Cast", ["sum"], ["y"], to=element),
+        ],
+        [_value("x", element, ["batch", 2])],
+        [_value("y", element, ["batch", 2])],
+    )
+
+
+def lookup(size: int = 4) -> onnx.ModelProto:
+    """Make ``y = 10 * index`` for INT64 [batch] by a table: the run fails when an index is ``size`` or more."""
+    return _model(
+        [_node("Gather", ["table", "index"], ["y"])],
+        [_value("index", TensorProto.INT64, ["batch"])],
+        [_float("y", ["batch"])],
+        [_constant("table", np.arange(size, dtype=np.float32) * 10)],
+    )
+
+
+def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:
+    """Make ``y = x`` on FP32 [batch,width] in ``steps`` multiplications by the identity matrix.
+
+    One run of one row is about ``steps`` times 10 microseconds at the default width.
+    """
+    names = ["x", *(f"step_{step}" for step in range(1, steps)), "y"]
+    return _model(
+        [_node("MatMul", [names[step], "identity"], [names[step + 1]]) for step in range(steps)],
+        [_float("x", ["batch", width])],
+        [_float("y", ["batch", width])],
+        [_constant("identity", np.eye(width, dtype=np.float32))],
+    )
+
+
+def needs_size(least: int = 3) -> onnx.ModelProto:
+    """Make ``y = moving average of x`` on FP32 [batch,1,length]; the run fails when length is less than ``least``."""
+    return _model(
+        [_node("Conv", ["x", "kernel"], ["y"])],
+        [_float("x", ["batch", 1, "length"])],
+        [_float("y", ["batch", 1, None])],
+        [_constant("kernel", np.full((1, 1, least), 1 / least, np.float32))],
+    )
+
+
+def rows_do_not_follow() -> onnx.ModelProto:
+    """Declare y FP32 [batch,3] but always give one row, the sum of all rows of x."""
+    return _model(
+        [_node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
+        [_float("x", ["batch", 3])],
+        # Left for the runtime to find out at run time: with the open shape [rows,3] its shape inference says nothing.
+        [_float("y", ["rows", 3])],
+        [_constant("axes", np.array([0], np.int64))],
+    )
+
+
+def unknown_output_rank() -> onnx.ModelProto:
+    """Make ``y = reshape(x, shape)`` where the rank of y depends on the graph's input ``shape``."""
+    return _model(
+        [_node("Reshape", ["x", "shape"], ["y"])],
+        [_float("x", ["batch", 4]), _value("shape", TensorProto.INT64, ["rank"])],
+        [_value("y", TensorProto.FLOAT, None)],
+    )
+
+
+def sequence_of_maps() -> onnx.ModelProto:
+    """Give ``probabilities`` as a sequence of maps from label to FP32, as scikit-learn's converter does unless told."""
+    node = helper.make_node("ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+    maps = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    output = helper.make_value_info("probabilities", helper.make_sequence_type_proto(maps))
+    return _model([node], [_float("scores", ["batch", 3])], [output])
+
+
+def sequence_input() -> onnx.ModelProto:
+    """Take ``parts``, a sequence of FP32 tensors, and give them concatenated."""
+    parts = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
+    node = _node("ConcatFromSequence", ["parts"], ["y"], axis=0)
+    return _model([node], [parts], [_value("y", TensorProto.FLOAT, [None])])
+
+
+def optional_output() -> onnx.ModelProto:
+    """Give ``y`` as an optional tensor."""
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, ["batch", 3])
+    output = helper.make_value_info("y", helper.make_optional_type_proto(tensor))
+    return _model([_node("Optional", ["x"], ["y"])], [_float("x", ["batch", 3])], [output])
+
+
+def element_type(number: int) -> onnx.ModelProto:
+    """Make ``y = x`` on FP32 beside ``other``, an input of the ONNX element type ``number`` that is passed through."""
+    return _model(
+        [_node("Identity", ["x"], ["y"]), _node("Identity", ["other"], ["same"])],
+        [_float("x", ["batch", 3]), _value("other", number, ["batch"])],
+        [_float("y", ["batch", 3]), _value("same", number, ["batch"])],
+    )
+
+
+def future_opset(version: int = 999) -> onnx.ModelProto:
+    """Make `linear` for an operator set that no runtime knows yet."""
+    model = linear()
+    model.opset_import[0].version = version
+    return model
+
+
+def save_with_external_data(path: Path, width: int = 64) -> Path:
+    """Write ``y = x * weights`` with weights 0, 1, 2 … in a file of their own beside ``path``; x FP32 [batch,width]."""
+    model = _model(
+        [_node("Mul", ["x", "weights"], ["y"])],
+        [_float("x", ["batch", width])],
+        [_float("y", ["batch", width])],
+        [_constant("weights", np.arange(width, dtype=np.float32))],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(
+        model,
+        path,
+        save_as_external_data=True,
+        location=f"{path.stem}.weights",
+        size_threshold=0,
+        convert_attribute=False,
+    )
+    return path
+
+
+def _node(operator: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs, outputs, **attributes)
+
+
+def _float(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    return _value(name, TensorProto.FLOAT, shape)
+
+
+def _value(name: str, element: int, shape: Shape | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def _constant(name: str, value: np.ndarray | np.generic) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value), name)
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "test", inputs, outputs, list(constants))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="inferd.tests")

@@ -1,0 +1,166 @@
+"""What a channel to a server is opened with: its options, credentials and the metadata of its calls."""
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+import inferd
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+# Servers on gRPC's C core end connections that ping more often than every five minutes without data.
+_KEEPALIVE_S = 310
+_KEEPALIVE_TIMEOUT_S = 20
+# gRPC does not retry calls whose request is larger than this; its own default, 256 KiB, is one picture.
+_RETRY_BUFFER_BYTES = 64 * 1024 * 1024
+_CORE_MAX_ATTEMPTS = 5
+# How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
+_TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TLS:
+    """How to trust the server, and how to be trusted by it.
+
+    ``ca`` is a PEM file with the authorities to trust, by default gRPC's own list. ``certificate`` and ``key`` are the
+    client's PEM files for mutual TLS. ``server_name`` is the name that the server's certificate must have where it is
+    not the address's.
+    """
+
+    ca: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            msg = "certificate and key: expected both or none"
+            raise ValueError(msg)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read(self.ca), private_key=_read(self.key), certificate_chain=_read(self.certificate)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How often calls that were refused (RESOURCE_EXHAUSTED) or found no server (UNAVAILABLE) are tried again.
+
+    The first retry waits about ``initial_backoff_s``, each further one ``multiplier`` times longer, up to
+    ``max_backoff_s``. Where the server says when to come back (``grpc-retry-pushback-ms``), that counts instead. Each
+    failed attempt takes one of ``max_tokens`` tokens and each success gives ``token_ratio`` back; while no more than
+    half are left nothing is retried, so that clients do not add to an overload. The timeout covers all attempts.
+    """
+
+    max_attempts: int = _CORE_MAX_ATTEMPTS
+    initial_backoff_s: float = 0.1
+    max_backoff_s: float = 2.0
+    multiplier: float = 2.0
+    max_tokens: int = 100
+    token_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.max_attempts <= _CORE_MAX_ATTEMPTS:
+            raise ValueError(f"max_attempts is {self.max_attempts}, expected 2 to {_CORE_MAX_ATTEMPTS}, gRPC's limit")
+
+    def service_config(self) -> dict[str, object]:
+        """Write the policy as gRPC's service config."""
+        retry = {
+            "maxAttempts": self.max_attempts,
+            "initialBackoff": f"{self.initial_backoff_s}s",
+            "maxBackoff": f"{self.max_backoff_s}s",
+            "backoffMultiplier": self.multiplier,
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        }
+        return {
+            "methodConfig": [{"name": [{"service": SERVICE}], "retryPolicy": retry}],
+            "retryThrottling": {"maxTokens": self.max_tokens, "tokenRatio": self.token_ratio},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelConfig:
+    """Everything that a channel and its calls need; the same for the synchronous and the asyncio client."""
+
+    address: str
+    credentials: grpc.ChannelCredentials | None
+    options: tuple[tuple[str, str | int], ...]
+    metadata: Metadata
+
+
+def channel_config(
+    address: str,
+    *,
+    token: str | None,
+    allow_insecure_token: bool,
+    tls: TLS | None,
+    retry: RetryPolicy | None,
+    metadata: Mapping[str, str | bytes] | None,
+    max_receive_bytes: int,
+) -> ChannelConfig:
+    """Check the arguments of a client and put them into gRPC's terms."""
+    if "://" in address and not address.startswith(("dns://", "unix://", "xds://")):
+        raise ValueError(f'address is "{address}", expected HOST:PORT')
+    if token is not None and tls is None and not allow_insecure_token and not is_loopback(address):
+        raise ValueError(
+            f'the token would travel to "{address}" for everyone on the way to read: give tls=TLS(), or '
+            "allow_insecure_token=True if something else protects the connection"
+        )
+    sent = tuple((key.lower(), value) for key, value in (metadata or {}).items())
+    authorization = () if token is None else (("authorization", f"Bearer {token}"),)
+    return ChannelConfig(
+        address=address,
+        credentials=None if tls is None else tls.credentials(),
+        options=tuple(_options(address, tls, retry, max_receive_bytes).items()),
+        metadata=authorization + sent,
+    )
+
+
+def _options(address: str, tls: TLS | None, retry: RetryPolicy | None, max_receive_bytes: int) -> dict[str, str | int]:
+    options: dict[str, str | int] = {
+        "grpc.primary_user_agent": f"inferd-client/{inferd.__version__}",
+        "grpc.max_receive_message_length": max_receive_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.keepalive_time_ms": _KEEPALIVE_S * 1000,
+        "grpc.keepalive_timeout_ms": _KEEPALIVE_TIMEOUT_S * 1000,
+        "grpc.http2.max_pings_without_data": 0,
+        # A connection of its own for each client, instead of one that equal channels of the process share.
+        "grpc.use_local_subchannel_pool": 1,
+        "grpc.per_rpc_retry_buffer_size": _RETRY_BUFFER_BYTES,
+        "grpc.service_config_disable_resolution": 1,
+    }
+    if retry is not None:
+        options["grpc.service_config"] = json.dumps(retry.service_config())
+    if is_loopback(address):
+        # The environment's http_proxy is meant for other machines.
+        options["grpc.enable_http_proxy"] = 0
+    if tls is not None and tls.server_name is not None:
+        options["grpc.ssl_target_name_override"] = tls.server_name
+    return options
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what is sent to ``address`` stays on this machine; anything unclear counts as not."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    endpoint = _TCP_SCHEME.sub("", address)
+    host = (endpoint.rpartition(":")[0] or endpoint).strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(path: str | Path | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

@@ -1,0 +1,159 @@
+"""What a call can end with instead of a result: one class for each gRPC status that callers tell apart."""
+
+# ruff: noqa: N818 - users catch `client.NotFound`; a suffix "Error" on each would tell them nothing more.
+
+from collections.abc import Iterable
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+class InferdError(Exception):
+    """A call, or one request of a stream, that ended without a result.
+
+    ``status`` is the gRPC status, ``message`` the text that came with it. ``reason`` is the server's constant for
+    programs, such as ``QUEUE_FULL``, or empty. ``retry_after_s`` is when the server expects to have room again, or
+    None where it said nothing. Statuses without a class of their own come as this class.
+
+    The gRPC error is kept as ``__context__``, which tracebacks leave out.
+    """
+
+    status = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: grpc.StatusCode | None = None,
+        reason: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        if status is not None:
+            self.status = status
+
+
+class InvalidInput(InferdError):
+    """The request does not fit the model, or cannot be sent; the message says which field, expected and given."""
+
+    status = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(InferdError):
+    """No such model, or no such version of it."""
+
+    status = grpc.StatusCode.NOT_FOUND
+
+
+class Overloaded(InferdError):
+    """The server refused or shed the request because a limit was reached: a queue, a quota or the message size."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(InferdError):
+    """No connection, or the model is loading or failed, or the server is stopping."""
+
+    status = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(InferdError):
+    """The timeout passed before there was a result."""
+
+    status = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Unauthenticated(InferdError):
+    """The server wants a credential, or does not accept this one."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(InferdError):
+    """The credential is good but does not allow this."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Cancelled(InferdError):
+    """The call was cancelled, for instance by closing the client."""
+
+    status = grpc.StatusCode.CANCELLED
+
+
+class Unimplemented(InferdError):
+    """The server does not know the method: it is another kind of server, or an older one."""
+
+    status = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Internal(InferdError):
+    """The model failed to run the request, or the server answered something that cannot be read."""
+
+    status = grpc.StatusCode.INTERNAL
+
+
+_CLASSES: dict[grpc.StatusCode, type[InferdError]] = {cls.status: cls for cls in InferdError.__subclasses__()}
+_STATUSES: dict[int, grpc.StatusCode] = {status.value[0]: status for status in grpc.StatusCode}
+
+
+def from_rpc_error(error: grpc.RpcError) -> InferdError:
+    """Translate what a call of grpc or grpc.aio raised."""
+    pushback_s: float | None = None
+    details = status_pb2.Status()
+    trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    for key, value in trailing:
+        if key == _PUSHBACK_KEY:
+            pushback_s = _pushback_s(value)
+        elif key == _DETAILS_KEY and isinstance(value, bytes):
+            details = _parse(status_pb2.Status, value) or details
+    return _error(error.code(), error.details() or "", details, pushback_s)
+
+
+def from_status(status: status_pb2.Status) -> InferdError:
+    """Translate an error that came within a stream."""
+    return _error(_STATUSES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status, None)
+
+
+def _error(code: grpc.StatusCode, message: str, details: status_pb2.Status, pushback_s: float | None) -> InferdError:
+    info = _detail(error_details_pb2.ErrorInfo, details)
+    retry = _detail(error_details_pb2.RetryInfo, details)
+    return _CLASSES.get(code, InferdError)(
+        message,
+        status=code,
+        reason="" if info is None else info.reason,
+        retry_after_s=pushback_s if retry is None else retry.retry_delay.ToNanoseconds() / 1e9,
+    )
+
+
+def _pushback_s(value: str | bytes) -> float | None:
+    """Seconds of a pushback; a negative or unreadable one means "do not retry" and tells no time."""
+    try:
+        milliseconds = int(value)
+    except ValueError:
+        return None
+    return milliseconds / 1000 if milliseconds >= 0 else None
+
+
+_M = TypeVar("_M", bound=Message)
+
+
+def _detail(kind: type[_M], status: status_pb2.Status) -> _M | None:
+    matching: Iterable[_M | None] = (_parse(kind, any_.value) for any_ in status.details if any_.Is(kind.DESCRIPTOR))
+    return next(iter(matching), None)
+
+
+def _parse(kind: type[_M], value: bytes) -> _M | None:
+    """Parse a detail; one that cannot be read must not hide the error that it belongs to."""
+    try:
+        return kind.FromString(value)
+    except DecodeError:
+        return None

@@ -1,0 +1,67 @@
+"""Which requests of a stream are open, and when their results are handed over. Pure."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.client import messages
+from inferd.client.codec import Inputs
+from inferd.client.errors import Internal, InvalidInput
+from inferd.client.results import StreamItem
+
+#: What callers put into a stream: inputs by name, or a request id of their own and such inputs.
+StreamInput = Inputs | tuple[str, Inputs]
+
+
+class RequestBuilder(Protocol):
+    """Builds a request from what differs within a stream."""
+
+    def __call__(self, *, request_id: str, inputs: Inputs) -> pb.InferRequest:
+        """Build a request. Raises `InvalidInput` for inputs that cannot be sent."""
+        ...
+
+
+class StreamLedger:
+    """Matches results to requests, and puts them in the requests' order if wanted.
+
+    Invariant: each request that was opened is handed over once, or is among the ``unanswered``. One thread opens and
+    another settles; what they share is one dictionary with single-step operations, and a request is opened before it
+    is sent, so before it can be settled.
+    """
+
+    def __init__(self, build: RequestBuilder, *, ordered: bool) -> None:
+        self._build = build
+        self._ordered = ordered
+        self._open: dict[str, int] = {}
+        self._opened = 0
+        self._early: dict[int, StreamItem] = {}
+        self._due = 0
+
+    def open(self, element: StreamInput) -> pb.StreamInferRequest:
+        """Enter the next request and return its message. Raises `InvalidInput` for what cannot be sent."""
+        request_id, inputs = element if isinstance(element, tuple) else (str(self._opened), element)
+        if request_id in self._open:
+            raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
+        message = pb.StreamInferRequest(requests=[self._build(request_id=request_id, inputs=inputs)])
+        self._open[request_id] = self._opened
+        self._opened += 1
+        return message
+
+    def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:
+        """Take a result and yield what can be handed over now: this one, or in order as many as are due."""
+        index = self._open.pop(result.request_id, None)
+        if index is None:
+            raise Internal(f'the server answered request_id "{result.request_id}", which is not in flight')
+        item = StreamItem(index=index, request_id=result.request_id, outcome=messages.stream_outcome(result))
+        if not self._ordered:
+            yield item
+            return
+        self._early[index] = item
+        while (due := self._early.pop(self._due, None)) is not None:
+            self._due += 1
+            yield due
+
+    def finish(self) -> None:
+        """Raise `Internal` if the server ended the stream, as if all were well, without answering everything."""
+        if self._open:
+            raise Internal(f"the server ended the stream with {len(self._open)} requests unanswered")

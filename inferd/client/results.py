@@ -1,0 +1,115 @@
+"""What the client returns: results with their timing, items of a stream, and descriptions of models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.client.errors import InferdError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Where the server spent the time of one request: waiting, and running the batch of ``batch_rows`` rows."""
+
+    queue_s: float
+    run_s: float
+    batch_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The answer to one request.
+
+    ``outputs`` are in the order asked for, or the model's. Arrays are read-only views of the received message; copy
+    those that you want to change. BYTES outputs are ``object`` arrays of ``bytes``.
+    """
+
+    outputs: Mapping[str, NDArray[np.generic]]
+    model: str
+    version: str
+    request_id: str
+    timing: Timing
+
+    def __getitem__(self, output: str) -> NDArray[np.generic]:
+        """Return one output by its name."""
+        return self.outputs[output]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamItem:
+    """The end of one request of a stream.
+
+    ``index`` counts the requests from 0 in the order in which they were given. ``error`` is None for a request that
+    has a result.
+    """
+
+    index: int
+    request_id: str
+    outcome: Result | InferdError
+
+    @property
+    def error(self) -> InferdError | None:
+        """Why there is no result, or None."""
+        return self.outcome if isinstance(self.outcome, InferdError) else None
+
+    def result(self) -> Result:
+        """Return the result, or raise the error that came instead."""
+        if isinstance(self.outcome, InferdError):
+            raise self.outcome
+        return self.outcome
+
+
+class ModelState(StrEnum):
+    """The life of a model version, named as in the contract."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    LOADING = "LOADING"
+    READY = "READY"
+    FAILED = "FAILED"
+    UNLOADING = "UNLOADING"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorInfo:
+    """One declared input or output.
+
+    ``datatype`` is the Open Inference Protocol's name, for example ``FP32``, and ``dtype`` numpy's. ``shape`` has an
+    ``int`` for a fixed dimension, a ``str`` for an open one with a name and ``None`` for one without. ``batch_axis``
+    is the dimension that counts rows, or None for a tensor that a whole batch shares.
+    """
+
+    name: str
+    datatype: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | str | None, ...]
+    batch_axis: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchingInfo:
+    """How the server batches and queues requests to a model."""
+
+    enabled: bool
+    max_batch_size: int
+    max_wait_s: float
+    instances: int
+    max_queue_rows: int
+    backpressure: str
+    priority_levels: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """One version of a model. ``inputs`` and ``outputs`` are empty until the server has read the model."""
+
+    name: str
+    version: str
+    state: ModelState
+    reason: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    batching: BatchingInfo
+    providers: tuple[str, ...]

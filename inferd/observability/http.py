@@ -1,0 +1,180 @@
+"""``/metrics``, ``/livez`` and ``/readyz`` over HTTP."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from inferd.observability.http_messages import BadRequestError, Request, Response, parse_request
+
+_LONGEST_HEAD_BYTES = 16 * 1024
+_LISTEN_BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+class BindError(OSError):
+    """An address that cannot be listened on; the text names it and says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """Whether all is well, why not, and the details that ``?verbose`` shows, a line each."""
+
+    ok: bool
+    reason: str = "ok"
+    details: Iterable[str] = ()
+
+
+def _alive() -> Health:
+    return Health(ok=True)
+
+
+class HttpServer:
+    """Answers monitoring in a thread of its own; one request per connection.
+
+    One thread serves all connections with an event loop, so slow clients cost no threads: a connection has
+    ``timeout_s`` in all, and when there are more than ``max_connections`` the oldest is closed for the newest. Probes
+    are therefore answered however many clients dawdle.
+
+    ``readiness`` and ``liveness`` are called in that thread and must not block.
+    Threads: ``start`` and ``stop`` are called by one thread, once each; everything with ``_connections`` happens in
+    the server's.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        readiness: Callable[[], Health],
+        liveness: Callable[[], Health] = _alive,
+        timeout_s: float = 5.0,
+        max_connections: int = 128,
+    ) -> None:
+        self._host = host.removeprefix("[").removesuffix("]")
+        self._registry = registry
+        self._health = {"/readyz": readiness, "/livez": liveness}
+        self._timeout_s = timeout_s
+        self._max_connections = max_connections
+        self._stopping = asyncio.Event()
+        # Ordered by age.
+        self._connections: dict[asyncio.Task[None], None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._port = port
+
+    @property
+    def port(self) -> int:
+        """The port; once started the one that was taken, if 0 was asked for."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen and serve, or raise `BindError`."""
+        listener = _listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(self._loop, listener), name="http", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; does nothing if it never started."""
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        server = await asyncio.start_server(self._connected, sock=listener, limit=_LONGEST_HEAD_BYTES)
+        async with server:
+            await self._stopping.wait()
+            server.close()
+            for task in self._connections:
+                task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a connection is served in a task"
+        if len(self._connections) >= self._max_connections:
+            next(iter(self._connections)).cancel()
+        self._connections[task] = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._answer(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            # Too slow, gone, or closed by us: nobody is waiting for an answer.
+            writer.transport.abort()
+        finally:
+            del self._connections[task]
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = parse_request(await reader.readuntil(b"\r\n\r\n"))
+        except asyncio.IncompleteReadError:
+            return
+        except asyncio.LimitOverrunError:
+            response, head_only = Response(431, "the request's head is too large\n"), False
+        except BadRequestError as error:
+            response, head_only = Response(400, f"{error}\n"), False
+        else:
+            response, head_only = self._respond(request), request.method == "HEAD"
+        writer.write(response.encode(head_only=head_only))
+        await writer.drain()
+        writer.write_eof()
+        # Reading to the end keeps the system from discarding the answer when a body was sent along.
+        while await reader.read(_LONGEST_HEAD_BYTES):
+            pass
+
+    def _respond(self, request: Request) -> Response:
+        try:
+            return self._route(request)
+        except Exception:
+            log.exception("failed to answer %s", request.path)
+            return Response(500, "failed, see the log\n")
+
+    def _route(self, request: Request) -> Response:
+        if request.path != "/metrics" and request.path not in self._health:
+            return Response(404, "try /metrics, /livez or /readyz\n")
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, "only GET and HEAD\n", headers=(("Allow", "GET, HEAD"),))
+        if request.path == "/metrics":
+            encode, content_type = _encoder(request.accept)
+            return Response(200, encode(self._registry), content_type=content_type)
+        health = self._health[request.path]()
+        lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
+        return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version that is no number, in a header that is only a wish.
+        return choose_encoder("")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # As gRPC does it, [::] is every interface of both kinds.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        shown = f"[{host}]" if ":" in host else host
+        raise BindError(f"cannot listen on {shown}:{port} for HTTP: {_cause(error)}") from error
+
+
+def _cause(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)

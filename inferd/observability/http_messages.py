@@ -1,0 +1,71 @@
+"""As much of HTTP/1.1 as monitoring needs. Pure: bytes in, bytes out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+_REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
+
+
+class BadRequestError(Exception):
+    """Bytes that are not an HTTP request; the text is for the caller."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """The head of a request."""
+
+    method: str
+    path: str
+    query: str = ""
+    accept: str = ""
+
+    def has_query(self, name: str) -> bool:
+        """Whether the query holds ``name``, with or without a value."""
+        return name in parse_qs(self.query, keep_blank_values=True)
+
+
+def parse_request(head: bytes) -> Request:
+    """Read the head of a request, or raise `BadRequestError`."""
+    first, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    line = _REQUEST_LINE.fullmatch(first)
+    if line is None:
+        raise BadRequestError("expected an HTTP/1.1 request line")
+    accept: list[str] = []
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon or name != name.strip():
+            raise BadRequestError("expected every header as 'Name: value'")
+        if name.lower() == "accept":
+            accept.append(value.strip())
+    try:
+        target = urlsplit(line[2])
+    except ValueError:
+        raise BadRequestError("expected a path") from None
+    return Request(method=line[1], path=target.path, query=target.query, accept=",".join(accept))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is answered."""
+
+    status: int
+    body: str | bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Sequence[tuple[str, str]] = ()
+
+    def encode(self, *, head_only: bool) -> bytes:
+        """Return the response as bytes; to a HEAD request the same without its body."""
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        headers = (
+            ("Content-Type", self.content_type),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+            *self.headers,
+        )
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}", *(f"{k}: {v}" for k, v in headers)]
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        return head if head_only else head + body

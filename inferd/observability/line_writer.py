@@ -1,0 +1,120 @@
+"""Writes log lines in a thread of its own, so that no request waits for a pipe or a disk."""
+
+import atexit
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Render = Callable[[T], bytes]
+
+_LINES_PER_WRITE = 1000
+
+
+class LineWriter:
+    """Takes records from any thread and writes them as lines, in the order in which they were taken.
+
+    A record is rendered in the writing thread. At most ``max_lines`` wait, and one write's worth is on its way; when
+    the reader of the log does not keep up, further lines are dropped and counted, and so are lines that cannot be
+    written.
+
+    Invariants: the lock guards the queue, its bound, ``dropped`` and ``_closed``, and is never held while rendering or
+    writing. ``_wake`` is set whenever lines wait, so only the first of many pays for waking the thread, which then
+    lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.05) -> None:
+        self._write = write
+        self._max_lines = max_lines
+        self._gather_s = gather_s
+        self._lines: deque[tuple[Callable[..., bytes], object]] = deque()
+        # Reentrant, because a finalizer that runs at any allocation in here may log.
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._closed = False
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were never written."""
+        return self._dropped
+
+    def start(self) -> None:
+        """Begin to write; lines submitted before wait for this. A process that just ends still writes them."""
+        atexit.register(self.stop)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Write what waits, and end the thread. Returns False if that took longer than the timeout."""
+        if self._thread.ident is None:
+            self.start()
+        atexit.unregister(self.stop)
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def submit(self, render: Callable[[T], bytes], record: T) -> None:
+        """Have ``render(record)``, a line with its newline, written soon. Never waits for that, never raises."""
+        with self._lock:
+            if not self._closed:
+                if len(self._lines) >= self._max_lines:
+                    self._dropped += 1
+                    return
+                self._lines.append((render, record))
+                if not self._wake.is_set():
+                    self._wake.set()
+                return
+        self._write_lines([(render, record)])
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._stopping.wait(self._gather_s)
+            while lines := self._take():
+                self._write_lines(lines)
+
+    def _take(self) -> list[tuple[Callable[..., bytes], object]]:
+        with self._lock:
+            if not self._lines:
+                self._closed = self._stopping.is_set()
+                self._wake.clear()
+            return [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_PER_WRITE))]
+
+    def _write_lines(self, lines: list[tuple[Callable[..., bytes], object]]) -> None:
+        rendered: list[bytes] = []
+        for render, record in lines:
+            try:
+                rendered.append(render(record))
+            except Exception:  # noqa: BLE001 (a record that cannot be rendered must not end the log)
+                self._count_dropped(1)
+        try:
+            self._write(b"".join(rendered))
+        except (OSError, ValueError):
+            # The reader went away. There is nobody left to tell, and serving goes on.
+            self._count_dropped(len(rendered))
+
+    def _count_dropped(self, number: int) -> None:
+        with self._lock:
+            self._dropped += number
+
+
+def write_to(descriptor: int) -> Callable[[bytes], None]:
+    """Return what writes all of its bytes to ``descriptor``, unbuffered: nothing is left to fail at exit."""
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                # Standard output may be shared with a program that made it non-blocking.
+                select.select([], [descriptor], [])
+
+    return write

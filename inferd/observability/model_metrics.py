@@ -1,0 +1,99 @@
+"""What happened to the requests of one model version."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
+
+
+class BatchReport(Protocol):
+    """What is counted of a finished run; durations in seconds, one queue duration per request."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that ran together."""
+        ...
+
+    @property
+    def queue_s(self) -> Sequence[float]:
+        """How long each request waited."""
+        ...
+
+    @property
+    def run_s(self) -> float:
+        """How long the model ran."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run gave no result."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCounts:
+    """The numbers of one model version at one moment."""
+
+    offered_rows: int
+    rejected: dict[str, int]
+    caller_runs: int
+    batch_failures: int
+    queue_s: Histogram
+    run_s: Histogram
+    batch_rows: Histogram
+
+
+class ModelMetrics:
+    """Counts what batching tells of one model version.
+
+    Invariant: every number is changed and read under the one lock, which is only ever held for a few additions.
+    Threads: the poll thread offers and is refused, the batch workers report, the scrape reads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offered_rows = 0
+        self._rejected: dict[str, int] = {}
+        self._caller_runs = 0
+        self._batch_failures = 0
+        self._queue_s = Histogram(DURATION_BOUNDS_S)
+        self._run_s = Histogram(DURATION_BOUNDS_S)
+        self._batch_rows = Histogram(ROWS_BOUNDS)
+
+    def offered(self, rows: int) -> None:
+        """Count rows that asked to be admitted, whatever came of it."""
+        with self._lock:
+            self._offered_rows += rows
+
+    def refused(self, reason: str, rows: int) -> None:  # noqa: ARG002 (the observer's contract; requests are counted)
+        """Count a request that was refused or shed."""
+        with self._lock:
+            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def caller_ran(self) -> None:
+        """Count a request that ran outside the queue."""
+        with self._lock:
+            self._caller_runs += 1
+
+    def batch_done(self, report: BatchReport) -> None:
+        """Count a run, successful or not."""
+        with self._lock:
+            self._batch_rows.observe(report.rows)
+            self._run_s.observe(report.run_s)
+            self._queue_s.observe_all(report.queue_s)
+            self._batch_failures += report.failed
+
+    def read(self) -> ModelCounts:
+        """Return the numbers as they are now, all of the same moment."""
+        with self._lock:
+            return ModelCounts(
+                offered_rows=self._offered_rows,
+                rejected=dict(self._rejected),
+                caller_runs=self._caller_runs,
+                batch_failures=self._batch_failures,
+                queue_s=self._queue_s.copy(),
+                run_s=self._run_s.copy(),
+                batch_rows=self._batch_rows.copy(),
+            )

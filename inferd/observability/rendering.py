@@ -1,0 +1,50 @@
+"""How a log line looks, whatever it tells of."""
+
+import functools
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+import structlog
+
+from inferd.config.settings import LogFormat
+
+#: A line by field: ``time``, ``level`` and ``event`` first, then what belongs to the event.
+Fields = dict[str, object]
+
+
+def utc(at: float) -> str:
+    """Write seconds since the epoch as ISO 8601 in UTC."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def renderer(style: LogFormat, *, colors: bool = False) -> Callable[[Fields], bytes]:
+    """Return what makes a line, newline included, of its fields."""
+    return render_json if style is LogFormat.JSON else _human(colors=colors)
+
+
+def render_json(fields: Fields) -> bytes:
+    """Write one JSON object; values that JSON does not know become text."""
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        # Integers beyond 64 bits and file names that are not UTF-8: rare, and no reason to lose a line.
+        return json.dumps(fields, default=str, skipkeys=True).encode() + b"\n"
+
+
+def _human(*, colors: bool) -> Callable[[Fields], bytes]:
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors, timestamp_key="time", sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def render(fields: Fields) -> bytes:
+        return f"{console(None, '', dict(fields))}\n".encode(errors="backslashreplace")
+
+    return render

@@ -1,0 +1,91 @@
+"""How RPCs ended and how long they took."""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from inferd.observability.calls import Call, Status
+from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
+
+UNKNOWN = "unknown"
+
+#: Model, version, method and status as a call has them, before it is decided what may become a label.
+_Said = tuple[object, object, str, Status]
+
+
+class RequestLabels(NamedTuple):
+    """The labels of the request metrics, in their order."""
+
+    model: str
+    version: str
+    method: str
+    code: str
+
+
+class RequestMetrics:
+    """Durations of finished RPCs by model, version, method and status; their number is the number of requests.
+
+    Invariants: a series' numbers change under the one lock. There are only series for the methods given and for
+    models that were announced, so that callers cannot make up new ones; the rest is counted as "unknown".
+    Threads: ``add_model`` the loader, ``observe`` any that ends a call, ``read`` the scrape.
+    """
+
+    def __init__(self, methods: Collection[str]) -> None:
+        self._methods = frozenset(methods)
+        self._models: set[tuple[str, str]] = set()
+        self._series: dict[RequestLabels, Histogram] = {}
+        self._lock = threading.Lock()
+        # From what calls say to their series, only for what is known and so bounded.
+        self._known: dict[_Said, Histogram] = {}
+
+    def add_model(self, model: str, version: str) -> None:
+        """Let calls be counted under this model version."""
+        with self._lock:
+            self._models.add((model, version))
+
+    def observe(self, call: Call, code: Status, duration_s: float) -> None:
+        """Count one finished call."""
+        annotations = call.annotations
+        key = (annotations.get("model"), annotations.get("version"), call.method, code)
+        with self._lock:
+            series = self._known.get(key)
+            if series is None:
+                series = self._find(key)
+            series.observe(duration_s)
+
+    def read(self) -> dict[RequestLabels, Histogram]:
+        """Return all series as they are now."""
+        with self._lock:
+            return {labels: series.copy() for labels, series in self._series.items()}
+
+    def _find(self, said: _Said) -> Histogram:
+        model, version, method, code = said
+        no_model = not model and not version
+        served = (model, version) in self._models
+        known_method = method in self._methods
+        labels = RequestLabels(
+            model=str(model) if served else "" if no_model else UNKNOWN,
+            version=str(version) if served else "",
+            method=method.removeprefix("/") if known_method else UNKNOWN,
+            code=code.name,
+        )
+        series = self._series.setdefault(labels, Histogram(DURATION_BOUNDS_S))
+        if (no_model or served) and known_method:
+            self._known[said] = series
+        return series
+
+
+class MetricsInterceptor:
+    """Tells `RequestMetrics` of each RPC that ends."""
+
+    def __init__(self, requests: RequestMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._requests = requests
+        self._clock = clock
+
+    def started(self, call: Call) -> None:
+        """Let every call go on."""
+
+    def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
+        """Count the call."""
+        self._requests.observe(call, code, self._clock() - call.started_at)

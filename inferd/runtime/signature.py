@@ -53,6 +53,7 @@ class ModelSignature:
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     _checks: "tuple[_InputCheck, ...]" = field(init=False, repr=False, compare=False)
+    _inputs_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
     _output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +66,15 @@ class ModelSignature:
             raise ValueError(msg)
         # The way to set a field of a frozen dataclass while it is being made.
         object.__setattr__(self, "_checks", _input_checks(self.inputs, batchable=self.batchable))
+        object.__setattr__(self, "_inputs_by_name", {spec.name: spec for spec in self.inputs})
         object.__setattr__(self, "_output_names", tuple(spec.name for spec in self.outputs))
+
+    def input(self, name: str) -> TensorSpec:
+        """Return what the model declares of input ``name``, or raise `InvalidInputError` if there is no such input."""
+        spec = self._inputs_by_name.get(name)
+        if spec is None:
+            raise self._wrong_names([name])
+        return spec
 
     def check(self, inputs: Tensors) -> CheckedInputs:
         """Say what ``inputs`` come to, or raise `InvalidInputError` naming the input, the expected and the given."""

@@ -1,0 +1,68 @@
+# The one entry for people and for CI. Everything it installs lives in .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
+EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: help setup run test test-oldest-grpcio lint format types protos docs bench clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/inferd: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "inferd needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	@touch $@
+
+.venv/.dev: $(BIN)/inferd
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev]'
+	@touch $@
+
+.venv/.test-tools: scripts/install_test_tools.sh | $(BIN)/inferd
+	scripts/install_test_tools.sh
+	@touch $@
+
+setup: .venv/.dev .venv/.test-tools ## Install everything for development into .venv
+
+run: $(BIN)/inferd ## Serve the built-in model, or MODELS="path ..."
+	@exec $(BIN)/inferd serve $(MODELS)
+
+test: setup ## Run all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
+	scripts/test_oldest_grpcio.sh
+
+lint: .venv/.dev ## Check style, types, layers, contracts and whether generated files are current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	cd protos && ../$(BIN)/buf lint
+	scripts/generate_stubs.sh --check
+	$(BIN)/python scripts/generate_configuration_doc.py --check
+
+format: .venv/.dev ## Format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+types: .venv/.dev ## Check types only
+	$(BIN)/mypy
+
+protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
+	scripts/generate_stubs.sh
+
+docs: .venv/.dev ## Write the generated pages of docs/
+	$(BIN)/python scripts/generate_configuration_doc.py
+
+bench: setup ## Measure a running server with perf_analyzer beside the model's own ceiling
+	$(BIN)/python -m benchmarks.run
+
+clean: ## Remove .venv and everything that can be made again
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,158 @@
+"""The messages of ``inferd.v1`` to and from arrays."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from inferd import dtypes
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api import tensor_bytes, typed_values
+from inferd.api.submission import DecodedRequest
+from inferd.batching.request import InferenceResult
+from inferd.dtypes import BYTES, DataType
+from inferd.errors import InvalidInputError
+from inferd.models.version import ModelVersion
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+_MAX_UINT32 = 2**32 - 1
+
+
+class InferenceCodec:
+    """The messages of ``Infer`` and of the requests within ``StreamInfer``."""
+
+    def parse(self, message: bytes) -> pb.InferRequest:
+        """Parse the message of a unary call."""
+        try:
+            return pb.InferRequest.FromString(message)
+        except DecodeError:
+            raise InvalidInputError("the message is not an inferd.v1.InferRequest") from None
+
+    def target(self, request: pb.InferRequest) -> tuple[str, str]:
+        """Return the name and version of the model that is asked."""
+        return request.model, request.version
+
+    def request_id(self, request: pb.InferRequest) -> str:
+        """Return the caller's own id of the request, or an empty string."""
+        return request.request_id
+
+    def decode(self, request: pb.InferRequest, signature: ModelSignature) -> DecodedRequest:
+        """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
+        inputs: dict[str, NDArray[np.generic]] = {}
+        for tensor in request.inputs:
+            if tensor.name in inputs:
+                raise InvalidInputError(f'input "{tensor.name}": expected once, got it again')
+            inputs[tensor.name] = _decode_tensor(tensor, signature.input(tensor.name))
+        return DecodedRequest(
+            inputs=inputs,
+            outputs=tuple(request.outputs),
+            priority=request.priority,
+            timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
+        )
+
+    def encode(self, request: pb.InferRequest, model: ModelVersion, result: InferenceResult) -> bytes:
+        """Return the message that answers a unary call."""
+        response = pb.InferResponse()
+        self.encode_into(response, request, model, result)
+        return response.SerializeToString()
+
+    def encode_into(
+        self, response: pb.InferResponse, request: pb.InferRequest, model: ModelVersion, result: InferenceResult
+    ) -> None:
+        """Write the answer to ``request`` into ``response``, which is empty."""
+        response.model = model.name
+        response.version = model.version
+        response.request_id = request.request_id
+        response.timing.queue_us = _microseconds(result.queue_s)
+        response.timing.run_us = _microseconds(result.timing.run_s)
+        response.timing.batch_rows = result.timing.rows
+        for name, array in result.outputs.items():
+            response.outputs.add(
+                name=name,
+                datatype=dtypes.BY_NUMPY[array.dtype].proto,  # type: ignore[arg-type]  # enums are ints on the wire
+                shape=array.shape,
+                raw=tensor_bytes.to_bytes(array),
+            )
+
+
+def _timeout_s(request: pb.InferRequest) -> float:
+    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
+    if timeout_s <= 0:
+        raise InvalidInputError(f"timeout: expected more than 0 seconds, got {timeout_s:g}")
+    return timeout_s
+
+
+def _microseconds(duration_s: float) -> int:
+    return min(int(duration_s * 1e6), _MAX_UINT32)
+
+
+def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
+    name = tensor.name
+    if tensor.datatype not in (pb.DATA_TYPE_UNSPECIFIED, spec.datatype.proto):
+        given = dtypes.BY_PROTO.get(tensor.datatype)
+        raise InvalidInputError(
+            f'input "{name}": expected datatype {spec.datatype.name}, got {given.name if given else tensor.datatype}'
+        )
+    lists = [field for field in _TYPED_LISTS if getattr(tensor, field)]
+    if len(lists) + bool(tensor.raw) > 1:
+        given_fields = (["raw"] if tensor.raw else []) + lists
+        raise InvalidInputError(f'input "{name}": expected its elements in one field, got {", ".join(given_fields)}')
+    if not lists:
+        return _decode_raw(tensor, spec)
+    flat = _TYPED_LISTS[lists[0]](name, spec.datatype, getattr(tensor, lists[0]))
+    return tensor_bytes.shaped(name, flat, _shape(tensor, spec, flat.size))
+
+
+def _decode_raw(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
+    if tensor.shape or not spec.shape:
+        _check_rank(tensor, spec)
+        return tensor_bytes.from_bytes(tensor.name, spec.datatype, tensor.shape, tensor.raw)
+    if spec.datatype is BYTES:
+        raise InvalidInputError(f'input "{tensor.name}": expected a shape with raw BYTES, got none')
+    elements = len(tensor.raw) // spec.datatype.itemsize_bytes
+    return tensor_bytes.from_bytes(tensor.name, spec.datatype, _shape(tensor, spec, elements), tensor.raw)
+
+
+def _shape(tensor: pb.Tensor, spec: TensorSpec, elements: int) -> Sequence[int]:
+    """Return the shape that came, or else the one that follows from the number of elements."""
+    if tensor.shape or not spec.shape:
+        _check_rank(tensor, spec)
+        return tensor.shape
+    open_axes = [axis for axis, dimension in enumerate(spec.shape) if not isinstance(dimension, int)]
+    if len(open_axes) > 1:
+        raise InvalidInputError(
+            f'input "{tensor.name}": expected a shape, because the model leaves {len(open_axes)} dimensions open'
+        )
+    shape = [dimension if isinstance(dimension, int) else 1 for dimension in spec.shape]
+    if open_axes:
+        shape[open_axes[0]] = elements // (math.prod(shape) or 1)
+    return shape
+
+
+def _check_rank(tensor: pb.Tensor, spec: TensorSpec) -> None:
+    if len(tensor.shape) != len(spec.shape):
+        raise InvalidInputError(
+            f'input "{tensor.name}": expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}'
+        )
+
+
+def _from_strings(name: str, datatype: DataType, values: Sequence[str]) -> NDArray[np.generic]:
+    typed_values.check_bytes(name, datatype)
+    return tensor_bytes.object_array([value.encode() for value in values])
+
+
+def _from_bytes_values(name: str, datatype: DataType, values: Sequence[bytes]) -> NDArray[np.generic]:
+    typed_values.check_bytes(name, datatype)
+    return tensor_bytes.object_array(values)
+
+
+_TYPED_LISTS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
+    "bools": typed_values.from_bools,
+    "ints": typed_values.from_integers,
+    "uints": typed_values.from_integers,
+    "floats": typed_values.from_floats,
+    "strings": _from_strings,
+    "bytes_values": _from_bytes_values,
+}

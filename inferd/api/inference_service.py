@@ -1,0 +1,102 @@
+"""``inferd.v1.InferenceService``: our own contract."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api.errors import StatusTable
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.inference_stream import InferenceStream
+from inferd.api.queries import query_handler
+from inferd.api.streaming import CallSoon, OpenStreams, StreamContext
+from inferd.api.unary import UnaryInference
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.rpc import StreamCall, callback_stream, callback_unary
+from inferd.runtime.signature import TensorSpec
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+
+class InferenceService:
+    """Runs models and tells what they are."""
+
+    def __init__(
+        self, registry: ModelRegistry, statuses: StatusTable, call_soon: CallSoon, streams: OpenStreams
+    ) -> None:
+        self._registry = registry
+        self._statuses = statuses
+        self._call_soon = call_soon
+        self._streams = streams
+        self._codec = InferenceCodec()
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """Return the handler of each method, by its name."""
+        return {
+            "Infer": callback_unary(UnaryInference(self._codec, self._registry, self._statuses)),
+            "StreamInfer": callback_stream(self._open_stream),
+            "ListModels": query_handler(pb.ListModelsRequest, self._list_models, self._statuses),
+            "GetModel": query_handler(pb.GetModelRequest, self._get_model, self._statuses),
+        }
+
+    def _open_stream(self, call: StreamCall) -> InferenceStream:
+        stream = InferenceStream(
+            StreamContext(
+                call=call,
+                codec=self._codec,
+                registry=self._registry,
+                statuses=self._statuses,
+                call_soon=self._call_soon,
+            )
+        )
+        self._streams.add(stream)
+        call.read()
+        return stream
+
+    def _list_models(self, _: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=[_model(version) for version in self._registry.all()])
+
+    def _get_model(self, query: pb.GetModelRequest) -> pb.GetModelResponse:
+        return pb.GetModelResponse(model=_model(self._registry.find(query.model, query.version)))
+
+
+def _model(version: ModelVersion) -> pb.Model:
+    description = pb.Model(
+        name=version.name,
+        version=version.version,
+        state=pb.Model.State.Value(f"STATE_{version.state.name}"),
+        reason=version.reason,
+        batching=_batching(version),
+        providers=version.providers,
+    )
+    if version.signature is not None:
+        description.inputs.extend(_tensor_info(spec) for spec in version.signature.inputs)
+        description.outputs.extend(_tensor_info(spec) for spec in version.signature.outputs)
+    return description
+
+
+def _batching(version: ModelVersion) -> pb.Batching:
+    batching, queue = version.settings.batching, version.settings.queue
+    max_wait = Duration()
+    max_wait.FromMicroseconds(round(batching.max_wait_ms * 1000))
+    return pb.Batching(
+        enabled=version.max_batch_size > 1,
+        max_batch_size=version.max_batch_size,
+        max_wait=max_wait,
+        instances=batching.instances,
+        max_queue_rows=queue.max_rows,
+        backpressure=queue.policy,
+        priority_levels=queue.priority_levels,
+    )
+
+
+def _tensor_info(spec: TensorSpec) -> pb.TensorInfo:
+    return pb.TensorInfo(
+        name=spec.name,
+        datatype=spec.datatype.proto,  # type: ignore[arg-type]  # enums are ints on the wire
+        shape=[dimension if isinstance(dimension, int) else -1 for dimension in spec.shape],
+        dimension_names=[dimension if isinstance(dimension, str) else "" for dimension in spec.shape],
+        batch_axis=spec.batch_axis,
+    )

@@ -1,0 +1,192 @@
+"""The messages of the Open Inference Protocol to and from arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from inferd import dtypes
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api import tensor_bytes, typed_values
+from inferd.api.submission import DecodedRequest
+from inferd.batching.request import InferenceResult
+from inferd.dtypes import DataType
+from inferd.errors import InvalidInputError
+from inferd.models.version import ModelVersion
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+#: Reserved parameters of a request that ask for something that inferd does not do.
+_UNSUPPORTED_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+_TRITON_PREFIX = "triton_"
+_EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
+
+
+class OpenInferenceCodec:
+    """The messages of ``ModelInfer`` and ``ModelStreamInfer``."""
+
+    def parse(self, message: bytes) -> pb.ModelInferRequest:
+        """Parse the message of a unary call or of a stream."""
+        try:
+            return pb.ModelInferRequest.FromString(message)
+        except DecodeError:
+            raise InvalidInputError("the message is not an inference.ModelInferRequest") from None
+
+    def target(self, request: pb.ModelInferRequest) -> tuple[str, str]:
+        """Return the name and version of the model that is asked."""
+        return request.model_name, request.model_version
+
+    def request_id(self, request: pb.ModelInferRequest) -> str:
+        """Return the caller's own id of the request, or an empty string."""
+        return request.id
+
+    def decode(self, request: pb.ModelInferRequest, signature: ModelSignature) -> DecodedRequest:
+        """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
+        priority, timeout_s = _parameters(request)
+        return DecodedRequest(
+            inputs=_decode_inputs(request, signature),
+            outputs=_requested_outputs(request),
+            priority=priority,
+            timeout_s=timeout_s,
+        )
+
+    def encode(self, request: pb.ModelInferRequest, model: ModelVersion, result: InferenceResult) -> bytes:
+        """Return the message that answers a unary call."""
+        response = pb.ModelInferResponse()
+        self.encode_into(response, request, model, result)
+        return response.SerializeToString()
+
+    def encode_into(
+        self,
+        response: pb.ModelInferResponse,
+        request: pb.ModelInferRequest,
+        model: ModelVersion,
+        result: InferenceResult,
+    ) -> None:
+        """Write the answer to ``request`` into ``response``, which is empty. Outputs are raw, as C++ clients need."""
+        response.model_name = model.name
+        response.model_version = model.version
+        response.id = request.id
+        for name, array in result.outputs.items():
+            response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
+            response.raw_output_contents.append(tensor_bytes.to_bytes(array))
+
+
+def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:
+    """Return the priority (0 for none) and the timeout in seconds, refusing parameters that would be disregarded."""
+    priority, timeout_s = 0, None
+    for name, value in request.parameters.items():
+        if name == "priority":
+            priority = _integer(name, value)
+        elif name == "timeout":
+            timeout_us = _integer(name, value)
+            if timeout_us < 0:
+                raise InvalidInputError(f'parameter "timeout": expected 0 or more microseconds, got {timeout_us}')
+            # The protocol's 0 is "none given".
+            timeout_s = timeout_us / 1e6 or None
+        elif name in _UNSUPPORTED_PARAMETERS:
+            raise InvalidInputError(f'parameter "{name}": models with state are not supported')
+        elif name.startswith(_TRITON_PREFIX) and name != _EMPTY_FINAL_RESPONSE:
+            raise InvalidInputError(f'parameter "{name}": no such reserved parameter')
+    return priority, timeout_s
+
+
+def _integer(name: str, value: pb.InferParameter) -> int:
+    kind = value.WhichOneof("parameter_choice")
+    if kind == "int64_param":
+        return value.int64_param
+    if kind == "uint64_param":
+        return value.uint64_param
+    raise InvalidInputError(f'parameter "{name}": expected int64_param or uint64_param, got {kind or "no value"}')
+
+
+def _requested_outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
+    for output in request.outputs:
+        _refuse_tensor_parameters("output", output.name, output.parameters)
+    return tuple(output.name for output in request.outputs)
+
+
+def _refuse_tensor_parameters(kind: str, name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
+    for parameter in parameters:
+        if parameter.startswith("shared_memory") or parameter == "classification":
+            raise InvalidInputError(f'{kind} "{name}": parameter "{parameter}" is not supported')
+
+
+def _decode_inputs(request: pb.ModelInferRequest, signature: ModelSignature) -> dict[str, NDArray[np.generic]]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidInputError(
+            f"raw_input_contents: expected one entry for each of {len(request.inputs)} inputs, got {len(raw)}"
+        )
+    inputs: dict[str, NDArray[np.generic]] = {}
+    for index, tensor in enumerate(request.inputs):
+        name = tensor.name
+        if name in inputs:
+            raise InvalidInputError(f'input "{name}": expected once, got it again')
+        spec = signature.input(name)
+        _check_tensor(tensor, spec)
+        if not raw:
+            inputs[name] = _decode_typed(tensor, spec.datatype)
+        elif tensor.HasField("contents"):
+            raise InvalidInputError(f'input "{name}": expected no contents beside raw_input_contents')
+        else:
+            inputs[name] = tensor_bytes.from_bytes(name, spec.datatype, tensor.shape, raw[index])
+    return inputs
+
+
+def _check_tensor(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> None:
+    name = tensor.name
+    if tensor.parameters:
+        _refuse_tensor_parameters("input", name, tensor.parameters)
+    if tensor.datatype != spec.datatype.name:
+        raise InvalidInputError(f'input "{name}": expected datatype {spec.datatype.name}, got "{tensor.datatype}"')
+    if len(tensor.shape) != len(spec.shape):
+        raise InvalidInputError(
+            f'input "{name}": expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}'
+        )
+
+
+#: The list that holds elements of a type. Types that are missing here exist as raw bytes only.
+_LIST_OF_TYPE: Mapping[str, str] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def _from_bytes_contents(name: str, datatype: DataType, values: Sequence[bytes]) -> NDArray[np.generic]:
+    typed_values.check_bytes(name, datatype)
+    return tensor_bytes.object_array(values)
+
+
+_CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
+    "bool_contents": typed_values.from_bools,
+    "int_contents": typed_values.from_integers,
+    "int64_contents": typed_values.from_integers,
+    "uint_contents": typed_values.from_integers,
+    "uint64_contents": typed_values.from_integers,
+    "fp32_contents": typed_values.from_floats,
+    "fp64_contents": typed_values.from_floats,
+    "bytes_contents": _from_bytes_contents,
+}
+
+
+def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataType) -> NDArray[np.generic]:
+    name = tensor.name
+    expected = _LIST_OF_TYPE.get(datatype.name)
+    if expected is None:
+        raise InvalidInputError(f'input "{name}": expected {datatype.name} in raw_input_contents')
+    given = [field for field in _CONVERSIONS if getattr(tensor.contents, field)]
+    if given not in ([], [expected]):
+        raise InvalidInputError(f'input "{name}": expected {datatype.name} in {expected}, got {", ".join(given)}')
+    flat = _CONVERSIONS[expected](name, datatype, getattr(tensor.contents, expected))
+    return tensor_bytes.shaped(name, flat, tensor.shape)

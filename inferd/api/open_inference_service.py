@@ -1,0 +1,131 @@
+"""``inference.GRPCInferenceService``: the Open Inference Protocol with the Triton extensions that work here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+import inferd
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.errors import StatusTable
+from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.open_inference_stream import OpenInferenceStream
+from inferd.api.queries import query_handler
+from inferd.api.streaming import CallSoon, OpenStreams, StreamContext
+from inferd.api.triton_config import model_config
+from inferd.api.triton_statistics import model_statistics
+from inferd.api.unary import UnaryInference
+from inferd.errors import ModelNotFoundError, ModelUnavailableError
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelState, ModelVersion
+from inferd.rpc import StreamCall, callback_stream, callback_unary
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+#: Triton's name for ONNX models, which its clients show.
+PLATFORM = "onnxruntime_onnx"
+
+#: Names that Triton gave to what clients may rely on; only what is implemented.
+EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics", "schedule_policy")
+
+
+class OpenInferenceService:
+    """Runs models and tells what they are, in the protocol that Triton, KServe and their clients speak."""
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        statuses: StatusTable,
+        call_soon: CallSoon,
+        streams: OpenStreams,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._registry = registry
+        self._statuses = statuses
+        self._call_soon = call_soon
+        self._streams = streams
+        self._is_ready = is_ready
+        self._codec = OpenInferenceCodec()
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """Return the handler of each method, by its name."""
+        statuses = self._statuses
+        return {
+            "ServerLive": query_handler(pb.ServerLiveRequest, self._server_live, statuses),
+            "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, statuses),
+            "ServerMetadata": query_handler(pb.ServerMetadataRequest, self._server_metadata, statuses),
+            "ModelReady": query_handler(pb.ModelReadyRequest, self._model_ready, statuses),
+            "ModelMetadata": query_handler(pb.ModelMetadataRequest, self._model_metadata, statuses),
+            "ModelConfig": query_handler(pb.ModelConfigRequest, self._model_config, statuses),
+            "ModelStatistics": query_handler(pb.ModelStatisticsRequest, self._model_statistics, statuses),
+            "ModelInfer": callback_unary(UnaryInference(self._codec, self._registry, statuses)),
+            "ModelStreamInfer": callback_stream(self._open_stream),
+        }
+
+    def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
+        stream = OpenInferenceStream(
+            StreamContext(
+                call=call,
+                codec=self._codec,
+                registry=self._registry,
+                statuses=self._statuses,
+                call_soon=self._call_soon,
+            )
+        )
+        self._streams.add(stream)
+        call.read()
+        return stream
+
+    def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    def _server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    def _server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="inferd", version=inferd.__version__, extensions=EXTENSIONS)
+
+    def _model_ready(self, query: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        try:
+            ready = self._registry.find(query.name, query.version).state is ModelState.READY
+        except ModelNotFoundError:
+            ready = False
+        return pb.ModelReadyResponse(ready=ready)
+
+    def _model_metadata(self, query: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        version = self._registry.find(query.name, query.version)
+        signature = _signature(version)
+        return pb.ModelMetadataResponse(
+            name=version.name,
+            versions=[other.version for other in self._registry.all() if other.name == version.name],
+            platform=PLATFORM,
+            inputs=[_tensor_metadata(spec) for spec in signature.inputs],
+            outputs=[_tensor_metadata(spec) for spec in signature.outputs],
+        )
+
+    def _model_config(self, query: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        version = self._registry.find(query.name, query.version)
+        return pb.ModelConfigResponse(config=model_config(version, _signature(version)))
+
+    def _model_statistics(self, query: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        if query.name:
+            versions = [self._registry.find(query.name, query.version)]
+        else:
+            versions = [version for version in self._registry.all() if version.signature is not None]
+        return pb.ModelStatisticsResponse(model_stats=[model_statistics(version) for version in versions])
+
+
+def _signature(version: ModelVersion) -> ModelSignature:
+    """Return what ``version`` takes and gives, which is known once it has been read."""
+    if version.signature is None:
+        raise ModelUnavailableError(f'model "{version.name}" version "{version.version}" is {version.state.name.lower()}')
+    return version.signature
+
+
+def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=spec.name,
+        datatype=spec.datatype.name,
+        shape=[dimension if isinstance(dimension, int) else -1 for dimension in spec.shape],
+    )

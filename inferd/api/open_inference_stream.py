@@ -1,0 +1,55 @@
+"""``ModelStreamInfer``: one request a message, answered in the order they came, as Triton does for such models."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.streaming import RequestStream, StreamContext, StreamItem
+from inferd.batching.request import Outcome
+from inferd.errors import ServingError
+
+#: Call metadata that asks for the first error to end the stream with its status.
+_ERROR_ENDS_STREAM = ("triton_grpc_error", "true")
+
+
+class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferResponse]):
+    """One ``ModelStreamInfer`` call.
+
+    ``_order`` holds the requests that are not yet answered on the wire, the oldest first; ``_answers`` the answers that
+    may have to wait for older ones.
+    """
+
+    def __init__(self, context: StreamContext[pb.ModelInferRequest, pb.ModelInferResponse]) -> None:
+        super().__init__(context)
+        self._order: deque[StreamItem[pb.ModelInferRequest]] = deque()
+        self._answers: dict[StreamItem[pb.ModelInferRequest], pb.ModelStreamInferResponse] = {}
+        self._error_ends_stream = _ERROR_ENDS_STREAM in context.call.metadata
+
+    def _parse(self, message: bytes) -> Sequence[pb.ModelInferRequest]:
+        return (self._codec.parse(message),)
+
+    def _opened(self, item: StreamItem[pb.ModelInferRequest]) -> None:
+        self._order.append(item)
+
+    def _gather(self, item: StreamItem[pb.ModelInferRequest], outcome: Outcome) -> ServingError | None:
+        answer = pb.ModelStreamInferResponse()
+        response = answer.infer_response
+        if isinstance(outcome, ServingError):
+            if self._error_ends_stream:
+                return outcome
+            answer.error_message = outcome.message
+            response.model_name, response.model_version = self._codec.target(item.wire)
+            response.id = item.wire.id
+        else:
+            assert item.model is not None, "a result comes from a model"
+            self._codec.encode_into(response, item.wire, item.model, outcome)
+            response.parameters["triton_final_response"].bool_param = True
+        self._answers[item] = answer
+        return None
+
+    def _take_messages(self) -> Sequence[bytes]:
+        messages: list[bytes] = []
+        while self._order and (answer := self._answers.pop(self._order[0], None)) is not None:
+            self._order.popleft()
+            messages.append(answer.SerializeToString())
+        return messages

@@ -1,0 +1,35 @@
+"""Unary methods that answer from what the server knows, without a model's run."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from inferd.api.errors import StatusTable
+from inferd.api.unary import abort
+from inferd.errors import InvalidInputError, ServingError
+from inferd.rpc import UnaryCall, callback_unary
+
+Query = TypeVar("Query", bound=Message)
+
+
+def query_handler(
+    query: type[Query], respond: Callable[[Query], Message], statuses: StatusTable
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return a handler that answers ``query`` messages by ``respond``, which may raise `ServingError`."""
+
+    def handle(call: UnaryCall, message: bytes) -> None:
+        try:
+            call.reply(respond(_parse(query, message)).SerializeToString())
+        except ServingError as error:
+            abort(call, statuses, error)
+
+    return callback_unary(handle)
+
+
+def _parse(query: type[Query], message: bytes) -> Query:
+    try:
+        return query.FromString(message)
+    except DecodeError:
+        raise InvalidInputError(f"the message is not a {query.DESCRIPTOR.full_name}") from None

@@ -1,0 +1,243 @@
+"""Streams of requests, whatever the protocol: what is the same for all of them.
+
+A stream is a `RequestStream` from its first message to its status. Messages, half-close and termination come on the
+poll thread; outcomes come on whichever thread settles a reply. What both touch is guarded by one lock per stream, held
+only for bookkeeping and for handing messages to the call, which never blocks. Invariants: a request is in ``_open``
+from its submission until its outcome is among the answers; the status is sent after the last answer, exactly once.
+
+Answers are gathered while further requests of the stream are open and sent together from the poll thread, so that the
+answers of one batch share a message or at least a wake-up; the last open one is sent at once.
+"""
+
+import logging
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic
+
+from inferd.api.codec import Codec, Request, Response
+from inferd.api.errors import StatusTable
+from inferd.api.submission import build_request, monotonic
+from inferd.api.unary import annotate_model
+from inferd.batching.request import InferenceRequest, Outcome, Reply
+from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.rpc import StreamCall
+
+_log = logging.getLogger(__name__)
+
+#: Calls a function soon, on the poll thread; any thread may ask for it.
+CallSoon = Callable[[Callable[[], None]], None]
+
+_DRAINING = "the server is draining"
+
+
+class StreamItem(Generic[Request]):
+    """One request of a stream. ``model`` and ``request`` are unset for one that never came to be submitted."""
+
+    __slots__ = ("model", "request", "wire")
+
+    def __init__(self, wire: Request) -> None:
+        self.wire = wire
+        self.model: ModelVersion | None = None
+        self.request: InferenceRequest | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamContext(Generic[Request, Response]):
+    """What a stream works with."""
+
+    call: StreamCall
+    codec: Codec[Request, Response]
+    registry: ModelRegistry
+    statuses: StatusTable
+    call_soon: CallSoon
+
+
+class RequestStream(ABC, Generic[Request, Response]):
+    """One stream of inference requests; the listener of its call."""
+
+    def __init__(self, context: StreamContext[Request, Response]) -> None:
+        self._call = context.call
+        self._codec = context.codec
+        self._registry = context.registry
+        self._statuses = context.statuses
+        self._call_soon = context.call_soon
+        self._lock = threading.Lock()
+        self._open: set[StreamItem[Request]] = set()
+        self._flush_due = False
+        self._half_closed = False
+        self._draining = False
+        self._requests = 0
+
+    @abstractmethod
+    def _parse(self, message: bytes) -> Sequence[Request]:
+        """Return the requests in ``message``, at least one, or raise `ServingError`, which ends the stream."""
+
+    @abstractmethod
+    def _opened(self, item: StreamItem[Request]) -> None:
+        """Note a new request, with the lock held."""
+
+    @abstractmethod
+    def _gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
+        """Add the outcome of ``item`` to the answers to be sent, with the lock held, or return what ends the stream."""
+
+    @abstractmethod
+    def _take_messages(self) -> Sequence[bytes]:
+        """Take the answers that may be sent by now, as messages, with the lock held."""
+
+    def on_message(self, message: bytes) -> None:
+        """Submit the requests in ``message``; read on when all of them have been released."""
+        received_at = monotonic()
+        try:
+            wires = self._parse(message)
+        except ServingError as error:
+            self.end(error)
+            return
+        self._requests += len(wires)
+        self._call.annotations["requests"] = self._requests
+        read_on = _Countdown(len(wires), self._call.read)
+        items = [StreamItem(wire) for wire in wires]
+        with self._lock:
+            for item in items:
+                self._open.add(item)
+                self._opened(item)
+        for item in items:
+            self._submit(item, read_on, received_at)
+
+    def on_half_close(self) -> None:
+        """No more requests will come: end with OK once the open ones are answered."""
+        with self._lock:
+            self._half_closed = True
+            self._finish_if_settled()
+
+    def on_terminated(self) -> None:
+        """Nobody is there to answer: give up on what is open."""
+        with self._lock:
+            items = list(self._open)
+            self._open.clear()
+        for item in items:
+            if item.model is not None and item.request is not None:
+                item.model.cancel(item.request)
+
+    def drain(self) -> None:
+        """Answer what is open, then end with UNAVAILABLE; requests that still come are refused. Any thread."""
+        with self._lock:
+            self._draining = True
+            self._finish_if_settled()
+
+    def end(self, error: ServingError) -> None:
+        """End the whole stream with the status of ``error`` and give up on what is open. Any thread."""
+        status = self._statuses.status_of(error)
+        self._call.finish(status.code, status.message, status.trailing_metadata())
+        self.on_terminated()
+
+    def _submit(self, item: StreamItem[Request], read_on: "_Countdown", received_at: float) -> None:
+        reply = Reply(partial(self._settle, item), read_on)
+        try:
+            if self._draining:
+                raise ModelUnavailableError(_DRAINING)
+            model = self._registry.get(*self._codec.target(item.wire))
+            annotate_model(self._call.annotations, model)
+            item.model = model
+            item.request = build_request(
+                model,
+                self._codec.decode(item.wire, model.signature),
+                reply=reply,
+                received_at=received_at,
+                call_deadline=self._call.deadline,
+            )
+        except ServingError as error:
+            reply.deliver(error)
+            return
+        except Exception:  # one request's fault, even ours, must not end the stream for the others
+            _log.exception("could not decode a request of %s", self._call.method)
+            reply.deliver(InferenceFailedError())
+            return
+        model.submit(item.request)
+
+    def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        with self._lock:
+            if item not in self._open:
+                return
+            self._open.discard(item)
+            fatal = self._try_gather(item, outcome)
+            if fatal is None:
+                self._finish_if_settled()
+                flush_later = bool(self._open) and not self._flush_due
+                self._flush_due |= flush_later
+        if fatal is not None:
+            self.end(fatal)
+        elif flush_later:
+            self._call_soon(self._flush)
+
+    def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
+        try:
+            return self._gather(item, outcome)
+        except Exception:  # runs on a worker, which must go on
+            _log.exception("could not encode an answer of %s", self._call.method)
+            return InferenceFailedError()
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._flush_due = False
+            self._send_ready()
+
+    def _finish_if_settled(self) -> None:
+        if self._open:
+            return
+        self._send_ready()
+        if self._half_closed:
+            self._call.finish()
+        elif self._draining:
+            status = self._statuses.status_of(ModelUnavailableError(_DRAINING))
+            self._call.finish(status.code, status.message, status.trailing_metadata())
+
+    def _send_ready(self) -> None:
+        for message in self._take_messages():
+            self._call.send(message)
+
+
+class _Countdown:
+    """Calls ``action`` when it has been called ``count`` times, from any threads."""
+
+    __slots__ = ("_action", "_count", "_lock")
+
+    def __init__(self, count: int, action: Callable[[], None]) -> None:
+        self._count = count
+        self._action = action
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._count -= 1
+            last = self._count == 0
+        if last:
+            self._action()
+
+
+class OpenStreams:
+    """The streams that are open now, so that a draining server can bring them to an end. Used on the poll thread only.
+
+    A stream belongs to its call and is forgotten with it.
+    """
+
+    def __init__(self) -> None:
+        self._streams: weakref.WeakSet[RequestStream[Any, Any]] = weakref.WeakSet()
+        self._draining = False
+
+    def add(self, stream: RequestStream[Any, Any]) -> None:
+        """Take in a new stream, which ends at once if the server is draining already."""
+        self._streams.add(stream)
+        if self._draining:
+            stream.drain()
+
+    def drain(self) -> None:
+        """Let every stream finish what it has open and end."""
+        self._draining = True
+        for stream in list(self._streams):
+            stream.drain()

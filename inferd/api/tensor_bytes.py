@@ -1,0 +1,90 @@
+"""Tensors as raw bytes: little-endian, row-major, no padding; each BYTES element led by its length.
+
+The layout is that of the Open Inference Protocol's ``raw_input_contents``; `inferd.v1` uses the same.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.dtypes import BYTES, DataType
+from inferd.errors import InvalidInputError
+
+_LENGTH = struct.Struct("<I")
+
+
+def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes) -> NDArray[np.generic]:
+    """Return the tensor in ``raw`` as an array of ``shape``, a read-only view wherever the type allows it.
+
+    Raises:
+        InvalidInputError: ``raw`` does not hold what ``datatype`` and ``shape`` say; the text names input ``name``.
+    """
+    if datatype is BYTES:
+        return shaped(name, _split_elements(name, raw), shape)
+    elements = element_count(name, shape)
+    if elements * datatype.itemsize_bytes != len(raw):
+        raise InvalidInputError(
+            f'input "{name}": expected {elements * datatype.itemsize_bytes} bytes for shape {list(shape)} of'
+            f" {datatype.name}, got {len(raw)}"
+        )
+    flat: NDArray[np.generic] = np.frombuffer(raw, datatype.numpy)
+    if datatype.name == "BOOL" and (flat.view(np.uint8) > 1).any():
+        raise InvalidInputError(f'input "{name}": expected each BOOL as a byte of 0 or 1, got another byte')
+    return shaped(name, flat, shape)
+
+
+def to_bytes(array: NDArray[np.generic]) -> bytes:
+    """Return the elements of ``array`` (any layout) as raw bytes."""
+    if array.dtype.hasobject:
+        return b"".join(part for element in array.ravel() for part in (_LENGTH.pack(len(element)), element))
+    return array.tobytes()
+
+
+def element_count(name: str, shape: Sequence[int]) -> int:
+    """Return the number of elements of a tensor of ``shape``, refusing negative dimensions."""
+    if any(dimension < 0 for dimension in shape):
+        raise InvalidInputError(f'input "{name}": expected dimensions of 0 or more, got shape {list(shape)}')
+    return math.prod(shape)
+
+
+def shaped(name: str, flat: NDArray[np.generic], shape: Sequence[int]) -> NDArray[np.generic]:
+    """Return ``flat`` in ``shape``, refusing a shape of another number of elements or beyond what an array can be."""
+    expected = element_count(name, shape)
+    if flat.size != expected:
+        raise InvalidInputError(
+            f'input "{name}": expected {expected} elements for shape {list(shape)}, got {flat.size}'
+        )
+    try:
+        return flat.reshape(shape)
+    except ValueError:
+        # Only for shapes of zero elements with dimensions that no array can have.
+        raise InvalidInputError(f'input "{name}": shape {list(shape)} is too large') from None
+
+
+def _split_elements(name: str, raw: bytes) -> NDArray[np.generic]:
+    elements: list[bytes] = []
+    position, end = 0, len(raw)
+    while position < end:
+        if end - position < _LENGTH.size:
+            raise InvalidInputError(
+                f'input "{name}": expected the 4-byte length of element {len(elements)}, got {end - position} bytes'
+            )
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size
+        if length > end - position:
+            raise InvalidInputError(
+                f'input "{name}": expected {length} bytes for element {len(elements)}, got {end - position}'
+            )
+        elements.append(raw[position : position + length])
+        position += length
+    return object_array(elements)
+
+
+def object_array(elements: Sequence[bytes]) -> NDArray[np.generic]:
+    """Return a one-dimensional BYTES array. ``np.array`` would make a fixed-width one and drop trailing zeros."""
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array

@@ -1,0 +1,55 @@
+"""Tensors as typed lists, as people write them in JSON: checked and converted to the model's element type."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.dtypes import BYTES, DataType
+from inferd.errors import InvalidInputError
+
+
+def from_bools(name: str, datatype: DataType, values: Sequence[bool]) -> NDArray[np.generic]:
+    """Return BOOL elements; any other ``datatype`` is refused."""
+    if datatype.name != "BOOL":
+        raise _wrong_list(name, datatype, "booleans")
+    return np.array(values, np.bool_)
+
+
+def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArray[np.generic]:
+    """Return integer or floating-point elements, refusing a value that an integer ``datatype`` cannot hold."""
+    dtype = datatype.numpy
+    if dtype.kind not in "iu":
+        return from_floats(name, datatype, values)
+    bounds = np.iinfo(dtype)
+    for value in values:
+        if not bounds.min <= value <= bounds.max:
+            raise InvalidInputError(
+                f'input "{name}": expected {datatype.name} values from {bounds.min} to {bounds.max}, got {value}'
+            )
+    return np.array(values, dtype)
+
+
+def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArray[np.generic]:
+    """Return floating-point elements, refusing a finite value that is beyond the range of ``datatype``."""
+    if datatype.name not in {"FP16", "BF16", "FP32", "FP64"}:
+        raise _wrong_list(name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers")
+    exact = np.array(values, np.float64)
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(datatype.numpy)
+    lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
+    if lost.any():
+        raise InvalidInputError(
+            f'input "{name}": expected values within the range of {datatype.name}, got {exact[lost][0]:g}'
+        )
+    return rounded
+
+
+def check_bytes(name: str, datatype: DataType) -> None:
+    """Refuse text or byte strings for a ``datatype`` other than BYTES."""
+    if datatype is not BYTES:
+        raise _wrong_list(name, datatype, "strings")
+
+
+def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:
+    return InvalidInputError(f'input "{name}": expected values of {datatype.name}, got a list of {given}')

@@ -1,0 +1,80 @@
+"""Unary inference: one request in, one answer or one status out."""
+
+import logging
+from functools import partial
+from typing import Any, Generic
+
+from inferd.api.codec import Codec, Request, Response
+from inferd.api.errors import StatusTable
+from inferd.api.submission import build_request, monotonic
+from inferd.batching.request import Outcome, Reply
+from inferd.errors import InferenceFailedError, ServingError
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.rpc import UnaryCall
+
+_log = logging.getLogger(__name__)
+
+
+class UnaryInference(Generic[Request, Response]):
+    """The handler of a unary inference method; called on the poll thread.
+
+    Everything up to the queue happens in the call to it; the answer is sent by whichever thread settles the reply.
+    """
+
+    def __init__(self, codec: Codec[Request, Response], registry: ModelRegistry, statuses: StatusTable) -> None:
+        self._codec = codec
+        self._registry = registry
+        self._statuses = statuses
+
+    def __call__(self, call: UnaryCall, message: bytes) -> None:
+        """Admit the request in ``message`` or end ``call`` with the status that says why not."""
+        received_at = monotonic()
+        codec = self._codec
+        try:
+            wire = codec.parse(message)
+            if request_id := codec.request_id(wire):
+                call.annotations["request_id"] = request_id
+            model = self._registry.get(*codec.target(wire))
+            annotate_model(call.annotations, model)
+            request = build_request(
+                model,
+                codec.decode(wire, model.signature),
+                reply=Reply(partial(self._answer, call, wire, model)),
+                received_at=received_at,
+                call_deadline=call.deadline,
+            )
+        except ServingError as error:
+            abort(call, self._statuses, error)
+            return
+        call.annotations["rows"] = request.rows
+        call.on_terminated(partial(model.cancel, request))
+        model.submit(request)
+
+    def _answer(self, call: UnaryCall, wire: Request, model: ModelVersion, outcome: Outcome) -> None:
+        if isinstance(outcome, ServingError):
+            abort(call, self._statuses, outcome)
+            return
+        annotations = call.annotations
+        annotations["queue_s"] = outcome.queue_s
+        annotations["run_s"] = outcome.timing.run_s
+        annotations["batch_rows"] = outcome.timing.rows
+        try:
+            message = self._codec.encode(wire, model, outcome)
+        except Exception:  # the worker goes on, and this caller must hear something
+            _log.exception("could not encode an answer of model %s", model.name)
+            abort(call, self._statuses, InferenceFailedError())
+            return
+        call.reply(message)
+
+
+def annotate_model(annotations: dict[str, Any], model: ModelVersion) -> None:
+    """Tell the interceptors which model a call is about."""
+    annotations["model"] = model.name
+    annotations["version"] = model.version
+
+
+def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:
+    """End ``call`` with the status of ``error``."""
+    status = statuses.status_of(error)
+    call.abort(status.code, status.message, status.trailing_metadata())

@@ -156,7 +156,7 @@ class _InputCheck:
                 raise self._error(f'{symbol} = {size} as in input "{seen_in}"', str(shape[axis]))
         request.nbytes += array.nbytes
         if self.dtype.hasobject:
-            request.nbytes += sum(map(len, array.ravel().tolist()))
+            request.nbytes += self._text_bytes(array)
         for axis in self.key_axes:
             request.stack_key.append(shape[axis])
         if self.key_is_value:
@@ -182,6 +182,16 @@ class _InputCheck:
             request.rows_from = self.name
         elif rows != request.rows:
             raise self._error(f'{request.rows} rows as in input "{request.rows_from}"', str(rows))
+
+    def _text_bytes(self, array: NDArray[np.generic]) -> int:
+        """Return the length of all elements; refuse what is not UTF-8, which ONNX Runtime cannot take."""
+        # No UTF-8 sequence contains a zero byte, so that an element that ends early does not run into the next one.
+        text = b"\0".join(array.ravel().tolist())
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            raise self._error("UTF-8 text", "other bytes") from None
+        return len(text)
 
     def _shape_error(self, shape: tuple[int, ...]) -> InvalidInputError:
         return self._error(f"shape {format_shape(self.spec.shape)}", format_shape(shape))

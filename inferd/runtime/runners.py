@@ -1,0 +1,129 @@
+"""Two ways to run an ONNX Runtime session: with numpy arrays, or with values bound to a device's memory.
+
+Both may be called from several threads at once.
+"""
+
+import ctypes
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+import onnxruntime
+
+from inferd.dtypes import BY_NAME, BYTES
+from inferd.runtime.signature import Tensors, TensorSpec
+from inferd.runtime.values import Array, aligned, to_bytes, to_text
+
+#: A session, binding or value of ONNX Runtime, which ships no types.
+OrtObject = Any
+
+_BF16 = BY_NAME["BF16"]
+
+
+class Runner(Protocol):
+    """Something that runs a session."""
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        """Run once and return ``outputs`` in that order."""
+        ...
+
+
+class DirectRunner:
+    """Hands numpy arrays over as they are; their memory is not copied, and neither are the outputs."""
+
+    def __init__(self, session: OrtObject, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self._session = session
+        self._text_inputs = frozenset(spec.name for spec in inputs if spec.datatype is BYTES)
+        self._text_outputs = frozenset(spec.name for spec in outputs if spec.datatype is BYTES)
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        """Run once and return ``outputs`` in that order."""
+        feed = {name: to_text(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
+        results = self._session.run(outputs, feed)
+        return [
+            to_bytes(np.asarray(result)) if name in self._text_outputs else np.asarray(result)
+            for name, result in zip(outputs, results, strict=True)
+        ]
+
+
+class BoundRunner:
+    """Runs with values bound to a device's memory, in buffers that are used again.
+
+    It is also the only way for BF16 on any device, because ONNX Runtime knows no numpy type for it. Strings cannot be
+    bound. Each run in progress has a binding of its own; idle ones wait in a pool, so there are never more of them than
+    there were runs at a time.
+    """
+
+    def __init__(self, session: OrtObject, inputs: Sequence[TensorSpec], *, device: str, device_id: int) -> None:
+        self._session = session
+        self._bf16_inputs = frozenset(spec.name for spec in inputs if spec.datatype is _BF16)
+        self._device = device
+        self._device_id = device_id
+        self._idle: deque[_Binding] = deque()
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        """Run once and return ``outputs`` in that order."""
+        try:
+            binding = self._idle.pop()
+        except IndexError:
+            binding = _Binding(self._session, self._bf16_inputs, self._device, self._device_id)
+        results = binding.run(inputs, outputs)
+        # Not after a failure: what a binding holds then is unknown.
+        self._idle.append(binding)
+        return results
+
+
+class _Binding:
+    """One ONNX Runtime binding and its input buffers; used by one thread at a time.
+
+    A buffer is kept as long as inputs come in its shape, which full batches do. Outputs get fresh memory from ONNX
+    Runtime's arena in every run, because the arrays given out may be views of it.
+    """
+
+    def __init__(self, session: OrtObject, bf16_inputs: frozenset[str], device: str, device_id: int) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._bf16_inputs = bf16_inputs
+        self._device = device
+        self._device_id = device_id
+        self._buffers: dict[str, OrtObject] = {}
+        self._bf16_outputs = {output.name for output in session.get_outputs() if output.type == _BF16.onnx}
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        # Values made over numpy memory do not keep it alive.
+        held = {name: aligned(array) for name, array in inputs.items()}
+        for name, array in held.items():
+            value = _bf16_value(array) if name in self._bf16_inputs else self._filled_buffer(name, array)
+            self._binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            if name in self._bf16_outputs:
+                self._binding.bind_output(name, "cpu", 0)
+            else:
+                self._binding.bind_output(name, self._device, self._device_id)
+        self._session.run_with_iobinding(self._binding)
+        values = self._binding.get_outputs()
+        self._binding.clear_binding_outputs()
+        return [_array(value) for value in values]
+
+    def _filled_buffer(self, name: str, array: Array) -> OrtObject:
+        buffer = self._buffers.get(name)
+        if buffer is None or tuple(buffer.shape()) != array.shape:
+            buffer = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                array.shape, array.dtype.type, self._device, self._device_id
+            )
+            self._buffers[name] = buffer
+        buffer.update_inplace(array)
+        return buffer
+
+
+def _bf16_value(array: Array) -> OrtObject:
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BF16.onnx_element_type)
+
+
+def _array(value: OrtObject) -> Array:
+    if value.data_type() != _BF16.onnx:
+        return np.asarray(value.numpy())
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()) if value.tensor_size_in_bytes() else b""
+    return np.frombuffer(data, ml_dtypes.bfloat16).reshape(value.shape())

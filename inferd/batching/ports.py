@@ -17,7 +17,9 @@ class Session(Protocol):
     """A loaded model. ``run`` may be called from several threads at once."""
 
     @property
-    def signature(self) -> ModelSignature: ...
+    def signature(self) -> ModelSignature:
+        """What the model takes and gives; the same object every time."""
+        ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:
         """Run the model once and return ``outputs`` in that order. Raises what the runtime raises."""
@@ -34,7 +36,11 @@ class Timers(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchReport:
-    """One finished run of the model, successful or not. Durations in seconds; one queue duration per request."""
+    """One finished run of the model, successful or not. Durations in seconds.
+
+    ``queue_s`` has one duration for each request that runs for the first time: none when the halves of a failed batch
+    run again, or the further pieces of a request that is larger than a batch. A failed run has ``run_s`` only.
+    """
 
     requests: int
     rows: int
@@ -46,7 +52,10 @@ class BatchReport:
 
 
 class Observer(Protocol):
-    """Is told what happens to a model's requests. Called from several threads; must not block."""
+    """Is told what happens to a model's requests. Called from several threads; must not block.
+
+    Each call is made before the answers that it counts are given, so that whoever has an answer finds it counted.
+    """
 
     def offered(self, rows: int) -> None:
         """Rows asked to be admitted, whatever came of it."""

@@ -45,7 +45,8 @@ class Reply:
     do nothing. A result, an error, a cancel and an expiry may all race for it.
 
     ``on_outcome`` is called in the thread that won and must not block. ``on_released`` tells a producer that it may
-    bring its next request; it is called exactly once, and always before or with the outcome.
+    bring its next request; it is called exactly once, at the latest with the outcome. If one thread releases while
+    another delivers, the two callbacks run side by side.
     """
 
     __slots__ = ("_on_outcome", "_on_released", "_released", "_taken")
@@ -71,8 +72,10 @@ class Reply:
         """Answer the request. Returns False if it was answered or withdrawn before."""
         if not self._taken.acquire(blocking=False):
             return False
-        self.release()
-        self._on_outcome(outcome)
+        try:
+            self.release()
+        finally:
+            self._on_outcome(outcome)
         return True
 
     def withdraw(self) -> bool:
@@ -103,3 +106,13 @@ class InferenceRequest:
     priority: int = 1
     principal: str = ""
     enqueued_at: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it."""
+
+    requests: list[InferenceRequest]
+    rows: int
+    started_at: float
+    outside_queue: bool = False

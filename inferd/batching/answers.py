@@ -1,0 +1,67 @@
+"""Gives requests their outcome, and counts it."""
+
+import logging
+from collections.abc import Callable
+
+from inferd.batching.ports import BatchReport, Clock, Observer
+from inferd.batching.request import InferenceRequest, InferenceResult
+from inferd.batching.statistics import Statistics
+from inferd.errors import OverloadedError, ServingError
+
+_logger = logging.getLogger("inferd.batching")
+
+
+class Answers:
+    """The way out of batching. Any thread may call, with no lock held; nothing that is raised on the way gets out.
+
+    A request that has its outcome already is left alone.
+    """
+
+    def __init__(self, *, clock: Clock, observer: Observer, statistics: Statistics) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._statistics = statistics
+
+    def offered(self, request: InferenceRequest) -> None:
+        """Count ``request`` before anything is decided about it."""
+        self._observe(self._observer.offered, request.rows)
+
+    def caller_ran(self) -> None:
+        """Count a request that runs outside the queue."""
+        self._observe(self._observer.caller_ran)
+
+    def batch_done(self, report: BatchReport) -> None:
+        """Tell of a run, before the requests that it answers are told."""
+        self._observe(self._observer.batch_done, report)
+
+    def fail(self, request: InferenceRequest, error: ServingError) -> None:
+        """Answer ``request`` with ``error``."""
+        if request.reply.done:
+            return
+        self._statistics.failed(self._clock() - request.received_at)
+        if isinstance(error, OverloadedError):
+            self._observe(self._observer.refused, error.reason, request.rows)
+        self._deliver(request, error)
+
+    def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
+        """Answer ``request`` with ``result``."""
+        self._deliver(request, result)
+
+    def admitted(self, request: InferenceRequest) -> None:
+        """Tell the producer of ``request`` that it may bring its next one."""
+        try:
+            request.reply.release()
+        except Exception:  # one broken producer must not hurt the requests of others
+            _logger.exception("the producer of a request failed to go on")
+
+    def _observe(self, call: Callable[..., None], *facts: object) -> None:
+        try:
+            call(*facts)
+        except Exception:  # requests must be answered whatever an observer does
+            _logger.exception("an observer failed")
+
+    def _deliver(self, request: InferenceRequest, outcome: InferenceResult | ServingError) -> None:
+        try:
+            request.reply.deliver(outcome)
+        except Exception:  # one broken receiver must not hurt the requests of others
+            _logger.exception("the receiver of an outcome failed")

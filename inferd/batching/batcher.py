@@ -1,0 +1,128 @@
+"""Everything between a request that has been checked and its answer, for one version of a model."""
+
+from inferd.batching.answers import Answers
+from inferd.batching.caller_runs import CallerRuns
+from inferd.batching.execution import Executor
+from inferd.batching.planner import BatchRules
+from inferd.batching.policies import policy_for
+from inferd.batching.ports import Clock, Observer, Session, Timers
+from inferd.batching.queue import RequestQueue
+from inferd.batching.request import InferenceRequest
+from inferd.batching.state import QueueState
+from inferd.batching.statistics import Statistics, StatisticsSnapshot
+from inferd.batching.worker import Worker
+from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
+from inferd.errors import ModelUnavailableError
+
+
+class Batcher:
+    """The bounded queue of a model version and the workers that run it.
+
+    Invariant: every request that is submitted gets exactly one outcome, or is withdrawn, whatever the model, a policy,
+    a deadline or `stop` does. `submit` and `cancel` are called by the rpc poll thread and never block; `start` and
+    `stop` by the thread that loads models; the counts may be read by any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        session: Session,
+        queue: QueueSettings,
+        batching: BatchingSettings,
+        clock: Clock,
+        timers: Timers,
+        observer: Observer,
+    ) -> None:
+        max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
+        self._name = name
+        self._observer = observer
+        self._statistics = Statistics()
+        answers = Answers(clock=clock, observer=observer, statistics=self._statistics)
+        state = QueueState(
+            name=name,
+            settings=queue,
+            policy=policy_for(queue),
+            rules=BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000),
+            workers=batching.instances,
+        )
+        self._answers = answers
+        self._queue = RequestQueue(state=state, answers=answers, clock=clock, timers=timers)
+        executor = Executor(
+            name=name,
+            session=session,
+            chunk_rows=max_rows,
+            clock=clock,
+            answers=answers,
+            statistics=self._statistics,
+        )
+        self._workers = [
+            Worker(name=f"batch-{name}-{number}", source=self._queue, executor=executor)
+            for number in range(batching.instances)
+        ]
+        self._caller_runs = CallerRuns(
+            name=f"caller-{name}",
+            threads=queue.caller_runs_limit if queue.policy is Backpressure.CALLER_RUNS else 0,
+            queue=self._queue,
+            executor=executor,
+        )
+
+    def start(self) -> None:
+        """Begin to run what is submitted."""
+        for worker in self._workers:
+            worker.start()
+        self._caller_runs.start()
+
+    def submit(self, request: InferenceRequest) -> None:
+        """Have ``request`` answered through its reply, be it with a refusal; perhaps before this returns."""
+        self._answers.offered(request)
+        batch = self._queue.offer(request)
+        if batch is not None:
+            self._answers.caller_ran()
+            self._caller_runs.run(batch)
+
+    def cancel(self, request: InferenceRequest) -> None:
+        """Withdraw ``request`` and give its place in the queue back at once; nothing if it has been answered."""
+        if request.reply.withdraw():
+            self._queue.remove(request)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Refuse new requests, finish those that are here, and end the workers.
+
+        Returns True once everything has finished. After ``timeout_s`` the requests that are left are failed and False
+        is returned: a worker may then still be inside the session, which must not be closed.
+        """
+        self._queue.close()
+        finished = self._queue.wait_drained(timeout_s)
+        self._caller_runs.stop()
+        if not finished:
+            self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
+            return False
+        for worker in self._workers:
+            worker.join()
+        self._caller_runs.join()
+        return True
+
+    @property
+    def queue_rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes of inputs that wait."""
+        return self._queue.nbytes
+
+    @property
+    def running_rows(self) -> int:
+        """Rows in batches that are being run."""
+        return self._queue.running_rows
+
+    @property
+    def unanswered_requests(self) -> int:
+        """Requests that wait, wait for room, or are being run."""
+        return self._queue.present
+
+    def statistics(self) -> StatisticsSnapshot:
+        """Return what has been counted since the start."""
+        return self._statistics.snapshot()

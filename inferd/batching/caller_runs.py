@@ -1,0 +1,49 @@
+"""The threads that stand in for callers under the caller_runs policy.
+
+The callers themselves are on the rpc poll thread, which must not run a model.
+"""
+
+from queue import SimpleQueue
+
+from inferd.batching.execution import Executor
+from inferd.batching.queue import RequestQueue
+from inferd.batching.request import Batch
+from inferd.batching.worker import Worker
+
+
+class CallerRuns:
+    """Runs batches outside the queue.
+
+    Invariant: the handover holds no more batches than there are threads, because the policy lets no more than that run
+    outside the queue at a time. `run` is called by whoever submits and does not block; `take` by the threads.
+    """
+
+    def __init__(self, *, name: str, threads: int, queue: RequestQueue, executor: Executor) -> None:
+        self._queue = queue
+        self._handover: SimpleQueue[Batch | None] = SimpleQueue()
+        self._workers = [Worker(name=f"{name}-{number}", source=self, executor=executor) for number in range(threads)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for worker in self._workers:
+            worker.start()
+
+    def run(self, batch: Batch) -> None:
+        """Have ``batch`` run at once."""
+        self._handover.put(batch)
+
+    def take(self, finished: Batch | None) -> Batch | None:
+        """As `BatchSource` says."""
+        if finished is not None:
+            self._queue.retire(finished)
+        return self._handover.get()
+
+    def stop(self) -> None:
+        """Let each thread end after what it is running."""
+        for _ in self._workers:
+            self._handover.put(None)
+
+    def join(self) -> None:
+        """Wait for the threads."""
+        for worker in self._workers:
+            worker.join()

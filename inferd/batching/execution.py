@@ -1,0 +1,205 @@
+"""Runs batches: drop who needs no answer, stack, run, split, answer; and if a run fails, find the culprit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.batching.answers import Answers
+from inferd.batching.ports import BatchReport, Clock, Session
+from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult
+from inferd.batching.statistics import Statistics
+from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
+from inferd.runtime.signature import Tensors
+from inferd.runtime.stacking import chunks, join, split, stack
+
+_logger = logging.getLogger("inferd.batching")
+
+_Outputs = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What came of requests that ran: one set of outputs for each of them, and the runs that it took."""
+
+    parts: list[_Outputs]
+    reports: list[BatchReport]
+    started_at: float
+
+    @property
+    def timing(self) -> BatchTiming:
+        return BatchTiming(
+            started_at=self.started_at,
+            stack_s=sum(report.stack_s for report in self.reports),
+            run_s=sum(report.run_s for report in self.reports),
+            rows=sum(report.rows for report in self.reports),
+        )
+
+
+class Executor:
+    """Answers every request of a batch, whatever happens, and raises nothing.
+
+    Has no state of its own: any number of threads may call `execute` at a time. A request with more than ``chunk_rows``
+    rows is alone in its batch and runs in pieces; None runs every request as it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        session: Session,
+        chunk_rows: int | None,
+        clock: Clock,
+        answers: Answers,
+        statistics: Statistics,
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._chunk_rows = chunk_rows
+        self._clock = clock
+        self._answers = answers
+        self._statistics = statistics
+
+    def execute(self, batch: Batch) -> None:
+        """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
+        try:
+            self._run(batch.requests, batch.started_at, first=True)
+        except BaseException:  # whatever it is, the requests must be answered and the thread must live
+            _logger.exception("running a batch of model %s went wrong", self._name)
+            for request in batch.requests:
+                self._answers.fail(request, InferenceFailedError())
+
+    def _run(self, requests: Sequence[InferenceRequest], taken_at: float, *, first: bool) -> None:
+        live = self._live(requests)
+        if not live:
+            return
+        queue_s = [taken_at - request.enqueued_at for request in live]
+        try:
+            done = self._run_model(live, queue_s if first else ())
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
+            self._split_to_culprit(live, taken_at, error)
+            return
+        if done is not None:
+            self._answer(live, done, queue_s)
+
+    def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:
+        """Leave out requests that need no run any more, and answer the expired ones."""
+        now = self._clock()
+        live = []
+        for request in requests:
+            if request.deadline <= now:
+                self._answers.fail(request, DeadlineExceededError("the deadline passed before the model ran"))
+            elif not request.reply.done:
+                live.append(request)
+        return live
+
+    def _run_model(self, live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Done | None:
+        if self._chunk_rows is not None and live[0].rows > self._chunk_rows:
+            return self._run_in_chunks(live[0], self._chunk_rows, queue_s)
+        rows = [request.rows for request in live]
+        return self._run_once([request.inputs for request in live], rows, self._wanted(live), queue_s)
+
+    def _run_in_chunks(self, request: InferenceRequest, chunk_rows: int, queue_s: Sequence[float]) -> _Done | None:
+        """Run one request in pieces; None if it was answered otherwise before the last."""
+        signature = self._session.signature
+        runs: list[_Done] = []
+        rows_left = request.rows
+        for chunk in chunks(signature, request.inputs, chunk_rows):
+            if runs and not self._live([request]):
+                self._statistics.ran([run.reports[0] for run in runs], queue_s=(), success_s=())
+                return None
+            rows = min(chunk_rows, rows_left)
+            rows_left -= rows
+            runs.append(self._run_once([chunk], [rows], request.outputs, () if runs else queue_s))
+        outputs = join(signature, [run.parts[0] for run in runs])
+        return _Done([outputs], [run.reports[0] for run in runs], runs[0].started_at)
+
+    def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
+        """Every output that one of the requests wants."""
+        first = live[0].outputs
+        if all(request.outputs == first for request in live):
+            return first
+        wanted = {name for request in live for name in request.outputs}
+        return tuple(spec.name for spec in self._session.signature.outputs if spec.name in wanted)
+
+    def _run_once(
+        self, batch: Sequence[Tensors], rows: Sequence[int], wanted: tuple[str, ...], queue_s: Sequence[float]
+    ) -> _Done:
+        signature = self._session.signature
+        started_at = self._clock()
+        try:
+            inputs = stack(signature, batch)
+            stacked_at = self._clock()
+            arrays = self._session.run(inputs, wanted)
+            ran_at = self._clock()
+            parts = split(signature, dict(zip(wanted, arrays, strict=True)), rows)
+        except Exception:
+            self._report(batch, rows, queue_s, run_s=self._clock() - started_at, failed=True)
+            raise
+        report = self._report(
+            batch,
+            rows,
+            queue_s,
+            stack_s=stacked_at - started_at,
+            run_s=ran_at - stacked_at,
+            split_s=self._clock() - ran_at,
+        )
+        return _Done(parts, [report], started_at)
+
+    def _report(
+        self,
+        batch: Sequence[Tensors],
+        rows: Sequence[int],
+        queue_s: Sequence[float],
+        *,
+        run_s: float,
+        stack_s: float = 0.0,
+        split_s: float = 0.0,
+        failed: bool = False,
+    ) -> BatchReport:
+        report = BatchReport(
+            requests=len(batch),
+            rows=sum(rows),
+            queue_s=queue_s,
+            stack_s=stack_s,
+            run_s=run_s,
+            split_s=split_s,
+            failed=failed,
+        )
+        self._answers.batch_done(report)
+        return report
+
+    def _answer(self, live: Sequence[InferenceRequest], done: _Done, queue_s: Sequence[float]) -> None:
+        finished_at = self._clock()
+        timing = done.timing
+        answered = [
+            (request, part, waited_s)
+            for request, part, waited_s in zip(live, done.parts, queue_s, strict=True)
+            if not request.reply.done
+        ]
+        self._statistics.ran(
+            done.reports,
+            queue_s=[waited_s for _, _, waited_s in answered],
+            success_s=[finished_at - request.enqueued_at for request, _, _ in answered],
+        )
+        for request, part, waited_s in answered:
+            outputs = {name: part[name] for name in request.outputs}
+            self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
+
+    def _split_to_culprit(self, live: Sequence[InferenceRequest], taken_at: float, error: Exception) -> None:
+        """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
+        if len(live) > 1:
+            _logger.warning(
+                "a batch of %d requests to model %s failed; its halves run again: %r", len(live), self._name, error
+            )
+            middle = len(live) // 2
+            self._run(live[:middle], taken_at, first=False)
+            self._run(live[middle:], taken_at, first=False)
+            return
+        if isinstance(error, ServingError):
+            self._answers.fail(live[0], error)
+            return
+        _logger.error("a request to model %s failed", self._name, exc_info=error)
+        self._answers.fail(live[0], InferenceFailedError())

@@ -1,0 +1,105 @@
+"""Which of the waiting requests run next, together. Pure."""
+
+import math
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from inferd.batching.request import InferenceRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchRules:
+    """``max_rows`` bounds a batch, except that a larger request makes one alone; 1 runs every request alone."""
+
+    max_rows: int
+    max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Run these together, now."""
+
+    requests: list[InferenceRequest]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaitUntil:
+    """Nothing is ready before ``time``, unless so many further requests, or so many further rows, come first."""
+
+    time: float
+    requests: int
+    rows: int
+
+
+Plan = Dispatch | WaitUntil
+
+
+@dataclass(slots=True)
+class _Group:
+    """Requests that can be stacked, in the order of service, as far as they fit into one batch."""
+
+    max_rows: int
+    requests: list[InferenceRequest] = field(default_factory=list)
+    rows: int = 0
+    complete: bool = False
+
+    def add(self, request: InferenceRequest) -> None:
+        """Take ``request`` in, or leave it for the next batch: then there is no point in waiting with this one."""
+        if self.requests and self.rows + request.rows > self.max_rows:
+            self.complete = True
+            return
+        self.requests.append(request)
+        self.rows += request.rows
+        if self.rows >= self.max_rows:
+            self.complete = True
+
+    @property
+    def oldest(self) -> float:
+        return min(request.enqueued_at for request in self.requests)
+
+
+def plan(pending: Iterable[InferenceRequest], now: float, rules: BatchRules, further: int) -> Plan:
+    """Choose the next batch from ``pending``, which comes in the order of service.
+
+    ``further`` is how many requests are to be expected. With none, or no wait allowed, the head of ``pending`` runs at
+    once, with as many of the others that can be stacked on it as fit. Otherwise a batch that is not complete is held
+    for them until its oldest member has waited ``max_wait_s``; the first one that need not be held goes.
+    """
+    if further == 0 or rules.max_wait_s == 0:
+        return _plan_at_once(pending, rules.max_rows)
+    return _plan_held(pending, now, rules, further)
+
+
+def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
+    group = _Group(max_rows)
+    key: Hashable = None
+    for request in pending:
+        if not group.requests:
+            key = request.stack_key
+        elif request.stack_key != key:
+            continue
+        group.add(request)
+        if group.rows >= max_rows:
+            break
+    return Dispatch(group.requests) if group.requests else WaitUntil(time=math.inf, requests=1, rows=1)
+
+
+def _plan_held(pending: Iterable[InferenceRequest], now: float, rules: BatchRules, further: int) -> Plan:
+    groups: dict[Hashable, _Group] = {}
+    for request in pending:
+        group = groups.get(request.stack_key)
+        if group is None:
+            group = groups[request.stack_key] = _Group(rules.max_rows)
+        group.add(request)
+        if group.rows >= rules.max_rows:
+            break
+    for group in groups.values():
+        if group.complete or group.oldest + rules.max_wait_s <= now:
+            return Dispatch(group.requests)
+    if not groups:
+        return WaitUntil(time=math.inf, requests=1, rows=1)
+    return WaitUntil(
+        time=min(group.oldest for group in groups.values()) + rules.max_wait_s,
+        requests=further,
+        rows=min(rules.max_rows - group.rows for group in groups.values()),
+    )

@@ -1,0 +1,161 @@
+"""The queue of a model: `QueueState` behind a lock, for the threads that bring requests and those that run them."""
+
+import logging
+import math
+import threading
+
+from inferd.batching.answers import Answers
+from inferd.batching.planner import WaitUntil
+from inferd.batching.ports import Clock, Timers
+from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.state import Effects, QueueState
+from inferd.errors import InferenceFailedError, ServingError
+
+_logger = logging.getLogger("inferd.batching")
+
+
+class RequestQueue:
+    """Lets requests in and hands out batches.
+
+    Invariants: one lock guards the state, and is held neither while a request is answered nor while a timer is armed
+    nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
+
+    ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
+    of `CallerRuns`, ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and
+    ``wait_drained`` block.
+    """
+
+    def __init__(self, *, state: QueueState, answers: Answers, clock: Clock, timers: Timers) -> None:
+        self._state = state
+        self._answers = answers
+        self._clock = clock
+        self._timers = timers
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._drained = threading.Condition(self._lock)
+        self._idle_workers = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._state.waiting.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of inputs that wait."""
+        return self._state.waiting.nbytes
+
+    @property
+    def running_rows(self) -> int:
+        """Rows in batches that have been taken and not retired."""
+        with self._lock:
+            return self._state.running_rows
+
+    @property
+    def present(self) -> int:
+        """Requests that wait, wait for room, or run."""
+        with self._lock:
+            return self._state.present
+
+    def offer(self, request: InferenceRequest) -> Batch | None:
+        """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
+        effects = Effects()
+        with self._lock:
+            batch = self._state.offer(request, self._clock(), effects)
+            self._notify(effects)
+        self._do(effects)
+        return batch
+
+    def remove(self, request: InferenceRequest) -> None:
+        """Give the place of a withdrawn request back, if it still waits."""
+        effects = Effects()
+        with self._lock:
+            self._state.remove(request, self._clock(), effects)
+            self._notify(effects)
+        self._do(effects)
+
+    def take(self, finished: Batch | None) -> Batch | None:
+        """Hand back the ``finished`` batch and wait for the next one; None when the queue is closed and empty."""
+        while True:
+            effects = Effects()
+            with self._lock:
+                if finished is not None:
+                    self._state.retire(finished, self._clock())
+                    finished = None
+                batch = self._next_batch(effects)
+                ended = self._state.exhausted
+                self._notify(effects)
+            self._do(effects)
+            if batch is not None or ended:
+                return batch
+
+    def retire(self, batch: Batch) -> None:
+        """A batch that ran outside the queue has been answered."""
+        with self._lock:
+            self._state.retire(batch, self._clock())
+            self._notify(Effects())
+
+    def close(self) -> None:
+        """Refuse everything from now on; what has been admitted or waits for room is still run."""
+        with self._lock:
+            self._state.close()
+            # A batch that was held for further requests is not held any longer, and workers with nothing to do end.
+            self._work.notify_all()
+
+    def wait_drained(self, timeout_s: float) -> bool:
+        """Wait until no request is left; False if some are after ``timeout_s``. The queue must be closed."""
+        with self._lock:
+            return self._drained.wait_for(lambda: self._state.drained, timeout_s)
+
+    def abandon(self, error: ServingError) -> None:
+        """Fail every request that is left, those that run included."""
+        effects = Effects()
+        with self._lock:
+            self._state.fail_waiting(error, effects)
+            self._state.fail_running(error, effects)
+            self._notify(effects)
+        self._do(effects)
+
+    def _next_batch(self, effects: Effects) -> Batch | None:
+        """Wait for a batch. None if the queue has ended, or if ``effects`` are not to wait for one."""
+        while True:
+            planned = self._plan(effects)
+            if isinstance(planned, Batch):
+                return planned
+            if effects.failed or effects.admitted or self._state.exhausted:
+                return None
+            self._idle_workers += 1
+            self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
+            self._idle_workers -= 1
+
+    def _plan(self, effects: Effects) -> Batch | WaitUntil:
+        try:
+            return self._state.next_batch(self._clock(), effects)
+        except Exception:
+            # No request may hang because the next batch cannot be told, and the worker must live.
+            _logger.exception("planning failed, and with it everything that waits")
+            self._state.fail_waiting(InferenceFailedError(), effects)
+            return WaitUntil(time=math.inf, requests=1, rows=1)
+
+    def _notify(self, effects: Effects) -> None:
+        if effects.wake_worker and self._idle_workers:
+            self._work.notify()
+        if self._state.exhausted:
+            self._work.notify_all()
+        if self._state.drained:
+            self._drained.notify_all()
+
+    def _do(self, effects: Effects) -> None:
+        for request in effects.admitted:
+            self._answers.admitted(request)
+        for request, error in effects.failed:
+            self._answers.fail(request, error)
+        if effects.timer_at is not None:
+            self._timers.call_at(effects.timer_at, self._expire)
+
+    def _expire(self) -> None:
+        effects = Effects()
+        with self._lock:
+            self._state.expire(self._clock(), effects)
+            self._notify(effects)
+        self._do(effects)

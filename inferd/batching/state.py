@@ -1,0 +1,253 @@
+"""The queue of a model without its lock: every rule about who waits, who is refused and what runs next.
+
+`RequestQueue` puts a lock around it and does, once the lock is free, what each change of the state calls for: that is
+collected in `Effects`, because answers must not be given, nor timers armed, with the lock held.
+
+    offer ──▶ refused
+      │  └──▶ blocked ──▶ waiting       as room appears, strictly in order
+      ├─────▶ waiting ──▶ running ──▶ retired
+      └─────▶ running outside the queue ──▶ retired
+
+A request is in at most one of these places, and leaves the first two early by `remove`, `expire` or being shed.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from inferd.batching.admission import refusal
+from inferd.batching.deadlines import Deadlines
+from inferd.batching.drain import DrainRate, retry_after_s
+from inferd.batching.expectation import Expectation
+from inferd.batching.planner import BatchRules, WaitUntil, plan
+from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
+from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.waiting import WaitingRequests
+from inferd.config.settings import QueueSettings
+from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
+
+
+@dataclass(kw_only=True, slots=True)
+class Effects:
+    """What a change of the state calls for. ``wake_worker``: the waiting requests are worth a look."""
+
+    failed: list[tuple[InferenceRequest, ServingError]] = field(default_factory=list)
+    admitted: list[InferenceRequest] = field(default_factory=list)
+    timer_at: float | None = None
+    wake_worker: bool = False
+
+
+class QueueState:
+    """Who waits, who waits for room, and what runs.
+
+    Invariants: the waiting requests are inside their bounds; nobody waits for room while the first who does would fit;
+    every deadline of a request that is here is watched. Not thread-safe. ``now`` is on the monotonic clock and never
+    goes back from call to call.
+    """
+
+    def __init__(self, *, name: str, settings: QueueSettings, policy: Policy, rules: BatchRules, workers: int) -> None:
+        self._name = name
+        self._policy = policy
+        self._rules = rules
+        self.waiting = WaitingRequests(
+            max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
+        )
+        self.closed = False
+        self._blocked: dict[InferenceRequest, None] = {}
+        self._blocked_bytes = 0
+        self._running: list[Batch] = []
+        self._deadlines = Deadlines()
+        self._drain = DrainRate(workers=workers)
+        self._expectation = Expectation(max_wait_s=rules.max_wait_s)
+        # What the last plan said is worth another one: so many further requests, or so many further rows.
+        self._wanted_requests = 0
+        self._wanted_rows = 0
+
+    # What there is
+
+    @property
+    def running_rows(self) -> int:
+        """Rows in batches that have been taken and not retired."""
+        return sum(batch.rows for batch in self._running)
+
+    @property
+    def present(self) -> int:
+        """Requests that were admitted, or wait for room, and are not retired."""
+        return len(self.waiting) + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there will never be another batch to take."""
+        return self.closed and not self._blocked and len(self.waiting) == 0
+
+    @property
+    def drained(self) -> bool:
+        """Whether every request has left, and none will come."""
+        return self.exhausted and not self._running
+
+    # Coming in
+
+    def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
+        """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
+        # Withdrawn while it was on its way here: `remove` has been called, so nobody would take it out again.
+        if request.reply.done:
+            return None
+        if (error := self._unavailable() or refusal(request, now, self.waiting)) is not None:
+            effects.failed.append((request, error))
+            return None
+        if not self._has_room(request):
+            self._drop_expired(now, effects)
+        if not self._has_room(request):
+            return self._overflow(request, now, effects)
+        effects.timer_at = self._deadlines.watch(request.deadline)
+        self._admit(request, now, effects)
+        return None
+
+    def _unavailable(self) -> ModelUnavailableError | None:
+        if not self.closed:
+            return None
+        return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
+
+    def _has_room(self, request: InferenceRequest) -> bool:
+        return not self._blocked and self.waiting.fits(request)
+
+    def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
+        request.enqueued_at = now
+        self.waiting.add(request)
+        effects.admitted.append(request)
+        if self._rules.max_wait_s > 0:
+            self._expectation.arrived(now, self.present)
+        self._wanted_requests -= 1
+        self._wanted_rows -= request.rows
+        effects.wake_worker |= self._wanted_requests <= 0 or self._wanted_rows <= 0
+
+    def _overflow(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
+        room = Room(
+            waiting=self.waiting,
+            blocked_requests=len(self._blocked),
+            blocked_bytes=self._blocked_bytes,
+            caller_runs=sum(batch.outside_queue for batch in self._running),
+        )
+        decision = self._policy.decide(request, room)
+        if isinstance(decision, Refuse):
+            effects.failed.append((request, self._overloaded(decision.reason, decision.detail)))
+            return None
+        effects.timer_at = self._deadlines.watch(request.deadline)
+        match decision:
+            case Hold():
+                self._blocked[request] = None
+                self._blocked_bytes += request.nbytes
+            case Shed(victims):
+                error = self._overloaded("SHED", ", and a newer request took the place")
+                for victim in victims:
+                    self.waiting.remove(victim)
+                    effects.failed.append((victim, error))
+                self._admit(request, now, effects)
+            case RunNow():
+                request.enqueued_at = now
+                return self._started([request], now, outside_queue=True)
+        return None
+
+    def _overloaded(self, reason: str, detail: str) -> OverloadedError:
+        return OverloadedError(
+            f'the queue of model "{self._name}" is full: {self.waiting.describe()}{detail}',
+            retry_after_s=retry_after_s(self.waiting.rows, self._drain.rows_per_s),
+            reason=reason,
+        )
+
+    # Running
+
+    def next_batch(self, now: float, effects: Effects) -> Batch | WaitUntil:
+        """Take out the requests that run next, if any is ready."""
+        self._drop_expired(now, effects)
+        further = 0 if self.closed else self._expectation.further(self.present)
+        decision = plan(self.waiting, now, self._rules, further)
+        if isinstance(decision, WaitUntil):
+            self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
+            return decision
+        for request in decision.requests:
+            self.waiting.remove(request)
+        self._admit_blocked(now, effects)
+        # What is left was planned for by a worker that may be held for longer than it needs to be.
+        self._wanted_requests = self._wanted_rows = 0
+        effects.wake_worker = len(self.waiting) > 0
+        return self._started(decision.requests, now)
+
+    def _started(self, requests: list[InferenceRequest], now: float, *, outside_queue: bool = False) -> Batch:
+        rows = sum(request.rows for request in requests)
+        batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
+        self._running.append(batch)
+        return batch
+
+    def retire(self, batch: Batch, now: float) -> None:
+        """``batch`` has been answered."""
+        self._running.remove(batch)
+        # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
+        batch.requests.clear()
+        if not batch.outside_queue:
+            self._drain.ran(batch.rows, now - batch.started_at)
+
+    # Leaving early
+
+    def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
+        """Give the place of ``request`` back at once, if it waits."""
+        self._take_out(request)
+        self._admit_blocked(now, effects)
+
+    def expire(self, now: float, effects: Effects) -> None:
+        """A timer has fired: fail what has passed its deadline, and see to the next."""
+        self._drop_expired(now, effects)
+        effects.timer_at = self._deadlines.fired(now)
+
+    def close(self) -> None:
+        """Admit nothing from now on, and hold no batch any longer: no further request is to be expected."""
+        self.closed = True
+
+    def fail_waiting(self, error: ServingError, effects: Effects) -> None:
+        """Fail everything that has not been taken."""
+        for request in [*self.waiting, *self._blocked]:
+            effects.failed.append((request, error))
+            self._take_out(request)
+
+    def fail_running(self, error: ServingError, effects: Effects) -> None:
+        """Fail everything that runs; the results, if they come, are discarded."""
+        effects.failed.extend((request, error) for batch in self._running for request in batch.requests)
+
+    def _drop_expired(self, now: float, effects: Effects) -> None:
+        if self._deadlines.earliest > now:
+            return
+        error = DeadlineExceededError("the deadline passed before there was an answer")
+        earliest = math.inf
+        expired = []
+        for request in self._unanswered():
+            if request.deadline > now:
+                earliest = min(earliest, request.deadline)
+            else:
+                expired.append(request)
+        for request in expired:
+            effects.failed.append((request, error))
+            self._take_out(request)
+        self._deadlines.looked(earliest)
+        self._admit_blocked(now, effects)
+
+    def _unanswered(self) -> Iterator[InferenceRequest]:
+        running = chain.from_iterable(batch.requests for batch in self._running)
+        return chain(self.waiting, self._blocked, running)
+
+    def _take_out(self, request: InferenceRequest) -> None:
+        if not self.waiting.remove(request):
+            self._unblock(request)
+
+    def _unblock(self, request: InferenceRequest) -> None:
+        if request in self._blocked:
+            del self._blocked[request]
+            self._blocked_bytes -= request.nbytes
+
+    def _admit_blocked(self, now: float, effects: Effects) -> None:
+        while self._blocked:
+            request = next(iter(self._blocked))
+            if not self.waiting.fits(request):
+                return
+            self._unblock(request)
+            self._admit(request, now, effects)

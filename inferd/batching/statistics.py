@@ -1,0 +1,136 @@
+"""Counts and durations since the model was loaded, as the Open Inference Protocol's ModelStatistics reports them."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from inferd.batching.ports import BatchReport
+
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How many durations were summed, and their sum."""
+
+    count: int
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSizeStatistics:
+    """Of the runs with one number of rows."""
+
+    compute_input: Durations
+    compute_infer: Durations
+    compute_output: Durations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticsSnapshot:
+    """What a model has done so far.
+
+    Of requests: ``success`` from admission to the answer; ``fail`` from arrival, refusals included; ``queue`` and the
+    compute durations of successful requests, each of which counts the whole duration of its batch. Of runs that did
+    not fail: ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows.
+    ``last_inference_ms`` is since the epoch, 0 before the first run.
+    """
+
+    success: Durations
+    fail: Durations
+    queue: Durations
+    compute_input: Durations
+    compute_infer: Durations
+    compute_output: Durations
+    inference_count: int
+    execution_count: int
+    last_inference_ms: int
+    batch_sizes: Mapping[int, BatchSizeStatistics]
+
+
+@dataclass(slots=True)
+class _Sum:
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, count: int, seconds: float) -> None:
+        self.count += count
+        self.seconds += seconds
+
+    def frozen(self) -> Durations:
+        return Durations(self.count, round(self.seconds * _NS_PER_S))
+
+
+@dataclass(slots=True)
+class _Compute:
+    """The three stages of a run."""
+
+    stack: _Sum = field(default_factory=_Sum)
+    run: _Sum = field(default_factory=_Sum)
+    split: _Sum = field(default_factory=_Sum)
+
+    def add(self, count: int, runs: Sequence[BatchReport]) -> None:
+        """``count`` times, all of ``runs`` were gone through."""
+        self.stack.add(count, count * sum(run.stack_s for run in runs))
+        self.run.add(count, count * sum(run.run_s for run in runs))
+        self.split.add(count, count * sum(run.split_s for run in runs))
+
+    def frozen(self) -> BatchSizeStatistics:
+        return BatchSizeStatistics(
+            compute_input=self.stack.frozen(), compute_infer=self.run.frozen(), compute_output=self.split.frozen()
+        )
+
+
+class Statistics:
+    """Adds up what batches report. Any thread may call; one lock is taken once per batch, failure or snapshot."""
+
+    def __init__(self, *, epoch_s: Callable[[], float] = time.time) -> None:
+        self._epoch_s = epoch_s
+        self._lock = threading.Lock()
+        self._success = _Sum()
+        self._fail = _Sum()
+        self._queue = _Sum()
+        self._of_requests = _Compute()
+        self._of_runs: dict[int, _Compute] = {}
+        self._rows = 0
+        self._runs = 0
+        self._last_run_s = 0.0
+
+    def ran(self, runs: Sequence[BatchReport], *, queue_s: Sequence[float], success_s: Sequence[float]) -> None:
+        """``runs`` have succeeded and answer requests, for each of which there is one duration.
+
+        They are the run of a batch, or those of a request that is larger than one.
+        """
+        requests = len(success_s)
+        with self._lock:
+            self._success.add(requests, sum(success_s))
+            self._queue.add(requests, sum(queue_s))
+            self._of_requests.add(requests, runs)
+            for run in runs:
+                self._of_runs.setdefault(run.rows, _Compute()).add(1, [run])
+                self._rows += run.rows
+            self._runs += len(runs)
+            self._last_run_s = self._epoch_s()
+
+    def failed(self, duration_s: float) -> None:
+        """A request got an error ``duration_s`` after its arrival."""
+        with self._lock:
+            self._fail.add(1, duration_s)
+
+    def snapshot(self) -> StatisticsSnapshot:
+        """Return what has been added up so far."""
+        with self._lock:
+            compute = self._of_requests.frozen()
+            return StatisticsSnapshot(
+                success=self._success.frozen(),
+                fail=self._fail.frozen(),
+                queue=self._queue.frozen(),
+                compute_input=compute.compute_input,
+                compute_infer=compute.compute_infer,
+                compute_output=compute.compute_output,
+                inference_count=self._rows,
+                execution_count=self._runs,
+                last_inference_ms=round(self._last_run_s * 1000),
+                batch_sizes={rows: of_runs.frozen() for rows, of_runs in sorted(self._of_runs.items())},
+            )

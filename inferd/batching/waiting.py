@@ -1,0 +1,60 @@
+"""The requests that wait, in the order in which they are served, inside two bounds."""
+
+from collections.abc import Iterator
+
+from inferd.batching.request import InferenceRequest
+
+
+class WaitingRequests:
+    """Serves the lowest priority number first, and within a priority whoever came first.
+
+    Invariant: ``rows`` and ``nbytes`` are the sums over the members and never above ``max_rows`` and ``max_bytes``.
+    Not thread-safe: it is guarded by the lock of the `RequestQueue` that it is a part of.
+    """
+
+    def __init__(self, *, max_rows: int, max_bytes: int, priority_levels: int) -> None:
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes
+        self.priority_levels = priority_levels
+        self.rows = 0
+        self.nbytes = 0
+        # Dictionaries keep the order and let a cancelled request leave from the middle.
+        self._lines: dict[int, dict[InferenceRequest, None]] = {level: {} for level in range(1, priority_levels + 1)}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def __iter__(self) -> Iterator[InferenceRequest]:
+        """In the order of service."""
+        for line in self._lines.values():
+            yield from line
+
+    def victims(self) -> Iterator[InferenceRequest]:
+        """In the order of shedding: the least important priority first, in it whoever has waited longest."""
+        for line in reversed(self._lines.values()):
+            yield from line
+
+    def fits(self, request: InferenceRequest) -> bool:
+        """Whether there is room for ``request`` now."""
+        return self.rows + request.rows <= self.max_rows and self.nbytes + request.nbytes <= self.max_bytes
+
+    def add(self, request: InferenceRequest) -> None:
+        """Let ``request`` wait; it must fit."""
+        assert self.fits(request)
+        self._lines[request.priority][request] = None
+        self.rows += request.rows
+        self.nbytes += request.nbytes
+
+    def remove(self, request: InferenceRequest) -> bool:
+        """Take ``request`` out; False if it does not wait here."""
+        line = self._lines.get(request.priority)
+        if line is None or request not in line:
+            return False
+        del line[request]
+        self.rows -= request.rows
+        self.nbytes -= request.nbytes
+        return True
+
+    def describe(self) -> str:
+        """Say how full it is, for a message."""
+        return f"{self.rows} of {self.max_rows} rows and {self.nbytes} of {self.max_bytes} bytes wait"

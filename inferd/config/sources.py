@@ -119,7 +119,7 @@ class FileSource:
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
-            if node is None:
+            if node is None or node.tag == "tag:yaml.org,2002:null":
                 return {}
             if not isinstance(node, yaml.MappingNode):
                 found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"

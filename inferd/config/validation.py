@@ -1,5 +1,6 @@
 """Turns a tree of plain values into validated settings, or into an error that an operator can act on."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -125,7 +126,7 @@ def _text(error: ErrorDetails, path: SettingPath, names: _Names) -> str:
     if error["type"] == "extra_forbidden":
         meant = names.meant_by(path)
         return f"no such setting, did you mean {meant}?" if meant else "no such setting"
-    return _PLAIN.get(error["type"]) or error["msg"].replace("Input should be ", "expected ", 1)
+    return _PLAIN.get(error["type"]) or re.sub(r"^\w+ should (be|have) ", "expected ", error["msg"])
 
 
 def _alternatives(texts: Sequence[str]) -> str:

@@ -77,7 +77,10 @@ class LineWriter:
         while not self._closed:
             self._wake.wait()
             self._stopping.wait(self._gather_s)
-            while lines := self._take():
+            # What arrives meanwhile gathers for the next round, unless it fills a write by itself.
+            while len(lines := self._take()) == _LINES_PER_WRITE:
+                self._write_lines(lines)
+            if lines:
                 self._write_lines(lines)
 
     def _take(self) -> list[tuple[Callable[..., bytes], object]]:

@@ -1,0 +1,152 @@
+"""Writes docs/configuration.md from the settings themselves; ``--check`` only says whether it is current."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from inferd.config.settings import ModelSettings, Settings, TensorOverride
+from inferd.config.sources import variable_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+HEAD = """\
+# Configuration
+
+<!-- Written by scripts/generate_configuration_doc.py from inferd/config/settings.py. Do not edit. -->
+
+A setting is looked for in this order, and the first place that has it wins:
+
+1. flags of `inferd serve`,
+2. environment variables,
+3. the YAML file named by `--config`, else by `INFERD_CONFIG`,
+4. its default.
+
+Names that do not exist and values out of their bounds are refused at start, with the place they stand in.
+`inferd config` prints what is in force, and `inferd config --schema` the JSON Schema of the file.
+
+In the file, sections and names are nested (`queue:` with `max_rows: 512` below it). In the environment two underscores
+divide them (`INFERD_QUEUE__MAX_ROWS=512`); lists are written as `one,two` or in JSON, mappings and whole sections in
+JSON; empty variables count as not set.
+"""
+
+MODEL_HEAD = """\
+
+## One model's own settings
+
+A `model.yaml` beside a model's versions may set anything of `queue`, `batching` and `runtime` for that model alone, and
+tell of its tensors what the model file does not:
+
+```yaml
+batching:
+  max_batch_size: 16
+inputs:
+  input_ids:
+    warmup_shape: [1, 128]
+```
+
+Names under `inputs` and `outputs` are those of the model's tensors. Each may have:
+
+| setting | type | default | what it does |
+|---|---|---|---|
+"""
+
+
+_WORDS: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    list: "list",
+    dict: "mapping",
+}
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    page = render()
+    if sys.argv[1:] == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") == page:
+            return 0
+        print(f"{PAGE.name} is out of date: run {Path(__file__).name}", file=sys.stderr)
+        return 1
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+def render() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts.append(_section(name, field.annotation))
+        else:
+            parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
+    parts.append(MODEL_HEAD)
+    parts += [f"{_row(name, field)}\n" for name, field in TensorOverride.model_fields.items()]
+    assert set(ModelSettings.model_fields) == {"queue", "batching", "runtime", "inputs", "outputs"}, "say so above"
+    return "".join(parts)
+
+
+def _section(name: str, section: type[BaseModel]) -> str:
+    rows = [_row(inner, field) for inner, field in section.model_fields.items()]
+    table = "\n".join(["| setting | type | default | what it does |", "|---|---|---|---|", *rows])
+    prefix = variable_of(f"{name}.")
+    return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
+
+
+def _facts(name: str, field: FieldInfo) -> str:
+    return f"{_type(field)}, by default {_default(field)}; environment variable `{variable_of(name)}`."
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    return f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    if default is None:
+        return "not set"
+    if default in ([], {}):
+        return "empty"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _type(field: FieldInfo) -> str:
+    first, *others = _type_names(field.annotation)
+    return " or ".join([first + _bounds(field), *others])
+
+
+def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type expression)
+    """Names of the alternatives that a type has, in a reader's words."""
+    origin = get_origin(annotation)
+    if annotation is type(None):
+        return ["null"]
+    if origin is Literal:
+        return [", ".join(f"`{value}`" for value in get_args(annotation))]
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return [", ".join(f"`{value}`" for value in annotation)]
+    if origin in _WORDS or annotation in _WORDS:
+        return [_WORDS.get(origin) or _WORDS[annotation]]
+    if origin is Annotated:
+        return _type_names(get_args(annotation)[0])
+    return [name for alternative in get_args(annotation) for name in _type_names(alternative)]
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = next((fact.ge for fact in field.metadata if hasattr(fact, "ge")), None)
+    high = next((fact.le for fact in field.metadata if hasattr(fact, "le")), None)
+    if low is None:
+        return ""
+    return f" from {_number(low)}" + ("" if high is None else f" to {_number(high)}")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

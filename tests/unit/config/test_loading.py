@@ -1,0 +1,99 @@
+"""Which source wins, and what each may hold."""
+
+from pathlib import Path
+
+import pytest
+
+from inferd.config import Settings
+from inferd.config.settings import Backpressure
+from tests.unit.config.conftest import Load
+
+
+def test_without_any_source_everything_is_the_default(load: Load) -> None:
+    """No file, no variable, no flag."""
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize("yaml", ["", "# nothing yet\n", "---\n", "server:\nqueue:\n"])
+def test_empty_files_and_sections_are_all_defaults(load: Load, yaml: str) -> None:
+    """A file or section whose lines are all commented out is fine."""
+    assert load(yaml) == Settings()
+
+
+def test_flags_win_over_environment_over_file(load: Load) -> None:
+    """Each source is asked for what those above it do not set."""
+    yaml = "server: {grpc_port: 1, http_port: 2, host: from-file}"
+    settings = load(yaml, {"server.grpc_port": 5}, INFERD_SERVER__GRPC_PORT="3", INFERD_SERVER__HTTP_PORT="4")
+    assert (settings.server.grpc_port, settings.server.http_port, settings.server.host) == (5, 4, "from-file")
+
+
+def test_flags_that_were_not_given_set_nothing(load: Load) -> None:
+    """None stands for a flag that is not on the command line."""
+    assert load("server: {grpc_port: 7}", {"server.grpc_port": None}).server.grpc_port == 7
+
+
+def test_the_environment_may_name_the_file(load: Load, tmp_path: Path) -> None:
+    """INFERD_CONFIG is used where no flag names a file."""
+    (tmp_path / "other.yaml").write_text("queue: {max_rows: 77}")
+    assert load(INFERD_CONFIG=str(tmp_path / "other.yaml")).queue.max_rows == 77
+
+
+def test_a_file_named_by_flag_wins_over_one_named_by_the_environment(load: Load) -> None:
+    """The file of INFERD_CONFIG, which is not there, is not even opened."""
+    assert load("queue: {max_rows: 78}", INFERD_CONFIG="missing.yaml").queue.max_rows == 78
+
+
+@pytest.mark.parametrize(
+    ("value", "models"),
+    [("/a", ["/a"]), ("/a, /b", ["/a", "/b"]), ('["/a,b"]', ["/a,b"])],
+)
+def test_lists_in_variables_are_json_or_comma_separated(load: Load, value: str, models: list[str]) -> None:
+    """A single path needs no brackets; one with a comma does."""
+    assert load(INFERD_MODELS=value).models == [Path(model) for model in models]
+
+
+@pytest.mark.parametrize(("value", "providers"), [("auto", "auto"), ("cuda", ["cuda"]), ("cuda,cpu", ["cuda", "cpu"])])
+def test_providers_in_variables(load: Load, value: str, providers: object) -> None:
+    """The one word that is no list stays a word."""
+    assert load(INFERD_RUNTIME__PROVIDERS=value).runtime.providers == providers
+
+
+def test_a_section_may_be_one_json_variable(load: Load) -> None:
+    """Single variables of the section still win over it."""
+    settings = load(INFERD_QUEUE='{"max_rows": 100, "policy": "block"}', INFERD_QUEUE__MAX_ROWS="200")
+    assert (settings.queue.max_rows, settings.queue.policy) == (200, Backpressure.BLOCK)
+
+
+def test_empty_variables_are_not_set(load: Load) -> None:
+    """Compose files and charts leave variables empty rather than out."""
+    assert load(INFERD_MODELS="", INFERD_SERVER__GRPC_PORT="", INFERD_NONSENSE="") == Settings()
+
+
+def test_variables_that_are_no_settings_are_left_alone(load: Load) -> None:
+    """The client's token, and what Kubernetes sets for Services called inferd and inferd-metrics."""
+    assert (
+        load(
+            INFERD_TOKEN="secret",
+            INFERD_SERVICE_HOST="10.0.0.1",
+            INFERD_SERVICE_PORT="8001",
+            INFERD_SERVICE_PORT_GRPC="8001",
+            INFERD_PORT="tcp://10.0.0.1:8001",
+            INFERD_PORT_8001_TCP="tcp://10.0.0.1:8001",
+            INFERD_PORT_8001_TCP_ADDR="10.0.0.1",
+            INFERD_METRICS_SERVICE_HOST="10.0.0.2",
+            INFERD_METRICS_PORT="tcp://10.0.0.2:8002",
+        )
+        == Settings()
+    )
+
+
+def test_provider_options_may_be_numbers(load: Load) -> None:
+    """ONNX Runtime wants text; nobody writes device_id: "0"."""
+    yaml = "runtime: {providers: [cuda], provider_options: {cuda: {device_id: 0}}}"
+    assert load(yaml).runtime.provider_options == {"cuda": {"device_id": "0"}}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "::1", "localhost", "inferd_1.internal"])
+def test_hosts(load: Load, host: str) -> None:
+    """Names and addresses, IPv6 with brackets or without."""
+    assert load(None, {"server.host": host}).server.host == host

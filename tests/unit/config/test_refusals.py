@@ -1,0 +1,197 @@
+"""Every refusal says the name, the value, the bound and where the value came from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inferd.config import SettingsError, load_settings
+
+Problems = Callable[..., list[str]]
+
+
+def test_out_of_bounds_in_the_file(problems: Problems) -> None:
+    """The line is named."""
+    assert problems("server:\n  host: localhost\n  grpc_port: 70000\n") == [
+        "server.grpc_port: expected less than or equal to 65535, got 70000 (inferd.yaml line 3)"
+    ]
+
+
+def test_wrong_type_in_a_variable(problems: Problems) -> None:
+    """The variable is named as it was set."""
+    (problem,) = problems(INFERD_QUEUE__MAX_ROWS="many")
+    assert problem == (
+        "queue.max_rows: expected a valid integer, unable to parse string as an integer, got 'many' "
+        "(environment variable INFERD_QUEUE__MAX_ROWS)"
+    )
+
+
+def test_wrong_value_of_a_flag(problems: Problems) -> None:
+    """The flag is named, although a variable sets the same value."""
+    assert problems(None, {"server.grpc_port": -1}, INFERD_SERVER__GRPC_PORT="2") == [
+        "server.grpc_port: expected greater than or equal to 0, got -1 (flag --grpc-port)"
+    ]
+
+
+def test_wrong_positional_argument(problems: Problems) -> None:
+    """Models have no flag."""
+    assert problems(None, {"models": [3]}) == ["models.0: expected a path, got 3 (command line)"]
+
+
+def test_wrong_value_within_a_section_in_json(problems: Problems) -> None:
+    """The variable that holds the whole section is named."""
+    assert problems(INFERD_QUEUE='{"max_rows": 0}') == [
+        "queue.max_rows: expected greater than or equal to 1, got 0 (environment variable INFERD_QUEUE)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "problem"),
+    [
+        ("server: {grpc_prot: 1}", "server.grpc_prot: no such setting, did you mean server.grpc_port?"),
+        ("grpc_port: 1", "grpc_port: no such setting, did you mean server.grpc_port?"),
+        ("batching: {max_rows: 1}", "batching.max_rows: no such setting, did you mean queue.max_rows?"),
+        ("severs: {grpc_port: 1}", "severs: no such setting, did you mean server?"),
+        ("zzz: 1", "zzz: no such setting"),
+    ],
+)
+def test_unknown_names_in_the_file(problems: Problems, yaml: str, problem: str) -> None:
+    """Near misses, and names that stand in another section, get a suggestion."""
+    assert problems(yaml) == [f"{problem} (inferd.yaml line 1)"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "suggestion"),
+    [
+        ("INFERD_SERVER__GRPC_PROT", "server.grpc_prot", ", did you mean INFERD_SERVER__GRPC_PORT?"),
+        ("INFERD_SERVER_GRPC_PORT", "server_grpc_port", ", did you mean INFERD_SERVER__GRPC_PORT?"),
+        ("INFERD_MODEL", "model", ", did you mean INFERD_MODELS?"),
+        ("INFERD_ZZZ", "zzz", ""),
+    ],
+)
+def test_unknown_variables(problems: Problems, variable: str, name: str, suggestion: str) -> None:
+    """Variables are suggested as variables; one underscore too few is a near miss."""
+    expected = f"{name}: no such setting{suggestion} (environment variable {variable})"
+    assert problems(**{variable: "1"}) == [expected]
+
+
+def test_unknown_flag(problems: Problems) -> None:
+    """Flags are suggested as flags."""
+    assert problems(None, {"server.grpc_prot": 1}) == [
+        "server.grpc_prot: no such setting, did you mean --grpc-port? (flag --grpc-prot)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "problem"),
+    [
+        ("server: {grpc_port: yes}", "server.grpc_port: expected a number, got True"),
+        ("server: {host: 'http://x'}", "server.host: expected a host name or an IP address, without scheme or port,"),
+        ("server: {host: 'x/y'}", "server.host: expected a host name or an IP address, got 'x/y'"),
+        ("server: {host: ''}", "server.host: expected at least 1 character, got ''"),
+        ("server: 8001", "server: expected a section with settings, got 8001"),
+        ("log: {level: loud}", "log.level: expected 'debug', 'info', 'warning' or 'error', got 'loud'"),
+        ("runtime: {providers: []}", "runtime.providers: expected 'auto' or at least 1 item after validation, not 0"),
+        ("runtime: {providers: 3}", "runtime.providers: expected 'auto' or a valid list, got 3"),
+        ("queue: {default_timeout_ms: .inf}", "queue.default_timeout_ms: expected a finite number, got inf"),
+        ("queue: {default_timeout_ms: .nan}", "queue.default_timeout_ms: expected a finite number, got nan"),
+        ("queue: {default_priority: 9}", "queue.default_priority: expected at most priority_levels, which is 3, got 9"),
+        (
+            "server: {grpc_port: 9, http_port: 9}",
+            "server.http_port: expected another port than grpc_port, got 9 for both",
+        ),
+        (
+            "batching: {max_batch_size: 2000}",
+            "batching.max_batch_size: expected at most queue.max_rows, which is 1024, got 2000",
+        ),
+        (
+            "batching: {max_wait_ms: 30000}",
+            "batching.max_wait_ms: expected less than queue.default_timeout_ms, which is 30000.0, got 30000.0",
+        ),
+    ],
+)
+def test_nonsense(problems: Problems, yaml: str, problem: str) -> None:
+    """Values of the right type that cannot be meant, alone or together."""
+    (found,) = problems(yaml)
+    assert found.startswith(problem)
+    assert found.endswith("(inferd.yaml line 1)")
+
+
+def test_a_default_that_another_setting_makes_wrong(problems: Problems) -> None:
+    """The origin says that nobody set it; the text names the one that was set."""
+    assert problems("queue: {max_rows: 8}") == [
+        "batching.max_batch_size: expected at most queue.max_rows, which is 8, got 64 (default)"
+    ]
+
+
+def test_batches_need_not_fit_where_there_are_none(load: Callable[..., object]) -> None:
+    """With batching off, the queue may be shorter than the largest batch."""
+    load("queue: {max_rows: 8}\nbatching: {enabled: false}")
+
+
+def test_both_ports_may_be_free_ones(load: Callable[..., object]) -> None:
+    """Zero twice is two free ports."""
+    load("server: {grpc_port: 0, http_port: 0}")
+
+
+def test_all_problems_are_told_at_once(problems: Problems) -> None:
+    """From every source, a line each."""
+    found = problems("queue: {max_rows: 0}", {"server.host": 3}, INFERD_LOG__LEVEL="x")
+    assert [line.split(":")[0] for line in found] == ["server.host", "log.level", "queue.max_rows"]
+
+
+def test_the_text_of_several_problems(load: Callable[..., object]) -> None:
+    """A headline with their number, then a line each."""
+    with pytest.raises(SettingsError) as refused:
+        load("a: 1\nb: 2\n")
+    assert str(refused.value).splitlines() == [
+        "2 settings are refused:",
+        "  a: no such setting (inferd.yaml line 1)",
+        "  b: no such setting (inferd.yaml line 2)",
+    ]
+
+
+def test_long_values_are_cut(problems: Problems) -> None:
+    """A whole file in a variable does not flood the terminal."""
+    (found,) = problems(INFERD_LOG__LEVEL="x" * 10_000)
+    assert len(found) < 300
+
+
+@pytest.mark.parametrize(
+    ("yaml", "problem"),
+    [
+        ("- a\n", "inferd.yaml line 1: expected sections with settings, got a list"),
+        ("\nhello\n", "inferd.yaml line 2: expected sections with settings, got a single value"),
+        ("server:\n  host: [\n", "inferd.yaml line 3: is not YAML: "),
+        ("server:\n\thost: x\n", "inferd.yaml line 2: is not YAML: "),
+        ("server: {}\n---\nqueue: {}\n", "inferd.yaml line 2: is not YAML: but found another document"),
+        ("queue: {}\nserver: {}\nqueue: {}\n", "inferd.yaml line 3: queue is set on line 1 already"),
+        ("queue:\n  max_rows: 1\n  max_rows: 2\n", "inferd.yaml line 3: queue.max_rows is set on line 2 already"),
+        ("1: 2\n", "inferd.yaml line 1: expected a name, got 1"),
+        ("a: !!python/object:os.system {}\n", "inferd.yaml line 1: is not YAML: could not determine a constructor"),
+        ("a: \x00\n", "inferd.yaml: is not YAML: "),
+    ],
+)
+def test_files_that_are_not_what_we_read(problems: Problems, yaml: str, problem: str) -> None:
+    """The line is named where there is one."""
+    (found,) = problems(yaml)
+    assert found.startswith(problem)
+
+
+def test_values_that_come_in_through_a_merge_key(problems: Problems) -> None:
+    """A value from an anchor has no line of its own; its section has."""
+    yaml = "queue: &q\n  max_rows: 2000\nbatching:\n  <<: *q\n"
+    assert problems(yaml) == ["batching.max_rows: no such setting, did you mean queue.max_rows? (inferd.yaml line 3)"]
+
+
+def test_missing_file(problems: Problems) -> None:
+    """The system's reason is told."""
+    assert problems(INFERD_CONFIG="nowhere.yaml") == ["nowhere.yaml: cannot be read: No such file or directory"]
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    """Not a traceback from a decoder."""
+    file = tmp_path / "binary.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"binary\.yaml: cannot be read: it is not UTF-8 text"):
+        load_settings(config_file=file, flags={})

@@ -16,7 +16,7 @@ from inferd.client import health, messages
 from inferd.client.channel import MAX_MESSAGE_BYTES, TLS, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
 from inferd.client.errors import Cancelled, from_rpc_error
-from inferd.client.ledger import StreamInput, StreamLedger
+from inferd.client.ledger import StreamInput, StreamLedger, check_window
 from inferd.client.lifetime import Lifetime
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
 
@@ -211,6 +211,7 @@ class _Feed:
         ledger: StreamLedger,
         max_in_flight: int,
     ) -> None:
+        check_window(max_in_flight)
         self._elements = _elements(inputs)
         self._ledger = ledger
         self._slots = asyncio.Semaphore(max_in_flight)

@@ -23,6 +23,8 @@ _KEEPALIVE_TIMEOUT_S = 20
 # gRPC does not retry calls whose request is larger than this; its own default, 256 KiB, is one picture.
 _RETRY_BUFFER_BYTES = 64 * 1024 * 1024
 _CORE_MAX_ATTEMPTS = 5
+# After a backoff that comes to less than a millisecond gRPC does not try again but hangs (grpc/grpc issue 41036).
+_MIN_BACKOFF_S = 0.01
 # How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
 _TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
 
@@ -73,13 +75,18 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not 2 <= self.max_attempts <= _CORE_MAX_ATTEMPTS:
             raise ValueError(f"max_attempts is {self.max_attempts}, expected 2 to {_CORE_MAX_ATTEMPTS}, gRPC's limit")
+        if not _MIN_BACKOFF_S <= self.initial_backoff_s <= self.max_backoff_s:
+            raise ValueError(
+                f"initial_backoff_s is {self.initial_backoff_s}, expected {_MIN_BACKOFF_S} to max_backoff_s, "
+                f"{self.max_backoff_s}"
+            )
 
     def service_config(self) -> dict[str, object]:
         """Write the policy as gRPC's service config."""
         retry = {
             "maxAttempts": self.max_attempts,
-            "initialBackoff": f"{self.initial_backoff_s}s",
-            "maxBackoff": f"{self.max_backoff_s}s",
+            "initialBackoff": f"{self.initial_backoff_s:.3f}s",
+            "maxBackoff": f"{self.max_backoff_s:.3f}s",
             "backoffMultiplier": self.multiplier,
             "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }

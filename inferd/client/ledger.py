@@ -65,3 +65,9 @@ class StreamLedger:
         """Raise `Internal` if the server ended the stream, as if all were well, without answering everything."""
         if self._open:
             raise Internal(f"the server ended the stream with {len(self._open)} requests unanswered")
+
+
+def check_window(max_in_flight: int) -> None:
+    """Refuse a window in which nothing could ever be sent."""
+    if max_in_flight < 1:
+        raise ValueError(f"max_in_flight is {max_in_flight}, expected at least 1")

@@ -14,7 +14,7 @@ from inferd.client import health, messages
 from inferd.client.channel import MAX_MESSAGE_BYTES, TLS, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
 from inferd.client.errors import from_rpc_error
-from inferd.client.ledger import StreamInput, StreamLedger
+from inferd.client.ledger import StreamInput, StreamLedger, check_window
 from inferd.client.lifetime import Lifetime
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
 
@@ -201,6 +201,7 @@ class _Feed:
     """
 
     def __init__(self, inputs: Iterable[StreamInput], ledger: StreamLedger, max_in_flight: int) -> None:
+        check_window(max_in_flight)
         self._elements = iter(inputs)
         self._ledger = ledger
         self._slots = threading.Semaphore(max_in_flight)

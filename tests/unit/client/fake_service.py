@@ -1,0 +1,154 @@
+"""A server of the contract on grpc's own server, that answers as a test tells it to."""
+
+# ruff: noqa: N802 - the methods of a servicer have the names of the contract
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd._generated.inferd.v1 import inference_pb2_grpc
+
+DIGITS = pb.Model(
+    name="digits",
+    version="1",
+    state=pb.Model.STATE_READY,
+    inputs=[
+        pb.TensorInfo(name="X", datatype=pb.DATA_TYPE_FP32, shape=[-1, 64], dimension_names=["batch", ""], batch_axis=0)
+    ],
+    outputs=[
+        pb.TensorInfo(name="label", datatype=pb.DATA_TYPE_INT64, shape=[-1], dimension_names=["batch"], batch_axis=0)
+    ],
+    batching=pb.Batching(
+        enabled=True,
+        max_batch_size=64,
+        max_wait=Duration(nanos=1_500_000),
+        instances=1,
+        max_queue_rows=1024,
+        backpressure="reject",
+        priority_levels=3,
+    ),
+    providers=["CPUExecutionProvider"],
+)
+BROKEN = pb.Model(name="broken", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
+
+
+def echo(request: pb.InferRequest) -> pb.InferResponse:
+    """Answer with the inputs as outputs."""
+    wanted = [tensor for tensor in request.inputs if not request.outputs or tensor.name in request.outputs]
+    return pb.InferResponse(
+        model=request.model,
+        version=request.version or "1",
+        request_id=request.request_id,
+        outputs=wanted,
+        timing=pb.InferTiming(queue_us=1500, run_us=250, batch_rows=8),
+    )
+
+
+def echoed(request: pb.InferRequest) -> pb.InferResult:
+    """Answer one request of a stream with its inputs."""
+    return pb.InferResult(request_id=request.request_id, response=echo(request))
+
+
+def overload_status(*, retry_s: float, message: str = "the queue is full") -> Status:
+    """The status of a refused request, with its details."""
+    retry, info = Any(), Any()
+    retry.Pack(RetryInfo(retry_delay=Duration(nanos=int(retry_s * 1e9))))
+    info.Pack(ErrorInfo(reason="QUEUE_FULL", domain="inferd"))
+    return Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message, details=[info, retry])
+
+
+def refuse(context: grpc.ServicerContext, *, pushback_ms: str | None, details: bytes | None = None) -> NoReturn:
+    """End a call as an overloaded server does."""
+    trailing: list[tuple[str, str | bytes]] = []
+    if pushback_ms is not None:
+        trailing.append(("grpc-retry-pushback-ms", pushback_ms))
+    if details is not None:
+        trailing.append(("grpc-status-details-bin", details))
+    context.set_trailing_metadata(tuple(trailing))
+    context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+
+
+class FakeService(inference_pb2_grpc.InferenceServiceServicer):
+    """Echoes, unless the test puts its own functions in ``on_infer`` and ``on_stream``.
+
+    ``requests`` and ``metadata`` are what came, in order; gRPC's worker threads append to them.
+    """
+
+    def __init__(self, *models: pb.Model) -> None:
+        self.models = list(models) or [DIGITS]
+        self.requests: list[pb.InferRequest] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.on_infer: Callable[[pb.InferRequest, grpc.ServicerContext], pb.InferResponse] = lambda request, _: echo(
+            request
+        )
+        self.on_stream: Callable[
+            [Iterable[pb.StreamInferRequest], grpc.ServicerContext], Iterator[pb.StreamInferResponse]
+        ] = self._echo_stream
+
+    def Infer(self, request, context):
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        return self.on_infer(request, context)
+
+    def StreamInfer(self, request_iterator, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        yield from self.on_stream(request_iterator, context)
+
+    def ListModels(self, request, context):
+        self.metadata.append(dict(context.invocation_metadata()))
+        return pb.ListModelsResponse(models=self.models)
+
+    def GetModel(self, request, context):
+        known = [m for m in self.models if m.name == request.model and request.version in {"", m.version}]
+        if not known:
+            context.abort(grpc.StatusCode.NOT_FOUND, f'model "{request.model}" is not known')
+        return pb.GetModelResponse(model=known[0])
+
+    def _echo_stream(self, messages, context):
+        for message in messages:
+            self.requests.extend(message.requests)
+            yield pb.StreamInferResponse(results=[echoed(request) for request in message.requests])
+
+
+class Serving:
+    """A started server: where it is, and its health."""
+
+    def __init__(self, address: str, health_servicer: health.HealthServicer) -> None:
+        self.address = address
+        self._health = health_servicer
+
+    def drain(self) -> None:
+        """Report NOT_SERVING from now on."""
+        self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+
+
+@contextmanager
+def serving(
+    service: FakeService, credentials: grpc.ServerCredentials | None = None, host: str = "localhost"
+) -> Iterator[Serving]:
+    """Serve on a free port of the loopback interface until the block ends."""
+    pool = ThreadPoolExecutor(max_workers=8)
+    server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)])
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
+    health_servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    port = (
+        server.add_insecure_port("127.0.0.1:0")
+        if credentials is None
+        else server.add_secure_port("127.0.0.1:0", credentials)
+    )
+    server.start()
+    try:
+        yield Serving(f"{host}:{port}", health_servicer)
+    finally:
+        server.stop(grace=None).wait()
+        pool.shutdown()

@@ -1,0 +1,218 @@
+"""The synchronous client over a real socket."""
+
+import os
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.client import (
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelState,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
+from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, refuse, serving
+
+
+def test_arrays_go_in_and_come_out(client):
+    """The outputs are what the server sent, with the model, version and timing of the answer."""
+    sent = {"X": np.arange(6, dtype=np.float32).reshape(2, 3), "name": ["a", "b"]}
+    result = client.infer("digits", sent, request_id="r1")
+    np.testing.assert_array_equal(result["X"], sent["X"])
+    assert result.outputs["name"].tolist() == [b"a", b"b"]
+    assert (result.model, result.version, result.request_id) == ("digits", "1", "r1")
+    assert (result.timing.queue_s, result.timing.run_s, result.timing.batch_rows) == (0.0015, 0.00025, 8)
+
+
+def test_every_parameter_reaches_the_server(client, service):
+    """Version, outputs, priority and request id are sent; the timeout is the call's deadline and not a field."""
+    remaining = []
+
+    def answer(request, context):
+        remaining.append(context.time_remaining())
+        return pb.InferResponse()
+
+    service.on_infer = answer
+    client.infer("m", {"x": 1}, outputs=["b", "a"], version="2", priority=3, timeout_s=5, request_id="r")
+    (request,) = service.requests
+    assert (request.model, request.version, list(request.outputs)) == ("m", "2", ["b", "a"])
+    assert (request.priority, request.request_id, request.HasField("timeout")) == (3, "r", False)
+    assert 0 < remaining[0] <= 5
+
+
+def test_large_messages_pass(client):
+    """Messages above gRPC's default limit of 4 MiB are received."""
+    big = np.arange(2_000_000, dtype=np.float32)
+    np.testing.assert_array_equal(client.infer("m", {"x": big})["x"], big)
+
+
+def test_one_client_serves_many_threads(client):
+    """Calls of several threads at once each get their own answer."""
+    results: dict[int, int] = {}
+
+    def call(number: int) -> None:
+        results[number] = int(client.infer("m", {"x": number})["x"])
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: n for n in range(16)}
+
+
+def test_errors_are_exceptions_with_a_short_trace(client, service):
+    """The status comes as its class, and gRPC's own error is the context that tracebacks leave out."""
+    service.on_infer = lambda _, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'input "X": expected FP32')
+    with pytest.raises(InvalidInput, match='input "X": expected FP32') as caught:
+        client.infer("m", {})
+    assert isinstance(caught.value.__context__, grpc.RpcError)
+    assert caught.value.__suppress_context__
+
+
+def test_timeouts_end_calls(client, service):
+    """A server that does not answer is given up on, at the call's own timeout."""
+    gone = threading.Event()
+
+    def hang(request, context):
+        context.add_callback(gone.set)
+        gone.wait(10)
+        return pb.InferResponse()
+
+    service.on_infer = hang
+    with pytest.raises(DeadlineExceeded):
+        client.infer("m", {}, timeout_s=0.05)
+    assert gone.wait(10)
+
+
+def test_the_clients_timeout_is_the_default(server, service):
+    """Calls that name no timeout have the client's."""
+    remaining = []
+    service.on_infer = lambda _, context: remaining.append(context.time_remaining()) or pb.InferResponse()
+    with Client(server.address, timeout_s=7) as client:
+        client.infer("m", {})
+    with Client(server.address, timeout_s=None) as client:
+        client.infer("m", {})
+    assert 0 < remaining[0] <= 7
+    assert remaining[1] is None or remaining[1] > 10**6
+
+
+def test_models_are_described():
+    """Every field of a model version is there, also for one that could not be read."""
+    with serving(FakeService(DIGITS, BROKEN)) as server, Client(server.address) as client:
+        digits, broken = client.models()
+        assert client.model("digits") == digits
+    assert (digits.name, digits.version, digits.state, digits.reason) == ("digits", "1", ModelState.READY, "")
+    (x,) = digits.inputs
+    assert (x.name, x.datatype, x.dtype, x.shape, x.batch_axis) == ("X", "FP32", np.float32, ("batch", 64), 0)
+    assert digits.batching.max_wait_s == 0.0015
+    assert digits.providers == ("CPUExecutionProvider",)
+    assert (broken.state, broken.reason, broken.inputs) == (ModelState.FAILED, "not an ONNX file", ())
+
+
+def test_unknown_models_are_not_found(client):
+    """Asking for a model that is not there says so."""
+    with pytest.raises(NotFound, match='model "nope" is not known'):
+        client.model("nope")
+
+
+def test_states_of_newer_servers_are_unspecified():
+    """A state that this client does not know does not keep it from listing models."""
+    with serving(FakeService(pb.Model(name="m", state=42))) as server, Client(server.address) as client:
+        assert client.models()[0].state is ModelState.UNSPECIFIED
+
+
+def test_readiness_follows_health_and_state():
+    """The server is ready by its health, a model by its state; a model nobody knows is not."""
+    with serving(FakeService(DIGITS, BROKEN)) as server, Client(server.address) as client:
+        assert client.is_ready()
+        assert client.is_ready("digits")
+        assert not client.is_ready("broken")
+        assert not client.is_ready("nope")
+        server.drain()
+        assert not client.is_ready()
+
+
+def test_nobody_there_is_not_ready():
+    """Without a server, readiness is False and a call is Unavailable."""
+    with Client("127.0.0.1:1", retry=None) as client:
+        assert not client.is_ready()
+        with pytest.raises(Unavailable, match="failed to connect"):
+            client.models()
+
+
+def test_other_servers_are_unimplemented(server):
+    """A server without the contract is told apart from one that is down."""
+    bare = grpc.server(None)
+    port = bare.add_insecure_port("127.0.0.1:0")
+    bare.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client, pytest.raises(Unimplemented):
+            client.models()
+    finally:
+        bare.stop(None).wait()
+
+
+def test_closing_cancels_calls_under_way(server, service):
+    """A call that waits when the client is closed ends with Cancelled."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def hang(request, context):
+        context.add_callback(ended.set)
+        begun.set()
+        ended.wait(10)
+        return pb.InferResponse()
+
+    service.on_infer = hang
+    client = Client(server.address)
+    closer = threading.Thread(target=lambda: begun.wait(10) and client.close())
+    closer.start()
+    with pytest.raises(Cancelled):
+        client.infer("m", {})
+    closer.join()
+    assert ended.wait(10)
+
+
+def test_closed_clients_say_so(client):
+    """A closed client may be closed again but not used."""
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        client.models()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        client.stream("m", [])
+
+
+def test_forks_are_told(client, monkeypatch):
+    """In a forked process gRPC would hang; the client says what to do instead."""
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="make one in each process"):
+        client.models()
+
+
+def test_metadata_goes_with_every_call(server, service):
+    """The token and the caller's own metadata come with unary calls and streams, under our user agent."""
+    with Client(server.address, token="t", metadata={"x-team": "a"}) as client:
+        client.infer("m", {})
+        client.models()
+        assert list(client.stream("m", [])) == []
+    assert len(service.metadata) == 3
+    for metadata in service.metadata:
+        assert (metadata["authorization"], metadata["x-team"]) == ("Bearer t", "a")
+        assert metadata["user-agent"].startswith("inferd-client/")
+
+
+def test_refusals_carry_the_hint(server, service):
+    """Without retries a refusal comes out at once, with the time after which to try again."""
+    service.on_infer = lambda _, context: refuse(context, pushback_ms="1500")
+    with Client(server.address, retry=None) as client, pytest.raises(Exception, match="the queue is full") as caught:
+        client.infer("m", {})
+    assert caught.value.retry_after_s == 1.5
+    assert len(service.requests) == 1

@@ -1,0 +1,88 @@
+"""Results of a stream, matched and put in order."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.client import Internal, InvalidInput
+from inferd.client.ledger import StreamLedger
+from inferd.client.messages import infer_request
+from tests.unit.client.fake_service import echoed
+
+_build = partial(infer_request, model="m", version="", outputs=(), priority=0)
+
+
+def _ledger(count: int, *, ordered: bool):
+    ledger = StreamLedger(_build, ordered=ordered)
+    return ledger, [echoed(ledger.open({"x": np.int64(n)}).requests[0]) for n in range(count)]
+
+
+@given(st.permutations(range(6)))
+def test_results_come_in_order_if_wanted(arrival):
+    """In whatever order results arrive, an ordered stream hands them over by index, each as soon as it is due."""
+    ledger, results = _ledger(6, ordered=True)
+    arrived: set[int] = set()
+    handed: list[int] = []
+    for index in arrival:
+        arrived.add(index)
+        handed += [item.index for item in ledger.settle(results[index])]
+        assert handed == list(range(len(handed)))
+        assert len(handed) not in arrived
+    assert len(handed) == 6
+    ledger.finish()
+
+
+@given(st.permutations(range(6)))
+def test_results_come_as_they_arrive(arrival):
+    """An unordered stream hands each result over at once, with the index of its own request."""
+    ledger, results = _ledger(6, ordered=False)
+    for index in arrival:
+        (item,) = ledger.settle(results[index])
+        assert (item.index, item.request_id, item.result()["x"]) == (index, str(index), index)
+
+
+def test_own_request_ids_are_kept():
+    """A pair brings its own id, on the wire and in the item."""
+    ledger = StreamLedger(_build, ordered=False)
+    request = ledger.open(("frame-7", {"x": 1})).requests[0]
+    assert request.request_id == "frame-7"
+    (item,) = ledger.settle(echoed(request))
+    assert (item.index, item.request_id) == (0, "frame-7")
+
+
+def test_ids_may_be_used_again_when_settled():
+    """Two requests of one id cannot be told apart while both are open; later it is free."""
+    ledger = StreamLedger(_build, ordered=False)
+    first = ledger.open(("a", {"x": 1})).requests[0]
+    with pytest.raises(InvalidInput, match='request_id "a"'):
+        ledger.open(("a", {"x": 2}))
+    list(ledger.settle(echoed(first)))
+    second = ledger.open(("a", {"x": 2})).requests[0]
+    assert [item.index for item in ledger.settle(echoed(second))] == [1]
+
+
+def test_inputs_that_cannot_be_sent_are_not_opened():
+    """A request that was never sent is not waited for."""
+    ledger = StreamLedger(_build, ordered=False)
+    with pytest.raises(InvalidInput):
+        ledger.open({"x": np.array([1j])})
+    ledger.finish()
+
+
+def test_unknown_results_are_the_servers_fault():
+    """A result that nobody asked for, or a second one, is an error and not lost in silence."""
+    ledger, (result,) = _ledger(1, ordered=False)
+    list(ledger.settle(result))
+    with pytest.raises(Internal, match='request_id "0", which is not in flight'):
+        list(ledger.settle(result))
+
+
+def test_unanswered_requests_are_the_servers_fault():
+    """A stream that ends well must have answered everything."""
+    ledger, results = _ledger(3, ordered=False)
+    list(ledger.settle(results[1]))
+    with pytest.raises(Internal, match="2 requests unanswered"):
+        ledger.finish()

@@ -1,0 +1,189 @@
+"""Streams of the synchronous client."""
+
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.client import Cancelled, Client, Internal, InvalidInput, Overloaded, Unavailable
+from tests.unit.client.fake_service import echoed, overload_status
+
+
+def _numbers(count: int):
+    return ({"x": np.int64(n)} for n in range(count))
+
+
+def _requests(messages):
+    for message in messages:
+        yield from message.requests
+
+
+def _reply(*results: pb.InferResult) -> pb.StreamInferResponse:
+    return pb.StreamInferResponse(results=results)
+
+
+def test_every_element_gets_its_result(client, service):
+    """Each element comes back with its index, its id and its own answer; parameters go with every request."""
+    items = list(client.stream("m", _numbers(200), version="2", outputs=["x"], priority=1, timeout_s=1.5))
+    assert [(i.index, i.request_id, i.result()["x"]) for i in items] == [(n, str(n), n) for n in range(200)]
+    for request in service.requests:
+        assert (request.model, request.version, list(request.outputs), request.priority) == ("m", "2", ["x"], 1)
+        assert request.timeout.ToMilliseconds() == 1500
+
+
+def _answer_backwards(messages, context):
+    yield _reply(*reversed([echoed(request) for request in _requests(messages)]))
+
+
+def test_results_come_as_they_finish(client, service):
+    """Results are yielded in the order of their arrival, several of one message one after another."""
+    service.on_stream = _answer_backwards
+    assert [item.index for item in client.stream("m", _numbers(5))] == [4, 3, 2, 1, 0]
+
+
+def test_results_come_in_order_if_wanted(client, service):
+    """With ``ordered`` they are yielded in the order of the inputs."""
+    service.on_stream = _answer_backwards
+    items = list(client.stream("m", _numbers(5), ordered=True))
+    assert [(item.index, item.result()["x"]) for item in items] == [(n, n) for n in range(5)]
+
+
+def test_own_request_ids(client):
+    """Pairs bring ids of their own."""
+    items = list(client.stream("m", [("a", {"x": 1}), ("b", {"x": 2})]))
+    assert {item.request_id: item.result()["x"].item() for item in items} == {"a": 1, "b": 2}
+
+
+def test_a_failed_request_leaves_the_others_alone(client, service):
+    """An error within the stream is the item's own; the stream goes on."""
+
+    def refuse_second(messages, context):
+        for request in _requests(messages):
+            if request.request_id == "1":
+                yield _reply(pb.InferResult(request_id="1", error=overload_status(retry_s=0.2)))
+            else:
+                yield _reply(echoed(request))
+
+    service.on_stream = refuse_second
+    first, second, third = client.stream("m", _numbers(3))
+    assert first.error is None
+    assert (first.result()["x"], third.result()["x"]) == (0, 2)
+    assert isinstance(second.error, Overloaded)
+    assert (second.error.reason, second.error.retry_after_s) == ("QUEUE_FULL", 0.2)
+    with pytest.raises(Overloaded):
+        second.result()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_inputs_are_read_as_results_are_taken(client, ordered):
+    """Of an endless iterable no more elements are read than were yielded and may be in flight."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield {"x": 0}
+
+    taken = 0
+    stream = client.stream("m", endless(), max_in_flight=3, ordered=ordered)
+    for _ in stream:
+        taken += 1
+        assert read <= taken + 3
+        if taken == 50:
+            break
+    stream.close()
+
+
+def test_results_arrive_while_the_inputs_wait(client):
+    """A source that waits for the result of its last element before it gives the next one does not deadlock."""
+    seen = threading.Event()
+
+    def source():
+        yield {"x": 1}
+        assert seen.wait(10)
+        yield {"x": 2}
+
+    values = []
+    for item in client.stream("m", source()):
+        values.append(item.result()["x"].item())
+        seen.set()
+    assert values == [1, 2]
+
+
+def test_leaving_the_loop_cancels_the_stream(client, service):
+    """The server learns at once that nobody wants the rest, and no more of the inputs is read."""
+    cancelled = threading.Event()
+    echo_stream = service.on_stream
+
+    def watched(messages, context):
+        context.add_callback(cancelled.set)
+        yield from echo_stream(messages, context)
+
+    service.on_stream = watched
+    stream = client.stream("m", ({"x": 0} for _ in iter(int, 1)), max_in_flight=2)
+    next(stream)
+    stream.close()
+    assert cancelled.wait(10)
+
+
+def test_exceptions_of_the_inputs_come_out_after_the_results(client):
+    """What was sent before the iterable failed is still answered; then its own exception is raised."""
+
+    def failing():
+        yield {"x": 1}
+        yield {"x": 2}
+        raise OSError("disk")
+
+    values = []
+    with pytest.raises(OSError, match="disk"):
+        for item in client.stream("m", failing()):
+            values.append(item.result()["x"].item())  # noqa: PERF401 - the loop raises, and keeps what came before
+    assert values == [1, 2]
+
+
+def test_elements_that_cannot_be_sent_end_the_inputs(client):
+    """An array of an unsupported type is named, after the results of what was sent before."""
+    stream = client.stream("m", [{"x": 1}, {"x": np.array([1j])}, {"x": 3}])
+    assert next(stream).result()["x"] == 1
+    with pytest.raises(InvalidInput, match="complex128"):
+        next(stream)
+
+
+def test_a_broken_stream_raises(client, service):
+    """The stream's own status, after a result, is raised as an exception."""
+
+    def break_down(messages, context):
+        yield _reply(echoed(next(_requests(messages))))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+
+    service.on_stream = break_down
+    stream = client.stream("m", _numbers(100), max_in_flight=2)
+    assert next(stream).result()["x"] == 0
+    with pytest.raises(Unavailable, match="draining"):
+        list(stream)
+
+
+def test_missing_results_are_noticed(client, service):
+    """A server that ends the stream well but answers too little is found out."""
+    service.on_stream = lambda messages, context: iter([_reply(echoed(list(_requests(messages))[0]))])
+    with pytest.raises(Internal, match="2 requests unanswered"):
+        list(client.stream("m", _numbers(3)))
+
+
+def test_closing_the_client_ends_its_streams(server):
+    """A stream whose client was closed ends with Cancelled."""
+    client = Client(server.address)
+    stream = client.stream("m", ({"x": 0} for _ in iter(int, 1)), max_in_flight=1)
+    next(stream)
+    client.close()
+    with pytest.raises(Cancelled):
+        list(stream)
+
+
+def test_at_least_one_in_flight(client):
+    """A window of nothing would wait for ever, so it is refused."""
+    with pytest.raises(ValueError, match="max_in_flight is 0, expected at least 1"):
+        client.stream("m", [], max_in_flight=0)

@@ -1,0 +1,1 @@
+"""Which models there are: where they come from, their life, and which of them answers."""

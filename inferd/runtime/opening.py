@@ -34,14 +34,14 @@ def open_runtime_session(path: Path, settings: ModelSettings) -> OrtObject:
         # Reading a damaged file raises many kinds, UnicodeDecodeError among them.
         except Exception as error:
             if is_last:
-                msg = f"cannot load {path}: {runtime_message(error)}"
+                msg = f"cannot load {path.name}: {runtime_message(error, path.parent)}"
                 raise ModelLoadError(msg) from error
             _log.warning("%s cannot be used, taking the next provider: %s", names[0], runtime_message(error))
             continue
         if session.get_providers()[: len(names)] == names:
             return session
         if is_last:
-            msg = f"cannot load {path}: {names[0]} did not open, ONNX Runtime offers {session.get_providers()} instead"
+            msg = f"cannot load {path.name}: expected providers {names}, ONNX Runtime opened {session.get_providers()}"
             raise ModelLoadError(msg)
         _log.warning("%s did not open, taking the next provider", names[0])
     raise AssertionError

@@ -69,7 +69,7 @@ class OnnxSession:
 def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
     """Load the model file at ``path``, find its batch axes and prove them. Raises `ModelLoadError`."""
     if not path.is_file():
-        msg = f"no model file at {path}"
+        msg = f"there is no file {path.name}"
         raise ModelLoadError(msg)
     session = open_runtime_session(path, settings)
     inputs, outputs = declared(session)

@@ -1,0 +1,133 @@
+"""Brings model versions to life and to their end, off the request path."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from inferd.batching.batcher import Batcher
+from inferd.batching.ports import Clock, Observer, Timers
+from inferd.config.settings import Settings
+from inferd.models.model_yaml import read_model_settings
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource
+from inferd.models.version import LoadedModel, ModelState, ModelVersion
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.session import open_session
+from inferd.runtime.warmup import warm_up
+
+_log = logging.getLogger(__name__)
+
+
+class ModelLoader:
+    """Loads models one after the other in a thread of its own, and unloads them.
+
+    Invariants: states change only under the lock, so that nothing becomes READY once unloading has begun; a session is
+    closed only after the batcher's workers have ended. `load_all`, `wait_loaded` and `unload_all` are for the main
+    thread, each of the first and the last once; ``on_state`` is called, without the lock, by whichever thread made the
+    change.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        registry: ModelRegistry,
+        clock: Clock,
+        timers: Timers,
+        observer_for: Callable[[str, str], Observer],
+        on_state: Callable[[ModelVersion], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._clock = clock
+        self._timers = timers
+        self._observer_for = observer_for
+        self._on_state = on_state
+        self._lock = threading.Lock()
+        self._unloading = False
+        self._all_loaded = threading.Event()
+
+    def load_all(self, sources: Sequence[ModelSource]) -> None:
+        """Make all versions known as LOADING, and begin to load them in the background, in this order."""
+        pending = []
+        for source in sources:
+            version = ModelVersion(name=source.name, version=source.version, settings=self._settings.for_model({}))
+            self._registry.add(version)
+            self._on_state(version)
+            pending.append((source, version))
+        # A daemon, because a load cannot be broken off and must not keep a process alive that is to end.
+        threading.Thread(target=self._load_each, args=(pending,), name="model-loader", daemon=True).start()
+
+    def wait_loaded(self, timeout_s: float | None = None) -> bool:
+        """Wait until every version has been loaded or has failed. Returns False if that took too long."""
+        return self._all_loaded.wait(timeout_s)
+
+    def unload_all(self, timeout_s: float) -> bool:
+        """Let every ready version finish what it has admitted, and close it.
+
+        Returns True if all have finished within ``timeout_s``; what is left after that is failed. A version that is
+        still being loaded never becomes READY.
+        """
+        deadline = self._clock() + timeout_s
+        with self._lock:
+            self._unloading = True
+            alive = [each for each in self._registry.all() if each.state in {ModelState.LOADING, ModelState.READY}]
+            stopping = [loaded for each in alive if (loaded := each.unload()) is not None]
+        for version in alive:
+            self._on_state(version)
+        finished = True
+        for loaded in stopping:
+            if loaded.batcher.stop(max(0.0, deadline - self._clock())):
+                loaded.session.close()
+            else:
+                finished = False
+        return finished
+
+    def _load_each(self, pending: Sequence[tuple[ModelSource, ModelVersion]]) -> None:
+        for source, version in pending:
+            if version.state is ModelState.LOADING:
+                self._load(source, version)
+        self._all_loaded.set()
+
+    def _load(self, source: ModelSource, version: ModelVersion) -> None:
+        try:
+            loaded = self._loaded(source, version)
+        except ModelLoadError as error:
+            self._fail(version, str(error))
+        except Exception:  # noqa: BLE001  (whatever is wrong with this model, the others are to be served)
+            _log.exception("loading %s failed", source.path)
+            self._fail(version, "an unexpected error, see the server's log")
+        else:
+            self._finish(version, loaded)
+
+    def _loaded(self, source: ModelSource, version: ModelVersion) -> LoadedModel:
+        settings = read_model_settings(self._settings, source.config)
+        version.settings = settings
+        session = open_session(source.path, settings)
+        warm_up(session, settings)
+        batcher = Batcher(
+            name=version.name,
+            session=session,
+            queue=settings.queue,
+            batching=settings.batching,
+            clock=self._clock,
+            timers=self._timers,
+            observer=self._observer_for(version.name, version.version),
+        )
+        return LoadedModel(session=session, batcher=batcher)
+
+    def _finish(self, version: ModelVersion, loaded: LoadedModel) -> None:
+        with self._lock:
+            if self._unloading:
+                loaded.session.close()
+                return
+            loaded.batcher.start()
+            version.load(loaded)
+        self._on_state(version)
+
+    def _fail(self, version: ModelVersion, reason: str) -> None:
+        with self._lock:
+            if self._unloading:
+                return
+            version.fail(reason)
+        self._on_state(version)

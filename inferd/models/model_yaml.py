@@ -1,0 +1,38 @@
+"""A model's own settings, from the ``model.yaml`` beside its versions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from inferd.config.settings import ModelSettings, Settings
+from inferd.runtime.errors import ModelLoadError
+
+
+def read_model_settings(settings: Settings, config: Path | None) -> ModelSettings:
+    """Return the server's settings with those of ``config`` over them; None is a model without a file.
+
+    Raises `ModelLoadError` naming the file and the field.
+    """
+    overrides = {} if config is None else _read(config)
+    try:
+        return settings.for_model(overrides)
+    except ValueError as error:
+        raise ModelLoadError(str(error)) from error
+
+
+def _read(config: Path) -> Mapping[str, object]:
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{config.name} cannot be read: {error.strerror}"
+        raise ModelLoadError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{config.name} is not YAML: {' '.join(str(error).split())}"
+        raise ModelLoadError(msg) from error
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        msg = f"{config.name}: expected settings by name, got {type(content).__name__}"
+        raise ModelLoadError(msg)
+    return content

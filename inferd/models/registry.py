@@ -1,0 +1,70 @@
+"""Which model and version answers a request."""
+
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from inferd.errors import InvalidInputError, ModelNotFoundError
+from inferd.models.version import ModelState, ModelVersion
+
+
+class ModelRegistry:
+    """Every model version that the server knows, whatever its state.
+
+    Invariant: the mapping is never changed, only replaced by a new one, so that reads take no lock. `get`, `find` and
+    `all` may be called from any thread, `add` too; each model's versions are kept with the highest first.
+    """
+
+    def __init__(self) -> None:
+        self._models: Mapping[str, tuple[ModelVersion, ...]] = MappingProxyType({})
+        self._writing = threading.Lock()
+
+    def add(self, version: ModelVersion) -> None:
+        """Make ``version`` known. Raises `ValueError` if there is one of the same name and version."""
+        with self._writing:
+            others = self._models.get(version.name, ())
+            if any(other.version == version.version for other in others):
+                msg = f'model "{version.name}" has a version "{version.version}" already'
+                raise ValueError(msg)
+            ordered = tuple(sorted((*others, version), key=lambda each: int(each.version), reverse=True))
+            self._models = MappingProxyType({**self._models, version.name: ordered})
+
+    def get(self, name: str, version: str = "") -> ModelVersion:
+        """Return a version that is READY.
+
+        Without ``version`` it is the highest that is READY; without ``name`` it is the only model there is.
+
+        Raises:
+            InvalidInputError: no name, but several models.
+            ModelNotFoundError: no such model or version.
+            ModelUnavailableError: it is not READY.
+        """
+        found = self.find(name, version)
+        if found.state is not ModelState.READY:
+            raise found.unavailable()
+        return found
+
+    def find(self, name: str, version: str = "") -> ModelVersion:
+        """Return the same as `get`, but in any state; without ``version`` the highest if none is READY."""
+        versions = self._models.get(name)
+        if versions is None:
+            versions = self._without_name(name)
+        if not version:
+            return next((each for each in versions if each.state is ModelState.READY), versions[0])
+        for each in versions:
+            if each.version == version:
+                return each
+        have = ", ".join(each.version for each in versions)
+        raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{version}", it has {have}')
+
+    def all(self) -> list[ModelVersion]:
+        """Return every version, ordered by name, then by version with the highest first."""
+        return [version for _, versions in sorted(self._models.items()) for version in versions]
+
+    def _without_name(self, name: str) -> tuple[ModelVersion, ...]:
+        models = self._models
+        if name or not models:
+            raise ModelNotFoundError(f'there is no model "{name}"' if name else "there is no model")
+        if len(models) > 1:
+            raise InvalidInputError(f"model: expected one of {', '.join(sorted(models))}, got no name")
+        return next(iter(models.values()))

@@ -1,0 +1,100 @@
+"""From the paths that a server is given to the model versions they hold. Looks at names only, opens no file."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_SUFFIX = ".onnx"
+_CONFIG = "model.yaml"
+_ONLY_VERSION = "1"
+
+
+class RepositoryError(Exception):
+    """A path does not hold models in a way that is understood; the text says what was found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Where one model version comes from. ``config`` is the model's own settings file, if it has one."""
+
+    name: str
+    version: str
+    path: Path
+    config: Path | None = None
+
+
+def resolve(paths: Sequence[Path]) -> list[ModelSource]:
+    """Return what ``paths`` hold, in their order. Raises `RepositoryError`.
+
+    A path is an ``.onnx`` file, a directory with one, a model's directory ``NAME`` with ``VERSION/model.onnx``, or a
+    repository of such. Hidden entries are not looked at.
+    """
+    sources: dict[tuple[str, str], ModelSource] = {}
+    for path in paths:
+        for source in _sources(path.resolve()):
+            other = sources.setdefault((source.name, source.version), source)
+            if other.path != source.path:
+                msg = f'model "{source.name}" version "{source.version}" is there twice: {other.path} and {source.path}'
+                raise RepositoryError(msg)
+    return list(sources.values())
+
+
+def _sources(path: Path) -> list[ModelSource]:
+    if not path.exists():
+        msg = f"{path}: there is no such file or directory"
+        raise RepositoryError(msg)
+    if path.is_file():
+        if path.suffix != _SUFFIX:
+            msg = f"{path}: expected an {_SUFFIX} file or a directory"
+            raise RepositoryError(msg)
+        return [ModelSource(name=path.stem, version=_ONLY_VERSION, path=path)]
+    found = list(_model(path)) or [source for folder in _folders(path) for source in _model(folder)]
+    if not found:
+        msg = f"{path}: expected an {_SUFFIX} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
+        raise RepositoryError(msg)
+    return found
+
+
+def _model(folder: Path) -> Iterator[ModelSource]:
+    """Yield the versions of the model in ``folder``; none if there is no model in it."""
+    config = folder / _CONFIG
+    given_config = config if config.is_file() else None
+    versions = {entry.name: entry for entry in _folders(folder) if entry.name.isdecimal()}
+    file = _model_file(folder)
+    if file is not None and versions:
+        msg = f"{folder}: expected an {_SUFFIX} file or version directories, found {file.name} beside {min(versions)}"
+        raise RepositoryError(msg)
+    if file is not None:
+        yield ModelSource(name=folder.name, version=_ONLY_VERSION, path=file, config=given_config)
+    for version, entry in sorted(versions.items(), key=lambda item: int(item[0])):
+        file = _model_file(entry)
+        if file is None:
+            _log.warning("%s holds no %s file and is passed over", entry, _SUFFIX)
+        else:
+            yield ModelSource(name=folder.name, version=str(int(version)), path=file, config=given_config)
+
+
+def _model_file(folder: Path) -> Path | None:
+    files = sorted(entry for entry in _visible(folder) if entry.suffix == _SUFFIX and entry.is_file())
+    if len(files) > 1:
+        named = folder / f"model{_SUFFIX}"
+        if named in files:
+            return named
+        msg = f"{folder}: expected one {_SUFFIX} file, found {', '.join(file.name for file in files)}"
+        raise RepositoryError(msg)
+    return files[0] if files else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in _visible(folder) if entry.is_dir()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        msg = f"{folder}: {error.strerror}"
+        raise RepositoryError(msg) from error

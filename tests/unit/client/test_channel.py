@@ -104,7 +104,7 @@ def test_retries_can_be_off():
 
 @pytest.mark.parametrize("attempts", [1, 6])
 def test_attempts_are_bounded(attempts):
-    """gRPC would silently take 6 attempts for 5, so it is refused here, as is a policy that retries nothing."""
+    """Six attempts, which gRPC would silently take for five, are refused, as is a policy that retries nothing."""
     with pytest.raises(ValueError, match=f"max_attempts is {attempts}, expected 2 to 5"):
         RetryPolicy(max_attempts=attempts)
 
@@ -123,6 +123,6 @@ def test_certificate_and_key_belong_together():
 
 
 def test_urls_are_not_addresses():
-    """gRPC would look up a host called http; the message says what an address looks like."""
+    """A URL would make gRPC look up a host called http; the message says what an address looks like."""
     with pytest.raises(ValueError, match="expected HOST:PORT"):
         _config("http://127.0.0.1:8001")

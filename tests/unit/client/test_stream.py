@@ -87,10 +87,8 @@ def test_inputs_are_read_as_results_are_taken(client, ordered):
             read += 1
             yield {"x": 0}
 
-    taken = 0
     stream = client.stream("m", endless(), max_in_flight=3, ordered=ordered)
-    for _ in stream:
-        taken += 1
+    for taken, _ in enumerate(stream, start=1):
         assert read <= taken + 3
         if taken == 50:
             break
@@ -137,11 +135,10 @@ def test_exceptions_of_the_inputs_come_out_after_the_results(client):
         yield {"x": 2}
         raise OSError("disk")
 
-    values = []
+    stream = client.stream("m", failing())
+    assert [next(stream).result()["x"], next(stream).result()["x"]] == [1, 2]
     with pytest.raises(OSError, match="disk"):
-        for item in client.stream("m", failing()):
-            values.append(item.result()["x"].item())  # noqa: PERF401 - the loop raises, and keeps what came before
-    assert values == [1, 2]
+        next(stream)
 
 
 def test_elements_that_cannot_be_sent_end_the_inputs(client):
@@ -168,7 +165,12 @@ def test_a_broken_stream_raises(client, service):
 
 def test_missing_results_are_noticed(client, service):
     """A server that ends the stream well but answers too little is found out."""
-    service.on_stream = lambda messages, context: iter([_reply(echoed(list(_requests(messages))[0]))])
+
+    def answer_the_first(messages, context):
+        first, *_ = _requests(messages)
+        yield _reply(echoed(first))
+
+    service.on_stream = answer_the_first
     with pytest.raises(Internal, match="2 requests unanswered"):
         list(client.stream("m", _numbers(3)))
 

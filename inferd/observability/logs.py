@@ -60,9 +60,9 @@ def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.F
         return render(dict(event)).decode()
 
     return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
         processors=[
             _head,
-            structlog.stdlib.ExtraAdder(),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.StackInfoRenderer(),
             _exceptions(style),

@@ -1,0 +1,249 @@
+"""Monitoring over real sockets, with clients that are not kind."""
+
+import http.client
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferd.observability.http import BindError, Health, HttpServer
+
+Serve = Callable[..., HttpServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start servers on free ports, and stop them."""
+    servers: list[HttpServer] = []
+
+    def _serve(registry: CollectorRegistry | None = None, **options: object) -> HttpServer:
+        defaults = {"host": "127.0.0.1", "port": 0, "readiness": lambda: Health(ok=True), "timeout_s": 30.0}
+        server = HttpServer(registry=registry or CollectorRegistry(), **{**defaults, **options})
+        server.start()
+        servers.append(server)
+        return server
+
+    yield _serve
+    for server in servers:
+        server.stop()
+
+
+def request(server: HttpServer, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+    finally:
+        connection.close()
+
+
+def connect(server: HttpServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def raw(server: HttpServer, data: bytes) -> bytes:
+    """Send bytes and return all that comes back until the server closes."""
+    with connect(server) as connection:
+        connection.sendall(data)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the server closes the connection without an answer; waits for it."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Gauge("answer", "of all", registry=registry).set(42)
+    return registry
+
+
+def test_metrics_in_prometheus_format(serve: Serve, registry: CollectorRegistry) -> None:
+    """What a scraper without preferences gets."""
+    status, headers, body = request(serve(registry), "/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+    (family,) = text_string_to_metric_families(body.decode())
+    assert family.samples[0].value == 42
+
+
+def test_metrics_in_openmetrics_format(serve: Serve, registry: CollectorRegistry) -> None:
+    """What Prometheus asks for."""
+    accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
+    _, headers, body = request(serve(registry), "/metrics", Accept=accept)
+    assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    (family,) = parse_openmetrics(body.decode())
+    assert family.samples[0].value == 42
+
+
+def test_a_nonsensical_accept_header_is_only_a_wish(serve: Serve, registry: CollectorRegistry) -> None:
+    """It gets the default format."""
+    status, headers, _ = request(serve(registry), "/metrics", Accept="application/openmetrics-text;version=abc")
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
+
+
+def test_readiness(serve: Serve) -> None:
+    """Asked anew each time; the reason is one short line, the details come on request."""
+    health = Health(ok=False, reason="1 of 2 models is loading", details=("digits/1: ready", "mini/1: loading"))
+    server = serve(readiness=lambda: health)
+    assert request(server, "/readyz")[::2] == (503, b"1 of 2 models is loading\n")
+    assert request(server, "/readyz?verbose")[2] == b"1 of 2 models is loading\ndigits/1: ready\nmini/1: loading\n"
+    health = Health(ok=True)
+    assert request(server, "/readyz")[::2] == (200, b"ok\n")
+
+
+def test_liveness(serve: Serve) -> None:
+    """By default whoever answers lives; the application may know better."""
+    assert request(serve(readiness=lambda: Health(ok=False)), "/livez")[::2] == (200, b"ok\n")
+    stuck = serve(liveness=lambda: Health(ok=False, reason="stuck"))
+    assert request(stuck, "/livez")[::2] == (503, b"stuck\n")
+
+
+def test_head(serve: Serve, registry: CollectorRegistry) -> None:
+    """The head of what GET would give."""
+    server = serve(registry)
+    status, headers, body = request(server, "/metrics", "HEAD")
+    assert (status, body) == (200, b"")
+    assert headers["content-length"] == str(len(request(server, "/metrics")[2]))
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 404), ("/metrics/", 404), ("//livez", 404), ("/readyz?x=1", 200)])
+def test_paths(serve: Serve, path: str, status: int) -> None:
+    """Exactly three paths, whatever the query."""
+    assert request(serve(), path)[0] == status
+
+
+def test_other_methods(serve: Serve) -> None:
+    """Refused with what is allowed, also when a large body comes along."""
+    server = serve()
+    assert request(server, "/livez", "DELETE")[0] == 405
+    answer = raw(server, b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
+    assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+    assert b"\r\nAllow: GET, HEAD\r\n" in answer
+
+
+def test_what_is_no_http(serve: Serve) -> None:
+    """Told so, and the server lives on."""
+    server = serve()
+    assert raw(server, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    assert request(server, "/livez")[0] == 200
+
+
+def test_a_failing_scrape_is_logged_and_answered(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in a collector says nothing to the outside and does not end the server."""
+    registry = CollectorRegistry()
+
+    class Broken:
+        def collect(self) -> None:
+            raise RuntimeError("internals")
+
+    registry.register(Broken())
+    server = serve(registry)
+    with caplog.at_level(logging.ERROR):
+        status, _, body = request(server, "/metrics")
+    assert (status, body) == (500, b"failed, see the log\n")
+    assert "internals" in caplog.text
+    assert request(server, "/livez")[0] == 200
+
+
+def test_many_at_once(serve: Serve, registry: CollectorRegistry) -> None:
+    """Every client gets its whole answer."""
+    server = serve(registry)
+    statuses: list[int] = []
+
+    def client() -> None:
+        statuses.extend(request(server, path)[0] for path in ("/metrics", "/livez", "/readyz", "/none"))
+
+    threads = [threading.Thread(target=client) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (statuses.count(200), statuses.count(404)) == (72, 24)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX-a: b\r\n"])
+def test_a_request_that_never_ends_is_cut_off(serve: Serve, sent: bytes) -> None:
+    """The time is for the whole request, so that a byte now and then does not help."""
+    server = serve(timeout_s=0.05)
+    with connect(server) as slow:
+        slow.sendall(sent)
+        assert closed(slow)
+
+
+def test_a_byte_now_and_then_does_not_buy_time(serve: Serve) -> None:
+    """A client that keeps sending is cut off as well."""
+    server = serve(timeout_s=0.05)
+    with connect(server) as slow, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        for _ in iter(lambda: slow.send(b"x"), 0):
+            pass
+
+
+def test_slow_clients_do_not_keep_probes_out(serve: Serve) -> None:
+    """When all places are taken the oldest connection is closed, well before its time is up."""
+    server = serve(max_connections=2)
+    with connect(server) as first, connect(server) as second:
+        second.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert request(server, "/livez")[0] == 200
+        assert closed(first)
+        second.sendall(b"\r\n")
+        assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_goes_away(serve: Serve) -> None:
+    """In the middle of a request or before its answer."""
+    server = serve()
+    for sent in (b"GET /liv", b"GET /livez HTTP/1.1\r\n\r\n"):
+        connect(server).close()
+        with connect(server) as connection:
+            connection.sendall(sent)
+    assert request(server, "/livez")[0] == 200
+
+
+def test_stop_closes_connections_and_ends_the_thread(serve: Serve) -> None:
+    """An idle client does not hold up the end; the port is free again."""
+    server = serve()
+    port = server.port
+    with connect(server) as idle:
+        assert request(server, "/livez")[0] == 200
+        server.stop()
+        assert closed(idle)
+    assert not any(thread.name == "http" for thread in threading.enumerate())
+    again = serve(port=port)
+    assert request(again, "/livez")[0] == 200
+
+
+def test_stop_without_start() -> None:
+    """An application that fails early stops what it has."""
+    server = HttpServer(host="127.0.0.1", port=0, registry=CollectorRegistry(), readiness=lambda: Health(ok=True))
+    server.stop()
+    server.stop()
+
+
+def test_a_port_that_is_taken(serve: Serve) -> None:
+    """The error names the address and the reason."""
+    taken = serve()
+    with pytest.raises(
+        BindError, match=rf"^cannot listen on 127\.0\.0\.1:{taken.port} for HTTP: Address already in use"
+    ):
+        serve(port=taken.port)
+
+
+def test_an_address_that_is_not_ours(serve: Serve) -> None:
+    """An IPv6 host is shown as in a URL."""
+    with pytest.raises(BindError, match=r"^cannot listen on \[2001:db8::1\]:1 for HTTP: "):
+        serve(host="[2001:db8::1]", port=1)
+    with pytest.raises(BindError, match=r"^cannot listen on no\.such\.invalid:1 for HTTP: "):
+        serve(host="no.such.invalid", port=1)

@@ -1,0 +1,213 @@
+"""One line for each RPC, with what an operator asks for first."""
+
+import weakref
+
+import grpc
+import pytest
+
+from inferd.config.settings import LogFormat, LogSettings
+from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.line_writer import LineWriter
+from inferd.observability.rendering import renderer
+from tests.unit.observability.fakes import INFER, FakeCall, Sink
+
+OK = grpc.StatusCode.OK
+NOON = 1_700_000_000.25
+
+
+class Log:
+    """An access log whose lines can be looked at, once."""
+
+    def __init__(self, **settings: object) -> None:
+        self.sink = Sink()
+        self.settings = LogSettings.model_validate(settings)
+        self._writer = LineWriter(self.sink)
+        self.interceptor = AccessLogInterceptor(
+            self.settings,
+            self._writer,
+            renderer(self.settings.format),
+            clock=lambda: 100.0125,
+            wall_clock=lambda: NOON,
+        )
+
+    def finish(self, call: FakeCall, code: grpc.StatusCode = OK, details: str = "") -> None:
+        assert self.interceptor.started(call) is None
+        self.interceptor.finished(call, code, details)
+
+    @property
+    def records(self) -> list[dict[str, object]]:
+        assert self._writer.stop()
+        return self.sink.records
+
+    @property
+    def text(self) -> str:
+        assert self._writer.stop()
+        return b"".join(self.sink.writes).decode()
+
+
+def answered() -> FakeCall:
+    return FakeCall(
+        annotations={
+            "request_id": "abc",
+            "model": "digits",
+            "version": "1",
+            "rows": 2,
+            "queue_s": 0.0015,
+            "run_s": 0.00025,
+            "batch_rows": 12,
+        }
+    )
+
+
+def test_an_answered_request() -> None:
+    """Every field, in the order in which a person reads it."""
+    log = Log()
+    log.finish(answered())
+    (record,) = log.records
+    assert list(record.items()) == [
+        ("time", "2023-11-14T22:13:20.250Z"),
+        ("level", "info"),
+        ("event", "access"),
+        ("request_id", "abc"),
+        ("peer", "ipv4:127.0.0.1:40000"),
+        ("method", INFER),
+        ("model", "digits"),
+        ("version", "1"),
+        ("status", "OK"),
+        ("total_ms", 12.5),
+        ("queue_ms", 1.5),
+        ("run_ms", 0.25),
+        ("batch_rows", 12),
+        ("rows", 2),
+    ]
+
+
+def test_a_refused_request_has_the_error() -> None:
+    """And leaves out what never happened."""
+    log = Log()
+    log.finish(FakeCall(annotations={"request_id": "r"}), grpc.StatusCode.NOT_FOUND, "no model of that name")
+    (record,) = log.records
+    assert record["error"] == "no model of that name"
+    assert {"model", "queue_ms", "rows"}.isdisjoint(record)
+
+
+def test_a_stream_counts_its_messages() -> None:
+    """The line of a stream tells how much went through it."""
+    log = Log()
+    log.finish(FakeCall(annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
+    (record,) = log.records
+    assert (record["requests"], record["messages_in"], record["messages_out"]) == (5, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        (OK, "info"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "info"),
+        (grpc.StatusCode.CANCELLED, "info"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "warning"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "warning"),
+        (grpc.StatusCode.INTERNAL, "error"),
+        (grpc.StatusCode.UNKNOWN, "error"),
+    ],
+)
+def test_the_level_tells_whose_fault_it_was(code: grpc.StatusCode, level: str) -> None:
+    """Alerts on errors must not fire for a caller's typing mistake."""
+    log = Log()
+    log.finish(FakeCall(), code)
+    assert [record["level"] for record in log.records] == [level]
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    """At warning, only calls that were refused, late or failed."""
+    log = Log(level="warning")
+    log.finish(FakeCall())
+    log.finish(FakeCall(), grpc.StatusCode.UNAVAILABLE)
+    assert [record["status"] for record in log.records] == ["UNAVAILABLE"]
+
+
+def test_the_log_can_be_turned_off() -> None:
+    """Stream results go with it."""
+    log = Log(access=False, level="debug")
+    log.finish(FakeCall())
+    log.interceptor.stream_result(FakeCall(), {})
+    assert log.records == []
+
+
+def test_the_request_id_of_the_request_wins_over_that_of_the_metadata() -> None:
+    """The message is nearer to the caller's code than a proxy's header."""
+    log = Log()
+    metadata = (("user-agent", "x"), ("x-request-id", "from-proxy"))
+    log.finish(FakeCall(metadata=metadata, annotations={"request_id": "from-message"}))
+    log.finish(FakeCall(metadata=metadata))
+    log.finish(FakeCall(metadata=metadata, annotations={"request_id": ""}))
+    assert [record["request_id"] for record in log.records] == ["from-message", "from-proxy", "from-proxy"]
+
+
+def test_a_request_without_id_gets_one() -> None:
+    """Different for each call, and between processes."""
+    log, other = Log(), Log()
+    for some_log in (log, log, other):
+        some_log.finish(FakeCall())
+    ids = [record["request_id"] for record in (*log.records, *other.records)]
+    assert len(set(ids)) == 3
+    assert all(ids)
+
+
+def test_long_texts_are_cut() -> None:
+    """A caller can choose these; lines that wait must not hold megabytes."""
+    log = Log()
+    long = "x" * 1_000_000
+    log.finish(FakeCall(method=long, annotations={"request_id": long}), grpc.StatusCode.INTERNAL, long)
+    assert len(log.records[0]["request_id"]) < 1000
+    assert len(log.sink.lines[0]) < 3000
+
+
+def test_stream_results_are_written_at_debug_only() -> None:
+    """With the id of their stream, and the fields that the handler gave."""
+    log = Log(level="debug")
+    call = FakeCall(metadata=(("x-request-id", "s1"),))
+    log.interceptor.stream_result(call, {"request_id": "r7", "status": "OK", "rows": 3})
+    log.finish(call)
+    result, access = log.records
+    assert result == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "debug",
+        "event": "stream_result",
+        "stream_id": "s1",
+        "method": INFER,
+        "request_id": "r7",
+        "status": "OK",
+        "rows": 3,
+    }
+    assert access["request_id"] == result["stream_id"]
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_stream_results_cost_nothing_otherwise(level: str) -> None:
+    """Not even the id is made."""
+    log = Log(level=level)
+    call = FakeCall()
+    log.interceptor.stream_result(call, {"request_id": "r7"})
+    assert log.records == []
+    assert call.annotations == {}
+
+
+def test_human_lines() -> None:
+    """The same facts for a terminal."""
+    log = Log(format=LogFormat.HUMAN)
+    log.finish(answered())
+    (line,) = log.text.splitlines()
+    assert line.startswith("2023-11-14T22:13:20.250Z [info     ] access")
+    assert "model=digits version=1 status=OK total_ms=12.5 queue_ms=1.5" in line
+
+
+def test_waiting_lines_do_not_keep_calls_alive() -> None:
+    """A call may hold a message of megabytes, and a stuck log a hundred thousand lines."""
+    log = Log()
+    call = FakeCall(annotations={"note": FakeCall()})
+    gone = [weakref.ref(call), weakref.ref(call.annotations["note"])]
+    log.finish(call)
+    del call
+    assert [reference() for reference in gone] == [None, None]
+    assert len(log.records) == 1

@@ -1,0 +1,145 @@
+"""Every logger of the process gives the same lines."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from inferd.config.settings import LogSettings
+from inferd.observability.line_writer import LineWriter
+from inferd.observability.logs import configure
+from inferd.observability.rendering import renderer
+from tests.unit.observability.fakes import Sink
+
+
+class Configured:
+    """Logging as it is set up for the process, with a sink to look into."""
+
+    def __init__(self, **settings: object) -> None:
+        self.sink = Sink()
+        self._writer = LineWriter(self.sink)
+        parsed = LogSettings.model_validate(settings)
+        configure(parsed, self._writer, renderer(parsed.format))
+
+    @property
+    def records(self) -> list[dict[str, object]]:
+        self._writer.stop()
+        return self.sink.records
+
+    @property
+    def text(self) -> str:
+        self._writer.stop()
+        return b"".join(self.sink.writes).decode()
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("inferd")
+    before = (list(root.handlers), root.level, ours.level)
+    yield
+    root.handlers[:], level, our_level = before
+    root.setLevel(level)
+    ours.setLevel(our_level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def test_standard_loggers() -> None:
+    """Fields first, arguments filled in, extras as fields."""
+    logs = Configured()
+    logging.getLogger("inferd.batching").warning("slow batch of %d", 3, extra={"model": "digits"})
+    (record,) = logs.records
+    assert list(record)[:4] == ["time", "level", "event", "logger"]
+    assert (record["level"], record["event"], record["logger"], record["model"]) == (
+        *("warning", "slow batch of 3", "inferd.batching", "digits"),
+    )
+
+
+def test_structlog_loggers() -> None:
+    """The same line, from keywords."""
+    logs = Configured()
+    structlog.get_logger("inferd.app").info("serving", port=8001)
+    (record,) = logs.records
+    assert list(record) == ["time", "level", "event", "logger", "port"]
+    assert (record["event"], record["logger"], record["port"]) == ("serving", "inferd.app", 8001)
+
+
+def test_other_libraries() -> None:
+    """The logger of grpc is no stranger."""
+    logs = Configured()
+    logging.getLogger("grpc._cython").error("bad")
+    assert [record["logger"] for record in logs.records] == ["grpc._cython"]
+
+
+def fail() -> None:
+    secret = "hunter2"  # a local variable that must not be shown
+    raise ValueError(f"wrong ({len(secret)})")
+
+
+def test_exceptions_are_fields() -> None:
+    """Type, text and frames, in one line; no local variables."""
+    logs = Configured()
+    try:
+        fail()
+    except ValueError:
+        logging.getLogger("inferd").exception("failed")
+    (record,) = logs.records
+    (exception,) = record["exception"]
+    assert (exception["exc_type"], exception["exc_value"]) == ("ValueError", "wrong (7)")
+    assert exception["frames"][-1]["name"] == "fail"
+    assert b"hunter2" not in logs.sink.writes[0]
+
+
+def test_exceptions_for_people() -> None:
+    """A traceback as everybody knows it."""
+    logs = Configured(format="human")
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger("inferd").exception("failed")
+    assert "failed" in logs.text.splitlines()[0]
+    assert logs.text.rstrip().endswith("ValueError: wrong (7)")
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "others"), [("debug", 4, 3), ("info", 3, 3), ("warning", 2, 2), ("error", 1, 1)]
+)
+def test_levels(level: str, ours: int, others: int) -> None:
+    """At debug, other libraries stay at info."""
+    logs = Configured(level=level)
+    for name in ("inferd.rpc", "asyncio"):
+        for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger(name).log(number, "x")
+    names = [record["logger"] for record in logs.records]
+    assert (names.count("inferd.rpc"), names.count("asyncio")) == (ours, others)
+
+
+def test_warnings_are_logged() -> None:
+    """A deprecation in a library is a line like any other."""
+    logs = Configured()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn("old", stacklevel=1)
+    (record,) = logs.records
+    assert record["logger"] == "py.warnings"
+    assert "old" in record["event"]
+
+
+def test_a_wrong_log_call_does_not_fail_its_caller(capsys: pytest.CaptureFixture[str]) -> None:
+    """The mistake is told on stderr, and the next line is written."""
+    logs = Configured()
+    logging.getLogger("inferd").info("%d rows", "three")
+    logging.getLogger("inferd").info("next")
+    assert [record["event"] for record in logs.records] == ["next"]
+    assert "three" in capsys.readouterr().err
+
+
+def test_configuring_again_replaces() -> None:
+    """No line is written twice."""
+    first, second = Configured(), Configured()
+    logging.getLogger("inferd").info("once")
+    assert (len(first.records), len(second.records)) == (0, 1)

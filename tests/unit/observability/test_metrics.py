@@ -1,0 +1,220 @@
+"""What a scrape shows of what happened."""
+
+import re
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferd.batching.ports import BatchReport, Observer
+from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.request_metrics import MetricsInterceptor
+from tests.unit.observability.fakes import INFER, FakeCall
+
+NAMES = {
+    *("inferd_requests_total", "inferd_request_duration_seconds", "inferd_queue_duration_seconds"),
+    *("inferd_inference_duration_seconds", "inferd_batch_rows", "inferd_queue_rows", "inferd_queue_bytes"),
+    *("inferd_rejected_total", "inferd_inflight_requests", "inferd_model_state", "inferd_batch_failures_total"),
+    *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
+    "inferd_access_log_dropped_total",
+}
+
+REPORT = BatchReport(requests=2, rows=3, queue_s=[0.002, 0.2], stack_s=0.1, run_s=0.03, split_s=0.1, failed=False)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry(auto_describe=False)
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry, methods=[INFER])
+
+
+def sources(*models: ModelSample) -> Sources:
+    return Sources(
+        models=lambda: models, inflight_requests=lambda: 4, poll_lag_s=lambda: 0.5, log_lines_dropped=lambda: 6
+    )
+
+
+READY = ModelSample(model="digits", version="1", state="ready", queue_rows=7, queue_bytes=800)
+
+
+def use_everything(metrics: Metrics) -> None:
+    """Bring a sample into every family."""
+    observer = metrics.observer_for("digits", "1")
+    observer.refused("QUEUE_FULL", 2)
+    observer.batch_done(REPORT)
+    MetricsInterceptor(metrics.requests).finished(FakeCall(), grpc.StatusCode.OK, "")
+    metrics.watch(sources(READY))
+
+
+def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
+    MetricsInterceptor(metrics.requests, clock=lambda: 100.03).finished(FakeCall(**call), code, "")
+
+
+def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Parsed back from the exposition; dashboards and autoscalers depend on them."""
+    use_everything(metrics)
+    families = list(text_string_to_metric_families(generate_latest(registry).decode()))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert names == NAMES
+    assert all(family.documentation and family.samples for family in families)
+
+
+def test_openmetrics_is_well_formed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """The stricter of the two formats, read by its own parser."""
+    use_everything(metrics)
+    families = list(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
+    assert {family.name.removesuffix("_total") for family in families} == {n.removesuffix("_total") for n in NAMES}
+
+
+def test_every_metric_is_described_on_its_page() -> None:
+    """docs/metrics.md names these metrics and no others."""
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(inferd_\w+)`", page, re.MULTILINE)) == NAMES
+
+
+def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Nobody updates them in between."""
+    metrics.watch(sources(READY))
+    labels = {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_queue_rows", labels) == 7
+    assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
+    assert registry.get_sample_value("inferd_inflight_requests") == 4
+    assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
+    assert registry.get_sample_value("inferd_access_log_dropped_total") == 6
+
+
+def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Every state has a series, so that a change shows as 1 to 0 and not as a gap."""
+    metrics.watch(sources(READY))
+    states = {
+        state: registry.get_sample_value("inferd_model_state", {"model": "digits", "version": "1", "state": state})
+        for state in ("loading", "ready", "failed", "unloading")
+    }
+    assert states == {"loading": 0.0, "ready": 1.0, "failed": 0.0, "unloading": 0.0}
+
+
+def test_a_scrape_before_the_server_is_up(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """There is nothing to read the gauges from yet, and the scrape works."""
+    assert "inferd_queue_rows" not in generate_latest(registry).decode()
+
+
+def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One call, one count, in the series of its own status."""
+    metrics.observer_for("digits", "1")
+    finish(metrics, annotations={"model": "digits", "version": "1"})
+    finish(metrics, annotations={"model": "digits", "version": "1"})
+    finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, annotations={"model": "digits", "version": "1"})
+    labels = {"model": "digits", "version": "1", "method": "inferd.v1.InferenceService/Infer", "code": "OK"}
+    assert registry.get_sample_value("inferd_requests_total", labels) == 2
+    assert registry.get_sample_value("inferd_requests_total", {**labels, "code": "RESOURCE_EXHAUSTED"}) == 1
+    name = "inferd_request_duration_seconds"
+    assert registry.get_sample_value(f"{name}_count", labels) == 2
+    assert registry.get_sample_value(f"{name}_sum", labels) == pytest.approx(0.06)
+    assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.025"}) == 0
+    assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.05"}) == 2
+
+
+def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
+    """Any number of names that nobody knows is one series."""
+    metrics.observer_for("digits", "1")
+    for number in range(1000):
+        finish(metrics, annotations={"model": f"m{number}", "version": "1"})
+        finish(metrics, annotations={"model": "digits", "version": f"{number + 2}"})
+        finish(metrics, annotations={"version": f"{number}"})
+        finish(metrics, method=f"/x/{number}")
+    series = metrics.requests.read()
+    assert {(labels.model, labels.version, labels.method): durations.count for labels, durations in series.items()} == {
+        ("unknown", "", INFER[1:]): 3000,
+        ("", "", "unknown"): 1000,
+    }
+    assert metrics.requests._known == {}
+
+
+def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
+    """Calls before that were counted as unknown; they must not stick."""
+    call = {"annotations": {"model": "digits", "version": "1"}}
+    finish(metrics, **call)
+    metrics.observer_for("digits", "1")
+    finish(metrics, **call)
+    assert {labels.model: series.count for labels, series in metrics.requests.read().items()} == {
+        "unknown": 1,
+        "digits": 1,
+    }
+
+
+def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One report counts the batch once and each member's wait."""
+    observer: Observer = metrics.observer_for("digits", "1")
+    observer.batch_done(REPORT)
+    labels = {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_batch_rows_count", labels) == 1
+    assert registry.get_sample_value("inferd_batch_rows_bucket", {**labels, "le": "2.0"}) == 0
+    assert registry.get_sample_value("inferd_batch_rows_bucket", {**labels, "le": "4.0"}) == 1
+    assert registry.get_sample_value("inferd_queue_duration_seconds_count", labels) == 2
+    assert registry.get_sample_value("inferd_queue_duration_seconds_sum", labels) == pytest.approx(0.202)
+    assert registry.get_sample_value("inferd_inference_duration_seconds_sum", labels) == pytest.approx(0.03)
+    assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
+
+
+def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Offered rows count admitted and refused ones alike; refusals count requests, over all versions of the model."""
+    for version in ("1", "2"):
+        observer = metrics.observer_for("digits", version)
+        observer.offered(5)
+        observer.refused("SHED", 5)
+    observer.caller_ran()
+    observer.batch_done(
+        BatchReport(requests=1, rows=1, queue_s=[0.0], stack_s=0.0, run_s=0.0, split_s=0.0, failed=True)
+    )
+    labels = {"model": "digits", "version": "2"}
+    assert registry.get_sample_value("inferd_offered_rows_total", labels) == 5
+    assert registry.get_sample_value("inferd_rejected_total", {"model": "digits", "reason": "SHED"}) == 2
+    assert registry.get_sample_value("inferd_caller_runs_total", labels) == 1
+    assert registry.get_sample_value("inferd_batch_failures_total", labels) == 1
+
+
+def test_a_model_that_is_loaded_again_goes_on_counting(metrics: Metrics) -> None:
+    """Counters never go back while the process lives."""
+    assert metrics.observer_for("digits", "1") is metrics.observer_for("digits", "1")
+
+
+def test_nothing_is_lost_between_threads(metrics: Metrics) -> None:
+    """Calls end and batches finish on any thread while scrapes read."""
+    observer = metrics.observer_for("digits", "1")
+    start = threading.Barrier(5)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(2000):
+            observer.offered(1)
+            observer.batch_done(REPORT)
+            finish(metrics, annotations={"model": "digits", "version": "1"})
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    while any(thread.is_alive() for thread in threads):
+        counts = observer.read()
+        assert counts.queue_s.count == 2 * counts.batch_rows.count
+    for thread in threads:
+        thread.join()
+    counts = observer.read()
+    assert (counts.offered_rows, counts.run_s.count) == (8000, 8000)
+    assert sum(series.count for series in metrics.requests.read().values()) == 8000
+
+
+def test_the_process_is_told_of_as_well() -> None:
+    """Memory and open files, which every dashboard wants."""
+    registry = new_registry()
+    assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 0
+    assert (registry.get_sample_value("process_open_fds") or 0) > 0

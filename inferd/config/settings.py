@@ -70,10 +70,10 @@ class ServerSettings(_Section):
 
     @field_validator("host")
     @classmethod
-    def _host_is_a_name_or_an_address(cls, host: str) -> str:
+    def _host_goes_before_a_port(cls, host: str) -> str:
         if ":" in host:
-            _check_ipv6(host)
-        elif any(character.isspace() or character in "/[]" for character in host):
+            return f"[{_ipv6(host)}]"
+        if any(character.isspace() or character in "/[]" for character in host):
             text = f"expected a host name or an IP address, got {host!r}"
             raise _refusal(text)
         return host
@@ -86,9 +86,9 @@ class ServerSettings(_Section):
         return self
 
 
-def _check_ipv6(host: str) -> None:
+def _ipv6(host: str) -> IPv6Address:
     try:
-        IPv6Address(host.removeprefix("[").removesuffix("]"))
+        return IPv6Address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         text = f"expected a host name or an IP address, without scheme or port, got {host!r}"
         raise _refusal(text) from None

@@ -93,7 +93,14 @@ def test_provider_options_may_be_numbers(load: Load) -> None:
     assert load(yaml).runtime.provider_options == {"cuda": {"device_id": "0"}}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "::1", "localhost", "inferd_1.internal"])
-def test_hosts(load: Load, host: str) -> None:
-    """Names and addresses, IPv6 with brackets or without."""
-    assert load(None, {"server.host": host}).server.host == host
+@pytest.mark.parametrize(
+    ("host", "kept"),
+    [
+        *((host, host) for host in ("0.0.0.0", "localhost", "inferd_1.internal", "[::]")),
+        ("::1", "[::1]"),
+        ("fe80::1%eth0", "[fe80::1%eth0]"),
+    ],
+)
+def test_hosts(load: Load, host: str, kept: str) -> None:
+    """Names and addresses; an IPv6 address gets the brackets that it needs in front of a port."""
+    assert load(None, {"server.host": host}).server.host == kept

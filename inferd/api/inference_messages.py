@@ -71,7 +71,7 @@ class InferenceCodec:
         for name, array in result.outputs.items():
             response.outputs.add(
                 name=name,
-                datatype=dtypes.BY_NUMPY[array.dtype].proto,  # type: ignore[arg-type]  # enums are ints on the wire
+                datatype=dtypes.BY_NUMPY[array.dtype].proto,
                 shape=array.shape,
                 raw=tensor_bytes.to_bytes(array),
             )

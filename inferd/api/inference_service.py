@@ -6,54 +6,36 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api.errors import StatusTable
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
 from inferd.api.queries import query_handler
-from inferd.api.streaming import CallSoon, OpenStreams, StreamContext
+from inferd.api.streaming import StreamParts, open_stream
 from inferd.api.unary import UnaryInference
-from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
-
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
 
 class InferenceService:
     """Runs models and tells what they are."""
 
-    def __init__(
-        self, registry: ModelRegistry, statuses: StatusTable, call_soon: CallSoon, streams: OpenStreams
-    ) -> None:
-        self._registry = registry
-        self._statuses = statuses
-        self._call_soon = call_soon
-        self._streams = streams
+    def __init__(self, parts: StreamParts) -> None:
+        self._parts = parts
+        self._registry = parts.registry
         self._codec = InferenceCodec()
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
+        statuses = self._parts.statuses
         return {
-            "Infer": callback_unary(UnaryInference(self._codec, self._registry, self._statuses)),
+            "Infer": callback_unary(UnaryInference(self._codec, self._registry, statuses)),
             "StreamInfer": callback_stream(self._open_stream),
-            "ListModels": query_handler(pb.ListModelsRequest, self._list_models, self._statuses),
-            "GetModel": query_handler(pb.GetModelRequest, self._get_model, self._statuses),
+            "ListModels": query_handler(pb.ListModelsRequest, self._list_models, statuses),
+            "GetModel": query_handler(pb.GetModelRequest, self._get_model, statuses),
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:
-        stream = InferenceStream(
-            StreamContext(
-                call=call,
-                codec=self._codec,
-                registry=self._registry,
-                statuses=self._statuses,
-                call_soon=self._call_soon,
-            )
-        )
-        self._streams.add(stream)
-        call.read()
-        return stream
+        return open_stream(InferenceStream(call, self._codec, self._parts), self._parts)
 
     def _list_models(self, _: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[_model(version) for version in self._registry.all()])

@@ -7,21 +7,17 @@ import grpc
 
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.errors import StatusTable
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.queries import query_handler
-from inferd.api.streaming import CallSoon, OpenStreams, StreamContext
+from inferd.api.streaming import StreamParts, open_stream
 from inferd.api.triton_config import model_config
 from inferd.api.triton_statistics import model_statistics
 from inferd.api.unary import UnaryInference
-from inferd.errors import ModelNotFoundError, ModelUnavailableError
-from inferd.models.registry import ModelRegistry
-from inferd.models.version import ModelState, ModelVersion
+from inferd.errors import ModelNotFoundError
+from inferd.models.version import ModelState
 from inferd.rpc import StreamCall, callback_stream, callback_unary
-from inferd.runtime.signature import ModelSignature, TensorSpec
-
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+from inferd.runtime.signature import TensorSpec
 
 #: Triton's name for ONNX models, which its clients show.
 PLATFORM = "onnxruntime_onnx"
@@ -33,24 +29,15 @@ EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statis
 class OpenInferenceService:
     """Runs models and tells what they are, in the protocol that Triton, KServe and their clients speak."""
 
-    def __init__(
-        self,
-        registry: ModelRegistry,
-        statuses: StatusTable,
-        call_soon: CallSoon,
-        streams: OpenStreams,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._registry = registry
-        self._statuses = statuses
-        self._call_soon = call_soon
-        self._streams = streams
+    def __init__(self, parts: StreamParts, is_ready: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._registry = parts.registry
         self._is_ready = is_ready
         self._codec = OpenInferenceCodec()
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
-        statuses = self._statuses
+        statuses = self._parts.statuses
         return {
             "ServerLive": query_handler(pb.ServerLiveRequest, self._server_live, statuses),
             "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, statuses),
@@ -64,18 +51,7 @@ class OpenInferenceService:
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
-        stream = OpenInferenceStream(
-            StreamContext(
-                call=call,
-                codec=self._codec,
-                registry=self._registry,
-                statuses=self._statuses,
-                call_soon=self._call_soon,
-            )
-        )
-        self._streams.add(stream)
-        call.read()
-        return stream
+        return open_stream(OpenInferenceStream(call, self._codec, self._parts), self._parts)
 
     def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -95,7 +71,7 @@ class OpenInferenceService:
 
     def _model_metadata(self, query: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         version = self._registry.find(query.name, query.version)
-        signature = _signature(version)
+        signature = version.require_signature()
         return pb.ModelMetadataResponse(
             name=version.name,
             versions=[other.version for other in self._registry.all() if other.name == version.name],
@@ -106,7 +82,7 @@ class OpenInferenceService:
 
     def _model_config(self, query: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         version = self._registry.find(query.name, query.version)
-        return pb.ModelConfigResponse(config=model_config(version, _signature(version)))
+        return pb.ModelConfigResponse(config=model_config(version, version.require_signature()))
 
     def _model_statistics(self, query: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         if query.name:
@@ -114,13 +90,6 @@ class OpenInferenceService:
         else:
             versions = [version for version in self._registry.all() if version.signature is not None]
         return pb.ModelStatisticsResponse(model_stats=[model_statistics(version) for version in versions])
-
-
-def _signature(version: ModelVersion) -> ModelSignature:
-    """Return what ``version`` takes and gives, which is known once it has been read."""
-    if version.signature is None:
-        raise ModelUnavailableError(f'model "{version.name}" version "{version.version}" is {version.state.name.lower()}')
-    return version.signature
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -4,9 +4,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.streaming import RequestStream, StreamContext, StreamItem
+from inferd.api.codec import Codec
+from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome
 from inferd.errors import ServingError
+from inferd.rpc import StreamCall
 
 #: Call metadata that asks for the first error to end the stream with its status.
 _ERROR_ENDS_STREAM = ("triton_grpc_error", "true")
@@ -19,11 +21,13 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferRespo
     may have to wait for older ones.
     """
 
-    def __init__(self, context: StreamContext[pb.ModelInferRequest, pb.ModelInferResponse]) -> None:
-        super().__init__(context)
+    def __init__(
+        self, call: StreamCall, codec: Codec[pb.ModelInferRequest, pb.ModelInferResponse], parts: StreamParts
+    ) -> None:
+        super().__init__(call, codec, parts)
         self._order: deque[StreamItem[pb.ModelInferRequest]] = deque()
         self._answers: dict[StreamItem[pb.ModelInferRequest], pb.ModelStreamInferResponse] = {}
-        self._error_ends_stream = _ERROR_ENDS_STREAM in context.call.metadata
+        self._error_ends_stream = _ERROR_ENDS_STREAM in call.metadata
 
     def _parse(self, message: bytes) -> Sequence[pb.ModelInferRequest]:
         return (self._codec.parse(message),)

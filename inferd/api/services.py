@@ -1,30 +1,50 @@
-"""All services of the server, put together in one place."""
+"""All inference services of the server, put together in one place."""
 
 from collections.abc import Callable
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
-from inferd.api import inference_service, open_inference_service
+from inferd._generated.inferd.v1 import inference_pb2
+from inferd._generated.inference import grpc_service_pb2
 from inferd.api.errors import StatusTable
 from inferd.api.inference_service import InferenceService
 from inferd.api.open_inference_service import OpenInferenceService
-from inferd.api.streaming import OpenStreams
+from inferd.api.streaming import LogResult, OpenStreams, StreamParts
 from inferd.api.submission import monotonic
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
 
+_INFERENCE: ServiceDescriptor = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+_OPEN_INFERENCE: ServiceDescriptor = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
 #: The services that answer inference requests.
-INFERENCE_SERVICE_NAMES = (inference_service.SERVICE_NAME, open_inference_service.SERVICE_NAME)
+INFERENCE_SERVICE_NAMES = (_INFERENCE.full_name, _OPEN_INFERENCE.full_name)
+
+
+def method_names() -> frozenset[str]:
+    """Return the full name of each method, as calls carry it: ``/package.Service/Method``."""
+    return frozenset(
+        f"/{service.full_name}/{method.name}" for service in (_INFERENCE, _OPEN_INFERENCE) for method in service.methods
+    )
 
 
 class InferenceServices:
     """Both inference services on one registry. ``add_to`` before the server starts, ``drain`` when it is to stop."""
 
-    def __init__(self, registry: ModelRegistry, overload_code: grpc.StatusCode, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        registry: ModelRegistry,
+        overload_code: grpc.StatusCode,
+        is_ready: Callable[[], bool],
+        log_result: LogResult | None,
+    ) -> None:
         self._registry = registry
         self._statuses = StatusTable(overload_code)
         self._is_ready = is_ready
         self._streams = OpenStreams()
+        self._log_result = log_result
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
@@ -32,14 +52,19 @@ class InferenceServices:
         def call_soon(callback: Callable[[], None]) -> None:
             server.call_at(monotonic(), callback)
 
-        own = InferenceService(self._registry, self._statuses, call_soon, self._streams)
-        open_inference = OpenInferenceService(
-            self._registry, self._statuses, call_soon, self._streams, self._is_ready
+        parts = StreamParts(
+            registry=self._registry,
+            statuses=self._statuses,
+            call_soon=call_soon,
+            streams=self._streams,
+            log_result=self._log_result,
         )
+        own = InferenceService(parts)
+        open_inference = OpenInferenceService(parts, self._is_ready)
         server.add_generic_rpc_handlers(
             [
-                grpc.method_handlers_generic_handler(inference_service.SERVICE_NAME, own.handlers()),
-                grpc.method_handlers_generic_handler(open_inference_service.SERVICE_NAME, open_inference.handlers()),
+                grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),
+                grpc.method_handlers_generic_handler(_OPEN_INFERENCE.full_name, open_inference.handlers()),
             ]
         )
 

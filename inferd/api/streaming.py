@@ -13,10 +13,10 @@ import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from inferd.api.codec import Codec, Request, Response
 from inferd.api.errors import StatusTable
@@ -47,32 +47,37 @@ class StreamItem(Generic[Request]):
         self.request: InferenceRequest | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StreamContext(Generic[Request, Response]):
-    """What a stream works with."""
+#: Takes down one result of a stream and the facts about it.
+LogResult = Callable[[StreamCall, Mapping[str, object]], None]
 
-    call: StreamCall
-    codec: Codec[Request, Response]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamParts:
+    """What every stream works with. ``log_result`` is None where results are not to be logged one by one."""
+
     registry: ModelRegistry
     statuses: StatusTable
     call_soon: CallSoon
+    streams: "OpenStreams"
+    log_result: LogResult | None
 
 
 class RequestStream(ABC, Generic[Request, Response]):
     """One stream of inference requests; the listener of its call."""
 
-    def __init__(self, context: StreamContext[Request, Response]) -> None:
-        self._call = context.call
-        self._codec = context.codec
-        self._registry = context.registry
-        self._statuses = context.statuses
-        self._call_soon = context.call_soon
+    def __init__(self, call: StreamCall, codec: Codec[Request, Response], parts: StreamParts) -> None:
+        self._call = call
+        self._codec = codec
+        self._registry = parts.registry
+        self._statuses = parts.statuses
+        self._call_soon = parts.call_soon
+        self._log_result = parts.log_result
         self._lock = threading.Lock()
         self._open: set[StreamItem[Request]] = set()
         self._flush_due = False
         self._half_closed = False
         self._draining = False
-        self._requests = 0
+        self._counts = {"requests": 0, "messages_in": 0, "messages_out": 0}
 
     @abstractmethod
     def _parse(self, message: bytes) -> Sequence[Request]:
@@ -90,6 +95,10 @@ class RequestStream(ABC, Generic[Request, Response]):
     def _take_messages(self) -> Sequence[bytes]:
         """Take the answers that may be sent by now, as messages, with the lock held."""
 
+    def open(self) -> None:
+        """Ask for the first message."""
+        self._call.read()
+
     def on_message(self, message: bytes) -> None:
         """Submit the requests in ``message``; read on when all of them have been released."""
         received_at = monotonic()
@@ -98,8 +107,8 @@ class RequestStream(ABC, Generic[Request, Response]):
         except ServingError as error:
             self.end(error)
             return
-        self._requests += len(wires)
-        self._call.annotations["requests"] = self._requests
+        self._count("messages_in", 1)
+        self._count("requests", len(wires))
         read_on = _Countdown(len(wires), self._call.read)
         items = [StreamItem(wire) for wire in wires]
         with self._lock:
@@ -139,28 +148,36 @@ class RequestStream(ABC, Generic[Request, Response]):
     def _submit(self, item: StreamItem[Request], read_on: "_Countdown", received_at: float) -> None:
         reply = Reply(partial(self._settle, item), read_on)
         try:
-            if self._draining:
-                raise ModelUnavailableError(_DRAINING)
-            model = self._registry.get(*self._codec.target(item.wire))
-            annotate_model(self._call.annotations, model)
-            item.model = model
-            item.request = build_request(
-                model,
-                self._codec.decode(item.wire, model.signature),
-                reply=reply,
-                received_at=received_at,
-                call_deadline=self._call.deadline,
-            )
+            model, request = self._prepare(item, reply, received_at)
         except ServingError as error:
             reply.deliver(error)
             return
-        except Exception:  # one request's fault, even ours, must not end the stream for the others
+        except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
             _log.exception("could not decode a request of %s", self._call.method)
             reply.deliver(InferenceFailedError())
             return
-        model.submit(item.request)
+        item.model, item.request = model, request
+        model.submit(request)
+
+    def _prepare(
+        self, item: StreamItem[Request], reply: Reply, received_at: float
+    ) -> tuple[ModelVersion, InferenceRequest]:
+        if self._draining:
+            raise ModelUnavailableError(_DRAINING)
+        model = self._registry.get(*self._codec.target(item.wire))
+        annotate_model(self._call.annotations, model)
+        request = build_request(
+            model,
+            self._codec.decode(item.wire, model.require_signature()),
+            reply=reply,
+            received_at=received_at,
+            call_deadline=self._call.deadline,
+        )
+        return model, request
 
     def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        if self._log_result is not None:
+            self._log(item, outcome)
         with self._lock:
             if item not in self._open:
                 return
@@ -178,7 +195,7 @@ class RequestStream(ABC, Generic[Request, Response]):
     def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
         try:
             return self._gather(item, outcome)
-        except Exception:  # runs on a worker, which must go on
+        except Exception:  # noqa: BLE001  (runs on a worker, which must go on)
             _log.exception("could not encode an answer of %s", self._call.method)
             return InferenceFailedError()
 
@@ -199,7 +216,25 @@ class RequestStream(ABC, Generic[Request, Response]):
 
     def _send_ready(self) -> None:
         for message in self._take_messages():
+            self._count("messages_out", 1)
             self._call.send(message)
+
+    def _count(self, name: str, number: int) -> None:
+        """Count for the access log; each name is counted by one thread at a time."""
+        self._counts[name] += number
+        self._call.annotations[name] = self._counts[name]
+
+    def _log(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        facts: dict[str, object] = {"id": self._codec.request_id(item.wire)}
+        if item.model is not None:
+            facts |= {"model": item.model.name, "version": item.model.version}
+        if isinstance(outcome, ServingError):
+            facts |= {"status": self._statuses.status_of(outcome).code.name, "error": outcome.message}
+        else:
+            timing = outcome.timing
+            facts |= {"status": "OK", "queue_s": outcome.queue_s, "run_s": timing.run_s, "batch_rows": timing.rows}
+        assert self._log_result is not None, "called only where results are logged"
+        self._log_result(self._call, facts)
 
 
 class _Countdown:
@@ -241,3 +276,13 @@ class OpenStreams:
         self._draining = True
         for stream in list(self._streams):
             stream.drain()
+
+
+Stream = TypeVar("Stream", bound=RequestStream[Any, Any])
+
+
+def open_stream(stream: Stream, parts: StreamParts) -> Stream:
+    """Take in a new stream and ask for its first message."""
+    parts.streams.add(stream)
+    stream.open()
+    return stream

@@ -32,10 +32,11 @@ def build_request(
     Raises:
         InvalidInputError: it does not fit the model's signature or settings.
     """
-    checked = model.signature.check(decoded.inputs)
+    signature = model.require_signature()
+    checked = signature.check(decoded.inputs)
     return InferenceRequest(
         inputs=decoded.inputs,
-        outputs=model.signature.select_outputs(decoded.outputs),
+        outputs=signature.select_outputs(decoded.outputs),
         rows=checked.rows,
         nbytes=checked.nbytes,
         stack_key=checked.stack_key,

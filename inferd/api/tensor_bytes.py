@@ -39,7 +39,8 @@ def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes) 
 def to_bytes(array: NDArray[np.generic]) -> bytes:
     """Return the elements of ``array`` (any layout) as raw bytes."""
     if array.dtype.hasobject:
-        return b"".join(part for element in array.ravel() for part in (_LENGTH.pack(len(element)), element))
+        elements: list[bytes] = array.ravel().tolist()
+        return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
     return array.tobytes()
 
 

@@ -1,5 +1,7 @@
 """How a model is served, in the terms of Triton's model configuration."""
 
+from typing import cast
+
 from inferd._generated.inference import model_config_pb2 as pb
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -11,9 +13,7 @@ def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelCo
     ``max_batch_size`` is 0 unless every tensor has its rows first: with it above 0, readers take the batch dimension
     of each tensor as given and leave it out of the dimensions.
     """
-    rows_first = signature.batchable and all(
-        spec.batch_axis == 0 for spec in (*signature.inputs, *signature.outputs)
-    )
+    rows_first = signature.batchable and all(spec.batch_axis == 0 for spec in (*signature.inputs, *signature.outputs))
     batched = rows_first and version.max_batch_size > 1
     config = pb.ModelConfig(
         name=version.name,
@@ -60,8 +60,8 @@ def _instance_group(version: ModelVersion) -> pb.ModelInstanceGroup:
     )
 
 
-def _data_type(spec: TensorSpec) -> pb.DataType:
-    return spec.datatype.triton_config  # type: ignore[return-value]  # enums are ints on the wire
+def _data_type(spec: TensorSpec) -> "pb.DataType.ValueType":
+    return cast("pb.DataType.ValueType", spec.datatype.triton_config)
 
 
 def _dims(spec: TensorSpec, *, batched: bool) -> list[int]:

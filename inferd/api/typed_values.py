@@ -21,7 +21,7 @@ def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArr
     dtype = datatype.numpy
     if dtype.kind not in "iu":
         return from_floats(name, datatype, values)
-    bounds = np.iinfo(dtype)
+    bounds = np.iinfo(dtype.type)  # type: ignore[type-var]  # the kind was checked above
     for value in values:
         if not bounds.min <= value <= bounds.max:
             raise InvalidInputError(
@@ -33,7 +33,9 @@ def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArr
 def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArray[np.generic]:
     """Return floating-point elements, refusing a finite value that is beyond the range of ``datatype``."""
     if datatype.name not in {"FP16", "BF16", "FP32", "FP64"}:
-        raise _wrong_list(name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers")
+        raise _wrong_list(
+            name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers"
+        )
     exact = np.array(values, np.float64)
     with np.errstate(over="ignore"):
         rounded = exact.astype(datatype.numpy)

@@ -39,7 +39,7 @@ class UnaryInference(Generic[Request, Response]):
             annotate_model(call.annotations, model)
             request = build_request(
                 model,
-                codec.decode(wire, model.signature),
+                codec.decode(wire, model.require_signature()),
                 reply=Reply(partial(self._answer, call, wire, model)),
                 received_at=received_at,
                 call_deadline=call.deadline,
@@ -61,7 +61,7 @@ class UnaryInference(Generic[Request, Response]):
         annotations["batch_rows"] = outcome.timing.rows
         try:
             message = self._codec.encode(wire, model, outcome)
-        except Exception:  # the worker goes on, and this caller must hear something
+        except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
             _log.exception("could not encode an answer of model %s", model.name)
             abort(call, self._statuses, InferenceFailedError())
             return

@@ -97,6 +97,7 @@ def _ipv6(host: str) -> IPv6Address:
 class LogFormat(StrEnum):
     """How log lines look."""
 
+    AUTO = "auto"
     JSON = "json"
     HUMAN = "human"
 
@@ -106,8 +107,8 @@ class LogSettings(_Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is written; debug adds a line per result of a stream."""
-    format: LogFormat = LogFormat.JSON
-    """json, one object per line, or human."""
+    format: LogFormat = LogFormat.AUTO
+    """json, one object per line; human; or auto: human on a terminal, json elsewhere."""
     access: bool = True
     """Write a line for each RPC: at info, at warning if it was refused or late, at error if the server failed."""
 

@@ -27,7 +27,7 @@ def _second(at: int) -> str:
 
 def renderer(style: LogFormat, *, colors: bool = False) -> Callable[[Fields], bytes]:
     """Return what makes a line, newline included, of its fields."""
-    return render_json if style is LogFormat.JSON else _human(colors=colors)
+    return _human(colors=colors) if style is LogFormat.HUMAN else render_json
 
 
 def render_json(fields: Fields) -> bytes:

@@ -1,0 +1,43 @@
+"""What a model has done so far, in the terms of Triton's ModelStatistics."""
+
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.batching.statistics import BatchSizeStatistics, Durations
+from inferd.models.version import ModelVersion
+
+
+def model_statistics(version: ModelVersion) -> pb.ModelStatistics:
+    """Return the statistics of ``version``; all zero for one that has never been ready."""
+    message = pb.ModelStatistics(name=version.name, version=version.version)
+    if version.batcher is None:
+        return message
+    counted = version.batcher.statistics()
+    message.last_inference = counted.last_inference_ms
+    message.inference_count = counted.inference_count
+    message.execution_count = counted.execution_count
+    message.inference_stats.CopyFrom(
+        pb.InferStatistics(
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            queue=_duration(counted.queue),
+            compute_input=_duration(counted.compute_input),
+            compute_infer=_duration(counted.compute_infer),
+            compute_output=_duration(counted.compute_output),
+            cache_hit=pb.StatisticDuration(),
+            cache_miss=pb.StatisticDuration(),
+        )
+    )
+    message.batch_stats.extend(_batch_size(rows, of_size) for rows, of_size in counted.batch_sizes.items())
+    return message
+
+
+def _batch_size(rows: int, counted: BatchSizeStatistics) -> pb.InferBatchStatistics:
+    return pb.InferBatchStatistics(
+        batch_size=rows,
+        compute_input=_duration(counted.compute_input),
+        compute_infer=_duration(counted.compute_infer),
+        compute_output=_duration(counted.compute_output),
+    )
+
+
+def _duration(durations: Durations) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=durations.count, ns=durations.ns)

@@ -1,0 +1,209 @@
+"""The composition root: builds every object once, starts the server, and brings it to its end."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import grpc
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from inferd.api.reflection import add_reflection
+from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
+from inferd.config.settings import ServerSettings, Settings
+from inferd.models.loader import ModelLoader
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource
+from inferd.models.version import ModelState, ModelVersion
+from inferd.observability import logs
+from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.http import Health, HttpServer
+from inferd.observability.line_writer import LineWriter, write_to
+from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.rendering import renderer
+from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.rpc import Server
+
+_log = logging.getLogger(__name__)
+
+_STDOUT = 1
+_HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+#: What the health service reports on: the server as a whole, and each service.
+_HEALTH_NAMES = ("", *INFERENCE_SERVICE_NAMES)
+
+#: How much longer than the drain grace the rest may take: workers that end, sessions that close.
+_UNLOAD_TIMEOUT_S = 5.0
+
+
+class Application:
+    """One server process. Its methods are for the main thread, each called once, in the order in which they stand.
+
+    Invariants: health says SERVING from the moment when everything given has been loaded or has failed, if anything is
+    ready, until draining begins; sessions are closed only after the last call has ended.
+    """
+
+    def __init__(self, settings: Settings, sources: Sequence[ModelSource]) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._serving = threading.Event()
+        self._draining = threading.Event()
+        self._log_writer = LineWriter(write_to(_STDOUT))
+        self._render = renderer(settings.log.format, colors=os.isatty(_STDOUT))
+        self._metrics_registry = new_registry()
+        self._metrics = Metrics(self._metrics_registry, methods=method_names())
+        self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
+        self._server = Server(
+            interceptors=(MetricsInterceptor(self._metrics.requests), self._access_log),
+            options=_channel_options(settings.server),
+            armed_calls=settings.server.armed_calls,
+            blocking_threads=settings.server.blocking_threads,
+            max_inflight_unary=settings.server.max_inflight_requests,
+        )
+        self._registry = ModelRegistry()
+        self._loader = ModelLoader(
+            settings=settings,
+            registry=self._registry,
+            clock=time.monotonic,
+            timers=self._server,
+            observer_for=self._metrics.observer_for,
+            on_state=_log_state,
+        )
+        self._services = InferenceServices(
+            registry=self._registry,
+            overload_code=grpc.StatusCode[settings.api.overload_status],
+            is_ready=self._serving.is_set,
+            log_result=self._access_log.stream_result if settings.log.level == "debug" else None,
+        )
+        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._http = HttpServer(
+            host=settings.server.host,
+            port=settings.server.http_port,
+            registry=self._metrics_registry,
+            readiness=self._readiness,
+        )
+        self._grpc_port = 0
+
+    def start(self) -> None:
+        """Bind both ports and answer on them; health says NOT_SERVING for now. Raises `OSError` naming the address."""
+        server = self._settings.server
+        self._log_writer.start()
+        logs.configure(self._settings.log, self._log_writer, self._render)
+        self._add_services()
+        self._metrics.watch(
+            Sources(
+                models=self._model_samples,
+                inflight_requests=lambda: self._server.live_calls,
+                poll_lag_s=lambda: self._server.poll_lag_s,
+                log_lines_dropped=lambda: self._log_writer.dropped,
+            )
+        )
+        self._grpc_port = self._server.add_insecure_port(f"{server.host}:{server.grpc_port}")
+        self._http.start()
+        self._server.start()
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC is served, with the real port."""
+        return f"{self._settings.server.host}:{self._grpc_port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP is served, with the real port."""
+        return f"{self._settings.server.host}:{self._http.port}"
+
+    def load(self, on_loaded: Callable[[], None]) -> None:
+        """Begin to load every model that was given; ``on_loaded`` is called by another thread when that is over."""
+        self._loader.load_all(self._sources, on_loaded)
+
+    def open(self) -> bool:
+        """Say SERVING, if there is a model that is ready. Returns False if there is none."""
+        ready = [version for version in self._registry.all() if version.state is ModelState.READY]
+        if not ready:
+            _log.error("no model could be loaded")
+            return False
+        self._serving.set()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        _log.info(
+            "ready",
+            extra={
+                "grpc": self.grpc_address,
+                "http": self.http_address,
+                "models": sorted({version.name for version in ready}),
+                "try": f"grpcurl -plaintext {self.grpc_address} {INFERENCE_SERVICE_NAMES[0]}/ListModels",
+            },
+        )
+        return True
+
+    def drain(self) -> bool:
+        """End the server: finish what was admitted, within the grace. Returns True if nothing was cut off."""
+        server = self._settings.server
+        self._draining.set()
+        self._serving.clear()
+        self._health.enter_graceful_shutdown()
+        _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
+        time.sleep(server.drain_delay_s)
+        ended_at = time.monotonic() + server.drain_grace_s
+        self._server.call_at(time.monotonic(), self._services.drain)
+        self._server.stop(server.drain_grace_s).wait()
+        in_time = time.monotonic() < ended_at
+        unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
+        self._http.stop()
+        _log.info("stopped", extra={"in_time": in_time and unloaded})
+        self._log_writer.stop()
+        return in_time and unloaded
+
+    def _add_services(self) -> None:
+        server = self._settings.server
+        self._services.add_to(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if server.channelz:
+            channelz.add_channelz_servicer(self._server)
+        if server.reflection:
+            add_reflection(self._server, (*INFERENCE_SERVICE_NAMES, _HEALTH_SERVICE_NAME))
+
+    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        for name in _HEALTH_NAMES:
+            self._health.set(name, status)
+
+    def _readiness(self) -> Health:
+        details = [f"{each.name} {each.version}: {each.state.value}" for each in self._registry.all()]
+        if self._draining.is_set():
+            return Health(ok=False, reason="draining", details=details)
+        if not self._serving.is_set():
+            return Health(ok=False, reason="no model is ready", details=details)
+        return Health(ok=True, details=details)
+
+    def _model_samples(self) -> Iterable[ModelSample]:
+        for version in self._registry.all():
+            batcher = version.batcher
+            yield ModelSample(
+                model=version.name,
+                version=version.version,
+                state=version.state.value,
+                queue_rows=batcher.queue_rows if batcher else 0,
+                queue_bytes=batcher.queue_bytes if batcher else 0,
+            )
+
+
+def _channel_options(server: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", server.max_message_bytes),
+        ("grpc.max_send_message_length", server.max_message_bytes),
+        ("grpc.max_concurrent_streams", server.max_concurrent_streams),
+    ]
+
+
+def _log_state(version: ModelVersion) -> None:
+    facts = {"model": version.name, "version": version.version, "state": version.state.value}
+    if version.state is ModelState.FAILED:
+        _log.error("model failed to load", extra={**facts, "reason": version.reason})
+    elif version.state is ModelState.READY:
+        _log.info(
+            "model ready", extra={**facts, "providers": version.providers, "max_batch_size": version.max_batch_size}
+        )
+    else:
+        _log.info("model", extra=facts)

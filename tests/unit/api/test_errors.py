@@ -1,0 +1,53 @@
+"""The table from errors to statuses."""
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from inferd import errors
+from inferd.api.errors import StatusTable
+
+
+def _all_errors():
+    found, left = set(), [errors.ServingError]
+    while left:
+        for subclass in left.pop().__subclasses__():
+            found.add(subclass)
+            left.append(subclass)
+    return sorted(found, key=lambda c: c.__name__)
+
+
+def _make(error_class):
+    if error_class is errors.OverloadedError:
+        return error_class("full", retry_after_s=0.25)
+    return error_class() if error_class is errors.InferenceFailedError else error_class("because")
+
+
+@pytest.mark.parametrize("error_class", _all_errors())
+def test_every_error_has_a_status(error_class):
+    """No error falls through the table, and its reason travels for programs to read."""
+    status = StatusTable().status_of(_make(error_class))
+    sent = RpcStatus.FromString(dict(status.trailing_metadata())["grpc-status-details-bin"])
+    info = ErrorInfo()
+    assert sent.details[0].Unpack(info)
+    assert (info.reason, info.domain) == (error_class.reason, "inferd")
+    assert (sent.code, sent.message) == (status.code.value[0], status.message)
+
+
+def test_overload_carries_the_computed_retry_hint():
+    """Both in the form that programs read and in the one that gRPC's own retries obey."""
+    status = StatusTable().status_of(errors.OverloadedError("full", retry_after_s=0.0305))
+    assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    metadata = dict(status.trailing_metadata())
+    assert metadata["grpc-retry-pushback-ms"] == "31"
+    retry = RetryInfo()
+    assert RpcStatus.FromString(metadata["grpc-status-details-bin"]).details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 31
+
+
+def test_overload_may_look_like_triton():
+    """`api.overload_status` changes the code of refusals and nothing else."""
+    table = StatusTable(grpc.StatusCode.UNAVAILABLE)
+    assert table.status_of(errors.OverloadedError("full", retry_after_s=1)).code is grpc.StatusCode.UNAVAILABLE
+    assert table.status_of(errors.InvalidInputError("x")).code is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,56 @@
+"""Typed lists of elements, as people write them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from inferd.api import typed_values
+from inferd.dtypes import BY_NAME
+from inferd.errors import InvalidInputError
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("INT8", 128), ("INT8", -129), ("UINT8", -1), ("UINT16", 2**16), ("UINT64", -1), ("INT64", 2**63)],
+)
+def test_integers_that_do_not_fit_are_refused(name, value):
+    """A value is never wrapped around."""
+    with pytest.raises(InvalidInputError, match=rf'input "x": expected {name} values from .* got {value}'):
+        typed_values.from_integers("x", BY_NAME[name], [0, value])
+
+
+@pytest.mark.parametrize("name", ["INT8", "INT64", "UINT64", "FP16", "BF16", "FP32", "FP64"])
+def test_integers_are_taken_for_any_number(name):
+    """People write 0 for 0.0."""
+    array = typed_values.from_integers("x", BY_NAME[name], [0, 1, 2])
+    assert array.dtype == BY_NAME[name].numpy
+    assert array.astype(float).tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("FP16", 70000.0), ("FP32", 1e39), ("BF16", 1e39)])
+def test_floats_beyond_the_type_are_refused(name, value):
+    """A finite number does not silently become infinite."""
+    with pytest.raises(InvalidInputError, match=f'input "x": expected values within the range of {name}'):
+        typed_values.from_floats("x", BY_NAME[name], [value])
+
+
+def test_infinity_and_nan_are_numbers():
+    """What a caller means to be infinite stays so."""
+    array = typed_values.from_floats("x", BY_NAME["FP16"], [math.inf, -math.inf, math.nan])
+    assert np.isinf(array[:2]).all()
+    assert np.isnan(array[2])
+
+
+@pytest.mark.parametrize(
+    ("convert", "name", "values", "said"),
+    [
+        (typed_values.from_bools, "FP32", [True], "expected values of FP32, got a list of booleans"),
+        (typed_values.from_floats, "INT64", [1.5], "expected values of INT64, got a list of floating-point numbers"),
+        (typed_values.from_integers, "BOOL", [1], "expected values of BOOL, got a list of integers"),
+    ],
+)
+def test_the_wrong_list_is_refused(convert, name, values, said):
+    """The text says which kind of list came."""
+    with pytest.raises(InvalidInputError, match=said):
+        convert("x", BY_NAME[name], values)

@@ -175,8 +175,7 @@ def _check_warmup_shape(kind: Kind, spec: TensorSpec, shape: list[int] | None) -
         msg = f"outputs.{spec.name}.warmup_shape: only inputs have one"
         raise ModelLoadError(msg)
     fits = len(shape) == len(spec.shape) and all(
-        given >= 0 if not isinstance(declared, int) else given == declared
-        for given, declared in zip(shape, spec.shape, strict=True)
+        not isinstance(declared, int) or given == declared for given, declared in zip(shape, spec.shape, strict=True)
     )
     if not fits:
         msg = f"inputs.{spec.name}.warmup_shape: expected a shape that fits {format_shape(spec.shape)}, got {shape}"

@@ -20,6 +20,10 @@ from inferd.runtime.stacking import Array, stack
 #: Runs the model and returns all of its outputs.
 Run = Callable[[Tensors], Mapping[str, Array]]
 
+#: Rows of the batch that the model is tried with. The second differs from the others, so that its influence shows on
+#: those before it and on those after it, and so that another order shows as well.
+_ROWS = 4
+
 #: Sizes to try for open dimensions other than the batch's, until the model runs. Convolutions need room.
 _OPEN_SIZES = (1, 8, 32, 224)
 
@@ -73,7 +77,7 @@ class Proof:
 
 
 def prove(inspection: Inspection, run: Run, overrides: Mapping[str, TensorOverride]) -> Proof:
-    """Run the model on one row and on two, and hold its outputs against ``inspection``."""
+    """Run the model on one row and on several, and hold its outputs against ``inspection``."""
     made_up, one = _first_run(inspection.signature, run, overrides)
     if made_up is None:
         return Proof(inspection=inspection, made_up=None)
@@ -110,25 +114,25 @@ def _first_run(
 
 def _prove_batchable(signature: ModelSignature, run: Run, made_up: MadeUpInputs, one: Mapping[str, Array]) -> Proof:
     other = _row_of_ones(run, made_up)
+    odd = made_up.rows(1, fill=0 if other is None else 1)
     try:
-        two = run(stack(signature, [made_up.rows(1), made_up.rows(1) if other is None else made_up.rows(1, fill=1)]))
+        batch = run(stack(signature, [made_up.rows(1), odd, made_up.rows(_ROWS - 2)]))
     except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
-        contradiction = "the model runs with one row, but not with two"
+        contradiction = f"the model runs with one row, but not with {_ROWS}"
         _log.debug("%s: %s", contradiction, error)
         return _refuted(signature, made_up, contradiction)
     outputs = tuple(_with_true_rank(spec, one[spec.name]) for spec in signature.outputs)
-    outputs = tuple(_with_found_axis(spec, one[spec.name], two[spec.name]) for spec in outputs)
+    outputs = tuple(_with_found_axis(spec, one[spec.name], batch[spec.name]) for spec in outputs)
     for spec in outputs:
-        if not _follows(spec, one[spec.name], two[spec.name]):
-            return _refuted(signature, made_up, _describe(spec, one[spec.name], two[spec.name]))
+        if not _follows(spec, one[spec.name], batch[spec.name]):
+            return _refuted(signature, made_up, _describe(spec, one[spec.name], batch[spec.name]))
     if all(spec.batch_axis is None for spec in outputs):
         return _refuted(signature, made_up, "no output has a dimension that follows the rows")
     proven = replace(signature, outputs=outputs)
-    alone = [one, one if other is None else other]
     return Proof(
         inspection=Inspection(signature=proven),
         made_up=replace(made_up, signature=proven),
-        influence=_influence(outputs, alone, two),
+        influence=_influence(outputs, [one, one if other is None else other, *[one] * (_ROWS - 2)], batch),
     )
 
 
@@ -154,32 +158,32 @@ def _with_true_rank(spec: TensorSpec, seen: Array) -> TensorSpec:
     return spec if spec.shape or seen.ndim == 0 else replace(spec, shape=(None,) * seen.ndim)
 
 
-def _with_found_axis(spec: TensorSpec, one: Array, two: Array) -> TensorSpec:
+def _with_found_axis(spec: TensorSpec, one: Array, batch: Array) -> TensorSpec:
     """Find the batch axis of an output that did not declare its dimensions."""
     if spec.batch_axis is not None or any(size is not None for size in spec.shape):
         return spec
-    axes = [axis for axis, sizes in enumerate(zip(one.shape, two.shape, strict=False)) if sizes == (1, 2)]
+    axes = [axis for axis, sizes in enumerate(zip(one.shape, batch.shape, strict=False)) if sizes == (1, _ROWS)]
     return replace(spec, batch_axis=axes[0]) if len(axes) == 1 else spec
 
 
-def _follows(spec: TensorSpec, one: Array, two: Array) -> bool:
-    """Whether ``one`` and ``two`` differ in their rows and in nothing else."""
+def _follows(spec: TensorSpec, one: Array, batch: Array) -> bool:
+    """Whether ``one`` and ``batch`` differ in their rows and in nothing else."""
     expected = list(one.shape)
     if spec.batch_axis is not None:
         if one.ndim <= spec.batch_axis or one.shape[spec.batch_axis] != 1:
             return False
-        expected[spec.batch_axis] = 2
-    return list(two.shape) == expected
+        expected[spec.batch_axis] = _ROWS
+    return list(batch.shape) == expected
 
 
-def _describe(spec: TensorSpec, one: Array, two: Array) -> str:
-    shapes = f"{format_shape(one.shape)} for one row and {format_shape(two.shape)} for two"
+def _describe(spec: TensorSpec, one: Array, batch: Array) -> str:
+    shapes = f"{format_shape(one.shape)} for one row and {format_shape(batch.shape)} for {_ROWS}"
     return (
         f'the rows of output "{spec.name}" {format_shape(spec.shape)} do not follow those of the inputs: it is {shapes}'
     )
 
 
-def _influence(outputs: Sequence[TensorSpec], alone: Sequence[Mapping[str, Array]], both: Mapping[str, Array]) -> str:
+def _influence(outputs: Sequence[TensorSpec], alone: Sequence[Mapping[str, Array]], batch: Mapping[str, Array]) -> str:
     """Say which output's rows have other values in a batch than alone; only of floating-point ones.
 
     Whole numbers are left out because a class chosen from equal scores may rightly differ.
@@ -188,7 +192,7 @@ def _influence(outputs: Sequence[TensorSpec], alone: Sequence[Mapping[str, Array
         if np.dtype(spec.datatype.numpy).kind != "f" and spec.datatype.numpy != ml_dtypes.bfloat16:
             continue
         for row, single in enumerate(alone):
-            array = both[spec.name]
+            array = batch[spec.name]
             if spec.batch_axis is not None:
                 array = np.take(array, [row], axis=spec.batch_axis)
             if not _close(array, single[spec.name]):

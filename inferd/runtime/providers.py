@@ -75,9 +75,6 @@ def on_accelerator(providers: Sequence[str]) -> bool:
 
 
 def _explicit(names: Sequence[str], available: Sequence[str]) -> list[str]:
-    if not names:
-        msg = "providers: expected auto or at least one name, got an empty list"
-        raise ModelLoadError(msg)
     full = [_full_name(name, available) for name in names]
     for name, full_name in zip(names, full, strict=True):
         if full_name not in available:

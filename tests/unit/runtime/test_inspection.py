@@ -1,0 +1,173 @@
+"""Finding what counts a model's rows, from what it declares and what settings say."""
+
+import pytest
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.inspection import has_given_axes, inspect, tensor_spec
+from tests.unit.runtime.specs import spec
+
+
+def shapes(**by_name: tuple) -> list:
+    return [spec(name, shape) for name, shape in by_name.items()]
+
+
+def axes(inputs: list, outputs: list, settings: ModelSettings | None = None) -> dict[str, int | None]:
+    signature = inspect(inputs, outputs, settings or ModelSettings()).signature
+    assert signature.batchable
+    return {each.name: each.batch_axis for each in (*signature.inputs, *signature.outputs)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        pytest.param(shapes(x=("batch", 3)), shapes(y=("batch", 3)), {"x": 0, "y": 0}, id="named"),
+        pytest.param(shapes(x=(None, 3)), shapes(y=(None, 3)), {"x": 0, "y": 0}, id="anonymous"),
+        pytest.param(shapes(x=("rows", 3)), shapes(y=("rows",)), {"x": 0, "y": 0}, id="any name, first"),
+        pytest.param(shapes(x=("batch", 3)), shapes(y=("Gemm_dim_0", 3)), {"x": 0, "y": 0}, id="name lost on the way"),
+        pytest.param(shapes(a=("batch", 3), b=(None, 2)), shapes(y=("batch",)), {"a": 0, "b": 0, "y": 0}, id="mixed"),
+        pytest.param(
+            shapes(x=("time", "batch", 8)), shapes(y=("batch", 8)), {"x": 1, "y": 0}, id="a good name, second"
+        ),
+        pytest.param(
+            shapes(x=("time", "batch", 8)), shapes(y=("time", "batch")), {"x": 1, "y": 1}, id="a better name than first"
+        ),
+        pytest.param(shapes(x=("T", "N", 8)), shapes(y=("T", "N")), {"x": 1, "y": 1}, id="N"),
+        pytest.param(shapes(x=("batch", "n", 3)), shapes(y=("batch", "n")), {"x": 0, "y": 0}, id="batch before n"),
+        pytest.param(
+            shapes(x=("batch", "seq"), y=("batch", "seq")),
+            shapes(z=("batch", "seq")),
+            {"x": 0, "y": 0, "z": 0},
+            id="tokens",
+        ),
+        pytest.param(
+            shapes(x=("batch", 3), k=(), size=(2,), mask=(1, "len")),
+            shapes(y=("batch", 3), classes=(10,)),
+            {"x": 0, "k": None, "size": None, "mask": None, "y": 0, "classes": None},
+            id="shared",
+        ),
+        pytest.param(shapes(x=("batch", 3)), shapes(y=()), {"x": 0, "y": None}, id="rank not told"),
+    ],
+)
+def test_the_batch_axes_are_found(inputs, outputs, expected):
+    """By name, and by place where names say nothing."""
+    assert axes(inputs, outputs) == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "why"),
+    [
+        pytest.param(shapes(x=(1, 3)), shapes(y=(1, 3)), "no input has an open dimension", id="fixed 1"),
+        pytest.param(shapes(x=(8, 3)), shapes(y=(8, 3)), "no input has an open dimension", id="fixed 8"),
+        pytest.param(shapes(x=(1, "length")), shapes(y=(1, "length")), "no input has", id="fixed 1, open length"),
+        pytest.param(shapes(x=(1, 3, "N")), shapes(y=(1, "N")), "no input has", id="N points in one cloud"),
+        pytest.param(shapes(x=("batch", 3)), shapes(y=(1, 3)), "no output has an open dimension", id="output fixed"),
+        pytest.param(
+            shapes(x=("N", 3)), shapes(y=("N", "N")), 'output "y" [N,N] has the dimension N twice', id="pairwise"
+        ),
+        pytest.param(
+            shapes(query=("q", 3), docs=("d", 3)),
+            shapes(score=("q", "d")),
+            'input "query" [q,3] starts with an open dimension other than d',
+            id="two counts",
+        ),
+        pytest.param([], shapes(y=(3,)), "no input has an open dimension", id="no inputs"),
+    ],
+)
+def test_what_cannot_be_batched_is_told_with_its_reason(inputs, outputs, why):
+    """And has no batch axis anywhere."""
+    inspection = inspect(inputs, outputs, ModelSettings())
+    assert not inspection.signature.batchable
+    assert why in inspection.why_not_batchable
+
+
+def settings(**sections: dict) -> ModelSettings:
+    return ModelSettings.model_validate(sections)
+
+
+def test_settings_say_which_dimension_counts_rows():
+    """Against the names, for the input that they name; the others follow its dimension's name."""
+    over = settings(inputs={"x": {"batch_axis": 1}})
+    assert axes(shapes(x=("a", "b"), m=("b", 2)), shapes(y=("b",), z=("a", "b")), over) == {
+        "x": 1,
+        "m": 0,
+        "y": 0,
+        "z": 1,
+    }
+
+
+def test_settings_share_an_input():
+    """Null is an input that the whole batch shares, whatever its dimensions are called."""
+    over = settings(inputs={"table": {"batch_axis": None}})
+    assert axes(shapes(x=("batch", 3), table=("rows", 3)), shapes(y=("batch",)), over)["table"] is None
+
+
+def test_settings_of_something_else_leave_the_axis_open():
+    """A shape to warm up with says nothing of the batch axis."""
+    over = settings(inputs={"x": {"warmup_shape": [1, 80]}})
+    assert axes(shapes(x=("batch", "time")), shapes(y=("batch",)), over) == {"x": 0, "y": 0}
+    assert not has_given_axes(over)
+    assert has_given_axes(settings(outputs={"y": {"batch_axis": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"inputs": {"q": {"batch_axis": 0}}}, "inputs.q: the model has no such input, it has x, size"),
+        ({"outputs": {"q": {"batch_axis": 0}}}, "outputs.q: the model has no such output, it has y"),
+        (
+            {"inputs": {"x": {"batch_axis": 1}}},
+            r"inputs.x.batch_axis: expected an open dimension of \[batch,3\], got 1",
+        ),
+        (
+            {"inputs": {"x": {"batch_axis": 7}}},
+            r"inputs.x.batch_axis: expected an open dimension of \[batch,3\], got 7",
+        ),
+        ({"outputs": {"y": {"batch_axis": 2}}}, r"outputs.y.batch_axis: expected an open dimension of \[batch,3\]"),
+        (
+            {"inputs": {"size": {"batch_axis": 0}}},
+            r"inputs.size.batch_axis: expected an open dimension of \[2\], got 0",
+        ),
+        ({"inputs": {"x": {"warmup_shape": [1, 4]}}}, r"inputs.x.warmup_shape: .* fits \[batch,3\], got \[1, 4\]"),
+        ({"inputs": {"x": {"warmup_shape": [3]}}}, r"inputs.x.warmup_shape: expected a shape that fits \[batch,3\]"),
+        ({"outputs": {"y": {"warmup_shape": [1, 3]}}}, "outputs.y.warmup_shape: only inputs have one"),
+    ],
+)
+def test_settings_that_contradict_the_model_are_refused(over, message):
+    """With the field, what was expected and what came."""
+    with pytest.raises(ModelLoadError, match=message):
+        inspect(shapes(x=("batch", 3), size=(2,)), shapes(y=("batch", 3)), settings(**over))
+
+
+def test_a_batch_axis_that_cannot_be_batched_is_refused():
+    """Who sets one does not want to be served one by one without a word."""
+    with pytest.raises(ModelLoadError, match="batch_axis is set, but the model cannot batch: no output"):
+        inspect(shapes(x=("n", 3)), shapes(y=(1,)), settings(inputs={"x": {"batch_axis": 0}}))
+
+
+def test_a_declaration_is_read():
+    """Open dimensions have a name, none, or what exporters write instead."""
+    assert tensor_spec("input", "x", "tensor(int64)", ["batch", None, "", -1, 0, 3]) == spec(
+        "x", ("batch", None, None, None, 0, 3), datatype="INT64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("onnx_type", "message"),
+    [
+        (
+            "seq(map(int64,tensor(float)))",
+            'output "y" is of type seq.* only tensors can be served; convert .* zipmap off',
+        ),
+        ("seq(tensor(float))", 'output "y" is of type .*, only tensors can be served$'),
+        ("optional(tensor(float))", 'output "y" is of type .*, only tensors can be served$'),
+        ("sparse_tensor(float)", 'output "y" is of type .*, only tensors can be served$'),
+        ("tensor(float8e4m3fn)", r'output "y" is of type tensor\(float8e4m3fn\), an element type that cannot be sent'),
+        ("tensor(int4)", r'output "y" is of type tensor\(int4\), an element type that cannot be sent'),
+        ("tensor(complex64)", r'output "y" is of type tensor\(complex64\), an element type that cannot be sent'),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_name(onnx_type, message):
+    """Everything but tensors, and element types that the protocols do not have."""
+    with pytest.raises(ModelLoadError, match=message):
+        tensor_spec("output", "y", onnx_type, [])

@@ -1,0 +1,153 @@
+"""Takes calls from the core, shows them to the interceptors and gives them to their handlers."""
+
+import contextvars
+import logging
+import time
+from functools import partial
+
+import grpc
+
+from inferd.rpc import core, deadlines
+from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.call_base import CallBase
+from inferd.rpc.handlers import CallbackStreamHandler, CallbackUnaryHandler
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.methods import Handler, Methods, decode
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.unary_call import CoreUnaryCall
+
+_log = logging.getLogger("inferd.rpc")
+
+_PUSHBACK = (("grpc-retry-pushback-ms", "100"),)
+
+
+class _Failed:
+    """In place of a handler, where looking for it has failed."""
+
+
+class Acceptor:
+    """Keeps ``armed_calls`` calls asked for, so that none queues inside the core, which would drop some at random.
+
+    Everything runs on the poll thread, but for standard interceptors: they may block and so run in the serial thread
+    of the blocking handlers, while the call waits.
+    """
+
+    def __init__(
+        self,
+        server: core.CoreServer,
+        queue: core.Queue,
+        live: LiveCalls,
+        methods: Methods,
+        blocking: BlockingHandlers,
+        *,
+        armed_calls: int,
+        max_inflight_unary: int | None,
+    ) -> None:
+        self._server = server
+        self._queue = queue
+        self._live = live
+        self._methods = methods
+        self._blocking = blocking
+        self._armed_calls = armed_calls
+        self._max_inflight_unary = max_inflight_unary
+        self._inflight_unary = 0
+        self._stopping = False
+        #: Calls that are asked for and have not come.
+        self.armed = 0
+
+    def start(self) -> None:
+        """Ask for calls; the server must have started."""
+        for _ in range(self._armed_calls):
+            self._arm()
+
+    def stop(self) -> None:
+        """Ask for no more calls."""
+        self._stopping = True
+
+    def _arm(self) -> None:
+        self.armed += 1
+        self._server.request_call(self._queue, self._queue, self._on_call)
+
+    def _on_call(self, event: core.RequestEvent) -> None:
+        self.armed -= 1
+        if not event.success:
+            return  # the server is stopping
+        if not self._stopping:
+            # First of all: while this call is looked at, others come.
+            self._arm()
+        self._live.loop.wake_by(event.call)
+        self._accept(event)
+
+    def _accept(self, event: core.RequestEvent) -> None:
+        method, handler = self._find(event)
+        kind = CoreUnaryCall if type(handler) is CallbackUnaryHandler else CoreStreamCall
+        details = event.call_details
+        now = time.monotonic()
+        call = kind(
+            event.call,
+            self._live,
+            method=method,
+            metadata=event.invocation_metadata,
+            deadline=deadlines.to_monotonic(details.deadline, now_epoch_s=time.time(), now=now),
+            started_at=now,
+        )
+        call.watch()
+        refusal, call.finishers = self._live.interceptors.start(call)
+        if refusal is not None:
+            call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
+        elif isinstance(call, CoreStreamCall) and self._methods.are_intercepted:
+            self._blocking.serial.submit(partial(self._intercept, call))
+        else:
+            self._dispatch(call, handler, None)
+
+    def _find(self, event: core.RequestEvent) -> tuple[str, Handler | None]:
+        method = event.call_details.method
+        if self._methods.are_intercepted:
+            return decode(method), None
+        try:
+            return self._methods.find(method, event.invocation_metadata)
+        except Exception:  # noqa: BLE001  a generic handler's fault; the call must still be answered
+            _log.exception("looking for the handler of %s failed", decode(method))
+            return decode(method), _Failed
+
+    def _intercept(self, call: CoreStreamCall) -> None:
+        """Find the handler through the standard interceptors; in the serial thread."""
+        variables = contextvars.Context()
+        try:
+            handler = variables.run(self._methods.intercepted, call.method, call.metadata)
+        except Exception:  # noqa: BLE001  an interceptor's fault; the call must still be answered
+            _log.exception("a standard interceptor failed on %s", call.method)
+            handler = _Failed
+        call.call_soon(partial(self._resume, call, handler, variables))
+
+    def _resume(self, call: CoreStreamCall, handler: Handler | None, variables: contextvars.Context) -> None:
+        if not call.has_ended:
+            self._dispatch(call, handler, variables)
+
+    def _dispatch(self, call: CallBase, handler: Handler | None, variables: contextvars.Context | None) -> None:
+        # By exact type: a proxy that some interceptor has put around one of ours must be called, not looked through.
+        if type(handler) is CallbackUnaryHandler:
+            self._serve_unary(call, handler)
+        elif handler is None:
+            call.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        elif handler is _Failed:
+            call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
+        else:
+            assert isinstance(call, CoreStreamCall)
+            if type(handler) is CallbackStreamHandler:
+                call.serve(handler.callback)
+            else:
+                self._blocking.serve(call, handler, variables or contextvars.Context())
+
+    def _serve_unary(self, call: CallBase, handler: CallbackUnaryHandler) -> None:
+        assert isinstance(call, CoreUnaryCall | CoreStreamCall)
+        if self._max_inflight_unary is not None:
+            if self._inflight_unary >= self._max_inflight_unary:
+                call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are open", _PUSHBACK)
+                return
+            self._inflight_unary += 1
+            call.on_retired = self._unary_retired
+        call.serve_unary(handler.callback)
+
+    def _unary_retired(self) -> None:
+        self._inflight_unary -= 1

@@ -1,0 +1,162 @@
+"""Runs ordinary gRPC handlers, of all four shapes, in threads that may block.
+
+A handler with one request gets its thread once that request is there, so that slow callers occupy none. The whole
+call is a `CoreStreamCall`.
+"""
+
+import contextvars
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+
+from inferd.rpc.bridge import served_call
+from inferd.rpc.request_inbox import CallEndedError, RequestInbox
+from inferd.rpc.servicer_context import ServicerContext
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.worker_pool import WorkerPool
+
+_log = logging.getLogger("inferd.rpc")
+
+_BEHAVIORS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
+#: Calls that may wait for a thread.
+_MAX_WAITING = 1024
+
+Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
+Message = Any  # what a handler takes or gives, before it is serialized
+
+
+class BlockingHandlers:
+    """The threads that serve ordinary handlers.
+
+    ``serial`` does one thing after the other: what a stock server does in its own serving thread, which third-party
+    code may rely on, and which may take longer than our poll thread could bear.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = WorkerPool("inferd-rpc-handler", threads=threads, max_waiting=_MAX_WAITING)
+        self.serial = WorkerPool("inferd-rpc-serial", threads=1)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._pool.start()
+        self.serial.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the threads, or say that a handler is stuck."""
+        if not (self._pool.stop(timeout_s) and self.serial.stop(timeout_s)):
+            _log.warning("a handler is still at work although its call has ended; its thread is left behind")
+
+    def serve(self, call: CoreStreamCall, handler: Handler, variables: contextvars.Context) -> None:
+        """Run ``handler`` for ``call``, in ``variables``; on the poll thread."""
+        served = _Served(call, handler, self.serial.submit)
+        pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool
+
+        def submit(work: Callable[[], None]) -> None:
+            variables.run(served_call.set, call)
+            if not pool.submit(partial(variables.run, work)):
+                call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait for a thread")
+
+        if handler.request_streaming:
+            call.listen(served.inbox)
+            submit(partial(served.run, served.inbox))
+        else:
+            call.on_terminated(served.inbox.on_terminated)
+            call.serve_unary(lambda _call, message: submit(partial(served.run_with, message)))
+
+
+class _FailedError(Exception):
+    """Unwinds a call whose message could not be converted; the text is for the caller."""
+
+
+class _Served:
+    """One call to one handler; everything but the constructor runs in the handler's thread."""
+
+    def __init__(
+        self, call: CoreStreamCall, handler: Handler, run_callbacks: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self._call = call
+        self._handler = handler
+        self._context = ServicerContext(call, run_callbacks)
+        self.behavior = getattr(handler, _BEHAVIORS[bool(handler.request_streaming), bool(handler.response_streaming)])
+        self.inbox = RequestInbox(call, self._deserialize)
+
+    def run_with(self, message: bytes) -> None:
+        """Call the handler with its one request."""
+        self._guard(lambda: self._respond(self._deserialize(message)))
+
+    def run(self, requests: Iterator[Message]) -> None:
+        """Call the handler with an iterator over its requests."""
+        self._guard(lambda: self._respond(requests))
+
+    def _respond(self, argument: Message | Iterator[Message]) -> None:
+        if not self._context.is_active():
+            return
+        if not self._handler.response_streaming:
+            self._end(self._serialize(self.behavior(argument, self._context)))
+        elif getattr(self.behavior, "experimental_non_blocking", False):
+            self.behavior(argument, self._context, self._send_response)
+        else:
+            self._send_all(self.behavior(argument, self._context))
+
+    def _send_all(self, responses: Iterator[Message]) -> None:
+        try:
+            for response in responses:
+                if not (self._call.send(self._serialize(response)) and self.inbox.wait_until_sent()):
+                    return
+        finally:
+            # What a generator holds is given back now, not at some later collection.
+            close = getattr(responses, "close", None)
+            if close is not None:
+                close()
+        self._end()
+
+    def _send_response(self, response: Message) -> None:
+        """Take a response from a handler that does not block; None is the end."""
+        if response is None:
+            self._end()
+        else:
+            self._guard(lambda: self._call.send(self._serialize(response)))
+
+    def _end(self, last_message: bytes | None = None) -> None:
+        self._context.end(grpc.StatusCode.OK, "", last_message)
+
+    def _guard(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except CallEndedError:
+            pass  # there is no one left to tell
+        except _FailedError as error:
+            self._context.end(grpc.StatusCode.INTERNAL, str(error))
+        except BaseException:  # noqa: BLE001  whatever a handler raises, its caller must not wait for ever
+            if not self._context.aborted:
+                _log.exception("the handler of %s failed", self._call.method)
+            self._context.end(grpc.StatusCode.UNKNOWN, "the handler failed")
+
+    def _deserialize(self, message: bytes) -> Message:
+        return _convert(self._handler.request_deserializer, message, "the request could not be deserialized")
+
+    def _serialize(self, response: Message) -> bytes:
+        payload = _convert(self._handler.response_serializer, response, "the response could not be serialized")
+        if not isinstance(payload, bytes):
+            _log.error("%s answered with %s, expected bytes", self._call.method, type(payload).__name__)
+            raise _FailedError("the response could not be serialized")
+        return payload
+
+
+def _convert(convert: Callable[[Message], Message] | None, value: Message, failure: str) -> Message:
+    if convert is None:
+        return value
+    try:
+        return convert(value)
+    except Exception as error:
+        _log.exception("%s", failure)
+        raise _FailedError(failure) from error

@@ -1,0 +1,187 @@
+"""What both kinds of call have in common: who calls, and the way to the end."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from urllib.parse import unquote
+
+import grpc
+
+from inferd.rpc import core, deadlines
+from inferd.rpc.interceptors import tell_finished
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.metadata import CheckedMetadata, Metadata, checked
+
+_log = logging.getLogger("inferd.rpc")
+
+INTERNAL_ERROR = "internal error"
+MISSING_MESSAGE = "expected one request message, got none"
+
+_OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
+
+
+class CallBase(ABC):
+    """One call of the core.
+
+    Invariants: exactly one of all answers and terminations claims the end of the call. Who does tells the
+    interceptors. ``_due`` counts the events that are still to arrive, among them the one for the status, which is due
+    from the start and is struck off if the call ends without an answer. At zero the call is no longer live.
+
+    Threads: the events come on the poll thread; answers may come in any.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_cause",
+        "_core",
+        "_due",
+        "_live",
+        "_peer",
+        "_terminated",
+        "annotations",
+        "deadline",
+        "finishers",
+        "metadata",
+        "method",
+        "on_retired",
+        "started_at",
+    )
+
+    def __init__(
+        self,
+        core_call: core.Call,
+        live: LiveCalls,
+        *,
+        method: str,
+        metadata: Metadata,
+        deadline: float,
+        started_at: float,
+    ) -> None:
+        self._core = core_call
+        self._live = live
+        self._callbacks: list[Callable[[], None]] = []
+        self._cause: tuple[grpc.StatusCode, str] | None = None
+        self._due = 2
+        self._peer: str | None = None
+        self._terminated = False
+        self.method = method
+        self.metadata = metadata
+        self.deadline = deadline
+        self.started_at = started_at
+        self.annotations: dict[str, object] = {}
+        self.finishers = live.interceptors.all_finishers
+        #: Called on the poll thread when the call is no longer live, however it ended.
+        self.on_retired: Callable[[], None] | None = None
+
+    @property
+    def peer(self) -> str:
+        """See `Call.peer`."""
+        if self._peer is None:
+            self._peer = unquote(self._core.peer().decode())
+        return self._peer
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """See `Call.auth_context`."""
+        return core.auth_context(self._core)
+
+    def peer_identities(self) -> Sequence[bytes] | None:
+        """Return the caller's proven names, or None."""
+        return core.peer_identities(self._core)
+
+    def peer_identity_key(self) -> str | None:
+        """Return which property of the auth context holds the identities, or None."""
+        return core.peer_identity_key(self._core)
+
+    def cancel(self) -> None:
+        """End the call from this side as if the caller had cancelled it; any thread."""
+        self._core.cancel()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` on the poll thread."""
+        self._live.loop.call_soon(callback)
+
+    def on_terminated(self, callback: Callable[[], None]) -> None:
+        """See `Call.on_terminated`."""
+        self._callbacks.append(callback)
+        if self._terminated:
+            self._run_callbacks()
+
+    def watch(self) -> None:
+        """Have the end of the call told; once, at its start."""
+        self._live.count += 1
+        self._start(core.receive_close(), self._on_close)
+
+    @abstractmethod
+    def _on_close(self, event: core.BatchEvent) -> None:
+        """The call has ended."""
+
+    @abstractmethod
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+        """See `UnaryCall.abort`."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """One event less is due."""
+
+    def _checked(self, metadata: Metadata) -> CheckedMetadata:
+        """Check ``metadata``; what is illegal ends the call, as its caller would wait in vain otherwise."""
+        if not metadata:
+            return None
+        try:
+            return checked(metadata)
+        except ValueError:
+            self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+            raise
+
+    def _start(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:
+        error = self._core.start_server_batch(batch, tag)
+        if error:
+            # The core will say nothing more of this batch, so that the call would stay live for ever.
+            _log.error("the core refused a batch on %s with error %d; the call is cancelled", self.method, error)
+            self._core.cancel()
+            self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
+
+    def _run_handler(self, handler: Callable[..., object], *arguments: object) -> None:
+        try:
+            handler(*arguments)
+        except Exception:  # noqa: BLE001  the caller must hear something, but not what
+            _log.exception("the handler of %s failed", self.method)
+            self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+
+    def _report(self, code: grpc.StatusCode, details: str) -> None:
+        if self.finishers:
+            tell_finished(self.finishers, self, code, details)
+
+    def _receive_failed(self) -> None:
+        """The core has refused a message and answers by itself; the end of the call follows."""
+        self._cause = _OVERSIZE
+
+    def _terminate(self) -> None:
+        """The call has ended without our answer, and we hold the claim."""
+        code, details = self._cause or deadlines.cause_of_end(
+            now=self._live.loop.now(), started_at=self.started_at, deadline=self.deadline
+        )
+        self._report(code, details)
+        self._terminated = True
+        self._run_callbacks()
+
+    def _run_callbacks(self) -> None:
+        """Run those that are left; `list.pop` gives each to one thread only."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                callback()
+            except Exception:  # noqa: BLE001  the others must hear of it too
+                _log.exception("a callback at the end of %s failed", self.method)
+
+    def _retire(self) -> None:
+        self._live.count -= 1
+        # Handlers and listeners refer to their call: without these cycles it is freed at once.
+        self._callbacks.clear()
+        if self.on_retired is not None:
+            self.on_retired()
+            self.on_retired = None

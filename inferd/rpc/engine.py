@@ -1,0 +1,168 @@
+"""The parts of a running server, put together."""
+
+import atexit
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+
+from inferd.rpc import core
+from inferd.rpc.acceptor import Acceptor
+from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.methods import Methods
+from inferd.rpc.poll_lag import PollLag
+from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.shutdown import Shutdown
+
+_log = logging.getLogger("inferd.rpc")
+
+#: Two servers on one port would otherwise bind without an error and share its connections.
+_DEFAULT_OPTIONS: dict[str, Any] = {"grpc.so_reuseport": 0}
+
+#: How long handlers whose call has ended are waited for.
+_HANDLERS_END_S = 1.0
+
+#: How long a server that nobody stopped is waited for when the process exits.
+_EXIT_TIMEOUT_S = 5.0
+
+
+class Engine:
+    """A server without its public face.
+
+    Invariant: the core's queue is only ended when nothing is pending on it. Threads: any; ``_lock`` orders starts and
+    stops.
+    """
+
+    def __init__(
+        self,
+        *,
+        interceptors: Sequence[CallInterceptor],
+        grpc_interceptors: Sequence["grpc.ServerInterceptor[Any, Any]"],
+        options: Sequence[tuple[str, Any]],
+        armed_calls: int,
+        blocking_threads: int,
+        max_inflight_unary: int | None,
+    ) -> None:
+        self._core, self._queue = core.make_server(tuple((_DEFAULT_OPTIONS | dict(options)).items()))
+        self._loop = PollLoop(self._queue)
+        self._lag = PollLag(self._loop)
+        self._live = LiveCalls(self._loop, InterceptorChain(interceptors))
+        self._blocking = BlockingHandlers(blocking_threads)
+        self.methods = Methods(grpc_interceptors)
+        self._acceptor = Acceptor(
+            self._core,
+            self._queue,
+            self._live,
+            self.methods,
+            self._blocking,
+            armed_calls=armed_calls,
+            max_inflight_unary=max_inflight_unary,
+        )
+        self._shutdown = Shutdown(self._core, self._queue, self._loop, self._is_idle)
+        self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
+        self._lock = threading.Lock()
+        self._is_launched = False
+        self.stopped = threading.Event()
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether the server was started, or was stopped without."""
+        return self._is_launched
+
+    @property
+    def live_calls(self) -> int:
+        """Calls whose last event has not come yet."""
+        return self._live.count
+
+    @property
+    def poll_lag_s(self) -> float:
+        """See `PollLag.lag_s`; 0 while the poll thread does not run."""
+        return 0.0 if self.stopped.is_set() else self._lag.lag_s
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """See `PollLoop.call_at`."""
+        self._loop.call_at(when, callback)
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``address``; returns the port. Raises RuntimeError if that is not possible."""
+        if self._is_launched:
+            raise RuntimeError(f"cannot listen on {address}: the server was started before")
+        port = core.bind(self._core, address, credentials)
+        if port == 0:
+            raise RuntimeError(
+                f"cannot listen on {address}: it is taken, not permitted or no address of this machine; "
+                "gRPC's log on standard error tells which"
+            )
+        return port
+
+    def start(self) -> None:
+        """Begin to serve. Raises ValueError if the server was started or stopped before."""
+        with self._lock:
+            if self._is_launched:
+                raise ValueError("a server can be started once only")
+            self._launch(accept=True)
+
+    def stop(self, grace_s: float | None) -> None:
+        """Begin to stop; ``stopped`` tells when that is done."""
+        cancel_at = time.monotonic() + grace_s if grace_s is not None else -math.inf
+        with self._lock:
+            if not self._is_launched:
+                # The core gives back ports it has bound only when it was started and shut down.
+                self._launch(accept=False)
+        self._loop.call_soon(partial(self._begin_stop, cancel_at))
+
+    def stop_and_wait(self, timeout_s: float | None = None) -> None:
+        """Cancel all calls and wait until the server has stopped, unless it is the poll thread that calls."""
+        self.stop(None)
+        self.wait(timeout_s)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until the server has stopped. Returns False if it has not."""
+        if self._loop.in_poll_thread:
+            return self.stopped.is_set()
+        is_stopped = self.stopped.wait(timeout_s)
+        if is_stopped:
+            self._thread.join()
+        return is_stopped
+
+    def _launch(self, *, accept: bool) -> None:
+        self._is_launched = True
+        _running.add(self)
+        self._core.start()
+        if accept:
+            self._acceptor.start()
+        self._blocking.start()
+        self._lag.start()
+        self._thread.start()
+
+    def _begin_stop(self, cancel_at: float) -> None:
+        self._acceptor.stop()
+        self._shutdown.begin(cancel_at)
+
+    def _is_idle(self) -> bool:
+        return self._acceptor.armed == 0 and self._live.count == 0
+
+    def _run(self) -> None:
+        self._loop.run()
+        self._core.destroy()
+        core.end_queue(self._queue)
+        self._blocking.stop(_HANDLERS_END_S)
+        _running.discard(self)
+        self.stopped.set()
+
+
+_running: set[Engine] = set()
+
+
+@atexit.register
+def _stop_running() -> None:
+    """Stop what nobody has: the core does not bear it that the interpreter is taken down around its threads."""
+    for engine in list(_running):
+        engine.stop_and_wait(_EXIT_TIMEOUT_S)

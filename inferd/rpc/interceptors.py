@@ -1,0 +1,73 @@
+"""Interceptors: told when a call starts, which they may refuse, and when it has ended."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from inferd.rpc.calls import Call
+from inferd.rpc.metadata import Metadata
+
+_log = logging.getLogger("inferd.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefusal:
+    """The status that a call is refused with."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: Metadata = ()
+
+
+class CallInterceptor(Protocol):
+    """Looks at every call, whatever its handler."""
+
+    def started(self, call: Call, /) -> CallRefusal | None:
+        """A call came in and nothing of it was read yet. On the poll thread: must not block.
+
+        A call that is refused is not shown to the interceptors further in. Raising refuses it with INTERNAL.
+        """
+        ...
+
+    def finished(self, call: Call, code: grpc.StatusCode, details: str, /) -> None:
+        """The call has ended; comes exactly once for each that ``started`` was told of, also if it was refused.
+
+        Called just before the status is sent, in the thread that ended the call. Must not block or raise.
+        """
+        ...
+
+
+_BROKEN = CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
+
+
+class InterceptorChain:
+    """The interceptors of a server, outermost first. Immutable; used by any thread."""
+
+    def __init__(self, interceptors: Sequence[CallInterceptor]) -> None:
+        self._interceptors = tuple(interceptors)
+        #: To be told of the end of a call that every interceptor let pass, innermost first.
+        self.all_finishers = self._interceptors[::-1]
+
+    def start(self, call: Call) -> tuple[CallRefusal | None, tuple[CallInterceptor, ...]]:
+        """Show ``call`` to the interceptors; returns the refusal, if any, and who is to be told of the end."""
+        for index, interceptor in enumerate(self._interceptors):
+            try:
+                refusal = interceptor.started(call)
+            except Exception:  # noqa: BLE001  an interceptor's fault must not let a call pass that it might have refused
+                _log.exception("interceptor %r failed at the start of %s", interceptor, call.method)
+                refusal = _BROKEN
+            if refusal is not None:
+                return refusal, self._interceptors[index::-1]
+        return None, self.all_finishers
+
+
+def tell_finished(finishers: tuple[CallInterceptor, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
+    """Tell ``finishers`` that ``call`` has ended."""
+    for interceptor in finishers:
+        try:
+            interceptor.finished(call, code, details)
+        except Exception:  # noqa: BLE001  the others must hear of it, and the caller must get the status
+            _log.exception("interceptor %r failed at the end of %s", interceptor, call.method)

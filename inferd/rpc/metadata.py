@@ -1,0 +1,51 @@
+"""Metadata that is sent: checked first, because what the core does with what is illegal differs by version."""
+
+import re
+from collections.abc import Sequence
+
+Metadata = Sequence[tuple[str, str | bytes]]
+#: Metadata that was checked, as the core takes it; None if there is none.
+CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_TEXT = re.compile(r"[\x20-\x7e]*")
+_BINARY_SUFFIX = "-bin"
+
+#: gRPC writes these itself.
+_RESERVED = frozenset(
+    {
+        "content-type",
+        "grpc-accept-encoding",
+        "grpc-encoding",
+        "grpc-internal-encoding-request",
+        "grpc-message",
+        "grpc-status",
+        "grpc-timeout",
+        "te",
+    }
+)
+
+
+def checked(metadata: Metadata | None) -> CheckedMetadata:
+    """Return ``metadata`` ready to be sent, or raise ValueError naming the key that is illegal or has such a value."""
+    if not metadata:
+        return None
+    return tuple(_checked_pair(key, value) for key, value in metadata)
+
+
+def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"metadata key {key!r}: expected lower-case letters, digits, '_', '-' and '.'")
+    if key in _RESERVED:
+        raise ValueError(f"metadata key {key!r} is reserved for gRPC itself")
+    if key.endswith(_BINARY_SUFFIX):
+        if not isinstance(value, bytes):
+            raise ValueError(f"metadata {key!r}: expected bytes, got {type(value).__name__}")
+        return key, value
+    if not isinstance(value, str | bytes) or not _TEXT.fullmatch(_as_text(value)):
+        raise ValueError(f"metadata {key!r}: expected printable ASCII, got {value!r}")
+    return key, value
+
+
+def _as_text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

@@ -1,0 +1,107 @@
+"""Which handler serves a method."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+
+from inferd.rpc.metadata import Metadata
+
+_log = logging.getLogger("inferd.rpc")
+
+Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
+Find = Callable[[grpc.HandlerCallDetails], Handler | None]
+
+#: Methods whose handler is remembered; far more than any server has.
+_MAX_REMEMBERED = 4096
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    invocation_metadata: Metadata
+
+
+class CallDetails(_CallDetails, grpc.HandlerCallDetails):  # type: ignore[misc]  # a protocol at runtime, which the stubs do not know
+    """What handlers are found by; a named tuple because interceptors use those of grpcio as such."""
+
+    __slots__ = ()
+
+
+class Methods:
+    """The handlers of a server.
+
+    Invariant: what is remembered is what would be found: only handlers of services, whose methods are fixed, and only
+    where no handler before them may decide otherwise for another call. Methods that nobody serves are not remembered,
+    as callers can make up any number of them.
+
+    Threads: handlers are added before the server starts; after that ``find`` is for the poll thread or, with
+    ``intercepted``, for the one thread that runs interceptors.
+    """
+
+    def __init__(self, interceptors: Sequence["grpc.ServerInterceptor[Any, Any]"]) -> None:
+        self._interceptors = tuple(interceptors)
+        self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
+        self._registered: dict[str, Handler] = {}
+        self._remembered: dict[bytes, tuple[str, Handler]] = {}
+
+    @property
+    def are_intercepted(self) -> bool:
+        """Whether handlers have to be found through standard interceptors, for each call anew."""
+        return bool(self._interceptors)
+
+    def add_generic(self, handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
+        """Ask ``handlers`` for methods, after those added before."""
+        handlers = list(handlers)
+        for handler in handlers:
+            if not hasattr(handler, "service"):
+                raise AttributeError(f"expected a grpc.GenericRpcHandler, which has a service method, got {handler!r}")
+        self._generic.extend(handlers)
+
+    def add_registered(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of ``service`` by ``handlers``, before asking any generic handler."""
+        self._registered.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+
+    def find(self, method: bytes, metadata: Metadata) -> tuple[str, Handler | None]:
+        """Return the method's name and its handler, or None for an unknown method. Raises what generic handlers do."""
+        remembered = self._remembered.get(method)
+        if remembered is not None:
+            return remembered
+        name = decode(method)
+        handler, is_fixed = self._look_up(CallDetails(name, metadata))
+        if handler is not None and is_fixed and len(self._remembered) < _MAX_REMEMBERED:
+            self._remembered[method] = (name, handler)
+        return name, handler
+
+    def intercepted(self, name: str, metadata: Metadata) -> Handler | None:
+        """Return the handler that the standard interceptors make of what is found. Raises what they raise."""
+
+        def found(details: grpc.HandlerCallDetails) -> Handler | None:
+            return self._look_up(details)[0]
+
+        find: Find = found
+        for interceptor in reversed(self._interceptors):
+            find = _through(interceptor, find)
+        return find(CallDetails(name, metadata))
+
+    def _look_up(self, details: grpc.HandlerCallDetails) -> tuple[Handler | None, bool]:
+        """Return the handler and whether it is the same for every call of the method."""
+        handler = self._registered.get(details.method)
+        if handler is not None:
+            return handler, True
+        is_fixed = True
+        for generic in self._generic:
+            is_fixed = is_fixed and isinstance(generic, grpc.ServiceRpcHandler)
+            handler = generic.service(details)
+            if handler is not None:
+                return handler, is_fixed
+        return None, False
+
+
+def decode(method: bytes) -> str:
+    """Return a method's name as text, whatever the caller has sent."""
+    return method.decode(errors="replace")
+
+
+def _through(interceptor: "grpc.ServerInterceptor[Any, Any]", find: Find) -> Find:
+    return lambda details: interceptor.intercept_service(find, details)

@@ -1,0 +1,160 @@
+"""The poll thread's loop: events of the core, and timers."""
+
+import heapq
+import itertools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from inferd.rpc import core
+
+_log = logging.getLogger("inferd.rpc")
+
+Callback = Callable[[], None]
+
+#: Sleep at most this long while nothing could wake the loop: before the first call has come.
+_UNWAKEABLE_SLEEP_S = 0.05
+
+
+class PollLoop:
+    """Runs the tags of events, and timers, one after the other in one thread; each must be short and never block.
+
+    Invariants: nothing raised by a tag or a timer leaves the loop. ``_next_at`` is when the loop wakes at the latest,
+    and is never later than the earliest timer. An event is let go before the next poll. Once ``_closed`` is set the
+    loop starts no batch, as one on a queue that was shut down would abort the process.
+
+    Threads: ``call_at`` and ``call_soon`` any, ``run`` is the poll thread, and the rest is for the poll thread only.
+    Poll sleeps inside the core and can only be woken by an event, for which an empty batch on any call will do, even
+    one that has ended: the latest call is kept for that.
+    """
+
+    def __init__(
+        self,
+        queue: core.Queue,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        epoch_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._epoch_clock = epoch_clock
+        self._lock = threading.Lock()
+        self._timers: list[tuple[float, int, Callback]] = []
+        self._order = itertools.count()
+        self._next_at = -math.inf
+        self._poll_until_epoch_s: float | None = 0.0
+        self._waker: core.Call | None = None
+        self._posted = 0
+        self._closed = False
+        self._is_over: Callable[[], bool] | None = None
+        self._thread_id: int | None = None
+
+    def run(self) -> None:
+        """Loop until what `run_until` was given says that it is over; then nothing of this loop is pending."""
+        self._thread_id = threading.get_ident()
+        while self._is_over is None or not (self._is_over() and self._close()):
+            self.step()
+
+    def run_until(self, is_over: Callable[[], bool]) -> None:
+        """From now on, ask ``is_over`` before each step whether to end."""
+        self._is_over = is_over
+
+    def step(self) -> None:
+        """Wait for one event or timer, and run it."""
+        event = self._queue.poll(self._poll_until_epoch_s)
+        if event.tag is not None:
+            _run_guarded(event.tag, event)
+        if self._clock() >= self._next_at:
+            self._run_timers()
+
+    @property
+    def in_poll_thread(self) -> bool:
+        """Whether it is the loop that calls."""
+        return threading.get_ident() == self._thread_id
+
+    def call_at(self, when: float, callback: Callback) -> None:
+        """Call ``callback`` once when the monotonic clock has reached ``when``; never, if the loop ends before."""
+        with self._lock:
+            heapq.heappush(self._timers, (when, next(self._order), callback))
+            if when < self._next_at:
+                self._plan()
+                if not self.in_poll_thread:
+                    self._post(_nothing)
+
+    def call_soon(self, callback: Callback) -> None:
+        """Call ``callback`` as soon as the event that is being handled has been."""
+        self.call_at(0.0, callback)
+
+    def call_after_queued(self, callback: Callback) -> None:
+        """Call ``callback`` once the events that the core has ready by now have been handled."""
+        with self._lock:
+            posted = self._post(callback)
+        if not posted:
+            self.call_soon(callback)
+
+    def wake_by(self, call: core.Call) -> None:
+        """Use ``call`` to wake the loop from now on."""
+        if self._waker is None:
+            with self._lock:
+                self._waker = call
+                self._plan()
+        else:
+            self._waker = call
+
+    def _plan(self) -> None:
+        """Set when to wake; with the lock held."""
+        now = self._clock()
+        next_at = self._timers[0][0] if self._timers else math.inf
+        if self._waker is None:
+            next_at = min(next_at, now + _UNWAKEABLE_SLEEP_S)
+        self._next_at = next_at
+        self._poll_until_epoch_s = None if next_at == math.inf else self._epoch_clock() + max(next_at - now, 0.0)
+
+    def _run_timers(self) -> None:
+        due: list[Callback] = []
+        with self._lock:
+            now = self._clock()
+            while self._timers and self._timers[0][0] <= now:
+                due.append(heapq.heappop(self._timers)[2])
+            self._plan()
+        for callback in due:
+            _run_guarded(callback)
+
+    def now(self) -> float:
+        """Return the monotonic time, in seconds."""
+        return self._clock()
+
+    def _post(self, callback: Callback) -> bool:
+        """Queue an event behind those that are ready, with the lock held. Returns False if nothing can carry it."""
+        if self._waker is None or self._closed:
+            return False
+
+        def arrived(_event: core.BatchEvent) -> None:
+            with self._lock:
+                self._posted -= 1
+            callback()
+
+        posted = self._waker.start_server_batch((), arrived) == 0
+        self._posted += posted
+        return posted
+
+    def _close(self) -> bool:
+        """Start no more events; returns False if one is still to arrive."""
+        with self._lock:
+            self._closed = self._posted == 0
+            if self._closed:
+                self._waker = None
+            return self._closed
+
+
+def _nothing() -> None:
+    pass
+
+
+def _run_guarded(callback: Callable[..., object], *arguments: object) -> None:
+    try:
+        callback(*arguments)
+    except BaseException:  # noqa: BLE001  the loop serves every call, and has no one to tell
+        _log.exception("a callback on the poll thread failed")

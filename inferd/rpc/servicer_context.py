@@ -1,0 +1,143 @@
+"""The context that ordinary handlers get."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+import grpc
+
+from inferd.rpc.metadata import Metadata, checked
+from inferd.rpc.stream_call import CoreStreamCall
+
+_log = logging.getLogger("inferd.rpc")
+
+
+class AbortedError(Exception):
+    """Unwinds a handler that has called ``abort``."""
+
+
+class ServicerContext(grpc.ServicerContext):
+    """A `grpc.ServicerContext` for one call.
+
+    Status and metadata belong to the handler's thread. Callbacks are called in a thread that may block, once the
+    call is over, however it ended.
+    """
+
+    def __init__(self, call: CoreStreamCall, run_callbacks: Callable[[Callable[[], None]], object]) -> None:
+        self._call = call
+        self._run_callbacks = run_callbacks
+        self._callbacks: list[Callable[[], None]] = []
+        self._over = False
+        self._code: grpc.StatusCode | None = None
+        self._details: str | None = None
+        self._trailing_metadata: Metadata = ()
+        self.aborted = False
+        call.on_retired = self._on_retired
+
+    def is_active(self) -> bool:
+        """Whether an answer can still reach the caller."""
+        return not self._call.has_ended
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # gRPC's own documentation has the None
+        """Return the seconds until the deadline, at least 0, or None if there is no deadline."""
+        deadline = self._call.deadline
+        return None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+
+    def cancel(self) -> None:
+        """End the call with CANCELLED."""
+        self._call.cancel()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call ``callback`` when the call is over. Returns False, and does not call it, if it is already."""
+        self._callbacks.append(callback)
+        if not self._over:
+            return True
+        try:
+            self._callbacks.remove(callback)
+        except ValueError:  # the call was over just now, and the callback is among those being called
+            return True
+        return False
+
+    def invocation_metadata(self) -> Metadata:  # type: ignore[override]  # the stubs know no metadata but tuples
+        """Return what the caller sent along."""
+        return self._call.metadata
+
+    def peer(self) -> str:
+        """Return the caller's address."""
+        return self._call.peer
+
+    def peer_identities(self) -> Sequence[bytes] | None:
+        """Return the caller's proven names, or None."""
+        return self._call.peer_identities()
+
+    def peer_identity_key(self) -> str | None:
+        """Return which property of the auth context holds the identities, or None."""
+        return self._call.peer_identity_key()
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:  # type: ignore[override]  # the stubs have one value each
+        """Return what the connection proves of the caller."""
+        return self._call.auth_context()
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Accepted, and left at that: compression is the channel's business here."""
+
+    def disable_next_message_compression(self) -> None:
+        """Accepted; nothing is compressed for one message only."""
+
+    def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        """Send the headers now. Raises ValueError if they are illegal or were sent before."""
+        if not self._call.send_headers(initial_metadata) and self.is_active():
+            raise ValueError("the initial metadata was sent before")
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Set what goes with the status. Raises ValueError if it is illegal."""
+        self._trailing_metadata = checked(trailing_metadata) or ()
+
+    def trailing_metadata(self) -> Metadata:  # type: ignore[override]  # the stubs know no metadata but tuples
+        """Return what was set."""
+        return self._trailing_metadata
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """Raise, so that the call ends with this status; OK, which is no error, becomes UNKNOWN."""
+        if code == grpc.StatusCode.OK:
+            _log.error("%s was aborted with OK, which is no error", self._call.method)
+            code, details = grpc.StatusCode.UNKNOWN, ""
+        self._code, self._details = code, details
+        self.aborted = True
+        raise AbortedError
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """Raise, so that the call ends with ``status``."""
+        self.set_trailing_metadata(status.trailing_metadata or ())
+        self.abort(status.code, status.details)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Set the status for when the handler is done."""
+        self._code = code
+
+    def code(self) -> grpc.StatusCode | None:
+        """Return what was set."""
+        return self._code
+
+    def set_details(self, details: str) -> None:
+        """Set the text of the status."""
+        self._details = details
+
+    def details(self) -> str | None:
+        """Return what was set."""
+        return self._details
+
+    def end(self, default_code: grpc.StatusCode, default_details: str, last_message: bytes | None = None) -> None:
+        """Finish the call with what was set, or else with the defaults."""
+        code = default_code if self._code is None else self._code
+        details = default_details if self._details is None else self._details
+        # An answer beside an error would reach nobody.
+        message = last_message if code is grpc.StatusCode.OK else None
+        self._call.finish(code, details, self._trailing_metadata, last_message=message)
+
+    def _on_retired(self) -> None:
+        self._over = True
+        while self._callbacks:
+            self._run_callbacks(self._callbacks.pop(0))

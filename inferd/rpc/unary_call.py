@@ -1,0 +1,88 @@
+"""A call with one request and one answer: the fast path."""
+
+import threading
+
+import grpc
+
+from inferd.rpc import core
+from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
+from inferd.rpc.calls import UnaryHandler
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.metadata import Metadata
+
+
+class CoreUnaryCall(CallBase):
+    """A `UnaryCall` that costs four events: the call, its message, its answer, its end.
+
+    The claim on its end is a lock that is taken once and never given back. ``_due`` is changed on the poll thread
+    only.
+    """
+
+    __slots__ = ("_claim", "_handler")
+
+    def __init__(
+        self,
+        core_call: core.Call,
+        live: LiveCalls,
+        *,
+        method: str,
+        metadata: Metadata,
+        deadline: float,
+        started_at: float,
+    ) -> None:
+        super().__init__(core_call, live, method=method, metadata=metadata, deadline=deadline, started_at=started_at)
+        self._claim = threading.Lock()
+        self._handler: UnaryHandler | None = None
+
+    def serve_unary(self, handler: UnaryHandler) -> None:
+        """Read the message and give it to ``handler``; on the poll thread."""
+        self._handler = handler
+        self._due += 1
+        self._start(core.receive_message(), self._on_message)
+
+    def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
+        """See `UnaryCall.reply`."""
+        batch = core.whole_answer(message, self._checked(trailing_metadata))
+        return self._finish(batch, grpc.StatusCode.OK, "")
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+        """See `UnaryCall.abort`."""
+        batch = core.whole_refusal(code, details.encode(errors="replace"), self._checked(trailing_metadata))
+        return self._finish(batch, code, details)
+
+    def _finish(self, batch: core.Batch, code: grpc.StatusCode, details: str) -> bool:
+        if not self._claim.acquire(blocking=False):
+            return False
+        self._report(code, details)
+        self._start(batch, self._on_sent)
+        return True
+
+    def _on_message(self, event: core.BatchEvent) -> None:
+        message = core.received(event)
+        if message is not None:
+            assert self._handler is not None
+            self._run_handler(self._handler, self, message)
+        elif event.success:
+            # Half-closed without a message, or cancelled: then the end of the call is among the events that are ready.
+            self._live.loop.call_after_queued(self._on_no_message)
+        else:
+            self._receive_failed()
+        self._settle()
+
+    def _on_no_message(self) -> None:
+        self.abort(grpc.StatusCode.UNIMPLEMENTED, MISSING_MESSAGE)
+
+    def _on_close(self, _event: core.BatchEvent) -> None:
+        if self._claim.acquire(blocking=False):
+            self._terminate()
+            self._settle()
+        self._settle()
+
+    def _on_sent(self, _event: core.BatchEvent) -> None:
+        self._settle()
+
+    def _settle(self) -> None:
+        self._due -= 1
+        if self._due == 0:
+            self._handler = None
+            self._retire()

@@ -194,6 +194,9 @@ def _channel_options(server: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", server.max_message_bytes),
         ("grpc.max_send_message_length", server.max_message_bytes),
         ("grpc.max_concurrent_streams", server.max_concurrent_streams),
+        # A client keeps to the limit by itself. The core's own protection also counts calls that have ended but are not
+        # yet freed, and so refuses some of a client that does keep to it.
+        ("grpc.http.overload_protection", 0),
     ]
 
 

@@ -68,13 +68,14 @@ class InferenceCodec:
         response.timing.queue_us = _microseconds(result.queue_s)
         response.timing.run_us = _microseconds(result.timing.run_s)
         response.timing.batch_rows = result.timing.rows
+        typed = any(_typed_lists(tensor) for tensor in request.inputs)
         for name, array in result.outputs.items():
-            response.outputs.add(
-                name=name,
-                datatype=dtypes.BY_NUMPY[array.dtype].proto,
-                shape=array.shape,
-                raw=tensor_bytes.to_bytes(array),
-            )
+            tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
+            if typed:
+                field, values = typed_values.to_list(array)
+                getattr(tensor, field).extend(values)
+            else:
+                tensor.raw = tensor_bytes.to_bytes(array)
 
 
 def _timeout_s(request: pb.InferRequest) -> float:
@@ -95,7 +96,7 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
         raise InvalidInputError(
             f'input "{name}": expected datatype {spec.datatype.name}, got {given.name if given else tensor.datatype}'
         )
-    lists = [field for field in _TYPED_LISTS if getattr(tensor, field)]
+    lists = _typed_lists(tensor)
     if len(lists) + bool(tensor.raw) > 1:
         given_fields = (["raw"] if tensor.raw else []) + lists
         raise InvalidInputError(f'input "{name}": expected its elements in one field, got {", ".join(given_fields)}')
@@ -129,6 +130,11 @@ def _shape(tensor: pb.Tensor, spec: TensorSpec, elements: int) -> Sequence[int]:
     if open_axes:
         shape[open_axes[0]] = elements // (math.prod(shape) or 1)
     return shape
+
+
+def _typed_lists(tensor: pb.Tensor) -> list[str]:
+    """Return the names of the typed lists that hold elements."""
+    return [field for field in _TYPED_LISTS if getattr(tensor, field)]
 
 
 def _check_rank(tensor: pb.Tensor, spec: TensorSpec) -> None:

@@ -39,7 +39,9 @@ def _know_v1() -> None:
     file.package = _V1
     for message in file.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(_ALPHA, _V1)
+            # Writing even an empty name would make a message type of a plain field.
+            if field.type_name:
+                field.type_name = field.type_name.replace(_ALPHA, _V1)
     for service in file.service:
         for method in service.method:
             method.input_type = method.input_type.replace(_ALPHA, _V1)

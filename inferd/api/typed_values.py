@@ -1,6 +1,7 @@
 """Tensors as typed lists, as people write them in JSON: checked and converted to the model's element type."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,29 @@ def check_bytes(name: str, datatype: DataType) -> None:
     """Refuse text or byte strings for a ``datatype`` other than BYTES."""
     if datatype is not BYTES:
         raise _wrong_list(name, datatype, "strings")
+
+
+def to_list(array: NDArray[np.generic]) -> tuple[str, list[Any]]:
+    """Return the name of the list of ``inferd.v1.Tensor`` that the elements of ``array`` belong in, and the elements."""
+    flat = array.ravel()
+    kind = flat.dtype.kind
+    if kind == "O":
+        return _text_or_bytes(flat.tolist())
+    if kind in _LIST_OF_KIND:
+        return _LIST_OF_KIND[kind], flat.tolist()
+    # Short digits that tell the element apart in its own type: 0.1 and not 0.10000000149011612.
+    return "floats", [float(str(element)) for element in flat]
+
+
+#: By the kind of a numpy dtype; the other kinds are floating-point.
+_LIST_OF_KIND = {"b": "bools", "i": "ints", "u": "uints"}
+
+
+def _text_or_bytes(elements: list[bytes]) -> tuple[str, list[Any]]:
+    try:
+        return "strings", [element.decode() for element in elements]
+    except UnicodeDecodeError:
+        return "bytes_values", elements
 
 
 def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:

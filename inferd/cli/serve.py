@@ -11,20 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import yaml
 
 from inferd import demo
 from inferd.app import Application
+from inferd.cli.failures import CommandError, ExitCode
 from inferd.config.loading import load_settings
 from inferd.config.settings import LogFormat, LogSettings, Settings
 from inferd.config.validation import SettingsError
 from inferd.models.repository import RepositoryError, resolve
 
-_FAILED = 1
-_USAGE_ERROR = 2
+EXAMPLES = (
+    "inferd serve",
+    "inferd serve model.onnx --grpc-port 9000",
+    "inferd serve models/ --host 0.0.0.0 --set queue.policy=shed_oldest",
+)
+
 #: By convention the exit status of a process that a signal ended is this much above the signal's number.
 _SIGNAL_BASE = 128
 
@@ -37,14 +42,14 @@ def serve(
             "Left out: the built-in model, handwritten digits.",
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC, 0 for a free one.  [default: 8001]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC, 0 for a free one.", show_default="8001")] = None,
     http_port: Annotated[
-        int | None, typer.Option(help="Port for metrics and probes, 0 for a free one.  [default: 8002]")
+        int | None, typer.Option(help="Port for metrics and probes, 0 for a free one.", show_default="8002")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with settings.", show_default=False)] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How log lines look.  [default: human on a terminal, else json]")
+        LogFormat | None, typer.Option(help="How log lines look; auto is human on a terminal.", show_default="auto")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -53,17 +58,11 @@ def serve(
 ) -> None:
     """Serve ONNX models over gRPC.
 
-    Settings come from flags, then INFERD_… environment variables, then the file, then defaults; `inferd config` shows
-    what they come to. SIGTERM and SIGINT finish what was admitted and exit 0 (1 if the grace cut something off); a
-    second signal ends at once.
+    Settings come from flags, then INFERD_… environment variables, then the file,
+    then defaults; `inferd config` shows what they come to.
 
-    Examples:
-
-      inferd serve
-
-      inferd serve model.onnx --grpc-port 9000
-
-      inferd serve models/ --host 0.0.0.0 --set queue.policy=shed_oldest
+    SIGTERM and SIGINT finish what was admitted and exit 0, or 1 if the grace ran
+    out; a second signal ends at once.
     """
     flags = {
         "server.host": host,
@@ -77,7 +76,7 @@ def serve(
         effective = _with_log_format(load_settings(config_file=config, flags=flags))
         sources = resolve(effective.models or [demo.repository()])
     except (SettingsError, RepositoryError) as error:
-        _fail(str(error), _USAGE_ERROR)
+        raise CommandError(str(error), ExitCode.USAGE) from error
     raise typer.Exit(run(Application(effective, sources)))
 
 
@@ -88,8 +87,8 @@ def run(app: Application) -> int:
     _on_signal(events)
     try:
         app.start()
-    except OSError as error:
-        _fail(str(error), _FAILED)
+    except (OSError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
     app.load(on_loaded=lambda: events.put("loaded"))
     nothing_to_serve = False
     if events.get() == "loaded":
@@ -97,7 +96,7 @@ def run(app: Application) -> int:
         if not nothing_to_serve:
             events.get()
     finished = app.drain()
-    return _FAILED if nothing_to_serve or not finished else 0
+    return ExitCode.FAILED if nothing_to_serve or not finished else ExitCode.OK
 
 
 def _on_signal(events: SimpleQueue[str]) -> None:
@@ -120,11 +119,11 @@ def _parse_settings(assignments: Sequence[str]) -> dict[str, object]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            _fail(f"--set: expected NAME=VALUE, got {assignment!r}", _USAGE_ERROR)
+            raise CommandError(f"--set: expected NAME=VALUE, got {assignment!r}", ExitCode.USAGE)
         try:
             flags[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            _fail(f"--set {name}: expected a YAML value, got {value!r}", _USAGE_ERROR)
+        except yaml.YAMLError as error:
+            raise CommandError(f"--set {name}: expected a YAML value, got {value!r}", ExitCode.USAGE) from error
     return flags
 
 
@@ -135,8 +134,3 @@ def _with_log_format(settings: Settings) -> Settings:
     style = LogFormat.HUMAN if sys.stdout.isatty() else LogFormat.JSON
     log: LogSettings = settings.log.model_copy(update={"format": style})
     return settings.model_copy(update={"log": log})
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    sys.stderr.write(f"inferd serve: {message}\n")
-    raise typer.Exit(status)

@@ -22,8 +22,8 @@ class ModelLoader:
     """Loads models one after the other in a thread of its own, and unloads them.
 
     Invariants: states change only under the lock, so that nothing becomes READY once unloading has begun; a session is
-    closed only after the batcher's workers have ended. `load_all`, `wait_loaded` and `unload_all` are for the main
-    thread, each of the first and the last once; ``on_state`` is called, without the lock, by whichever thread made the
+    closed only after the batcher's workers have ended. `load_all` and `unload_all` are for the main
+    thread, once each; ``on_state`` is called, without the lock, by whichever thread made the
     change.
     """
 
@@ -45,10 +45,12 @@ class ModelLoader:
         self._on_state = on_state
         self._lock = threading.Lock()
         self._unloading = False
-        self._all_loaded = threading.Event()
 
-    def load_all(self, sources: Sequence[ModelSource]) -> None:
-        """Make all versions known as LOADING, and begin to load them in the background, in this order."""
+    def load_all(self, sources: Sequence[ModelSource], on_loaded: Callable[[], None]) -> None:
+        """Make all versions known as LOADING, and begin to load them in the background, in this order.
+
+        ``on_loaded`` is called by the loader's thread when every version has been loaded or has failed.
+        """
         pending = []
         for source in sources:
             version = ModelVersion(name=source.name, version=source.version, settings=self._settings.for_model({}))
@@ -56,11 +58,7 @@ class ModelLoader:
             self._on_state(version)
             pending.append((source, version))
         # A daemon, because a load cannot be broken off and must not keep a process alive that is to end.
-        threading.Thread(target=self._load_each, args=(pending,), name="model-loader", daemon=True).start()
-
-    def wait_loaded(self, timeout_s: float | None = None) -> bool:
-        """Wait until every version has been loaded or has failed. Returns False if that took too long."""
-        return self._all_loaded.wait(timeout_s)
+        threading.Thread(target=self._load_each, args=(pending, on_loaded), name="model-loader", daemon=True).start()
 
     def unload_all(self, timeout_s: float) -> bool:
         """Let every ready version finish what it has admitted, and close it.
@@ -83,11 +81,11 @@ class ModelLoader:
                 finished = False
         return finished
 
-    def _load_each(self, pending: Sequence[tuple[ModelSource, ModelVersion]]) -> None:
+    def _load_each(self, pending: Sequence[tuple[ModelSource, ModelVersion]], on_loaded: Callable[[], None]) -> None:
         for source, version in pending:
             if version.state is ModelState.LOADING:
                 self._load(source, version)
-        self._all_loaded.set()
+        on_loaded()
 
     def _load(self, source: ModelSource, version: ModelVersion) -> None:
         try:

@@ -54,3 +54,28 @@ def test_the_wrong_list_is_refused(convert, name, values, said):
     """The text says which kind of list came."""
     with pytest.raises(InvalidInputError, match=said):
         convert("x", BY_NAME[name], values)
+
+
+@pytest.mark.parametrize(
+    ("array", "field", "values"),
+    [
+        (np.array([[True, False]]), "bools", [True, False]),
+        (np.array([-1, 2], np.int8), "ints", [-1, 2]),
+        (np.array([2**64 - 1], np.uint64), "uints", [2**64 - 1]),
+        (np.array([0.1, np.inf], np.float32), "floats", [0.1, math.inf]),
+        (np.array([0.1], np.float16), "floats", [0.1]),
+        (np.array([b"a", "ü".encode()], object), "strings", ["a", "ü"]),
+        (np.array([b"a", b"\xff"], object), "bytes_values", [b"a", b"\xff"]),
+    ],
+)
+def test_elements_go_into_the_list_of_their_kind(array, field, values):
+    """Floats are written as short as their type allows."""
+    assert typed_values.to_list(array) == (field, values)
+
+
+@pytest.mark.parametrize("name", ["FP16", "BF16", "FP32", "FP64"])
+def test_short_floats_round_to_the_same_elements(name):
+    """What is shortened for people is not lost for programs."""
+    dtype = BY_NAME[name].numpy
+    array = np.random.default_rng(0).standard_normal(200).astype(dtype)
+    assert np.array_equal(typed_values.from_floats("x", BY_NAME[name], typed_values.to_list(array)[1]), array)

@@ -82,7 +82,9 @@ Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final
 class Tensor(google.protobuf.message.Message):
-    """One named tensor. Its elements come in exactly one of `raw` and the typed lists; row-major order."""
+    """One named tensor. Its elements come in exactly one of `raw` and the typed lists; row-major order. An answer uses the
+    form of its request: typed lists if any input came in one, else `raw`.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -102,7 +104,7 @@ class Tensor(google.protobuf.message.Message):
     """The element type. In a request it may be left out; if given, it must be the model's."""
     raw: builtins.bytes
     """The elements as little-endian bytes without padding. DATA_TYPE_BYTES: for each element its length as four
-    little-endian bytes, then its bytes. Responses always use this field.
+    little-endian bytes, then its bytes.
     """
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -116,15 +118,17 @@ class Tensor(google.protobuf.message.Message):
 
     @property
     def ints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements of any integer or floating-point type that fit into 64 signed bits."""
+        """Elements of any integer or floating-point type that fit into 64 signed bits. In answers, those of signed types."""
 
     @property
     def uints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements of any unsigned integer type."""
+        """Elements of any integer or floating-point type. In answers, those of unsigned types."""
 
     @property
     def floats(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Elements of DATA_TYPE_FP16, DATA_TYPE_BF16, DATA_TYPE_FP32 or DATA_TYPE_FP64, rounded to that type."""
+        """Elements of DATA_TYPE_FP16, DATA_TYPE_BF16, DATA_TYPE_FP32 or DATA_TYPE_FP64, rounded to that type. In answers,
+        each is a short number that rounds to the element.
+        """
 
     @property
     def strings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -132,7 +136,7 @@ class Tensor(google.protobuf.message.Message):
 
     @property
     def bytes_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Elements of DATA_TYPE_BYTES."""
+        """Elements of DATA_TYPE_BYTES that need not be text."""
 
     def __init__(
         self,

@@ -1,0 +1,55 @@
+"""Triton's own clients against inferd, unmodified and in their own environment."""
+
+import csv
+import os
+import subprocess
+
+import pytest
+
+from inferd.dtypes import BY_NAME
+from tests import onnx_models
+from tests.server import ROOT, serving
+
+TOOLS = ROOT / ".venv"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A repository of small models with the types that the client speaks."""
+    repository = tmp_path_factory.mktemp("models")
+    models = {
+        "linear": onnx_models.linear(),
+        "strings": onnx_models.strings(),
+        "fp16": onnx_models.cast_sum(BY_NAME["FP16"]),
+        "bf16": onnx_models.cast_sum(BY_NAME["BF16"]),
+    }
+    for name, model in models.items():
+        onnx_models.save(model, repository / name / "1" / "model.onnx")
+    with serving(repository) as running:
+        yield running
+
+
+def test_the_python_client(server):
+    """Metadata, configuration, statistics, infer, streams, types and errors; see the script."""
+    script = ROOT / "tests/e2e/tritonclient_script.py"
+    command = [str(TOOLS / "tritonclient/bin/python"), str(script), server.grpc]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 6
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "streaming"])
+def test_perf_analyzer_sweeps(server, tmp_path, streaming):
+    """The load generator finishes a sweep of concurrencies and reads the server's statistics."""
+    report = tmp_path / "report.csv"
+    command = [str(TOOLS / "perf_analyzer/perf_analyzer"), "-m", "linear", "-u", server.grpc, "-i", "grpc", "-a"]
+    command += ["--concurrency-range", "1:5:4", "-p", "500", "-s", "999", "-r", "3", "--verbose-csv", "-f", str(report)]
+    command += ["--max-threads", "2", *(["--streaming"] if streaming else [])]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(TOOLS / "perf_analyzer")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Inference count" in done.stdout, "it read ModelStatistics"
+    with report.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Concurrency"] for row in rows] == ["1", "5"]
+    assert all(float(row["Inferences/Second"]) > 10 for row in rows)

@@ -1,0 +1,106 @@
+"""A real inferd process for tests: started as a user would, on free ports, with its log kept."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 40
+STOP_TIMEOUT_S = 40
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+class ServerProcess:
+    """``inferd serve`` in a process of its own. ``log`` grows while it runs; a thread reads it line by line."""
+
+    def __init__(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
+        command = [str(BIN / "inferd"), "serve", *map(str, arguments), "--grpc-port", "0", "--http-port", "0"]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd=ROOT,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_ready(self) -> None:
+        """Wait for the line that says where to call."""
+        ready = self.wait_event("ready")
+        self.grpc, self.http = ready["grpc"], ready["http"]
+
+    def wait_event(self, event: str, **fields: object) -> dict[str, Any]:
+        """Return the next log line for ``event`` with ``fields``; fail with the whole log if the process ends first."""
+        while True:
+            line = self._lines.get(timeout=START_TIMEOUT_S)
+            if line is None:
+                raise AssertionError(f"the server ended before {event!r}:\n{self.text}")
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if found.get("event") == event and all(found.get(name) == value for name, value in fields.items()):
+                return found
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the process to end and return its exit status; the log is complete then."""
+        status = self.process.wait(STOP_TIMEOUT_S)
+        self._reader.join(STOP_TIMEOUT_S)
+        return status
+
+    @property
+    def text(self) -> str:
+        """Everything that the process has written so far."""
+        return "".join(self.log)
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of ``event`` so far."""
+        lines = [json.loads(line) for line in self.log if line.startswith("{")]
+        return [line for line in lines if line.get("event") == event]
+
+    def resident_bytes(self) -> int:
+        """Return how much memory the process holds now."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the process has ended")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.append(line)
+            self._lines.put(line)
+        self.process.stdout.close()
+        self._lines.put(None)
+
+
+@contextmanager
+def serving(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+    """Run a server that is ready; it is made to end afterwards, whatever happens."""
+    server = ServerProcess(*arguments, environment=environment)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.wait()

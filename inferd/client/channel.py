@@ -121,8 +121,8 @@ def channel_config(
         raise ValueError(f'address is "{address}", expected HOST:PORT')
     if token is not None and tls is None and not allow_insecure_token and not is_loopback(address):
         raise ValueError(
-            f'the token would travel to "{address}" for everyone on the way to read: give tls=TLS(), or '
-            "allow_insecure_token=True if something else protects the connection"
+            f'the token would travel to "{address}" for everyone on the way to read: use TLS, or allow insecure '
+            "tokens if something else protects the connection"
         )
     sent = tuple((key.lower(), value) for key, value in (metadata or {}).items())
     authorization = () if token is None else (("authorization", f"Bearer {token}"),)

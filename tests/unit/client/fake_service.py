@@ -60,8 +60,9 @@ def echoed(request: pb.InferRequest) -> pb.InferResult:
 
 def overload_status(*, retry_s: float, message: str = "the queue is full") -> Status:
     """The status of a refused request, with its details."""
-    retry, info = Any(), Any()
-    retry.Pack(RetryInfo(retry_delay=Duration(nanos=int(retry_s * 1e9))))
+    retry, info, delay = Any(), Any(), Duration()
+    delay.FromMilliseconds(int(retry_s * 1000))
+    retry.Pack(RetryInfo(retry_delay=delay))
     info.Pack(ErrorInfo(reason="QUEUE_FULL", domain="inferd"))
     return Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message, details=[info, retry])
 

@@ -1,0 +1,141 @@
+"""What all commands have in common: help, exit codes and how errors look."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from inferd import __version__
+from inferd.cli.lazy import COMMANDS
+from tests.unit.client.fake_service import echo
+
+_BIN = Path(sys.executable).with_name("inferd")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+
+
+def _complete(words: str) -> list[str]:
+    env = {**os.environ, "_INFERD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run([_BIN], env=env, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.split()
+
+
+def test_help_lists_the_commands(inferd):
+    """The overview names every command with its summary, and the exit codes."""
+    ended = inferd("--help")
+    assert ended.exit_code == 0
+    for name, summary in COMMANDS.items():
+        assert name in ended.out
+        assert summary in ended.out
+    assert "130 interrupted" in ended.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(inferd, command):
+    """The real command answers --help and -h."""
+    assert f"Usage: inferd {command}" in inferd(command, "--help").out
+    assert inferd(command, "-h").exit_code == 0
+
+
+def test_examples_are_shown_as_they_are_typed(inferd):
+    """Brackets in examples are not taken for markup."""
+    assert "inferd infer adder --input a=[1,2] --input b=[3,4]" in inferd("infer", "--help").out
+
+
+def test_help_is_quick():
+    """The overview imports neither gRPC nor numpy nor any of the server."""
+    done = _python(
+        "import sys; from inferd.cli import main; main(['--help'])\n"
+        "print('HEAVY', {'numpy', 'grpc', 'pydantic', 'onnxruntime'} & set(sys.modules))"
+    )
+    assert "HEAVY set()" in done.stdout
+
+
+def test_missing_packages_are_explained():
+    """Without the server's packages the client's commands work, and the others say what to install."""
+    done = _python(
+        "import sys\n"
+        "for name in ('onnxruntime', 'pydantic_settings'): sys.modules[name] = None\n"
+        "from inferd.cli import main\n"
+        "print('ENDED', int(main(['models', '--help'])), int(main(['serve'])))"
+    )
+    assert "ENDED 0 1" in done.stdout
+    assert done.stderr.startswith("inferd: this needs the package")
+    assert "pip install 'inferd[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version(inferd):
+    """The version is that of the package, and nothing else is done."""
+    assert inferd("--version") == inferd("--version", "serve")
+    assert inferd("--version").out == f"inferd {__version__}\n"
+
+
+def test_module_is_the_same_program():
+    """``python -m inferd`` is the same as ``inferd``, exit code included."""
+    done = subprocess.run([sys.executable, "-m", "inferd", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No such command 'nope'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["infr"], ["infer"], ["models", "--nope"], ["models", "--timeout", "soon"]])
+def test_wrong_arguments_are_usage_errors(inferd, arguments):
+    """Unknown commands and options, and missing or unreadable values, end with 2 and say so on stderr."""
+    ended = inferd(*arguments)
+    assert (ended.exit_code, ended.out) == (2, "")
+    assert "Usage: inferd" in ended.err
+
+
+def test_near_misses_are_suggested(inferd):
+    """A mistyped command suggests the right one."""
+    assert "Did you mean 'infer'?" in inferd("infr").err
+
+
+def test_interruption_is_quiet(server, service):
+    """Ctrl-C during a call ends with 130 and no traceback."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def hang(request, context):
+        context.add_callback(ended.set)
+        begun.set()
+        ended.wait(10)
+        return echo(request)
+
+    service.on_infer = hang
+    command = [_BIN, "infer", "digits", "-i", "X=[1]", "-a", server.address]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert begun.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_readers_may_leave():
+    """A pipe that is closed early ends the command without a complaint."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read(); from inferd.cli import main; sys.exit(main(['config']))"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin and process.stdout and process.stderr  # noqa: PT018 - for the type checker only
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait(20) == 1
+    process.stderr.close()
+
+
+def test_shells_complete_commands_and_their_options():
+    """Completion knows the commands, and the options of a command that was not imported before."""
+    assert _complete("inferd inf") == ["infer"]
+    assert "--model-version" in _complete("inferd infer --mod")

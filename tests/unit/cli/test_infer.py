@@ -1,0 +1,189 @@
+"""``inferd infer`` against a fake server."""
+
+import json
+
+import grpc
+import ml_dtypes
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.client.codec import encode
+from tests.unit.client.fake_service import overload_status, refuse
+
+
+def _answer(**outputs):
+    tensors = [encode(name.replace("__", "/"), array) for name, array in outputs.items()]
+    return lambda request, _: pb.InferResponse(model=request.model, version="2", outputs=tensors)
+
+
+def _sent(service) -> tuple[str, list[int], bytes]:
+    (tensor,) = service.requests[0].inputs
+    return pb.DataType.Name(tensor.datatype), list(tensor.shape), tensor.raw
+
+
+def test_json_gets_the_declared_type(inferd, server, service):
+    """Integers for a float input are sent as the type that the model declares, in the shape of the lists."""
+    assert inferd("infer", "digits", "-i", "X=[[1, 2], [3, 4.5]]", "-a", server.address).exit_code == 0
+    assert _sent(service) == ("DATA_TYPE_FP32", [2, 2], np.array([1, 2, 3, 4.5], np.float32).tobytes())
+
+
+def test_a_single_row_gets_its_batch_dimension(inferd, server, service):
+    """JSON with a dimension less than declared is one row."""
+    inferd("infer", "digits", "-i", "X=[1, 2]", "-a", server.address)
+    assert _sent(service)[1] == [1, 2]
+
+
+def test_files_are_read(inferd, server, service, tmp_path):
+    """A .json file is like JSON on the command line; a .npy file is sent as it is, without asking for the model."""
+    (tmp_path / "x.json").write_text("[1, 2]")
+    np.save(tmp_path / "x.npy", np.array([1, 2], np.int16))
+    inferd("infer", "digits", "-i", f"X=@{tmp_path}/x.json", "-a", server.address)
+    inferd("infer", "unknown", "-i", f"X=@{tmp_path}/x.npy", "-a", server.address)
+    first, second = (request.inputs[0] for request in service.requests)
+    assert (first.datatype, list(first.shape)) == (pb.DATA_TYPE_FP32, [1, 2])
+    assert (second.datatype, list(second.shape)) == (pb.DATA_TYPE_INT16, [2])
+
+
+def test_options_reach_the_server(inferd, server, service, monkeypatch):
+    """Version, outputs and the environment's token are sent."""
+    monkeypatch.setenv("INFERD_TOKEN", "from-env")
+    inferd("infer", "digits", "-i", "X=[1]", "--model-version", "1", "-o", "b", "-o", "a", "-a", server.address)
+    (request,) = service.requests
+    assert (request.version, list(request.outputs)) == ("1", ["b", "a"])
+    assert service.metadata[0]["authorization"] == "Bearer from-env"
+
+
+def test_token_files_win_over_the_environment(inferd, server, service, monkeypatch, tmp_path):
+    """The token of --token-file is used, without the newline that editors leave."""
+    monkeypatch.setenv("INFERD_TOKEN", "from-env")
+    (tmp_path / "token").write_text("from-file\n")
+    inferd("infer", "digits", "-i", "X=[1]", "--token-file", tmp_path / "token", "-a", server.address)
+    assert service.metadata[0]["authorization"] == "Bearer from-file"
+
+
+def test_outputs_are_printed_for_people(inferd, server, service):
+    """Each output comes with its type, shape and values, then where the time went; no colours without a terminal."""
+    service.on_infer = _answer(label=np.array([7]), name=np.array([b"z\xff", "zoë".encode()], object))
+    out = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address).out
+    assert out.splitlines() == [
+        "label  INT64 [1]",
+        "  [7]",
+        "name  BYTES [2]",
+        "  ['z\\\\xff', 'zoë']",
+        "digits version 2: waited 0.00 ms, ran 0.00 ms, batch of 0",
+    ]
+
+
+def test_outputs_are_printed_for_programs(inferd, server, service):
+    """With --json everything is one object; what JSON lacks is text, as in the JSON of protobuf."""
+    service.on_infer = _answer(
+        f=np.array([[1.5, np.nan], [np.inf, -np.inf]], np.float32),
+        bf=np.array([0.5], ml_dtypes.bfloat16),
+        text=np.array(["zoë"]),
+        raw=np.array([b"\xff"], object),
+        flag=np.array(True),
+    )
+    out = json.loads(inferd("infer", "digits", "-i", "X=[1]", "--json", "-a", server.address).out)
+    assert (out["model"], out["version"]) == ("digits", "2")
+    assert out["timing"] == {"queue_s": 0.0, "run_s": 0.0, "batch_rows": 0}
+    assert out["outputs"] == {
+        "f": {"datatype": "FP32", "shape": [2, 2], "data": [[1.5, "NaN"], ["Infinity", "-Infinity"]]},
+        "bf": {"datatype": "BF16", "shape": [1], "data": [0.5]},
+        "text": {"datatype": "BYTES", "shape": [1], "data": ["zoë"]},
+        "raw": {"datatype": "BYTES", "shape": [1], "encoding": "base64", "data": ["/w=="]},
+        "flag": {"datatype": "BOOL", "shape": [], "data": True},
+    }
+
+
+def test_outputs_are_saved(inferd, server, service, tmp_path):
+    """A directory takes all outputs, and a name one; they are printed no more, and can be loaded again."""
+    service.on_infer = _answer(a=np.arange(3), dir__b=np.array([b"x"], object), bf=np.array([0.5], ml_dtypes.bfloat16))
+    target = tmp_path / "new" / "dir"
+    ended = inferd(
+        "infer", "digits", "-i", "X=[1]", "--save", target, "--save", f"a={tmp_path}/mine", "-a", server.address
+    )
+    assert f"saved to {tmp_path}/mine" in ended.out
+    assert np.load(tmp_path / "mine").tolist() == [0, 1, 2]
+    assert np.load(target / "dir_b.npy").tolist() == [b"x"]
+    assert np.load(target / "bf.npy").tolist() == [0.5]
+    assert sorted(path.name for path in target.iterdir()) == ["bf.npy", "dir_b.npy"]
+
+
+def test_names_of_outputs_cannot_leave_the_directory(inferd, server, service, tmp_path):
+    """Whatever a server calls its outputs, files are written where the user said."""
+    service.on_infer = _answer(**{"..__..__evil": np.arange(1)})
+    inferd("infer", "digits", "-i", "X=[1]", "--save", tmp_path / "a" / "b", "-a", server.address)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.npy")] == ["a/b/_.._evil.npy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-i", "X"], "--input: expected NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy, got"),
+        (["-i", "X=[1]", "-i", "X=[2]"], "--input: expected each name once"),
+        (["-i", "X=[1,"], 'input "X": expected JSON, got something else'),
+        (["-i", "X=@/nope.npy"], "/nope.npy: cannot be read: No such file or directory"),
+        (["-i", "X=@/nope.json"], "/nope.json: cannot be read: No such file or directory"),
+        (["-i", "Z=[1]"], 'input "Z": the model has no such input, it has X'),
+        (["-i", 'X=["a"]'], 'input "X": expected FP32, got "a"'),
+        (["-i", "X=[1]", "--token-file", "/nope"], "No such file or directory: '/nope'"),
+        (["-i", "X=[1]", "--certificate", "c.pem"], "certificate and key: expected both or none"),
+    ],
+)
+def test_wrong_arguments_are_explained(inferd, server, arguments, message):
+    """What is wrong with the arguments is one line on stderr, and exit code 2."""
+    ended = inferd("infer", "digits", "-a", server.address, *arguments)
+    assert (ended.exit_code, ended.out) == (2, "")
+    assert ended.err.startswith("inferd: ")
+    assert ended.err.count("\n") == 1
+    assert message in ended.err
+
+
+def test_damaged_npy_files_are_explained(inferd, server, tmp_path):
+    """A file that is not numpy's, or holds pickled objects, is refused and not run."""
+    (tmp_path / "x.npy").write_bytes(b"nonsense")
+    np.save(tmp_path / "y.npy", np.array([None], object), allow_pickle=True)
+    for name in ("x", "y"):
+        ended = inferd("infer", "digits", "-i", f"X=@{tmp_path}/{name}.npy", "-a", server.address)
+        assert ended.exit_code == 2
+        assert f"{name}.npy: cannot be read" in ended.err
+
+
+def test_tokens_do_not_travel_in_clear_text(inferd, monkeypatch):
+    """The token is not sent to another machine without TLS, and is not shown."""
+    monkeypatch.setenv("INFERD_TOKEN", "s3cret")
+    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", "inferd.example.com:8001")
+    assert ended.exit_code == 2
+    assert "use TLS" in ended.err
+    assert "s3cret" not in ended.err
+
+
+def test_failed_calls_are_one_line(inferd, server, service):
+    """The server's status and message are one line on stderr, and exit code 1."""
+    service.on_infer = lambda _, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'input "X": expected [64]')
+    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
+    assert (ended.exit_code, ended.out) == (1, "")
+    assert ended.err == 'inferd: INVALID_ARGUMENT: input "X": expected [64]\n'
+
+
+def test_refusals_tell_when_to_come_back(inferd, server, service):
+    """A server that is full may say when it has room again."""
+    details = overload_status(retry_s=2.5).SerializeToString()
+    service.on_infer = lambda _, context: refuse(context, pushback_ms="-1", details=details)
+    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
+    assert ended.err == "inferd: RESOURCE_EXHAUSTED: the queue is full (try again in 2.5 s)\n"
+
+
+def test_models_that_are_not_read_have_no_inputs(inferd, server):
+    """JSON for a failed model says why its types are not known."""
+    ended = inferd("infer", "broken", "-i", "X=[1]", "-a", server.address)
+    assert ended.exit_code == 1
+    assert 'model "broken" are not known, its state is FAILED: not an ONNX file' in ended.err
+
+
+def test_unknown_outputs_cannot_be_saved(inferd, server, tmp_path):
+    """A wrong name in --save names the right ones."""
+    ended = inferd("infer", "digits", "-i", "X=[1]", "--save", f"Y={tmp_path}/y.npy", "-a", server.address)
+    assert ended.exit_code == 1
+    assert 'there is no output "Y", the model gave X' in ended.err

@@ -153,6 +153,25 @@ def rows_do_not_follow() -> onnx.ModelProto:
     )
 
 
+def centred() -> onnx.ModelProto:
+    """Make ``y = x - mean of x over the rows`` on FP32 [batch,3]: a row's answer depends on the others."""
+    return _model(
+        [_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=1), _node("Sub", ["x", "mean"], ["y"])],
+        [_float("x", ["batch", 3])],
+        [_float("y", ["batch", 3])],
+        [_constant("axes", np.array([0], np.int64))],
+    )
+
+
+def text_and_bf16() -> onnx.ModelProto:
+    """Pass a string and a BF16 tensor through."""
+    return _model(
+        [_node("Identity", ["text"], ["same_text"]), _node("Identity", ["x"], ["y"])],
+        [_value("text", TensorProto.STRING, ["batch"]), _value("x", TensorProto.BFLOAT16, ["batch"])],
+        [_value("same_text", TensorProto.STRING, ["batch"]), _value("y", TensorProto.BFLOAT16, ["batch"])],
+    )
+
+
 def unknown_output_rank() -> onnx.ModelProto:
     """Make ``y = reshape(x, shape)`` where the rank of y depends on the graph's input ``shape``."""
     return _model(

@@ -22,9 +22,8 @@ class ModelLoader:
     """Loads models one after the other in a thread of its own, and unloads them.
 
     Invariants: states change only under the lock, so that nothing becomes READY once unloading has begun; a session is
-    closed only after the batcher's workers have ended. `load_all` and `unload_all` are for the main
-    thread, once each; ``on_state`` is called, without the lock, by whichever thread made the
-    change.
+    closed only after the batcher's workers have ended. `load_all` and `unload_all` are for the main thread, once each;
+    ``on_state`` is called, without the lock, by whichever thread made the change.
     """
 
     def __init__(

@@ -1,0 +1,92 @@
+"""`ModelSignature.check` takes exactly what fits, and equal keys mean that numpy can stack."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.dtypes import BY_NAME
+from inferd.errors import InvalidInputError
+from inferd.runtime.signature import ModelSignature, TensorSpec
+from inferd.runtime.stacking import stack
+
+DATATYPES = [BY_NAME[name] for name in ("FP32", "INT64", "BOOL")]
+
+specs = st.builds(
+    lambda name, datatype, rest, batched: TensorSpec(
+        name=name,
+        datatype=datatype,
+        shape=("batch", *rest) if batched else tuple(rest),
+        batch_axis=0 if batched else None,
+    ),
+    st.sampled_from("xyz"),
+    st.sampled_from(DATATYPES),
+    st.lists(st.sampled_from(["a", "b", None, 1, 2]), max_size=2),
+    st.booleans(),
+)
+
+signatures = st.builds(
+    lambda inputs: ModelSignature(
+        inputs=tuple(inputs), outputs=(), batchable=any(spec.batch_axis is not None for spec in inputs)
+    ),
+    st.lists(specs, min_size=1, max_size=3, unique_by=lambda spec: spec.name),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray]:
+    """Inputs that fit, or nearly so: each part of them is wrong now and then."""
+    rarely = st.integers(0, 9).map(lambda roll: roll == 0)
+    sizes = {symbol: draw(st.integers(0, 2)) for symbol in ("batch", "a", "b")}
+    inputs = {}
+    for spec in signature.inputs:
+        if draw(rarely):
+            continue
+        shape = [
+            draw(st.integers(0, 2)) if size is None or draw(rarely) else sizes.get(size, size) for size in spec.shape
+        ]
+        if draw(rarely):
+            shape.append(1)
+        datatype = draw(st.sampled_from(DATATYPES)) if draw(rarely) else spec.datatype
+        inputs[spec.name] = np.ones(shape, datatype.numpy)
+    if draw(rarely):
+        inputs["unknown"] = np.ones(1, np.float32)
+    return inputs
+
+
+def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
+    """Say the same as `check` in the plainest way."""
+    if inputs.keys() != {spec.name for spec in signature.inputs}:
+        return False
+    bound: dict[str, int] = {}
+    for spec in signature.inputs:
+        array = inputs[spec.name]
+        if array.dtype != spec.datatype.numpy or array.ndim != len(spec.shape):
+            return False
+        for size, actual in zip(spec.shape, array.shape, strict=True):
+            expected = bound.setdefault(size, actual) if isinstance(size, str) else size
+            if expected not in {None, actual}:
+                return False
+    return bound.get("batch") != 0
+
+
+@given(st.data(), signatures)
+def test_what_fits_is_taken_and_nothing_else(data, signature):
+    """And what is refused is refused by the name of an input."""
+    inputs = data.draw(requests(signature))
+    if fits(signature, inputs):
+        assert signature.check(inputs).nbytes == sum(array.nbytes for array in inputs.values())
+    else:
+        with pytest.raises(InvalidInputError, match=r'^input "'):
+            signature.check(inputs)
+
+
+@given(st.data(), signatures)
+def test_equal_keys_can_be_stacked(data, signature):
+    """Numpy has nothing against it, and the outcome fits again."""
+    pair = [data.draw(requests(signature)) for _ in range(2)]
+    if not signature.batchable or not all(fits(signature, inputs) for inputs in pair):
+        return
+    checked = [signature.check(inputs) for inputs in pair]
+    if checked[0].stack_key == checked[1].stack_key:
+        assert signature.check(stack(signature, pair)).rows == checked[0].rows + checked[1].rows

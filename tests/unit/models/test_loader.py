@@ -1,0 +1,233 @@
+"""Loading and unloading, with real models and a real thread."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.config.settings import Settings
+from inferd.errors import ModelUnavailableError
+from inferd.models import loader as loader_module
+from inferd.models.loader import ModelLoader
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource, resolve
+from inferd.models.version import ModelState, ModelVersion
+from tests import onnx_models
+from tests.fakes import FakeClock, ManualTimers, RecordingObserver
+
+
+class House:
+    """A loader with what it needs, and what it has told."""
+
+    def __init__(self, **settings: dict) -> None:
+        self.registry = ModelRegistry()
+        self.observers: dict[tuple[str, str], RecordingObserver] = {}
+        self.states: list[tuple[str, ModelState]] = []
+        self.loaded = threading.Event()
+        clock = FakeClock()
+        self.loader = ModelLoader(
+            settings=Settings.model_validate(settings),
+            registry=self.registry,
+            clock=clock,
+            timers=ManualTimers(clock),
+            observer_for=self._observer_for,
+            on_state=lambda version: self.states.append((version.name, version.state)),
+        )
+
+    def _observer_for(self, name: str, version: str) -> RecordingObserver:
+        return self.observers.setdefault((name, version), RecordingObserver())
+
+    def begin(self, sources: list[ModelSource]) -> None:
+        self.loader.load_all(sources, self.loaded.set)
+
+    def load(self, *paths: Path) -> "House":
+        self.begin(resolve(paths))
+        assert self.loaded.wait(30)
+        return self
+
+
+@pytest.fixture
+def house():
+    """Ends what it has started."""
+    made = House()
+    yield made
+    assert made.loader.unload_all(10)
+
+
+@pytest.fixture
+def linear(tmp_path) -> Path:
+    """A model that works."""
+    return onnx_models.save(onnx_models.linear(), tmp_path / "linear.onnx")
+
+
+def ask(version: ModelVersion, value: float) -> Outcome:
+    x = np.full((1, 3), value, np.float32)
+    checked = version.require_signature().check({"x": x})
+    answered = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def on_outcome(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        answered.set()
+
+    request = InferenceRequest(
+        inputs={"x": x},
+        outputs=("y",),
+        rows=checked.rows,
+        nbytes=checked.nbytes,
+        stack_key=checked.stack_key,
+        reply=Reply(on_outcome),
+        received_at=0.0,
+    )
+    version.submit(request)
+    assert answered.wait(10)
+    return outcomes[0]
+
+
+def test_a_model_is_loaded_and_answers(house, linear):
+    """From LOADING to READY, with its observer told of the run."""
+    house.load(linear)
+    outcome = ask(house.registry.get("linear"), 2)
+    assert isinstance(outcome, InferenceResult)
+    assert outcome.outputs["y"].tolist() == [[5, 5, 5]]
+    assert house.states == [("linear", ModelState.LOADING), ("linear", ModelState.READY)]
+    assert house.observers["linear", "1"].offered_rows == [1]
+
+
+def test_a_model_that_fails_leaves_the_others_alone(house, linear, tmp_path):
+    """It says why, and they serve."""
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    maps = onnx_models.save(onnx_models.sequence_of_maps(), tmp_path / "maps.onnx")
+    house.load(tmp_path / "broken.onnx", maps, linear)
+    assert {version.name: version.state for version in house.registry.all()} == {
+        "broken": ModelState.FAILED,
+        "linear": ModelState.READY,
+        "maps": ModelState.FAILED,
+    }
+    assert house.registry.find("broken").reason == "cannot load broken.onnx: Protobuf parsing failed"
+    assert "only tensors can be served" in house.registry.find("maps").reason
+    with pytest.raises(ModelUnavailableError):
+        house.registry.get("broken")
+
+
+def test_a_bad_model_yaml_fails_its_model_alone(house, linear, tmp_path):
+    """With the file and the field."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "other" / "1" / "model.onnx")
+    (tmp_path / "other" / "model.yaml").write_text("batching:\n  max_batch_size: many\n")
+    house.load(linear, tmp_path / "other")
+    assert house.registry.get("linear")
+    assert "batching.max_batch_size" in house.registry.find("other").reason
+    assert "model.yaml" in house.registry.find("other").reason
+
+
+def test_a_model_s_own_settings_hold_for_it_alone(house, linear, tmp_path):
+    """The others keep the server's."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "other" / "1" / "model.onnx")
+    (tmp_path / "other" / "model.yaml").write_text("batching:\n  max_batch_size: 4\n")
+    house.load(linear, tmp_path / "other")
+    assert house.registry.get("other").max_batch_size == 4
+    assert house.registry.get("linear").max_batch_size == 64
+
+
+def test_an_unexpected_error_fails_the_model_with_a_fixed_text(house, linear, monkeypatch, caplog):
+    """The log has the rest, callers do not."""
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(loader_module, "open_session", explode)
+    house.load(linear)
+    assert house.registry.find("linear").reason == "an unexpected error, see the server's log"
+    assert "secret" in caplog.text
+
+
+def test_all_models_are_known_before_the_first_is_loaded(house, linear, tmp_path, monkeypatch):
+    """Callers hear that a model is loading, and not that there is none."""
+    other = onnx_models.save(onnx_models.linear(), tmp_path / "other.onnx")
+    gate, real = threading.Event(), loader_module.open_session
+
+    def gated(path, settings):
+        assert gate.wait(10)
+        return real(path, settings)
+
+    monkeypatch.setattr(loader_module, "open_session", gated)
+    house.begin(resolve([linear, other]))
+    try:
+        assert [version.state for version in house.registry.all()] == [ModelState.LOADING] * 2
+        assert not house.loaded.is_set()
+    finally:
+        gate.set()
+    assert house.loaded.wait(10)
+    assert [version.state for version in house.registry.all()] == [ModelState.READY] * 2
+
+
+def test_without_models_there_is_nothing_to_wait_for(house):
+    """An empty list is loaded at once."""
+    house.begin([])
+    assert house.loaded.wait(10)
+
+
+def test_unloading_closes_sessions_and_refuses_requests(linear):
+    """Versions stay known, as UNLOADING."""
+    house = House().load(linear)
+    version = house.registry.get("linear")
+    assert house.loader.unload_all(10)
+    assert house.states[-1] == ("linear", ModelState.UNLOADING)
+    with pytest.raises(ModelUnavailableError, match="is unloading"):
+        house.registry.get("linear")
+    # One that was found while it was READY.
+    assert isinstance(ask(version, 1), ModelUnavailableError)
+    with pytest.raises(RuntimeError, match="closed"):
+        version._loaded.session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
+
+
+def test_a_failed_model_stays_failed_when_all_are_unloaded(tmp_path):
+    """There is nothing to unload."""
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    house = House().load(tmp_path / "broken.onnx")
+    assert house.loader.unload_all(10)
+    assert house.registry.find("broken").state is ModelState.FAILED
+
+
+@pytest.mark.parametrize("outcome", ["loads", "fails"])
+def test_what_is_being_loaded_when_all_are_unloaded_never_becomes_ready(outcome, linear, monkeypatch):
+    """Neither does what comes after it, and unloading does not wait for the load."""
+    house = House()
+    opening, gate, real = threading.Event(), threading.Event(), loader_module.open_session
+    opened = []
+
+    def gated(path, settings):
+        opening.set()
+        assert gate.wait(10)
+        if outcome == "fails":
+            raise loader_module.ModelLoadError("broken")
+        opened.append(real(path, settings))
+        return opened[-1]
+
+    monkeypatch.setattr(loader_module, "open_session", gated)
+    sources = [ModelSource(name=name, version="1", path=linear) for name in ("first", "second")]
+    house.begin(sources)
+    assert opening.wait(10)
+    assert house.loader.unload_all(10)
+    gate.set()
+    assert house.loaded.wait(10)
+    assert [version.state for version in house.registry.all()] == [ModelState.UNLOADING] * 2
+    assert ModelState.READY not in {state for _, state in house.states}
+    assert len(house.states) == 4
+    assert len(opened) == (1 if outcome == "loads" else 0)
+    for session in opened:
+        with pytest.raises(RuntimeError, match="closed"):
+            session.run({}, [])
+
+
+def test_a_run_that_outlasts_the_timeout_keeps_its_session(linear, monkeypatch):
+    """Closing it under the run is what must not happen; unloading says that it has not finished."""
+    house = House().load(linear)
+    version = house.registry.get("linear")
+    monkeypatch.setattr(version.batcher, "stop", lambda timeout_s: False)
+    assert not house.loader.unload_all(0)
+    assert version._loaded.session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
+    monkeypatch.undo()
+    assert version.batcher.stop(10)

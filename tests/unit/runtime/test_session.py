@@ -1,0 +1,261 @@
+"""Real ONNX models through a real session on the CPU."""
+
+import logging
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from inferd import dtypes
+from inferd.config.settings import ModelSettings
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.session import OnnxSession, open_session
+from tests import onnx_models
+
+
+def opened(model, folder: Path, **settings: dict) -> OnnxSession:
+    return open_session(onnx_models.save(model, folder / "model.onnx"), ModelSettings.model_validate(settings))
+
+
+def axes(session: OnnxSession) -> dict[str, int | None]:
+    return {spec.name: spec.batch_axis for spec in (*session.signature.inputs, *session.signature.outputs)}
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (onnx_models.linear(), {"x": 0, "y": 0}),
+        (onnx_models.linear(None), {"x": 0, "y": 0}),
+        (onnx_models.two_inputs(), {"a": 0, "b": 0, "total": 0, "product": 0}),
+        (onnx_models.batch_axis_one(), {"x": 1, "y": 0}),
+        (onnx_models.shared_scalar(), {"x": 0, "factor": None, "y": 0}),
+        (onnx_models.constant_output(), {"x": 0, "y": 0, "classes": None}),
+        (onnx_models.strings(), {"text": 0, "loud": 0}),
+        (onnx_models.lookup(), {"index": 0, "y": 0}),
+        (onnx_models.needs_size(), {"x": 0, "y": 0}),
+    ],
+)
+def test_the_batch_axes_of_real_models(model, expected, tmp_path):
+    """Found from the declaration, and borne out by running it."""
+    session = opened(model, tmp_path)
+    assert session.signature.batchable
+    assert axes(session) == expected
+    assert session.providers == ("CPUExecutionProvider",)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (onnx_models.linear(1), "no input has an open dimension"),
+        (onnx_models.two_inputs("batch", "other"), "starts with an open dimension other than batch"),
+        (onnx_models.rows_do_not_follow(), "no output has an open dimension"),
+    ],
+)
+def test_models_that_cannot_batch(model, why, tmp_path):
+    """They are served one by one, with a reason."""
+    session = opened(model, tmp_path)
+    assert not session.signature.batchable
+    assert why in session.why_not_batchable
+
+
+def test_a_mean_over_the_batch_is_not_batched(tmp_path, caplog):
+    """Its answers would depend on who else is asking."""
+    session = opened(onnx_models.centred(), tmp_path)
+    assert not session.signature.batchable
+    assert "depend on the other rows of a batch" in session.why_not_batchable
+    assert "set batch_axis to batch it all the same" in caplog.text
+
+
+def test_the_operator_may_batch_it_all_the_same(tmp_path, caplog):
+    """An explicit batch axis counts for more than a guess, but not without a warning."""
+    session = opened(onnx_models.centred(), tmp_path, inputs={"x": {"batch_axis": 0}})
+    assert session.signature.batchable
+    assert "the model is batched because batch_axis is set, although" in caplog.text
+
+
+def test_a_batch_axis_that_the_run_disproves_is_refused(tmp_path):
+    """Shapes cannot be argued with."""
+    with pytest.raises(ModelLoadError, match=r'batch_axis is set, but the rows of output "y" .* do not follow'):
+        opened(
+            onnx_models.batch_axis_one(), tmp_path, inputs={"x": {"batch_axis": 0}}, outputs={"y": {"batch_axis": 0}}
+        )
+
+
+def test_without_warmup_nothing_is_run(tmp_path):
+    """What the model declares is then all there is."""
+    session = opened(onnx_models.centred(), tmp_path, runtime={"warmup": False})
+    assert session.signature.batchable
+    assert session.made_up is None
+
+
+def test_a_model_that_no_made_up_input_suits_is_served_as_declared(tmp_path, caplog):
+    """With a warning, and with the way out."""
+    session = opened(onnx_models.needs_size(500), tmp_path)
+    assert session.signature.batchable
+    assert session.made_up is None
+    assert "set warmup_shape" in caplog.text
+    assert opened(onnx_models.needs_size(500), tmp_path, inputs={"x": {"warmup_shape": [1, 1, 500]}}).made_up
+
+
+def test_a_run_gives_the_outputs_in_the_order_asked(tmp_path):
+    """And only those."""
+    session = opened(onnx_models.two_inputs(), tmp_path)
+    inputs = {"a": np.array([[3]], np.float32), "b": np.array([[4]], np.int64)}
+    product, total = session.run(inputs, ["product", "total"])
+    assert (product.item(), total.item()) == (12, 7)
+    assert len(session.run(inputs, ["total"])) == 1
+
+
+@pytest.mark.parametrize("datatype", dtypes.ALL, ids=lambda datatype: datatype.name)
+@pytest.mark.parametrize("shape", [(2, 2), (1, 0)])
+def test_every_element_type_goes_through(datatype, shape, tmp_path):
+    """Bit by bit, and empty as well."""
+    session = opened(onnx_models.identity(datatype, ("batch", None)), tmp_path)
+    x = np.array([b"\xc3\x9f", b"", b"a\0b", b"d"], object) if datatype is dtypes.BYTES else np.arange(4) % 2
+    x = x.astype(datatype.numpy)[: np.prod(shape)].reshape(shape)
+    session.signature.check({"x": x})
+    (y,) = session.run({"x": x}, ["y"])
+    assert y.dtype == datatype.numpy
+    assert y.shape == shape
+    assert y.tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_narrow_floats_are_computed_with(dtype, tmp_path):
+    """Not only passed through."""
+    session = opened(onnx_models.cast_sum(dtypes.BY_NUMPY[np.dtype(dtype)]), tmp_path)
+    (y,) = session.run({"x": np.array([[1.5, -2]], dtype)}, ["y"])
+    assert y.dtype == dtype
+    assert y.tolist() == [[3, -4]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        np.asfortranarray,
+    ],
+    ids=["unaligned", "gaps", "column by column"],
+)
+def test_any_view_is_read_right(dtype, view, tmp_path):
+    """Inputs may be read-only views over the message they came in."""
+    session = opened(onnx_models.cast_sum(dtypes.BY_NUMPY[np.dtype(dtype)]), tmp_path)
+    x = np.array([[1, 2], [3, 4]], dtype)
+    (y,) = session.run({"x": view(x)}, ["y"])
+    assert y.tolist() == [[2, 4], [6, 8]]
+
+
+def test_strings_are_bytes_on_both_sides(tmp_path):
+    """ONNX Runtime's str is seen nowhere else."""
+    session = opened(onnx_models.strings(), tmp_path)
+    (loud,) = session.run({"text": np.array([["hé".encode(), b""]], object)}, ["loud"])
+    assert loud.tolist() == [["hé!".encode(), b"!"]]
+
+
+def test_an_answer_outlives_the_runs_after_it(tmp_path):
+    """Buffers that are used again are never those of an answer that was given out."""
+    for datatype in ("FP32", "BF16"):
+        session = opened(onnx_models.cast_sum(dtypes.BY_NAME[datatype]), tmp_path)
+        numpy_type = dtypes.BY_NAME[datatype].numpy
+        answers = [session.run({"x": np.full((2, 2), n, numpy_type)}, ["y"])[0] for n in range(5)]
+        assert [answer[0, 0] for answer in answers] == [0, 2, 4, 6, 8]
+
+
+def test_external_data_is_found_beside_the_model(tmp_path):
+    """Large models keep their weights in files of their own."""
+    session = open_session(onnx_models.save_with_external_data(tmp_path / "model.onnx"), ModelSettings())
+    (y,) = session.run({"x": np.ones((1, 64), np.float32)}, ["y"])
+    assert y[0].tolist() == list(range(64))
+
+
+def test_a_closed_session_does_not_run(tmp_path):
+    """It says so, and closing twice is one close."""
+    session = opened(onnx_models.linear(), tmp_path)
+    session.close()
+    session.close()
+    with pytest.raises(RuntimeError, match="the session is closed"):
+        session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
+
+
+def refusal(path: Path, **settings: dict) -> str:
+    with pytest.raises(ModelLoadError) as refused:
+        open_session(path, ModelSettings.model_validate(settings))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (onnx_models.sequence_of_maps(), 'output "probabilities" is of type seq(map(int64,tensor(float)))'),
+        (onnx_models.sequence_input(), 'input "parts" is of type seq(tensor(float)), only tensors can be served'),
+        (onnx_models.optional_output(), 'output "y" is of type optional(tensor(float)), only tensors can be served'),
+        (onnx_models.element_type(14), "cannot load model.onnx: MLDataType for: tensor(complex64) is not"),
+        (onnx_models.element_type(17), 'input "other" is of type tensor(float8e4m3fn), an element type that cannot'),
+        (
+            onnx_models.element_type(22),
+            "cannot load model.onnx: This is an invalid model. Type Error: Type 'tensor(int4)'",
+        ),
+        (
+            onnx_models.future_opset(),
+            "cannot load model.onnx: it needs opset 999 of ai.onnx, the installed ONNX Runtime",
+        ),
+        (onnx_models.text_and_bf16(), "the model has both BYTES and BF16 tensors"),
+    ],
+)
+def test_models_that_cannot_be_served_are_refused(model, message, tmp_path):
+    """In words that say what is wrong with them."""
+    assert message in refusal(onnx_models.save(model, tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a model at all", bytes(1000), onnx_models.linear().SerializeToString()[:-60]],
+    ids=["empty", "text", "zeros", "truncated"],
+)
+def test_damaged_files_are_refused(content, tmp_path):
+    """Without a trace of the folder that they lie in."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.startswith("cannot load model.onnx: ")
+    assert str(tmp_path) not in message
+    assert "ONNXRuntimeError" not in message
+
+
+def test_names_that_are_not_text_are_refused(tmp_path):
+    """A flipped bit in a name is a damaged file, not a crash."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_models.linear().SerializeToString().replace(b"\x01x", b"\x01\xff"))
+    assert "damaged" in refusal(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """By its name alone."""
+    assert refusal(tmp_path / "model.onnx") == "there is no file model.onnx"
+
+
+def test_missing_external_data_is_named(tmp_path):
+    """The weights are part of the model."""
+    path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
+    (tmp_path / "model.weights").unlink()
+    message = refusal(path)
+    assert "model.weights" in message
+    assert str(tmp_path) not in message
+
+
+def test_a_provider_that_is_not_built_in_is_refused(tmp_path):
+    """Instead of running on the CPU without a word."""
+    path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
+    assert "openvino is not in the installed build" in refusal(path, runtime={"providers": ["openvino"]})
+
+
+def test_threads_and_parallel_mode_are_accepted(tmp_path, caplog):
+    """Every runtime setting makes a session that works."""
+    caplog.set_level(logging.WARNING)
+    runtime = {"intra_op_threads": 2, "inter_op_threads": 2, "allow_spinning": True, "providers": ["cpu"]}
+    (y,) = opened(onnx_models.linear(), tmp_path, runtime=runtime).run({"x": np.ones((1, 3), np.float32)}, ["y"])
+    assert y.tolist() == [[3, 3, 3]]
+    assert caplog.text == ""

@@ -41,10 +41,10 @@ def read_header(path: Path) -> ModelHeader:
         with path.open("rb") as file:
             return _header(_fields(file, path.stat().st_size))
     except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
+        msg = f"cannot read {path.name}: {error.strerror}"
         raise ModelLoadError(msg) from error
     except ValueError as error:
-        msg = f"{path} is not an ONNX file: {error}"
+        msg = f"{path.name} is not an ONNX file: {error}"
         raise ModelLoadError(msg) from error
 
 

@@ -1,8 +1,9 @@
 """Whether an incomplete batch may hope for more requests. Pure."""
 
-#: A peak is remembered for one to two windows, each at least so long and so many arrivals.
+#: A peak is remembered for one to two windows, each at least so long and so many times the longest wait. A window ends
+#: with the first arrival after that, so that a pause makes nothing forgotten.
 _WINDOW_S = 1.0
-_WINDOW_ARRIVALS = 16
+_WINDOW_WAITS = 4
 #: What one arrival weighs in the share of arrivals that were closely followed.
 _WEIGHT = 1 / 8
 #: Waiting is in vain if fewer arrivals than this share are followed by another within the longest wait.
@@ -23,10 +24,10 @@ class Expectation:
 
     def __init__(self, *, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
+        self._window_s = max(_WINDOW_S, _WINDOW_WAITS * max_wait_s)
         self._last_arrival = float("-inf")
         self._followed = 0.0
         self._window_start = float("-inf")
-        self._window_arrivals = 0
         self._peak = 0
         self._previous_peak = 0
 
@@ -35,10 +36,9 @@ class Expectation:
         followed = now - self._last_arrival <= self._max_wait_s
         self._followed += (followed - self._followed) * _WEIGHT
         self._last_arrival = now
-        if now - self._window_start >= _WINDOW_S and self._window_arrivals >= _WINDOW_ARRIVALS:
+        if now - self._window_start >= self._window_s:
             self._previous_peak, self._peak = self._peak, 0
-            self._window_start, self._window_arrivals = now, 0
-        self._window_arrivals += 1
+            self._window_start = now
         self._peak = max(self._peak, present)
 
     def further(self, present: int) -> int:

@@ -100,6 +100,7 @@ class RequestQueue:
         with self._lock:
             self._state.close()
             # A batch that was held for further requests is not held any longer, and workers with nothing to do end.
+            # None waits after that: in a closed queue whatever waits is ready.
             self._work.notify_all()
 
     def wait_drained(self, timeout_s: float) -> bool:
@@ -140,8 +141,6 @@ class RequestQueue:
     def _notify(self, effects: Effects) -> None:
         if effects.wake_worker and self._idle_workers:
             self._work.notify()
-        if self._state.exhausted:
-            self._work.notify_all()
         if self._state.drained:
             self._drained.notify_all()
 

@@ -25,7 +25,7 @@ class Worker:
     def __init__(self, *, name: str, source: BatchSource, executor: Executor) -> None:
         self._source = source
         self._executor = executor
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to take batches."""
@@ -36,7 +36,8 @@ class Worker:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def _loop(self) -> None:
+    def run(self) -> None:
+        """Take and run batches until there are no more: what the thread does."""
         batch = None
         while (batch := self._source.take(batch)) is not None:
             self._executor.execute(batch)

@@ -1,0 +1,204 @@
+"""Stand-ins for what batching needs from outside: time, timers, a model, an observer, and a caller who waits."""
+
+import heapq
+import math
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd import dtypes
+from inferd.batching.ports import BatchReport
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.errors import ServingError
+from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
+
+Array = NDArray[np.generic]
+
+
+class FakeClock:
+    """A monotonic clock that stands still until it is told otherwise."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class ManualTimers:
+    """Timers that fire when the test says so."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._order = count()
+        self._armed: list[tuple[float, int, Callable[[], None]]] = []
+
+    @property
+    def armed(self) -> list[float]:
+        """The times that are waited for, the earliest first."""
+        return sorted(when for when, _, _ in self._armed)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._armed, (when, next(self._order), callback))
+
+    def fire_due(self) -> None:
+        """Call back whatever the clock has reached."""
+        while self._armed and self._armed[0][0] <= self._clock():
+            heapq.heappop(self._armed)[2]()
+
+
+class RecordingObserver:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.offered_rows: list[int] = []
+        self.refusals: list[tuple[str, int]] = []
+        self.caller_runs = 0
+        self.reports: list[BatchReport] = []
+
+    def offered(self, rows: int) -> None:
+        self.offered_rows.append(rows)
+
+    def refused(self, reason: str, rows: int) -> None:
+        self.refusals.append((reason, rows))
+
+    def caller_ran(self) -> None:
+        self.caller_runs += 1
+
+    def batch_done(self, report: BatchReport) -> None:
+        self.reports.append(report)
+
+
+def tensor(name: str, shape: tuple[int | str | None, ...], batch_axis: int | None = 0) -> TensorSpec:
+    """An FP32 input or output."""
+    return TensorSpec(name=name, datatype=dtypes.BY_NAME["FP32"], shape=shape, batch_axis=batch_axis)
+
+
+#: x, rows of any length, and a factor that a batch shares; y like x, the sum of each row, and the factor again.
+SCALING = ModelSignature(
+    inputs=(tensor("x", ("batch", "length")), tensor("factor", (), batch_axis=None)),
+    outputs=(tensor("y", ("batch", "length")), tensor("sum", ("batch",)), tensor("same", (), batch_axis=None)),
+    batchable=True,
+)
+
+
+def scale(inputs: Tensors) -> Mapping[str, Array]:
+    """What the model with the signature `SCALING` works out."""
+    y = np.multiply(inputs["x"], inputs["factor"])
+    return {"y": y, "sum": np.sum(y, axis=1), "same": np.asarray(inputs["factor"])}
+
+
+class FakeSession:
+    """A model in numpy that remembers the rows and outputs of each run.
+
+    ``compute`` may raise. While ``gate`` is not set, runs wait for it; ``entered`` counts those that have begun.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Tensors], Mapping[str, Array]] = scale,
+        *,
+        signature: ModelSignature = SCALING,
+        gate: threading.Event | None = None,
+    ) -> None:
+        self._signature = signature
+        self._compute = compute
+        self._gate = gate
+        self.entered = threading.Semaphore(0)
+        self.runs: list[int] = []
+        self.wanted: list[tuple[str, ...]] = []
+
+    @property
+    def signature(self) -> ModelSignature:
+        return self._signature
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        self.runs.append(len(inputs["x"]))
+        self.wanted.append(tuple(outputs))
+        self.entered.release()
+        if self._gate is not None and not self._gate.wait(10):
+            raise TimeoutError("the test never opened the gate")
+        computed = self._compute(inputs)
+        return [computed[name] for name in outputs]
+
+
+class Caller:
+    """Someone who has one request and waits for the answer."""
+
+    def __init__(
+        self,
+        *,
+        x: Array | None = None,
+        factor: float = 1.0,
+        rows: int = 1,
+        nbytes: int = 8,
+        key: Hashable = (),
+        outputs: tuple[str, ...] = ("y",),
+        priority: int = 1,
+        deadline: float = math.inf,
+        received_at: float = 100.0,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self.releases = 0
+        self._on_outcome = on_outcome
+        self._answered = threading.Event()
+        x = np.ones((rows, 2), dtype=np.float32) if x is None else x
+        self.request = InferenceRequest(
+            inputs={"x": x, "factor": np.asarray(factor, dtype=np.float32)},
+            outputs=outputs,
+            rows=len(x),
+            nbytes=nbytes,
+            stack_key=key,
+            reply=Reply(self._answer, self._release),
+            received_at=received_at,
+            deadline=deadline,
+            priority=priority,
+        )
+
+    def _answer(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._answered.set()
+        self._on_outcome(outcome)
+
+    def _release(self) -> None:
+        self.releases += 1
+
+    @property
+    def released(self) -> bool:
+        """Whether the caller may bring its next request."""
+        return self.releases == 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is no outcome yet."""
+        return not self.outcomes
+
+    @property
+    def outcome(self) -> Outcome:
+        """The one outcome that came."""
+        assert len(self.outcomes) == 1, f"expected one outcome, got {self.outcomes}"
+        return self.outcomes[0]
+
+    @property
+    def result(self) -> InferenceResult:
+        """The outcome, which is a result."""
+        assert isinstance(self.outcome, InferenceResult), f"expected a result, got {self.outcome!r}"
+        return self.outcome
+
+    @property
+    def error(self) -> ServingError:
+        """The outcome, which is an error."""
+        assert isinstance(self.outcome, ServingError), f"expected an error, got {self.outcome!r}"
+        return self.outcome
+
+    def wait(self) -> Outcome:
+        """Wait for the outcome, for threads."""
+        assert self._answered.wait(10), "no outcome came"
+        return self.outcome

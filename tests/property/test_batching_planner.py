@@ -1,0 +1,68 @@
+"""What holds for every plan."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.batching.planner import BatchRules, Dispatch, plan
+from tests.fakes import Caller
+
+_NOW = 100.0
+
+
+@st.composite
+def _pending(draw):
+    request = Caller(rows=draw(st.integers(1, 12)), key=draw(st.sampled_from("abc"))).request
+    request.enqueued_at = _NOW - draw(st.sampled_from([0.0, 0.004, 0.01, 0.02]))
+    return request
+
+
+_RULES = st.builds(BatchRules, max_rows=st.integers(1, 10), max_wait_s=st.sampled_from([0.0, 0.01]))
+
+
+@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3))
+def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, further):
+    """One key; at most ``max_rows``, except for a single larger request; in the order of service."""
+    decision = plan(pending, _NOW, rules, further)
+    if not isinstance(decision, Dispatch):
+        return
+    chosen = decision.requests
+    assert len({request.stack_key for request in chosen}) == 1
+    assert sum(request.rows for request in chosen) <= rules.max_rows or len(chosen) == 1
+    assert chosen == [request for request in pending if request in chosen]
+
+
+@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3))
+def test_a_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, further):
+    """Never without a wait, without an expectation, when one is old enough, or when something had to be left out."""
+    decision = plan(pending, _NOW, rules, further)
+    if isinstance(decision, Dispatch) or not pending:
+        return
+    assert rules.max_wait_s > 0
+    assert further > 0
+    assert _NOW < decision.time == min(request.enqueued_at for request in pending) + rules.max_wait_s
+    for key in {request.stack_key for request in pending}:
+        rows = sum(request.rows for request in pending if request.stack_key == key)
+        assert rows + decision.rows <= rules.max_rows
+
+
+@given(pending=st.lists(_pending(), min_size=1, max_size=12), rules=_RULES)
+def test_the_head_of_the_queue_goes_first_when_nothing_is_held(pending, rules):
+    """With everyone of its kind who fits, in order."""
+    decision = plan(pending, _NOW, rules, further=0)
+    assert isinstance(decision, Dispatch)
+    assert decision.requests[0] is pending[0]
+    left = rules.max_rows - pending[0].rows
+    expected = [pending[0]]
+    for request in pending[1:]:
+        if request.stack_key == pending[0].stack_key and request.rows <= left:
+            expected.append(request)
+            left -= request.rows
+    assert decision.requests == expected
+
+
+@given(pending=st.lists(_pending(), min_size=1, max_size=12), rules=_RULES, further=st.integers(0, 3))
+def test_whatever_is_held_goes_when_its_time_has_come(pending, rules, further):
+    """The time that the plan names is enough: nothing is held beyond it."""
+    decision = plan(pending, _NOW, rules, further)
+    if not isinstance(decision, Dispatch):
+        assert isinstance(plan(pending, decision.time, rules, further), Dispatch)

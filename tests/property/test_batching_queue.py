@@ -1,0 +1,193 @@
+"""The queue against a model of it, over any sequence of events and under every policy."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from inferd.batching.deadlines import SLACK_S
+from inferd.batching.planner import BatchRules
+from inferd.batching.policies import policy_for
+from inferd.batching.request import Batch
+from inferd.batching.state import Effects, QueueState
+from inferd.config.settings import Backpressure, QueueSettings
+from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError, OverloadedError
+from tests.fakes import Caller
+
+_MAX_ROWS, _MAX_BYTES, _MAX_BLOCKED, _CALLER_RUNS, _WORKERS = 8, 1024, 3, 2, 2
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Offers, takes, retires, cancels and lets time pass; where each request is, is kept here as well."""
+
+    @initialize(policy=st.sampled_from(Backpressure), max_wait_s=st.sampled_from([0.0, 0.05]))
+    def begin(self, policy, max_wait_s):
+        self.settings = QueueSettings(
+            policy=policy,
+            max_rows=_MAX_ROWS,
+            max_bytes=_MAX_BYTES,
+            max_blocked=_MAX_BLOCKED,
+            caller_runs_limit=_CALLER_RUNS,
+        )
+        self.state = QueueState(
+            name="m",
+            settings=self.settings,
+            policy=policy_for(self.settings),
+            rules=BatchRules(max_rows=4, max_wait_s=max_wait_s),
+            workers=_WORKERS,
+        )
+        self.now = 100.0
+        self.timers: list[float] = []
+        self.callers = {}
+        self.waiting: dict = {}
+        self.blocked: dict = {}
+        self.batches: list[Batch] = []
+        self.cancelled: list[Caller] = []
+
+    def apply(self, effects):
+        for request in effects.admitted:
+            self.blocked.pop(request, None)
+            self.waiting[request] = None
+            request.reply.release()
+        for request, error in effects.failed:
+            self.waiting.pop(request, None)
+            self.blocked.pop(request, None)
+            request.reply.deliver(error)
+        if effects.timer_at is not None:
+            self.timers.append(effects.timer_at)
+
+    @rule(
+        rows=st.integers(1, 6),
+        nbytes=st.integers(0, 600),
+        priority=st.integers(1, 3),
+        key=st.sampled_from("ab"),
+        timeout_s=st.sampled_from([0.0, 0.02, 0.3, float("inf")]),
+    )
+    def offer(self, rows, nbytes, priority, key, timeout_s):
+        caller = Caller(rows=rows, nbytes=nbytes, priority=priority, key=key, deadline=self.now + timeout_s)
+        request = caller.request
+        self.callers[request] = caller
+        lesser = any(other.priority > priority for other in self.waiting)
+        effects = Effects()
+        batch = self.state.offer(request, self.now, effects)
+        if batch is not None:
+            assert self.settings.policy is Backpressure.CALLER_RUNS
+            self.batches.append(batch)
+        elif request not in effects.admitted and all(request is not failed for failed, _ in effects.failed):
+            assert self.settings.policy is Backpressure.BLOCK
+            self.blocked[request] = None
+        shed = [
+            victim for victim, error in effects.failed if isinstance(error, OverloadedError) and victim is not request
+        ]
+        assert all(victim.priority >= priority for victim in shed)
+        assert not shed or lesser == (shed[0].priority > priority)
+        self.apply(effects)
+
+    @precondition(lambda self: sum(not batch.outside_queue for batch in self.batches) < _WORKERS)
+    @rule()
+    def take(self):
+        effects = Effects()
+        batch = self.state.next_batch(self.now, effects)
+        if isinstance(batch, Batch):
+            assert all(request.deadline > self.now for request in batch.requests)
+            for request in batch.requests:
+                del self.waiting[request]
+            self.batches.append(batch)
+        self.apply(effects)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def finish_a_batch(self, data):
+        batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        for request in batch.requests:
+            request.reply.deliver(InferenceFailedError())
+        self.state.retire(batch, self.now)
+
+    @precondition(lambda self: any(caller.waits for caller in self.callers.values()))
+    @rule(data=st.data())
+    def cancel(self, data):
+        unanswered = [caller for caller in self.callers.values() if not caller.request.reply.done]
+        if not unanswered:
+            return
+        caller = data.draw(st.sampled_from(unanswered))
+        assert caller.request.reply.withdraw()
+        self.cancelled.append(caller)
+        self.waiting.pop(caller.request, None)
+        self.blocked.pop(caller.request, None)
+        effects = Effects()
+        self.state.remove(caller.request, self.now, effects)
+        self.apply(effects)
+
+    @rule(seconds=st.sampled_from([0.01, 0.05, 0.4]))
+    def let_time_pass(self, seconds):
+        end = self.now + seconds
+        while self.timers and min(self.timers) <= end:
+            self.now = max(self.now, min(self.timers))
+            self.timers.remove(min(self.timers))
+            effects = Effects()
+            self.state.expire(self.now, effects)
+            assert all(isinstance(error, DeadlineExceededError) for _, error in effects.failed)
+            self.apply(effects)
+        self.now = end
+
+    @invariant()
+    def the_bounds_hold(self):
+        if not hasattr(self, "state"):
+            return
+        waiting = self.state.waiting
+        assert waiting.rows == sum(request.rows for request in self.waiting) <= _MAX_ROWS
+        assert waiting.nbytes == sum(request.nbytes for request in self.waiting) <= _MAX_BYTES
+        assert len(self.blocked) <= _MAX_BLOCKED
+        assert sum(request.nbytes for request in self.blocked) <= _MAX_BYTES
+        assert sum(batch.outside_queue for batch in self.batches) <= _CALLER_RUNS
+
+    @invariant()
+    def nothing_is_lost_and_the_order_is_kept(self):
+        if not hasattr(self, "state"):
+            return
+        served = sorted(self.waiting, key=lambda request: request.priority)
+        assert list(self.state.waiting) == served
+        assert self.state.present == len(self.waiting) + len(self.blocked) + sum(len(b.requests) for b in self.batches)
+        assert self.state.running_rows == sum(batch.rows for batch in self.batches)
+        first = next(iter(self.blocked), None)
+        assert first is None or not self.state.waiting.fits(first)
+
+    @invariant()
+    def nobody_waits_long_past_the_deadline(self):
+        if not hasattr(self, "state"):
+            return
+        for request in [*self.waiting, *self.blocked]:
+            assert request.deadline >= self.now - SLACK_S
+
+    @invariant()
+    def timers_are_few(self):
+        if hasattr(self, "state"):
+            assert len(self.timers) <= 3
+
+    def teardown(self):
+        """Close and drain: every request has had exactly one outcome, or was withdrawn and had none."""
+        if not hasattr(self, "state"):
+            return
+        self.state.close()
+        for batch in self.batches:
+            for request in batch.requests:
+                request.reply.deliver(InferenceFailedError())
+            self.state.retire(batch, self.now)
+        while not self.state.drained:
+            effects = Effects()
+            batch = self.state.next_batch(self.now, effects)
+            self.apply(effects)
+            if isinstance(batch, Batch):
+                for request in batch.requests:
+                    request.reply.deliver(InferenceFailedError())
+                self.state.retire(batch, self.now)
+        for caller in self.callers.values():
+            assert len(caller.outcomes) == (caller not in self.cancelled)
+            assert caller.released
+        late = Caller()
+        effects = Effects()
+        self.state.offer(late.request, self.now, effects)
+        assert isinstance(effects.failed[0][1], ModelUnavailableError)
+
+
+QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueue = QueueMachine.TestCase

@@ -1,0 +1,1 @@
+"""Of the queue, the planner and the workers."""

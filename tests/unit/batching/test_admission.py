@@ -1,0 +1,38 @@
+"""Requests that can never be admitted."""
+
+import pytest
+
+from inferd.batching.admission import refusal
+from inferd.batching.waiting import WaitingRequests
+from inferd.errors import DeadlineExceededError, InvalidInputError
+from tests.fakes import Caller
+
+
+def _refusal(caller):
+    return refusal(caller.request, 100.0, WaitingRequests(max_rows=8, max_bytes=1000, priority_levels=3))
+
+
+def test_a_request_at_every_bound_is_admissible():
+    """The bounds themselves are allowed."""
+    assert _refusal(Caller(rows=8, nbytes=1000, priority=3, deadline=100.001)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rows": 9}, "request: expected at most 8 rows, the bound of the whole queue, got 9"),
+        ({"nbytes": 1001}, "request: expected at most 1000 bytes, the bound of the whole queue, got 1001"),
+        ({"priority": 0}, "priority: expected 1 to 3, got 0"),
+        ({"priority": 4}, "priority: expected 1 to 3, got 4"),
+    ],
+)
+def test_what_no_empty_queue_could_hold_is_invalid(fields, message):
+    """The caller learns the bound; a retry would be in vain, so it is not told to retry."""
+    error = _refusal(Caller(**fields))
+    assert isinstance(error, InvalidInputError)
+    assert error.message == message
+
+
+def test_a_deadline_that_has_passed_is_refused():
+    """Not one row of it is queued."""
+    assert isinstance(_refusal(Caller(deadline=100.0)), DeadlineExceededError)

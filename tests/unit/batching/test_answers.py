@@ -1,0 +1,75 @@
+"""Outcomes get out, whatever is in the way."""
+
+import logging
+
+import pytest
+
+from inferd.batching.answers import Answers
+from inferd.batching.request import Reply
+from inferd.batching.statistics import Statistics
+from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from tests.fakes import Caller, FakeClock, RecordingObserver
+
+
+class _Out:
+    def __init__(self, observer=None):
+        self.clock = FakeClock()
+        self.observer = observer or RecordingObserver()
+        self.statistics = Statistics()
+        self.answers = Answers(clock=self.clock, observer=self.observer, statistics=self.statistics)
+
+
+def test_a_refusal_is_counted_with_its_reason_and_rows():
+    """Before the caller hears of it, so that it can look it up."""
+    out = _Out()
+    seen = []
+    caller = Caller(rows=3, on_outcome=lambda _: seen.extend(out.observer.refusals))
+    out.clock.advance(0.5)
+    out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0, reason="SHED"))
+    assert seen == [("SHED", 3)]
+    assert out.statistics.snapshot().fail.ns == 500_000_000
+
+
+def test_other_errors_are_no_refusals():
+    """A deadline is not an overload."""
+    out = _Out()
+    out.answers.fail(Caller().request, DeadlineExceededError("late"))
+    assert out.observer.refusals == []
+    assert out.statistics.snapshot().fail.count == 1
+
+
+def test_a_settled_request_is_not_counted_again():
+    """It has had its one outcome."""
+    out, caller = _Out(), Caller()
+    caller.request.reply.withdraw()
+    out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
+    assert (out.observer.refusals, out.statistics.snapshot().fail.count) == ([], 0)
+
+
+def test_a_broken_observer_costs_nobody_an_answer(caplog):
+    """It is logged, and the caller gets the error."""
+
+    class Broken(RecordingObserver):
+        def refused(self, reason, rows):
+            raise RuntimeError("metrics are down")
+
+    caller = Caller()
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        _Out(Broken()).answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
+    assert isinstance(caller.error, OverloadedError)
+    assert "metrics are down" in caplog.text
+
+
+@pytest.mark.parametrize("act", ["fail", "admitted"])
+def test_a_broken_receiver_is_logged_and_does_not_get_in_the_way(act, caplog):
+    """The thread goes on to the next request."""
+    caller = Caller()
+
+    def broken(*_):
+        raise RuntimeError("the connection is in pieces")
+
+    caller.request.reply = Reply(broken, broken)
+    answers = _Out().answers
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        answers.admitted(caller.request) if act == "admitted" else answers.fail(caller.request, InferenceFailedError())
+    assert "in pieces" in caplog.text

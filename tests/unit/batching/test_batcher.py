@@ -1,0 +1,253 @@
+"""The whole of batching, with real workers where the behaviour is theirs."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from inferd.batching.batcher import Batcher
+from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
+from inferd.errors import ModelUnavailableError, OverloadedError
+from inferd.runtime.signature import ModelSignature
+from tests.fakes import Caller, FakeSession, RecordingObserver, tensor
+
+UNBATCHABLE = ModelSignature(
+    inputs=(tensor("x", (1, "length"), batch_axis=None),),
+    outputs=(tensor("y", (1, "length"), batch_axis=None),),
+    batchable=False,
+)
+
+
+class _NoTimers:
+    def call_at(self, when, callback):
+        pass
+
+
+class _Service:
+    def __init__(self, session, queue=None, **batching):
+        self.session = session
+        self.observer = RecordingObserver()
+        self.batcher = Batcher(
+            name="m",
+            session=session,
+            queue=queue or QueueSettings(),
+            batching=BatchingSettings(**batching),
+            clock=time.monotonic,
+            timers=_NoTimers(),
+            observer=self.observer,
+        )
+
+    def submit(self, *callers):
+        for caller in callers:
+            caller.request.received_at = time.monotonic()
+            self.batcher.submit(caller.request)
+
+
+@pytest.fixture
+def gate():
+    """Opened at the end, so that no run outlives its test."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def busy(gate):
+    """A function that starts a service whose one worker is inside the model until the gate opens."""
+    services = []
+
+    def start(**settings):
+        service = _Service(FakeSession(gate=gate), QueueSettings(**settings), max_batch_size=4)
+        services.append(service)
+        service.batcher.start()
+        service.submit(first := Caller())
+        assert service.session.entered.acquire(timeout=10)
+        return service, first
+
+    yield start
+    gate.set()
+    for service in services:
+        assert service.batcher.stop(10)
+
+
+def _run_all(service, *callers):
+    """Submit before the workers start, so that what is stacked does not depend on timing."""
+    service.submit(*callers)
+    service.batcher.start()
+    assert service.batcher.stop(10)
+
+
+def test_requests_that_wait_run_together():
+    """Up to the batch size in rows."""
+    service, callers = _Service(FakeSession(), max_batch_size=4), [Caller() for _ in range(6)]
+    _run_all(service, *callers)
+    assert service.session.runs == [4, 2]
+    assert all(caller.result for caller in callers)
+    assert service.observer.offered_rows == [1] * 6
+
+
+def test_batching_that_is_off_runs_each_request_as_it_is():
+    """Alone and whole, however many rows."""
+    service = _Service(FakeSession(), enabled=False, max_batch_size=4)
+    _run_all(service, Caller(rows=10), Caller(rows=2))
+    assert service.session.runs == [10, 2]
+
+
+def test_a_model_that_cannot_batch_runs_each_request_alone():
+    """Whatever the settings say."""
+    session = FakeSession(lambda inputs: {"y": inputs["x"]}, signature=UNBATCHABLE)
+    callers = [Caller(x=np.full((1, 3), value, dtype=np.float32)) for value in (1, 2)]
+    _run_all(_Service(session), *callers)
+    assert session.runs == [1, 1]
+    assert [caller.result.outputs["y"][0, 0] for caller in callers] == [1, 2]
+
+
+def test_a_larger_request_than_a_batch_is_answered_in_one_piece():
+    """It runs alone in chunks."""
+    service = _Service(FakeSession(), max_batch_size=4)
+    _run_all(service, large := Caller(rows=9), Caller())
+    assert service.session.runs == [4, 4, 1, 1]
+    assert large.result.outputs["y"].shape == (9, 2)
+
+
+def test_the_counts_tell_what_waits_and_what_runs(busy):
+    """For the gauges."""
+    service, _ = busy()
+    service.submit(Caller(rows=2, nbytes=100), Caller(rows=3, nbytes=50))
+    batcher = service.batcher
+    assert (batcher.queue_rows, batcher.queue_bytes, batcher.running_rows, batcher.unanswered_requests) == (
+        5,
+        150,
+        1,
+        3,
+    )
+
+
+def test_a_cancelled_request_gives_its_place_back_and_hears_nothing(busy):
+    """At once, although the worker is busy."""
+    service, _ = busy(max_rows=1)
+    service.submit(cancelled := Caller())
+    service.batcher.cancel(cancelled.request)
+    service.submit(successor := Caller())
+    assert cancelled.waits
+    assert successor.waits
+    assert service.batcher.queue_rows == 1
+
+
+def test_cancelling_after_the_answer_changes_nothing():
+    """The answer has been given."""
+    service, caller = _Service(FakeSession()), Caller()
+    _run_all(service, caller)
+    service.batcher.cancel(caller.request)
+    assert caller.result
+
+
+def test_a_full_queue_refuses_with_a_hint_and_counts_it(busy):
+    """The refused rows are offered rows, and refused ones."""
+    service, _ = busy(max_rows=1)
+    service.submit(Caller(), refused := Caller(rows=1))
+    assert isinstance(refused.error, OverloadedError)
+    assert refused.error.retry_after_s > 0
+    assert refused.released
+    assert service.observer.refusals == [("QUEUE_FULL", 1)]
+    assert service.observer.offered_rows == [1, 1, 1]
+
+
+def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
+    """On threads of its own: the worker is busy and the queue is full all the while."""
+    service, _ = busy(max_rows=1, policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
+    service.submit(waiting := Caller(), beside := Caller())
+    assert service.session.entered.acquire(timeout=10)
+    assert waiting.released
+    assert beside.releases == 0
+    service.submit(refused := Caller())
+    assert refused.error.reason == "CALLER_RUNS_LIMIT"
+    gate.set()
+    beside.wait()
+    assert beside.released
+    assert beside.result.timing.rows == 1
+    assert service.observer.caller_runs == 1
+
+
+def test_stop_finishes_everything_that_is_here(busy, gate):
+    """Running, queued, blocked; and refuses what comes later."""
+    service, running = busy(max_rows=1, policy=Backpressure.BLOCK)
+    service.submit(queued := Caller(), blocked := Caller())
+    stopped = []
+    stopper = threading.Thread(target=lambda: stopped.append(service.batcher.stop(10)), daemon=True)
+    stopper.start()
+    late = _submit_until_refused(service)
+    gate.set()
+    stopper.join(10)
+    assert stopped == [True]
+    assert running.result
+    assert queued.result
+    assert blocked.result
+    assert isinstance(late.error, ModelUnavailableError)
+    assert service.batcher.unanswered_requests == 0
+
+
+def _submit_until_refused(service):
+    """The stop is on its way in another thread: a request that it still lets in is withdrawn again."""
+    while True:
+        service.submit(late := Caller())
+        if not late.waits:
+            return late
+        service.batcher.cancel(late.request)
+
+
+def test_stop_ends_the_threads():
+    """Those of the workers and those of caller_runs."""
+    service = _Service(FakeSession(), QueueSettings(policy=Backpressure.CALLER_RUNS), instances=3)
+    before = threading.active_count()
+    service.batcher.start()
+    assert threading.active_count() == before + 5
+    assert service.batcher.stop(10)
+    assert threading.active_count() == before
+
+
+def test_stop_fails_what_is_left_when_its_time_is_over(busy):
+    """It says so, because the model is still running and must not be closed."""
+    service, running = busy()
+    service.submit(queued := Caller())
+    assert not service.batcher.stop(0.0)
+    assert isinstance(running.error, ModelUnavailableError)
+    assert isinstance(queued.error, ModelUnavailableError)
+
+
+def test_stopping_twice_or_unstarted_is_harmless():
+    """Whatever state loading ended in."""
+    batcher = _Service(FakeSession()).batcher
+    assert batcher.stop(0.0)
+    assert batcher.stop(0.0)
+
+
+def test_statistics_count_what_was_done():
+    """Requests, rows and runs."""
+    service = _Service(FakeSession(), max_batch_size=4)
+    _run_all(service, Caller(rows=2), Caller(rows=2), Caller())
+    snapshot = service.batcher.statistics()
+    assert (snapshot.success.count, snapshot.inference_count, snapshot.execution_count) == (3, 5, 2)
+    assert list(snapshot.batch_sizes) == [1, 4]
+
+
+def test_several_instances_run_at_the_same_time(gate):
+    """Two batches are inside the model at once."""
+    service = _Service(FakeSession(gate=gate), instances=2, max_batch_size=1)
+    service.batcher.start()
+    service.submit(Caller(), Caller())
+    assert service.session.entered.acquire(timeout=10)
+    assert service.session.entered.acquire(timeout=10)
+    gate.set()
+    assert service.batcher.stop(10)
+
+
+def test_one_caller_alone_does_not_pay_the_wait():
+    """A whole minute would be allowed, and forty requests one after another take none of it."""
+    service = _Service(FakeSession(), max_wait_ms=60_000)
+    service.batcher.start()
+    for _ in range(40):
+        service.submit(caller := Caller())
+        caller.wait()
+    assert service.batcher.stop(10)

@@ -1,0 +1,87 @@
+"""What each policy decides about a request that finds the queue full."""
+
+import pytest
+
+from inferd.batching.policies import Hold, Refuse, Room, RunNow, Shed, policy_for
+from inferd.batching.waiting import WaitingRequests
+from inferd.config.settings import Backpressure, QueueSettings
+from tests.fakes import Caller
+
+
+def _room(*callers, max_rows=4, max_bytes=1000, blocked_requests=0, blocked_bytes=0, caller_runs=0):
+    waiting = WaitingRequests(max_rows=max_rows, max_bytes=max_bytes, priority_levels=3)
+    for caller in callers:
+        waiting.add(caller.request)
+    return Room(
+        waiting=waiting, blocked_requests=blocked_requests, blocked_bytes=blocked_bytes, caller_runs=caller_runs
+    )
+
+
+def _policy(policy, **settings):
+    return policy_for(QueueSettings(policy=policy, **settings))
+
+
+def test_every_policy_of_the_settings_exists():
+    """None is promised that is not there."""
+    assert all(_policy(policy) for policy in Backpressure)
+
+
+def test_reject_refuses():
+    """At once, whatever waits."""
+    assert _policy(Backpressure.REJECT).decide(Caller().request, _room()) == Refuse(reason="QUEUE_FULL")
+
+
+def test_caller_runs_runs_up_to_its_limit():
+    """One below the limit runs, at the limit it is refused with the limit in the message."""
+    policy = _policy(Backpressure.CALLER_RUNS, caller_runs_limit=2)
+    assert policy.decide(Caller().request, _room(caller_runs=1)) == RunNow()
+    assert policy.decide(Caller().request, _room(caller_runs=2)) == Refuse(
+        reason="CALLER_RUNS_LIMIT", detail=", and 2 of 2 requests run outside the queue"
+    )
+
+
+def test_block_holds_up_to_its_limit():
+    """The waiters are bounded too."""
+    policy = _policy(Backpressure.BLOCK, max_blocked=3)
+    assert policy.decide(Caller().request, _room(blocked_requests=2)) == Hold()
+    refusal = policy.decide(Caller().request, _room(blocked_requests=3))
+    assert isinstance(refusal, Refuse)
+    assert refusal.reason == "BLOCKED_LIMIT"
+    assert "3 of 3 requests" in refusal.detail
+
+
+def test_block_bounds_the_bytes_of_the_waiters():
+    """A few large messages in front of the queue cost as much memory as many small ones in it."""
+    policy = _policy(Backpressure.BLOCK, max_bytes=1024)
+    assert policy.decide(Caller(nbytes=24).request, _room(blocked_bytes=1000)) == Hold()
+    assert isinstance(policy.decide(Caller(nbytes=25).request, _room(blocked_bytes=1000)), Refuse)
+
+
+def test_shed_oldest_sheds_who_has_waited_longest():
+    """The oldest of the least important priority goes, and no more than needed."""
+    important, oldest, newer = Caller(priority=1, rows=2), Caller(priority=3), Caller(priority=3)
+    decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(priority=2).request, _room(important, oldest, newer))
+    assert decision == Shed([oldest.request])
+
+
+def test_shed_oldest_sheds_as_many_as_the_rows_need():
+    """A large newcomer takes the place of several."""
+    callers = [Caller() for _ in range(4)]
+    decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(rows=3).request, _room(*callers))
+    assert decision == Shed([caller.request for caller in callers[:3]])
+
+
+def test_shed_oldest_sheds_as_many_as_the_bytes_need():
+    """Rows are not the only bound."""
+    callers = [Caller(nbytes=400), Caller(nbytes=400)]
+    decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(nbytes=700).request, _room(*callers))
+    assert decision == Shed([caller.request for caller in callers])
+
+
+@pytest.mark.parametrize("priority", [2, 3])
+def test_shed_oldest_never_sheds_what_is_more_important(priority):
+    """Then the newcomer is refused, and nobody is shed in vain."""
+    callers = [Caller(priority=3), Caller(priority=1, rows=3)]
+    decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(rows=2, priority=priority).request, _room(*callers))
+    assert isinstance(decision, Refuse)
+    assert decision.reason == "QUEUE_FULL"

@@ -1,0 +1,166 @@
+"""Good, bad, late and vanishing callers at once, under every policy; and then: is it still alive?"""
+
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from inferd.batching.batcher import Batcher
+from inferd.batching.request import InferenceResult
+from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
+from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from tests.fakes import Caller, FakeSession, ManualTimers, RecordingObserver, scale
+
+_SUBMITTERS = 4
+_REQUESTS_EACH = 400
+
+
+def _moody(inputs):
+    """Fails on any negative value, and takes no notice of anything else."""
+    if (inputs["x"] < 0).any():
+        raise RuntimeError("negative")
+    return scale(inputs)
+
+
+def _batcher(policy, max_wait_ms, timers, observer, session):
+    return Batcher(
+        name="m",
+        session=session,
+        queue=QueueSettings(policy=policy, max_rows=32, max_blocked=16),
+        batching=BatchingSettings(max_batch_size=8, max_wait_ms=max_wait_ms, instances=2),
+        clock=time.monotonic,
+        timers=timers,
+        observer=observer,
+    )
+
+
+def _some_caller(dice):
+    """One in ten cannot be run, one in ten is nearly or quite too late, and a few are larger than a batch."""
+    now = time.monotonic()
+    rows = dice.choice([1, 1, 1, 2, 3, 12])
+    value = dice.choice([-1.0] + [1.0] * 9)
+    length = dice.choice([1, 2])
+    return Caller(
+        x=np.full((rows, length), value, dtype=np.float32),
+        key=length,
+        priority=dice.randint(1, 3),
+        deadline=now + dice.choice([0.0, 0.001] + [float("inf")] * 18),
+        received_at=now,
+    )
+
+
+class _Submitter(threading.Thread):
+    """Submits, and cancels one in ten; fires the timers as the rpc thread would, if it is the one that does."""
+
+    def __init__(self, batcher, timers, seed):
+        super().__init__(daemon=True)
+        self._batcher = batcher
+        self._timers = timers if seed == 0 else None
+        self._dice = random.Random(seed)
+        self.callers = []
+        self.cancelled = set()
+
+    def run(self):
+        for _ in range(_REQUESTS_EACH):
+            caller = _some_caller(self._dice)
+            self.callers.append(caller)
+            self._batcher.submit(caller.request)
+            if self._dice.random() < 0.1:
+                victim = self._dice.choice(self.callers)
+                self._batcher.cancel(victim.request)
+                self.cancelled.add(victim)
+            if self._timers is not None:
+                self._timers.fire_due()
+
+
+def _assert_fair(caller):
+    """The outcome is the request's own: good ones run, or are refused or late; bad ones never run."""
+    outcome, x = caller.outcome, caller.request.inputs["x"]
+    if isinstance(outcome, InferenceResult):
+        assert x[0, 0] > 0
+        np.testing.assert_array_equal(outcome.outputs["y"], x)
+    elif isinstance(outcome, InferenceFailedError):
+        assert x[0, 0] < 0
+    elif isinstance(outcome, DeadlineExceededError):
+        assert caller.request.deadline < float("inf")
+    else:
+        assert isinstance(outcome, OverloadedError)
+
+
+@pytest.mark.parametrize("max_wait_ms", [0.0, 1.0])
+@pytest.mark.parametrize("policy", Backpressure)
+def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_wait_ms):
+    """Nobody is forgotten, nobody pays for another, nothing is left behind."""
+    threads_before = threading.active_count()
+    session, observer = FakeSession(_moody), RecordingObserver()
+    timers = ManualTimers(time.monotonic)
+    batcher = _batcher(policy, max_wait_ms, timers, observer, session)
+    batcher.start()
+    submitters = [_Submitter(batcher, timers, seed) for seed in range(_SUBMITTERS)]
+    for submitter in submitters:
+        submitter.start()
+    for submitter in submitters:
+        submitter.join()
+    batcher.submit((alive := Caller(priority=1)).request)
+    assert isinstance(alive.wait(), InferenceResult | OverloadedError)
+    assert batcher.stop(20)
+    for submitter in submitters:
+        for caller in submitter.callers:
+            if not (caller in submitter.cancelled and caller.waits):
+                _assert_fair(caller)
+            assert caller.released
+    assert (batcher.queue_rows, batcher.queue_bytes, batcher.unanswered_requests) == (0, 0, 0)
+    assert max(session.runs) <= 8
+    assert threading.active_count() == threads_before
+    refused = sum(isinstance(c.outcomes[0], OverloadedError) for s in submitters for c in s.callers if c.outcomes)
+    assert len(observer.refusals) >= refused
+
+
+def test_workers_outlive_a_model_that_always_fails():
+    """A thousand failures later the next request is tried as well."""
+    healthy = threading.Event()
+
+    def sick(inputs):
+        if not healthy.is_set():
+            raise MemoryError
+        return scale(inputs)
+
+    observer = RecordingObserver()
+    batcher = _batcher(Backpressure.BLOCK, 0.0, ManualTimers(time.monotonic), observer, FakeSession(sick))
+    batcher.start()
+    for _ in range(100):
+        callers = [Caller() for _ in range(10)]
+        for caller in callers:
+            batcher.submit(caller.request)
+        assert all(isinstance(caller.wait(), InferenceFailedError) for caller in callers)
+    healthy.set()
+    batcher.submit((caller := Caller()).request)
+    assert isinstance(caller.wait(), InferenceResult)
+    assert batcher.stop(10)
+
+
+def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
+    """They are all answered without a run, and the next one runs."""
+    now = [100.0]
+    session = FakeSession()
+    batcher = Batcher(
+        name="m",
+        session=session,
+        queue=QueueSettings(max_rows=1000),
+        batching=BatchingSettings(),
+        clock=lambda: now[0],
+        timers=ManualTimers(lambda: now[0]),
+        observer=RecordingObserver(),
+    )
+    expired = [Caller(deadline=101.0) for _ in range(1000)]
+    for caller in expired:
+        batcher.submit(caller.request)
+    now[0] = 102.0
+    batcher.submit((alive := Caller()).request)
+    batcher.start()
+    assert batcher.stop(10)
+    assert all(isinstance(caller.error, DeadlineExceededError) for caller in expired)
+    assert alive.result
+    assert session.runs == [1]

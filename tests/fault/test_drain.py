@@ -1,0 +1,108 @@
+"""Stop signals while requests are on their way."""
+
+import signal
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from tests import onnx_models
+from tests.server import serving
+
+WIDTH = 256
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model that takes a while, so that requests wait when the signal comes."""
+    return onnx_models.save(onnx_models.slow(steps=1000, width=WIDTH), tmp_path_factory.mktemp("slow") / "slow.onnx")
+
+
+def _request(number):
+    x = np.full((1, WIDTH), number, np.float32)
+    return v1.InferRequest(request_id=str(number), inputs=[v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_everything_admitted_is_answered(model, number):
+    """The signal comes when the first of many requests has been answered; the others are too, and the exit is 0."""
+    with serving(model, "--set", "batching.max_batch_size=2") as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            stub = InferenceServiceStub(channel)
+            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(60)]
+            calls[0].result()
+            # Calls are accepted in their order on one connection, so the last one being admitted says that all are.
+            server.process.send_signal(number)
+            outcomes = [call.exception() for call in calls]
+        assert server.wait() == 0, server.text
+    answered = [call.result() for call, error in zip(calls, outcomes, strict=True) if error is None]
+    refused = [error for error in outcomes if error is not None]
+    assert len(answered) > 1
+    for error in refused:
+        # Calls that the server never accepted, because GOAWAY came first.
+        assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+    admitted = [line for line in server.events("access") if line["method"].endswith("/Infer")]
+    assert len(admitted) == len(answered), "no call that was accepted was cut off"
+    assert all(line["status"] == "OK" for line in admitted)
+
+
+def test_streams_finish_what_they_have_open(model):
+    """A stream that a client keeps open does not hold the server up, nor lose a request."""
+    asked = threading.Event()
+    ended = threading.Event()
+
+    def messages():
+        yield v1.StreamInferRequest(requests=[_request(each) for each in range(20)])
+        asked.set()
+        ended.wait(30)
+
+    with serving(model, "--set", "batching.max_batch_size=2") as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            stream = InferenceServiceStub(channel).StreamInfer(messages(), timeout=30)
+            results = list(next(stream).results)
+            assert asked.wait(10)
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.RpcError) as end:
+                results.extend(result for message in stream for result in message.results)
+            ended.set()
+        assert end.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "draining" in end.value.details()
+        assert sorted(int(result.request_id) for result in results) == list(range(20))
+        assert all(result.WhichOneof("result") == "response" for result in results)
+        assert server.wait() == 0, server.text
+
+
+def test_what_outlasts_the_grace_is_cut_off(model):
+    """With no grace to speak of, the process ends soon and says by its exit status that it broke a promise."""
+    arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_grace_s=0.05")
+    with serving(model, *arguments) as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            stub = InferenceServiceStub(channel)
+            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(100)]
+            calls[0].result()
+            server.process.send_signal(signal.SIGTERM)
+            codes = {call.code() for call in calls}
+        assert server.wait() == 1, server.text
+    assert codes > {grpc.StatusCode.OK}
+
+
+def test_a_second_signal_ends_at_once(model):
+    """Whoever is in a hurry need not wait for the grace."""
+    arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_delay_s=60")
+    with serving(model, *arguments) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_event("draining")
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() == 128 + signal.SIGINT
+
+
+def test_nothing_to_serve_is_a_failure(tmp_path):
+    """A server whose only model does not load says why and exits 1."""
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(AssertionError) as told, serving(tmp_path / "broken.onnx"):
+        pass
+    assert '"event":"model failed to load"' in str(told.value)
+    assert '"reason"' in str(told.value)

@@ -140,7 +140,6 @@ class Acceptor:
                 self._blocking.serve(call, handler, variables or contextvars.Context())
 
     def _serve_unary(self, call: CallBase, handler: CallbackUnaryHandler) -> None:
-        assert isinstance(call, CoreUnaryCall | CoreStreamCall)
         if self._max_inflight_unary is not None:
             if self._inflight_unary >= self._max_inflight_unary:
                 call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are open", _PUSHBACK)

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import grpc
 
 from inferd.rpc import core, deadlines
+from inferd.rpc.calls import UnaryHandler
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata, checked
@@ -63,7 +64,8 @@ class CallBase(ABC):
         self._callbacks: list[Callable[[], None]] = []
         self._cause: tuple[grpc.StatusCode, str] | None = None
         self._due = 2
-        self._peer: str | None = None
+        # The core forgets it with the end of the call.
+        self._peer = core_call.peer()
         self._terminated = False
         self.method = method
         self.metadata = metadata
@@ -77,9 +79,7 @@ class CallBase(ABC):
     @property
     def peer(self) -> str:
         """See `Call.peer`."""
-        if self._peer is None:
-            self._peer = unquote(self._core.peer().decode())
-        return self._peer
+        return unquote(self._peer.decode())
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""
@@ -111,6 +111,10 @@ class CallBase(ABC):
         """Have the end of the call told; once, at its start."""
         self._live.count += 1
         self._start(core.receive_close(), self._on_close)
+
+    @abstractmethod
+    def serve_unary(self, handler: UnaryHandler) -> None:
+        """Read one message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
 
     @abstractmethod
     def _on_close(self, event: core.BatchEvent) -> None:

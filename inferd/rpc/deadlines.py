@@ -25,5 +25,7 @@ def to_monotonic(epoch_s: float, *, now_epoch_s: float, now: float) -> float:
 
 def cause_of_end(*, now: float, started_at: float, deadline: float) -> tuple[grpc.StatusCode, str]:
     """Tell why a call ended without our answer: its deadline, or a cancel."""
+    if deadline == math.inf:
+        return CANCELLED
     slack_s = _SLACK_S + _ROUNDING * (deadline - started_at)
     return EXPIRED if deadline - now <= slack_s else CANCELLED

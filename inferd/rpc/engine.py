@@ -3,6 +3,7 @@
 import atexit
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -159,6 +160,8 @@ class Engine:
 
 
 _running: set[Engine] = set()
+# A forked child has none of its parent's threads, and must not wait for them.
+os.register_at_fork(after_in_child=_running.clear)
 
 
 @atexit.register

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 Metadata = Sequence[tuple[str, str | bytes]]
 #: Metadata that was checked, as the core takes it; None if there is none.
 CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
-_TEXT = re.compile(r"[\x20-\x7e]*")
 _BINARY_SUFFIX = "-bin"
 
 #: gRPC writes these itself.
@@ -34,18 +34,21 @@ def checked(metadata: Metadata | None) -> CheckedMetadata:
 
 
 def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ValueError(f"metadata key {key!r}: expected lower-case letters, digits, '_', '-' and '.'")
-    if key in _RESERVED:
-        raise ValueError(f"metadata key {key!r} is reserved for gRPC itself")
+    key = _checked_key(key)
     if key.endswith(_BINARY_SUFFIX):
         if not isinstance(value, bytes):
             raise ValueError(f"metadata {key!r}: expected bytes, got {type(value).__name__}")
         return key, value
-    if not isinstance(value, str | bytes) or not _TEXT.fullmatch(_as_text(value)):
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
         raise ValueError(f"metadata {key!r}: expected printable ASCII, got {value!r}")
-    return key, value
+    return key, text
 
 
-def _as_text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("latin-1")
+@lru_cache(maxsize=256)
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"metadata key {key!r}: expected lower-case letters, digits, '_', '-' and '.'")
+    if key in _RESERVED:
+        raise ValueError(f"metadata key {key!r} is reserved for gRPC itself")
+    return key

@@ -78,7 +78,7 @@ class CoreStreamCall(CallBase):
         self._run_handler(begin)
 
     def serve_unary(self, handler: UnaryHandler) -> None:
-        """Read one message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
+        """See `CallBase.serve_unary`."""
         self.listen(_SingleMessage(self, handler))
         self.read()
 

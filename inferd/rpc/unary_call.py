@@ -35,7 +35,7 @@ class CoreUnaryCall(CallBase):
         self._handler: UnaryHandler | None = None
 
     def serve_unary(self, handler: UnaryHandler) -> None:
-        """Read the message and give it to ``handler``; on the poll thread."""
+        """See `CallBase.serve_unary`."""
         self._handler = handler
         self._due += 1
         self._start(core.receive_message(), self._on_message)

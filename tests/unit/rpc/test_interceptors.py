@@ -1,0 +1,73 @@
+"""The chain of interceptors."""
+
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from inferd.rpc.interceptors import CallRefusal, InterceptorChain, tell_finished
+
+REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
+CALL = SimpleNamespace(method="/x.Y/Z")
+
+
+class Interceptor:
+    """Does as it is told and writes it down."""
+
+    def __init__(self, name, log, *, refusal=None, error=None):
+        self.name = name
+        self.log = log
+        self.refusal = refusal
+        self.error = error
+
+    def started(self, call):
+        self.log.append(f"{self.name} started")
+        if self.error:
+            raise self.error
+        return self.refusal
+
+    def finished(self, call, code, details):
+        self.log.append(f"{self.name} finished {code.name}")
+        if self.error:
+            raise self.error
+
+
+def run(*interceptors, code=grpc.StatusCode.OK):
+    refusal, finishers = InterceptorChain(interceptors).start(CALL)
+    tell_finished(finishers, CALL, refusal.code if refusal else code, "")
+    return refusal
+
+
+def test_the_first_is_the_outermost():
+    """Started in order, finished in the opposite one."""
+    log = []
+    assert run(Interceptor("a", log), Interceptor("b", log)) is None
+    assert log == ["a started", "b started", "b finished OK", "a finished OK"]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_refusal_is_shown_to_those_further_out_only(position):
+    """Whoever saw the start hears of the end, the refuser too; the others hear of neither."""
+    log = []
+    chain = [Interceptor(name, log, refusal=REFUSAL if i == position else None) for i, name in enumerate("abc")]
+    assert run(*chain) is REFUSAL
+    seen = "abc"[: position + 1]
+    expected = [f"{name} started" for name in seen] + [f"{name} finished PERMISSION_DENIED" for name in seen[::-1]]
+    assert log == expected
+
+
+def test_a_failure_at_the_start_refuses(caplog):
+    """An interceptor that fails might have refused: the call does not pass."""
+    refusal = run(Interceptor("a", [], error=RuntimeError("secret")))
+    assert refusal == CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
+    assert "secret" in caplog.text
+
+
+def test_a_failure_at_the_end_is_logged_only(caplog):
+    """The others hear of the end all the same."""
+    log = []
+    broken = Interceptor("b", log)
+    broken.finished = lambda *_: 1 / 0
+    run(Interceptor("a", log), broken, Interceptor("c", log))
+    assert log == ["a started", "b started", "c started", "c finished OK", "a finished OK"]
+    assert "failed at the end of /x.Y/Z" in caplog.text

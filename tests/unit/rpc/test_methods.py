@@ -1,0 +1,133 @@
+"""Which handler serves a method, and which answers are remembered."""
+
+import grpc
+import pytest
+
+from inferd.rpc import methods as methods_module
+from inferd.rpc.handlers import callback_unary
+from inferd.rpc.methods import Methods
+
+
+def handler():
+    return callback_unary(lambda call, message: None)
+
+
+class Counting(grpc.ServiceRpcHandler):
+    """A service that counts how often it is asked."""
+
+    def __init__(self, method, result):
+        self.method = method
+        self.result = result
+        self.asked = 0
+
+    def service_name(self):
+        return "x.Y"
+
+    def service(self, details):
+        self.asked += 1
+        return self.result if details.method == self.method else None
+
+
+class ByMetadata(grpc.GenericRpcHandler):
+    """A handler that looks at more than the method."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def service(self, details):
+        return self.result if ("yes", "1") in details.invocation_metadata else None
+
+
+@pytest.fixture
+def methods():
+    return Methods(())
+
+
+def test_a_service_is_asked_once_per_method(methods):
+    """A known method is remembered."""
+    service = Counting("/x.Y/Z", handler())
+    methods.add_generic([service])
+    for _ in range(3):
+        assert methods.find(b"/x.Y/Z", ()) == ("/x.Y/Z", service.result)
+    assert service.asked == 1
+
+
+def test_unknown_methods_are_not_remembered(methods):
+    """Callers can make up any number of them."""
+    service = Counting("/x.Y/Z", handler())
+    methods.add_generic([service])
+    for _ in range(3):
+        assert methods.find(b"/x.Y/Other", ()) == ("/x.Y/Other", None)
+    assert service.asked == 3
+
+
+def test_what_depends_on_metadata_is_not_remembered(methods):
+    """Neither the choice of such a handler, nor that of any one behind it."""
+    first, second = ByMetadata(handler()), Counting("/x.Y/Z", handler())
+    methods.add_generic([first, second])
+    for _ in range(2):
+        assert methods.find(b"/x.Y/Z", ()) == ("/x.Y/Z", second.result)
+        assert methods.find(b"/x.Y/Z", (("yes", "1"),)) == ("/x.Y/Z", first.result)
+
+
+def test_what_is_remembered_is_bounded(methods, monkeypatch):
+    """A service with methods without number cannot fill the memory."""
+    monkeypatch.setattr(methods_module, "_MAX_REMEMBERED", 1)
+    first, second = Counting("/x.Y/A", handler()), Counting("/x.Y/B", handler())
+    methods.add_generic([first, second])
+    for _ in range(3):
+        methods.find(b"/x.Y/A", ())
+        methods.find(b"/x.Y/B", ())
+    assert (first.asked, second.asked) == (1 + 3, 3)
+
+
+def test_registered_methods_come_first(methods):
+    """As with grpcio's own server."""
+    registered, generic = handler(), handler()
+    methods.add_generic([Counting("/x.Y/Z", generic)])
+    methods.add_registered("x.Y", {"Z": registered})
+    assert methods.find(b"/x.Y/Z", ()) == ("/x.Y/Z", registered)
+
+
+def test_a_method_name_need_not_be_utf8(methods):
+    """Whatever a caller sends has a name."""
+    assert methods.find(b"/\xff", ()) == ("/�", None)
+
+
+def test_only_generic_handlers_are_taken(methods):
+    """The mistake shows where it is made."""
+    with pytest.raises(AttributeError, match=r"expected a grpc\.GenericRpcHandler"):
+        methods.add_generic([object()])
+
+
+def test_standard_interceptors_are_asked_for_each_call_in_order():
+    """They see method and metadata, and what the next one returns."""
+    seen = []
+
+    class Interceptor(grpc.ServerInterceptor):
+        def __init__(self, name):
+            self.name = name
+
+        def intercept_service(self, continuation, details):
+            seen.append((self.name, details.method, details.invocation_metadata))
+            return continuation(details)
+
+    methods = Methods([Interceptor("a"), Interceptor("b")])
+    service = Counting("/x.Y/Z", handler())
+    methods.add_generic([service])
+    for _ in range(2):
+        assert methods.intercepted("/x.Y/Z", (("k", "v"),)) is service.result
+    assert seen == [("a", "/x.Y/Z", (("k", "v"),)), ("b", "/x.Y/Z", (("k", "v"),))] * 2
+
+
+def test_an_interceptor_may_change_the_details():
+    """What it passes on is what handlers are found by."""
+
+    class Renaming(grpc.ServerInterceptor):
+        def intercept_service(self, continuation, details):
+            return continuation(details._replace(method="/x.Y/Z"))
+
+    methods = Methods([Renaming()])
+    service = Counting("/x.Y/Z", handler())
+    methods.add_generic([service])
+    assert methods.intercepted("/old/Name", ()) is service.result

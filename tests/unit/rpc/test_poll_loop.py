@@ -1,0 +1,206 @@
+"""The loop of the poll thread, on a queue and clocks that go when told to."""
+
+import gc
+import logging
+import threading
+import weakref
+
+import pytest
+
+from inferd.rpc.poll_loop import PollLoop
+from tests.unit.rpc.fakes import FakeClock, FakeCoreCall, FakeEvent, FakeQueue
+
+EPOCH_AHEAD_S = 1_700_000_000.0
+
+
+class Loop:
+    """A loop, its clocks and its queue."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(1000.0)
+        self.epoch = FakeClock(1000.0 + EPOCH_AHEAD_S)
+        self.queue = FakeQueue(self.epoch, (self.clock,))
+        self.loop = PollLoop(self.queue, clock=self.clock, epoch_clock=self.epoch)
+        self.log: list[str] = []
+        self.core_call = FakeCoreCall()
+
+    def note(self, text: str):
+        return lambda *_: self.log.append(text)
+
+
+@pytest.fixture
+def bench():
+    return Loop()
+
+
+def test_tags_are_called_with_their_event(bench):
+    """Every event runs its tag."""
+    seen = []
+    event = FakeEvent(seen.append)
+    bench.queue.events.append(event)
+    bench.loop.step()
+    assert seen == [event]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(1), KeyboardInterrupt()])
+def test_nothing_raised_leaves_the_loop(bench, caplog, error):
+    """Rule 9: no exception may leave the loop, be it a tag's or a timer's; it is logged."""
+
+    def fail(*_):
+        raise error
+
+    bench.queue.events.append(FakeEvent(fail))
+    bench.loop.call_soon(fail)
+    with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
+        bench.loop.step()
+    assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"] * 2
+
+
+def test_an_event_is_dropped_before_the_next_poll(bench):
+    """Rule 9: an event holds its call, which must not live on while the loop sleeps."""
+    alive = []
+    poll = bench.queue.poll
+
+    def watch(deadline):
+        gc.collect()
+        alive.append([reference() is not None for reference in references])
+        return poll(deadline)
+
+    references = []
+    for _ in range(2):
+        event = FakeEvent(lambda _event: None)
+        references.append(weakref.ref(event))
+        bench.queue.events.append(event)
+    del event
+    bench.queue.poll = watch
+    bench.loop.step()
+    bench.loop.step()
+    bench.loop.step()
+    assert alive == [[True, True], [False, True], [False, False]]
+
+
+def test_timers_run_in_order_when_due_and_not_before(bench):
+    """Rule 10: timers are poll deadlines."""
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.call_at(1002.0, bench.note("second"))
+    bench.loop.call_at(1001.0, bench.note("first"))
+    bench.loop.call_at(1002.0, bench.note("third"))
+    bench.loop.step()
+    assert (bench.log, bench.clock.now) == (["first"], 1001.0)
+    bench.loop.step()
+    assert (bench.log, bench.clock.now) == (["first", "second", "third"], 1002.0)
+
+
+def test_poll_deadlines_are_in_epoch_seconds(bench):
+    """Rule 8: the core waits by the wall clock."""
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.call_at(1007.5, bench.note("timer"))
+    bench.loop.step()
+    assert bench.queue.deadlines == [1007.5 + EPOCH_AHEAD_S]
+
+
+def test_an_idle_loop_sleeps_without_end(bench):
+    """With something to wake it and nothing to wait for, it polls without a deadline."""
+    bench.loop.wake_by(bench.core_call)
+    bench.queue.events.append(FakeEvent())
+    bench.loop.step()
+    assert bench.queue.deadlines == [None]
+
+
+def test_a_loop_that_nothing_can_wake_looks_up_often(bench):
+    """Before the first call there is nothing to carry a wake-up, so the sleep is short."""
+    bench.loop.step()
+    bench.loop.step()
+    assert bench.queue.deadlines[1] - bench.queue.deadlines[0] == EPOCH_AHEAD_S + 1000.05
+    bench.loop.call_soon(bench.note("soon"))
+    bench.loop.step()
+    assert bench.log == ["soon"]
+
+
+def test_another_thread_wakes_the_loop_with_an_empty_batch(bench):
+    """Rule 10: an empty batch on a call is the wake-up, and only for a timer that is earlier than those known."""
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.call_at(1005.0, bench.note("later"))
+    assert [batch.kinds for batch in bench.core_call.started] == [[]]
+    bench.loop.call_at(1006.0, bench.note("last"))
+    assert len(bench.core_call.started) == 1
+    bench.loop.call_at(1001.0, bench.note("sooner"))
+    assert len(bench.core_call.started) == 2
+
+
+def test_the_poll_thread_does_not_wake_itself(bench):
+    """A callback that sets a timer costs no event."""
+    bench.loop.wake_by(bench.core_call)
+
+    def in_loop(_event):
+        bench.loop.call_at(1001.0, bench.note("timer"))
+        bench.loop.run_until(lambda: bool(bench.log))
+
+    bench.queue.events.append(FakeEvent(in_loop))
+    bench.loop.run()
+    assert (bench.log, bench.core_call.started) == (["timer"], [])
+
+
+def test_call_after_queued_goes_behind_ready_events(bench):
+    """It is carried by an event, so that what was ready before comes first."""
+    bench.loop.wake_by(bench.core_call)
+    bench.queue.events.append(FakeEvent(bench.note("ready")))
+    bench.loop.call_after_queued(bench.note("after"))
+    (carrier,) = bench.core_call.started
+    bench.queue.events.append(FakeEvent(carrier.tag))
+    bench.loop.step()
+    bench.loop.step()
+    assert bench.log == ["ready", "after"]
+
+
+def test_call_after_queued_works_with_nothing_to_carry_it(bench):
+    """Without a call, or when the core refuses, it is called soon."""
+    bench.loop.call_after_queued(bench.note("no call"))
+    bench.loop.step()
+    bench.loop.wake_by(bench.core_call)
+    bench.core_call.refuse = 1
+    bench.loop.call_after_queued(bench.note("refused"))
+    bench.queue.events.append(FakeEvent())
+    bench.loop.step()
+    assert bench.log == ["no call", "refused"]
+
+
+def test_the_loop_ends_only_when_its_own_events_are_back(bench):
+    """Rule 13: a wake-up that is still to arrive is pending on the queue."""
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.run_until(lambda: True)
+    bench.loop.call_at(1001.0, bench.note("timer"))
+    (carrier,) = bench.core_call.started
+
+    def arrive(event):
+        bench.log.append("wake-up")
+        carrier.tag(event)
+
+    bench.queue.events.append(FakeEvent(arrive))
+    bench.loop.run()
+    assert bench.log == ["wake-up"]
+
+
+def test_nothing_is_started_once_the_loop_has_ended(bench):
+    """Rule 13: a batch on a queue that was shut down aborts the process, so a late timer must not start one."""
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.run_until(lambda: True)
+    bench.loop.run()
+    bench.loop.call_soon(bench.note("late"))
+    bench.loop.call_after_queued(bench.note("late"))
+    assert (bench.core_call.started, bench.log) == ([], [])
+
+
+def test_knows_its_own_thread(bench):
+    """`in_poll_thread` is true inside the loop only."""
+    inside = []
+
+    def look(_event):
+        inside.append(bench.loop.in_poll_thread)
+        bench.loop.run_until(lambda: True)
+
+    bench.queue.events.append(FakeEvent(look))
+    thread = threading.Thread(target=bench.loop.run)
+    thread.start()
+    thread.join()
+    assert (inside, bench.loop.in_poll_thread) == ([True], False)

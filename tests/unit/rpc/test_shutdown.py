@@ -1,0 +1,68 @@
+"""Rule 13: the order of a shutdown."""
+
+import pytest
+
+from inferd.rpc.shutdown import Shutdown
+from tests.unit.rpc.fakes import FakeEvent, FakeLoop
+
+
+class FakeServer:
+    def __init__(self):
+        self.log = []
+        self.tag = None
+
+    def shutdown(self, queue, tag):
+        self.log.append("shutdown")
+        self.tag = tag
+
+    def cancel_all_calls(self):
+        self.log.append("cancel")
+
+
+class Loop(FakeLoop):
+    is_over = None
+
+    def run_until(self, is_over):
+        self.is_over = is_over
+
+
+@pytest.fixture
+def bench():
+    class Bench:
+        server, loop = FakeServer(), Loop()
+        idle = False
+
+    bench = Bench()
+    bench.shutdown = Shutdown(bench.server, None, bench.loop, lambda: bench.idle)
+    return bench
+
+
+def test_goaway_first_and_cancel_after_the_grace(bench):
+    """Nothing is cancelled before its time."""
+    bench.shutdown.begin(1025.0)
+    assert bench.server.log == ["shutdown"]
+    ((when, cancel),) = bench.loop.timers
+    cancel()
+    assert (when, bench.server.log) == (1025.0, ["shutdown", "cancel"])
+
+
+def test_a_second_stop_can_only_bring_the_cancel_forward(bench):
+    """The core is shut down once; each stop has its own time to cancel."""
+    bench.shutdown.begin(1025.0)
+    bench.shutdown.begin(1001.0)
+    assert bench.server.log == ["shutdown"]
+    assert sorted(when for when, _ in bench.loop.timers) == [1001.0, 1025.0]
+
+
+@pytest.mark.parametrize("first", ["core", "calls"])
+def test_over_when_both_the_core_and_the_calls_are_done(bench, first):
+    """The shutdown's tag and every armed and in-flight one, in either order."""
+    bench.shutdown.begin(1025.0)
+    assert not bench.loop.is_over()
+    for step in (first, "calls" if first == "core" else "core"):
+        assert not bench.loop.is_over()
+        if step == "core":
+            bench.server.tag(FakeEvent())
+        else:
+            bench.idle = True
+    assert bench.loop.is_over()

@@ -1,0 +1,205 @@
+"""Our client against our server: what each was tested for alone against stand-ins holds between the two."""
+
+import asyncio
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from inferd import demo
+from inferd.client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    ModelState,
+    NotFound,
+    Overloaded,
+    RetryPolicy,
+    Unavailable,
+)
+from inferd.dtypes import BY_NAME
+from tests import onnx_models
+from tests.server import BIN, ServerProcess, serving
+
+_TINY_QUEUE = """
+queue: {max_rows: 1}
+batching: {max_batch_size: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The demo model, others of many kinds, one that is slow and one that cannot be loaded."""
+    repository = tmp_path_factory.mktemp("models")
+    models = {
+        "strings": onnx_models.strings(),
+        "half": onnx_models.cast_sum(BY_NAME["FP16"]),
+        "brain": onnx_models.cast_sum(BY_NAME["BF16"]),
+        "flags": onnx_models.identity(BY_NAME["BOOL"]),
+        "lookup": onnx_models.lookup(),
+        "slow": onnx_models.slow(steps=5000),
+    }
+    for name, model in models.items():
+        onnx_models.save(model, repository / name / "1" / "model.onnx")
+    (repository / "slow" / "model.yaml").write_text(_TINY_QUEUE)
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "1" / "model.onnx").write_bytes(b"not a model")
+    with serving(demo.repository(), repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    """A connection that does not retry, so that each refusal is seen."""
+    with Client(server.grpc, retry=None) as connected:
+        yield connected
+
+
+def _slow_input():
+    return {"x": np.ones((1, 256), np.float32)}
+
+
+def test_digits_are_read(client):
+    """The built-in model knows its own samples, all at once and over a stream in order."""
+    samples = demo.samples()
+    result = client.infer("digits", {"X": samples.inputs}, request_id="all")
+    assert result["label"].tolist() == samples.labels.tolist()
+    assert list(result.outputs) == ["label", "probabilities"]
+    assert (result.version, result.request_id, result.timing.batch_rows) == ("1", "all", 10)
+    rows = ({"X": row[np.newaxis]} for row in samples.inputs)
+    items = client.stream("digits", rows, outputs=["label"], ordered=True)
+    assert [item.result()["label"].item() for item in items] == samples.labels.tolist()
+
+
+def test_asyncio_gets_the_same(server):
+    """The asyncio client gets the same answers from the same server."""
+    samples = demo.samples()
+
+    async def run():
+        async with AsyncClient(server.grpc) as client:
+            rows = [{"X": row[np.newaxis]} for row in samples.inputs]
+            single = await asyncio.gather(*(client.infer("digits", row) for row in rows))
+            streamed = [item.result() async for item in client.stream("digits", rows, ordered=True)]
+            assert await client.is_ready()
+            return [[result["label"].item() for result in results] for results in (single, streamed)]
+
+    assert asyncio.run(run()) == [samples.labels.tolist()] * 2
+
+
+def test_all_kinds_of_elements(client):
+    """Text, FP16, BF16 and booleans go to the model and come back as the types they were."""
+    loud = client.infer("strings", {"text": [["a", "zoë"]]})["loud"]
+    assert loud.tolist() == [[b"a!", "zoë!".encode()]]
+    for model, dtype in (("half", np.float16), ("brain", ml_dtypes.bfloat16)):
+        doubled = client.infer(model, {"x": np.array([[1.5, -2]], dtype)})["y"]
+        assert doubled.dtype == dtype
+        assert doubled.astype(float).tolist() == [[3.0, -4.0]]
+    flags = np.array([[True, False]])
+    np.testing.assert_array_equal(client.infer("flags", {"x": flags})["y"], flags)
+
+
+def test_models_are_described(client):
+    """The server's descriptions and readiness are understood, those of a broken model too."""
+    by_name = {model.name: model for model in client.models()}
+    assert by_name["digits"] == client.model("digits")
+    assert by_name["digits"].inputs[0].shape == (None, 64)
+    assert by_name["digits"].inputs[0].batch_axis == 0
+    assert by_name["slow"].batching.max_queue_rows == 1
+    assert by_name["broken"].state is ModelState.FAILED
+    assert by_name["broken"].reason
+    assert client.is_ready()
+    assert client.is_ready("digits")
+    assert not client.is_ready("broken")
+
+
+def test_errors_have_their_classes(client):
+    """Each kind of failure comes out as its own exception, with the server's reason."""
+    cases = [
+        (InvalidInput, "INVALID_INPUT", "digits", {"X": np.zeros((1, 63), np.float32)}),
+        (NotFound, "MODEL_NOT_FOUND", "nobody", {}),
+        (Unavailable, "MODEL_UNAVAILABLE", "broken", {}),
+        (Internal, "INFERENCE_FAILED", "lookup", {"index": [99]}),
+    ]
+    for kind, reason, model, inputs in cases:
+        with pytest.raises(kind) as caught:
+            client.infer(model, inputs)
+        assert caught.value.reason == reason
+
+
+def test_a_failed_request_leaves_its_stream_alone(client):
+    """The culprit of a stream fails alone."""
+    items = list(client.stream("lookup", [{"index": [1]}, {"index": [99]}, {"index": [3]}], ordered=True))
+    assert [type(item.error) for item in items] == [type(None), Internal, type(None)]
+    assert [items[0].result()["y"].item(), items[2].result()["y"].item()] == [10.0, 30.0]
+
+
+def test_refusals_say_when_to_come_back(client):
+    """Beyond the queue's bound calls are refused with a time, and a client that retries gets all its answers."""
+
+    def call(caller: Client) -> object:
+        try:
+            return caller.infer("slow", _slow_input())["y"].shape
+        except Overloaded as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(call, [client] * 8))
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+    assert 0 < len(refused) < 8
+    for error in refused:
+        assert error.reason == "QUEUE_FULL"
+        assert error.retry_after_s is not None
+        assert error.retry_after_s > 0
+
+
+def test_retries_find_room(server):
+    """A client with the retry policy, told by the server when to come back, gets answers that were refused before."""
+    patient = RetryPolicy(initial_backoff_s=600, max_backoff_s=600)
+    with Client(server.grpc, retry=patient) as client, ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: client.infer("slow", _slow_input()), range(3)))
+    assert [result["y"].shape for result in results] == [(1, 256)] * 3
+
+
+def test_deadlines_hold(client):
+    """A call with a short timeout ends with it, and so does a request of a stream, which lives on."""
+    with pytest.raises(DeadlineExceeded):
+        client.infer("slow", _slow_input(), timeout_s=0.001)
+    (item,) = client.stream("slow", [_slow_input()], timeout_s=1e-6)
+    assert isinstance(item.error, DeadlineExceeded)
+
+
+def test_the_command_line_reads_a_digit(server):
+    """`inferd infer` and `inferd models` work on the real server."""
+    pixels = json.dumps(demo.samples().inputs[7].tolist())
+
+    def inferd(*arguments):
+        return subprocess.run(
+            [BIN / "inferd", *arguments, "-a", server.grpc], capture_output=True, text=True, check=True
+        )
+
+    answer = json.loads(inferd("infer", "digits", "-i", f"X={pixels}", "-o", "label", "--json").stdout)
+    assert answer["outputs"] == {"label": {"datatype": "INT64", "shape": [1], "data": [7]}}
+    listed = inferd("models").stdout
+    assert "digits" in listed
+    assert "FAILED" in listed
+
+
+def test_a_stopping_server_is_unavailable():
+    """After the server has stopped, calls say that nobody is there and readiness is False."""
+    server = ServerProcess()
+    try:
+        server.wait_ready()
+        with Client(server.grpc, retry=None) as client:
+            assert client.is_ready("digits")
+            assert server.stop() == 0
+            assert not client.is_ready()
+            with pytest.raises(Unavailable):
+                client.models()
+    finally:
+        server.process.kill()
+        server.wait()

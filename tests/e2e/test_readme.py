@@ -1,0 +1,66 @@
+"""The README's calls, run as they stand there; only the port is the test's own."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.server import BIN, ROOT, serving
+
+README = (ROOT / "README.md").read_text()
+TRITON_PYTHON = ROOT / ".venv/tritonclient/bin/python"
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The built-in model."""
+    with serving() as running:
+        yield running
+
+
+def _block(language, mark):
+    """Return the one block of code in ``language`` that contains ``mark``."""
+    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if mark in block]
+    return found
+
+
+def _run(server, *command):
+    command = [part.replace("127.0.0.1:8001", server.grpc) for part in map(str, command)]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_grpcurl(server):
+    """The first call that a newcomer makes tells a three."""
+    answer = _run(server, "bash", "-c", _block("sh", "grpcurl -plaintext"))
+    assert re.search(r'"ints": \[\s+"3"\s+\]', answer)
+
+
+def test_python_client(server):
+    """All ten digits, at once and one by one."""
+    lines = _run(server, sys.executable, "-c", _block("python", "inferd.client")).splitlines()
+    assert lines[0].startswith("[0 1 2 3 4 5 6 7 8 9]")
+    assert sorted(lines[1:]) == [f"{digit} [{digit}]" for digit in range(10)]
+
+
+def test_tritonclient(server):
+    """Triton's client tells a three as well."""
+    assert _run(server, TRITON_PYTHON, "-c", _block("python", "tritonclient")) == "[3]\n"
+
+
+def test_shell_commands(server):
+    """The commands named in the README exist and work."""
+    assert "digits" in _run(server, "inferd", "models", "--address", "127.0.0.1:8001")
+    assert "batching" in _run(server, "inferd", "inspect", ROOT / "inferd/demo/digits/1/model.onnx")
+    assert "grpc_port" in _run(server, "inferd", "config")
+
+
+def test_every_link_leads_somewhere():
+    """Files that the README points to are there."""
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -10,7 +10,7 @@ from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
 Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message, contravariant=True)
+Response = TypeVar("Response", bound=Message, contravariant=True)  # noqa: PLC0105  (one name for both variances)
 
 
 class Codec(Protocol[Request, Response]):

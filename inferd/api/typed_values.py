@@ -55,7 +55,7 @@ def check_bytes(name: str, datatype: DataType) -> None:
 
 
 def to_list(array: NDArray[np.generic]) -> tuple[str, list[Any]]:
-    """Return the name of the list of ``inferd.v1.Tensor`` that the elements of ``array`` belong in, and the elements."""
+    """Return the list of ``inferd.v1.Tensor`` that the elements of ``array`` belong in, by name, and the elements."""
     flat = array.ravel()
     kind = flat.dtype.kind
     if kind == "O":

@@ -1,0 +1,121 @@
+"""Stand-ins for what the services call and are called by."""
+
+import math
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+
+from inferd.batching.request import BatchTiming, InferenceRequest, InferenceResult
+from inferd.config.settings import ModelSettings
+from inferd.dtypes import BY_NAME
+from inferd.errors import ModelNotFoundError
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+SIGNATURE = ModelSignature(
+    inputs=(TensorSpec(name="x", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),),
+    outputs=(TensorSpec(name="y", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),),
+    batchable=True,
+)
+
+#: A result that no message can hold, as a session might bring it if something is wrong with our own checks.
+UNSENDABLE = InferenceResult(
+    {"y": np.array([1j])}, BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0
+)
+
+
+class FakeModel:
+    """A model version that keeps what is submitted until the test answers it."""
+
+    name = "fake"
+    version = "3"
+    settings = ModelSettings()
+
+    def __init__(self) -> None:
+        self.submitted: list[InferenceRequest] = []
+        self.cancelled: list[InferenceRequest] = []
+
+    def require_signature(self) -> ModelSignature:
+        return SIGNATURE
+
+    def submit(self, request: InferenceRequest) -> None:
+        self.submitted.append(request)
+        request.reply.release()
+
+    def cancel(self, request: InferenceRequest) -> None:
+        if request.reply.withdraw():
+            self.cancelled.append(request)
+
+    def answer(self, position: int) -> None:
+        """Answer the request with its own input."""
+        request = self.submitted[position]
+        timing = BatchTiming(started_at=0.0, stack_s=0.001, run_s=0.25, rows=7)
+        request.reply.deliver(InferenceResult({"y": request.inputs["x"]}, timing, queue_s=0.5))
+
+
+class FakeRegistry:
+    """Knows one model."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self._model = model
+
+    def get(self, name: str, version: str = "") -> FakeModel:
+        if name != self._model.name or version not in {"", self._model.version}:
+            raise ModelNotFoundError(f'there is no model "{name}"')
+        return self._model
+
+
+class FakeCall:
+    """What handlers see of a call, unary or a stream; keeps what they did to it."""
+
+    method = "/package.Service/Method"
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self.metadata = metadata
+        self.deadline = math.inf
+        self.annotations: dict[str, object] = {}
+        self.reads = 0
+        self.sent: list[bytes] = []
+        self.ended: tuple[grpc.StatusCode, str] | None = None
+        self.terminated: Callable[[], None] | None = None
+
+    def on_terminated(self, callback: Callable[[], None]) -> None:
+        self.terminated = callback
+
+    def read(self) -> None:
+        self.reads += 1
+
+    def send(self, message: bytes) -> bool:
+        assert self.ended is None, "nothing is sent after the status"
+        self.sent.append(message)
+        return True
+
+    def reply(self, message: bytes, trailing_metadata: object = ()) -> bool:
+        self.sent.append(message)
+        return self.finish()
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> bool:
+        return self.finish(code, details)
+
+    def finish(
+        self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "", trailing_metadata: object = ()
+    ) -> bool:
+        if self.ended is not None:
+            return False
+        self.ended = (code, details)
+        return True
+
+
+class Soon:
+    """Keeps what is to be called soon until the test lets it happen."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def run(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback()

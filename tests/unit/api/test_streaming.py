@@ -1,0 +1,245 @@
+"""Streams of requests, without a network: when they are read, answered and ended."""
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.api.errors import StatusTable
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.inference_stream import InferenceStream
+from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.open_inference_stream import OpenInferenceStream
+from inferd.api.streaming import OpenStreams, StreamParts, open_stream
+from inferd.errors import InferenceFailedError, OverloadedError
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry, Soon
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+class Setup:
+    """A stream of either protocol that has just been opened, and everything around it."""
+
+    def __init__(self, *, own=True, metadata=(), streams=None, log_result=None):
+        self.model = FakeModel()
+        self.call = FakeCall(metadata)
+        self.soon = Soon()
+        self.streams = streams or OpenStreams()
+        parts = StreamParts(
+            registry=FakeRegistry(self.model),
+            statuses=StatusTable(),
+            call_soon=self.soon,
+            streams=self.streams,
+            log_result=log_result,
+        )
+        make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
+        self.stream = open_stream(make(self.call, codec, parts), parts)
+
+    def ask(self, *ids, model="fake"):
+        """Send one message with a request for each id."""
+        requests = [_request(each, model) for each in ids]
+        self.stream.on_message(v1.StreamInferRequest(requests=requests).SerializeToString())
+
+    def ask_oip(self, name, model="fake"):
+        tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 2])
+        request = oip.ModelInferRequest(model_name=model, id=name, inputs=[tensor], raw_input_contents=[b"\0" * 8])
+        self.stream.on_message(request.SerializeToString())
+
+    @property
+    def results(self):
+        """The results of each message that was sent: ids, with the code for errors."""
+        return [
+            [(r.request_id, r.error.code) if r.HasField("error") else r.request_id for r in message.results]
+            for message in map(v1.StreamInferResponse.FromString, self.call.sent)
+        ]
+
+    @property
+    def answers(self):
+        """The id and error message of each answer that was sent."""
+        messages = map(oip.ModelStreamInferResponse.FromString, self.call.sent)
+        return [(message.infer_response.id, message.error_message) for message in messages]
+
+
+def _request(request_id, model="fake"):
+    x = np.array([[1, 2]], np.float32)
+    return v1.InferRequest(
+        model=model, request_id=request_id, inputs=[v1.Tensor(name="x", shape=[1, 2], raw=x.tobytes())]
+    )
+
+
+def test_a_lone_request_is_answered_at_once():
+    """Its answer does not wait for the poll thread's turn."""
+    setup = Setup()
+    setup.ask("a")
+    setup.model.answer(0)
+    assert setup.results == [["a"]]
+    assert setup.soon.waiting == []
+    assert setup.call.ended is None
+
+
+def test_answers_gather_while_others_are_open():
+    """Answers of one batch leave in one message; the last open one is not held back."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.ask("c", "d")
+    setup.model.answer(2)
+    setup.model.answer(0)
+    assert setup.results == []
+    setup.soon.run()
+    assert setup.results == [["c", "a"]]
+    setup.model.answer(1)
+    setup.model.answer(3)
+    assert setup.results == [["c", "a"], ["b", "d"]]
+    setup.soon.run()
+    assert len(setup.results) == 2, "a flush with nothing to send sends nothing"
+
+
+def test_the_answer_has_rows_and_times():
+    """The caller's own rows, and where its time went."""
+    setup = Setup()
+    setup.ask("a")
+    setup.model.answer(0)
+    (result,) = v1.StreamInferResponse.FromString(setup.call.sent[0]).results
+    response = result.response
+    assert (response.model, response.version) == ("fake", "3")
+    assert np.frombuffer(response.outputs[0].raw, np.float32).tolist() == [1, 2]
+    assert (response.timing.queue_us, response.timing.run_us, response.timing.batch_rows) == (500_000, 250_000, 7)
+
+
+def test_the_next_message_is_read_when_every_request_was_released():
+    """A message of several requests is one step of flow control."""
+    setup = Setup()
+    assert setup.call.reads == 1
+    setup.model.submit = setup.model.submitted.append
+    setup.ask("a", "b")
+    setup.model.submitted[0].reply.release()
+    assert setup.call.reads == 1
+    setup.model.submitted[1].reply.release()
+    assert setup.call.reads == 2
+
+
+def test_refused_requests_are_released_too():
+    """An error in-band does not stop the reading."""
+    setup = Setup()
+    setup.ask("a", "b", model="nobody")
+    assert setup.call.reads == 2
+    assert setup.results == [[("a", grpc.StatusCode.NOT_FOUND.value[0]), ("b", grpc.StatusCode.NOT_FOUND.value[0])]]
+    assert setup.call.ended is None
+
+
+def test_half_close_waits_for_what_is_open():
+    """The status comes after the last answer."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.stream.on_half_close()
+    setup.model.answer(1)
+    assert setup.call.ended is None
+    setup.model.answer(0)
+    assert [name for message in setup.results for name in message] == ["b", "a"]
+    assert setup.call.ended == (grpc.StatusCode.OK, "")
+
+
+def test_half_close_of_an_idle_stream_ends_it():
+    """With nothing open there is nothing to wait for."""
+    setup = Setup()
+    setup.stream.on_half_close()
+    assert setup.call.ended == (grpc.StatusCode.OK, "")
+
+
+def test_termination_cancels_what_is_open():
+    """Nobody is there to answer; late outcomes are let go."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.model.answer(0)
+    setup.stream.on_terminated()
+    assert [request.reply.done for request in setup.model.submitted] == [True, True]
+    assert setup.model.cancelled == [setup.model.submitted[1]]
+
+
+def test_draining_finishes_what_is_open_then_ends():
+    """New requests are refused in-band meanwhile."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.streams.drain()
+    assert setup.call.ended is None
+    setup.ask("late")
+    assert len(setup.model.submitted) == 2
+    setup.model.answer(0)
+    setup.model.answer(1)
+    assert [name for message in setup.results for name in message] == [("late", UNAVAILABLE.value[0]), "a", "b"]
+    assert setup.call.ended == (UNAVAILABLE, "the server is draining")
+
+
+def test_a_stream_that_opens_while_draining_ends_at_once():
+    """So that a drain comes to an end."""
+    streams = OpenStreams()
+    streams.drain()
+    assert Setup(streams=streams).call.ended == (UNAVAILABLE, "the server is draining")
+
+
+def test_errors_of_requests_are_sent_as_they_are():
+    """What the queue or the run says reaches the caller."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.model.submitted[0].reply.deliver(OverloadedError("full", retry_after_s=1))
+    setup.model.submitted[1].reply.deliver(InferenceFailedError())
+    codes = [grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], grpc.StatusCode.INTERNAL.value[0]]
+    assert setup.results == [[("a", codes[0]), ("b", codes[1])]]
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff", b""], ids=["no message", "no request"])
+def test_a_message_that_cannot_be_answered_by_id_ends_the_stream(message):
+    """Whatever was open is given up, because the caller has lost the thread."""
+    setup = Setup()
+    setup.ask("a")
+    setup.stream.on_message(message)
+    assert setup.call.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert setup.model.cancelled == setup.model.submitted
+
+
+def test_an_answer_that_cannot_be_encoded_ends_the_stream():
+    """The worker that brought it goes on, and the caller is told."""
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.model.submitted[0].reply.deliver(UNSENDABLE)
+    assert setup.call.ended == (grpc.StatusCode.INTERNAL, "the model failed to run this request")
+    assert setup.model.cancelled == [setup.model.submitted[1]]
+
+
+def test_results_are_counted_and_logged():
+    """For the access log: counts on the call, and each result where that is asked for."""
+    logged = []
+    setup = Setup(log_result=lambda call, fields: logged.append(fields))
+    setup.ask("a", "b")
+    setup.model.answer(0)
+    setup.model.submitted[1].reply.deliver(InferenceFailedError())
+    counts = {name: setup.call.annotations[name] for name in ("requests", "messages_in", "messages_out")}
+    assert counts == {"requests": 2, "messages_in": 1, "messages_out": 1}
+    assert [(fields["status"], fields["model"]) for fields in logged] == [("OK", "fake"), ("INTERNAL", "fake")]
+
+
+def test_open_inference_answers_keep_the_order_of_requests():
+    """An answer waits for older ones, an error takes its place in the order."""
+    setup = Setup(own=False)
+    setup.ask_oip("a")
+    setup.ask_oip("b")
+    setup.ask_oip("c", model="nobody")
+    setup.ask_oip("d")
+    setup.model.answer(1)
+    setup.soon.run()
+    assert setup.answers == []
+    setup.model.answer(0)
+    setup.soon.run()
+    assert setup.answers == [("a", ""), ("b", ""), ("c", 'there is no model "nobody"')]
+    setup.model.answer(2)
+    assert setup.answers[-1] == ("d", "")
+
+
+def test_open_inference_stream_may_end_at_the_first_error():
+    """Where the caller asks for it; what else is open is given up."""
+    setup = Setup(own=False, metadata=(("triton_grpc_error", "true"),))
+    setup.ask_oip("a")
+    setup.ask_oip("b", model="nobody")
+    assert setup.call.ended[0] is grpc.StatusCode.NOT_FOUND
+    assert setup.model.cancelled == setup.model.submitted

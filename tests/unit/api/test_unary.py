@@ -1,0 +1,107 @@
+"""Unary inference, without a network."""
+
+import math
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd.api.errors import StatusTable
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.unary import UnaryInference
+from inferd.errors import DeadlineExceededError
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
+
+
+@pytest.fixture
+def model():
+    """A model that answers when told to."""
+    return FakeModel()
+
+
+def _ask(fake, call=None, **fields):
+    call = call or FakeCall()
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    request = v1.InferRequest(
+        **{"model": "fake", "inputs": [v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields}
+    )
+    UnaryInference(InferenceCodec(), FakeRegistry(fake), StatusTable())(call, request.SerializeToString())
+    return call
+
+
+def test_the_answer_is_sent_by_whoever_brings_it(model):
+    """Nothing is sent before; afterwards the call has its message and its facts for the log."""
+    call = _ask(model, request_id="mine")
+    assert call.ended is None
+    model.answer(0)
+    response = v1.InferResponse.FromString(call.sent[0])
+    assert response.request_id == "mine"
+    assert np.frombuffer(response.outputs[0].raw, np.float32).tolist() == [1, 2, 3, 4]
+    assert call.annotations == {
+        "request_id": "mine",
+        "model": "fake",
+        "version": "3",
+        "rows": 2,
+        "queue_s": 0.5,
+        "run_s": 0.25,
+        "batch_rows": 7,
+    }
+
+
+def test_typed_inputs_get_typed_outputs(model):
+    """An answer has the form of its request."""
+    call = _ask(model, inputs=[v1.Tensor(name="x", floats=[0.5, 0.1])])
+    model.answer(0)
+    assert list(v1.InferResponse.FromString(call.sent[0]).outputs[0].floats) == [0.5, 0.1]
+
+
+def test_errors_end_the_call(model):
+    """Before the queue and after it."""
+    assert _ask(model, model="nobody").ended == (grpc.StatusCode.NOT_FOUND, 'there is no model "nobody"')
+    call = _ask(model)
+    model.submitted[0].reply.deliver(DeadlineExceededError("late"))
+    assert call.ended == (grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
+
+def test_a_caller_that_is_gone_withdraws_its_request(model):
+    """So that it is not run for nobody."""
+    call = _ask(model)
+    call.terminated()
+    assert model.cancelled == model.submitted
+
+
+def test_an_answer_that_cannot_be_encoded_is_an_internal_error(model):
+    """The thread that brought it goes on."""
+    call = _ask(model)
+    model.submitted[0].reply.deliver(UNSENDABLE)
+    assert call.ended == (grpc.StatusCode.INTERNAL, "the model failed to run this request")
+
+
+@pytest.mark.parametrize(
+    ("call_deadline_s", "timeout_s", "expected_s"),
+    [
+        (None, None, 30),
+        (5, None, 5),
+        (100, None, 100),
+        (5, 2, 2),
+        (5, 9, 5),
+        (None, 60, 60),
+    ],
+)
+def test_the_earlier_of_deadline_and_timeout_counts(model, call_deadline_s, timeout_s, expected_s):
+    """The model's default holds only where the caller says nothing."""
+    call = FakeCall()
+    fields = {} if timeout_s is None else {"timeout": {"seconds": timeout_s}}
+    _ask(model, **fields)
+    received_at = model.submitted[0].received_at
+    call.deadline = math.inf if call_deadline_s is None else received_at + call_deadline_s
+    _ask(model, call, **fields)
+    assert model.submitted[1].deadline - received_at == pytest.approx(expected_s, abs=0.5)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0, 2), (1, 1), (3, 3)])
+def test_priorities(model, given, expected):
+    """0 is the model's default."""
+    _ask(model, priority=given)
+    assert model.submitted[0].priority == expected

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 #: Each command with its line in the overview.
@@ -50,5 +51,5 @@ def add_stand_ins(app: typer.Typer) -> None:
 
 
 def _epilog(examples: Sequence[str]) -> str | None:
-    # A blank line between them keeps them apart, and brackets would be taken for markup.
-    return "\n\n".join(("Examples:", *examples)).replace("[", r"\[") if examples else None
+    # Typer joins lines that have no blank one between them, and takes brackets for markup.
+    return escape("\n\n".join(("Examples:", *examples))) if examples else None

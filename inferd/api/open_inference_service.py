@@ -23,7 +23,7 @@ from inferd.runtime.signature import TensorSpec
 PLATFORM = "onnxruntime_onnx"
 
 #: Names that Triton gave to what clients may rely on; only what is implemented.
-EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics", "schedule_policy")
+EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
 
 
 class OpenInferenceService:

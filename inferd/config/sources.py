@@ -24,6 +24,9 @@ NOT_SETTINGS = frozenset({"INFERD_CONFIG", "INFERD_TOKEN"})
 
 _POSITIONAL = frozenset({"models"})
 
+#: Settings that have a flag to themselves; the command line sets the others by ``--set NAME=VALUE``.
+_OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.http_port", "log.format"})
+
 #: YAML's tags of plain text and of the merge key "<<".
 _NAME_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 
@@ -62,8 +65,8 @@ class FlagSource:
         return "command line" if path[0] in _POSITIONAL else f"flag {self.spell('.'.join(path))}"
 
     def spell(self, name: str) -> str:
-        """Write the flag of a setting, which is its name without the section."""
-        return "--" + name.rpartition(".")[2].replace("_", "-")
+        """Write the flag of a setting: one of its own, which is the name without the section, or ``--set``."""
+        return "--" + name.rpartition(".")[2].replace("_", "-") if name in _OWN_FLAGS else f"--set {name}"
 
 
 class EnvironmentSource:

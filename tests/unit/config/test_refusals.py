@@ -78,7 +78,7 @@ def test_unknown_variables(problems: Problems, variable: str, name: str, suggest
 def test_unknown_flag(problems: Problems) -> None:
     """Flags are suggested as flags."""
     assert problems(None, {"server.grpc_prot": 1}) == [
-        "server.grpc_prot: no such setting, did you mean --grpc-port? (flag --grpc-prot)"
+        "server.grpc_prot: no such setting, did you mean --grpc-port? (flag --set server.grpc_prot)"
     ]
 
 

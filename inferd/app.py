@@ -118,8 +118,11 @@ class Application:
         """Begin to load every model that was given; ``on_loaded`` is called by another thread when that is over."""
         self._loader.load_all(self._sources, on_loaded)
 
-    def open(self) -> bool:
-        """Say SERVING, if there is a model that is ready. Returns False if there is none."""
+    def open(self, examples: Callable[[str], Sequence[str]]) -> bool:
+        """Say SERVING, if there is a model that is ready. Returns False if there is none.
+
+        ``examples`` makes calls that a person may try from the address of gRPC; they stand in the log.
+        """
         ready = [version for version in self._registry.all() if version.state is ModelState.READY]
         if not ready:
             _log.error("no model could be loaded")
@@ -132,7 +135,7 @@ class Application:
                 "grpc": self.grpc_address,
                 "http": self.http_address,
                 "models": sorted({version.name for version in ready}),
-                "try": f"grpcurl -plaintext {self.grpc_address} {INFERENCE_SERVICE_NAMES[0]}/ListModels",
+                "try": examples(self.grpc_address),
             },
         )
         return True

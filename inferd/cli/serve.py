@@ -7,7 +7,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -74,13 +74,14 @@ def serve(
     }
     try:
         effective = _with_log_format(load_settings(config_file=config, flags=flags))
-        sources = resolve(effective.models or [demo.repository()])
+        demonstrating = not effective.models
+        sources = resolve([demo.repository()] if demonstrating else effective.models)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    raise typer.Exit(run(Application(effective, sources)))
+    raise typer.Exit(run(Application(effective, sources), _digit_calls if demonstrating else _calls))
 
 
-def run(app: Application) -> int:
+def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:
     """Serve until a signal comes or nothing can be served; return the exit status."""
     # SimpleQueue because putting into it is safe in a signal handler, whatever the main thread was doing.
     events: SimpleQueue[str] = SimpleQueue()
@@ -92,11 +93,19 @@ def run(app: Application) -> int:
     app.load(on_loaded=lambda: events.put("loaded"))
     nothing_to_serve = False
     if events.get() == "loaded":
-        nothing_to_serve = not app.open()
+        nothing_to_serve = not app.open(examples)
         if not nothing_to_serve:
             events.get()
     finished = app.drain()
     return ExitCode.FAILED if nothing_to_serve or not finished else ExitCode.OK
+
+
+def _calls(address: str) -> list[str]:
+    return [f"inferd models --address {address}", f"grpcurl -plaintext {address} list"]
+
+
+def _digit_calls(address: str) -> list[str]:
+    return [f"inferd infer digits --address {address} --output label --input X=@{demo.DIGIT}", *_calls(address)]
 
 
 def _on_signal(events: SimpleQueue[str]) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Samples", "repository", "samples"]
+__all__ = ["DIGIT", "Samples", "repository", "samples"]
 
 _FOLDER = Path(__file__).resolve().parent
+
+#: A picture of a three as a JSON list of 64 numbers, for the command line.
+DIGIT = _FOLDER / "digit.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,6 +55,8 @@ def test_tritonclient(server):
 def test_shell_commands(server):
     """The commands named in the README exist and work."""
     assert "digits" in _run(server, "inferd", "models", "--address", "127.0.0.1:8001")
+    example = server.events("ready")[0]["try"][0]
+    assert "3" in _run(server, "bash", "-c", example), "the call that the server itself proposes"
     assert "batching" in _run(server, "inferd", "inspect", ROOT / "inferd/demo/digits/1/model.onnx")
     assert "grpc_port" in _run(server, "inferd", "config")
 

@@ -65,22 +65,23 @@ class Executor:
     def execute(self, batch: Batch) -> None:
         """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
         try:
-            self._run(batch.requests, batch.started_at, first=True)
+            self._run(batch, batch.requests, first=True)
         except BaseException:  # whatever it is, the requests must be answered and the thread must live
             _logger.exception("running a batch of model %s went wrong", self._name)
             for request in batch.requests:
                 self._answers.fail(request, InferenceFailedError())
 
-    def _run(self, requests: Sequence[InferenceRequest], taken_at: float, *, first: bool) -> None:
+    def _run(self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool) -> None:
         live = self._live(requests)
         if not live:
             return
-        queue_s = [taken_at - request.enqueued_at for request in live]
+        queue_s = [batch.started_at - request.enqueued_at for request in live]
         try:
             done = self._run_model(live, queue_s if first else ())
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
-            self._split_to_culprit(live, taken_at, error)
+            self._split_to_culprit(batch, live, error)
             return
+        batch.answering = True
         if done is not None:
             self._answer(live, done, queue_s)
 
@@ -188,15 +189,15 @@ class Executor:
             outputs = {name: part[name] for name in request.outputs}
             self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
 
-    def _split_to_culprit(self, live: Sequence[InferenceRequest], taken_at: float, error: Exception) -> None:
+    def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
         if len(live) > 1:
             _logger.warning(
                 "a batch of %d requests to model %s failed; its halves run again: %r", len(live), self._name, error
             )
             middle = len(live) // 2
-            self._run(live[:middle], taken_at, first=False)
-            self._run(live[middle:], taken_at, first=False)
+            self._run(batch, live[:middle], first=False)
+            self._run(batch, live[middle:], first=False)
             return
         if isinstance(error, ServingError):
             self._answers.fail(live[0], error)

@@ -1,48 +1,58 @@
 """Whether an incomplete batch may hope for more requests. Pure."""
 
+import math
+
 #: A peak is remembered for one to two windows, each at least so long and so many times the longest wait. A window ends
 #: with the first arrival after that, so that a pause makes nothing forgotten.
 _WINDOW_S = 1.0
 _WINDOW_WAITS = 4
-#: What one arrival weighs in the share of arrivals that were closely followed.
+#: What one decision weighs in the share of decisions that were followed by an arrival.
 _WEIGHT = 1 / 8
-#: Waiting is in vain if fewer arrivals than this share are followed by another within the longest wait.
-_LEAST_FOLLOWED = 1 / 4
+#: Waiting pays if an arrival in time is more likely than not.
+_LEAST_FOLLOWED = 1 / 2
 
 
 class Expectation:
-    """Learns from arrivals how many requests tend to be present at a time, and how close together they come.
+    """Learns how many requests tend to be present at a time, and whether the next one comes in time.
 
-    Callers who wait for an answer before they ask again come back after each batch, up to as many as were present
-    together lately: with one such caller the peak is 1 and nothing is ever waited for. Callers who come by chance have
-    peaks as well, but are rarely followed by another in time. So more is expected only while fewer are present than at
-    the peak and arrivals are often enough closely followed.
+    Two things must hold for more to be expected. Fewer requests are present than at the peak of late: callers who wait
+    for an answer before they ask again come back up to that number, and one such caller has a peak of 1 and is never
+    kept waiting. And when fewer were present lately and a worker had to decide whether to wait, the next request mostly
+    came within the longest wait: callers who come by chance have peaks as well, but are rarely followed in time.
 
-    A request is present from its admission to the end of its batch. Not thread-safe: guarded by the lock of the
-    `RequestQueue` that it is a part of.
+    A request is present from its admission until its batch is being answered. Not thread-safe: guarded by the lock of
+    the `RequestQueue` that it is a part of.
     """
 
     def __init__(self, *, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
         self._window_s = max(_WINDOW_S, _WINDOW_WAITS * max_wait_s)
-        self._last_arrival = float("-inf")
-        self._followed = 0.0
-        self._window_start = float("-inf")
+        self._window_start = -math.inf
         self._peak = 0
         self._previous_peak = 0
+        self._followed = 0.0
+        self._decided_at: float | None = None
 
     def arrived(self, now: float, present: int) -> None:
         """A request came at ``now``; ``present`` counts it."""
-        followed = now - self._last_arrival <= self._max_wait_s
-        self._followed += (followed - self._followed) * _WEIGHT
-        self._last_arrival = now
+        if self._decided_at is not None:
+            self._learn(followed=now - self._decided_at <= self._max_wait_s)
         if now - self._window_start >= self._window_s:
             self._previous_peak, self._peak = self._peak, 0
             self._window_start = now
         self._peak = max(self._peak, present)
 
-    def further(self, present: int) -> int:
-        """How many requests are to be expected beyond those present."""
-        if self._followed < _LEAST_FOLLOWED:
+    def further(self, now: float, present: int) -> int:
+        """A worker asks, before it runs an incomplete batch at ``now``, how many more requests are to be expected."""
+        missing = max(self._peak, self._previous_peak) - present
+        if missing <= 0:
             return 0
-        return max(self._peak, self._previous_peak, present) - present
+        if self._decided_at is not None and now - self._decided_at >= self._max_wait_s:
+            self._learn(followed=False)
+        if self._decided_at is None:
+            self._decided_at = now
+        return missing if self._followed >= _LEAST_FOLLOWED else 0
+
+    def _learn(self, *, followed: bool) -> None:
+        self._followed += (followed - self._followed) * _WEIGHT
+        self._decided_at = None

@@ -58,16 +58,19 @@ class _Group:
         return min(request.enqueued_at for request in self.requests)
 
 
-def plan(pending: Iterable[InferenceRequest], now: float, rules: BatchRules, further: int) -> Plan:
+def plan(
+    pending: Iterable[InferenceRequest], now: float, rules: BatchRules, *, further: int = 0, idle_since: float = 0.0
+) -> Plan:
     """Choose the next batch from ``pending``, which comes in the order of service.
 
     ``further`` is how many requests are to be expected. With none, or no wait allowed, the head of ``pending`` runs at
     once, with as many of the others that can be stacked on it as fit. Otherwise a batch that is not complete is held
-    for them until its oldest member has waited ``max_wait_s``; the first one that need not be held goes.
+    for them, at most ``max_wait_s`` from when it could have run: when its oldest member was there and the worker that
+    asks was idle. The first batch that need not be held goes.
     """
     if further == 0 or rules.max_wait_s == 0:
         return _plan_at_once(pending, rules.max_rows)
-    return _plan_held(pending, now, rules, further)
+    return _plan_held(pending, now, rules, further, idle_since)
 
 
 def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
@@ -84,7 +87,9 @@ def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
     return Dispatch(group.requests) if group.requests else WaitUntil(time=math.inf, requests=1, rows=1)
 
 
-def _plan_held(pending: Iterable[InferenceRequest], now: float, rules: BatchRules, further: int) -> Plan:
+def _plan_held(
+    pending: Iterable[InferenceRequest], now: float, rules: BatchRules, further: int, idle_since: float
+) -> Plan:
     groups: dict[Hashable, _Group] = {}
     for request in pending:
         group = groups.get(request.stack_key)
@@ -94,12 +99,12 @@ def _plan_held(pending: Iterable[InferenceRequest], now: float, rules: BatchRule
         if group.rows >= rules.max_rows:
             break
     for group in groups.values():
-        if group.complete or group.oldest + rules.max_wait_s <= now:
+        if group.complete or max(group.oldest, idle_since) + rules.max_wait_s <= now:
             return Dispatch(group.requests)
     if not groups:
         return WaitUntil(time=math.inf, requests=1, rows=1)
     return WaitUntil(
-        time=min(group.oldest for group in groups.values()) + rules.max_wait_s,
+        time=max(min(group.oldest for group in groups.values()), idle_since) + rules.max_wait_s,
         requests=further,
         rows=min(rules.max_rows - group.rows for group in groups.values()),
     )

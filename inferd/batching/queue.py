@@ -76,13 +76,14 @@ class RequestQueue:
 
     def take(self, finished: Batch | None) -> Batch | None:
         """Hand back the ``finished`` batch and wait for the next one; None when the queue is closed and empty."""
+        idle_since = self._clock()
         while True:
             effects = Effects()
             with self._lock:
                 if finished is not None:
-                    self._state.retire(finished, self._clock())
+                    self._state.retire(finished, idle_since)
                     finished = None
-                batch = self._next_batch(effects)
+                batch = self._next_batch(idle_since, effects)
                 ended = self._state.exhausted
                 self._notify(effects)
             self._do(effects)
@@ -117,10 +118,10 @@ class RequestQueue:
             self._notify(effects)
         self._do(effects)
 
-    def _next_batch(self, effects: Effects) -> Batch | None:
+    def _next_batch(self, idle_since: float, effects: Effects) -> Batch | None:
         """Wait for a batch. None if the queue has ended, or if ``effects`` are not to wait for one."""
         while True:
-            planned = self._plan(effects)
+            planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
                 return planned
             if effects.failed or effects.admitted or self._state.exhausted:
@@ -129,9 +130,9 @@ class RequestQueue:
             self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
             self._idle_workers -= 1
 
-    def _plan(self, effects: Effects) -> Batch | WaitUntil:
+    def _plan(self, idle_since: float, effects: Effects) -> Batch | WaitUntil:
         try:
-            return self._state.next_batch(self._clock(), effects)
+            return self._state.next_batch(self._clock(), idle_since, effects)
         except Exception:
             # No request may hang because the next batch cannot be told, and the worker must live.
             _logger.exception("planning failed, and with it everything that waits")

@@ -108,11 +108,16 @@ class InferenceRequest:
     enqueued_at: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False)
 class Batch:
-    """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it."""
+    """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it.
+
+    ``answering`` is set by the thread that runs the batch when it begins to answer: from then on its callers may be
+    back with their next requests.
+    """
 
     requests: list[InferenceRequest]
     rows: int
     started_at: float
     outside_queue: bool = False
+    answering: bool = False

@@ -77,6 +77,12 @@ class QueueState:
         return len(self.waiting) + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
 
     @property
+    def _callers_present(self) -> int:
+        """Requests whose callers cannot ask again yet, because they have no answer."""
+        unanswered = sum(len(batch.requests) for batch in self._running if not batch.answering)
+        return len(self.waiting) + len(self._blocked) + unanswered
+
+    @property
     def exhausted(self) -> bool:
         """Whether there will never be another batch to take."""
         return self.closed and not self._blocked and len(self.waiting) == 0
@@ -117,7 +123,7 @@ class QueueState:
         self.waiting.add(request)
         effects.admitted.append(request)
         if self._rules.max_wait_s > 0:
-            self._expectation.arrived(now, self.present)
+            self._expectation.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
         effects.wake_worker |= self._wanted_requests <= 0 or self._wanted_rows <= 0
@@ -158,11 +164,10 @@ class QueueState:
 
     # Running
 
-    def next_batch(self, now: float, effects: Effects) -> Batch | WaitUntil:
-        """Take out the requests that run next, if any is ready."""
+    def next_batch(self, now: float, idle_since: float, effects: Effects) -> Batch | WaitUntil:
+        """Take out the requests that run next, if any is ready for a worker that has been idle since then."""
         self._drop_expired(now, effects)
-        further = 0 if self.closed else self._expectation.further(self.present)
-        decision = plan(self.waiting, now, self._rules, further)
+        decision = plan(self.waiting, now, self._rules, further=self._further(now), idle_since=idle_since)
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
@@ -173,6 +178,12 @@ class QueueState:
         self._wanted_requests = self._wanted_rows = 0
         effects.wake_worker = len(self.waiting) > 0
         return self._started(decision.requests, now)
+
+    def _further(self, now: float) -> int:
+        """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
+        if self.closed or self._rules.max_wait_s == 0 or len(self.waiting) == 0:
+            return 0
+        return self._expectation.further(now, self._callers_present)
 
     def _started(self, requests: list[InferenceRequest], now: float, *, outside_queue: bool = False) -> Batch:
         rows = sum(request.rows for request in requests)

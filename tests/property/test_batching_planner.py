@@ -16,13 +16,14 @@ def _pending(draw):
     return request
 
 
+_IDLE_SINCE = st.sampled_from([0.0, _NOW - 0.015, _NOW - 0.005, _NOW])
 _RULES = st.builds(BatchRules, max_rows=st.integers(1, 10), max_wait_s=st.sampled_from([0.0, 0.01]))
 
 
-@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3))
-def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, further):
+@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3), idle_since=_IDLE_SINCE)
+def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, further, idle_since):
     """One key; at most ``max_rows``, except for a single larger request; in the order of service."""
-    decision = plan(pending, _NOW, rules, further)
+    decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if not isinstance(decision, Dispatch):
         return
     chosen = decision.requests
@@ -31,15 +32,16 @@ def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, furt
     assert chosen == [request for request in pending if request in chosen]
 
 
-@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3))
-def test_a_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, further):
+@given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3), idle_since=_IDLE_SINCE)
+def test_a_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, further, idle_since):
     """Never without a wait, without an expectation, when one is old enough, or when something had to be left out."""
-    decision = plan(pending, _NOW, rules, further)
+    decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if isinstance(decision, Dispatch) or not pending:
         return
     assert rules.max_wait_s > 0
     assert further > 0
-    assert _NOW < decision.time == min(request.enqueued_at for request in pending) + rules.max_wait_s
+    could_run_at = max(min(request.enqueued_at for request in pending), idle_since)
+    assert _NOW < decision.time == could_run_at + rules.max_wait_s
     for key in {request.stack_key for request in pending}:
         rows = sum(request.rows for request in pending if request.stack_key == key)
         assert rows + decision.rows <= rules.max_rows
@@ -60,9 +62,14 @@ def test_the_head_of_the_queue_goes_first_when_nothing_is_held(pending, rules):
     assert decision.requests == expected
 
 
-@given(pending=st.lists(_pending(), min_size=1, max_size=12), rules=_RULES, further=st.integers(0, 3))
-def test_whatever_is_held_goes_when_its_time_has_come(pending, rules, further):
+@given(
+    pending=st.lists(_pending(), min_size=1, max_size=12),
+    rules=_RULES,
+    further=st.integers(0, 3),
+    idle_since=_IDLE_SINCE,
+)
+def test_whatever_is_held_goes_when_its_time_has_come(pending, rules, further, idle_since):
     """The time that the plan names is enough: nothing is held beyond it."""
-    decision = plan(pending, _NOW, rules, further)
+    decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if not isinstance(decision, Dispatch):
-        assert isinstance(plan(pending, decision.time, rules, further), Dispatch)
+        assert isinstance(plan(pending, decision.time, rules, further=further, idle_since=idle_since), Dispatch)

@@ -86,7 +86,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def take(self):
         effects = Effects()
-        batch = self.state.next_batch(self.now, effects)
+        batch = self.state.next_batch(self.now, self.now, effects)
         if isinstance(batch, Batch):
             assert all(request.deadline > self.now for request in batch.requests)
             for request in batch.requests:
@@ -174,7 +174,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.state.retire(batch, self.now)
         while not self.state.drained:
             effects = Effects()
-            batch = self.state.next_batch(self.now, effects)
+            batch = self.state.next_batch(self.now, self.now, effects)
             self.apply(effects)
             if isinstance(batch, Batch):
                 for request in batch.requests:

@@ -102,6 +102,16 @@ def test_a_batch_is_reported_once_before_its_answers():
     assert (report.requests, report.rows, report.queue_s, report.failed) == (2, 3, [1.0, 1.0], False)
 
 
+def test_a_batch_says_that_it_is_answering_before_it_does():
+    """Its callers may be back before the last of them has been answered."""
+    model, seen = _Model(), []
+    caller = Caller(on_outcome=lambda _: seen.append(batch.answering))
+    batch = Batch(requests=[caller.request], rows=1, started_at=100.0)
+    assert not batch.answering
+    model.executor.execute(batch)
+    assert seen == [True]
+
+
 def test_cancelled_and_expired_requests_are_dropped_before_stacking():
     """One living batch-mate does not make them run."""
     model = _Model()

@@ -5,64 +5,109 @@ from inferd.batching.expectation import Expectation
 _MAX_WAIT_S = 0.005
 
 
-def _burst(expectation, now, callers):
-    """``callers`` who come shortly one after another, as after a batch that answered them all."""
+def _round(expectation, now, callers, gap_s=0.0001):
+    """``callers`` who come one shortly after another, and a worker that asks each time; as after a common batch."""
     for present in range(1, callers + 1):
-        now += 0.0001
+        now += gap_s
         expectation.arrived(now, present)
+        expectation.further(now, present)
     return now
+
+
+def _taught(callers, rounds=8, pause_s=0.02, **gaps):
+    expectation = Expectation(max_wait_s=_MAX_WAIT_S)
+    now = 0.0
+    for _ in range(rounds):
+        now = _round(expectation, now, callers, **gaps) + pause_s
+    return expectation, now
 
 
 def test_a_caller_alone_is_never_followed():
     """However fast one caller asks again, nothing more is to be expected."""
     expectation = Expectation(max_wait_s=_MAX_WAIT_S)
     for number in range(1000):
-        expectation.arrived(number * 0.001, 1)
-        assert expectation.further(1) == 0
+        now = number * 0.001
+        expectation.arrived(now, 1)
+        assert expectation.further(now, 1) == 0
 
 
 def test_as_many_are_expected_as_were_present_together():
     """Eight callers who wait for their answers all come back."""
-    expectation = Expectation(max_wait_s=_MAX_WAIT_S)
-    now = 0.0
-    for _ in range(5):
-        now = _burst(expectation, now, 8) + 0.02
-    assert [expectation.further(present) for present in (1, 4, 8, 9)] == [7, 4, 0, 0]
+    expectation, now = _taught(8)
+    expectation.arrived(now, 1)
+    assert [expectation.further(now, present) for present in (1, 4, 8, 9)] == [7, 4, 0, 0]
 
 
 def test_a_slow_model_does_not_make_its_callers_forgotten():
-    """Runs of many seconds lie between the bursts, and the next burst is expected all the same."""
-    expectation = Expectation(max_wait_s=_MAX_WAIT_S)
-    now = 0.0
-    for _ in range(8):
-        now = _burst(expectation, now, 8) + 30.0
+    """Runs of many seconds lie between the rounds, and the next round is expected all the same."""
+    expectation, now = _taught(8, pause_s=30.0)
     expectation.arrived(now, 1)
-    assert expectation.further(1) == 7
+    assert expectation.further(now, 1) == 7
 
 
-def test_a_long_wait_gives_callers_as_long_to_come_together():
-    """Arrivals that are seconds apart are close together where the wait may be longer."""
-    expectation = Expectation(max_wait_s=10.0)
-    for number in range(24):
-        expectation.arrived(number * 2.0, number % 8 + 1)
-    assert expectation.further(1) == 7
+def test_a_pause_between_rounds_is_no_lesson():
+    """When everyone is there nobody decides whether to wait, so that the long run after it teaches nothing."""
+    expectation, _ = _taught(2, rounds=50, pause_s=30.0)
+    assert expectation.further(1e6, 1) == 1
 
 
 def test_chance_meetings_are_not_waited_for():
     """Callers who meet now and then, but rarely within the longest wait, do not make each other wait."""
     expectation = Expectation(max_wait_s=_MAX_WAIT_S)
-    for second in range(50):
+    expectation.arrived(0.0, 2)
+    for second in range(1, 50):
         expectation.arrived(float(second), 1)
-    expectation.arrived(50.0, 2)
-    assert expectation.further(1) == 0
+        assert expectation.further(float(second), 1) == 0
+
+
+def test_waiting_in_vain_is_unlearned():
+    """Callers who used to come together and now come apart are not waited for much longer."""
+    expectation, now = _taught(2)
+    held = 0
+    for _ in range(20):
+        now += 0.5
+        expectation.arrived(now, 1)
+        held += expectation.further(now, 1) > 0
+        expectation.further(now + _MAX_WAIT_S, 1)
+    assert 0 < held < 8
+
+
+def test_nobody_coming_at_all_is_a_lesson_too():
+    """The next decision tells that the last one was not followed."""
+    expectation, now = _taught(2)
+    for _ in range(20):
+        now += _MAX_WAIT_S
+        expectation.further(now, 1)
+    assert expectation.further(now, 1) == 0
+
+
+def test_asking_again_does_not_put_the_lesson_off():
+    """A request that comes too late for the first decision is late, although it follows the second closely."""
+    expectation, now = _taught(2)
+    for _ in range(20):
+        expectation.further(now, 1)
+        expectation.further(now + 0.6 * _MAX_WAIT_S, 1)
+        now += 1.2 * _MAX_WAIT_S
+        expectation.arrived(now, 1)
+    assert expectation.further(now, 1) == 0
 
 
 def test_callers_who_have_left_are_forgotten():
     """One fast caller who stays after many is alone again within seconds."""
-    expectation = Expectation(max_wait_s=_MAX_WAIT_S)
-    now = _burst(expectation, 0.0, 64)
-    assert expectation.further(1) == 63
+    expectation, now = _taught(64)
+    expectation.arrived(now, 1)
+    assert expectation.further(now, 1) == 63
     for _ in range(2500):
         now += 0.001
         expectation.arrived(now, 1)
-    assert expectation.further(1) == 0
+    assert expectation.further(now, 1) == 0
+
+
+def test_a_long_wait_gives_callers_as_long_to_come_together():
+    """Arrivals that are seconds apart are close together where the wait may be longer."""
+    expectation = Expectation(max_wait_s=10.0)
+    now = 0.0
+    for _ in range(3):
+        now = _round(expectation, now, 8, gap_s=2.0)
+    expectation.arrived(now, 1)
+    assert expectation.further(now, 1) == 7

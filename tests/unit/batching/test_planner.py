@@ -40,7 +40,7 @@ def test_nobody_is_waited_for_when_nobody_is_expected():
 @pytest.mark.parametrize(("rules", "further"), [(AT_ONCE, 0), (HELD, 3)])
 def test_nothing_pending_waits_for_the_first_request(rules, further):
     """There is no time to wait for, only an arrival."""
-    assert plan([], 100.0, rules, further) == WaitUntil(time=math.inf, requests=1, rows=1)
+    assert plan([], 100.0, rules, further=further) == WaitUntil(time=math.inf, requests=1, rows=1)
 
 
 def test_rows_are_counted_not_requests():
@@ -87,7 +87,7 @@ def test_planning_stops_as_soon_as_a_batch_is_full(rules, further):
         yield from _requests(*[(1, "a")] * 8)
         raise AssertionError("looked further than needed")
 
-    assert len(_dispatched(plan(endless(), 100.0, rules, further))) == 8
+    assert len(_dispatched(plan(endless(), 100.0, rules, further=further))) == 8
 
 
 def test_an_incomplete_batch_is_held_for_what_is_expected():
@@ -100,6 +100,13 @@ def test_the_wait_is_measured_from_the_oldest_member():
     """Requests that keep coming do not put the end off."""
     pending = _requests((1, "a")) + _requests((1, "a"), enqueued_at=100.009)
     assert _dispatched(plan(pending, 100.01, HELD, further=5)) == pending
+
+
+def test_the_wait_begins_when_a_worker_is_there_to_wait():
+    """Requests that came during a run are held for those whom it answered: they are about to be back."""
+    pending = _requests((1, "a"))
+    assert plan(pending, 100.05, HELD, further=5, idle_since=100.05) == WaitUntil(time=100.06, requests=5, rows=7)
+    assert _dispatched(plan(pending, 100.06, HELD, further=5, idle_since=100.05)) == pending
 
 
 def test_the_oldest_member_need_not_be_the_first():

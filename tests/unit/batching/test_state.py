@@ -39,9 +39,9 @@ class _Queue:
     def run_now(self, caller):
         return self.state.offer(caller.request, self.now, Effects())
 
-    def take(self):
+    def take(self, idle_since=0.0):
         effects = Effects()
-        return self.state.next_batch(self.now, effects), effects
+        return self.state.next_batch(self.now, idle_since, effects), effects
 
     def remove(self, caller):
         effects = Effects()
@@ -288,11 +288,16 @@ def test_a_worker_is_woken_again_while_something_is_left():
 def _with_expectations(callers):
     """A queue whose callers have shown, in a few rounds, that they come together."""
     queue = _Queue(max_batch=64, max_wait_s=0.01, max_rows=64)
-    for _ in range(5):
-        queue.offer(*[Caller() for _ in range(callers)])
+    for _ in range(8):
+        plans = []
+        for _ in range(callers):
+            queue.offer(Caller())
+            plans.append(queue.take()[0])
         queue.now += 0.01
-        batch, _ = queue.take()
-        queue.state.retire(batch, queue.now)
+        plans.append(queue.take()[0])
+        for batch in plans:
+            if isinstance(batch, Batch):
+                queue.state.retire(batch, queue.now)
         queue.now += 1.0
     return queue
 
@@ -330,6 +335,22 @@ def test_after_a_held_batch_has_gone_a_new_request_wakes_a_worker():
     assert queue.offer(Caller()).wake_worker
 
 
+def test_an_idle_worker_that_finds_nothing_learns_nothing():
+    """A caller whose fellow has left returns at once each time, and is soon not kept waiting all the same."""
+    queue = _with_expectations(2)
+    held = 0
+    for _ in range(20):
+        queue.take()
+        queue.offer(Caller())
+        batch, _ = queue.take()
+        if isinstance(batch, WaitUntil):
+            held += 1
+            queue.now += 0.01
+            batch, _ = queue.take()
+        queue.state.retire(batch, queue.now)
+    assert 0 < held < 8
+
+
 def test_running_requests_are_not_expected_back():
     """Their callers cannot ask again before they have their answers, so the others go."""
     queue = _with_expectations(4)
@@ -338,6 +359,18 @@ def test_running_requests_are_not_expected_back():
     queue.offer(*[Caller() for _ in range(1)])
     batch, _ = queue.take()
     assert batch.rows == 1
+
+
+def test_callers_who_are_being_answered_are_expected_back():
+    """The batch is not retired yet, but its callers may ask again any moment."""
+    queue = _with_expectations(4)
+    queue.offer(*[Caller() for _ in range(4)])
+    batch, _ = queue.take()
+    batch.answering = True
+    queue.offer(Caller())
+    decision, _ = queue.take(idle_since=queue.now)
+    assert isinstance(decision, WaitUntil)
+    assert decision.requests == 3
 
 
 def test_closing_refuses_new_requests_and_holds_no_batch():

@@ -1,0 +1,81 @@
+"""Holding batches, seen over time: callers who wait for an answer before they ask again, and one worker."""
+
+import heapq
+from dataclasses import dataclass
+
+import pytest
+
+from inferd.batching.planner import BatchRules
+from inferd.batching.policies import policy_for
+from inferd.batching.request import Batch
+from inferd.batching.state import Effects, QueueState
+from inferd.config.settings import QueueSettings
+from tests.fakes import Caller
+
+_RETURN_S = 0.0001
+
+
+@dataclass
+class _Run:
+    """A batch of so many rows that started so long after its worker could have run it."""
+
+    rows: int
+    held_s: float
+
+
+def _simulate(callers, *, run_s, max_wait_s, runs):
+    """Play ``callers`` against one worker on a made-up clock until there have been so many runs."""
+    settings = QueueSettings()
+    state = QueueState(
+        name="m",
+        settings=settings,
+        policy=policy_for(settings),
+        rules=BatchRules(max_rows=64, max_wait_s=max_wait_s),
+        workers=1,
+    )
+    arrivals = [number * run_s / 3 for number in range(callers)]
+    now, done = 0.0, []
+
+    def come_until(time):
+        while arrivals and arrivals[0] <= time:
+            state.offer(Caller().request, heapq.heappop(arrivals), Effects())
+
+    while len(done) < runs:
+        idle_since = now
+        while not isinstance(planned := state.next_batch(now, idle_since, Effects()), Batch):
+            now = min([planned.time, *arrivals[:1]])
+            come_until(now)
+        oldest = min(request.enqueued_at for request in planned.requests)
+        done.append(_Run(planned.rows, now - max(idle_since, oldest)))
+        now += run_s
+        come_until(now)
+        planned.answering = True
+        for number in range(planned.rows):
+            heapq.heappush(arrivals, now + (number + 1) * _RETURN_S)
+        state.retire(planned, now)
+    return done
+
+
+@pytest.mark.parametrize("callers", [2, 3, 16])
+@pytest.mark.parametrize("run_s", [0.001, 0.01, 5.0])
+def test_callers_find_together_and_stay_together(callers, run_s):
+    """Though they begin apart, each batch soon has all of them, held no longer than they take to come back.
+
+    Without a wait they would go in turns for ever, some running while the others queue.
+    """
+    runs = _simulate(callers, run_s=run_s, max_wait_s=0.004, runs=60)[20:]
+    assert [run.rows for run in runs] == [callers] * 40
+    assert max(run.held_s for run in runs) <= callers * _RETURN_S + 1e-9
+
+
+@pytest.mark.parametrize("run_s", [0.0001, 0.001, 0.1])
+def test_a_caller_alone_is_never_kept_waiting(run_s):
+    """Not once, whatever the wait allowed."""
+    runs = _simulate(1, run_s=run_s, max_wait_s=1.0, runs=200)
+    assert all(run.held_s == 0 for run in runs)
+
+
+def test_nothing_is_held_without_a_wait():
+    """The default: an idle worker takes what is there."""
+    runs = _simulate(5, run_s=0.01, max_wait_s=0.0, runs=50)
+    assert all(run.held_s == 0 for run in runs)

@@ -47,11 +47,19 @@ class Expectation:
         missing = max(self._peak, self._previous_peak) - present
         if missing <= 0:
             return 0
-        if self._decided_at is not None and now - self._decided_at >= self._max_wait_s:
-            self._learn(followed=False)
+        self._give_up(now)
         if self._decided_at is None:
             self._decided_at = now
         return missing if self._followed >= _LEAST_FOLLOWED else 0
+
+    def answering(self, now: float) -> None:
+        """A batch is being answered: who comes next may be one of its callers, who was not the one missing."""
+        self._give_up(now)
+        self._decided_at = None
+
+    def _give_up(self, now: float) -> None:
+        if self._decided_at is not None and now - self._decided_at >= self._max_wait_s:
+            self._learn(followed=False)
 
     def _learn(self, *, followed: bool) -> None:
         self._followed += (followed - self._followed) * _WEIGHT

@@ -123,6 +123,8 @@ class QueueState:
         self.waiting.add(request)
         effects.admitted.append(request)
         if self._rules.max_wait_s > 0:
+            if any(batch.answering for batch in self._running):
+                self._expectation.answering(now)
             self._expectation.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
@@ -196,6 +198,7 @@ class QueueState:
         self._running.remove(batch)
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
+        self._expectation.answering(now)
         if not batch.outside_queue:
             self._drain.ran(batch.rows, now - batch.started_at)
 

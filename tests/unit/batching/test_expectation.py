@@ -92,6 +92,30 @@ def test_asking_again_does_not_put_the_lesson_off():
     assert expectation.further(now, 1) == 0
 
 
+def test_a_caller_who_comes_back_is_not_the_one_who_was_missing():
+    """Once the batch is being answered, an arrival tells nothing of those who were not in it."""
+    expectation, now = _taught(2)
+    held = 0
+    for _ in range(20):
+        expectation.arrived(now, 1)
+        held += expectation.further(now, 1) > 0
+        now += _MAX_WAIT_S
+        expectation.further(now, 1)
+        now += 0.001
+        expectation.answering(now)
+    assert 0 < held < 8
+
+
+def test_an_answer_long_after_the_decision_means_that_nobody_came():
+    """The wait would have been in vain."""
+    expectation, now = _taught(2)
+    for _ in range(20):
+        expectation.further(now, 1)
+        now += 2 * _MAX_WAIT_S
+        expectation.answering(now)
+    assert expectation.further(now, 1) == 0
+
+
 def test_callers_who_have_left_are_forgotten():
     """One fast caller who stays after many is alone again within seconds."""
     expectation, now = _taught(64)

@@ -1,5 +1,7 @@
 """Who waits, who is refused and what runs next, without threads."""
 
+import math
+
 import pytest
 
 from inferd.batching.planner import BatchRules, WaitUntil
@@ -348,6 +350,24 @@ def test_an_idle_worker_that_finds_nothing_learns_nothing():
             queue.now += 0.01
             batch, _ = queue.take()
         queue.state.retire(batch, queue.now)
+    assert 0 < held < 8
+
+
+def test_a_caller_who_is_answered_and_back_before_the_batch_retires_is_no_lesson():
+    """It was in the batch, so it is not the fellow whom the worker decided about."""
+    queue = _with_expectations(2)
+    held = 0
+    for _ in range(20):
+        batch, _ = queue.take()
+        if isinstance(batch, WaitUntil):
+            held += not math.isinf(batch.time)
+            queue.now += 0.01
+            batch, _ = queue.take()
+        if isinstance(batch, Batch):
+            batch.answering = True
+        queue.offer(Caller())
+        if isinstance(batch, Batch):
+            queue.state.retire(batch, queue.now)
     assert 0 < held < 8
 
 

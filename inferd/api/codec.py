@@ -1,9 +1,11 @@
 """What a protocol must say of its messages so that unary calls and streams can be the same for all protocols."""
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from inferd.api.frames import Skimmer
 from inferd.api.submission import DecodedRequest
 from inferd.batching.request import InferenceResult
 from inferd.models.version import ModelVersion
@@ -13,11 +15,26 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message, contravariant=True)  # noqa: PLC0105  (one name for both variances)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one request. ``as_lists`` if its outputs are to be typed lists, where the protocol has them."""
+
+    model: ModelVersion
+    request_id: str
+    as_lists: bool
+    result: InferenceResult
+
+
 class Codec(Protocol[Request, Response]):
     """The messages of one protocol. Methods that take a request raise `InvalidInputError` for what is wrong with it."""
 
+    @property
+    def skimmer(self) -> Skimmer:
+        """What takes the frame of a request from the rest."""
+        ...
+
     def parse(self, message: bytes) -> Request:
-        """Parse the message of a unary call."""
+        """Parse a request."""
         ...
 
     def target(self, request: Request) -> tuple[str, str]:
@@ -28,14 +45,18 @@ class Codec(Protocol[Request, Response]):
         """Return the caller's own id of the request, or an empty string."""
         ...
 
+    def wants_lists(self, request: Request) -> bool:
+        """Whether the answer is to have typed lists."""
+        ...
+
     def decode(self, request: Request, signature: ModelSignature) -> DecodedRequest:
         """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
         ...
 
-    def encode(self, request: Request, model: ModelVersion, result: InferenceResult) -> bytes:
+    def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
         ...
 
-    def encode_into(self, response: Response, request: Request, model: ModelVersion, result: InferenceResult) -> None:
-        """Write the answer to ``request`` into ``response``, which is empty."""
+    def encode_into(self, response: Response, answer: Answer) -> None:
+        """Write ``answer`` into ``response``, which is empty."""
         ...

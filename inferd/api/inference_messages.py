@@ -10,18 +10,38 @@ from numpy.typing import NDArray
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
+from inferd.api.codec import Answer
+from inferd.api.frames import Field, Rules, Skimmer
 from inferd.api.submission import DecodedRequest
-from inferd.batching.request import InferenceResult
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
-from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 _MAX_UINT32 = 2**32 - 1
 
 
+#: The fields of a request with raw tensors, by tag.
+_FIELDS: Rules = {
+    0x0A: Field.FRAME,  # model
+    0x12: Field.FRAME,  # version
+    0x1A: Field.ID,
+    0x22: Field.NESTED,  # inputs
+    0x2A: Field.FRAME,  # outputs
+    0x30: Field.FRAME_INTEGER,  # priority
+    0x3A: Field.FRAME,  # timeout
+}
+_TENSOR_FIELDS: Rules = {
+    0x0A: Field.FRAME,  # name
+    0x10: Field.FRAME_INTEGER,  # datatype
+    0x1A: Field.FRAME,  # shape
+    0x22: Field.RAW,
+}
+
+
 class InferenceCodec:
     """The messages of ``Infer`` and of the requests within ``StreamInfer``."""
+
+    skimmer = Skimmer(_FIELDS, _TENSOR_FIELDS)
 
     def parse(self, message: bytes) -> pb.InferRequest:
         """Parse the message of a unary call."""
@@ -52,26 +72,28 @@ class InferenceCodec:
             timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
         )
 
-    def encode(self, request: pb.InferRequest, model: ModelVersion, result: InferenceResult) -> bytes:
+    def wants_lists(self, request: pb.InferRequest) -> bool:
+        """Whether any input came in a typed list: an answer has the form of its request."""
+        return any(_typed_lists(tensor) for tensor in request.inputs)
+
+    def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
         response = pb.InferResponse()
-        self.encode_into(response, request, model, result)
+        self.encode_into(response, answer)
         return response.SerializeToString()
 
-    def encode_into(
-        self, response: pb.InferResponse, request: pb.InferRequest, model: ModelVersion, result: InferenceResult
-    ) -> None:
-        """Write the answer to ``request`` into ``response``, which is empty."""
-        response.model = model.name
-        response.version = model.version
-        response.request_id = request.request_id
+    def encode_into(self, response: pb.InferResponse, answer: Answer) -> None:
+        """Write ``answer`` into ``response``, which is empty."""
+        result = answer.result
+        response.model = answer.model.name
+        response.version = answer.model.version
+        response.request_id = answer.request_id
         response.timing.queue_us = _microseconds(result.queue_s)
         response.timing.run_us = _microseconds(result.timing.run_s)
         response.timing.batch_rows = result.timing.rows
-        typed = any(_typed_lists(tensor) for tensor in request.inputs)
         for name, array in result.outputs.items():
             tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
-            if typed:
+            if answer.as_lists:
                 field, values = typed_values.to_list(array)
                 getattr(tensor, field).extend(values)
             else:

@@ -9,6 +9,7 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
 from inferd.api.queries import query_handler
+from inferd.api.reader import RequestReader
 from inferd.api.streaming import StreamParts, open_stream
 from inferd.api.unary import UnaryInference
 from inferd.models.version import ModelVersion
@@ -22,20 +23,20 @@ class InferenceService:
     def __init__(self, parts: StreamParts) -> None:
         self._parts = parts
         self._registry = parts.registry
-        self._codec = InferenceCodec()
+        self._reader = RequestReader(InferenceCodec())
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
         statuses = self._parts.statuses
         return {
-            "Infer": callback_unary(UnaryInference(self._codec, self._registry, statuses)),
+            "Infer": callback_unary(UnaryInference(self._reader, self._registry, statuses)),
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, self._list_models, statuses),
             "GetModel": query_handler(pb.GetModelRequest, self._get_model, statuses),
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:
-        return open_stream(InferenceStream(call, self._codec, self._parts), self._parts)
+        return open_stream(InferenceStream(call, self._reader, self._parts), self._parts)
 
     def _list_models(self, _: pb.ListModelsRequest) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[_model(version) for version in self._registry.all()])

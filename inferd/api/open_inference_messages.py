@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from inferd import dtypes
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
+from inferd.api.codec import Answer
+from inferd.api.frames import Field, Rules, Skimmer
 from inferd.api.submission import DecodedRequest
-from inferd.batching.request import InferenceResult
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError
-from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 #: Reserved parameters of a request that ask for something that inferd does not do.
@@ -22,8 +22,22 @@ _TRITON_PREFIX = "triton_"
 _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 
+#: The fields of a request with raw tensors, by tag.
+_FIELDS: Rules = {
+    0x0A: Field.FRAME,  # model_name
+    0x12: Field.FRAME,  # model_version
+    0x1A: Field.ID,
+    0x22: Field.FRAME,  # parameters
+    0x2A: Field.FRAME,  # inputs
+    0x32: Field.FRAME,  # outputs
+    0x3A: Field.RAW,  # raw_input_contents
+}
+
+
 class OpenInferenceCodec:
     """The messages of ``ModelInfer`` and ``ModelStreamInfer``."""
+
+    skimmer = Skimmer(_FIELDS)
 
     def parse(self, message: bytes) -> pb.ModelInferRequest:
         """Parse the message of a unary call or of a stream."""
@@ -50,24 +64,22 @@ class OpenInferenceCodec:
             timeout_s=timeout_s,
         )
 
-    def encode(self, request: pb.ModelInferRequest, model: ModelVersion, result: InferenceResult) -> bytes:
+    def wants_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
+        """Answers are always raw, as C++ clients need them."""
+        return False
+
+    def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
         response = pb.ModelInferResponse()
-        self.encode_into(response, request, model, result)
+        self.encode_into(response, answer)
         return response.SerializeToString()
 
-    def encode_into(
-        self,
-        response: pb.ModelInferResponse,
-        request: pb.ModelInferRequest,
-        model: ModelVersion,
-        result: InferenceResult,
-    ) -> None:
-        """Write the answer to ``request`` into ``response``, which is empty. Outputs are raw, as C++ clients need."""
-        response.model_name = model.name
-        response.model_version = model.version
-        response.id = request.id
-        for name, array in result.outputs.items():
+    def encode_into(self, response: pb.ModelInferResponse, answer: Answer) -> None:
+        """Write ``answer`` into ``response``, which is empty."""
+        response.model_name = answer.model.name
+        response.model_version = answer.model.version
+        response.id = answer.request_id
+        for name, array in answer.result.outputs.items():
             response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
             response.raw_output_contents.append(tensor_bytes.to_bytes(array))
 

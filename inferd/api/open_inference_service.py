@@ -10,6 +10,7 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.queries import query_handler
+from inferd.api.reader import RequestReader
 from inferd.api.streaming import StreamParts, open_stream
 from inferd.api.triton_config import model_config
 from inferd.api.triton_statistics import model_statistics
@@ -33,7 +34,7 @@ class OpenInferenceService:
         self._parts = parts
         self._registry = parts.registry
         self._is_ready = is_ready
-        self._codec = OpenInferenceCodec()
+        self._reader = RequestReader(OpenInferenceCodec())
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
@@ -46,12 +47,12 @@ class OpenInferenceService:
             "ModelMetadata": query_handler(pb.ModelMetadataRequest, self._model_metadata, statuses),
             "ModelConfig": query_handler(pb.ModelConfigRequest, self._model_config, statuses),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, self._model_statistics, statuses),
-            "ModelInfer": callback_unary(UnaryInference(self._codec, self._registry, statuses)),
+            "ModelInfer": callback_unary(UnaryInference(self._reader, self._registry, statuses)),
             "ModelStreamInfer": callback_stream(self._open_stream),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
-        return open_stream(OpenInferenceStream(call, self._codec, self._parts), self._parts)
+        return open_stream(OpenInferenceStream(call, self._reader, self._parts), self._parts)
 
     def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.codec import Codec
+from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome
 from inferd.errors import ServingError
@@ -22,15 +22,15 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferRespo
     """
 
     def __init__(
-        self, call: StreamCall, codec: Codec[pb.ModelInferRequest, pb.ModelInferResponse], parts: StreamParts
+        self, call: StreamCall, reader: RequestReader[pb.ModelInferRequest, pb.ModelInferResponse], parts: StreamParts
     ) -> None:
-        super().__init__(call, codec, parts)
+        super().__init__(call, reader, parts)
         self._order: deque[StreamItem[pb.ModelInferRequest]] = deque()
         self._answers: dict[StreamItem[pb.ModelInferRequest], pb.ModelStreamInferResponse] = {}
         self._error_ends_stream = _ERROR_ENDS_STREAM in call.metadata
 
-    def _parse(self, message: bytes) -> Sequence[pb.ModelInferRequest]:
-        return (self._codec.parse(message),)
+    def _split(self, message: bytes) -> Sequence[bytes]:
+        return (message,)
 
     def _opened(self, item: StreamItem[pb.ModelInferRequest]) -> None:
         self._order.append(item)
@@ -42,11 +42,11 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferRespo
             if self._error_ends_stream:
                 return outcome
             answer.error_message = outcome.message
-            response.model_name, response.model_version = self._codec.target(item.wire)
-            response.id = item.wire.id
+            response.model_name = item.incoming.name
+            response.model_version = item.incoming.version
+            response.id = item.incoming.request_id
         else:
-            assert item.model is not None, "a result comes from a model"
-            self._codec.encode_into(response, item.wire, item.model, outcome)
+            self._encode_into(response, item, outcome)
             response.parameters["triton_final_response"].bool_param = True
         self._answers[item] = answer
         return None

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from inferd.api.codec import Codec, Request, Response
+from inferd.api.codec import Answer, Request, Response
 from inferd.api.errors import StatusTable
-from inferd.api.submission import build_request, monotonic
+from inferd.api.reader import Incoming, RequestReader
+from inferd.api.submission import monotonic
 from inferd.api.unary import annotate_model
-from inferd.batching.request import InferenceRequest, Outcome, Reply
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
@@ -39,10 +40,10 @@ _DRAINING = "the server is draining"
 class StreamItem(Generic[Request]):
     """One request of a stream. ``model`` and ``request`` are unset for one that never came to be submitted."""
 
-    __slots__ = ("model", "request", "wire")
+    __slots__ = ("incoming", "model", "request")
 
-    def __init__(self, wire: Request) -> None:
-        self.wire = wire
+    def __init__(self, incoming: Incoming[Request]) -> None:
+        self.incoming = incoming
         self.model: ModelVersion | None = None
         self.request: InferenceRequest | None = None
 
@@ -65,9 +66,9 @@ class StreamParts:
 class RequestStream(ABC, Generic[Request, Response]):
     """One stream of inference requests; the listener of its call."""
 
-    def __init__(self, call: StreamCall, codec: Codec[Request, Response], parts: StreamParts) -> None:
+    def __init__(self, call: StreamCall, reader: RequestReader[Request, Response], parts: StreamParts) -> None:
         self._call = call
-        self._codec = codec
+        self._reader = reader
         self._registry = parts.registry
         self._statuses = parts.statuses
         self._call_soon = parts.call_soon
@@ -80,7 +81,7 @@ class RequestStream(ABC, Generic[Request, Response]):
         self._counts = {"requests": 0, "messages_in": 0, "messages_out": 0}
 
     @abstractmethod
-    def _parse(self, message: bytes) -> Sequence[Request]:
+    def _split(self, message: bytes) -> Sequence[bytes]:
         """Return the requests in ``message``, at least one, or raise `ServingError`, which ends the stream."""
 
     @abstractmethod
@@ -103,14 +104,13 @@ class RequestStream(ABC, Generic[Request, Response]):
         """Submit the requests in ``message``; read on when all of them have been released."""
         received_at = monotonic()
         try:
-            wires = self._parse(message)
+            items = [StreamItem(self._reader.read(content)) for content in self._split(message)]
         except ServingError as error:
             self.end(error)
             return
         self._count("messages_in", 1)
-        self._count("requests", len(wires))
-        read_on = _Countdown(len(wires), self._call.read)
-        items = [StreamItem(wire) for wire in wires]
+        self._count("requests", len(items))
+        read_on = _Countdown(len(items), self._call.read)
         with self._lock:
             for item in items:
                 self._open.add(item)
@@ -164,14 +164,10 @@ class RequestStream(ABC, Generic[Request, Response]):
     ) -> tuple[ModelVersion, InferenceRequest]:
         if self._draining:
             raise ModelUnavailableError(_DRAINING)
-        model = self._registry.get(*self._codec.target(item.wire))
+        model = self._registry.get(item.incoming.name, item.incoming.version)
         annotate_model(self._call.annotations, model)
-        request = build_request(
-            model,
-            self._codec.decode(item.wire, model.require_signature()),
-            reply=reply,
-            received_at=received_at,
-            call_deadline=self._call.deadline,
+        request = self._reader.request(
+            item.incoming, model, reply=reply, received_at=received_at, call_deadline=self._call.deadline
         )
         return model, request
 
@@ -191,6 +187,11 @@ class RequestStream(ABC, Generic[Request, Response]):
             self.end(fatal)
         elif flush_later:
             self._call_soon(self._flush)
+
+    def _encode_into(self, response: Response, item: StreamItem[Request], result: InferenceResult) -> None:
+        assert item.model is not None, "a result comes from a model"
+        answer = Answer(item.model, item.incoming.request_id, item.incoming.wants_lists, result)
+        self._reader.codec.encode_into(response, answer)
 
     def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
         try:
@@ -225,7 +226,7 @@ class RequestStream(ABC, Generic[Request, Response]):
         self._call.annotations[name] = self._counts[name]
 
     def _log(self, item: StreamItem[Request], outcome: Outcome) -> None:
-        facts: dict[str, object] = {"id": self._codec.request_id(item.wire)}
+        facts: dict[str, object] = {"id": item.incoming.request_id}
         if item.model is not None:
             facts |= {"model": item.model.name, "version": item.model.version}
         if isinstance(outcome, ServingError):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from inferd.batching.request import InferenceRequest, Reply
@@ -24,26 +24,50 @@ class DecodedRequest:
     timeout_s: float | None
 
 
-def build_request(
-    model: ModelVersion, decoded: DecodedRequest, *, reply: Reply, received_at: float, call_deadline: float
-) -> InferenceRequest:
-    """Check ``decoded`` against ``model`` and return what its queue takes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What a request comes to apart from its numbers, as in `InferenceRequest`; ``priority`` is never 0."""
+
+    outputs: tuple[str, ...]
+    rows: int
+    nbytes: int
+    stack_key: Hashable
+    priority: int
+    timeout_s: float | None
+
+
+def terms_of(model: ModelVersion, decoded: DecodedRequest) -> Terms:
+    """Check ``decoded`` against ``model``.
 
     Raises:
         InvalidInputError: it does not fit the model's signature or settings.
     """
     signature = model.require_signature()
     checked = signature.check(decoded.inputs)
-    return InferenceRequest(
-        inputs=decoded.inputs,
+    return Terms(
         outputs=signature.select_outputs(decoded.outputs),
         rows=checked.rows,
         nbytes=checked.nbytes,
         stack_key=checked.stack_key,
+        priority=_priority(model, decoded.priority),
+        timeout_s=decoded.timeout_s,
+    )
+
+
+def make_request(
+    model: ModelVersion, inputs: Tensors, terms: Terms, *, reply: Reply, received_at: float, call_deadline: float
+) -> InferenceRequest:
+    """Return what the queue of ``model`` takes."""
+    return InferenceRequest(
+        inputs=inputs,
+        outputs=terms.outputs,
+        rows=terms.rows,
+        nbytes=terms.nbytes,
+        stack_key=terms.stack_key,
         reply=reply,
         received_at=received_at,
-        deadline=_deadline(model, decoded.timeout_s, received_at, call_deadline),
-        priority=_priority(model, decoded.priority),
+        deadline=_deadline(model, terms.timeout_s, received_at, call_deadline),
+        priority=terms.priority,
     )
 
 

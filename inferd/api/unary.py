@@ -4,9 +4,10 @@ import logging
 from functools import partial
 from typing import Any, Generic
 
-from inferd.api.codec import Codec, Request, Response
+from inferd.api.codec import Answer, Request, Response
 from inferd.api.errors import StatusTable
-from inferd.api.submission import build_request, monotonic
+from inferd.api.reader import RequestReader
+from inferd.api.submission import monotonic
 from inferd.batching.request import Outcome, Reply
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.models.registry import ModelRegistry
@@ -22,25 +23,26 @@ class UnaryInference(Generic[Request, Response]):
     Everything up to the queue happens in the call to it; the answer is sent by whichever thread settles the reply.
     """
 
-    def __init__(self, codec: Codec[Request, Response], registry: ModelRegistry, statuses: StatusTable) -> None:
-        self._codec = codec
+    def __init__(
+        self, reader: RequestReader[Request, Response], registry: ModelRegistry, statuses: StatusTable
+    ) -> None:
+        self._reader = reader
         self._registry = registry
         self._statuses = statuses
 
     def __call__(self, call: UnaryCall, message: bytes) -> None:
         """Admit the request in ``message`` or end ``call`` with the status that says why not."""
         received_at = monotonic()
-        codec = self._codec
         try:
-            wire = codec.parse(message)
-            if request_id := codec.request_id(wire):
-                call.annotations["request_id"] = request_id
-            model = self._registry.get(*codec.target(wire))
+            incoming = self._reader.read(message)
+            if incoming.request_id:
+                call.annotations["request_id"] = incoming.request_id
+            model = self._registry.get(incoming.name, incoming.version)
             annotate_model(call.annotations, model)
-            request = build_request(
+            request = self._reader.request(
+                incoming,
                 model,
-                codec.decode(wire, model.require_signature()),
-                reply=Reply(partial(self._answer, call, wire, model)),
+                reply=Reply(partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)),
                 received_at=received_at,
                 call_deadline=call.deadline,
             )
@@ -51,7 +53,9 @@ class UnaryInference(Generic[Request, Response]):
         call.on_terminated(partial(model.cancel, request))
         model.submit(request)
 
-    def _answer(self, call: UnaryCall, wire: Request, model: ModelVersion, outcome: Outcome) -> None:
+    def _answer(
+        self, call: UnaryCall, model: ModelVersion, request_id: str, wants_lists: bool, outcome: Outcome
+    ) -> None:
         if isinstance(outcome, ServingError):
             abort(call, self._statuses, outcome)
             return
@@ -60,7 +64,7 @@ class UnaryInference(Generic[Request, Response]):
         annotations["run_s"] = outcome.timing.run_s
         annotations["batch_rows"] = outcome.timing.rows
         try:
-            message = self._codec.encode(wire, model, outcome)
+            message = self._reader.codec.encode(Answer(model, request_id, wants_lists, outcome))
         except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
             _log.exception("could not encode an answer of model %s", model.name)
             abort(call, self._statuses, InferenceFailedError())

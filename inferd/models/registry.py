@@ -49,11 +49,11 @@ class ModelRegistry:
         versions = self._models.get(name)
         if versions is None:
             versions = self._without_name(name)
-        if not version:
-            return next((each for each in versions if each.state is ModelState.READY), versions[0])
         for each in versions:
-            if each.version == version:
+            if each.version == version or (not version and each.state is ModelState.READY):
                 return each
+        if not version:
+            return versions[0]
         have = ", ".join(each.version for each in versions)
         raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{version}", it has {have}')
 

@@ -11,6 +11,7 @@ from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.open_inference_stream import OpenInferenceStream
+from inferd.api.reader import RequestReader
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.errors import InferenceFailedError, OverloadedError
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry, Soon
@@ -34,7 +35,7 @@ class Setup:
             log_result=log_result,
         )
         make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
-        self.stream = open_stream(make(self.call, codec, parts), parts)
+        self.stream = open_stream(make(self.call, RequestReader(codec), parts), parts)
 
     def ask(self, *ids, model="fake"):
         """Send one message with a request for each id."""

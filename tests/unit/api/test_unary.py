@@ -9,6 +9,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd.api.errors import StatusTable
 from inferd.api.inference_messages import InferenceCodec
+from inferd.api.reader import RequestReader
 from inferd.api.unary import UnaryInference
 from inferd.errors import DeadlineExceededError
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
@@ -26,7 +27,9 @@ def _ask(fake, call=None, **fields):
     request = v1.InferRequest(
         **{"model": "fake", "inputs": [v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields}
     )
-    UnaryInference(InferenceCodec(), FakeRegistry(fake), StatusTable())(call, request.SerializeToString())
+    UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(fake), StatusTable())(
+        call, request.SerializeToString()
+    )
     return call
 
 

@@ -1,0 +1,136 @@
+"""A request read by the short way is the request that the parser would have read."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.reader import RequestReader
+from inferd.batching.request import Reply
+from inferd.config.settings import ModelSettings
+from inferd.dtypes import BY_NAME
+from inferd.errors import ServingError
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+
+class Model:
+    """What reading needs of a model version: two inputs, one of variable length."""
+
+    name = "m"
+    version = "1"
+    settings = ModelSettings()
+    signature = ModelSignature(
+        inputs=(
+            TensorSpec(name="a", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),
+            TensorSpec(name="b", datatype=BY_NAME["INT8"], shape=("batch", "length"), batch_axis=0),
+        ),
+        outputs=(TensorSpec(name="y", datatype=BY_NAME["FP32"], shape=("batch",), batch_axis=0),),
+        batchable=True,
+    )
+
+    def require_signature(self):
+        return self.signature
+
+
+numbers = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def parts(draw):
+    """What two requests of one frame may differ in, and what makes their frame."""
+    rows, length = draw(st.integers(0, 3)), draw(st.integers(0, 300))
+    raw = [bytes(draw(st.binary(min_size=n, max_size=n))) for n in (rows * 8, rows * min(length, 4))]
+    if draw(st.integers(0, 9)) == 0:
+        raw[draw(st.integers(0, 1))] += b"\0"
+    return {
+        "id": draw(st.text(max_size=5)),
+        "shapes": [[rows, 2], [rows, min(length, 4)]],
+        "raw": raw,
+        "priority": draw(st.integers(0, 4)),
+        "outputs": draw(st.sampled_from([[], ["y"], ["z"]])),
+        "order": draw(st.sampled_from([[0, 1], [1, 0], [0, 0, 1], [0]])),
+        "extra": draw(st.booleans()),
+    }
+
+
+def _v1(part):
+    request = v1.InferRequest(model="m", request_id=part["id"], priority=part["priority"], outputs=part["outputs"])
+    for index in part["order"]:
+        request.inputs.add(name="ab"[index], shape=part["shapes"][index], raw=part["raw"][index])
+        if part["extra"]:
+            request.inputs[-1].datatype = [v1.DATA_TYPE_FP32, v1.DATA_TYPE_INT8][index]
+    return request.SerializeToString()
+
+
+def _oip(part):
+    request = oip.ModelInferRequest(model_name="m", id=part["id"])
+    for index in part["order"]:
+        request.inputs.add(name="ab"[index], datatype=["FP32", "INT8"][index], shape=part["shapes"][index])
+        request.raw_input_contents.append(part["raw"][index])
+    request.outputs.extend(oip.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in part["outputs"])
+    if part["extra"]:
+        request.parameters["priority"].uint64_param = part["priority"]
+    return request.SerializeToString()
+
+
+def _outcome(reader, model, message):
+    """Return all that reading comes to, an error included."""
+    try:
+        incoming = reader.read(message)
+        request = reader.request(incoming, model, reply=Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+    except ServingError as error:
+        return error.message
+    return (
+        (incoming.name, incoming.version, incoming.request_id, incoming.wants_lists),
+        {name: (array.dtype, array.shape, array.tobytes()) for name, array in request.inputs.items()},
+        (request.outputs, request.rows, request.nbytes, request.stack_key, request.priority, request.deadline),
+    )
+
+
+@given(requests=st.lists(parts(), min_size=1, max_size=6), own=st.booleans(), data=st.data())
+def test_the_short_way_equals_the_whole_way(requests, own, data):
+    """Whatever came before, a request is read as by a reader that has seen nothing, down to the text of its error."""
+    make, codec = (_v1, InferenceCodec()) if own else (_oip, OpenInferenceCodec())
+    model, reader = Model(), RequestReader(codec)
+    messages = [make(part) for part in requests]
+    # The same frames again and again, and now and then one that is cut or has a byte changed.
+    for _ in range(12):
+        message = data.draw(st.sampled_from(messages))
+        if data.draw(st.integers(0, 4)) == 0 and message:
+            position = data.draw(st.integers(0, len(message) - 1))
+            message = message[:position] + bytes([data.draw(st.integers(0, 255))]) + message[position + 1 :]
+        assert _outcome(reader, model, message) == _outcome(RequestReader(codec), model, message)
+
+
+def test_another_model_of_the_same_name_is_checked_anew():
+    """What was found out for a model does not hold for the one that takes its place."""
+    reader = RequestReader(InferenceCodec())
+    x = np.zeros((1, 2), np.float32)
+    tensors = [v1.Tensor(name="a", shape=[1, 2], raw=x.tobytes()), v1.Tensor(name="b", shape=[1, 1], raw=b"\1")]
+    message = v1.InferRequest(model="m", inputs=tensors).SerializeToString()
+    other = Model()
+    other.signature = ModelSignature(inputs=Model.signature.inputs[:1], outputs=Model.signature.outputs, batchable=True)
+    assert isinstance(_outcome(reader, Model(), message), tuple)
+    assert _outcome(reader, other, message) == 'input "b": expected one of "a", got an unknown name'
+
+
+def test_many_different_frames_are_bounded():
+    """Callers cannot make the reader keep more than so much."""
+    reader, model = RequestReader(InferenceCodec()), Model()
+    for number in range(3000):
+        tensors = [
+            v1.Tensor(name="a", shape=[1, 2], raw=b"\0" * 8),
+            v1.Tensor(name="b", shape=[1, number], raw=b"\0" * number),
+        ]
+        message = v1.InferRequest(model="m", inputs=tensors).SerializeToString()
+        assert isinstance(_outcome(reader, model, message), tuple)
+    assert reader.known_frames <= 1024
+    huge = v1.InferRequest(model="m", inputs=tensors, outputs=["y"], version="1" * 5000)
+    before = reader.known_frames
+    _outcome(reader, model, huge.SerializeToString())
+    assert reader.known_frames == before

@@ -38,6 +38,10 @@ def _nothing() -> None:
     pass
 
 
+def _ignore(_outcome: Outcome) -> None:
+    pass
+
+
 class Reply:
     """Delivers one outcome to whoever waits for it.
 
@@ -47,6 +51,9 @@ class Reply:
     ``on_outcome`` is called in the thread that won and must not block. ``on_released`` tells a producer that it may
     bring its next request; it is called exactly once, at the latest with the outcome. If one thread releases while
     another delivers, the two callbacks run side by side.
+
+    Once settled, it holds on to neither. Callbacks usually lead back to the request: in such a cycle its tensors would
+    stay until Python's garbage collector comes by, which it decides by counting objects and not bytes.
     """
 
     __slots__ = ("_on_outcome", "_on_released", "_released", "_taken")
@@ -66,22 +73,25 @@ class Reply:
     def release(self) -> None:
         """Let the producer go on, if it was not told so before."""
         if self._released.acquire(blocking=False):
-            self._on_released()
+            on_released, self._on_released = self._on_released, _nothing
+            on_released()
 
     def deliver(self, outcome: Outcome) -> bool:
         """Answer the request. Returns False if it was answered or withdrawn before."""
         if not self._taken.acquire(blocking=False):
             return False
+        on_outcome, self._on_outcome = self._on_outcome, _ignore
         try:
             self.release()
         finally:
-            self._on_outcome(outcome)
+            on_outcome(outcome)
         return True
 
     def withdraw(self) -> bool:
         """Give up on an answer: nobody waits for it any more. Returns False if it was settled before."""
         if not self._taken.acquire(blocking=False):
             return False
+        self._on_outcome = _ignore
         self.release()
         return True
 

@@ -1,6 +1,7 @@
 """The handle that settles a request exactly once."""
 
 import threading
+import weakref
 
 import pytest
 
@@ -51,6 +52,25 @@ def test_the_outcome_is_delivered_even_if_the_release_fails():
     with pytest.raises(ZeroDivisionError):
         reply.deliver(InferenceFailedError())
     assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize("settle", [lambda r: r.deliver(InferenceFailedError()), Reply.withdraw])
+def test_a_settled_reply_lets_go_of_who_waited(settle):
+    """What waits for a request usually holds it, so the request must not hold what waited: that would be a cycle."""
+
+    class Waiter:
+        def on_outcome(self, outcome):
+            pass
+
+        def on_released(self):
+            pass
+
+    waiter = Waiter()
+    reply = Reply(waiter.on_outcome, waiter.on_released)
+    gone = weakref.ref(waiter)
+    settle(reply)
+    del waiter
+    assert gone() is None
 
 
 def test_one_of_many_threads_wins():

@@ -6,18 +6,27 @@ from google.protobuf.message import DecodeError
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.frames import split
-from inferd.api.streaming import RequestStream, StreamItem
+from inferd.api.reader import RequestReader
+from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome
 from inferd.errors import InvalidInputError, ServingError
+from inferd.rpc import StreamCall
 
 #: Of the field of `StreamInferRequest` that holds requests.
 _REQUESTS_TAG = 0x0A
+
+#: Results share a message up to this size. By default callers take 4 MiB, and lose the stream to a larger message.
+MESSAGE_BYTES = 1024 * 1024
 
 
 class InferenceStream(RequestStream[pb.InferRequest, pb.InferResponse]):
     """One ``StreamInfer`` call."""
 
-    _ready: pb.StreamInferResponse | None = None
+    def __init__(
+        self, call: StreamCall, reader: RequestReader[pb.InferRequest, pb.InferResponse], parts: StreamParts
+    ) -> None:
+        super().__init__(call, reader, parts)
+        self._ready: list[bytes] = []
 
     def _split(self, message: bytes) -> Sequence[bytes]:
         contents = split(message, _REQUESTS_TAG)
@@ -31,18 +40,34 @@ class InferenceStream(RequestStream[pb.InferRequest, pb.InferResponse]):
         """Nothing to note: results go out in any order."""
 
     def _gather(self, item: StreamItem[pb.InferRequest], outcome: Outcome) -> ServingError | None:
-        if self._ready is None:
-            self._ready = pb.StreamInferResponse()
-        result = self._ready.results.add(request_id=item.incoming.request_id)
+        message = pb.StreamInferResponse()
+        result = message.results.add(request_id=item.incoming.request_id)
         if isinstance(outcome, ServingError):
             result.error.CopyFrom(self._statuses.status_of(outcome).to_proto())
         else:
             self._encode_into(result.response, item, outcome)
+        self._ready.append(message.SerializeToString())
         return None
 
     def _take_messages(self) -> Sequence[bytes]:
-        ready, self._ready = self._ready, None
-        return () if ready is None else (ready.SerializeToString(),)
+        ready, self._ready = self._ready, []
+        return _joined(ready)
+
+
+def _joined(messages: Sequence[bytes]) -> list[bytes]:
+    """Put messages together, in their order: of a repeated field, the bytes of several are those of one."""
+    joined: list[bytes] = []
+    together: list[bytes] = []
+    size = 0
+    for message in messages:
+        if together and size + len(message) > MESSAGE_BYTES:
+            joined.append(b"".join(together))
+            together, size = [], 0
+        together.append(message)
+        size += len(message)
+    if together:
+        joined.append(b"".join(together))
+    return joined
 
 
 def _parsed(message: bytes) -> pb.StreamInferRequest:

@@ -6,6 +6,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.api import inference_stream
 from inferd.api.errors import StatusTable
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
@@ -94,6 +95,28 @@ def test_answers_gather_while_others_are_open():
     assert setup.results == [["c", "a"], ["b", "d"]]
     setup.soon.run()
     assert len(setup.results) == 2, "a flush with nothing to send sends nothing"
+
+
+def test_a_message_is_filled_up_to_a_bound(monkeypatch):
+    """Results that are ready together share messages, but no message grows with their number."""
+    setup = Setup()
+    setup.ask("one")
+    setup.model.answer(0)
+    monkeypatch.setattr(inference_stream, "MESSAGE_BYTES", 2 * len(setup.call.sent[0]))
+    setup.ask("a11", "b22", "c33", "d44", "e55")
+    for number in range(1, 6):
+        setup.model.answer(number)
+    assert setup.results[1:] == [["a11", "b22"], ["c33", "d44"], ["e55"]]
+
+
+def test_an_answer_beyond_the_bound_has_a_message_of_its_own(monkeypatch):
+    """It cannot be made smaller, and is still sent."""
+    monkeypatch.setattr(inference_stream, "MESSAGE_BYTES", 1)
+    setup = Setup()
+    setup.ask("a", "b")
+    setup.model.answer(0)
+    setup.model.answer(1)
+    assert setup.results == [["a"], ["b"]]
 
 
 def test_the_answer_has_rows_and_times():

@@ -212,4 +212,4 @@ def _log_state(version: ModelVersion) -> None:
             "model ready", extra={**facts, "providers": version.providers, "max_batch_size": version.max_batch_size}
         )
     else:
-        _log.info("model", extra=facts)
+        _log.info("model %s", version.state.value, extra=facts)

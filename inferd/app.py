@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import grpc
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.settings import ServerSettings, Settings
@@ -77,7 +78,7 @@ class Application:
             is_ready=self._serving.is_set,
             log_result=self._access_log.stream_result if settings.log.level == "debug" else None,
         )
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = HealthService()
         self._http = HttpServer(
             host=settings.server.host,
             port=settings.server.http_port,
@@ -149,6 +150,7 @@ class Application:
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
         time.sleep(server.drain_delay_s)
         ended_at = time.monotonic() + server.drain_grace_s
+        self._health.end_watches()
         self._server.call_at(time.monotonic(), self._services.drain)
         self._server.stop(server.drain_grace_s).wait()
         in_time = time.monotonic() < ended_at

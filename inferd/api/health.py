@@ -1,0 +1,56 @@
+"""The standard health service, whose watchers hold nothing up."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+#: Sends a status to a watcher, or ends its stream if given None.
+_Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
+
+
+class HealthService(health.HealthServicer):
+    """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``.
+
+    Watchers stay for as long as the server does: without `end_watches` each of them would make its stop take the whole
+    grace. Invariant: a watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(experimental_non_blocking=True)
+        self._watches_lock = threading.Lock()
+        self._watches: set[_Send] = set()
+        self._watches_ended = False
+
+    def Watch(  # noqa: N802  the name in the contract
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: _Send | None = None,
+    ) -> None:
+        """Send the status that there is, and each that follows."""
+        send = send_response_callback
+        assert send is not None, "our server gives one to handlers that do not block"
+        with self._watches_lock:
+            self._watches.add(send)
+            ended = self._watches_ended
+        if not context.add_callback(lambda: self._forget(send)):
+            self._forget(send)
+            return
+        super().Watch(request, context, send)
+        if ended:
+            send(None)
+
+    def end_watches(self) -> None:
+        """Let every watcher go, those that are still to come as well."""
+        with self._watches_lock:
+            self._watches_ended = True
+            watches = list(self._watches)
+        for send in watches:
+            send(None)
+
+    def _forget(self, send: _Send) -> None:
+        with self._watches_lock:
+            self._watches.discard(send)

@@ -1,0 +1,66 @@
+"""The health service and those who watch it, without a network."""
+
+from grpc_health.v1 import health_pb2
+
+from inferd.api.health import HealthService
+
+NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
+ENDED = None
+
+
+class Watcher:
+    """One watch: what was sent to it, and a way to go."""
+
+    def __init__(self, service, *, gone=False):
+        self.seen = []
+        self._gone = gone
+        self._callbacks = []
+        service.Watch(health_pb2.HealthCheckRequest(), self, self._receive)
+
+    def add_callback(self, callback):
+        if not self._gone:
+            self._callbacks.append(callback)
+        return not self._gone
+
+    def go(self):
+        self._gone = True
+        for callback in self._callbacks:
+            callback()
+
+    def _receive(self, response):
+        self.seen.append(response and response.status)
+
+
+def _service():
+    service = HealthService()
+    service.set("", SERVING)
+    return service
+
+
+def test_watchers_see_each_change_and_then_the_end():
+    """The last status is told before the stream ends."""
+    service = _service()
+    watchers = [Watcher(service), Watcher(service)]
+    service.enter_graceful_shutdown()
+    service.end_watches()
+    assert [watcher.seen for watcher in watchers] == [[SERVING, NOT_SERVING, ENDED]] * 2
+
+
+def test_a_watcher_that_comes_late_is_told_and_let_go():
+    """Nobody can begin to hold up a server that is on its way out."""
+    service = _service()
+    service.enter_graceful_shutdown()
+    service.end_watches()
+    assert Watcher(service).seen == [NOT_SERVING, ENDED]
+
+
+def test_who_has_gone_is_not_told():
+    """Neither one that left, which hears the end once, nor one that was never quite there."""
+    service = _service()
+    left = Watcher(service)
+    left.go()
+    never_there = Watcher(service, gone=True)
+    service.enter_graceful_shutdown()
+    service.end_watches()
+    assert left.seen == [SERVING, ENDED]
+    assert never_there.seen == []

@@ -52,7 +52,8 @@ class BlockingHandlers:
 
     def stop(self, timeout_s: float) -> None:
         """End the threads, or say that a handler is stuck."""
-        if not (self._pool.stop(timeout_s) and self.serial.stop(timeout_s)):
+        ended = [pool.stop(timeout_s) for pool in (self._pool, self.serial)]
+        if not all(ended):
             _log.warning("a handler is still at work although its call has ended; its thread is left behind")
 
     def serve(self, call: CoreStreamCall, handler: Handler, variables: contextvars.Context) -> None:

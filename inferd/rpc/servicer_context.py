@@ -88,7 +88,7 @@ class ServicerContext(grpc.ServicerContext):
 
     def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         """Send the headers now. Raises ValueError if they are illegal or were sent before."""
-        if not self._call.send_headers(initial_metadata) and self.is_active():
+        if not self._call.send_headers(checked(initial_metadata)) and self.is_active():
             raise ValueError("the initial metadata was sent before")
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:

@@ -108,9 +108,8 @@ class CoreStreamCall(CallBase):
         self._send_batch(batch)
         return True
 
-    def send_headers(self, metadata: Metadata) -> bool:
+    def send_headers(self, headers: CheckedMetadata) -> bool:
         """Send the initial metadata ahead of the first message. Returns False if it was sent, or the call has ended."""
-        headers = self._checked(metadata)
         with self._lock:
             if self._ended or self._headers_sent or self._headers_due:
                 return False

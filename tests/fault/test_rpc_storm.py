@@ -1,0 +1,275 @@
+"""A storm of misbehaving clients against the gRPC server, and the quiet after it."""
+
+import queue
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from inferd.rpc import callback_unary
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running, wait_for, wait_idle
+
+STORM_S = 1.5
+MAX_MESSAGE_BYTES = 64 * 1024
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+class Census:
+    """An interceptor that counts how often each call was started and finished."""
+
+    def __init__(self):
+        self.started_ids = []
+        self.finished_ids = []
+        self.codes = Counter()
+
+    def started(self, call):
+        call.annotations["id"] = len(self.started_ids)
+        self.started_ids.append(call.annotations["id"])
+
+    def finished(self, call, code, details):
+        self.finished_ids.append(call.annotations["id"])
+        self.codes[code.name] += 1
+
+
+class Worker:
+    """Answers unary calls from a thread of its own, as a batch worker does."""
+
+    def __init__(self):
+        self._calls = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="storm-worker")
+        self._thread.start()
+
+    def __call__(self, call, message):
+        call.on_terminated(lambda: None)
+        self._calls.put((call, message))
+
+    def stop(self):
+        self._calls.put(None)
+        self._thread.join()
+
+    def _run(self):
+        while (item := self._calls.get()) is not None:
+            call, message = item
+            if message == b"abort":
+                call.abort(grpc.StatusCode.ABORTED, "as asked")
+            elif message != b"never":
+                call.reply(message)
+
+
+class Storm:
+    """Clients of every kind, each in a thread, until told to stop."""
+
+    def __init__(self, running):
+        self._running = running
+        self._over = threading.Event()
+        self.answered = 0
+        self.enough = threading.Event()
+        self.errors = []
+        kinds = [
+            self._good, self._cancelling, self._impatient, self._half_closing, self._oversize,
+            self._streaming, self._blocking, self._disconnecting, self._raw, self._garbage,
+        ]  # fmt: skip
+        self._threads = [threading.Thread(target=self._repeat, args=(kind, n)) for n, kind in enumerate(kinds)]
+
+    def start(self):
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self):
+        self._over.set()
+        for thread in self._threads:
+            thread.join(3 * TIMEOUT_S)
+            assert not thread.is_alive()
+
+    def _repeat(self, kind, seed):
+        chance = random.Random(seed)
+        channel = self._channel()
+        try:
+            while not self._over.is_set():
+                with suppress(grpc.RpcError, grpc.FutureCancelledError, OSError):
+                    kind(channel, chance)
+        except BaseException as error:  # noqa: BLE001  told in the main thread
+            self.errors.append(error)
+        finally:
+            channel.close()
+
+    def _channel(self):
+        return grpc.insecure_channel(self._running.address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def _method(self, channel, shape, name):
+        return getattr(channel, shape)(f"/{SERVICE}/{name}")
+
+    def _good(self, channel, chance):
+        message = chance.randbytes(chance.randrange(200))
+        assert self._method(channel, "unary_unary", "Work")(message, timeout=TIMEOUT_S) == message
+        self.answered += 1
+        if self.answered == 100:
+            self.enough.set()
+
+    def _cancelling(self, channel, chance):
+        futures = [
+            self._method(channel, "unary_unary", "Work").future(chance.choice((b"never", b"x", b"abort")))
+            for _ in range(10)
+        ]
+        with suppress(grpc.RpcError, grpc.FutureTimeoutError):
+            chance.choice(futures).result(timeout=0.001)
+        for future in futures:
+            future.cancel()
+
+    def _impatient(self, channel, chance):
+        message = chance.choice((b"never", b"x"))
+        self._method(channel, "unary_unary", "Work")(message, timeout=chance.random() * 0.01)
+
+    def _half_closing(self, channel, chance):
+        name = chance.choice(("Work", "BlockingUnaryUnary"))
+        self._method(channel, "stream_unary", name)(iter(()), timeout=TIMEOUT_S)
+
+    def _oversize(self, channel, chance):
+        name = chance.choice(("Work", "BlockingUnaryUnary", "CallbackStreamStream"))
+        list(self._method(channel, "stream_stream", name)(iter([bytes(MAX_MESSAGE_BYTES + 1)]), timeout=TIMEOUT_S))
+
+    def _streaming(self, channel, chance):
+        name = chance.choice(("CallbackStreamStream", "BlockingStreamStream"))
+        count = chance.randrange(20)
+        call = self._method(channel, "stream_stream", name)(iter([b"x" * 1000] * count), timeout=TIMEOUT_S)
+        for _ in range(chance.randrange(count + 1)):
+            next(call)
+        if chance.random() < 0.5:
+            call.cancel()
+        else:
+            list(call)
+
+    def _blocking(self, channel, chance):
+        future = self._method(channel, "unary_unary", "BlockingUnaryUnary").future(b"x", timeout=TIMEOUT_S)
+        if chance.random() < 0.5:
+            future.cancel()
+        else:
+            future.result()
+
+    def _disconnecting(self, channel, chance):
+        with self._channel() as own:
+            futures = [self._method(own, "unary_unary", "Work").future(b"never") for _ in range(5)]
+            stream = self._method(own, "stream_stream", "CallbackStreamStream")(iter([b"x"] * 5))
+            next(stream)
+        assert all(future.done() for future in futures)
+
+    def _raw(self, channel, chance):
+        """Speak HTTP/2 up to some point, then leave, now and then by a reset."""
+        with socket.create_connection(("127.0.0.1", self._running.port), TIMEOUT_S) as raw:
+            if chance.random() < 0.5:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            whole = PREFACE + SETTINGS + _request_frames(b"/" + SERVICE.encode() + b"/Work")
+            raw.sendall(whole[: chance.randrange(len(whole) + 1)])
+            if chance.random() < 0.5:
+                raw.recv(100)
+
+    def _garbage(self, channel, chance):
+        with socket.create_connection(("127.0.0.1", self._running.port), TIMEOUT_S) as raw:
+            raw.sendall(chance.choice((b"", PREFACE)) + chance.randbytes(100))
+            raw.recv(100)
+
+
+def _request_frames(path):
+    """Return a HEADERS frame for a call of ``path``, and a DATA frame that promises more than it holds."""
+
+    def literal(name, value):
+        return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+    headers = b"\x83\x86" + literal(b":path", path) + literal(b":authority", b"x")
+    headers += literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
+    data = b"\x00\x00\x00\x00\x64" + b"x" * 10
+    return (
+        len(headers).to_bytes(3, "big") + b"\x01\x04\x00\x00\x00\x01" + headers
+        + len(data).to_bytes(3, "big") + b"\x00\x00\x00\x00\x00\x01" + data
+    )  # fmt: skip
+
+
+def open_files():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def our_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("inferd-rpc")}
+
+
+@pytest.fixture
+def worker():
+    worker = Worker()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def start(worker):
+    """Make servers whose calls are counted."""
+    made = []
+
+    def make(census):
+        running = Running(
+            {"Work": callback_unary(worker)},
+            interceptors=[census],
+            options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)],
+            max_inflight_unary=64,
+        )
+        made.append(running)
+        return running.start()
+
+    yield make
+    for running in made:
+        running.close()
+
+
+def assert_all_told(census):
+    """Each call that was started was finished, exactly once."""
+    assert sorted(census.finished_ids) == census.started_ids
+
+
+def test_quiet_after_the_storm(start):
+    """No live calls, every call reported once, no file or thread left behind, and the server answers."""
+    census = Census()
+    running = start(census)
+    assert running.call("Work", b"before") == b"before"
+    threads, files = our_threads(), open_files()
+    storm = Storm(running)
+    storm.start()
+    over = threading.Event()
+    running.server.call_at(time.monotonic() + STORM_S, over.set)
+    assert over.wait(TIMEOUT_S)
+    storm.stop()
+    assert storm.errors == []
+    assert wait_idle(running.server)
+    assert_all_told(census)
+    assert {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"} <= set(census.codes)
+    assert wait_for(running.server, lambda: open_files() <= files)
+    assert our_threads() == threads
+    assert running.call("Work", b"after") == b"after"
+    running.close()
+    assert our_threads() == set()
+
+
+@pytest.mark.parametrize("grace_s", [None, 0.0, 0.3])
+def test_a_stop_in_the_middle_of_the_storm(start, grace_s):
+    """The server ends with nothing live and every call reported once, and another one can take its place."""
+    census = Census()
+    running = start(census)
+    storm = Storm(running)
+    storm.start()
+    assert storm.enough.wait(TIMEOUT_S)
+    assert running.server.stop(grace_s).wait(TIMEOUT_S)
+    assert running.server.live_calls == 0
+    assert_all_told(census)
+    storm.stop()
+    assert storm.errors == []
+    running.close()
+    for thread in our_threads():
+        thread.join(TIMEOUT_S)
+    assert our_threads() == set()
+    successor = start(Census())
+    assert successor.call("Work", b"after") == b"after"

@@ -1,0 +1,33 @@
+"""Servers that are stopped after each test, with nothing of them left behind."""
+
+import threading
+
+import pytest
+
+from tests.integration.rpc.support import Running
+
+
+@pytest.fixture
+def serve():
+    """Make servers; after the test none has live calls or threads."""
+    running = []
+
+    def make(handlers=None, **settings):
+        server = Running(handlers, **settings)
+        running.append(server)
+        return server.start()
+
+    yield make
+    for server in running:
+        server.close()
+        assert server.server.live_calls == 0
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("inferd-rpc")]
+    for thread in left:
+        thread.join(5.0)
+    assert not [thread.name for thread in left if thread.is_alive()]
+
+
+@pytest.fixture
+def running(serve):
+    """One server with the usual handlers."""
+    return serve()

@@ -1,0 +1,79 @@
+"""Metadata both ways, and the limits on the size of messages."""
+
+import grpc
+import pytest
+
+from inferd.rpc import callback_unary
+from tests.integration.rpc.support import TIMEOUT_S, wait_idle
+
+OK = grpc.StatusCode.OK
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_metadata_both_ways(running):
+    """Text and binary, in the request and with the status."""
+    sent = (("text", "value"), ("data-bin", b"\x00\xff"))
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S, metadata=sent)
+    call = running.held.next()
+    assert set(sent) <= {tuple(pair) for pair in call.metadata}
+    call.reply(b"", (("answer", "yes"), ("more-bin", b"\xfe")))
+    assert {("answer", "yes"), ("more-bin", b"\xfe")} <= {tuple(pair) for pair in future.trailing_metadata()}
+
+
+def test_metadata_with_an_abort(running):
+    """Errors carry their details in trailing metadata."""
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    running.held.next().abort(grpc.StatusCode.FAILED_PRECONDITION, "näh", (("why", "so"),))
+    assert (future.code(), future.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "näh")
+    assert ("why", "so") in future.trailing_metadata()
+
+
+def test_illegal_metadata_does_not_hang_the_call(running):
+    """Rule 12: whoever sends it is told, and so is the caller."""
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    with pytest.raises(ValueError, match="'Upper'"):
+        running.held.next().reply(b"", (("Upper", "x"),))
+    assert future.code() is grpc.StatusCode.INTERNAL
+
+
+def test_a_request_over_the_limit(serve):
+    """Rule 5: core answers RESOURCE_EXHAUSTED by itself; it is reported as that, and the handler not called."""
+    running = serve(options=[("grpc.max_receive_message_length", 1000)])
+    error = running.fail("CallbackUnaryUnary", bytes(1001))
+    assert error.code() is RESOURCE_EXHAUSTED
+    assert running.recorder.next_code() is RESOURCE_EXHAUSTED
+    assert running.call("CallbackUnaryUnary", bytes(1000)) == bytes(1000)
+
+
+@pytest.mark.parametrize("kind", ["Callback", "Blocking"])
+def test_an_answer_over_the_limit(serve, kind):
+    """The core refuses to send it; the call ends all the same."""
+    running = serve(options=[("grpc.max_send_message_length", 1000)])
+    error = running.fail(f"{kind}UnaryUnary", bytes(1001))
+    assert error.code() is RESOURCE_EXHAUSTED
+    assert wait_idle(running.server)
+    assert running.call(f"{kind}UnaryUnary", bytes(1000)) == bytes(1000)
+
+
+def test_large_messages_with_larger_frames(serve):
+    """Rule 19: frame size and read chunk are options; a message comes and goes as one bytes object."""
+    kinds = []
+    handlers = {"Size": callback_unary(lambda call, message: (kinds.append(type(message)), call.reply(message)))}
+    running = serve(
+        handlers,
+        options=[
+            ("grpc.max_receive_message_length", 64 << 20),
+            ("grpc.http2.max_frame_size", 1 << 20),
+            ("grpc.experimental.tcp_read_chunk_size", 1 << 20),
+        ],
+    )
+    payload = bytes(range(256)) * (16 << 12)
+    assert running.call("Size", payload) == payload
+    assert kinds == [bytes]
+
+
+def test_compressed_requests_are_unpacked(running):
+    """A caller may compress."""
+    message = b"x" * 10_000
+    assert running.call("CallbackUnaryUnary", message, compression=grpc.Compression.Gzip) == message
+    assert running.recorder.next_code() is OK

@@ -1,0 +1,167 @@
+"""Addresses, options, and what happens when more calls come than can be served."""
+
+import threading
+from functools import partial
+
+import grpc
+import pytest
+
+from inferd.rpc import CallRefusal, Server, callback_unary
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Recorder, Running, wait_idle
+
+CREDENTIALS = grpc.local_server_credentials()
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def stop(*servers):
+    for server in servers:
+        server.stop(None)
+
+
+def test_port_0_takes_a_free_one():
+    """And says which."""
+    first, second = Server(), Server()
+    ports = {first.add_insecure_port("127.0.0.1:0"), second.add_insecure_port("127.0.0.1:0")}
+    assert len(ports - {0}) == 2
+    stop(first, second)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_taken_port_is_an_error_that_names_the_address(running, secure):
+    """Rule 14: two servers on one port would share its connections, so they must not bind."""
+    server = Server()
+    bind = partial(server.add_secure_port, server_credentials=CREDENTIALS) if secure else server.add_insecure_port
+    with pytest.raises(RuntimeError, match=rf"cannot listen on 127\.0\.0\.1:{running.port}: it is taken"):
+        bind(running.address)
+    stop(server)
+
+
+def test_several_servers_on_one_port_if_that_is_meant():
+    """Rule 14: the caller's options win."""
+    first, second = (Server(options=[("grpc.so_reuseport", 1)]) for _ in range(2))
+    port = first.add_insecure_port("127.0.0.1:0")
+    assert second.add_insecure_port(f"127.0.0.1:{port}") == port
+    stop(first, second)
+
+
+def test_an_address_that_is_none():
+    """The message names it."""
+    server = Server()
+    with pytest.raises(RuntimeError, match=r"cannot listen on 203\.0\.113\.1:1"):
+        server.add_insecure_port("203.0.113.1:1")
+    stop(server)
+
+
+def test_ports_are_bound_before_the_start(running):
+    """A port that is added later would silently not be served."""
+    with pytest.raises(RuntimeError, match="was started before"):
+        running.server.add_insecure_port("127.0.0.1:0")
+
+
+def test_a_server_starts_once(running):
+    """The second start is an error, and the server serves on."""
+    with pytest.raises(ValueError, match="started once only"):
+        running.server.start()
+    assert running.call("CallbackUnaryUnary", b"x") == b"x"
+
+
+@pytest.mark.parametrize("name", ["armed_calls", "blocking_threads", "max_inflight_unary"])
+def test_numbers_that_make_no_sense(name):
+    """The message names the argument, the bound and what came."""
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        Server(**{name: 0})
+
+
+def test_it_is_a_grpc_server_but_not_made_by_grpc(monkeypatch):
+    """Rule 18: what patches ``grpc.server`` does not see this one."""
+    monkeypatch.setattr(grpc, "server", None)
+    running = Running().start()
+    assert isinstance(running.server, grpc.Server)
+    assert running.call("CallbackUnaryUnary", b"x") == b"x"
+    running.close()
+
+
+def test_registered_methods(serve):
+    """``add_registered_method_handlers``, which generated code calls, is honoured; such handlers come first."""
+    running = Running()
+    running.server.add_registered_method_handlers(
+        SERVICE, {"CallbackUnaryUnary": callback_unary(lambda call, message: call.reply(b"registered"))}
+    )
+    running.start()
+    assert running.call("CallbackUnaryUnary") == b"registered"
+    running.close()
+
+
+@pytest.mark.parametrize("armed_calls", [1, 128])
+def test_many_calls_at_once(serve, armed_calls):
+    """Rule 7: calls are armed again before they are looked at, so that none of them is lost."""
+    running = serve(armed_calls=armed_calls)
+    futures = [running.unary("CallbackUnaryUnary").future(b"%d" % i, timeout=TIMEOUT_S) for i in range(500)]
+    assert [future.result() for future in futures] == [b"%d" % i for i in range(500)]
+
+
+def test_overload_is_refused_with_a_pushback(serve):
+    """Rule 7: above the limit calls are refused by us, at once, with a hint; each admitted one is answered."""
+    running = serve(max_inflight_unary=3)
+    admitted = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(3)]
+    calls = [running.held.next() for _ in admitted]
+    refused = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(20)]
+    assert {future.code() for future in refused} == {RESOURCE_EXHAUSTED}
+    assert all(("grpc-retry-pushback-ms", "100") in future.trailing_metadata() for future in refused)
+    assert running.call("BlockingUnaryUnary", b"x") == b"x"
+    for call in calls:
+        assert call.reply(b"")
+    assert [future.result() for future in admitted] == [b""] * 3
+    assert wait_idle(running.server)
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    running.held.next().reply(b"room")
+    assert future.result() == b"room"
+
+
+def test_streams_over_the_connection_s_limit_never_reach_us(serve):
+    """Rule 7: above ``grpc.max_concurrent_streams`` the core refuses in C, with a status that clients may retry."""
+    running = serve(options=[("grpc.max_concurrent_streams", 4)])
+    running.call("CallbackUnaryUnary")
+    futures = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(12)]
+    calls = [running.held.next() for _ in range(4)]
+    assert running.server.live_calls == 4
+    for call in calls:
+        assert call.reply(b"")
+    assert running.call("CallbackUnaryUnary", b"next") == b"next"
+    while not running.held.calls.empty():
+        running.held.next().reply(b"")
+    assert sum(future.code() is grpc.StatusCode.OK for future in futures) >= 4
+    assert {future.code() for future in futures} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_an_interceptor_s_refusal_is_reported_once(serve):
+    """A call that one refuses ends with that status and is not handled."""
+
+    class Refusing(Recorder):
+        def started(self, call):
+            return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, "who are you?", (("www", "x"),))
+
+    refusing = Refusing()
+    running = serve(interceptors=[refusing])
+    for method in ("Held", "CallbackStreamStream", "BlockingUnaryUnary", "NoSuchMethod"):
+        error = running.fail(method)
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+        assert ("www", "x") in error.trailing_metadata()
+        assert running.recorder.next_code() is grpc.StatusCode.UNAUTHENTICATED
+        assert refusing.next_code() is grpc.StatusCode.UNAUTHENTICATED
+    assert running.recorder.ends.empty()
+    assert running.held.calls.empty()
+    assert running.opened == []
+
+
+def test_the_end_is_reported_before_the_caller_hears_of_it(serve):
+    """Who has an answer finds it counted."""
+    ended = threading.Event()
+
+    class Watching(Recorder):
+        def finished(self, call, code, details):
+            ended.set()
+
+    running = serve(interceptors=[Watching()])
+    running.call("CallbackUnaryUnary")
+    assert ended.is_set()

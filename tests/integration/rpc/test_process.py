@@ -1,0 +1,104 @@
+"""What happens to the process around a server: exits and forks."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PREAMBLE = """
+import os, sys, threading
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+"""
+
+SERVER = """
+import grpc
+from inferd.rpc import Server, callback_unary
+
+def make():
+    server = Server()
+    server.add_registered_method_handlers("x.Y", {
+        "Echo": callback_unary(lambda call, message: call.reply(message)),
+        "Stuck": grpc.unary_unary_rpc_method_handler(lambda request, context: threading.Event().wait()),
+    })
+    return server, server.add_insecure_port("127.0.0.1:0")
+
+def call(port, method, timeout=10):
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        return channel.unary_unary(f"/x.Y/{method}")(b"x", timeout=timeout)
+"""
+
+SCRIPTS = {
+    "running at exit": "server, port = make(); server.start(); assert call(port, 'Echo') == b'x'",
+    "running at exit after an error": "server, port = make(); server.start(); sys.exit(7)",
+    "never started": "server, port = make()",
+    "never started, then stopped": "server, port = make(); server.stop(None)",
+    "stopped": "server, port = make(); server.start(); server.stop(None)",
+    "stopping with a grace": "server, port = make(); server.start(); server.stop(30)",
+    "dropped while running": "server, port = make(); server.start(); del server",
+    "with a stuck handler": """
+        server, port = make(); server.start()
+        try:
+            call(port, "Stuck", 0.1)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    """,
+}
+
+
+def run(script):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_process_exits(name):
+    """Whatever state a server is in, the interpreter neither hangs nor crashes on it."""
+    done = run(PREAMBLE + SERVER + textwrap.dedent(SCRIPTS[name]))
+    assert done.returncode == (7 if "error" in name else 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_fork_before_grpc():
+    """Rule 17: forked before anything of grpc, each child has a server of its own."""
+    script = """
+    child = os.fork()
+    exec(server_code)
+    server, port = make()
+    server.start()
+    assert call(port, "Echo") == b"x"
+    server.stop(None)
+    if child:
+        _, status = os.waitpid(child, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
+    """
+    done = run(PREAMBLE + f"server_code = {SERVER!r}\n" + textwrap.dedent(script))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_child_does_not_wait_for_its_parent_s_server():
+    """Rule 17: a fork with a server running is not supported, but such a child exits, and the server serves on."""
+    script = """
+    server, port = make()
+    server.start()
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert call(port, "Echo") == b"x"
+        server.stop(None)
+        sys.exit(os.waitstatus_to_exitcode(status))
+    import time
+    begun = time.monotonic()
+    import atexit
+    atexit._run_exitfuncs()
+    os._exit(time.monotonic() - begun > 3)
+    """
+    done = run(PREAMBLE + SERVER + textwrap.dedent(script))
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,244 @@
+"""Rule 13: the end of a server, with and without calls, from any thread, any number of times."""
+
+import gc
+import socket
+import threading
+import time
+import weakref
+
+import grpc
+import pytest
+
+from inferd.rpc import Server, callback_unary
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+CANCELLED = grpc.StatusCode.CANCELLED
+
+
+def assert_left_nothing(server):
+    """No live calls, and no threads once those that are ending have ended."""
+    assert server.live_calls == 0
+    for thread in threading.enumerate():
+        if thread.name.startswith("inferd-rpc"):
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+
+
+def test_open_calls_may_finish_within_the_grace(running):
+    """What was admitted is answered; what comes after is not taken."""
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    call = running.held.next()
+    stopped = running.server.stop(TIMEOUT_S)
+    with grpc.insecure_channel(running.address) as other:
+        late = other.unary_unary(f"/{SERVICE}/Held").future(b"", timeout=TIMEOUT_S)
+        assert late.code() is UNAVAILABLE
+    assert not stopped.is_set()
+    assert call.reply(b"answer")
+    assert future.result() == b"answer"
+    assert stopped.wait(TIMEOUT_S)
+    assert_left_nothing(running.server)
+
+
+def test_what_is_open_after_the_grace_is_cancelled(running):
+    """Unary calls and streams, called back and blocking; each is told and reported once."""
+    requests = [Requests(), Requests()]
+    held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    call = running.held.next()
+    gone = threading.Event()
+    call.on_terminated(gone.set)
+    streams = []
+    for kind, fed in zip(("Callback", "Blocking"), requests, strict=True):
+        fed.put(b"x")
+        stream = running.channel.stream_stream(f"/{SERVICE}/{kind}StreamStream")(iter(fed), timeout=TIMEOUT_S)
+        assert next(stream) == b"x"
+        streams.append(stream)
+    assert running.server.stop(0.05).wait(TIMEOUT_S)
+    assert gone.is_set()
+    assert held.code() in (CANCELLED, UNAVAILABLE)
+    for stream in streams:
+        assert stream.code() in (CANCELLED, UNAVAILABLE)
+    assert [running.recorder.next_code() for _ in range(3)] == [CANCELLED] * 3
+    assert not call.reply(b"late")
+    assert_left_nothing(running.server)
+    for fed in requests:
+        fed.put(None)
+
+
+def test_a_stop_without_a_grace_cancels_at_once_and_waits(running):
+    """As with grpcio's own server."""
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    running.held.next()
+    assert running.server.stop(None).is_set()
+    assert future.code() in (CANCELLED, UNAVAILABLE)
+    assert_left_nothing(running.server)
+
+
+def test_stops_may_be_repeated(running):
+    """A shorter grace takes effect, a longer one does not, and after the end a stop is done at once."""
+    held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    running.held.next()
+    first = running.server.stop(60.0)
+    second = running.server.stop(0.05)
+    assert running.server.stop(60.0) is first
+    assert second.wait(TIMEOUT_S)
+    assert first.is_set()
+    assert running.server.stop(None).is_set()
+    assert running.server.stop(5.0).is_set()
+    assert held.code() in (CANCELLED, UNAVAILABLE)
+
+
+def test_stops_from_many_threads(running):
+    """They agree."""
+    held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    running.held.next()
+    threads = [threading.Thread(target=running.server.stop, args=(grace,)) for grace in (None, 0.0, 0.1, None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+    assert held.code() in (CANCELLED, UNAVAILABLE)
+    assert_left_nothing(running.server)
+
+
+def test_a_stop_from_the_poll_thread_does_not_wait_for_itself(serve):
+    """A handler may stop its server."""
+    stopped = []
+
+    def stop(call, message):
+        stopped.append(running.server.stop(None))
+        call.reply(b"bye")
+
+    running = serve({"Stop": callback_unary(stop)})
+    assert running.call("Stop") == b"bye"
+    assert stopped[0].wait(TIMEOUT_S)
+
+
+def test_a_call_that_someone_still_refers_to_does_not_keep_the_server(running):
+    """Logs and tests may hold on to calls."""
+    running.call("CallbackUnaryUnary")
+    future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
+    call = running.held.next()
+    running.server.stop(None)
+    assert len(running.recorder.calls) == 2
+    assert not call.reply(b"late")
+    future.cancel()
+
+
+def test_ended_calls_are_let_go(running):
+    """No cycle keeps a call, its listener or its message once it is over."""
+    gc.collect()
+    gc.disable()
+    try:
+        call = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter([b"x"]), timeout=TIMEOUT_S)
+        assert list(call) == [b"x"]
+        (listener,) = running.opened
+        reference = weakref.ref(listener)
+        running.opened.clear()
+        running.server.stop(None)
+        running.recorder.calls.clear()
+        running.recorder.ends.get_nowait()
+        listener.call = None
+        del listener
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_a_stuck_handler_does_not_keep_the_server_from_stopping(serve, caplog, monkeypatch):
+    """It is left behind, and that is said."""
+    monkeypatch.setattr("inferd.rpc.engine._HANDLERS_END_S", 0.05)
+    begun, release = threading.Event(), threading.Event()
+
+    def stuck(request, context):
+        begun.set()
+        release.wait(TIMEOUT_S)
+        return b""
+
+    running = serve({"Stuck": grpc.unary_unary_rpc_method_handler(stuck)})
+    future = running.unary("Stuck").future(b"", timeout=TIMEOUT_S)
+    assert begun.wait(TIMEOUT_S)
+    assert running.server.stop(0.0).wait(TIMEOUT_S)
+    assert future.code() in (CANCELLED, UNAVAILABLE)
+    assert "still at work" in caplog.text
+    release.set()
+    assert_left_nothing(running.server)
+
+
+def test_a_server_that_never_started_gives_back_its_port():
+    """Stopping it is enough."""
+    server = Server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    assert server.stop(None).is_set()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    assert_left_nothing(server)
+    with pytest.raises(ValueError, match="started once only"):
+        server.start()
+
+
+def test_a_server_that_never_started_can_be_dropped():
+    """With or without a port, garbage does not hang."""
+    for bind in (False, True):
+        server = Server()
+        if bind:
+            server.add_insecure_port("127.0.0.1:0")
+        del server
+        gc.collect()
+
+
+def test_wait_for_termination(running):
+    """True for a timeout, False for the end, as with grpcio's own server."""
+    assert running.server.wait_for_termination(0.01) is True
+    running.server.stop(0.0)
+    assert running.server.wait_for_termination(TIMEOUT_S) is False
+    assert running.server.wait_for_termination() is False
+
+
+def test_servers_one_after_the_other_and_side_by_side():
+    """A process may have several."""
+    side_by_side = [Running().start() for _ in range(3)]
+    for running in side_by_side:
+        assert running.call("CallbackUnaryUnary", b"x") == b"x"
+    for running in side_by_side:
+        running.close()
+    for running in side_by_side:
+        assert_left_nothing(running.server)
+
+
+def test_timers_of_a_server_without_calls(running):
+    """``call_at`` works before anything could wake the poll thread, and after."""
+    for _ in range(2):
+        done = threading.Event()
+        threads = []
+        started = time.monotonic()
+        running.server.call_at(
+            started + 0.02,
+            lambda threads=threads, done=done: (threads.append(threading.current_thread().name), done.set()),
+        )
+        assert done.wait(TIMEOUT_S)
+        assert time.monotonic() - started >= 0.02
+        assert threads == ["inferd-rpc-poll"]
+        running.call("CallbackUnaryUnary")
+
+
+def test_the_poll_lag_shows_a_handler_that_blocks(serve):
+    """Whoever blocks the poll thread is seen in the metric while it lasts."""
+    begun, release = threading.Event(), threading.Event()
+
+    def block(call, message):
+        begun.set()
+        release.wait(TIMEOUT_S)
+        call.reply(b"")
+
+    running = serve({"Block": callback_unary(block)})
+    assert running.server.poll_lag_s < 1.0
+    future = running.unary("Block").future(b"", timeout=TIMEOUT_S)
+    assert begun.wait(TIMEOUT_S)
+    running.server._engine._lag._due_at -= 100.0
+    assert running.server.poll_lag_s > 99.0
+    release.set()
+    future.result()
+    running.server.stop(None)
+    assert running.server.poll_lag_s == 0.0

@@ -78,7 +78,10 @@ def serve(
         sources = resolve([demo.repository()] if demonstrating else effective.models)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    raise typer.Exit(run(Application(effective, sources), _digit_calls if demonstrating else _calls))
+    status = run(Application(effective, sources), _digit_calls if demonstrating else _calls)
+    # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
+    # inside ONNX Runtime, though, which aborts the process when the interpreter ends that thread on its way out.
+    os._exit(status)
 
 
 def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:

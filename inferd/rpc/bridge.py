@@ -5,6 +5,7 @@ calls the behavior made here. The callbacks still run on the poll thread; here w
 """
 
 import contextvars
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from inferd.rpc.calls import StreamHandler, StreamListener, UnaryHandler
 from inferd.rpc.metadata import Metadata, checked
 from inferd.rpc.request_inbox import CallEndedError
 from inferd.rpc.stream_call import BACKLOG_BYTES, BACKLOG_MESSAGES, CoreStreamCall
+
+_log = logging.getLogger("inferd.rpc")
 
 #: The call that an ordinary handler is serving, in that handler's context.
 served_call: contextvars.ContextVar[CoreStreamCall] = contextvars.ContextVar("served_call")
@@ -63,6 +66,9 @@ class _BridgedCall:
         self.deadline = call.deadline
         self.started_at = call.started_at
         self.annotations = call.annotations
+        # Before any callback of the handler, so that an answer from then on is in vain.
+        call.on_terminated(self._on_gone)
+        # The wrapper may also end the call by itself.
         if not context.add_callback(self._on_gone):
             self._on_gone()
 
@@ -86,9 +92,9 @@ class _BridgedCall:
         def run() -> None:
             try:
                 callback()
-            except Exception:
+            except Exception:  # noqa: BLE001  the caller must hear something, but not what
+                _log.exception("the handler of %s failed", self.method)
                 self._end(_INTERNAL)
-                raise  # to the poll loop, which logs it
 
         self._call.call_soon(run)
 

@@ -171,10 +171,10 @@ class CallBase(ABC):
         self._run_callbacks()
 
     def _run_callbacks(self) -> None:
-        """Run those that are left; `list.pop` gives each to one thread only."""
+        """Run those that are left, in their order; `list.pop` gives each to one thread only."""
         while self._callbacks:
             try:
-                callback = self._callbacks.pop()
+                callback = self._callbacks.pop(0)
             except IndexError:  # another thread was faster
                 return
             try:

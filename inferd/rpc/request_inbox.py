@@ -58,9 +58,9 @@ class RequestInbox:
         self._call.read()
         with self._changed:
             self._changed.wait_for(self._may_go_on)
-            if self._terminated:
-                raise CallEndedError
             message, self._message = self._message, None
+            if self._terminated or (message is None and not self._half_closed):
+                raise CallEndedError
         if message is None:
             raise StopIteration
         return self._deserialize(message)

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from inferd.rpc import CallRefusal, Server, callback_unary
-from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Recorder, Running, wait_idle
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Held, Recorder, Running, wait_idle
 
 CREDENTIALS = grpc.local_server_credentials()
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -120,16 +120,22 @@ def test_overload_is_refused_with_a_pushback(serve):
 
 def test_streams_over_the_connection_s_limit_never_reach_us(serve):
     """Rule 7: above ``grpc.max_concurrent_streams`` the core refuses in C, with a status that clients may retry."""
-    running = serve(options=[("grpc.max_concurrent_streams", 4)])
+    held, release = Held(), threading.Event()
+
+    def hold_until_released(call, message):
+        if release.is_set():
+            call.reply(b"")
+        else:
+            held(call, message)
+
+    running = serve({"Hold": callback_unary(hold_until_released)}, options=[("grpc.max_concurrent_streams", 4)])
     running.call("CallbackUnaryUnary")
-    futures = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(12)]
-    calls = [running.held.next() for _ in range(4)]
+    futures = [running.unary("Hold").future(b"", timeout=TIMEOUT_S) for _ in range(12)]
+    calls = [held.next() for _ in range(4)]
     assert running.server.live_calls == 4
+    release.set()
     for call in calls:
         assert call.reply(b"")
-    assert running.call("CallbackUnaryUnary", b"next") == b"next"
-    while not running.held.calls.empty():
-        running.held.next().reply(b"")
     assert sum(future.code() is grpc.StatusCode.OK for future in futures) >= 4
     assert {future.code() for future in futures} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 

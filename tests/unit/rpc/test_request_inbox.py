@@ -1,0 +1,64 @@
+"""The requests of a blocking handler, on a fake core."""
+
+import pytest
+
+from inferd.rpc.request_inbox import CallEndedError, RequestInbox
+from inferd.rpc.stream_call import CoreStreamCall
+from tests.unit.rpc.fakes import Bench
+
+
+class InboxBench(Bench):
+    """A call whose events arrive while the handler has not asked yet, so that nothing blocks."""
+
+    def __init__(self):
+        super().__init__(CoreStreamCall)
+        self.inbox = RequestInbox(self.call, bytes.decode)
+        self.call.listen(self.inbox)
+
+    def message(self, message):
+        self.call.read()
+        self.core.complete("ReceiveMessage", message=message)
+        self.loop.run_after_queued()
+
+
+@pytest.fixture
+def bench():
+    return InboxBench()
+
+
+def test_a_message_is_deserialized(bench):
+    """The handler gets what its converter makes."""
+    bench.message(b"abc")
+    assert next(bench.inbox) == "abc"
+
+
+def test_half_close_ends_the_iteration(bench):
+    """After what came before."""
+    bench.message(None)
+    assert list(bench.inbox) == []
+    assert list(bench.inbox) == []
+
+
+def test_an_end_is_never_taken_for_a_half_close(bench):
+    """A handler must not believe that it has all requests when its caller is gone."""
+    bench.call._callbacks.clear()  # as if the end had been noted and not been told yet
+    bench.core.complete("ReceiveCloseOnServer")
+    with pytest.raises(CallEndedError):
+        next(bench.inbox)
+
+
+def test_an_end_overtakes_a_message(bench):
+    """Nobody waits for what would come of it."""
+    bench.message(b"abc")
+    bench.core.complete("ReceiveCloseOnServer")
+    with pytest.raises(CallEndedError):
+        bench.inbox.next()
+
+
+def test_waiting_to_be_sent(bench):
+    """True once nothing waits, False once the call has ended."""
+    bench.call.send(b"in flight")
+    assert bench.inbox.wait_until_sent()
+    bench.call.send(b"waits")
+    bench.core.complete("ReceiveCloseOnServer")
+    assert not bench.inbox.wait_until_sent()

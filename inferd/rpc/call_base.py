@@ -19,6 +19,9 @@ _log = logging.getLogger("inferd.rpc")
 INTERNAL_ERROR = "internal error"
 MISSING_MESSAGE = "expected one request message, got none"
 
+#: The event for the end of a call comes at most about this long after the one for no message.
+_END_FOLLOWS_S = 0.002
+
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
 
@@ -156,6 +159,15 @@ class CallBase(ABC):
     def _report(self, code: grpc.StatusCode, details: str) -> None:
         if self.finishers:
             tell_finished(self.finishers, self, code, details)
+
+    def _without_message(self, half_closed: Callable[[], None]) -> None:
+        """No message came: call ``half_closed`` unless it turns out that the call has ended.
+
+        The core tells a cancel, too, first by no message and then by the end, from a thread that may have to wait for
+        a processor in between. So give it the time, and then let what is ready by then go first.
+        """
+        loop = self._live.loop
+        loop.call_at(loop.now() + _END_FOLLOWS_S, partial(loop.call_after_queued, half_closed))
 
     def _receive_failed(self) -> None:
         """The core has refused a message and answers by itself; the end of the call follows."""

@@ -216,8 +216,7 @@ class CoreStreamCall(CallBase):
             self._requests_over = message is None
             tell = not self._ended
         if message is None and event.success:
-            # Half-closed, or cancelled: then the end of the call is among the events that are ready.
-            self._live.loop.call_after_queued(self._on_half_close)
+            self._without_message(self._on_half_close)
         elif message is None:
             self._receive_failed()
         elif tell and self._listener is not None:

@@ -63,13 +63,12 @@ class CoreUnaryCall(CallBase):
             assert self._handler is not None
             self._run_handler(self._handler, self, message)
         elif event.success:
-            # Half-closed without a message, or cancelled: then the end of the call is among the events that are ready.
-            self._live.loop.call_after_queued(self._on_no_message)
+            self._without_message(self._on_half_close)
         else:
             self._receive_failed()
         self._settle()
 
-    def _on_no_message(self) -> None:
+    def _on_half_close(self) -> None:
         self.abort(grpc.StatusCode.UNIMPLEMENTED, MISSING_MESSAGE)
 
     def _on_close(self, _event: core.BatchEvent) -> None:

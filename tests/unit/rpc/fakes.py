@@ -82,6 +82,14 @@ class FakeLoop:
         while self.soon:
             self.soon.popleft()()
 
+    def run_timers(self) -> None:
+        """Let all the time pass that anyone waits for."""
+        while self.timers:
+            when, callback = self.timers.pop(0)
+            self.clock.now = max(self.clock.now, when)
+            callback()
+        self.run_after_queued()
+
     def run_after_queued(self) -> None:
         while self.after_queued:
             self.after_queued.popleft()()

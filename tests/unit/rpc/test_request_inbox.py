@@ -18,7 +18,7 @@ class InboxBench(Bench):
     def message(self, message):
         self.call.read()
         self.core.complete("ReceiveMessage", message=message)
-        self.loop.run_after_queued()
+        self.loop.run_timers()
 
 
 @pytest.fixture

@@ -143,18 +143,18 @@ def test_half_close_is_told_once_and_ends_reading(bench):
     """No message and a call that is alive: the caller is done."""
     bench.call.read()
     bench.core.complete("ReceiveMessage", message=None)
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     bench.call.read()
     assert bench.listener.log == ["half-close"]
     assert bench.kinds_in_flight() == []
 
 
 def test_a_cancel_is_not_taken_for_a_half_close(bench):
-    """The core tells both by no message; the end of the call, ready by then, makes the difference."""
+    """The core tells both by no message; the end of the call, which follows at once, makes the difference."""
     bench.call.read()
     bench.core.complete("ReceiveMessage", message=None)
     bench.core.complete("ReceiveCloseOnServer")
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     assert (bench.listener.log, bench.codes, bench.live.count) == (["terminated"], ["CANCELLED"], 0)
 
 
@@ -211,7 +211,7 @@ def test_a_refused_message_is_reported(bench):
     bench.call.read()
     bench.core.complete("ReceiveMessage", success=False)
     bench.core.complete("ReceiveCloseOnServer")
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     assert (bench.codes, bench.listener.log) == (["RESOURCE_EXHAUSTED"], ["terminated"])
 
 
@@ -232,7 +232,7 @@ def test_what_a_handler_raises_ends_the_stream(caplog, where):
     if where != "open":
         bench.call.read()
         bench.core.complete("ReceiveMessage", message=b"x" if where == "on_message" else None)
-        bench.loop.run_after_queued()
+        bench.loop.run_timers()
     assert bench.recorder.ends == [(grpc.StatusCode.INTERNAL, "internal error")]
     assert "secret" in caplog.text
 
@@ -292,14 +292,14 @@ def test_any_order_of_events_ends_once(actions):
         elif action == "close" and bench.core.find("ReceiveCloseOnServer"):
             bench.core.complete("ReceiveCloseOnServer")
         elif action == "queued":
-            bench.loop.run_after_queued()
+            bench.loop.run_timers()
     if bench.core.find("ReceiveCloseOnServer"):
         bench.core.complete("ReceiveCloseOnServer")
     if bench.core.find("ReceiveMessage"):
         bench.core.complete("ReceiveMessage")
     while complete_send(bench, success=False):
         pass
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     assert len(bench.codes) == 1
     assert bench.live.count == 0
     assert bench.core.in_flight == []

@@ -164,15 +164,15 @@ def test_half_close_without_a_message_is_answered(bench):
     """Rule 5: no message on a unary call would hang; it is answered UNIMPLEMENTED."""
     assert receive(bench, message=None) == []
     assert bench.codes == []
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     assert bench.recorder.ends == [(grpc.StatusCode.UNIMPLEMENTED, "expected one request message, got none")]
 
 
 def test_a_cancel_before_the_message_is_not_taken_for_a_half_close(bench):
-    """Rule 5: the core tells both by no message; the end of the call, ready by then, makes the difference."""
+    """Rule 5: the core tells both by no message; the end of the call, which follows at once, makes the difference."""
     receive(bench, message=None)
     bench.core.complete("ReceiveCloseOnServer")
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     assert bench.codes == ["CANCELLED"]
     assert bench.live.count == 0
 
@@ -272,13 +272,13 @@ def test_any_order_of_events_ends_once(actions):
         elif action == "abort":
             answers += bench.call.abort(INTERNAL, "x")
         elif action == "queued":
-            bench.loop.run_after_queued()
+            bench.loop.run_timers()
         elif action == "soon":
             finish_event()
     for kind in ("ReceiveMessage", "ReceiveCloseOnServer"):
         if bench.core.find(kind):
             bench.core.complete(kind)
-    bench.loop.run_after_queued()
+    bench.loop.run_timers()
     finish_event()
     assert answers <= 1
     assert len(bench.codes) == 1

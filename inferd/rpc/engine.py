@@ -27,6 +27,9 @@ _log = logging.getLogger("inferd.rpc")
 #: Two servers on one port would otherwise bind without an error and share its connections.
 _DEFAULT_OPTIONS: dict[str, Any] = {"grpc.so_reuseport": 0}
 
+#: How long a stop waits for the poll thread to take no more calls.
+_BEGIN_STOP_S = 1.0
+
 #: How long handlers whose call has ended are waited for.
 _HANDLERS_END_S = 1.0
 
@@ -70,6 +73,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
         self._lock = threading.Lock()
         self._is_launched = False
+        self._stop_begun = threading.Event()
         self.stopped = threading.Event()
 
     @property
@@ -111,13 +115,16 @@ class Engine:
             self._launch(accept=True)
 
     def stop(self, grace_s: float | None) -> None:
-        """Begin to stop; ``stopped`` tells when that is done."""
+        """Take no more calls from now on; ``stopped`` tells when the last one has ended."""
         cancel_at = time.monotonic() + grace_s if grace_s is not None else -math.inf
         with self._lock:
             if not self._is_launched:
                 # The core gives back ports it has bound only when it was started and shut down.
                 self._launch(accept=False)
         self._loop.call_soon(partial(self._begin_stop, cancel_at))
+        if not self._loop.in_poll_thread:
+            # So that no call is taken once this has returned; yet a poll thread that hangs must not hang others.
+            self._stop_begun.wait(_BEGIN_STOP_S)
 
     def stop_and_wait(self, timeout_s: float | None = None) -> None:
         """Cancel all calls and wait until the server has stopped, unless it is the poll thread that calls."""
@@ -146,6 +153,7 @@ class Engine:
     def _begin_stop(self, cancel_at: float) -> None:
         self._acceptor.stop()
         self._shutdown.begin(cancel_at)
+        self._stop_begun.set()
 
     def _is_idle(self) -> bool:
         return self._acceptor.armed == 0 and self._live.count == 0

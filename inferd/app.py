@@ -68,7 +68,7 @@ class Application:
             settings=settings,
             registry=self._registry,
             clock=time.monotonic,
-            timers=self._server,
+            poll_thread=self._server,
             observer_for=self._metrics.observer_for,
             on_state=_log_state,
         )

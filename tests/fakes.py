@@ -4,6 +4,7 @@ import heapq
 import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
 import numpy as np
@@ -31,10 +32,12 @@ class FakeClock:
         self.now += seconds
 
 
-class ManualTimers:
-    """Timers that fire when the test says so."""
+class ManualPollThread:
+    """A poll thread whose timers fire when the test says so. It is idle all the time unless ``busy`` is set."""
 
     def __init__(self, clock: FakeClock) -> None:
+        self.busy = False
+        self.when_idle: list[Callable[[], None]] = []
         self._clock = clock
         self._order = count()
         self._armed: list[tuple[float, int, Callable[[], None]]] = []
@@ -46,6 +49,16 @@ class ManualTimers:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._armed, (when, next(self._order), callback))
+
+    @property
+    def turn(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        if self.busy:
+            self.when_idle.append(callback)
+        else:
+            callback()
 
     def fire_due(self) -> None:
         """Call back whatever the clock has reached."""

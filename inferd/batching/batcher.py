@@ -5,7 +5,7 @@ from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.ports import Clock, Observer, Session, Timers
+from inferd.batching.ports import Clock, Observer, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import InferenceRequest
 from inferd.batching.state import QueueState
@@ -31,7 +31,7 @@ class Batcher:
         queue: QueueSettings,
         batching: BatchingSettings,
         clock: Clock,
-        timers: Timers,
+        poll_thread: PollThread,
         observer: Observer,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
@@ -47,7 +47,7 @@ class Batcher:
             workers=batching.instances,
         )
         self._answers = answers
-        self._queue = RequestQueue(state=state, answers=answers, clock=clock, timers=timers)
+        self._queue = RequestQueue(state=state, answers=answers, clock=clock, poll_thread=poll_thread)
         executor = Executor(
             name=name,
             session=session,
@@ -55,6 +55,7 @@ class Batcher:
             clock=clock,
             answers=answers,
             statistics=self._statistics,
+            turn=poll_thread.turn,
         )
         self._workers = [
             Worker(name=f"batch-{name}-{number}", source=self._queue, executor=executor)

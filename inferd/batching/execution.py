@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from inferd.runtime.signature import Tensors
 from inferd.runtime.stacking import chunks, join, split, stack
 
 _logger = logging.getLogger("inferd.batching")
+
+#: Requests are kept waiting while answers are given, so not for as long as a large batch of large answers takes.
+_ANSWERS_PER_TURN = 16
 
 _Outputs = dict[str, NDArray[np.generic]]
 
@@ -54,7 +58,9 @@ class Executor:
         clock: Clock,
         answers: Answers,
         statistics: Statistics,
+        turn: AbstractContextManager[object],
     ) -> None:
+        self._turn = turn
         self._name = name
         self._session = session
         self._chunk_rows = chunk_rows
@@ -185,9 +191,11 @@ class Executor:
             queue_s=[waited_s for _, _, waited_s in answered],
             success_s=[finished_at - request.enqueued_at for request, _, _ in answered],
         )
-        for request, part, waited_s in answered:
-            outputs = {name: part[name] for name in request.outputs}
-            self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
+        for start in range(0, len(answered), _ANSWERS_PER_TURN):
+            with self._turn:
+                for request, part, waited_s in answered[start : start + _ANSWERS_PER_TURN]:
+                    outputs = {name: part[name] for name in request.outputs}
+                    self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
 
     def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""

@@ -1,6 +1,7 @@
 """What batching needs from outside, so that it can be tested without any of it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,8 +27,17 @@ class Session(Protocol):
         ...
 
 
-class Timers(Protocol):
-    """Calls back at a time, in a thread that must not be blocked."""
+class PollThread(Protocol):
+    """The thread that requests come from and cancels too, seen from here. It must not be blocked."""
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """What a worker holds while it answers a batch, so that the thread does not come between two answers."""
+        ...
+
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when no further request is ready to be taken in, or soon. From that thread only."""
+        ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` once when the monotonic clock has reached ``when``. Callable from any thread."""

@@ -6,7 +6,7 @@ import threading
 
 from inferd.batching.answers import Answers
 from inferd.batching.planner import WaitUntil
-from inferd.batching.ports import Clock, Timers
+from inferd.batching.ports import Clock, PollThread
 from inferd.batching.request import Batch, InferenceRequest
 from inferd.batching.state import Effects, QueueState
 from inferd.errors import InferenceFailedError, ServingError
@@ -25,15 +25,17 @@ class RequestQueue:
     ``wait_drained`` block.
     """
 
-    def __init__(self, *, state: QueueState, answers: Answers, clock: Clock, timers: Timers) -> None:
+    def __init__(self, *, state: QueueState, answers: Answers, clock: Clock, poll_thread: PollThread) -> None:
         self._state = state
         self._answers = answers
         self._clock = clock
-        self._timers = timers
+        self._poll_thread = poll_thread
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
         self._idle_workers = 0
+        # Of the poll thread only.
+        self._wake_due = False
 
     @property
     def rows(self) -> int:
@@ -62,9 +64,21 @@ class RequestQueue:
         effects = Effects()
         with self._lock:
             batch = self._state.offer(request, self._clock(), effects)
-            self._notify(effects)
+            wake = effects.wake_worker and self._idle_workers > 0
+            # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
+            wake_later = wake and not self._state.has_full_batch
+            if wake and not wake_later:
+                self._work.notify()
+        if wake_later and not self._wake_due:
+            self._wake_due = True
+            self._poll_thread.call_when_idle(self._wake)
         self._do(effects)
         return batch
+
+    def _wake(self) -> None:
+        self._wake_due = False
+        with self._lock:
+            self._work.notify()
 
     def remove(self, request: InferenceRequest) -> None:
         """Give the place of a withdrawn request back, if it still waits."""
@@ -151,7 +165,7 @@ class RequestQueue:
         for request, error in effects.failed:
             self._answers.fail(request, error)
         if effects.timer_at is not None:
-            self._timers.call_at(effects.timer_at, self._expire)
+            self._poll_thread.call_at(effects.timer_at, self._expire)
 
     def _expire(self) -> None:
         effects = Effects()

@@ -92,6 +92,11 @@ class QueueState:
         """Whether every request has left, and none will come."""
         return self.exhausted and not self._running
 
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether as many rows wait as a batch may have."""
+        return self.waiting.rows >= self._rules.max_rows
+
     # Coming in
 
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from inferd.batching.batcher import Batcher
-from inferd.batching.ports import Clock, Observer, Timers
+from inferd.batching.ports import Clock, Observer, PollThread
 from inferd.config.settings import Settings
 from inferd.models.model_yaml import read_model_settings
 from inferd.models.registry import ModelRegistry
@@ -32,14 +32,14 @@ class ModelLoader:
         settings: Settings,
         registry: ModelRegistry,
         clock: Clock,
-        timers: Timers,
+        poll_thread: PollThread,
         observer_for: Callable[[str, str], Observer],
         on_state: Callable[[ModelVersion], None],
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._clock = clock
-        self._timers = timers
+        self._poll_thread = poll_thread
         self._observer_for = observer_for
         self._on_state = on_state
         self._lock = threading.Lock()
@@ -108,7 +108,7 @@ class ModelLoader:
             queue=settings.queue,
             batching=settings.batching,
             clock=self._clock,
-            timers=self._timers,
+            poll_thread=self._poll_thread,
             observer=self._observer_for(version.name, version.version),
         )
         return LoadedModel(session=session, batcher=batcher)

@@ -95,6 +95,15 @@ class Engine:
         """See `PollLoop.call_at`."""
         self._loop.call_at(when, callback)
 
+    @property
+    def turn(self) -> threading.Lock:
+        """See `PollLoop`."""
+        return self._loop.turn
+
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """See `PollLoop.call_when_idle`."""
+        self._loop.call_when_idle(callback)
+
     def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Listen on ``address``; returns the port. Raises RuntimeError if that is not possible."""
         if self._is_launched:

@@ -17,6 +17,9 @@ Callback = Callable[[], None]
 #: Sleep at most this long while nothing could wake the loop: before the first call has come.
 _UNWAKEABLE_SLEEP_S = 0.05
 
+#: While events keep coming, what is to be done when idle is done after this long.
+_LONGEST_BUSY_S = 0.001
+
 
 class PollLoop:
     """Runs the tags of events, and timers, one after the other in one thread; each must be short and never block.
@@ -50,6 +53,11 @@ class PollLoop:
         self._closed = False
         self._is_over: Callable[[], bool] | None = None
         self._thread_id: int | None = None
+        self._idle_callbacks: list[Callback] = []
+        self._idle_by = -math.inf
+        #: Held while an event is handled. Another thread that has many operations to start at once takes it for all of
+        #: them: each lets go of the interpreter for a moment, and this thread would take that every single time.
+        self.turn = threading.Lock()
 
     def run(self) -> None:
         """Loop until what `run_until` was given says that it is over; then nothing of this loop is pending."""
@@ -63,11 +71,15 @@ class PollLoop:
 
     def step(self) -> None:
         """Wait for one event or timer, and run it."""
-        event = self._queue.poll(self._poll_until_epoch_s)
-        if event.tag is not None:
-            _run_guarded(event.tag, event)
-        if self._clock() >= self._next_at:
-            self._run_timers()
+        event = self._queue.poll(0.0 if self._idle_callbacks else self._poll_until_epoch_s)
+        with self.turn:
+            if event.tag is not None:
+                _run_guarded(event.tag, event)
+            now = self._clock()
+            if self._idle_callbacks and (event.tag is None or now >= self._idle_by):
+                self._run_idle()
+            if now >= self._next_at:
+                self._run_timers()
 
     @property
     def in_poll_thread(self) -> bool:
@@ -86,6 +98,17 @@ class PollLoop:
     def call_soon(self, callback: Callback) -> None:
         """Call ``callback`` as soon as the event that is being handled has been."""
         self.call_at(0.0, callback)
+
+    def call_when_idle(self, callback: Callback) -> None:
+        """Call ``callback`` once no event is ready any more, but soon in any case; on the poll thread only."""
+        if not self._idle_callbacks:
+            self._idle_by = self._clock() + _LONGEST_BUSY_S
+        self._idle_callbacks.append(callback)
+
+    def _run_idle(self) -> None:
+        callbacks, self._idle_callbacks = self._idle_callbacks, []
+        for callback in callbacks:
+            _run_guarded(callback)
 
     def call_after_queued(self, callback: Callback) -> None:
         """Call ``callback`` once the events that the core has ready by now have been handled."""

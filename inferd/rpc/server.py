@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -92,6 +93,18 @@ class Server(grpc.Server):
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped. Returns True if it has not after ``timeout`` seconds."""
         return not self._engine.wait(timeout)
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Held while the poll thread handles an event; a thread takes it to answer many calls in one go.
+
+        Not to be held while waiting for anything, nor by what the poll thread calls.
+        """
+        return self._engine.turn
+
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once no event is ready any more, within a millisecond or so; on the poll thread only."""
+        self._engine.call_when_idle(callback)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` on the poll thread once the monotonic clock has reached ``when``; never after the end.

@@ -11,7 +11,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
-from tests.fakes import Caller, FakeSession, ManualTimers, RecordingObserver, scale
+from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
 
 _SUBMITTERS = 4
 _REQUESTS_EACH = 400
@@ -24,14 +24,14 @@ def _moody(inputs):
     return scale(inputs)
 
 
-def _batcher(policy, max_wait_ms, timers, observer, session):
+def _batcher(policy, max_wait_ms, poll_thread, observer, session):
     return Batcher(
         name="m",
         session=session,
         queue=QueueSettings(policy=policy, max_rows=32, max_blocked=16),
         batching=BatchingSettings(max_batch_size=8, max_wait_ms=max_wait_ms, instances=2),
         clock=time.monotonic,
-        timers=timers,
+        poll_thread=poll_thread,
         observer=observer,
     )
 
@@ -52,12 +52,12 @@ def _some_caller(dice):
 
 
 class _Submitter(threading.Thread):
-    """Submits, and cancels one in ten; fires the timers as the rpc thread would, if it is the one that does."""
+    """Submits, and cancels one in ten; fires the poll_thread as the rpc thread would, if it is the one that does."""
 
-    def __init__(self, batcher, timers, seed):
+    def __init__(self, batcher, poll_thread, seed):
         super().__init__(daemon=True)
         self._batcher = batcher
-        self._timers = timers if seed == 0 else None
+        self._timers = poll_thread if seed == 0 else None
         self._dice = random.Random(seed)
         self.callers = []
         self.cancelled = set()
@@ -95,10 +95,10 @@ def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_
     """Nobody is forgotten, nobody pays for another, nothing is left behind."""
     threads_before = threading.active_count()
     session, observer = FakeSession(_moody), RecordingObserver()
-    timers = ManualTimers(time.monotonic)
-    batcher = _batcher(policy, max_wait_ms, timers, observer, session)
+    poll_thread = ManualPollThread(time.monotonic)
+    batcher = _batcher(policy, max_wait_ms, poll_thread, observer, session)
     batcher.start()
-    submitters = [_Submitter(batcher, timers, seed) for seed in range(_SUBMITTERS)]
+    submitters = [_Submitter(batcher, poll_thread, seed) for seed in range(_SUBMITTERS)]
     for submitter in submitters:
         submitter.start()
     for submitter in submitters:
@@ -128,7 +128,7 @@ def test_workers_outlive_a_model_that_always_fails():
         return scale(inputs)
 
     observer = RecordingObserver()
-    batcher = _batcher(Backpressure.BLOCK, 0.0, ManualTimers(time.monotonic), observer, FakeSession(sick))
+    batcher = _batcher(Backpressure.BLOCK, 0.0, ManualPollThread(time.monotonic), observer, FakeSession(sick))
     batcher.start()
     for _ in range(100):
         callers = [Caller() for _ in range(10)]
@@ -151,7 +151,7 @@ def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
         queue=QueueSettings(max_rows=1000),
         batching=BatchingSettings(),
         clock=lambda: now[0],
-        timers=ManualTimers(lambda: now[0]),
+        poll_thread=ManualPollThread(lambda: now[0]),
         observer=RecordingObserver(),
     )
     expired = [Caller(deadline=101.0) for _ in range(1000)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings, QueueSettings
 from inferd.errors import InferenceFailedError
-from tests.fakes import Caller, FakeClock, FakeSession, ManualTimers, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
 
 _OUTPUTS = st.lists(st.sampled_from(["y", "sum", "same"]), min_size=1, max_size=3, unique=True).map(tuple)
 
@@ -49,7 +49,7 @@ def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabl
         queue=QueueSettings(),
         batching=BatchingSettings(enabled=enabled, max_batch_size=max_batch_size, instances=instances),
         clock=time.monotonic,
-        timers=ManualTimers(FakeClock()),
+        poll_thread=ManualPollThread(FakeClock()),
         observer=RecordingObserver(),
     )
     for caller in callers:

@@ -36,7 +36,7 @@ class QueueMachine(RuleBasedStateMachine):
             workers=_WORKERS,
         )
         self.now = 100.0
-        self.timers: list[float] = []
+        self.poll_thread: list[float] = []
         self.callers = {}
         self.waiting: dict = {}
         self.blocked: dict = {}
@@ -53,7 +53,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.blocked.pop(request, None)
             request.reply.deliver(error)
         if effects.timer_at is not None:
-            self.timers.append(effects.timer_at)
+            self.poll_thread.append(effects.timer_at)
 
     @rule(
         rows=st.integers(1, 6),
@@ -120,9 +120,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.05, 0.4]))
     def let_time_pass(self, seconds):
         end = self.now + seconds
-        while self.timers and min(self.timers) <= end:
-            self.now = max(self.now, min(self.timers))
-            self.timers.remove(min(self.timers))
+        while self.poll_thread and min(self.poll_thread) <= end:
+            self.now = max(self.now, min(self.poll_thread))
+            self.poll_thread.remove(min(self.poll_thread))
             effects = Effects()
             self.state.expire(self.now, effects)
             assert all(isinstance(error, DeadlineExceededError) for _, error in effects.failed)
@@ -161,7 +161,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def timers_are_few(self):
         if hasattr(self, "state"):
-            assert len(self.timers) <= 3
+            assert len(self.poll_thread) <= 3
 
     def teardown(self):
         """Close and drain: every request has had exactly one outcome, or was withdrawn and had none."""

@@ -10,18 +10,13 @@ from inferd.batching.batcher import Batcher
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.runtime.signature import ModelSignature
-from tests.fakes import Caller, FakeSession, RecordingObserver, tensor
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, tensor
 
 UNBATCHABLE = ModelSignature(
     inputs=(tensor("x", (1, "length"), batch_axis=None),),
     outputs=(tensor("y", (1, "length"), batch_axis=None),),
     batchable=False,
 )
-
-
-class _NoTimers:
-    def call_at(self, when, callback):
-        pass
 
 
 class _Service:
@@ -34,7 +29,7 @@ class _Service:
             queue=queue or QueueSettings(),
             batching=BatchingSettings(**batching),
             clock=time.monotonic,
-            timers=_NoTimers(),
+            poll_thread=ManualPollThread(FakeClock()),
             observer=self.observer,
         )
 

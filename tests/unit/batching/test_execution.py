@@ -1,13 +1,14 @@
 """Running a batch: who is left out, what is run, who gets what, and whose fault a failure is."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 
 from inferd.batching.answers import Answers
 from inferd.batching.execution import Executor
-from inferd.batching.request import Batch
+from inferd.batching.request import Batch, Reply
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, InvalidInputError, ModelUnavailableError
 from tests.fakes import Caller, FakeClock, FakeSession, RecordingObserver, scale
@@ -19,6 +20,7 @@ class _Model:
         self.session = FakeSession(compute)
         self.observer = RecordingObserver()
         self.statistics = Statistics()
+        self.turn = threading.Lock()
         self.executor = Executor(
             name="m",
             session=self.session,
@@ -26,6 +28,7 @@ class _Model:
             clock=self.clock,
             answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
             statistics=self.statistics,
+            turn=self.turn,
         )
 
     def run(self, *callers):
@@ -295,3 +298,22 @@ def test_an_answer_given_meanwhile_is_left_alone():
 
     _Model(compute).run(caller)
     assert isinstance(caller.error, ModelUnavailableError)
+
+
+def test_answers_are_given_in_turns():
+    """The poll thread does not come between two answers, but gets its chance now and then in a large batch."""
+    model, turns = _Model(), []
+
+    class Turn:
+        def __enter__(self):
+            turns.append(0)
+
+        def __exit__(self, *_):
+            turns.append(None)
+
+    model.executor._turn = Turn()
+    callers = [Caller(x=_x(1)) for _ in range(40)]
+    for caller in callers:
+        caller.request.reply = Reply(lambda _outcome: turns.append(turns.pop() + 1))
+    model.run(*callers)
+    assert turns == [16, None, 16, None, 8, None]

@@ -13,21 +13,21 @@ from inferd.batching.state import QueueState
 from inferd.batching.statistics import Statistics
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError
-from tests.fakes import Caller, FakeClock, ManualTimers, RecordingObserver
+from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingObserver
 
 
 class _Queue:
     def __init__(self, **settings):
         queue = QueueSettings(**({"max_rows": 4} | settings))
         self.clock = FakeClock()
-        self.timers = ManualTimers(self.clock)
+        self.poll_thread = ManualPollThread(self.clock)
         self.queue = RequestQueue(
             state=QueueState(
                 name="m", settings=queue, policy=policy_for(queue), rules=BatchRules(max_rows=4), workers=1
             ),
             answers=Answers(clock=self.clock, observer=RecordingObserver(), statistics=Statistics()),
             clock=self.clock,
-            timers=self.timers,
+            poll_thread=self.poll_thread,
         )
 
     def offer(self, *callers):
@@ -94,6 +94,42 @@ def test_a_waiting_worker_is_woken_by_a_request(q):
     assert taker.taken().requests == [caller.request]
 
 
+def _when_waiting(queue):
+    """Return an event that is set when a worker has begun to wait: by then it has let go of the queue's lock."""
+    waiting, wait = threading.Event(), queue._work.wait
+
+    def tell(timeout=None):
+        waiting.set()
+        return wait(timeout)
+
+    queue._work.wait = tell
+    return waiting
+
+
+def test_requests_that_come_together_are_taken_together(q):
+    """A worker that waits is not woken by the first of them, but when no more are ready to come in, and once."""
+    q.poll_thread.busy = True
+    waiting = _when_waiting(q.queue)
+    taker = _Taker(q.queue)
+    assert waiting.wait(10)
+    callers = [Caller() for _ in range(3)]
+    q.offer(*callers)
+    assert len(q.poll_thread.when_idle) == 1
+    q.poll_thread.when_idle.pop()()
+    assert taker.taken().requests == [caller.request for caller in callers]
+
+
+def test_a_full_batch_is_taken_at_once(q):
+    """There is nothing to be gained by waiting for more."""
+    q.poll_thread.busy = True
+    waiting = _when_waiting(q.queue)
+    taker = _Taker(q.queue)
+    assert waiting.wait(10)
+    callers = [Caller(rows=2) for _ in range(2)]
+    q.offer(*callers)
+    assert taker.taken().requests == [caller.request for caller in callers]
+
+
 def test_every_waiting_worker_gets_its_share(q):
     """What one worker leaves wakes the next, even if all requests came before the first one was awake."""
     takers = [_Taker(q.queue) for _ in range(3)]
@@ -107,12 +143,12 @@ def test_the_timer_answers_expired_requests_while_nobody_takes(q):
     """Promptly, with every worker busy, and through one timer."""
     callers = [Caller(deadline=101.0 + number) for number in range(3)]
     q.offer(*callers)
-    assert q.timers.armed == [101.0]
+    assert q.poll_thread.armed == [101.0]
     for number, caller in enumerate(callers):
         q.clock.now = 101.0 + number
-        q.timers.fire_due()
+        q.poll_thread.fire_due()
         assert isinstance(caller.error, DeadlineExceededError)
-        assert len(q.timers.armed) <= 1
+        assert len(q.poll_thread.armed) <= 1
     assert q.queue.present == 0
 
 
@@ -123,8 +159,8 @@ def test_a_timer_that_fires_for_nobody_arms_no_other(q):
     q.queue.close()
     q.queue.retire(q.queue.take(None))
     q.clock.now = 101.0
-    q.timers.fire_due()
-    assert q.timers.armed == []
+    q.poll_thread.fire_due()
+    assert q.poll_thread.armed == []
 
 
 def test_a_worker_delivers_expiries_before_it_waits(q):

@@ -15,7 +15,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource, resolve
 from inferd.models.version import ModelState, ModelVersion
 from tests import onnx_models
-from tests.fakes import FakeClock, ManualTimers, RecordingObserver
+from tests.fakes import FakeClock, ManualPollThread, RecordingObserver
 
 
 class House:
@@ -31,7 +31,7 @@ class House:
             settings=Settings.model_validate(settings),
             registry=self.registry,
             clock=clock,
-            timers=ManualTimers(clock),
+            poll_thread=ManualPollThread(clock),
             observer_for=self._observer_for,
             on_state=lambda version: self.states.append((version.name, version.state)),
         )

@@ -204,3 +204,58 @@ def test_knows_its_own_thread(bench):
     thread.start()
     thread.join()
     assert (inside, bench.loop.in_poll_thread) == ([True], False)
+
+
+def test_when_idle_comes_after_all_that_is_ready(bench):
+    """What is to be done when idle waits for the events that are there, and then for no time at all."""
+
+    def first(_event):
+        bench.note("first")()
+        bench.loop.call_when_idle(bench.note("idle"))
+
+    bench.queue.events.extend([FakeEvent(first), FakeEvent(bench.note("second"))])
+    before = bench.clock()
+    for _ in range(3):
+        bench.loop.step()
+    assert bench.log == ["first", "second", "idle"]
+    assert bench.clock() == before
+
+
+def test_when_idle_comes_soon_although_events_keep_coming(bench):
+    """A loop that is never idle must not put it off for ever."""
+
+    def slow(_event):
+        bench.note("event")()
+        bench.clock.advance(0.0006)
+
+    bench.loop.call_when_idle(bench.note("idle"))
+    bench.queue.events.extend(FakeEvent(slow) for _ in range(4))
+    for _ in range(4):
+        bench.loop.step()
+    assert bench.log == ["event", "event", "idle", "event", "event"]
+
+
+def test_what_fails_when_idle_does_not_leave_the_loop(bench, caplog):
+    """Rule 9, as for tags and timers."""
+    bench.loop.call_when_idle(lambda: 1 / 0)
+    bench.loop.call_when_idle(bench.note("idle"))
+    with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
+        bench.loop.step()
+    assert bench.log == ["idle"]
+    assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"]
+
+
+def test_the_turn_is_held_for_an_event_and_free_while_waiting(bench):
+    """Whoever answers many calls gets its turn between two events."""
+    held = []
+    bench.queue.events.append(FakeEvent(lambda _event: held.append(bench.loop.turn.locked())))
+    poll = bench.queue.poll
+
+    def watch(deadline):
+        held.append(bench.loop.turn.locked())
+        return poll(deadline)
+
+    bench.queue.poll = watch
+    bench.loop.step()
+    assert held == [False, True]
+    assert not bench.loop.turn.locked()

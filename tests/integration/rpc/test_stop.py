@@ -1,6 +1,7 @@
 """Rule 13: the end of a server, with and without calls, from any thread, any number of times."""
 
 import gc
+import queue
 import socket
 import threading
 import time
@@ -103,16 +104,24 @@ def test_stops_from_many_threads(running):
 
 
 def test_a_stop_from_the_poll_thread_does_not_wait_for_itself(serve):
-    """A handler may stop its server."""
-    stopped = []
+    """A handler may stop its server, and goes on while that stops."""
+    stopped = queue.Queue()
+    running = serve({"Stop": callback_unary(lambda call, message: stopped.put(running.server.stop(None)))})
+    future = running.unary("Stop").future(b"", timeout=TIMEOUT_S)
+    assert stopped.get(timeout=TIMEOUT_S).wait(TIMEOUT_S)
+    assert future.code() in (CANCELLED, UNAVAILABLE)
 
-    def stop(call, message):
-        stopped.append(running.server.stop(None))
-        call.reply(b"bye")
 
-    running = serve({"Stop": callback_unary(stop)})
-    assert running.call("Stop") == b"bye"
-    assert stopped[0].wait(TIMEOUT_S)
+def test_a_stop_from_a_blocking_handler_does_not_wait_for_itself(serve, monkeypatch):
+    """Its call is cancelled, and what is left of it does not keep the server."""
+    monkeypatch.setattr("inferd.rpc.engine._HANDLERS_END_S", 0.05)
+    stopped = queue.Queue()
+    running = serve(
+        {"Stop": grpc.unary_unary_rpc_method_handler(lambda request, _: stopped.put(running.server.stop(None)))}
+    )
+    future = running.unary("Stop").future(b"", timeout=TIMEOUT_S)
+    assert stopped.get(timeout=TIMEOUT_S).is_set()
+    assert future.code() in (CANCELLED, UNAVAILABLE)
 
 
 def test_a_call_that_someone_still_refers_to_does_not_keep_the_server(running):

@@ -77,11 +77,6 @@ class Engine:
         self.stopped = threading.Event()
 
     @property
-    def is_launched(self) -> bool:
-        """Whether the server was started, or was stopped without."""
-        return self._is_launched
-
-    @property
     def live_calls(self) -> int:
         """Calls whose last event has not come yet."""
         return self._live.count

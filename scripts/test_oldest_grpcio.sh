@@ -9,7 +9,7 @@ if [ "$(cat "$venv/.version" 2>/dev/null)" != "$oldest" ]; then
   .venv/bin/python -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check "grpcio==$oldest.*" \
     "grpcio-health-checking==$oldest.*" "grpcio-reflection==$oldest.*" "grpcio-channelz==$oldest.*" \
-    'pytest>=9,<10' 'pytest-timeout>=2.4' cryptography
+    'pytest>=9,<10' 'pytest-timeout>=2.4' cryptography 'hypothesis>=6.130'
   # Without its dependencies, which would bring the newest grpcio.
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --editable .
   echo "$oldest" > "$venv/.version"

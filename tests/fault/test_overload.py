@@ -6,7 +6,6 @@ sent at several times that, whether or not earlier ones were answered.
 
 import threading
 import time
-import urllib.request
 from collections import Counter
 
 import grpc
@@ -15,18 +14,17 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
+from tests.load import MIB, metric
 from tests.server import serving
 
 WIDTH = 256
 QUEUE_ROWS = 8
 REQUESTS = 400
 RATE_PER_S = 400
-MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +80,6 @@ class Watch:
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
                 self.queue_rows.append(metric(self._server, "inferd_queue_rows"))
                 self.resident_bytes.append(self._server.resident_bytes())
-
-
-def metric(server, name, **labels):
-    """Return the sum of a metric's samples."""
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as response:
-        families = text_string_to_metric_families(response.read().decode())
-    samples = [sample for family in families for sample in family.samples if sample.name == name]
-    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
 def overload(server, *, timeout_s=20, **fields):

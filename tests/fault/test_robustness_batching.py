@@ -1,0 +1,165 @@
+"""What batches of other servers have done to their members, tried on this one through real sockets.
+
+Requests are sent while the model's only worker is busy, so that it is known which of them wait together.
+"""
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from tests.load import PATIENCE_S, BusyModel, add_model, array, busy_model, check, connect, request
+from tests.server import serving
+
+MAX_BATCH_ROWS = 4
+MAX_WAIT_MS = 200
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A model that batches and has no default timeout, and one that may hold its batches."""
+    repository = tmp_path_factory.mktemp("batching")
+    one_thread = {"intra_op_threads": 1}
+    add_model(
+        repository,
+        "busy",
+        busy_model(),
+        {"batching": {"max_batch_size": MAX_BATCH_ROWS}, "queue": {"default_timeout_ms": 0}, "runtime": one_thread},
+    )
+    add_model(repository, "holding", busy_model(), {"batching": {"max_wait_ms": MAX_WAIT_MS}, "runtime": one_thread})
+    with serving(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def busy(server):
+    """The model that batches."""
+    with connect(server.grpc) as channel:
+        yield BusyModel(server, channel, "busy")
+
+
+@pytest.fixture
+def holding(server):
+    """A connection for the model that may hold its batches."""
+    with connect(server.grpc) as channel:
+        yield InferenceServiceStub(channel)
+
+
+def _runs(busy):
+    """Return how many runs there were for each number of rows."""
+    return {each.batch_size: each.compute_infer.count for each in busy.statistics().batch_stats}
+
+
+def test_cancelled_members_leave_before_the_run(busy):
+    """Every other waiting request is cancelled: those do not run, and the rest share one batch and are right."""
+    numbers = range(1, 2 * MAX_BATCH_ROWS + 1)
+    with busy.occupied():
+        before = busy.statistics().inference_count
+        calls = [busy.send(array(number)) for number in numbers]
+        busy.wait_queued(len(calls))
+        for call in calls[::2]:
+            call.cancel()
+        busy.wait_queued(MAX_BATCH_ROWS)
+    for number, call in list(zip(numbers, calls, strict=True))[1::2]:
+        check(call.result(), array(number))
+        assert call.result().timing.batch_rows == MAX_BATCH_ROWS
+    assert busy.statistics().inference_count - before == 1 + MAX_BATCH_ROWS
+
+
+def test_a_member_that_is_cancelled_during_the_run_hurts_no_batch_mate(busy):
+    """One of two goes away while both run; the other gets its answer, and so does the next."""
+    with busy.occupied() as before:
+        leaving, staying = busy.send(array(1, turns=busy.turns(0.5))), busy.send(array(2))
+        busy.wait_queued(2)
+        before.result()
+        busy.wait_queued(0)
+        leaving.cancel()
+        assert not staying.done(), "the run goes on"
+    check(staying.result(), array(2))
+    assert staying.result().timing.batch_rows == 2
+    busy.call(array(3))
+
+
+def test_what_has_expired_does_not_run_beside_what_has_not(busy):
+    """A deadline of the call, and a timeout of the request although the model has no default, hold while they wait."""
+    with busy.occupied() as occupying:
+        before = busy.statistics().inference_count
+        by_call = busy.send(array(1), timeout_s=0.1)
+        by_request = busy.send(array(2), timeout={"nanos": 100_000_000})
+        patient = busy.send(array(3))
+        assert by_request.code() is by_call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "before there was an answer" in by_request.details()
+        assert not occupying.done(), "nobody had to wait for the worker to hear of it"
+    check(patient.result(), array(3))
+    assert patient.result().timing.batch_rows == 1
+    assert busy.statistics().inference_count - before == 2
+
+
+def test_rows_are_counted_not_requests(busy):
+    """Requests of several rows fill batches to the bound and not beyond; what is larger than a batch is cut."""
+    rows = [3, 3, 1, 2, 5, 4]
+    with busy.occupied():
+        before = _runs(busy)
+        calls = [busy.send(array(number, rows=count)) for number, count in enumerate(rows, start=1)]
+        busy.wait_queued(sum(rows))
+    for number, (count, call) in enumerate(zip(rows, calls, strict=True), start=1):
+        check(call.result(), array(number, rows=count))
+        assert [output.shape[0] for output in call.result().outputs] == [count, count]
+    assert calls[2].result().timing.batch_rows == MAX_BATCH_ROWS, "a single row fills up a batch of three"
+    runs = {size: count - before.get(size, 0) for size, count in _runs(busy).items()}
+    assert max(runs) == MAX_BATCH_ROWS
+    # The one that kept the worker busy ran as well.
+    assert sum(size * count for size, count in runs.items()) == sum(rows) + 1
+
+
+def test_other_lengths_ahead_close_no_batch(busy):
+    """Two lengths alternate in the queue: they run in a batch each, and none is padded or mixed."""
+    lengths = [5, 3] * MAX_BATCH_ROWS
+    with busy.occupied():
+        before = busy.statistics().execution_count
+        calls = [busy.send(array(number, length=length)) for number, length in enumerate(lengths, start=1)]
+        busy.wait_queued(len(lengths))
+    for number, (length, call) in enumerate(zip(lengths, calls, strict=True), start=1):
+        check(call.result(), array(number, length=length))
+        assert [list(output.shape) for output in call.result().outputs] == [[1, length]] * 2
+        assert call.result().timing.batch_rows == MAX_BATCH_ROWS
+    assert busy.statistics().execution_count - before == 1 + 2
+
+
+def test_batch_mates_get_the_outputs_that_they_asked_for(busy):
+    """One wants both, two want one each, one wants them the other way round; all of them share a batch."""
+    wanted = [["y", "doubled"], ["y"], ["doubled"], ["doubled", "y"]]
+    with busy.occupied():
+        calls = [busy.send(array(number), outputs=names) for number, names in enumerate(wanted, start=1)]
+        busy.wait_queued(len(wanted))
+    for number, (names, call) in enumerate(zip(wanted, calls, strict=True), start=1):
+        check(call.result(), array(number))
+        assert [output.name for output in call.result().outputs] == names
+        assert call.result().timing.batch_rows == len(wanted)
+
+
+def test_a_lone_caller_does_not_pay_the_wait(holding):
+    """One request after the other: each runs as soon as it comes, however long a batch may be held."""
+    waits_us = []
+    for number in range(1, 21):
+        response = holding.Infer(request("holding", array(number)), timeout=PATIENCE_S)
+        check(response, array(number))
+        waits_us.append(response.timing.queue_us)
+    assert np.median(waits_us) < 1000 * MAX_WAIT_MS / 4
+    assert sum(wait_us >= 1000 * MAX_WAIT_MS for wait_us in waits_us) == 0
+
+
+def test_on_one_stream_everybody_gets_their_own(busy):
+    """Requests of several lengths and sizes in one message: each answer is that of its id, whatever its batch."""
+    inputs = {str(n): array(n, rows=1 + n % 3, length=1 + n % 2) for n in range(1, 41)}
+    requests = [request("busy", x, request_id=number) for number, x in inputs.items()]
+    results = [
+        result
+        for message in busy.stream(iter([v1.StreamInferRequest(requests=requests)]))
+        for result in message.results
+    ]
+    assert sorted(result.request_id for result in results) == sorted(inputs)
+    for result in results:
+        check(result.response, inputs[result.request_id])
+    assert max(result.response.timing.batch_rows for result in results) == MAX_BATCH_ROWS

@@ -1,0 +1,199 @@
+"""What tests of a server under load need: a model that is busy for as long as a request says, and views from outside.
+
+`BusyModel` calls a served `busy_model`. While its worker is occupied, requests wait in the queue for as long as a test
+needs them there; the metrics tell when they have arrived, so that no test depends on how fast anything is.
+"""
+
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests import onnx_models
+from tests.server import ServerProcess
+
+MIB = 1024 * 1024
+
+#: What a request may wait for an answer in tests where that is not the point.
+PATIENCE_S = 30
+
+#: A length that only `BusyModel.occupied` uses: its request never shares a batch with those that wait behind it.
+_OCCUPYING_LENGTH = 2
+
+_WORK_WIDTH = 128
+_MEASURED_TURNS = 2000
+
+
+def busy_model(*, turns: int | None = None) -> onnx.ModelProto:
+    """Make ``y = x`` and ``doubled = 2x`` on FP32 [batch,length], in as many turns of a loop as the largest element.
+
+    With ``turns`` it is always that many, when it is loaded and warmed up as well. One turn is some 30 µs.
+    """
+    count = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["turns"], to=TensorProto.INT64),
+    ]
+    constants = [
+        numpy_helper.from_array(np.zeros((_WORK_WIDTH, _WORK_WIDTH), np.float32), "work"),
+        numpy_helper.from_array(np.array(True), "go_on"),
+        numpy_helper.from_array(np.float32(2), "two"),
+    ]
+    if turns is not None:
+        count = []
+        constants.append(numpy_helper.from_array(np.array(turns, np.int64), "turns"))
+    nodes = [
+        *count,
+        helper.make_node("Loop", ["turns", "go_on", "work"], ["worked"], body=_turn()),
+        # All zero, and needed, so that the loop is not optimised away.
+        helper.make_node("ReduceMax", ["worked"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+        helper.make_node("Mul", ["y", "two"], ["doubled"]),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", "length"]) for n in ("x", "y", "doubled")]
+    graph = helper.make_graph(nodes, "busy", values[:1], values[1:], constants)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", onnx_models.OPSET)], ir_version=onnx_models.IR_VERSION
+    )
+
+
+def _turn() -> onnx.GraphProto:
+    work = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [_WORK_WIDTH] * 2) for n in ("before", "after")]
+    number = helper.make_tensor_value_info("number", TensorProto.INT64, [])
+    conditions = [helper.make_tensor_value_info(n, TensorProto.BOOL, []) for n in ("more", "still_more")]
+    nodes = [
+        helper.make_node("Identity", ["more"], ["still_more"]),
+        helper.make_node("MatMul", ["before", "before"], ["after"]),
+    ]
+    return helper.make_graph(nodes, "turn", [number, conditions[0], work[0]], [conditions[1], work[1]])
+
+
+def add_model(repository: Path, name: str, model: onnx.ModelProto, settings: Mapping[str, Any] | None = None) -> None:
+    """Put ``model`` into ``repository``, with ``settings`` of its own."""
+    onnx_models.save(model, repository / name / "1" / "model.onnx")
+    if settings is not None:
+        (repository / name / "model.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def connect(address: str) -> grpc.Channel:
+    """Open a connection that is shared with no other channel of this process."""
+    return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+
+
+def eventually(is_so: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """Wait until ``is_so``, for what comes about in another process without anyone being told."""
+    pause = threading.Event()
+    ends_at = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < ends_at, f"not within {timeout_s} s: {what}"
+        pause.wait(0.01)
+
+
+def metric(server: ServerProcess, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples."""
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def cpu_s(server: ServerProcess) -> float:
+    """Return how much CPU time the process has used, in seconds."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def thread_count(server: ServerProcess) -> int:
+    """Return how many threads the process has."""
+    return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+
+
+def descriptor_count(server: ServerProcess) -> int:
+    """Return how many files and sockets the process has open."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def array(number: int, *, rows: int = 1, length: int = 1, turns: int = 0) -> np.ndarray:
+    """Return an input of `busy_model` that is known again by ``number``, at least 1, and takes ``turns`` turns."""
+    x = np.full((rows, length), -number, np.float32)
+    if turns:
+        x[0, 0] = turns
+    return x
+
+
+def request(model: str, x: np.ndarray, **fields: Any) -> v1.InferRequest:
+    """Return a request for `busy_model`."""
+    return v1.InferRequest(model=model, inputs=[v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields)
+
+
+def check(response: v1.InferResponse, x: np.ndarray) -> None:
+    """Hold an answer with all outputs, or with y alone, against its request."""
+    for output in response.outputs:
+        expected = 2 * x if output.name == "doubled" else x
+        np.testing.assert_array_equal(np.frombuffer(output.raw, np.float32).reshape(output.shape), expected)
+
+
+class BusyModel:
+    """Calls one `busy_model` of a server over a connection of its own."""
+
+    def __init__(self, server: ServerProcess, channel: grpc.Channel, name: str) -> None:
+        self.name = name
+        self._server = server
+        self._stub = InferenceServiceStub(channel)
+        self._statistics = GRPCInferenceServiceStub(channel)
+        measured = self._stub.Infer(request(name, array(1, turns=_MEASURED_TURNS)), timeout=PATIENCE_S)
+        self._turns_per_s = _MEASURED_TURNS / (measured.timing.run_us / 1e6)
+
+    def turns(self, busy_s: float) -> int:
+        """Return how many turns take about ``busy_s``."""
+        return max(1, round(busy_s * self._turns_per_s))
+
+    def send(self, x: np.ndarray, *, timeout_s: float = PATIENCE_S, **fields: Any) -> grpc.Future:
+        """Begin a call; several are accepted in their order."""
+        return self._stub.Infer.future(request(self.name, x, **fields), timeout=timeout_s)
+
+    def call(self, x: np.ndarray) -> v1.InferResponse:
+        """Make a call, and check its answer."""
+        response = self._stub.Infer(request(self.name, x), timeout=PATIENCE_S)
+        check(response, x)
+        return response
+
+    def stream(self, messages: Iterable[v1.StreamInferRequest]) -> Any:
+        """Open a stream that sends ``messages``."""
+        return self._stub.StreamInfer(messages, timeout=PATIENCE_S)
+
+    @contextmanager
+    def occupied(self, busy_s: float = 0.6) -> Iterator[grpc.Future]:
+        """Keep the worker busy for about ``busy_s``, from the beginning of the block; wait for it at the end."""
+        x = array(1, length=_OCCUPYING_LENGTH, turns=self.turns(busy_s))
+        offered = self._metric("inferd_offered_rows_total")
+        call = self.send(x)
+        eventually(lambda: self._metric("inferd_offered_rows_total") > offered, "the request has arrived")
+        self.wait_queued(0)
+        yield call
+        check(call.result(), x)
+
+    def wait_queued(self, rows: int) -> None:
+        """Wait until as many rows are in the queue."""
+        eventually(lambda: self._metric("inferd_queue_rows") == rows, f"{rows} rows wait")
+
+    def statistics(self) -> oip.ModelStatistics:
+        """Return what the model has done so far."""
+        return self._statistics.ModelStatistics(oip.ModelStatisticsRequest(name=self.name)).model_stats[0]
+
+    def _metric(self, name: str) -> float:
+        return metric(self._server, name, model=self.name)

@@ -167,7 +167,7 @@ def test_block(model):
     arguments = _policy("block", "queue.max_blocked=16")
     with serving(model, *arguments) as server, Watch(server) as watch:
         answers, errors = overload(server)
-        late_answers, late_errors = overload(server, timeout={"nanos": 100_000_000})
+        late_answers, late_errors = overload(server, timeout={"nanos": 30_000_000})
     assert all(map(_is_own_answer, answers + late_answers))
     assert {reason_and_delay(error)[0] for error in errors} == {"BLOCKED_LIMIT"}
     codes = Counter(error.code() for error in late_errors)

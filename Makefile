@@ -8,7 +8,7 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test test-oldest-grpcio lint format types protos docs bench clean
+.PHONY: help setup run test soak test-oldest-grpcio lint format types protos docs bench clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ run: $(BIN)/inferd ## Serve the built-in model, or MODELS="path ..."
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
+	$(BIN)/python -m pytest tests/soak
 
 test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
 	scripts/test_oldest_grpcio.sh

@@ -1,7 +1,9 @@
 """Starting and stopping at bad moments: taken ports, models that take long to load, impatient operators, odd names."""
 
+import ctypes
 import signal
 import socket
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -97,6 +99,22 @@ def test_a_signal_while_a_model_loads_is_heeded(slow_to_load):
     assert server.stop(signal.SIGTERM) == 0, server.text
     assert server.events("stopped")
     assert not [line for line in server.events("model ready") if line["model"] == "b-slow"]
+
+
+def test_signals_are_heeded_whichever_thread_gets_them():
+    """The kernel may hand a signal to any thread, and does so under load; here the newest one gets both."""
+    with serving("--set", "server.drain_delay_s=60") as server:
+        pid = server.process.pid
+        thread = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+        assert thread != pid
+        _signal_thread(pid, thread, signal.SIGTERM)
+        server.wait_event("draining")
+        _signal_thread(pid, thread, signal.SIGINT)
+        assert server.wait() == 128 + signal.SIGINT
+
+
+def _signal_thread(pid, thread, number):
+    assert ctypes.CDLL(None).tgkill(pid, thread, number) == 0
 
 
 def test_two_sigterms_end_a_busy_server_at_once(tmp_path):

@@ -102,7 +102,7 @@ class Storm:
             channel.close()
 
     def _channel(self):
-        # Without retries: grpcio's client can lose a call whose server goes away while it tries again, and wait for ever.
+        # Without retries: grpcio's client can lose a call whose server goes away while it tries again, and hang.
         return grpc.insecure_channel(
             self._running.address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         )

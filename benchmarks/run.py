@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.models import MLPS, write_mlp
 
@@ -129,7 +129,9 @@ def run(models: list[str], folder: Path) -> list[Sample]:
 
 def show(samples: list[Sample]) -> None:
     """Print the samples as a table."""
-    table = Table("model", "method", "concurrency", "requests/s", "p50 ms", "p99 ms", "of the ceiling")
+    table = Table(
+        "model", Column("method", no_wrap=True), "calls in flight", "requests/s", "p50 ms", "p99 ms", "of the ceiling"
+    )
     for sample in samples:
         table.add_row(
             sample.model,

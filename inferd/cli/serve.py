@@ -118,12 +118,17 @@ def _spare_garbage_collector() -> None:
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
 
 
+def _program() -> str:
+    """Return this program as it was called, so that the calls we propose work where it is not on the path."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "inferd" else "inferd"
+
+
 def _calls(address: str) -> list[str]:
-    return [f"inferd models --address {address}", f"grpcurl -plaintext {address} list"]
+    return [f"{_program()} models --address {address}", f"grpcurl -plaintext {address} list"]
 
 
 def _digit_calls(address: str) -> list[str]:
-    return [f"inferd infer digits --address {address} --output label --input X=@{demo.DIGIT}", *_calls(address)]
+    return [f"{_program()} infer digits --address {address} --output label --input X=@{demo.DIGIT}", *_calls(address)]
 
 
 def _on_signal(events: SimpleQueue[str]) -> None:

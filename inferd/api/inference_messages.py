@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from inferd import dtypes
@@ -12,8 +11,9 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
 from inferd.api.codec import Answer
 from inferd.api.frames import Field, Rules, Skimmer
+from inferd.api.parsing import parse
 from inferd.api.submission import DecodedRequest
-from inferd.dtypes import BYTES, DataType
+from inferd.dtypes import BYTES
 from inferd.errors import InvalidInputError
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
@@ -45,10 +45,7 @@ class InferenceCodec:
 
     def parse(self, message: bytes) -> pb.InferRequest:
         """Parse the message of a unary call."""
-        try:
-            return pb.InferRequest.FromString(message)
-        except DecodeError:
-            raise InvalidInputError("the message is not an inferd.v1.InferRequest") from None
+        return parse(pb.InferRequest, message)
 
     def target(self, request: pb.InferRequest) -> tuple[str, str]:
         """Return the name and version of the model that is asked."""
@@ -166,21 +163,11 @@ def _check_rank(tensor: pb.Tensor, spec: TensorSpec) -> None:
         )
 
 
-def _from_strings(name: str, datatype: DataType, values: Sequence[str]) -> NDArray[np.generic]:
-    typed_values.check_bytes(name, datatype)
-    return tensor_bytes.object_array([value.encode() for value in values])
-
-
-def _from_bytes_values(name: str, datatype: DataType, values: Sequence[bytes]) -> NDArray[np.generic]:
-    typed_values.check_bytes(name, datatype)
-    return tensor_bytes.object_array(values)
-
-
 _TYPED_LISTS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
     "bools": typed_values.from_bools,
     "ints": typed_values.from_integers,
     "uints": typed_values.from_integers,
     "floats": typed_values.from_floats,
-    "strings": _from_strings,
-    "bytes_values": _from_bytes_values,
+    "strings": typed_values.from_strings,
+    "bytes_values": typed_values.from_byte_strings,
 }

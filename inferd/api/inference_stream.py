@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from google.protobuf.message import DecodeError
-
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.frames import split
+from inferd.api.parsing import parse
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome
@@ -31,7 +30,7 @@ class InferenceStream(RequestStream[pb.InferRequest, pb.InferResponse]):
     def _split(self, message: bytes) -> Sequence[bytes]:
         contents = split(message, _REQUESTS_TAG)
         if contents is None:
-            contents = [request.SerializeToString() for request in _parsed(message).requests]
+            contents = [request.SerializeToString() for request in parse(pb.StreamInferRequest, message).requests]
         if not contents:
             raise InvalidInputError("requests: expected at least one, got none")
         return contents
@@ -68,10 +67,3 @@ def _joined(messages: Sequence[bytes]) -> list[bytes]:
     if together:
         joined.append(b"".join(together))
     return joined
-
-
-def _parsed(message: bytes) -> pb.StreamInferRequest:
-    try:
-        return pb.StreamInferRequest.FromString(message)
-    except DecodeError:
-        raise InvalidInputError("the message is not an inferd.v1.StreamInferRequest") from None

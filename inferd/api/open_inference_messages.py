@@ -1,9 +1,8 @@
 """The messages of the Open Inference Protocol to and from arrays."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from inferd import dtypes
@@ -11,6 +10,7 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
 from inferd.api.codec import Answer
 from inferd.api.frames import Field, Rules, Skimmer
+from inferd.api.parsing import parse
 from inferd.api.submission import DecodedRequest
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError
@@ -41,10 +41,7 @@ class OpenInferenceCodec:
 
     def parse(self, message: bytes) -> pb.ModelInferRequest:
         """Parse the message of a unary call or of a stream."""
-        try:
-            return pb.ModelInferRequest.FromString(message)
-        except DecodeError:
-            raise InvalidInputError("the message is not an inference.ModelInferRequest") from None
+        return parse(pb.ModelInferRequest, message)
 
     def target(self, request: pb.ModelInferRequest) -> tuple[str, str]:
         """Return the name and version of the model that is asked."""
@@ -175,11 +172,6 @@ _LIST_OF_TYPE: Mapping[str, str] = {
 }
 
 
-def _from_bytes_contents(name: str, datatype: DataType, values: Sequence[bytes]) -> NDArray[np.generic]:
-    typed_values.check_bytes(name, datatype)
-    return tensor_bytes.object_array(values)
-
-
 _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
     "bool_contents": typed_values.from_bools,
     "int_contents": typed_values.from_integers,
@@ -188,7 +180,7 @@ _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
     "uint64_contents": typed_values.from_integers,
     "fp32_contents": typed_values.from_floats,
     "fp64_contents": typed_values.from_floats,
-    "bytes_contents": _from_bytes_contents,
+    "bytes_contents": typed_values.from_byte_strings,
 }
 
 

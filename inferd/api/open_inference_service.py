@@ -12,16 +12,13 @@ from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.queries import query_handler
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import StreamParts, open_stream
-from inferd.api.triton_config import model_config
+from inferd.api.triton_config import PLATFORM, model_config
 from inferd.api.triton_statistics import model_statistics
 from inferd.api.unary import UnaryInference
 from inferd.errors import ModelNotFoundError
 from inferd.models.version import ModelState
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
-
-#: Triton's name for ONNX models, which its clients show.
-PLATFORM = "onnxruntime_onnx"
 
 #: Names that Triton gave to what clients may rely on; only what is implemented.
 EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from inferd.api.errors import StatusTable
+from inferd.api.parsing import parse
 from inferd.api.unary import abort
-from inferd.errors import InvalidInputError, ServingError
+from inferd.errors import ServingError
 from inferd.rpc import UnaryCall, callback_unary
 
 Query = TypeVar("Query", bound=Message)
@@ -21,15 +22,8 @@ def query_handler(
 
     def handle(call: UnaryCall, message: bytes) -> None:
         try:
-            call.reply(respond(_parse(query, message)).SerializeToString())
+            call.reply(respond(parse(query, message)).SerializeToString())
         except ServingError as error:
             abort(call, statuses, error)
 
     return callback_unary(handle)
-
-
-def _parse(query: type[Query], message: bytes) -> Query:
-    try:
-        return query.FromString(message)
-    except DecodeError:
-        raise InvalidInputError(f"the message is not a {query.DESCRIPTOR.full_name}") from None

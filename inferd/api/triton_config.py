@@ -6,6 +6,9 @@ from inferd._generated.inference import model_config_pb2 as pb
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
+#: Triton's name for ONNX models, which its clients show.
+PLATFORM = "onnxruntime_onnx"
+
 
 def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelConfig:
     """Return the configuration of ``version``.
@@ -17,7 +20,7 @@ def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelCo
     batched = rows_first and version.max_batch_size > 1
     config = pb.ModelConfig(
         name=version.name,
-        platform="onnxruntime_onnx",
+        platform=PLATFORM,
         backend="onnxruntime",
         max_batch_size=version.max_batch_size if batched else 0,
         input=[

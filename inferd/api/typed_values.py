@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.api.tensor_bytes import object_array
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
 
@@ -48,10 +49,16 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArr
     return rounded
 
 
-def check_bytes(name: str, datatype: DataType) -> None:
-    """Refuse text or byte strings for a ``datatype`` other than BYTES."""
+def from_strings(name: str, datatype: DataType, values: Sequence[str]) -> NDArray[np.generic]:
+    """Return text as BYTES elements; any other ``datatype`` is refused."""
+    return from_byte_strings(name, datatype, [value.encode() for value in values])
+
+
+def from_byte_strings(name: str, datatype: DataType, values: Sequence[bytes]) -> NDArray[np.generic]:
+    """Return BYTES elements; any other ``datatype`` is refused."""
     if datatype is not BYTES:
         raise _wrong_list(name, datatype, "strings")
+    return object_array(values)
 
 
 def to_list(array: NDArray[np.generic]) -> tuple[str, list[Any]]:

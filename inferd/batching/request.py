@@ -114,7 +114,6 @@ class InferenceRequest:
     received_at: float
     deadline: float = math.inf
     priority: int = 1
-    principal: str = ""
     enqueued_at: float = 0.0
 
 

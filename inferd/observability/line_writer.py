@@ -10,8 +10,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-Render = Callable[[T], bytes]
-
 _LINES_PER_WRITE = 1000
 
 

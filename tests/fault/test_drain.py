@@ -81,8 +81,12 @@ def test_what_outlasts_the_grace_is_cut_off(model):
     with serving(model, *arguments) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
-            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(100)]
-            calls[0].result()
+            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(250)]
+            # Calls need not be answered in the order in which they were made: the first one may be among the last.
+            answered = threading.Event()
+            for call in calls:
+                call.add_done_callback(lambda _: answered.set())
+            assert answered.wait(30)
             server.process.send_signal(signal.SIGTERM)
             codes = {call.code() for call in calls}
         assert server.wait() == 1, server.text

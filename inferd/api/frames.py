@@ -2,8 +2,9 @@
 
 Callers send the same request over and over with other numbers in it. All of such a message but the caller's id and the
 raw bytes of the tensors is its *frame*. `skim` walks over the fields of a message as protobuf writes them, each a tag,
-for most a length, and a content, and takes the frame apart from the rest. Two messages of the same frame differ in
-their ids and tensor bytes and in nothing else, so what was found out about one holds for the other.
+for most a length, and a content, and takes the frame apart from the rest. Messages of the same frame are of the same
+length and differ in their ids and tensor bytes and in nothing else, so what was found out about one holds for the
+others, and each byte of one is at the same place in the others.
 
 `skim` knows just the fields that a request with raw tensors has. For any other message, malformed ones among them, it
 returns None and leaves it to the parser to say what is wrong.
@@ -37,12 +38,16 @@ class Field(Enum):
 Rules = Mapping[int, Field]
 
 
-class Frame(NamedTuple):
-    """A message taken apart. Frames are the same if ``key`` is; ``raw`` are the bounds of each tensor's bytes."""
+#: Where a part of a message begins and where it ends.
+Bounds = tuple[int, int]
 
-    key: tuple[bytes | None, ...]
-    request_id: bytes
-    raw: list[tuple[int, int]]
+
+class Frame(NamedTuple):
+    """A message taken apart: the ``fixed`` parts with their positions, the tensors' bytes, and the id if there is one."""
+
+    fixed: tuple[tuple[bytes, int], ...]
+    raw: tuple[Bounds, ...]
+    request_id: Bounds | None
 
 
 class _UnknownFieldError(Exception):
@@ -63,50 +68,48 @@ class Skimmer:
             walk.over(0, len(message), self._rules, self._nested)
         except (IndexError, _UnknownFieldError):
             return None
-        return Frame(tuple(walk.key), walk.request_id, walk.raw)
+        return walk.frame()
 
 
 class _Walk:
     """One pass over a message."""
 
-    __slots__ = ("_message", "key", "raw", "request_id")
+    __slots__ = ("_message", "_raw", "_request_id")
 
     def __init__(self, message: bytes) -> None:
         self._message = message
-        self.key: list[bytes | None] = []
-        self.raw: list[tuple[int, int]] = []
-        self.request_id = b""
+        self._raw: list[Bounds] = []
+        self._request_id: Bounds | None = None
 
     def over(self, position: int, end: int, rules: Rules, nested: Rules) -> None:
         message = self._message
-        frame_from = position
         while position < end:
             field = rules.get(message[position])
-            after_tag = position + 1
-            size = message[after_tag]
-            position = after_tag + 1
-            if size >= _MORE:
-                size, position = _varint(message, after_tag)
+            size, position = _varint(message, position + 1)
             if field is Field.FRAME_INTEGER:
                 continue
             content, position = position, position + size
-            if field is Field.FRAME:
-                continue
             if field is None or position > end:
                 raise _UnknownFieldError
-            # The tag stays in the frame, so that the key tells what was taken out of it and where.
-            self.key.append(message[frame_from:after_tag])
-            frame_from = position
             if field is Field.RAW:
-                self.raw.append((content, position))
+                self._raw.append((content, position))
             elif field is Field.ID:
-                self.request_id = message[content:position]
-            else:
+                if self._request_id is not None:
+                    raise _UnknownFieldError
+                self._request_id = (content, position)
+            elif field is Field.NESTED:
                 self.over(content, position, nested, {})
-                self.key.append(None)
         if position != end:
             raise _UnknownFieldError
-        self.key.append(message[frame_from:end])
+
+    def frame(self) -> Frame:
+        fixed: list[tuple[bytes, int]] = []
+        position = 0
+        for start, end in sorted([*self._raw, *([self._request_id] if self._request_id else [])]):
+            fixed.append((self._message[position:start], position))
+            position = end
+        fixed.append((self._message[position:], position))
+        return Frame(tuple(part for part in fixed if part[0]), tuple(self._raw), self._request_id)
 
 
 def split(message: bytes, tag: int) -> list[bytes] | None:

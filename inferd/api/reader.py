@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.codec import Codec, Request, Response
-from inferd.api.frames import Frame
+from inferd.api.frames import Bounds, Frame
 from inferd.api.submission import Terms, make_request, terms_of
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, Tensors
 
-#: Frames that are kept at most, and how large one may be: together they bound what callers can make the server keep.
-_MAX_FRAMES = 1024
+#: Message lengths of which frames are kept, frames that are kept of each, and how large one may be: together they bound
+#: what callers can make the server keep, and how long a message is compared with what is known.
+_MAX_LENGTHS = 256
+_MAX_FRAMES_OF_LENGTH = 4
 _MAX_FRAME_BYTES = 1024
 
 
@@ -31,46 +33,67 @@ class _Tensor:
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     elements: int
-    nbytes: int
+    start: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Known:
+@dataclass(frozen=True, slots=True)
+class Known:
     """What is known of a frame: the names it asks for a model by, and what its requests come to for ``model``."""
 
+    frame: Frame
     name: str
     version: str
     model: ModelVersion
     tensors: tuple[_Tensor, ...]
     terms: Terms
 
-    def inputs(self, message: bytes, frame: Frame) -> Tensors | None:
-        """Return views of the tensors in ``message``, or None if their sizes are not those of before."""
+    def is_of(self, content: bytes) -> bool:
+        """Whether ``content``, which is as long as the messages of the frame, is one of them."""
+        for part, position in self.frame.fixed:  # noqa: SIM110  (a generator costs as much as all the comparisons)
+            if not content.startswith(part, position):
+                return False
+        return True
+
+    def request_id(self, content: bytes) -> str | None:
+        """Return the caller's id, or None if it is no text."""
+        bounds = self.frame.request_id
+        return "" if bounds is None else _text(content[bounds[0] : bounds[1]])
+
+    def inputs(self, content: bytes) -> Tensors:
+        """Return views of the tensors in ``content``."""
         inputs: dict[str, NDArray[np.generic]] = {}
-        for tensor, (start, end) in zip(self.tensors, frame.raw, strict=True):
-            if end - start != tensor.nbytes:
-                return None
-            flat = np.frombuffer(message, tensor.dtype, tensor.elements, start)
+        for tensor in self.tensors:
+            flat = np.frombuffer(content, tensor.dtype, tensor.elements, tensor.start)
             inputs[tensor.name] = flat.reshape(tensor.shape)
         return inputs
 
 
-@dataclass(kw_only=True, slots=True)
 class Incoming(Generic[Request]):
     """A request whose model is still to be found.
 
     ``name`` and ``version`` are the model's as they were asked for. ``wants_lists`` if the answer is to have typed
-    lists. ``parsed`` is None as long as the short way may do.
+    lists. ``known`` is what is known of its frame; ``parsed`` is None as long as that may do.
     """
 
-    content: bytes
-    frame: Frame | None
-    known: _Known | None = None
-    parsed: Request | None = None
-    name: str
-    version: str
-    request_id: str
-    wants_lists: bool = False
+    __slots__ = ("content", "known", "name", "parsed", "request_id", "version", "wants_lists")
+
+    def __init__(
+        self,
+        content: bytes,
+        known: Known | None,
+        parsed: Request | None,
+        name: str,
+        version: str,
+        request_id: str,
+        wants_lists: bool,  # noqa: FBT001  (made for every request, and by position)
+    ) -> None:
+        self.content = content
+        self.known = known
+        self.parsed = parsed
+        self.name = name
+        self.version = version
+        self.request_id = request_id
+        self.wants_lists = wants_lists
 
 
 class RequestReader(Generic[Request, Response]):
@@ -78,81 +101,58 @@ class RequestReader(Generic[Request, Response]):
 
     def __init__(self, codec: Codec[Request, Response]) -> None:
         self.codec = codec
-        self._known: dict[tuple[bytes | None, ...], _Known] = {}
+        self._known: dict[int, list[Known]] = {}
 
     @property
     def known_frames(self) -> int:
         """How many frames are kept."""
-        return len(self._known)
+        return sum(map(len, self._known.values()))
 
     def read(self, content: bytes) -> Incoming[Request]:
         """Say which model the request asks for. Raises `InvalidInputError`."""
-        frame = self.codec.skimmer.skim(content)
-        if frame is not None:
-            known = self._known.get(frame.key)
-            request_id = _text(frame.request_id)
-            if known is not None and request_id is not None:
-                return Incoming(
-                    content=content,
-                    frame=frame,
-                    known=known,
-                    name=known.name,
-                    version=known.version,
-                    request_id=request_id,
-                )
-        request = self.codec.parse(content)
-        name, version = self.codec.target(request)
-        return Incoming(
-            content=content,
-            frame=frame,
-            parsed=request,
-            name=name,
-            version=version,
-            request_id=self.codec.request_id(request),
-            wants_lists=self.codec.wants_lists(request),
-        )
+        for known in self._known.get(len(content), ()):
+            if known.is_of(content) and (request_id := known.request_id(content)) is not None:
+                return Incoming(content, known, None, known.name, known.version, request_id, False)
+        codec = self.codec
+        request = codec.parse(content)
+        name, version = codec.target(request)
+        return Incoming(content, None, request, name, version, codec.request_id(request), codec.wants_lists(request))
 
     def request(
-        self,
-        incoming: Incoming[Request],
-        model: ModelVersion,
-        *,
-        reply: Reply,
-        received_at: float,
-        call_deadline: float,
+        self, incoming: Incoming[Request], model: ModelVersion, reply: Reply, received_at: float, call_deadline: float
     ) -> InferenceRequest:
         """Return what the queue of ``model`` takes. Raises `InvalidInputError`."""
-        inputs, terms = self._inputs_and_terms(incoming, model)
-        return make_request(model, inputs, terms, reply=reply, received_at=received_at, call_deadline=call_deadline)
-
-    def _inputs_and_terms(self, incoming: Incoming[Request], model: ModelVersion) -> tuple[Tensors, Terms]:
         known = incoming.known
         if known is not None and known.model is model:
-            assert incoming.frame is not None, "what is known is known by its frame"
-            inputs = known.inputs(incoming.content, incoming.frame)
-            if inputs is not None:
-                return inputs, known.terms
+            return make_request(known.inputs(incoming.content), known.terms, reply, received_at, call_deadline)
         signature = model.require_signature()
         decoded = self.codec.decode(incoming.parsed or self.codec.parse(incoming.content), signature)
         terms = terms_of(model, decoded)
-        if incoming.frame is not None and _depends_on_frame_only(incoming.frame, decoded.inputs, signature):
-            self._keep(incoming, model, decoded.inputs, terms)
-        return decoded.inputs, terms
+        self._keep(incoming, model, signature, decoded.inputs, terms)
+        return make_request(decoded.inputs, terms, reply, received_at, call_deadline)
 
-    def _keep(self, incoming: Incoming[Request], model: ModelVersion, inputs: Tensors, terms: Terms) -> None:
-        assert incoming.frame is not None
-        if len(self._known) >= _MAX_FRAMES:
-            # Callers with so many different frames gain nothing from them; the others are known again at once.
-            self._known.clear()
-        self._known[incoming.frame.key] = _Known(
-            name=incoming.name,
-            version=incoming.version,
-            model=model,
-            tensors=tuple(
-                _Tensor(name, array.dtype, array.shape, array.size, array.nbytes) for name, array in inputs.items()
-            ),
-            terms=terms,
+    def _keep(
+        self, incoming: Incoming[Request], model: ModelVersion, signature: ModelSignature, inputs: Tensors, terms: Terms
+    ) -> None:
+        """Keep the frame, if another request of it fits the model just as this one does, whatever its numbers."""
+        if not _sizes_are_fixed(inputs, signature):
+            return
+        frame = self.codec.skimmer.skim(incoming.content)
+        if frame is None or sum(len(part) for part, _ in frame.fixed) > _MAX_FRAME_BYTES:
+            return
+        if [end - start for start, end in frame.raw] != [array.nbytes for array in inputs.values()]:
+            return
+        tensors = tuple(
+            _Tensor(name, array.dtype, array.shape, array.size, start)
+            for (name, array), (start, _) in zip(inputs.items(), frame.raw, strict=True)
         )
+        known = Known(frame, incoming.name, incoming.version, model, tensors, terms)
+        length = len(incoming.content)
+        if length not in self._known and len(self._known) >= _MAX_LENGTHS:
+            # Callers with messages of so many lengths gain little from this; the others are known again at once.
+            self._known.clear()
+        others = [other for other in self._known.get(length, ()) if other.frame != frame]
+        self._known[length] = [known, *others][:_MAX_FRAMES_OF_LENGTH]
 
 
 def _text(data: bytes) -> str | None:
@@ -162,12 +162,8 @@ def _text(data: bytes) -> str | None:
         return None
 
 
-def _depends_on_frame_only(frame: Frame, inputs: Tensors, signature: ModelSignature) -> bool:
-    """Whether another request of this frame fits the model just as this one does, whatever its numbers."""
-    if sum(len(part) for part in frame.key if part) > _MAX_FRAME_BYTES:
-        return False
-    if [end - start for start, end in frame.raw] != [array.nbytes for array in inputs.values()]:
-        return False
+def _sizes_are_fixed(inputs: Tensors, signature: ModelSignature) -> bool:
+    """Whether a tensor's size says all that has to be checked of its elements, and none is shared by a batch."""
     specs = [signature.input(name) for name in inputs]
     fixed = all(spec.datatype.itemsize_bytes and spec.datatype.name != "BOOL" for spec in specs)
     return fixed and not (signature.batchable and any(spec.batch_axis is None for spec in specs))

@@ -166,9 +166,7 @@ class RequestStream(ABC, Generic[Request, Response]):
             raise ModelUnavailableError(_DRAINING)
         model = self._registry.get(item.incoming.name, item.incoming.version)
         annotate_model(self._call.annotations, model)
-        request = self._reader.request(
-            item.incoming, model, reply=reply, received_at=received_at, call_deadline=self._call.deadline
-        )
+        request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
         return model, request
 
     def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:

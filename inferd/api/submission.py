@@ -26,7 +26,10 @@ class DecodedRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """What a request comes to apart from its numbers, as in `InferenceRequest`; ``priority`` is never 0."""
+    """What a request comes to apart from its numbers, as in `InferenceRequest`; ``priority`` is never 0.
+
+    ``timeout_s`` is the request's own; without one and without a deadline of the call, ``default_timeout_s`` holds.
+    """
 
     outputs: tuple[str, ...]
     rows: int
@@ -34,6 +37,7 @@ class Terms:
     stack_key: Hashable
     priority: int
     timeout_s: float | None
+    default_timeout_s: float
 
 
 def terms_of(model: ModelVersion, decoded: DecodedRequest) -> Terms:
@@ -51,34 +55,31 @@ def terms_of(model: ModelVersion, decoded: DecodedRequest) -> Terms:
         stack_key=checked.stack_key,
         priority=_priority(model, decoded.priority),
         timeout_s=decoded.timeout_s,
+        default_timeout_s=model.settings.queue.default_timeout_ms / 1000 or math.inf,
     )
 
 
 def make_request(
-    model: ModelVersion, inputs: Tensors, terms: Terms, *, reply: Reply, received_at: float, call_deadline: float
+    inputs: Tensors, terms: Terms, reply: Reply, received_at: float, call_deadline: float
 ) -> InferenceRequest:
-    """Return what the queue of ``model`` takes."""
+    """Return what a queue takes; it expires with its call, or earlier."""
+    if terms.timeout_s is not None:
+        deadline = min(call_deadline, received_at + terms.timeout_s)
+    elif call_deadline == math.inf:
+        deadline = received_at + terms.default_timeout_s
+    else:
+        deadline = call_deadline
     return InferenceRequest(
-        inputs=inputs,
-        outputs=terms.outputs,
-        rows=terms.rows,
-        nbytes=terms.nbytes,
-        stack_key=terms.stack_key,
-        reply=reply,
-        received_at=received_at,
-        deadline=_deadline(model, terms.timeout_s, received_at, call_deadline),
-        priority=terms.priority,
+        inputs,
+        terms.outputs,
+        terms.rows,
+        terms.nbytes,
+        terms.stack_key,
+        reply,
+        received_at,
+        deadline,
+        terms.priority,
     )
-
-
-def _deadline(model: ModelVersion, timeout_s: float | None, received_at: float, call_deadline: float) -> float:
-    """Return the earlier of the call's deadline and the request's own, or the model's default if there is neither."""
-    if timeout_s is not None:
-        return min(call_deadline, received_at + timeout_s)
-    default_s = model.settings.queue.default_timeout_ms / 1000
-    if call_deadline == math.inf and default_s > 0:
-        return received_at + default_s
-    return call_deadline
 
 
 def _priority(model: ModelVersion, priority: int) -> int:

@@ -39,13 +39,8 @@ class UnaryInference(Generic[Request, Response]):
                 call.annotations["request_id"] = incoming.request_id
             model = self._registry.get(incoming.name, incoming.version)
             annotate_model(call.annotations, model)
-            request = self._reader.request(
-                incoming,
-                model,
-                reply=Reply(partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)),
-                received_at=received_at,
-                call_deadline=call.deadline,
-            )
+            reply = Reply(partial(self._answer, call, model, incoming.request_id, incoming.wants_lists))
+            request = self._reader.request(incoming, model, reply, received_at, call.deadline)
         except ServingError as error:
             abort(call, self._statuses, error)
             return

@@ -1,13 +1,15 @@
 """One line for each RPC."""
 
+import functools
 import itertools
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
-from inferd.config.settings import LogSettings
+import orjson
+
+from inferd.config.settings import LogFormat, LogSettings
 from inferd.observability.calls import Call, Status
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
@@ -24,43 +26,17 @@ _LEVELS = {
 
 _NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
-#: What the handlers tell of a call, in the order in which records hold it.
-_ANNOTATIONS = (
-    *("model", "version", "queue_s", "run_s", "batch_rows"),
-    *("rows", "requests", "messages_in", "messages_out"),
-)
+#: What went through a stream.
+_STREAM_COUNTS = ("requests", "messages_in", "messages_out")
 
 _LONGEST_TEXT = 512
 
 
-class AccessRecord(NamedTuple):
-    """One RPC that ended; ``annotations`` are in the order of ``_ANNOTATIONS``."""
-
-    at: float
-    level: int
-    request_id: str
-    peer: str
-    method: str
-    status: str
-    total_s: float
-    annotations: tuple[object, ...]
-    error: str
-
-
-class StreamRecord(NamedTuple):
-    """One result within a stream."""
-
-    at: float
-    stream_id: str
-    method: str
-    fields: Mapping[str, object]
-
-
 class AccessLogInterceptor:
-    """Takes down each RPC that ends, in a few microseconds; the writer's thread makes a line of it.
+    """Makes a line of each RPC that ends, in a few microseconds, and leaves the writing to the writer.
 
-    A record holds no part of the call but short texts and numbers, so that waiting lines keep no messages alive.
-    Threads: ``finished`` and ``stream_result`` any, at the same time. Neither blocks or raises.
+    The line is made at once: what it tells of is at hand then, while records that wait to become lines are cold, and
+    larger. Threads: ``finished`` and ``stream_result`` any, at the same time. Neither blocks or raises.
     """
 
     def __init__(
@@ -76,77 +52,83 @@ class AccessLogInterceptor:
         self._threshold = logging.getLevelNamesMapping()[settings.level.upper()]
         self._writer = writer
         self._render = render
+        self._is_json = settings.format is LogFormat.JSON
         self._clock = clock
         self._wall_clock = wall_clock
         self._id_prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
+        # Replaced as a whole, as several threads use it.
+        self._seen: tuple[Status | None, str, int] = (None, "", 0)
 
     def started(self, call: Call) -> None:
         """Let every call go on."""
 
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Take down a call that ended."""
-        status = code.name
-        level = _LEVELS.get(status, logging.INFO)
+        # Enumerations answer for their names slowly, and nearly all calls in a row end with the same status.
+        seen = self._seen
+        if seen[0] is not code:
+            seen = self._seen = (code, code.name, _LEVELS.get(code.name, logging.INFO))
+        _, status, level = seen
         if not self._enabled or level < self._threshold:
             return
-        record = AccessRecord(
-            self._wall_clock(),
-            level,
-            self._request_id(call),
-            call.peer,
-            _clipped(call.method),
-            status,
-            self._clock() - call.started_at,
-            tuple(map(call.annotations.get, _ANNOTATIONS)),
-            "" if status == "OK" else _clipped(details),
-        )
-        self._writer.submit(self._access_line, record)
+        self._writer.submit(self._line(call, level, status, details))
 
     def stream_result(self, call: Call, fields: Mapping[str, object]) -> None:
         """Take down one result of a stream, at debug level only."""
         if self._enabled and self._threshold <= logging.DEBUG:
-            record = StreamRecord(self._wall_clock(), self._request_id(call), _clipped(call.method), dict(fields))
-            self._writer.submit(self._stream_line, record)
+            line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
+            line |= {"stream_id": self._request_id(call), "method": _clipped(call.method), **fields}
+            self._writer.submit(self._render(line))
+
+    def _line(self, call: Call, level: int, status: str, details: str) -> bytes:
+        # Written by hand: a dictionary of the fields and a general writer take three times as long.
+        get = call.annotations.get
+        line = '{"time":"%s","level":"%s","event":"access","request_id":%s%s,"total_ms":%.3f' % (
+            utc(self._wall_clock()),
+            _NAMES[level],
+            _json(self._request_id(call)),
+            _names(call.peer, call.method, get("model"), get("version"), status),
+            (self._clock() - call.started_at) * 1000,
+        )
+        if (run_s := get("run_s")) is not None:
+            line += ',"queue_ms":%.3f,"run_ms":%.3f,"batch_rows":%d' % (
+                get("queue_s") * 1000,
+                run_s * 1000,
+                get("batch_rows"),
+            )
+        if (rows := get("rows")) is not None:
+            line += f',"rows":{rows}'
+        elif "requests" in call.annotations:
+            line += "".join(f',"{name}":{get(name)}' for name in _STREAM_COUNTS)
+        if details and status != "OK":
+            line += f',"error":{_json(_clipped(details))}'
+        written = (line + "}\n").encode()
+        return written if self._is_json else self._render(orjson.loads(written))
 
     def _request_id(self, call: Call) -> str:
         """The id that the request brought, else one made here and kept with the call."""
         given = call.annotations.get("request_id")
         if not given:
-            sent = (value for key, value in call.metadata if key == "x-request-id")
-            given = next(sent, None) or f"{self._id_prefix}-{next(self._ids):x}"
+            for key, value in call.metadata:
+                if key == "x-request-id":
+                    given = value
+                    break
+            given = given or f"{self._id_prefix}-{next(self._ids):x}"
             call.annotations["request_id"] = given
         return _clipped(given if isinstance(given, str) else str(given))
-
-    def _access_line(self, record: AccessRecord) -> bytes:
-        model, version, queue_s, run_s, batch_rows, *counts = record.annotations
-        fields: Fields = {
-            "time": utc(record.at),
-            "level": _NAMES[record.level],
-            "event": "access",
-            "request_id": record.request_id,
-            "peer": record.peer,
-            "method": record.method,
-            "model": model,
-            "version": version,
-            "status": record.status,
-            "total_ms": _ms(record.total_s),
-            "queue_ms": _ms(queue_s),
-            "run_ms": _ms(run_s),
-            "batch_rows": batch_rows,
-            **dict(zip(_ANNOTATIONS[-len(counts) :], counts, strict=True)),
-            "error": record.error or None,
-        }
-        return self._render({name: value for name, value in fields.items() if value is not None})
-
-    def _stream_line(self, record: StreamRecord) -> bytes:
-        head: Fields = {"time": utc(record.at), "level": "debug", "event": "stream_result"}
-        return self._render({**head, "stream_id": record.stream_id, "method": record.method, **record.fields})
 
 
 def _clipped(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
-def _ms(seconds: object) -> float | None:
-    return round(seconds * 1000, 3) if isinstance(seconds, float) else None
+def _json(text: object) -> str:
+    return orjson.dumps(text, default=str).decode()
+
+
+@functools.lru_cache(maxsize=256)
+def _names(peer: str, method: str, model: object, version: object, status: str) -> str:
+    """Write the fields that are mostly the same for all calls of a caller."""
+    names = {"peer": peer, "method": _clipped(method), "model": model, "version": version, "status": status}
+    return "".join(f',"{name}":{_json(value)}' for name, value in names.items() if value is not None)

@@ -6,33 +6,29 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
-
-T = TypeVar("T")
 
 _LINES_PER_WRITE = 1000
 
 
 class LineWriter:
-    """Takes records from any thread and writes them as lines, in the order in which they were taken.
+    """Takes lines from any thread and writes them in the order in which they were taken.
 
-    A record is rendered in the writing thread. At most ``max_lines`` wait, and one write's worth is on its way; when
-    the reader of the log does not keep up, further lines are dropped and counted, and so are lines that cannot be
-    written.
+    At most ``max_lines`` wait, and one write's worth is on its way; when the reader of the log does not keep up,
+    further lines are dropped and counted, and so are lines that cannot be written.
 
-    Invariants: the lock guards the queue, its bound, ``dropped`` and ``_closed``, and is never held while rendering or
-    writing. ``_wake`` is set whenever lines wait, so only the first of many pays for waking the thread, which then
-    lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
+    Invariants: the lock guards the queue, its bound, ``dropped`` and ``_closed``, and is never held while writing. ``_awake`` is set, and the event with it, whenever lines wait, so only the first of many pays for waking the
+    thread, which then lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
     """
 
     def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.05) -> None:
         self._write = write
         self._max_lines = max_lines
         self._gather_s = gather_s
-        self._lines: deque[tuple[Callable[..., bytes], object]] = deque()
+        self._lines: deque[bytes] = deque()
         # Reentrant, because a finalizer that runs at any allocation in here may log.
         self._lock = threading.RLock()
         self._wake = threading.Event()
+        self._awake = False
         self._stopping = threading.Event()
         self._closed = False
         self._dropped = 0
@@ -58,18 +54,19 @@ class LineWriter:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def submit(self, render: Callable[[T], bytes], record: T) -> None:
-        """Have ``render(record)``, a line with its newline, written soon. Never waits for that, never raises."""
+    def submit(self, line: bytes) -> None:
+        """Have ``line``, which ends with a newline, written soon. Never waits for that, never raises."""
         with self._lock:
             if not self._closed:
                 if len(self._lines) >= self._max_lines:
                     self._dropped += 1
                     return
-                self._lines.append((render, record))
-                if not self._wake.is_set():
+                self._lines.append(line)
+                if not self._awake:
+                    self._awake = True
                     self._wake.set()
                 return
-        self._write_lines([(render, record)])
+        self._write_lines([line])
 
     def _run(self) -> None:
         while not self._closed:
@@ -81,25 +78,20 @@ class LineWriter:
             if lines:
                 self._write_lines(lines)
 
-    def _take(self) -> list[tuple[Callable[..., bytes], object]]:
+    def _take(self) -> list[bytes]:
         with self._lock:
             if not self._lines:
                 self._closed = self._stopping.is_set()
+                self._awake = False
                 self._wake.clear()
             return [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_PER_WRITE))]
 
-    def _write_lines(self, lines: list[tuple[Callable[..., bytes], object]]) -> None:
-        rendered: list[bytes] = []
-        for render, record in lines:
-            try:
-                rendered.append(render(record))
-            except Exception:  # noqa: BLE001 (a record that cannot be rendered must not end the log)
-                self._count_dropped(1)
+    def _write_lines(self, lines: list[bytes]) -> None:
         try:
-            self._write(b"".join(rendered))
+            self._write(b"".join(lines))
         except (OSError, ValueError):
             # The reader went away. There is nobody left to tell, and serving goes on.
-            self._count_dropped(len(rendered))
+            self._count_dropped(len(lines))
 
     def _count_dropped(self, number: int) -> None:
         with self._lock:

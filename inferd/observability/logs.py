@@ -48,11 +48,7 @@ class _LineHandler(logging.Handler):
         except Exception:  # noqa: BLE001 (a log call never fails its caller; this prints what was wrong with it)
             self.handleError(record)
         else:
-            self._writer.submit(_encode, line)
-
-
-def _encode(line: str) -> bytes:
-    return line.encode(errors="backslashreplace")
+            self._writer.submit(line.encode(errors="backslashreplace"))
 
 
 def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.Formatter:

@@ -16,13 +16,14 @@ Fields = dict[str, object]
 
 def utc(at: float) -> str:
     """Write seconds since the epoch as ISO 8601 in UTC."""
-    second = int(at)
-    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+    return _millisecond(int(at * 1000))
 
 
 @functools.lru_cache(maxsize=16)
-def _second(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _millisecond(at_ms: int) -> str:
+    """Return the time in milliseconds since the epoch as text; many lines are of the same."""
+    second, millisecond = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{millisecond:03d}Z"
 
 
 def renderer(style: LogFormat, *, colors: bool = False) -> Callable[[Fields], bytes]:

@@ -10,8 +10,9 @@ from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 
 UNKNOWN = "unknown"
 
-#: Model, version, method and status as a call has them, before it is decided what may become a label.
-_Said = tuple[object, object, str, Status]
+#: Model, version and method as a call has them, before it is decided what may become a label, and the status by its
+#: identity: statuses are constants, and enumerations are slow to hash.
+_Said = tuple[object, object, str, int]
 
 
 class RequestLabels(NamedTuple):
@@ -36,8 +37,9 @@ class RequestMetrics:
         self._models: set[tuple[str, str]] = set()
         self._series: dict[RequestLabels, Histogram] = {}
         self._lock = threading.Lock()
-        # From what calls say to their series, only for what is known and so bounded.
-        self._known: dict[_Said, Histogram] = {}
+        # From what calls say to their series, only for what is known and so bounded. Holds on to the status that the
+        # identity is of.
+        self._known: dict[_Said, tuple[Status, Histogram]] = {}
 
     def add_model(self, model: str, version: str) -> None:
         """Let calls be counted under this model version."""
@@ -47,11 +49,10 @@ class RequestMetrics:
     def observe(self, call: Call, code: Status, duration_s: float) -> None:
         """Count one finished call."""
         annotations = call.annotations
-        key = (annotations.get("model"), annotations.get("version"), call.method, code)
+        said = (annotations.get("model"), annotations.get("version"), call.method, id(code))
         with self._lock:
-            series = self._known.get(key)
-            if series is None:
-                series = self._find(key)
+            known = self._known.get(said)
+            series = known[1] if known is not None else self._find(said, code)
             series.observe(duration_s)
 
     def read(self) -> dict[RequestLabels, Histogram]:
@@ -59,8 +60,8 @@ class RequestMetrics:
         with self._lock:
             return {labels: series.copy() for labels, series in self._series.items()}
 
-    def _find(self, said: _Said) -> Histogram:
-        model, version, method, code = said
+    def _find(self, said: _Said, code: Status) -> Histogram:
+        model, version, method, _ = said
         no_model = not model and not version
         served = (model, version) in self._models
         known_method = method in self._methods
@@ -72,7 +73,7 @@ class RequestMetrics:
         )
         series = self._series.setdefault(labels, Histogram(DURATION_BOUNDS_S))
         if (no_model or served) and known_method:
-            self._known[said] = series
+            self._known[said] = (code, series)
         return series
 
 

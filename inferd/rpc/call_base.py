@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from urllib.parse import unquote
 
 import grpc
@@ -23,6 +23,12 @@ MISSING_MESSAGE = "expected one request message, got none"
 _END_FOLLOWS_S = 0.002
 
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
+
+
+@lru_cache(maxsize=1024)
+def _readable(peer: bytes) -> str:
+    """Return an address without the core's percent-encoding; a connection has many calls."""
+    return unquote(peer.decode())
 
 
 class CallBase(ABC):
@@ -82,7 +88,7 @@ class CallBase(ABC):
     @property
     def peer(self) -> str:
         """See `Call.peer`."""
-        return unquote(self._peer.decode())
+        return _readable(self._peer)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""

@@ -82,7 +82,7 @@ def _outcome(reader, model, message):
     """Return all that reading comes to, an error included."""
     try:
         incoming = reader.read(message)
-        request = reader.request(incoming, model, reply=Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+        request = reader.request(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
     except ServingError as error:
         return error.message
     return (

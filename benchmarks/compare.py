@@ -1,0 +1,35 @@
+"""Measure inferd beside other servers, by turns, on the same models and cores.
+
+Every server's answers are checked before it is timed. Writes a table, and JSON and charts under
+``benchmarks/results/``. ``benchmarks/peers/NAME/setup.sh`` installs a peer; one that is not there is reported.
+"""
+
+from benchmarks import options, report
+from benchmarks.rounds import CONCURRENCIES, Outcome, Plan, measure
+from benchmarks.servers import CONTENDERS, Setting
+
+
+def main() -> None:
+    """Measure, print, and write the results down."""
+    parser = options.parser(__doc__, "peers")
+    parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="may be repeated; all if left out")
+    help_setting = "THREADSxINSTANCES, may be repeated; 1x1, or for large models all cores by threads and by instances"
+    parser.add_argument("--setting", action="append", type=Setting.parse, help=help_setting)
+    chosen = parser.parse_args()
+    plan = Plan(
+        contenders=[CONTENDERS[name] for name in chosen.peer or CONTENDERS],
+        models=options.models(chosen, ["small", "mid", "identity"]),
+        settings=chosen.setting or [],
+        placements=options.placements(chosen),
+        concurrencies=chosen.concurrency or CONCURRENCIES,
+        rounds=chosen.rounds,
+    )
+    console, outcome = report.console(), Outcome()
+    try:
+        measure(plan, console, outcome)
+    finally:
+        report.write(chosen.name, outcome, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# MLServer: the Open Inference Protocol over grpc.aio and FastAPI.
+set -euo pipefail
+exec "$(dirname "$0")/../make_venv.sh" mlserver mlserver==1.7.1 onnxruntime==1.31.1

@@ -1,0 +1,36 @@
+"""mosec with raw bodies: one stage, batches of whatever has arrived."""
+
+import sys
+
+from common import INSTANCES, MAX_BATCH_SIZE, PORT, RowModel
+from mosec import Server, Worker
+
+# How long a batch may wait to become full. 1 is the least that mosec takes; its default of 10 only adds latency.
+MAX_WAIT_MS = 1
+
+
+class Inference(Worker):
+    """Takes raw bytes as they come, which is the least work that mosec can be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model = RowModel()
+
+    def deserialize(self, data: bytes) -> bytes:
+        """Take the body as it is."""
+        return data
+
+    def serialize(self, data: bytes) -> bytes:
+        """Give the answer as it is."""
+        return data
+
+    def forward(self, data: list[bytes]) -> list[bytes]:
+        """Answer a batch."""
+        return self._model.run(data)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(PORT), "--log-level", "warning"]
+    server = Server()
+    server.append_worker(Inference, num=INSTANCES, max_batch_size=MAX_BATCH_SIZE, max_wait_time=MAX_WAIT_MS)
+    server.run()

@@ -1,0 +1,52 @@
+"""Closed-loop load over the Open Inference Protocol by perf_analyzer, Triton's load generator in C++."""
+
+import base64
+import csv
+import json
+import os
+from pathlib import Path
+
+from benchmarks.models import ROOT, Model
+from benchmarks.process import Placement, Result, run_load
+
+FOLDER = ROOT / ".venv" / "perf_analyzer"
+WINDOW_MS = 1500
+WINDOWS = 3
+
+
+def write_requests(model: Model, path: Path) -> Path:
+    """Write the model's requests as perf_analyzer reads them and return the path."""
+    rows = [
+        {
+            name: {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": list(array.shape)}
+            for name, array in row.items()
+        }
+        for row in model.rows()
+    ]
+    path.write_text(json.dumps({"data": rows}))
+    return path
+
+
+def measure(
+    model: Model, port: int, concurrency: int, placement: Placement, folder: Path, *, streaming: bool = False
+) -> Result:
+    """Keep ``concurrency`` calls in flight for a few seconds."""
+    report = folder / "perf_analyzer.csv"
+    report.unlink(missing_ok=True)
+    requests = write_requests(model, folder / f"{model.name}.json")
+    command = [str(FOLDER / "perf_analyzer"), "-m", model.served_as, "-u", f"127.0.0.1:{port}", "-i", "grpc", "-a"]
+    # A stability limit that is never missed: the windows are always all measured, and averaged.
+    command += ["-s", "999", "-r", str(WINDOWS), "-p", str(WINDOW_MS), "--concurrency-range", str(concurrency)]
+    command += ["--max-threads", "4", "--input-data", str(requests), "-f", str(report)]
+    command += ["--streaming"] if streaming else []
+    output = run_load(command, placement, {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)})
+    if not report.exists():
+        msg = f"perf_analyzer failed: {output[-2000:]}"
+        raise RuntimeError(msg)
+    with report.open() as file:
+        row = next(iter(csv.DictReader(file)))
+    return Result(
+        requests_per_s=float(row["Inferences/Second"]),
+        p50_ms=float(row["p50 latency"]) / 1000,
+        p99_ms=float(row["p99 latency"]) / 1000,
+    )

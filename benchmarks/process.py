@@ -1,0 +1,212 @@
+"""Processes of servers and load generators: where they run, what they cost, and how they end."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+#: Below the range that the kernel takes the ports of outgoing connections from.
+_PORTS = range(20_000, 32_000)
+_SAMPLE_EVERY_S = 0.25
+#: Left out at both ends of a measurement: the load generator starting and stopping.
+_EDGE_S = 1.0
+_LOAD_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 40
+
+
+class Placement(StrEnum):
+    """Where server and load generator run."""
+
+    UNPINNED = "unpinned"
+    PINNED = "pinned"
+
+    @property
+    def server(self) -> list[str]:
+        """What to put before the server's command."""
+        return ["taskset", "-c", "0"] if self is Placement.PINNED else []
+
+    @property
+    def load(self) -> list[str]:
+        """What to put before the load generator's command."""
+        return ["taskset", "-c", "1"] if self is Placement.PINNED else []
+
+    @property
+    def server_cores(self) -> int:
+        """How many cores the server may use."""
+        return 1 if self is Placement.PINNED else len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a load generator saw. ``errors`` counts the answers that were none."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int = 0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    for _ in _PORTS:
+        port = _PORTS.start + int.from_bytes(os.urandom(2)) % len(_PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    msg = f"no free port among {_PORTS}"
+    raise RuntimeError(msg)
+
+
+def run_load(command: Sequence[str], placement: Placement, environment: Mapping[str, str] | None = None) -> str:
+    """Run a load generator to its end and return everything it wrote."""
+    done = subprocess.run(
+        [*placement.load, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_LOAD_TIMEOUT_S,
+        check=False,
+    )
+    return done.stdout
+
+
+class Server:
+    """A server's process and its children. Leaving the context stops all of them."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        self._command = command
+        self._environment = environment
+        self._folder = folder
+        self._log = folder / "server.log"
+
+    def __enter__(self) -> Self:
+        """Start it; `wait_ready` says when it serves."""
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env={**os.environ, **self._environment},
+                cwd=self._folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ask it to end, and end whatever is left of it."""
+        tree = self.tree()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for process in tree:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(tree, timeout=5)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """The end of what it wrote."""
+        return self._log.read_text(errors="replace")[-3000:]
+
+    def wait_ready(self, check: Callable[[], None], timeout_s: float = 90) -> None:
+        """Repeat ``check`` until it passes; raise its error if it still does not after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._process.poll() is not None:
+                msg = f"{shlex.join(self._command)} ended with {self._process.returncode}:\n{self.log}"
+                raise RuntimeError(msg)
+            try:
+                check()
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def tree(self) -> list[psutil.Process]:
+        """Return the process and its descendants."""
+        try:
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_s(self) -> float:
+        """Return the processor time that the tree has used, user and system."""
+        total = 0.0
+        for process in self.tree():
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return total
+
+    def rss_bytes(self) -> int:
+        """Return the resident set of the tree; pages that processes share count for each."""
+        total = 0
+        for process in self.tree():
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+
+class Meter:
+    """Samples a server's processor time while the context is open."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._samples: list[tuple[float, float]] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Self:
+        """Start sampling."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop sampling."""
+        self._stopped.set()
+        self._thread.join()
+
+    @property
+    def cores_used(self) -> float:
+        """Processor seconds per second, both edges of the measurement left out."""
+        begin, end = self._samples[0][0] + _EDGE_S, self._samples[-1][0] - _EDGE_S
+        inner = [sample for sample in self._samples if begin <= sample[0] <= end] or self._samples
+        (started, before), (stopped, after) = inner[0], inner[-1]
+        return (after - before) / max(stopped - started, 1e-9)
+
+    def _sample(self) -> None:
+        while True:
+            self._samples.append((time.perf_counter(), self._server.cpu_s()))
+            if self._stopped.wait(_SAMPLE_EVERY_S):
+                return

@@ -1,0 +1,172 @@
+"""The servers that can be measured: how each is started with a model, and how it is talked to."""
+
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from benchmarks.models import ROOT, Model
+from benchmarks.wires import OpenInference, RawHttp, Wire
+from inferd import dtypes
+
+PEERS = Path(__file__).resolve().parent / "peers"
+VENVS = ROOT / ".venv" / "peers"
+#: Of every server that lets it be set; inferd's own default.
+MAX_BATCH_SIZE = 64
+
+_TRITON_TYPES = {dtype.onnx: f"TYPE_{dtype.name}" for dtype in dtypes.ALL}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Threads of ONNX Runtime in one run, and runs at a time. Written ``2x1``."""
+
+    threads: int
+    instances: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Setting":
+        """Read ``THREADSxINSTANCES``."""
+        threads, _, instances = text.partition("x")
+        return cls(int(threads), int(instances))
+
+    def __str__(self) -> str:
+        """Write ``THREADSxINSTANCES``."""
+        return f"{self.threads}x{self.instances}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a server is started for. ``folder`` is its own, and empty. No ``setting``: the server's own defaults."""
+
+    model: Model
+    setting: Setting | None
+    port: int
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """How a server is started."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """A server and one way to talk to it. ``needs`` is the file without which it is not installed."""
+
+    name: str
+    wire: Wire
+    launch: Callable[[Job], Launch]
+    needs: Path
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is inferd itself."""
+        return self.launch is _inferd
+
+    @property
+    def missing(self) -> str | None:
+        """What to say if it is not installed."""
+        return None if self.needs.exists() else f"not installed: {self.needs.relative_to(ROOT)} is missing"
+
+
+def _inferd(job: Job) -> Launch:
+    command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
+    command += ["--grpc-port", str(job.port), "--http-port", "0"]
+    environment = {"PYTHONPATH": str(ROOT)}
+    if job.setting:
+        environment["INFERD_RUNTIME__INTRA_OP_THREADS"] = str(job.setting.threads)
+        environment["INFERD_BATCHING__INSTANCES"] = str(job.setting.instances)
+    return Launch(command=command, environment=environment)
+
+
+def _peer(name: str, *command: str) -> Callable[[Job], Launch]:
+    """Return how to start ``peers/NAME/server.py``, or ``command`` with the environment's programs, in its folder."""
+
+    def launch(job: Job) -> Launch:
+        binaries = VENVS / name / "bin"
+        program = [str(binaries / command[0]), *command[1:]] if command else [str(binaries / "python")]
+        script = [] if command else [str(PEERS / name / "server.py")]
+        return Launch(command=program + script, environment=_environment(job, PEERS / name))
+
+    return launch
+
+
+def _environment(job: Job, folder: Path) -> dict[str, str]:
+    setting = job.setting or Setting(1, 1)
+    return {
+        "BENCH_MODEL": str(job.model.path),
+        "BENCH_MODEL_NAME": job.model.served_as,
+        "BENCH_ROW_SHAPE": ",".join(map(str, next(iter(job.model.rows()[0].values())).shape)),
+        "BENCH_PORT": str(job.port),
+        "BENCH_THREADS": str(setting.threads),
+        "BENCH_INSTANCES": str(setting.instances),
+        "BENCH_MAX_BATCH_SIZE": str(MAX_BATCH_SIZE),
+        "PYTHONPATH": f"{PEERS}:{folder}",
+    }
+
+
+def _triton(job: Job) -> Launch:
+    home = VENVS / "triton"
+    server = home / "pytriton" / "tritonserver"
+    version = job.folder / "models" / job.model.served_as / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").symlink_to(PEERS / "triton" / "model.py")
+    (version.parent / "config.pbtxt").write_text(_triton_config(job))
+    command = [str(server / "bin" / "tritonserver"), "--model-repository", str(job.folder / "models")]
+    command += ["--backend-directory", str(server / "backends"), "--grpc-port", str(job.port)]
+    command += ["--grpc-address", "127.0.0.1", "--allow-http", "false", "--allow-metrics", "false"]
+    packages = next((home / "lib").glob("python*/site-packages"))
+    environment = _environment(job, PEERS) | {
+        "LD_LIBRARY_PATH": f"{home / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
+        "BENCH_PATH": f"{packages}:{PEERS}",
+    }
+    return Launch(command=command, environment=environment)
+
+
+def _triton_config(job: Job) -> str:
+    session = onnxruntime.InferenceSession(str(job.model.path), providers=["CPUExecutionProvider"])
+
+    def tensor(kind: str, node: onnxruntime.NodeArg) -> str:
+        dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in node.shape[1:])
+        # A row of a tensor that has rows only is a scalar, which Triton writes like this.
+        shape = f"dims: [{dims}]" if dims else "dims: [1] reshape { shape: [] }"
+        return f'{kind} [{{ name: "{node.name}" data_type: {_TRITON_TYPES[node.type]} {shape} }}]'
+
+    count = job.setting.instances if job.setting else 1
+    lines = [
+        f'name: "{job.model.served_as}"',
+        'backend: "python"',
+        f"max_batch_size: {MAX_BATCH_SIZE}",
+        *(tensor("input", node) for node in session.get_inputs()),
+        *(tensor("output", node) for node in session.get_outputs()),
+        f"instance_group [{{ count: {count} kind: KIND_CPU }}]",
+        "dynamic_batching { }",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _program(name: str, program: str = "python") -> Path:
+    return VENVS / name / "bin" / program
+
+
+_TRITON = VENVS / "triton" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+_OURS = Path(sys.executable)
+
+#: By name, in the order in which they take their turns.
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender(name="inferd", wire=OpenInference(), launch=_inferd, needs=_OURS),
+        Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=_inferd, needs=_OURS),
+        Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
+        Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
+        Contender(name="mosec", wire=RawHttp("/inference"), launch=_peer("mosec"), needs=_program("mosec")),
+    )
+}

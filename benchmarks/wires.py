@@ -1,0 +1,118 @@
+"""How servers are talked to: one request to check its answer, and load."""
+
+import http.client
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import perf_analyzer, wrk
+from benchmarks.models import Model, Row
+from benchmarks.process import Placement, Result
+from inferd import dtypes
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+
+_TIMEOUT_S = 30
+_NAMES = {dtype.numpy: dtype.name for dtype in dtypes.ALL}
+
+#: Outputs by name; a wire that carries no names gives the first output under the empty name.
+Answer = dict[str, NDArray[np.generic]]
+
+
+class Wire(Protocol):
+    """One way to talk to a server."""
+
+    def takes(self, model: Model) -> bool:
+        """Return whether requests for the model can be said this way."""
+
+    def ask(self, model: Model, port: int, row: Row) -> Answer:
+        """Send one request and return its answer."""
+
+    def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
+        """Keep requests in flight for a few seconds."""
+
+
+class OpenInference:
+    """The Open Inference Protocol over gRPC, by unary calls or by Triton's stream."""
+
+    def __init__(self, *, streaming: bool = False) -> None:
+        self._streaming = streaming
+
+    def takes(self, model: Model) -> bool:  # noqa: ARG002  # As `Wire` has it.
+        """Return True: it can say everything."""
+        return True
+
+    def ask(self, model: Model, port: int, row: Row) -> Answer:
+        """Send one request and return its answer."""
+        request = open_inference_request(model, row)
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            if self._streaming:
+                (answer,) = stub.ModelStreamInfer(iter([request]), timeout=_TIMEOUT_S)
+                response = answer.infer_response
+            else:
+                response = stub.ModelInfer(request, timeout=_TIMEOUT_S)
+        return {
+            output.name: np.frombuffer(raw, dtypes.BY_NAME[output.datatype].numpy).reshape(output.shape)
+            for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+        }
+
+    def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
+        """Keep requests in flight with perf_analyzer."""
+        return perf_analyzer.measure(model, port, concurrency, placement, folder, streaming=self._streaming)
+
+
+class RawHttp:
+    """HTTP with a row's bytes as the body, both ways."""
+
+    def __init__(self, path: str, content_type: str = "application/octet-stream") -> None:
+        self._path = path
+        self._content_type = content_type
+
+    def takes(self, model: Model) -> bool:
+        """Return whether the model has but one input, because a body is one tensor."""
+        return len(model.rows()[0]) == 1
+
+    def ask(self, model: Model, port: int, row: Row) -> Answer:  # noqa: ARG002  # As `Wire` has it.
+        """Send one request and return its answer, as FP32."""
+        return {"": np.frombuffer(post(port, self._path, self._body(row), self._content_type), np.float32)}
+
+    def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
+        """Keep connections busy with wrk."""
+        url = f"http://127.0.0.1:{port}{self._path}"
+        return wrk.measure(url, self._body(model.rows()[0]), self._content_type, concurrency, placement, folder)
+
+    @staticmethod
+    def _body(row: Row) -> bytes:
+        (array,) = row.values()
+        return array.tobytes()
+
+
+def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:
+    """Return the request of one row with its tensors as raw bytes."""
+    return oip.ModelInferRequest(
+        model_name=model.served_as,
+        inputs=[
+            oip.ModelInferRequest.InferInputTensor(name=name, datatype=_NAMES[array.dtype], shape=[1, *array.shape])
+            for name, array in row.items()
+        ],
+        raw_input_contents=[array.tobytes() for array in row.values()],
+    )
+
+
+def post(port: int, path: str, body: bytes, content_type: str) -> bytes:
+    """Post to a local server and return the answer's body; raise `RuntimeError` for any status but 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("POST", path, body, {"Content-Type": content_type})
+        response = connection.getresponse()
+        answer = response.read()
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        msg = f"HTTP {response.status}: {answer[:500]!r}"
+        raise RuntimeError(msg)
+    return answer

@@ -24,7 +24,10 @@ class Answers:
 
     def offered(self, request: InferenceRequest) -> None:
         """Count ``request`` before anything is decided about it."""
-        self._observe(self._observer.offered, request.rows)
+        try:
+            self._observer.offered(request.rows)
+        except Exception:  # as in `_observe`, which is not called because this is on the way of every request
+            _logger.exception("an observer failed")
 
     def caller_ran(self) -> None:
         """Count a request that runs outside the queue."""
@@ -45,7 +48,10 @@ class Answers:
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
         """Answer ``request`` with ``result``."""
-        self._deliver(request, result)
+        try:
+            request.reply.deliver(result)
+        except Exception:  # as in `_deliver`, which is not called because this is on the way of every request
+            _logger.exception("the receiver of a result failed")
 
     def admitted(self, request: InferenceRequest) -> None:
         """Tell the producer of ``request`` that it may bring its next one."""

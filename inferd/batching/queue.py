@@ -62,14 +62,16 @@ class RequestQueue:
     def offer(self, request: InferenceRequest) -> Batch | None:
         """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
         effects = Effects()
+        wake = wake_later = False
         with self._lock:
             batch = self._state.offer(request, self._clock(), effects)
-            wake = effects.wake_worker and self._idle_workers > 0
-            # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
-            wake_later = wake and not self._state.has_full_batch
-            if wake and not wake_later:
-                self._work.notify()
-        if wake_later and not self._wake_due:
+            if effects.wake_worker and self._idle_workers:
+                # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
+                wake = self._state.has_full_batch
+                wake_later = not wake and not self._wake_due
+                if wake:
+                    self._work.notify()
+        if wake_later:
             self._wake_due = True
             self._poll_thread.call_when_idle(self._wake)
         self._do(effects)

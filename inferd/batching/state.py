@@ -13,7 +13,6 @@ A request is in at most one of these places, and leaves the first two early by `
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 
 from inferd.batching.admission import refusal
@@ -28,14 +27,16 @@ from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 
 
-@dataclass(kw_only=True, slots=True)
 class Effects:
     """What a change of the state calls for. ``wake_worker``: the waiting requests are worth a look."""
 
-    failed: list[tuple[InferenceRequest, ServingError]] = field(default_factory=list)
-    admitted: list[InferenceRequest] = field(default_factory=list)
-    timer_at: float | None = None
-    wake_worker: bool = False
+    __slots__ = ("admitted", "failed", "timer_at", "wake_worker")
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[InferenceRequest, ServingError]] = []
+        self.admitted: list[InferenceRequest] = []
+        self.timer_at: float | None = None
+        self.wake_worker = False
 
 
 class QueueState:
@@ -104,24 +105,21 @@ class QueueState:
         # Withdrawn while it was on its way here: `remove` has been called, so nobody would take it out again.
         if request.reply.done:
             return None
-        if (error := self._unavailable() or refusal(request, now, self.waiting)) is not None:
+        error = self._unavailable() if self.closed else refusal(request, now, self.waiting)
+        if error is not None:
             effects.failed.append((request, error))
             return None
-        if not self._has_room(request):
+        if self._blocked or not self.waiting.fits(request):
             self._drop_expired(now, effects)
-        if not self._has_room(request):
-            return self._overflow(request, now, effects)
-        effects.timer_at = self._deadlines.watch(request.deadline)
+            if self._blocked or not self.waiting.fits(request):
+                return self._overflow(request, now, effects)
+        if request.deadline < self._deadlines.earliest:
+            effects.timer_at = self._deadlines.watch(request.deadline)
         self._admit(request, now, effects)
         return None
 
-    def _unavailable(self) -> ModelUnavailableError | None:
-        if not self.closed:
-            return None
+    def _unavailable(self) -> ModelUnavailableError:
         return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
-
-    def _has_room(self, request: InferenceRequest) -> bool:
-        return not self._blocked and self.waiting.fits(request)
 
     def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
         request.enqueued_at = now
@@ -133,7 +131,8 @@ class QueueState:
             self._expectation.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
-        effects.wake_worker |= self._wanted_requests <= 0 or self._wanted_rows <= 0
+        if self._wanted_requests <= 0 or self._wanted_rows <= 0:
+            effects.wake_worker = True
 
     def _overflow(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
         room = Room(

@@ -12,12 +12,11 @@ from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
 Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message, contravariant=True)  # noqa: PLC0105  (one name for both variances)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """The answer to one request. ``as_lists`` if its outputs are to be typed lists, where the protocol has them."""
+    """The answer to one request, not to be changed. ``as_lists`` if its outputs are to be typed lists, where the protocol has them."""
 
     model: ModelVersion
     request_id: str
@@ -25,7 +24,7 @@ class Answer:
     result: InferenceResult
 
 
-class Codec(Protocol[Request, Response]):
+class Codec(Protocol[Request]):
     """The messages of one protocol. Methods that take a request raise `InvalidInputError` for what is wrong with it."""
 
     @property
@@ -55,8 +54,4 @@ class Codec(Protocol[Request, Response]):
 
     def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
-        ...
-
-    def encode_into(self, response: Response, answer: Answer) -> None:
-        """Write ``answer`` into ``response``, which is empty."""
         ...

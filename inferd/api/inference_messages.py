@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api import tensor_bytes, typed_values
+from inferd.api import tensor_bytes, typed_values, wire
 from inferd.api.codec import Answer
 from inferd.api.frames import Field, Rules, Skimmer
 from inferd.api.parsing import parse
@@ -75,26 +76,59 @@ class InferenceCodec:
 
     def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
-        response = pb.InferResponse()
-        self.encode_into(response, answer)
-        return response.SerializeToString()
-
-    def encode_into(self, response: pb.InferResponse, answer: Answer) -> None:
-        """Write ``answer`` into ``response``, which is empty."""
-        result = answer.result
-        response.model = answer.model.name
-        response.version = answer.model.version
-        response.request_id = answer.request_id
-        response.timing.queue_us = _microseconds(result.queue_s)
-        response.timing.run_us = _microseconds(result.timing.run_s)
-        response.timing.batch_rows = result.timing.rows
+        model, result = answer.model, answer.result
+        parts = [_names(model.name, model.version)]
+        if answer.request_id:
+            parts.append(wire.field(_REQUEST_ID, answer.request_id.encode()))
         for name, array in result.outputs.items():
-            tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
             if answer.as_lists:
-                field, values = typed_values.to_list(array)
-                getattr(tensor, field).extend(values)
+                parts.append(_listed(name, array))
             else:
-                tensor.raw = tensor_bytes.to_bytes(array)
+                raw = tensor_bytes.to_bytes(array)
+                parts.append(_tensor(name, array.dtype, array.shape, len(raw)))
+                parts.append(raw)
+        parts.append(_timing(_microseconds(result.queue_s), _microseconds(result.timing.run_s), result.timing.rows))
+        return b"".join(parts)
+
+
+#: Tags of `InferResponse`, `Tensor` and `InferTiming`.
+_REQUEST_ID = 0x1A
+_OUTPUTS = 0x22
+_RAW = 0x22
+_TIMING = 0x2A
+_QUEUE_US, _RUN_US, _BATCH_ROWS = b"\x08", b"\x10", b"\x18"
+
+
+@lru_cache(maxsize=256)
+def _names(model: str, version: str) -> bytes:
+    return pb.InferResponse(model=model, version=version).SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _tensor(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], nbytes: int) -> bytes:
+    """Write the field of one output up to its elements, which follow as raw bytes."""
+    described = _described(name, dtype, shape).SerializeToString()
+    head = described + wire.prefix(_RAW, nbytes)
+    return wire.prefix(_OUTPUTS, len(head) + nbytes) + head
+
+
+def _listed(name: str, array: NDArray[np.generic]) -> bytes:
+    """Write the field of one output with its elements in a typed list."""
+    tensor = _described(name, array.dtype, array.shape)
+    field, values = typed_values.to_list(array)
+    getattr(tensor, field).extend(values)
+    return wire.field(_OUTPUTS, tensor.SerializeToString())
+
+
+def _described(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> pb.Tensor:
+    return pb.Tensor(name=name, datatype=pb.DataType.ValueType(dtypes.BY_NUMPY[dtype].proto), shape=shape)
+
+
+def _timing(queue_us: int, run_us: int, batch_rows: int) -> bytes:
+    varint = wire.varint
+    return wire.field(
+        _TIMING, b"".join((_QUEUE_US, varint(queue_us), _RUN_US, varint(run_us), _BATCH_ROWS, varint(batch_rows)))
+    )
 
 
 def _timeout_s(request: pb.InferRequest) -> float:

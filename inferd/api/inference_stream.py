@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api import wire
 from inferd.api.frames import split
 from inferd.api.parsing import parse
 from inferd.api.reader import RequestReader
@@ -14,16 +15,18 @@ from inferd.rpc import StreamCall
 #: Of the field of `StreamInferRequest` that holds requests.
 _REQUESTS_TAG = 0x0A
 
+#: Of `StreamInferResponse` and of `InferResult`.
+_RESULTS = 0x0A
+_REQUEST_ID, _RESPONSE, _ERROR = 0x0A, 0x12, 0x1A
+
 #: Results share a message up to this size. By default callers take 4 MiB, and lose the stream to a larger message.
 MESSAGE_BYTES = 1024 * 1024
 
 
-class InferenceStream(RequestStream[pb.InferRequest, pb.InferResponse]):
+class InferenceStream(RequestStream[pb.InferRequest]):
     """One ``StreamInfer`` call."""
 
-    def __init__(
-        self, call: StreamCall, reader: RequestReader[pb.InferRequest, pb.InferResponse], parts: StreamParts
-    ) -> None:
+    def __init__(self, call: StreamCall, reader: RequestReader[pb.InferRequest], parts: StreamParts) -> None:
         super().__init__(call, reader, parts)
         self._ready: list[bytes] = []
 
@@ -39,13 +42,13 @@ class InferenceStream(RequestStream[pb.InferRequest, pb.InferResponse]):
         """Nothing to note: results go out in any order."""
 
     def _gather(self, item: StreamItem[pb.InferRequest], outcome: Outcome) -> ServingError | None:
-        message = pb.StreamInferResponse()
-        result = message.results.add(request_id=item.incoming.request_id)
         if isinstance(outcome, ServingError):
-            result.error.CopyFrom(self._statuses.status_of(outcome).to_proto())
+            content = wire.field(_ERROR, self._statuses.status_of(outcome).to_proto().SerializeToString())
         else:
-            self._encode_into(result.response, item, outcome)
-        self._ready.append(message.SerializeToString())
+            content = wire.field(_RESPONSE, self._encode(item, outcome))
+        if item.incoming.request_id:
+            content = wire.field(_REQUEST_ID, item.incoming.request_id.encode()) + content
+        self._ready.append(wire.field(_RESULTS, content))
         return None
 
     def _take_messages(self) -> Sequence[bytes]:

@@ -1,13 +1,14 @@
 """The messages of the Open Inference Protocol to and from arrays."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd import dtypes
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api import tensor_bytes, typed_values
+from inferd.api import tensor_bytes, typed_values, wire
 from inferd.api.codec import Answer
 from inferd.api.frames import Field, Rules, Skimmer
 from inferd.api.parsing import parse
@@ -67,18 +68,35 @@ class OpenInferenceCodec:
 
     def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
-        response = pb.ModelInferResponse()
-        self.encode_into(response, answer)
-        return response.SerializeToString()
-
-    def encode_into(self, response: pb.ModelInferResponse, answer: Answer) -> None:
-        """Write ``answer`` into ``response``, which is empty."""
-        response.model_name = answer.model.name
-        response.model_version = answer.model.version
-        response.id = answer.request_id
+        model = answer.model
+        parts = [_names(model.name, model.version)]
+        if answer.request_id:
+            parts.append(wire.field(_ID, answer.request_id.encode()))
+        contents: list[bytes] = []
         for name, array in answer.result.outputs.items():
-            response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
-            response.raw_output_contents.append(tensor_bytes.to_bytes(array))
+            parts.append(_output(name, array.dtype, array.shape))
+            raw = tensor_bytes.to_bytes(array)
+            contents.append(wire.prefix(_RAW_OUTPUT, len(raw)))
+            contents.append(raw)
+        return b"".join(parts + contents)
+
+
+#: Tags of `ModelInferResponse`.
+_ID = 0x1A
+_RAW_OUTPUT = 0x32
+
+
+@lru_cache(maxsize=256)
+def _names(model: str, version: str) -> bytes:
+    return pb.ModelInferResponse(model_name=model, model_version=version).SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """Write the field that describes one output."""
+    response = pb.ModelInferResponse()
+    response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[dtype].name, shape=shape)
+    return response.SerializeToString()
 
 
 def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api import wire
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome
@@ -14,19 +15,26 @@ from inferd.rpc import StreamCall
 _ERROR_ENDS_STREAM = ("triton_grpc_error", "true")
 
 
-class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferResponse]):
+#: Of `ModelStreamInferResponse`.
+_INFER_RESPONSE = 0x12
+
+#: Tells that a response is the last one to its request, as every one of ours is.
+_FINAL = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+
+
+class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
     """One ``ModelStreamInfer`` call.
 
     ``_order`` holds the requests that are not yet answered on the wire, the oldest first; ``_answers`` the answers that
     may have to wait for older ones.
     """
 
-    def __init__(
-        self, call: StreamCall, reader: RequestReader[pb.ModelInferRequest, pb.ModelInferResponse], parts: StreamParts
-    ) -> None:
+    def __init__(self, call: StreamCall, reader: RequestReader[pb.ModelInferRequest], parts: StreamParts) -> None:
         super().__init__(call, reader, parts)
         self._order: deque[StreamItem[pb.ModelInferRequest]] = deque()
-        self._answers: dict[StreamItem[pb.ModelInferRequest], pb.ModelStreamInferResponse] = {}
+        self._answers: dict[StreamItem[pb.ModelInferRequest], bytes] = {}
         self._error_ends_stream = _ERROR_ENDS_STREAM in call.metadata
 
     def _split(self, message: bytes) -> Sequence[bytes]:
@@ -36,24 +44,23 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest, pb.ModelInferRespo
         self._order.append(item)
 
     def _gather(self, item: StreamItem[pb.ModelInferRequest], outcome: Outcome) -> ServingError | None:
-        answer = pb.ModelStreamInferResponse()
-        response = answer.infer_response
         if isinstance(outcome, ServingError):
             if self._error_ends_stream:
                 return outcome
-            answer.error_message = outcome.message
-            response.model_name = item.incoming.name
-            response.model_version = item.incoming.version
-            response.id = item.incoming.request_id
+            self._answers[item] = _refusal(item, outcome)
         else:
-            self._encode_into(response, item, outcome)
-            response.parameters["triton_final_response"].bool_param = True
-        self._answers[item] = answer
+            self._answers[item] = wire.field(_INFER_RESPONSE, self._encode(item, outcome) + _FINAL)
         return None
 
     def _take_messages(self) -> Sequence[bytes]:
         messages: list[bytes] = []
         while self._order and (answer := self._answers.pop(self._order[0], None)) is not None:
             self._order.popleft()
-            messages.append(answer.SerializeToString())
+            messages.append(answer)
         return messages
+
+
+def _refusal(item: StreamItem[pb.ModelInferRequest], error: ServingError) -> bytes:
+    incoming = item.incoming
+    response = pb.ModelInferResponse(model_name=incoming.name, model_version=incoming.version, id=incoming.request_id)
+    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response).SerializeToString()

@@ -11,7 +11,7 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.api.codec import Codec, Request, Response
+from inferd.api.codec import Codec, Request
 from inferd.api.frames import Bounds, Frame
 from inferd.api.submission import Terms, make_request, terms_of
 from inferd.batching.request import InferenceRequest, Reply
@@ -96,10 +96,10 @@ class Incoming(Generic[Request]):
         self.wants_lists = wants_lists
 
 
-class RequestReader(Generic[Request, Response]):
+class RequestReader(Generic[Request]):
     """Reads the requests of one protocol. Used on the poll thread only."""
 
-    def __init__(self, codec: Codec[Request, Response]) -> None:
+    def __init__(self, codec: Codec[Request]) -> None:
         self.codec = codec
         self._known: dict[int, list[Known]] = {}
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from inferd.api.codec import Answer, Request, Response
+from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import Incoming, RequestReader
 from inferd.api.submission import monotonic
@@ -63,10 +63,10 @@ class StreamParts:
     log_result: LogResult | None
 
 
-class RequestStream(ABC, Generic[Request, Response]):
+class RequestStream(ABC, Generic[Request]):
     """One stream of inference requests; the listener of its call."""
 
-    def __init__(self, call: StreamCall, reader: RequestReader[Request, Response], parts: StreamParts) -> None:
+    def __init__(self, call: StreamCall, reader: RequestReader[Request], parts: StreamParts) -> None:
         self._call = call
         self._reader = reader
         self._registry = parts.registry
@@ -186,10 +186,10 @@ class RequestStream(ABC, Generic[Request, Response]):
         elif flush_later:
             self._call_soon(self._flush)
 
-    def _encode_into(self, response: Response, item: StreamItem[Request], result: InferenceResult) -> None:
+    def _encode(self, item: StreamItem[Request], result: InferenceResult) -> bytes:
         assert item.model is not None, "a result comes from a model"
-        answer = Answer(item.model, item.incoming.request_id, item.incoming.wants_lists, result)
-        self._reader.codec.encode_into(response, answer)
+        incoming = item.incoming
+        return self._reader.codec.encode(Answer(item.model, incoming.request_id, incoming.wants_lists, result))
 
     def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
         try:
@@ -261,10 +261,10 @@ class OpenStreams:
     """
 
     def __init__(self) -> None:
-        self._streams: weakref.WeakSet[RequestStream[Any, Any]] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[RequestStream[Any]] = weakref.WeakSet()
         self._draining = False
 
-    def add(self, stream: RequestStream[Any, Any]) -> None:
+    def add(self, stream: RequestStream[Any]) -> None:
         """Take in a new stream, which ends at once if the server is draining already."""
         self._streams.add(stream)
         if self._draining:
@@ -277,7 +277,7 @@ class OpenStreams:
             stream.drain()
 
 
-Stream = TypeVar("Stream", bound=RequestStream[Any, Any])
+Stream = TypeVar("Stream", bound=RequestStream[Any])
 
 
 def open_stream(stream: Stream, parts: StreamParts) -> Stream:

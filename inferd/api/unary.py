@@ -4,7 +4,7 @@ import logging
 from functools import partial
 from typing import Any, Generic
 
-from inferd.api.codec import Answer, Request, Response
+from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import RequestReader
 from inferd.api.submission import monotonic
@@ -17,15 +17,13 @@ from inferd.rpc import UnaryCall
 _log = logging.getLogger(__name__)
 
 
-class UnaryInference(Generic[Request, Response]):
+class UnaryInference(Generic[Request]):
     """The handler of a unary inference method; called on the poll thread.
 
     Everything up to the queue happens in the call to it; the answer is sent by whichever thread settles the reply.
     """
 
-    def __init__(
-        self, reader: RequestReader[Request, Response], registry: ModelRegistry, statuses: StatusTable
-    ) -> None:
+    def __init__(self, reader: RequestReader[Request], registry: ModelRegistry, statuses: StatusTable) -> None:
         self._reader = reader
         self._registry = registry
         self._statuses = statuses

@@ -57,9 +57,7 @@ class Reply:
 
     __slots__ = ("_on_outcome", "_on_released", "_released", "_taken")
 
-    def __init__(
-        self, on_outcome: Callable[[Outcome], None], on_released: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, on_outcome: Callable[[Outcome], None], on_released: Callable[[], None] | None = None) -> None:
         self._on_outcome = on_outcome
         self._on_released = on_released
         # Locks that are taken once and never given back: the cheapest atomic test-and-set that Python has.

@@ -1,0 +1,1 @@
+"""A load generator for gRPC servers, in C++, and what runs it."""

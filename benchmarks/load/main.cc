@@ -1,0 +1,24 @@
+// grpcload: offers a gRPC server a load and says what became of each request. See options.cc for the usage.
+#include <exception>
+#include <iostream>
+
+#include "load.h"
+
+int main(int argc, char** argv) {
+  grpcload::Options options;
+  try {
+    options = grpcload::parse_options(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "grpcload: " << error.what() << "\n\n" << grpcload::kUsage;
+    return 2;
+  }
+  try {
+    grpcload::Load load(options);
+    load.run();
+    load.write_json(std::cout);
+  } catch (const std::exception& error) {
+    std::cerr << "grpcload: " << error.what() << "\n";
+    return 1;
+  }
+  return 0;
+}

@@ -12,6 +12,8 @@ from benchmarks.servers import CONTENDERS, Setting
 def main() -> None:
     """Measure, print, and write the results down."""
     parser = options.parser(__doc__, "peers")
+    options.add_placement_and_rounds(parser)
+    options.add_concurrency(parser)
     parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="may be repeated; all if left out")
     help_setting = "THREADSxINSTANCES, may be repeated; 1x1, or for large models all cores by threads and by instances"
     parser.add_argument("--setting", action="append", type=Setting.parse, help=help_setting)

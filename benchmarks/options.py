@@ -9,15 +9,25 @@ from benchmarks.rounds import CONCURRENCIES
 
 
 def parser(description: str | None, name: str) -> argparse.ArgumentParser:
-    """Return a parser with them. ``name`` is what the results are called unless the user says otherwise."""
+    """Return a parser for models and ``--name``, which is ``name`` unless the user says otherwise."""
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     add = made.add_argument
     add("--model", action="append", choices=list(MODELS), help="may be repeated")
-    add("--placement", action="append", choices=[*Placement], help="may be repeated; both if left out")
-    add("--concurrency", action="append", type=int, help=f"calls in flight, may be repeated; {CONCURRENCIES}")
-    add("--rounds", type=int, default=3, help="default 3")
     add("--name", default=name, help=f"results are written to benchmarks/results/NAME.*; default {name}")
     return made
+
+
+def add_placement_and_rounds(parser: argparse.ArgumentParser) -> None:
+    """Add what measurements by turns need."""
+    choices = [*Placement]
+    parser.add_argument("--placement", action="append", choices=choices, help="may be repeated; both if left out")
+    parser.add_argument("--rounds", type=int, default=3, help="default 3")
+
+
+def add_concurrency(parser: argparse.ArgumentParser) -> None:
+    """Add how many calls are in flight."""
+    text = f"calls in flight, may be repeated; {CONCURRENCIES} if left out"
+    parser.add_argument("--concurrency", action="append", type=int, help=text)
 
 
 def models(chosen: argparse.Namespace, default: Iterable[str]) -> list[Model]:

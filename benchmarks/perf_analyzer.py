@@ -10,8 +10,8 @@ from benchmarks.models import ROOT, Model
 from benchmarks.process import Placement, Result, run_load
 
 FOLDER = ROOT / ".venv" / "perf_analyzer"
-WINDOW_MS = 1500
-WINDOWS = 3
+_WINDOWS = 3
+_SECONDS = 4.5
 
 
 def write_requests(model: Model, path: Path) -> Path:
@@ -28,15 +28,31 @@ def write_requests(model: Model, path: Path) -> Path:
 
 
 def measure(
-    model: Model, port: int, concurrency: int, placement: Placement, folder: Path, *, streaming: bool = False
+    model: Model,
+    port: int,
+    concurrency: int,
+    placement: Placement,
+    folder: Path,
+    *,
+    streaming: bool = False,
+    seconds: float = _SECONDS,
 ) -> Result:
-    """Keep ``concurrency`` calls in flight for a few seconds."""
+    """Keep ``concurrency`` calls in flight for so many seconds."""
     report = folder / "perf_analyzer.csv"
     report.unlink(missing_ok=True)
     requests = write_requests(model, folder / f"{model.name}.json")
     command = [str(FOLDER / "perf_analyzer"), "-m", model.served_as, "-u", f"127.0.0.1:{port}", "-i", "grpc", "-a"]
     # A stability limit that is never missed: the windows are always all measured, and averaged.
-    command += ["-s", "999", "-r", str(WINDOWS), "-p", str(WINDOW_MS), "--concurrency-range", str(concurrency)]
+    command += [
+        "-s",
+        "999",
+        "-r",
+        str(_WINDOWS),
+        "-p",
+        str(int(seconds * 1000 / _WINDOWS)),
+        "--concurrency-range",
+        str(concurrency),
+    ]
     command += ["--max-threads", "4", "--input-data", str(requests), "-f", str(report)]
     command += ["--streaming"] if streaming else []
     output = run_load(command, placement, {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)})

@@ -21,7 +21,7 @@ _PORTS = range(20_000, 32_000)
 _SAMPLE_EVERY_S = 0.25
 #: Left out at both ends of a measurement: the load generator starting and stopping.
 _EDGE_S = 1.0
-_LOAD_TIMEOUT_S = 120
+_LOAD_TIMEOUT_S = 600
 _STOP_TIMEOUT_S = 40
 
 

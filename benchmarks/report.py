@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -127,15 +127,16 @@ def write(name: str, outcome: Outcome, console: Console) -> None:
     """Print the table, and write ``results/NAME.json`` and a chart for each model and placement."""
     lines = summarise(outcome)
     show(lines, outcome, console)
-    RESULTS.mkdir(exist_ok=True)
-    report = {
-        "machine": machine.describe(),
-        "medians": [asdict(line) for line in lines],
-        **asdict(outcome),
-    }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"written: {path}")
+    medians = [asdict(line) for line in lines]
+    write_json(name, {"machine": machine.describe(), "medians": medians, **asdict(outcome)}, console)
     for model, placement in dict.fromkeys((line.model, line.placement) for line in lines):
         chosen = [line for line in lines if (line.model, line.placement) == (model, placement)]
         charts.draw(RESULTS / f"{name}-{model}-{placement}.png", f"{model}, {placement}", chosen)
+
+
+def write_json(name: str, content: Mapping[str, object], console: Console) -> None:
+    """Write ``results/NAME.json`` and say so."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    console.print(f"written: {path}")

@@ -11,7 +11,10 @@ from benchmarks.servers import CONTENDERS
 
 def main() -> None:
     """Measure, print, and write the results down."""
-    chosen = options.parser(__doc__, "served").parse_args()
+    parser = options.parser(__doc__, "served")
+    options.add_placement_and_rounds(parser)
+    options.add_concurrency(parser)
+    chosen = parser.parse_args()
     plan = Plan(
         contenders=[contender for contender in CONTENDERS.values() if contender.ours],
         models=options.models(chosen, MODELS),

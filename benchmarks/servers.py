@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime
 
 from benchmarks.models import ROOT, Model
-from benchmarks.wires import OpenInference, RawHttp, Wire
+from benchmarks.wires import JsonHttp, OpenInference, RawHttp, Wire
 from inferd import dtypes
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -68,7 +68,7 @@ class Contender:
     @property
     def ours(self) -> bool:
         """Whether this is inferd itself."""
-        return self.launch is _inferd
+        return self.launch is launch_inferd
 
     @property
     def missing(self) -> str | None:
@@ -76,7 +76,8 @@ class Contender:
         return None if self.needs.exists() else f"not installed: {self.needs.relative_to(ROOT)} is missing"
 
 
-def _inferd(job: Job) -> Launch:
+def launch_inferd(job: Job) -> Launch:
+    """Return how to start inferd out of this tree."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
     command += ["--grpc-port", str(job.port), "--http-port", "0"]
     environment = {"PYTHONPATH": str(ROOT)}
@@ -86,19 +87,24 @@ def _inferd(job: Job) -> Launch:
     return Launch(command=command, environment=environment)
 
 
-def _peer(name: str, *command: str) -> Callable[[Job], Launch]:
-    """Return how to start ``peers/NAME/server.py``, or ``command`` with the environment's programs, in its folder."""
+def _python(name: str) -> Callable[[Job], Launch]:
+    """Return how to start ``peers/NAME/server.py`` in its virtual environment."""
 
     def launch(job: Job) -> Launch:
-        binaries = VENVS / name / "bin"
-        program = [str(binaries / command[0]), *command[1:]] if command else [str(binaries / "python")]
-        script = [] if command else [str(PEERS / name / "server.py")]
-        return Launch(command=program + script, environment=_environment(job, PEERS / name))
+        command = [str(_program(name, "python")), str(PEERS / name / "server.py")]
+        return Launch(command=command, environment=_environment(job))
 
     return launch
 
 
-def _environment(job: Job, folder: Path) -> dict[str, str]:
+def _bentoml(job: Job) -> Launch:
+    command = [str(_program("bentoml", "bentoml")), "serve", "server:Inference", "--port", str(job.port)]
+    command += ["--host", "127.0.0.1", "--working-dir", str(PEERS / "bentoml"), "-q"]
+    environment = {"BENTOML_HOME": str(job.folder), "BENTOML_DO_NOT_TRACK": "true"}
+    return Launch(command=command, environment=_environment(job) | environment)
+
+
+def _environment(job: Job) -> dict[str, str]:
     setting = job.setting or Setting(1, 1)
     return {
         "BENCH_MODEL": str(job.model.path),
@@ -108,7 +114,7 @@ def _environment(job: Job, folder: Path) -> dict[str, str]:
         "BENCH_THREADS": str(setting.threads),
         "BENCH_INSTANCES": str(setting.instances),
         "BENCH_MAX_BATCH_SIZE": str(MAX_BATCH_SIZE),
-        "PYTHONPATH": f"{PEERS}:{folder}",
+        "PYTHONPATH": str(PEERS),
     }
 
 
@@ -123,7 +129,7 @@ def _triton(job: Job) -> Launch:
     command += ["--backend-directory", str(server / "backends"), "--grpc-port", str(job.port)]
     command += ["--grpc-address", "127.0.0.1", "--allow-http", "false", "--allow-metrics", "false"]
     packages = next((home / "lib").glob("python*/site-packages"))
-    environment = _environment(job, PEERS) | {
+    environment = _environment(job) | {
         "LD_LIBRARY_PATH": f"{home / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
         "BENCH_PATH": f"{packages}:{PEERS}",
     }
@@ -152,8 +158,9 @@ def _triton_config(job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _program(name: str, program: str = "python") -> Path:
-    return VENVS / name / "bin" / program
+def _program(name: str, program: str = "") -> Path:
+    """Return a program of a peer's virtual environment, by default the one that is called as the peer."""
+    return VENVS / name / "bin" / (program or name)
 
 
 _TRITON = VENVS / "triton" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
@@ -163,10 +170,17 @@ _OURS = Path(sys.executable)
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(name="inferd", wire=OpenInference(), launch=_inferd, needs=_OURS),
-        Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=_inferd, needs=_OURS),
+        Contender(name="inferd", wire=OpenInference(), launch=launch_inferd, needs=_OURS),
+        Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=launch_inferd, needs=_OURS),
         Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
         Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
-        Contender(name="mosec", wire=RawHttp("/inference"), launch=_peer("mosec"), needs=_program("mosec")),
+        Contender(name="mosec", wire=RawHttp("/inference"), launch=_python("mosec"), needs=_program("mosec")),
+        Contender(name="mlserver", wire=OpenInference(), launch=_python("mlserver"), needs=_program("mlserver")),
+        Contender(name="kserve", wire=OpenInference(), launch=_python("kserve"), needs=_program("kserve", "uvicorn")),
+        Contender(name="litserve", wire=RawHttp("/predict"), launch=_python("litserve"), needs=_program("litserve")),
+        Contender(name="bentoml", wire=JsonHttp("/infer"), launch=_bentoml, needs=_program("bentoml")),
+        Contender(
+            name="ray-serve", wire=RawHttp("/"), launch=_python("ray_serve"), needs=_program("ray_serve", "serve")
+        ),
     )
 }

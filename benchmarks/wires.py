@@ -1,6 +1,7 @@
 """How servers are talked to: one request to check its answer, and load."""
 
 import http.client
+import json
 from pathlib import Path
 from typing import Protocol
 
@@ -77,18 +78,34 @@ class RawHttp:
         return len(model.rows()[0]) == 1
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:  # noqa: ARG002  # As `Wire` has it.
-        """Send one request and return its answer, as FP32."""
-        return {"": np.frombuffer(post(port, self._path, self._body(row), self._content_type), np.float32)}
+        """Send one request and return its answer, which is taken for FP32."""
+        return self._answer(post(port, self._path, self._body(row), self._content_type))
 
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
         """Keep connections busy with wrk."""
         url = f"http://127.0.0.1:{port}{self._path}"
         return wrk.measure(url, self._body(model.rows()[0]), self._content_type, concurrency, placement, folder)
 
-    @staticmethod
-    def _body(row: Row) -> bytes:
+    def _body(self, row: Row) -> bytes:
         (array,) = row.values()
         return array.tobytes()
+
+    def _answer(self, body: bytes) -> Answer:
+        return {"": np.frombuffer(body, np.float32)}
+
+
+class JsonHttp(RawHttp):
+    """HTTP with the row as a list of numbers."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "application/json")
+
+    def _body(self, row: Row) -> bytes:
+        (array,) = row.values()
+        return json.dumps({"rows": [array.tolist()]}).encode()
+
+    def _answer(self, body: bytes) -> Answer:
+        return {"": np.array(json.loads(body), np.float32)}
 
 
 def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:

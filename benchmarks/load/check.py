@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 
@@ -69,8 +70,8 @@ def adds_up(tally: Tally) -> bool:
 
 def measure(target: str, method: str, **how: object) -> Tally:
     """Run for a second without a warm-up and return what became of the requests."""
-    options = {"message": SMALL, "duration_s": 1.0, "warmup_s": 0.0, **how}
-    tally = run(Load(target=target, method=f"/check/{method}", **options)).load  # type: ignore[arg-type]
+    options: dict[str, Any] = {"message": SMALL, "duration_s": 1.0, "warmup_s": 0.0, **how}
+    tally = run(Load(target=target, method=f"/check/{method}", **options)).load
     expect(adds_up(tally), tally)
     return tally
 

@@ -76,12 +76,13 @@ struct Reader {
       fail();
       return;
     }
+    const uint8_t* begin = at;
+    at += size;
     if (!coded) {
-      into.assign(reinterpret_cast<const char*>(at), size);
-    } else if (!huffman_decode(at, size, into)) {
+      into.assign(reinterpret_cast<const char*>(begin), size);
+    } else if (!huffman_decode(begin, size, into)) {
       fail();
     }
-    at += size;
   }
 
   uint32_t fail() {

@@ -22,7 +22,7 @@ from benchmarks import check, machine, options, report
 from benchmarks.models import Model
 from benchmarks.process import Placement, Server, free_port
 from benchmarks.servers import CONTENDERS, Job, launch_inferd
-from benchmarks.wires import open_inference_request
+from benchmarks.wires import MODEL_INFER, open_inference_request
 from inferd._generated.inference import grpc_service_pb2 as oip
 
 _MODELS = ("small", "mid", "minilm16")
@@ -31,7 +31,7 @@ _SECONDS = 2.0
 _WARM_UP = 50
 #: One after the other, so that what the machine does meanwhile hits all three alike.
 _AT_A_TIME = 5
-_SERVICE = "/inference.GRPCInferenceService/"
+_SERVER_LIVE = "/inference.GRPCInferenceService/ServerLive"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +89,8 @@ def _time(model: Model, port: int, session: onnxruntime.InferenceSession) -> lis
     inputs = {name: array[None] for name, array in row.items()}
     request, live = open_inference_request(model, row).SerializeToString(), oip.ServerLiveRequest().SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        infer = channel.unary_unary(_SERVICE + "ModelInfer", None, None)
-        noop = channel.unary_unary(_SERVICE + "ServerLive", None, None)
+        infer = channel.unary_unary(MODEL_INFER, None, None)
+        noop = channel.unary_unary(_SERVER_LIVE, None, None)
         calls: list[Callable[[], object]] = [
             lambda: session.run(None, inputs),
             lambda: noop(live),

@@ -6,7 +6,7 @@ Every server's answers are checked before it is timed. Writes a table, and JSON 
 
 from benchmarks import options, report
 from benchmarks.rounds import CONCURRENCIES, Outcome, Plan, measure
-from benchmarks.servers import CONTENDERS, Setting
+from benchmarks.servers import CONTENDERS, Setting, by_grpcload
 
 
 def main() -> None:
@@ -17,9 +17,14 @@ def main() -> None:
     parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="may be repeated; all if left out")
     help_setting = "THREADSxINSTANCES, may be repeated; 1x1, or for large models all cores by threads and by instances"
     parser.add_argument("--setting", action="append", type=Setting.parse, help=help_setting)
+    help_load = "what loads the servers that perf_analyzer can load: itself, or grpcload, which costs less"
+    parser.add_argument("--load", choices=["perf_analyzer", "grpcload"], default="perf_analyzer", help=help_load)
     chosen = parser.parse_args()
+    contenders = [CONTENDERS[name] for name in chosen.peer or CONTENDERS]
+    if chosen.load == "grpcload":
+        contenders = [by_grpcload(contender) for contender in contenders]
     plan = Plan(
-        contenders=[CONTENDERS[name] for name in chosen.peer or CONTENDERS],
+        contenders=contenders,
         models=options.models(chosen, ["small", "mid", "identity"]),
         settings=chosen.setting or [],
         placements=options.placements(chosen),

@@ -43,17 +43,8 @@ def measure(
     requests = write_requests(model, folder / f"{model.name}.json")
     command = [str(FOLDER / "perf_analyzer"), "-m", model.served_as, "-u", f"127.0.0.1:{port}", "-i", "grpc", "-a"]
     # A stability limit that is never missed: the windows are always all measured, and averaged.
-    command += [
-        "-s",
-        "999",
-        "-r",
-        str(_WINDOWS),
-        "-p",
-        str(int(seconds * 1000 / _WINDOWS)),
-        "--concurrency-range",
-        str(concurrency),
-    ]
-    command += ["--max-threads", "4", "--input-data", str(requests), "-f", str(report)]
+    command += ["-s", "999", "-r", str(_WINDOWS), "-p", str(round(seconds * 1000 / _WINDOWS)), "--max-threads", "4"]
+    command += ["--concurrency-range", str(concurrency), "--input-data", str(requests), "-f", str(report)]
     command += ["--streaming"] if streaming else []
     output = run_load(command, placement, {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)})
     if not report.exists():

@@ -37,9 +37,14 @@ class Placement(StrEnum):
         return ["taskset", "-c", "0"] if self is Placement.PINNED else []
 
     @property
+    def load_core(self) -> int | None:
+        """The one core of the load generator, or None."""
+        return 1 if self is Placement.PINNED else None
+
+    @property
     def load(self) -> list[str]:
         """What to put before the load generator's command."""
-        return ["taskset", "-c", "1"] if self is Placement.PINNED else []
+        return [] if self.load_core is None else ["taskset", "-c", str(self.load_core)]
 
     @property
     def server_cores(self) -> int:

@@ -3,13 +3,13 @@
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime
 
 from benchmarks.models import ROOT, Model
-from benchmarks.wires import JsonHttp, OpenInference, RawHttp, Wire
+from benchmarks.wires import JsonHttp, OpenInference, OpenInferenceByGrpcload, RawHttp, Wire
 from inferd import dtypes
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -158,6 +158,10 @@ def _triton_config(job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: Neither has the ModelConfig call that perf_analyzer begins with.
+_GRPCLOAD = OpenInferenceByGrpcload()
+
+
 def _program(name: str, program: str = "") -> Path:
     """Return a program of a peer's virtual environment, by default the one that is called as the peer."""
     return VENVS / name / "bin" / (program or name)
@@ -175,8 +179,8 @@ CONTENDERS = {
         Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
         Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
         Contender(name="mosec", wire=RawHttp("/inference"), launch=_python("mosec"), needs=_program("mosec")),
-        Contender(name="mlserver", wire=OpenInference(), launch=_python("mlserver"), needs=_program("mlserver")),
-        Contender(name="kserve", wire=OpenInference(), launch=_python("kserve"), needs=_program("kserve", "uvicorn")),
+        Contender(name="mlserver", wire=_GRPCLOAD, launch=_python("mlserver"), needs=_program("mlserver")),
+        Contender(name="kserve", wire=_GRPCLOAD, launch=_python("kserve"), needs=_program("kserve", "uvicorn")),
         Contender(name="litserve", wire=RawHttp("/predict"), launch=_python("litserve"), needs=_program("litserve")),
         Contender(name="bentoml", wire=JsonHttp("/infer"), launch=_bentoml, needs=_program("bentoml")),
         Contender(
@@ -184,3 +188,9 @@ CONTENDERS = {
         ),
     )
 }
+
+
+def by_grpcload(contender: Contender) -> Contender:
+    """Return the same with load from grpcload, if it speaks the Open Inference Protocol."""
+    wire = contender.wire
+    return replace(contender, wire=wire.by_grpcload) if isinstance(wire, OpenInference) else contender

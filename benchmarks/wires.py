@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import perf_analyzer, wrk
+from benchmarks.load import grpcload
 from benchmarks.models import Model, Row
 from benchmarks.process import Placement, Result
 from inferd import dtypes
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+
 _TIMEOUT_S = 30
+#: As long as perf_analyzer's three windows.
+_GRPCLOAD_S = 4.5
 _NAMES = {dtype.numpy: dtype.name for dtype in dtypes.ALL}
 
 #: Outputs by name; a wire that carries no names gives the first output under the empty name.
@@ -42,6 +48,11 @@ class OpenInference:
     def __init__(self, *, streaming: bool = False) -> None:
         self._streaming = streaming
 
+    @property
+    def by_grpcload(self) -> "OpenInferenceByGrpcload":
+        """The same with another load generator."""
+        return OpenInferenceByGrpcload(streaming=self._streaming)
+
     def takes(self, model: Model) -> bool:  # noqa: ARG002  # As `Wire` has it.
         """Return True: it can say everything."""
         return True
@@ -64,6 +75,38 @@ class OpenInference:
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
         """Keep requests in flight with perf_analyzer."""
         return perf_analyzer.measure(model, port, concurrency, placement, folder, streaming=self._streaming)
+
+
+class OpenInferenceByGrpcload(OpenInference):
+    """The same with load from grpcload, for servers without the ModelConfig call that perf_analyzer begins with."""
+
+    def takes(self, model: Model) -> bool:
+        """Return whether one request is like any other, because grpcload sends but one."""
+        return len({tuple(array.shape for array in row.values()) for row in model.rows()}) == 1
+
+    def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:  # noqa: ARG002  # As `Wire` has it.
+        """Keep requests in flight with grpcload."""
+        result = grpcload.run(
+            grpcload.Load(
+                target=f"127.0.0.1:{port}",
+                method=MODEL_STREAM_INFER if self._streaming else MODEL_INFER,
+                message=open_inference_request(model, model.rows()[0]).SerializeToString(),
+                closed=concurrency,
+                duration_s=_GRPCLOAD_S,
+                streams=1 if self._streaming else None,
+            ),
+            cpu=placement.load_core,
+        )
+        tally = result.load
+        if not tally.ok:
+            msg = f"grpcload got no answer: {tally.first_failure or tally}"
+            raise RuntimeError(msg)
+        return Result(
+            requests_per_s=tally.ok_per_s,
+            p50_ms=tally.latency_ms.p50,
+            p99_ms=tally.latency_ms.p99,
+            errors=tally.requests - tally.ok,
+        )
 
 
 class RawHttp:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.codec import Codec, Request
-from inferd.api.frames import Bounds, Frame
+from inferd.api.frames import Frame
 from inferd.api.submission import Terms, make_request, terms_of
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.models.version import ModelVersion
@@ -85,7 +85,7 @@ class Incoming(Generic[Request]):
         name: str,
         version: str,
         request_id: str,
-        wants_lists: bool,  # noqa: FBT001  (made for every request, and by position)
+        wants_lists: bool,
     ) -> None:
         self.content = content
         self.known = known

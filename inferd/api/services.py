@@ -11,7 +11,6 @@ from inferd.api.errors import StatusTable
 from inferd.api.inference_service import InferenceService
 from inferd.api.open_inference_service import OpenInferenceService
 from inferd.api.streaming import LogResult, OpenStreams, StreamParts
-from inferd.api.submission import monotonic
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
 
@@ -48,14 +47,10 @@ class InferenceServices:
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
-
-        def call_soon(callback: Callable[[], None]) -> None:
-            server.call_at(monotonic(), callback)
-
         parts = StreamParts(
             registry=self._registry,
             statuses=self._statuses,
-            call_soon=call_soon,
+            call_soon=server.call_soon,
             streams=self._streams,
             log_result=self._log_result,
         )

@@ -55,7 +55,7 @@ class Batcher:
             clock=clock,
             answers=answers,
             statistics=self._statistics,
-            turn=poll_thread.turn,
+            poll_thread=poll_thread,
         )
         self._workers = [
             Worker(name=f"batch-{name}-{number}", source=self._queue, executor=executor)

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.batching.answers import Answers
-from inferd.batching.ports import BatchReport, Clock, Session
+from inferd.batching.ports import BatchReport, Clock, PollThread, Session
 from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
@@ -18,8 +18,9 @@ from inferd.runtime.stacking import chunks, join, split, stack
 
 _logger = logging.getLogger("inferd.batching")
 
-#: Requests are kept waiting while answers are given, so not for as long as a large batch of large answers takes.
-_ANSWERS_PER_TURN = 16
+#: So many answers at least are left to the poll thread. Starting to send one lets go of Python's interpreter lock, which
+#: that thread would take each time; fewer answers are given sooner than another thread is woken.
+_WORTH_HANDING_OVER = 3
 
 _Outputs = dict[str, NDArray[np.generic]]
 
@@ -58,9 +59,9 @@ class Executor:
         clock: Clock,
         answers: Answers,
         statistics: Statistics,
-        turn: AbstractContextManager[object],
+        poll_thread: PollThread,
     ) -> None:
-        self._turn = turn
+        self._poll_thread = poll_thread
         self._name = name
         self._session = session
         self._chunk_rows = chunk_rows
@@ -191,11 +192,16 @@ class Executor:
             queue_s=[waited_s for _, _, waited_s in answered],
             success_s=[finished_at - request.enqueued_at for request, _, _ in answered],
         )
-        for start in range(0, len(answered), _ANSWERS_PER_TURN):
-            with self._turn:
-                for request, part, waited_s in answered[start : start + _ANSWERS_PER_TURN]:
-                    outputs = {name: part[name] for name in request.outputs}
-                    self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
+        give = partial(self._give, answered, timing)
+        if len(answered) < _WORTH_HANDING_OVER:
+            give()
+        else:
+            self._poll_thread.call_soon(give)
+
+    def _give(self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming) -> None:
+        for request, part, waited_s in answered:
+            outputs = {name: part[name] for name in request.outputs}
+            self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
 
     def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""

@@ -1,7 +1,6 @@
 """What batching needs from outside, so that it can be tested without any of it."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,9 +29,8 @@ class Session(Protocol):
 class PollThread(Protocol):
     """The thread that requests come from and cancels too, seen from here. It must not be blocked."""
 
-    @property
-    def turn(self) -> AbstractContextManager[object]:
-        """What a worker holds while it answers a batch, so that the thread does not come between two answers."""
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` before any further request is taken in but the one at hand. Callable from any thread."""
         ...
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:

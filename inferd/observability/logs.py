@@ -48,7 +48,7 @@ class _LineHandler(logging.Handler):
         except Exception:  # noqa: BLE001 (a log call never fails its caller; this prints what was wrong with it)
             self.handleError(record)
         else:
-            self._writer.submit(line.encode(errors="backslashreplace"))
+            self._writer.submit(b"".join, line.encode(errors="backslashreplace"))
 
 
 def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.Formatter:

@@ -81,27 +81,25 @@ class Acceptor:
     def _accept(self, event: core.RequestEvent) -> None:
         method, handler = self._find(event)
         kind = CoreUnaryCall if type(handler) is CallbackUnaryHandler else CoreStreamCall
-        details = event.call_details
         now = time.monotonic()
-        call = kind(
-            event.call,
-            self._live,
-            method=method,
-            metadata=event.invocation_metadata,
-            deadline=deadlines.to_monotonic(details.deadline, now_epoch_s=time.time(), now=now),
-            started_at=now,
-        )
+        deadline = deadlines.to_monotonic(event.call_details.deadline, now)
+        call = kind(event.call, self._live, method, event.invocation_metadata, deadline, now)
         call.watch()
         refusal, call.finishers = self._live.interceptors.start(call)
         if refusal is not None:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
-        elif isinstance(call, CoreStreamCall) and self._methods.are_intercepted:
+        elif self._methods.are_intercepted and isinstance(call, CoreStreamCall):
             self._blocking.serial.submit(partial(self._intercept, call))
+        elif kind is CoreUnaryCall:
+            self._serve_unary(call, handler)
         else:
             self._dispatch(call, handler, None)
 
     def _find(self, event: core.RequestEvent) -> tuple[str, Handler | None]:
         method = event.call_details.method
+        known = self._methods.remembered.get(method)
+        if known is not None:
+            return known
         if self._methods.are_intercepted:
             return decode(method), None
         try:

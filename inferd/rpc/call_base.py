@@ -62,7 +62,6 @@ class CallBase(ABC):
         self,
         core_call: core.Call,
         live: LiveCalls,
-        *,
         method: str,
         metadata: Metadata,
         deadline: float,
@@ -159,12 +158,14 @@ class CallBase(ABC):
         try:
             handler(*arguments)
         except Exception:  # noqa: BLE001  the caller must hear something, but not what
-            _log.exception("the handler of %s failed", self.method)
-            self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+            self._handler_failed()
+
+    def _handler_failed(self) -> None:
+        _log.exception("the handler of %s failed", self.method)
+        self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
     def _report(self, code: grpc.StatusCode, details: str) -> None:
-        if self.finishers:
-            tell_finished(self.finishers, self, code, details)
+        tell_finished(self.finishers, self, code, details)
 
     def _without_message(self, half_closed: Callable[[], None]) -> None:
         """No message came: call ``half_closed`` unless it turns out that the call has ended.

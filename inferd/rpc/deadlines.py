@@ -1,6 +1,8 @@
 """Deadlines: from the core's wall clock to the monotonic one, and what the end of a call is put down to."""
 
 import math
+import time
+from collections.abc import Callable
 
 import grpc
 
@@ -16,11 +18,11 @@ CANCELLED = (grpc.StatusCode.CANCELLED, "the call was cancelled by the client or
 EXPIRED = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before there was an answer")
 
 
-def to_monotonic(epoch_s: float, *, now_epoch_s: float, now: float) -> float:
-    """Return a deadline in seconds on the monotonic clock, ``math.inf`` for none."""
+def to_monotonic(epoch_s: float, now: float, *, epoch_clock: Callable[[], float] = time.time) -> float:
+    """Return a deadline in seconds on the monotonic clock, which shows ``now``; ``math.inf`` for none."""
     if epoch_s >= _NEVER_EPOCH_S:
         return math.inf
-    return now + (epoch_s - now_epoch_s)
+    return now + (epoch_s - epoch_clock())
 
 
 def cause_of_end(*, now: float, started_at: float, deadline: float) -> tuple[grpc.StatusCode, str]:

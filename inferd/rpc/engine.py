@@ -90,10 +90,9 @@ class Engine:
         """See `PollLoop.call_at`."""
         self._loop.call_at(when, callback)
 
-    @property
-    def turn(self) -> threading.Lock:
-        """See `PollLoop`."""
-        return self._loop.turn
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `PollLoop.call_soon`."""
+        self._loop.call_soon(callback)
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
         """See `PollLoop.call_when_idle`."""

@@ -43,7 +43,8 @@ class Methods:
         self._interceptors = tuple(interceptors)
         self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
         self._registered: dict[str, Handler] = {}
-        self._remembered: dict[bytes, tuple[str, Handler]] = {}
+        #: What was found for each method, where that does not change.
+        self.remembered: dict[bytes, tuple[str, Handler]] = {}
 
     @property
     def are_intercepted(self) -> bool:
@@ -64,13 +65,10 @@ class Methods:
 
     def find(self, method: bytes, metadata: Metadata) -> tuple[str, Handler | None]:
         """Return the method's name and its handler, or None for an unknown method. Raises what generic handlers do."""
-        remembered = self._remembered.get(method)
-        if remembered is not None:
-            return remembered
         name = decode(method)
         handler, is_fixed = self._look_up(CallDetails(name, metadata))
-        if handler is not None and is_fixed and len(self._remembered) < _MAX_REMEMBERED:
-            self._remembered[method] = (name, handler)
+        if handler is not None and is_fixed and len(self.remembered) < _MAX_REMEMBERED:
+            self.remembered[method] = (name, handler)
         return name, handler
 
     def intercepted(self, name: str, metadata: Metadata) -> Handler | None:

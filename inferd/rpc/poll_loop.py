@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from inferd.rpc import core
@@ -13,6 +14,8 @@ from inferd.rpc import core
 _log = logging.getLogger("inferd.rpc")
 
 Callback = Callable[[], None]
+
+_FAILED = "a callback on the poll thread failed"
 
 #: Sleep at most this long while nothing could wake the loop: before the first call has come.
 _UNWAKEABLE_SLEEP_S = 0.05
@@ -24,7 +27,8 @@ _LONGEST_BUSY_S = 0.001
 class PollLoop:
     """Runs the tags of events, and timers, one after the other in one thread; each must be short and never block.
 
-    Invariants: nothing raised by a tag or a timer leaves the loop. ``_next_at`` is when the loop wakes at the latest,
+    Invariants: nothing raised by a tag or a timer leaves the loop. While ``_may_sleep`` is unset, the loop looks at
+    ``_soon`` before it sleeps. ``_next_at`` is when the loop wakes at the latest,
     and is never later than the earliest timer. An event is let go before the next poll. Once ``_closed`` is set the
     loop starts no batch, as one on a queue that was shut down would abort the process.
 
@@ -55,9 +59,8 @@ class PollLoop:
         self._thread_id: int | None = None
         self._idle_callbacks: list[Callback] = []
         self._idle_by = -math.inf
-        #: Held while an event is handled. Another thread that has many operations to start at once takes it for all of
-        #: them: each lets go of the interpreter for a moment, and this thread would take that every single time.
-        self.turn = threading.Lock()
+        self._soon: deque[Callback] = deque()
+        self._may_sleep = True
 
     def run(self) -> None:
         """Loop until what `run_until` was given says that it is over; then nothing of this loop is pending."""
@@ -71,15 +74,25 @@ class PollLoop:
 
     def step(self) -> None:
         """Wait for one event or timer, and run it."""
-        event = self._queue.poll(0.0 if self._idle_callbacks else self._poll_until_epoch_s)
-        with self.turn:
-            if event.tag is not None:
-                _run_guarded(event.tag, event)
-            now = self._clock()
-            if self._idle_callbacks and (event.tag is None or now >= self._idle_by):
-                self._run_idle()
-            if now >= self._next_at:
-                self._run_timers()
+        # First the mark, then the look: whoever adds something does it the other way round, and so one sees the other.
+        self._may_sleep = True
+        if self._soon or self._idle_callbacks:
+            self._may_sleep = False
+        event = self._queue.poll(self._poll_until_epoch_s if self._may_sleep else 0.0)
+        self._may_sleep = False
+        tag = event.tag
+        if tag is not None:
+            try:
+                tag(event)
+            except BaseException:  # as in `_run_guarded`, which is not called because there are so many events
+                _log.exception(_FAILED)
+        if self._soon:
+            self._run_soon()
+        now = self._clock()
+        if self._idle_callbacks and (tag is None or now >= self._idle_by):
+            self._run_idle()
+        if now >= self._next_at:
+            self._run_timers()
 
     @property
     def in_poll_thread(self) -> bool:
@@ -97,7 +110,15 @@ class PollLoop:
 
     def call_soon(self, callback: Callback) -> None:
         """Call ``callback`` as soon as the event that is being handled has been."""
-        self.call_at(0.0, callback)
+        self._soon.append(callback)
+        if self._may_sleep and not self.in_poll_thread:
+            with self._lock:
+                self._post(_nothing)
+
+    def _run_soon(self) -> None:
+        """Call what is there by now; what that adds comes after the next event, if one is ready."""
+        for _ in range(len(self._soon)):
+            _run_guarded(self._soon.popleft())
 
     def call_when_idle(self, callback: Callback) -> None:
         """Call ``callback`` once no event is ready any more, but soon in any case; on the poll thread only."""
@@ -176,8 +197,8 @@ def _nothing() -> None:
     pass
 
 
-def _run_guarded(callback: Callable[..., object], *arguments: object) -> None:
+def _run_guarded(callback: Callback) -> None:
     try:
-        callback(*arguments)
+        callback()
     except BaseException:  # noqa: BLE001  the loop serves every call, and has no one to tell
-        _log.exception("a callback on the poll thread failed")
+        _log.exception(_FAILED)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -94,13 +93,12 @@ class Server(grpc.Server):
         """Wait until the server has stopped. Returns True if it has not after ``timeout`` seconds."""
         return not self._engine.wait(timeout)
 
-    @property
-    def turn(self) -> AbstractContextManager[object]:
-        """Held while the poll thread handles an event; a thread takes it to answer many calls in one go.
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on the poll thread, after the event that it handles now; never after the end.
 
-        Not to be held while waiting for anything, nor by what the poll thread calls.
+        Callable from any thread. The callback must not block.
         """
-        return self._engine.turn
+        self._engine.call_soon(callback)
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once no event is ready any more, within a millisecond or so; on the poll thread only."""

@@ -46,13 +46,12 @@ class CoreStreamCall(CallBase):
         self,
         core_call: core.Call,
         live: LiveCalls,
-        *,
         method: str,
         metadata: Metadata,
         deadline: float,
         started_at: float,
     ) -> None:
-        super().__init__(core_call, live, method=method, metadata=metadata, deadline=deadline, started_at=started_at)
+        super().__init__(core_call, live, method, metadata, deadline, started_at)
         self._lock = threading.Lock()
         self._listener: StreamListener | None = None
         self._headers: CheckedMetadata = None

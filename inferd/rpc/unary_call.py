@@ -7,6 +7,7 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
 from inferd.rpc.calls import UnaryHandler
+from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import Metadata
 
@@ -24,13 +25,12 @@ class CoreUnaryCall(CallBase):
         self,
         core_call: core.Call,
         live: LiveCalls,
-        *,
         method: str,
         metadata: Metadata,
         deadline: float,
         started_at: float,
     ) -> None:
-        super().__init__(core_call, live, method=method, metadata=metadata, deadline=deadline, started_at=started_at)
+        super().__init__(core_call, live, method, metadata, deadline, started_at)
         self._claim = threading.Lock()
         self._handler: UnaryHandler | None = None
 
@@ -42,8 +42,8 @@ class CoreUnaryCall(CallBase):
 
     def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.reply`."""
-        batch = core.whole_answer(message, self._checked(trailing_metadata))
-        return self._finish(batch, grpc.StatusCode.OK, "")
+        trailing = self._checked(trailing_metadata) if trailing_metadata else None
+        return self._finish(core.whole_answer(message, trailing), grpc.StatusCode.OK, "")
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.abort`."""
@@ -51,9 +51,9 @@ class CoreUnaryCall(CallBase):
         return self._finish(batch, code, details)
 
     def _finish(self, batch: core.Batch, code: grpc.StatusCode, details: str) -> bool:
-        if not self._claim.acquire(blocking=False):
+        if not self._claim.acquire(False):
             return False
-        self._report(code, details)
+        tell_finished(self.finishers, self, code, details)
         self._start(batch, self._on_sent)
         return True
 
@@ -61,7 +61,10 @@ class CoreUnaryCall(CallBase):
         message = core.received(event)
         if message is not None:
             assert self._handler is not None
-            self._run_handler(self._handler, self, message)
+            try:
+                self._handler(self, message)
+            except Exception:  # noqa: BLE001  the caller must hear something, but not what
+                self._handler_failed()
         elif event.success:
             self._without_message(self._on_half_close)
         else:

@@ -38,7 +38,7 @@ _MIB = 2**20
 class Overload:
     """One load on one server. ``share`` is of the capacity, answered within a second; the latencies are of OK answers.
 
-    ``outcomes`` says what became of the others; ``health_max_ms`` is the slowest probe. ``max_held_back`` were waiting in
+    ``outcomes`` says what became of the others; ``health_max_ms`` is the slowest probe. ``max_held_back`` waited in
     the client, because the server allows only so many at a time on a connection.
     """
 

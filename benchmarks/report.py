@@ -100,7 +100,8 @@ def show(lines: Sequence[Line], outcome: Outcome, console: Console) -> None:
     """Print all points, each with its servers from the fastest down, and who could not be measured."""
     numbers = ["requests/s", "min to max", "inferd / it", "p50 ms", "p99 ms", "CPU µs", "RSS MiB", "of ceiling"]
     right = [Column(name, justify="right", no_wrap=True) for name in numbers]
-    table = Table(Column("model, placement, in flight", no_wrap=True), "server", "threads x runs", *right)
+    left = [Column(name, no_wrap=True) for name in ("model, placement, in flight", "server")]
+    table = Table(*left, "threads x runs", *right)
     order = sorted(lines, key=lambda line: (line.model, line.placement, line.concurrency, -line.requests_per_s))
     for line, following in zip_longest(order, order[1:]):
         table.add_row(
@@ -120,7 +121,8 @@ def show(lines: Sequence[Line], outcome: Outcome, console: Console) -> None:
     console.print(table)
     for failure in outcome.failures:
         text = f"not measured: {failure.server} ({failure.setting}) on {failure.model}, {failure.placement}: "
-        console.print(text + failure.reason, style="red", markup=False)
+        first, *others = failure.reason.strip().splitlines()
+        console.print(text + first, *others[-1:], style="red", markup=False)
 
 
 def write(name: str, outcome: Outcome, console: Console) -> None:

@@ -80,11 +80,25 @@ def launch_inferd(job: Job) -> Launch:
     """Return how to start inferd out of this tree."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
     command += ["--grpc-port", str(job.port), "--http-port", "0"]
+    return Launch(command=command, environment=_our_environment(job))
+
+
+def _baseline(name: str) -> Callable[[Job], Launch]:
+    """Return how to start our handlers on one of grpcio's own servers."""
+
+    def launch(job: Job) -> Launch:
+        command = [sys.executable, "-m", f"benchmarks.baselines.{name}", str(job.model.folder), str(job.port)]
+        return Launch(command=command, environment=_our_environment(job))
+
+    return launch
+
+
+def _our_environment(job: Job) -> dict[str, str]:
     environment = {"PYTHONPATH": str(ROOT)}
     if job.setting:
         environment["INFERD_RUNTIME__INTRA_OP_THREADS"] = str(job.setting.threads)
         environment["INFERD_BATCHING__INSTANCES"] = str(job.setting.instances)
-    return Launch(command=command, environment=environment)
+    return environment
 
 
 def _python(name: str) -> Callable[[Job], Launch]:
@@ -178,6 +192,8 @@ CONTENDERS = {
         Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=launch_inferd, needs=_OURS),
         Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
         Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
+        Contender(name="grpc.aio", wire=OpenInference(), launch=_baseline("aio"), needs=_OURS),
+        Contender(name="grpc.server", wire=OpenInference(), launch=_baseline("sync"), needs=_OURS),
         Contender(name="mosec", wire=RawHttp("/inference"), launch=_python("mosec"), needs=_program("mosec")),
         Contender(name="mlserver", wire=_GRPCLOAD, launch=_python("mlserver"), needs=_program("mlserver")),
         Contender(name="kserve", wire=_GRPCLOAD, launch=_python("kserve"), needs=_program("kserve", "uvicorn")),

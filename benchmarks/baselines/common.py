@@ -1,0 +1,96 @@
+"""What both baselines need: models loaded as inferd loads them, and the handlers of its unary methods."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import grpc
+
+from inferd.api.services import InferenceServices, method_names
+from inferd.batching.ports import PollThread
+from inferd.config.loading import load_settings
+from inferd.models.loader import ModelLoader
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import resolve
+from inferd.observability.metrics import Metrics, new_registry
+from inferd.rpc.calls import UnaryHandler
+
+#: Makes a stock server's handler out of one of ours.
+Adapt = Callable[[UnaryHandler], "grpc.RpcMethodHandler[Any, Any]"]
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class RequestThread(PollThread, Protocol):
+    """What inferd asks of the thread that requests come from, on either server."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on that thread; callable from any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The command line: a model's directory, and the port."""
+
+    folder: Path
+    port: int
+
+    @classmethod
+    def read(cls) -> "Arguments":
+        """Take them from the command line."""
+        return cls(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """inferd's unary methods for a server that is not its own. Takes what `InferenceServices` gives to a server."""
+
+    def __init__(self, poll_thread: RequestThread, adapt: Adapt) -> None:
+        self.call_soon = poll_thread.call_soon
+        self._adapt = cache(adapt)
+        self._inner: list[grpc.GenericRpcHandler[Any, Any]] = []
+
+    def add_generic_rpc_handlers(self, handlers: "list[grpc.GenericRpcHandler[Any, Any]]") -> None:
+        """See `grpc.Server`."""
+        self._inner += handlers
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Return the handler of a unary method, else None."""
+        for inner in self._inner:
+            found = inner.service(details)
+            if found is not None and not found.request_streaming:
+                return self._adapt(cast("Any", found).callback)
+        return None
+
+
+def load(folder: Path, poll_thread: RequestThread, adapt: Adapt, on_loaded: Callable[[], None]) -> Handlers:
+    """Begin to load the model, with the settings of the environment, and return the handlers that serve it."""
+    registry = ModelRegistry()
+    metrics = Metrics(new_registry(), methods=method_names())
+    settings = load_settings(config_file=None, flags={})
+    loader = ModelLoader(
+        settings=settings,
+        registry=registry,
+        clock=time.monotonic,
+        poll_thread=poll_thread,
+        observer_for=metrics.observer_for,
+        on_state=lambda _: None,
+    )
+    services = InferenceServices(
+        registry=registry,
+        overload_code=grpc.StatusCode[settings.api.overload_status],
+        is_ready=lambda: True,
+        log_result=None,
+    )
+    handlers = Handlers(poll_thread, adapt)
+    services.add_to(cast("Any", handlers))
+    loader.load_all(resolve([folder]), on_loaded)
+    return handlers

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".venv" / "benchmarks"
 REPOSITORY = CACHE / "models"
 
+_CNN_ROW = (3, 48, 192)
+
 #: One request: its inputs by name, without the batch dimension.
 Row = dict[str, NDArray[np.generic]]
 
@@ -133,7 +135,11 @@ def _fetch_cnn(path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--dest", str(wheels), package]
     subprocess.run(pip, check=True)
     with zipfile.ZipFile(next(wheels.glob("rapidocr*.whl"))) as archive:
-        path.write_bytes(archive.read("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"))
+        model = onnx.load_from_string(archive.read("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"))
+    # Height and width are open in the file, both by the name "?", as if they had to be equal.
+    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], _CNN_ROW, strict=True):
+        dimension.dim_value = size
+    onnx.save(model, str(path))
 
 
 def _copy_digits(path: Path) -> None:
@@ -166,7 +172,7 @@ MODELS = {
             rows=lambda: _sentences(8, 256),
             threads=True,
         ),
-        Model(name="cnn", served_as="cnn", build=_fetch_cnn, rows=lambda: _normal(3, 48, 192, count=8), threads=True),
+        Model(name="cnn", served_as="cnn", build=_fetch_cnn, rows=lambda: _normal(*_CNN_ROW, count=8), threads=True),
         Model(
             name="identity",
             served_as="identity",

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnxruntime
 
 from benchmarks.models import ROOT, Model
+from benchmarks.streams import StreamInfer
 from benchmarks.wires import JsonHttp, OpenInference, OpenInferenceByGrpcload, RawHttp, Wire
 from inferd import dtypes
 
@@ -190,6 +191,8 @@ CONTENDERS = {
     for contender in (
         Contender(name="inferd", wire=OpenInference(), launch=launch_inferd, needs=_OURS),
         Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=launch_inferd, needs=_OURS),
+        Contender(name="inferd-stream-own", wire=StreamInfer(packed=False), launch=launch_inferd, needs=_OURS),
+        Contender(name="inferd-packed", wire=StreamInfer(packed=True), launch=launch_inferd, needs=_OURS),
         Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
         Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
         Contender(name="grpc.aio", wire=OpenInference(), launch=_baseline("aio"), needs=_OURS),

@@ -20,9 +20,9 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
-_TIMEOUT_S = 30
+TIMEOUT_S = 30
 #: As long as perf_analyzer's three windows.
-_GRPCLOAD_S = 4.5
+GRPCLOAD_S = 4.5
 _NAMES = {dtype.numpy: dtype.name for dtype in dtypes.ALL}
 
 #: Outputs by name; a wire that carries no names gives the first output under the empty name.
@@ -63,10 +63,10 @@ class OpenInference:
         with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
             stub = GRPCInferenceServiceStub(channel)
             if self._streaming:
-                (answer,) = stub.ModelStreamInfer(iter([request]), timeout=_TIMEOUT_S)
+                (answer,) = stub.ModelStreamInfer(iter([request]), timeout=TIMEOUT_S)
                 response = answer.infer_response
             else:
-                response = stub.ModelInfer(request, timeout=_TIMEOUT_S)
+                response = stub.ModelInfer(request, timeout=TIMEOUT_S)
         return {
             output.name: np.frombuffer(raw, dtypes.BY_NAME[output.datatype].numpy).reshape(output.shape)
             for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -82,31 +82,38 @@ class OpenInferenceByGrpcload(OpenInference):
 
     def takes(self, model: Model) -> bool:
         """Return whether one request is like any other, because grpcload sends but one."""
-        return len({tuple(array.shape for array in row.values()) for row in model.rows()}) == 1
+        return all_alike(model)
 
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:  # noqa: ARG002  # As `Wire` has it.
         """Keep requests in flight with grpcload."""
-        result = grpcload.run(
-            grpcload.Load(
-                target=f"127.0.0.1:{port}",
-                method=MODEL_STREAM_INFER if self._streaming else MODEL_INFER,
-                message=open_inference_request(model, model.rows()[0]).SerializeToString(),
-                closed=concurrency,
-                duration_s=_GRPCLOAD_S,
-                streams=1 if self._streaming else None,
-            ),
-            cpu=placement.load_core,
+        load = grpcload.Load(
+            target=f"127.0.0.1:{port}",
+            method=MODEL_STREAM_INFER if self._streaming else MODEL_INFER,
+            message=open_inference_request(model, model.rows()[0]).SerializeToString(),
+            closed=concurrency,
+            duration_s=GRPCLOAD_S,
+            streams=1 if self._streaming else None,
         )
-        tally = result.load
-        if not tally.ok:
-            msg = f"grpcload got no answer: {tally.first_failure or tally}"
-            raise RuntimeError(msg)
-        return Result(
-            requests_per_s=tally.ok_per_s,
-            p50_ms=tally.latency_ms.p50,
-            p99_ms=tally.latency_ms.p99,
-            errors=tally.requests - tally.ok,
-        )
+        return offer(load, placement)
+
+
+def offer(load: grpcload.Load, placement: Placement) -> Result:
+    """Run grpcload; raises `RuntimeError` if it gets no answer at all."""
+    tally = grpcload.run(load, cpu=placement.load_core).load
+    if not tally.ok:
+        msg = f"grpcload got no answer: {tally.first_failure or tally}"
+        raise RuntimeError(msg)
+    return Result(
+        requests_per_s=tally.ok_per_s,
+        p50_ms=tally.latency_ms.p50,
+        p99_ms=tally.latency_ms.p99,
+        errors=tally.requests - tally.ok,
+    )
+
+
+def all_alike(model: Model) -> bool:
+    """Return whether every request for the model has the same shapes."""
+    return len({tuple(array.shape for array in row.values()) for row in model.rows()}) == 1
 
 
 class RawHttp:
@@ -165,7 +172,7 @@ def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:
 
 def post(port: int, path: str, body: bytes, content_type: str) -> bytes:
     """Post to a local server and return the answer's body; raise `RuntimeError` for any status but 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request("POST", path, body, {"Content-Type": content_type})
         response = connection.getresponse()

@@ -8,7 +8,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-# How long a batch may wait to become full. Of 1, 5 and 20 ms this was the fastest for `small` with 64 calls in flight.
+# How long a batch may wait to become full. More only adds latency when callers wait for their answers.
 MAX_BATCH_TIME_S = 0.001
 
 

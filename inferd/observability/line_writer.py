@@ -28,8 +28,9 @@ class LineWriter:
     that cannot be rendered or written.
 
     Invariants: the lock guards the queue, its bound, ``dropped`` and ``_closed``, and is never held while rendering or
-    writing. ``_awake`` is set, and the event with it, whenever lines wait, so only the first of many pays for waking the
-    thread, which then lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
+    writing. ``_awake`` is set, and the event with it, whenever lines wait, so only the first of many pays for waking
+    the thread, which then lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are
+    written by whoever logs.
     """
 
     def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.05) -> None:
@@ -100,21 +101,21 @@ class LineWriter:
 
     def _write_lines(self, waiting: list[_Waiting]) -> None:
         rendered: list[bytes] = []
+        lost = 0
         for render, of_a_kind in groupby(waiting, _kind):
             records = [record for _, record in of_a_kind]
             try:
                 rendered.append(render(records))
             except Exception:  # noqa: BLE001 (records that cannot be rendered must not end the log)
-                self._count_dropped(len(records))
+                lost += len(records)
         try:
             self._write(b"".join(rendered))
         except (OSError, ValueError):
             # The reader went away. There is nobody left to tell, and serving goes on.
-            self._count_dropped(len(waiting))
-
-    def _count_dropped(self, number: int) -> None:
-        with self._lock:
-            self._dropped += number
+            lost = len(waiting)
+        if lost:
+            with self._lock:
+                self._dropped += lost
 
 
 def write_to(descriptor: int) -> Callable[[bytes], None]:

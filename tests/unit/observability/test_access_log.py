@@ -4,6 +4,8 @@ import weakref
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferd.config.settings import LogFormat, LogSettings
 from inferd.observability.access_log import AccessLogInterceptor
@@ -161,6 +163,68 @@ def test_long_texts_are_cut() -> None:
     log.finish(FakeCall(method=long, annotations={"request_id": long}), grpc.StatusCode.INTERNAL, long)
     assert len(log.records[0]["request_id"]) < 1000
     assert len(log.sink.lines[0]) < 3000
+
+
+def test_records_that_wait_hold_short_texts_only() -> None:
+    """A stuck log keeps a hundred thousand of them."""
+
+    class Kept:
+        def submit(self, _render: object, record: tuple[object, ...]) -> None:
+            self.texts = [text for text in record if isinstance(text, str)]
+
+    kept, long = Kept(), "x" * 1_000_000
+    interceptor = AccessLogInterceptor(LogSettings(), kept, renderer(LogFormat.JSON))
+    interceptor.finished(FakeCall(method=long, annotations={"request_id": long}), grpc.StatusCode.UNIMPLEMENTED, long)
+    assert max(map(len, kept.texts)) < 1000
+
+
+@given(texts=st.tuples(*[st.text(min_size=1, max_size=20)] * 4), style=st.sampled_from(LogFormat))
+def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str], style: LogFormat) -> None:
+    """Quotes, line ends and the like are part of a value and of nothing else."""
+    log = Log(format=style)
+    request_id, method, model, error = texts
+    call = FakeCall(method=method, annotations={"request_id": request_id, "model": model})
+    log.finish(call, grpc.StatusCode.NOT_FOUND, error)
+    if style is LogFormat.JSON:
+        (record,) = log.records
+        assert [record[name] for name in ("request_id", "method", "model", "error")] == list(texts)
+    assert log.text.count("\n") == 1
+
+
+@pytest.mark.parametrize("style", LogFormat)
+def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
+    """A model is named after its directory."""
+    log = Log(format=style)
+    log.finish(answered())
+    log.finish(FakeCall(annotations={"model": "m\udc80"}), grpc.StatusCode.INTERNAL, "m\udc80")
+    log.finish(answered())
+    assert log.text.count("\n") == 3
+    assert log.text.count("m\\udc80") == 2
+
+
+def test_lines_of_many_calls_are_each_their_own() -> None:
+    """They are made in one go, of calls that differ in what they have to tell."""
+    log = Log()
+    log.finish(answered())
+    log.finish(FakeCall(annotations={"request_id": "r", "rows": 3}), grpc.StatusCode.NOT_FOUND, "no such model")
+    log.finish(FakeCall(annotations={"request_id": "s", "requests": 5, "messages_in": 2, "messages_out": 3}))
+    log.finish(answered())
+    first, second, third, last = log.records
+    assert first == last
+    assert list(second) == [
+        "time",
+        "level",
+        "event",
+        "request_id",
+        "peer",
+        "method",
+        "status",
+        "total_ms",
+        "rows",
+        "error",
+    ]
+    assert list(third)[-4:] == ["total_ms", "requests", "messages_in", "messages_out"]
+    assert len(log.sink.writes) == 1
 
 
 def test_stream_results_are_written_at_debug_only() -> None:

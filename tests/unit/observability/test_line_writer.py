@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -13,8 +13,14 @@ from inferd.observability.line_writer import LineWriter, write_to
 from tests.unit.observability.fakes import Sink
 
 
-def line(record: object) -> bytes:
-    return f"{record}\n".encode()
+def lines(records: Sequence[object]) -> bytes:
+    return b"".join(f"{record}\n".encode() for record in records)
+
+
+def picky(records: Sequence[int]) -> bytes:
+    """Lines of even numbers; a batch with an odd one cannot be rendered."""
+    assert not any(record % 2 for record in records)
+    return lines(records)
 
 
 class Gate(Sink):
@@ -47,9 +53,9 @@ def test_waiting_lines_are_written_at_once() -> None:
     sink = Sink()
     writer = LineWriter(sink)
     for number in range(100):
-        writer.submit(line, number)
+        writer.submit(lines, number)
     assert writer.stop()
-    assert sink.lines == [line(number).strip() for number in range(100)]
+    assert sink.lines == [str(number).encode() for number in range(100)]
     assert len(sink.writes) == 1
 
 
@@ -58,10 +64,10 @@ def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
     gate = Gate()
     writer = LineWriter(gate, gather_s=0)
     writer.start()
-    writer.submit(line, "first")
+    writer.submit(lines, "first")
     assert gate.entered.wait(10)
     for number in range(100):
-        writer.submit(line, number)
+        writer.submit(lines, number)
     gate.open.set()
     assert writer.stop()
     assert [write.count(b"\n") for write in gate.writes] == [1, 100]
@@ -75,7 +81,7 @@ def test_a_burst_from_many_threads_loses_nothing() -> None:
 
     def burst(name: int) -> None:
         for number in range(5000):
-            writer.submit(line, f"{name} {number}")
+            writer.submit(lines, f"{name} {number}")
 
     threads = [threading.Thread(target=burst, args=(name,)) for name in range(6)]
     for thread in threads:
@@ -94,10 +100,10 @@ def test_the_bound_is_exact_under_a_burst() -> None:
     gate = Gate()
     writer = LineWriter(gate, max_lines=500, gather_s=0)
     writer.start()
-    writer.submit(line, "first")
+    writer.submit(lines, "first")
     assert gate.entered.wait(10)
     threads = [
-        threading.Thread(target=lambda: [writer.submit(line, number) for number in range(1000)]) for _ in range(4)
+        threading.Thread(target=lambda: [writer.submit(lines, number) for number in range(1000)]) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -115,7 +121,7 @@ def test_a_broken_pipe_is_survived(pipe: tuple[int, int]) -> None:
     os.close(read)
     writer = LineWriter(write_to(write))
     for number in range(3):
-        writer.submit(line, number)
+        writer.submit(lines, number)
     assert writer.stop()
     assert writer.dropped == 3
 
@@ -131,21 +137,58 @@ def test_writing_goes_on_when_the_sink_recovers() -> None:
         sink(data)
 
     writer = LineWriter(flaky)
-    writer.submit(line, "lost")
+    writer.submit(lines, "lost")
     writer.stop()
-    writer.submit(line, "kept")
+    writer.submit(lines, "kept")
     assert (sink.lines, writer.dropped) == ([b"kept"], 1)
 
 
-def test_a_line_that_cannot_be_rendered_is_lost_alone() -> None:
-    """Its neighbours in the same write are written."""
+def test_neighbours_of_a_kind_are_rendered_in_one_go() -> None:
+    """And the order of what was submitted is kept all the same."""
+    sink, gos = Sink(), []
+
+    def counted(records: Sequence[object]) -> bytes:
+        gos.append(list(records))
+        return lines(records)
+
+    writer = LineWriter(sink)
+    for number in (1, 2):
+        writer.submit(counted, number)
+    writer.submit(b"".join, b"other\n")
+    writer.submit(counted, 3)
+    assert writer.stop()
+    assert gos == [[1, 2], [3]]
+    assert sink.lines == [b"1", b"2", b"other", b"3"]
+    assert len(sink.writes) == 1
+
+
+def test_a_record_that_cannot_be_rendered_takes_only_neighbours_of_its_kind_along() -> None:
+    """They are counted; the rest of the same write is written, and so is what comes later."""
     sink = Sink()
     writer = LineWriter(sink)
-    writer.submit(line, 1)
-    writer.submit(lambda record: record.missing, 2)
-    writer.submit(line, 3)
+    writer.submit(picky, 0)
+    writer.submit(lines, "between")
+    for number in (2, 3, 4):
+        writer.submit(picky, number)
+    writer.submit(lines, "after")
+    writer.submit(picky, 6)
     assert writer.stop()
-    assert (sink.lines, writer.dropped) == ([b"1", b"3"], 1)
+    assert (sink.lines, writer.dropped) == ([b"0", b"between", b"after", b"6"], 3)
+    writer.submit(picky, 8)
+    assert (sink.lines[-1], writer.dropped) == (b"8", 3)
+
+
+def test_what_can_be_neither_rendered_nor_written_is_counted_once() -> None:
+    """Each record is one line that is missing."""
+
+    def fail(_data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = LineWriter(fail)
+    writer.submit(picky, 1)
+    writer.submit(lines, 2)
+    assert writer.stop()
+    assert writer.dropped == 2
 
 
 def test_after_the_end_lines_are_written_at_once() -> None:
@@ -153,7 +196,7 @@ def test_after_the_end_lines_are_written_at_once() -> None:
     sink = Sink()
     writer = LineWriter(sink)
     writer.stop()
-    writer.submit(line, "late")
+    writer.submit(lines, "late")
     assert sink.lines == [b"late"]
 
 
@@ -162,7 +205,7 @@ def test_stop_does_not_wait_for_ever() -> None:
     gate = Gate()
     writer = LineWriter(gate, gather_s=0)
     writer.start()
-    writer.submit(line, "stuck")
+    writer.submit(lines, "stuck")
     assert gate.entered.wait(10)
     assert not writer.stop(timeout_s=0.01)
     gate.open.set()
@@ -176,7 +219,7 @@ def test_a_process_that_just_ends_has_written_its_lines() -> None:
         "from inferd.observability.line_writer import LineWriter, write_to\n"
         "writer = LineWriter(write_to(1), gather_s=60)\n"
         "writer.start()\n"
-        "writer.submit(str.encode, 'last words')\n"
+        "writer.submit(b''.join, b'last words')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=30)
     assert done.stdout == b"last words"

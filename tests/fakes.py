@@ -4,7 +4,6 @@ import heapq
 import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
 import numpy as np
@@ -33,10 +32,14 @@ class FakeClock:
 
 
 class ManualPollThread:
-    """A poll thread whose timers fire when the test says so. It is idle all the time unless ``busy`` is set."""
+    """A poll thread whose timers fire when the test says so.
+
+    It is idle all the time unless ``busy`` is set; then ``soon`` and ``when_idle`` keep what it is to do.
+    """
 
     def __init__(self, clock: FakeClock) -> None:
         self.busy = False
+        self.soon: list[Callable[[], None]] = []
         self.when_idle: list[Callable[[], None]] = []
         self._clock = clock
         self._order = count()
@@ -50,14 +53,22 @@ class ManualPollThread:
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._armed, (when, next(self._order), callback))
 
-    @property
-    def turn(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        if self.busy:
+            self.soon.append(callback)
+        else:
+            callback()
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
         if self.busy:
             self.when_idle.append(callback)
         else:
+            callback()
+
+    def run_soon(self) -> None:
+        """Call what was left to be called soon, and nothing of what that adds."""
+        callbacks, self.soon = self.soon, []
+        for callback in callbacks:
             callback()
 
     def fire_due(self) -> None:

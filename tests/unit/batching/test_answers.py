@@ -5,10 +5,12 @@ import logging
 import pytest
 
 from inferd.batching.answers import Answers
-from inferd.batching.request import Reply
+from inferd.batching.request import BatchTiming, InferenceResult, Reply
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from tests.fakes import Caller, FakeClock, RecordingObserver
+
+_RESULT = InferenceResult({}, BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0)
 
 
 class _Out:
@@ -60,7 +62,19 @@ def test_a_broken_observer_costs_nobody_an_answer(caplog):
     assert "metrics are down" in caplog.text
 
 
-@pytest.mark.parametrize("act", ["fail", "admitted"])
+def test_a_broken_observer_does_not_stop_a_request_on_its_way_in(caplog):
+    """It is asked before anything is decided."""
+
+    class Broken(RecordingObserver):
+        def offered(self, rows):
+            raise RuntimeError("metrics are down")
+
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        _Out(Broken()).answers.offered(Caller().request)
+    assert "metrics are down" in caplog.text
+
+
+@pytest.mark.parametrize("act", ["fail", "succeed", "admitted"])
 def test_a_broken_receiver_is_logged_and_does_not_get_in_the_way(act, caplog):
     """The thread goes on to the next request."""
     caller = Caller()
@@ -71,5 +85,9 @@ def test_a_broken_receiver_is_logged_and_does_not_get_in_the_way(act, caplog):
     caller.request.reply = Reply(broken, broken)
     answers = _Out().answers
     with caplog.at_level(logging.ERROR, "inferd.batching"):
-        answers.admitted(caller.request) if act == "admitted" else answers.fail(caller.request, InferenceFailedError())
+        {
+            "fail": lambda: answers.fail(caller.request, InferenceFailedError()),
+            "succeed": lambda: answers.succeed(caller.request, _RESULT),
+            "admitted": lambda: answers.admitted(caller.request),
+        }[act]()
     assert "in pieces" in caplog.text

@@ -1,17 +1,16 @@
 """Running a batch: who is left out, what is run, who gets what, and whose fault a failure is."""
 
 import logging
-import threading
 
 import numpy as np
 import pytest
 
 from inferd.batching.answers import Answers
 from inferd.batching.execution import Executor
-from inferd.batching.request import Batch, Reply
+from inferd.batching.request import Batch
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, InvalidInputError, ModelUnavailableError
-from tests.fakes import Caller, FakeClock, FakeSession, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
 
 
 class _Model:
@@ -20,7 +19,7 @@ class _Model:
         self.session = FakeSession(compute)
         self.observer = RecordingObserver()
         self.statistics = Statistics()
-        self.turn = threading.Lock()
+        self.poll_thread = ManualPollThread(self.clock)
         self.executor = Executor(
             name="m",
             session=self.session,
@@ -28,7 +27,7 @@ class _Model:
             clock=self.clock,
             answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
             statistics=self.statistics,
-            turn=self.turn,
+            poll_thread=self.poll_thread,
         )
 
     def run(self, *callers):
@@ -300,20 +299,73 @@ def test_an_answer_given_meanwhile_is_left_alone():
     assert isinstance(caller.error, ModelUnavailableError)
 
 
-def test_answers_are_given_in_turns():
-    """The poll thread does not come between two answers, but gets its chance now and then in a large batch."""
-    model, turns = _Model(), []
-
-    class Turn:
-        def __enter__(self):
-            turns.append(0)
-
-        def __exit__(self, *_):
-            turns.append(None)
-
-    model.executor._turn = Turn()
-    callers = [Caller(x=_x(1)) for _ in range(40)]
-    for caller in callers:
-        caller.request.reply = Reply(lambda _outcome: turns.append(turns.pop() + 1))
+@pytest.mark.parametrize("number", [3, 40])
+def test_the_answers_of_a_large_batch_are_left_to_the_poll_thread(number):
+    """In one go, and everything that is counted of the batch is counted by then."""
+    model, callers = _Model(), [Caller(x=_x(value)) for value in range(number)]
+    model.poll_thread.busy = True
     model.run(*callers)
-    assert turns == [16, None, 16, None, 8, None]
+    assert all(caller.waits for caller in callers)
+    assert len(model.poll_thread.soon) == 1
+    assert (len(model.observer.reports), model.statistics.snapshot().success.count) == (1, number)
+    model.poll_thread.run_soon()
+    for value, caller in enumerate(callers):
+        np.testing.assert_array_equal(caller.result.outputs["y"], _x(value))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_few_answers_are_given_at_once(number):
+    """Waking another thread would take longer."""
+    model, callers = _Model(), [Caller() for _ in range(number)]
+    model.poll_thread.busy = True
+    model.run(*callers)
+    assert all(caller.result for caller in callers)
+    assert model.poll_thread.soon == []
+
+
+def test_only_requests_that_are_still_to_be_answered_make_a_batch_large():
+    """Two callers have gone during the run, and there is no need to hand one answer over."""
+    callers = [Caller(), Caller(), Caller()]
+
+    def compute(inputs):
+        for caller in callers[:2]:
+            caller.request.reply.withdraw()
+        return scale(inputs)
+
+    model = _Model(compute)
+    model.poll_thread.busy = True
+    model.run(*callers)
+    assert callers[2].result
+    assert model.poll_thread.soon == []
+
+
+def test_a_cancel_before_the_poll_thread_gets_to_it_hurts_no_one_else():
+    """The answer is on its way, but nobody waits for it any more."""
+    model, callers = _Model(), [Caller(), Caller(), Caller()]
+    model.poll_thread.busy = True
+    model.run(*callers)
+    callers[1].request.reply.withdraw()
+    model.poll_thread.run_soon()
+    assert [caller.waits for caller in callers] == [False, True, False]
+
+
+def test_a_batch_is_answering_before_its_answers_are_handed_over():
+    """The poll thread may be quicker than the worker."""
+    model, callers, seen = _Model(), [Caller(), Caller(), Caller()], []
+    batch = Batch(requests=[caller.request for caller in callers], rows=3, started_at=100.0)
+    model.poll_thread.call_soon = lambda _give: seen.append(batch.answering)
+    model.executor.execute(batch)
+    assert seen == [True]
+
+
+def test_a_receiver_that_fails_leaves_its_batch_mates_their_answers(caplog):
+    """One call that is in pieces must not take the others along."""
+
+    def broken(_):
+        raise RuntimeError("the connection is in pieces")
+
+    model, callers = _Model(), [Caller(on_outcome=broken), Caller(), Caller()]
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        model.run(*callers)
+    assert all(caller.result for caller in callers)
+    assert "in pieces" in caplog.text

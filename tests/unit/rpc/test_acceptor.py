@@ -129,6 +129,16 @@ def test_a_call_without_a_handler_is_answered(find, expected):
     assert bench.codes == [expected]
 
 
+def test_what_is_remembered_of_a_method_is_not_looked_for_again():
+    """Each call of a known method is served, but its handler is found once."""
+    bench, found = Bench(), []
+    find = bench.methods.find
+    bench.methods.find = lambda *arguments: found.append(arguments) or find(*arguments)
+    for _ in range(3):
+        assert bench.accept().find("ReceiveMessage") is not None
+    assert len(found) == 1
+
+
 def test_the_latest_call_wakes_the_loop():
     """Rule 10: a wake-up needs a call."""
     bench = Bench()

@@ -2,8 +2,10 @@
 
 import gc
 import logging
+import queue
 import threading
 import weakref
+from functools import partial
 
 import pytest
 
@@ -245,17 +247,137 @@ def test_what_fails_when_idle_does_not_leave_the_loop(bench, caplog):
     assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"]
 
 
-def test_the_turn_is_held_for_an_event_and_free_while_waiting(bench):
-    """Whoever answers many calls gets its turn between two events."""
-    held = []
-    bench.queue.events.append(FakeEvent(lambda _event: held.append(bench.loop.turn.locked())))
+def during_poll(bench, act):
+    """Have ``act`` called while the loop waits for an event, as another thread would."""
     poll = bench.queue.poll
 
     def watch(deadline):
-        held.append(bench.loop.turn.locked())
+        bench.queue.poll = poll
+        act()
         return poll(deadline)
 
     bench.queue.poll = watch
+
+
+def test_call_soon_from_another_thread_wakes_a_loop_that_sleeps(bench):
+    """An empty batch on a call is the wake-up, and what was asked for comes with it."""
+    bench.loop.wake_by(bench.core_call)
+
+    def act():
+        bench.loop.call_soon(bench.note("soon"))
+        (carrier,) = bench.core_call.started
+        assert carrier.kinds == []
+        bench.queue.events.append(FakeEvent(carrier.tag))
+
+    during_poll(bench, act)
     bench.loop.step()
-    assert held == [False, True]
-    assert not bench.loop.turn.locked()
+    assert (bench.log, bench.queue.deadlines) == (["soon"], [None])
+
+
+def test_call_soon_costs_no_event_while_the_loop_does_not_sleep(bench):
+    """Neither while an event is handled nor while the loop only looks whether one is ready."""
+    bench.loop.wake_by(bench.core_call)
+    bench.queue.events.append(FakeEvent(lambda _event: bench.loop.call_soon(bench.note("during an event"))))
+    bench.loop.step()
+    assert bench.log == ["during an event"]
+
+    bench.loop.call_when_idle(bench.note("idle"))
+    during_poll(bench, lambda: bench.loop.call_soon(bench.note("during a look")))
+    bench.loop.step()
+    assert bench.queue.deadlines[1:] == [0.0]
+    assert bench.log == ["during an event", "during a look", "idle"]
+    assert bench.core_call.started == []
+
+
+def test_what_was_left_before_the_loop_looks_is_done_without_sleeping(bench):
+    """Added between two steps: the loop looks before it sleeps."""
+    bench.loop.wake_by(bench.core_call)
+    bench.queue.events.append(FakeEvent(bench.note("event")))
+    bench.loop.step()
+    bench.loop.call_soon(bench.note("soon"))
+    bench.loop.step()
+    assert (bench.log, bench.queue.deadlines[1]) == (["event", "soon"], 0.0)
+
+
+def test_what_is_called_soon_comes_before_timers_and_idle_callbacks(bench):
+    """Answers that are ready do not wait for anything else."""
+    bench.loop.call_at(1000.0, bench.note("timer"))
+    bench.loop.call_when_idle(bench.note("idle"))
+    bench.loop.call_soon(bench.note("soon"))
+    bench.loop.step()
+    assert bench.log[0] == "soon"
+    assert sorted(bench.log) == ["idle", "soon", "timer"]
+
+
+def test_what_a_callback_adds_comes_after_the_next_event(bench):
+    """However much calls itself again, events get their turn, and the loop does not sleep on what is left."""
+
+    def first():
+        bench.note("first")()
+        bench.loop.call_soon(bench.note("added by first"))
+
+    bench.loop.wake_by(bench.core_call)
+    bench.loop.call_soon(first)
+    bench.loop.call_soon(bench.note("second"))
+    wake_ups = len(bench.core_call.started)
+    bench.queue.events.extend([FakeEvent(bench.note("event")), FakeEvent(bench.note("next event"))])
+    bench.loop.step()
+    assert bench.log == ["event", "first", "second"]
+    bench.loop.step()
+    assert bench.log == ["event", "first", "second", "next event", "added by first"]
+    assert bench.queue.deadlines == [0.0, 0.0]
+    assert len(bench.core_call.started) == wake_ups
+
+
+def test_a_callback_that_fails_leaves_the_others(bench, caplog):
+    """Rule 9: they belong to different calls."""
+    bench.loop.call_soon(lambda: 1 / 0)
+    bench.loop.call_soon(bench.note("other"))
+    with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
+        bench.loop.step()
+    assert bench.log == ["other"]
+    assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"]
+
+
+class RealQueue:
+    """A queue that sleeps until there is an event, and the call that events come from."""
+
+    def __init__(self):
+        self._events = queue.SimpleQueue()
+
+    def poll(self, deadline):
+        try:
+            return self._events.get(block=deadline is None, timeout=10)
+        except queue.Empty:
+            assert deadline is not None, "nobody woke the loop"
+            return FakeEvent()
+
+    def start_server_batch(self, operations, tag):
+        self._events.put(FakeEvent(tag))
+        return 0
+
+
+def test_no_callback_of_any_thread_is_slept_on():
+    """Each either finds the loop awake or wakes it, at whatever moment it comes; and those of a thread keep order."""
+    events, done = RealQueue(), []
+    loop = PollLoop(events)
+    loop.wake_by(events)
+    loop.run_until(lambda: len(done) == 4 * 500)
+
+    def ask(name):
+        # Two in a row, and then nothing until they are done, so that the loop goes to sleep again and again.
+        for number in range(0, 500, 2):
+            came_back = threading.Event()
+            loop.call_soon(partial(done.append, (name, number)))
+            loop.call_soon(partial(done.append, (name, number + 1)))
+            loop.call_soon(came_back.set)
+            came_back.wait(10)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    loop.run()
+    for thread in threads:
+        thread.join()
+    for name in range(4):
+        assert [number for who, number in done if who == name] == list(range(500))

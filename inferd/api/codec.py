@@ -16,7 +16,10 @@ Request = TypeVar("Request", bound=Message)
 
 @dataclass(slots=True)
 class Answer:
-    """The answer to one request, not to be changed. ``as_lists`` if its outputs are to be typed lists, where the protocol has them."""
+    """The answer to one request, not to be changed.
+
+    ``as_lists`` if its outputs are to be typed lists, where the protocol has them.
+    """
 
     model: ModelVersion
     request_id: str

@@ -43,7 +43,7 @@ Bounds = tuple[int, int]
 
 
 class Frame(NamedTuple):
-    """A message taken apart: the ``fixed`` parts with their positions, the tensors' bytes, and the id if there is one."""
+    """A message taken apart: ``fixed`` parts with their positions, the tensors' bytes, and the id if there is one."""
 
     fixed: tuple[tuple[bytes, int], ...]
     raw: tuple[Bounds, ...]

@@ -18,8 +18,8 @@ from inferd.runtime.stacking import chunks, join, split, stack
 
 _logger = logging.getLogger("inferd.batching")
 
-#: So many answers at least are left to the poll thread. Starting to send one lets go of Python's interpreter lock, which
-#: that thread would take each time; fewer answers are given sooner than another thread is woken.
+#: So many answers at least are left to the poll thread. Starting to send one lets go of Python's interpreter lock,
+#: which that thread would take each time; fewer answers are given sooner than another thread is woken.
 _WORTH_HANDING_OVER = 3
 
 _Outputs = dict[str, NDArray[np.generic]]

@@ -4,8 +4,8 @@ import os
 
 # Read by grpc when it is first imported. This process never forks, and readiness for it costs locks on every call.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# Have the thread that waits for events read from the sockets itself. Otherwise threads of gRPC's own do, which hand each
-# event over: docs/decisions/rpc-one-thread-reads.md has the figures.
+# Have the thread that waits for events read from the sockets itself. Otherwise threads of gRPC's own do, which hand
+# each event over: docs/decisions/rpc-one-thread-reads.md has the figures.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import gc

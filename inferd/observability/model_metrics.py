@@ -63,7 +63,7 @@ class ModelMetrics:
         self._batch_rows = Histogram(ROWS_BOUNDS)
 
     def offered(self, rows: int) -> None:
-        """Count rows that asked to be admitted, whatever came of it. Only the poll thread calls, so without the lock."""
+        """Count rows that asked to be admitted, whatever came of it. Only the poll thread calls: without the lock."""
         self._offered_rows += rows
 
     def refused(self, reason: str, rows: int) -> None:  # noqa: ARG002 (the observer's contract; requests are counted)

@@ -90,7 +90,7 @@ class Acceptor:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
         elif self._methods.are_intercepted and isinstance(call, CoreStreamCall):
             self._blocking.serial.submit(partial(self._intercept, call))
-        elif kind is CoreUnaryCall:
+        elif type(handler) is CallbackUnaryHandler:
             self._serve_unary(call, handler)
         else:
             self._dispatch(call, handler, None)

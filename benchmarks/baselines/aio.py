@@ -5,7 +5,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, cast
 
 import grpc
@@ -22,8 +21,6 @@ class LoopThread:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        #: Nothing keeps the loop from coming between two answers.
-        self.turn = nullcontext()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `PollThread`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import grpc
 
@@ -29,14 +29,6 @@ CHANNEL_OPTIONS = (
 )
 
 
-class RequestThread(PollThread, Protocol):
-    """What inferd asks of the thread that requests come from, on either server."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` on that thread; callable from any."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """The command line: a model's directory, and the port."""
@@ -53,7 +45,7 @@ class Arguments:
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """inferd's unary methods for a server that is not its own. Takes what `InferenceServices` gives to a server."""
 
-    def __init__(self, poll_thread: RequestThread, adapt: Adapt) -> None:
+    def __init__(self, poll_thread: PollThread, adapt: Adapt) -> None:
         self.call_soon = poll_thread.call_soon
         self._adapt = cache(adapt)
         self._inner: list[grpc.GenericRpcHandler[Any, Any]] = []
@@ -71,7 +63,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
         return None
 
 
-def load(folder: Path, poll_thread: RequestThread, adapt: Adapt, on_loaded: Callable[[], None]) -> Handlers:
+def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callable[[], None]) -> Handlers:
     """Begin to load the model, with the settings of the environment, and return the handlers that serve it."""
     registry = ModelRegistry()
     metrics = Metrics(new_registry(), methods=method_names())

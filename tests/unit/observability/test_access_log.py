@@ -102,6 +102,28 @@ def test_a_stream_counts_its_messages() -> None:
 
 
 @pytest.mark.parametrize(
+    "counts",
+    [{"messages_in": 1}, {"requests": 2, "messages_in": 1}, {"requests": 2, "messages_in": 1, "messages_out": 1}],
+)
+def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
+    """It may end before anything of it could be read, or was answered."""
+    log = Log()
+    log.finish(FakeCall(annotations={"request_id": "s", **counts}), grpc.StatusCode.CANCELLED)
+    (record,) = log.records
+    assert {name: record.get(name) for name in counts} == counts
+    assert {"requests", "messages_in", "messages_out"} & set(record) == set(counts)
+
+
+@pytest.mark.parametrize("told", [{"queue_s": 0.1}, {"queue_s": 0.1, "run_s": 0.2}])
+def test_a_call_that_ends_while_its_result_is_being_told_has_a_line(told: dict[str, object]) -> None:
+    """A caller may go away at that moment; the poll thread tells of it, and a worker of the result."""
+    log = Log()
+    log.finish(FakeCall(annotations={"request_id": "r", **told}), grpc.StatusCode.CANCELLED)
+    (record,) = log.records
+    assert {"queue_ms", "run_ms", "batch_rows"}.isdisjoint(record)
+
+
+@pytest.mark.parametrize(
     ("code", "level"),
     [
         (OK, "info"),

@@ -1,5 +1,6 @@
 """The servers that can be measured: how each is started with a model, and how it is talked to."""
 
+import json
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -112,6 +113,30 @@ def _python(name: str) -> Callable[[Job], Launch]:
     return launch
 
 
+def _mlserver(job: Job) -> Launch:
+    instances = job.setting.instances if job.setting else 1
+    settings = {
+        "host": "127.0.0.1",
+        "grpc_port": job.port,
+        "http_port": job.port + 1,
+        "metrics_endpoint": None,
+        # 0 is in the server's own process: one worker would only add a hop.
+        "parallel_workers": instances if instances > 1 else 0,
+        "debug": False,
+    }
+    model = {
+        "name": job.model.served_as,
+        "implementation": "server.Inference",
+        "max_batch_size": MAX_BATCH_SIZE,
+        # Seconds that a batch may wait to become full.
+        "max_batch_time": 0.001,
+    }
+    (job.folder / "settings.json").write_text(json.dumps(settings))
+    (job.folder / "model-settings.json").write_text(json.dumps(model))
+    command = [str(_program("mlserver")), "start", str(job.folder)]
+    return Launch(command=command, environment=_environment(job) | {"PYTHONPATH": f"{PEERS}:{PEERS / 'mlserver'}"})
+
+
 def _bentoml(job: Job) -> Launch:
     command = [str(_program("bentoml", "bentoml")), "serve", "server:Inference", "--port", str(job.port)]
     command += ["--host", "127.0.0.1", "--working-dir", str(PEERS / "bentoml"), "-q"]
@@ -198,7 +223,7 @@ CONTENDERS = {
         Contender(name="grpc.aio", wire=OpenInference(), launch=_baseline("aio"), needs=_OURS),
         Contender(name="grpc.server", wire=OpenInference(), launch=_baseline("sync"), needs=_OURS),
         Contender(name="mosec", wire=RawHttp("/inference"), launch=_python("mosec"), needs=_program("mosec")),
-        Contender(name="mlserver", wire=_GRPCLOAD, launch=_python("mlserver"), needs=_program("mlserver")),
+        Contender(name="mlserver", wire=_GRPCLOAD, launch=_mlserver, needs=_program("mlserver")),
         Contender(name="kserve", wire=_GRPCLOAD, launch=_python("kserve"), needs=_program("kserve", "uvicorn")),
         Contender(name="litserve", wire=RawHttp("/predict"), launch=_python("litserve"), needs=_program("litserve")),
         Contender(name="bentoml", wire=JsonHttp("/infer"), launch=_bentoml, needs=_program("bentoml")),

@@ -1,6 +1,8 @@
 """The options that the measuring commands share."""
 
 import argparse
+import signal
+import sys
 from collections.abc import Iterable
 
 from benchmarks.models import MODELS, Model
@@ -10,6 +12,8 @@ from benchmarks.rounds import CONCURRENCIES
 
 def parser(description: str | None, name: str) -> argparse.ArgumentParser:
     """Return a parser for models and ``--name``, which is ``name`` unless the user says otherwise."""
+    # Ended from outside, a measurement must still end the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     add = made.add_argument
     add("--model", action="append", choices=list(MODELS), help="may be repeated")

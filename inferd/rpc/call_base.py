@@ -118,7 +118,7 @@ class CallBase(ABC):
     def watch(self) -> None:
         """Have the end of the call told; once, at its start."""
         self._live.count += 1
-        self._start(core.receive_close(), self._on_close)
+        self._live.loop.start_later(self, core.receive_close(), self._on_close)
 
     @abstractmethod
     def serve_unary(self, handler: UnaryHandler) -> None:
@@ -147,6 +147,14 @@ class CallBase(ABC):
             raise
 
     def _start(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:
+        loop = self._live.loop
+        if loop.in_poll_thread:
+            loop.start_later(self, batch, tag)
+        else:
+            self.start_now(batch, tag)
+
+    def start_now(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:
+        """See `Starter.start_now`."""
         error = self._core.start_server_batch(batch, tag)
         if error:
             # The core will say nothing more of this batch, so that the call would stay live for ever.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from inferd.rpc import core
 
@@ -17,11 +18,22 @@ Callback = Callable[[], None]
 
 _FAILED = "a callback on the poll thread failed"
 
+#: Events that are taken before the first of them is handled.
+_MOST_EVENTS = 64
+
 #: Sleep at most this long while nothing could wake the loop: before the first call has come.
 _UNWAKEABLE_SLEEP_S = 0.05
 
 #: While events keep coming, what is to be done when idle is done after this long.
 _LONGEST_BUSY_S = 0.001
+
+
+class Starter(Protocol):
+    """A call that has batches to start."""
+
+    def start_now(self, batch: core.Batch, tag: Callable[[Any], None], /) -> None:
+        """Start ``batch``, and let ``tag`` have its event. Raises nothing."""
+        ...
 
 
 class PollLoop:
@@ -61,6 +73,7 @@ class PollLoop:
         self._idle_by = -math.inf
         self._soon: deque[Callback] = deque()
         self._may_sleep = True
+        self._starts: list[tuple[Starter, core.Batch, Callable[[Any], None]]] = []
 
     def run(self) -> None:
         """Loop until what `run_until` was given says that it is over; then nothing of this loop is pending."""
@@ -73,26 +86,57 @@ class PollLoop:
         self._is_over = is_over
 
     def step(self) -> None:
-        """Wait for one event or timer, and run it."""
+        """Wait for an event or a timer; handle it, and the other events that are ready."""
         # First the mark, then the look: whoever adds something does it the other way round, and so one sees the other.
         self._may_sleep = True
         if self._soon or self._idle_callbacks:
             self._may_sleep = False
         event = self._queue.poll(self._poll_until_epoch_s if self._may_sleep else 0.0)
         self._may_sleep = False
-        tag = event.tag
-        if tag is not None:
-            try:
-                tag(event)
-            except BaseException:  # as in `_run_guarded`, which is not called because there are so many events
-                _log.exception(_FAILED)
+        is_idle = event.tag is None or self._handle_ready(event)
+        # An event holds its call, which must not live on while the loop sleeps.
+        del event
         if self._soon:
             self._run_soon()
+        self._start_due()
         now = self._clock()
-        if self._idle_callbacks and (tag is None or now >= self._idle_by):
+        if self._idle_callbacks and (is_idle or now >= self._idle_by):
             self._run_idle()
         if now >= self._next_at:
             self._run_timers()
+
+    def _handle_ready(self, event: core.Event) -> bool:
+        """Take what is ready besides ``event``, handle it all, and return whether that was everything."""
+        poll = self._queue.poll
+        events = [event]
+        is_idle = False
+        while len(events) < _MOST_EVENTS:
+            event = poll(0.0)
+            if event.tag is None:
+                is_idle = True
+                break
+            events.append(event)
+        for event in events:
+            tag = event.tag
+            assert tag is not None
+            try:
+                tag(event)
+            except BaseException:  # noqa: BLE001  as in `_run_guarded`, not called because there are so many events
+                _log.exception(_FAILED)
+        return is_idle
+
+    def start_later(self, call: Starter, batch: core.Batch, tag: Callable[[Any], None]) -> None:
+        """Have ``call`` start ``batch`` when the events that were ready have been handled; on the poll thread only.
+
+        What the core does is done faster in one go than between pieces of Python, and so is Python.
+        """
+        self._starts.append((call, batch, tag))
+
+    def _start_due(self) -> None:
+        if self._starts:
+            starts, self._starts = self._starts, []
+            for call, batch, tag in starts:
+                call.start_now(batch, tag)
 
     @property
     def in_poll_thread(self) -> bool:
@@ -130,6 +174,7 @@ class PollLoop:
         callbacks, self._idle_callbacks = self._idle_callbacks, []
         for callback in callbacks:
             _run_guarded(callback)
+        self._start_due()
 
     def call_after_queued(self, callback: Callback) -> None:
         """Call ``callback`` once the events that the core has ready by now have been handled."""
@@ -165,6 +210,7 @@ class PollLoop:
             self._plan()
         for callback in due:
             _run_guarded(callback)
+        self._start_due()
 
     def now(self) -> float:
         """Return the monotonic time, in seconds."""

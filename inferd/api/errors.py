@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
-from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
+from inferd.api import wire
 from inferd.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -32,22 +33,23 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
 _ERROR_DOMAIN = "inferd"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Status:
-    """How a call ends that has no answer."""
+    """How a call ends that has no answer; not to be changed."""
 
     code: grpc.StatusCode
     message: str
-    details: tuple[Any, ...]
+    reason: str
     retry_after_ms: int | None
 
-    def to_proto(self) -> RpcStatus:
-        """Return the status as it travels within a stream."""
-        return RpcStatus(code=self.code.value[0], message=self.message, details=self.details)
+    def to_bytes(self) -> bytes:
+        """Return the `google.rpc.Status` as it travels within a stream and in metadata."""
+        code = wire.integer(_CODE, self.code.value[0])
+        return code + wire.field(_MESSAGE, self.message.encode()) + _details(self.reason, self.retry_after_ms)
 
     def trailing_metadata(self) -> Metadata:
         """Return what goes with the status when it ends a call."""
-        metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_proto().SerializeToString())]
+        metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
         if self.retry_after_ms is not None:
             metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
         return metadata
@@ -61,17 +63,25 @@ class StatusTable:
 
     def status_of(self, error: ServingError) -> Status:
         """Return the status of ``error``."""
-        details = [_packed(ErrorInfo(reason=error.reason, domain=_ERROR_DOMAIN))]
         retry_after_ms = None
         if isinstance(error, OverloadedError):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
-            delay = Duration()
-            delay.FromMilliseconds(retry_after_ms)
-            details.append(_packed(RetryInfo(retry_delay=delay)))
-        return Status(self._codes[type(error)], error.message, tuple(details), retry_after_ms)
+        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms)
 
 
-def _packed(detail: ErrorInfo | RetryInfo) -> Any:
-    packed = Any()
-    packed.Pack(detail)
-    return packed
+#: Tags of `google.rpc.Status`.
+_CODE = 0x08
+_MESSAGE = 0x12
+
+
+@lru_cache(maxsize=1024)
+def _details(reason: str, retry_after_ms: int | None) -> bytes:
+    """Write the fields that are for programs. There are few different ones, and making them takes long."""
+    status = RpcStatus()
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=_ERROR_DOMAIN))
+    if retry_after_ms is not None:
+        delay = Duration()
+        delay.FromMilliseconds(retry_after_ms)
+        status.details.add().Pack(RetryInfo(retry_delay=delay))
+    written: bytes = status.SerializeToString()
+    return written

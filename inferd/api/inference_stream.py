@@ -43,7 +43,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     def _gather(self, item: StreamItem[pb.InferRequest], outcome: Outcome) -> ServingError | None:
         if isinstance(outcome, ServingError):
-            content = wire.field(_ERROR, self._statuses.status_of(outcome).to_proto().SerializeToString())
+            content = wire.field(_ERROR, self._statuses.status_of(outcome).to_bytes())
         else:
             content = wire.field(_RESPONSE, self._encode(item, outcome))
         if item.incoming.request_id:

@@ -15,6 +15,11 @@ def varint(value: int) -> bytes:
     return _short_varint(value) if value < _SHORT else _varint(value)
 
 
+def integer(tag: int, value: int) -> bytes:
+    """Write a field that is a number of 0 or more; ``tag`` is a single byte."""
+    return bytes((tag,)) + varint(value)
+
+
 def prefix(tag: int, nbytes: int) -> bytes:
     """Write what stands in front of a content of ``nbytes``; ``tag`` is a single byte."""
     return bytes((tag,)) + varint(nbytes)

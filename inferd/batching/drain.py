@@ -1,7 +1,7 @@
-"""How fast the queue drains, and so when a refused caller should try again. Pure."""
+"""How fast the queue drains: how much may wait, and when a refused caller should try again. Pure."""
 
-#: Share of the past that is kept for each batch that is added: about the last ten batches count.
-_KEPT = 0.9
+#: Share of the past that is kept for each batch that is added: about the last twenty batches count.
+_KEPT = 0.95
 _SHORTEST_HINT_S = 0.01
 _LONGEST_HINT_S = 30.0
 #: Before any batch has run there is nothing to compute from.
@@ -9,26 +9,31 @@ _UNKNOWN_HINT_S = 1.0
 
 
 class DrainRate:
-    """Rows that all workers together run in a second, when they have enough to do.
+    """Rows that leave the queue in a second when there are always some to take.
 
-    Measured over the time that the workers spend on batches, so that idle time does not make the rate look low. Not
-    thread-safe: guarded by the lock of the `RequestQueue` that it is a part of.
+    Measured from one batch that is taken to the next, and only where the first left something behind: so whatever it
+    is that takes the time counts, the model, its workers or the handling of requests, and idle time does not make the
+    rate look low. Not thread-safe: guarded by the lock of the `RequestQueue` that it is a part of.
     """
 
-    def __init__(self, *, workers: int) -> None:
-        self._workers = workers
+    def __init__(self) -> None:
         self._rows = 0.0
-        self._busy_s = 0.0
+        self._seconds = 0.0
+        self._last_rows = 0
+        self._last_at: float | None = None
 
-    def ran(self, rows: int, busy_s: float) -> None:
-        """One worker spent ``busy_s`` on a batch of ``rows``."""
-        self._rows = self._rows * _KEPT + rows
-        self._busy_s = self._busy_s * _KEPT + busy_s
+    def taken(self, rows: int, now: float, *, left: int) -> None:
+        """A batch of ``rows`` was taken at ``now``, and ``left`` rows still wait."""
+        if self._last_at is not None:
+            self._rows = self._rows * _KEPT + self._last_rows
+            self._seconds = self._seconds * _KEPT + (now - self._last_at)
+        self._last_rows = rows
+        self._last_at = now if left else None
 
     @property
     def rows_per_s(self) -> float | None:
         """The rate, or None while nothing is known of it."""
-        return self._workers * self._rows / self._busy_s if self._busy_s > 0 else None
+        return self._rows / self._seconds if self._seconds > 0 else None
 
 
 def retry_after_s(waiting_rows: int, rows_per_s: float | None) -> float:

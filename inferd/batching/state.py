@@ -26,6 +26,9 @@ from inferd.batching.waiting import WaitingRequests
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 
+#: As many full batches may wait for each worker, whatever the longest delay.
+_BATCHES_THAT_MAY_WAIT = 2
+
 
 class Effects:
     """What a change of the state calls for. ``wake_worker``: the waiting requests are worth a look."""
@@ -48,6 +51,9 @@ class QueueState:
     """
 
     def __init__(self, *, name: str, settings: QueueSettings, policy: Policy, rules: BatchRules, workers: int) -> None:
+        self._max_delay_s = settings.max_delay_ms / 1000
+        # For these there is always room, however slow the model: what runs next, and what is gathered meanwhile.
+        self._least_rows = _BATCHES_THAT_MAY_WAIT * rules.max_rows * workers
         self._name = name
         self._policy = policy
         self._rules = rules
@@ -59,7 +65,7 @@ class QueueState:
         self._blocked_bytes = 0
         self._running: list[Batch] = []
         self._deadlines = Deadlines()
-        self._drain = DrainRate(workers=workers)
+        self._drain = DrainRate()
         self._expectation = Expectation(max_wait_s=rules.max_wait_s)
         # What the last plan said is worth another one: so many further requests, or so many further rows.
         self._wanted_requests = 0
@@ -113,10 +119,20 @@ class QueueState:
             self._drop_expired(now, effects)
             if self._blocked or not self.waiting.fits(request):
                 return self._overflow(request, now, effects)
+        if self._comes_too_late(request, now):
+            effects.failed.append((request, self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
+            return None
         if request.deadline < self._deadlines.earliest:
             effects.timer_at = self._deadlines.watch(request.deadline)
         self._admit(request, now, effects)
         return None
+
+    def _comes_too_late(self, request: InferenceRequest, now: float) -> bool:
+        """Whether ``request`` would expire before it is its turn: its place is for one that can be answered."""
+        rate = self._drain.rows_per_s
+        if rate is None or request.deadline == math.inf or self.waiting.rows < self._least_rows:
+            return False
+        return now + self.waiting.rows_before(request) / rate >= request.deadline
 
     def _unavailable(self) -> ModelUnavailableError:
         return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
@@ -179,11 +195,20 @@ class QueueState:
             return decision
         for request in decision.requests:
             self.waiting.remove(request)
+        batch = self._started(decision.requests, now)
+        self._drain.taken(batch.rows, now, left=self.waiting.rows)
+        self._limit_rows()
         self._admit_blocked(now, effects)
         # What is left was planned for by a worker that may be held for longer than it needs to be.
         self._wanted_requests = self._wanted_rows = 0
         effects.wake_worker = len(self.waiting) > 0
-        return self._started(decision.requests, now)
+        return batch
+
+    def _limit_rows(self) -> None:
+        """Let as many rows wait as are likely to be taken within the longest delay."""
+        rate = self._drain.rows_per_s
+        if self._max_delay_s > 0 and rate is not None:
+            self.waiting.row_limit = min(self.waiting.max_rows, max(self._least_rows, int(rate * self._max_delay_s)))
 
     def _further(self, now: float) -> int:
         """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
@@ -203,8 +228,6 @@ class QueueState:
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
         self._expectation.answering(now)
-        if not batch.outside_queue:
-            self._drain.ran(batch.rows, now - batch.started_at)
 
     # Leaving early
 

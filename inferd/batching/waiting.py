@@ -9,15 +9,19 @@ class WaitingRequests:
     """Serves the lowest priority number first, and within a priority whoever came first.
 
     Invariant: ``rows`` and ``nbytes`` are the sums over the members and never above ``max_rows`` and ``max_bytes``.
-    Not thread-safe: it is guarded by the lock of the `RequestQueue` that it is a part of.
+    ``row_limit`` is how many rows may wait at present: at most ``max_rows``, and fewer than wait already if it has just
+    been lowered. Whatever it is, a request fits where nothing else waits. Not thread-safe: it is guarded by the lock of
+    the `RequestQueue` that it is a part of.
     """
 
     def __init__(self, *, max_rows: int, max_bytes: int, priority_levels: int) -> None:
         self.max_rows = max_rows
+        self.row_limit = max_rows
         self.max_bytes = max_bytes
         self.priority_levels = priority_levels
         self.rows = 0
         self.nbytes = 0
+        self._rows_of = [0] * priority_levels
         # Dictionaries keep the order and let a cancelled request leave from the middle.
         self._lines: dict[int, dict[InferenceRequest, None]] = {level: {} for level in range(1, priority_levels + 1)}
 
@@ -36,12 +40,14 @@ class WaitingRequests:
 
     def fits(self, request: InferenceRequest) -> bool:
         """Whether there is room for ``request`` now."""
-        return self.rows + request.rows <= self.max_rows and self.nbytes + request.nbytes <= self.max_bytes
+        rows = self.rows + request.rows
+        return (rows <= self.row_limit or rows == request.rows) and self.nbytes + request.nbytes <= self.max_bytes
 
     def add(self, request: InferenceRequest) -> None:
         """Let ``request`` wait; the caller has seen that it fits."""
         self._lines[request.priority][request] = None
         self.rows += request.rows
+        self._rows_of[request.priority - 1] += request.rows
         self.nbytes += request.nbytes
 
     def remove(self, request: InferenceRequest) -> bool:
@@ -51,9 +57,14 @@ class WaitingRequests:
             return False
         del line[request]
         self.rows -= request.rows
+        self._rows_of[request.priority - 1] -= request.rows
         self.nbytes -= request.nbytes
         return True
 
+    def rows_before(self, request: InferenceRequest) -> int:
+        """Return how many rows are served before ``request``, which is not among them."""
+        return sum(self._rows_of[: request.priority])
+
     def describe(self) -> str:
         """Say how full it is, for a message."""
-        return f"{self.rows} of {self.max_rows} rows and {self.nbytes} of {self.max_bytes} bytes wait"
+        return f"{self.rows} of {self.row_limit} rows and {self.nbytes} of {self.max_bytes} bytes wait"

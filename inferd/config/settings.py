@@ -127,8 +127,11 @@ class QueueSettings(_Section):
 
     policy: Backpressure = Backpressure.REJECT
     """What happens when the queue is full: reject, caller_runs, block or shed_oldest."""
-    max_rows: int = Field(default=1024, ge=1, le=1_000_000)
+    max_rows: int = Field(default=8192, ge=1, le=1_000_000)
     """Rows that may wait, at most."""
+    max_delay_ms: float = Field(default=250.0, ge=0.0)
+    """How long a request may have to wait, judged by how fast the queue has been draining: it counts as full earlier \
+than at max_rows, but never below two batches for each instance. 0 leaves it to max_rows."""
     max_bytes: int = Field(default=256 * _MIB, ge=1024)
     """Bytes of inputs that may wait, at most."""
     caller_runs_limit: int = Field(default=2, ge=1, le=256)

@@ -9,7 +9,7 @@ class ShedOldestPolicy:
 
     def decide(self, request: InferenceRequest, room: Room) -> Shed | Refuse:
         """Shed as many requests as it takes to fit the new one in, or refuse it."""
-        excess_rows = room.waiting.rows + request.rows - room.waiting.max_rows
+        excess_rows = room.waiting.rows + request.rows - max(room.waiting.row_limit, request.rows)
         excess_bytes = room.waiting.nbytes + request.nbytes - room.waiting.max_bytes
         victims: list[InferenceRequest] = []
         for victim in room.waiting.victims():

@@ -5,26 +5,37 @@ import pytest
 from inferd.batching.drain import DrainRate, retry_after_s
 
 
-def test_the_rate_is_rows_per_busy_second_of_all_workers():
-    """Two workers that run 10 rows in half a second each make 40 rows a second."""
-    drain = DrainRate(workers=2)
-    drain.ran(10, 0.5)
-    assert drain.rows_per_s == pytest.approx(40.0)
+def test_the_rate_is_what_is_taken_while_something_is_left():
+    """Ten rows every half second; whose worker took them does not matter."""
+    drain = DrainRate()
+    for number in range(4):
+        drain.taken(10, 0.5 * number, left=1)
+    assert drain.rows_per_s == pytest.approx(20.0)
+
+
+def test_idle_time_does_not_count():
+    """A queue that was taken empty says nothing about how fast it could have been."""
+    drain = DrainRate()
+    drain.taken(10, 0.0, left=5)
+    drain.taken(5, 0.5, left=0)
+    drain.taken(1, 100.0, left=0)
+    drain.taken(1, 200.0, left=0)
+    assert drain.rows_per_s == pytest.approx(20.0)
 
 
 def test_the_rate_follows_what_happened_lately():
-    """After twenty slow batches the fast ones before them count little."""
-    drain = DrainRate(workers=1)
-    for _ in range(20):
-        drain.ran(10, 0.01)
-    for _ in range(20):
-        drain.ran(10, 1.0)
-    assert drain.rows_per_s == pytest.approx(10.0, rel=0.2)
+    """After a hundred slow batches the fast ones before them count little."""
+    drain = DrainRate()
+    for number in range(100):
+        drain.taken(10, 0.01 * number, left=1)
+    for number in range(100):
+        drain.taken(10, 1.0 + number, left=1)
+    assert drain.rows_per_s == pytest.approx(10.0, rel=0.02)
 
 
 def test_nothing_is_known_before_the_first_batch():
     """No rate is made up; the hint is then a fixed one."""
-    assert DrainRate(workers=1).rows_per_s is None
+    assert DrainRate().rows_per_s is None
     assert retry_after_s(1000, None) == 1.0
 
 

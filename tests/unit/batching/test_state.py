@@ -70,16 +70,74 @@ def test_an_admitted_request_is_stamped_released_and_wakes_a_worker():
 
 def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
     """40 rows a second drain, 4 wait: a retry is likely to be admitted in a tenth of a second."""
-    queue = _Queue()
-    queue.offer(Caller(rows=4))
-    batch, _ = queue.take()
+    queue = _Queue(max_batch=4, max_rows=8)
+    queue.offer(Caller(rows=4), Caller(rows=4))
+    queue.take()
     queue.now += 0.1
-    queue.state.retire(batch, queue.now)
-    queue.offer(Caller(rows=4))
+    queue.take()
+    queue.offer(Caller(rows=4), Caller(rows=4))
     ((_, error),) = queue.offer(Caller(rows=1)).failed
     assert isinstance(error, OverloadedError)
-    assert (error.reason, error.retry_after_s) == ("QUEUE_FULL", pytest.approx(0.1))
-    assert error.message == 'the queue of model "m" is full: 4 of 4 rows and 8 of 268435456 bytes wait'
+    assert (error.reason, error.retry_after_s) == ("QUEUE_FULL", pytest.approx(0.2))
+    assert error.message == 'the queue of model "m" is full: 8 of 8 rows and 16 of 268435456 bytes wait'
+
+
+def _draining(rows_per_s, **settings):
+    """A queue that has been drained at ``rows_per_s`` in batches of one row, and is empty."""
+    queue = _Queue(max_batch=1, max_rows=1000, **settings)
+    queue.offer(*(Caller() for _ in range(21)))
+    for _ in range(21):
+        queue.take()
+        queue.now += 1 / rows_per_s
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("rows_per_s", "max_delay_ms", "room"),
+    [(128, 250, 32), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],
+)
+def test_as_much_may_wait_as_drains_within_the_longest_delay(rows_per_s, max_delay_ms, room):
+    """But two batches in any case, and never more than the bound in rows."""
+    queue = _draining(rows_per_s, max_delay_ms=max_delay_ms)
+    effects = queue.offer(*(Caller() for _ in range(1001)))
+    assert len(effects.admitted) == room
+    assert {error.reason for _, error in effects.failed} == {"QUEUE_FULL"}
+
+
+def test_a_request_larger_than_the_present_limit_fits_an_empty_queue():
+    """It would never be admitted otherwise, although it is within the bound."""
+    queue = _draining(100)
+    assert len(queue.offer(Caller(rows=900), Caller()).admitted) == 1
+
+
+@pytest.mark.parametrize("policy", list(Backpressure))
+def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
+    """What was admitted stays admitted; only newcomers find the queue full."""
+    queue = _draining(1000, policy=policy)
+    queue.offer(*(Caller() for _ in range(100)))
+    for _ in range(40):
+        queue.take()
+        queue.now += 0.05
+    assert queue.state.waiting.row_limit < len(queue.state.waiting) == 60
+
+
+def test_a_request_that_would_expire_in_the_queue_is_refused_at_once():
+    """100 rows a second drain and 20 wait: whoever has less than 0.2 s comes too late."""
+    queue = _draining(100)
+    queue.offer(*(Caller() for _ in range(20)))
+    in_time, late = Caller(deadline=queue.now + 0.3), Caller(deadline=queue.now + 0.15)
+    effects = queue.offer(in_time, late)
+    ((request, error),) = effects.failed
+    assert (request, effects.admitted) == (late.request, [in_time.request])
+    assert error.reason == "DEADLINE_TOO_CLOSE"
+
+
+def test_only_rows_that_are_served_before_count_against_a_deadline():
+    """An urgent request does not wait for those that are less so."""
+    queue = _draining(100)
+    queue.offer(*(Caller(priority=3) for _ in range(20)))
+    urgent = Caller(priority=1, deadline=queue.now + 0.05)
+    assert queue.offer(urgent).admitted == [urgent.request]
 
 
 def test_the_bound_holds_without_batching():

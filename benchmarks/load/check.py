@@ -17,6 +17,7 @@ FOUR_RESULTS = b"\x0a\x02\x12\x00" * 3 + b"\x0a\x04\x1a\x02\x08\x08"  # the last
 ONE_ERROR = b"\x0a\x03bad"
 SLEEP_S = 0.3
 WORKERS = 8
+FEW_STREAMS = 4
 
 
 class Known(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
@@ -64,7 +65,7 @@ def expect(condition: bool, seen: object) -> None:
 
 def adds_up(tally: Tally) -> bool:
     """Return whether each request has exactly one outcome."""
-    others = tally.bad_answers + tally.expired + tally.failed_transport + tally.unanswered
+    others = tally.bad_answers + tally.expired + tally.refused_by_client + tally.failed_transport + tally.unanswered
     return tally.requests > 0 and tally.requests == sum(tally.statuses.values()) + others
 
 
@@ -135,6 +136,26 @@ def check_streams(target: str, _: Known) -> None:
     expect(tally.statuses == {"UNIMPLEMENTED": tally.requests}, tally)
 
 
+def check_fail_fast() -> None:
+    """Where a server allows few streams, requests wait for them in the client, or fail there at once."""
+    server, target = serve(Known(), ("grpc.max_concurrent_streams", FEW_STREAMS))
+    tally = measure(target, "Sleep", poisson_per_s=50)
+    # The server may take a stream for open that it has already answered, and then refuses the next one, even twice.
+    expect(tally.ok + tally.failed_transport == tally.requests and tally.failed_transport <= 3, tally)
+    expect(tally.max_held_back > 15 and tally.latency_ms.max > 1.5e3, tally)
+    for connections in (1, 2):
+        tally = measure(target, "Sleep", poisson_per_s=100, fail_fast=True, connections=connections)
+        expect(tally.ok + tally.refused_by_client + tally.failed_transport == tally.requests, tally)
+        expect(tally.failed_transport <= 3 and tally.max_held_back == 0, tally)
+        # Each stream carries four calls at most that begin within the second.
+        expect(connections * FEW_STREAMS * 2 < tally.ok <= connections * FEW_STREAMS * 4, tally)
+        expect(tally.latency_ms.max < SLEEP_S * 1.5e3, tally)
+    tally = measure(target, "Sleep", poisson_per_s=100, fail_fast=True, deadline_ms=SLEEP_S * 1e3 / 3)
+    late = tally.expired + tally.statuses.get("DEADLINE_EXCEEDED", 0)
+    expect(late > 0 and late + tally.refused_by_client + tally.failed_transport == tally.requests, tally)
+    server.stop(None).wait()
+
+
 def check_scripted() -> None:
     """Frames that gRPC's servers seldom send are understood, and a lost connection is a count and not a crash."""
     with ScriptedPeer(answers=30) as peer:
@@ -148,23 +169,26 @@ def check_scripted() -> None:
     expect(tally.ok == tally.refused == 1000, tally)
 
 
+def serve(known: Known, option: tuple[str, int]) -> tuple[grpc.Server, str]:
+    """Start a server and return it with its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(WORKERS), handlers=[known], options=[option])
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    return server, target
+
+
 def main() -> None:
     """Run all checks."""
     known = Known()
-    server = grpc.server(
-        futures.ThreadPoolExecutor(WORKERS),
-        handlers=[known],
-        options=[("grpc.max_receive_message_length", -1)],
-    )
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
+    server, target = serve(known, ("grpc.max_receive_message_length", -1))
     checks: tuple[Callable[[str, Known], None], ...] = (check_answers, check_failures, check_overload, check_streams)
     for check in checks:
         check(target, known)
         print(f"{check.__name__}: as it should be")
     server.stop(None).wait()
-    check_scripted()
-    print(f"{check_scripted.__name__}: as it should be")
+    for check_alone in (check_fail_fast, check_scripted):
+        check_alone()
+        print(f"{check_alone.__name__}: as it should be")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class Latency:
 class Tally:
     """What became of the requests that were meant to be sent within the measured time.
 
-    ``requests`` is the sum of ``statuses``, ``bad_answers``, ``expired``, ``failed_transport`` and ``unanswered``.
+    ``requests`` is the sum of ``statuses``, ``bad_answers``, ``expired``, ``refused_by_client``, ``failed_transport``
+    and ``unanswered``.
     ``ok_per_s`` is the rate at which OK answers came within the measured time, whenever they had been asked for;
     ``ok_within_1s_per_s`` counts those of the requests that were answered OK within a second.
     """
@@ -50,6 +51,7 @@ class Tally:
     statuses: Mapping[str, int]
     bad_answers: int
     expired: int
+    refused_by_client: int
     failed_transport: int
     unanswered: int
     duration_s: float
@@ -81,7 +83,9 @@ class Load:
     """What to offer: exactly one of ``closed`` (requests in flight) and ``poisson_per_s``, and how.
 
     ``message`` is one serialised request or, on streams, one message of ``packed`` requests. With ``count_field`` each
-    field 1 of a response message is a result, else each response message is one.
+    field 1 of a response message is a result, else each response message is one. With ``fail_fast`` requests by
+    ``poisson_per_s`` do not wait for a free stream, as with gRPC's channel argument
+    ``grpc.http.max_concurrent_streams_reject_on_client``.
     """
 
     target: str
@@ -94,6 +98,7 @@ class Load:
     duration_s: float = 5.0
     warmup_s: float = 1.0
     deadline_ms: float | None = None
+    fail_fast: bool = False
     headers: Mapping[str, str] | None = None
     min_response_bytes: int = 0
     streams: int | None = None
@@ -117,6 +122,7 @@ class Load:
             ("--deadline-ms", self.deadline_ms),
         ):
             arguments += [] if value is None else [option, str(value)]
+        arguments += ["--fail-fast"] if self.fail_fast else []
         for name, text in (self.headers or {}).items():
             arguments += ["--header", f"{name}: {text}"]
         return arguments + self._stream_arguments() + self._probe_arguments(folder)

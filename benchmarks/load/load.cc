@@ -49,6 +49,7 @@ void Load::add_main_group() {
   auto group = std::make_unique<Group>();
   group->call = make_call(options_, options_.method, options_.data);
   group->call.deadline_ns = to_ns(options_.deadline_ms / 1e3);
+  group->call.fail_fast = options_.fail_fast;
   group->call.min_response_bytes = options_.min_response_bytes;
   stream_shape_ = {options_.streams, options_.packed, options_.count_field};
   if (options_.poisson_per_s > 0) {

@@ -25,6 +25,7 @@ Loads a gRPC server over cleartext HTTP/2 and prints one JSON object.
   --duration S             measured seconds (5), after
   --warmup S               seconds that are not (1)
   --deadline-ms D          give each request D ms from the moment it was meant to be sent
+  --fail-fast              with --poisson: a request that finds no free stream on its connection fails at once, here
   --header 'NAME: VALUE'   one more header, as often as needed
   --min-response-bytes N   count an OK answer of fewer bytes as a bad one
 
@@ -90,6 +91,8 @@ void check(const Options& options, bool has_data) {
   require(options.stream || (options.streams == 1 && options.packed == 1 && !options.count_field),
           "--streams, --packed and --count-field need --stream");
   require(!options.stream || options.deadline_ms == 0, "a request on a stream has no --deadline-ms");
+  require(!options.fail_fast || (options.poisson_per_s > 0 && !options.stream),
+          "--fail-fast needs --poisson, and no --stream");
   const size_t lines = options.connections * options.streams;
   require(options.closed == 0 || options.closed >= lines * options.packed,
           "--closed is less than one message for each stream of each connection");
@@ -113,6 +116,7 @@ std::map<std::string, Option> make_table(Options& o, bool& has_data) {
       {"duration", {1, [&](auto& text) { o.duration_s = to_number(text); }}},
       {"warmup", {1, [&](auto& text) { o.warmup_s = to_number(text); }}},
       {"deadline-ms", {1, [&](auto& text) { o.deadline_ms = to_number(text); }}},
+      {"fail-fast", {0, [&](auto&) { o.fail_fast = true; }}},
       {"min-response-bytes", {1, [&](auto& text) { o.min_response_bytes = to_count(text); }}},
       {"stream", {0, [&](auto&) { o.stream = true; }}},
       {"streams", {1, [&](auto& text) { o.streams = to_count(text); }}},

@@ -21,6 +21,7 @@ struct Options {
   double duration_s = 5;
   double warmup_s = 1;
   double deadline_ms = 0;
+  bool fail_fast = false;
   size_t min_response_bytes = 0;
 
   bool stream = false;

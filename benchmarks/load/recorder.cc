@@ -81,6 +81,7 @@ void Recorder::write_json(std::ostream& out) const {
     separator = ", ";
   }
   out << "}, \"bad_answers\": " << outcomes_[kBadAnswer] << ", \"expired\": " << outcomes_[kExpired]
+      << ", \"refused_by_client\": " << outcomes_[kRefusedHere]
       << ", \"failed_transport\": " << outcomes_[kTransport] << ", \"unanswered\": " << outcomes_[kUnanswered]
       << ", \"duration_s\": " << seconds << ", \"ok_per_s\": " << static_cast<double>(ok_in_window_) / seconds
       << ", \"ok_within_1s_per_s\": " << static_cast<double>(ok_within_second_) / seconds

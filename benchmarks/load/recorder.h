@@ -20,6 +20,7 @@ enum Outcome : int {
   kInBandError,    // a message of a stream that says "error" without a code
   kBadAnswer,      // OK, but smaller than an answer can be
   kExpired,        // its deadline passed here before an answer came
+  kRefusedHere,    // it found no free stream, and was not to wait for one
   kTransport,      // its stream or connection was lost
   kUnanswered,     // nothing had come when the wait after the end was over
   kOutcomes

@@ -37,12 +37,14 @@ void UnaryClient::turn(int64_t now) {
     waiting_.pop_front();
     open(request, now);
   }
-  recorder_.held_back(waiting_.size());
   // Nothing that still waits will ever be sent.
-  while (!waiting_.empty() && connection_.refuses()) {
-    recorder_.finished(waiting_.front().intended, now, kTransport);
-    waiting_.pop_front();
-  }
+  if (connection_.refuses()) fail_waiting(now, kTransport);
+  if (shape_.fail_fast) fail_waiting(now, kRefusedHere);
+  recorder_.held_back(waiting_.size());
+}
+
+void UnaryClient::fail_waiting(int64_t now, Outcome outcome) {
+  for (; !waiting_.empty(); waiting_.pop_front()) recorder_.finished(waiting_.front().intended, now, outcome);
 }
 
 void UnaryClient::open(Waiting request, int64_t now) {
@@ -106,7 +108,7 @@ void UnaryClient::finish(int64_t intended, int64_t now, Outcome outcome) {
 
 void UnaryClient::abandon() {
   const int64_t now = now_ns();
-  for (; !waiting_.empty(); waiting_.pop_front()) recorder_.finished(waiting_.front().intended, now, kUnanswered);
+  fail_waiting(now, kUnanswered);
   connection_.each_open([&](Stream& stream) { recorder_.finished(stream.tag, now, kUnanswered); });
 }
 

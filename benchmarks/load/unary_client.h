@@ -15,6 +15,7 @@ struct CallShape {
   std::string body;               // a message with its prefix
   int64_t deadline_ns = 0;        // counted from the intended moment; 0: none
   size_t min_response_bytes = 0;  // an OK answer with less is a bad one
+  bool fail_fast = false;         // no request waits for a free stream; not while a number is kept in flight
 };
 
 class UnaryClient final : public Client {
@@ -44,6 +45,7 @@ class UnaryClient final : public Client {
 
   void open(Waiting request, int64_t now);
   void drop_expired(int64_t now);
+  void fail_waiting(int64_t now, Outcome outcome);
   void finish(int64_t intended, int64_t now, Outcome outcome);
   bool expired(int64_t intended, int64_t now) const {
     return shape_.deadline_ns != 0 && now - intended >= shape_.deadline_ns;

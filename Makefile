@@ -8,7 +8,7 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test soak test-oldest-grpcio lint format types protos docs bench clean
+.PHONY: help setup run test soak test-oldest-grpcio lint format types protos docs bench-tools bench bench-peers clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ $(BIN)/inferd: setup.cfg pyproject.toml
 
 .venv/.test-tools: scripts/install_test_tools.sh | $(BIN)/inferd
 	scripts/install_test_tools.sh
+	@touch $@
+
+.venv/.bench: $(BIN)/inferd
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),bench]'
 	@touch $@
 
 setup: .venv/.dev .venv/.test-tools ## Install everything for development into .venv
@@ -64,8 +68,18 @@ protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
 docs: .venv/.dev ## Write the generated pages of docs/
 	$(BIN)/python scripts/generate_configuration_doc.py
 
-bench: setup ## Measure a running server with perf_analyzer beside the model's own ceiling
-	$(BIN)/python -m benchmarks.run
+bench-tools: .venv/.bench .venv/.test-tools
+	@command -v g++ >/dev/null || \
+	  { echo "g++ compiles a load generator: install it (apt-get install g++) and try again" >&2; exit 1; }
+
+bench: bench-tools ## Measure inferd beside its models' own ceilings; BENCH_ARGS="--model small ..." for less
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-peers: bench-tools ## Measure inferd beside other servers, which are installed first; takes BENCH_ARGS too
+	@command -v wrk >/dev/null || \
+	  { echo "wrk loads the peers that speak HTTP: install it (apt-get install wrk) and try again" >&2; exit 1; }
+	benchmarks/peers/setup_all.sh
+	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
 clean: ## Remove .venv and everything that can be made again
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -64,6 +64,7 @@ class Application:
             armed_calls=settings.server.armed_calls,
             blocking_threads=settings.server.blocking_threads,
             max_inflight_unary=settings.server.max_inflight_requests,
+            express_methods=(f"/{_HEALTH_SERVICE_NAME}/Check",),
         )
         self._registry = ModelRegistry()
         self._loader = ModelLoader(
@@ -166,6 +167,7 @@ class Application:
         server = self._settings.server
         self._services.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, {"Check": self._health.check_handler()})
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         if server.channelz:
             channelz.add_channelz_servicer(self._server)

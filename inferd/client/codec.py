@@ -2,11 +2,12 @@
 
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inferd import dtypes
+from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client.errors import Internal, InvalidInput
 from inferd.dtypes import DataType
@@ -18,31 +19,38 @@ _LENGTH = struct.Struct("<I")
 _SUPPORTED = ", ".join(dtype.numpy.name for dtype in dtypes.ALL if dtype is not dtypes.BYTES) + ", str or bytes"
 
 
-def encode(name: str, value: ArrayLike) -> pb.Tensor:
-    """Turn an array of any memory layout and byte order into a tensor.
+#: Tags of `InferRequest.inputs` and `Tensor.raw`.
+_INPUTS = 0x22
+_RAW = 0x22
+#: What elements look like on the wire, by the number of their type.
+_LITTLE_ENDIAN = {dtype.proto: dtype.numpy.newbyteorder("<") for dtype in dtypes.ALL}
 
-    The element type is the array's own; str, bytes and object arrays of them become BYTES, text as UTF-8. (numpy
-    itself drops zero bytes from the end of the elements of an ``S`` array; use an object array to keep them.)
-    Raises `InvalidInput` for what has no place in the contract.
+
+def encode(name: str, value: ArrayLike) -> tuple[bytes, bytes]:
+    """Write an array of any memory layout and byte order as a field ``inputs`` of a request.
+
+    Returns the field up to the elements, and the elements. The element type is the array's own; str, bytes and object
+    arrays of them become BYTES, text as UTF-8. (numpy itself drops zero bytes from the end of the elements of an ``S``
+    array; use an object array to keep them.) Raises `InvalidInput` for what has no place in the contract.
     """
     array = _array(name, value)
     if array.dtype.kind in _TEXT_KINDS:
-        datatype, raw = dtypes.BYTES, b"".join(_framed(name, array.ravel().tolist()))
+        number, raw = dtypes.BYTES.proto, b"".join(_framed(name, array.ravel().tolist()))
     else:
-        datatype = _datatype_of(name, array.dtype)
-        raw = array.astype(datatype.numpy.newbyteorder("<"), copy=False).tobytes()
-    return pb.Tensor(name=name, datatype=pb.DataType.ValueType(datatype.proto), shape=array.shape, raw=raw)
+        number = _number_of(name, array.dtype)
+        raw = array.astype(_LITTLE_ENDIAN[number], copy=False).tobytes()
+    return _head(name, number, array.shape, len(raw)), raw
 
 
 def decode(tensor: pb.Tensor) -> NDArray[np.generic]:
     """Turn a tensor of a response into a read-only view of its bytes, or BYTES into an object array of ``bytes``."""
-    datatype = datatype_numbered(tensor.datatype)
-    shape = tuple(tensor.shape)
+    number, shape = tensor.datatype, tuple(tensor.shape)
     try:
-        if datatype is dtypes.BYTES:
+        if number == dtypes.BYTES.proto:
             return _decode_bytes(tensor.raw, shape)
-        return np.frombuffer(tensor.raw, dtype=datatype.numpy.newbyteorder("<")).reshape(shape)
-    except (ValueError, struct.error) as error:
+        return np.frombuffer(tensor.raw, dtype=_LITTLE_ENDIAN[number]).reshape(shape)
+    except (KeyError, ValueError, struct.error) as error:
+        datatype = datatype_numbered(number)
         raise Internal(
             f'output "{tensor.name}": {len(tensor.raw)} bytes do not hold {datatype.name} of shape {list(shape)}'
         ) from error
@@ -63,11 +71,20 @@ def _array(name: str, value: ArrayLike) -> NDArray[np.generic]:
         raise InvalidInput(f'input "{name}": expected an array, got {type(value).__name__}: {error}') from None
 
 
-def _datatype_of(name: str, dtype: np.dtype[np.generic]) -> DataType:
+@lru_cache(maxsize=1024)
+def _head(name: str, number: int, shape: tuple[int, ...], nbytes: int) -> bytes:
+    """Write the field of one input up to its elements, which follow as raw bytes; callers repeat themselves."""
+    described = pb.Tensor(name=name, datatype=pb.DataType.ValueType(number), shape=shape).SerializeToString()
+    head = described + wire.prefix(_RAW, nbytes)
+    return wire.prefix(_INPUTS, len(head) + nbytes) + head
+
+
+@lru_cache(maxsize=256)
+def _number_of(name: str, dtype: np.dtype[np.generic]) -> int:
     datatype = dtypes.BY_NUMPY.get(dtype.newbyteorder("="))
     if datatype is None:
         raise InvalidInput(f'input "{name}": dtype {dtype} is not supported; expected {_SUPPORTED}')
-    return datatype
+    return datatype.proto
 
 
 def _framed(name: str, elements: list[object]) -> Iterable[bytes]:

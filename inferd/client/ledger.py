@@ -1,7 +1,6 @@
 """Which requests of a stream are open, and when their results are handed over. Pure."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import messages
@@ -13,14 +12,6 @@ from inferd.client.results import StreamItem
 StreamInput = Inputs | tuple[str, Inputs]
 
 
-class RequestBuilder(Protocol):
-    """Builds a request from what differs within a stream."""
-
-    def __call__(self, *, request_id: str, inputs: Inputs) -> pb.InferRequest:
-        """Build a request. Raises `InvalidInput` for inputs that cannot be sent."""
-        ...
-
-
 class StreamLedger:
     """Matches results to requests, and puts them in the requests' order if wanted.
 
@@ -29,30 +20,31 @@ class StreamLedger:
     is sent, so before it can be settled.
     """
 
-    def __init__(self, build: RequestBuilder, *, ordered: bool) -> None:
-        self._build = build
+    def __init__(self, writer: messages.RequestWriter, *, ordered: bool) -> None:
+        self._writer = writer
         self._ordered = ordered
         self._open: dict[str, int] = {}
         self._opened = 0
         self._early: dict[int, StreamItem] = {}
         self._due = 0
 
-    def open(self, element: StreamInput) -> pb.StreamInferRequest:
-        """Enter the next request and return its message. Raises `InvalidInput` for what cannot be sent."""
+    def open(self, element: StreamInput) -> bytes:
+        """Enter the next request and write it, as an `InferRequest`. Raises `InvalidInput` for what cannot be sent."""
         request_id, inputs = element if isinstance(element, tuple) else (str(self._opened), element)
         if request_id in self._open:
             raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
-        message = pb.StreamInferRequest(requests=[self._build(request_id=request_id, inputs=inputs)])
+        request = self._writer.write(request_id, messages.input_fields(inputs))
         self._open[request_id] = self._opened
         self._opened += 1
-        return message
+        return request
 
     def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:
         """Take a result and yield what can be handed over now: this one, or in order as many as are due."""
-        index = self._open.pop(result.request_id, None)
+        request_id = result.request_id
+        index = self._open.pop(request_id, None)
         if index is None:
-            raise Internal(f'the server answered request_id "{result.request_id}", which is not in flight')
-        item = StreamItem(index=index, request_id=result.request_id, outcome=messages.stream_outcome(result))
+            raise Internal(f'the server answered request_id "{request_id}", which is not in flight')
+        item = StreamItem(index=index, request_id=request_id, outcome=messages.stream_outcome(result, request_id))
         if not self._ordered:
             yield item
             return

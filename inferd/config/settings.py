@@ -51,7 +51,7 @@ class ServerSettings(_Section):
     """Port of /metrics, /livez and /readyz; 0 takes a free one."""
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
     """Largest message that is accepted or sent."""
-    max_concurrent_streams: int = Field(default=256, ge=1, le=2**31 - 1)
+    max_concurrent_streams: int = Field(default=128, ge=1, le=2**31 - 1)
     """Calls that one connection may have open at a time; HTTP/2 holds the others back at the client."""
     armed_calls: int = Field(default=128, ge=1, le=4096)
     """Calls that the core may hand over before the server has looked at the last one."""

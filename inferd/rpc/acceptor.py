@@ -3,6 +3,7 @@
 import contextvars
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import grpc
@@ -18,6 +19,9 @@ from inferd.rpc.unary_call import CoreUnaryCall
 
 _log = logging.getLogger("inferd.rpc")
 
+#: Calls of each express method that are asked for; there are never many.
+_ARMED_EXPRESS_CALLS = 4
+
 _PUSHBACK = (("grpc-retry-pushback-ms", "100"),)
 
 
@@ -26,7 +30,10 @@ class _Failed:
 
 
 class Acceptor:
-    """Keeps ``armed_calls`` calls asked for, so that none queues inside the core, which would drop some at random.
+    """Keeps ``armed_calls`` calls asked for, so that few queue inside the core.
+
+    The core hands calls over in the order in which they came, so in an overload each waits behind all the others. Those
+    of ``express_methods`` have a line of their own.
 
     Everything runs on the poll thread, but for standard interceptors: they may block and so run in the serial thread
     of the blocking handlers, while the call waits.
@@ -42,6 +49,7 @@ class Acceptor:
         *,
         armed_calls: int,
         max_inflight_unary: int | None,
+        express_methods: Sequence[str],
     ) -> None:
         self._server = server
         self._queue = queue
@@ -49,16 +57,25 @@ class Acceptor:
         self._methods = methods
         self._blocking = blocking
         self._armed_calls = armed_calls
+        self._express_methods = express_methods
         self._max_inflight_unary = max_inflight_unary
         self._inflight_unary = 0
         self._stopping = False
         #: Calls that are asked for and have not come.
         self.armed = 0
 
+    def register(self) -> None:
+        """Have the core keep calls of the express methods apart; the server must not have started."""
+        for method in self._express_methods:
+            self._server.register_method(method)
+
     def start(self) -> None:
         """Ask for calls; the server must have started."""
         for _ in range(self._armed_calls):
             self._arm()
+        for method in self._express_methods:
+            for _ in range(_ARMED_EXPRESS_CALLS):
+                self._arm_express(method)
 
     def stop(self) -> None:
         """Ask for no more calls."""
@@ -76,10 +93,23 @@ class Acceptor:
             # First of all: while this call is looked at, others come.
             self._arm()
         self._live.loop.wake_by(event.call)
-        self._accept(event)
+        self._accept(event, event.call_details.method)
 
-    def _accept(self, event: core.RequestEvent) -> None:
-        method, handler = self._find(event)
+    def _arm_express(self, method: str) -> None:
+        self.armed += 1
+        self._server.request_registered_call(self._queue, self._queue, method, partial(self._on_express_call, method))
+
+    def _on_express_call(self, method: str, event: core.RequestEvent) -> None:
+        self.armed -= 1
+        if not event.success:
+            return  # the server is stopping
+        if not self._stopping:
+            self._arm_express(method)
+        self._live.loop.wake_by(event.call)
+        self._accept(event, method.encode())
+
+    def _accept(self, event: core.RequestEvent, named: bytes) -> None:
+        method, handler = self._find(named, event)
         kind = CoreUnaryCall if type(handler) is CallbackUnaryHandler else CoreStreamCall
         now = time.monotonic()
         deadline = deadlines.to_monotonic(event.call_details.deadline, now)
@@ -95,8 +125,7 @@ class Acceptor:
         else:
             self._dispatch(call, handler, None)
 
-    def _find(self, event: core.RequestEvent) -> tuple[str, Handler | None]:
-        method = event.call_details.method
+    def _find(self, method: bytes, event: core.RequestEvent) -> tuple[str, Handler | None]:
         known = self._methods.remembered.get(method)
         if known is not None:
             return known

@@ -138,6 +138,16 @@ class CoreServer(Protocol):
         """Ask for one call; its event comes when there is one."""
         ...
 
+    def register_method(self, method: str) -> None:
+        """Keep calls of ``method`` apart from the others; before ``start``."""
+        ...
+
+    def request_registered_call(
+        self, call_queue: Queue, server_queue: Queue, method: str, tag: Callable[[RequestEvent], None]
+    ) -> int:
+        """Ask for one call of a registered method; its event does not name the method."""
+        ...
+
     def shutdown(self, queue: Queue, tag: Callable[[Event], None]) -> None:
         """Send GOAWAY and take no further calls; the tag comes when all calls have ended."""
         ...

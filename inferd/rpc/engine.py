@@ -53,6 +53,7 @@ class Engine:
         armed_calls: int,
         blocking_threads: int,
         max_inflight_unary: int | None,
+        express_methods: Sequence[str],
     ) -> None:
         self._core, self._queue = core.make_server(tuple((_DEFAULT_OPTIONS | dict(options)).items()))
         self._loop = PollLoop(self._queue)
@@ -68,6 +69,7 @@ class Engine:
             self._blocking,
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
+            express_methods=express_methods,
         )
         self._shutdown = Shutdown(self._core, self._queue, self._loop, self._is_idle)
         self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
@@ -146,6 +148,7 @@ class Engine:
     def _launch(self, *, accept: bool) -> None:
         self._is_launched = True
         _running.add(self)
+        self._acceptor.register()
         self._core.start()
         if accept:
             self._acceptor.start()

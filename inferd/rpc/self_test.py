@@ -44,6 +44,7 @@ def _call_ourselves() -> bytes:
         armed_calls=1,
         blocking_threads=1,
         max_inflight_unary=None,
+        express_methods=(),
     )
     engine.methods.add_registered("inferd.rpc.SelfTest", {"Echo": callback_unary(_echo)})
     port = engine.bind("127.0.0.1:0", None)

@@ -20,7 +20,8 @@ class Server(grpc.Server):
     ``options`` are gRPC's channel arguments. ``armed_calls`` is how many calls the core may hand over before the
     last one was looked at. Above ``max_inflight_unary`` open calls to callback unary handlers, further ones are
     refused with RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one
-    first; ``grpc_interceptors`` are standard ones, which see it after those and run in a thread of their own.
+    first; calls of ``express_methods`` (``/package.Service/Name``) do not wait behind others to be accepted;
+    ``grpc_interceptors`` are standard ones, which see it after those and run in a thread of their own.
 
     It can be started and stopped once. One that still runs when the process exits is stopped then.
     """
@@ -34,6 +35,7 @@ class Server(grpc.Server):
         armed_calls: int = 128,
         blocking_threads: int = 4,
         max_inflight_unary: int | None = None,
+        express_methods: Sequence[str] = (),
     ) -> None:
         _check_at_least_1("armed_calls", armed_calls)
         _check_at_least_1("blocking_threads", blocking_threads)
@@ -46,6 +48,7 @@ class Server(grpc.Server):
             armed_calls=armed_calls,
             blocking_threads=blocking_threads,
             max_inflight_unary=max_inflight_unary,
+            express_methods=express_methods,
         )
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:

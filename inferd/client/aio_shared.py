@@ -1,0 +1,75 @@
+"""Calls of many tasks over one stream, so that those that come together travel together."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from inferd.client.aio_feed import AsyncOutbox, StreamCall
+from inferd.client.errors import Cancelled, DeadlineExceeded, InferdError
+from inferd.client.messages import RequestWriter
+from inferd.client.results import Result
+from inferd.client.waiting import Outcome, Waiting, answer, broken
+
+_Reply = asyncio.Future[Outcome]
+
+
+class AsyncSharedStream:
+    """As `inferd.client.shared.SharedStream`, on an event loop."""
+
+    def __init__(self, open_stream: Callable[[], StreamCall]) -> None:
+        self._open_stream = open_stream
+        self._line: _Line | None = None
+
+    async def infer(
+        self, writer: RequestWriter, fields: Sequence[bytes], request_id: str, timeout_s: float | None
+    ) -> Result:
+        """Send a request and wait for its answer, for ``timeout_s`` at most."""
+        if self._line is None or self._line.ended:
+            self._line = _Line(self._open_stream())
+        reply = self._line.send(writer, fields, request_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                outcome = await reply
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
+        return answer(outcome, request_id)
+
+
+class _Line:
+    """One stream, from its opening to its end. Invariant: a request that was sent gets one outcome."""
+
+    def __init__(self, call: StreamCall) -> None:
+        self.ended = False
+        self._waiting: Waiting[_Reply] = Waiting()
+        self._outbox = AsyncOutbox()
+        # Kept here, because the event loop itself does not hold on to tasks.
+        self._tasks = [asyncio.create_task(self._outbox.write_to(call)), asyncio.create_task(self._read(call))]
+
+    def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:
+        """Send a request and return where its outcome will be. Not for a stream that has ended."""
+        reply: _Reply = asyncio.get_running_loop().create_future()
+        self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
+        return reply
+
+    async def _read(self, call: StreamCall) -> None:
+        # What is left if the task is cancelled: closing the channel does that to its calls, and the loop's end to all.
+        failure: Callable[[], InferdError] = lambda: Cancelled("the client was closed")  # noqa: E731
+        try:
+            async for message in call:
+                for result in message.results:
+                    _settle(self._waiting.leave(result.request_id), result)
+            failure = lambda: broken(None)  # noqa: E731
+        except grpc.RpcError as error:
+            failure = lambda error=error: broken(error)  # type: ignore[misc]  # noqa: E731
+        finally:
+            self.ended = True
+            self._outbox.end()
+            for reply in self._waiting.leave_all():
+                _settle(reply, failure())
+
+
+def _settle(reply: _Reply | None, outcome: Outcome) -> None:
+    """Tell a call, unless nobody asked or it has been cancelled or has given up."""
+    if reply is not None and not reply.done():
+        reply.set_result(outcome)

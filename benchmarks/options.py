@@ -21,11 +21,11 @@ def parser(description: str | None, name: str) -> argparse.ArgumentParser:
     return made
 
 
-def add_placement_and_rounds(parser: argparse.ArgumentParser) -> None:
+def add_placement_and_rounds(parser: argparse.ArgumentParser, *, rounds: int = 3) -> None:
     """Add what measurements by turns need."""
     choices = [*Placement]
     parser.add_argument("--placement", action="append", choices=choices, help="may be repeated; both if left out")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
 
 
 def add_concurrency(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 
 #: Below the range that the kernel takes the ports of outgoing connections from.
 _PORTS = range(20_000, 32_000)
+_SHARED_MEMORY = Path("/dev/shm")
 _SAMPLE_EVERY_S = 0.25
 #: Left out at both ends of a measurement: the load generator starting and stopping.
 _EDGE_S = 1.0
@@ -88,12 +90,19 @@ def run_load(command: Sequence[str], placement: Placement, environment: Mapping[
 
 
 class Server:
-    """A server's process and its children. Leaving the context stops all of them."""
+    """A server's process and its children. Leaving the context stops all of them.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    With ``killed_leaving`` they are not asked to end but killed, and the files in shared memory whose names begin like
+    that are removed. It is for servers that would first do all that they were ever asked for.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, *, killed_leaving: str | None = None
+    ) -> None:
         self._command = command
         self._environment = environment
         self._folder = folder
+        self._killed_leaving = killed_leaving
         self._log = folder / "server.log"
 
     def __enter__(self) -> Self:
@@ -114,7 +123,7 @@ class Server:
     ) -> None:
         """Ask it to end, and end whatever is left of it."""
         tree = self.tree()
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGKILL if self._killed_leaving else signal.SIGTERM)
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -124,11 +133,22 @@ class Server:
             if process.is_running():
                 process.kill()
         psutil.wait_procs(tree, timeout=5)
+        # If it has crashed, its children are not to be found as its children any more.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._killed_leaving:
+            for path in _SHARED_MEMORY.glob(f"{self._killed_leaving}*"):
+                path.unlink()
 
     @property
     def pid(self) -> int:
         """The process that was started."""
         return self._process.pid
+
+    @property
+    def ended_with(self) -> int | None:
+        """Its exit code, or the negative number of a signal; None while it runs."""
+        return self._process.poll()
 
     @property
     def log(self) -> str:

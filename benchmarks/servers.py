@@ -52,10 +52,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """How a server is started."""
+    """How a server is started.
+
+    ``leaves``: how the names of the files begin that it leaves in shared memory if it is killed.
+    """
 
     command: list[str]
     environment: dict[str, str]
+    leaves: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,13 +171,15 @@ def _triton(job: Job) -> Launch:
     (version.parent / "config.pbtxt").write_text(_triton_config(job))
     command = [str(server / "bin" / "tritonserver"), "--model-repository", str(job.folder / "models")]
     command += ["--backend-directory", str(server / "backends"), "--grpc-port", str(job.port)]
+    shared_memory = f"benchmark_{job.port}_"
+    command += [f"--backend-config=python,shm-region-prefix-name={shared_memory}"]
     command += ["--grpc-address", "127.0.0.1", "--allow-http", "false", "--allow-metrics", "false"]
     packages = next((home / "lib").glob("python*/site-packages"))
     environment = _environment(job) | {
         "LD_LIBRARY_PATH": f"{home / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
         "BENCH_PATH": f"{packages}:{PEERS}",
     }
-    return Launch(command=command, environment=environment)
+    return Launch(command=command, environment=environment, leaves=shared_memory)
 
 
 def _triton_config(job: Job) -> str:

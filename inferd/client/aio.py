@@ -1,9 +1,9 @@
 """The client for asyncio code."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,11 +13,14 @@ import grpc.aio
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.client import health, messages
-from inferd.client.channel import MAX_MESSAGE_BYTES, TLS, RetryPolicy, channel_config
+from inferd.client.aio_feed import AsyncFeed, StreamCall
+from inferd.client.aio_shared import AsyncSharedStream
+from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, TLS, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
 from inferd.client.errors import Cancelled, from_rpc_error
-from inferd.client.ledger import StreamInput, StreamLedger, check_window
+from inferd.client.ledger import StreamInput, StreamLedger
 from inferd.client.lifetime import Lifetime
+from inferd.client.pack import MESSAGE_BYTES
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
 
 _Request = TypeVar("_Request")
@@ -41,6 +44,7 @@ class AsyncClient:
         retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
         metadata: Mapping[str, str | bytes] | None = None,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
+        coalesce: bool = False,
     ) -> None:
         self._config = channel_config(
             address,
@@ -54,6 +58,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._metadata = self._config.metadata
         self._lifetime = Lifetime()
+        self._shared = AsyncSharedStream(self._open_stream) if coalesce else None
 
     async def infer(
         self,
@@ -67,15 +72,13 @@ class AsyncClient:
         request_id: str = "",
     ) -> Result:
         """Run ``model`` once; see `inferd.client.Client.infer`."""
-        request = messages.infer_request(
-            model=model,
-            version=version,
-            inputs=inputs,
-            outputs=outputs,
-            priority=priority,
-            request_id=request_id,
-        )
-        return messages.result(await self._call(self._stub.Infer, request, timeout_s))
+        fields, limit_s = messages.input_fields(inputs), self._timeout_s if timeout_s is None else timeout_s
+        if self._shared is None or sum(map(len, fields)) > MESSAGE_BYTES:
+            writer = messages.request_writer(model, version, tuple(outputs), priority, None)
+            return messages.result(await self._call(self._infer, writer.write(request_id, fields), limit_s))
+        self._lifetime.check()
+        writer = messages.request_writer(model, version, tuple(outputs), priority, limit_s)
+        return await self._shared.infer(writer, fields, request_id, limit_s)
 
     def stream(
         self,
@@ -94,16 +97,9 @@ class AsyncClient:
         ``inputs`` may be asynchronous; an ordinary iterable is read on the event loop and should not block.
         """
         self._lifetime.check()
-        build = partial(
-            messages.infer_request,
-            model=model,
-            version=version,
-            outputs=outputs,
-            priority=priority,
-            timeout_s=timeout_s,
-        )
-        ledger = StreamLedger(build, ordered=ordered)
-        return self._run_stream(_Feed(inputs, ledger, max_in_flight), ledger)
+        writer = messages.request_writer(model, version, tuple(outputs), priority, timeout_s)
+        ledger = StreamLedger(writer, ordered=ordered)
+        return self._run_stream(AsyncFeed(inputs, ledger, max_in_flight), ledger)
 
     async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
@@ -128,6 +124,8 @@ class AsyncClient:
         """Cancel what is under way and let go of the connection. May be called again."""
         self._lifetime.closed = True
         await self._channel.close(None)
+        if self._shared is not None:
+            await self._shared.wait_closed()
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,6 +148,14 @@ class AsyncClient:
         return inference_pb2_grpc.InferenceServiceStub(self._channel)
 
     @cached_property
+    def _infer(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, pb.InferResponse]":
+        return self._channel.unary_unary(INFER, None, pb.InferResponse.FromString)
+
+    @cached_property
+    def _stream_infer(self) -> "grpc.aio.StreamStreamMultiCallable[bytes, pb.StreamInferResponse]":
+        return self._channel.stream_stream(STREAM_INFER, None, pb.StreamInferResponse.FromString)
+
+    @cached_property
     def _health(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
         return self._channel.unary_unary(health.METHOD, None, None)
 
@@ -165,9 +171,12 @@ class AsyncClient:
                 request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=self._metadata
             )
 
-    async def _run_stream(self, feed: "_Feed", ledger: StreamLedger) -> AsyncGenerator[StreamItem, None]:
-        call = self._stub.StreamInfer(None, metadata=self._metadata)
-        writer = asyncio.create_task(feed.write_to(call))
+    def _open_stream(self) -> StreamCall:
+        return self._stream_infer(None, metadata=self._metadata)
+
+    async def _run_stream(self, feed: AsyncFeed, ledger: StreamLedger) -> AsyncGenerator[StreamItem, None]:
+        call = self._open_stream()
+        writer = asyncio.create_task(feed.run(call))
         try:
             with self._translated_errors():
                 async for message in call:
@@ -195,53 +204,3 @@ class AsyncClient:
                 msg = "the client was closed"
                 raise Cancelled(msg) from None
             raise
-
-
-class _Feed:
-    """The requests of a stream, on their way from the caller's iterable to gRPC.
-
-    Lives on one event loop: a task of its own runs `write_to`, and the reader of the results calls the rest.
-    Invariant: a slot is taken before an element is read and freed when its item is handed over, so that no more than
-    ``max_in_flight`` elements are between the two.
-    """
-
-    def __init__(
-        self,
-        inputs: Iterable[StreamInput] | AsyncIterable[StreamInput],
-        ledger: StreamLedger,
-        max_in_flight: int,
-    ) -> None:
-        check_window(max_in_flight)
-        self._elements = _elements(inputs)
-        self._ledger = ledger
-        self._slots = asyncio.Semaphore(max_in_flight)
-        self.failure: Exception | None = None
-
-    async def write_to(self, call: "grpc.aio.StreamStreamCall[pb.StreamInferRequest, pb.StreamInferResponse]") -> None:
-        """Send requests as slots come free, until the inputs end or raise, then half-close."""
-        try:
-            while await self._slots.acquire():
-                try:
-                    message = self._ledger.open(await anext(self._elements))
-                except StopAsyncIteration:
-                    break
-                except Exception as error:  # noqa: BLE001 - what the caller's code raises goes back to the caller
-                    self.failure = error
-                    break
-                await call.write(message)
-            await call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # The call has ended, and whoever reads its results is told why.
-
-    def free_slot(self) -> None:
-        """Let one more element be read."""
-        self._slots.release()
-
-
-async def _elements(inputs: Iterable[StreamInput] | AsyncIterable[StreamInput]) -> AsyncIterator[StreamInput]:
-    if isinstance(inputs, AsyncIterable):
-        async for element in inputs:
-            yield element
-    else:
-        for element in inputs:
-            yield element

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from inferd.client.aio_feed import AsyncOutbox, StreamCall
-from inferd.client.errors import Cancelled, DeadlineExceeded, InferdError
+from inferd.client.errors import DeadlineExceeded
 from inferd.client.messages import RequestWriter
 from inferd.client.results import Result
 from inferd.client.waiting import Outcome, Waiting, answer, broken
@@ -35,6 +35,11 @@ class AsyncSharedStream:
             raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
         return answer(outcome, request_id)
 
+    async def wait_closed(self) -> None:
+        """Wait until nothing is under way any more, after the channel has been closed."""
+        if self._line is not None:
+            await self._line.wait_ended()
+
 
 class _Line:
     """One stream, from its opening to its end. Invariant: a request that was sent gets one outcome."""
@@ -52,21 +57,22 @@ class _Line:
         self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
         return reply
 
+    async def wait_ended(self) -> None:
+        """Wait until gRPC has let go of the call: a loop must not be closed before."""
+        await asyncio.wait(self._tasks)
+
     async def _read(self, call: StreamCall) -> None:
-        # What is left if the task is cancelled: closing the channel does that to its calls, and the loop's end to all.
-        failure: Callable[[], InferdError] = lambda: Cancelled("the client was closed")  # noqa: E731
+        failure: grpc.RpcError | asyncio.CancelledError | None = None
         try:
             async for message in call:
                 for result in message.results:
                     _settle(self._waiting.leave(result.request_id), result)
-            failure = lambda: broken(None)  # noqa: E731
-        except grpc.RpcError as error:
-            failure = lambda error=error: broken(error)  # type: ignore[misc]  # noqa: E731
-        finally:
-            self.ended = True
-            self._outbox.end()
-            for reply in self._waiting.leave_all():
-                _settle(reply, failure())
+        except (grpc.RpcError, asyncio.CancelledError) as error:
+            failure = error  # Closing the channel cancels who reads from it; this task ends here in either case.
+        self.ended = True
+        self._outbox.end()
+        for reply in self._waiting.leave_all():
+            _settle(reply, broken(failure))
 
 
 def _settle(reply: _Reply | None, outcome: Outcome) -> None:

@@ -16,6 +16,9 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+#: The methods whose requests are written as bytes, without the generated stub.
+INFER = f"/{SERVICE}/Infer"
+STREAM_INFER = f"/{SERVICE}/StreamInfer"
 
 # Servers on gRPC's C core end connections that ping more often than every five minutes without data.
 _KEEPALIVE_S = 310

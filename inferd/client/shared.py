@@ -1,7 +1,7 @@
 """Calls of many threads over one stream, so that those that come together travel together."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import grpc
@@ -14,7 +14,7 @@ from inferd.client.results import Result
 from inferd.client.waiting import Outcome, Waiting, answer, broken
 
 #: Opens a stream that sends what the iterator yields; iterating over it gives what comes back.
-OpenStream = Callable[[Iterator[bytes]], Iterator[pb.StreamInferResponse]]
+OpenStream = Callable[[Iterator[bytes]], Iterable[pb.StreamInferResponse]]
 
 _Reply = SimpleQueue[Outcome]
 
@@ -31,17 +31,15 @@ class SharedStream:
         """Send a request and wait for its answer, for ``timeout_s`` at most."""
         reply = self._send(writer, fields, request_id)
         try:
-            outcome = reply.get(timeout=timeout_s)
+            outcome = reply.get(timeout=None if timeout_s is None else max(timeout_s, 0))
         except Empty:
             raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
         return answer(outcome, request_id)
 
     def _send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:
         with self._lock:
-            reply = self._line and self._line.send(writer, fields, request_id)
-            while reply is None:
+            while self._line is None or (reply := self._line.send(writer, fields, request_id)) is None:
                 self._line = _Line(self._open_stream)
-                reply = self._line.send(writer, fields, request_id)
             return reply
 
 
@@ -70,7 +68,7 @@ class _Line:
         self._outbox.put(writer.write(wire_id, fields))
         return reply
 
-    def _read(self, responses: Iterator[pb.StreamInferResponse]) -> None:
+    def _read(self, responses: Iterable[pb.StreamInferResponse]) -> None:
         failure: grpc.RpcError | None = None
         try:
             for message in responses:

@@ -1,7 +1,6 @@
 """The client for ordinary, blocking code."""
 
-import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,12 +10,15 @@ import grpc
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.client import health, messages
-from inferd.client.channel import MAX_MESSAGE_BYTES, TLS, RetryPolicy, channel_config
+from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, TLS, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
 from inferd.client.errors import from_rpc_error
-from inferd.client.ledger import StreamInput, StreamLedger, check_window
+from inferd.client.feed import Feed
+from inferd.client.ledger import StreamInput, StreamLedger
 from inferd.client.lifetime import Lifetime
+from inferd.client.pack import MESSAGE_BYTES
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
+from inferd.client.shared import SharedStream
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -45,6 +47,7 @@ class Client:
         retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
         metadata: Mapping[str, str | bytes] | None = None,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
+        coalesce: bool = False,
     ) -> None:
         config = channel_config(
             address,
@@ -64,6 +67,14 @@ class Client:
         )
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
         self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(health.METHOD, None, None)
+        self._infer: grpc.UnaryUnaryMultiCallable[bytes, pb.InferResponse] = self._channel.unary_unary(
+            INFER, None, pb.InferResponse.FromString
+        )
+        self._stream_infer: grpc.StreamStreamMultiCallable[bytes, pb.StreamInferResponse] = self._channel.stream_stream(
+            STREAM_INFER, None, pb.StreamInferResponse.FromString
+        )
+        # Knows nothing of this client, so that one that is dropped without being closed lets go of its channel.
+        self._shared = SharedStream(partial(self._stream_infer, metadata=config.metadata)) if coalesce else None
         self._lifetime = Lifetime()
 
     def infer(
@@ -84,15 +95,13 @@ class Client:
         default. ``request_id`` comes back in the result and stands in the server's log.
         Raises `InferdError`, of the class that fits.
         """
-        request = messages.infer_request(
-            model=model,
-            version=version,
-            inputs=inputs,
-            outputs=outputs,
-            priority=priority,
-            request_id=request_id,
-        )
-        return messages.result(self._call(self._stub.Infer, request, timeout_s))
+        fields, limit_s = messages.input_fields(inputs), self._timeout_s if timeout_s is None else timeout_s
+        if self._shared is None or sum(map(len, fields)) > MESSAGE_BYTES:
+            writer = messages.request_writer(model, version, tuple(outputs), priority, None)
+            return messages.result(self._call(self._infer, writer.write(request_id, fields), limit_s))
+        self._lifetime.check()
+        writer = messages.request_writer(model, version, tuple(outputs), priority, limit_s)
+        return self._shared.infer(writer, fields, request_id, limit_s)
 
     def stream(
         self,
@@ -119,16 +128,9 @@ class Client:
         `InferdError` if the stream itself breaks.
         """
         self._lifetime.check()
-        build = partial(
-            messages.infer_request,
-            model=model,
-            version=version,
-            outputs=outputs,
-            priority=priority,
-            timeout_s=timeout_s,
-        )
-        ledger = StreamLedger(build, ordered=ordered)
-        return self._run_stream(_Feed(inputs, ledger, max_in_flight), ledger)
+        writer = messages.request_writer(model, version, tuple(outputs), priority, timeout_s)
+        ledger = StreamLedger(writer, ordered=ordered)
+        return self._run_stream(Feed(inputs, ledger, max_in_flight), ledger)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
@@ -174,8 +176,8 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
 
-    def _run_stream(self, feed: "_Feed", ledger: StreamLedger) -> Generator[StreamItem, None, None]:
-        call = self._stub.StreamInfer(feed.requests(), metadata=self._metadata)
+    def _run_stream(self, feed: Feed, ledger: StreamLedger) -> Generator[StreamItem, None, None]:
+        call = self._stream_infer(feed.messages(), metadata=self._metadata)
         try:
             for message in call:
                 for result in message.results:
@@ -190,41 +192,3 @@ class Client:
         if feed.failure is not None:
             raise feed.failure
         ledger.finish()
-
-
-class _Feed:
-    """The requests of a stream, on their way from the caller's iterable to gRPC.
-
-    gRPC's sending thread runs `requests`; the thread that reads the results calls the rest. Invariant: a slot is
-    taken before an element is read and freed when its item is handed over, so that no more than ``max_in_flight``
-    elements are between the two. ``failure`` is set before the results end, and read after.
-    """
-
-    def __init__(self, inputs: Iterable[StreamInput], ledger: StreamLedger, max_in_flight: int) -> None:
-        check_window(max_in_flight)
-        self._elements = iter(inputs)
-        self._ledger = ledger
-        self._slots = threading.Semaphore(max_in_flight)
-        self._stopped = False
-        self.failure: Exception | None = None
-
-    def requests(self) -> Iterator[pb.StreamInferRequest]:
-        """Yield requests as slots come free; ends when the inputs end, raise, or are no longer wanted."""
-        while self._slots.acquire() and not self._stopped:
-            try:
-                message = self._ledger.open(next(self._elements))
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - what the caller's code raises goes back to the caller
-                self.failure = error
-                return
-            yield message
-
-    def free_slot(self) -> None:
-        """Let one more element be read."""
-        self._slots.release()
-
-    def stop(self) -> None:
-        """Read no further."""
-        self._stopped = True
-        self._slots.release()

@@ -1,5 +1,6 @@
 """Which calls wait for an answer on a stream that they share. Pure."""
 
+from asyncio import CancelledError
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -7,7 +8,7 @@ import grpc
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import messages
-from inferd.client.errors import InferdError, Unavailable, from_rpc_error
+from inferd.client.errors import Cancelled, InferdError, Unavailable, from_rpc_error
 from inferd.client.results import Result
 
 #: What a call waits for: the end of its request, or what became of the stream.
@@ -44,10 +45,12 @@ class Waiting(Generic[Reply]):
         return replies
 
 
-def broken(error: grpc.RpcError | None) -> InferdError:
+def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
     """Say how the stream ended, each time as an exception of its own, because every call raises one."""
     if error is None:
         return Unavailable("the server ended the stream")
+    if isinstance(error, CancelledError):
+        return Cancelled("the client was closed")
     translated = from_rpc_error(error)
     translated.__context__ = error
     return translated
@@ -56,8 +59,8 @@ def broken(error: grpc.RpcError | None) -> InferdError:
 def answer(outcome: Outcome, request_id: str) -> Result:
     """Return the result that a call waited for, or raise what came instead."""
     if isinstance(outcome, pb.InferResult):
-        outcome_or_result = messages.stream_outcome(outcome, request_id)
-        if isinstance(outcome_or_result, Result):
-            return outcome_or_result
-        raise outcome_or_result
-    raise outcome
+        end = messages.stream_outcome(outcome, request_id)
+        if isinstance(end, Result):
+            return end
+        raise end
+    raise outcome from None

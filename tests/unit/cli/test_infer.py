@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client.codec import encode
-from tests.unit.client.fake_service import overload_status, refuse
+from tests.unit.client.fake_service import encode, overload_status, refuse
 
 
 def _answer(**outputs):

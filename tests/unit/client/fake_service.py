@@ -13,9 +13,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from numpy.typing import ArrayLike
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
+from inferd.client import codec
 
 DIGITS = pb.Model(
     name="digits",
@@ -39,6 +41,11 @@ DIGITS = pb.Model(
     providers=["CPUExecutionProvider"],
 )
 BROKEN = pb.Model(name="broken", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
+
+
+def encode(name: str, value: ArrayLike) -> pb.Tensor:
+    """Turn an array into a tensor, as the client sends it."""
+    return pb.InferRequest.FromString(b"".join(codec.encode(name, value))).inputs[0]
 
 
 def echo(request: pb.InferRequest) -> pb.InferResponse:

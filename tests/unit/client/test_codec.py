@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Internal, InvalidInput
-from inferd.client.codec import decode, encode
+from inferd.client.codec import decode
+from tests.unit.client.fake_service import encode
 
 _NUMERIC = [dtype for dtype in dtypes.ALL if dtype is not dtypes.BYTES]
 _SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)

@@ -1,23 +1,23 @@
 """Results of a stream, matched and put in order."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Internal, InvalidInput
 from inferd.client.ledger import StreamLedger
-from inferd.client.messages import infer_request
+from inferd.client.messages import RequestWriter
 from tests.unit.client.fake_service import echoed
 
-_build = partial(infer_request, model="m", version="", outputs=(), priority=0)
+_WRITER = RequestWriter("m", "", (), 0, None)
+_parsed = pb.InferRequest.FromString
 
 
 def _ledger(count: int, *, ordered: bool):
-    ledger = StreamLedger(_build, ordered=ordered)
-    return ledger, [echoed(ledger.open({"x": np.int64(n)}).requests[0]) for n in range(count)]
+    ledger = StreamLedger(_WRITER, ordered=ordered)
+    return ledger, [echoed(_parsed(ledger.open({"x": np.int64(n)}))) for n in range(count)]
 
 
 @given(st.permutations(range(6)))
@@ -46,8 +46,8 @@ def test_results_come_as_they_arrive(arrival):
 
 def test_own_request_ids_are_kept():
     """A pair brings its own id, on the wire and in the item."""
-    ledger = StreamLedger(_build, ordered=False)
-    request = ledger.open(("frame-7", {"x": 1})).requests[0]
+    ledger = StreamLedger(_WRITER, ordered=False)
+    request = _parsed(ledger.open(("frame-7", {"x": 1})))
     assert request.request_id == "frame-7"
     (item,) = ledger.settle(echoed(request))
     assert (item.index, item.request_id) == (0, "frame-7")
@@ -55,18 +55,18 @@ def test_own_request_ids_are_kept():
 
 def test_ids_may_be_used_again_when_settled():
     """Two requests of one id cannot be told apart while both are open; later it is free."""
-    ledger = StreamLedger(_build, ordered=False)
-    first = ledger.open(("a", {"x": 1})).requests[0]
+    ledger = StreamLedger(_WRITER, ordered=False)
+    first = _parsed(ledger.open(("a", {"x": 1})))
     with pytest.raises(InvalidInput, match='request_id "a"'):
         ledger.open(("a", {"x": 2}))
     list(ledger.settle(echoed(first)))
-    second = ledger.open(("a", {"x": 2})).requests[0]
+    second = _parsed(ledger.open(("a", {"x": 2})))
     assert [item.index for item in ledger.settle(echoed(second))] == [1]
 
 
 def test_inputs_that_cannot_be_sent_are_not_opened():
     """A request that was never sent is not waited for."""
-    ledger = StreamLedger(_build, ordered=False)
+    ledger = StreamLedger(_WRITER, ordered=False)
     with pytest.raises(InvalidInput):
         ledger.open({"x": np.array([1j])})
     ledger.finish()

@@ -17,13 +17,10 @@ _log = logging.getLogger("inferd.rpc")
 Callback = Callable[[], None]
 
 _FAILED = "a callback on the poll thread failed"
-
 #: Events that are taken before the first of them is handled.
 _MOST_EVENTS = 64
-
 #: Sleep at most this long while nothing could wake the loop: before the first call has come.
 _UNWAKEABLE_SLEEP_S = 0.05
-
 #: While events keep coming, what is to be done when idle is done after this long.
 _LONGEST_BUSY_S = 0.001
 
@@ -40,9 +37,9 @@ class PollLoop:
     """Runs the tags of events, and timers, one after the other in one thread; each must be short and never block.
 
     Invariants: nothing raised by a tag or a timer leaves the loop. While ``_may_sleep`` is unset, the loop looks at
-    ``_soon`` before it sleeps. ``_next_at`` is when the loop wakes at the latest,
-    and is never later than the earliest timer. An event is let go before the next poll. Once ``_closed`` is set the
-    loop starts no batch, as one on a queue that was shut down would abort the process.
+    ``_soon`` before it sleeps. ``_next_at`` is when the loop wakes at the latest, and is never later than the earliest
+    timer. While the loop sleeps, it holds no event and ``_starts`` is empty. Once ``_closed`` is set the loop starts no
+    batch, as one on a queue that was shut down would abort the process.
 
     Threads: ``call_at`` and ``call_soon`` any, ``run`` is the poll thread, and the rest is for the poll thread only.
     Poll sleeps inside the core and can only be woken by an event, for which an empty batch on any call will do, even
@@ -136,7 +133,10 @@ class PollLoop:
         if self._starts:
             starts, self._starts = self._starts, []
             for call, batch, tag in starts:
-                call.start_now(batch, tag)
+                try:
+                    call.start_now(batch, tag)
+                except BaseException:  # noqa: BLE001  as in `_run_guarded`
+                    _log.exception(_FAILED)
 
     @property
     def in_poll_thread(self) -> bool:
@@ -153,7 +153,7 @@ class PollLoop:
                     self._post(_nothing)
 
     def call_soon(self, callback: Callback) -> None:
-        """Call ``callback`` as soon as the event that is being handled has been."""
+        """Call ``callback`` as soon as the events that are being handled have been."""
         self._soon.append(callback)
         if self._may_sleep and not self.in_poll_thread:
             with self._lock:
@@ -165,7 +165,7 @@ class PollLoop:
             _run_guarded(self._soon.popleft())
 
     def call_when_idle(self, callback: Callback) -> None:
-        """Call ``callback`` once no event is ready any more, but soon in any case; on the poll thread only."""
+        """Call ``callback`` once all that was ready is handled, but soon in any case; on the poll thread only."""
         if not self._idle_callbacks:
             self._idle_by = self._clock() + _LONGEST_BUSY_S
         self._idle_callbacks.append(callback)

@@ -101,8 +101,8 @@ def test_unknown_flag(problems: Problems) -> None:
             "server.http_port: expected another port than grpc_port, got 9 for both",
         ),
         (
-            "batching: {max_batch_size: 2000}",
-            "batching.max_batch_size: expected at most queue.max_rows, which is 1024, got 2000",
+            "batching: {max_batch_size: 9000}",
+            "batching.max_batch_size: expected at most queue.max_rows, which is 8192, got 9000",
         ),
         (
             "batching: {max_wait_ms: 30000}",

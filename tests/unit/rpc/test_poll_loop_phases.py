@@ -1,0 +1,139 @@
+"""How the poll loop treats events that are ready together: it handles them, then starts what they asked of the core."""
+
+import logging
+
+import pytest
+
+from tests.unit.rpc.fakes import FakeEvent, LoopBench
+
+
+@pytest.fixture
+def bench():
+    return LoopBench()
+
+
+class FakeStarter:
+    """A call whose batches are numbers, which it notes when they are started."""
+
+    def __init__(self, log):
+        self._log = log
+
+    def start_now(self, batch, tag):
+        self._log.append(f"start {batch}")
+        tag(None)
+
+
+def test_what_is_ready_is_taken_together_and_what_it_starts_is_started_after(bench):
+    """Events in their order, then what the first of them asked to be called soon, and the core's work last of all."""
+    starter = FakeStarter(bench.log)
+
+    def handle(number):
+        def tag(_event):
+            bench.log.append(f"event {number}")
+            bench.loop.start_later(starter, number, lambda _: None)
+            bench.loop.call_soon(bench.note(f"soon {number}"))
+
+        return FakeEvent(tag)
+
+    bench.queue.events.extend(handle(number) for number in range(3))
+    bench.loop.step()
+    expected = [f"{what} {number}" for what in ("event", "soon", "start") for number in range(3)]
+    assert bench.log == expected
+    assert bench.queue.deadlines[1:] == [0.0] * 3, "once something is there, the loop only looks for more"
+
+
+def test_not_all_that_is_ready_is_taken_before_the_first_is_handled(bench):
+    """However many calls come, those that are there are answered in between."""
+    count = 1000
+    starter = FakeStarter(bench.log)
+    bench.queue.events.extend(
+        FakeEvent(lambda _event: bench.loop.start_later(starter, 0, lambda _: None)) for _ in range(count)
+    )
+    bench.loop.step()
+    assert 1 < len(bench.log) < count / 10
+    assert len(bench.log) + len(bench.queue.events) == count
+
+
+@pytest.mark.parametrize("ask", ["call_when_idle", "call_soon", "call_at"])
+def test_what_a_callback_starts_is_started_before_the_loop_sleeps(bench, ask):
+    """A batch that is left for the next step would wait for an event that may never come."""
+
+    def start():
+        bench.loop.start_later(FakeStarter(bench.log), 1, lambda _: None)
+
+    bench.loop.wake_by(bench.core_call)
+    arguments = (1000.0, start) if ask == "call_at" else (start,)
+    getattr(bench.loop, ask)(*arguments)
+    bench.loop.step()
+    assert bench.log == ["start 1"]
+
+
+def test_what_the_start_of_a_batch_leads_to_is_not_slept_on(bench):
+    """A core that refuses has it told by a callback, and what that starts is started as well."""
+    starter = FakeStarter(bench.log)
+
+    def refused(_event):
+        bench.loop.call_soon(lambda: bench.loop.start_later(starter, 2, lambda _: None))
+
+    bench.loop.wake_by(bench.core_call)
+    bench.queue.events.append(FakeEvent(lambda _event: bench.loop.start_later(starter, 1, refused)))
+    bench.loop.step()
+    bench.loop.step()
+    assert bench.log == ["start 1", "start 2"]
+    assert bench.queue.deadlines[-1] == 0.0
+
+
+def test_a_batch_that_fails_to_start_leaves_the_others(bench, caplog):
+    """Rule 9: they belong to different calls."""
+
+    class Broken:
+        def start_now(self, batch, tag):
+            raise MemoryError
+
+    def tag(_event):
+        bench.loop.start_later(Broken(), 1, lambda _: None)
+        bench.loop.start_later(FakeStarter(bench.log), 2, lambda _: None)
+
+    bench.queue.events.append(FakeEvent(tag))
+    with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
+        bench.loop.step()
+    assert bench.log == ["start 2"]
+    assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"]
+
+
+def test_when_idle_comes_after_all_that_is_ready(bench):
+    """What is to be done when idle waits for the events that are there, and then for no time at all."""
+
+    def first(_event):
+        bench.note("first")()
+        bench.loop.call_when_idle(bench.note("idle"))
+
+    bench.queue.events.extend([FakeEvent(first), FakeEvent(bench.note("second"))])
+    before = bench.clock()
+    bench.loop.step()
+    assert bench.log == ["first", "second", "idle"]
+    assert bench.clock() == before
+
+
+def test_when_idle_waits_for_what_could_not_be_taken_at_once(bench):
+    """More is ready than is taken at a time, so the loop is not idle yet."""
+    bench.loop.call_when_idle(bench.note("idle"))
+    bench.queue.events.extend(FakeEvent(bench.note("event")) for _ in range(100))
+    bench.loop.step()
+    assert "idle" not in bench.log
+    bench.loop.step()
+    assert bench.log == ["event"] * 100 + ["idle"]
+
+
+def test_when_idle_comes_soon_although_events_keep_coming(bench):
+    """A loop that is never idle must not put it off for ever."""
+
+    def slow(_event):
+        bench.note("event")()
+        bench.clock.advance(0.0006)
+
+    bench.loop.call_when_idle(bench.note("idle"))
+    bench.queue.events.extend(FakeEvent(slow) for _ in range(1000))
+    bench.loop.step()
+    assert bench.log[-1] == "idle"
+    assert bench.queue.events

@@ -46,7 +46,11 @@ class Outbox:
     def _take(self) -> bytes | None:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._pack)
-            return self._pack.take() if self._pack else None
+            if not self._pack:
+                return None
+            message = self._pack.take()
+            self._changed.notify()
+            return message
 
 
 class Feed:

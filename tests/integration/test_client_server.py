@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -89,6 +90,83 @@ def test_asyncio_gets_the_same(server):
             return [[result["label"].item() for result in results] for results in (single, streamed)]
 
     assert asyncio.run(run()) == [samples.labels.tolist()] * 2
+
+
+def test_calls_that_share_a_stream_get_the_same(server):
+    """Calls of threads and of tasks over a shared stream get the answers that calls of their own would."""
+    samples = demo.samples()
+    rows = [{"X": row[np.newaxis]} for row in samples.inputs] * 20
+    with Client(server.grpc, coalesce=True) as client, ThreadPoolExecutor(16) as pool:
+        by_threads = list(pool.map(lambda row: client.infer("digits", row), rows))
+
+    async def run():
+        async with AsyncClient(server.grpc, coalesce=True) as client:
+            return await asyncio.gather(*(client.infer("digits", row) for row in rows))
+
+    for results in (by_threads, asyncio.run(run())):
+        assert [result["label"].item() for result in results] == samples.labels.tolist() * 20
+
+
+def test_calls_that_share_a_stream_fail_alone(server):
+    """Each kind of failure is raised by its own call, and the stream goes on."""
+    with Client(server.grpc, coalesce=True) as client:
+        with pytest.raises(InvalidInput) as caught:
+            client.infer("digits", {"X": np.zeros((1, 63), np.float32)})
+        assert caught.value.reason == "INVALID_INPUT"
+        with pytest.raises(NotFound):
+            client.infer("nobody", {})
+        with pytest.raises(Internal):
+            client.infer("lookup", {"index": [99]})
+        with pytest.raises(DeadlineExceeded):
+            client.infer("slow", _slow_input(), timeout_s=0.001)
+        assert client.infer("lookup", {"index": [3]})["y"].item() == 30.0
+
+
+def test_requests_and_calls_travel_together():
+    """The server sees fewer messages than requests, both of a stream and of calls that share one."""
+    row = {"X": demo.samples().inputs[:1]}
+    with serving(demo.repository()) as server:
+        with Client(server.grpc) as client:
+            assert len(list(client.stream("digits", [row] * 300, max_in_flight=100))) == 300
+
+        async def run():
+            async with AsyncClient(server.grpc, coalesce=True) as client:
+                await asyncio.gather(*(client.infer("digits", row) for _ in range(300)))
+
+        asyncio.run(run())
+        server.stop()
+        streams = [line for line in server.events("access") if line["method"].endswith("/StreamInfer")]
+    assert [line["requests"] for line in streams] == [300, 300]
+    assert all(line["messages_in"] < 150 for line in streams)
+
+
+def test_a_slow_source_keeps_nothing_back(server):
+    """Results of a stream's first elements are there while the source waits for them to give the next."""
+    samples, seen = demo.samples(), threading.Event()
+
+    def source():
+        yield {"X": samples.inputs[:1]}
+        yield {"X": samples.inputs[1:2]}
+        assert seen.wait(30)
+        yield {"X": samples.inputs[2:3]}
+
+    labels = []
+    with Client(server.grpc) as client:
+        for item in client.stream("digits", source(), ordered=True):
+            labels.append(item.result()["label"].item())
+            if len(labels) == 2:
+                seen.set()
+    assert labels == samples.labels[:3].tolist()
+
+
+def test_a_stopping_server_ends_a_shared_stream():
+    """Calls on a stream whose server stops are unavailable, and later ones reach the server that comes after it."""
+    row = {"X": demo.samples().inputs[:1]}
+    with serving(demo.repository()) as server, Client(server.grpc, coalesce=True, retry=None) as client:
+        assert client.infer("digits", row)["label"].shape == (1,)
+        assert server.stop() == 0
+        with pytest.raises(Unavailable):
+            client.infer("digits", row)
 
 
 def test_all_kinds_of_elements(client):

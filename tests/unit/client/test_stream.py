@@ -141,6 +141,35 @@ def test_exceptions_of_the_inputs_come_out_after_the_results(client):
         next(stream)
 
 
+def test_a_source_that_exits_is_heard(client):
+    """Even what is no ordinary exception comes out here and does not end the stream as if all were well."""
+
+    def leaving():
+        yield {"x": 1}
+        raise SystemExit(3)
+
+    stream = client.stream("m", leaving())
+    assert next(stream).result()["x"] == 1
+    with pytest.raises(SystemExit):
+        next(stream)
+
+
+def test_requests_share_messages_of_a_limited_size(client, service):
+    """Large elements are split over messages, none of them larger than the server can be expected to take."""
+    sizes: list[int] = []
+
+    def watched(messages, context):
+        for message in messages:
+            sizes.append(message.ByteSize())
+            yield _reply(*map(echoed, message.requests))
+
+    service.on_stream = watched
+    big = np.zeros(300_000, np.uint8)
+    items = list(client.stream("m", ({"x": big} for _ in range(40)), ordered=True))
+    assert [item.result()["x"].size for item in items] == [300_000] * 40
+    assert max(sizes) < 1.1 * 1024 * 1024
+
+
 def test_elements_that_cannot_be_sent_end_the_inputs(client):
     """An array of an unsupported type is named, after the results of what was sent before."""
     stream = client.stream("m", [{"x": 1}, {"x": np.array([1j])}, {"x": 3}])

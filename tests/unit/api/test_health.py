@@ -1,5 +1,6 @@
 """The health service and those who watch it, without a network."""
 
+import grpc
 from grpc_health.v1 import health_pb2
 
 from inferd.api.health import HealthService
@@ -64,3 +65,44 @@ def test_who_has_gone_is_not_told():
     service.end_watches()
     assert left.seen == [SERVING, ENDED]
     assert never_there.seen == []
+
+
+class Call:
+    """A call to `Check`: how it was answered."""
+
+    def __init__(self, service, message):
+        self.status = self.aborted = None
+        service.check_handler().callback(self, message)
+
+    def reply(self, message):
+        self.status = health_pb2.HealthCheckResponse.FromString(message).status
+
+    def abort(self, code, details):
+        self.aborted = (code, details)
+
+
+def _check(service, name=""):
+    return Call(service, health_pb2.HealthCheckRequest(service=name).SerializeToString())
+
+
+def test_check_tells_the_latest_status():
+    """Of the server as a whole, and of each service by its name."""
+    service = _service()
+    service.set("some.Service", NOT_SERVING)
+    assert (_check(service).status, _check(service, "some.Service").status) == (SERVING, NOT_SERVING)
+    service.enter_graceful_shutdown()
+    assert _check(service).status == NOT_SERVING
+
+
+def test_check_of_a_service_that_is_not_known():
+    """As the protocol has it: NOT_FOUND."""
+    call = _check(_service(), "no.Such")
+    assert (call.status, call.aborted) == (None, (grpc.StatusCode.NOT_FOUND, "unknown service"))
+
+
+def test_check_of_a_message_that_is_none():
+    """It is the caller's fault, and said to be."""
+    call = Call(_service(), b"\xff")
+    assert call.status is None
+    assert call.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert "HealthCheckRequest" in call.aborted[1]

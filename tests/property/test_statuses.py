@@ -1,0 +1,41 @@
+"""Statuses that are put together as bytes are the messages that protobuf's own objects would be."""
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from inferd.api.errors import Status
+
+codes = st.sampled_from([code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+
+
+@given(
+    code=codes,
+    message=st.text(max_size=300),
+    reason=st.sampled_from(["QUEUE_FULL", "INVALID_INPUT"]) | st.text(max_size=20),
+    retry_after_ms=st.none() | st.integers(1, 2**31 - 1),
+)
+@example(code=grpc.StatusCode.INTERNAL, message="", reason="", retry_after_ms=None)
+@example(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="é" * 5000, reason="QUEUE_FULL", retry_after_ms=1000)
+def test_a_status_is_what_protobuf_would_make_of_it(code, message, reason, retry_after_ms):
+    """Code, message and both details; also the second time, when the details are remembered."""
+    expected = RpcStatus(code=code.value[0], message=message)
+    expected.details.add().Pack(ErrorInfo(reason=reason, domain="inferd"))
+    if retry_after_ms is not None:
+        delay = Duration()
+        delay.FromMilliseconds(retry_after_ms)
+        expected.details.add().Pack(RetryInfo(retry_delay=delay))
+    for _ in range(2):
+        assert RpcStatus.FromString(Status(code, message, reason, retry_after_ms).to_bytes()) == expected
+
+
+@pytest.mark.parametrize("retry_after_ms", [None, 20])
+def test_the_metadata_carries_the_same(retry_after_ms):
+    """And the hint that gRPC's own retries obey, where there is one."""
+    status = Status(grpc.StatusCode.UNAVAILABLE, "why", "REASON", retry_after_ms)
+    hint = [] if retry_after_ms is None else [("grpc-retry-pushback-ms", "20")]
+    assert status.trailing_metadata() == [("grpc-status-details-bin", status.to_bytes()), *hint]

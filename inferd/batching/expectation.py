@@ -25,7 +25,8 @@ class Expectation:
     """
 
     def __init__(self, *, max_wait_s: float) -> None:
-        self._max_wait_s = max_wait_s
+        #: The longest that a batch is held for now; not above that of the start.
+        self.max_wait_s = max_wait_s
         self._window_s = max(_WINDOW_S, _WINDOW_WAITS * max_wait_s)
         self._window_start = -math.inf
         self._peak = 0
@@ -36,7 +37,7 @@ class Expectation:
     def arrived(self, now: float, present: int) -> None:
         """A request came at ``now``; ``present`` counts it."""
         if self._decided_at is not None:
-            self._learn(followed=now - self._decided_at <= self._max_wait_s)
+            self._learn(followed=now - self._decided_at <= self.max_wait_s)
         if now - self._window_start >= self._window_s:
             self._previous_peak, self._peak = self._peak, 0
             self._window_start = now
@@ -58,7 +59,7 @@ class Expectation:
         self._decided_at = None
 
     def _give_up(self, now: float) -> None:
-        if self._decided_at is not None and now - self._decided_at >= self._max_wait_s:
+        if self._decided_at is not None and now - self._decided_at >= self.max_wait_s:
             self._learn(followed=False)
 
     def _learn(self, *, followed: bool) -> None:

@@ -22,9 +22,13 @@ from inferd.batching.expectation import Expectation
 from inferd.batching.planner import BatchRules, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.run_cost import RunCost
 from inferd.batching.waiting import WaitingRequests
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
+
+#: A shorter hold is not worth the wake-up that ends it.
+_SHORTEST_WAIT_S = 0.0002
 
 #: As many full batches may wait for each worker, whatever the longest delay.
 _BATCHES_THAT_MAY_WAIT = 2
@@ -66,6 +70,8 @@ class QueueState:
         self._running: list[Batch] = []
         self._deadlines = Deadlines()
         self._drain = DrainRate()
+        self._run_cost = RunCost()
+        self._longest_wait_s = rules.max_wait_s
         self._expectation = Expectation(max_wait_s=rules.max_wait_s)
         # What the last plan said is worth another one: so many further requests, or so many further rows.
         self._wanted_requests = 0
@@ -228,6 +234,18 @@ class QueueState:
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
         self._expectation.answering(now)
+        if self._longest_wait_s > 0 and not batch.outside_queue:
+            self._run_cost.ran(batch.rows, now - batch.started_at)
+            self._limit_wait(self._run_cost.fixed_s)
+
+    def _limit_wait(self, saved_s: float | None) -> None:
+        """Hold no batch for longer than running it together with the next one saves."""
+        wait_s = self._longest_wait_s if saved_s is None else min(self._longest_wait_s, saved_s)
+        if wait_s < _SHORTEST_WAIT_S:
+            wait_s = 0.0
+        if wait_s != self._rules.max_wait_s:
+            self._rules = BatchRules(max_rows=self._rules.max_rows, max_wait_s=wait_s)
+            self._expectation.max_wait_s = wait_s
 
     # Leaving early
 

@@ -160,8 +160,9 @@ class BatchingSettings(_Section):
     """Stack rows of several requests where the model allows it. Off: each request runs alone."""
     max_batch_size: int = Field(default=64, ge=1, le=65536)
     """Rows of a batch, at most."""
-    max_wait_ms: float = Field(default=0.0, ge=0.0, le=60_000.0)
-    """How long an incomplete batch may be held for further rows that are to be expected."""
+    max_wait_ms: float = Field(default=10.0, ge=0.0, le=60_000.0)
+    """How long an incomplete batch may be held for further rows that are to be expected, but never longer than running \
+them together saves, as far as that is known from the runs so far."""
     instances: int = Field(default=1, ge=1, le=64)
     """Batches of the model that may run at the same time."""
 

@@ -1,0 +1,43 @@
+"""What a run costs whatever its size."""
+
+import pytest
+
+from inferd.batching.run_cost import RunCost
+
+
+def _learn(cost, sizes, *, fixed_s, row_s, runs=64):
+    for number in range(runs):
+        rows = sizes[number % len(sizes)]
+        cost.ran(rows, fixed_s + rows * row_s)
+
+
+def test_nothing_is_known_from_runs_of_one_size():
+    """One point makes no line."""
+    cost = RunCost()
+    _learn(cost, [8], fixed_s=0.01, row_s=0.001)
+    assert cost.fixed_s is None
+
+
+@pytest.mark.parametrize("sizes", [[1, 64], [1, 3, 9, 40], [32, 64]])
+def test_the_fixed_part_is_found(sizes):
+    """Whatever sizes there were."""
+    cost = RunCost()
+    _learn(cost, sizes, fixed_s=0.01, row_s=0.001)
+    assert cost.fixed_s == pytest.approx(0.01, rel=0.2)
+
+
+def test_it_is_never_below_nothing():
+    """A model that gets slower with each row saves nothing by batches."""
+    cost = RunCost()
+    for _ in range(64):
+        cost.ran(1, 0.001)
+        cost.ran(8, 0.1)
+    assert cost.fixed_s == 0.0
+
+
+def test_it_follows_a_model_that_gets_slower():
+    """As on cores that others use as well."""
+    cost = RunCost()
+    _learn(cost, [1, 64], fixed_s=0.001, row_s=0.0001)
+    _learn(cost, [1, 64], fixed_s=0.1, row_s=0.0001, runs=128)
+    assert cost.fixed_s == pytest.approx(0.1, rel=0.1)

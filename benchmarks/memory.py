@@ -3,17 +3,16 @@
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import check, machine, options, perf_analyzer, report
+from benchmarks import machine, options, perf_analyzer, report
 from benchmarks.models import Model
-from benchmarks.process import Placement, Server, free_port
-from benchmarks.servers import CONTENDERS, Contender, Job
+from benchmarks.process import Placement, Server
+from benchmarks.servers import CONTENDERS, Contender
+from benchmarks.serving import serving
 
 _CONTENDERS = ("inferd", "inferd-stream")
 _MODELS = ("small", "identity")
@@ -40,26 +39,20 @@ class Memory:
 
 def measure(contender: Contender, model: Model, seconds: float) -> Memory:
     """Start a server, let it idle, and load it for ``seconds``."""
-    with TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
-        launch = contender.launch(Job(model=model, setting=None, port=port, folder=folder))
-        with Server(launch.command, launch.environment, folder) as server:
-            session, first = check.load(model), model.rows()[0]
-            server.wait_ready(lambda: check.check_one(contender.wire, model, port, session, first))
-            check.check_many(contender.wire, model, port)
-            before = server.cpu_s()
-            time.sleep(_IDLE_S)
-            idle_cores = (server.cpu_s() - before) / _IDLE_S
-            with _Sampler(server) as sampler:
-                result = perf_analyzer.measure(
-                    model,
-                    port,
-                    _CONCURRENCY,
-                    Placement.UNPINNED,
-                    folder,
-                    streaming=contender.name.endswith("-stream"),
-                    seconds=seconds,
-                )
+    with serving(contender, model, Placement.UNPINNED, None) as at:
+        before = at.server.cpu_s()
+        time.sleep(_IDLE_S)
+        idle_cores = (at.server.cpu_s() - before) / _IDLE_S
+        with _Sampler(at.server) as sampler:
+            result = perf_analyzer.measure(
+                model,
+                at.port,
+                _CONCURRENCY,
+                Placement.UNPINNED,
+                at.folder,
+                streaming=contender.name.endswith("-stream"),
+                seconds=seconds,
+            )
     return Memory(
         server=contender.name,
         model=model.name,

@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from benchmarks.models import MODELS, Model
 from benchmarks.process import Placement
@@ -25,12 +25,17 @@ def add_placement_and_rounds(parser: argparse.ArgumentParser, *, rounds: int = 3
     """Add what measurements by turns need."""
     choices = [*Placement]
     parser.add_argument("--placement", action="append", choices=choices, help="may be repeated; both if left out")
+    add_rounds(parser, rounds=rounds)
+
+
+def add_rounds(parser: argparse.ArgumentParser, *, rounds: int = 3) -> None:
+    """Add how often everything is measured."""
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
 
 
-def add_concurrency(parser: argparse.ArgumentParser) -> None:
+def add_concurrency(parser: argparse.ArgumentParser, *, default: Sequence[int] = CONCURRENCIES) -> None:
     """Add how many calls are in flight."""
-    text = f"calls in flight, may be repeated; {CONCURRENCIES} if left out"
+    text = f"calls in flight, may be repeated; {default} if left out"
     parser.add_argument("--concurrency", action="append", type=int, help=text)
 
 

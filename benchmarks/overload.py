@@ -9,18 +9,16 @@ of the capacity was answered within a second of being asked for. Servers run wit
 import argparse
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks import check, machine, options, report
+from benchmarks import machine, options, report
 from benchmarks.load import grpcload
 from benchmarks.models import Model
 from benchmarks.overload_table import Overload, Way, show
-from benchmarks.process import Placement, Server, free_port
-from benchmarks.servers import CONTENDERS, Contender, Job, Setting
+from benchmarks.process import Placement, Server
+from benchmarks.servers import CONTENDERS, Contender
+from benchmarks.serving import own_setting, serving
 from benchmarks.wires import MODEL_INFER, open_inference_request
 
 _CONTENDERS = ("inferd", "triton")
@@ -50,29 +48,14 @@ def measure(case: _Case) -> Iterator[Overload]:
     """Measure a server's capacity, then overload it in every way; a fresh one where it is not well after that."""
     capacity, left = 0.0, deque(case.ways)
     while left:
-        with _serving(case) as (server, port):
-            capacity = capacity or _capacity(case, port)
+        setting = own_setting(case.contender, case.placement)
+        with serving(case.contender, case.model, case.placement, setting, overloaded=True) as at:
+            capacity = capacity or _capacity(case, at.port)
             well = True
             while well and left:
-                one = _overload(case, server, port, capacity, left.popleft())
+                one = _overload(case, at.server, at.port, capacity, left.popleft())
                 yield one
-                well = "unanswered" not in one.outcomes and bool(left) and _answers(case, port)
-
-
-@contextmanager
-def _serving(case: _Case) -> Iterator[tuple[Server, int]]:
-    """Start a server, check it, and return it with its port."""
-    with TemporaryDirectory() as name:
-        folder, port, wire = Path(name), free_port(), case.contender.wire
-        setting = None if case.contender.ours else Setting(case.placement.server_cores, 1)
-        launch = case.contender.launch(Job(model=case.model, setting=setting, port=port, folder=folder))
-        command = [*case.placement.server, *launch.command]
-        # It may have been asked for so much that it would take too long to end by itself.
-        with Server(command, launch.environment, folder, killed_leaving=launch.leaves) as server:
-            session, first = check.load(case.model), case.model.rows()[0]
-            server.wait_ready(lambda: check.check_one(wire, case.model, port, session, first))
-            check.check_many(wire, case.model, port)
-            yield server, port
+                well = "unanswered" not in one.outcomes and bool(left) and _answers(case, at.port)
 
 
 def _answers(case: _Case, port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Closed-loop load over the Open Inference Protocol by perf_analyzer, Triton's load generator in C++."""
+"""Load over the Open Inference Protocol by perf_analyzer, Triton's load generator in C++."""
 
 import base64
 import csv
@@ -38,14 +38,24 @@ def measure(
     seconds: float = _SECONDS,
 ) -> Result:
     """Keep ``concurrency`` calls in flight for so many seconds."""
+    load = ["--concurrency-range", str(concurrency), *(["--streaming"] if streaming else [])]
+    return _run(model, port, load, placement, folder, seconds)
+
+
+def measure_rate(model: Model, port: int, requests_per_s: float, placement: Placement, folder: Path) -> Result:
+    """Begin so many unary calls a second, at random moments, whatever comes back."""
+    load = ["--request-rate-range", f"{requests_per_s:.0f}", "--request-distribution", "poisson"]
+    return _run(model, port, load, placement, folder, _SECONDS)
+
+
+def _run(model: Model, port: int, load: list[str], placement: Placement, folder: Path, seconds: float) -> Result:
     report = folder / "perf_analyzer.csv"
     report.unlink(missing_ok=True)
     requests = write_requests(model, folder / f"{model.name}.json")
     command = [str(FOLDER / "perf_analyzer"), "-m", model.served_as, "-u", f"127.0.0.1:{port}", "-i", "grpc", "-a"]
     # A stability limit that is never missed: the windows are always all measured, and averaged.
     command += ["-s", "999", "-r", str(_WINDOWS), "-p", str(round(seconds * 1000 / _WINDOWS)), "--max-threads", "4"]
-    command += ["--concurrency-range", str(concurrency), "--input-data", str(requests), "-f", str(report)]
-    command += ["--streaming"] if streaming else []
+    command += [*load, "--input-data", str(requests), "-f", str(report)]
     output = run_load(command, placement, {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)})
     if not report.exists():
         msg = f"perf_analyzer failed: {output[-2000:]}"

@@ -1,17 +1,15 @@
 """Measures servers by turns: each round visits all of them, so that what the machine does meanwhile hits all alike."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import check
 from benchmarks.ceiling import ceiling_rows_per_s
 from benchmarks.models import Model
-from benchmarks.process import Meter, Placement, Server, free_port
-from benchmarks.servers import Contender, Job, Setting
+from benchmarks.process import Meter, Placement
+from benchmarks.servers import Contender, Setting
+from benchmarks.serving import serving
 
 CONCURRENCIES = (1, 16, 64, 128)
 
@@ -151,28 +149,22 @@ def _visit(visit: _Visit, concurrencies: Sequence[int]) -> Iterator[Sample]:
     """Start the server, check its answers, measure it at each concurrency, stop it."""
     if visit.contender.missing:
         raise RuntimeError(visit.contender.missing)
-    wire, model, placement = visit.contender.wire, visit.model, visit.placement
-    with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
-        launch = visit.contender.launch(Job(model=model, setting=visit.setting, port=port, folder=folder))
-        with Server([*placement.server, *launch.command], launch.environment, folder) as server:
-            session, first = check.load(model), model.rows()[0]
-            server.wait_ready(lambda: check.check_one(wire, model, port, session, first))
-            check.check_many(wire, model, port)
-            for concurrency in concurrencies:
-                with Meter(server) as meter:
-                    result = wire.load(model, port, concurrency, placement, folder)
-                yield Sample(
-                    model=model.name,
-                    placement=placement,
-                    concurrency=concurrency,
-                    server=visit.contender.name,
-                    setting=visit.name,
-                    round=visit.round,
-                    requests_per_s=result.requests_per_s,
-                    p50_ms=result.p50_ms,
-                    p99_ms=result.p99_ms,
-                    errors=result.errors,
-                    server_cpu_us=meter.cores_used / max(result.requests_per_s, 1e-9) * 1e6,
-                    server_rss_mib=server.rss_bytes() / 2**20,
-                )
+    model, placement = visit.model, visit.placement
+    with serving(visit.contender, model, placement, visit.setting) as at:
+        for concurrency in concurrencies:
+            with Meter(at.server) as meter:
+                result = visit.contender.wire.load(model, at.port, concurrency, placement, at.folder)
+            yield Sample(
+                model=model.name,
+                placement=placement,
+                concurrency=concurrency,
+                server=visit.contender.name,
+                setting=visit.name,
+                round=visit.round,
+                requests_per_s=result.requests_per_s,
+                p50_ms=result.p50_ms,
+                p99_ms=result.p99_ms,
+                errors=result.errors,
+                server_cpu_us=meter.cores_used / max(result.requests_per_s, 1e-9) * 1e6,
+                server_rss_mib=at.server.rss_bytes() / 2**20,
+            )

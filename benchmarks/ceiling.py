@@ -1,7 +1,7 @@
 """What a model can do without a server: ONNX Runtime called in a loop, at the batch size that suits it best.
 
-``python -m benchmarks.ceiling MODEL THREADS`` prints rows per second. It is a process of its own so that it can be put
-on the server's cores.
+``python -m benchmarks.ceiling MODEL THREADS [cuda]`` prints rows per second. It is a process of its own so that it can
+be put on the server's cores.
 """
 
 import os
@@ -13,6 +13,7 @@ import onnxruntime
 
 from benchmarks.models import MODELS, ROOT, Model, Row
 from benchmarks.process import Placement, run_load
+from inferd.runtime import providers
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = 0.4
@@ -20,22 +21,34 @@ _SECONDS = 0.4
 _LENGTHS = 6
 
 
-def ceiling_rows_per_s(model: Model, placement: Placement) -> float:
-    """Measure in a process of its own on the cores of the server."""
+def ceiling_rows_per_s(model: Model, placement: Placement, *, cuda: bool = False) -> float:
+    """Measure in a process of its own on the cores of the server, or with all of its copies on its GPU."""
     command = [*placement.server, sys.executable, "-m", "benchmarks.ceiling", model.name, str(placement.server_cores)]
+    command += ["cuda"] if cuda else []
     # What the load generator is given in front does not belong here.
     return float(run_load(command, Placement.UNPINNED, {**os.environ, "PYTHONPATH": str(ROOT)}).split()[-1])
 
 
-def _measure(model: Model, threads: int) -> float:
+def _measure(model: Model, threads: int, *, cuda: bool) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(model.path), options, providers=_providers(cuda=cuda))
+    if cuda and session.get_providers()[0] != providers.CUDA:
+        msg = "the session does not run on CUDA"
+        raise RuntimeError(msg)
     rows = sorted(model.rows(), key=lambda row: max(array.size for array in row.values()))
     same = len({tuple(array.shape for array in row.values()) for row in rows}) == 1
     chosen = rows[:1] if same else rows[len(rows) // _LENGTHS // 2 :: len(rows) // _LENGTHS]
     return len(chosen) / sum(1 / _best(session, row) for row in chosen)
+
+
+def _providers(*, cuda: bool) -> list[tuple[str, dict[str, str]]]:
+    if not cuda:
+        return [(providers.CPU, {})]
+    providers.preload_cuda()
+    # As the server has it: a search for the best convolution would be made again for each new shape.
+    return [(providers.CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), (providers.CPU, {})]
 
 
 def _best(session: onnxruntime.InferenceSession, row: Row) -> float:
@@ -54,4 +67,4 @@ def _best(session: onnxruntime.InferenceSession, row: Row) -> float:
 
 
 if __name__ == "__main__":
-    print(_measure(MODELS[sys.argv[1]], int(sys.argv[2])))
+    print(_measure(MODELS[sys.argv[1]], int(sys.argv[2]), cuda=sys.argv[3:] == ["cuda"]))

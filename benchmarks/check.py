@@ -11,7 +11,7 @@ from benchmarks.wires import Wire
 #: Enough for the server to put requests of different callers into one batch.
 _AT_ONCE = 16
 #: Batches of another size may be summed up in another order.
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-4
+_RELATIVE = 1e-3
 
 
 def check_one(wire: Wire, model: Model, port: int, session: onnxruntime.InferenceSession, row: Row) -> None:
@@ -27,7 +27,7 @@ def check_one(wire: Wire, model: Model, port: int, session: onnxruntime.Inferenc
         raise ValueError(msg)
     for name, array in answer.items():
         if array.size != expected[name].size or not np.allclose(
-            array.ravel(), expected[name].ravel(), _RELATIVE, _ABSOLUTE
+            array.ravel(), expected[name].ravel(), _RELATIVE, model.tolerance
         ):
             msg = f"wrong values in {name!r}: {array.ravel()[:4]}, expected {expected[name].ravel()[:4]}"
             raise ValueError(msg)

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
+
 from benchmarks.models import ROOT
 
-_PACKAGES = ("grpcio", "numpy", "onnxruntime", "protobuf")
+_PACKAGES = ("grpcio", "numpy", "protobuf")
 
 
 def describe() -> dict[str, object]:
@@ -21,7 +23,8 @@ def describe() -> dict[str, object]:
         "memory_gib": round(memory_bytes / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        # ONNX Runtime's package is called otherwise where it is built for GPUs.
+        "packages": {name: version(name) for name in _PACKAGES} | {"onnxruntime": onnxruntime.__version__},
         "commit": _commit(),
         "at": datetime.now(UTC).isoformat(timespec="minutes"),
     }

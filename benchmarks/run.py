@@ -8,6 +8,9 @@ from benchmarks.models import MODELS
 from benchmarks.rounds import CONCURRENCIES, Outcome, Plan, measure
 from benchmarks.servers import CONTENDERS
 
+#: FP16 is for GPUs, and measured there.
+_MODELS = tuple(name for name in MODELS if not name.endswith("fp16"))
+
 
 def main() -> None:
     """Measure, print, and write the results down."""
@@ -17,7 +20,7 @@ def main() -> None:
     chosen = parser.parse_args()
     plan = Plan(
         contenders=[contender for contender in CONTENDERS.values() if contender.ours],
-        models=options.models(chosen, MODELS),
+        models=options.models(chosen, _MODELS),
         settings=[None],
         placements=options.placements(chosen),
         concurrencies=chosen.concurrency or CONCURRENCIES,

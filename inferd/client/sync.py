@@ -29,7 +29,8 @@ class Client:
 
     ``timeout_s`` is how long a call may take, retries included, where the call does not say; None is for ever.
     ``token`` is sent as a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``.
-    ``metadata`` goes with every call. ``retry=None`` turns retries off.
+    ``metadata`` goes with every call. ``retry=None`` turns retries off. With ``coalesce`` the calls of `infer` share a
+    stream, which costs much less where many threads call at once; they then share its fate and are not retried.
 
     May be used by any number of threads at once. The connection is made by the first call and made again when it is
     lost. `close`, or leaving the ``with`` block, cancels the calls that are under way (`Cancelled`). gRPC does not
@@ -73,7 +74,6 @@ class Client:
         self._stream_infer: grpc.StreamStreamMultiCallable[bytes, pb.StreamInferResponse] = self._channel.stream_stream(
             STREAM_INFER, None, pb.StreamInferResponse.FromString
         )
-        # Knows nothing of this client, so that one that is dropped without being closed lets go of its channel.
         self._shared = SharedStream(partial(self._stream_infer, metadata=config.metadata)) if coalesce else None
         self._lifetime = Lifetime()
 

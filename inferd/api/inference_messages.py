@@ -77,7 +77,7 @@ class InferenceCodec:
     def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
         model, result = answer.model, answer.result
-        parts = [_names(model.name, model.version)]
+        parts: list[bytes | memoryview] = [_names(model.name, model.version)]
         if answer.request_id:
             parts.append(wire.field(_REQUEST_ID, answer.request_id.encode()))
         for name, array in result.outputs.items():

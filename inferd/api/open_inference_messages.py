@@ -69,10 +69,10 @@ class OpenInferenceCodec:
     def encode(self, answer: Answer) -> bytes:
         """Return the message that answers a unary call."""
         model = answer.model
-        parts = [_names(model.name, model.version)]
+        parts: list[bytes | memoryview] = [_names(model.name, model.version)]
         if answer.request_id:
             parts.append(wire.field(_ID, answer.request_id.encode()))
-        contents: list[bytes] = []
+        contents: list[bytes | memoryview] = []
         for name, array in answer.result.outputs.items():
             parts.append(_output(name, array.dtype, array.shape))
             raw = tensor_bytes.to_bytes(array)

@@ -15,6 +15,9 @@ from inferd.errors import InvalidInputError
 
 _LENGTH = struct.Struct("<I")
 
+#: From this size on, a view is made sooner than a copy.
+_LARGE_BYTES = 8192
+
 
 def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes) -> NDArray[np.generic]:
     """Return the tensor in ``raw`` as an array of ``shape``, a read-only view wherever the type allows it.
@@ -36,11 +39,14 @@ def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes) 
     return shaped(name, flat, shape)
 
 
-def to_bytes(array: NDArray[np.generic]) -> bytes:
-    """Return the elements of ``array`` (any layout) as raw bytes."""
+def to_bytes(array: NDArray[np.generic]) -> bytes | memoryview:
+    """Return the elements of ``array`` (any layout) as raw bytes; those of a large one without copying them."""
     if array.dtype.hasobject:
         elements: list[bytes] = array.ravel().tolist()
         return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
+    if array.nbytes >= _LARGE_BYTES and array.flags.c_contiguous:
+        # By way of another type, because not all element types have a name in the buffer protocol.
+        return array.reshape(-1).view(np.uint8).data
     return array.tobytes()
 
 

@@ -62,7 +62,7 @@ def _v1(answer):
             field, values = typed_values.to_list(array)
             getattr(tensor, field).extend(values)
         else:
-            tensor.raw = tensor_bytes.to_bytes(array)
+            tensor.raw = bytes(tensor_bytes.to_bytes(array))
     response.timing.SetInParent()
     response.timing.queue_us = min(int(result.queue_s * 1e6), 2**32 - 1)
     response.timing.run_us = min(int(result.timing.run_s * 1e6), 2**32 - 1)
@@ -76,7 +76,7 @@ def _oip(answer):
     )
     for name, array in answer.result.outputs.items():
         response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
-        response.raw_output_contents.append(tensor_bytes.to_bytes(array))
+        response.raw_output_contents.append(bytes(tensor_bytes.to_bytes(array)))
     return response
 
 

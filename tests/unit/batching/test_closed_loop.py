@@ -72,7 +72,7 @@ def test_callers_find_together_and_stay_together(callers, run_s):
 def test_no_batch_is_held_for_longer_than_that_saves():
     """Sixteen callers take 1.6 ms to come back, and one run less saves 1 ms: better they go in turns."""
     runs = _simulate(16, run_s=0.001, max_wait_s=0.004, runs=200)[100:]
-    assert max(run.held_s for run in runs) <= 0.001
+    assert max(run.held_s for run in runs) <= 0.001 + 1e-9
     assert sum(run.rows for run in runs) / sum(0.001 + run.held_s for run in runs) > 16 / 0.0026
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +62,10 @@ class Overload:
 
 
 def show(measured: Sequence[Overload], console: Console) -> None:
-    """Print the medians of the rounds, each way on a line; failures are of all rounds."""
+    """Print the medians of the rounds, and failures of all rounds; health is in ms, client in cores."""
     table = Table(
-        "model, placement", "server", "capacity/s", "load, deadline, connections", "in 1 s", "p50 ms", "p99 ms",
-        "health p99 ms", "RSS MiB", "client cores", "not answered OK",
+        "model, placement", "server", "capacity/s", Column("load, deadline, connections", no_wrap=True), "in 1 s",
+        "p50 ms", "p99 ms", "health p99", "RSS MiB", "client", Column("not answered OK", min_width=22),
     )  # fmt: skip
     groups: dict[tuple[str, str, str, Way], list[Overload]] = {}
     for one in measured:

@@ -62,16 +62,16 @@ class Overload:
 
 
 def show(measured: Sequence[Overload], console: Console) -> None:
-    """Print the medians of the rounds, and failures of all rounds; health is in ms, client in cores."""
+    """Print the medians of the rounds, and failures of all rounds."""
     table = Table(
-        "model, placement", "server", "capacity/s", Column("load, deadline, connections", no_wrap=True), "in 1 s",
-        "p50 ms", "p99 ms", "health p99", "RSS MiB", "client", Column("not answered OK", min_width=22),
+        "server, model, placement", "capacity/s", Column("load, deadline, connections", no_wrap=True), "in 1 s",
+        "p50 ms", "p99 ms", "health p99 ms", "RSS MiB", Column("not answered OK", min_width=24),
     )  # fmt: skip
     groups: dict[tuple[str, str, str, Way], list[Overload]] = {}
     for one in measured:
         groups.setdefault((one.model, one.placement, one.server, one.way), []).append(one)
     for (model, placement, server, way), group in groups.items():
-        table.add_row(f"{model}, {placement}", server, *_cells(group, way))
+        table.add_row(f"{server}, {model}, {placement}", *_cells(group, way))
     console.print(table)
 
 
@@ -90,6 +90,5 @@ def _cells(group: Sequence[Overload], way: Way) -> list[str]:
         f"{middle(lambda one: one.p99_ms):.0f}",
         f"{middle(lambda one: one.health_p99_ms):.0f}" + (f" ({failures} failed)" if failures else ""),
         f"{middle(lambda one: one.rss_before_mib):,.0f} to {middle(lambda one: one.rss_after_mib):,.0f}",
-        f"{middle(lambda one: one.client_cores):.2f}",
         ", ".join([*crashes, *(f"{name} {count / requests:.1%}" for name, count in outcomes.most_common())]),
     ]

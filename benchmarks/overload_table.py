@@ -64,8 +64,8 @@ class Overload:
 def show(measured: Sequence[Overload], console: Console) -> None:
     """Print the medians of the rounds, and failures of all rounds."""
     table = Table(
-        "server, model, placement", "capacity/s", Column("load, deadline, connections", no_wrap=True), "in 1 s",
-        "p50 ms", "p99 ms", "health p99 ms", "RSS MiB", Column("not answered OK", min_width=24),
+        "server, model, placement", "capacity/s", "load, deadline, connections", "in 1 s",
+        "p50 ms", "p99 ms", "health p99 ms", "RSS MiB", Column("not answered OK", no_wrap=True),
     )  # fmt: skip
     groups: dict[tuple[str, str, str, Way], list[Overload]] = {}
     for one in measured:
@@ -90,5 +90,5 @@ def _cells(group: Sequence[Overload], way: Way) -> list[str]:
         f"{middle(lambda one: one.p99_ms):.0f}",
         f"{middle(lambda one: one.health_p99_ms):.0f}" + (f" ({failures} failed)" if failures else ""),
         f"{middle(lambda one: one.rss_before_mib):,.0f} to {middle(lambda one: one.rss_after_mib):,.0f}",
-        ", ".join([*crashes, *(f"{name} {count / requests:.1%}" for name, count in outcomes.most_common())]),
+        "\n".join([*crashes, *(f"{name} {count / requests:.1%}" for name, count in outcomes.most_common())]),
     ]

@@ -35,7 +35,8 @@ _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_nam
 #: What the health service reports on: the server as a whole, and each service.
 _HEALTH_NAMES = ("", *INFERENCE_SERVICE_NAMES)
 
-_NO_LIMIT = 2**31 - 1
+#: As many as sixteen connections may have open.
+_MAX_PENDING_CALLS = 2048
 
 #: How much longer than the drain grace the rest may take: workers that end, sessions that close.
 _UNLOAD_TIMEOUT_S = 5.0
@@ -203,10 +204,11 @@ def _channel_options(server: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", server.max_message_bytes),
         ("grpc.max_send_message_length", server.max_message_bytes),
         ("grpc.max_concurrent_streams", server.max_concurrent_streams),
-        # Of calls that wait to be accepted, the core drops some at random from 1,000 on. Ours never wait for long, and
-        # are refused with a reason.
-        ("grpc.server.max_pending_requests", _NO_LIMIT),
-        ("grpc.server.max_pending_requests_hard_limit", _NO_LIMIT),
+        # Of calls that wait to be accepted, the core drops some at random from here on. Those of well-behaved callers
+        # are fewer, and are refused with a reason; callers that cancel faster than their calls can be accepted would
+        # otherwise have no bound.
+        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING_CALLS),
         # A client keeps to the limit by itself. The core's own protection also counts calls that have ended but are not
         # yet freed, and so refuses some of a client that does keep to it.
         ("grpc.http.overload_protection", 0),

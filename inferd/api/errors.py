@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from inferd.api import wire
+from inferd import wire
 from inferd.errors import (
     DeadlineExceededError,
     InferenceFailedError,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api import wire
 from inferd.api.frames import split
 from inferd.api.parsing import parse
 from inferd.api.reader import RequestReader

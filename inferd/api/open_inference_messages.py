@@ -6,9 +6,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd import dtypes
+from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api import tensor_bytes, typed_values, wire
+from inferd.api import tensor_bytes, typed_values
 from inferd.api.codec import Answer
 from inferd.api.frames import Field, Rules, Skimmer
 from inferd.api.parsing import parse

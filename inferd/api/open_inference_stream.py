@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
+from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api import wire
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
 from inferd.batching.request import Outcome

@@ -199,9 +199,10 @@ class Executor:
             self._poll_thread.call_soon(give)
 
     def _give(self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming) -> None:
+        succeed = self._answers.succeed
         for request, part, waited_s in answered:
-            outputs = {name: part[name] for name in request.outputs}
-            self._answers.succeed(request, InferenceResult(outputs, timing, waited_s))
+            outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
+            succeed(request, InferenceResult(outputs, timing, waited_s))
 
     def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""

@@ -33,7 +33,7 @@ class LineWriter:
     written by whoever logs.
     """
 
-    def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.05) -> None:
+    def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.01) -> None:
         self._write = write
         self._max_lines = max_lines
         self._gather_s = gather_s

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api import wire
 
 #: Tags of fields of `inferd.v1.Tensor`.
 _NAME, _RAW, _UINTS = 0x0A, 0x22, 0x3A

@@ -47,7 +47,6 @@ class Batcher:
             workers=batching.instances,
         )
         self._answers = answers
-        self._queue = RequestQueue(state=state, answers=answers, clock=clock, poll_thread=poll_thread)
         executor = Executor(
             name=name,
             session=session,
@@ -56,6 +55,9 @@ class Batcher:
             answers=answers,
             statistics=self._statistics,
             poll_thread=poll_thread,
+        )
+        self._queue = RequestQueue(
+            state=state, answers=answers, clock=clock, poll_thread=poll_thread, run_here=executor.execute
         )
         self._workers = [
             Worker(name=f"batch-{name}-{number}", source=self._queue, executor=executor)

@@ -90,6 +90,7 @@ class Executor:
             return
         batch.answering = True
         if done is not None:
+            batch.run_s = done.timing.run_s
             self._answer(live, done, queue_s)
 
     def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:

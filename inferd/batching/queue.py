@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+from collections.abc import Callable
 
 from inferd.batching.answers import Answers
 from inferd.batching.planner import WaitUntil
@@ -20,12 +21,22 @@ class RequestQueue:
     Invariants: one lock guards the state, and is held neither while a request is answered nor while a timer is armed
     nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
 
-    ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
+    ``offer`` and ``remove`` are called by the rpc poll thread, which also runs batches by ``run_here`` if runs are
+    short; ``take`` is called by the batch workers, ``retire`` by the threads
     of `CallerRuns`, ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and
     ``wait_drained`` block.
     """
 
-    def __init__(self, *, state: QueueState, answers: Answers, clock: Clock, poll_thread: PollThread) -> None:
+    def __init__(
+        self,
+        *,
+        state: QueueState,
+        answers: Answers,
+        clock: Clock,
+        poll_thread: PollThread,
+        run_here: Callable[[Batch], None],
+    ) -> None:
+        self._run_here = run_here
         self._state = state
         self._answers = answers
         self._clock = clock
@@ -67,20 +78,41 @@ class RequestQueue:
             batch = self._state.offer(request, self._clock(), effects)
             if effects.wake_worker and self._idle_workers:
                 # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
-                wake = self._state.has_full_batch
+                wake = self._state.has_full_batch and not self._state.runs_are_short
                 wake_later = not wake and not self._wake_due
                 if wake:
                     self._work.notify()
         if wake_later:
             self._wake_due = True
-            self._poll_thread.call_when_idle(self._wake)
+            self._poll_thread.call_when_idle(self._run_or_wake)
         self._do(effects)
         return batch
 
-    def _wake(self) -> None:
+    def _run_or_wake(self) -> None:
+        """Have what waits run: here, on the poll thread, if it is done sooner than a worker is woken."""
         self._wake_due = False
+        effects = Effects()
         with self._lock:
-            self._work.notify()
+            batch = self._take_short(effects)
+            if batch is None:
+                self._work.notify()
+        self._do(effects)
+        if batch is None:
+            return
+        self._run_here(batch)
+        with self._lock:
+            self._state.retire(batch, self._clock())
+            more = len(self._state.waiting) > 0
+            self._notify(Effects())
+        if more and not self._wake_due:
+            self._wake_due = True
+            self._poll_thread.call_when_idle(self._run_or_wake)
+
+    def _take_short(self, effects: Effects) -> Batch | None:
+        if not self._state.runs_are_short:
+            return None
+        planned = self._plan(self._clock(), effects)
+        return planned if isinstance(planned, Batch) else None
 
     def remove(self, request: InferenceRequest) -> None:
         """Give the place of a withdrawn request back, if it still waits."""

@@ -122,7 +122,7 @@ class Batch:
     """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it.
 
     ``answering`` is set by the thread that runs the batch when it begins to answer: from then on its callers may be
-    back with their next requests.
+    back with their next requests. ``run_s`` is set by it too: how long the model itself took.
     """
 
     requests: list[InferenceRequest]
@@ -130,3 +130,4 @@ class Batch:
     started_at: float
     outside_queue: bool = False
     answering: bool = False
+    run_s: float | None = None

@@ -1,9 +1,15 @@
-"""What a run costs whatever its size, and so what it saves to run two batches as one. Pure."""
+"""How long runs take: what two of them cost more than one of both, and whether they are short. Pure."""
 
 #: What one run weighs in the average of those of about its size.
 _WEIGHT = 1 / 8
 #: Runs after which the cost is worked out anew.
 _RUNS_PER_FIT = 16
+#: A run is short if it takes less than it takes to wake another thread for it, which then fetches Python's interpreter
+#: lock from another core.
+_SHORT_S = 0.0003
+#: After one that took this long, none counts as short for so many runs: some models take as long as their inputs say.
+_FAR_FROM_SHORT_S = 0.01
+_RUNS_UNTIL_TRUSTED = 10_000
 
 
 class RunCost:
@@ -18,6 +24,9 @@ class RunCost:
         self._runs = 0
         #: The fixed part in seconds; None while all runs were of about one size.
         self.fixed_s: float | None = None
+        #: Whether runs are short, whatever their size.
+        self.is_short = False
+        self._distrusted_until = 0
 
     def ran(self, rows: int, seconds: float) -> None:
         """A batch of ``rows`` took ``seconds``."""
@@ -27,9 +36,14 @@ class RunCost:
             known_rows + (rows - known_rows) * _WEIGHT,
             known_s + (seconds - known_s) * _WEIGHT,
         )
+        self._runs += 1
+        if seconds >= _FAR_FROM_SHORT_S:
+            self._distrusted_until = self._runs + _RUNS_UNTIL_TRUSTED
+            self.is_short = False
         if self._runs % _RUNS_PER_FIT == 0:
             self.fixed_s = self._fit()
-        self._runs += 1
+            slowest_s = max(average_s for _, average_s in self._averages.values())
+            self.is_short = slowest_s <= _SHORT_S and self._runs >= self._distrusted_until
 
     def _fit(self) -> float | None:
         """Return where the straight line through the averages begins, not below nothing."""

@@ -110,6 +110,11 @@ class QueueState:
         """Whether as many rows wait as a batch may have."""
         return self.waiting.rows >= self._rules.max_rows
 
+    @property
+    def runs_are_short(self) -> bool:
+        """Whether the poll thread can do a run in between, sooner than another thread is woken for it."""
+        return self._run_cost.is_short
+
     # Coming in
 
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
@@ -234,9 +239,10 @@ class QueueState:
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
         self._expectation.answering(now)
-        if self._longest_wait_s > 0 and not batch.outside_queue:
-            self._run_cost.ran(batch.rows, now - batch.started_at)
-            self._limit_wait(self._run_cost.fixed_s)
+        if not batch.outside_queue:
+            self._run_cost.ran(batch.rows, now - batch.started_at if batch.run_s is None else batch.run_s)
+            if self._longest_wait_s > 0:
+                self._limit_wait(self._run_cost.fixed_s)
 
     def _limit_wait(self, saved_s: float | None) -> None:
         """Hold no batch for longer than running it together with the next one saves."""

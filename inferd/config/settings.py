@@ -161,7 +161,7 @@ class BatchingSettings(_Section):
     max_batch_size: int = Field(default=64, ge=1, le=65536)
     """Rows of a batch, at most."""
     max_wait_ms: float = Field(default=10.0, ge=0.0, le=60_000.0)
-    """How long an incomplete batch may be held for further rows that are to be expected, but never longer than running \
+    """How long an incomplete batch may be held for further rows that are to be expected; never longer than running \
 them together saves, as far as that is known from the runs so far."""
     instances: int = Field(default=1, ge=1, le=64)
     """Batches of the model that may run at the same time."""

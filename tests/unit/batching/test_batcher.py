@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inferd.batching.batcher import Batcher
+from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.runtime.signature import ModelSignature
@@ -71,6 +72,51 @@ def _run_all(service, *callers):
     service.submit(*callers)
     service.batcher.start()
     assert service.batcher.stop(10)
+
+
+class _Threads(FakeSession):
+    """Remembers which threads ran it, and takes as long as it is told to by the clock."""
+
+    def __init__(self, clock, run_s):
+        super().__init__()
+        self._clock, self._run_s = clock, run_s
+        self.threads = set()
+
+    def run(self, inputs, outputs):
+        self.threads.add(threading.get_ident())
+        self._clock.advance(self._run_s)
+        return super().run(inputs, outputs)
+
+
+def _threads_that_run(run_s):
+    clock = FakeClock()
+    session = _Threads(clock, run_s)
+    batcher = Batcher(
+        name="m",
+        session=session,
+        queue=QueueSettings(),
+        batching=BatchingSettings(),
+        clock=clock,
+        poll_thread=ManualPollThread(clock),
+        observer=RecordingObserver(),
+    )
+    batcher.start()
+    for _ in range(300):
+        caller = Caller()
+        batcher.submit(caller.request)
+        assert isinstance(caller.wait(), InferenceResult)
+    assert batcher.stop(10)
+    return session.threads
+
+
+def test_short_runs_come_to_be_done_by_whoever_submits():
+    """On the poll thread they are over sooner than a worker is awake."""
+    assert threading.get_ident() in _threads_that_run(0.0001)
+
+
+def test_other_runs_never_are():
+    """The poll thread must not be held up."""
+    assert threading.get_ident() not in _threads_that_run(0.001)
 
 
 def test_requests_that_wait_run_together():

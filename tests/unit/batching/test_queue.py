@@ -9,6 +9,7 @@ from inferd.batching.answers import Answers
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.queue import RequestQueue
+from inferd.batching.request import Batch
 from inferd.batching.state import QueueState
 from inferd.batching.statistics import Statistics
 from inferd.config.settings import Backpressure, QueueSettings
@@ -21,6 +22,7 @@ class _Queue:
         queue = QueueSettings(**({"max_rows": 4} | settings))
         self.clock = FakeClock()
         self.poll_thread = ManualPollThread(self.clock)
+        self.ran_here: list[Batch] = []
         self.queue = RequestQueue(
             state=QueueState(
                 name="m", settings=queue, policy=policy_for(queue), rules=BatchRules(max_rows=4), workers=1
@@ -28,6 +30,7 @@ class _Queue:
             answers=Answers(clock=self.clock, observer=RecordingObserver(), statistics=Statistics()),
             clock=self.clock,
             poll_thread=self.poll_thread,
+            run_here=self.ran_here.append,
         )
 
     def offer(self, *callers):

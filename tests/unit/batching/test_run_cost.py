@@ -41,3 +41,26 @@ def test_it_follows_a_model_that_gets_slower():
     _learn(cost, [1, 64], fixed_s=0.001, row_s=0.0001)
     _learn(cost, [1, 64], fixed_s=0.1, row_s=0.0001, runs=128)
     assert cost.fixed_s == pytest.approx(0.1, rel=0.1)
+
+
+def test_runs_are_short_once_some_of_each_size_were():
+    """A slow size is enough for none to count as short."""
+    cost = RunCost()
+    _learn(cost, [1, 64], fixed_s=0.0001, row_s=0.000001, runs=15)
+    assert not cost.is_short
+    _learn(cost, [1, 64], fixed_s=0.0001, row_s=0.000001, runs=17)
+    assert cost.is_short
+    _learn(cost, [64], fixed_s=0.0001, row_s=0.00001)
+    assert not cost.is_short
+
+
+def test_one_very_long_run_is_not_soon_forgotten():
+    """A model may take as long as its inputs say, and whoever runs it in between must be able to rely on it."""
+    cost = RunCost()
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
+    cost.ran(1, 5.0)
+    assert not cost.is_short
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=9_000)
+    assert not cost.is_short
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=2_000)
+    assert cost.is_short

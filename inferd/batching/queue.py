@@ -21,10 +21,9 @@ class RequestQueue:
     Invariants: one lock guards the state, and is held neither while a request is answered nor while a timer is armed
     nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
 
-    ``offer`` and ``remove`` are called by the rpc poll thread, which also runs batches by ``run_here`` if runs are
-    short; ``take`` is called by the batch workers, ``retire`` by the threads
+    ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
     of `CallerRuns`, ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and
-    ``wait_drained`` block.
+    ``wait_drained`` block; but while runs are short, the poll thread runs batches by ``run_here`` once it is idle.
     """
 
     def __init__(
@@ -102,7 +101,8 @@ class RequestQueue:
         self._run_here(batch)
         with self._lock:
             self._state.retire(batch, self._clock())
-            more = len(self._state.waiting) > 0
+            # Without an idle worker there are as many runs as there may be, and who ends first takes what waits.
+            more = len(self._state.waiting) > 0 and self._idle_workers > 0
             self._notify(Effects())
         if more and not self._wake_due:
             self._wake_due = True

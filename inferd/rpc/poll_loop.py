@@ -34,7 +34,7 @@ class Starter(Protocol):
 
 
 class PollLoop:
-    """Runs the tags of events, and timers, one after the other in one thread; each must be short and never block.
+    """Runs the tags of events, and timers, one after the other in one thread; each must be short and not wait.
 
     Invariants: nothing raised by a tag or a timer leaves the loop. While ``_may_sleep`` is unset, the loop looks at
     ``_soon`` before it sleeps. ``_next_at`` is when the loop wakes at the latest, and is never later than the earliest

@@ -95,7 +95,10 @@ class PollLoop:
         del event
         if self._soon:
             self._run_soon()
-        self._start_due()
+        if self._starts:
+            # What was started may be done by now: a message that was there already, for one.
+            is_idle = False
+            self._start_due()
         now = self._clock()
         if self._idle_callbacks and (is_idle or now >= self._idle_by):
             self._run_idle()
@@ -130,13 +133,12 @@ class PollLoop:
         self._starts.append((call, batch, tag))
 
     def _start_due(self) -> None:
-        if self._starts:
-            starts, self._starts = self._starts, []
-            for call, batch, tag in starts:
-                try:
-                    call.start_now(batch, tag)
-                except BaseException:  # noqa: BLE001  as in `_run_guarded`
-                    _log.exception(_FAILED)
+        starts, self._starts = self._starts, []
+        for call, batch, tag in starts:
+            try:
+                call.start_now(batch, tag)
+            except BaseException:  # noqa: BLE001  as in `_run_guarded`
+                _log.exception(_FAILED)
 
     @property
     def in_poll_thread(self) -> bool:

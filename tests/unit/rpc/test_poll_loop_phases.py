@@ -137,3 +137,28 @@ def test_when_idle_comes_soon_although_events_keep_coming(bench):
     bench.loop.step()
     assert bench.log[-1] == "idle"
     assert bench.queue.events
+
+
+def test_when_idle_waits_for_what_was_just_started(bench):
+    """A stream's next message may be there already, but is not seen before it is asked for."""
+
+    def asks_for_the_next(_event):
+        bench.log.append("message 1")
+        bench.loop.call_when_idle(bench.note("idle"))
+        next_message = FakeEvent(bench.note("message 2"))
+        bench.loop.start_later(Arrives(bench.queue, next_message), "receive", lambda _: None)
+
+    bench.queue.events.append(FakeEvent(asks_for_the_next))
+    for _ in range(3):
+        bench.loop.step()
+    assert bench.log == ["message 1", "message 2", "idle"]
+
+
+class Arrives:
+    """A call for which an event is ready as soon as it asks."""
+
+    def __init__(self, queue, event):
+        self._queue, self._event = queue, event
+
+    def start_now(self, _batch, _tag):
+        self._queue.events.append(self._event)

@@ -5,7 +5,7 @@ Every server's answers are checked before it is timed. Writes a table, and JSON 
 """
 
 from benchmarks import options, report
-from benchmarks.rounds import CONCURRENCIES, Outcome, Plan, measure
+from benchmarks.rounds import CONCURRENCIES, Plan
 from benchmarks.servers import CONTENDERS, Setting, by_grpcload
 
 
@@ -31,11 +31,7 @@ def main() -> None:
         concurrencies=chosen.concurrency or CONCURRENCIES,
         rounds=chosen.rounds,
     )
-    console, outcome = report.console(), Outcome()
-    try:
-        measure(plan, console, outcome)
-    finally:
-        report.write(chosen.name, outcome, console)
+    report.measured(plan, chosen.name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks import charts, machine
-from benchmarks.rounds import Outcome, Sample
+from benchmarks.rounds import Outcome, Plan, Sample, measure
 
 RESULTS = Path(__file__).resolve().parent / "results"
 #: What the others are compared with.
@@ -47,6 +47,15 @@ def console() -> Console:
     """Return where to print: wide enough for the table if nobody's terminal says how wide it is."""
     found = Console()
     return found if found.is_terminal else Console(width=_WIDTH)
+
+
+def measured(plan: Plan, name: str) -> None:
+    """Measure what ``plan`` says, and write down what there is, also if it was broken off."""
+    progress, outcome = console(), Outcome()
+    try:
+        measure(plan, progress, outcome)
+    finally:
+        write(name, outcome, progress)
 
 
 def summarise(outcome: Outcome) -> list[Line]:

@@ -5,7 +5,7 @@ Access log and metrics are on. Writes a table, and JSON and charts under ``bench
 
 from benchmarks import options, report
 from benchmarks.models import MODELS
-from benchmarks.rounds import CONCURRENCIES, Outcome, Plan, measure
+from benchmarks.rounds import CONCURRENCIES, Plan
 from benchmarks.servers import CONTENDERS
 
 #: FP16 is for GPUs, and measured there.
@@ -26,11 +26,7 @@ def main() -> None:
         concurrencies=chosen.concurrency or CONCURRENCIES,
         rounds=chosen.rounds,
     )
-    console, outcome = report.console(), Outcome()
-    try:
-        measure(plan, console, outcome)
-    finally:
-        report.write(chosen.name, outcome, console)
+    report.measured(plan, chosen.name)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,7 @@ class Answers:
 
     def offered(self, request: InferenceRequest) -> None:
         """Count ``request`` before anything is decided about it."""
-        try:
-            self._observer.offered(request.rows)
-        except Exception:  # as in `_observe`, which is not called because this is on the way of every request
-            _logger.exception("an observer failed")
+        self._observe(self._observer.offered, request.rows)
 
     def caller_ran(self) -> None:
         """Count a request that runs outside the queue."""
@@ -48,10 +45,7 @@ class Answers:
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
         """Answer ``request`` with ``result``."""
-        try:
-            request.reply.deliver(result)
-        except Exception:  # as in `_deliver`, which is not called because this is on the way of every request
-            _logger.exception("the receiver of a result failed")
+        self._deliver(request, result)
 
     def admitted(self, request: InferenceRequest) -> None:
         """Tell the producer of ``request`` that it may bring its next one."""

@@ -72,20 +72,23 @@ class RequestQueue:
     def offer(self, request: InferenceRequest) -> Batch | None:
         """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
         effects = Effects()
-        wake = wake_later = False
+        wake_later = False
         with self._lock:
             batch = self._state.offer(request, self._clock(), effects)
             if effects.wake_worker and self._idle_workers:
                 # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
-                wake = self._state.has_full_batch and not self._state.runs_are_short
-                wake_later = not wake and not self._wake_due
-                if wake:
+                wake_later = not self._state.has_full_batch or self._state.runs_are_short
+                if not wake_later:
                     self._work.notify()
         if wake_later:
-            self._wake_due = True
-            self._poll_thread.call_when_idle(self._run_or_wake)
+            self._run_or_wake_when_idle()
         self._do(effects)
         return batch
+
+    def _run_or_wake_when_idle(self) -> None:
+        if not self._wake_due:
+            self._wake_due = True
+            self._poll_thread.call_when_idle(self._run_or_wake)
 
     def _run_or_wake(self) -> None:
         """Have what waits run: here, on the poll thread, if it is done sooner than a worker is woken."""
@@ -104,9 +107,8 @@ class RequestQueue:
             # Without an idle worker there are as many runs as there may be, and who ends first takes what waits.
             more = len(self._state.waiting) > 0 and self._idle_workers > 0
             self._notify(Effects())
-        if more and not self._wake_due:
-            self._wake_due = True
-            self._poll_thread.call_when_idle(self._run_or_wake)
+        if more:
+            self._run_or_wake_when_idle()
 
     def _take_short(self, effects: Effects) -> Batch | None:
         if not self._state.runs_are_short:

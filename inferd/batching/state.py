@@ -126,17 +126,19 @@ class QueueState:
         if error is not None:
             effects.failed.append((request, error))
             return None
-        if self._blocked or not self.waiting.fits(request):
+        if not self._has_room(request):
             self._drop_expired(now, effects)
-            if self._blocked or not self.waiting.fits(request):
+            if not self._has_room(request):
                 return self._overflow(request, now, effects)
         if self._comes_too_late(request, now):
             effects.failed.append((request, self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
             return None
-        if request.deadline < self._deadlines.earliest:
-            effects.timer_at = self._deadlines.watch(request.deadline)
+        effects.timer_at = self._deadlines.watch(request.deadline)
         self._admit(request, now, effects)
         return None
+
+    def _has_room(self, request: InferenceRequest) -> bool:
+        return not self._blocked and self.waiting.fits(request)
 
     def _comes_too_late(self, request: InferenceRequest, now: float) -> bool:
         """Whether ``request`` would expire before it is its turn: its place is for one that can be answered."""

@@ -75,38 +75,30 @@ class Acceptor:
             self._arm()
         for method in self._express_methods:
             for _ in range(_ARMED_EXPRESS_CALLS):
-                self._arm_express(method)
+                self._arm(method)
 
     def stop(self) -> None:
         """Ask for no more calls."""
         self._stopping = True
 
-    def _arm(self) -> None:
+    def _arm(self, express: str | None = None) -> None:
+        """Ask for a call, of any method or of an express one."""
         self.armed += 1
-        self._server.request_call(self._queue, self._queue, self._on_call)
+        if express is None:
+            self._server.request_call(self._queue, self._queue, self._on_call)
+        else:
+            tag = partial(self._on_call, express=express)
+            self._server.request_registered_call(self._queue, self._queue, express, tag)
 
-    def _on_call(self, event: core.RequestEvent) -> None:
+    def _on_call(self, event: core.RequestEvent, express: str | None = None) -> None:
         self.armed -= 1
         if not event.success:
             return  # the server is stopping
         if not self._stopping:
             # First of all: while this call is looked at, others come.
-            self._arm()
+            self._arm(express)
         self._live.loop.wake_by(event.call)
-        self._accept(event, event.call_details.method)
-
-    def _arm_express(self, method: str) -> None:
-        self.armed += 1
-        self._server.request_registered_call(self._queue, self._queue, method, partial(self._on_express_call, method))
-
-    def _on_express_call(self, method: str, event: core.RequestEvent) -> None:
-        self.armed -= 1
-        if not event.success:
-            return  # the server is stopping
-        if not self._stopping:
-            self._arm_express(method)
-        self._live.loop.wake_by(event.call)
-        self._accept(event, method.encode())
+        self._accept(event, event.call_details.method if express is None else express.encode())
 
     def _accept(self, event: core.RequestEvent, named: bytes) -> None:
         method, handler = self._find(named, event)

@@ -172,9 +172,6 @@ class CallBase(ABC):
         _log.exception("the handler of %s failed", self.method)
         self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
-    def _report(self, code: grpc.StatusCode, details: str) -> None:
-        tell_finished(self.finishers, self, code, details)
-
     def _without_message(self, half_closed: Callable[[], None]) -> None:
         """No message came: call ``half_closed`` unless it turns out that the call has ended.
 
@@ -193,7 +190,7 @@ class CallBase(ABC):
         code, details = self._cause or deadlines.cause_of_end(
             now=self._live.loop.now(), started_at=self.started_at, deadline=self.deadline
         )
-        self._report(code, details)
+        tell_finished(self.finishers, self, code, details)
         self._terminated = True
         self._run_callbacks()
 

@@ -9,6 +9,7 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
 from inferd.rpc.calls import StreamHandler, StreamListener, UnaryHandler
+from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata
 
@@ -131,7 +132,7 @@ class CoreStreamCall(CallBase):
             if self._ended:
                 return False
             self._ended = True
-        self._report(code, details)
+        tell_finished(self.finishers, self, code, details)
         with self._lock:
             if last_message is not None:
                 self._outbox.append(last_message)

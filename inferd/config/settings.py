@@ -6,41 +6,17 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from inferd.config.merging import merge
+from inferd.config.section import Section, refusal
 from inferd.config.validation import validate
-
-
-def _refusal(text: str, *, setting: str = "") -> PydanticCustomError:
-    """What a check of ours raises; ``setting`` is the offender's name, relative to the section that is checked."""
-    return PydanticCustomError("refused", "{text}", {"text": text, "setting": setting})
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_section_is_all_defaults(cls, value: object) -> object:
-        return {} if value is None else value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        # YAML reads "on" and "yes" as true, which pydantic would take for 1.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
-            text = f"expected a number, got {value}"
-            raise _refusal(text)
-        return value
-
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 _MIB = 1024 * 1024
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Ports, limits and the way to stop."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -75,14 +51,14 @@ class ServerSettings(_Section):
             return f"[{_ipv6(host)}]"
         if any(character.isspace() or character in "/[]" for character in host):
             text = f"expected a host name or an IP address, got {host!r}"
-            raise _refusal(text)
+            raise refusal(text)
         return host
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
         if self.grpc_port == self.http_port != 0:
             text = f"expected another port than grpc_port, got {self.http_port} for both"
-            raise _refusal(text, setting="http_port")
+            raise refusal(text, setting="http_port")
         return self
 
 
@@ -91,7 +67,7 @@ def _ipv6(host: str) -> IPv6Address:
         return IPv6Address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         text = f"expected a host name or an IP address, without scheme or port, got {host!r}"
-        raise _refusal(text) from None
+        raise refusal(text) from None
 
 
 class LogFormat(StrEnum):
@@ -102,7 +78,7 @@ class LogFormat(StrEnum):
     HUMAN = "human"
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -122,7 +98,7 @@ class Backpressure(StrEnum):
     SHED_OLDEST = "shed_oldest"
 
 
-class QueueSettings(_Section):
+class QueueSettings(Section):
     """The bounded queue of each model version."""
 
     policy: Backpressure = Backpressure.REJECT
@@ -149,11 +125,11 @@ than at max_rows, but never below two batches for each instance. 0 leaves it to 
     def _default_priority_is_a_level(self) -> Self:
         if self.default_priority > self.priority_levels:
             text = f"expected at most priority_levels, which is {self.priority_levels}, got {self.default_priority}"
-            raise _refusal(text, setting="default_priority")
+            raise refusal(text, setting="default_priority")
         return self
 
 
-class BatchingSettings(_Section):
+class BatchingSettings(Section):
     """How requests to a model are put together."""
 
     enabled: bool = True
@@ -167,7 +143,7 @@ them together saves, as far as that is known from the runs so far."""
     """Batches of the model that may run at the same time."""
 
 
-class RuntimeSettings(_Section):
+class RuntimeSettings(Section):
     """How ONNX Runtime runs a model."""
 
     providers: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
@@ -188,7 +164,7 @@ a GPU)."""
     """Run the model on made-up inputs before it is ready."""
 
 
-class TensorOverride(_Section):
+class TensorOverride(Section):
     """What a model file does not tell of one input or output."""
 
     batch_axis: int | None = Field(default=None, ge=0)
@@ -200,14 +176,14 @@ class TensorOverride(_Section):
 def _check_batches_fit(queue: QueueSettings, batching: BatchingSettings) -> None:
     if batching.enabled and batching.max_batch_size > queue.max_rows:
         text = f"expected at most queue.max_rows, which is {queue.max_rows}, got {batching.max_batch_size}"
-        raise _refusal(text, setting="batching.max_batch_size")
+        raise refusal(text, setting="batching.max_batch_size")
     if 0 < queue.default_timeout_ms <= batching.max_wait_ms:
         timeout_ms = queue.default_timeout_ms
         text = f"expected less than queue.default_timeout_ms, which is {timeout_ms}, got {batching.max_wait_ms}"
-        raise _refusal(text, setting="batching.max_wait_ms")
+        raise refusal(text, setting="batching.max_wait_ms")
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Settings of one model: the server's, with those of its model.yaml over them."""
 
     queue: QueueSettings = QueueSettings()
@@ -224,14 +200,14 @@ class ModelSettings(_Section):
         return self
 
 
-class ApiSettings(_Section):
+class ApiSettings(Section):
     """How answers look to callers."""
 
     overload_status: Literal["RESOURCE_EXHAUSTED", "UNAVAILABLE"] = "RESOURCE_EXHAUSTED"
     """Status of refused requests; UNAVAILABLE is what Triton's clients know."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be set."""
 
     models: list[Path] = Field(default_factory=list)

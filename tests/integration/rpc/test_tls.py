@@ -1,49 +1,13 @@
 """Ports with TLS and mutual TLS, on certificates made for the occasion."""
 
-import datetime as dt
-import ipaddress
-
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from inferd.rpc import callback_unary
+from tests.certificates import LOCAL_NAMES, Authority, server_credentials
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running
 
 SPIFFE_ID = "spiffe://test.example/client"
-
-
-class Authority:
-    """Signs certificates."""
-
-    def __init__(self):
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        self.pem = _pem(self._sign(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=0)))
-
-    def issue(self, *names):
-        """Return key and certificate in PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        certificate = self._sign(subject, key.public_key(), x509.SubjectAlternativeName(names))
-        key_pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return key_pem, _pem(certificate)
-
-    def _sign(self, subject, public_key, extension):
-        now = dt.datetime.now(dt.UTC)
-        builder = x509.CertificateBuilder(self._name, subject, public_key, x509.random_serial_number())
-        builder = builder.not_valid_before(now - dt.timedelta(hours=1))
-        builder = builder.not_valid_after(now + dt.timedelta(hours=1))
-        return builder.add_extension(extension, critical=False).sign(self._key, hashes.SHA256())
-
-
-def _pem(certificate):
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +17,7 @@ def authority():
 
 @pytest.fixture(scope="module")
 def server_pair(authority):
-    return authority.issue(x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    return authority.issue(*LOCAL_NAMES)
 
 
 @pytest.fixture
@@ -80,7 +44,7 @@ def ask(address, credentials):
 
 def test_tls(running, authority, server_pair):
     """A caller that trusts the authority gets through, beside the port without TLS."""
-    address = secure_port(running, grpc.ssl_server_credentials([server_pair]))
+    address = secure_port(running, server_credentials(server_pair))
     assert ask(address, grpc.ssl_channel_credentials(authority.pem)) == b""
     assert running.call("Who") == b""
     secured, plain = running.seen
@@ -90,9 +54,9 @@ def test_tls(running, authority, server_pair):
 
 def test_mutual_tls_proves_the_caller(running, authority, server_pair):
     """Rule 15: the SPIFFE id of the caller's certificate is in the auth context."""
-    address = secure_port(running, grpc.ssl_server_credentials([server_pair], authority.pem, True))
-    key, certificate = authority.issue(x509.UniformResourceIdentifier(SPIFFE_ID))
-    assert ask(address, grpc.ssl_channel_credentials(authority.pem, key, certificate)) == b""
+    address = secure_port(running, server_credentials(server_pair, authority))
+    own = authority.issue(SPIFFE_ID)
+    assert ask(address, grpc.ssl_channel_credentials(authority.pem, own.key, own.certificate)) == b""
     (context,) = running.seen
     assert context["peer_spiffe_id"] == [SPIFFE_ID.encode()]
 
@@ -100,8 +64,9 @@ def test_mutual_tls_proves_the_caller(running, authority, server_pair):
 @pytest.mark.parametrize("certificate", ["none", "of another authority"])
 def test_mutual_tls_refuses_others(running, authority, server_pair, certificate):
     """Without a certificate of the authority there is no call."""
-    address = secure_port(running, grpc.ssl_server_credentials([server_pair], authority.pem, True))
-    own = (None, None) if certificate == "none" else Authority().issue(x509.DNSName("client"))
+    address = secure_port(running, server_credentials(server_pair, authority))
+    other = Authority().issue("client")
+    own = (None, None) if certificate == "none" else (other.key, other.certificate)
     with pytest.raises(grpc.RpcError) as error:
         ask(address, grpc.ssl_channel_credentials(authority.pem, *own))
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE

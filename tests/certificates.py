@@ -1,0 +1,138 @@
+"""Throwaway certificates: an authority, and what it signs."""
+
+import datetime as dt
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
+
+HOUR = dt.timedelta(hours=1)
+DAY = dt.timedelta(days=1)
+
+#: What a server on this machine is called.
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a certificate and its key are."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate, with those of authorities in between, and its key, in PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def save(self, folder: Path, name: str = "server") -> Files:
+        """Write both as ``NAME.pem`` and ``NAME.key``, each put into its place at once; the key is for us alone."""
+        files = Files(folder / f"{name}.pem", folder / f"{name}.key")
+        _replace(files.certificate, self.certificate, 0o644)
+        _replace(files.key, self.key, 0o600)
+        return files
+
+
+class Authority:
+    """Signs certificates; ``pem`` is what those have to trust who meet them."""
+
+    def __init__(self, name: str = "test authority") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        builder = _builder(self._name, self._name, self._key, not_before=-DAY, not_after=DAY)
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        self.pem = _pem(builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256()))
+
+    def save(self, folder: Path, name: str = "ca") -> Path:
+        """Write ``pem`` as ``NAME.pem``."""
+        file = folder / f"{name}.pem"
+        _replace(file, self.pem, 0o644)
+        return file
+
+    def issue(
+        self,
+        *names: str,
+        key: PrivateKey | None = None,
+        not_before: dt.timedelta = -HOUR,
+        not_after: dt.timedelta = HOUR,
+        common_name: str = "test",
+    ) -> Pair:
+        """Sign a certificate for ``names``: host names, IP addresses, or URIs such as a SPIFFE id.
+
+        It is valid from ``not_before`` to ``not_after``, counted from now. The key is made unless there is one.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_name(common_name), self._name, key, not_before=not_before, not_after=not_after)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(_alternative_names(names)), critical=False)
+        return Pair(_pem(builder.sign(self._key, hashes.SHA256())), key_pem(key))
+
+
+def server_credentials(pair: Pair, clients: Authority | None = None) -> grpc.ServerCredentials:
+    """Return what a server is made of that shows ``pair``, and asks for certificates that ``clients`` signed."""
+    return grpc.ssl_server_credentials(
+        [(pair.key, pair.certificate)],
+        root_certificates=clients.pem if clients else None,
+        require_client_auth=clients is not None,
+    )
+
+
+def key_pem(key: PrivateKey, password: bytes | None = None) -> bytes:
+    """Return ``key`` in PEM, encrypted if there is a password."""
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def _alternative_names(names: Sequence[str]) -> list[x509.GeneralName]:
+    return [_alternative_name(name) for name in names]
+
+
+def _alternative_name(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, *, not_before: dt.timedelta, not_after: dt.timedelta
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + not_before)
+        .not_valid_after(now + not_after)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _replace(file: Path, content: bytes, mode: int) -> None:
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode)
+    new.write_bytes(content)
+    new.replace(file)

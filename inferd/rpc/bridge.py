@@ -79,6 +79,9 @@ class _BridgedCall:
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         return self._call.auth_context()
 
+    def add_trailing_metadata(self, pairs: Metadata) -> None:
+        self._call.add_trailing_metadata(pairs)
+
     def on_terminated(self, callback: Callable[[], None]) -> None:
         def run() -> None:
             if self._status is None:

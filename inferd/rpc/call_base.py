@@ -49,6 +49,7 @@ class CallBase(ABC):
         "_live",
         "_peer",
         "_terminated",
+        "_trailing",
         "annotations",
         "deadline",
         "finishers",
@@ -75,6 +76,8 @@ class CallBase(ABC):
         # The core forgets it with the end of the call.
         self._peer = core_call.peer()
         self._terminated = False
+        #: What was added to the handler's own trailing metadata.
+        self._trailing: CheckedMetadata = None
         self.method = method
         self.metadata = metadata
         self.deadline = deadline
@@ -108,6 +111,12 @@ class CallBase(ABC):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` on the poll thread."""
         self._live.loop.call_soon(callback)
+
+    def add_trailing_metadata(self, pairs: Metadata) -> None:
+        """See `Call.add_trailing_metadata`."""
+        added = checked(pairs)
+        if added is not None:
+            self._trailing = (*(self._trailing or ()), *added)
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """See `Call.on_terminated`."""

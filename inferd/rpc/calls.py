@@ -45,6 +45,14 @@ class Call(Protocol):
         """Return what the connection proves of the caller, for example ``peer_spiffe_id``."""
         ...
 
+    def add_trailing_metadata(self, pairs: Metadata) -> None:
+        """Have ``pairs`` go out with the status, after the handler's own and whatever the status is.
+
+        Meant for interceptors: the last moment is their ``finished``. To be called by one thread at a time. Raises
+        ValueError for what is illegal, and then adds nothing.
+        """
+        ...
+
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once if the call ends without our answer: cancelled, expired, connection lost.
 

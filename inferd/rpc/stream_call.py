@@ -127,12 +127,15 @@ class CoreStreamCall(CallBase):
         last_message: bytes | None = None,
     ) -> bool:
         """See `StreamCall.finish`; ``last_message`` leaves in one write with the status, if nothing is before it."""
-        status = core.status(code, details.encode(errors="replace"), self._checked(trailing_metadata))
+        trailing = self._checked(trailing_metadata)
+        status = core.status(code, details.encode(errors="replace"), trailing)
         with self._lock:
             if self._ended:
                 return False
             self._ended = True
         tell_finished(self.finishers, self, code, details)
+        if self._trailing is not None:
+            status = core.status(code, details.encode(errors="replace"), (*(trailing or ()), *self._trailing))
         with self._lock:
             if last_message is not None:
                 self._outbox.append(last_message)

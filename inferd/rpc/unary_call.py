@@ -9,7 +9,7 @@ from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
 from inferd.rpc.calls import UnaryHandler
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
-from inferd.rpc.metadata import Metadata
+from inferd.rpc.metadata import CheckedMetadata, Metadata
 
 
 class CoreUnaryCall(CallBase):
@@ -43,17 +43,24 @@ class CoreUnaryCall(CallBase):
     def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.reply`."""
         trailing = self._checked(trailing_metadata) if trailing_metadata else None
-        return self._finish(core.whole_answer(message, trailing), grpc.StatusCode.OK, "")
+        return self._finish(core.whole_answer(message, trailing), trailing, grpc.StatusCode.OK, "")
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.abort`."""
-        batch = core.whole_refusal(code, details.encode(errors="replace"), self._checked(trailing_metadata))
-        return self._finish(batch, code, details)
+        trailing = self._checked(trailing_metadata)
+        batch = core.whole_refusal(code, details.encode(errors="replace"), trailing)
+        return self._finish(batch, trailing, code, details)
 
-    def _finish(self, batch: core.Batch, code: grpc.StatusCode, details: str) -> bool:
+    def _finish(self, batch: core.Batch, trailing: CheckedMetadata, code: grpc.StatusCode, details: str) -> bool:
+        """End the call with ``batch``, whose last operation is the status with ``trailing``."""
         if not self._claim.acquire(False):
             return False
         tell_finished(self.finishers, self, code, details)
+        if self._trailing is not None:
+            # Rare, so the status is made once more rather than later for everyone: what is wrong with an answer must
+            # show before the call is claimed.
+            more = (*(trailing or ()), *self._trailing)
+            batch = (*batch[:-1], core.status(code, details.encode(errors="replace"), more))
         self._start(batch, self._on_sent)
         return True
 

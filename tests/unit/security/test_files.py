@@ -1,0 +1,96 @@
+"""Changed files are noticed, and bad ones change nothing."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from inferd.security.files import BadFileError, FileWatcher
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+def test_nothing_is_told_of_files_that_stay_as_they_are(tmp_path: Path, told: list[str]) -> None:
+    """Neither the first look nor later ones count as a change."""
+    file = tmp_path / "file"
+    file.write_text("a")
+    watcher = FileWatcher()
+    watcher.watch("tokens", [file], lambda: told.append("changed"))
+    watcher.poll()
+    watcher.poll()
+    assert told == []
+
+
+def test_a_new_content_of_the_same_size_is_told_once(tmp_path: Path, told: list[str]) -> None:
+    """Written in place or put in place: both count."""
+    file, new = tmp_path / "file", tmp_path / "new"
+    file.write_text("a")
+    new.write_text("b")
+    watcher = FileWatcher()
+    watcher.watch("tokens", [file], lambda: told.append(file.read_text()))
+    new.replace(file)
+    watcher.poll()
+    watcher.poll()
+    assert told == ["b"]
+
+
+def test_swapped_links_of_kubernetes_are_told(tmp_path: Path, told: list[str]) -> None:
+    """A mounted Secret is a link to a link of a folder that is replaced; the new files may be as old as the others."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key").write_text(name)
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "key").symlink_to("..data/key")
+    watcher = FileWatcher()
+    watcher.watch("tls", [tmp_path / "key"], lambda: told.append((tmp_path / "key").read_text()))
+    (tmp_path / "..tmp").symlink_to("two")
+    (tmp_path / "..tmp").replace(tmp_path / "..data")
+    watcher.poll()
+    assert told == ["two"]
+
+
+def test_a_file_that_comes_and_goes_is_told(tmp_path: Path, told: list[str]) -> None:
+    """It may be missing for a moment while it is replaced."""
+    file = tmp_path / "file"
+    watcher = FileWatcher()
+    watcher.watch("tokens", [file], lambda: told.append("there" if file.exists() else "gone"))
+    file.write_text("a")
+    watcher.poll()
+    file.unlink()
+    watcher.poll()
+    assert told == ["there", "gone"]
+
+
+def test_a_bad_file_is_logged_and_counted_once_per_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not read again and again, and others are still told of theirs."""
+    bad, good, told = tmp_path / "bad", tmp_path / "good", []
+
+    def refuse() -> None:
+        raise BadFileError("tokens: expected a list, got a number")
+
+    watcher = FileWatcher()
+    watcher.watch("tokens", [bad], refuse)
+    watcher.watch("policy", [good], lambda: told.append("good"))
+    bad.write_text("1")
+    good.write_text("1")
+    with caplog.at_level(logging.ERROR):
+        watcher.poll()
+        watcher.poll()
+    assert (told, dict(watcher.failures)) == (["good"], {"tokens": 1, "policy": 0})
+    assert [record.reason for record in caplog.records] == ["tokens: expected a list, got a number"]
+
+
+def test_the_thread_looks_by_itself_until_it_is_stopped(tmp_path: Path) -> None:
+    """As started by the server."""
+    file, noticed = tmp_path / "file", threading.Event()
+    watcher = FileWatcher(period_s=0.001)
+    watcher.watch("tokens", [file], noticed.set)
+    watcher.start()
+    file.write_text("a")
+    assert noticed.wait(10)
+    watcher.stop()
+    assert not any(thread.name == "inferd-files" for thread in threading.enumerate())

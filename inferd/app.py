@@ -20,6 +20,7 @@ from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
 from inferd.observability import logs
 from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.gpu import GpuSampler
 from inferd.observability.http import Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
@@ -89,6 +90,7 @@ class Application:
             registry=self._metrics_registry,
             readiness=self._readiness,
         )
+        self._gpus = GpuSampler()
         self._grpc_port = 0
 
     def start(self) -> None:
@@ -103,9 +105,11 @@ class Application:
                 inflight_requests=lambda: self._server.live_calls,
                 poll_lag_s=lambda: self._server.poll_lag_s,
                 log_lines_dropped=lambda: self._log_writer.dropped,
+                gpus=self._gpus.samples,
             )
         )
         self._grpc_port = self._server.add_insecure_port(f"{server.host}:{server.grpc_port}")
+        self._gpus.start()
         self._http.start()
         self._server.start()
 
@@ -160,6 +164,7 @@ class Application:
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._http.stop()
+        self._gpus.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
         self._log_writer.stop()
         return in_time and unloaded
@@ -195,7 +200,10 @@ class Application:
                 version=version.version,
                 state=version.state.value,
                 queue_rows=batcher.queue_rows if batcher else 0,
+                queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
                 queue_bytes=batcher.queue_bytes if batcher else 0,
+                instances=version.settings.batching.instances,
+                memory_bytes=version.memory_bytes,
             )
 
 

@@ -85,6 +85,7 @@ class RecordingObserver:
         self.refusals: list[tuple[str, int]] = []
         self.caller_runs = 0
         self.reports: list[BatchReport] = []
+        self.encoded_s: list[float] = []
 
     def offered(self, rows: int) -> None:
         self.offered_rows.append(rows)
@@ -97,6 +98,9 @@ class RecordingObserver:
 
     def batch_done(self, report: BatchReport) -> None:
         self.reports.append(report)
+
+    def answered(self, encode_s: float) -> None:
+        self.encoded_s.append(encode_s)
 
 
 def tensor(name: str, shape: tuple[int | str | None, ...], batch_axis: int | None = 0) -> TensorSpec:

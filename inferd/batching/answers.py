@@ -34,6 +34,10 @@ class Answers:
         """Tell of a run, before the requests that it answers are told."""
         self._observe(self._observer.batch_done, report)
 
+    def answered(self, encode_s: float) -> None:
+        """Tell how long it took to answer what a run has computed."""
+        self._observe(self._observer.answered, encode_s)
+
     def fail(self, request: InferenceRequest, error: ServingError) -> None:
         """Answer ``request`` with ``error``."""
         if request.reply.done:

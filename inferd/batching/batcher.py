@@ -112,6 +112,11 @@ class Batcher:
         return self._queue.rows
 
     @property
+    def queue_limit_rows(self) -> int:
+        """Rows that may wait at present."""
+        return self._queue.row_limit
+
+    @property
     def queue_bytes(self) -> int:
         """Bytes of inputs that wait."""
         return self._queue.nbytes

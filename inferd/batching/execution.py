@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,16 @@ _logger = logging.getLogger("inferd.batching")
 _WORTH_HANDING_OVER = 3
 
 _Outputs = dict[str, NDArray[np.generic]]
+
+
+class _Before(NamedTuple):
+    """What was before a run: durations in seconds, one for each of its requests that had not run yet."""
+
+    decode_s: Sequence[float]
+    queue_s: Sequence[float]
+
+
+_RAN_BEFORE = _Before((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class Executor:
             return
         queue_s = [batch.started_at - request.enqueued_at for request in live]
         try:
-            done = self._run_model(live, queue_s if first else ())
+            done = self._run_model(live, _before(live, queue_s) if first else _RAN_BEFORE)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
             self._split_to_culprit(batch, live, error)
             return
@@ -104,13 +115,13 @@ class Executor:
                 live.append(request)
         return live
 
-    def _run_model(self, live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Done | None:
+    def _run_model(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
         if self._chunk_rows is not None and live[0].rows > self._chunk_rows:
-            return self._run_in_chunks(live[0], self._chunk_rows, queue_s)
+            return self._run_in_chunks(live[0], self._chunk_rows, before)
         rows = [request.rows for request in live]
-        return self._run_once([request.inputs for request in live], rows, self._wanted(live), queue_s)
+        return self._run_once([request.inputs for request in live], rows, self._wanted(live), before)
 
-    def _run_in_chunks(self, request: InferenceRequest, chunk_rows: int, queue_s: Sequence[float]) -> _Done | None:
+    def _run_in_chunks(self, request: InferenceRequest, chunk_rows: int, before: _Before) -> _Done | None:
         """Run one request in pieces; None if it was answered otherwise before the last."""
         signature = self._session.signature
         runs: list[_Done] = []
@@ -121,7 +132,7 @@ class Executor:
                 return None
             rows = min(chunk_rows, rows_left)
             rows_left -= rows
-            runs.append(self._run_once([chunk], [rows], request.outputs, () if runs else queue_s))
+            runs.append(self._run_once([chunk], [rows], request.outputs, _RAN_BEFORE if runs else before))
         outputs = join(signature, [run.parts[0] for run in runs])
         return _Done([outputs], [run.reports[0] for run in runs], runs[0].started_at)
 
@@ -134,7 +145,7 @@ class Executor:
         return tuple(spec.name for spec in self._session.signature.outputs if spec.name in wanted)
 
     def _run_once(
-        self, batch: Sequence[Tensors], rows: Sequence[int], wanted: tuple[str, ...], queue_s: Sequence[float]
+        self, batch: Sequence[Tensors], rows: Sequence[int], wanted: tuple[str, ...], before: _Before
     ) -> _Done:
         signature = self._session.signature
         started_at = self._clock()
@@ -145,12 +156,12 @@ class Executor:
             ran_at = self._clock()
             parts = split(signature, dict(zip(wanted, arrays, strict=True)), rows)
         except Exception:
-            self._report(batch, rows, queue_s, run_s=self._clock() - started_at, failed=True)
+            self._report(batch, rows, before, run_s=self._clock() - started_at, failed=True)
             raise
         report = self._report(
             batch,
             rows,
-            queue_s,
+            before,
             stack_s=stacked_at - started_at,
             run_s=ran_at - stacked_at,
             split_s=self._clock() - ran_at,
@@ -161,7 +172,7 @@ class Executor:
         self,
         batch: Sequence[Tensors],
         rows: Sequence[int],
-        queue_s: Sequence[float],
+        before: _Before,
         *,
         run_s: float,
         stack_s: float = 0.0,
@@ -171,7 +182,8 @@ class Executor:
         report = BatchReport(
             requests=len(batch),
             rows=sum(rows),
-            queue_s=queue_s,
+            decode_s=before.decode_s,
+            queue_s=before.queue_s,
             stack_s=stack_s,
             run_s=run_s,
             split_s=split_s,
@@ -193,17 +205,20 @@ class Executor:
             queue_s=[waited_s for _, _, waited_s in answered],
             success_s=[finished_at - request.enqueued_at for request, _, _ in answered],
         )
-        give = partial(self._give, answered, timing)
+        give = partial(self._give, answered, timing, finished_at - done.reports[-1].split_s)
         if len(answered) < _WORTH_HANDING_OVER:
             give()
         else:
             self._poll_thread.call_soon(give)
 
-    def _give(self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming) -> None:
+    def _give(
+        self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming, ran_at: float
+    ) -> None:
         succeed = self._answers.succeed
         for request, part, waited_s in answered:
             outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
             succeed(request, InferenceResult(outputs, timing, waited_s))
+        self._answers.answered(self._clock() - ran_at)
 
     def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
@@ -220,3 +235,7 @@ class Executor:
             return
         _logger.error("a request to model %s failed", self._name, exc_info=error)
         self._answers.fail(live[0], InferenceFailedError())
+
+
+def _before(live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Before:
+    return _Before([request.offered_at - request.received_at for request in live], queue_s)

@@ -42,16 +42,20 @@ class PollThread(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class BatchReport:
     """One finished run of the model, successful or not. Durations in seconds.
 
-    ``queue_s`` has one duration for each request that runs for the first time: none when the halves of a failed batch
-    run again, or the further pieces of a request that is larger than a batch. A failed run has ``run_s`` only.
+    Not to be changed. (It is not frozen because frozen ones take several times as long to make.)
+
+    ``decode_s`` and ``queue_s`` have one duration for each request that runs for the first time: none when the halves
+    of a failed batch run again, or the further pieces of a request that is larger than a batch. Of a run itself that
+    failed there is ``run_s`` only.
     """
 
     requests: int
     rows: int
+    decode_s: Sequence[float]
     queue_s: Sequence[float]
     stack_s: float
     run_s: float
@@ -62,7 +66,8 @@ class BatchReport:
 class Observer(Protocol):
     """Is told what happens to a model's requests. Called from several threads; must not block.
 
-    Each call is made before the answers that it counts are given, so that whoever has an answer finds it counted.
+    Each call but ``answered`` is made before the answers that it counts are given, so that whoever has an answer finds
+    it counted.
     """
 
     def offered(self, rows: int) -> None:
@@ -79,4 +84,8 @@ class Observer(Protocol):
 
     def batch_done(self, report: BatchReport) -> None:
         """A run ended."""
+        ...
+
+    def answered(self, encode_s: float) -> None:
+        """The answers of a batch were encoded and handed over, so long after its run. The one call that comes later."""
         ...

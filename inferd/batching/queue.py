@@ -53,6 +53,11 @@ class RequestQueue:
         return self._state.waiting.rows
 
     @property
+    def row_limit(self) -> int:
+        """Rows that may wait at present."""
+        return self._state.waiting.row_limit
+
+    @property
     def nbytes(self) -> int:
         """Bytes of inputs that wait."""
         return self._state.waiting.nbytes

@@ -101,8 +101,9 @@ class InferenceRequest:
     """One request to one model version, checked against its signature.
 
     ``inputs`` are read-only; they may be views into the message they came in. ``deadline`` is on the monotonic clock,
-    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request and
-    ``enqueued_at`` when the queue admitted it. Identity is what tells requests apart.
+    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request,
+    ``offered_at`` when it had been decoded and reached the queue, and ``enqueued_at`` when the queue admitted it.
+    Identity is what tells requests apart.
     """
 
     inputs: Tensors
@@ -114,6 +115,7 @@ class InferenceRequest:
     received_at: float
     deadline: float = math.inf
     priority: int = 1
+    offered_at: float = 0.0
     enqueued_at: float = 0.0
 
 

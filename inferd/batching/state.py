@@ -122,6 +122,7 @@ class QueueState:
         # Withdrawn while it was on its way here: `remove` has been called, so nobody would take it out again.
         if request.reply.done:
             return None
+        request.offered_at = now
         error = self._unavailable() if self.closed else refusal(request, now, self.waiting)
         if error is not None:
             effects.failed.append((request, error))

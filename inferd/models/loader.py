@@ -12,6 +12,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import LoadedModel, ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.memory import resident_bytes
 from inferd.runtime.session import open_session
 from inferd.runtime.warmup import warm_up
 
@@ -100,8 +101,10 @@ class ModelLoader:
     def _loaded(self, source: ModelSource, version: ModelVersion) -> LoadedModel:
         settings = read_model_settings(self._settings, source.config)
         version.settings = settings
+        bytes_before = resident_bytes()
         session = open_session(source.path, settings)
         warm_up(session, settings)
+        memory_bytes = max(resident_bytes() - bytes_before, 0)
         batcher = Batcher(
             name=version.name,
             session=session,
@@ -111,7 +114,7 @@ class ModelLoader:
             poll_thread=self._poll_thread,
             observer=self._observer_for(version.name, version.version),
         )
-        return LoadedModel(session=session, batcher=batcher)
+        return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
 
     def _finish(self, version: ModelVersion, loaded: LoadedModel) -> None:
         with self._lock:

@@ -15,10 +15,14 @@ __all__ = ["LoadedModel", "ModelState", "ModelVersion"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """What a version has once its file has been read: the session and the batcher that feeds it."""
+    """What a version has once its file has been read: the session and the batcher that feeds it.
+
+    ``memory_bytes`` is by how much the process grew meanwhile; memory that had been freed before may be used again.
+    """
 
     session: OnnxSession
     batcher: Batcher
+    memory_bytes: int
 
 
 class ModelVersion:
@@ -62,6 +66,11 @@ class ModelVersion:
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, the preferred one first; empty until the model has been read."""
         return () if self._loaded is None else self._loaded.session.providers
+
+    @property
+    def memory_bytes(self) -> int:
+        """By how much the process grew as the model was loaded and warmed up; 0 until then."""
+        return 0 if self._loaded is None else self._loaded.memory_bytes
 
     @property
     def max_batch_size(self) -> int:

@@ -4,6 +4,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from math import inf, isinf
 
+from prometheus_client.samples import Exemplar
+
 #: Upper bounds of the buckets of durations: from a tenth of a millisecond to ten seconds.
 DURATION_BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -13,16 +15,23 @@ DURATION_BOUNDS_S = (
 #: Upper bounds of the buckets of batch sizes.
 ROWS_BOUNDS = tuple(float(2**exponent) for exponent in range(11))
 
+#: As prometheus-client takes them.
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
 
 class Histogram:
-    """Counts by bucket, and the sum. Not safe for threads: its owner has the lock, and one lock for all it counts."""
+    """Counts by bucket, and the sum; and of each bucket the last value that was given as an example.
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    Not safe for threads: its owner has the lock, and one lock for all it counts.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -38,15 +47,16 @@ class Histogram:
             total += value
         self._sum += total
 
-    def add(self, other: "Histogram") -> None:
-        """Count all that ``other``, which has the same bounds, has counted."""
-        self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
-        self._sum += other._sum
+    def exemplify(self, exemplar: Exemplar) -> None:
+        """Keep ``exemplar``, whose value has been observed, as the example of its bucket."""
+        self._exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar
 
     def copy(self) -> "Histogram":
         """Return one that has counted the same."""
         twin = Histogram(self._bounds)
-        twin.add(self)
+        twin._counts = self._counts.copy()
+        twin._sum = self._sum
+        twin._exemplars = self._exemplars.copy()
         return twin
 
     @property
@@ -59,11 +69,13 @@ class Histogram:
         """Their sum."""
         return self._sum
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return each bucket's upper bound as Prometheus writes it, with the number of values up to that bound."""
+    def buckets(self) -> list[Bucket]:
+        """Return each bucket: its upper bound as Prometheus writes it, the number of values up to it, its example."""
         counted = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*self._bounds, inf), self._counts, strict=True):
+        buckets: list[Bucket] = []
+        for index, (bound, count) in enumerate(zip((*self._bounds, inf), self._counts, strict=True)):
             counted += count
-            buckets.append(("+Inf" if isinf(bound) else str(bound), counted))
+            le = "+Inf" if isinf(bound) else str(bound)
+            exemplar = self._exemplars.get(index)
+            buckets.append((le, counted) if exemplar is None else (le, counted, exemplar))
         return buckets

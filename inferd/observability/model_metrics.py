@@ -9,7 +9,7 @@ from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histo
 
 
 class BatchReport(Protocol):
-    """What is counted of a finished run; durations in seconds, one queue duration per request."""
+    """What is counted of a finished run; durations in seconds, those of decoding and of the queue one per request."""
 
     @property
     def rows(self) -> int:
@@ -17,8 +17,18 @@ class BatchReport(Protocol):
         ...
 
     @property
+    def decode_s(self) -> Sequence[float]:
+        """How long it took to read each request."""
+        ...
+
+    @property
     def queue_s(self) -> Sequence[float]:
         """How long each request waited."""
+        ...
+
+    @property
+    def stack_s(self) -> float:
+        """How long it took to put the rows together."""
         ...
 
     @property
@@ -40,8 +50,11 @@ class ModelCounts:
     rejected: dict[str, int]
     caller_runs: int
     batch_failures: int
+    decode_s: Histogram
     queue_s: Histogram
+    stack_s: Histogram
     run_s: Histogram
+    encode_s: Histogram
     batch_rows: Histogram
 
 
@@ -58,8 +71,11 @@ class ModelMetrics:
         self._rejected: dict[str, int] = {}
         self._caller_runs = 0
         self._batch_failures = 0
+        self._decode_s = Histogram(DURATION_BOUNDS_S)
         self._queue_s = Histogram(DURATION_BOUNDS_S)
+        self._stack_s = Histogram(DURATION_BOUNDS_S)
         self._run_s = Histogram(DURATION_BOUNDS_S)
+        self._encode_s = Histogram(DURATION_BOUNDS_S)
         self._batch_rows = Histogram(ROWS_BOUNDS)
 
     def offered(self, rows: int) -> None:
@@ -81,8 +97,17 @@ class ModelMetrics:
         with self._lock:
             self._batch_rows.observe(report.rows)
             self._run_s.observe(report.run_s)
+            self._decode_s.observe_all(report.decode_s)
             self._queue_s.observe_all(report.queue_s)
-            self._batch_failures += report.failed
+            if report.failed:
+                self._batch_failures += 1
+            else:
+                self._stack_s.observe(report.stack_s)
+
+    def answered(self, encode_s: float) -> None:
+        """Count the answers of a batch."""
+        with self._lock:
+            self._encode_s.observe(encode_s)
 
     def read(self) -> ModelCounts:
         """Return the numbers as they are now, all of the same moment."""
@@ -92,7 +117,10 @@ class ModelMetrics:
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=self._batch_failures,
+                decode_s=self._decode_s.copy(),
                 queue_s=self._queue_s.copy(),
+                stack_s=self._stack_s.copy(),
                 run_s=self._run_s.copy(),
+                encode_s=self._encode_s.copy(),
                 batch_rows=self._batch_rows.copy(),
             )

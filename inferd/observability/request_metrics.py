@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+from prometheus_client.samples import Exemplar
+
 from inferd.observability.calls import Call, Status
 from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 
@@ -32,7 +34,8 @@ class RequestMetrics:
     Threads: ``add_model`` the loader, ``observe`` any that ends a call, ``read`` the scrape.
     """
 
-    def __init__(self, methods: Collection[str]) -> None:
+    def __init__(self, methods: Collection[str], wall_clock: Callable[[], float] = time.time) -> None:
+        self._wall_clock = wall_clock
         self._methods = frozenset(methods)
         self._models: set[tuple[str, str]] = set()
         self._series: dict[RequestLabels, Histogram] = {}
@@ -46,14 +49,16 @@ class RequestMetrics:
         with self._lock:
             self._models.add((model, version))
 
-    def observe(self, call: Call, code: Status, duration_s: float) -> None:
-        """Count one finished call."""
+    def observe(self, call: Call, code: Status, duration_s: float, *, trace_id: object = None) -> None:
+        """Count one finished call, as an example of its bucket if it has a trace that can be looked at."""
         annotations = call.annotations
         said = (annotations.get("model"), annotations.get("version"), call.method, id(code))
         with self._lock:
             known = self._known.get(said)
             series = known[1] if known is not None else self._find(said, code)
             series.observe(duration_s)
+            if trace_id is not None:
+                series.exemplify(Exemplar({"trace_id": str(trace_id)}, duration_s, self._wall_clock()))
 
     def read(self) -> dict[RequestLabels, Histogram]:
         """Return all series as they are now."""
@@ -89,4 +94,6 @@ class MetricsInterceptor:
 
     def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
         """Count the call."""
-        self._requests.observe(call, code, self._clock() - call.started_at)
+        duration_s = self._clock() - call.started_at
+        # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
+        self._requests.observe(call, code, duration_s, trace_id=call.annotations.get("trace_id"))

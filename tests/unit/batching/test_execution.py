@@ -104,6 +104,30 @@ def test_a_batch_is_reported_once_before_its_answers():
     assert (report.requests, report.rows, report.queue_s, report.failed) == (2, 3, [1.0, 1.0], False)
 
 
+def test_a_batch_reports_how_long_decoding_and_answering_took():
+    """Decoding ends when the request reaches the queue, not when it is let in; answering with the last handing over."""
+    model = _Model()
+    model.poll_thread.busy = True
+    callers = [Caller(received_at=98.0, on_outcome=lambda _: model.clock.advance(0.25)) for _ in range(3)]
+    for caller in callers:
+        caller.request.offered_at = 98.5
+    model.run(*callers)
+    assert model.observer.reports[0].decode_s == [0.5] * 3
+    assert model.observer.reports[0].queue_s == [1.0] * 3
+    assert model.observer.encoded_s == []
+    model.clock.advance(1.0)
+    model.poll_thread.run_soon()
+    assert model.observer.encoded_s == [1.75]
+
+
+def test_requests_that_run_again_are_not_counted_again():
+    """Neither their decoding nor their wait."""
+    model = _Model(_poisoned)
+    model.run(Caller(x=_x(-1)), Caller(x=_x(1)))
+    assert [len(report.decode_s) for report in model.observer.reports] == [2, 0, 0]
+    assert len(model.observer.encoded_s) == 1
+
+
 def test_a_batch_says_that_it_is_answering_before_it_does():
     """Its callers may be back before the last of them has been answered."""
     model, seen = _Model(), []

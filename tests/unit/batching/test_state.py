@@ -243,7 +243,7 @@ def test_a_blocked_request_is_admitted_when_a_batch_is_taken():
     batch, effects = queue.take()
     assert isinstance(batch, Batch)
     assert (effects.admitted, effects.wake_worker) == ([blocked.request], True)
-    assert blocked.request.enqueued_at == 105.0
+    assert (blocked.request.offered_at, blocked.request.enqueued_at) == (100.0, 105.0)
 
 
 def test_a_blocked_request_is_failed_at_its_deadline():

@@ -7,7 +7,16 @@ _MS = 1_000_000
 
 
 def _run(rows, requests=1):
-    return BatchReport(requests=requests, rows=rows, queue_s=(), stack_s=0.001, run_s=0.01, split_s=0.002, failed=False)
+    return BatchReport(
+        requests=requests,
+        rows=rows,
+        decode_s=(),
+        queue_s=(),
+        stack_s=0.001,
+        run_s=0.01,
+        split_s=0.002,
+        failed=False,
+    )
 
 
 def test_nothing_has_happened_at_first():

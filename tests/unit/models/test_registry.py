@@ -10,7 +10,7 @@ from inferd.models.version import LoadedModel, ModelState, ModelVersion
 
 def version(name: str, number: str = "1", state: ModelState = ModelState.READY) -> ModelVersion:
     made = ModelVersion(name=name, version=number, settings=ModelSettings())
-    loaded = LoadedModel(session=None, batcher=None)
+    loaded = LoadedModel(session=None, batcher=None, memory_bytes=0)
     if state is ModelState.READY:
         made.load(loaded)
     elif state is ModelState.FAILED:

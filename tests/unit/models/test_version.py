@@ -54,7 +54,7 @@ def test_a_request_to_what_is_not_read_can_be_cancelled():
 def test_when_ready_requests_go_to_the_batcher():
     """To submit as to cancel."""
     ready, batcher, caller = version(), FakeBatcher(), Caller()
-    ready.load(LoadedModel(session=FakeSession(), batcher=batcher))
+    ready.load(LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0))
     ready.submit(caller.request)
     ready.cancel(caller.request)
     assert batcher.submitted == batcher.cancelled == [caller.request]
@@ -66,7 +66,7 @@ def test_when_ready_requests_go_to_the_batcher():
 def test_without_batching_a_batch_is_one_row():
     """However large the setting."""
     ready = version(enabled=False)
-    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher()))
+    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
     assert ready.max_batch_size == 1
 
 
@@ -80,7 +80,7 @@ def test_a_failure_has_a_reason():
 def test_what_was_ready_can_still_be_looked_at_while_it_unloads():
     """Requests that had seen it READY reach the batcher, which refuses them itself."""
     unloading, batcher = version(), FakeBatcher()
-    loaded = LoadedModel(session=FakeSession(), batcher=batcher)
+    loaded = LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0)
     unloading.load(loaded)
     assert unloading.unload() is loaded
     assert unloading.state is ModelState.UNLOADING
@@ -90,7 +90,7 @@ def test_what_was_ready_can_still_be_looked_at_while_it_unloads():
 def test_states_do_not_go_back():
     """The table holds for the object as well."""
     ready = version()
-    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher()))
+    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
     with pytest.raises(ValueError, match="a model that is ready cannot become failed"):
         ready.fail("too late")
     assert (ready.state, ready.reason) == (ModelState.READY, "")

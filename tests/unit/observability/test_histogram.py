@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.samples import Exemplar
 
 from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
 
@@ -15,19 +16,18 @@ def test_each_bucket_counts_the_values_up_to_its_bound(values: list[float]) -> N
     for value in values:
         histogram.observe(value)
     expected = [sum(value <= bound for value in values) for bound in DURATION_BOUNDS_S]
-    assert [count for _, count in histogram.buckets()] == [*expected, len(values)]
+    assert [bucket[1] for bucket in histogram.buckets()] == [*expected, len(values)]
     assert histogram.count == len(values)
 
 
 @given(VALUES, VALUES)
 def test_many_at_once_is_one_by_one(first: list[float], second: list[float]) -> None:
-    """Also when two histograms are added."""
-    single, many, other = (Histogram(DURATION_BOUNDS_S) for _ in range(3))
+    """Also a second time."""
+    single, many = Histogram(DURATION_BOUNDS_S), Histogram(DURATION_BOUNDS_S)
     for value in (*first, *second):
         single.observe(value)
     many.observe_all(first)
-    other.observe_all(second)
-    many.add(other)
+    many.observe_all(second)
     assert many.buckets() == single.buckets()
     assert abs(many.sum - single.sum) <= 1e-9 * single.sum
 
@@ -38,13 +38,24 @@ def test_a_copy_stays_as_it_was() -> None:
     histogram.observe(3)
     copy = histogram.copy()
     histogram.observe(3)
+    histogram.exemplify(Exemplar({"trace_id": "1"}, 3))
     assert (copy.count, copy.sum, histogram.count) == (1, 3.0, 2)
+    assert all(len(bucket) == 2 for bucket in copy.buckets())
+
+
+def test_a_bucket_keeps_its_last_example() -> None:
+    """The others keep theirs."""
+    histogram = Histogram(ROWS_BOUNDS)
+    for trace, value in (("1", 3), ("2", 4), ("3", 5)):
+        histogram.exemplify(Exemplar({"trace_id": trace}, value))
+    examples = {bucket[0]: bucket[2].labels["trace_id"] for bucket in histogram.buckets() if len(bucket) == 3}
+    assert examples == {"4.0": "2", "8.0": "3"}
 
 
 def test_bounds() -> None:
     """From 100 microseconds to 10 seconds, and powers of two to 1024, in Prometheus' notation."""
-    assert [le for le, _ in Histogram(DURATION_BOUNDS_S).buckets()][:2] == ["0.0001", "0.00025"]
+    assert [bucket[0] for bucket in Histogram(DURATION_BOUNDS_S).buckets()][:2] == ["0.0001", "0.00025"]
     assert DURATION_BOUNDS_S[-1] == 10.0
-    assert [le for le, _ in Histogram(ROWS_BOUNDS).buckets()] == [
+    assert [bucket[0] for bucket in Histogram(ROWS_BOUNDS).buckets()] == [
         *("1.0", "2.0", "4.0", "8.0", "16.0", "32.0", "64.0", "128.0", "256.0", "512.0", "1024.0", "+Inf")
     ]

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.batching.ports import BatchReport, Observer
+from inferd.observability.families import STAGES
+from inferd.observability.gpu import GpuSample
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.request_metrics import MetricsInterceptor
 from tests.unit.observability.fakes import INFER, FakeCall
@@ -21,10 +24,22 @@ NAMES = {
     *("inferd_inference_duration_seconds", "inferd_batch_rows", "inferd_queue_rows", "inferd_queue_bytes"),
     *("inferd_rejected_total", "inferd_inflight_requests", "inferd_model_state", "inferd_batch_failures_total"),
     *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
-    "inferd_access_log_dropped_total",
+    *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
+    *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
+    *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total"),
 }
 
-REPORT = BatchReport(requests=2, rows=3, queue_s=[0.002, 0.2], stack_s=0.1, run_s=0.03, split_s=0.1, failed=False)
+REPORT = BatchReport(
+    requests=2,
+    rows=3,
+    decode_s=[0.001, 0.003],
+    queue_s=[0.002, 0.2],
+    stack_s=0.1,
+    run_s=0.03,
+    split_s=0.1,
+    failed=False,
+)
+FAILED = replace(REPORT, stack_s=0.0, split_s=0.0, failed=True)
 
 
 @pytest.fixture
@@ -38,12 +53,26 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 
 def sources(*models: ModelSample) -> Sources:
+    gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
     return Sources(
-        models=lambda: models, inflight_requests=lambda: 4, poll_lag_s=lambda: 0.5, log_lines_dropped=lambda: 6
+        models=lambda: models,
+        inflight_requests=lambda: 4,
+        poll_lag_s=lambda: 0.5,
+        log_lines_dropped=lambda: 6,
+        gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
     )
 
 
-READY = ModelSample(model="digits", version="1", state="ready", queue_rows=7, queue_bytes=800)
+READY = ModelSample(
+    model="digits",
+    version="1",
+    state="ready",
+    queue_rows=7,
+    queue_limit_rows=70,
+    queue_bytes=800,
+    instances=2,
+    memory_bytes=9000,
+)
 
 
 def use_everything(metrics: Metrics) -> None:
@@ -86,10 +115,25 @@ def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: Colle
     metrics.watch(sources(READY))
     labels = {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_queue_rows", labels) == 7
+    assert registry.get_sample_value("inferd_queue_limit_rows", labels) == 70
     assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
+    assert registry.get_sample_value("inferd_model_instances", labels) == 2
+    assert registry.get_sample_value("inferd_model_memory_bytes", labels) == 9000
     assert registry.get_sample_value("inferd_inflight_requests") == 4
     assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
     assert registry.get_sample_value("inferd_access_log_dropped_total") == 6
+
+
+def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One that does not tell how busy it is has no sample that looks idle; without any there is no family."""
+    metrics.watch(sources(READY))
+    first, second = {"gpu": "0", "uuid": "GPU-1"}, {"gpu": "1", "uuid": "GPU-2"}
+    assert registry.get_sample_value("inferd_gpu_utilization_ratio", first) == 0.25
+    assert registry.get_sample_value("inferd_gpu_utilization_ratio", second) is None
+    assert registry.get_sample_value("inferd_gpu_memory_used_bytes", second) == 10
+    assert registry.get_sample_value("inferd_gpu_memory_total_bytes", second) == 40
+    metrics.watch(replace(sources(READY), gpus=tuple))
+    assert "inferd_gpu" not in generate_latest(registry).decode()
 
 
 def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -121,6 +165,27 @@ def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorReg
     assert registry.get_sample_value(f"{name}_sum", labels) == pytest.approx(0.06)
     assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.025"}) == 0
     assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.05"}) == 2
+
+
+def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegistry) -> None:
+    """From a slow bucket to a trace of it; the older format has no place for that."""
+    metrics = Metrics(registry, methods=[INFER])
+    metrics.requests._wall_clock = lambda: 1700000000.5
+    finish(metrics, annotations={"trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    finish(metrics)
+    labels = {"model": "", "version": "", "method": INFER[1:], "code": "OK"}
+    (family,) = (
+        family
+        for family in parse_openmetrics(openmetrics.generate_latest(registry).decode())
+        if family.name == "inferd_request_duration_seconds"
+    )
+    examples = {sample.labels["le"]: sample.exemplar for sample in family.samples if sample.exemplar}
+    assert set(examples) == {"0.05"}
+    assert examples["0.05"].labels == {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert examples["0.05"].value == pytest.approx(0.03)
+    assert float(examples["0.05"].timestamp) == 1700000000.5
+    assert "0af7651916" not in generate_latest(registry).decode()
+    assert registry.get_sample_value("inferd_requests_total", labels) == 2
 
 
 def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
@@ -165,6 +230,23 @@ def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> N
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
 
 
+def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Of requests for decoding and the queue, of batches for the rest; a run that failed says nothing of stacking."""
+    observer: Observer = metrics.observer_for("digits", "1")
+    observer.batch_done(REPORT)
+    observer.answered(0.004)
+    observer.batch_done(FAILED)
+
+    def stage(name: str, suffix: str) -> float | None:
+        labels = {"model": "digits", "version": "1", "stage": name}
+        return registry.get_sample_value(f"inferd_stage_duration_seconds_{suffix}", labels)
+
+    counts = {name: stage(name, "count") for name in STAGES}
+    assert counts == {"decode": 4, "queue": 4, "stack": 1, "run": 2, "encode": 1}
+    sums = {name: stage(name, "sum") for name in STAGES}
+    assert sums == pytest.approx({"decode": 0.008, "queue": 0.404, "stack": 0.1, "run": 0.06, "encode": 0.004})
+
+
 def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Offered rows count admitted and refused ones alike; refusals count requests, over all versions of the model."""
     for version in ("1", "2"):
@@ -172,9 +254,7 @@ def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorR
         observer.offered(5)
         observer.refused("SHED", 5)
     observer.caller_ran()
-    observer.batch_done(
-        BatchReport(requests=1, rows=1, queue_s=[0.0], stack_s=0.0, run_s=0.0, split_s=0.0, failed=True)
-    )
+    observer.batch_done(FAILED)
     labels = {"model": "digits", "version": "2"}
     assert registry.get_sample_value("inferd_offered_rows_total", labels) == 5
     assert registry.get_sample_value("inferd_rejected_total", {"model": "digits", "reason": "SHED"}) == 2

@@ -1,0 +1,127 @@
+"""What has been counted, in Prometheus' form. Pure; called when a scrape comes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from inferd.observability.gpu import GpuSample
+from inferd.observability.histogram import Histogram
+from inferd.observability.model_metrics import ModelCounts
+from inferd.observability.request_metrics import RequestLabels
+from inferd.observability.samples import MODEL_STATES, ModelSample
+
+_MODEL = ("model", "version")
+_GPU = ("gpu", "uuid")
+
+#: Values of the label ``stage``, in the order in which a request goes through them.
+STAGES = ("decode", "queue", "stack", "run", "encode")
+
+#: Names of model and version.
+ModelLabels = tuple[str, str]
+
+_Sample = TypeVar("_Sample")
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
+
+def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metric]:
+    """How RPCs ended."""
+    requests = CounterMetricFamily("inferd_requests", "RPCs that ended", labels=RequestLabels._fields)
+    for labels, durations in series.items():
+        requests.add_metric(labels, durations.count)
+    yield requests
+    yield _histogram(
+        "inferd_request_duration_seconds", "From accepting an RPC to its status", RequestLabels._fields, series
+    )
+
+
+def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric]:
+    """What batching counted."""
+    counters: tuple[tuple[str, str, Callable[[ModelCounts], int]], ...] = (
+        ("inferd_offered_rows", "Rows that asked to be admitted, also those refused", lambda m: m.offered_rows),
+        ("inferd_caller_runs", "Requests that ran outside the queue", lambda m: m.caller_runs),
+        ("inferd_batch_failures", "Runs of the model that failed", lambda m: m.batch_failures),
+    )
+    for name, text, read in counters:
+        family = CounterMetricFamily(name, text, labels=_MODEL)
+        for labels, counts in models.items():
+            family.add_metric(labels, read(counts))
+        yield family
+    histograms: tuple[tuple[str, str, Callable[[ModelCounts], Histogram]], ...] = (
+        ("inferd_queue_duration_seconds", "From admission of a request to its batch", lambda m: m.queue_s),
+        ("inferd_inference_duration_seconds", "Runs of the model", lambda m: m.run_s),
+        ("inferd_batch_rows", "Rows of a batch", lambda m: m.batch_rows),
+    )
+    for name, text, histogram in histograms:
+        yield _histogram(name, text, _MODEL, {labels: histogram(counts) for labels, counts in models.items()})
+    yield _stages(models)
+    yield _rejected(models)
+
+
+def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
+    series: dict[tuple[str, ...], Histogram] = {}
+    for labels, counts in models.items():
+        durations = (counts.decode_s, counts.queue_s, counts.stack_s, counts.run_s, counts.encode_s)
+        series |= {(*labels, stage): each for stage, each in zip(STAGES, durations, strict=True)}
+    return _histogram("inferd_stage_duration_seconds", "Where the time of a request goes", (*_MODEL, "stage"), series)
+
+
+def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
+    totals: dict[tuple[str, str], int] = {}
+    for (model, _), counts in models.items():
+        for reason, number in counts.rejected.items():
+            totals[model, reason] = totals.get((model, reason), 0) + number
+    family = CounterMetricFamily("inferd_rejected", "Requests refused or shed", labels=("model", "reason"))
+    for labels, total in totals.items():
+        family.add_metric(labels, total)
+    return family
+
+
+def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
+    """How the model versions stand."""
+    samples = {(sample.model, sample.version): sample for sample in models}
+    gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
+        ("inferd_queue_rows", "Rows that wait", lambda m: m.queue_rows),
+        ("inferd_queue_limit_rows", "Rows that may wait at present", lambda m: m.queue_limit_rows),
+        ("inferd_queue_bytes", "Bytes of inputs that wait", lambda m: m.queue_bytes),
+        ("inferd_model_instances", "Batches that may run at the same time", lambda m: m.instances),
+        ("inferd_model_memory_bytes", "How much the process grew as it was loaded", lambda m: m.memory_bytes),
+    )
+    for gauge in gauges:
+        yield _gauge(*gauge, _MODEL, samples)
+    states = GaugeMetricFamily("inferd_model_state", "1 for the state it is in", labels=(*_MODEL, "state"))
+    for labels, sample in samples.items():
+        for state in MODEL_STATES:
+            states.add_metric((*labels, state), float(state == sample.state))
+    yield states
+
+
+def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:
+    """How the GPUs stand; a device that does not tell its utilization has no sample of it."""
+    samples = {(sample.index, sample.uuid): sample for sample in gpus}
+    if not samples:
+        return
+    busy = {labels: sample.utilization for labels, sample in samples.items() if sample.utilization is not None}
+    yield _gauge("inferd_gpu_utilization_ratio", "Part of the time it was busy", float, _GPU, busy)
+    yield _gauge("inferd_gpu_memory_used_bytes", "Memory in use", lambda gpu: gpu.used_bytes, _GPU, samples)
+    yield _gauge("inferd_gpu_memory_total_bytes", "Memory there is", lambda gpu: gpu.total_bytes, _GPU, samples)
+
+
+def _gauge(
+    name: str,
+    text: str,
+    read: Callable[[_Sample], float],
+    label_names: tuple[str, ...],
+    samples: Mapping[tuple[str, str], _Sample],
+) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=label_names)
+    for labels, sample in samples.items():
+        family.add_metric(labels, read(sample))
+    return family
+
+
+def _histogram(name: str, text: str, label_names: tuple[str, ...], series: Mapping[_Labels, Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=label_names)
+    for labels, histogram in series.items():
+        family.add_metric(labels, histogram.buckets(), histogram.sum)
+    return family

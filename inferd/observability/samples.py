@@ -1,0 +1,38 @@
+"""What is read at the moment of a scrape."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from inferd.observability.gpu import GpuSample
+
+#: Label values of ``inferd_model_state``.
+MODEL_STATES = ("loading", "ready", "failed", "unloading")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSample:
+    """How one model version stands; ``state`` is one of `MODEL_STATES`, and what is not known yet is 0.
+
+    ``queue_limit_rows`` is how many rows may wait at present, ``instances`` how many batches may run at the same time,
+    ``memory_bytes`` by how much the process grew as the version was loaded and warmed up.
+    """
+
+    model: str
+    version: str
+    state: str
+    queue_rows: int = 0
+    queue_limit_rows: int = 0
+    queue_bytes: int = 0
+    instances: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """What is read when a scrape comes, in its thread. None of these may block."""
+
+    models: Callable[[], Iterable[ModelSample]]
+    inflight_requests: Callable[[], int]
+    poll_lag_s: Callable[[], float]
+    log_lines_dropped: Callable[[], int]
+    gpus: Callable[[], Iterable[GpuSample]]

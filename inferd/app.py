@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
-from inferd.config.settings import ServerSettings, Settings
+from inferd.config.settings import Settings
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -27,6 +27,7 @@ from inferd.observability.metrics import Metrics, ModelSample, Sources, new_regi
 from inferd.observability.rendering import renderer
 from inferd.observability.request_metrics import MetricsInterceptor
 from inferd.rpc import Server
+from inferd.security.limits import channel_options
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_nam
 
 #: What the health service reports on: the server as a whole, and each service.
 _HEALTH_NAMES = ("", *INFERENCE_SERVICE_NAMES)
-
-#: As many as sixteen connections may have open.
-_MAX_PENDING_CALLS = 2048
 
 #: How much longer than the drain grace the rest may take: workers that end, sessions that close.
 _UNLOAD_TIMEOUT_S = 5.0
@@ -62,7 +60,7 @@ class Application:
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
         self._server = Server(
             interceptors=(MetricsInterceptor(self._metrics.requests), self._access_log),
-            options=_channel_options(settings.server),
+            options=channel_options(settings.server),
             armed_calls=settings.server.armed_calls,
             blocking_threads=settings.server.blocking_threads,
             max_inflight_unary=settings.server.max_inflight_requests,
@@ -205,22 +203,6 @@ class Application:
                 instances=version.settings.batching.instances,
                 memory_bytes=version.memory_bytes,
             )
-
-
-def _channel_options(server: ServerSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", server.max_message_bytes),
-        ("grpc.max_send_message_length", server.max_message_bytes),
-        ("grpc.max_concurrent_streams", server.max_concurrent_streams),
-        # Of calls that wait to be accepted, the core drops some at random from here on. Those of well-behaved callers
-        # are fewer, and are refused with a reason; callers that cancel faster than their calls can be accepted would
-        # otherwise have no bound.
-        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING_CALLS),
-        # A client keeps to the limit by itself. The core's own protection also counts calls that have ended but are not
-        # yet freed, and so refuses some of a client that does keep to it.
-        ("grpc.http.overload_protection", 0),
-    ]
 
 
 def _log_state(version: ModelVersion) -> None:

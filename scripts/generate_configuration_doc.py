@@ -62,6 +62,7 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     list: "list",
     dict: "mapping",
+    Path: "path",
 }
 
 
@@ -81,8 +82,8 @@ def render() -> str:
     """Return the page."""
     parts = [HEAD]
     for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            parts.append(_section(name, field.annotation))
+        if section := _section_of(field):
+            parts += _sections(name, section)
         else:
             parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
     parts.append(MODEL_HEAD)
@@ -91,8 +92,20 @@ def render() -> str:
     return "".join(parts)
 
 
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _sections(name: str, section: type[BaseModel]) -> list[str]:
+    """Return the text of a section and of those within it."""
+    inner = [(f"{name}.{key}", _section_of(field)) for key, field in section.model_fields.items()]
+    below = [text for key, nested in inner if nested for text in _sections(key, nested)]
+    return [_section(name, section), *below]
+
+
 def _section(name: str, section: type[BaseModel]) -> str:
-    rows = [_row(inner, field) for inner, field in section.model_fields.items()]
+    rows = [_row(inner, field) for inner, field in section.model_fields.items() if not _section_of(field)]
     table = "\n".join(["| setting | type | default | what it does |", "|---|---|---|---|", *rows])
     prefix = variable_of(f"{name}.")
     return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
@@ -110,7 +123,7 @@ def _default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is None:
         return "not set"
-    if default in ([], {}):
+    if default in ([], {}, ""):
         return "empty"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 

@@ -9,6 +9,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import gc
+import resource
 import signal
 import sys
 import threading
@@ -96,6 +97,7 @@ def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:
     """Serve until a signal comes or nothing can be served; return the exit status."""
     events: SimpleQueue[str] = SimpleQueue()
     _on_signal(events)
+    _allow_many_connections()
     try:
         app.start()
     except (OSError, RuntimeError) as error:
@@ -109,6 +111,12 @@ def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:
             events.get()
     finished = app.drain()
     return ExitCode.FAILED if nothing_to_serve or not finished else ExitCode.OK
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files: many systems set it to fewer than server.connections.max_open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_garbage_collector() -> None:

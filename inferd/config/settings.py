@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from inferd.config.connections import ConnectionSettings
 from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
 from inferd.config.validation import validate
@@ -29,6 +30,10 @@ class ServerSettings(Section):
     """Largest message that is accepted or sent."""
     max_concurrent_streams: int = Field(default=128, ge=1, le=2**31 - 1)
     """Calls that one connection may have open at a time; HTTP/2 holds the others back at the client."""
+    max_metadata_bytes: int = Field(default=16 * 1024, ge=1024, le=2**20)
+    """Largest metadata that a call may bring, counted as HTTP/2 does: names, values, and 32 bytes for each."""
+    connections: ConnectionSettings = ConnectionSettings()
+    """Connections of the gRPC port."""
     armed_calls: int = Field(default=128, ge=1, le=4096)
     """Calls that the core may hand over before the server has looked at the last one."""
     max_inflight_requests: int = Field(default=8192, ge=1)

@@ -1,0 +1,192 @@
+"""What a connection may take, tried through real sockets with clients that want more."""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import grpc
+import pytest
+
+from inferd.config.settings import ServerSettings
+from inferd.security.limits import channel_options
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
+from tests.load import eventually
+
+_SETTINGS, _PING, _GOAWAY = 4, 6, 7
+_ACK = 1
+_ENHANCE_YOUR_CALM = 11
+
+
+class RawConnection:
+    """An HTTP/2 client that does what it is told to and nothing by itself."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def open(self) -> None:
+        """Say what a client says first, and wait for what a server says."""
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self.send(_SETTINGS)
+        self.wait_for(_SETTINGS)
+
+    def send(self, kind: int, payload: bytes = b"", flags: int = 0) -> None:
+        self._socket.sendall(struct.pack(">I", len(payload))[1:] + bytes([kind, flags, 0, 0, 0, 0]) + payload)
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """Yield kind and payload of each frame until the server closes the connection."""
+        while len(head := self._read(9)) == 9:
+            yield head[3], self._read(int.from_bytes(head[:3]))
+
+    def wait_for(self, kind: int) -> bytes:
+        for found, payload in self.frames():
+            if found == kind:
+                return payload
+        raise AssertionError(f"the server closed the connection without a frame {kind}")
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.fixture
+def limited() -> Iterator[Any]:
+    """Start servers with some limits of their own."""
+    started: list[Running] = []
+
+    def start(max_metadata_bytes: int = 16384, **connections: float) -> Running:
+        settings = ServerSettings.model_validate(
+            {"max_metadata_bytes": max_metadata_bytes, "connections": connections, "max_message_bytes": 4096}
+        )
+        started.append(Running(options=channel_options(settings)).start())
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+def test_messages(limited):
+    """A message above the limit is refused by its size alone, and the next one is served."""
+    running = limited()
+    assert running.fail("CallbackUnaryUnary", b"x" * 5000).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert running.call("CallbackUnaryUnary", b"x" * 4000) == b"x" * 4000
+
+
+def test_metadata(limited):
+    """Metadata above the limit is refused, always, rather than now and then as by gRPC's default."""
+    running = limited(max_metadata_bytes=4096)
+    for _ in range(5):
+        error = running.fail("CallbackUnaryUnary", metadata=(("large", "x" * 4096),))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert running.call("CallbackUnaryUnary", metadata=(("large", "x" * 3000),)) == b"hello"
+
+
+def test_connections(limited):
+    """One more than there may be is closed; when one of them goes, there is room again."""
+    running = limited(max_open=2)
+    with RawConnection(running.port) as first:
+        first.open()
+        with RawConnection(running.port) as second:
+            second.open()
+            with RawConnection(running.port) as third:
+                assert list(third.frames()) == []
+        eventually(lambda: _answers(running.port), "there is room again")
+
+
+def _answers(port: int) -> bool:
+    with RawConnection(port) as connection:
+        try:
+            connection.open()
+        except (AssertionError, OSError):
+            return False
+        return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_a_connection_that_is_never_ready(limited, sent):
+    """Whoever connects and says nothing, or no settings, is closed, and holds nobody else up."""
+    running = limited(handshake_timeout_s=0.3)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT_S) as silent:
+        silent.sendall(sent)
+        assert running.call("CallbackUnaryUnary") == b"hello"
+        while silent.recv(4096):
+            pass
+
+
+def test_too_many_pings(limited):
+    """The second ping too many ends the connection, with a reason that a person can look up."""
+    running = limited(max_ping_strikes=1)
+    with RawConnection(running.port) as connection:
+        connection.open()
+        for _ in range(4):
+            connection.send(_PING, bytes(8))
+        goaway = connection.wait_for(_GOAWAY)
+    assert (int.from_bytes(goaway[4:8]), goaway[8:]) == (_ENHANCE_YOUR_CALM, b"too_many_pings")
+
+
+def test_a_connection_without_calls(limited):
+    """It is closed after a while."""
+    running = limited(max_idle_s=0.3)
+    with RawConnection(running.port) as connection:
+        connection.open()
+        assert connection.wait_for(_GOAWAY)[8:] == b"connection idle"
+
+
+def test_a_client_that_is_gone(limited):
+    """A client without calls is asked whether it is still there; the system tells if nobody gets the question."""
+    running = limited(keepalive_s=1)
+    with RawConnection(running.port) as connection:
+        connection.open()
+        connection.wait_for(_PING)
+
+
+def test_an_old_connection_fails_no_call(limited):
+    """Clients under load go on to another connection, time and again, and notice nothing."""
+    running = limited(max_age_s=0.2, max_age_grace_s=TIMEOUT_S)
+    peers: set[str] = set()
+    running.recorder.started = lambda call: peers.add(call.peer)
+    enough = threading.Event()
+
+    def work() -> int:
+        done = 0
+        while not enough.is_set():
+            assert running.call("CallbackUnaryUnary") == b"hello"
+            done += 1
+            if len(peers) >= 5:
+                enough.set()
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(each.result(timeout=4 * TIMEOUT_S) for each in [pool.submit(work) for _ in range(4)]) > 0
+
+
+def test_a_stream_on_an_old_connection(limited):
+    """It may go on for the grace, and is cut off then."""
+    running = limited(max_age_s=0.2, max_age_grace_s=1.0)
+    requests = Requests()
+    answers = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
+    requests.put(b"1")
+    assert next(answers) == b"1"
+    with RawConnection(running.port) as connection:
+        connection.open()
+        connection.wait_for(_GOAWAY)
+    # The stream's connection is older than this one, so it has been told to go too.
+    requests.put(b"2")
+    assert next(answers) == b"2"
+    with pytest.raises(grpc.RpcError) as error:
+        next(answers)
+    requests.put(None)
+    assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

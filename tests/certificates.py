@@ -45,14 +45,31 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; ``pem`` is what those have to trust who meet them."""
+    """Signs certificates; ``pem`` is what those have to trust who meet them.
 
-    def __init__(self, name: str = "test authority") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    It is a root, unless ``parent`` signs its own certificate.
+    """
+
+    def __init__(
+        self,
+        name: str = "test authority",
+        *,
+        key: PrivateKey | None = None,
+        parent: "Authority | None" = None,
+        not_after: dt.timedelta = DAY,
+    ) -> None:
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        builder = _builder(self._name, self._name, self._key, not_before=-DAY, not_after=DAY)
-        constraints = x509.BasicConstraints(ca=True, path_length=None)
-        self.pem = _pem(builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256()))
+        signer = parent or self
+        builder = _builder(self._name, signer._name, self._key, not_before=-DAY, not_after=not_after)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.pem = signer._sign(builder)
+        #: The certificates between those it signs and the root.
+        self._chain = b"" if parent is None else self.pem + parent._chain
+
+    def delegate(self, name: str, *, not_after: dt.timedelta = DAY) -> "Authority":
+        """Make an authority below this one."""
+        return Authority(name, parent=self, not_after=not_after)
 
     def save(self, folder: Path, name: str = "ca") -> Path:
         """Write ``pem`` as ``NAME.pem``."""
@@ -67,6 +84,7 @@ class Authority:
         not_before: dt.timedelta = -HOUR,
         not_after: dt.timedelta = HOUR,
         common_name: str = "test",
+        usages: Sequence[x509.ObjectIdentifier] = (),
     ) -> Pair:
         """Sign a certificate for ``names``: host names, IP addresses, or URIs such as a SPIFFE id.
 
@@ -76,7 +94,12 @@ class Authority:
         builder = _builder(_name(common_name), self._name, key, not_before=not_before, not_after=not_after)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(_alternative_names(names)), critical=False)
-        return Pair(_pem(builder.sign(self._key, hashes.SHA256())), key_pem(key))
+        if usages:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        return Pair(self._sign(builder) + self._chain, key_pem(key))
+
+    def _sign(self, builder: x509.CertificateBuilder) -> bytes:
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def server_credentials(pair: Pair, clients: Authority | None = None) -> grpc.ServerCredentials:
@@ -124,10 +147,6 @@ def _builder(
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _replace(file: Path, content: bytes, mode: int) -> None:

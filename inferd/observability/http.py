@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +18,8 @@ from inferd.observability.http_messages import BadRequestError, Request, Respons
 
 _LONGEST_HEAD_BYTES = 16 * 1024
 _LISTEN_BACKLOG = 128
+#: When nothing has come for so long, nothing will.
+_QUIET_S = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,10 @@ class HttpServer:
     ``timeout_s`` in all, and when there are more than ``max_connections`` the oldest is closed for the newest. Probes
     are therefore answered however many clients dawdle.
 
-    ``readiness`` and ``liveness`` are called in that thread and must not block.
+    ``readiness`` and ``liveness`` are called in that thread and must not block. ``tls``, asked anew for each
+    connection, makes it HTTPS; if its context asks for client certificates then ``/metrics`` is shown only to clients
+    that have one. Probes need none, because Kubernetes' have none.
+
     Threads: ``start`` and ``stop`` are called by one thread, once each; everything with ``_connections`` happens in
     the server's.
     """
@@ -57,12 +64,14 @@ class HttpServer:
         registry: CollectorRegistry,
         readiness: Callable[[], Health],
         liveness: Callable[[], Health] = _alive,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         timeout_s: float = 5.0,
         max_connections: int = 128,
     ) -> None:
         self._host = host.removeprefix("[").removesuffix("]")
         self._registry = registry
         self._health = {"/readyz": readiness, "/livez": liveness}
+        self._tls = tls
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._stopping = asyncio.Event()
@@ -111,6 +120,10 @@ class HttpServer:
         self._connections[task] = None
         try:
             async with asyncio.timeout(self._timeout_s):
+                if self._tls is not None:
+                    # Here rather than where connections are accepted, so that the time and the number of connections
+                    # bound those too that never finish this.
+                    await writer.start_tls(self._tls())
                 await self._answer(reader, writer)
         except (OSError, asyncio.CancelledError):
             # Too slow, gone, or closed by us: nobody is waiting for an answer.
@@ -129,32 +142,50 @@ class HttpServer:
         except BadRequestError as error:
             response, head_only = Response(400, f"{error}\n"), False
         else:
-            response, head_only = self._respond(request), request.method == "HEAD"
+            response, head_only = self._respond(request, _is_trusted(writer)), request.method == "HEAD"
         writer.write(response.encode(head_only=head_only))
         await writer.drain()
-        writer.write_eof()
         # Reading to the end keeps the system from discarding the answer when a body was sent along.
-        while await reader.read(_LONGEST_HEAD_BYTES):
-            pass
+        if writer.can_write_eof():
+            writer.write_eof()
+            while await reader.read(_LONGEST_HEAD_BYTES):
+                pass
+            return
+        # TLS cannot close one direction only, so a client that waits for the end does not end by itself.
+        with suppress(TimeoutError):
+            while await asyncio.wait_for(reader.read(_LONGEST_HEAD_BYTES), _QUIET_S):
+                pass
+        writer.close()
+        await writer.wait_closed()
 
-    def _respond(self, request: Request) -> Response:
+    def _respond(self, request: Request, is_trusted: bool) -> Response:
         try:
-            return self._route(request)
+            return self._route(request, is_trusted)
         except Exception:
             log.exception("failed to answer %s", request.path)
             return Response(500, "failed, see the log\n")
 
-    def _route(self, request: Request) -> Response:
+    def _route(self, request: Request, is_trusted: bool) -> Response:
         if request.path != "/metrics" and request.path not in self._health:
             return Response(404, "try /metrics, /livez or /readyz\n")
         if request.method not in ("GET", "HEAD"):
             return Response(405, "only GET and HEAD\n", headers=(("Allow", "GET, HEAD"),))
         if request.path == "/metrics":
+            if not is_trusted:
+                return Response(403, "expected a client certificate\n")
             encode, content_type = _encoder(request.accept)
             return Response(200, encode(self._registry), content_type=content_type)
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
         return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))
+
+
+def _is_trusted(writer: asyncio.StreamWriter) -> bool:
+    """Whether the client showed a certificate, or none was asked for."""
+    encryption: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+    if encryption is None or encryption.context.verify_mode is ssl.CERT_NONE:
+        return True
+    return bool(encryption.getpeercert())
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:

@@ -1,0 +1,219 @@
+"""Which certificates a server takes, and how it says why it does not."""
+
+import datetime as dt
+import re
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from inferd.security.certificates import read_authorities, read_server_pair
+from inferd.security.files import BadFileError
+from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair, key_pem
+
+NOW = dt.datetime.now(dt.UTC)
+SMALL_RSA = rsa.generate_private_key(65537, 1024)
+FIT_RSA = rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Authority()
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a pair to files, and read it as a server does."""
+
+    def _read(pair: Pair, now=NOW):
+        files = pair.save(tmp_path)
+        return read_server_pair(files.certificate, files.key, now)
+
+    return _read
+
+
+def refused(read, pair, now=NOW):
+    """Return what is said of a pair that is refused, without the folder."""
+    with pytest.raises(BadFileError) as error:
+        read(pair, now)
+    return re.sub(r"\S+/", "", str(error.value))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        FIT_RSA,
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["RSA 2048", "P-256", "P-384", "P-521", "Ed25519"],
+)
+def test_fit_keys(read, authority, key):
+    """What is strong enough is taken, and given as it is in the files."""
+    pair = authority.issue(*LOCAL_NAMES, key=key)
+    taken = read(pair)
+    assert (taken.certificate_pem, taken.key_pem) == (pair.certificate, pair.key)
+
+
+@pytest.mark.parametrize("name", ["inferd.internal", "*.inferd.internal", "10.0.0.1", "spiffe://example/inferd"])
+def test_names(read, authority, name):
+    """Any kind of name will do that a caller can compare: SPIRE's certificates have a URI only."""
+    read(authority.issue(name))
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        (SMALL_RSA, "expected an RSA key of at least 2048 bits, got 1024 (CN=test)"),
+        (ec.generate_private_key(ec.SECP192R1()), "expected a key on P-256, P-384 or P-521, got secp192r1 (CN=test)"),
+        (dsa.generate_private_key(2048), "expected an RSA, EC or Ed25519 key, got another kind (CN=test)"),
+    ],
+    ids=["RSA 1024", "P-192", "DSA"],
+)
+def test_weak_keys(read, authority, key, found):
+    """Refused with what was expected."""
+    assert refused(read, authority.issue(*LOCAL_NAMES, key=key)) == f"server.pem: {found}"
+
+
+@pytest.mark.parametrize(("number", "digest"), [(b"\x05", "SHA1"), (b"\x04", "MD5")])
+def test_weak_signatures(read, number, digest):
+    """Such signatures can be forged; a self-signed root is let be, as nobody relies on its signature."""
+    authority = Authority(key=FIT_RSA)
+    pair = authority.issue(*LOCAL_NAMES)
+    text = f"server.pem: expected a signature with SHA-256 or better, got {digest} (CN=test)"
+    assert refused(read, Pair(_renumbered(pair.certificate, number), pair.key)) == text
+    root = Pair(_renumbered(authority.pem, number), key_pem(FIT_RSA))
+    assert "subject alternative name" in refused(read, root), "its signature was not what it was refused for"
+
+
+def _renumbered(pem, number):
+    """Say of a certificate that it is signed in another way: the libraries of today refuse to sign like that."""
+    certificate = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    rsa_with = bytes.fromhex("2a864886f70d0101")
+    changed = certificate.replace(rsa_with + b"\x0b", rsa_with + number)
+    return x509.load_der_x509_certificate(changed).public_bytes(serialization.Encoding.PEM)
+
+
+def test_time(read, authority):
+    """A certificate is only good between its dates, and the server says when that is."""
+    pair = authority.issue(*LOCAL_NAMES, not_before=-HOUR, not_after=HOUR)
+    assert read(pair).not_after == pytest.approx(NOW + HOUR, abs=DAY / 24)
+    late, early = NOW + 2 * HOUR, NOW - 2 * HOUR
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    expected = rf"server\.pem: expected a certificate that is valid now, {when}, got one that"
+    assert re.fullmatch(rf"{expected} expired {when} \(CN=test\)", refused(read, pair, late))
+    assert re.fullmatch(rf"{expected} is not valid before {when} \(CN=test\)", refused(read, pair, early))
+
+
+def test_another_key(read, authority):
+    """A certificate with the key of another one."""
+    pair, other = authority.issue(*LOCAL_NAMES), authority.issue(*LOCAL_NAMES)
+    assert refused(read, Pair(pair.certificate, other.key)) == (
+        "server.key: expected the key of the certificate in server.pem, got another key"
+    )
+
+
+def test_an_encrypted_key(read, authority):
+    """There is nobody who could give a passphrase."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pair = Pair(authority.issue(*LOCAL_NAMES, key=key).certificate, key_pem(key, b"secret"))
+    assert refused(read, pair) == "server.key: expected a private key without a passphrase, got an encrypted one"
+
+
+def test_no_name(read, authority):
+    """Callers compare with the subject alternative names only; the common name is of no use."""
+    assert refused(read, authority.issue(common_name="localhost")) == (
+        "server.pem: expected a certificate with a host name, IP address or SPIFFE id as subject alternative name, "
+        "got none (CN=localhost)"
+    )
+
+
+def test_for_clients_only(read, authority):
+    """Callers would refuse it."""
+    pair = authority.issue(*LOCAL_NAMES, usages=[ExtendedKeyUsageOID.CLIENT_AUTH])
+    assert refused(read, pair) == (
+        "server.pem: expected a certificate for server authentication, got one for other uses only"
+    )
+    both = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    read(authority.issue(*LOCAL_NAMES, usages=both))
+
+
+def test_the_chain(read, authority):
+    """Each certificate comes before the one that signed it; the first that expires counts."""
+    between = authority.delegate("between", not_after=HOUR / 2)
+    pair = between.issue(*LOCAL_NAMES)
+    assert read(pair).not_after < NOW + HOUR
+    leaf, intermediate = x509.load_pem_x509_certificates(pair.certificate)
+    assert leaf.issuer == intermediate.subject
+    swapped = Pair(pair.certificate + authority.pem + between.pem, pair.key)
+    assert refused(read, swapped) == (
+        "server.pem: expected each certificate to be followed by the one that signed it, "
+        "got CN=between after CN=test authority"
+    )
+    assert "got one that expired" in refused(read, pair, NOW + 0.75 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"\x30\x82\x01\x0a", "something else than PEM"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
+            "what cannot be read, labelled CERTIFICATE",
+        ),
+    ],
+)
+def test_what_is_no_certificate(read, authority, content, found):
+    """Said without showing what is in the file."""
+    pair = Pair(content, authority.issue(*LOCAL_NAMES).key)
+    assert refused(read, pair) == f"server.pem: expected certificates in PEM, got {found}"
+
+
+def test_files_the_wrong_way_round(read, authority):
+    """A key where the certificate should be, and the reverse."""
+    pair = authority.issue(*LOCAL_NAMES)
+    assert refused(read, Pair(pair.key, pair.certificate)) == (
+        "server.pem: expected certificates in PEM, got what cannot be read, labelled PRIVATE KEY"
+    )
+    assert refused(read, Pair(pair.certificate, pair.certificate)) == (
+        "server.key: expected a private key in PEM, got what cannot be read, labelled CERTIFICATE"
+    )
+
+
+def test_files_that_cannot_be_read(tmp_path, authority):
+    """Missing, a folder, or without end."""
+    files = authority.issue(*LOCAL_NAMES).save(tmp_path)
+    for path, found in [
+        (tmp_path / "none.pem", "expected a file that can be read, got: No such file or directory"),
+        (tmp_path, "expected a file that can be read, got: Is a directory"),
+        (type(tmp_path)("/dev/zero"), "expected a PEM file, got one of more than 1048576 bytes"),
+    ]:
+        with pytest.raises(BadFileError, match=rf"^{re.escape(str(path))}: {found}"):
+            read_server_pair(path, files.key, NOW)
+
+
+def test_keys_are_not_shown(read, authority):
+    """Not even where someone prints the object."""
+    pair = authority.issue(*LOCAL_NAMES)
+    assert pair.key.decode() not in repr(read(pair)).replace("\\n", "\n")
+
+
+def test_authorities(tmp_path, authority):
+    """One that is still valid is enough: files of many have old ones in them."""
+    old = Authority("old", not_after=HOUR)
+    file = tmp_path / "ca.pem"
+    file.write_bytes(old.pem + authority.pem)
+    taken = read_authorities(file, NOW + 2 * HOUR)
+    assert taken.pem == old.pem + authority.pem
+    assert taken.not_after > NOW + 2 * HOUR
+    file.write_bytes(old.pem)
+    with pytest.raises(BadFileError, match="expected an authority that is valid now, got none: the last one expired"):
+        read_authorities(file, NOW + 2 * HOUR)
+    file.write_bytes(Authority(key=SMALL_RSA).pem)
+    with pytest.raises(BadFileError, match="expected an RSA key of at least 2048 bits, got 1024"):
+        read_authorities(file, NOW)

@@ -1,4 +1,4 @@
-# The one entry for people and for CI. Everything it installs lives in .venv.
+# The one entry for people and for CI. Everything it installs lives in .venv and .tools.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
@@ -28,11 +28,15 @@ $(BIN)/inferd: setup.cfg pyproject.toml
 	scripts/install_test_tools.sh
 	@touch $@
 
+.tools/.done: scripts/tools.sh
+	scripts/tools.sh
+	@touch $@
+
 .venv/.bench: $(BIN)/inferd
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),bench]'
 	@touch $@
 
-setup: .venv/.dev .venv/.test-tools ## Install everything for development into .venv
+setup: .venv/.dev .venv/.test-tools .tools/.done ## Install everything for development into .venv and .tools
 
 run: $(BIN)/inferd ## Serve the built-in model, or MODELS="path ..."
 	@exec $(BIN)/inferd serve $(MODELS)
@@ -82,4 +86,4 @@ bench-peers: bench-tools ## Measure inferd beside other servers, which are insta
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
 clean: ## Remove .venv and everything that can be made again
-	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -200,7 +200,7 @@ class Application:
                 queue_rows=batcher.queue_rows if batcher else 0,
                 queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
                 queue_bytes=batcher.queue_bytes if batcher else 0,
-                instances=version.settings.batching.instances,
+                instances=version.settings.batching.instances if batcher else 0,
                 memory_bytes=version.memory_bytes,
             )
 

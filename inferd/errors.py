@@ -39,6 +39,10 @@ class ModelUnavailableError(ServingError):
     reason = "MODEL_UNAVAILABLE"
 
 
+#: Every ``reason`` of an `OverloadedError`.
+OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIMIT", "BLOCKED_LIMIT")
+
+
 class OverloadedError(ServingError):
     """The request was refused, or shed after it was admitted, because a limit was reached.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from inferd.errors import OVERLOAD_REASONS
 from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
 
 
@@ -68,7 +69,8 @@ class ModelMetrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._offered_rows = 0
-        self._rejected: dict[str, int] = {}
+        # All of them from the start: Prometheus does not see the increase of a series that begins with it.
+        self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
         self._batch_failures = 0
         self._decode_s = Histogram(DURATION_BOUNDS_S)
@@ -85,7 +87,7 @@ class ModelMetrics:
     def refused(self, reason: str, rows: int) -> None:  # noqa: ARG002 (the observer's contract; requests are counted)
         """Count a request that was refused or shed."""
         with self._lock:
-            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+            self._rejected[reason] += 1
 
     def caller_ran(self) -> None:
         """Count a request that ran outside the queue."""

@@ -1,10 +1,15 @@
 """What each policy decides about a request that finds the queue full."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import inferd.batching
 from inferd.batching.policies import Hold, Refuse, Room, RunNow, Shed, policy_for
 from inferd.batching.waiting import WaitingRequests
 from inferd.config.settings import Backpressure, QueueSettings
+from inferd.errors import OVERLOAD_REASONS
 from tests.fakes import Caller
 
 
@@ -85,3 +90,10 @@ def test_shed_oldest_never_sheds_what_is_more_important(priority):
     decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(rows=2, priority=priority).request, _room(*callers))
     assert isinstance(decision, Refuse)
     assert decision.reason == "QUEUE_FULL"
+
+
+def test_every_reason_is_announced():
+    """Metrics have a series for each from the start."""
+    sources = (path.read_text() for path in Path(inferd.batching.__file__).parent.rglob("*.py"))
+    named = {reason for source in sources for reason in re.findall(r'(?:reason=|_overloaded\()"(\w+)"', source)}
+    assert named == set(OVERLOAD_REASONS)

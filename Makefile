@@ -58,6 +58,7 @@ lint: .venv/.dev ## Check style, types, layers, contracts and whether generated 
 	cd protos && ../$(BIN)/buf lint
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_configuration_doc.py --check
+	$(BIN)/python -m scripts.generate_dashboard --check
 
 format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
@@ -69,8 +70,9 @@ types: .venv/.dev ## Check types only
 protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
 	scripts/generate_stubs.sh
 
-docs: .venv/.dev ## Write the generated pages of docs/
+docs: .venv/.dev ## Write the generated pages of docs/ and the dashboard
 	$(BIN)/python scripts/generate_configuration_doc.py
+	$(BIN)/python -m scripts.generate_dashboard
 
 bench-tools: .venv/.bench .venv/.test-tools
 	@command -v g++ >/dev/null || \

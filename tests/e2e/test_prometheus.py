@@ -1,0 +1,121 @@
+"""A real Prometheus that scrapes a real server under load: whatever the dashboard and the rules ask for is there."""
+
+import math
+import re
+import subprocess
+import urllib.request
+
+import pytest
+import yaml
+
+from scripts.dashboard_panels import SECTIONS
+from scripts.generate_dashboard import expression
+from tests.e2e.observed import observed
+from tests.integration.test_rules import OF_OTHER_PARTS
+from tests.prometheus import PROMTOOL, RULES, metrics_in
+from tests.server import ROOT
+
+SCRAPES = 12
+
+#: Panels that show nothing here, and why.
+WITHOUT_DATA = {
+    "GPU": "the machine has none",
+    "GPU memory": "the machine has none",
+    "Calls refused": "no authentication is configured",
+    "Over the quota": "no quotas are configured",
+    "Certificates": "no TLS is configured",
+    "Changed files refused": "no files are watched",
+}
+
+PANELS = [panel for section in SECTIONS for panel in section.panels]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A server under load, and a Prometheus that has scraped it for a while."""
+    with observed(tmp_path_factory.mktemp("observed")) as (server, prometheus):
+        prometheus.wait_scraped(SCRAPES)
+        yield server, prometheus
+
+
+def _has_data(result):
+    return any(not math.isnan(float(sample["value"][1])) for sample in result)
+
+
+def _of_grafana(expr):
+    """What Grafana makes of it with everything selected."""
+    return re.sub(r"\$(job|instance|model)", ".*", expression(expr)).replace("$__rate_interval", "5s")
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+def test_every_panel_shows_something(watched, panel):
+    """Each of its queries returns data."""
+    _, prometheus = watched
+    for query in panel.queries:
+        result = prometheus.query(_of_grafana(query.expr))
+        assert _has_data(result) or panel.title in WITHOUT_DATA, query.expr
+
+
+def test_panels_without_data_are_panels(watched):
+    """Not names that are left over."""
+    assert {panel.title for panel in PANELS} >= set(WITHOUT_DATA)
+
+
+def test_every_rule_is_evaluated(watched):
+    """Without errors, and what is recorded has values."""
+    _, prometheus = watched
+    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}, rules
+    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+    assert len(recorded) > 10
+    assert [name for name in recorded if not _has_data(prometheus.query(name))] == []
+
+
+def test_every_alert_asks_for_what_is_there(watched):
+    """Whether it fires or not."""
+    _, prometheus = watched
+    alerts = [
+        rule for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
+    ]
+    for alert in alerts:
+        prometheus.query(alert["expr"])
+        for name in (metrics_in(alert["expr"]) | set(re.findall(r"inferd:\w+:\w+", alert["expr"]))) - OF_OTHER_PARTS:
+            assert _has_data(prometheus.query(name)), name
+
+
+def test_runbooks_can_be_followed(watched):
+    """Each query is one, and asks for what is there unless it looks for something bad."""
+    _, prometheus = watched
+    blocks = re.findall(r"```promql\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    queries = [query for block in blocks for query in block.split("\n\n")]
+    assert len(queries) > 20
+    for query in queries:
+        result = prometheus.query(query)
+        looks_for_bad = re.search(r"==|<|_failures_total|UNAVAILABLE", query) or metrics_in(query) & OF_OTHER_PARTS
+        assert _has_data(result) or looks_for_bad, query
+
+
+def test_overload_is_told(watched):
+    """One model is offered more than it serves; the other one is well."""
+    _, prometheus = watched
+    rejected = prometheus.query("inferd:rejected_requests:ratio5m")
+    shares = {each["metric"]["model"]: float(each["value"][1]) for each in rejected}
+    assert shares["slow"] > 0.1
+    assert shares["digits"] == 0
+
+
+def test_scrapes_do_not_fail(watched):
+    """Prometheus reads OpenMetrics, the stricter format, and gets an answer each time."""
+    _, prometheus = watched
+    assert prometheus.query("min_over_time(up{job='inferd'}[1m])")[0]["value"][1] == "1"
+
+
+def test_promtool_takes_the_metrics(watched):
+    """Names, types, units and help texts are as Prometheus wants them."""
+    server, _ = watched
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as response:
+        scraped = response.read()
+    done = subprocess.run(
+        [str(PROMTOOL), "check", "metrics"], input=scraped, check=False, capture_output=True, timeout=50
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -1,0 +1,105 @@
+"""The rules for Prometheus, the dashboard and the page that says what to do: whether they hold together."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inferd.observability.families import STAGES
+from scripts.generate_dashboard import TARGET, dashboard
+from tests.prometheus import PROMTOOL, RULES, metrics_in
+from tests.server import ROOT
+from tests.unit.observability.test_metrics import NAMES
+
+TESTS = ROOT / "tests/data/rules"
+
+#: What other parts of the server bring along, where they are configured.
+OF_OTHER_PARTS = {"inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"}
+
+
+def _rules(file: Path) -> list[dict[str, object]]:
+    return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+ALERTS = _rules(RULES / "alerts.yaml")
+RECORDED = _rules(RULES / "recording.yaml")
+
+
+def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
+    """Run promtool; what it does not like fails the test."""
+    command = [str(PROMTOOL), *map(str, arguments)]
+    done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_takes_the_rules() -> None:
+    """As Prometheus will."""
+    assert f"{len(ALERTS)} rules found" in promtool("check", "rules", *sorted(RULES.glob("*.yaml")))
+
+
+@pytest.mark.parametrize("file", sorted(TESTS.glob("*.test.yaml")), ids=lambda file: file.name)
+def test_the_rules_say_what_they_should(file: Path) -> None:
+    """By promtool, over made-up series."""
+    promtool("test", "rules", file.name, cwd=TESTS)
+
+
+def test_every_alert_is_seen_to_fire_and_not_to() -> None:
+    """In the file that the test before runs."""
+    cases = [
+        case
+        for test in yaml.safe_load((TESTS / "alerts.test.yaml").read_text())["tests"]
+        for case in test["alert_rule_test"]
+    ]
+    for fires in (True, False):
+        shown = {case["alertname"] for case in cases if bool(case["exp_alerts"]) is fires}
+        expected = {alert["alert"] for alert in ALERTS}
+        assert expected == shown, f"fires: {fires}"
+
+
+def test_every_alert_has_its_runbook() -> None:
+    """An entry each, with queries, linked by the alert; and no entry without an alert."""
+    page = (ROOT / "docs/operations.md").read_text()
+    entries = dict(re.findall(r"^### (Inferd\w+)\n(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert set(entries) == {alert["alert"] for alert in ALERTS}
+    assert all("```promql\n" in entry and "\n- " in entry for entry in entries.values())
+    for alert in ALERTS:
+        assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
+        assert alert["labels"]["severity"] in {"warning", "critical"}
+
+
+def test_rules_and_runbooks_ask_for_metrics_that_exist() -> None:
+    """A renamed metric takes its rules along; recorded names are recorded."""
+    recorded = {rule["record"] for rule in RECORDED}
+    page = (ROOT / "docs/operations.md").read_text()
+    asked = [str(rule["expr"]) for rule in (*ALERTS, *RECORDED)]
+    asked += re.findall(r"```promql\n(.*?)```", page, re.DOTALL)
+    for expr in asked:
+        assert metrics_in(expr) <= NAMES | OF_OTHER_PARTS, expr
+        assert set(re.findall(r"inferd:\w+:\w+", expr)) <= recorded, expr
+        assert set(re.findall(r'stage="(\w+)"', expr)) <= set(STAGES), expr
+
+
+def test_the_dashboard_is_the_one_that_is_written_here() -> None:
+    """Whoever changes a panel writes the file as well."""
+    assert json.loads(TARGET.read_text()) == dashboard()
+
+
+def test_the_dashboard_holds_together() -> None:
+    """Numbers are given once, no panel lies over another, and only variables are used that are there."""
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23
+    variables = {variable["name"] for variable in dashboard()["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(panels)))
+    assert used == variables | {"__rate_interval"}

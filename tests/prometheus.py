@@ -1,0 +1,94 @@
+"""A real Prometheus for tests, out of `scripts/tools.sh`."""
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.load import eventually
+from tests.server import ROOT
+
+PROMETHEUS = ROOT / ".tools/bin/prometheus"
+PROMTOOL = ROOT / ".tools/bin/promtool"
+RULES = ROOT / "helm/inferd/rules"
+
+_SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def metrics_in(expr: str) -> set[str]:
+    """Return the names of our metrics that an expression asks for, those of histograms without their endings."""
+    names = set(re.findall(r"\binferd_\w+", expr))
+    return {name.removesuffix(next((end for end in _SUFFIXES if name.endswith(end)), "")) for name in names}
+
+
+class Prometheus:
+    """A Prometheus that scrapes one server each second and evaluates our rules as often."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self.address = ""
+        config = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(RULES / "*.yaml")],
+            "scrape_configs": [{"job_name": "inferd", "static_configs": [{"targets": [target]}]}],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        command = [PROMETHEUS, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+        command += ["--web.listen-address=127.0.0.1:0", "--enable-feature=exemplar-storage"]
+        self._log = folder / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        eventually(self._answers, "prometheus answers")
+
+    def get(self, path: str, **query: str) -> Any:
+        """Ask the HTTP API; what it does not like fails the test with its words."""
+        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{query}: {error.read().decode()}") from error
+
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        """Return what an expression gives now."""
+        return self.get("query", query=expr)["result"]
+
+    def wait_scraped(self, times: int) -> None:
+        """Wait until the server has been scraped so often."""
+        expr = f"sum(count_over_time(up{{job='inferd'}}[5m])) >= {times}"
+        eventually(lambda: bool(self.query(expr)), f"{times} scrapes")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)
+
+    def _answers(self) -> bool:
+        log = self._log.read_text()
+        assert self._process.poll() is None, f"prometheus has ended:\n{log}"
+        listening = re.search(r'"Listening on" address=(\S+)', log)
+        if listening is None:
+            return False
+        self.address = listening[1]
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+@contextmanager
+def scraping(folder: Path, target: str) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes ``target``; it is made to end afterwards."""
+    prometheus = Prometheus(folder, target)
+    try:
+        yield prometheus
+    finally:
+        prometheus.stop()

@@ -26,6 +26,7 @@ from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.rendering import renderer
 from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.security.limits import channel_options
 
@@ -59,7 +60,7 @@ class Application:
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
         self._server = Server(
-            interceptors=(MetricsInterceptor(self._metrics.requests), self._access_log),
+            interceptors=(MetricsInterceptor(self._metrics.requests), TrailersInterceptor(), self._access_log),
             options=channel_options(settings.server),
             armed_calls=settings.server.armed_calls,
             blocking_threads=settings.server.blocking_threads,
@@ -79,7 +80,6 @@ class Application:
             registry=self._registry,
             overload_code=grpc.StatusCode[settings.api.overload_status],
             is_ready=self._serving.is_set,
-            log_result=self._access_log.stream_result if settings.log.level == "debug" else None,
         )
         self._health = HealthService()
         self._http = HttpServer(

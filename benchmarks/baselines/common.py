@@ -80,7 +80,6 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
         registry=registry,
         overload_code=grpc.StatusCode[settings.api.overload_status],
         is_ready=lambda: True,
-        log_result=None,
     )
     handlers = Handlers(poll_thread, adapt)
     services.add_to(cast("Any", handlers))

@@ -10,7 +10,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.errors import StatusTable
 from inferd.api.inference_service import InferenceService
 from inferd.api.open_inference_service import OpenInferenceService
-from inferd.api.streaming import LogResult, OpenStreams, StreamParts
+from inferd.api.streaming import OpenStreams, StreamParts
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
 
@@ -37,13 +37,11 @@ class InferenceServices:
         registry: ModelRegistry,
         overload_code: grpc.StatusCode,
         is_ready: Callable[[], bool],
-        log_result: LogResult | None,
     ) -> None:
         self._registry = registry
         self._statuses = StatusTable(overload_code)
         self._is_ready = is_ready
         self._streams = OpenStreams()
-        self._log_result = log_result
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
@@ -52,7 +50,6 @@ class InferenceServices:
             statuses=self._statuses,
             call_soon=server.call_soon,
             streams=self._streams,
-            log_result=self._log_result,
         )
         own = InferenceService(parts)
         open_inference = OpenInferenceService(parts, self._is_ready)

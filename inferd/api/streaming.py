@@ -13,11 +13,12 @@ import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from inferd import request_id
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import Incoming, RequestReader
@@ -27,6 +28,8 @@ from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, 
 from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
+from inferd.observability.calls import StreamResult, result_listeners
+from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall
 
 _log = logging.getLogger(__name__)
@@ -38,29 +41,28 @@ _DRAINING = "the server is draining"
 
 
 class StreamItem(Generic[Request]):
-    """One request of a stream. ``model`` and ``request`` are unset for one that never came to be submitted."""
+    """One request of a stream.
 
-    __slots__ = ("incoming", "model", "request")
+    ``model`` and ``request`` are unset for one that never came to be submitted, ``stages`` where nobody wants them.
+    """
+
+    __slots__ = ("incoming", "model", "request", "stages")
 
     def __init__(self, incoming: Incoming[Request]) -> None:
         self.incoming = incoming
         self.model: ModelVersion | None = None
         self.request: InferenceRequest | None = None
-
-
-#: Takes down one result of a stream and the facts about it.
-LogResult = Callable[[StreamCall, Mapping[str, object]], None]
+        self.stages: Stages | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamParts:
-    """What every stream works with. ``log_result`` is None where results are not to be logged one by one."""
+    """What every stream works with."""
 
     registry: ModelRegistry
     statuses: StatusTable
     call_soon: CallSoon
     streams: "OpenStreams"
-    log_result: LogResult | None
 
 
 class RequestStream(ABC, Generic[Request]):
@@ -72,7 +74,7 @@ class RequestStream(ABC, Generic[Request]):
         self._registry = parts.registry
         self._statuses = parts.statuses
         self._call_soon = parts.call_soon
-        self._log_result = parts.log_result
+        self._listeners = result_listeners(call)
         self._lock = threading.Lock()
         self._open: set[StreamItem[Request]] = set()
         self._flush_due = False
@@ -146,14 +148,14 @@ class RequestStream(ABC, Generic[Request]):
         self.on_terminated()
 
     def _submit(self, item: StreamItem[Request], read_on: "_Countdown", received_at: float) -> None:
-        reply = Reply(partial(self._settle, item), read_on)
+        reply = Reply(partial(self._settle, item), read_on, request_id.of(self._call.annotations))
         try:
             model, request = self._prepare(item, reply, received_at)
         except ServingError as error:
             reply.deliver(error)
             return
         except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
-            _log.exception("could not decode a request of %s", self._call.method)
+            _log.exception("could not decode a request of %s", self._call.method, extra=self._log_fields())
             reply.deliver(InferenceFailedError())
             return
         item.model, item.request = model, request
@@ -164,19 +166,23 @@ class RequestStream(ABC, Generic[Request]):
     ) -> tuple[ModelVersion, InferenceRequest]:
         if self._draining:
             raise ModelUnavailableError(_DRAINING)
+        if self._listeners:
+            item.stages = Stages(decoding_at=monotonic())
         model = self._registry.get(item.incoming.name, item.incoming.version)
         annotate_model(self._call.annotations, model)
         request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
+        if item.stages is not None:
+            item.stages.decoded_at = monotonic()
         return model, request
 
     def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:
-        if self._log_result is not None:
-            self._log(item, outcome)
         with self._lock:
             if item not in self._open:
                 return
             self._open.discard(item)
             fatal = self._try_gather(item, outcome)
+            if self._listeners:
+                self._tell(item, outcome)
             if fatal is None:
                 self._finish_if_settled()
                 flush_later = bool(self._open) and not self._flush_due
@@ -189,13 +195,19 @@ class RequestStream(ABC, Generic[Request]):
     def _encode(self, item: StreamItem[Request], result: InferenceResult) -> bytes:
         assert item.model is not None, "a result comes from a model"
         incoming = item.incoming
-        return self._reader.codec.encode(Answer(item.model, incoming.request_id, incoming.wants_lists, result))
+        answer = Answer(item.model, incoming.request_id, incoming.wants_lists, result)
+        if item.stages is None:
+            return self._reader.codec.encode(answer)
+        item.stages.encoding_at = monotonic()
+        message = self._reader.codec.encode(answer)
+        item.stages.encoded_at = monotonic()
+        return message
 
     def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
         try:
             return self._gather(item, outcome)
         except Exception:  # noqa: BLE001  (runs on a worker, which must go on)
-            _log.exception("could not encode an answer of %s", self._call.method)
+            _log.exception("could not encode an answer of %s", self._call.method, extra=self._log_fields())
             return InferenceFailedError()
 
     def _flush(self) -> None:
@@ -218,22 +230,33 @@ class RequestStream(ABC, Generic[Request]):
             self._count("messages_out", 1)
             self._call.send(message)
 
+    def _log_fields(self) -> dict[str, object]:
+        return request_id.log_fields(self._call.annotations)
+
     def _count(self, name: str, number: int) -> None:
         """Count for the access log; each name is counted by one thread at a time."""
         self._counts[name] += number
         self._call.annotations[name] = self._counts[name]
 
-    def _log(self, item: StreamItem[Request], outcome: Outcome) -> None:
-        facts: dict[str, object] = {"id": item.incoming.request_id}
-        if item.model is not None:
-            facts |= {"model": item.model.name, "version": item.model.version}
+    def _tell(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        """Tell those who want to know what a request came to; with the lock held."""
+        stages = item.stages or Stages()
+        status, error = "OK", ""
         if isinstance(outcome, ServingError):
-            facts |= {"status": self._statuses.status_of(outcome).code.name, "error": outcome.message}
+            status, error = self._statuses.status_of(outcome).code.name, outcome.message
         else:
-            timing = outcome.timing
-            facts |= {"status": "OK", "queue_s": outcome.queue_s, "run_s": timing.run_s, "batch_rows": timing.rows}
-        assert self._log_result is not None, "called only where results are logged"
-        self._log_result(self._call, facts)
+            stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
+        result = StreamResult(
+            request_id=item.incoming.request_id,
+            model=item.model.name if item.model else "",
+            version=item.model.version if item.model else "",
+            rows=item.request.rows if item.request else 0,
+            status=status,
+            error=error,
+            stages=stages,
+        )
+        for listener in self._listeners:
+            listener(self._call, result)
 
 
 class _Countdown:

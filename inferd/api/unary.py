@@ -4,6 +4,7 @@ import logging
 from functools import partial
 from typing import Any, Generic
 
+from inferd import request_id
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import RequestReader
@@ -12,6 +13,8 @@ from inferd.batching.request import Outcome, Reply
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
+from inferd.observability import timing
+from inferd.request_id import log_fields
 from inferd.rpc import UnaryCall
 
 _log = logging.getLogger(__name__)
@@ -31,24 +34,27 @@ class UnaryInference(Generic[Request]):
     def __call__(self, call: UnaryCall, message: bytes) -> None:
         """Admit the request in ``message`` or end ``call`` with the status that says why not."""
         received_at = monotonic()
+        annotations = call.annotations
         try:
             incoming = self._reader.read(message)
             if incoming.request_id:
-                call.annotations["request_id"] = incoming.request_id
+                request_id.name_by_message(annotations, incoming.request_id)
             model = self._registry.get(incoming.name, incoming.version)
-            annotate_model(call.annotations, model)
-            reply = Reply(partial(self._answer, call, model, incoming.request_id, incoming.wants_lists))
+            annotate_model(annotations, model)
+            answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
+            reply = Reply(answer, None, request_id.of(annotations))
             request = self._reader.request(incoming, model, reply, received_at, call.deadline)
         except ServingError as error:
             abort(call, self._statuses, error)
             return
-        call.annotations["rows"] = request.rows
+        annotations["rows"] = request.rows
+        if timing.KEY in annotations:
+            stages = timing.of(annotations)
+            stages.decoding_at, stages.decoded_at = received_at, monotonic()
         call.on_terminated(partial(model.cancel, request))
         model.submit(request)
 
-    def _answer(
-        self, call: UnaryCall, model: ModelVersion, request_id: str, wants_lists: bool, outcome: Outcome
-    ) -> None:
+    def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
         if isinstance(outcome, ServingError):
             abort(call, self._statuses, outcome)
             return
@@ -56,12 +62,17 @@ class UnaryInference(Generic[Request]):
         annotations["queue_s"] = outcome.queue_s
         annotations["run_s"] = outcome.timing.run_s
         annotations["batch_rows"] = outcome.timing.rows
+        stages = timing.of(annotations) if timing.KEY in annotations else None
+        if stages is not None:
+            stages.queue_s, stages.batch, stages.encoding_at = outcome.queue_s, outcome.timing, monotonic()
         try:
-            message = self._reader.codec.encode(Answer(model, request_id, wants_lists, outcome))
+            message = self._reader.codec.encode(Answer(model, own_id, wants_lists, outcome))
         except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
-            _log.exception("could not encode an answer of model %s", model.name)
+            _log.exception("could not encode an answer of model %s", model.name, extra=log_fields(annotations))
             abort(call, self._statuses, InferenceFailedError())
             return
+        if stages is not None:
+            stages.encoded_at = monotonic()
         call.reply(message)
 
 

@@ -233,7 +233,8 @@ class Executor:
         if isinstance(error, ServingError):
             self._answers.fail(live[0], error)
             return
-        _logger.error("a request to model %s failed", self._name, exc_info=error)
+        extra = {"request_id": live[0].reply.request_id}
+        _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
         self._answers.fail(live[0], InferenceFailedError())
 
 

@@ -51,13 +51,21 @@ class Reply:
     bring its next request; it is called exactly once, at the latest with the outcome. If one thread releases while
     another delivers, the two callbacks run side by side.
 
+    ``request_id`` is the id of its call, for the log.
+
     Once settled, it holds on to neither. Callbacks usually lead back to the request: in such a cycle its tensors would
     stay until Python's garbage collector comes by, which it decides by counting objects and not bytes.
     """
 
-    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken")
+    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "request_id")
 
-    def __init__(self, on_outcome: Callable[[Outcome], None], on_released: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_outcome: Callable[[Outcome], None],
+        on_released: Callable[[], None] | None = None,
+        request_id: str = "",
+    ) -> None:
+        self.request_id = request_id
         self._on_outcome = on_outcome
         self._on_released = on_released
         # Locks that are taken once and never given back: the cheapest atomic test-and-set that Python has.

@@ -1,18 +1,17 @@
 """One line for each RPC."""
 
 import functools
-import itertools
 import json
 import logging
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
+from inferd import request_id
 from inferd.config.settings import LogFormat, LogSettings
-from inferd.observability.calls import Call, Status
+from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
 
@@ -33,18 +32,24 @@ _STREAM_COUNTS = ("requests", "messages_in", "messages_out")
 
 _LONGEST_TEXT = 512
 
+_NOBODY = (None,) * 4
 
 #: One RPC that ended: when (s since the epoch), level, request id, peer, method, model, version, status, duration (s),
-#: rows of the batch, time in the queue and of the run (s), its own rows, counts of a stream, error. A plain tuple,
-#: because one is made for each RPC; None where something was not told.
-_Record = tuple[float, int, str, str, str, Any, Any, str, float, Any, Any, Any, Any, tuple[object, ...], str]
+#: rows of the batch, time in the queue and of the run (s), its own rows, counts of a stream, who it was (see `_WHO`),
+#: error. A plain tuple, because one is made for each RPC; None where something was not told.
+_Record = tuple[
+    float, int, str, str, str, Any, Any, str, float, Any, Any, Any, Any, tuple[object, ...], tuple[object, ...], str
+]
+
+#: Principal, trace, span, and the id in the message where the metadata has given the call another one.
+_WHO = ("principal", "trace_id", "span_id", "id")
 
 
 class AccessLogInterceptor:
     """Takes down each RPC that ends, in a microsecond or so; the writer's thread makes a line of it.
 
     A record holds no part of the call but short texts and numbers, so that waiting lines keep no messages alive.
-    Threads: ``finished`` and ``stream_result`` any, at the same time. Neither blocks or raises.
+    Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
     """
 
     def __init__(
@@ -64,13 +69,13 @@ class AccessLogInterceptor:
         self._lines = _json_lines if settings.format is LogFormat.JSON else self._human_lines
         self._clock = clock
         self._wall_clock = wall_clock
-        self._id_prefix = secrets.token_hex(4)
-        self._ids = itertools.count(1)
         # Replaced as a whole, as several threads use it.
         self._seen: tuple[Status | None, str, int] = (None, "", 0)
 
     def started(self, call: Call) -> None:
-        """Let every call go on."""
+        """Let every call go on; at debug level, have each result of a stream told."""
+        if self._enabled and self._threshold <= logging.DEBUG:
+            listen_for_results(call, self._stream_result)
 
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Take down a call that ended."""
@@ -89,7 +94,7 @@ class AccessLogInterceptor:
         record: _Record = (
             self._wall_clock(),
             level,
-            self._request_id(call),
+            _clipped(request_id.of(call.annotations)),
             call.peer,
             method,
             get("model"),
@@ -102,31 +107,27 @@ class AccessLogInterceptor:
             get("run_s"),
             get("rows"),
             tuple(map(get, _STREAM_COUNTS)) if "messages_in" in call.annotations else (),
+            (get("principal"), get("trace_id"), get("span_id"), get(request_id.OWN_KEY)),
             error,
         )
         self._writer.submit(self._lines, record)
 
-    def stream_result(self, call: Call, fields: Mapping[str, object]) -> None:
-        """Take down one result of a stream, at debug level only."""
-        if self._enabled and self._threshold <= logging.DEBUG:
-            line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
-            line |= {"stream_id": self._request_id(call), "method": _clipped(call.method), **fields}
-            self._writer.submit(b"".join, self._render(line))
+    def _stream_result(self, call: Call, result: StreamResult) -> None:
+        """Take down one result of a stream."""
+        line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
+        line |= {"stream_id": request_id.of(call.annotations), "method": _clipped(call.method)}
+        line |= {"id": request_id.cleaned(result.request_id), "status": result.status}
+        if result.model:
+            line |= {"model": result.model, "version": result.version}
+        stages = result.stages
+        if stages.batch is not None and stages.queue_s is not None:
+            line |= {"queue_s": stages.queue_s, "run_s": stages.batch.run_s, "batch_rows": stages.batch.rows}
+        if result.error:
+            line["error"] = _clipped(result.error)
+        self._writer.submit(b"".join, self._render(line))
 
     def _human_lines(self, records: Sequence[_Record]) -> bytes:
         return b"".join(self._render(json.loads(line)) for line in _json_lines(records).splitlines())
-
-    def _request_id(self, call: Call) -> str:
-        """The id that the request brought, else one made here and kept with the call."""
-        given = call.annotations.get("request_id")
-        if not given:
-            for key, value in call.metadata:
-                if key == "x-request-id":
-                    given = value
-                    break
-            given = given or f"{self._id_prefix}-{next(self._ids):x}"
-            call.annotations["request_id"] = given
-        return _clipped(given if isinstance(given, str) else str(given))
 
 
 def _json_lines(records: Sequence[_Record]) -> bytes:
@@ -136,11 +137,11 @@ def _json_lines(records: Sequence[_Record]) -> bytes:
     because they take a tenth less than f-strings for numbers.
     """
     lines: list[str] = []
-    for at, level, request_id, peer, method, model, version, status, total_s, *rest in records:
-        batch_rows, queue_s, run_s, rows, counts, error = rest
+    for at, level, known_as, peer, method, model, version, status, total_s, *rest in records:
+        batch_rows, queue_s, run_s, rows, counts, who, error = rest
         lines.append(
             '{"time":"%s","level":"%s","event":"access","request_id":%s%s,"total_ms":%.3f'  # noqa: UP031  it is faster
-            % (utc(at), _NAMES[level], _json(request_id), _names(peer, method, model, version, status), total_s * 1000)
+            % (utc(at), _NAMES[level], _json(known_as), _names(peer, method, model, version, status), total_s * 1000)
         )
         if batch_rows is not None:
             in_ms = (queue_s * 1000, run_s * 1000, batch_rows)
@@ -150,6 +151,9 @@ def _json_lines(records: Sequence[_Record]) -> bytes:
         if counts:
             named = zip(_STREAM_COUNTS, counts, strict=True)
             lines.append("".join(f',"{name}":{count}' for name, count in named if count is not None))
+        if who != _NOBODY:
+            named = zip(_WHO, who, strict=True)
+            lines.append("".join(f',"{name}":{_json(value)}' for name, value in named if value is not None))
         if error:
             lines.append(f',"error":{_json(error)}')
         lines.append("}\n")

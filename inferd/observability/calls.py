@@ -1,7 +1,13 @@
 """What the interceptors here need of a call, so that they know no gRPC server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from inferd.observability.timing import Stages
+
+#: Where a call's annotations have those who are to be told of each result of a stream.
+_LISTENERS = "result_listeners"
 
 
 class Status(Protocol):
@@ -40,3 +46,39 @@ class Call(Protocol):
     def annotations(self) -> dict[str, object]:
         """Facts for the log and the metrics, by name."""
         ...
+
+    def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
+        """Have ``pairs`` go out with the status; the last moment is an interceptor's ``finished``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamResult:
+    """What one request of a stream came to. ``error`` is empty for OK; ``model`` for one that named none."""
+
+    request_id: str
+    model: str
+    version: str
+    rows: int
+    status: str
+    error: str
+    stages: Stages
+
+
+ResultListener = Callable[[Call, StreamResult], None]
+
+
+def listen_for_results(call: Call, listener: ResultListener) -> None:
+    """Have ``listener`` told of each result of ``call``, if it is a stream; to be asked for when the call starts.
+
+    It is told before the stream can end for that result, in any thread, one result of a stream after the other. It
+    must not block or raise.
+    """
+    listeners = result_listeners(call)
+    call.annotations[_LISTENERS] = (*listeners, listener)
+
+
+def result_listeners(call: Call) -> tuple[ResultListener, ...]:
+    """Return who is to be told of each result of ``call``."""
+    listeners: tuple[ResultListener, ...] = call.annotations.get(_LISTENERS, ())  # type: ignore[assignment]  # see above
+    return listeners

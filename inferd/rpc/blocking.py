@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc.bridge import served_call
 from inferd.rpc.request_inbox import CallEndedError, RequestInbox
 from inferd.rpc.servicer_context import ServicerContext
@@ -139,7 +140,8 @@ class _Served:
             self._context.end(grpc.StatusCode.INTERNAL, str(error))
         except BaseException:  # noqa: BLE001  whatever a handler raises, its caller must not wait for ever
             if not self._context.aborted:
-                _log.exception("the handler of %s failed", self._call.method)
+                fields = log_fields(self._call.annotations)
+                _log.exception("the handler of %s failed", self._call.method, extra=fields)
             self._context.end(grpc.StatusCode.UNKNOWN, "the handler failed")
 
     def _deserialize(self, message: bytes) -> Message:

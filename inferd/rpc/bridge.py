@@ -13,6 +13,7 @@ from functools import partial
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc.calls import StreamHandler, StreamListener, UnaryHandler
 from inferd.rpc.metadata import Metadata, checked
 from inferd.rpc.request_inbox import CallEndedError
@@ -96,7 +97,7 @@ class _BridgedCall:
             try:
                 callback()
             except Exception:  # noqa: BLE001  the caller must hear something, but not what
-                _log.exception("the handler of %s failed", self.method)
+                _log.exception("the handler of %s failed", self.method, extra=log_fields(self.annotations))
                 self._end(_INTERNAL)
 
         self._call.call_soon(run)

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
 from inferd.rpc.calls import UnaryHandler
 from inferd.rpc.interceptors import tell_finished
@@ -167,7 +168,8 @@ class CallBase(ABC):
         error = self._core.start_server_batch(batch, tag)
         if error:
             # The core will say nothing more of this batch, so that the call would stay live for ever.
-            _log.error("the core refused a batch on %s with error %d; the call is cancelled", self.method, error)
+            text = "the core refused a batch on %s with error %d; the call is cancelled"
+            _log.error(text, self.method, error, extra=log_fields(self.annotations))
             self._core.cancel()
             self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
@@ -178,7 +180,7 @@ class CallBase(ABC):
             self._handler_failed()
 
     def _handler_failed(self) -> None:
-        _log.exception("the handler of %s failed", self.method)
+        _log.exception("the handler of %s failed", self.method, extra=log_fields(self.annotations))
         self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
     def _without_message(self, half_closed: Callable[[], None]) -> None:
@@ -213,7 +215,7 @@ class CallBase(ABC):
             try:
                 callback()
             except Exception:  # noqa: BLE001  the others must hear of it too
-                _log.exception("a callback at the end of %s failed", self.method)
+                _log.exception("a callback at the end of %s failed", self.method, extra=log_fields(self.annotations))
 
     def _retire(self) -> None:
         self._live.count -= 1

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc.calls import Call
 from inferd.rpc.metadata import Metadata
 
@@ -57,7 +58,8 @@ class InterceptorChain:
             try:
                 refusal = interceptor.started(call)
             except Exception:  # noqa: BLE001  an interceptor's fault must not let a call pass that it might have refused
-                _log.exception("interceptor %r failed at the start of %s", interceptor, call.method)
+                text = "interceptor %r failed at the start of %s"
+                _log.exception(text, interceptor, call.method, extra=log_fields(call.annotations))
                 refusal = _BROKEN
             if refusal is not None:
                 return refusal, self._interceptors[index::-1]
@@ -70,4 +72,5 @@ def tell_finished(finishers: tuple[CallInterceptor, ...], call: Call, code: grpc
         try:
             interceptor.finished(call, code, details)
         except Exception:  # noqa: BLE001  the others must hear of it, and the caller must get the status
-            _log.exception("interceptor %r failed at the end of %s", interceptor, call.method)
+            text = "interceptor %r failed at the end of %s"
+            _log.exception(text, interceptor, call.method, extra=log_fields(call.annotations))

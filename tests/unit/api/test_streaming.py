@@ -15,6 +15,7 @@ from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.errors import InferenceFailedError, OverloadedError
+from inferd.observability.calls import listen_for_results
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry, Soon
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -23,9 +24,11 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 class Setup:
     """A stream of either protocol that has just been opened, and everything around it."""
 
-    def __init__(self, *, own=True, metadata=(), streams=None, log_result=None):
+    def __init__(self, *, own=True, metadata=(), streams=None, listener=None):
         self.model = FakeModel()
         self.call = FakeCall(metadata)
+        if listener:
+            listen_for_results(self.call, listener)
         self.soon = Soon()
         self.streams = streams or OpenStreams()
         parts = StreamParts(
@@ -33,7 +36,6 @@ class Setup:
             statuses=StatusTable(),
             call_soon=self.soon,
             streams=self.streams,
-            log_result=log_result,
         )
         make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
         self.stream = open_stream(make(self.call, RequestReader(codec), parts), parts)
@@ -231,16 +233,32 @@ def test_an_answer_that_cannot_be_encoded_ends_the_stream():
     assert setup.model.cancelled == [setup.model.submitted[1]]
 
 
-def test_results_are_counted_and_logged():
-    """For the access log: counts on the call, and each result where that is asked for."""
-    logged = []
-    setup = Setup(log_result=lambda call, fields: logged.append(fields))
+def test_results_are_counted_and_told():
+    """For the access log and those who ask: counts on the call, and each result with its stages."""
+    told = []
+    setup = Setup(listener=lambda call, result: told.append((call, result)))
     setup.ask("a", "b")
     setup.model.answer(0)
     setup.model.submitted[1].reply.deliver(InferenceFailedError())
     counts = {name: setup.call.annotations[name] for name in ("requests", "messages_in", "messages_out")}
     assert counts == {"requests": 2, "messages_in": 1, "messages_out": 1}
-    assert [(fields["status"], fields["model"]) for fields in logged] == [("OK", "fake"), ("INTERNAL", "fake")]
+    assert {call for call, _ in told} == {setup.call}
+    results = [result for _, result in told]
+    assert [(each.request_id, each.status, each.model, each.rows) for each in results] == [
+        ("a", "OK", "fake", 1),
+        ("b", "INTERNAL", "fake", 1),
+    ]
+    assert results[1].error == "the model failed to run this request"
+    assert [name for name, _ in results[0].stages.durations_s()] == ["decode", "queue", "stack", "run", "encode"]
+    assert [name for name, _ in results[1].stages.durations_s()] == ["decode"]
+
+
+def test_results_of_unknown_models_are_told_too():
+    """There is no model then, and nothing was decoded."""
+    told = []
+    setup = Setup(listener=lambda call, result: told.append(result))
+    setup.ask("a", model="nobody")
+    assert [(each.status, each.model, each.stages.durations_s()) for each in told] == [("NOT_FOUND", "", [])]
 
 
 def test_open_inference_answers_keep_the_order_of_requests():

@@ -12,6 +12,7 @@ from inferd.api.inference_messages import InferenceCodec
 from inferd.api.reader import RequestReader
 from inferd.api.unary import UnaryInference
 from inferd.errors import DeadlineExceededError
+from inferd.observability import timing
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
 
 
@@ -50,6 +51,28 @@ def test_the_answer_is_sent_by_whoever_brings_it(model):
         "run_s": 0.25,
         "batch_rows": 7,
     }
+
+
+def test_stages_are_taken_down_where_they_are_wanted(model):
+    """As far as the request came."""
+    call = FakeCall()
+    stages = timing.wanted(call.annotations)
+    _ask(model, call)
+    assert [name for name, _ in stages.durations_s()] == ["decode"]
+    model.answer(0)
+    durations = dict(stages.durations_s())
+    assert list(durations) == ["decode", "queue", "stack", "run", "encode"]
+    assert (durations["queue"], durations["stack"], durations["run"]) == (0.5, 0.001, 0.25)
+
+
+def test_a_request_has_the_id_of_its_call_for_the_log(model):
+    """Made if there is none; that in the message is kept beside one that came with the call."""
+    call = FakeCall()
+    call.annotations["request_id"] = "sent"
+    _ask(model, call, request_id="mine")
+    assert call.annotations["own_id"] == "mine"
+    other = _ask(model)
+    assert [request.reply.request_id for request in model.submitted] == ["sent", other.annotations["request_id"]]
 
 
 def test_typed_inputs_get_typed_outputs(model):

@@ -1,5 +1,6 @@
 """A call, a clock and a sink that do what the test says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -16,6 +17,10 @@ class FakeCall:
     metadata: tuple[tuple[str, str], ...] = ()
     started_at: float = 100.0
     annotations: dict[str, object] = field(default_factory=dict)
+    trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+    def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
+        self.trailing += pairs
 
 
 class Sink:

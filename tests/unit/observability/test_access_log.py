@@ -1,16 +1,20 @@
 """One line for each RPC, with what an operator asks for first."""
 
 import weakref
+from dataclasses import replace
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.batching.request import BatchTiming
 from inferd.config.settings import LogFormat, LogSettings
 from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import renderer
+from inferd.observability.timing import Stages
 from tests.unit.observability.fakes import INFER, FakeCall, Sink
 
 OK = grpc.StatusCode.OK
@@ -153,19 +157,27 @@ def test_lines_below_the_level_are_not_written() -> None:
 def test_the_log_can_be_turned_off() -> None:
     """Stream results go with it."""
     log = Log(access=False, level="debug")
-    log.finish(FakeCall())
-    log.interceptor.stream_result(FakeCall(), {})
+    call = FakeCall()
+    log.finish(call)
+    assert result_listeners(call) == ()
     assert log.records == []
 
 
-def test_the_request_id_of_the_request_wins_over_that_of_the_metadata() -> None:
-    """The message is nearer to the caller's code than a proxy's header."""
+def test_who_it_was() -> None:
+    """The principal, the trace, and the caller's own id of a request that the metadata has named already."""
     log = Log()
-    metadata = (("user-agent", "x"), ("x-request-id", "from-proxy"))
-    log.finish(FakeCall(metadata=metadata, annotations={"request_id": "from-message"}))
-    log.finish(FakeCall(metadata=metadata))
-    log.finish(FakeCall(metadata=metadata, annotations={"request_id": ""}))
-    assert [record["request_id"] for record in log.records] == ["from-message", "from-proxy", "from-proxy"]
+    facts = {"principal": "token:alice", "trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
+    log.finish(FakeCall(annotations={"request_id": "r", **facts}))
+    log.finish(FakeCall(annotations={"request_id": "s", "principal": "anonymous"}))
+    first, second = log.records
+    assert list(first.items())[-4:] == [
+        ("principal", "token:alice"),
+        ("trace_id", "a" * 32),
+        ("span_id", "b" * 16),
+        ("id", "mine"),
+    ]
+    assert second["principal"] == "anonymous"
+    assert {"trace_id", "span_id", "id"}.isdisjoint(second)
 
 
 def test_a_request_without_id_gets_one() -> None:
@@ -249,33 +261,51 @@ def test_lines_of_many_calls_are_each_their_own() -> None:
     assert len(log.sink.writes) == 1
 
 
+RESULT = StreamResult(
+    request_id="r7",
+    model="digits",
+    version="1",
+    rows=3,
+    status="OK",
+    error="",
+    stages=Stages(queue_s=0.001, batch=BatchTiming(started_at=0.0, stack_s=0.1, run_s=0.25, rows=12)),
+)
+
+
 def test_stream_results_are_written_at_debug_only() -> None:
-    """With the id of their stream, and the fields that the handler gave."""
+    """With the id of their stream."""
     log = Log(level="debug")
-    call = FakeCall(metadata=(("x-request-id", "s1"),))
-    log.interceptor.stream_result(call, {"request_id": "r7", "status": "OK", "rows": 3})
+    call = FakeCall(annotations={"request_id": "s1"})
+    log.interceptor.started(call)
+    (listener,) = result_listeners(call)
+    listener(call, RESULT)
+    listener(call, replace(RESULT, model="", version="", status="NOT_FOUND", error="no such model", stages=Stages()))
     log.finish(call)
-    result, access = log.records
+    result, failed, access = log.records
     assert result == {
         "time": "2023-11-14T22:13:20.250Z",
         "level": "debug",
         "event": "stream_result",
         "stream_id": "s1",
         "method": INFER,
-        "request_id": "r7",
+        "id": "r7",
         "status": "OK",
-        "rows": 3,
+        "model": "digits",
+        "version": "1",
+        "queue_s": 0.001,
+        "run_s": 0.25,
+        "batch_rows": 12,
     }
+    assert list(failed)[3:] == ["stream_id", "method", "id", "status", "error"]
     assert access["request_id"] == result["stream_id"]
 
 
 @pytest.mark.parametrize("level", ["info", "warning"])
 def test_stream_results_cost_nothing_otherwise(level: str) -> None:
-    """Not even the id is made."""
+    """Nobody is told."""
     log = Log(level=level)
     call = FakeCall()
-    log.interceptor.stream_result(call, {"request_id": "r7"})
-    assert log.records == []
+    log.interceptor.started(call)
     assert call.annotations == {}
 
 

@@ -8,7 +8,7 @@ import pytest
 from inferd.rpc.interceptors import CallRefusal, InterceptorChain, tell_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
-CALL = SimpleNamespace(method="/x.Y/Z")
+CALL = SimpleNamespace(method="/x.Y/Z", annotations={})
 
 
 class Interceptor:

@@ -1,0 +1,95 @@
+"""The stages of one request, for those who want to know more of it than sums."""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Where a call's annotations have the stages of its request, if somebody wants them.
+KEY = "stages"
+
+#: In the order in which a request goes through them.
+STAGES = ("decode", "queue", "stack", "run", "encode")
+
+
+class BatchTiming(Protocol):
+    """Where a batch's time went; the same object for all of its requests."""
+
+    @property
+    def started_at(self) -> float:
+        """When its first stage began."""
+        ...
+
+    @property
+    def stack_s(self) -> float:
+        """How long its rows were put together."""
+        ...
+
+    @property
+    def run_s(self) -> float:
+        """How long the model ran."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows that ran together."""
+        ...
+
+
+@dataclass(slots=True)
+class Stages:
+    """When one request was where, as far as it came; seconds on the monotonic clock."""
+
+    decoding_at: float | None = None
+    decoded_at: float | None = None
+    queue_s: float | None = None
+    batch: BatchTiming | None = None
+    encoding_at: float | None = None
+    encoded_at: float | None = None
+
+    def durations_s(self) -> list[tuple[str, float]]:
+        """Return the stages that are over, by their names in `STAGES`, with how long each took."""
+        durations: list[tuple[str, float]] = []
+        if self.decoding_at is not None and self.decoded_at is not None:
+            durations.append(("decode", self.decoded_at - self.decoding_at))
+        if self.queue_s is not None:
+            durations.append(("queue", self.queue_s))
+        if self.batch is not None:
+            durations += [("stack", self.batch.stack_s), ("run", self.batch.run_s)]
+        if self.encoding_at is not None and self.encoded_at is not None:
+            durations.append(("encode", self.encoded_at - self.encoding_at))
+        return durations
+
+
+def wanted(annotations: MutableMapping[str, object]) -> Stages:
+    """Have the stages of a call's request taken down, and return where; to be asked for when the call starts."""
+    stages = annotations.setdefault(KEY, Stages())
+    assert isinstance(stages, Stages)
+    return stages
+
+
+def of(annotations: Mapping[str, object]) -> Stages:
+    """Return where to take down the stages of a call's request; only where somebody wants them, so has a `KEY`."""
+    stages = annotations[KEY]
+    assert isinstance(stages, Stages)
+    return stages
+
+
+class StageTotals:
+    """The stages of all requests of a stream, added up. Its owner sees to it that threads come one at a time."""
+
+    def __init__(self) -> None:
+        self._totals_s: dict[str, float] = {}
+
+    def add(self, stages: Stages) -> None:
+        """Add those of one request."""
+        for name, duration_s in stages.durations_s():
+            self._totals_s[name] = self._totals_s.get(name, 0.0) + duration_s
+
+    def durations_s(self) -> list[tuple[str, float]]:
+        """Return the sums, in the order of `STAGES`."""
+        return [(name, self._totals_s[name]) for name in STAGES if name in self._totals_s]
+
+
+def server_timing(durations_s: Iterable[tuple[str, float]]) -> str:
+    """Write durations in the form of HTTP's Server-Timing, in milliseconds."""
+    return ", ".join(f"{name};dur={duration_s * 1000:.3f}" for name, duration_s in durations_s)

@@ -1,0 +1,113 @@
+"""What goes with the status of a call."""
+
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from inferd.batching.request import BatchTiming
+from inferd.observability import timing
+from inferd.observability.calls import StreamResult, result_listeners
+from inferd.observability.timing import Stages
+from inferd.observability.trailers import TrailersInterceptor
+from tests.unit.observability.fakes import FakeCall
+
+OK = grpc.StatusCode.OK
+INTERNAL = grpc.StatusCode.INTERNAL
+BATCH = BatchTiming(started_at=100.5, stack_s=0.0001, run_s=0.0034, rows=12)
+RESULT = StreamResult(request_id="r", model="m", version="1", rows=1, status="OK", error="", stages=Stages())
+ALL_STAGES = Stages(
+    decoding_at=100.0, decoded_at=100.00005, queue_s=0.0012, batch=BATCH, encoding_at=100.6, encoded_at=100.60025
+)
+
+
+def run(call, code=OK, *, meanwhile=lambda: None):
+    interceptor = TrailersInterceptor(clock=lambda: 100.005)
+    assert interceptor.started(call) is None
+    meanwhile()
+    interceptor.finished(call, code, "")
+    return call.trailing
+
+
+def test_nothing_for_those_who_ask_for_nothing():
+    """Nor is anything left with the call."""
+    call = FakeCall(metadata=(("user-agent", "x"),))
+    assert run(call) == []
+    assert call.annotations == {}
+
+
+def test_an_id_comes_back():
+    """Whatever the status."""
+    for code in (OK, INTERNAL):
+        call = FakeCall(metadata=(("x-request-id", "abc"),))
+        assert run(call, code) == [("x-request-id", "abc")]
+        assert call.annotations["request_id"] == "abc"
+
+
+def test_an_error_has_an_id_in_any_case():
+    """That of the message, or one that is made: it is what the caller will quote."""
+    assert run(FakeCall(annotations={"request_id": "mine"}), INTERNAL) == [("x-request-id", "mine")]
+    call = FakeCall()
+    assert run(call, INTERNAL) == [("x-request-id", call.annotations["request_id"])]
+
+
+@pytest.mark.parametrize("sent", ["x" * 10_000, "a\x1b[31m\r\nb", "größe"])
+def test_a_hostile_id_is_made_harmless(sent):
+    """Before it gets anywhere."""
+    call = FakeCall(metadata=(("x-request-id", sent),))
+    ((_, returned),) = run(call)
+    assert returned == call.annotations["request_id"]
+    assert len(returned) <= 128
+    assert returned.isascii()
+    assert returned.isprintable()
+
+
+def test_an_empty_id_is_none():
+    """One is made, as if nothing had come."""
+    assert run(FakeCall(metadata=(("x-request-id", ""),))) == []
+
+
+def test_the_timing_of_a_request():
+    """In milliseconds, in the order of the stages."""
+    call = FakeCall(metadata=(("inferd-timing", "1"),))
+
+    def handle():
+        stages = timing.of(call.annotations)
+        for name in ("decoding_at", "decoded_at", "queue_s", "batch", "encoding_at", "encoded_at"):
+            setattr(stages, name, getattr(ALL_STAGES, name))
+
+    assert run(call, meanwhile=handle) == [
+        (
+            "inferd-timing",
+            "decode;dur=0.050, queue;dur=1.200, stack;dur=0.100, run;dur=3.400, encode;dur=0.250, total;dur=5.000",
+        )
+    ]
+
+
+def test_the_timing_of_a_request_that_failed():
+    """As far as it came."""
+    call = FakeCall(metadata=(("inferd-timing", "1"),), annotations={"request_id": "r"})
+    assert run(call, INTERNAL) == [("x-request-id", "r"), ("inferd-timing", "total;dur=5.000")]
+
+
+def test_the_timing_of_a_stream():
+    """The sums over its requests."""
+    call = FakeCall(metadata=(("inferd-timing", "1"), ("inferd-timing", "1")))
+
+    def handle():
+        (listener,) = result_listeners(call)
+        for stages in (ALL_STAGES, Stages(decoding_at=1.0, decoded_at=1.001), Stages(queue_s=0.001)):
+            listener(call, replace(RESULT, stages=stages))
+
+    assert run(call, meanwhile=handle) == [
+        (
+            "inferd-timing",
+            "decode;dur=1.050, queue;dur=2.200, stack;dur=0.100, run;dur=3.400, encode;dur=0.250, total;dur=5.000",
+        )
+    ]
+
+
+@pytest.mark.parametrize("value", ["0", "", "true"])
+def test_only_1_asks_for_the_timing(value):
+    """Other values are kept for what may come."""
+    assert run(FakeCall(metadata=(("inferd-timing", value),))) == []

@@ -54,6 +54,7 @@ def read_server_pair(cert_file: Path, key_file: Path, now: dt.datetime) -> Serve
         _check_strength(cert_file, certificate)
         _check_is_valid(cert_file, certificate, now)
     _check_order(cert_file, chain)
+    _check_clients_know_its_key(cert_file, chain[0])
     _check_is_for_servers(cert_file, chain[0])
     if _private_key(key_file, key_pem).public_key() != chain[0].public_key():
         raise BadFileError(f"{key_file}: expected the key of the certificate in {cert_file}, got another key")
@@ -137,6 +138,19 @@ def _check_key(file: Path, certificate: x509.Certificate) -> None:
             return
         case _:
             expected, found = "an RSA, EC or Ed25519 key", "another kind"
+    raise BadFileError(f"{file}: expected {expected}, got {found}{_whose(certificate)}")
+
+
+def _check_clients_know_its_key(file: Path, certificate: x509.Certificate) -> None:
+    """Refuse what only some clients can do: those on gRPC's C core would not get a connection, and not know why."""
+    key = certificate.public_key()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        found = "Ed25519"
+    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP521R1):
+        found = "P-521"
+    else:
+        return
+    expected = "an RSA key or one on P-256 or P-384, which every client of gRPC can check"
     raise BadFileError(f"{file}: expected {expected}, got {found}{_whose(certificate)}")
 
 

@@ -1,0 +1,101 @@
+"""Certificates in force: read together, replaced together, or not at all."""
+
+import datetime as dt
+import logging
+
+import pytest
+
+from inferd.config.tls import ClientCertificates, TlsSettings
+from inferd.security.files import BadFileError, FileWatcher
+from inferd.security.tls import ServerTls
+from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Authority()
+
+
+@pytest.fixture
+def files(authority, tmp_path):
+    return authority.issue(*LOCAL_NAMES).save(tmp_path)
+
+
+def _settings(files, ca=None):
+    required = ClientCertificates.NONE if ca is None else ClientCertificates.REQUIRED
+    return TlsSettings(cert_file=files.certificate, key_file=files.key, client_ca_file=ca, client_certificates=required)
+
+
+def test_a_changed_pair(authority, files, tmp_path):
+    """Noticed by the watcher, and what new connections get from then on."""
+    tls, watcher = ServerTls(_settings(files)), FileWatcher()
+    tls.watch(watcher)
+    tls.load()
+    before = tls.http_context()
+    watcher.poll()
+    assert tls.http_context() is before
+    authority.issue(*LOCAL_NAMES, not_after=2 * HOUR).save(tmp_path)
+    watcher.poll()
+    assert tls.http_context() is not before
+    assert watcher.failures == {"tls": 0}
+
+
+def test_a_bad_pair_changes_nothing(authority, files, caplog):
+    """It is logged, counted, and what was there stays until there is something better."""
+    tls, watcher = ServerTls(_settings(files)), FileWatcher()
+    tls.watch(watcher)
+    tls.load()
+    before, expires = tls.http_context(), tls.expiry_timestamps
+    files.key.write_bytes(authority.issue(*LOCAL_NAMES).key)
+    with caplog.at_level(logging.ERROR):
+        watcher.poll()
+    assert tls.http_context() is before
+    assert (tls.expiry_timestamps, watcher.failures) == (expires, {"tls": 1})
+    (line,) = caplog.records
+    assert "got another key" in line.__dict__["reason"]
+
+
+def test_a_bad_authority_changes_nothing(authority, files, tmp_path):
+    """All files are taken together or not at all."""
+    ca = Authority("clients").save(tmp_path)
+    tls = ServerTls(_settings(files, ca))
+    tls.load()
+    before = tls.http_context()
+    authority.issue(*LOCAL_NAMES).save(tmp_path)
+    ca.write_bytes(b"")
+    with pytest.raises(BadFileError, match="an empty file"):
+        tls.load()
+    assert tls.http_context() is before
+
+
+def test_when_they_expire(files, tmp_path):
+    """In seconds since the epoch, for the certificate and for the authorities of clients."""
+    now = dt.datetime.now(dt.UTC)
+    tls = ServerTls(_settings(files, Authority("clients", not_after=DAY).save(tmp_path)))
+    tls.load()
+    assert set(tls.expiry_timestamps) == {"certificate", "client_ca"}
+    assert tls.expiry_timestamps["certificate"] == pytest.approx((now + HOUR).timestamp(), abs=60)
+    assert tls.expiry_timestamps["client_ca"] == pytest.approx((now + DAY).timestamp(), abs=60)
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_who_may_read_the_key(files, caplog, mode, warnings):
+    """Everybody is too many, but it is how Kubernetes mounts secrets: a warning."""
+    files.key.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        ServerTls(_settings(files)).load()
+    assert [line.getMessage() for line in caplog.records] == [
+        "every user of this machine can read the private key"
+    ] * warnings
+
+
+def test_without_certificates():
+    """There is nothing to serve with."""
+    with pytest.raises(ValueError, match="expected settings with a certificate and its key"):
+        ServerTls(TlsSettings())
+
+
+def test_before_loading(files):
+    """A mistake of ours, said at once."""
+    with pytest.raises(RuntimeError, match="not loaded yet"):
+        ServerTls(_settings(files)).http_context()

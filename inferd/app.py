@@ -29,6 +29,7 @@ from inferd.observability.request_metrics import MetricsInterceptor
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.security.limits import channel_options
+from inferd.security.setup import Security
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,14 @@ class Application:
         self._metrics_registry = new_registry()
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
+        self._security = Security(settings.security)
         self._server = Server(
-            interceptors=(MetricsInterceptor(self._metrics.requests), TrailersInterceptor(), self._access_log),
+            interceptors=(
+                MetricsInterceptor(self._metrics.requests),
+                TrailersInterceptor(),
+                self._access_log,
+                *self._security.interceptors,
+            ),
             options=channel_options(settings.server),
             armed_calls=settings.server.armed_calls,
             blocking_threads=settings.server.blocking_threads,
@@ -92,10 +99,14 @@ class Application:
         self._grpc_port = 0
 
     def start(self) -> None:
-        """Bind both ports and answer on them; health says NOT_SERVING for now. Raises `OSError` naming the address."""
+        """Bind both ports and answer on them; health says NOT_SERVING for now.
+
+        Raises `OSError` naming the address, or `BadFileError` naming a file of credentials or rules.
+        """
         server = self._settings.server
         self._log_writer.start()
         logs.configure(self._settings.log, self._log_writer, self._render)
+        self._security.start()
         self._add_services()
         self._metrics.watch(
             Sources(
@@ -162,6 +173,7 @@ class Application:
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._http.stop()
+        self._security.stop()
         self._gpus.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
         self._log_writer.stop()

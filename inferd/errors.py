@@ -56,6 +56,31 @@ class OverloadedError(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class NotAuthenticatedError(ServingError):
+    """The caller has no credential that holds, or has one no longer."""
+
+    reason = "NOT_AUTHENTICATED"
+
+
+class NotAllowedError(ServingError):
+    """The caller is known and may not do this. What it may not even see is a `ModelNotFoundError` to it instead."""
+
+    reason = "NOT_ALLOWED"
+
+
+class QuotaExceededError(ServingError):
+    """The caller has used up what it may ask for; the server itself may have room.
+
+    ``retry_after_s`` is when its quota has room for this request.
+    """
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceededError(ServingError):
     """The deadline or timeout passed before there was an answer."""
 

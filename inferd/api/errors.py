@@ -16,7 +16,10 @@ from inferd.errors import (
     InvalidInputError,
     ModelNotFoundError,
     ModelUnavailableError,
+    NotAllowedError,
+    NotAuthenticatedError,
     OverloadedError,
+    QuotaExceededError,
     ServingError,
 )
 from inferd.rpc import Metadata
@@ -25,7 +28,10 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     ModelUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     InferenceFailedError: grpc.StatusCode.INTERNAL,
 }
@@ -64,7 +70,7 @@ class StatusTable:
     def status_of(self, error: ServingError) -> Status:
         """Return the status of ``error``."""
         retry_after_ms = None
-        if isinstance(error, OverloadedError):
+        if isinstance(error, OverloadedError | QuotaExceededError):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms)
 

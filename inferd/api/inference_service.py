@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api.access import ModelView
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
 from inferd.api.queries import query_handler
@@ -22,27 +23,28 @@ class InferenceService:
 
     def __init__(self, parts: StreamParts) -> None:
         self._parts = parts
-        self._registry = parts.registry
         self._reader = RequestReader(InferenceCodec())
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
-        statuses = self._parts.statuses
+        registry, statuses = self._parts.registry, self._parts.statuses
         return {
-            "Infer": callback_unary(UnaryInference(self._reader, self._registry, statuses)),
+            "Infer": callback_unary(UnaryInference(self._reader, registry, statuses)),
             "StreamInfer": callback_stream(self._open_stream),
-            "ListModels": query_handler(pb.ListModelsRequest, self._list_models, statuses),
-            "GetModel": query_handler(pb.GetModelRequest, self._get_model, statuses),
+            "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
+            "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:
         return open_stream(InferenceStream(call, self._reader, self._parts), self._parts)
 
-    def _list_models(self, _: pb.ListModelsRequest) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_model(version) for version in self._registry.all()])
 
-    def _get_model(self, query: pb.GetModelRequest) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=_model(self._registry.find(query.model, query.version)))
+def _list_models(_: pb.ListModelsRequest, models: ModelView) -> pb.ListModelsResponse:
+    return pb.ListModelsResponse(models=[_model(version) for version in models.all()])
+
+
+def _get_model(query: pb.GetModelRequest, models: ModelView) -> pb.GetModelResponse:
+    return pb.GetModelResponse(model=_model(models.find(query.model, query.version)))
 
 
 def _model(version: ModelVersion) -> pb.Model:

@@ -7,6 +7,7 @@ import grpc
 
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.access import ModelView
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.queries import query_handler
@@ -29,65 +30,70 @@ class OpenInferenceService:
 
     def __init__(self, parts: StreamParts, is_ready: Callable[[], bool]) -> None:
         self._parts = parts
-        self._registry = parts.registry
         self._is_ready = is_ready
         self._reader = RequestReader(OpenInferenceCodec())
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
-        statuses = self._parts.statuses
+        registry, statuses = self._parts.registry, self._parts.statuses
         return {
-            "ServerLive": query_handler(pb.ServerLiveRequest, self._server_live, statuses),
-            "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, statuses),
-            "ServerMetadata": query_handler(pb.ServerMetadataRequest, self._server_metadata, statuses),
-            "ModelReady": query_handler(pb.ModelReadyRequest, self._model_ready, statuses),
-            "ModelMetadata": query_handler(pb.ModelMetadataRequest, self._model_metadata, statuses),
-            "ModelConfig": query_handler(pb.ModelConfigRequest, self._model_config, statuses),
-            "ModelStatistics": query_handler(pb.ModelStatisticsRequest, self._model_statistics, statuses),
-            "ModelInfer": callback_unary(UnaryInference(self._reader, self._registry, statuses)),
+            "ServerLive": query_handler(pb.ServerLiveRequest, _server_live, registry, statuses),
+            "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, registry, statuses),
+            "ServerMetadata": query_handler(pb.ServerMetadataRequest, _server_metadata, registry, statuses),
+            "ModelReady": query_handler(pb.ModelReadyRequest, _model_ready, registry, statuses),
+            "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses),
+            "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses),
+            "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
+            "ModelInfer": callback_unary(UnaryInference(self._reader, registry, statuses)),
             "ModelStreamInfer": callback_stream(self._open_stream),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
         return open_stream(OpenInferenceStream(call, self._reader, self._parts), self._parts)
 
-    def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
-
-    def _server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+    def _server_ready(self, _: pb.ServerReadyRequest, _models: ModelView) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())
 
-    def _server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="inferd", version=inferd.__version__, extensions=EXTENSIONS)
 
-    def _model_ready(self, query: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        try:
-            ready = self._registry.find(query.name, query.version).state is ModelState.READY
-        except ModelNotFoundError:
-            ready = False
-        return pb.ModelReadyResponse(ready=ready)
+def _server_live(_: pb.ServerLiveRequest, _models: ModelView) -> pb.ServerLiveResponse:
+    return pb.ServerLiveResponse(live=True)
 
-    def _model_metadata(self, query: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        version = self._registry.find(query.name, query.version)
-        signature = version.require_signature()
-        return pb.ModelMetadataResponse(
-            name=version.name,
-            versions=[other.version for other in self._registry.all() if other.name == version.name],
-            platform=PLATFORM,
-            inputs=[_tensor_metadata(spec) for spec in signature.inputs],
-            outputs=[_tensor_metadata(spec) for spec in signature.outputs],
-        )
 
-    def _model_config(self, query: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-        version = self._registry.find(query.name, query.version)
-        return pb.ModelConfigResponse(config=model_config(version, version.require_signature()))
+def _server_metadata(_: pb.ServerMetadataRequest, _models: ModelView) -> pb.ServerMetadataResponse:
+    return pb.ServerMetadataResponse(name="inferd", version=inferd.__version__, extensions=EXTENSIONS)
 
-    def _model_statistics(self, query: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        if query.name:
-            versions = [self._registry.find(query.name, query.version)]
-        else:
-            versions = [version for version in self._registry.all() if version.signature is not None]
-        return pb.ModelStatisticsResponse(model_stats=[model_statistics(version) for version in versions])
+
+def _model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelReadyResponse:
+    try:
+        ready = models.find(query.name, query.version).state is ModelState.READY
+    except ModelNotFoundError:
+        ready = False
+    return pb.ModelReadyResponse(ready=ready)
+
+
+def _model_metadata(query: pb.ModelMetadataRequest, models: ModelView) -> pb.ModelMetadataResponse:
+    version = models.find(query.name, query.version)
+    signature = version.require_signature()
+    return pb.ModelMetadataResponse(
+        name=version.name,
+        versions=[other.version for other in models.all() if other.name == version.name],
+        platform=PLATFORM,
+        inputs=[_tensor_metadata(spec) for spec in signature.inputs],
+        outputs=[_tensor_metadata(spec) for spec in signature.outputs],
+    )
+
+
+def _model_config(query: pb.ModelConfigRequest, models: ModelView) -> pb.ModelConfigResponse:
+    version = models.find(query.name, query.version)
+    return pb.ModelConfigResponse(config=model_config(version, version.require_signature()))
+
+
+def _model_statistics(query: pb.ModelStatisticsRequest, models: ModelView) -> pb.ModelStatisticsResponse:
+    if query.name:
+        versions = [models.find(query.name, query.version)]
+    else:
+        versions = [version for version in models.all() if version.signature is not None]
+    return pb.ModelStatisticsResponse(model_stats=[model_statistics(version) for version in versions])
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

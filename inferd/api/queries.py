@@ -6,23 +6,29 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from inferd.api.access import ModelView, permit_of
 from inferd.api.errors import StatusTable
 from inferd.api.parsing import parse
 from inferd.api.unary import abort
 from inferd.errors import ServingError
+from inferd.models.registry import ModelRegistry
 from inferd.rpc import UnaryCall, callback_unary
 
 Query = TypeVar("Query", bound=Message)
 
 
 def query_handler(
-    query: type[Query], respond: Callable[[Query], Message], statuses: StatusTable
+    query: type[Query], respond: Callable[[Query, ModelView], Message], registry: ModelRegistry, statuses: StatusTable
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Return a handler that answers ``query`` messages by ``respond``, which may raise `ServingError`."""
+    """Return a handler that answers ``query`` messages by ``respond``, which may raise `ServingError`.
+
+    ``respond`` gets the models of ``registry`` as the caller may see them.
+    """
 
     def handle(call: UnaryCall, message: bytes) -> None:
         try:
-            call.reply(respond(parse(query, message)).SerializeToString())
+            view = ModelView(registry, permit_of(call))
+            call.reply(respond(parse(query, message), view).SerializeToString())
         except ServingError as error:
             abort(call, statuses, error)
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from inferd import request_id
+from inferd.api.access import admit, find_granted
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import Incoming, RequestReader
@@ -31,6 +32,7 @@ from inferd.models.version import ModelVersion
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall
+from inferd.security.quota import Quota
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +46,22 @@ class StreamItem(Generic[Request]):
     """One request of a stream.
 
     ``model`` and ``request`` are unset for one that never came to be submitted, ``stages`` where nobody wants them.
+    ``quota`` is what it is to be given back to when it leaves the open ones; changed with the stream's lock held.
     """
 
-    __slots__ = ("incoming", "model", "request", "stages")
+    __slots__ = ("incoming", "model", "quota", "request", "stages")
 
     def __init__(self, incoming: Incoming[Request]) -> None:
         self.incoming = incoming
         self.model: ModelVersion | None = None
         self.request: InferenceRequest | None = None
         self.stages: Stages | None = None
+        self.quota: Quota | None = None
+
+    def closed(self) -> None:
+        """It is no longer open; called once, with the lock held."""
+        if self.quota is not None:
+            self.quota.give_back()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +109,9 @@ class RequestStream(ABC, Generic[Request]):
 
     def open(self) -> None:
         """Ask for the first message."""
+        if "principal" in self._call.annotations:
+            # For whoever let the caller in and may find that it should no longer be.
+            self._call.annotations["end_stream"] = self.end
         self._call.read()
 
     def on_message(self, message: bytes) -> None:
@@ -131,6 +143,8 @@ class RequestStream(ABC, Generic[Request]):
         with self._lock:
             items = list(self._open)
             self._open.clear()
+            for item in items:
+                item.closed()
         for item in items:
             if item.model is not None and item.request is not None:
                 item.model.cancel(item.request)
@@ -168,18 +182,28 @@ class RequestStream(ABC, Generic[Request]):
             raise ModelUnavailableError(_DRAINING)
         if self._listeners:
             item.stages = Stages(decoding_at=monotonic())
-        model = self._registry.get(item.incoming.name, item.incoming.version)
+        model, grant = find_granted(self._registry, self._call, item.incoming.name, item.incoming.version)
         annotate_model(self._call.annotations, model)
         request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
+        if grant is not None and (quota := admit(grant, model, request)) is not None:
+            self._hold(item, quota)
         if item.stages is not None:
             item.stages.decoded_at = monotonic()
         return model, request
+
+    def _hold(self, item: StreamItem[Request], quota: Quota) -> None:
+        """Give ``item`` back to ``quota`` when it is no longer open, which it may already be."""
+        with self._lock:
+            item.quota = quota
+            if item not in self._open:
+                item.closed()
 
     def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:
         with self._lock:
             if item not in self._open:
                 return
             self._open.discard(item)
+            item.closed()
             fatal = self._try_gather(item, outcome)
             if self._listeners:
                 self._tell(item, outcome)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Generic
 
 from inferd import request_id
+from inferd.api.access import admit, find_granted, hold
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import RequestReader
@@ -39,11 +40,13 @@ class UnaryInference(Generic[Request]):
             incoming = self._reader.read(message)
             if incoming.request_id:
                 request_id.name_by_message(annotations, incoming.request_id)
-            model = self._registry.get(incoming.name, incoming.version)
+            model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
             annotate_model(annotations, model)
             answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
             reply = Reply(answer, None, request_id.of(annotations))
             request = self._reader.request(incoming, model, reply, received_at, call.deadline)
+            if grant is not None and (quota := admit(grant, model, request)) is not None:
+                hold(call, quota)
         except ServingError as error:
             abort(call, self._statuses, error)
             return

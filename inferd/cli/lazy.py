@@ -2,7 +2,8 @@
 
 ``inferd --help`` must be quick and must work where the server's packages are not installed, so a command's module is
 imported only when the command itself is used; it may import what it likes. The command NAME is the function NAME of
-``inferd.cli.NAME``; the module may have EXAMPLES, lines that its help ends with.
+``inferd.cli.NAME``, or its ``app`` where there are commands below it; the module may have EXAMPLES, lines that its help
+ends with.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ COMMANDS = {
     "models": "List the models of a server.",
     "inspect": "Tell what an ONNX file holds and how it would be served.",
     "config": "Print the settings in force, or their JSON Schema.",
+    "token": "Make bearer tokens that let callers in.",
 }
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -38,8 +40,13 @@ class LazyGroup(TyperGroup):
 def load(name: str) -> Any:  # noqa: ANN401 - as above
     """Import the command ``name``."""
     module = import_module(f"inferd.cli.{name}")
-    app = typer.Typer(add_completion=False)
     examples = _epilog(getattr(module, "EXAMPLES", ()))
+    if hasattr(module, "app"):
+        group: typer.Typer = module.app
+        group.info.epilog = examples
+        group.info.context_settings = HELP_OPTIONS
+        return typer.main.get_command(group)
+    app = typer.Typer(add_completion=False)
     app.command(name, context_settings=HELP_OPTIONS, epilog=examples)(getattr(module, name))
     return typer.main.get_command(app)
 

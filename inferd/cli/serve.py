@@ -29,6 +29,7 @@ from inferd.config.loading import load_settings
 from inferd.config.settings import LogFormat, LogSettings, Settings
 from inferd.config.validation import SettingsError
 from inferd.models.repository import RepositoryError, resolve
+from inferd.security.files import BadFileError
 
 EXAMPLES = (
     "inferd serve",
@@ -100,6 +101,8 @@ def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:
     _allow_many_connections()
     try:
         app.start()
+    except BadFileError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
     except (OSError, RuntimeError) as error:
         raise CommandError(str(error)) from error
     app.load(on_loaded=lambda: events.put("loaded"))

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from inferd.config.connections import ConnectionSettings
 from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
+from inferd.config.security import SecuritySettings
 from inferd.config.validation import validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -220,6 +221,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
     api: ApiSettings = ApiSettings()
+    security: SecuritySettings = SecuritySettings()
     queue: QueueSettings = QueueSettings()
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()

@@ -126,6 +126,8 @@ def _text(error: ErrorDetails, path: SettingPath, names: _Names) -> str:
     if error["type"] == "extra_forbidden":
         meant = names.meant_by(path)
         return f"no such setting, did you mean {meant}?" if meant else "no such setting"
+    if error["type"] == "missing":
+        return f"expected {error['loc'][-1]} in it"
     return _PLAIN.get(error["type"]) or re.sub(r"^\w+ should (be|have) ", "expected ", error["msg"])
 
 

@@ -1,11 +1,14 @@
 """Which model and version answers a request."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.models.version import ModelState, ModelVersion
+
+#: Says whether a model exists for somebody; asked only for names of models that there are.
+Visible = Callable[[str], bool]
 
 
 class ModelRegistry:
@@ -39,16 +42,23 @@ class ModelRegistry:
             ModelNotFoundError: no such model or version.
             ModelUnavailableError: it is not READY.
         """
-        found = self.find(name, version)
-        if found.state is not ModelState.READY:
-            raise found.unavailable()
-        return found
+        return self.ready(self.find(name, version))
 
-    def find(self, name: str, version: str = "") -> ModelVersion:
-        """Return the same as `get`, but in any state; without ``version`` the highest if none is READY."""
+    @staticmethod
+    def ready(version: ModelVersion) -> ModelVersion:
+        """Return ``version`` if it is READY, else raise `ModelUnavailableError`."""
+        if version.state is not ModelState.READY:
+            raise version.unavailable()
+        return version
+
+    def find(self, name: str, version: str = "", visible: Visible | None = None) -> ModelVersion:
+        """Return the same as `get`, but in any state; without ``version`` the highest if none is READY.
+
+        Models that are not ``visible`` are treated just as if they did not exist.
+        """
         versions = self._models.get(name)
-        if versions is None:
-            versions = self._without_name(name)
+        if versions is None or (visible is not None and not visible(name)):
+            versions = self._without_name(name, visible)
         for each in versions:
             if each.version == version or (not version and each.state is ModelState.READY):
                 return each
@@ -61,8 +71,10 @@ class ModelRegistry:
         """Return every version, ordered by name, then by version with the highest first."""
         return [version for _, versions in sorted(self._models.items()) for version in versions]
 
-    def _without_name(self, name: str) -> tuple[ModelVersion, ...]:
+    def _without_name(self, name: str, visible: Visible | None) -> tuple[ModelVersion, ...]:
         models = self._models
+        if visible is not None:
+            models = {name: versions for name, versions in models.items() if visible(name)}
         if name or not models:
             raise ModelNotFoundError(f'there is no model "{name}"' if name else "there is no model")
         if len(models) > 1:

@@ -19,7 +19,7 @@ def _all_errors():
 
 
 def _make(error_class):
-    if error_class is errors.OverloadedError:
+    if error_class in {errors.OverloadedError, errors.QuotaExceededError}:
         return error_class("full", retry_after_s=0.25)
     return error_class() if error_class is errors.InferenceFailedError else error_class("because")
 

@@ -1,0 +1,76 @@
+"""``inferd token``."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.lazy import HELP_OPTIONS
+from inferd.config.validation import SettingsError, validate
+from inferd.security.bearer_tokens import StoredToken, hash_of, new_token
+from inferd.security.files import BadFileError
+from inferd.security.token_file import append_token, entry_of
+
+EXAMPLES = (
+    "inferd token new alice --file tokens.yaml",
+    "inferd token new ci --file tokens.yaml --expires 30d",
+    "inferd serve --set security.tokens_file=tokens.yaml",
+)
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_PERIOD = re.compile(r"([1-9][0-9]{0,3})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@app.callback()
+def _token() -> None:
+    """Make bearer tokens."""
+
+
+@app.command(context_settings=HELP_OPTIONS)
+def new(
+    name: Annotated[str, typer.Argument(help="Who gets it; the principal is token:NAME.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Option(help="File of tokens to add it to, the server's security.tokens_file.", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="PERIOD", help="How long it holds: 90m, 12h, 30d or 8w.", show_default="for ever"),
+    ] = None,
+) -> None:
+    """Make a token and print it, this once: only a hash of it is kept.
+
+    Without a file, the entry that you are to add to yours is printed on stderr.
+    """
+    secret = new_token()
+    token = _stored(name, secret, None if expires is None else datetime.now(UTC) + _period(expires))
+    if file is None:
+        print(f"add to your file of tokens:\n{entry_of(token)}", file=sys.stderr)
+    else:
+        try:
+            append_token(file, token)
+        except (BadFileError, OSError) as error:
+            raise CommandError(str(error)) from None
+        print(f"{name} is in {file}; its token is shown this once", file=sys.stderr)
+    print(secret)
+
+
+def _stored(name: str, secret: str, expires: datetime | None) -> StoredToken:
+    try:
+        entry = {"name": name, "sha256": hash_of(secret), "expires": expires}
+        return validate(StoredToken, entry, origin_of=lambda _: "command line")
+    except SettingsError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from None
+
+
+def _period(text: str) -> timedelta:
+    found = _PERIOD.fullmatch(text)
+    if found is None:
+        raise CommandError(f"--expires: expected a period such as 12h or 30d, got {text!r}", ExitCode.USAGE)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})

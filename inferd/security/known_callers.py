@@ -1,0 +1,112 @@
+"""Callers that were seen before are known again without verifying anything."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from inferd.security.identity import CredentialError, Identity
+from inferd.security.permit import Permit
+from inferd.security.permits import QuotaLedger, permit_of
+from inferd.security.policy import Policy
+from inferd.security.snapshot import Snapshot
+
+V = TypeVar("V")
+
+#: Credentials that hold, and that do not, of which is remembered what they are. Kept apart, so that a flood of wrong
+#: ones does not push out those that hold.
+_MAX_CALLERS = 4096
+_MAX_STRANGERS = 1024
+
+#: No credential is longer; a call's metadata may not be either, by gRPC's own default.
+_LONGEST_HEADER = 16 * 1024
+
+_SCHEME = "bearer "
+_FORM = 'expected an authorization header of the form "Bearer TOKEN"'
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls and what it may do; ``permit`` is None where there are no rules."""
+
+    identity: Identity
+    permit: Permit | None
+
+
+def caller_of(identity: Identity, policy: Policy | None, ledger: QuotaLedger) -> Caller:
+    """Return what ``policy`` lets ``identity`` do."""
+    return Caller(identity, None if policy is None else permit_of(identity.principal, policy, ledger))
+
+
+class RecentlyUsed(Generic[V]):
+    """Remembers at least the ``limit`` entries that were used last, and at most twice as many; one thread at a time.
+
+    In two generations, so that looking up what is used often costs one look into a dictionary.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._young: dict[bytes, V] = {}
+        self._old: dict[bytes, V] = {}
+
+    def get(self, key: bytes) -> V | None:
+        """Return what is remembered of ``key``, or None."""
+        value = self._young.get(key)
+        if value is None and (value := self._old.get(key)) is not None:
+            self.put(key, value)
+        return value
+
+    def put(self, key: bytes, value: V) -> None:
+        """Remember ``value``."""
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, {}
+        self._young[key] = value
+
+
+class KnownCallers:
+    """The callers of one snapshot. On the poll thread only.
+
+    Headers are known by a hash under a key of this process's own: so that no secret stays readable in memory for longer
+    than its call, and nobody can make up headers that collide.
+    """
+
+    def __init__(self, snapshot: Snapshot, ledger: QuotaLedger) -> None:
+        self.snapshot = snapshot
+        self._ledger = ledger
+        self._hash = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=16)
+        self._callers: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
+        self._strangers: RecentlyUsed[str] = RecentlyUsed(_MAX_STRANGERS)
+
+    def by_header(self, header: str | bytes, now: float) -> Caller:
+        """Return who sends this authorization header. Raises `CredentialError`. ``now`` in seconds since the epoch."""
+        keyed = self._hash.copy()
+        keyed.update(header.encode() if isinstance(header, str) else header)
+        key = keyed.digest()
+        caller = self._callers.get(key)
+        if caller is None:
+            caller = self._meet(key, header, now)
+        elif caller.identity.expires_at <= now:
+            raise CredentialError("the bearer token has expired")
+        return caller
+
+    def _meet(self, key: bytes, header: str | bytes, now: float) -> Caller:
+        reason = self._strangers.get(key)
+        if reason is not None:
+            raise CredentialError(reason)
+        try:
+            caller = caller_of(self.snapshot.identify(_token_in(header), now), self.snapshot.policy, self._ledger)
+        except CredentialError as error:
+            if error.lasting:
+                self._strangers.put(key, str(error))
+            raise
+        self._callers.put(key, caller)
+        return caller
+
+
+def _token_in(header: str | bytes) -> str:
+    if len(header) > _LONGEST_HEADER or not isinstance(header, str):
+        raise CredentialError(_FORM)
+    token = header[len(_SCHEME) :].strip(" ")
+    if header[: len(_SCHEME)].lower() != _SCHEME or not token:
+        raise CredentialError(_FORM)
+    return token

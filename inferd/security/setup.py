@@ -1,0 +1,70 @@
+"""Puts this package together for one server."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from inferd.config.security import SecuritySettings
+from inferd.rpc import CallInterceptor
+from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.bearer_tokens import TokenTable
+from inferd.security.files import FileWatcher
+from inferd.security.periodic import PeriodicThread
+from inferd.security.permits import QuotaLedger
+from inferd.security.policy import read_policy
+from inferd.security.quota import QuotaRejections
+from inferd.security.snapshot import InForce
+from inferd.security.stream_guard import StreamGuard
+
+#: How soon after its credential a stream ends, beside the time in which changed files are noticed.
+_SWEEP_PERIOD_S = 0.5
+
+
+class Security:
+    """Who may call one server. ``start`` before the server takes calls, ``stop`` when it has stopped; once each.
+
+    ``files`` is the watcher of the files of credentials, for others to have theirs watched by it.
+    """
+
+    def __init__(self, settings: SecuritySettings) -> None:
+        self.files = FileWatcher()
+        self._settings = settings
+        self._in_force = InForce()
+        self._ledger = QuotaLedger()
+        self._streams = StreamGuard(self._in_force, self._ledger)
+        self._sweeps = PeriodicThread("inferd-stream-guard", period_s=_SWEEP_PERIOD_S, action=self._streams.sweep)
+        #: What shows every call to this package; none if nobody has to say who they are.
+        self.interceptors: Sequence[CallInterceptor] = (
+            (AuthenticationInterceptor(settings, self._in_force, self._ledger, self._streams),)
+            if settings.authenticates
+            else ()
+        )
+
+    def start(self) -> None:
+        """Read every file, and watch them from now on. Raises `BadFileError` for one that cannot be used."""
+        settings = self._settings
+        if settings.tokens_file is not None:
+            self._follow("tokens", settings.tokens_file, self._read_tokens)
+        if settings.policy_file is not None:
+            self._follow("policy", settings.policy_file, self._read_policy)
+        self.files.start()
+        self._sweeps.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._sweeps.stop()
+        self.files.stop()
+
+    @property
+    def quota_rejections(self) -> QuotaRejections:
+        """How many requests were over a quota."""
+        return self._ledger.rejections
+
+    def _follow(self, name: str, path: Path, read: Callable[[Path], None]) -> None:
+        self.files.watch(name, [path], lambda: read(path))
+        read(path)
+
+    def _read_tokens(self, path: Path) -> None:
+        self._in_force.update(tokens=TokenTable.read(path))
+
+    def _read_policy(self, path: Path) -> None:
+        self._in_force.update(policy=read_policy(path))

@@ -1,0 +1,77 @@
+"""Ends streams whose callers are let in no longer: a stream may be open for longer than its credential holds."""
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import grpc
+
+from inferd.errors import NotAllowedError, NotAuthenticatedError, ServingError
+from inferd.rpc import Call, UnaryCall
+from inferd.security.identity import Identity
+from inferd.security.known_callers import caller_of
+from inferd.security.methods import kind_of
+from inferd.security.permits import QuotaLedger
+from inferd.security.snapshot import InForce
+
+_CODES = {
+    NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+}
+
+
+class StreamGuard:
+    """Looks over the open streams: whether each caller's credential still holds, and what the rules grant it now.
+
+    A handler that has to be told of such an end leaves the annotation "end_stream", a function of a `ServingError`
+    that any thread may call; other calls are just ended.
+
+    Threads: ``add`` the poll thread, ``discard`` any, ``sweep`` one other. They share a dictionary that each of them
+    uses in single steps only.
+    """
+
+    def __init__(self, in_force: InForce, ledger: QuotaLedger, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._in_force = in_force
+        self._ledger = ledger
+        self._wall_clock = wall_clock
+        self._open: dict[Call, Identity] = {}
+        self._swept = in_force.current
+
+    def add(self, call: Call, identity: Identity) -> None:
+        """Look after a new stream."""
+        self._open[call] = identity
+
+    def discard(self, call: Call) -> None:
+        """Forget a call that has ended, if it was looked after."""
+        self._open.pop(call, None)
+
+    def sweep(self) -> None:
+        """Look once; streams that are let in no longer end."""
+        snapshot = self._in_force.current
+        for call, identity in self._open.copy().items():
+            if identity.expires_at <= self._wall_clock():
+                _end(call, NotAuthenticatedError("the credential of this stream has expired"))
+            elif not snapshot.still_holds(identity):
+                _end(call, NotAuthenticatedError("the credential of this stream is no longer valid"))
+            elif snapshot is not self._swept:
+                self._grant_anew(call, identity)
+        self._swept = snapshot
+
+    def _grant_anew(self, call: Call, identity: Identity) -> None:
+        permit = caller_of(identity, self._in_force.current.policy, self._ledger).permit
+        if permit is None:
+            call.annotations.pop("permit", None)
+            return
+        call.annotations["permit"] = permit
+        kind = kind_of(call.method)
+        if not permit.may_call(kind):
+            _end(call, NotAllowedError(f"expected a caller who may call {kind} methods"))
+
+
+def _end(call: Call, error: ServingError) -> None:
+    end_stream = call.annotations.get("end_stream")
+    if callable(end_stream):
+        end_stream(error)
+    else:
+        # Calls of both kinds can be ended so; their protocols tell handlers of one way each.
+        cast("UnaryCall", call).abort(_CODES[type(error)], error.message)

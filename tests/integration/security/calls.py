@@ -1,0 +1,157 @@
+"""Every method of ours, called over a real socket, with the status that it came to."""
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+
+from inferd._generated.inferd.v1 import inference_pb2 as own
+from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
+
+TIMEOUT_S = 20
+Metadata = tuple[tuple[str, str], ...]
+Status = tuple[grpc.StatusCode, str]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to call one method about a model; ``call`` returns the status."""
+
+    name: str
+    kind: str
+    call: Callable[[grpc.Channel, str, Metadata], Status]
+
+
+def status_of(call: Callable[[], object]) -> Status:
+    """Return how ``call`` ended."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    return grpc.StatusCode.OK, ""
+
+
+def own_request(model: str) -> own.InferRequest:
+    return own.InferRequest(model=model, inputs=[own.Tensor(name="X", shape=[1, 64], floats=[0.0] * 64)])
+
+
+def oip_request(model: str) -> oip.ModelInferRequest:
+    tensor = oip.ModelInferRequest.InferInputTensor(
+        name="X", datatype="FP32", shape=[1, 64], contents=oip.InferTensorContents(fp32_contents=[0.0] * 64)
+    )
+    return oip.ModelInferRequest(model_name=model, inputs=[tensor])
+
+
+def _infer(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = own_grpc.InferenceServiceStub(channel)
+    return status_of(lambda: stub.Infer(own_request(model), metadata=metadata, timeout=TIMEOUT_S))
+
+
+def _stream_infer(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = own_grpc.InferenceServiceStub(channel)
+    messages = iter([own.StreamInferRequest(requests=[own_request(model)])])
+    found: list[Status] = []
+
+    def call() -> None:
+        for response in stub.StreamInfer(messages, metadata=metadata, timeout=TIMEOUT_S):
+            found.extend((_code(result.error.code), result.error.message) for result in response.results)
+
+    ended = status_of(call)
+    return found[0] if ended[0] is grpc.StatusCode.OK else ended
+
+
+def _model_infer(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = oip_grpc.GRPCInferenceServiceStub(channel)
+    return status_of(lambda: stub.ModelInfer(oip_request(model), metadata=metadata, timeout=TIMEOUT_S))
+
+
+def _model_stream_infer(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = oip_grpc.GRPCInferenceServiceStub(channel)
+    metadata = (*metadata, ("triton_grpc_error", "true"))
+    return status_of(
+        lambda: list(stub.ModelStreamInfer(iter([oip_request(model)]), metadata=metadata, timeout=TIMEOUT_S))
+    )
+
+
+def _own_query(name: str, request: Callable[[str], object]) -> Method:
+    def call(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+        method = getattr(own_grpc.InferenceServiceStub(channel), name)
+        return status_of(lambda: method(request(model), metadata=metadata, timeout=TIMEOUT_S))
+
+    return Method(name, "metadata", call)
+
+
+def _oip_query(name: str, request: Callable[[str], object]) -> Method:
+    def call(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+        method = getattr(oip_grpc.GRPCInferenceServiceStub(channel), name)
+        return status_of(lambda: method(request(model), metadata=metadata, timeout=TIMEOUT_S))
+
+    return Method(name, "metadata", call)
+
+
+def _channelz(channel: grpc.Channel, _model: str, metadata: Metadata) -> Status:
+    stub = channelz_pb2_grpc.ChannelzStub(channel)
+    return status_of(lambda: stub.GetServers(channelz_pb2.GetServersRequest(), metadata=metadata, timeout=TIMEOUT_S))
+
+
+def _code(number: int) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+#: About one model each.
+ABOUT_A_MODEL = [
+    Method("Infer", "infer", _infer),
+    Method("StreamInfer", "infer", _stream_infer),
+    Method("ModelInfer", "infer", _model_infer),
+    Method("ModelStreamInfer", "infer", _model_stream_infer),
+    _own_query("GetModel", lambda model: own.GetModelRequest(model=model)),
+    _oip_query("ModelMetadata", lambda model: oip.ModelMetadataRequest(name=model)),
+    _oip_query("ModelConfig", lambda model: oip.ModelConfigRequest(name=model)),
+    _oip_query("ModelStatistics", lambda model: oip.ModelStatisticsRequest(name=model)),
+]
+
+#: About the server, or models at large; asking whether a model is ready is answered in any case.
+ABOUT_THE_SERVER = [
+    _own_query("ListModels", lambda _: own.ListModelsRequest()),
+    _oip_query("ServerMetadata", lambda _: oip.ServerMetadataRequest()),
+    _oip_query("ModelReady", lambda model: oip.ModelReadyRequest(name=model)),
+    Method("Channelz", "admin", _channelz),
+]
+
+ALL = [*ABOUT_A_MODEL, *ABOUT_THE_SERVER]
+
+
+class OpenStream:
+    """One ``StreamInfer`` call that stays open."""
+
+    def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
+        self._more = queue.SimpleQueue[own.StreamInferRequest | None]()
+        stub = own_grpc.InferenceServiceStub(channel)
+        self._call = stub.StreamInfer(self._requests(), metadata=metadata, timeout=60)
+
+    def ask(self, model: str) -> Status:
+        """Send one request and return how it went, or how the stream ended."""
+        self._more.put(own.StreamInferRequest(requests=[own_request(model)]))
+        found: list[Status] = []
+
+        def read() -> None:
+            result = next(self._call).results[0]
+            found.append((_code(result.error.code), result.error.message))
+
+        ended = status_of(read)
+        return found[0] if found else ended
+
+    def wait_for_end(self) -> Status:
+        """Wait until the server ends the stream."""
+        return status_of(lambda: next(self._call))
+
+    def close(self) -> None:
+        self._more.put(None)
+        self._call.cancel()
+
+    def _requests(self) -> Iterator[own.StreamInferRequest]:
+        yield from iter(self._more.get, None)

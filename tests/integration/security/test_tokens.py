@@ -1,0 +1,176 @@
+"""Bearer tokens over real sockets: every state of a token, every method, every model."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as own
+from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
+from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Method, OpenStream, Status, status_of
+from tests.integration.security.conftest import Secured, token_entry
+
+OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
+NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
+
+#: Within this a change of a file must hold.
+NOTICED_S = 2.0
+
+
+@pytest.fixture
+def channel(secured: Secured) -> Iterator[grpc.Channel]:
+    with secured.channel() as channel:
+        yield channel
+
+
+def _soon(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
+    """Ask until the answer has ``code``, for no longer than a change may take."""
+    end = time.monotonic() + NOTICED_S
+    while (status := probe())[0] is not code and time.monotonic() < end:
+        time.sleep(0.02)
+    assert status[0] is code
+    return status
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    ("metadata", "text"),
+    [
+        ((), "expected an authorization header with a bearer token"),
+        ((("authorization", "Basic YTpi"),), 'expected an authorization header of the form "Bearer TOKEN"'),
+        ((("authorization", "Bearer wrong"),), "the bearer token is not valid"),
+        ((("authorization", "Bearer inferd_expired"),), "the bearer token has expired"),
+    ],
+    ids=["none", "malformed", "wrong", "expired"],
+)
+def test_without_a_token_that_holds_nothing_is_answered(channel, method: Method, metadata, text: str) -> None:
+    """Neither does it matter which model is asked for."""
+    for model in ("digits", "secret-model", "none"):
+        assert method.call(channel, model, metadata) == (UNAUTHENTICATED, text)
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+def test_with_a_token_all_that_is_allowed_is_answered(secured, channel, method: Method) -> None:
+    """By the rules for that caller."""
+    assert method.call(channel, "digits", secured.bearer("inferd_operator"))[0] is OK
+    assert method.call(channel, "secret-model", secured.bearer("inferd_operator"))[0] is OK
+    expected = FORBIDDEN if method.kind == "admin" else OK
+    assert method.call(channel, "digits", secured.bearer("inferd_alice"))[0] is expected
+    expected = OK if method.kind == "metadata" else FORBIDDEN
+    assert method.call(channel, "digits", secured.bearer("inferd_bob"))[0] is expected
+
+
+@pytest.mark.parametrize("method", ABOUT_A_MODEL, ids=lambda method: method.name)
+def test_a_forbidden_model_looks_like_one_that_does_not_exist(secured, channel, method: Method) -> None:
+    """Same code and same text, but for the name that was asked for; a version of it as well."""
+    alice = secured.bearer("inferd_alice")
+    code, text = method.call(channel, "no-such-model", alice)
+    assert code is NOT_FOUND
+    assert method.call(channel, "secret-model", alice) == (NOT_FOUND, text.replace("no-such-model", "secret-model"))
+
+
+def test_lists_show_what_may_be_seen(secured, channel) -> None:
+    """Of models, of statistics, and of names in errors."""
+    alice, operator = secured.bearer("inferd_alice"), secured.bearer("inferd_operator")
+    for metadata, names in ((alice, ["digits"]), (operator, ["digits", "secret-model"])):
+        listed = own_grpc.InferenceServiceStub(channel).ListModels(own.ListModelsRequest(), metadata=metadata)
+        assert [model.name for model in listed.models] == names
+        statistics = oip_grpc.GRPCInferenceServiceStub(channel).ModelStatistics(
+            oip.ModelStatisticsRequest(), metadata=metadata
+        )
+        assert [model.name for model in statistics.model_stats] == names
+    infer = ABOUT_A_MODEL[0].call
+    assert infer(channel, "", operator)[1] == "model: expected one of digits, secret-model, got no name"
+    assert infer(channel, "", alice)[0] is OK
+    ready = oip_grpc.GRPCInferenceServiceStub(channel).ModelReady
+    assert not ready(oip.ModelReadyRequest(name="secret-model"), metadata=alice).ready
+
+
+def test_a_stream_stays_open_over_what_is_forbidden(secured, channel) -> None:
+    """Errors of single requests are for those alone."""
+    stream = OpenStream(channel, secured.bearer("inferd_alice"))
+    assert stream.ask("secret-model") == (NOT_FOUND, 'there is no model "secret-model"')
+    assert stream.ask("digits")[0] is OK
+    stream.close()
+
+
+def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
+    """Unary and stream, from the same bucket, and counted apart from the queue's own refusals."""
+    limited = secured.bearer("inferd_limited")
+    infer = ABOUT_A_MODEL[0].call
+    assert infer(channel, "digits", limited)[0] is OK
+    assert infer(channel, "digits", limited)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    stream = OpenStream(channel, limited)
+    assert stream.ask("digits")[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    stream.close()
+
+
+def test_health_is_open(channel) -> None:
+    """Probes have no credentials."""
+    live = oip_grpc.GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest())
+    assert live.live
+    reflected = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    assert status_of(lambda: list(reflected(iter([b""]))))[0] is UNAUTHENTICATED
+
+
+def test_a_revoked_token_ends_calls_and_streams(secured, channel) -> None:
+    """Within two seconds, without a restart; others go on."""
+    secured.change("tokens.yaml", lambda text: text + token_entry("alice", "inferd_late"))
+    late, infer = secured.bearer("inferd_late"), ABOUT_A_MODEL[0].call
+    _soon(lambda: infer(channel, "digits", late), OK)
+    stream, other = OpenStream(channel, late), OpenStream(channel, secured.bearer("inferd_alice"))
+    assert [stream.ask("digits")[0], other.ask("digits")[0]] == [OK, OK]
+    revoked_at = time.monotonic()
+    secured.change("tokens.yaml", lambda text: text.replace(token_entry("alice", "inferd_late"), ""))
+    assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream is no longer valid")
+    assert time.monotonic() - revoked_at < NOTICED_S
+    for method in ALL:
+        assert method.call(channel, "digits", late) == (UNAUTHENTICATED, "the bearer token is not valid")
+    assert other.ask("digits")[0] is OK
+    other.close()
+
+
+def test_a_token_that_expires_ends_its_stream(secured, channel) -> None:
+    """At its time, with no change of any file."""
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+    secured.change("tokens.yaml", lambda text: text + token_entry("alice", "inferd_brief", expires))
+    brief = secured.bearer("inferd_brief")
+    _soon(lambda: ABOUT_A_MODEL[0].call(channel, "digits", brief), OK)
+    stream = OpenStream(channel, brief)
+    assert stream.ask("digits")[0] is OK
+    assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream has expired")
+    assert expires.timestamp() <= time.time() <= expires.timestamp() + NOTICED_S
+
+
+def test_new_rules_hold_for_open_streams(secured, channel) -> None:
+    """What is forbidden now is refused, and a stream that may do nothing any more ends."""
+    stream = OpenStream(channel, secured.bearer("inferd_operator"))
+    assert stream.ask("secret-model")[0] is OK
+    before = (secured.folder / "policy.yaml").read_text()
+    try:
+        line = "methods: [infer, metadata, admin]"
+        secured.change("policy.yaml", lambda text: text.replace(line, f"{line}, models: [digits]"))
+        _soon(lambda: stream.ask("secret-model"), NOT_FOUND)
+        secured.change("policy.yaml", lambda text: text.replace(line, "methods: [admin]"))
+        assert stream.wait_for_end() == (FORBIDDEN, "expected a caller who may call infer methods")
+    finally:
+        secured.change("policy.yaml", lambda _: before)
+        operator = secured.bearer("inferd_operator")
+        _soon(lambda: ABOUT_A_MODEL[0].call(channel, "secret-model", operator), OK)
+
+
+def test_a_bad_file_changes_nothing(secured, channel) -> None:
+    """What was read before stays in force, and the log says what is wrong."""
+    before = (secured.folder / "tokens.yaml").read_text()
+    try:
+        secured.change("tokens.yaml", lambda _: "- inferd_PLANTED")
+        line = secured.server.wait_event("changed files are refused; what was read before stays in force")
+        assert (line["level"], line["file_use"]) == ("error", "tokens")
+        assert "PLANTED" not in secured.server.text
+        assert ABOUT_A_MODEL[0].call(channel, "digits", secured.bearer("inferd_alice"))[0] is OK
+    finally:
+        secured.change("tokens.yaml", lambda _: before)

@@ -1,0 +1,47 @@
+"""A token bucket keeps its rate, whatever is asked of it and when."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.security.bucket import TokenBucket
+
+rates = st.floats(0.1, 1e6)
+steps = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 10_000)), max_size=50)
+
+
+@given(rate=rates, steps=steps)
+def test_no_more_passes_than_the_rate_the_burst_and_one_request_allow(rate: float, steps: list) -> None:
+    """Over any time: what passed is at most the burst, what came in since, and the last one."""
+    bucket, now, passed, largest = TokenBucket(rate, rate, 0.0), 0.0, 0, 0
+    for pause, amount in steps:
+        now += pause
+        if bucket.wait_s(amount, now) == 0:
+            bucket.take(amount)
+            passed += amount
+            largest = max(largest, amount)
+    assert passed <= rate * now + rate + largest + 1e-6 * (passed + 1)
+
+
+@given(rate=rates, steps=steps, amount=st.integers(1, 10_000))
+def test_who_waits_as_told_passes(rate: float, steps: list, amount: int) -> None:
+    """The hint is true, and no longer than it must be."""
+    bucket, now = TokenBucket(rate, rate, 0.0), 0.0
+    for pause, each in steps:
+        now += pause
+        if bucket.wait_s(each, now) == 0:
+            bucket.take(each)
+    wait_s = bucket.wait_s(amount, now)
+    if wait_s > 1e-3:
+        assert bucket.wait_s(amount, now + wait_s / 2) > 0
+    assert bucket.wait_s(amount, now + wait_s * (1 + 1e-6) + 1e-6) == 0
+
+
+@given(rate=rates, pauses=st.lists(st.floats(0, 10), max_size=30), back=st.floats(0, 100))
+def test_a_clock_that_steps_back_gives_nothing_away(rate: float, pauses: list[float], back: float) -> None:
+    """Asking with an older time changes nothing."""
+    bucket, now = TokenBucket(rate, rate, 0.0), 0.0
+    bucket.take(3 * rate)
+    for pause in pauses:
+        now += pause
+    before = bucket.wait_s(1, now)
+    assert bucket.wait_s(1, now - back) == before

@@ -1,0 +1,65 @@
+"""Stand-ins for what security looks at."""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+
+from inferd.security.bearer_tokens import StoredToken, TokenTable, hash_of
+
+INFER = "/inferd.v1.InferenceService/Infer"
+STREAM = "/inferd.v1.InferenceService/StreamInfer"
+LIST = "/inferd.v1.InferenceService/ListModels"
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+class FakeCall:
+    """What interceptors see of a call."""
+
+    def __init__(self, method: str = INFER, *metadata: tuple[str, str | bytes], proven: dict | None = None) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.deadline = math.inf
+        self.annotations: dict[str, object] = {}
+        self.proven = proven or {}
+        self.ended: tuple[grpc.StatusCode, str] | None = None
+
+    def auth_context(self) -> dict:
+        return self.proven
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> bool:
+        self.ended = (code, details)
+        return True
+
+
+class WallClock:
+    """A clock that goes only when told to."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return ("authorization", f"Bearer {token}")
+
+
+def table(**tokens: str | tuple[str, float]) -> TokenTable:
+    """Return a table of tokens by name; one with a tuple expires at that time."""
+    entries = []
+    for name, token in tokens.items():
+        secret, expires_at = token if isinstance(token, tuple) else (token, None)
+        expires = "" if expires_at is None else f"\n  expires: {_time(expires_at)}"
+        entries.append(f'- name: {name}\n  sha256: "{hash_of(secret)}"{expires}')
+    return TokenTable.parse("\n".join(entries) or "[]", Path("tokens.yaml"))
+
+
+def stored(name: str, token: str) -> StoredToken:
+    return StoredToken(name=name, sha256=hash_of(token))
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()

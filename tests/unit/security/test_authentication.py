@@ -1,0 +1,205 @@
+"""Who is let in, as what, and what everybody else hears."""
+
+import grpc
+import pytest
+
+from inferd.config.security import SecuritySettings
+from inferd.rpc import CallRefusal
+from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.known_callers import RecentlyUsed
+from inferd.security.permit import Permit
+from inferd.security.permits import QuotaLedger
+from inferd.security.policy import Policy
+from inferd.security.quota import Limits, Quota, QuotaRejections
+from inferd.security.snapshot import InForce
+from inferd.security.stream_guard import StreamGuard
+from tests.unit.security.fakes import CHECK, INFER, LIST, STREAM, FakeCall, WallClock, bearer, table
+
+REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+class Bench:
+    """An interceptor with a clock that the test moves."""
+
+    def __init__(self, **settings: object) -> None:
+        self.clock = WallClock()
+        self.in_force = InForce()
+        ledger = QuotaLedger(clock=lambda: 0.0)
+        self.guard = StreamGuard(self.in_force, ledger, wall_clock=self.clock)
+        self.interceptor = AuthenticationInterceptor(
+            SecuritySettings(tokens_file="tokens.yaml", **settings),
+            self.in_force,
+            ledger,
+            self.guard,
+            wall_clock=self.clock,
+        )
+
+    def start(self, *metadata: tuple[str, str | bytes], method: str = INFER) -> tuple[FakeCall, CallRefusal | None]:
+        call = FakeCall(method, *metadata)
+        return call, self.interceptor.started(call)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.in_force.update(tokens=table(alice="a", brief=("b", bench.clock.now + 60)))
+    return bench
+
+
+@pytest.mark.parametrize("header", ["Bearer a", "bearer a", "BEARER   a "])
+def test_who_has_a_token_is_let_in_by_name(bench: Bench, header: str) -> None:
+    """The first time and when it is known; without rules there is no permit, which allows everything."""
+    for _ in range(2):
+        call, refusal = bench.start(("x", "y"), ("authorization", header))
+        assert refusal is None
+        assert call.annotations == {"principal": "token:alice"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "text"),
+    [
+        ([], "expected an authorization header with a bearer token"),
+        ([bearer("PLANTED")], "the bearer token is not valid"),
+        ([("authorization", "Basic PLANTED")], 'expected an authorization header of the form "Bearer TOKEN"'),
+        ([("authorization", "Bearer ")], 'expected an authorization header of the form "Bearer TOKEN"'),
+        ([("authorization", "Bearer " + "P" * 20_000)], 'expected an authorization header of the form "Bearer TOKEN"'),
+        ([bearer("a"), bearer("a")], "expected one authorization header, got several"),
+    ],
+)
+def test_others_are_told_what_was_missing_and_nothing_else(bench: Bench, metadata: list, text: str) -> None:
+    """The same the second time."""
+    for _ in range(2):
+        call, refusal = bench.start(*metadata)
+        assert (refusal.code, refusal.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
+        assert dict(refusal.trailing_metadata) == {"www-authenticate": "Bearer"}
+        assert "principal" not in call.annotations
+
+
+def test_a_token_expires_while_it_is_known(bench: Bench) -> None:
+    """Being remembered makes no credential last."""
+    assert bench.start(bearer("b"))[1] is None
+    bench.clock.now += 60
+    assert bench.start(bearer("b"))[1].details == "the bearer token has expired"
+
+
+def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
+    """The next call after a revocation is refused, and one that was refused may hold now."""
+    assert bench.start(bearer("a"))[1] is None
+    assert bench.start(bearer("new"))[1] is not None
+    bench.in_force.update(tokens=table(alice="new"))
+    assert bench.start(bearer("a"))[1] is not None
+    assert bench.start(bearer("new"))[1] is None
+
+
+def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
+    """By default; who is anonymous stays so."""
+    call, refusal = bench.start(method=CHECK)
+    assert (refusal, call.annotations["principal"]) == (None, "anonymous")
+    assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
+    closed = Bench(open_health=False, open_reflection=True)
+    assert closed.start(method=CHECK)[1].code is grpc.StatusCode.UNAUTHENTICATED
+    assert closed.start(method=REFLECT)[1] is None
+
+
+def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
+    """Before anything of the call is read; health and reflection need no rule."""
+    policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], "methods": ["infer"]}]})
+    bench.in_force.update(policy=policy)
+    call, refusal = bench.start(bearer("a"))
+    assert refusal is None
+    assert isinstance(call.annotations["permit"], Permit)
+    assert bench.start(bearer("a"), method=REFLECT)[1] is None
+    for method, kind in ((LIST, "metadata"), ("/grpc.channelz.v1.Channelz/GetServers", "admin")):
+        call, refusal = bench.start(bearer("a"), method=method)
+        assert (refusal.code, refusal.details) == (
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"expected a caller who may call {kind} methods",
+        )
+        assert call.annotations["principal"] == "token:alice"
+    assert bench.start(bearer("b"))[1].code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_what_a_call_holds_of_a_quota_comes_back_with_its_end(bench: Bench) -> None:
+    """Once, and a call that held nothing gives nothing."""
+    quota = Quota(Limits(concurrent_requests=1), QuotaRejections(), 0.0)
+    call, _ = bench.start(bearer("a"))
+    quota.take(1, 0.0)
+    call.annotations["quota"] = quota
+    for _ in range(2):
+        bench.interceptor.finished(call, grpc.StatusCode.CANCELLED, "")
+    quota.take(1, 0.0)
+    with pytest.raises(Exception, match="1 requests are open"):
+        quota.take(1, 0.0)
+
+
+def _stream(bench: Bench, token: str) -> tuple[FakeCall, list]:
+    call, refusal = bench.start(bearer(token), method=STREAM)
+    assert refusal is None
+    ended: list = []
+    call.annotations["end_stream"] = ended.append
+    return call, ended
+
+
+def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
+    """And not before; the stream itself does it, so that it gives up on what is open."""
+    _, ended = _stream(bench, "a")
+    bench.guard.sweep()
+    assert ended == []
+    bench.in_force.update(tokens=table(bob="b"))
+    bench.guard.sweep()
+    assert [(error.reason, error.message) for error in ended] == [
+        ("NOT_AUTHENTICATED", "the credential of this stream is no longer valid")
+    ]
+
+
+def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
+    """Nothing has to change for that but the time."""
+    _, ended = _stream(bench, "b")
+    bench.clock.now += 59
+    bench.guard.sweep()
+    assert ended == []
+    bench.clock.now += 1
+    bench.guard.sweep()
+    assert [error.message for error in ended] == ["the credential of this stream has expired"]
+
+
+def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
+    """Those that may go on get their new permit, and the others end; no rules are no permit."""
+    call, ended = _stream(bench, "a")
+    rule = {"principals": ["token:alice"], "models": ["digits"]}
+    bench.in_force.update(policy=Policy.model_validate({"rules": [rule]}))
+    bench.guard.sweep()
+    assert call.annotations["permit"].sees("digits")
+    assert not call.annotations["permit"].sees("other")
+    assert ended == []
+    bench.in_force.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
+    bench.guard.sweep()
+    assert [error.reason for error in ended] == ["NOT_ALLOWED"]
+
+
+def test_streams_of_others_are_just_ended(bench: Bench) -> None:
+    """Watching health, where that is not open, and whatever else may last."""
+    call, _ = bench.start(bearer("a"), method="/grpc.channelz.v1.Channelz/GetServers")
+    bench.in_force.update(tokens=table())
+    bench.guard.sweep()
+    assert call.ended[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
+    """Nothing of it is kept."""
+    call, ended = _stream(bench, "a")
+    bench.interceptor.finished(call, grpc.StatusCode.OK, "")
+    assert "end_stream" not in call.annotations
+    bench.in_force.update(tokens=table())
+    bench.guard.sweep()
+    assert (ended, call.ended) == ([], None)
+
+
+def test_what_is_used_is_remembered_and_memory_is_bounded() -> None:
+    """However many others come in between, at most twice the limit is kept."""
+    known: RecentlyUsed[int] = RecentlyUsed(4)
+    known.put(b"used", 1)
+    for number in range(100):
+        known.put(b"%d" % number, number)
+        assert known.get(b"used") == 1
+    assert sum(known.get(b"%d" % number) is not None for number in range(100)) <= 8

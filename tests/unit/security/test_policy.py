@@ -1,0 +1,142 @@
+"""Rules: what they may say, and what they come to for a caller."""
+
+from pathlib import Path
+
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2
+from inferd._generated.inference import grpc_service_pb2
+from inferd.api.reflection import SERVICE_NAMES
+from inferd.errors import NotAllowedError
+from inferd.security.files import BadFileError
+from inferd.security.methods import MethodKind, kind_of, may_stay_open
+from inferd.security.patterns import matches
+from inferd.security.permit import Permit
+from inferd.security.permits import QuotaLedger, permit_of
+from inferd.security.policy import Policy, read_policy
+
+RULES = """
+rules:
+  - {principals: ["token:ops"], methods: [admin]}
+  - {principals: ["token:alice"], models: ["digits", "mini*"], methods: [infer], priority_ceiling: 2}
+  - {principals: ["token:*"], models: ["digits"], quota: {rows_per_s: 5}}
+  - {principals: ["spiffe://prod/**"], models: ["*"]}
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Policy:
+    (tmp_path / "policy.yaml").write_text(RULES)
+    return read_policy(tmp_path / "policy.yaml")
+
+
+def _permit(policy: Policy, principal: str) -> Permit:
+    return permit_of(principal, policy, QuotaLedger(clock=lambda: 0.0))
+
+
+@pytest.mark.parametrize(
+    ("principal", "infer", "metadata", "admin"),
+    [
+        ("token:alice", {"digits", "minilm"}, {"digits"}, False),
+        ("token:bob", {"digits"}, {"digits"}, False),
+        ("token:ops", {"digits"}, {"digits"}, True),
+        ("spiffe://prod/ns/a/sa/b", {"digits", "minilm", "other"}, {"digits", "minilm", "other"}, False),
+        ("jwt:alice", set(), set(), False),
+    ],
+)
+def test_what_no_rule_allows_is_forbidden(policy, principal, infer, metadata, admin) -> None:
+    """By caller, model and kind of method."""
+    permit = _permit(policy, principal)
+    models = {"digits", "minilm", "other"}
+    assert {model for model in models if permit.allows(MethodKind.INFER, model)} == infer
+    assert {model for model in models if permit.allows(MethodKind.METADATA, model)} == metadata
+    assert permit.may_call(MethodKind.ADMIN) is admin
+    assert permit.may_call(MethodKind.INFER) is bool(infer)
+    assert permit.may_call(MethodKind.HEALTH)
+
+
+def test_the_first_rule_that_fits_counts(policy: Policy) -> None:
+    """Alice's own rule comes before everybody's, so that she has its ceiling and no quota."""
+    alice, bob = _permit(policy, "token:alice"), _permit(policy, "token:bob")
+    grant = alice.require(MethodKind.INFER, "digits")
+    assert (grant.priority_ceiling, grant.quota) == (2, None)
+    grant = bob.require(MethodKind.INFER, "digits")
+    assert grant.priority_ceiling == 1
+    assert grant.quota is not None
+
+
+def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
+    """A model that may not even be seen is not for `require`; the registry does not find it."""
+    alice = _permit(policy, "token:alice")
+    assert alice.sees("minilm")
+    assert not alice.sees("other")
+    with pytest.raises(NotAllowedError, match='model "minilm": expected a caller who may call its metadata methods'):
+        alice.require(MethodKind.METADATA, "minilm")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "expected a mapping with rules"),
+        ("rules: []", "rules: .*at least 1 item"),
+        ("rule: []", "rule: no such setting, did you mean rules"),
+        ("rules: [{models: [a]}]", "rules.0: expected principals in it"),
+        ("rules: [{principals: []}]", "rules.0.principals: .*at least 1 item"),
+        ("rules: [{principals: [a], methods: [inferr]}]", "rules.0.methods.0: .*'infer', 'metadata' or 'admin'"),
+        ("rules: [{principals: [a], priority_ceiling: 0}]", "priority_ceiling: .*greater than or equal to 1"),
+        ("rules: [{principals: [a], quota: {rows_per_s: 0}}]", "quota.rows_per_s: .*greater than 0"),
+        ("rules: [{principals: [a], quota: {rows: 1}}]", "quota.rows: no such setting"),
+        ("rules: [", "line 1: expected YAML"),
+    ],
+)
+def test_bad_rules_are_refused_with_their_place(tmp_path: Path, text: str, complaint: str) -> None:
+    """And with the name of the file. An empty one might be half written, and must not open everything."""
+    (tmp_path / "policy.yaml").write_text(text)
+    with pytest.raises(BadFileError, match=complaint) as caught:
+        read_policy(tmp_path / "policy.yaml")
+    assert "policy.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "does_not"),
+    [
+        ("*", ["", "a", "a/b"], []),
+        ("token:*", ["token:", "token:a"], ["token:a/b", "jwt:a", "xtoken:a"]),
+        ("spiffe://prod/ns/*/sa/web", ["spiffe://prod/ns/a/sa/web"], ["spiffe://prod/ns/a/sa/x/sa/web"]),
+        ("spiffe://prod/**", ["spiffe://prod/a/b"], ["spiffe://prod.evil/a", "spiffe://prod"]),
+        ("a.c", ["a.c"], ["abc", "a.c\n"]),
+    ],
+)
+def test_patterns(pattern: str, fits: list[str], does_not: list[str]) -> None:
+    """One star stays within a segment, two do not, and nothing else is special."""
+    assert all(matches(pattern, name) for name in fits)
+    assert not any(matches(pattern, name) for name in does_not)
+
+
+def test_a_quota_outlives_the_rules_it_came_with() -> None:
+    """As long as its limits stay the same: rewriting the file gives nobody a fresh start."""
+    policy = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 5}}]})
+    other = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 6}}]})
+    ledger = QuotaLedger(clock=lambda: 0.0)
+
+    def quota(of: Policy) -> object:
+        return permit_of("a", of, ledger).require(MethodKind.INFER, "m").quota
+
+    assert quota(policy) is quota(policy.model_copy())
+    assert quota(policy) is not quota(other)
+
+
+def test_every_method_of_ours_has_a_kind() -> None:
+    """One that was forgotten would be for admins only."""
+    services = [
+        inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+        grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+    ]
+    methods = [method for service in services for method in service.methods]
+    names = [f"/{method.containing_service.full_name}/{method.name}" for method in methods]
+    assert MethodKind.ADMIN not in {kind_of(name) for name in names}
+    assert {kind_of(f"/{name}/ServerReflectionInfo") for name in SERVICE_NAMES} == {MethodKind.REFLECTION}
+    assert kind_of("/grpc.channelz.v1.Channelz/GetServers") is MethodKind.ADMIN
+    assert {name for name in names if may_stay_open(name)} == {
+        f"/{method.containing_service.full_name}/{method.name}" for method in methods if method.client_streaming
+    }

@@ -1,0 +1,55 @@
+"""What a quota lets pass, and when it says to come back."""
+
+import pytest
+
+from inferd.errors import QuotaExceededError
+from inferd.security.quota import Limits, Quota, QuotaRejections
+
+
+def _quota(**limits: float) -> tuple[Quota, QuotaRejections]:
+    rejections = QuotaRejections()
+    return Quota(Limits(**limits), rejections, now=100.0), rejections
+
+
+def test_requests_have_a_burst_of_one_second() -> None:
+    """Over it, the hint is when the next one will pass."""
+    quota, rejections = _quota(requests_per_s=4)
+    for _ in range(4):
+        quota.take(1, 100.0)
+    with pytest.raises(QuotaExceededError, match="quota of 4 requests a second is used up") as caught:
+        quota.take(1, 100.0)
+    assert caught.value.retry_after_s == pytest.approx(0.25)
+    quota.take(1, 100.25)
+    assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "concurrent_requests": 0}
+
+
+def test_a_request_larger_than_the_burst_passes_and_is_paid_off() -> None:
+    """Nothing is too large for ever, and the rate holds over time."""
+    quota, _ = _quota(rows_per_s=10)
+    quota.take(35, 100.0)
+    with pytest.raises(QuotaExceededError) as caught:
+        quota.take(1, 101.0)
+    assert caught.value.retry_after_s == pytest.approx(1.6)
+    quota.take(1, 102.601)
+
+
+def test_what_is_refused_by_one_limit_is_not_counted_by_another() -> None:
+    """Rows that were not admitted use up no request, and no slot."""
+    quota, _ = _quota(requests_per_s=2, rows_per_s=10, concurrent_requests=2)
+    quota.take(10, 100.0)
+    with pytest.raises(QuotaExceededError, match="rows"):
+        quota.take(10, 100.0)
+    quota.take(0, 100.0)
+
+
+def test_open_requests_are_counted_until_they_are_given_back() -> None:
+    """Each slot comes back once."""
+    quota, rejections = _quota(concurrent_requests=2)
+    assert quota.counts_open
+    quota.take(1, 100.0)
+    quota.take(1, 100.0)
+    with pytest.raises(QuotaExceededError, match="quota of 2 requests are open"):
+        quota.take(1, 200.0)
+    quota.give_back()
+    quota.take(1, 200.0)
+    assert rejections.by_limit["concurrent_requests"] == 1

@@ -1,0 +1,55 @@
+"""Tokens are added to a file without harm to what is in it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from inferd.security.bearer_tokens import TokenTable
+from inferd.security.files import BadFileError
+from inferd.security.token_file import append_token
+from tests.unit.security.fakes import stored
+
+
+@pytest.mark.parametrize("before", [None, "", "# ours\n", "# ours\n[]\n", '- {name: z, sha256: "' + "0" * 64 + '"}'])
+def test_a_token_is_added_to_any_file(tmp_path: Path, before: str | None) -> None:
+    """One that is not there, that is empty, and one whose last line has no end; comments stay."""
+    file = tmp_path / "tokens.yaml"
+    if before is not None:
+        file.write_text(before)
+    append_token(file, stored("123", "a"))
+    append_token(file, stored("bob", "b"))
+    tokens = TokenTable.read(file)
+    assert [tokens.check(secret, 0).principal for secret in "ab"] == ["token:123", "token:bob"]
+    assert file.read_text().startswith("# ours") == (before or "").startswith("# ours")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
+
+
+def test_a_file_that_is_bad_stays_as_it_is(tmp_path: Path) -> None:
+    """Nothing is added to what the server would refuse, nor in a way that it would refuse."""
+    file = tmp_path / "tokens.yaml"
+    for text in ("not: tokens\n", '[{name: a, sha256: "' + "0" * 64 + '"}]\n'):
+        file.write_text(text)
+        with pytest.raises(BadFileError, match="nothing was added"):
+            append_token(file, stored("bob", "b"))
+        assert file.read_text() == text
+
+
+def test_links_stay_links(tmp_path: Path) -> None:
+    """It is the file behind them that changes."""
+    (tmp_path / "link").symlink_to("real")
+    append_token(tmp_path / "link", stored("a", "a"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").is_file()
+
+
+def test_nothing_is_lost_when_several_add_at_once(tmp_path: Path) -> None:
+    """They wait for each other."""
+    file = tmp_path / "tokens.yaml"
+    threads = [threading.Thread(target=append_token, args=(file, stored(f"t{n}", str(n)))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(TokenTable.read(file).check(str(n), 0) for n in range(8))

@@ -121,22 +121,34 @@ QUEUE = Section(
     panels=(
         Panel(
             title="Rows that wait",
-            description="And how many may, judged by how fast the queue drains.",
+            description="At the moment of the scrape.",
+            width=6,
+            queries=(Query(expr="sum by (model) (inferd_queue_rows{$M})", legend="{{model}}"),),
+        ),
+        Panel(
+            title="Queue in use",
+            description="Of the rows that may wait, judged by how fast the queue drains.",
+            unit="percentunit",
+            width=6,
             queries=(
-                Query(expr="sum by (model) (inferd_queue_rows{$M})", legend="{{model}}"),
-                Query(expr="sum by (model) (inferd_queue_limit_rows{$M})", legend="{{model}}, limit"),
+                Query(
+                    expr="sum by (model) (inferd_queue_rows{$M}) / sum by (model) (inferd_queue_limit_rows{$M})",
+                    legend="{{model}}",
+                ),
             ),
         ),
         Panel(
             title="Time in the queue",
             description="From admission to the start of the batch.",
             unit="s",
+            width=6,
             queries=_quantiles("inferd_queue_duration_seconds"),
         ),
         Panel(
             title="Bytes that wait",
             description="Inputs of the requests in the queue.",
             unit="bytes",
+            width=6,
             queries=(Query(expr="sum by (model) (inferd_queue_bytes{$M})", legend="{{model}}"),),
         ),
         Panel(

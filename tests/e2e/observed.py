@@ -30,12 +30,13 @@ def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tup
     data.mkdir()
     with ExitStack() as stack:
         server = stack.enter_context(serving(demo.repository(), models, environment={"INFERD_LOG__ACCESS": "false"}))
-        stack.enter_context(_load(server, callers, flood))
+        stack.enter_context(load(server, callers=callers, flood=flood))
         yield server, stack.enter_context(scraping(data, server.http))
 
 
 @contextmanager
-def _load(server: ServerProcess, callers: int, flood: int) -> Iterator[None]:
+def load(server: ServerProcess, *, callers: int, flood: int) -> Iterator[None]:
+    """Call from threads, each again and again."""
     stopping = threading.Event()
     with connect(server.grpc) as channel:
         stub = InferenceServiceStub(channel)

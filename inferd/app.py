@@ -30,6 +30,7 @@ from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.security.limits import channel_options
 from inferd.security.setup import Security
+from inferd.security.transport import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Application:
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
         self._security = Security(settings.security)
+        self._transport = Transport(settings, self._security.files)
         self._server = Server(
             interceptors=(
                 MetricsInterceptor(self._metrics.requests),
@@ -94,6 +96,7 @@ class Application:
             port=settings.server.http_port,
             registry=self._metrics_registry,
             readiness=self._readiness,
+            tls=self._transport.http_context,
         )
         self._gpus = GpuSampler()
         self._grpc_port = 0
@@ -101,11 +104,11 @@ class Application:
     def start(self) -> None:
         """Bind both ports and answer on them; health says NOT_SERVING for now.
 
-        Raises `OSError` naming the address, or `BadFileError` naming a file of credentials or rules.
+        Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
-        server = self._settings.server
         self._log_writer.start()
         logs.configure(self._settings.log, self._log_writer, self._render)
+        self._transport.start()
         self._security.start()
         self._add_services()
         self._metrics.watch(
@@ -115,9 +118,11 @@ class Application:
                 poll_lag_s=lambda: self._server.poll_lag_s,
                 log_lines_dropped=lambda: self._log_writer.dropped,
                 gpus=self._gpus.samples,
+                certificate_expiry=self._transport.certificate_expiry,
+                file_reload_failures=lambda: self._security.files.failures,
             )
         )
-        self._grpc_port = self._server.add_insecure_port(f"{server.host}:{server.grpc_port}")
+        self._grpc_port = self._transport.listen(self._server)
         self._gpus.start()
         self._http.start()
         self._server.start()

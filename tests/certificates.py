@@ -36,6 +36,11 @@ class Pair:
     certificate: bytes
     key: bytes
 
+    @property
+    def serial_number(self) -> int:
+        """What tells this certificate from others."""
+        return x509.load_pem_x509_certificate(self.certificate).serial_number
+
     def save(self, folder: Path, name: str = "server") -> Files:
         """Write both as ``NAME.pem`` and ``NAME.key``, each put into its place at once; the key is for us alone."""
         files = Files(folder / f"{name}.pem", folder / f"{name}.key")

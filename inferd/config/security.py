@@ -1,13 +1,14 @@
 """Who may call, and how the connection is protected. Secrets themselves are never settings: these name their files."""
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from inferd.config.loopback import is_loopback
 from inferd.config.section import Section, refusal
+from inferd.config.tls import ClientCertificates, TlsSettings
 
 
 class JwtSettings(Section):
@@ -90,6 +91,10 @@ everything. Read again when it changes."""
     """Answer health checks of callers without credentials."""
     open_reflection: bool = False
     """Answer server reflection to callers without credentials."""
+    tls: TlsSettings = TlsSettings()
+    """TLS of the gRPC port."""
+    http_tls: bool | None = None
+    """Whether the HTTP port has the same TLS; by default if there is any."""
 
     @property
     def authenticates(self) -> bool:
@@ -103,6 +108,20 @@ everything. Read again when it changes."""
             raise refusal(text, setting="policy_file")
         return self
 
+    @model_validator(mode="after")
+    def _http_has_a_certificate(self) -> Self:
+        if self.http_tls and not self.tls.enabled:
+            text = "expected false without a security.tls.cert_file, got true"
+            raise refusal(text, setting="http_tls")
+        return self
+
+    @model_validator(mode="after")
+    def _identities_come_with_certificates(self) -> Self:
+        if self.spiffe.trust_domains and self.tls.client_certificates is not ClientCertificates.REQUIRED:
+            text = "expected required, as there are spiffe.trust_domains, got none"
+            raise refusal(text, setting="tls.client_certificates")
+        return self
+
 
 def _is_safe(url: str) -> bool:
     try:
@@ -112,11 +131,4 @@ def _is_safe(url: str) -> bool:
         return False
     if not host or parts.username is not None or parts.password is not None:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))

@@ -58,6 +58,21 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
     yield _rejected(models)
 
 
+def file_families(certificate_expiry: Mapping[str, float], reload_failures: Mapping[str, int]) -> Iterator[Metric]:
+    """How the files stand that are read again when they change."""
+    expiry = GaugeMetricFamily(
+        "inferd_certificate_expiry_timestamp_seconds", "When what is in force expires", labels=("file",)
+    )
+    for name, timestamp in certificate_expiry.items():
+        expiry.add_metric((name,), timestamp)
+    failures = CounterMetricFamily(
+        "inferd_file_reload_failures", "Changed files that could not be used", labels=("file",)
+    )
+    for name, count in reload_failures.items():
+        failures.add_metric((name,), count)
+    yield from (expiry, failures)
+
+
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     series: dict[tuple[str, ...], Histogram] = {}
     for labels, counts in models.items():

@@ -1,6 +1,6 @@
 """What is read at the moment of a scrape."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from inferd.observability.gpu import GpuSample
@@ -36,3 +36,7 @@ class Sources:
     poll_lag_s: Callable[[], float]
     log_lines_dropped: Callable[[], int]
     gpus: Callable[[], Iterable[GpuSample]]
+    certificate_expiry: Callable[[], Mapping[str, float]]
+    """By what the certificate is for; seconds since the epoch."""
+    file_reload_failures: Callable[[], Mapping[str, int]]
+    """By what the files are for."""

@@ -27,6 +27,7 @@ NAMES = {
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total"),
+    *("inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"),
 }
 
 REPORT = BatchReport(
@@ -59,6 +60,8 @@ def sources(*models: ModelSample) -> Sources:
         inflight_requests=lambda: 4,
         poll_lag_s=lambda: 0.5,
         log_lines_dropped=lambda: 6,
+        certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
+        file_reload_failures=lambda: {"tls": 1, "tokens": 0},
         gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
     )
 
@@ -298,3 +301,11 @@ def test_the_process_is_told_of_as_well() -> None:
     registry = new_registry()
     assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 0
     assert (registry.get_sample_value("process_open_fds") or 0) > 0
+
+
+def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """By what they are for; those that never failed are there with 0, so that an increase can be seen."""
+    metrics.watch(sources())
+    assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
+    assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tls"}) == 1
+    assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tokens"}) == 0

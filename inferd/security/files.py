@@ -24,10 +24,16 @@ class _Watched:
     paths: tuple[Path, ...]
     reload: Callable[[], None]
     seen: tuple[_Fingerprint, ...]
+    """As they were when they were read."""
+    last: tuple[_Fingerprint, ...]
+    """As they were at the last look."""
 
 
 class FileWatcher:
-    """Calls back within about ``period_s`` seconds of a change to watched files.
+    """Calls back within about two times ``period_s`` seconds of a change to watched files.
+
+    It does so once they are as they were a look before: a certificate and its key are often written one after the
+    other, and not at one blow.
 
     It looks at the files rather than at events of the kernel: those do not come for all file systems, nor for what lies
     behind the symbolic links that Kubernetes swaps. A callback that raises `BadFileError` or `OSError` has refused the
@@ -37,7 +43,7 @@ class FileWatcher:
     Threads: ``watch`` any, before or after ``start``; callbacks run in the watcher's own thread, one after the other.
     """
 
-    def __init__(self, *, period_s: float = 0.5) -> None:
+    def __init__(self, *, period_s: float = 0.25) -> None:
         self._watched: list[_Watched] = []
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
@@ -49,7 +55,8 @@ class FileWatcher:
         Call this first and read the files after that: a change in between is then told, rather than missed.
         ``name`` says what the files are for, in the log and in metrics.
         """
-        watched = _Watched(name, tuple(paths), reload, _fingerprints(paths))
+        now = _fingerprints(paths)
+        watched = _Watched(name, tuple(paths), reload, seen=now, last=now)
         with self._lock:
             self._watched.append(watched)
             self._failures.setdefault(name, 0)
@@ -69,12 +76,13 @@ class FileWatcher:
             return dict(self._failures)
 
     def poll(self) -> None:
-        """Look once, and call back for what has changed."""
+        """Look once, and call back for what has changed and is the same as at the last look."""
         with self._lock:
             watched = list(self._watched)
         for each in watched:
             now = _fingerprints(each.paths)
-            if now != each.seen:
+            is_settled, each.last = now == each.last, now
+            if is_settled and now != each.seen:
                 each.seen = now
                 self._reload(each)
 

@@ -100,6 +100,7 @@ def _shown(server: ServerProcess, authority: Authority) -> int | None:
 def test_replaced_under_load(server, authority, folder, at_once):
     """Every call is answered, over old connections and new ones, and the new certificate is shown soon."""
     callers = Callers(server.grpc, folder / "ca.pem")
+    before = metric(server, "inferd_file_reload_failures_total", file="tls")
     with callers.at_work():
         for _ in range(_REPLACEMENTS):
             pair = authority.issue(*LOCAL_NAMES)
@@ -120,6 +121,8 @@ def test_replaced_under_load(server, authority, folder, at_once):
                 "all callers go on",
             )
     assert callers.errors == []
+    refused = metric(server, "inferd_file_reload_failures_total", file="tls") - before
+    assert refused == (0 if at_once else _REPLACEMENTS), "files that are written one after the other are read together"
 
 
 def test_unusable_files(server, authority, folder):

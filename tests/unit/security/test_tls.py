@@ -36,6 +36,7 @@ def test_a_changed_pair(authority, files, tmp_path):
     assert tls.http_context() is before
     authority.issue(*LOCAL_NAMES, not_after=2 * HOUR).save(tmp_path)
     watcher.poll()
+    watcher.poll()
     assert tls.http_context() is not before
     assert watcher.failures == {"tls": 0}
 
@@ -48,6 +49,7 @@ def test_a_bad_pair_changes_nothing(authority, files, caplog):
     before, expires = tls.http_context(), tls.expiry_timestamps
     files.key.write_bytes(authority.issue(*LOCAL_NAMES).key)
     with caplog.at_level(logging.ERROR):
+        watcher.poll()
         watcher.poll()
     assert tls.http_context() is before
     assert (tls.expiry_timestamps, watcher.failures) == (expires, {"tls": 1})

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from inferd.observability.exposition import HistogramFamily
 from inferd.observability.gpu import GpuSample
 from inferd.observability.histogram import Histogram
 from inferd.observability.model_metrics import ModelCounts
@@ -21,7 +22,6 @@ STAGES = ("decode", "queue", "stack", "run", "encode")
 ModelLabels = tuple[str, str]
 
 _Sample = TypeVar("_Sample")
-_Labels = TypeVar("_Labels", bound=tuple[str, ...])
 
 
 def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metric]:
@@ -30,8 +30,8 @@ def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metr
     for labels, durations in series.items():
         requests.add_metric(labels, durations.count)
     yield requests
-    yield _histogram(
-        "inferd_request_duration_seconds", "From accepting an RPC to its status", RequestLabels._fields, series
+    yield HistogramFamily(
+        "inferd_request_duration_seconds", "From accepting an RPC to its status", RequestLabels._fields, series.items()
     )
 
 
@@ -53,7 +53,7 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
         ("inferd_batch_rows", "Rows of a batch", lambda m: m.batch_rows),
     )
     for name, text, histogram in histograms:
-        yield _histogram(name, text, _MODEL, {labels: histogram(counts) for labels, counts in models.items()})
+        yield HistogramFamily(name, text, _MODEL, [(labels, histogram(counts)) for labels, counts in models.items()])
     yield _stages(models)
     yield _rejected(models)
 
@@ -74,11 +74,13 @@ def file_families(certificate_expiry: Mapping[str, float], reload_failures: Mapp
 
 
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
-    series: dict[tuple[str, ...], Histogram] = {}
+    series = []
     for labels, counts in models.items():
         durations = (counts.decode_s, counts.queue_s, counts.stack_s, counts.run_s, counts.encode_s)
-        series |= {(*labels, stage): each for stage, each in zip(STAGES, durations, strict=True)}
-    return _histogram("inferd_stage_duration_seconds", "Where the time of a request goes", (*_MODEL, "stage"), series)
+        series += [((*labels, stage), each) for stage, each in zip(STAGES, durations, strict=True)]
+    return HistogramFamily(
+        "inferd_stage_duration_seconds", "Where the time of a request goes", (*_MODEL, "stage"), series
+    )
 
 
 def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
@@ -132,11 +134,4 @@ def _gauge(
     family = GaugeMetricFamily(name, text, labels=label_names)
     for labels, sample in samples.items():
         family.add_metric(labels, read(sample))
-    return family
-
-
-def _histogram(name: str, text: str, label_names: tuple[str, ...], series: Mapping[_Labels, Histogram]) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=label_names)
-    for labels, histogram in series.items():
-        family.add_metric(labels, histogram.buckets(), histogram.sum)
     return family

@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
+from inferd.observability.exposition import exposition
 from inferd.observability.http_messages import BadRequestError, Request, Response, parse_request
 
 _LONGEST_HEAD_BYTES = 16 * 1024
@@ -173,8 +172,8 @@ class HttpServer:
         if request.path == "/metrics":
             if not is_trusted:
                 return Response(403, "expected a client certificate\n")
-            encode, content_type = _encoder(request.accept)
-            return Response(200, encode(self._registry), content_type=content_type)
+            text, content_type = exposition(self._registry, request.accept)
+            return Response(200, text, content_type=content_type)
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
         return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))
@@ -186,14 +185,6 @@ def _is_trusted(writer: asyncio.StreamWriter) -> bool:
     if encryption is None or encryption.context.verify_mode is ssl.CERT_NONE:
         return True
     return bool(encryption.getpeercert())
-
-
-def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):
-        # A version that is no number, in a header that is only a wish.
-        return choose_encoder("")
 
 
 def _listen(host: str, port: int) -> socket.socket:

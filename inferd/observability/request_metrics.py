@@ -61,9 +61,15 @@ class RequestMetrics:
                 series.exemplify(Exemplar({"trace_id": str(trace_id)}, duration_s, self._wall_clock()))
 
     def read(self) -> dict[RequestLabels, Histogram]:
-        """Return all series as they are now."""
+        """Return all series, each as it is at one moment."""
         with self._lock:
-            return {labels: series.copy() for labels, series in self._series.items()}
+            series = dict(self._series)
+        copies = {}
+        for labels, durations in series.items():
+            # One by one, so that no call waits at its end until all have been copied.
+            with self._lock:
+                copies[labels] = durations.copy()
+        return copies
 
     def _find(self, said: _Said, code: Status) -> Histogram:
         model, version, method, _ = said

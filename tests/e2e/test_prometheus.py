@@ -5,13 +5,16 @@ import re
 import subprocess
 import urllib.request
 
+import grpc
 import pytest
 import yaml
 
+from inferd._generated.inferd.v1 import inference_pb2 as v1
 from scripts.dashboard_panels import SECTIONS
 from scripts.generate_dashboard import expression
 from tests.e2e.observed import observed
 from tests.integration.test_rules import OF_OTHER_PARTS
+from tests.load import PATIENCE_S, connect
 from tests.prometheus import PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
 
@@ -110,11 +113,37 @@ def test_scrapes_do_not_fail(watched):
     assert prometheus.query("min_over_time(up{job='inferd'}[1m])")[0]["value"][1] == "1"
 
 
+def _scrape(server):
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as response:
+        return response.read()
+
+
+def test_callers_cannot_make_up_series(watched):
+    """Models, versions, methods, request ids and metadata without end come to one series each, or none."""
+    server, _ = watched
+    before = len(_scrape(server).splitlines())
+    with connect(server.grpc) as channel:
+        infer = channel.unary_unary("/inferd.v1.InferenceService/Infer")
+        for number in range(100):
+            for made_up in (
+                v1.InferRequest(model=f"made-up-{number}", request_id=f"{number}"),
+                v1.InferRequest(model="digits", version=f"{number + 100}"),
+            ):
+                with pytest.raises(grpc.RpcError):
+                    infer(made_up.SerializeToString(), metadata=[("x-request-id", f"{number}")], timeout=PATIENCE_S)
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(f"/made.up.Service/Method{number}")(b"", timeout=PATIENCE_S)
+    scraped = _scrape(server)
+    assert b"made-up" not in scraped
+    assert b"Method9" not in scraped
+    lines_of_a_series = 20
+    assert len(scraped.splitlines()) - before <= 4 * lines_of_a_series
+
+
 def test_promtool_takes_the_metrics(watched):
     """Names, types, units and help texts are as Prometheus wants them."""
     server, _ = watched
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as response:
-        scraped = response.read()
+    scraped = _scrape(server)
     done = subprocess.run(
         [str(PROMTOOL), "check", "metrics"], input=scraped, check=False, capture_output=True, timeout=50
     )

@@ -1,0 +1,67 @@
+"""What scrapes are answered with, beside what prometheus-client would write."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from inferd.observability.exposition import HistogramFamily, exposition
+from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+#: Whatever a model may be called, and what the formats themselves are made of.
+NAMES = st.text(st.sampled_from('a"\\\n{},=# é'), max_size=5)
+VALUES = st.lists(st.floats(0, 100), max_size=5)
+SERIES = st.dictionaries(st.tuples(NAMES, NAMES), VALUES, max_size=3)
+
+
+class _Histograms(Collector):
+    def __init__(self, series: dict[tuple[str, str], list[float]]) -> None:
+        self._series = []
+        for labels, values in series.items():
+            histogram = Histogram(DURATION_BOUNDS_S)
+            histogram.observe_all(values)
+            for number, value in enumerate(values):
+                histogram.exemplify(Exemplar({"trace_id": f"{number:032x}"}, value, 1700000000.25))
+            self._series.append((labels, histogram))
+
+    def collect(self) -> list[HistogramFamily]:
+        return [HistogramFamily("seconds", "How long", ("one", "other"), self._series)]
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("", text_string_to_metric_families), (OPENMETRICS, parse_openmetrics)])
+@given(series=SERIES)
+def test_histograms_read_as_prometheus_client_writes_them(accept, parse, series) -> None:
+    """Bounds, counts, sums, labels and exemplars."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Histograms(series))
+    Gauge("other", "Not a histogram", registry=registry).set(3)
+    ours, our_type = exposition(registry, accept)
+    encode, their_type = choose_encoder(accept)
+
+    def read(text):
+        return {
+            (family.name, family.type, family.documentation): {
+                (sample.name, *sorted(sample.labels.items())): (sample.value, sample.exemplar)
+                for sample in family.samples
+            }
+            for family in parse(text.decode())
+        }
+
+    assert our_type == their_type
+    assert read(ours) == read(encode(registry))
+
+
+def test_openmetrics_ends_once() -> None:
+    """Behind all families."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Histograms({("a", "b"): [1.0]}))
+    text, _ = exposition(registry, OPENMETRICS)
+    assert text.endswith(b"\n# EOF\n")
+    assert text.count(b"# EOF") == 1

@@ -26,6 +26,7 @@ from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.rendering import renderer
 from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.security.limits import channel_options
@@ -61,13 +62,16 @@ class Application:
         self._metrics_registry = new_registry()
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
+        self._tracing = Tracing(settings.tracing)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._server = Server(
+            # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
             interceptors=(
                 MetricsInterceptor(self._metrics.requests),
                 TrailersInterceptor(),
                 self._access_log,
+                *self._tracing.interceptors,
                 *self._security.interceptors,
             ),
             options=channel_options(settings.server),
@@ -117,12 +121,14 @@ class Application:
                 inflight_requests=lambda: self._server.live_calls,
                 poll_lag_s=lambda: self._server.poll_lag_s,
                 log_lines_dropped=lambda: self._log_writer.dropped,
+                spans_dropped=lambda: self._tracing.dropped,
                 gpus=self._gpus.samples,
                 certificate_expiry=self._transport.certificate_expiry,
                 file_reload_failures=lambda: self._security.files.failures,
             )
         )
         self._grpc_port = self._transport.listen(self._server)
+        self._tracing.start()
         self._gpus.start()
         self._http.start()
         self._server.start()
@@ -180,6 +186,7 @@ class Application:
         self._http.stop()
         self._security.stop()
         self._gpus.stop()
+        self._tracing.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
         self._log_writer.stop()
         return in_time and unloaded

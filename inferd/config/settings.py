@@ -12,6 +12,7 @@ from inferd.config.connections import ConnectionSettings
 from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
 from inferd.config.security import SecuritySettings
+from inferd.config.tracing import TracingSettings
 from inferd.config.validation import validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -220,6 +221,7 @@ class Settings(Section):
     """Model files, directories with one, or repositories. Empty: the built-in demo model."""
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     api: ApiSettings = ApiSettings()
     security: SecuritySettings = SecuritySettings()
     queue: QueueSettings = QueueSettings()

@@ -68,3 +68,4 @@ def _of_sources(sources: Sources) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "inferd_access_log_dropped", "Log lines that were dropped", value=sources.log_lines_dropped()
     )
+    yield CounterMetricFamily("inferd_spans_dropped", "Spans that were lost", value=sources.spans_dropped())

@@ -35,6 +35,7 @@ class Sources:
     inflight_requests: Callable[[], int]
     poll_lag_s: Callable[[], float]
     log_lines_dropped: Callable[[], int]
+    spans_dropped: Callable[[], int]
     gpus: Callable[[], Iterable[GpuSample]]
     certificate_expiry: Callable[[], Mapping[str, float]]
     """By what the certificate is for; seconds since the epoch."""

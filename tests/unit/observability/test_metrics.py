@@ -26,7 +26,7 @@ NAMES = {
     *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
-    *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total"),
+    *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"),
 }
 
@@ -62,6 +62,7 @@ def sources(*models: ModelSample) -> Sources:
         log_lines_dropped=lambda: 6,
         certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
         file_reload_failures=lambda: {"tls": 1, "tokens": 0},
+        spans_dropped=lambda: 7,
         gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
     )
 
@@ -125,6 +126,7 @@ def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: Colle
     assert registry.get_sample_value("inferd_inflight_requests") == 4
     assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
     assert registry.get_sample_value("inferd_access_log_dropped_total") == 6
+    assert registry.get_sample_value("inferd_spans_dropped_total") == 7
 
 
 def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: CollectorRegistry) -> None:

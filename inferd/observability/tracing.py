@@ -1,0 +1,131 @@
+"""Decides which calls are traced, and takes down what becomes of them."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inferd import request_id
+from inferd.observability import timing
+from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
+from inferd.observability.timing import Stages
+from inferd.observability.tracing_context import Parent, parse_traceparent, parse_tracestate
+from inferd.observability.tracing_records import SpanQueue, SpanRecord
+
+#: Where the annotations of a traced call have what is needed at its end.
+_KEY = "span"
+
+_FACTS = ("model", "version", "rows", "principal", "requests", "messages_in", "messages_out")
+_LONGEST_TEXT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The span of a call that is traced."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    tracestate: str
+    stages: Stages
+
+
+class TracingInterceptor:
+    """Traces those calls whose callers trace them, and of the others a share.
+
+    Calls that are not traced pay for a look at their metadata and for a random number. Of those that are, a record is
+    left for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for the log and
+    for the metrics that a call is traced.
+
+    Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
+    """
+
+    def __init__(
+        self,
+        ratio: float,
+        queue: SpanQueue,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        # Not for secrets, and several times faster than the operating system's.
+        source: random.Random | None = None,
+    ) -> None:
+        self._ratio = ratio
+        self._queue = queue
+        self._clock = clock
+        self._random = source or random.Random()  # noqa: S311  see above
+        self._draw = self._random.random
+
+    def started(self, call: Call) -> None:
+        """Decide whether the call is traced."""
+        parent, tracestate = None, ""
+        for key, value in call.metadata:
+            if key == "traceparent":
+                parent = parse_traceparent(value)
+            elif key == "tracestate":
+                tracestate = parse_tracestate(value)
+        if parent.sampled if parent is not None else self._draw() < self._ratio:
+            self._trace(call, parent, tracestate)
+
+    def finished(self, call: Call, code: Status, details: str) -> None:
+        """Leave a record of a traced call."""
+        span: _Span | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # nothing else is put there
+        if span is None:
+            return
+        annotations = call.annotations
+        facts = {name: annotations[name] for name in _FACTS if name in annotations}
+        self._queue.put(
+            SpanRecord(
+                trace_id=span.trace_id,
+                span_id=span.span_id,
+                parent_id=span.parent_id,
+                tracestate=span.tracestate,
+                method=call.method[:_LONGEST_TEXT],
+                started_at=call.started_at,
+                ended_at=self._clock(),
+                status=code.name,
+                error=details[:_LONGEST_TEXT],
+                peer=call.peer,
+                facts={**facts, request_id.KEY: request_id.of(annotations)},
+                stages=span.stages,
+            )
+        )
+
+    def _trace(self, call: Call, parent: Parent | None, tracestate: str) -> None:
+        annotations = call.annotations
+        span = _Span(
+            trace_id=parent.trace_id if parent else self._id(128),
+            span_id=self._id(64),
+            parent_id=parent.span_id if parent else "",
+            tracestate=tracestate if parent else "",
+            stages=timing.wanted(annotations),
+        )
+        annotations[_KEY] = span
+        annotations["trace_id"], annotations["span_id"] = span.trace_id, span.span_id
+        listen_for_results(call, self._result)
+
+    def _result(self, call: Call, result: StreamResult) -> None:
+        """Leave a record of one request of a traced stream."""
+        span = call.annotations[_KEY]
+        assert isinstance(span, _Span)
+        now = self._clock()
+        facts = {"model": result.model, "version": result.version, "rows": result.rows, "request_id": result.request_id}
+        self._queue.put(
+            SpanRecord(
+                trace_id=span.trace_id,
+                span_id=self._id(64),
+                parent_id=span.span_id,
+                tracestate=span.tracestate,
+                method="",
+                started_at=now if result.stages.decoding_at is None else result.stages.decoding_at,
+                ended_at=now,
+                status=result.status,
+                error=result.error[:_LONGEST_TEXT],
+                peer="",
+                facts={name: value for name, value in facts.items() if value},
+                stages=result.stages,
+            )
+        )
+
+    def _id(self, bits: int) -> str:
+        """Return a random id, which must not be 0."""
+        return f"{self._random.getrandbits(bits) or 1:0{bits // 4}x}"

@@ -1,0 +1,86 @@
+"""Puts together what traces, if anything is to be traced."""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+import inferd
+from inferd.config.tracing import TracingSettings
+from inferd.observability.tracing import TracingInterceptor
+from inferd.observability.tracing_records import SpanQueue
+
+if TYPE_CHECKING:
+    from inferd.observability.tracing_export import SpanExporter
+
+
+class Tracing:
+    """The tracing of one server; without an endpoint it has no interceptor and does nothing.
+
+    Threads: the main one.
+    """
+
+    def __init__(self, settings: TracingSettings) -> None:
+        self._settings = settings
+        self._queue = SpanQueue()
+        self._exporter: SpanExporter | None = None
+        #: What has to see every call.
+        self.interceptors: tuple[TracingInterceptor, ...] = ()
+        if settings.endpoint is not None:
+            self.interceptors = (TracingInterceptor(settings.sampling_ratio, self._queue),)
+
+    @property
+    def dropped(self) -> int:
+        """Spans that were lost; any thread."""
+        return self._queue.dropped
+
+    def start(self) -> None:
+        """Begin to send spans.
+
+        Raises RuntimeError if a package for it is not installed, and OSError or RuntimeError if the headers cannot be
+        read.
+        """
+        if self._settings.endpoint is not None:
+            self._exporter = _exporter(self._settings, self._settings.endpoint, self._queue)
+            self._exporter.start()
+
+    def stop(self) -> None:
+        """Send what is left, for two seconds at most."""
+        if self._exporter is not None:
+            self._exporter.stop()
+
+
+def _exporter(settings: TracingSettings, endpoint: str, queue: SpanQueue) -> "SpanExporter":
+    try:
+        # Only here, so that nothing of OpenTelemetry need be installed where nothing is traced.
+        from inferd.observability.tracing_export import OtlpHttpSender, SpanExporter  # noqa: PLC0415
+        from inferd.observability.tracing_spans import SpanMaker  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"tracing.endpoint is set, but {error.name} is not installed: pip install 'inferd[otel]', or unset it"
+        ) from error
+    resource = {
+        "service.name": settings.service_name,
+        "service.version": inferd.__version__,
+        "service.instance.id": secrets.token_hex(8),
+        "host.name": socket.gethostname(),
+        "process.pid": str(os.getpid()),
+        **settings.resource,
+    }
+    headers = _headers(settings.headers_file) if settings.headers_file else {}
+    return SpanExporter(queue, SpanMaker(resource, inferd.__version__), OtlpHttpSender(endpoint, headers))
+
+
+def _headers(file: Path) -> Mapping[str, str]:
+    try:
+        headers = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        headers = None
+    if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
+        # Nothing of what is in it: it holds credentials.
+        raise RuntimeError(f"tracing.headers_file: expected lines of NAME: VALUE in {file}")
+    return headers

@@ -1,0 +1,102 @@
+"""A receiver of traces that is killed, comes back, or hangs: no call fails for it."""
+
+import threading
+
+import grpc
+import pytest
+
+from inferd import demo
+from inferd._generated.inferd.v1 import inference_pb2_grpc
+from tests.integration.test_call_trailers import request
+from tests.load import metric
+from tests.otlp import Receiver
+from tests.server import serving
+
+METHOD = "inferd.v1.InferenceService/Infer"
+TIMEOUT_S = 20.0
+
+
+class Load:
+    """Callers who call until they are told to stop."""
+
+    def __init__(self, address, callers=4):
+        self._stop = threading.Event()
+        self._channel = grpc.insecure_channel(address)
+        self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._request = request()
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self._progress = threading.Condition()
+        self.answered = 0
+        self.failures = []
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self):
+        while not self._stop.is_set():
+            try:
+                self._stub.Infer(self._request, timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                self.failures.append(error)
+            with self._progress:
+                self.answered += 1
+                self._progress.notify_all()
+
+    def wait_for(self, more):
+        """Wait until so many more calls have ended."""
+        with self._progress:
+            goal = self.answered + more
+            assert self._progress.wait_for(lambda: self.answered >= goal, TIMEOUT_S)
+
+    def close(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._channel.close()
+
+
+@pytest.fixture
+def receiver():
+    """One that may be gone by the end of the test."""
+    return Receiver()
+
+
+@pytest.fixture
+def server(receiver):
+    """Traces every call."""
+    settings = [f"tracing.endpoint={receiver.endpoint}", "tracing.sampling_ratio=1"]
+    with serving(demo.repository(), *(f"--set={setting}" for setting in settings)) as running:
+        yield running
+
+
+@pytest.fixture
+def load(server):
+    """On that server; whoever uses it sees that no call has failed."""
+    made = Load(server.grpc)
+    yield made
+    made.close()
+    assert made.failures == []
+
+
+def test_a_receiver_that_is_killed_and_comes_back(server, receiver, load):
+    """What could not be sent meanwhile is sent then, as far as it could be kept."""
+    receiver.wait_for(METHOD)
+    receiver.close()
+    server.wait_event("spans are not taken")
+    load.wait_for(200)
+    back = Receiver(receiver.port)
+    back.wait_for(METHOD)
+    server.wait_event("spans are taken again")
+    load.wait_for(50)
+    load.close()
+    back.close()
+
+
+def test_a_receiver_that_hangs(server, receiver, load):
+    """Spans are dropped and counted; calls are not held up."""
+    receiver.go_on.clear()
+    load.wait_for(6000)
+    assert metric(server, "inferd_spans_dropped_total") > 0
+    load.close()
+    assert server.stop() == 0
+    receiver.go_on.set()
+    receiver.close()

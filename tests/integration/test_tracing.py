@@ -1,0 +1,148 @@
+"""Traces of a real server, as a real receiver of OTLP gets them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from inferd import demo
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd._generated.inferd.v1 import inference_pb2_grpc
+from tests.integration.test_call_trailers import request
+from tests.otlp import Receiver, attributes
+from tests.server import ServerProcess, serving
+
+TIMEOUT_S = 20.0
+METHOD = "inferd.v1.InferenceService/Infer"
+STREAM = "inferd.v1.InferenceService/StreamInfer"
+STAGES = {"decode", "queue", "stack", "run", "encode"}
+
+
+def traceparent(number, sampled=True):
+    return ("traceparent", f"00-{number:032x}-{number:016x}-0{int(sampled)}")
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    """Takes all that comes."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(receiver):
+    """Traces no call but those whose callers do, and holds batches for them to share."""
+    settings = [f"tracing.endpoint={receiver.endpoint}", "tracing.sampling_ratio=0"]
+    with serving(demo.repository(), *(f"--set={setting}" for setting in settings)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stub(server):
+    """A stub as users generate it."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield inference_pb2_grpc.InferenceServiceStub(channel)
+
+
+def of_trace(receiver, number):
+    """Return the spans of a trace, by name."""
+    return {span.name: span for span in receiver.spans if int.from_bytes(span.trace_id) == number}
+
+
+def within(inner, outer):
+    return (
+        outer.start_time_unix_nano <= inner.start_time_unix_nano <= inner.end_time_unix_nano <= outer.end_time_unix_nano
+    )
+
+
+def test_a_request(server, receiver, stub):
+    """A server span under the caller's, its stages in their order within it, and its batch."""
+    metadata = (traceparent(1), ("tracestate", "a=b"), ("x-request-id", "traced-1"))
+    stub.Infer(request(), timeout=TIMEOUT_S, metadata=metadata)
+    (batch,) = receiver.wait_for("batch")
+    spans = of_trace(receiver, 1)
+    assert set(spans) == {METHOD} | STAGES
+    call = spans[METHOD]
+    assert (int.from_bytes(call.parent_span_id), call.trace_state) == (1, "a=b")
+    facts = attributes(call)
+    assert (facts["inferd.model"], facts["inferd.rows"], facts["inferd.request_id"]) == ("digits", 1, "traced-1")
+    stages = [spans[name] for name in ("decode", "queue", "stack", "run", "encode")]
+    assert all(stage.parent_span_id == call.span_id and within(stage, call) for stage in stages)
+    starts = [stage.start_time_unix_nano for stage in stages]
+    assert starts == sorted(starts)
+    assert [(link.trace_id, link.span_id) for link in batch.links] == [(call.trace_id, call.span_id)]
+    assert facts["inferd.batch.span_id"] == batch.span_id.hex()
+    assert within(batch, call)
+    line = server.wait_event("access", request_id="traced-1")
+    assert (line["trace_id"], line["span_id"]) == (call.trace_id.hex(), call.span_id.hex())
+
+
+def test_callers_who_do_not_trace(receiver, stub):
+    """Are not traced, and neither are those who say nothing, as the share here is none."""
+    stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(2, sampled=False),))
+    stub.Infer(request(), timeout=TIMEOUT_S)
+    stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(3),))
+    receiver.wait_for(METHOD, 2)
+    assert {int.from_bytes(span.trace_id) for span in receiver.spans if span.name == METHOD} == {1, 3}
+
+
+def test_an_error(receiver, stub):
+    """Has a span, too."""
+    with pytest.raises(grpc.RpcError):
+        stub.Infer(request(model="nobody"), timeout=TIMEOUT_S, metadata=(traceparent(4),))
+    receiver.wait_for(METHOD, 3)
+    assert attributes(of_trace(receiver, 4)[METHOD])["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+def test_a_stream(receiver, stub):
+    """Its requests are spans under its own; those that shared a batch name the same one."""
+    message = pb.StreamInferRequest(requests=[request(request_id=str(number)) for number in range(3)])
+    list(stub.StreamInfer(iter([message]), timeout=TIMEOUT_S, metadata=(traceparent(5),)))
+    receiver.wait_for(STREAM)
+    requests = receiver.wait_for("request", 3)
+    stream = of_trace(receiver, 5)[STREAM]
+    assert {each.parent_span_id for each in requests} == {stream.span_id}
+    assert sorted(attributes(each)["inferd.request_id"] for each in requests) == ["0", "1", "2"]
+    assert all(within(each, stream) for each in requests)
+    named = {attributes(each)["inferd.batch.span_id"]: each for each in requests}
+    wanted = {bytes.fromhex(span_id) for span_id in named}
+    while not wanted <= {batch.span_id for batch in receiver.wait_for("batch")}:
+        receiver.posted.get(timeout=TIMEOUT_S)
+    links = {link.span_id for batch in receiver.wait_for("batch") if batch.span_id in wanted for link in batch.links}
+    assert links == {each.span_id for each in requests}
+
+
+def test_requests_that_shared_a_batch(receiver, stub):
+    """Whatever batches they were put in, each is linked from the one that it names."""
+    with ThreadPoolExecutor(8) as threads:
+        calls = [
+            threads.submit(stub.Infer, request(), timeout=TIMEOUT_S, metadata=(traceparent(number),))
+            for number in range(100, 132)
+        ]
+        for call in calls:
+            call.result()
+    receiver.wait_for(METHOD, 3 + 32)
+    named = {
+        (attributes(span)["inferd.batch.span_id"], span.span_id)
+        for span in receiver.spans
+        if span.name == METHOD and 100 <= int.from_bytes(span.trace_id) < 132
+    }
+    wanted = {bytes.fromhex(batch) for batch, _ in named}
+    while not wanted <= {batch.span_id for batch in receiver.wait_for("batch")}:
+        receiver.posted.get(timeout=TIMEOUT_S)
+    linked = {
+        (batch.span_id.hex(), link.span_id)
+        for batch in receiver.wait_for("batch")
+        if batch.span_id in wanted
+        for link in batch.links
+    }
+    assert linked == named
+
+
+def test_headers_that_cannot_be_read(tmp_path):
+    """The server does not start, and says why."""
+    settings = ["tracing.endpoint=http://127.0.0.1:9", f"tracing.headers_file={tmp_path / 'missing.yaml'}"]
+    server = ServerProcess(demo.repository(), *(f"--set={setting}" for setting in settings))
+    assert server.wait() != 0
+    assert "missing.yaml" in server.text

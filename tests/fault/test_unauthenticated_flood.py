@@ -1,0 +1,104 @@
+"""Strangers by the thousand: those who belong are answered, and nothing is left of the others."""
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from inferd import demo
+from inferd.client import TLS, Client
+from inferd.security.bearer_tokens import StoredToken, hash_of
+from inferd.security.token_file import entry_of
+from tests.certificates import LOCAL_NAMES, Authority
+from tests.load import MIB, descriptor_count, eventually, metric
+from tests.server import ROOT, ServerProcess, serving
+
+_TOKEN = "inferd_of-a-test"
+#: Each second.
+_STRANGERS = 300
+_CALLERS = 2
+_CALLS = 1000
+_HANDSHAKE_TIMEOUT_S = 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flood")
+    authority = Authority()
+    authority.save(folder)
+    authority.issue(*LOCAL_NAMES).save(folder)
+    (folder / "tokens.yaml").write_text(entry_of(StoredToken(name="alice", sha256=hash_of(_TOKEN))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder) -> Iterator[ServerProcess]:
+    settings = {
+        "security.tls.cert_file": folder / "server.pem",
+        "security.tls.key_file": folder / "server.key",
+        "security.http_tls": "false",
+        "security.tokens_file": folder / "tokens.yaml",
+        "server.connections.handshake_timeout_s": _HANDSHAKE_TIMEOUT_S,
+        "log.access": "false",
+    }
+    with serving(*(part for name, value in settings.items() for part in ("--set", f"{name}={value}"))) as running:
+        yield running
+
+
+@contextmanager
+def flood(server: ServerProcess, folder) -> Iterator[dict[str, int]]:
+    """Let strangers loose; what comes of them is known at the end."""
+    command = [sys.executable, "-m", "tests.flood", server.grpc, str(folder / "ca.pem"), str(_STRANGERS)]
+    counts: dict[str, int] = {}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            yield counts
+        finally:
+            counts.update(json.loads(process.communicate(b"\n", timeout=30)[0]))
+
+
+def durations(server: ServerProcess, folder) -> list[float]:
+    """Call many times, as someone who belongs here, and return how long each call took, in seconds."""
+    taken: list[float] = []
+    picture = {"X": demo.samples().inputs[:1]}
+
+    def work() -> None:
+        with Client(server.grpc, tls=TLS(ca=folder / "ca.pem"), token=_TOKEN, retry=None) as client:
+            client.infer("digits", picture)
+            for _ in range(_CALLS):
+                began = time.perf_counter()
+                client.infer("digits", picture)
+                taken.append(time.perf_counter() - began)
+
+    threads = [threading.Thread(target=work) for _ in range(_CALLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+def test_those_who_belong_are_answered(server, folder, record_property):
+    """Every call, over connections old and new; what strangers take comes back, and a second flood takes no more."""
+    alone = durations(server, folder)
+    eventually(lambda: metric(server, "inferd_inflight_requests") == 0, "no calls are left")
+    descriptors, resident = descriptor_count(server), server.resident_bytes()
+    for most_growth in (64 * MIB, 16 * MIB):
+        with flood(server, folder) as counts:
+            eventually(lambda: descriptor_count(server) > descriptors + 50, "the flood has begun")
+            amid = durations(server, folder)
+            before, resident = resident, server.resident_bytes()
+        assert len(alone) == len(amid) == _CALLERS * _CALLS
+        assert {"silent", "half_a_handshake", "garbage", "whole_handshake", "no_token", "wrong_token"} <= counts.keys()
+        assert counts.get("shut out", 0) == 0
+        eventually(lambda: descriptor_count(server) <= descriptors, f"{descriptors} descriptors again")
+        assert resident - before < most_growth
+    for name, taken in (("alone", alone), ("amid", amid)):
+        cuts = statistics.quantiles(taken, n=100)
+        record_property(name, f"p50 {cuts[49] * 1e3:.2f} ms, p99 {cuts[98] * 1e3:.2f} ms")

@@ -1,0 +1,93 @@
+"""A flood of strangers: ``python -m tests.flood HOST:PORT CA_FILE PER_S``, until its standard input ends.
+
+A process of its own, so that it does not slow down those who measure. At the end it prints how many came of each kind.
+"""
+
+import itertools
+import json
+import select
+import socket
+import ssl
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+_KEPT_OPEN = 400
+_TIMEOUT_S = 5.0
+_GARBAGE = bytes(range(256)) * 16
+_BEGUN_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01"
+_INFER = "/inferd.v1.InferenceService/Infer"
+
+
+class Strangers:
+    """Connections of those who have no business here; some stay, until there are too many of them."""
+
+    def __init__(self, address: str, ca_file: str) -> None:
+        host, port = address.rsplit(":", 1)
+        self._address = (host, int(port))
+        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls.set_alpn_protocols(["h2"])
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(Path(ca_file).read_bytes()))
+        self._infer = channel.unary_unary(_INFER)
+        self._staying: deque[socket.socket] = deque()
+        self.kinds: list[Callable[[], None]] = [
+            self.silent, self.half_a_handshake, self.garbage, self.whole_handshake, self.no_token, self.wrong_token,
+        ]  # fmt: skip
+
+    def silent(self) -> None:
+        self._stay(self._connect())
+
+    def half_a_handshake(self) -> None:
+        stranger = self._connect()
+        stranger.sendall(_BEGUN_HANDSHAKE)
+        self._stay(stranger)
+
+    def garbage(self) -> None:
+        with self._connect() as stranger:
+            stranger.sendall(_GARBAGE)
+
+    def whole_handshake(self) -> None:
+        self._stay(self._tls.wrap_socket(self._connect(), server_hostname="localhost"))
+
+    def no_token(self) -> None:
+        self._call(())
+
+    def wrong_token(self) -> None:
+        self._call((("authorization", "Bearer wrong"),))
+
+    def _call(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        try:
+            self._infer(b"", metadata=metadata, timeout=_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:  # type: ignore[attr-defined]  # it is a call too
+                raise
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(self._address, timeout=_TIMEOUT_S)
+
+    def _stay(self, stranger: socket.socket) -> None:
+        self._staying.append(stranger)
+        if len(self._staying) > _KEPT_OPEN:
+            self._staying.popleft().close()
+
+
+def main(address: str, ca_file: str, per_s: str) -> None:
+    """Send one stranger after the other, of each kind in turn."""
+    strangers = Strangers(address, ca_file)
+    counts: Counter[str] = Counter()
+    for send in itertools.cycle(strangers.kinds):
+        try:
+            send()
+            counts[send.__name__] += 1
+        except OSError:
+            counts["shut out"] += 1
+        if select.select([sys.stdin], [], [], 1 / float(per_s))[0]:
+            break
+    sys.stdout.write(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -24,7 +24,8 @@ _CHALLENGE = (("www-authenticate", "Bearer"),)
 class AuthenticationInterceptor:
     """Sets the annotations "principal" and, where there are rules, "permit"; refuses who has no credential that holds.
 
-    A call with a bearer token that was seen before costs about a microsecond. Threads: ``started`` the poll thread,
+    A call with a bearer token that was seen before costs about a microsecond. A certificate counts where no such token
+    was sent: who sends one that does not hold is not somebody else instead. Threads: ``started`` the poll thread,
     ``finished`` any.
     """
 
@@ -42,6 +43,16 @@ class AuthenticationInterceptor:
         self._streams = streams
         self._wall_clock = wall_clock
         self._known = KnownCallers(in_force.current, ledger)
+        self._takes_tokens = settings.tokens_file is not None or settings.jwt.enabled
+        self._takes_certificates = bool(settings.spiffe.trust_domains)
+        self._missing = " or ".join(
+            text
+            for text, is_taken in (
+                ("expected an authorization header with a bearer token", self._takes_tokens),
+                ("expected a client certificate with a SPIFFE ID", self._takes_certificates),
+            )
+            if is_taken
+        )
         self._open = {
             kind
             for kind, is_open in (
@@ -83,15 +94,23 @@ class AuthenticationInterceptor:
         known = self._known
         if known.snapshot is not self._in_force.current:
             known = self._known = KnownCallers(self._in_force.current, self._ledger)
-        header: str | bytes | None = None
-        for key, value in call.metadata:
-            if key == "authorization":
-                if header is not None:
-                    raise CredentialError("expected one authorization header, got several")
-                header = value
-        if header is None:
-            raise CredentialError("expected an authorization header with a bearer token")
-        return known.by_header(header, self._wall_clock())
+        header = _header_of(call) if self._takes_tokens else None
+        if header is not None:
+            return known.by_header(header, self._wall_clock())
+        caller = known.by_certificate(call.auth_context()) if self._takes_certificates else None
+        if caller is None:
+            raise CredentialError(self._missing)
+        return caller
+
+
+def _header_of(call: Call) -> str | bytes | None:
+    header: str | bytes | None = None
+    for key, value in call.metadata:
+        if key == "authorization":
+            if header is not None:
+                raise CredentialError("expected one authorization header, got several")
+            header = value
+    return header
 
 
 def forbidden(kind: MethodKind) -> CallRefusal:

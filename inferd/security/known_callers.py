@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,6 +11,7 @@ from inferd.security.permit import Permit
 from inferd.security.permits import QuotaLedger, permit_of
 from inferd.security.policy import Policy
 from inferd.security.snapshot import Snapshot
+from inferd.security.spiffe import CERTIFICATE
 
 V = TypeVar("V")
 
@@ -79,15 +81,33 @@ class KnownCallers:
 
     def by_header(self, header: str | bytes, now: float) -> Caller:
         """Return who sends this authorization header. Raises `CredentialError`. ``now`` in seconds since the epoch."""
-        keyed = self._hash.copy()
-        keyed.update(header.encode() if isinstance(header, str) else header)
-        key = keyed.digest()
+        key = self._key(header.encode() if isinstance(header, str) else header)
         caller = self._callers.get(key)
         if caller is None:
             caller = self._meet(key, header, now)
         elif caller.identity.expires_at <= now:
             raise CredentialError("the bearer token has expired")
         return caller
+
+    def by_certificate(self, proven: Mapping[str, Sequence[bytes]]) -> Caller | None:
+        """Return whose certificate gRPC tells of in ``proven``, None without one. Raises `CredentialError`.
+
+        One that is known is not read again; that it has not expired was found out when it connected.
+        """
+        verifier, shown = self.snapshot.spiffe, proven.get(CERTIFICATE)
+        if verifier is None or not shown:
+            return None
+        key = self._key(shown[0])
+        caller = self._callers.get(key)
+        if caller is None:
+            caller = caller_of(verifier.check(proven), self.snapshot.policy, self._ledger)
+            self._callers.put(key, caller)
+        return caller
+
+    def _key(self, credential: bytes) -> bytes:
+        keyed = self._hash.copy()
+        keyed.update(credential)
+        return keyed.digest()
 
     def _meet(self, key: bytes, header: str | bytes, now: float) -> Caller:
         reason = self._strangers.get(key)

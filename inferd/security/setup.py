@@ -8,15 +8,23 @@ from inferd.rpc import CallInterceptor
 from inferd.security.authentication import AuthenticationInterceptor
 from inferd.security.bearer_tokens import TokenTable
 from inferd.security.files import FileWatcher
+from inferd.security.json_web_tokens import JwtVerifier
+from inferd.security.jwks import KeySet
+from inferd.security.jwks_url import JwksUrl
 from inferd.security.periodic import PeriodicThread
 from inferd.security.permits import QuotaLedger
 from inferd.security.policy import read_policy
 from inferd.security.quota import QuotaRejections
 from inferd.security.snapshot import InForce
+from inferd.security.spiffe import SpiffeVerifier
 from inferd.security.stream_guard import StreamGuard
 
 #: How soon after its credential a stream ends, beside the time in which changed files are noticed.
 _SWEEP_PERIOD_S = 0.5
+
+
+def _ignore() -> None:
+    """Keys in a file come when the file changes."""
 
 
 class Security:
@@ -30,6 +38,8 @@ class Security:
         self._settings = settings
         self._in_force = InForce()
         self._ledger = QuotaLedger()
+        url = settings.jwt.jwks_url
+        self._jwks_url = None if url is None else JwksUrl(url, period_s=settings.jwt.refresh_s, on_keys=self._use_keys)
         self._streams = StreamGuard(self._in_force, self._ledger)
         self._sweeps = PeriodicThread("inferd-stream-guard", period_s=_SWEEP_PERIOD_S, action=self._streams.sweep)
         #: What shows every call to this package; none if nobody has to say who they are.
@@ -46,6 +56,14 @@ class Security:
             self._follow("tokens", settings.tokens_file, self._read_tokens)
         if settings.policy_file is not None:
             self._follow("policy", settings.policy_file, self._read_policy)
+        if settings.spiffe.trust_domains:
+            self._in_force.update(spiffe=SpiffeVerifier(settings.spiffe.trust_domains))
+        if settings.jwt.jwks_file is not None:
+            self._follow("jwks", settings.jwt.jwks_file, self._read_keys)
+        if self._jwks_url is not None:
+            # From the first token on, also if the URL cannot be reached yet: tokens with unknown keys have it tried.
+            self._use_keys(KeySet({}))
+            self._jwks_url.start()
         self.files.start()
         self._sweeps.start()
 
@@ -53,6 +71,12 @@ class Security:
         """End the threads."""
         self._sweeps.stop()
         self.files.stop()
+        if self._jwks_url is not None:
+            self._jwks_url.stop()
+
+    def jwks_age_s(self) -> float | None:
+        """Return how long ago good keys came from the URL; None if never, or if there is none."""
+        return None if self._jwks_url is None else self._jwks_url.age_s()
 
     @property
     def quota_rejections(self) -> QuotaRejections:
@@ -65,6 +89,13 @@ class Security:
 
     def _read_tokens(self, path: Path) -> None:
         self._in_force.update(tokens=TokenTable.read(path))
+
+    def _read_keys(self, path: Path) -> None:
+        self._use_keys(KeySet.read(path))
+
+    def _use_keys(self, keys: KeySet) -> None:
+        unknown_key = _ignore if self._jwks_url is None else self._jwks_url.unknown_key
+        self._in_force.update(jwt=JwtVerifier(self._settings.jwt, keys, unknown_key))
 
     def _read_policy(self, path: Path) -> None:
         self._in_force.update(policy=read_policy(path))

@@ -1,0 +1,72 @@
+"""An issuer of JSON Web Tokens, honest or not."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+NAME = "https://issuer.test"
+AUDIENCE = "inferd"
+HOUR_S = 3600
+
+_ALGORITHMS = {
+    "RS256": jwt.algorithms.RSAAlgorithm,
+    "ES256": jwt.algorithms.ECAlgorithm,
+    "EdDSA": jwt.algorithms.OKPAlgorithm,
+}
+
+
+class Issuer:
+    """Signs with one key of any of our algorithms. ``kid`` is the key's id."""
+
+    def __init__(self, kid: str = "one", algorithm: str = "ES256", *, bits: int = 2048) -> None:
+        self.kid = kid
+        self.algorithm = algorithm
+        self.key: Any = {
+            "RS256": lambda: rsa.generate_private_key(65537, bits),
+            "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+            "EdDSA": ed25519.Ed25519PrivateKey.generate,
+        }[algorithm]()
+
+    def jwk(self, **more: object) -> dict[str, object]:
+        """Return the public key as it is published."""
+        public = json.loads(_ALGORITHMS[self.algorithm].to_jwk(self.key.public_key()))
+        public.pop("key_ops", None)
+        return {**public, "kid": self.kid, "use": "sig", **more}
+
+    def token(self, subject: object = "alice", **claims: object) -> str:
+        """Return a token; a claim that is None is left out."""
+        return jwt.encode(self._claims(subject, claims), self.key, self.algorithm, {"kid": self.kid})
+
+    def unsigned(self, algorithm: str = "none") -> str:
+        """Return a token that says that it has no signature."""
+        return f"{_encoded({'alg': algorithm, 'kid': self.kid})}.{_encoded(self._claims('alice', {}))}."
+
+    def signed_with_the_public_key(self) -> str:
+        """Return a token that takes the public key for a shared secret, which everybody knows."""
+        secret = self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        body = f"{_encoded({'alg': 'HS256', 'kid': self.kid})}.{_encoded(self._claims('alice', {}))}"
+        return f"{body}.{_base64(hmac.digest(secret, body.encode(), hashlib.sha256))}"
+
+    def _claims(self, subject: object, claims: dict[str, object]) -> dict[str, object]:
+        every = {"sub": subject, "iss": NAME, "aud": AUDIENCE, "exp": int(time.time()) + HOUR_S, **claims}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+def jwks(*keys: dict[str, object]) -> str:
+    """Return a set of keys as it is published."""
+    return json.dumps({"keys": keys})
+
+
+def _encoded(content: object) -> str:
+    return _base64(json.dumps(content).encode())
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -1,0 +1,235 @@
+"""JSON Web Tokens: which are taken, which are not, and what is told of those."""
+
+import threading
+import time
+
+import jwt
+import pytest
+
+from inferd.config.security import JwtSettings
+from inferd.security.files import BadFileError
+from inferd.security.identity import CredentialError
+from inferd.security.json_web_tokens import JwtVerifier
+from inferd.security.jwks import KeySet
+from inferd.security.jwks_url import JwksUrl, fetch
+from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
+from tests.unit.security.fakes import WallClock
+
+ISSUERS = {algorithm: Issuer("one", algorithm) for algorithm in ("RS256", "ES256", "EdDSA")}
+NOW = int(time.time())
+
+
+def _verifier(*issuers: Issuer, unknown: list | None = None, **settings: object) -> JwtVerifier:
+    keys = KeySet.parse(jwks(*(issuer.jwk() for issuer in issuers)), "test")
+    given = {"jwks_file": "keys.json", "issuer": NAME, "audience": [AUDIENCE], **settings}
+    told: list = [] if unknown is None else unknown
+    return JwtVerifier(JwtSettings(**given), keys, lambda: told.append("unknown"))
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return ISSUERS["ES256"]
+
+
+@pytest.mark.parametrize("algorithm", ISSUERS)
+def test_tokens_of_every_algorithm_of_ours_are_taken(algorithm: str) -> None:
+    """The identity is the subject's, and lasts as long as the token and what clocks may differ by."""
+    issuer = ISSUERS[algorithm]
+    identity = _verifier(issuer).check(issuer.token(exp=NOW + HOUR_S), 0)
+    assert (identity.principal, identity.expires_at) == ("jwt:alice", NOW + HOUR_S + 30)
+
+
+def test_another_claim_may_name_the_caller(issuer: Issuer) -> None:
+    """And then has to be there."""
+    verifier = _verifier(issuer, principal_claim="client_id")
+    assert verifier.check(issuer.token(client_id="web"), 0).principal == "jwt:web"
+    with pytest.raises(CredentialError, match="not valid"):
+        verifier.check(issuer.token(), 0)
+
+
+@pytest.mark.parametrize("token", ["", "a", "a.b", "inferd_secret", "a.b.c.d"])
+def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str) -> None:
+    """It has three parts or it is something else."""
+    assert _verifier(issuer).check(token, 0) is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "https://issuer.tes"},
+        {"iss": None},
+        {"aud": "other"},
+        {"aud": None},
+        {"exp": None},
+        {"exp": "soon"},
+        {"nbf": NOW + 60},
+        {"iat": NOW + 60},
+        {"subject": None},
+        {"subject": ""},
+        {"subject": "x" * 257},
+        {"subject": "line\nbreak"},
+    ],
+    ids=str,
+)
+def test_claims_that_do_not_fit_are_refused(issuer: Issuer, claims: dict) -> None:
+    """With one text for all of them."""
+    with pytest.raises(CredentialError) as caught:
+        _verifier(issuer).check(issuer.token(claims.pop("subject", "alice"), **claims), 0)
+    assert str(caught.value) == "the bearer token is not valid"
+    # What will be valid in a minute must not be remembered as invalid.
+    assert caught.value.lasting is ("nbf" not in claims and "iat" not in claims)
+
+
+def test_an_expired_token_says_so(issuer: Issuer) -> None:
+    """Beyond the leeway; the caller can do something about it."""
+    assert _verifier(issuer).check(issuer.token(exp=NOW - 10), 0)
+    with pytest.raises(CredentialError, match=r"^the bearer token has expired$"):
+        _verifier(issuer).check(issuer.token(exp=NOW - 60), 0)
+
+
+@pytest.mark.parametrize("algorithm", ISSUERS)
+def test_signatures_that_are_none_are_refused(algorithm: str) -> None:
+    """No signature, one with the public key as a secret, another issuer's, and none over changed claims."""
+    issuer, other = ISSUERS[algorithm], Issuer("one", algorithm)
+    header, body, signature = issuer.token().split(".")
+    forged = [
+        issuer.unsigned(),
+        issuer.unsigned("None"),
+        issuer.unsigned("HS256"),
+        issuer.signed_with_the_public_key(),
+        other.token(),
+        f"{header}.{other.token('bob').split('.')[1]}.{signature}",
+        f"{header}.{body}.",
+        f"{header}.{body}.{signature[:-4]}AAAA",
+        "..",
+        "a.b.c",
+    ]
+    for token in forged:
+        with pytest.raises(CredentialError, match=r"^the bearer token is not valid$"):
+            _verifier(issuer).check(token, 0)
+
+
+def test_a_key_is_used_with_its_own_algorithm_only() -> None:
+    """Whatever the token says, and although the library would do it."""
+    issuer = ISSUERS["RS256"]
+    token = jwt.encode({"sub": "a", "iss": NAME, "aud": AUDIENCE, "exp": NOW + 60}, issuer.key, "PS256", {"kid": "one"})
+    with pytest.raises(CredentialError):
+        _verifier(issuer).check(token, 0)
+
+
+def test_an_unknown_key_is_told(issuer: Issuer) -> None:
+    """It may be a new one; a token with a known one tells nothing, however wrong."""
+    unknown: list = []
+    verifier = _verifier(issuer, unknown=unknown)
+    for token in (Issuer("two").token(), Issuer("").token()):
+        with pytest.raises(CredentialError, match=r"^the bearer token is not valid$"):
+            verifier.check(token, 0)
+    assert len(unknown) == 2
+    with pytest.raises(CredentialError):
+        verifier.check(Issuer("one").token(), 0)
+    assert len(unknown) == 2
+
+
+def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
+    """Under any id, but not if another key has its id."""
+    identity = _verifier(issuer).check(issuer.token(), 0)
+    assert _verifier(Issuer("two"), issuer).still_holds(identity)
+    assert not _verifier(Issuer("one")).still_holds(identity)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "expected a JSON Web Key Set"),
+        ("[]", "expected a JSON Web Key Set"),
+        ('{"keys": 1}', "expected a list of keys"),
+        (jwks(), "expected a key with a kid"),
+        (jwks(ISSUERS["ES256"].jwk(kid=None)), "expected a key with a kid"),
+        (jwks(ISSUERS["ES256"].jwk(use="enc")), "expected a key with a kid"),
+        (jwks(ISSUERS["ES256"].jwk(alg="ES384")), "expected a key with a kid"),
+        (jwks(Issuer("weak", "RS256", bits=1024).jwk()), "expected a key with a kid"),
+        (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "one"}), "expected a key with a kid"),
+        (jwks({"kty": "oct", "k": "UExBTlRFRA", "kid": "one"}), "expected public keys only"),
+        (jwks(ISSUERS["ES256"].jwk(), Issuer("one").jwk()), "expected one key for each kid"),
+    ],
+)
+def test_bad_sets_of_keys_are_refused(text: str, complaint: str) -> None:
+    """Keys that can do nothing for us alone, those that are not public, and what is no set."""
+    with pytest.raises(BadFileError, match=complaint) as caught:
+        KeySet.parse(text, "keys.json")
+    assert "UExBTlRFRA" not in str(caught.value)
+
+
+def test_keys_for_others_are_left_out(issuer: Issuer) -> None:
+    """An issuer may publish keys that are not for us beside ours."""
+    keys = KeySet.parse(jwks(Issuer("weak", "RS256", bits=1024).jwk(), issuer.jwk()), "test")
+    assert (keys.get("weak"), keys.get("one").algorithm, keys.get(None)) == (None, "ES256", None)
+
+
+class Url:
+    """What an issuer publishes, until it cannot be reached."""
+
+    def __init__(self, *issuers: Issuer) -> None:
+        self.fetched = threading.Semaphore(0)
+        self.publish(*issuers)
+
+    def publish(self, *issuers: Issuer) -> None:
+        self.content: bytes | Exception = jwks(*(issuer.jwk() for issuer in issuers)).encode()
+
+    def __call__(self, _url: str) -> bytes:
+        self.fetched.release()
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+def test_keys_of_a_url_are_handed_over_when_they_are_new(issuer: Issuer) -> None:
+    """A URL that is down, or has nonsense, changes nothing but the age of what there is."""
+    url, clock, found = Url(issuer), WallClock(100.0), []
+    source = JwksUrl("https://issuer.test", period_s=60, on_keys=found.append, fetch=url, clock=clock)
+    assert source.age_s() is None
+    source.refresh()
+    source.refresh()
+    assert len(found) == 1
+    clock.now += 5
+    for content in (OSError("down"), b"<html>"):
+        url.content = content
+        source.refresh()
+    assert (len(found), source.age_s(), source.failures) == (1, 5.0, 2)
+    url.publish(issuer, Issuer("two"))
+    source.refresh()
+    assert (found[1].get("two") is not None, source.age_s()) == (True, 0.0)
+
+
+def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> None:
+    """Anybody can make tokens with unknown keys."""
+    url, clock = Url(issuer), WallClock(100.0)
+    source = JwksUrl("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url, clock=clock)
+    source.start()
+    assert url.fetched.acquire(timeout=10)
+    clock.now += 9
+    source.unknown_key()
+    clock.now += 1
+    for _ in range(100):
+        source.unknown_key()
+    assert url.fetched.acquire(timeout=10)
+    source.stop()
+    assert not url.fetched.acquire(blocking=False)
+
+
+def test_only_http_is_fetched_and_no_redirects(tmp_path) -> None:
+    """A name in a setting must not become a way to read files; the settings refuse it first."""
+    with pytest.raises(ValueError, match="expected https"):
+        JwtSettings(jwks_url=f"file://{tmp_path}", issuer="a", audience=["b"])
+    with pytest.raises(OSError, match=r"refused|failed"):
+        fetch("http://127.0.0.1:9/keys")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://issuer.test/keys", "https://user:PLANTED@issuer.test", "ftp://localhost", "keys", "https://[", ""]
+)
+def test_unsafe_urls_are_refused_without_quoting_them(url: str) -> None:
+    """They may have a password in them."""
+    with pytest.raises(ValueError, match="expected https") as caught:
+        JwtSettings(jwks_url=url, issuer="a", audience=["b"])
+    assert "PLANTED" not in caught.value.errors()[0]["msg"]

@@ -1,0 +1,91 @@
+"""Client certificates with SPIFFE IDs."""
+
+import grpc
+import pytest
+
+from inferd.config.security import SecuritySettings
+from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.identity import CredentialError
+from inferd.security.permits import QuotaLedger
+from inferd.security.snapshot import InForce
+from inferd.security.spiffe import SpiffeVerifier
+from inferd.security.stream_guard import StreamGuard
+from tests.certificates import Authority
+from tests.unit.security.fakes import FakeCall, WallClock, bearer, table
+
+ALICE = "spiffe://prod/ns/a/sa/alice"
+PEM = Authority().issue(ALICE).certificate
+
+
+def _proven(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
+    """What gRPC tells of a connection; it names an id only if there is one URI."""
+    named = list(uris) if ids is None else ids
+    return {
+        "x509_pem_cert": [PEM],
+        "peer_uri": [uri.encode() for uri in uris],
+        "peer_spiffe_id": [uri.encode() for uri in named],
+    }
+
+
+def test_an_identity_of_a_trusted_domain_is_taken() -> None:
+    """As it is, until the certificate expires."""
+    identity = SpiffeVerifier(["prod", "other"]).check(_proven(ALICE))
+    assert identity.principal == ALICE
+    assert 0 < identity.expires_at < 1e12
+    assert SpiffeVerifier(["prod"]).still_holds(identity)
+
+
+@pytest.mark.parametrize(
+    "proven",
+    [
+        _proven(),
+        _proven("spiffe://evil/ns/a/sa/alice"),
+        _proven("spiffe://prod.evil/alice"),
+        _proven("spiffe://prod"),
+        _proven("spiffe://prod/"),
+        _proven("https://prod/alice"),
+        _proven(ALICE, "spiffe://prod/bob"),
+        _proven(ALICE, "spiffe://prod/bob", ids=[ALICE]),
+        _proven("spiffe://prod/bob", ids=[ALICE]),
+        _proven("spiffe://prod/ä"),
+    ],
+)
+def test_any_other_certificate_is_refused(proven: dict) -> None:
+    """Other domains, other URIs, none or several of them."""
+    with pytest.raises(CredentialError, match=r"^the client certificate has no SPIFFE ID that is accepted$"):
+        SpiffeVerifier(["prod"]).check(proven)
+
+
+@pytest.fixture
+def interceptor() -> AuthenticationInterceptor:
+    in_force, ledger = InForce(), QuotaLedger()
+    in_force.update(tokens=table(bob="b"), spiffe=SpiffeVerifier(["prod"]))
+    tls = {"cert_file": "a", "key_file": "b", "client_ca_file": "c", "client_certificates": "required"}
+    settings = SecuritySettings(tokens_file="tokens.yaml", spiffe={"trust_domains": ["prod"]}, tls=tls)
+    clock = WallClock(0.0)
+    return AuthenticationInterceptor(
+        settings, in_force, ledger, StreamGuard(in_force, ledger, wall_clock=clock), wall_clock=clock
+    )
+
+
+def test_a_certificate_counts_where_there_is_no_token(interceptor: AuthenticationInterceptor) -> None:
+    """A token that does not hold is not made good by it."""
+    for _ in range(2):
+        call = FakeCall(proven=_proven(ALICE))
+        assert interceptor.started(call) is None
+        assert call.annotations["principal"] == ALICE
+    call = FakeCall("/x/y", bearer("b"), proven=_proven(ALICE))
+    assert interceptor.started(call) is None
+    assert call.annotations["principal"] == "token:bob"
+    assert interceptor.started(FakeCall("/x/y", bearer("wrong"), proven=_proven(ALICE))) is not None
+
+
+def test_without_either_both_are_asked_for(interceptor: AuthenticationInterceptor) -> None:
+    """And a certificate that is none of ours says so."""
+    refusal = interceptor.started(FakeCall())
+    assert refusal.details == (
+        "expected an authorization header with a bearer token or expected a client certificate with a SPIFFE ID"
+    )
+    refusal = interceptor.started(FakeCall(proven={**_proven("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
+    assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
+    assert "SPIFFE ID that is accepted" in refusal.details

@@ -1,7 +1,8 @@
 """A server with two models, credentials and rules, and callers with every kind of credential."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from inferd import demo
 from inferd.security.bearer_tokens import StoredToken, hash_of
 from inferd.security.token_file import entry_of
+from tests.certificates import LOCAL_NAMES, Authority
 from tests.integration.security.calls import Metadata
+from tests.issuer import AUDIENCE, Issuer, jwks
+from tests.issuer import NAME as ISSUER_NAME
 from tests.server import ServerProcess, serving
 
 #: Alice may use one of the two models, Bob may not infer, and the operator may do anything.
@@ -24,7 +28,7 @@ rules:
   - {principals: ["*:limited"], models: [digits], methods: [infer], quota: {requests_per_s: 0.01}}
 """
 
-NAMES = ("alice", "bob", "operator", "limited")
+NAMES = ("alice", "bob", "operator", "limited", "somebody")
 
 
 @dataclass
@@ -65,12 +69,56 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def secured(folder: Path) -> Iterator[Secured]:
-    settings = {
-        "security.tokens_file": folder / "tokens.yaml",
-        "security.policy_file": folder / "policy.yaml",
-        "server.channelz": "true",
-    }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    with serving(folder / "models", *arguments) as server:
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def secured(folder: Path, issuer: Issuer) -> Iterator[Secured]:
+    """A server that takes tokens of both kinds, without TLS."""
+    (folder / "keys.json").write_text(jwks(issuer.jwk()))
+    with _serving(
+        folder,
+        {
+            "security.tokens_file": folder / "tokens.yaml",
+            "security.jwt.jwks_file": folder / "keys.json",
+            "security.jwt.issuer": ISSUER_NAME,
+            "security.jwt.audience": f"[{AUDIENCE}]",
+            "security.jwt.leeway_s": 0,
+        },
+    ) as server:
         yield Secured(server, folder)
+
+
+@pytest.fixture(scope="session")
+def mutual(folder: Path, authority: Authority) -> Iterator[Secured]:
+    """A server that takes client certificates, and has rules of its own."""
+    own = folder / "mutual"
+    own.mkdir()
+    shutil.copy(folder / "policy.yaml", own)
+    files = authority.issue(*LOCAL_NAMES).save(own)
+    with _serving(
+        folder,
+        {
+            "security.policy_file": own / "policy.yaml",
+            "security.spiffe.trust_domains": "[inferd.test]",
+            "security.tls.cert_file": files.certificate,
+            "security.tls.key_file": files.key,
+            "security.tls.client_ca_file": authority.save(own),
+            "security.tls.client_certificates": "required",
+        },
+    ) as server:
+        yield Secured(server, own)
+
+
+@contextmanager
+def _serving(folder: Path, settings: Mapping[str, object]) -> Iterator[ServerProcess]:
+    every = {"security.policy_file": folder / "policy.yaml", "server.channelz": "true", **settings}
+    arguments = [part for name, value in every.items() for part in ("--set", f"{name}={value}")]
+    with serving(folder / "models", *arguments) as server:
+        yield server

@@ -1,4 +1,4 @@
-"""Bearer tokens over real sockets: every state of a token, every method, every model."""
+"""What callers see of models, what quotas let pass, and what changes while streams are open; over real sockets."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +11,9 @@ from inferd._generated.inferd.v1 import inference_pb2 as own
 from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
-from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Method, OpenStream, Status, status_of
+from tests.integration.security.calls import ABOUT_A_MODEL, ALL, OpenStream, Status, status_of
 from tests.integration.security.conftest import Secured, token_entry
+from tests.issuer import Issuer, jwks
 
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
@@ -34,43 +35,6 @@ def _soon(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
         time.sleep(0.02)
     assert status[0] is code
     return status
-
-
-@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
-@pytest.mark.parametrize(
-    ("metadata", "text"),
-    [
-        ((), "expected an authorization header with a bearer token"),
-        ((("authorization", "Basic YTpi"),), 'expected an authorization header of the form "Bearer TOKEN"'),
-        ((("authorization", "Bearer wrong"),), "the bearer token is not valid"),
-        ((("authorization", "Bearer inferd_expired"),), "the bearer token has expired"),
-    ],
-    ids=["none", "malformed", "wrong", "expired"],
-)
-def test_without_a_token_that_holds_nothing_is_answered(channel, method: Method, metadata, text: str) -> None:
-    """Neither does it matter which model is asked for."""
-    for model in ("digits", "secret-model", "none"):
-        assert method.call(channel, model, metadata) == (UNAUTHENTICATED, text)
-
-
-@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
-def test_with_a_token_all_that_is_allowed_is_answered(secured, channel, method: Method) -> None:
-    """By the rules for that caller."""
-    assert method.call(channel, "digits", secured.bearer("inferd_operator"))[0] is OK
-    assert method.call(channel, "secret-model", secured.bearer("inferd_operator"))[0] is OK
-    expected = FORBIDDEN if method.kind == "admin" else OK
-    assert method.call(channel, "digits", secured.bearer("inferd_alice"))[0] is expected
-    expected = OK if method.kind == "metadata" else FORBIDDEN
-    assert method.call(channel, "digits", secured.bearer("inferd_bob"))[0] is expected
-
-
-@pytest.mark.parametrize("method", ABOUT_A_MODEL, ids=lambda method: method.name)
-def test_a_forbidden_model_looks_like_one_that_does_not_exist(secured, channel, method: Method) -> None:
-    """Same code and same text, but for the name that was asked for; a version of it as well."""
-    alice = secured.bearer("inferd_alice")
-    code, text = method.call(channel, "no-such-model", alice)
-    assert code is NOT_FOUND
-    assert method.call(channel, "secret-model", alice) == (NOT_FOUND, text.replace("no-such-model", "secret-model"))
 
 
 def test_lists_show_what_may_be_seen(secured, channel) -> None:
@@ -174,3 +138,44 @@ def test_a_bad_file_changes_nothing(secured, channel) -> None:
         assert ABOUT_A_MODEL[0].call(channel, "digits", secured.bearer("inferd_alice"))[0] is OK
     finally:
         secured.change("tokens.yaml", lambda _: before)
+
+
+def test_a_withdrawn_key_ends_calls_and_streams(secured, channel, issuer) -> None:
+    """And a new one is taken, both without a restart."""
+    new, infer = Issuer("new"), ABOUT_A_MODEL[0].call
+    alice, fresh = secured.bearer(issuer.token()), secured.bearer(new.token())
+    stream = OpenStream(channel, alice)
+    assert stream.ask("digits")[0] is OK
+    assert infer(channel, "digits", fresh)[0] is UNAUTHENTICATED
+    secured.change("keys.json", lambda _: jwks(new.jwk()))
+    assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream is no longer valid")
+    assert infer(channel, "digits", alice) == (UNAUTHENTICATED, "the bearer token is not valid")
+    assert infer(channel, "digits", fresh)[0] is OK
+    secured.change("keys.json", lambda _: jwks(issuer.jwk()))
+    _soon(lambda: infer(channel, "digits", alice), OK)
+
+
+def test_a_web_token_that_expires_ends_its_stream(secured, channel, issuer) -> None:
+    """Also one that was let in before."""
+    expires = int(time.time()) + 2
+    stream = OpenStream(channel, secured.bearer(issuer.token(exp=expires)))
+    assert stream.ask("digits")[0] is OK
+    assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream has expired")
+    assert expires <= time.time() <= expires + NOTICED_S
+
+
+def test_a_certificate_without_a_rule_ends_its_stream(mutual, authority) -> None:
+    """Revoking an identity is taking it out of the rules."""
+    pair = authority.issue("spiffe://inferd.test/alice")
+    credentials = grpc.ssl_channel_credentials(authority.pem, pair.key, pair.certificate)
+    before = (mutual.folder / "policy.yaml").read_text()
+    with grpc.secure_channel(mutual.server.grpc, credentials) as channel:
+        stream = OpenStream(channel, ())
+        assert stream.ask("digits")[0] is OK
+        try:
+            mutual.change("policy.yaml", lambda text: text.replace("spiffe://inferd.test/alice", "spiffe://none/a"))
+            assert stream.wait_for_end() == (FORBIDDEN, "expected a caller who may call infer methods")
+            assert ABOUT_A_MODEL[0].call(channel, "digits", ())[0] is FORBIDDEN
+        finally:
+            mutual.change("policy.yaml", lambda _: before)
+            _soon(lambda: ABOUT_A_MODEL[0].call(channel, "digits", ()), OK)

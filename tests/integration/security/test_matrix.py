@@ -1,0 +1,153 @@
+"""Every state of every kind of credential, for every method, over real sockets."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from tests.certificates import HOUR, Authority
+from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Metadata, Method
+from tests.integration.security.conftest import Secured
+from tests.issuer import HOUR_S, Issuer
+
+OK, UNAUTHENTICATED, UNAVAILABLE = (
+    grpc.StatusCode.OK,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNAVAILABLE,
+)
+NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
+
+#: Opens a channel and says what goes along with each call of it.
+Open = Callable[[], "tuple[grpc.Channel, Metadata]"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of credential. ``bad`` are those that do not hold, each with what the caller is told.
+
+    One that TLS itself refuses never becomes a call: the text is then gRPC's own, and None here.
+    """
+
+    right: Callable[[str], Open]
+    bad: dict[str, tuple[Open, grpc.StatusCode, str | None]]
+
+
+@pytest.fixture(scope="session")
+def tokens(secured: Secured) -> Kind:
+    def bearer(header: str | None) -> Open:
+        metadata: Metadata = () if header is None else (("authorization", header),)
+        return lambda: (secured.channel(), metadata)
+
+    return Kind(
+        right=lambda name: bearer(f"Bearer inferd_{name}"),
+        bad={
+            "none": (bearer(None), UNAUTHENTICATED, "expected an authorization header with a bearer token"),
+            "malformed": (
+                bearer("Basic YTpi"),
+                UNAUTHENTICATED,
+                'expected an authorization header of the form "Bearer TOKEN"',
+            ),
+            "wrong": (bearer("Bearer wrong"), UNAUTHENTICATED, "the bearer token is not valid"),
+            "expired": (bearer("Bearer inferd_expired"), UNAUTHENTICATED, "the bearer token has expired"),
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def web_tokens(secured: Secured, issuer: Issuer) -> Kind:
+    def bearer(token: str) -> Open:
+        return lambda: (secured.channel(), secured.bearer(token))
+
+    invalid = (UNAUTHENTICATED, "the bearer token is not valid")
+    return Kind(
+        right=lambda name: bearer(issuer.token(name)),
+        bad={
+            "unsigned": (bearer(issuer.unsigned()), *invalid),
+            "public key as secret": (bearer(issuer.signed_with_the_public_key()), *invalid),
+            "signed by another": (bearer(Issuer().token()), *invalid),
+            "of another issuer": (bearer(issuer.token(iss="https://other.test")), *invalid),
+            "for another audience": (bearer(issuer.token(aud="other")), *invalid),
+            "expired": (
+                bearer(issuer.token(exp=1_000_000_000)),
+                UNAUTHENTICATED,
+                "the bearer token has expired",
+            ),
+            "of the future": (bearer(issuer.token(nbf=4_000_000_000, exp=4_000_000_000 + HOUR_S)), *invalid),
+            "revoked key": (bearer(Issuer("old").token()), *invalid),
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def certificates(mutual: Secured, authority: Authority) -> Kind:
+    def shown(*names: str, signer: Authority = authority, not_after: timedelta = HOUR) -> Open:
+        pair = signer.issue(*names, not_before=-2 * HOUR, not_after=not_after)
+        credentials = grpc.ssl_channel_credentials(authority.pem, pair.key, pair.certificate)
+        return lambda: (grpc.secure_channel(mutual.server.grpc, credentials), ())
+
+    def nothing() -> tuple[grpc.Channel, Metadata]:
+        return grpc.secure_channel(mutual.server.grpc, grpc.ssl_channel_credentials(authority.pem)), ()
+
+    refused = (UNAUTHENTICATED, "the client certificate has no SPIFFE ID that is accepted")
+    alice = "spiffe://inferd.test/alice"
+    return Kind(
+        right=lambda name: shown(f"spiffe://inferd.test/{name}"),
+        bad={
+            "none": (nothing, UNAVAILABLE, None),
+            "signed by another": (shown(alice, signer=Authority()), UNAVAILABLE, None),
+            "expired": (shown(alice, not_after=-HOUR), UNAVAILABLE, None),
+            "no id": (shown("alice.test"), *refused),
+            "of another domain": (shown("spiffe://other.test/alice"), *refused),
+            "two ids": (shown(alice, "spiffe://inferd.test/operator"), *refused),
+        },
+    )
+
+
+@pytest.fixture(scope="session", params=["tokens", "web_tokens", "certificates"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.getfixturevalue(request.param)
+
+
+@contextmanager
+def _calling(open_channel: Open) -> Iterator[Callable[[Method, str], tuple[grpc.StatusCode, str]]]:
+    channel, metadata = open_channel()
+    with channel:
+        yield lambda method, model: method.call(channel, model, metadata)
+
+
+def test_without_a_credential_that_holds_nothing_is_answered(kind: Kind) -> None:
+    """Whatever is asked for, and whether or not it exists."""
+    for name, (open_channel, code, text) in kind.bad.items():
+        with _calling(open_channel) as call:
+            for method in ALL:
+                for model in ("digits", "secret-model", "none"):
+                    found = call(method, model)
+                    assert found == (code, found[1] if text is None else text), f"{name}: {method.name} of {model}"
+
+
+def test_with_one_that_holds_what_is_allowed_is_answered_and_nothing_else(kind: Kind) -> None:
+    """By the rules for that caller, which differ in models and in kinds of methods."""
+    with _calling(kind.right("operator")) as call:
+        assert {(method.name, call(method, model)) for method in ALL for model in ("digits", "secret-model")} == {
+            (method.name, (OK, "")) for method in ALL
+        }
+    with _calling(kind.right("alice")) as call:
+        for method in ALL:
+            assert call(method, "digits")[0] is (FORBIDDEN if method.kind == "admin" else OK), method.name
+    with _calling(kind.right("bob")) as call:
+        for method in ALL:
+            assert call(method, "digits")[0] is (OK if method.kind == "metadata" else FORBIDDEN), method.name
+    with _calling(kind.right("somebody")) as call:
+        assert {call(method, "digits")[0] for method in ALL} == {FORBIDDEN}
+
+
+def test_a_forbidden_model_looks_like_one_that_does_not_exist(kind: Kind) -> None:
+    """Same code and same text but for the name that was asked for."""
+    with _calling(kind.right("alice")) as call:
+        for method in ABOUT_A_MODEL:
+            code, text = call(method, "no-such-model")
+            assert code is NOT_FOUND
+            assert call(method, "secret-model") == (NOT_FOUND, text.replace("no-such-model", "secret-model"))

@@ -1,7 +1,7 @@
 """Interceptors: told when a call starts, which they may refuse, and when it has ended."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,33 +44,43 @@ class CallInterceptor(Protocol):
 _BROKEN = CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
 
 
+#: An interceptor's ``finished``, found once and not for each call anew.
+Finisher = Callable[[Call, grpc.StatusCode, str], None]
+
+
 class InterceptorChain:
     """The interceptors of a server, outermost first. Immutable; used by any thread."""
 
     def __init__(self, interceptors: Sequence[CallInterceptor]) -> None:
-        self._interceptors = tuple(interceptors)
+        finishers = tuple(interceptor.finished for interceptor in interceptors)
+        #: Each interceptor's ``started``, and who is to be told of the end if that refuses.
+        self._starters = tuple(
+            (interceptor.started, finishers[index::-1]) for index, interceptor in enumerate(interceptors)
+        )
         #: To be told of the end of a call that every interceptor let pass, innermost first.
-        self.all_finishers = self._interceptors[::-1]
+        self.all_finishers: tuple[Finisher, ...] = finishers[::-1]
 
-    def start(self, call: Call) -> tuple[CallRefusal | None, tuple[CallInterceptor, ...]]:
+    def start(self, call: Call) -> tuple[CallRefusal | None, tuple[Finisher, ...]]:
         """Show ``call`` to the interceptors; returns the refusal, if any, and who is to be told of the end."""
-        for index, interceptor in enumerate(self._interceptors):
+        for started, finishers in self._starters:
             try:
-                refusal = interceptor.started(call)
+                refusal = started(call)
             except Exception:  # noqa: BLE001  an interceptor's fault must not let a call pass that it might have refused
-                text = "interceptor %r failed at the start of %s"
-                _log.exception(text, interceptor, call.method, extra=log_fields(call.annotations))
+                _log_failure(started, call)
                 refusal = _BROKEN
             if refusal is not None:
-                return refusal, self._interceptors[index::-1]
+                return refusal, finishers
         return None, self.all_finishers
 
 
-def tell_finished(finishers: tuple[CallInterceptor, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
+def tell_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
     """Tell ``finishers`` that ``call`` has ended."""
-    for interceptor in finishers:
+    for finished in finishers:
         try:
-            interceptor.finished(call, code, details)
+            finished(call, code, details)
         except Exception:  # noqa: BLE001  the others must hear of it, and the caller must get the status
-            text = "interceptor %r failed at the end of %s"
-            _log.exception(text, interceptor, call.method, extra=log_fields(call.annotations))
+            _log_failure(finished, call)
+
+
+def _log_failure(method: Callable[..., object], call: Call) -> None:
+    _log.exception("interceptor %r failed on %s", method, call.method, extra=log_fields(call.annotations))

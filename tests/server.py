@@ -22,14 +22,16 @@ BIN = Path(sys.executable).parent
 class ServerProcess:
     """``inferd serve`` in a process of its own. ``log`` grows while it runs; a thread reads it line by line."""
 
-    def __init__(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str | Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
+    ) -> None:
         command = [str(BIN / "inferd"), "serve", *map(str, arguments), "--grpc-port", "0", "--http-port", "0"]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            cwd=ROOT,
+            cwd=folder,
             text=True,
         )
         self.log: list[str] = []
@@ -94,9 +96,11 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """Run a server that is ready; it is made to end afterwards, whatever happens."""
-    server = ServerProcess(*arguments, environment=environment)
+def serving(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
+) -> Iterator[ServerProcess]:
+    """Run a server in ``folder`` that is ready; it is made to end afterwards, whatever happens."""
+    server = ServerProcess(*arguments, environment=environment, folder=folder)
     try:
         server.wait_ready()
         yield server

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -25,6 +26,7 @@ import yaml
 from inferd import demo
 from inferd.app import Application
 from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.proposals import proposed_calls
 from inferd.config.loading import load_settings
 from inferd.config.settings import LogFormat, LogSettings, Settings
 from inferd.config.validation import SettingsError
@@ -88,7 +90,8 @@ def serve(
         sources = resolve([demo.repository()] if demonstrating else effective.models)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    status = run(Application(effective, sources), _digit_calls if demonstrating else _calls)
+    examples = partial(proposed_calls, effective.security, demonstrating=demonstrating)
+    status = run(Application(effective, sources), examples)
     # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
     # inside ONNX Runtime, though, which aborts the process when the interpreter ends that thread on its way out.
     os._exit(status)
@@ -130,19 +133,6 @@ def _spare_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
-
-
-def _program() -> str:
-    """Return this program as it was called, so that the calls we propose work where it is not on the path."""
-    return sys.argv[0] if Path(sys.argv[0]).name == "inferd" else "inferd"
-
-
-def _calls(address: str) -> list[str]:
-    return [f"{_program()} models --address {address}", f"grpcurl -plaintext {address} list"]
-
-
-def _digit_calls(address: str) -> list[str]:
-    return [f"{_program()} infer digits --address {address} --output label --input X=@{demo.DIGIT}", *_calls(address)]
 
 
 def _on_signal(events: SimpleQueue[str]) -> None:

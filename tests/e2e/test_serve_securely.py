@@ -1,0 +1,145 @@
+"""Serving on a shared network, as the README and the start-up messages say."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair
+from tests.server import BIN, ROOT, ServerProcess, serving
+
+SECTION = (ROOT / "README.md").read_text().partition("## On a shared network")[2].partition("\n## ")[0]
+START, WITH_TOKEN, WITH_CERTIFICATE = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, authority) -> Path:
+    """The files that the README speaks of."""
+    folder = tmp_path_factory.mktemp("securely")
+    authority.save(folder)
+    authority.issue(*LOCAL_NAMES).save(folder)
+    authority.issue("spiffe://example/me").save(folder, "me")
+    return folder
+
+
+def run(folder: Path, script: str, server: ServerProcess | None = None) -> subprocess.CompletedProcess[str]:
+    if server is not None:
+        script = script.replace("127.0.0.1:8001", server.grpc).replace("models ", f"models --address {server.grpc} ")
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = ["bash", "-euc", script]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=40, check=False)
+
+
+def succeed(folder: Path, script: str, server: ServerProcess) -> str:
+    done = run(folder, script, server)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """Started by the README's own line, but for this machine only."""
+    new_token, _, serve = START.replace("\\\n", "").partition("\n")
+    assert run(folder, new_token).returncode == 0
+    arguments = shlex.split(serve.replace("--host 0.0.0.0", ""))
+    assert arguments[:2] == ["inferd", "serve"]
+    with serving(*arguments[2:], folder=folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mutual_server(folder):
+    """One that knows callers by their certificates."""
+    settings = ("cert_file=server.pem", "key_file=server.key", "client_ca_file=ca.pem", "client_certificates=required")
+    with serving(*(part for each in settings for part in ("--set", f"security.tls.{each}")), folder=folder) as running:
+        yield running
+
+
+def test_with_a_token(folder, server):
+    """Each of the two commands tells of the built-in model."""
+    answers = succeed(folder, WITH_TOKEN, server)
+    assert answers.count("digits") == 2
+
+
+def test_without_a_token(folder, server):
+    """Both say why not."""
+    for command in WITH_TOKEN.strip().splitlines():
+        stripped = command.replace('-H "authorization: Bearer $(cat alice.token)"', "").replace(
+            "--token-file alice.token", ""
+        )
+        done = run(folder, stripped, server)
+        assert done.returncode != 0
+        assert "authorization" in done.stderr.lower()
+
+
+def test_with_a_certificate(folder, mutual_server):
+    """Each of the two commands tells of the built-in model."""
+    answers = succeed(folder, WITH_CERTIFICATE, mutual_server)
+    assert answers.count("digits") == 2
+
+
+def test_without_a_certificate(folder, mutual_server):
+    """There is not even a connection."""
+    for command in WITH_CERTIFICATE.strip().splitlines():
+        stripped = re.sub(
+            r"-cert \S+ -key \S+|--certificate \S+ --key \S+", "--timeout 3" if "models" in command else "", command
+        )
+        assert run(folder, stripped, mutual_server).returncode != 0
+
+
+def test_the_calls_that_a_server_proposes(folder, server, mutual_server):
+    """They work, once what only the caller knows is put in."""
+    for running in (server, mutual_server):
+        for call in running.events("ready")[0]["try"]:
+            for word, file in {
+                "CA.pem": "ca.pem",
+                "ME.pem": "me.pem",
+                "ME.key": "me.key",
+                "TOKEN": "alice.token",
+            }.items():
+                call = call.replace(word, file)  # noqa: PLW2901 - one word after the other
+            done = run(folder, call)
+            assert done.returncode == 0, (call, done.stderr)
+
+
+def _missing(folder: Path, authority: Authority) -> str:
+    return "server.pem: expected a file that can be read, got: No such file or directory"
+
+
+def _mismatched(folder: Path, authority: Authority) -> str:
+    Pair(authority.issue(*LOCAL_NAMES).certificate, authority.issue(*LOCAL_NAMES).key).save(folder)
+    return "server.key: expected the key of the certificate in server.pem, got another key"
+
+
+def _expired(folder: Path, authority: Authority) -> str:
+    authority.issue(*LOCAL_NAMES, not_before=-DAY, not_after=-HOUR).save(folder)
+    return "server.pem: expected a certificate that is valid now, "
+
+
+@pytest.mark.parametrize("spoil", [_missing, _mismatched, _expired])
+def test_files_that_will_not_do(tmp_path, authority, spoil):
+    """The server ends at once, with one line that names the file, what was expected and what came."""
+    expected = spoil(tmp_path, authority)
+    settings = ("--set", "security.tls.cert_file=server.pem", "--set", "security.tls.key_file=server.key")
+    server = ServerProcess(*settings, folder=tmp_path)
+    assert server.wait() == 2
+    (line,) = server.log
+    assert line.startswith(f"inferd: {expected}")
+
+
+def test_listening_to_everyone(tmp_path):
+    """What is left open is the first thing in the log, with what to set; this host name is not known to be ours."""
+    server = ServerProcess("--host", "not-this-machine.invalid", folder=tmp_path)
+    assert server.wait() == 1
+    warnings = [line for line in map(str.strip, server.log) if '"level":"warning"' in line]
+    assert ["no TLS" in warnings[0], "no authentication" in warnings[1]] == [True, True]
+    assert "security.tls.cert_file and security.tls.key_file" in warnings[0]
+    assert "security.tokens_file, security.jwt or security.tls.client_certificates" in warnings[1]

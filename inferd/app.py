@@ -124,7 +124,9 @@ class Application:
                 spans_dropped=lambda: self._tracing.dropped,
                 gpus=self._gpus.samples,
                 certificate_expiry=self._transport.certificate_expiry,
-                file_reload_failures=lambda: self._security.files.failures,
+                file_reload_failures=self._security.failures,
+                quota_rejections=self._security.quota_rejections,
+                jwks_age_s=self._security.jwks_age_s,
             )
         )
         self._grpc_port = self._transport.listen(self._server)

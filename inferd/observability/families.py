@@ -73,6 +73,16 @@ def file_families(certificate_expiry: Mapping[str, float], reload_failures: Mapp
     yield from (expiry, failures)
 
 
+def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | None) -> Iterator[Metric]:
+    """What callers were refused for what they had asked for before, and how old what is known of them is."""
+    rejected = CounterMetricFamily("inferd_quota_rejected", "Requests over their caller's quota", labels=("reason",))
+    for reason, count in quota_rejections.items():
+        rejected.add_metric((reason,), count)
+    yield rejected
+    if jwks_age_s is not None:
+        yield GaugeMetricFamily("inferd_jwks_age_seconds", "Since the issuer's keys were fetched", value=jwks_age_s)
+
+
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     series = []
     for labels, counts in models.items():

@@ -7,7 +7,14 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from inferd.observability.families import file_families, gpu_families, model_families, request_families, state_families
+from inferd.observability.families import (
+    caller_families,
+    file_families,
+    gpu_families,
+    model_families,
+    request_families,
+    state_families,
+)
 from inferd.observability.model_metrics import ModelMetrics
 from inferd.observability.request_metrics import RequestMetrics
 from inferd.observability.samples import ModelSample, Sources
@@ -63,6 +70,7 @@ def _of_sources(sources: Sources) -> Iterator[Metric]:
     yield from state_families(sources.models())
     yield from gpu_families(sources.gpus())
     yield from file_families(sources.certificate_expiry(), sources.file_reload_failures())
+    yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
     yield GaugeMetricFamily("inferd_inflight_requests", "RPCs that are open", value=sources.inflight_requests())
     yield GaugeMetricFamily("inferd_poll_lag_seconds", "How late the poll thread is", value=sources.poll_lag_s())
     yield CounterMetricFamily(

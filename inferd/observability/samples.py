@@ -41,3 +41,7 @@ class Sources:
     """By what the certificate is for; seconds since the epoch."""
     file_reload_failures: Callable[[], Mapping[str, int]]
     """By what the files are for."""
+    quota_rejections: Callable[[], Mapping[str, int]]
+    """By the limit that was reached."""
+    jwks_age_s: Callable[[], float | None]
+    """Since the keys of the issuer were fetched; None if that has not been done."""

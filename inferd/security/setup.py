@@ -1,6 +1,6 @@
 """Puts this package together for one server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from inferd.config.security import SecuritySettings
@@ -14,7 +14,6 @@ from inferd.security.jwks_url import JwksUrl
 from inferd.security.periodic import PeriodicThread
 from inferd.security.permits import QuotaLedger
 from inferd.security.policy import read_policy
-from inferd.security.quota import QuotaRejections
 from inferd.security.snapshot import InForce
 from inferd.security.spiffe import SpiffeVerifier
 from inferd.security.stream_guard import StreamGuard
@@ -78,10 +77,14 @@ class Security:
         """Return how long ago good keys came from the URL; None if never, or if there is none."""
         return None if self._jwks_url is None else self._jwks_url.age_s()
 
-    @property
-    def quota_rejections(self) -> QuotaRejections:
-        """How many requests were over a quota."""
-        return self._ledger.rejections
+    def failures(self) -> Mapping[str, int]:
+        """How often new content was refused or could not be had, by what it is for."""
+        failures = self.files.failures
+        return failures if self._jwks_url is None else {**failures, "jwks": self._jwks_url.failures}
+
+    def quota_rejections(self) -> Mapping[str, int]:
+        """How many requests were over a quota, by the limit."""
+        return self._ledger.rejections.by_limit
 
     def _follow(self, name: str, path: Path, read: Callable[[Path], None]) -> None:
         self.files.watch(name, [path], lambda: read(path))

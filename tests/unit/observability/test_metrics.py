@@ -28,6 +28,7 @@ NAMES = {
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"),
+    *("inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
 REPORT = BatchReport(
@@ -63,6 +64,8 @@ def sources(*models: ModelSample) -> Sources:
         certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
         file_reload_failures=lambda: {"tls": 1, "tokens": 0},
         spans_dropped=lambda: 7,
+        quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
+        jwks_age_s=lambda: 12.5,
         gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
     )
 
@@ -311,3 +314,12 @@ def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> Non
     assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tls"}) == 1
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tokens"}) == 0
+
+
+def test_quotas_and_the_age_of_keys_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Refusals by the limit, apart from those of the queue; an age only where keys are fetched."""
+    metrics.watch(sources())
+    assert registry.get_sample_value("inferd_quota_rejected_total", {"reason": "requests_per_s"}) == 2
+    assert registry.get_sample_value("inferd_jwks_age_seconds") == 12.5
+    metrics.watch(replace(sources(), jwks_age_s=lambda: None))
+    assert registry.get_sample_value("inferd_jwks_age_seconds") is None

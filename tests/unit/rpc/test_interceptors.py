@@ -70,4 +70,4 @@ def test_a_failure_at_the_end_is_logged_only(caplog):
     broken.finished = lambda *_: 1 / 0
     run(Interceptor("a", log), broken, Interceptor("c", log))
     assert log == ["a started", "b started", "c started", "c finished OK", "a finished OK"]
-    assert "failed at the end of /x.Y/Z" in caplog.text
+    assert "failed on /x.Y/Z" in caplog.text

@@ -23,12 +23,15 @@ from inferd.observability.access_log import AccessLogInterceptor
 from inferd.observability.gpu import GpuSampler
 from inferd.observability.http import Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
+from inferd.observability.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.process_memory import MemoryShare
 from inferd.observability.rendering import renderer
 from inferd.observability.request_metrics import MetricsInterceptor
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
+from inferd.runtime.cpus import usable_cores
 from inferd.security.limits import channel_options
 from inferd.security.setup import Security
 from inferd.security.transport import Transport
@@ -62,6 +65,16 @@ class Application:
         self._metrics_registry = new_registry()
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
         self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
+        self._load = LoadReporter(
+            LoadSources(
+                models=self._model_samples,
+                busy_s=self._metrics.busy_s,
+                calls=self._metrics.requests.read,
+                cpu_s=time.process_time,
+                memory=MemoryShare(),
+                cores=usable_cores(),
+            )
+        )
         self._tracing = Tracing(settings.tracing)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
@@ -69,7 +82,7 @@ class Application:
             # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
             interceptors=(
                 MetricsInterceptor(self._metrics.requests),
-                TrailersInterceptor(),
+                TrailersInterceptor(self._load.report, report_always=settings.server.load_reports),
                 self._access_log,
                 *self._tracing.interceptors,
                 *self._security.interceptors,

@@ -46,6 +46,9 @@ class ServerSettings(Section):
     """Offer server reflection, which grpcurl needs."""
     channelz: bool = False
     """Offer channelz, the debugging service of gRPC's own library."""
+    load_reports: bool = False
+    """Send a load report (ORCA, endpoint-load-metrics-bin) with the status of every call, for load balancers that \
+weigh by utilisation. Callers may also ask for one by the metadata endpoint-load-metrics-format: bin."""
     drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
     """How long to go on serving after a stop signal with health already NOT_SERVING, so that load balancers notice."""
     drain_grace_s: float = Field(default=25.0, ge=0.0, le=3600.0)

@@ -52,6 +52,11 @@ class Metrics(Collector):
         with self._lock:
             return self._models.setdefault((model, version), ModelMetrics())
 
+    def busy_s(self) -> dict[tuple[str, str], float]:
+        """Return for how long each model version has been running so far, in all of its instances."""
+        with self._lock:
+            return {labels: metrics.busy_s for labels, metrics in self._models.items()}
+
     def watch(self, sources: Sources) -> None:
         """Read the gauges from ``sources`` from now on."""
         self._sources = sources

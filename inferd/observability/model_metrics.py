@@ -111,6 +111,11 @@ class ModelMetrics:
         with self._lock:
             self._encode_s.observe(encode_s)
 
+    @property
+    def busy_s(self) -> float:
+        """For how long the model has been running so far; without the lock, as it is one number."""
+        return self._run_s.sum
+
     def read(self) -> ModelCounts:
         """Return the numbers as they are now, all of the same moment."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a call's status is accompanied by: the id that the call goes by, and where its time went."""
+"""What a call's status is accompanied by: its id, where its time went, and how loaded the server is."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,11 @@ from inferd.observability.timing import Stages, StageTotals, server_timing
 ID_METADATA = "x-request-id"
 TIMING_METADATA = "inferd-timing"
 
-_ASKED_FOR = frozenset((ID_METADATA, TIMING_METADATA))
+#: Metadata that asks for a load report if it says ``bin``, and where that comes back; ORCA's own names.
+LOAD_FORMAT_METADATA = "endpoint-load-metrics-format"
+LOAD_METADATA = "endpoint-load-metrics-bin"
+
+_ASKED_FOR = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
 
 #: Where a call's annotations have what its caller asked for.
 _ASKED = "trailers"
@@ -22,11 +26,20 @@ _ASKED = "trailers"
 class TrailersInterceptor:
     """Takes the request's id from the metadata, and gives callers what they have asked for.
 
-    The id goes out with every error, and with OK to those who sent one. It stands outside of whatever may refuse calls.
+    The id goes out with every error, and with OK to those who sent one. A load report goes out to those who ask, or
+    with ``report_always`` to everyone. It stands outside of whatever may refuse calls.
     Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load_report: Callable[[], bytes],
+        *,
+        report_always: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load_report = load_report
+        self._report_always = report_always
         self._clock = clock
         # Enumerations answer for their names slowly, and nearly all calls end with the same status.
         self._ok: Status | None = None
@@ -40,18 +53,20 @@ class TrailersInterceptor:
     def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
         """Add to the trailing metadata what there is to be added."""
         asked: _Asked | None = call.annotations.get(_ASKED)  # type: ignore[assignment]  # that is what the key is for
-        if asked is None and code is self._ok:
+        if asked is None and code is self._ok and not self._report_always:
             return
         failed = code.name != "OK"
         if not failed:
             self._ok = code
-        pairs: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str | bytes]] = []
         if failed or (asked and asked.for_id):
             pairs.append((ID_METADATA, request_id.of(call.annotations)))
         if asked and asked.for_stages is not None:
             durations_s = asked.totals.durations_s() or asked.for_stages.durations_s()
             total = ("total", self._clock() - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
+        if self._report_always or (asked and asked.for_load):
+            pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)
 
@@ -62,6 +77,8 @@ class TrailersInterceptor:
         if key == ID_METADATA:
             asked.for_id = True
             annotations[request_id.KEY] = request_id.cleaned(str(value))
+        elif key == LOAD_FORMAT_METADATA:
+            asked.for_load = value == "bin"
         elif value == "1" and asked.for_stages is None:
             asked.for_stages = timing.wanted(annotations)
             listen_for_results(call, lambda _, result: asked.totals.add(result.stages))
@@ -72,5 +89,6 @@ class _Asked:
     """What a caller asked for. ``totals`` are of the requests of a stream, ``for_stages`` of a unary request."""
 
     for_id: bool = False
+    for_load: bool = False
     for_stages: Stages | None = None
     totals: StageTotals = field(default_factory=StageTotals)

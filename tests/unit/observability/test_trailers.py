@@ -21,8 +21,8 @@ ALL_STAGES = Stages(
 )
 
 
-def run(call, code=OK, *, meanwhile=lambda: None):
-    interceptor = TrailersInterceptor(clock=lambda: 100.005)
+def run(call, code=OK, *, meanwhile=lambda: None, report_always=False):
+    interceptor = TrailersInterceptor(lambda: b"\x01", report_always=report_always, clock=lambda: 100.005)
     assert interceptor.started(call) is None
     meanwhile()
     interceptor.finished(call, code, "")
@@ -111,3 +111,14 @@ def test_the_timing_of_a_stream():
 def test_only_1_asks_for_the_timing(value):
     """Other values are kept for what may come."""
     assert run(FakeCall(metadata=(("inferd-timing", value),))) == []
+
+
+def test_a_load_report():
+    """For those who ask for the one form that there is, or for everyone."""
+    asking = (("endpoint-load-metrics-format", "bin"),)
+    report = ("endpoint-load-metrics-bin", b"\x01")
+    assert run(FakeCall(metadata=asking)) == [report]
+    assert run(FakeCall(metadata=asking), report_always=True) == [report]
+    assert run(FakeCall(), report_always=True) == [report]
+    assert run(FakeCall(annotations={"request_id": "r"}), INTERNAL, report_always=True)[-1] == report
+    assert run(FakeCall(metadata=(("endpoint-load-metrics-format", "json"),))) == []

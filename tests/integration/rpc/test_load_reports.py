@@ -1,0 +1,51 @@
+"""gRPC's own weighted_round_robin reads our reports, and acts on them."""
+
+import json
+
+import grpc
+
+from inferd.observability.load_report import Load
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S
+
+_POLICY = {
+    "loadBalancingConfig": [
+        {"weighted_round_robin": {"blackoutPeriod": "0s", "weightUpdatePeriod": "0.1s", "errorUtilizationPenalty": 1.0}}
+    ]
+}
+
+
+class Reporting:
+    """Sends the same report with each call, and counts the calls."""
+
+    def __init__(self, load):
+        self._report = load.to_bytes()
+        self.calls = 0
+
+    def started(self, call):
+        self.calls += 1
+
+    def finished(self, call, code, details):
+        call.add_trailing_metadata((("endpoint-load-metrics-bin", self._report),))
+
+
+def load(application):
+    return Load(cpu=0.1, memory=0.1, application=application, queue=0.0, served_per_s=100.0, failed_per_s=0.0)
+
+
+def test_the_idler_server_gets_more_calls(serve):
+    """Four times as many for a quarter of the utilisation, once the reports have been read."""
+    idle, busy = Reporting(load(0.2)), Reporting(load(0.8))
+    servers = [serve(interceptors=[reporting]) for reporting in (idle, busy)]
+    target = "ipv4:" + ",".join(server.address for server in servers)
+    options = [("grpc.service_config", json.dumps(_POLICY)), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(target, options=options) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/CallbackUnaryUnary")
+        share = 0.0
+        for _ in range(100):
+            before = idle.calls, busy.calls
+            for _ in range(200):
+                call(b"", timeout=TIMEOUT_S, wait_for_ready=True)
+            share = (idle.calls - before[0]) / 200
+            if share > 0.7:
+                break
+    assert 0.7 < share < 0.9

@@ -286,10 +286,13 @@ POLL_THREAD = Section(
             queries=(Query(expr="inferd_inflight_requests{$S}", legend="{{instance}}"),),
         ),
         Panel(
-            title="Log lines dropped",
-            description="Their reader does not keep up.",
+            title="Dropped",
+            description="Log lines and spans whose reader does not keep up.",
             unit="ops",
-            queries=(Query(expr="rate(inferd_access_log_dropped_total{$S}[$__rate_interval])", legend="{{instance}}"),),
+            queries=(
+                Query(expr="sum(rate(inferd_access_log_dropped_total{$S}[$__rate_interval]))", legend="log lines"),
+                Query(expr="sum(rate(inferd_spans_dropped_total{$S}[$__rate_interval]))", legend="spans"),
+            ),
         ),
     ),
 )
@@ -327,7 +330,9 @@ SECURITY = Section(
             description="Time until they expire.",
             unit="s",
             width=6,
-            queries=(Query(expr="inferd_certificate_expiry_timestamp_seconds{$S} - time()", legend="{{instance}}"),),
+            queries=(
+                Query(expr="inferd_certificate_expiry_timestamp_seconds{$S} - time()", legend="{{instance}} {{file}}"),
+            ),
         ),
         Panel(
             title="Changed files refused",

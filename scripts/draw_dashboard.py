@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
 from scripts.generate_dashboard import dashboard
-from tests.e2e.observed import load, observed
+from tests.e2e.observed import observed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "dashboard.png"
 
@@ -142,14 +142,14 @@ def _draw_a_server_under_load(path: Path, seconds: int) -> None:
     """Half a minute with little to do, then more and more, then little again."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        observed(Path(folder), callers=2, flood=2) as (server, prometheus),
+        observed(Path(folder), callers=2, flood=2) as (served, prometheus),
     ):
         prometheus.wait_scraped(2)
         start = time.time()
         time.sleep(seconds / 4)
-        with load(server, callers=6, flood=1):
+        with served.load(callers=6, flood=1):
             time.sleep(seconds / 4)
-            with load(server, callers=6, flood=10):
+            with served.load(callers=6, flood=10):
                 time.sleep(seconds / 4)
         time.sleep(seconds / 4)
         draw(Source(f"http://{prometheus.address}", start, time.time()), path)

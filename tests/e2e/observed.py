@@ -1,7 +1,7 @@
 """A server under a load that shows in every metric, with a Prometheus that watches."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from tests.load import PATIENCE_S, add_model, array, busy_model, connect, request
+from inferd.security.bearer_tokens import StoredToken, hash_of
+from inferd.security.token_file import entry_of
+from tests.certificates import LOCAL_NAMES, Authority
+from tests.load import PATIENCE_S, add_model, array, busy_model, request
 from tests.prometheus import Prometheus, scraping
 from tests.server import ServerProcess, serving
 
@@ -19,37 +22,90 @@ from tests.server import ServerProcess, serving
 _SLOW = {"queue": {"max_rows": 4, "max_delay_ms": 50}, "batching": {"max_batch_size": 2}}
 _SLOW_TURNS = 600
 
+#: Two callers, of which one may not do much.
+_TOKENS = {"all": "inferd_all", "few": "inferd_few"}
+_POLICY = """
+rules:
+  - {principals: ["*:all"], methods: [infer, metadata]}
+  - {principals: ["*:few"], methods: [infer], quota: {requests_per_s: 2}}
+"""
+
 _BETWEEN_CALLS_S = 0.01
 
-
-@contextmanager
-def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tuple[ServerProcess, Prometheus]]:
-    """Serve two models, with ``callers`` of the quick one, ``flood`` of the slow one, a stream and some mistakes."""
-    models, data = folder / "models", folder / "prometheus"
-    add_model(models, "slow", busy_model(), _SLOW)
-    data.mkdir()
-    with ExitStack() as stack:
-        server = stack.enter_context(serving(demo.repository(), models, environment={"INFERD_LOG__ACCESS": "false"}))
-        stack.enter_context(load(server, callers=callers, flood=flood))
-        yield server, stack.enter_context(scraping(data, server.http))
+#: How calls may end besides OK.
+_MISHAPS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
 
 
-@contextmanager
-def load(server: ServerProcess, *, callers: int, flood: int) -> Iterator[None]:
-    """Call from threads, each again and again."""
-    stopping = threading.Event()
-    with connect(server.grpc) as channel:
-        stub = InferenceServiceStub(channel)
-        jobs = [_quick(stub)] * callers + [_slow(stub)] * flood + [_mistake(stub), _stream(stub)]
-        threads = [threading.Thread(target=_repeat, args=(job, stopping)) for job in jobs]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            stopping.set()
+class Observed:
+    """The server and who calls it."""
+
+    def __init__(self, server: ServerProcess, authority: Authority) -> None:
+        self.server = server
+        self._authority = authority
+
+    def channel(self) -> grpc.Channel:
+        """Open a connection of its own."""
+        credentials = grpc.ssl_channel_credentials(self._authority.pem)
+        return grpc.secure_channel(self.server.grpc, credentials, [("grpc.use_local_subchannel_pool", 1)])
+
+    @contextmanager
+    def load(self, *, callers: int, flood: int) -> Iterator[None]:
+        """Call from threads, each again and again: of the quick model, of the slow one, and in some wrong ways."""
+        stopping = threading.Event()
+        with self.channel() as channel:
+            stub = InferenceServiceStub(channel)
+            jobs = [_quick(stub)] * callers + [_slow(stub)] * flood
+            jobs += [_mistake(stub), _stream(stub), _quick(stub, "few"), _quick(stub, "nobody")]
+            threads = [threading.Thread(target=_repeat, args=(job, stopping)) for job in jobs]
             for thread in threads:
-                thread.join(PATIENCE_S)
+                thread.start()
+            try:
+                yield
+            finally:
+                stopping.set()
+                for thread in threads:
+                    thread.join(PATIENCE_S)
+
+
+@contextmanager
+def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tuple[Observed, Prometheus]]:
+    """Serve two models under load, with TLS, tokens and quotas; HTTP is plain, as it is within a cluster."""
+    models, data = folder / "models", folder / "prometheus"
+    data.mkdir()
+    add_model(models, "slow", busy_model(), _SLOW)
+    authority = Authority()
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(demo.repository(), models, *_settings(folder, authority)))
+        watched = Observed(server, authority)
+        stack.enter_context(watched.load(callers=callers, flood=flood))
+        yield watched, stack.enter_context(scraping(data, server.http))
+
+
+def bearer(name: str = "all") -> list[tuple[str, str]]:
+    """Return the metadata of a caller; of a made-up one it has a token that nobody knows."""
+    return [("authorization", f"Bearer {_TOKENS.get(name, 'inferd_unknown')}")]
+
+
+def _settings(folder: Path, authority: Authority) -> list[str]:
+    files = authority.issue(*LOCAL_NAMES).save(folder)
+    entries = [entry_of(StoredToken(name=name, sha256=hash_of(token), expires=None)) for name, token in _TOKENS.items()]
+    (folder / "tokens.yaml").write_text("".join(entries))
+    (folder / "policy.yaml").write_text(_POLICY)
+    settings = {
+        "log.access": "false",
+        "security.tls.cert_file": files.certificate,
+        "security.tls.key_file": files.key,
+        "security.http_tls": "false",
+        "security.tokens_file": folder / "tokens.yaml",
+        "security.policy_file": folder / "policy.yaml",
+    }
+    return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
 
 
 def _repeat(job: Callable[[], object], stopping: threading.Event) -> None:
@@ -57,29 +113,28 @@ def _repeat(job: Callable[[], object], stopping: threading.Event) -> None:
         try:
             job()
         except grpc.RpcError as error:
-            if error.code() not in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}:
+            if error.code() not in _MISHAPS:
                 raise
 
 
 def _digits(rows: int = 1) -> v1.InferRequest:
-    inputs: Sequence[v1.Tensor] = [
-        v1.Tensor(name="X", shape=[rows, 64], raw=np.zeros((rows, 64), np.float32).tobytes())
-    ]
-    return v1.InferRequest(model="digits", inputs=inputs)
+    x = np.zeros((rows, 64), np.float32)
+    return v1.InferRequest(model="digits", inputs=[v1.Tensor(name="X", shape=x.shape, raw=x.tobytes())])
 
 
-def _quick(stub: InferenceServiceStub) -> Callable[[], object]:
-    return lambda: stub.Infer(_digits(), timeout=PATIENCE_S)
+def _quick(stub: InferenceServiceStub, caller: str = "all") -> Callable[[], object]:
+    return lambda: stub.Infer(_digits(), timeout=PATIENCE_S, metadata=bearer(caller))
 
 
 def _slow(stub: InferenceServiceStub) -> Callable[[], object]:
-    return lambda: stub.Infer(request("slow", array(1, turns=_SLOW_TURNS)), timeout=PATIENCE_S)
+    x = array(1, turns=_SLOW_TURNS)
+    return lambda: stub.Infer(request("slow", x), timeout=PATIENCE_S, metadata=bearer())
 
 
 def _mistake(stub: InferenceServiceStub) -> Callable[[], object]:
-    return lambda: stub.Infer(request("digits", array(1)), timeout=PATIENCE_S)
+    return lambda: stub.Infer(request("digits", array(1)), timeout=PATIENCE_S, metadata=bearer())
 
 
 def _stream(stub: InferenceServiceStub) -> Callable[[], object]:
     message = v1.StreamInferRequest(requests=[_digits(2) for _ in range(8)])
-    return lambda: list(stub.StreamInfer(iter([message] * 4), timeout=PATIENCE_S))
+    return lambda: list(stub.StreamInfer(iter([message] * 4), timeout=PATIENCE_S, metadata=bearer()))

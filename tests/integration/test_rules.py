@@ -16,9 +16,6 @@ from tests.unit.observability.test_metrics import NAMES
 
 TESTS = ROOT / "tests/data/rules"
 
-#: What other parts of the server bring along, where they are configured.
-OF_OTHER_PARTS = {"inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"}
-
 
 def _rules(file: Path) -> list[dict[str, object]]:
     return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
@@ -78,7 +75,7 @@ def test_rules_and_runbooks_ask_for_metrics_that_exist() -> None:
     asked = [str(rule["expr"]) for rule in (*ALERTS, *RECORDED)]
     asked += re.findall(r"```promql\n(.*?)```", page, re.DOTALL)
     for expr in asked:
-        assert metrics_in(expr) <= NAMES | OF_OTHER_PARTS, expr
+        assert metrics_in(expr) <= NAMES, expr
         assert set(re.findall(r"inferd:\w+:\w+", expr)) <= recorded, expr
         assert set(re.findall(r'stage="(\w+)"', expr)) <= set(STAGES), expr
 

@@ -143,7 +143,7 @@ def _fetch_cnn(path: Path) -> None:
     subprocess.run(pip, check=True)
     with zipfile.ZipFile(next(wheels.glob("rapidocr*.whl"))) as archive:
         model = onnx.load_from_string(archive.read("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"))
-    # Height and width are open in the file, both by the name "?", as if they had to be equal.
+    # Height and width are open in the file; fixed, there is one kind of row for every load generator.
     for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], _CNN_ROW, strict=True):
         dimension.dim_value = size
     onnx.save(model, str(path))

@@ -44,8 +44,7 @@ def tensor_spec(kind: Kind, name: str, onnx_type: str, shape: Sequence[int | str
     if datatype is None:
         msg = f'{kind} "{name}" is of type {onnx_type}, an element type that cannot be sent over the wire'
         raise ModelLoadError(msg)
-    dims = tuple(size or None if isinstance(size, str) else _open_if_negative(size) for size in shape)
-    return TensorSpec(name=name, datatype=datatype, shape=dims)
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(map(_dimension, shape)))
 
 
 def inspect(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings) -> Inspection:
@@ -188,6 +187,9 @@ def _at_axis(spec: TensorSpec, axis: int | None) -> str | None:
     return size if isinstance(size, str) else None
 
 
-def _open_if_negative(size: int | None) -> int | None:
-    # Some exporters write -1 where they mean a dimension that is open.
+def _dimension(size: int | str | None) -> int | str | None:
+    if isinstance(size, str):
+        # Some exporters write "?" or "-1" into every open dimension. Dimensions of one name have one size; these do not.
+        return size if any(map(str.isalpha, size)) else None
+    # Some write -1 where they mean a dimension that is open.
     return None if size is None or size < 0 else size

@@ -147,8 +147,8 @@ def test_a_batch_axis_that_cannot_be_batched_is_refused():
 
 def test_a_declaration_is_read():
     """Open dimensions have a name, none, or what exporters write instead."""
-    assert tensor_spec("input", "x", "tensor(int64)", ["batch", None, "", -1, 0, 3]) == spec(
-        "x", ("batch", None, None, None, 0, 3), datatype="INT64"
+    assert tensor_spec("input", "x", "tensor(int64)", ["batch", None, "", "?", "-1", -1, 0, 3]) == spec(
+        "x", ("batch", None, None, None, None, None, 0, 3), datatype="INT64"
     )
 
 

@@ -189,7 +189,7 @@ def _at_axis(spec: TensorSpec, axis: int | None) -> str | None:
 
 def _dimension(size: int | str | None) -> int | str | None:
     if isinstance(size, str):
-        # Some exporters write "?" or "-1" into every open dimension. Dimensions of one name have one size; these do not.
+        # Some exporters write "?" or "-1" into every open dimension, which does not make them equal.
         return size if any(map(str.isalpha, size)) else None
     # Some write -1 where they mean a dimension that is open.
     return None if size is None or size < 0 else size

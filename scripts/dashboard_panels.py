@@ -327,11 +327,13 @@ SECURITY = Section(
         ),
         Panel(
             title="Certificates",
-            description="Time until they expire.",
+            description="Time until they expire, of each kind the first.",
             unit="s",
             width=6,
             queries=(
-                Query(expr="inferd_certificate_expiry_timestamp_seconds{$S} - time()", legend="{{instance}} {{file}}"),
+                Query(
+                    expr="min by (file) (inferd_certificate_expiry_timestamp_seconds{$S}) - time()", legend="{{file}}"
+                ),
             ),
         ),
         Panel(
@@ -340,8 +342,8 @@ SECURITY = Section(
             width=6,
             queries=(
                 Query(
-                    expr="increase(inferd_file_reload_failures_total{$S}[$__rate_interval])",
-                    legend="{{instance}} {{file}}",
+                    expr="sum by (file) (increase(inferd_file_reload_failures_total{$S}[$__rate_interval]))",
+                    legend="{{file}}",
                 ),
             ),
         ),

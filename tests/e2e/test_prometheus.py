@@ -3,6 +3,7 @@
 import math
 import re
 import subprocess
+import time
 import urllib.request
 
 import grpc
@@ -106,6 +107,18 @@ def test_scrapes_do_not_fail(watched):
     """Prometheus reads OpenMetrics, the stricter format, and gets an answer each time."""
     _, prometheus = watched
     assert prometheus.query("min_over_time(up{job='inferd'}[1m])")[0]["value"][1] == "1"
+
+
+def test_buckets_lead_to_traces(watched):
+    """Prometheus keeps the ids of sampled calls beside the buckets that they fell into."""
+    _, prometheus = watched
+    now = time.time()
+    series = prometheus.get(
+        "query_exemplars", query="inferd_request_duration_seconds_bucket", start=f"{now - 60}", end=f"{now}"
+    )
+    found = [exemplar for each in series for exemplar in each["exemplars"]]
+    assert found
+    assert all(re.fullmatch("[0-9a-f]{32}", exemplar["labels"]["trace_id"]) for exemplar in found)
 
 
 def _scrape(served):

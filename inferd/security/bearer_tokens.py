@@ -105,7 +105,7 @@ class TokenTable:
 
     def check(self, token: str, now: float) -> Identity | None:
         """Return whose ``token`` is, or None. Raises `CredentialError` if it has expired."""
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         identity = self._identities.get(digest[:_FINDING_BYTES])
         if identity is None or not hmac.compare_digest(identity.proof, digest):
             return None

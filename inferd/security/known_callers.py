@@ -81,7 +81,7 @@ class KnownCallers:
 
     def by_header(self, header: str | bytes, now: float) -> Caller:
         """Return who sends this authorization header. Raises `CredentialError`. ``now`` in seconds since the epoch."""
-        key = self._key(header.encode() if isinstance(header, str) else header)
+        key = self._key(header.encode(errors="surrogatepass") if isinstance(header, str) else header)
         caller = self._callers.get(key)
         if caller is None:
             caller = self._meet(key, header, now)
@@ -92,7 +92,7 @@ class KnownCallers:
     def by_certificate(self, proven: Mapping[str, Sequence[bytes]]) -> Caller | None:
         """Return whose certificate gRPC tells of in ``proven``, None without one. Raises `CredentialError`.
 
-        One that is known is not read again; that it has not expired was found out when it connected.
+        One that is known is not looked at again.
         """
         verifier, shown = self.snapshot.spiffe, proven.get(CERTIFICATE)
         if verifier is None or not shown:

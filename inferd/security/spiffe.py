@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from cryptography import x509
-
 from inferd.security.identity import CredentialError, Identity
 
 _SCHEME = "spiffe://"
@@ -18,7 +16,8 @@ _URIS = "peer_uri"
 class SpiffeVerifier:
     """Takes identities of some trust domains. Immutable.
 
-    That the certificate is good has been found out by TLS, before any call could come.
+    That the certificate is good has been found out by TLS when the connection was opened, and holds as long as that is
+    open: its client may have another certificate by then, and no way to show it but to connect anew.
     """
 
     def __init__(self, trust_domains: Sequence[str]) -> None:
@@ -32,13 +31,12 @@ class SpiffeVerifier:
             raise CredentialError(_REFUSED)
         try:
             spiffe_id = ids[0].decode("ascii")
-            certificate = x509.load_pem_x509_certificate(proven[CERTIFICATE][0])
         except ValueError:
             raise CredentialError(_REFUSED) from None
         domain, _, path = spiffe_id.removeprefix(_SCHEME).partition("/")
         if not spiffe_id.startswith(_SCHEME) or domain not in self._trust_domains or not path:
             raise CredentialError(_REFUSED)
-        return Identity(spiffe_id, expires_at=certificate.not_valid_after_utc.timestamp())
+        return Identity(spiffe_id)
 
     def still_holds(self, identity: Identity) -> bool:
         """Whether ``identity`` is of a kind and domain that this takes."""

@@ -1,0 +1,109 @@
+"""Whatever callers send as credentials, they get one status and a fixed text, and nothing of it gets into the log."""
+
+import base64
+import json
+import logging
+
+import grpc
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from inferd.config.security import JwtSettings, SecuritySettings
+from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.json_web_tokens import JwtVerifier
+from inferd.security.jwks import KeySet
+from inferd.security.permits import QuotaLedger
+from inferd.security.snapshot import InForce
+from inferd.security.stream_guard import StreamGuard
+from tests.issuer import AUDIENCE, NAME, Issuer, jwks
+from tests.unit.security.fakes import FakeCall, WallClock, table
+
+ISSUER = Issuer()
+
+#: All that strangers may be told.
+TEXTS = {
+    "expected an authorization header with a bearer token",
+    'expected an authorization header of the form "Bearer TOKEN"',
+    "expected one authorization header, got several",
+    "the bearer token is not valid",
+}
+
+
+def _interceptor() -> AuthenticationInterceptor:
+    settings = JwtSettings(jwks_file="keys.json", issuer=NAME, audience=[AUDIENCE])
+    keys = KeySet.parse(jwks(ISSUER.jwk()), "test")
+    in_force, ledger = InForce(), QuotaLedger()
+    in_force.update(tokens=table(alice="right"), jwt=JwtVerifier(settings, keys, lambda: None))
+    clock = WallClock()
+    guard = StreamGuard(in_force, ledger, wall_clock=clock)
+    security = SecuritySettings(tokens_file="tokens.yaml", jwt=settings)
+    return AuthenticationInterceptor(security, in_force, ledger, guard, wall_clock=clock)
+
+
+INTERCEPTOR = _interceptor()
+
+
+def _part(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "alg": st.sampled_from(["none", "HS256", "ES256", "RS256", "EdDSA", "", "ES256K"]) | json_values,
+        "kid": st.just("one") | json_values,
+        "crit": json_values,
+        "b64": st.booleans(),
+        "typ": json_values,
+        "zip": st.text(max_size=5),
+    },
+)
+web_tokens = st.builds(
+    lambda header, body, signature: f"{_part(json.dumps(header).encode())}.{_part(body)}.{_part(signature)}",
+    headers,
+    st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=80),
+)
+values = (
+    st.text(max_size=60)
+    | st.binary(max_size=60)
+    | (st.text(max_size=60) | web_tokens).map(lambda token: f"Bearer {token}")
+)
+keys = st.just("authorization") | st.sampled_from(["x-api-key", "authorization-bin", "Authorization", ""])
+
+
+@given(metadata=st.lists(st.tuples(keys, values), max_size=3))
+@example(metadata=[("authorization", "Bearer " + "." * 9000)])
+@example(metadata=[("authorization", "Bearer \ud800")])
+@example(metadata=[("authorization", f"Bearer {ISSUER.unsigned()}")])
+@example(metadata=[("authorization", f"Bearer {_part(b'[' * 9000)}.{_part(b'[' * 9000)}.AAAA")])
+def test_nothing_that_strangers_send_lets_them_in_or_breaks_anything(metadata: list) -> None:
+    """Each time the status that it should be, and a text that holds nothing of what was sent."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logging.getLogger().addHandler(handler)
+    try:
+        call = FakeCall("/inferd.v1.InferenceService/Infer", *metadata)
+        refusal = INTERCEPTOR.started(call)
+        INTERCEPTOR.finished(call, grpc.StatusCode.UNAUTHENTICATED, "")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert refusal is not None
+    assert (refusal.code, call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {})
+    assert refusal.details in TEXTS
+    assert records == []
+
+
+@given(prefix=st.text(alphabet="Bb eErR", max_size=10), suffix=st.text(alphabet=" \t\nx", max_size=4))
+def test_only_the_very_token_lets_in(prefix: str, suffix: str) -> None:
+    """Around it nothing but spaces and the name of the scheme."""
+    header = f"{prefix}right{suffix}"
+    call = FakeCall("/inferd.v1.InferenceService/Infer", ("authorization", header))
+    is_right = prefix[:7].lower() == "bearer " and not prefix[7:].strip(" ") and not suffix.strip(" ")
+    assert (INTERCEPTOR.started(call) is None) is is_right

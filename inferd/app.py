@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
+from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
@@ -61,6 +62,7 @@ class Application:
         self._serving = threading.Event()
         self._draining = threading.Event()
         self._log_writer = LineWriter(write_to(_STDOUT))
+        self._log_control: logs.LogControl | None = None
         self._render = renderer(settings.log.format, colors=os.isatty(_STDOUT))
         self._metrics_registry = new_registry()
         self._metrics = Metrics(self._metrics_registry, methods=method_names())
@@ -124,7 +126,7 @@ class Application:
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
         self._log_writer.start()
-        logs.configure(self._settings.log, self._log_writer, self._render)
+        self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
         self._transport.start()
         self._security.start()
         self._add_services()
@@ -157,6 +159,13 @@ class Application:
     def http_address(self) -> str:
         """Where HTTP is served, with the real port."""
         return f"{self._settings.server.host}:{self._http.port}"
+
+    def change_log(self, settings: LogSettings) -> None:
+        """Take over the levels of the log and whether there are access lines; any thread. Before the start: nothing."""
+        if self._log_control is None:
+            return
+        self._log_control.change(settings)
+        self._access_log.change(settings)
 
     def load(self, on_loaded: Callable[[], None]) -> None:
         """Begin to load every model that was given; ``on_loaded`` is called by another thread when that is over."""
@@ -203,6 +212,8 @@ class Application:
         self._gpus.stop()
         self._tracing.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
+        if self._log_control is not None:
+            self._log_control.flush()
         self._log_writer.stop()
         return in_time and unloaded
 

@@ -9,15 +9,13 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import gc
+import logging
 import resource
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -27,20 +25,21 @@ from inferd import demo
 from inferd.app import Application
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.proposals import proposed_calls
-from inferd.config.loading import load_settings
-from inferd.config.settings import LogFormat, LogSettings, Settings
+from inferd.cli.signals import heed_signals
+from inferd.config.loading import load_settings, names_a_file
+from inferd.config.logging import LogFormat, LogSettings
+from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
+
+_log = logging.getLogger(__name__)
 
 EXAMPLES = (
     "inferd serve",
     "inferd serve model.onnx --grpc-port 9000",
     "inferd serve models/ --host 0.0.0.0 --set queue.policy=shed_oldest",
 )
-
-#: By convention the exit status of a process that a signal ended is this much above the signal's number.
-_SIGNAL_BASE = 128
 
 #: Objects made and not freed again before the garbage collector looks at the youngest; Python's default is 700.
 _OBJECTS_PER_COLLECTION = 10_000
@@ -74,7 +73,8 @@ def serve(
     then defaults; `inferd config` shows what they come to.
 
     SIGTERM and SIGINT finish what was admitted and exit 0, or 1 if the grace ran
-    out; a second signal ends at once.
+    out; a second signal ends at once. With a settings file, SIGHUP reads the
+    levels of the log and log.access from it again.
     """
     flags = {
         "server.host": host,
@@ -84,23 +84,29 @@ def serve(
         "models": [str(path) for path in paths] if paths else None,
         **_parse_settings(settings or ()),
     }
+
+    def load() -> Settings:
+        return _with_log_format(load_settings(config_file=config, flags=flags))
+
     try:
-        effective = _with_log_format(load_settings(config_file=config, flags=flags))
+        effective = load()
         demonstrating = not effective.models
         sources = resolve([demo.repository()] if demonstrating else effective.models)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     examples = partial(proposed_calls, effective.security, demonstrating=demonstrating)
-    status = run(Application(effective, sources), examples)
+    app = Application(effective, sources)
+    on_hangup = partial(_change_log, app, load) if names_a_file(config) else None
+    status = run(app, examples, on_hangup)
     # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
     # inside ONNX Runtime, though, which aborts the process when the interpreter ends that thread on its way out.
     os._exit(status)
 
 
-def run(app: Application, examples: Callable[[str], Sequence[str]]) -> int:
+def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: Callable[[], None] | None = None) -> int:
     """Serve until a signal comes or nothing can be served; return the exit status."""
     events: SimpleQueue[str] = SimpleQueue()
-    _on_signal(events)
+    heed_signals(events, on_hangup=on_hangup)
     _allow_many_connections()
     try:
         app.start()
@@ -135,30 +141,16 @@ def _spare_garbage_collector() -> None:
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
 
 
-def _on_signal(events: SimpleQueue[str]) -> None:
-    """Have the first signal end the server in good order and the second one at once.
-
-    The kernel may give a signal to any thread, for example to one of gRPC's that is starting another. Python's handlers
-    run in the main thread only, and nothing wakes it then: under load, one SIGTERM in some hundreds was not heeded. The
-    byte that Python's own C handler writes, in whichever thread, always arrives.
-    """
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    signal.set_wakeup_fd(writable)
-    signal.signal(signal.SIGTERM, _left_to_the_thread)
-    signal.signal(signal.SIGINT, _left_to_the_thread)
-    threading.Thread(target=_heed_signals, args=(readable, events), name="signals", daemon=True).start()
-
-
-def _left_to_the_thread(_number: int, _frame: FrameType | None) -> None:
-    pass
-
-
-def _heed_signals(readable: int, events: SimpleQueue[str]) -> None:
-    os.read(readable, 1)
-    events.put("stop")
-    (number,) = os.read(readable, 1)
-    os._exit(_SIGNAL_BASE + number)
+def _change_log(app: Application, load: Callable[[], Settings]) -> None:
+    """Read the settings of the log again; in the thread of the signals."""
+    try:
+        log = load().log
+    except SettingsError as error:
+        _log.error("the configuration was read again and is refused", extra={"reason": str(error)})
+        return
+    app.change_log(log)
+    facts = {"level": log.level, "levels": log.levels, "access": log.access}
+    _log.info("the configuration was read again for the log", extra=facts)
 
 
 def _parse_settings(assignments: Sequence[str]) -> dict[str, object]:

@@ -20,8 +20,7 @@ def load_settings(*, config_file: Path | None, flags: Mapping[str, object]) -> S
     ``flags`` are by dotted name, for example ``{"server.grpc_port": 8001}``; those that are None were not given.
     Raises `SettingsError`, whose text names each problem, the value and where it came from.
     """
-    named = os.environ.get(CONFIG_VARIABLE)
-    path = config_file or (Path(named) if named else None)
+    path = config_file or _named_file()
     sources: list[Source] = [FlagSource(flags), EnvironmentSource()]
     if path is not None:
         sources.append(FileSource(path))
@@ -38,6 +37,16 @@ def load_settings(*, config_file: Path | None, flags: Mapping[str, object]) -> S
         return source.spell(name) if source else name
 
     return validate(Settings, values, origin_of=origin_of, spell=spell)
+
+
+def names_a_file(config_file: Path | None) -> bool:
+    """Whether there is a configuration file, by flag or by environment."""
+    return (config_file or _named_file()) is not None
+
+
+def _named_file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else None
 
 
 def _source_of(setting: SettingPath, sources: Sequence[Source]) -> Source | None:

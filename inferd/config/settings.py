@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from inferd.config.connections import ConnectionSettings
+from inferd.config.logging import LogSettings
 from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
 from inferd.config.security import SecuritySettings
@@ -78,25 +79,6 @@ def _ipv6(host: str) -> IPv6Address:
     except ValueError:
         text = f"expected a host name or an IP address, without scheme or port, got {host!r}"
         raise refusal(text) from None
-
-
-class LogFormat(StrEnum):
-    """How log lines look."""
-
-    AUTO = "auto"
-    JSON = "json"
-    HUMAN = "human"
-
-
-class LogSettings(Section):
-    """What is logged, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level that is written; debug adds a line per result of a stream."""
-    format: LogFormat = LogFormat.AUTO
-    """json, one object per line; human; or auto: human on a terminal, json elsewhere."""
-    access: bool = True
-    """Write a line for each RPC: at info, at warning if it was refused or late, at error if the server failed."""
 
 
 class Backpressure(StrEnum):

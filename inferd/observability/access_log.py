@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from inferd import request_id
-from inferd.config.settings import LogFormat, LogSettings
+from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
@@ -61,8 +61,7 @@ class AccessLogInterceptor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._enabled = settings.access
-        self._threshold = logging.getLevelNamesMapping()[settings.level.upper()]
+        self.change(settings)
         self._writer = writer
         self._render = render
         # Kept, because each look at a method makes an object of its own.
@@ -71,6 +70,11 @@ class AccessLogInterceptor:
         self._wall_clock = wall_clock
         # Replaced as a whole, as several threads use it.
         self._seen: tuple[Status | None, str, int] = (None, "", 0)
+
+    def change(self, settings: LogSettings) -> None:
+        """Take over whether there are access lines, and of which level; any thread, and for calls that end later."""
+        self._enabled = settings.access
+        self._threshold = logging.getLevelNamesMapping()[settings.level.upper()]
 
     def started(self, call: Call) -> None:
         """Let every call go on; at debug level, have each result of a stream told."""

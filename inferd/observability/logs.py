@@ -6,21 +6,44 @@ from collections.abc import Callable
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from inferd.config.settings import LogFormat, LogSettings
+from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
+from inferd.observability.repetition import RepetitionFilter
 
 
-def configure(settings: LogSettings, writer: LineWriter, render: Callable[[Fields], bytes]) -> None:
+class LogControl:
+    """The logging of the process, once it has been set up. Threads: any, one after the other."""
+
+    def __init__(self, repetition: RepetitionFilter) -> None:
+        self._repetition = repetition
+        self._named: frozenset[str] = frozenset()
+
+    def change(self, settings: LogSettings) -> None:
+        """Write lines of these levels from now on."""
+        level = _number(settings.level)
+        # At debug, libraries tell of their event loops and file handles; ours is what was asked for.
+        logging.getLogger().setLevel(max(level, logging.INFO))
+        levels = {**dict.fromkeys(self._named, logging.NOTSET), "inferd": level}
+        levels |= {name: _number(named) for name, named in settings.levels.items()}
+        for name, number in levels.items():
+            logging.getLogger(name).setLevel(number)
+        self._named = frozenset(settings.levels)
+
+    def flush(self) -> None:
+        """Tell now of lines that were held back."""
+        self._repetition.flush()
+
+
+def configure(settings: LogSettings, writer: LineWriter, render: Callable[[Fields], bytes]) -> LogControl:
     """Send every log line of the process through ``writer``. Replaces whatever logging was set up before."""
     handler = _LineHandler(writer, _formatter(settings.format, render))
+    repetition = RepetitionFilter(settings.repeats, settings.repeats_interval_s, handler.emit)
+    handler.addFilter(repetition)
     logging.captureWarnings(capture=True)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    level = logging.getLevelNamesMapping()[settings.level.upper()]
-    # At debug, libraries tell of their event loops and file handles; ours is what was asked for.
-    root.setLevel(max(level, logging.INFO))
-    logging.getLogger("inferd").setLevel(level)
+    logging.getLogger().handlers = [handler]
+    control = LogControl(repetition)
+    control.change(settings)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -32,6 +55,11 @@ def configure(settings: LogSettings, writer: LineWriter, render: Callable[[Field
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    return control
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
 
 
 class _LineHandler(logging.Handler):

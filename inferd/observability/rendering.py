@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 import structlog
 
-from inferd.config.settings import LogFormat
+from inferd.config.logging import LogFormat
 
 #: A line by field: ``time``, ``level`` and ``event`` first, then what belongs to the event.
 Fields = dict[str, object]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.batching.request import BatchTiming
-from inferd.config.settings import LogFormat, LogSettings
+from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.access_log import AccessLogInterceptor
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.line_writer import LineWriter
@@ -307,6 +307,17 @@ def test_stream_results_cost_nothing_otherwise(level: str) -> None:
     call = FakeCall()
     log.interceptor.started(call)
     assert call.annotations == {}
+
+
+def test_the_settings_may_change() -> None:
+    """For the calls that end from then on."""
+    log = Log(level="warning")
+    log.finish(FakeCall(annotations={"request_id": "before"}))
+    log.interceptor.change(LogSettings(level="info"))
+    log.finish(FakeCall(annotations={"request_id": "info"}))
+    log.interceptor.change(LogSettings(access=False))
+    log.finish(FakeCall(annotations={"request_id": "after"}))
+    assert [record["request_id"] for record in log.records] == ["info"]
 
 
 def test_human_lines() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from inferd.config.settings import LogSettings
+from inferd.config.logging import LogSettings
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.logs import configure
 from inferd.observability.rendering import renderer
@@ -21,7 +21,7 @@ class Configured:
         self.sink = Sink()
         self._writer = LineWriter(self.sink)
         parsed = LogSettings.model_validate(settings)
-        configure(parsed, self._writer, renderer(parsed.format))
+        self.control = configure(parsed, self._writer, renderer(parsed.format))
 
     @property
     def records(self) -> list[dict[str, object]]:
@@ -39,6 +39,8 @@ def _restore_logging() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("inferd")
     before = (list(root.handlers), root.level, ours.level)
     yield
+    for name in ("inferd.batching", "inferd.rpc", "asyncio"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     root.handlers[:], level, our_level = before
     root.setLevel(level)
     ours.setLevel(our_level)
@@ -143,3 +145,45 @@ def test_configuring_again_replaces() -> None:
     first, second = Configured(), Configured()
     logging.getLogger("inferd").info("once")
     assert (len(first.records), len(second.records)) == (0, 1)
+
+
+def test_levels_of_modules() -> None:
+    """Below the general level and above it, and for what is below the module."""
+    configured = Configured(level="info", levels={"inferd.batching": "debug", "inferd.rpc": "error"})
+    logging.getLogger("inferd.batching.queue").debug("seen")
+    logging.getLogger("inferd.models").debug("unseen")
+    logging.getLogger("inferd.rpc").warning("unseen")
+    assert [record["event"] for record in configured.records] == ["seen"]
+
+
+def test_levels_may_change() -> None:
+    """And what is no longer named has the general level again."""
+    configured = Configured(levels={"inferd.batching": "debug", "asyncio": "error"})
+    configured.control.change(LogSettings.model_validate({"level": "warning", "levels": {"inferd.rpc": "info"}}))
+    logging.getLogger("inferd.batching").info("unseen")
+    logging.getLogger("inferd.rpc").info("seen")
+    logging.getLogger("asyncio").warning("seen, too")
+    assert [record["event"] for record in configured.records] == ["seen", "seen, too"]
+
+
+def test_what_is_repeated_is_told_in_one_line() -> None:
+    """From either way to log, with the number of those that were held back."""
+    configured = Configured(repeats=1)
+    for number in range(3):
+        logging.getLogger("inferd.x").warning("number %d", number, extra={"fact": number})
+        structlog.get_logger("inferd.y").error("said", number=number)
+    configured.control.flush()
+    lines = [(record["event"], record.get("repeated"), record["logger"]) for record in configured.records]
+    assert lines == [
+        ("number 0", None, "inferd.x"),
+        ("said", None, "inferd.y"),
+        ("number 2", 2, "inferd.x"),
+        ("said", 2, "inferd.y"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "inferd.", "a b", "1x"])
+def test_names_that_no_module_can_have(name: str) -> None:
+    """Most likely mistyped."""
+    with pytest.raises(ValueError, match="pattern"):
+        LogSettings.model_validate({"levels": {name: "debug"}})

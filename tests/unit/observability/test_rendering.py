@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from inferd.config.settings import LogFormat
+from inferd.config.logging import LogFormat
 from inferd.observability.rendering import render_json, renderer, utc
 
 

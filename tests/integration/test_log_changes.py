@@ -1,0 +1,66 @@
+"""SIGHUP: what is logged changes, and nothing else."""
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+from inferd import demo
+from inferd.client import Client
+from tests.server import ServerProcess, serving
+
+
+def infer(client, request_id):
+    client.infer("digits", {"X": demo.samples().inputs[:1]}, request_id=request_id)
+
+
+def hang_up(server):
+    server.process.send_signal(signal.SIGHUP)
+
+
+def test_levels_and_access_lines(tmp_path):
+    """Off and on again, while calls are served; a file that is refused changes nothing."""
+    file = tmp_path / "inferd.yaml"
+    file.write_text("log: {level: info}\n")
+    with serving(demo.repository(), "--config", file) as server, Client(server.grpc) as client:
+        infer(client, "first")
+        server.wait_event("access", request_id="first")
+        file.write_text("log: {access: false, levels: {inferd.batching: debug}}\n")
+        hang_up(server)
+        changed = server.wait_event("the configuration was read again for the log")
+        assert (changed["access"], changed["levels"]) == (False, {"inferd.batching": "debug"})
+        infer(client, "second")
+        file.write_text("log: {access: perhaps}\n")
+        hang_up(server)
+        refused = server.wait_event("the configuration was read again and is refused")
+        assert refused["level"] == "error"
+        assert "log.access" in refused["reason"]
+        infer(client, "third")
+        file.write_text("log: {access: true}\n")
+        hang_up(server)
+        server.wait_event("the configuration was read again for the log")
+        infer(client, "fourth")
+        server.wait_event("access", request_id="fourth")
+        assert server.stop() == 0
+    assert [line["request_id"] for line in server.events("access")] == ["first", "fourth"]
+
+
+def test_calls_while_the_log_changes(tmp_path):
+    """None of them fails."""
+    file = tmp_path / "inferd.yaml"
+    file.write_text("log: {level: info}\n")
+    with serving(demo.repository(), "--config", file) as server, Client(server.grpc) as client:
+        with ThreadPoolExecutor(4) as threads:
+            calls = [threads.submit(infer, client, str(number)) for number in range(200)]
+            for _ in range(5):
+                hang_up(server)
+                server.wait_event("the configuration was read again for the log")
+            for call in calls:
+                call.result()
+        assert server.stop() == 0
+
+
+def test_without_a_file_it_ends_the_process():
+    """As it does with any program whose terminal is closed."""
+    server = ServerProcess(demo.repository())
+    server.wait_ready()
+    hang_up(server)
+    assert server.wait() == -signal.SIGHUP

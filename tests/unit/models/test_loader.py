@@ -96,6 +96,15 @@ def test_a_model_is_loaded_and_answers(house, linear):
     assert house.observers["linear", "1"].offered_rows == [1]
 
 
+@pytest.mark.parametrize(("before", "after", "grown"), [(1000, 5000, 4000), (5000, 1000, 0)])
+def test_a_version_knows_by_how_much_the_process_grew(house, linear, monkeypatch, before, after, grown):
+    """Memory that was free before may be enough for it, which is no less than nothing."""
+    seen = iter([before, after])
+    monkeypatch.setattr("inferd.models.loader.resident_bytes", lambda: next(seen))
+    house.load(linear)
+    assert house.registry.get("linear").memory_bytes == grown
+
+
 def test_a_model_that_fails_leaves_the_others_alone(house, linear, tmp_path):
     """It says why, and they serve."""
     (tmp_path / "broken.onnx").write_bytes(b"not a model")

@@ -129,8 +129,11 @@ class RequestStream(ABC, Generic[Request]):
             for item in items:
                 self._open.add(item)
                 self._opened(item)
+        offered: dict[ModelVersion, list[InferenceRequest]] = {}
         for item in items:
-            self._submit(item, read_on, received_at)
+            self._make_request(item, read_on, received_at, offered)
+        for model, requests in offered.items():
+            model.submit(*requests)
 
     def on_half_close(self) -> None:
         """No more requests will come: end with OK once the open ones are answered."""
@@ -161,7 +164,14 @@ class RequestStream(ABC, Generic[Request]):
         self._call.finish(status.code, status.message, status.trailing_metadata())
         self.on_terminated()
 
-    def _submit(self, item: StreamItem[Request], read_on: "_Countdown", received_at: float) -> None:
+    def _make_request(
+        self,
+        item: StreamItem[Request],
+        read_on: "_Countdown",
+        received_at: float,
+        offered: dict[ModelVersion, list[InferenceRequest]],
+    ) -> None:
+        """Add the request of ``item`` to those that are ``offered`` to its model, or settle it with the error."""
         reply = Reply(partial(self._settle, item), read_on, request_id.of(self._call.annotations))
         try:
             model, request = self._prepare(item, reply, received_at)
@@ -173,7 +183,7 @@ class RequestStream(ABC, Generic[Request]):
             reply.deliver(InferenceFailedError())
             return
         item.model, item.request = model, request
-        model.submit(request)
+        offered.setdefault(model, []).append(request)
 
     def _prepare(
         self, item: StreamItem[Request], reply: Reply, received_at: float

@@ -76,11 +76,10 @@ class Batcher:
             worker.start()
         self._caller_runs.start()
 
-    def submit(self, request: InferenceRequest) -> None:
-        """Have ``request`` answered through its reply, be it with a refusal; perhaps before this returns."""
-        self._answers.offered(request)
-        batch = self._queue.offer(request)
-        if batch is not None:
+    def submit(self, *requests: InferenceRequest) -> None:
+        """Have ``requests`` answered through their replies, be it with a refusal; perhaps before this returns."""
+        self._answers.offered(sum([request.rows for request in requests]))
+        for batch in self._queue.offer(*requests):
             self._answers.caller_ran()
             self._caller_runs.run(batch)
 

@@ -74,12 +74,17 @@ class RequestQueue:
         with self._lock:
             return self._state.present
 
-    def offer(self, request: InferenceRequest) -> Batch | None:
-        """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
+    def offer(self, *requests: InferenceRequest) -> list[Batch]:
+        """Admit, hold or refuse each of ``requests``. Returns batches that are to be run at once outside the queue."""
         effects = Effects()
+        outside: list[Batch] = []
         wake_later = False
         with self._lock:
-            batch = self._state.offer(request, self._clock(), effects)
+            now = self._clock()
+            for request in requests:
+                batch = self._state.offer(request, now, effects)
+                if batch is not None:
+                    outside.append(batch)
             if effects.wake_worker and self._idle_workers:
                 # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
                 wake_later = not self._state.has_full_batch or self._state.runs_are_short
@@ -88,7 +93,7 @@ class RequestQueue:
         if wake_later:
             self._run_or_wake_when_idle()
         self._do(effects)
-        return batch
+        return outside
 
     def _run_or_wake_when_idle(self) -> None:
         if not self._wake_due:
@@ -205,8 +210,8 @@ class RequestQueue:
             self._answers.admitted(request)
         for request, error in effects.failed:
             self._answers.fail(request, error)
-        if effects.timer_at is not None:
-            self._poll_thread.call_at(effects.timer_at, self._expire)
+        for when in effects.timers_at:
+            self._poll_thread.call_at(when, self._expire)
 
     def _expire(self) -> None:
         effects = Effects()

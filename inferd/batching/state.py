@@ -37,12 +37,12 @@ _BATCHES_THAT_MAY_WAIT = 2
 class Effects:
     """What a change of the state calls for. ``wake_worker``: the waiting requests are worth a look."""
 
-    __slots__ = ("admitted", "failed", "timer_at", "wake_worker")
+    __slots__ = ("admitted", "failed", "timers_at", "wake_worker")
 
     def __init__(self) -> None:
         self.failed: list[tuple[InferenceRequest, ServingError]] = []
         self.admitted: list[InferenceRequest] = []
-        self.timer_at: float | None = None
+        self.timers_at: list[float] = []
         self.wake_worker = False
 
 
@@ -134,9 +134,14 @@ class QueueState:
         if self._comes_too_late(request, now):
             effects.failed.append((request, self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
             return None
-        effects.timer_at = self._deadlines.watch(request.deadline)
+        self._watch(request, effects)
         self._admit(request, now, effects)
         return None
+
+    def _watch(self, request: InferenceRequest, effects: Effects) -> None:
+        when = self._deadlines.watch(request.deadline)
+        if when is not None:
+            effects.timers_at.append(when)
 
     def _has_room(self, request: InferenceRequest) -> bool:
         return not self._blocked and self.waiting.fits(request)
@@ -175,7 +180,7 @@ class QueueState:
         if isinstance(decision, Refuse):
             effects.failed.append((request, self._overloaded(decision.reason, decision.detail)))
             return None
-        effects.timer_at = self._deadlines.watch(request.deadline)
+        self._watch(request, effects)
         match decision:
             case Hold():
                 self._blocked[request] = None
@@ -266,7 +271,9 @@ class QueueState:
     def expire(self, now: float, effects: Effects) -> None:
         """A timer has fired: fail what has passed its deadline, and see to the next."""
         self._drop_expired(now, effects)
-        effects.timer_at = self._deadlines.fired(now)
+        when = self._deadlines.fired(now)
+        if when is not None:
+            effects.timers_at.append(when)
 
     def close(self) -> None:
         """Admit nothing from now on, and hold no batch any longer: no further request is to be expected."""

@@ -86,12 +86,13 @@ class ModelVersion:
             raise self.unavailable()
         return self._loaded.session.signature
 
-    def submit(self, request: InferenceRequest) -> None:
-        """Have ``request`` answered through its reply; never blocks."""
-        if self._loaded is None:
+    def submit(self, *requests: InferenceRequest) -> None:
+        """Have ``requests`` answered through their replies; never blocks."""
+        if self._loaded is not None:
+            self._loaded.batcher.submit(*requests)
+            return
+        for request in requests:
             request.reply.deliver(self.unavailable())
-        else:
-            self._loaded.batcher.submit(request)
 
     def cancel(self, request: InferenceRequest) -> None:
         """Withdraw ``request``; nothing if it has been answered."""

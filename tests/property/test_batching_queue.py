@@ -52,8 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.waiting.pop(request, None)
             self.blocked.pop(request, None)
             request.reply.deliver(error)
-        if effects.timer_at is not None:
-            self.poll_thread.append(effects.timer_at)
+        self.poll_thread.extend(effects.timers_at)
 
     @rule(
         rows=st.integers(1, 6),

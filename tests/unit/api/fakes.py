@@ -38,9 +38,10 @@ class FakeModel:
     def require_signature(self) -> ModelSignature:
         return SIGNATURE
 
-    def submit(self, request: InferenceRequest) -> None:
-        self.submitted.append(request)
-        request.reply.release()
+    def submit(self, *requests: InferenceRequest) -> None:
+        self.submitted.extend(requests)
+        for request in requests:
+            request.reply.release()
 
     def cancel(self, request: InferenceRequest) -> None:
         if request.reply.withdraw():

@@ -176,7 +176,7 @@ def test_an_expired_request_is_failed_by_the_timer_and_its_place_comes_back():
     """Even if every worker is busy."""
     queue = _Queue()
     hurried, patient = Caller(rows=3, deadline=101.0), Caller()
-    assert queue.offer(hurried).timer_at == 101.0
+    assert queue.offer(hurried).timers_at == [101.0]
     queue.offer(patient)
     queue.now = 101.0
     assert _failed(queue.expire()) == {hurried.request: DeadlineExceededError}
@@ -186,10 +186,10 @@ def test_an_expired_request_is_failed_by_the_timer_and_its_place_comes_back():
 def test_the_timer_goes_on_to_the_next_deadline():
     """One timer at a time, from deadline to deadline."""
     queue = _Queue()
-    effects = [queue.offer(Caller(deadline=deadline)).timer_at for deadline in (101.0, 103.0, 102.0)]
-    assert effects == [101.0, None, None]
+    effects = [queue.offer(Caller(deadline=deadline)).timers_at for deadline in (101.0, 103.0, 102.0)]
+    assert effects == [[101.0], [], []]
     queue.now = 101.0
-    assert queue.expire().timer_at == 102.0
+    assert queue.expire().timers_at == [102.0]
 
 
 def test_an_expired_request_is_never_taken():
@@ -250,7 +250,7 @@ def test_a_blocked_request_is_failed_at_its_deadline():
     """It waits for room at most that long."""
     queue = _Queue(policy=Backpressure.BLOCK)
     queue.offer(Caller(rows=4))
-    assert queue.offer(blocked := Caller(deadline=101.0)).timer_at == 101.0
+    assert queue.offer(blocked := Caller(deadline=101.0)).timers_at == [101.0]
     queue.now = 101.0
     assert _failed(queue.expire()) == {blocked.request: DeadlineExceededError}
     assert queue.state.present == 1

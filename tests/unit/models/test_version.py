@@ -20,8 +20,8 @@ class FakeBatcher:
         self.submitted: list[object] = []
         self.cancelled: list[object] = []
 
-    def submit(self, request: object) -> None:
-        self.submitted.append(request)
+    def submit(self, *requests: object) -> None:
+        self.submitted.extend(requests)
 
     def cancel(self, request: object) -> None:
         self.cancelled.append(request)

@@ -1,0 +1,240 @@
+"""A secret is planted wherever one can enter, and looked for wherever something comes out."""
+
+import base64
+import http.client
+import os
+import secrets
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from inferd.client import TLS, Client, InferdError
+from inferd.security.bearer_tokens import StoredToken, hash_of
+from inferd.security.token_file import entry_of
+from tests.certificates import LOCAL_NAMES, Authority, Files
+from tests.load import PATIENCE_S, eventually, metric
+from tests.server import BIN, ServerProcess, serving
+
+#: In every secret that is planted, so that parts of it are found as well.
+MARK = f"plant{secrets.token_hex(8)}"
+TOKEN = f"inferd_right-{MARK}"
+
+
+def _jwt() -> str:
+    parts = (f'{{"alg":"HS256","kid":"{MARK}"}}', f'{{"sub":"{MARK}"}}', MARK)
+    return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+
+
+#: What is looked for: the mark, and what it looks like where it stood in base64.
+TRACES = (MARK, base64.b64encode(MARK.encode()).decode(), *_jwt().split("."))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("secrets")
+    Authority().save(folder)
+    (folder / "tokens.yaml").write_text(entry_of(StoredToken(name="alice", sha256=hash_of(TOKEN))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(folder) -> Files:
+    authority = Authority()
+    authority.save(folder)
+    return authority.issue(*LOCAL_NAMES).save(folder)
+
+
+@pytest.fixture(scope="module")
+def server(folder, files) -> Iterator[ServerProcess]:
+    """One that tells all it has to tell, with a secret in its environment."""
+    settings = {
+        "security.tls.cert_file": files.certificate,
+        "security.tls.key_file": files.key,
+        "security.http_tls": "false",
+        "security.tokens_file": folder / "tokens.yaml",
+        "log.level": "debug",
+        "server.channelz": "true",
+    }
+    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    with serving(*arguments, environment={"INFERD_TOKEN": TOKEN}) as running:
+        yield running
+
+
+@pytest.fixture
+def channel(server, folder) -> Iterator[grpc.Channel]:
+    with grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes())) as channel:
+        yield channel
+
+
+def holds_none(output: object) -> bool:
+    text = output.decode("latin-1") if isinstance(output, bytes) else str(output)
+    return not any(trace in text for trace in TRACES)
+
+
+def told(call: grpc.Call) -> str:
+    """Wait for the end of a call, and return all that the caller is told."""
+    return f"{call.initial_metadata()} {call.code()} {call.details()} {call.trailing_metadata()}"
+
+
+def told_on(stream: Iterable[object]) -> str:
+    """Read a stream to its end, and return all that the caller is told."""
+    answers = []
+    with suppress(grpc.RpcError):
+        answers.extend(stream)
+    return f"{answers} {told(stream)}"
+
+
+CREDENTIALS = {
+    "right token": (("authorization", f"Bearer {TOKEN}"),),
+    "wrong token": (("authorization", f"Bearer inferd_{MARK}"),),
+    "JWT": (("authorization", f"Bearer {_jwt()}"),),
+    "basic": (("authorization", f"Basic {base64.b64encode(MARK.encode()).decode()}"),),
+    "not a scheme": (("authorization", MARK),),
+    "two": (("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {MARK}")),
+    "API key": (("x-api-key", MARK), ("authorization", f"Bearer {TOKEN}")),
+    "API key alone": (("x-api-key", MARK),),
+    "binary": (("x-secret-bin", MARK.encode()), ("cookie", f"session={MARK}"), ("authorization", f"Bearer {TOKEN}")),
+}
+
+
+@pytest.mark.parametrize("metadata", CREDENTIALS.values(), ids=CREDENTIALS)
+def test_metadata(server, channel, metadata):
+    """Of calls that are answered, refused and wrong, to both services, in one piece and as streams."""
+    lines = len(server.events("access"))
+    own, open_inference = InferenceServiceStub(channel), GRPCInferenceServiceStub(channel)
+    request = v1.InferRequest(model="digits")
+    for call in (
+        own.Infer.future(request, metadata=metadata, timeout=PATIENCE_S),
+        own.ListModels.future(v1.ListModelsRequest(), metadata=metadata, timeout=PATIENCE_S),
+        open_inference.ModelInfer.future(
+            oip.ModelInferRequest(model_name="digits"), metadata=metadata, timeout=PATIENCE_S
+        ),
+    ):
+        assert holds_none(told(call))
+    messages = iter([v1.StreamInferRequest(requests=[request])])
+    assert holds_none(told_on(own.StreamInfer(messages, metadata=metadata, timeout=PATIENCE_S)))
+    eventually(lambda: len(server.events("access")) >= lines + 4, "all four calls are in the log")
+    assert holds_none(server.text)
+
+
+def test_what_is_sent_to_a_model(server, channel):
+    """Neither an input that is taken nor one that is refused is repeated anywhere."""
+    stub = InferenceServiceStub(channel)
+    right = CREDENTIALS["right token"]
+    strings = v1.Tensor(name="X", shape=[1], strings=[MARK.encode()])
+    call = stub.Infer.future(v1.InferRequest(model="digits", inputs=[strings]), metadata=right, timeout=PATIENCE_S)
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert holds_none(told(call))
+    raw = v1.Tensor(name="X", shape=[1, 64], raw=(MARK.encode() * 16)[:256])
+    stub.Infer(v1.InferRequest(model="digits", inputs=[raw]), metadata=right, timeout=PATIENCE_S)
+    assert holds_none(server.text)
+
+
+def test_http(server):
+    """Headers and queries of all that the port answers, and of what it does not understand."""
+    for method, path, headers in [
+        ("GET", "/metrics", {"Authorization": f"Bearer {TOKEN}", "Cookie": MARK}),
+        ("GET", f"/readyz?verbose&token={MARK}", {"X-API-Key": MARK}),
+        ("GET", f"/{MARK}", {}),
+        ("POST", "/livez", {"Authorization": f"Basic {MARK}"}),
+    ]:
+        connection = http.client.HTTPConnection(server.http, timeout=PATIENCE_S)
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        assert holds_none(response.getheaders())
+        assert holds_none(response.read())
+        connection.close()
+    assert holds_none(server.text)
+
+
+def test_a_private_key_that_cannot_be_read(server, files):
+    """Half of a key that was good before: neither its lines nor what a library has to say about it are logged."""
+    key = files.key.read_text()
+    half = key[: len(key) // 2]
+    failures = metric(server, "inferd_file_reload_failures_total", file="tls")
+    for broken in (half, f"{key}{MARK}", f"-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n"):
+        files.key.write_text(broken)
+        failures += broken != f"{key}{MARK}"
+        eventually(
+            lambda expected=failures: metric(server, "inferd_file_reload_failures_total", file="tls") == expected,
+            "it is refused",
+        )
+    assert holds_none(server.text)
+    assert not any(line in server.text for line in key.splitlines()[1:-1])
+    files.key.write_text(key)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f'- name: bob\n  sha256: "{MARK}"\n', f"{MARK}", f"- {{token: {MARK}}}\n", f'"{MARK}: [', f"bob: {MARK}\n"],
+)
+def test_a_file_of_tokens_with_a_token_in_it(server, folder, content):
+    """Someone has put a token where its hash belongs; what is wrong is told without it."""
+    failures = metric(server, "inferd_file_reload_failures_total", file="tokens")
+    good = (folder / "tokens.yaml").read_text()
+    (folder / "tokens.yaml").write_text(content)
+    eventually(lambda: metric(server, "inferd_file_reload_failures_total", file="tokens") > failures, "it is refused")
+    assert holds_none(server.text)
+    (folder / "tokens.yaml").write_text(good)
+
+
+def test_what_the_server_shows_of_itself(server, channel):
+    """Its metrics, its command line, and channelz, which lists every connection."""
+    connection = http.client.HTTPConnection(server.http, timeout=PATIENCE_S)
+    connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert holds_none(connection.getresponse().read())
+    connection.close()
+    assert holds_none(Path(f"/proc/{server.process.pid}/cmdline").read_bytes())
+    right = CREDENTIALS["right token"]
+    for method in ("GetServers", "GetTopChannels"):
+        shown = channel.unary_unary(f"/grpc.channelz.v1.Channelz/{method}")(b"", metadata=right, timeout=PATIENCE_S)
+        assert holds_none(shown)
+
+
+def run(*command: str, **environment: str) -> str:
+    """Run ``inferd`` and return all that it writes."""
+    done = subprocess.run(
+        [BIN / "inferd", *command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_line(server, folder, files):
+    """Calls that succeed and that fail, with the token from the environment or from a file; and the settings."""
+    ca = ("--address", server.grpc, "--ca", str(folder / "ca.pem"))
+    token = folder / "token"
+    token.write_text(TOKEN)
+    assert holds_none(run("models", *ca, INFERD_TOKEN=TOKEN))
+    assert holds_none(run("models", *ca, "--token-file", str(token)))
+    assert holds_none(run("models", *ca, INFERD_TOKEN=f"{MARK}\n{MARK}"))
+    assert holds_none(run("models", "--address", "10.0.0.1:1", INFERD_TOKEN=TOKEN))
+    assert holds_none(run("config", INFERD_TOKEN=TOKEN))
+    url = f"https://user:{MARK}@issuer.example/jwks"
+    jwt = {"INFERD_SECURITY__JWT__ISSUER": "issuer", "INFERD_SECURITY__JWT__AUDIENCE": "inferd"}
+    assert holds_none(run("config", INFERD_SECURITY__JWT__JWKS_URL=url, **jwt))
+    assert holds_none(run("config", INFERD_SECURITY__JWT=f'{{"jwks_url": "{url}"}}', **jwt))
+    assert holds_none(run("config", INFERD_SECURITY__JWT__SECRET=MARK))
+    assert holds_none(run("serve", "--grpc-port", "0", "--http-port", "0", INFERD_SECURITY__JWT__JWKS_URL=url, **jwt))
+
+
+def test_the_client_s_own_objects(folder):
+    """Nor does a client show its token where someone prints it or its errors."""
+    with Client("127.0.0.1:1", token=TOKEN, tls=TLS(ca=folder / "ca.pem"), retry=None, timeout_s=5) as client:
+        assert holds_none(repr(client))
+        with pytest.raises(InferdError) as error:
+            client.models()
+    assert holds_none(f"{error.value!r} {error.value}")

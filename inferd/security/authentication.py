@@ -45,11 +45,11 @@ class AuthenticationInterceptor:
         self._known = KnownCallers(in_force.current, ledger)
         self._takes_tokens = settings.tokens_file is not None or settings.jwt.enabled
         self._takes_certificates = bool(settings.spiffe.trust_domains)
-        self._missing = " or ".join(
+        self._missing = "expected " + ", or ".join(
             text
             for text, is_taken in (
-                ("expected an authorization header with a bearer token", self._takes_tokens),
-                ("expected a client certificate with a SPIFFE ID", self._takes_certificates),
+                ("an authorization header with a bearer token", self._takes_tokens),
+                ("a client certificate with a SPIFFE ID", self._takes_certificates),
             )
             if is_taken
         )

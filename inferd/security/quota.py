@@ -57,7 +57,7 @@ class Quota:
         """
         if self._slots is not None and not self._slots:
             open_now = self._limits.concurrent_requests
-            raise self._exceeded("concurrent_requests", f"{open_now} requests are open", _RETRY_CONCURRENT_S)
+            raise self._exceeded("concurrent_requests", f"{open_now} open requests", _RETRY_CONCURRENT_S)
         requests, per_row = self._requests, self._rows
         if requests is not None and (wait_s := requests.wait_s(1, now)):
             raise self._exceeded("requests_per_s", f"{self._limits.requests_per_s:g} requests a second", wait_s)

@@ -65,6 +65,16 @@ class FakeRegistry:
             raise ModelNotFoundError(f'there is no model "{name}"')
         return self._model
 
+    def find(self, name: str, version: str = "", visible: Callable[[str], bool] | None = None) -> FakeModel:
+        found = self.get(name, version)
+        if visible is not None and not visible(name):
+            raise ModelNotFoundError(f'there is no model "{name}"')
+        return found
+
+    @staticmethod
+    def ready(version: FakeModel) -> FakeModel:
+        return version
+
 
 class FakeCall:
     """What handlers see of a call, unary or a stream; keeps what they did to it."""

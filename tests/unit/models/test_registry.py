@@ -92,3 +92,16 @@ def test_a_version_is_added_once():
     with pytest.raises(ValueError, match='model "m" has a version "1" already'):
         models.add(version("m"))
     assert models.get("m") is first
+
+
+def test_what_is_not_visible_does_not_exist():
+    """Same error and same text as for a name that there is not; without a name, others do not count."""
+    models = registry(version("mine"), version("other"))
+    for name in ("other", "none"):
+        with pytest.raises(ModelNotFoundError, match=f'^there is no model "{name}"$'):
+            models.find(name, "7", {"mine"}.__contains__)
+    assert models.find("", "", {"mine"}.__contains__).name == "mine"
+    with pytest.raises(InvalidInputError, match="expected one of mine, other, got no name"):
+        models.find("", "", {"mine", "other"}.__contains__)
+    with pytest.raises(ModelNotFoundError, match=r"^there is no model$"):
+        models.find("", "", lambda _: False)

@@ -128,7 +128,7 @@ def test_what_a_call_holds_of_a_quota_comes_back_with_its_end(bench: Bench) -> N
     for _ in range(2):
         bench.interceptor.finished(call, grpc.StatusCode.CANCELLED, "")
     quota.take(1, 0.0)
-    with pytest.raises(Exception, match="1 requests are open"):
+    with pytest.raises(Exception, match="quota of 1 open requests"):
         quota.take(1, 0.0)
 
 

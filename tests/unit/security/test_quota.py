@@ -48,7 +48,7 @@ def test_open_requests_are_counted_until_they_are_given_back() -> None:
     assert quota.counts_open
     quota.take(1, 100.0)
     quota.take(1, 100.0)
-    with pytest.raises(QuotaExceededError, match="quota of 2 requests are open"):
+    with pytest.raises(QuotaExceededError, match="quota of 2 open requests"):
         quota.take(1, 200.0)
     quota.give_back()
     quota.take(1, 200.0)

@@ -82,7 +82,7 @@ def test_without_either_both_are_asked_for(interceptor: AuthenticationIntercepto
     """And a certificate that is none of ours says so."""
     refusal = interceptor.started(FakeCall())
     assert refusal.details == (
-        "expected an authorization header with a bearer token or expected a client certificate with a SPIFFE ID"
+        "expected an authorization header with a bearer token, or a client certificate with a SPIFFE ID"
     )
     refusal = interceptor.started(FakeCall(proven={**_proven("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
     assert refusal.code is grpc.StatusCode.UNAUTHENTICATED

@@ -1,0 +1,194 @@
+"""What rules mean for requests, unary and in streams: models, priorities, and quotas that come back on every path."""
+
+import grpc
+import numpy as np
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd.api.errors import StatusTable
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.inference_stream import InferenceStream
+from inferd.api.reader import RequestReader
+from inferd.api.streaming import OpenStreams, StreamParts, open_stream
+from inferd.api.unary import UnaryInference
+from inferd.config.security import SecuritySettings
+from inferd.errors import DeadlineExceededError, NotAuthenticatedError
+from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.methods import MethodKind
+from inferd.security.permits import QuotaLedger, permit_of
+from inferd.security.policy import Policy
+from inferd.security.snapshot import InForce
+from inferd.security.stream_guard import StreamGuard
+from tests.unit.api.fakes import FakeCall, FakeModel, FakeRegistry, Soon
+
+OK, CODES = grpc.StatusCode.OK, grpc.StatusCode
+
+
+def _request(*, name: str = "fake", priority: int = 0, request_id: str = "", values: tuple = (1, 2)) -> v1.InferRequest:
+    x = np.array([values], np.float32)
+    tensor = v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())
+    return v1.InferRequest(model=name, inputs=[tensor], priority=priority, request_id=request_id)
+
+
+class Bench:
+    """Calls of one caller under one rule."""
+
+    def __init__(self, **rule: object) -> None:
+        self.model = FakeModel()
+        self._registry = FakeRegistry(self.model)
+        ledger = QuotaLedger(clock=lambda: 0.0)
+        policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], **rule}]})
+        self.permit = permit_of("token:alice", policy, ledger)
+        in_force = InForce()
+        self._interceptor = AuthenticationInterceptor(
+            SecuritySettings(), in_force, ledger, StreamGuard(in_force, ledger)
+        )
+
+    def call(self) -> FakeCall:
+        call = FakeCall()
+        call.annotations |= {"principal": "token:alice", "permit": self.permit}
+        return call
+
+    def infer(self, **fields: object) -> FakeCall:
+        call = self.call()
+        unary = UnaryInference(RequestReader(InferenceCodec()), self._registry, StatusTable())
+        unary(call, _request(**fields).SerializeToString())
+        return call
+
+    def over(self, call: FakeCall) -> None:
+        """What the server does at the end of each call, whatever the end."""
+        self._interceptor.finished(call, OK, "")
+
+    def stream(self) -> tuple[FakeCall, InferenceStream]:
+        call = self.call()
+        parts = StreamParts(registry=self._registry, statuses=StatusTable(), call_soon=Soon(), streams=OpenStreams())
+        return call, open_stream(InferenceStream(call, RequestReader(InferenceCodec()), parts), parts)
+
+    def slots(self) -> int:
+        """How many requests may still be opened."""
+        quota = self.permit.require(MethodKind.INFER, "fake").quota
+        taken = 0
+        while True:
+            try:
+                quota.take(1, 0.0)
+            except Exception:  # noqa: BLE001  what it is, other tests say
+                break
+            taken += 1
+        for _ in range(taken):
+            quota.give_back()
+        return taken
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(quota={"concurrent_requests": 3})
+
+
+def _ask(stream: InferenceStream, *ids: str, **fields: object) -> None:
+    requests = [_request(request_id=each, **fields) for each in ids]
+    stream.on_message(v1.StreamInferRequest(requests=requests).SerializeToString())
+
+
+def _errors(call: FakeCall) -> list[int]:
+    results = [result for sent in call.sent for result in v1.StreamInferResponse.FromString(sent).results]
+    return [result.error.code for result in results]
+
+
+def test_a_ceiling_lowers_priorities() -> None:
+    """Those above it; others stay, and no priority goes beyond those that the model has."""
+    bench = Bench(priority_ceiling=2)
+    for priority in (0, 1, 2, 3):
+        bench.infer(priority=priority)
+    assert [request.priority for request in bench.model.submitted] == [2, 2, 2, 3]
+    low = Bench(priority_ceiling=9)
+    low.infer(priority=1)
+    assert [request.priority for request in low.model.submitted] == [3]
+
+
+def test_what_may_not_be_run_says_so_if_it_may_be_seen() -> None:
+    """Else it does not exist; in a stream that stays open."""
+    bench = Bench(methods=["metadata"])
+    assert bench.infer().ended[0] is CODES.PERMISSION_DENIED
+    call, stream = bench.stream()
+    _ask(stream, "a")
+    assert (_errors(call), call.ended) == ([CODES.PERMISSION_DENIED.value[0]], None)
+    hidden = Bench(models=["other"])
+    assert hidden.infer().ended == (CODES.NOT_FOUND, 'there is no model "fake"')
+
+
+def test_unary_slots_come_back_with_the_end_of_the_call(bench: Bench) -> None:
+    """By an answer, an error, and a caller that has gone; in any case once."""
+    answered, failed, gone = (bench.infer() for _ in range(3))
+    assert bench.slots() == 0
+    refused = bench.infer()
+    assert refused.ended == (CODES.RESOURCE_EXHAUSTED, "the quota of 3 open requests is used up")
+    bench.over(refused)
+    assert bench.slots() == 0
+    bench.model.answer(0)
+    bench.over(answered)
+    bench.model.submitted[1].reply.deliver(DeadlineExceededError("late"))
+    bench.over(failed)
+    gone.terminated()
+    bench.over(gone)
+    assert bench.slots() == 3
+    bench.over(gone)
+    assert bench.slots() == 3
+
+
+def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Bench) -> None:
+    """The interceptor has been told of its end by then, and will not be told again."""
+    call = bench.call()
+    call.on_terminated = lambda callback: callback()
+    unary = UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable())
+    unary(call, _request().SerializeToString())
+    assert bench.slots() == 3
+
+
+def test_a_request_that_is_wrong_takes_no_slot(bench: Bench) -> None:
+    """Nor one for a model that there is not."""
+    assert bench.infer(values=(1, 2, 3)).ended[0] is CODES.INVALID_ARGUMENT
+    assert bench.infer(name="none").ended[0] is CODES.NOT_FOUND
+    assert bench.slots() == 3
+
+
+def test_stream_slots_come_back_with_each_request(bench: Bench) -> None:
+    """Answered or refused, while the stream stays open."""
+    call, stream = bench.stream()
+    _ask(stream, "a", "b", "c", "d")
+    assert bench.slots() == 0
+    assert _errors(call) == []
+    bench.model.answer(0)
+    bench.model.submitted[1].reply.deliver(DeadlineExceededError("late"))
+    assert bench.slots() == 2
+    bench.model.answer(2)
+    assert bench.slots() == 3
+    assert sorted(_errors(call)) == [0, 0, CODES.DEADLINE_EXCEEDED.value[0], CODES.RESOURCE_EXHAUSTED.value[0]]
+
+
+def test_stream_slots_come_back_with_the_stream(bench: Bench) -> None:
+    """Cancelled by its caller, or ended by whoever let it in; what comes later gives nothing back twice."""
+    for end in (lambda call, stream: stream.on_terminated(), _end_by_guard):
+        call, stream = bench.stream()
+        _ask(stream, "a", "b")
+        assert bench.slots() == 1
+        end(call, stream)
+        assert bench.slots() == 3
+        bench.over(call)
+        assert bench.slots() == 3
+    assert len(bench.model.cancelled) == 4
+
+
+def _end_by_guard(call: FakeCall, _stream: InferenceStream) -> None:
+    call.annotations["end_stream"](NotAuthenticatedError("no longer"))
+    assert call.ended == (CODES.UNAUTHENTICATED, "no longer")
+
+
+def test_rates_hold_over_unary_calls_and_streams() -> None:
+    """From one bucket, with a hint."""
+    bench = Bench(quota={"requests_per_s": 2})
+    bench.infer()
+    _, stream = bench.stream()
+    _ask(stream, "a", "b")
+    refused = bench.infer()
+    assert refused.ended == (CODES.RESOURCE_EXHAUSTED, "the quota of 2 requests a second is used up")
+    assert len(bench.model.submitted) == 2

@@ -32,17 +32,17 @@ _STREAM_COUNTS = ("requests", "messages_in", "messages_out")
 
 _LONGEST_TEXT = 512
 
-_NOBODY = (None,) * 4
+_UNTRACED = (None,) * 3
 
 #: One RPC that ended: when (s since the epoch), level, request id, peer, method, model, version, status, duration (s),
-#: rows of the batch, time in the queue and of the run (s), its own rows, counts of a stream, who it was (see `_WHO`),
-#: error. A plain tuple, because one is made for each RPC; None where something was not told.
+#: rows of the batch, time in the queue and of the run (s), its own rows, counts of a stream, principal, other ids (see
+#: `_IDS`), error. A plain tuple, because one is made for each RPC; None where something was not told.
 _Record = tuple[
-    float, int, str, str, str, Any, Any, str, float, Any, Any, Any, Any, tuple[object, ...], tuple[object, ...], str
+    float, int, str, str, str, Any, Any, str, float, Any, Any, Any, Any, tuple[object, ...], Any, tuple[Any, ...], str
 ]
 
-#: Principal, trace, span, and the id in the message where the metadata has given the call another one.
-_WHO = ("principal", "trace_id", "span_id", "id")
+#: Trace, span, and the id in the message where the metadata has given the call another one.
+_IDS = ("trace_id", "span_id", "id")
 
 
 class AccessLogInterceptor:
@@ -111,7 +111,8 @@ class AccessLogInterceptor:
             get("run_s"),
             get("rows"),
             tuple(map(get, _STREAM_COUNTS)) if "messages_in" in call.annotations else (),
-            (get("principal"), get("trace_id"), get("span_id"), get(request_id.OWN_KEY)),
+            get("principal"),
+            (get("trace_id"), get("span_id"), get(request_id.OWN_KEY)),
             error,
         )
         self._writer.submit(self._lines, record)
@@ -142,10 +143,11 @@ def _json_lines(records: Sequence[_Record]) -> bytes:
     """
     lines: list[str] = []
     for at, level, known_as, peer, method, model, version, status, total_s, *rest in records:
-        batch_rows, queue_s, run_s, rows, counts, who, error = rest
+        batch_rows, queue_s, run_s, rows, counts, principal, ids, error = rest
+        names = _names(peer, method, model, version, status, principal)
         lines.append(
             '{"time":"%s","level":"%s","event":"access","request_id":%s%s,"total_ms":%.3f'  # noqa: UP031  it is faster
-            % (utc(at), _NAMES[level], _json(known_as), _names(peer, method, model, version, status), total_s * 1000)
+            % (utc(at), _NAMES[level], _json(known_as), names, total_s * 1000)
         )
         if batch_rows is not None:
             in_ms = (queue_s * 1000, run_s * 1000, batch_rows)
@@ -155,8 +157,8 @@ def _json_lines(records: Sequence[_Record]) -> bytes:
         if counts:
             named = zip(_STREAM_COUNTS, counts, strict=True)
             lines.append("".join(f',"{name}":{count}' for name, count in named if count is not None))
-        if who != _NOBODY:
-            named = zip(_WHO, who, strict=True)
+        if ids != _UNTRACED:
+            named = zip(_IDS, ids, strict=True)
             lines.append("".join(f',"{name}":{_json(value)}' for name, value in named if value is not None))
         if error:
             lines.append(f',"error":{_json(error)}')
@@ -177,7 +179,8 @@ def _json(text: object) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _names(peer: str, method: str, model: object, version: object, status: str) -> str:
+def _names(peer: str, method: str, model: object, version: object, status: str, principal: object) -> str:
     """Write the fields that are mostly the same for all calls of a caller."""
     names = {"peer": peer, "method": method, "model": model, "version": version, "status": status}
+    names["principal"] = principal
     return "".join(f',"{name}":{_json(value)}' for name, value in names.items() if value is not None)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,10 +44,14 @@ class Wire(Protocol):
 
 
 class OpenInference:
-    """The Open Inference Protocol over gRPC, by unary calls or by Triton's stream."""
+    """The Open Inference Protocol over gRPC, by unary calls or by Triton's stream.
 
-    def __init__(self, *, streaming: bool = False) -> None:
+    Only grpcload sends the ``metadata`` along when it loads.
+    """
+
+    def __init__(self, *, streaming: bool = False, metadata: Mapping[str, str] | None = None) -> None:
         self._streaming = streaming
+        self._metadata = dict(metadata or {})
 
     @property
     def by_grpcload(self) -> "OpenInferenceByGrpcload":
@@ -59,14 +64,14 @@ class OpenInference:
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:
         """Send one request and return its answer."""
-        request = open_inference_request(model, row)
+        request, metadata = open_inference_request(model, row), tuple(self._metadata.items())
         with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
             stub = GRPCInferenceServiceStub(channel)
             if self._streaming:
-                (answer,) = stub.ModelStreamInfer(iter([request]), timeout=TIMEOUT_S)
+                (answer,) = stub.ModelStreamInfer(iter([request]), timeout=TIMEOUT_S, metadata=metadata)
                 response = answer.infer_response
             else:
-                response = stub.ModelInfer(request, timeout=TIMEOUT_S)
+                response = stub.ModelInfer(request, timeout=TIMEOUT_S, metadata=metadata)
         return {
             output.name: np.frombuffer(raw, dtypes.BY_NAME[output.datatype].numpy).reshape(output.shape)
             for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -92,6 +97,7 @@ class OpenInferenceByGrpcload(OpenInference):
             message=open_inference_request(model, model.rows()[0]).SerializeToString(),
             closed=concurrency,
             duration_s=GRPCLOAD_S,
+            headers=self._metadata,
             streams=1 if self._streaming else None,
         )
         return offer(load, placement)

@@ -42,9 +42,6 @@ _log = logging.getLogger(__name__)
 _STDOUT = 1
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-#: What the health service reports on: the server as a whole, and each service.
-_HEALTH_NAMES = ("", *INFERENCE_SERVICE_NAMES)
-
 #: How much longer than the drain grace the rest may take: workers that end, sessions that close.
 _UNLOAD_TIMEOUT_S = 5.0
 
@@ -109,7 +106,7 @@ class Application:
             overload_code=grpc.StatusCode[settings.api.overload_status],
             is_ready=self._serving.is_set,
         )
-        self._health = HealthService()
+        self._health = HealthService(INFERENCE_SERVICE_NAMES)
         self._http = HttpServer(
             host=settings.server.host,
             port=settings.server.http_port,
@@ -149,6 +146,7 @@ class Application:
         self._gpus.start()
         self._http.start()
         self._server.start()
+        _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
 
     @property
     def grpc_address(self) -> str:
@@ -181,7 +179,7 @@ class Application:
             _log.error("no model could be loaded")
             return False
         self._serving.set()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._health.open()
         _log.info(
             "ready",
             extra={
@@ -198,7 +196,7 @@ class Application:
         server = self._settings.server
         self._draining.set()
         self._serving.clear()
-        self._health.enter_graceful_shutdown()
+        self._health.drain()
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
         time.sleep(server.drain_delay_s)
         ended_at = time.monotonic() + server.drain_grace_s
@@ -222,15 +220,10 @@ class Application:
         self._services.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, {"Check": self._health.check_handler()})
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         if server.channelz:
             channelz.add_channelz_servicer(self._server)
         if server.reflection:
             add_reflection(self._server, (*INFERENCE_SERVICE_NAMES, _HEALTH_SERVICE_NAME))
-
-    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
-        for name in _HEALTH_NAMES:
-            self._health.set(name, status)
 
     def _readiness(self) -> Health:
         details = [f"{each.name} {each.version}: {each.state.value}" for each in self._registry.all()]

@@ -1,7 +1,7 @@
 """The standard health service, whose watchers hold nothing up."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
@@ -13,19 +13,39 @@ from inferd.rpc import UnaryCall, callback_unary
 #: Sends a status to a watcher, or ends its stream if given None.
 _Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
 
+#: Names for an orchestrator's three questions, beside "" and those of the services.
+LIVENESS, READINESS, STARTUP = "liveness", "readiness", "startup"
+
 
 class HealthService(health.HealthServicer):
     """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``.
+
+    | name | SERVING |
+    |---|---|
+    | "", "readiness", each of ``services`` | from `open` until `drain` |
+    | "startup" | from `open` on |
+    | "liveness" | always: who can be answered is answered by a process that works |
 
     Watchers stay for as long as the server does: without `end_watches` each of them would make its stop take the whole
     grace. Invariant: a watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, services: Iterable[str] = ()) -> None:
         super().__init__(experimental_non_blocking=True)
+        self._ready_names = ("", READINESS, *services)
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
+        self._set(health_pb2.HealthCheckResponse.SERVING, LIVENESS)
+        self._set(health_pb2.HealthCheckResponse.NOT_SERVING, STARTUP, *self._ready_names)
+
+    def open(self) -> None:
+        """Say that everything has been loaded, and that calls may come."""
+        self._set(health_pb2.HealthCheckResponse.SERVING, STARTUP, *self._ready_names)
+
+    def drain(self) -> None:
+        """Say that further calls should go elsewhere."""
+        self._set(health_pb2.HealthCheckResponse.NOT_SERVING, *self._ready_names)
 
     def Watch(  # noqa: N802  the name in the contract
         self,
@@ -71,6 +91,10 @@ class HealthService(health.HealthServicer):
             watches = list(self._watches)
         for send in watches:
             send(None)
+
+    def _set(self, status: "health_pb2.HealthCheckResponse.ServingStatus", *names: str) -> None:
+        for name in names:
+            self.set(name, status)
 
     def _forget(self, send: _Send) -> None:
         with self._watches_lock:

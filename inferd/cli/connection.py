@@ -1,58 +1,38 @@
-"""The options of commands that call a server, and the client that they make."""
-
-import os
-
-# Read by grpc when it is first imported. What goes wrong is said by the commands, in one line.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+"""The client of commands that call a server."""
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, update_wrapper
-from pathlib import Path
+from functools import update_wrapper
 from typing import Annotated
 
-import typer
-
-from inferd.cli.failures import CommandError, ExitCode
-from inferd.client import TLS, Client, InferdError
-
-_TOKEN_VARIABLE = "INFERD_TOKEN"  # noqa: S105 - the name of a variable, not a token
-
-_option = partial(typer.Option, rich_help_panel="Connection")
-_file = partial(_option, metavar="FILE")
+from inferd.cli import connection_options as options
+from inferd.cli.failures import CommandError
+from inferd.client import Client, InferdError
 
 
 @contextmanager
 def open_client(
     *,
-    address: Annotated[str, _option("--address", "-a", metavar="HOST:PORT", help="The server.")] = "127.0.0.1:8001",
-    timeout_s: Annotated[
-        float, _option("--timeout", metavar="SECONDS", help="How long to wait, retries included.")
-    ] = 30.0,
-    token_file: Annotated[
-        Path | None,
-        _file("--token-file", help=f"Holds the bearer token. Left out, the variable {_TOKEN_VARIABLE} does, if set."),
-    ] = None,
-    allow_insecure_token: Annotated[
-        bool, _option("--allow-insecure-token", help="Send the token to another machine also without TLS.")
-    ] = False,
-    tls: Annotated[bool, _option("--tls", help="Use TLS, as each of the options below does.")] = False,
-    ca: Annotated[Path | None, _file("--ca", help="Authorities to trust, by default gRPC's own list.")] = None,
-    certificate: Annotated[Path | None, _file("--certificate", help="Client certificate for mutual TLS.")] = None,
-    key: Annotated[Path | None, _file("--key", help="Key of the client certificate.")] = None,
+    address: options.Address = options.DEFAULT_ADDRESS,
+    timeout_s: Annotated[float, options.timeout("How long to wait, retries included.")] = 30.0,
+    token_file: options.TokenFile = None,
+    allow_insecure_token: options.AllowInsecureToken = False,
+    tls: options.Tls = False,
+    ca: options.Ca = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
+    server_name: options.ServerName = None,
 ) -> Iterator[Client]:
     """Make a client of the options, and end the command with one line if a call of it fails."""
-    try:
+    with options.usage_errors():
         client = Client(
             address,
-            token=_token(token_file),
+            token=options.token(token_file),
             allow_insecure_token=allow_insecure_token,
-            tls=TLS(ca=ca, certificate=certificate, key=key) if tls or ca or certificate or key else None,
+            tls=options.tls(tls, ca=ca, certificate=certificate, key=key, server_name=server_name),
             timeout_s=timeout_s,
         )
-    except (OSError, ValueError) as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
     try:
         with client:
             yield client
@@ -76,9 +56,3 @@ def connects(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*own, *connection.values()])  # type: ignore[attr-defined] # for inspect
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *connection.values())}
     return run
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(_TOKEN_VARIABLE) or None
-    return file.read_text(encoding="utf-8").strip()

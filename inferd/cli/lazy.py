@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 COMMANDS = {
     "serve": "Serve models over gRPC.",
     "infer": "Run a model on a server once, and print or save its outputs.",
+    "health": "Ask a server whether it is well.",
     "models": "List the models of a server.",
     "inspect": "Tell what an ONNX file holds and how it would be served.",
     "config": "Print the settings in force, or their JSON Schema.",

@@ -1,7 +1,7 @@
 """The Python client: numpy in, numpy out, synchronous and asyncio. Needs nothing of the server's."""
 
 from inferd.client.aio import AsyncClient
-from inferd.client.channel import TLS, RetryPolicy
+from inferd.client.channel import RetryPolicy
 from inferd.client.codec import Inputs
 from inferd.client.errors import (
     Cancelled,
@@ -19,6 +19,7 @@ from inferd.client.errors import (
 from inferd.client.ledger import StreamInput
 from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, StreamItem, TensorInfo, Timing
 from inferd.client.sync import Client
+from inferd.endpoint import TLS
 
 __all__ = [
     "TLS",

@@ -12,16 +12,19 @@ import grpc.aio
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
-from inferd.client import health, messages
+from inferd.client import messages
 from inferd.client.aio_feed import AsyncFeed, StreamCall
 from inferd.client.aio_shared import AsyncSharedStream
-from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, TLS, RetryPolicy, channel_config
+from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
-from inferd.client.errors import Cancelled, from_rpc_error
+from inferd.client.errors import NOT_READY, Cancelled, from_rpc_error
 from inferd.client.ledger import StreamInput, StreamLedger
 from inferd.client.lifetime import Lifetime
 from inferd.client.pack import MESSAGE_BYTES
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
+from inferd.endpoint import TLS
+from inferd.health_check import METHOD as HEALTH_METHOD
+from inferd.health_check import HealthStatus, question, status_of
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -116,8 +119,9 @@ class AsyncClient:
         try:
             if model:
                 return (await self.model(model, version=version, timeout_s=timeout_s)).state is ModelState.READY
-            return health.is_serving(await self._call(self._health, health.REQUEST, timeout_s))
-        except health.NOT_READY:
+            answer = await self._call(self._health, question(), timeout_s)
+            return status_of(answer) is HealthStatus.SERVING
+        except NOT_READY:
             return False
 
     async def close(self) -> None:
@@ -157,7 +161,7 @@ class AsyncClient:
 
     @cached_property
     def _health(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
-        return self._channel.unary_unary(health.METHOD, None, None)
+        return self._channel.unary_unary(HEALTH_METHOD, None, None)
 
     async def _call(
         self,

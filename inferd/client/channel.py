@@ -1,18 +1,14 @@
 """What a channel to a server is opened with: its options, credentials and the metadata of its calls."""
 
-import ipaddress
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 
 import inferd
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-
-Metadata = tuple[tuple[str, str | bytes], ...]
+from inferd.endpoint import TLS, Endpoint, Metadata
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
@@ -28,34 +24,6 @@ _RETRY_BUFFER_BYTES = 64 * 1024 * 1024
 _CORE_MAX_ATTEMPTS = 5
 # After a backoff that comes to less than a millisecond gRPC does not try again but hangs (grpc/grpc issue 41036).
 _MIN_BACKOFF_S = 0.01
-# How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
-_TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TLS:
-    """How to trust the server, and how to be trusted by it.
-
-    ``ca`` is a PEM file with the authorities to trust, by default gRPC's own list. ``certificate`` and ``key`` are the
-    client's PEM files for mutual TLS. ``server_name`` is the name that the server's certificate must have where it is
-    not the address's.
-    """
-
-    ca: str | Path | None = None
-    certificate: str | Path | None = None
-    key: str | Path | None = None
-    server_name: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            msg = "certificate and key: expected both or none"
-            raise ValueError(msg)
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files."""
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca), private_key=_read(self.key), certificate_chain=_read(self.certificate)
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,24 +88,17 @@ def channel_config(
     max_receive_bytes: int,
 ) -> ChannelConfig:
     """Check the arguments of a client and put them into gRPC's terms."""
-    if "://" in address and not address.startswith(("dns://", "unix://", "xds://")):
-        raise ValueError(f'address is "{address}", expected HOST:PORT')
-    if token is not None and tls is None and not allow_insecure_token and not is_loopback(address):
-        raise ValueError(
-            f'the token would travel to "{address}" for everyone on the way to read: use TLS, or allow insecure '
-            "tokens if something else protects the connection"
-        )
+    endpoint = Endpoint(address=address, token=token, allow_insecure_token=allow_insecure_token, tls=tls)
     sent = tuple((key.lower(), value) for key, value in (metadata or {}).items())
-    authorization = () if token is None else (("authorization", f"Bearer {token}"),)
     return ChannelConfig(
         address=address,
         credentials=None if tls is None else tls.credentials(),
-        options=tuple(_options(address, tls, retry, max_receive_bytes).items()),
-        metadata=authorization + sent,
+        options=tuple((_options(retry, max_receive_bytes) | endpoint.options()).items()),
+        metadata=endpoint.metadata() + sent,
     )
 
 
-def _options(address: str, tls: TLS | None, retry: RetryPolicy | None, max_receive_bytes: int) -> dict[str, str | int]:
+def _options(retry: RetryPolicy | None, max_receive_bytes: int) -> dict[str, str | int]:
     options: dict[str, str | int] = {
         "grpc.primary_user_agent": f"inferd-client/{inferd.__version__}",
         "grpc.max_receive_message_length": max_receive_bytes,
@@ -152,25 +113,4 @@ def _options(address: str, tls: TLS | None, retry: RetryPolicy | None, max_recei
     }
     if retry is not None:
         options["grpc.service_config"] = json.dumps(retry.service_config())
-    if is_loopback(address):
-        # The environment's http_proxy is meant for other machines.
-        options["grpc.enable_http_proxy"] = 0
-    if tls is not None and tls.server_name is not None:
-        options["grpc.ssl_target_name_override"] = tls.server_name
     return options
-
-
-def is_loopback(address: str) -> bool:
-    """Whether what is sent to ``address`` stays on this machine; anything unclear counts as not."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    endpoint = _TCP_SCHEME.sub("", address)
-    host = (endpoint.rpartition(":")[0] or endpoint).strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _read(path: str | Path | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()

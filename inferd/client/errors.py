@@ -101,6 +101,9 @@ class Internal(InferdError):
     status = grpc.StatusCode.INTERNAL
 
 
+#: Errors that mean "not ready" to who asks for readiness, and not that something is wrong with the question.
+NOT_READY = (Unavailable, NotFound, DeadlineExceeded)
+
 _CLASSES: dict[grpc.StatusCode, type[InferdError]] = {cls.status: cls for cls in InferdError.__subclasses__()}
 _STATUSES: dict[int, grpc.StatusCode] = {status.value[0]: status for status in grpc.StatusCode}
 

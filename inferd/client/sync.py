@@ -9,16 +9,19 @@ import grpc
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
-from inferd.client import health, messages
-from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, TLS, RetryPolicy, channel_config
+from inferd.client import messages
+from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, RetryPolicy, channel_config
 from inferd.client.codec import Inputs
-from inferd.client.errors import from_rpc_error
+from inferd.client.errors import NOT_READY, from_rpc_error
 from inferd.client.feed import Feed
 from inferd.client.ledger import StreamInput, StreamLedger
 from inferd.client.lifetime import Lifetime
 from inferd.client.pack import MESSAGE_BYTES
 from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
 from inferd.client.shared import SharedStream
+from inferd.endpoint import TLS
+from inferd.health_check import METHOD as HEALTH_METHOD
+from inferd.health_check import HealthStatus, question, status_of
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -67,7 +70,7 @@ class Client:
             else grpc.secure_channel(config.address, config.credentials, config.options)
         )
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
-        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(health.METHOD, None, None)
+        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH_METHOD, None, None)
         self._infer: grpc.UnaryUnaryMultiCallable[bytes, pb.InferResponse] = self._channel.unary_unary(
             INFER, None, pb.InferResponse.FromString
         )
@@ -147,8 +150,9 @@ class Client:
         try:
             if model:
                 return self.model(model, version=version, timeout_s=timeout_s).state is ModelState.READY
-            return health.is_serving(self._call(self._health, health.REQUEST, timeout_s))
-        except health.NOT_READY:
+            answer = self._call(self._health, question(), timeout_s)
+            return status_of(answer) is HealthStatus.SERVING
+        except NOT_READY:
             return False
 
     def close(self) -> None:

@@ -33,8 +33,8 @@ class Watcher:
 
 
 def _service():
-    service = HealthService()
-    service.set("", SERVING)
+    service = HealthService(["some.Service"])
+    service.open()
     return service
 
 
@@ -42,7 +42,7 @@ def test_watchers_see_each_change_and_then_the_end():
     """The last status is told before the stream ends."""
     service = _service()
     watchers = [Watcher(service), Watcher(service)]
-    service.enter_graceful_shutdown()
+    service.drain()
     service.end_watches()
     assert [watcher.seen for watcher in watchers] == [[SERVING, NOT_SERVING, ENDED]] * 2
 
@@ -50,7 +50,7 @@ def test_watchers_see_each_change_and_then_the_end():
 def test_a_watcher_that_comes_late_is_told_and_let_go():
     """Nobody can begin to hold up a server that is on its way out."""
     service = _service()
-    service.enter_graceful_shutdown()
+    service.drain()
     service.end_watches()
     assert Watcher(service).seen == [NOT_SERVING, ENDED]
 
@@ -61,7 +61,7 @@ def test_who_has_gone_is_not_told():
     left = Watcher(service)
     left.go()
     never_there = Watcher(service, gone=True)
-    service.enter_graceful_shutdown()
+    service.drain()
     service.end_watches()
     assert left.seen == [SERVING, ENDED]
     assert never_there.seen == []
@@ -86,12 +86,17 @@ def _check(service, name=""):
 
 
 def test_check_tells_the_latest_status():
-    """Of the server as a whole, and of each service by its name."""
-    service = _service()
-    service.set("some.Service", NOT_SERVING)
-    assert (_check(service).status, _check(service, "some.Service").status) == (SERVING, NOT_SERVING)
-    service.enter_graceful_shutdown()
-    assert _check(service).status == NOT_SERVING
+    """Of the whole, of each service, and on an orchestrator's questions: each has its own answer in each phase."""
+    service = HealthService(["some.Service"])
+    names = ("", "some.Service", "readiness", "startup", "liveness")
+    seen = [[_check(service, name).status for name in names]]
+    for become in (service.open, service.drain):
+        become()
+        seen.append([_check(service, name).status for name in names])
+    loading, opened, draining = seen
+    assert loading == [NOT_SERVING, NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING]
+    assert opened == [SERVING] * 5
+    assert draining == [NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING, SERVING]
 
 
 def test_check_of_a_service_that_is_not_known():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from inferd.client import TLS, Client, RetryPolicy
-from inferd.client.channel import ChannelConfig, channel_config, is_loopback
+from inferd.client.channel import ChannelConfig, channel_config
+from inferd.endpoint import is_loopback
 
 
 def _config(address: str = "127.0.0.1:8001", **changes: object) -> ChannelConfig:

@@ -1,0 +1,35 @@
+"""The question and the answer of the standard health service, `grpc.health.v1.Health/Check`.
+
+They are so small that they are written here, for those who must not need the stubs or wait for their import.
+"""
+
+from enum import IntEnum
+
+from inferd import wire
+
+METHOD = "/grpc.health.v1.Health/Check"
+
+_SERVICE = 0x0A
+_STATUS = 0x08
+
+
+class HealthStatus(IntEnum):
+    """What the answer may say."""
+
+    UNKNOWN = 0
+    SERVING = 1
+    NOT_SERVING = 2
+    SERVICE_UNKNOWN = 3
+
+
+_ANSWERS = {wire.integer(_STATUS, status): status for status in HealthStatus if status} | {b"": HealthStatus.UNKNOWN}
+
+
+def question(service: str = "") -> bytes:
+    """Write the request; an empty name asks for the server as a whole."""
+    return wire.field(_SERVICE, service.encode()) if service else b""
+
+
+def status_of(answer: bytes) -> HealthStatus:
+    """Read the response; one that says anything else is UNKNOWN."""
+    return _ANSWERS.get(answer, HealthStatus.UNKNOWN)

@@ -12,6 +12,7 @@ import yaml
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from scripts.dashboard_panels import SECTIONS
+from scripts.draw_dashboard import Source, draw
 from scripts.generate_dashboard import expression
 from tests.e2e.observed import bearer, observed
 from tests.load import PATIENCE_S
@@ -122,6 +123,14 @@ def test_buckets_lead_to_traces(watched):
     found = [exemplar for each in series for exemplar in each["exemplars"]]
     assert found
     assert all(re.fullmatch("[0-9a-f]{32}", exemplar["labels"]["trace_id"]) for exemplar in found)
+
+
+def test_the_dashboard_can_be_drawn(watched, tmp_path):
+    """From what this Prometheus has."""
+    _, prometheus = watched
+    now = time.time()
+    draw(Source(f"http://{prometheus.address}", now - 10, now), tmp_path / "dashboard.png")
+    assert (tmp_path / "dashboard.png").read_bytes().startswith(b"\x89PNG")
 
 
 def _scrape(served):

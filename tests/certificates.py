@@ -97,6 +97,7 @@ class Authority:
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name), self._name, key, not_before=not_before, not_after=not_after)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(_alternative_names(names)), critical=False)
         if usages:

@@ -68,6 +68,7 @@ def read_authorities(file: Path, now: dt.datetime) -> Authorities:
     authorities = _certificates(file, pem)
     for authority in authorities:
         _check_key(file, authority)
+        _check_may_sign(file, authority)
     not_after = max(authority.not_valid_after_utc for authority in authorities)
     if not_after <= now:
         raise BadFileError(
@@ -139,6 +140,15 @@ def _check_key(file: Path, certificate: x509.Certificate) -> None:
         case _:
             expected, found = "an RSA, EC or Ed25519 key", "another kind"
     raise BadFileError(f"{file}: expected {expected}, got {found}{_whose(certificate)}")
+
+
+def _check_may_sign(file: Path, certificate: x509.Certificate) -> None:
+    constraints = _extension(file, certificate, x509.BasicConstraints)
+    # Roots of the first version have no extensions at all.
+    if constraints is not None and not constraints.ca:
+        raise BadFileError(
+            f"{file}: expected certificates of authorities, got one of somebody else{_whose(certificate)}"
+        )
 
 
 def _check_clients_know_its_key(file: Path, certificate: x509.Certificate) -> None:

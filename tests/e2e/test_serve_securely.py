@@ -1,8 +1,10 @@
 """Serving on a shared network, as the README and the start-up messages say."""
 
+import http.client
 import os
 import re
 import shlex
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -93,6 +95,29 @@ def test_without_a_certificate(folder, mutual_server):
             r"-cert \S+ -key \S+|--certificate \S+ --key \S+", "--timeout 3" if "models" in command else "", command
         )
         assert run(folder, stripped, mutual_server).returncode != 0
+
+
+def get(folder: Path, server: ServerProcess, path: str, *own: str) -> tuple[int, str]:
+    """Ask for ``path`` over HTTPS, with files of a certificate and its key or without."""
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if own:
+        context.load_cert_chain(*(folder / name for name in own))
+    connection = http.client.HTTPSConnection(server.http, timeout=30, context=context)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_monitoring(folder, mutual_server):
+    """Probes need no certificate, metrics do."""
+    assert get(folder, mutual_server, "/readyz") == (200, "ok\n")
+    assert get(folder, mutual_server, "/metrics") == (403, "expected a client certificate\n")
+    status, metrics = get(folder, mutual_server, "/metrics", "me.pem", "me.key")
+    assert status == 200
+    assert re.search(r'^inferd_certificate_expiry_timestamp_seconds{file="client_ca"} \d', metrics, re.MULTILINE)
 
 
 def test_the_calls_that_a_server_proposes(folder, server, mutual_server):

@@ -234,3 +234,12 @@ def test_an_authority_may_have_any_strong_key(tmp_path):
     """Its signatures are checked by the libraries that check certificates, which know them all."""
     for key in (ec.generate_private_key(ec.SECP521R1()), FIT_RSA):
         assert read_authorities(Authority(key=key).save(tmp_path), NOW).not_after > NOW
+
+
+def test_an_authority_must_be_one(tmp_path, authority):
+    """A caller's own certificate in the place of the one that vouches for it would let nobody in."""
+    file = authority.issue("spiffe://example/me").save(tmp_path, "me").certificate
+    with pytest.raises(
+        BadFileError, match=r"expected certificates of authorities, got one of somebody else \(CN=test\)$"
+    ):
+        read_authorities(file, NOW)

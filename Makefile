@@ -8,7 +8,7 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test soak test-oldest-grpcio lint format types protos docs bench-tools bench bench-peers clean
+.PHONY: help setup run test chart soak test-oldest-grpcio lint format types protos docs bench-tools bench bench-peers clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ run: $(BIN)/inferd ## Serve the built-in model, or MODELS="path ..."
 test: setup ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+chart: setup ## Check the Helm chart with both releases of helm, for each release of Kubernetes
+	$(BIN)/python -m pytest tests/chart
+
 soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
 	$(BIN)/python -m pytest tests/soak
 
@@ -59,6 +62,7 @@ lint: .venv/.dev ## Check style, types, layers, contracts and whether generated 
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_configuration_doc.py --check
 	$(BIN)/python -m scripts.generate_dashboard --check
+	$(BIN)/python scripts/generate_chart.py --check
 
 format: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
@@ -70,9 +74,10 @@ types: .venv/.dev ## Check types only
 protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
 	scripts/generate_stubs.sh
 
-docs: .venv/.dev ## Write the generated pages of docs/ and the dashboard
+docs: .venv/.dev ## Write the generated pages of docs/, the dashboard, and the chart's schema and README
 	$(BIN)/python scripts/generate_configuration_doc.py
 	$(BIN)/python -m scripts.generate_dashboard
+	$(BIN)/python scripts/generate_chart.py
 
 bench-tools: .venv/.bench .venv/.test-tools
 	@command -v g++ >/dev/null || \

@@ -1,0 +1,69 @@
+{{/* inferd.yaml: what the chart sets, over what the values say in config. */}}
+
+{{/* A setting of config by its dotted path, as JSON; empty where it is not set. */}}
+{{- define "inferd.setting" -}}
+{{- $here := .root.Values.config -}}
+{{- range splitList "." .path -}}
+{{- $here = and (kindIs "map" $here) (get $here .) | default dict -}}
+{{- end -}}
+{{- if $here }}{{ toJson $here }}{{ end -}}
+{{- end -}}
+
+{{- define "inferd.modelPaths" -}}
+{{- $paths := list -}}
+{{- with .Values.models -}}
+{{- if .persistentVolumeClaim.claimName }}{{ $paths = append $paths "/models/volume" }}{{ end -}}
+{{- if .fetch.image }}{{ $paths = append $paths "/models/fetched" }}{{ end -}}
+{{- if .image.reference }}{{ $paths = append $paths "/models/image" }}{{ end -}}
+{{- $paths = concat $paths .extraPaths -}}
+{{- end -}}
+{{ toJson $paths }}
+{{- end -}}
+
+{{/* Whether metrics and HTTP probes are served by TLS: not empty if so. */}}
+{{- define "inferd.httpTls" -}}
+{{- $security := dig "security" dict .Values.config | default dict -}}
+{{- if and .Values.tls.enabled (ne (toString (get $security "http_tls")) "false") }}true{{ end -}}
+{{- end -}}
+
+{{- define "inferd.authenticates" -}}
+{{- $jwt := include "inferd.setting" (dict "root" . "path" "security.jwt.jwks_url") -}}
+{{- $spiffe := include "inferd.setting" (dict "root" . "path" "security.spiffe.trust_domains") -}}
+{{- if or .Values.auth.tokens.existingSecret .Values.auth.jwks.existingConfigMap $jwt $spiffe }}true{{ end -}}
+{{- end -}}
+
+{{- define "inferd.securitySettings" -}}
+{{- $settings := dict -}}
+{{- if .Values.auth.tokens.existingSecret -}}
+{{- $_ := set $settings "tokens_file" "/etc/inferd/tokens/tokens.yaml" -}}
+{{- end -}}
+{{- if .Values.auth.policy }}{{ $_ := set $settings "policy_file" "/etc/inferd/policy/policy.yaml" }}{{ end -}}
+{{- if .Values.auth.jwks.existingConfigMap -}}
+{{- $_ := set $settings "jwt" (dict "jwks_file" "/etc/inferd/jwks/jwks.json") -}}
+{{- end -}}
+{{- if .Values.tls.enabled -}}
+{{- $tls := dict "cert_file" "/etc/inferd/tls/tls.crt" "key_file" "/etc/inferd/tls/tls.key" -}}
+{{- if eq .Values.tls.clientCertificates "required" -}}
+{{- $_ := set $tls "client_certificates" "required" -}}
+{{- $_ := set $tls "client_ca_file" "/etc/inferd/client-ca/ca.crt" -}}
+{{- end -}}
+{{- $_ := set $settings "tls" $tls -}}
+{{- end -}}
+{{ toJson $settings }}
+{{- end -}}
+
+{{- define "inferd.config" -}}
+{{- $paths := include "inferd.modelPaths" . | fromJsonArray -}}
+{{- $defaults := dict -}}
+{{- if .Values.gpu.count -}}
+{{- /* A replica that finds no GPU is to fail, rather than to be slow. */ -}}
+{{- $_ := set $defaults "runtime" (dict "providers" (list "cuda")) -}}
+{{- end -}}
+{{- $server := dict "grpc_port" .Values.ports.grpc "http_port" .Values.ports.http -}}
+{{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
+{{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
+{{- $ours := dict "server" $server -}}
+{{- if $paths }}{{ $_ := set $ours "models" $paths }}{{ end -}}
+{{- with include "inferd.securitySettings" . | fromJson }}{{ $_ := set $ours "security" . }}{{ end -}}
+{{ mergeOverwrite $defaults (deepCopy .Values.config) $ours | toYaml }}
+{{- end -}}

@@ -1,0 +1,17 @@
+{{/* How to scrape, for both kinds of monitors. */}}
+{{- define "inferd.endpoint" -}}
+- port: http
+  path: /metrics
+  interval: {{ .Values.monitoring.interval }}
+  scrapeTimeout: {{ .Values.monitoring.interval }}
+  {{- if include "inferd.httpTls" . }}
+  scheme: https
+  tlsConfig:
+    {{- if .Values.monitoring.tlsConfig }}
+    {{- toYaml .Values.monitoring.tlsConfig | nindent 4 }}
+    {{- else }}
+    ca: {secret: {name: {{ include "inferd.tlsSecret" . }}, key: ca.crt}}
+    serverName: {{ include "inferd.fullname" . }}.{{ .Release.Namespace }}.svc
+    {{- end }}
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,1 @@
+"""The Helm chart, rendered by both releases of helm. Run by ``make chart``."""

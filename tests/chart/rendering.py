@@ -1,0 +1,84 @@
+"""Renders the chart, for tests."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.server import ROOT
+
+CHART = ROOT / "helm/inferd"
+SCENARIOS = sorted(file.name.removesuffix("-values.yaml") for file in (CHART / "ci").glob("*-values.yaml"))
+HELMS = ("helm3", "helm4")
+VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+
+#: The first version of Kubernetes that has all that a scenario asks for, where that is not the first one of all.
+NEEDS = {"everything": "1.31"}
+
+Values = dict[str, Any]
+Object = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """Helm does not take the values; the text says why."""
+
+
+def scenario(name: str) -> Path:
+    """Return the file of a scenario's values."""
+    return CHART / "ci" / f"{name}-values.yaml"
+
+
+def helm(binary: str, *arguments: str | Path, values: Values | None = None) -> str:
+    """Run helm and return its output. Raises `RefusedError`."""
+    command = [str(ROOT / ".tools/bin" / binary), *map(str, arguments)]
+    if values is not None:
+        # JSON is YAML.
+        command += ["--values", "-"]
+    done = subprocess.run(command, check=False, input=json.dumps(values), capture_output=True, text=True, timeout=30)
+    if done.returncode != 0:
+        raise RefusedError(done.stderr)
+    return done.stdout
+
+
+def template(
+    *arguments: str | Path, binary: str = "helm4", version: str = VERSIONS[-1], values: Values | None = None
+) -> str:
+    """Render the chart as release ``rel`` in namespace ``ns``."""
+    command = ("template", "rel", CHART, "--namespace", "ns", "--kube-version", f"{version}.0", *arguments)
+    return helm(binary, *command, values=values)
+
+
+def parsed(text: str) -> dict[tuple[str, str], Object]:
+    """Return objects by kind and name."""
+    objects = [each for each in yaml.safe_load_all(text) if each]
+    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert len(found) == len(objects), "two objects have the same name"
+    return found
+
+
+def rendered(values: Values | None = None, **options: str) -> dict[tuple[str, str], Object]:
+    """Render with ``values`` alone."""
+    return parsed(template(values=values or {}, **options))
+
+
+def of_scenario(name: str) -> dict[tuple[str, str], Object]:
+    """Render a scenario."""
+    return parsed(template("--values", scenario(name)))
+
+
+def pod(objects: dict[tuple[str, str], Object]) -> Object:
+    """Return the specification of the server's pods."""
+    (workload,) = (each for (kind, _), each in objects.items() if kind in {"Deployment", "StatefulSet"})
+    return workload["spec"]["template"]["spec"]
+
+
+def container(objects: dict[tuple[str, str], Object]) -> Object:
+    """Return the server's container."""
+    return pod(objects)["containers"][0]
+
+
+def server_settings(objects: dict[tuple[str, str], Object], name: str = "rel-inferd") -> dict[str, Any]:
+    """Return what the server reads."""
+    return yaml.safe_load(objects["ConfigMap", name]["data"]["inferd.yaml"])

@@ -1,0 +1,41 @@
+"""The pod that `helm test` runs."""
+
+import json
+from typing import Any
+
+from tests.chart.rendering import Values, of_scenario, rendered
+from tests.server import ROOT
+
+
+def _test_arguments(values: Values) -> list[str]:
+    return rendered(values)["Pod", "rel-inferd-test"]["spec"]["containers"][0]["args"]
+
+
+def test_helm_test_infers_a_digit() -> None:
+    """The one that the package has."""
+    command, model, *options = _test_arguments({})
+    assert (command, model) == ("infer", "digits")
+    picture = options[options.index("--input") + 1].removeprefix("X=")
+    assert json.loads(picture) == json.loads((ROOT / "inferd/demo/digit.json").read_text())
+    assert options[-2:] == ["--address", "rel-inferd.ns.svc:8001"]
+
+
+def test_helm_test_does_what_it_may() -> None:
+    """It lists models that it does not know, asks for health where it has no token, and infers where it is told how."""
+    models: dict[str, Any] = {"persistentVolumeClaim": {"claimName": "models"}}
+    tokens = {"tokens": {"existingSecret": "tokens"}}
+    assert _test_arguments({"models": models})[0] == "models"
+    assert _test_arguments({"auth": tokens})[:3] == ["health", "--service", "readiness"]
+    assert _test_arguments({"auth": tokens, "test": {"token": {"existingSecret": "t"}}})[0] == "infer"
+    told = {"infer": ["resnet", "--input", "x=[1]"]}
+    assert _test_arguments({"models": models, "test": told})[:4] == ["infer", *told["infer"]]
+
+
+def test_helm_test_brings_what_the_server_asks_for() -> None:
+    """Authority, certificate and token."""
+    spec = of_scenario("tls-auth")["Pod", "rel-inferd-test"]["spec"]
+    (test,) = spec["containers"]
+    assert "--ca" in test["args"]
+    assert "--certificate" in test["args"]
+    assert test["env"][0]["valueFrom"] == {"secretKeyRef": {"name": "inferd-test-token", "key": "token"}}
+    assert {mount["name"] for mount in test["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}

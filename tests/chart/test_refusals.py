@@ -1,0 +1,140 @@
+"""Values that are wrong, and what is said about them."""
+
+import pytest
+
+from tests.chart.rendering import HELMS, RefusedError, Values, rendered
+
+CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
+TOKENS = {"tokens": {"existingSecret": "tokens"}}
+PROMETHEUS = {"serverAddress": "http://prometheus:9090"}
+
+#: RefusedError by the schema: the values, and what the text must name.
+WRONG: dict[str, tuple[Values, str]] = {
+    "a misspelt name": ({"replica": 3}, "replica"),
+    "a misspelt name further down": ({"tls": {"certManger": {"enabled": True}}}, "certManger"),
+    "a misspelt setting of the server": ({"config": {"queue": {"max_row": 5}}}, "max_row"),
+    "a setting of the server that is out of bounds": (
+        {"config": {"batching": {"max_batch_size": 0}}},
+        "max_batch_size",
+    ),
+    "text for a number": ({"replicas": "three"}, "replicas"),
+    "a number for text": ({"image": {"tag": 1.5}}, "tag"),
+    "fewer than none": ({"replicas": -1}, "replicas"),
+    "a kind that there is not": ({"kind": "DaemonSet"}, "kind"),
+    "two autoscalers": ({"autoscaling": {"mode": ["hpa", "keda"]}}, "mode"),
+    "an autoscaler that there is not": ({"autoscaling": {"mode": "vpa"}}, "mode"),
+    "no replica at least": ({"autoscaling": {"minReplicas": 0}}, "minReplicas"),
+    "more than all of the capacity": ({"autoscaling": {"target": 1.5}}, "target"),
+    "a port that there is not": ({"ports": {"grpc": 70000}}, "grpc"),
+    "a digest that is none": ({"image": {"digest": "latest"}}, "digest"),
+    "a MIG profile that is none": ({"gpu": {"migProfile": "half"}}, "migProfile"),
+    "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
+}
+
+#: RefusedError by the templates: values that do not go together, and the beginning of what is said.
+CONTRARY: dict[str, tuple[Values, str]] = {
+    "a port in config": (
+        {"config": {"server": {"grpc_port": 9}}},
+        "config.server.grpc_port: the chart sets it, use the value ports.grpc",
+    ),
+    "TLS in config": (
+        {"config": {"security": {"tls": {"cert_file": "/x"}}}},
+        "config.security.tls: the chart sets it, use the value tls",
+    ),
+    "models in config": ({"config": {"models": ["/models"]}}, "config.models: the chart sets it, use the value models"),
+    "one port for both": ({"ports": {"http": 8001}}, "ports.http: expected another port"),
+    "one port of the Service for both": ({"service": {"httpPort": 8001}}, "service.httpPort: expected another port"),
+    "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
+    "a StatefulSet without its Service": ({"kind": "StatefulSet", "service": {"headless": False}}, "service.headless:"),
+    "a command without its image": ({"models": {"fetch": {"command": ["sync"]}}}, "models.fetch.image: expected"),
+    "parts of no GPU": ({"gpu": {"migProfile": "1g.10gb"}}, "gpu.count: expected"),
+    "TLS without a certificate": ({"tls": {"enabled": True}}, "tls: expected a certificate"),
+    "a certificate without TLS": ({"tls": {"existingSecret": "x"}}, "tls.enabled: expected true"),
+    "two certificates": ({"tls": {**CERTIFICATE, "certManager": {"enabled": True}}}, "tls: expected either"),
+    "a certificate of nobody": (
+        {"tls": {"enabled": True, "certManager": {"enabled": True}}},
+        "tls.certManager.issuerRef.name:",
+    ),
+    "rules for nobody": ({"auth": {"policy": {"rules": []}}}, "auth.policy: nobody has a name"),
+    "keys without an issuer": (
+        {"auth": {"jwks": {"existingConfigMap": "keys"}}},
+        "auth.jwks: expected config.security.jwt",
+    ),
+    "SPIFFE without client certificates": (
+        {"config": {"security": {"spiffe": {"trust_domains": ["prod"]}}}},
+        "config.security.spiffe:",
+    ),
+    "gRPC probes with TLS": ({"tls": CERTIFICATE, "probes": {"type": "grpc"}}, "probes.type: the kubelet"),
+    "gRPC probes without a token": (
+        {"auth": TOKENS, "config": {"security": {"open_health": False}}, "probes": {"type": "grpc"}},
+        "probes.type: the kubelet",
+    ),
+    "fetching from nowhere": ({"models": {"fetch": {"image": "aws-cli"}}}, "models.fetch: the network policy lets"),
+    "traces to nowhere": (
+        {"config": {"tracing": {"endpoint": "http://x"}}},
+        "config.tracing.endpoint: the network policy lets",
+    ),
+    "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "grpcRoute.parentRefs: expected"),
+    "an Ingress for no host": ({"ingress": {"enabled": True}}, "ingress.hosts: expected"),
+    "an Ingress without TLS": ({"ingress": {"enabled": True, "hosts": ["x"]}}, "ingress.tlsSecret: expected"),
+    "more at least than at most": (
+        {"autoscaling": {"minReplicas": 11}},
+        "autoscaling.maxReplicas: expected minReplicas (11)",
+    ),
+    "KEDA without Prometheus": ({"autoscaling": {"mode": "keda"}}, "autoscaling.keda.serverAddress: expected"),
+    "a part of no CPU": (
+        {"autoscaling": {"mode": "hpa"}, "resources": {"requests": {"cpu": None}}},
+        "autoscaling.cpuPercent: is a part of",
+    ),
+    "a part of no GPU": ({"autoscaling": {"gpuPercent": 80}}, "autoscaling.gpuPercent: there are no GPUs"),
+    "two monitors": (
+        {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
+        "monitoring: expected either",
+    ),
+    "scrapes without a certificate": (
+        {"tls": {**CERTIFICATE, "clientCertificates": "required"}, "monitoring": {"podMonitor": {"enabled": True}}},
+        "monitoring.tlsConfig: expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("binary", HELMS)
+def test_the_schema_refuses(binary: str, case: str) -> None:
+    """And names the value."""
+    values, name = WRONG[case]
+    with pytest.raises(RefusedError, match=name) as refused:
+        rendered(values, binary=binary)
+    assert "values don't meet the specifications of the schema" in str(refused.value)
+
+
+@pytest.mark.parametrize("case", CONTRARY)
+@pytest.mark.parametrize("binary", HELMS)
+def test_values_that_do_not_go_together_are_refused(binary: str, case: str) -> None:
+    """And it is said which ones, and what to do."""
+    values, text = CONTRARY[case]
+    with pytest.raises(RefusedError) as refused:
+        rendered(values, binary=binary)
+    assert f"{text}" in str(refused.value)
+    assert "execution error" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "least"),
+    [
+        ("models.image", {"models": {"image": {"reference": "x"}}}, "1.31"),
+        ("drain.preStopSeconds", {"drain": {"preStopSeconds": 1}}, "1.30"),
+        ("service.trafficDistribution", {"service": {"trafficDistribution": "PreferClose"}}, "1.30"),
+    ],
+)
+def test_what_kubernetes_does_not_have_yet_is_refused(feature: str, values: Values, least: str) -> None:
+    """One release too early; in the first that has it, it is taken."""
+    rendered(values, version=least)
+    before = f"1.{int(least.removeprefix('1.')) - 1}"
+    with pytest.raises(RefusedError, match=f"{feature}: needs Kubernetes {least} or newer"):
+        rendered(values, version=before)
+
+
+def test_the_schema_takes_values_of_a_chart_around_it() -> None:
+    """Helm gives every part of a chart the whole's global values."""
+    assert rendered({"global": {"imageRegistry": "registry.example"}})

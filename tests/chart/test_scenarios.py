@@ -1,0 +1,137 @@
+"""Every scenario in ci/: both releases of helm take it, every release of Kubernetes takes what comes out."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+import inferd
+from inferd.config import load_settings
+from inferd.config.settings import Settings
+from inferd.security.policy import read_policy
+from tests.chart.rendering import (
+    CHART,
+    HELMS,
+    NEEDS,
+    SCENARIOS,
+    VERSIONS,
+    Object,
+    RefusedError,
+    helm,
+    of_scenario,
+    parsed,
+    pod,
+    scenario,
+    template,
+)
+from tests.server import ROOT
+
+VALIDATE = ROOT / ".tools/kubernetes-validate/bin/kubernetes-validate"
+
+
+def _supported(name: str) -> list[str]:
+    return VERSIONS[VERSIONS.index(NEEDS.get(name, VERSIONS[0])) :]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("binary", HELMS)
+def test_helm_has_nothing_to_say_against_it(binary: str, name: str) -> None:
+    """Warnings count as errors."""
+    assert "0 chart(s) failed" in helm(binary, "lint", "--strict", CHART, "--values", scenario(name))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_both_helms_make_the_same_of_it(name: str) -> None:
+    """As objects; the text differs in empty lines."""
+    three, four = (parsed(template("--values", scenario(name), binary=binary)) for binary in HELMS)
+    assert three == four
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("binary", HELMS)
+def test_kubernetes_takes_it(binary: str, version: str, tmp_path: Path) -> None:
+    """By the schemas of that release, in which no unknown field is put up with."""
+    files = []
+    for name in SCENARIOS:
+        if version in _supported(name):
+            file = tmp_path / f"{name}.yaml"
+            file.write_text(template("--values", scenario(name), binary=binary, version=version))
+            files.append(file)
+    assert files
+    command = [VALIDATE, "--kubernetes-version", version, "--strict", *files]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed for resource ") >= 8 * len(files)
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_older_kubernetes_is_refused_with_its_name(name: str) -> None:
+    """Rather than that fields are dropped without a word."""
+    with pytest.raises(RefusedError, match=r"needs Kubernetes 1\.3. or newer, this is v1\.28\.0"):
+        template("--values", scenario(name), version="1.28")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_server_takes_its_settings(name: str, tmp_path: Path) -> None:
+    """They are checked as at its start, rules too."""
+    texts = {
+        file: text
+        for each in of_scenario(name).values()
+        if each["kind"] == "ConfigMap"
+        for file, text in each.get("data", {}).items()
+    }
+    (tmp_path / "inferd.yaml").write_text(texts["inferd.yaml"])
+    settings = load_settings(config_file=tmp_path / "inferd.yaml", flags={})
+    assert isinstance(settings, Settings)
+    assert settings.server.host in {"0.0.0.0", "[::]"}
+    assert ("policy.yaml" in texts) is (settings.security.policy_file is not None)
+    if settings.security.policy_file is not None:
+        (tmp_path / "policy.yaml").write_text(texts["policy.yaml"])
+        read_policy(tmp_path / "policy.yaml")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_pod_meets_the_restricted_standard(name: str) -> None:
+    """Ours, that of the test and the container that fetches models; further containers are the user's own."""
+    objects = of_scenario(name)
+    (test,) = (each["spec"] for (kind, _), each in objects.items() if kind == "Pod")
+    for spec in (pod(objects), test):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            if container["name"] in {"inferd", "fetch-models", "test"}:
+                _is_restricted(container)
+
+
+def _is_restricted(container: Object) -> None:
+    context = container["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert "privileged" not in context
+    assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_object_is_labelled(name: str) -> None:
+    """By release and by what made it, apart from those that the user writes."""
+    for (_, called), each in of_scenario(name).items():
+        if called not in {"rel-more", "rel-models-text"}:
+            assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
+            assert each["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+def test_every_template_is_rendered_by_some_scenario() -> None:
+    """A template that no scenario reaches is checked by nobody."""
+    shown = "".join(template("--values", scenario(name)) for name in SCENARIOS)
+    for file in (CHART / "templates").rglob("*.yaml"):
+        assert f"# Source: inferd/{file.relative_to(CHART)}\n" in shown, file
+
+
+def test_the_chart_is_of_the_same_version_as_the_server() -> None:
+    """Its appVersion is the image's tag."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == inferd.__version__

@@ -1,0 +1,202 @@
+"""The Deployment or StatefulSet and what its pods read."""
+
+import hashlib
+import json
+
+import pytest
+
+from tests.chart.rendering import (
+    CHART,
+    Object,
+    Values,
+    container,
+    of_scenario,
+    pod,
+    rendered,
+    server_settings,
+    template,
+)
+
+SELECTOR = {"app.kubernetes.io/name": "inferd", "app.kubernetes.io/instance": "rel"}
+CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
+
+
+def _only(objects: dict[tuple[str, str], Object], kind: str) -> Object:
+    (found,) = (each for (its_kind, _), each in objects.items() if its_kind == kind)
+    return found
+
+
+def test_the_minimal_release_is_small() -> None:
+    """Nothing that a cluster without operators would not know."""
+    assert set(of_scenario("minimal")) == {
+        ("ConfigMap", "rel-inferd"),
+        ("Deployment", "rel-inferd"),
+        ("NetworkPolicy", "rel-inferd"),
+        ("Pod", "rel-inferd-test"),
+        ("PodDisruptionBudget", "rel-inferd"),
+        ("Service", "rel-inferd"),
+        ("Service", "rel-inferd-headless"),
+        ("ServiceAccount", "rel-inferd"),
+    }
+
+
+def test_deployment_replaces_replicas_without_loss() -> None:
+    """One more before one less, and they are given the time that they are told to take."""
+    objects = rendered({"drain": {"delaySeconds": 7, "graceSeconds": 40, "preStopSeconds": 3}})
+    spec = _only(objects, "Deployment")["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert spec["selector"]["matchLabels"] == SELECTOR
+    assert SELECTOR.items() <= spec["template"]["metadata"]["labels"].items()
+    assert spec["progressDeadlineSeconds"] > 2 * 300
+    server = server_settings(objects)["server"]
+    assert (server["drain_delay_s"], server["drain_grace_s"]) == (7, 40)
+    assert container(objects)["lifecycle"] == {"preStop": {"sleep": {"seconds": 3}}}
+    # What is left over is for sessions that close and the log that is written.
+    assert pod(objects)["terminationGracePeriodSeconds"] == 3 + 7 + 40 + 10
+
+
+def test_autoscaled_workloads_leave_the_number_to_the_autoscaler() -> None:
+    """Or each upgrade would set it back."""
+    for kind in ("Deployment", "StatefulSet"):
+        assert "replicas" not in _only(rendered({"kind": kind, "autoscaling": {"mode": "hpa"}}), kind)["spec"]
+
+
+def test_stateful_set_has_volumes_and_names_of_its_own() -> None:
+    """And starts all replicas at once."""
+    spec = _only(of_scenario("everything"), "StatefulSet")["spec"]
+    assert spec["serviceName"] == "rel-models-headless"
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert [each["metadata"]["name"] for each in spec["volumeClaimTemplates"]] == ["cache"]
+    assert "matchLabelKeys" not in json.dumps(spec["template"]["spec"]["topologySpreadConstraints"])
+
+
+def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
+    """By gRPC."""
+    probes = container(rendered())
+    for name in ("startup", "readiness", "liveness"):
+        assert probes[f"{name}Probe"]["grpc"] == {"port": 8001, "service": name}
+    assert probes["startupProbe"]["failureThreshold"] == 300
+
+
+@pytest.mark.parametrize(
+    ("values", "scheme"),
+    [
+        ({"tls": CERTIFICATE}, "HTTPS"),
+        ({"tls": CERTIFICATE, "config": {"security": {"http_tls": False}}}, "HTTP"),
+        ({"auth": {"tokens": {"existingSecret": "t"}}, "config": {"security": {"open_health": False}}}, "HTTP"),
+        ({"probes": {"type": "http"}}, "HTTP"),
+    ],
+)
+def test_probes_go_by_http_where_the_kubelet_could_not_ask(values: Values, scheme: str) -> None:
+    """It has no TLS and no credentials for gRPC."""
+    probes = container(rendered(values))
+    paths = {name: probes[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    assert {probes[f"{name}Probe"]["httpGet"]["scheme"] for name in paths} == {scheme}
+
+
+def test_changed_settings_start_new_replicas_and_changed_rules_do_not() -> None:
+    """The server reads its settings once, and its rules whenever they change."""
+
+    def annotations(values: Values) -> dict[str, str]:
+        return _only(rendered(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+
+    tokens = {"existingSecret": "tokens"}
+    plain, other = ({"auth": {"tokens": tokens, "policy": {"rules": [{"principals": [who]}]}}} for who in "ab")
+    assert annotations(plain) == annotations(other)
+    changed = plain | {"config": {"log": {"level": "debug"}}}
+    assert annotations(plain)["checksum/config"] != annotations(changed)["checksum/config"]
+    assert len(annotations(plain)["checksum/config"]) == len(hashlib.sha256().hexdigest())
+
+
+def test_config_map_holds_what_the_values_say_and_what_the_chart_adds() -> None:
+    """The built-in model is served where no other is named; large numbers stay numbers."""
+    settings = server_settings(rendered({"config": {"queue": {"max_bytes": 2_000_000_000}}}))
+    assert "models" not in settings
+    assert settings["queue"] == {"max_bytes": 2_000_000_000}
+    assert settings["server"]["host"] == "0.0.0.0"
+    assert settings["server"]["connections"] == {"max_age_s": 300}
+    assert settings["log"] == {"format": "json"}
+
+
+def test_models_come_from_every_source() -> None:
+    """Each is mounted read-only where the server looks for it."""
+    objects = of_scenario("everything")
+    assert server_settings(objects, "rel-models")["models"] == [
+        "/models/volume",
+        "/models/fetched",
+        "/models/image",
+        "/models/extra",
+    ]
+    mounts = {mount["mountPath"]: mount for mount in container(objects)["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod(objects)["volumes"]}
+    for path, kind in (("volume", "persistentVolumeClaim"), ("fetched", "emptyDir"), ("image", "image")):
+        mount = mounts[f"/models/{path}"]
+        assert mount["readOnly"] is True
+        assert kind in volumes[mount["name"]]
+    fetch = pod(objects)["initContainers"][0]
+    assert {"name": "fetched-models", "mountPath": "/models/fetched"} in fetch["volumeMounts"]
+    assert fetch["command"][:3] == ["aws", "s3", "sync"]
+
+
+def test_replicas_are_spread_over_nodes_and_zones() -> None:
+    """Those of one revision among themselves."""
+    rules = pod(rendered({"topologySpread": {"zones": "DoNotSchedule"}}))["topologySpreadConstraints"]
+    assert {rule["topologyKey"]: rule["whenUnsatisfiable"] for rule in rules} == {
+        "kubernetes.io/hostname": "ScheduleAnyway",
+        "topology.kubernetes.io/zone": "DoNotSchedule",
+    }
+    assert all(rule["matchLabelKeys"] == ["pod-template-hash"] for rule in rules)
+    assert "topologySpreadConstraints" not in pod(rendered({"topologySpread": {"hosts": "", "zones": ""}}))
+
+
+def test_gpus_are_asked_for_by_their_profile() -> None:
+    """Such a replica goes where GPUs are, and fails where it finds none."""
+    objects = of_scenario("gpu")
+    spec = pod(objects)
+    assert container(objects)["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
+    assert spec["runtimeClassName"] == "nvidia"
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert [each["key"] for each in spec["tolerations"]] == ["dedicated", "nvidia.com/gpu"]
+    assert server_settings(objects)["runtime"]["providers"] == ["cuda"]
+    whole = rendered({"gpu": {"count": 2}, "config": {"runtime": {"providers": ["tensorrt", "cuda"]}}})
+    assert container(whole)["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert server_settings(whole)["runtime"]["providers"] == ["tensorrt", "cuda"]
+
+
+def test_everything_can_be_added_to() -> None:
+    """Arguments, environment, volumes, containers and objects, whose text may use the chart's templates."""
+    objects = of_scenario("everything")
+    server = container(objects)
+    assert server["args"] == ["serve", "--config", "/etc/inferd/config/inferd.yaml", "--set", "log.level=debug"]
+    assert {"name": "TZ", "value": "UTC"} in server["env"]
+    assert server["envFrom"] == [{"configMapRef": {"name": "inferd-environment"}}]
+    assert {"name": "extra", "mountPath": "/models/extra"} in server["volumeMounts"]
+    assert [each["name"] for each in pod(objects)["containers"]] == ["inferd", "sidecar"]
+    assert [each["name"] for each in pod(objects)["initContainers"]] == ["fetch-models", "wait"]
+    assert objects["ConfigMap", "rel-more"]["data"] == {"version": "0.1.0"}
+    assert ("ConfigMap", "rel-models-text") in objects
+
+
+def test_traces_name_the_pod() -> None:
+    """By what Kubernetes tells it, which JSON around it must survive."""
+    (resource,) = (
+        each["value"] for each in container(of_scenario("everything"))["env"] if each["name"].startswith("INFERD_")
+    )
+    assert json.loads(resource)["k8s.pod.name"] == "$(POD_NAME)"
+
+
+def test_names_can_be_chosen_and_stay_short_enough() -> None:
+    """Endings are added to them, and no name may be longer than 63."""
+    objects = rendered({"fullnameOverride": "n" * 70})
+    assert all(len(name) <= 63 for _, name in objects)
+    assert ("Deployment", "inferd") in rendered({"fullnameOverride": "inferd"})
+
+
+def test_the_values_are_not_rendered_by_mistake() -> None:
+    """No template writes what Go writes for a value that there is not."""
+    for name in ("minimal", "everything"):
+        text = template("--values", str(CHART / "ci" / f"{name}-values.yaml"))
+        assert "<no value>" not in text
+        assert "<nil>" not in text

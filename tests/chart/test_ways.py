@@ -1,0 +1,61 @@
+"""The ways to deploy that the README shows: whether the chart and the server take what stands there."""
+
+import re
+from typing import Any
+
+import yaml
+
+from inferd.config import load_settings
+from tests.chart.rendering import of_scenario, pod, rendered
+from tests.server import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def _object(kind: str) -> dict[str, Any]:
+    """Return the one object of its kind in the README."""
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "apiVersion:" in block]
+    (found,) = [each for block in blocks for each in yaml.safe_load_all(block) if each["kind"] == kind]
+    return found
+
+
+def test_argo_cd() -> None:
+    """Its values render, with all that they ask for."""
+    source = _object("Application")["spec"]["source"]
+    assert (ROOT / source["path"] / "Chart.yaml").exists()
+    kinds = {kind for kind, _ in rendered(source["helm"]["valuesObject"])}
+    assert {"ScaledObject", "ServiceMonitor", "PrometheusRule"} <= kinds
+
+
+def test_flux() -> None:
+    """Its values render, from the repository that it defines."""
+    chart = _object("HelmRelease")["spec"]["chart"]["spec"]
+    assert (ROOT / chart["chart"] / "Chart.yaml").exists()
+    assert chart["sourceRef"] == {"kind": "GitRepository", "name": _object("GitRepository")["metadata"]["name"]}
+    volumes = pod(rendered(_object("HelmRelease")["spec"]["values"]))["volumes"]
+    assert any("persistentVolumeClaim" in volume for volume in volumes)
+
+
+def test_kserve() -> None:
+    """The runtime listens where KServe calls it, on the port that its probe asks."""
+    runtime = _object("ServingRuntime")
+    (container,) = runtime["spec"]["containers"]
+    command, path, *flags = container["args"]
+    assert (container["command"], command, path) == (["inferd"], "serve", "/mnt/models")
+    given = dict(flag.removeprefix("--").split("=") for flag in flags)
+    settings = load_settings(
+        config_file=None, flags={"server.host": given["host"], "log.format": given["log-format"], "models": [path]}
+    )
+    (port,) = container["ports"]
+    assert (port["name"], port["containerPort"]) == ("h2c", settings.server.grpc_port)
+    assert container["readinessProbe"]["grpc"] == {"port": settings.server.grpc_port, "service": "readiness"}
+    model = _object("InferenceService")["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+
+
+def test_edge() -> None:
+    """One replica on one node, which is not there twice while it is replaced."""
+    objects = of_scenario("edge")
+    spec = objects["Deployment", "rel-inferd"]["spec"]
+    assert (spec["replicas"], spec["strategy"]["rollingUpdate"]["maxSurge"]) == (1, 0)
+    assert not any(kind == "PodDisruptionBudget" for kind, _ in objects)

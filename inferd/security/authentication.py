@@ -79,7 +79,7 @@ class AuthenticationInterceptor:
                 return forbidden(kind)
             call.annotations["permit"] = permit
         if may_stay_open(call.method):
-            self._streams.add(call, caller.identity)
+            self._streams.add(call, caller.identity, self._known.snapshot)
         return None
 
     def finished(self, call: Call, _code: grpc.StatusCode, _details: str) -> None:

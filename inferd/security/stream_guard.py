@@ -1,7 +1,9 @@
 """Ends streams whose callers are let in no longer: a stream may be open for longer than its credential holds."""
 
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import grpc
@@ -12,12 +14,23 @@ from inferd.security.identity import Identity
 from inferd.security.known_callers import caller_of
 from inferd.security.methods import kind_of
 from inferd.security.permits import QuotaLedger
-from inferd.security.snapshot import InForce
+from inferd.security.policy import Policy
+from inferd.security.snapshot import InForce, Snapshot
+
+_log = logging.getLogger(__name__)
 
 _CODES = {
     NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
 }
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Who opened it, and what was in force when its permit was made."""
+
+    identity: Identity
+    permitted_by: Snapshot
 
 
 class StreamGuard:
@@ -34,12 +47,11 @@ class StreamGuard:
         self._in_force = in_force
         self._ledger = ledger
         self._wall_clock = wall_clock
-        self._open: dict[Call, Identity] = {}
-        self._swept = in_force.current
+        self._open: dict[Call, _Stream] = {}
 
-    def add(self, call: Call, identity: Identity) -> None:
+    def add(self, call: Call, identity: Identity, permitted_by: Snapshot) -> None:
         """Look after a new stream."""
-        self._open[call] = identity
+        self._open[call] = _Stream(identity, permitted_by)
 
     def discard(self, call: Call) -> None:
         """Forget a call that has ended, if it was looked after."""
@@ -48,17 +60,23 @@ class StreamGuard:
     def sweep(self) -> None:
         """Look once; streams that are let in no longer end."""
         snapshot = self._in_force.current
-        for call, identity in self._open.copy().items():
-            if identity.expires_at <= self._wall_clock():
-                _end(call, NotAuthenticatedError("the credential of this stream has expired"))
-            elif not snapshot.still_holds(identity):
-                _end(call, NotAuthenticatedError("the credential of this stream is no longer valid"))
-            elif snapshot is not self._swept:
-                self._grant_anew(call, identity)
-        self._swept = snapshot
+        for call, stream in self._open.copy().items():
+            try:
+                self._look(call, stream, snapshot)
+            except Exception:  # noqa: BLE001  the others must be looked at too
+                _log.exception("a stream of %s could not be ended", call.method)
 
-    def _grant_anew(self, call: Call, identity: Identity) -> None:
-        permit = caller_of(identity, self._in_force.current.policy, self._ledger).permit
+    def _look(self, call: Call, stream: _Stream, snapshot: Snapshot) -> None:
+        if stream.identity.expires_at <= self._wall_clock():
+            _end(call, NotAuthenticatedError("the credential of this stream has expired"))
+        elif not snapshot.still_holds(stream.identity):
+            _end(call, NotAuthenticatedError("the credential of this stream is no longer valid"))
+        elif snapshot is not stream.permitted_by:
+            stream.permitted_by = snapshot
+            self._grant_anew(call, stream.identity, snapshot.policy)
+
+    def _grant_anew(self, call: Call, identity: Identity, policy: Policy | None) -> None:
+        permit = caller_of(identity, policy, self._ledger).permit
         if permit is None:
             call.annotations.pop("permit", None)
             return

@@ -6,6 +6,7 @@ import pytest
 from inferd.config.security import SecuritySettings
 from inferd.rpc import CallRefusal
 from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.bearer_tokens import TokenTable
 from inferd.security.known_callers import RecentlyUsed
 from inferd.security.permit import Permit
 from inferd.security.permits import QuotaLedger
@@ -203,3 +204,44 @@ def test_what_is_used_is_remembered_and_memory_is_bounded() -> None:
         known.put(b"%d" % number, number)
         assert known.get(b"used") == 1
     assert sum(known.get(b"%d" % number) is not None for number in range(100)) <= 8
+
+
+def test_a_stream_that_cannot_be_ended_keeps_no_other_open(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and tried again the next time."""
+    broken, _ = _stream(bench, "a")
+    _, ended = _stream(bench, "a")
+
+    def fail(_error: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    broken.annotations["end_stream"] = fail
+    bench.in_force.update(tokens=table())
+    bench.guard.sweep()
+    assert len(ended) == 1
+    assert "could not be ended" in caplog.text
+
+
+def test_a_stream_that_was_let_in_by_old_rules_gets_the_new_ones(bench: Bench) -> None:
+    """Also if it opened while the others were looked over already."""
+    old = bench.in_force.current
+    bench.in_force.update(policy=Policy.model_validate({"rules": [{"principals": ["token:bob"]}]}))
+    bench.guard.sweep()
+    late = FakeCall(STREAM)
+    bench.guard.add(late, table(alice="a").check("a", 0), old)
+    bench.guard.sweep()
+    assert late.ended == (grpc.StatusCode.PERMISSION_DENIED, "expected a caller who may call infer methods")
+
+
+def test_a_flood_of_wrong_tokens_pushes_out_none_that_is_right(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a wrong one that comes again and again is verified once."""
+    verified: list[str] = []
+    check = TokenTable.check
+    monkeypatch.setattr(
+        TokenTable, "check", lambda self, token, now: (verified.append(token), check(self, token, now))[1]
+    )
+    assert bench.start(bearer("a"))[1] is None
+    for number in range(10_000):
+        bench.start(bearer(f"wrong-{number}"))
+        bench.start(bearer("again"))
+    assert bench.start(bearer("a"))[1] is None
+    assert (verified.count("a"), verified.count("again")) == (1, 1)

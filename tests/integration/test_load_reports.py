@@ -3,9 +3,10 @@
 import json
 
 import grpc
+import pytest
 
 from inferd.observability.load_report import Load
-from tests.integration.rpc.support import SERVICE, TIMEOUT_S
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running
 
 _POLICY = {
     "loadBalancingConfig": [
@@ -32,10 +33,24 @@ def load(application):
     return Load(cpu=0.1, memory=0.1, application=application, queue=0.0, served_per_s=100.0, failed_per_s=0.0)
 
 
+@pytest.fixture
+def serve():
+    """Make servers, which end with the test."""
+    running = []
+
+    def make(reporting):
+        running.append(Running(interceptors=[reporting]).start())
+        return running[-1]
+
+    yield make
+    for server in running:
+        server.close()
+
+
 def test_the_idler_server_gets_more_calls(serve):
     """Four times as many for a quarter of the utilisation, once the reports have been read."""
     idle, busy = Reporting(load(0.2)), Reporting(load(0.8))
-    servers = [serve(interceptors=[reporting]) for reporting in (idle, busy)]
+    servers = [serve(reporting) for reporting in (idle, busy)]
     target = "ipv4:" + ",".join(server.address for server in servers)
     options = [("grpc.service_config", json.dumps(_POLICY)), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(target, options=options) as channel:

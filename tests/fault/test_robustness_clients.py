@@ -197,7 +197,7 @@ def test_clients_that_never_read_cost_a_bounded_amount_of_memory(server, busy, b
         _wait_until_still(server)
         grown_bytes = server.resident_bytes() - first_bytes
         assert grown_bytes < 100 * MIB, f"{sent} messages of {LARGE_BYTES} bytes: {grown_bytes // MIB} MiB"
-        assert sent["blocking"] < 100, "HTTP/2 holds the producer up"
+        assert sent["blocking"] < 200, "HTTP/2 holds the producer up"
         for number in range(1, 21):
             busy.call(array(number))
         for stream in streams:

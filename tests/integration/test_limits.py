@@ -118,7 +118,7 @@ def _answers(port: int) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 def test_a_connection_that_is_never_ready(limited, sent):
     """Whoever connects and says nothing, or no settings, is closed, and holds nobody else up."""
-    running = limited(handshake_timeout_s=0.3)
+    running = limited(handshake_timeout_s=1.0)
     with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT_S) as silent:
         silent.sendall(sent)
         assert running.call("CallbackUnaryUnary") == b"hello"
@@ -173,7 +173,7 @@ def test_an_old_connection_fails_no_call(limited):
 
 def test_a_stream_on_an_old_connection(limited):
     """It may go on for the grace, and is cut off then."""
-    running = limited(max_age_s=0.2, max_age_grace_s=1.0)
+    running = limited(max_age_s=0.2, max_age_grace_s=2.0)
     requests = Requests()
     answers = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
     requests.put(b"1")

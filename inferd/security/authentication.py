@@ -9,7 +9,7 @@ from inferd.config.security import SecuritySettings
 from inferd.rpc import Call, CallRefusal
 from inferd.security.identity import CredentialError
 from inferd.security.known_callers import Caller, KnownCallers
-from inferd.security.methods import MethodKind, kind_of, may_stay_open
+from inferd.security.methods import MethodKind, kind_of, may_stay_open, methods_of
 from inferd.security.permits import QuotaLedger
 from inferd.security.quota import Quota
 from inferd.security.snapshot import InForce
@@ -53,42 +53,40 @@ class AuthenticationInterceptor:
             )
             if is_taken
         )
-        self._open = {
-            kind
-            for kind, is_open in (
-                (MethodKind.HEALTH, settings.open_health),
-                (MethodKind.REFLECTION, settings.open_reflection),
-            )
-            if is_open
-        }
+        health = methods_of(MethodKind.HEALTH) if settings.open_health else frozenset()
+        reflection = methods_of(MethodKind.REFLECTION) if settings.open_reflection else frozenset()
+        self._open_methods = health | reflection
 
     def started(self, call: Call) -> CallRefusal | None:
         """Find out who calls."""
-        kind = kind_of(call.method)
-        if kind in self._open:
-            call.annotations["principal"] = ANONYMOUS
+        method, annotations = call.method, call.annotations
+        if method in self._open_methods:
+            annotations["principal"] = ANONYMOUS
             return None
         try:
             caller = self._caller(call)
         except CredentialError as error:
             return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
-        call.annotations["principal"] = caller.identity.principal
+        annotations["principal"] = caller.identity.principal
         permit = caller.permit
         if permit is not None:
+            kind = kind_of(method)
             if not permit.may_call(kind):
                 return forbidden(kind)
-            call.annotations["permit"] = permit
-        if may_stay_open(call.method):
+            annotations["permit"] = permit
+        if may_stay_open(method):
             self._streams.add(call, caller.identity, self._known.snapshot)
         return None
 
     def finished(self, call: Call, _code: grpc.StatusCode, _details: str) -> None:
         """Take back what the call held of its caller's quota, and whatever leads back to the call from itself."""
-        quota = call.annotations.pop("quota", None)
+        annotations = call.annotations
+        quota = annotations.pop("quota", None)
         if isinstance(quota, Quota):
             quota.give_back()
-        call.annotations.pop("end_stream", None)
-        self._streams.discard(call)
+        if may_stay_open(call.method):
+            annotations.pop("end_stream", None)
+            self._streams.discard(call)
 
     def _caller(self, call: Call) -> Caller:
         known = self._known

@@ -1,7 +1,5 @@
 """Callers that were seen before are known again without verifying anything."""
 
-import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -22,6 +20,9 @@ _MAX_STRANGERS = 1024
 
 #: No credential is longer; a call's metadata may not be either, by gRPC's own default.
 _LONGEST_HEADER = 16 * 1024
+
+#: Longer ones that do not hold are verified each time, so that strangers cannot fill the memory with them.
+_LONGEST_STRANGER = 2 * 1024
 
 _SCHEME = "bearer "
 _FORM = 'expected an authorization header of the form "Bearer TOKEN"'
@@ -48,17 +49,17 @@ class RecentlyUsed(Generic[V]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._young: dict[bytes, V] = {}
-        self._old: dict[bytes, V] = {}
+        self._young: dict[str | bytes, V] = {}
+        self._old: dict[str | bytes, V] = {}
 
-    def get(self, key: bytes) -> V | None:
+    def get(self, key: str | bytes) -> V | None:
         """Return what is remembered of ``key``, or None."""
         value = self._young.get(key)
         if value is None and (value := self._old.get(key)) is not None:
             self.put(key, value)
         return value
 
-    def put(self, key: bytes, value: V) -> None:
+    def put(self, key: str | bytes, value: V) -> None:
         """Remember ``value``."""
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
@@ -68,23 +69,22 @@ class RecentlyUsed(Generic[V]):
 class KnownCallers:
     """The callers of one snapshot. On the poll thread only.
 
-    Headers are known by a hash under a key of this process's own: so that no secret stays readable in memory for longer
-    than its call, and nobody can make up headers that collide.
+    Headers are known as they came. That keeps their secrets in memory, as gRPC's core does with the headers of each
+    open connection. How long a look into a dictionary takes tells nothing of them: it compares what has the same hash,
+    under a key that Python makes up for each process.
     """
 
     def __init__(self, snapshot: Snapshot, ledger: QuotaLedger) -> None:
         self.snapshot = snapshot
         self._ledger = ledger
-        self._hash = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=16)
         self._callers: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
         self._strangers: RecentlyUsed[str] = RecentlyUsed(_MAX_STRANGERS)
 
     def by_header(self, header: str | bytes, now: float) -> Caller:
         """Return who sends this authorization header. Raises `CredentialError`. ``now`` in seconds since the epoch."""
-        key = self._key(header.encode(errors="surrogatepass") if isinstance(header, str) else header)
-        caller = self._callers.get(key)
+        caller = self._callers.get(header)
         if caller is None:
-            caller = self._meet(key, header, now)
+            caller = self._meet(header, now)
         elif caller.identity.expires_at <= now:
             raise CredentialError("the bearer token has expired")
         return caller
@@ -97,29 +97,23 @@ class KnownCallers:
         verifier, shown = self.snapshot.spiffe, proven.get(CERTIFICATE)
         if verifier is None or not shown:
             return None
-        key = self._key(shown[0])
-        caller = self._callers.get(key)
+        caller = self._callers.get(shown[0])
         if caller is None:
             caller = caller_of(verifier.check(proven), self.snapshot.policy, self._ledger)
-            self._callers.put(key, caller)
+            self._callers.put(shown[0], caller)
         return caller
 
-    def _key(self, credential: bytes) -> bytes:
-        keyed = self._hash.copy()
-        keyed.update(credential)
-        return keyed.digest()
-
-    def _meet(self, key: bytes, header: str | bytes, now: float) -> Caller:
-        reason = self._strangers.get(key)
+    def _meet(self, header: str | bytes, now: float) -> Caller:
+        reason = self._strangers.get(header)
         if reason is not None:
             raise CredentialError(reason)
         try:
             caller = caller_of(self.snapshot.identify(_token_in(header), now), self.snapshot.policy, self._ledger)
         except CredentialError as error:
-            if error.lasting:
-                self._strangers.put(key, str(error))
+            if error.lasting and len(header) <= _LONGEST_STRANGER:
+                self._strangers.put(header, str(error))
             raise
-        self._callers.put(key, caller)
+        self._callers.put(header, caller)
         return caller
 
 

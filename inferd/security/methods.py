@@ -55,6 +55,11 @@ _SHORT = frozenset(method for methods in _KINDS.values() for method in methods) 
 _KIND_OF = {method: kind for kind, methods in _KINDS.items() for method in methods}
 
 
+def methods_of(kind: MethodKind) -> frozenset[str]:
+    """Return the methods of ``kind`` that are known here."""
+    return frozenset(_KINDS.get(kind, ()))
+
+
 def kind_of(method: str) -> MethodKind:
     """Return the kind of ``method``, which is ``/package.Service/Name``. What is not known here is for admins."""
     return _KIND_OF.get(method, MethodKind.ADMIN)

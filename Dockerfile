@@ -1,0 +1,78 @@
+# An image that serves models: docker build or buildah build, best by scripts/image.sh, which also makes it reproducible.
+#   --build-arg VARIANT=gpu         on CUDA, with ONNX Runtime for GPUs
+#   --build-arg PYTHON_IMAGE=...    another base with Python 3.11 or newer; CUDA_IMAGE for VARIANT=gpu
+ARG VARIANT=cpu
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
+ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
+
+FROM ${PYTHON_IMAGE} AS base-cpu
+
+FROM ${CUDA_IMAGE} AS base-gpu
+# Distributions keep one version of a package and replace it by its security updates: an exact one would soon be gone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 \
+ && rm -rf /var/lib/apt/lists/*
+
+FROM base-cpu AS tools-cpu
+
+FROM base-gpu AS tools-gpu
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+
+# hadolint ignore=DL3006
+FROM tools-${VARIANT} AS build
+ARG VARIANT
+# When the source was last changed: what is written into wheels, so that each build makes the same.
+ARG SOURCE_DATE_EPOCH=0
+ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /build
+# Two environments: one with the tools, and one that will be the image's and has nothing but what it serves with.
+RUN python3 -m venv tools && python3 -m venv --without-pip /opt/inferd
+COPY requirements/build.txt requirements/${VARIANT}.txt requirements/
+# The secrets are for mirrors of the package index: pip's own settings, and the authority that signed the mirror.
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \
+    if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi \
+ && tools/bin/pip install --require-hashes --only-binary :all: --requirement requirements/build.txt \
+ && tools/bin/pip --python /opt/inferd/bin/python3 install --no-compile --require-hashes --only-binary :all: \
+      --requirement "requirements/${VARIANT}.txt"
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY inferd inferd
+# Compiled here, because the image's file system is not to be written to; not checked against the sources at start,
+# because those cannot change either. What packages bring for their own tests is a tenth of them.
+RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
+ && tools/bin/pip --python /opt/inferd/bin/python3 install --no-index --no-deps --no-compile wheels/*.whl \
+ && find /opt/inferd -type d -name tests -prune -exec rm -rf {} + \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/inferd/lib
+
+# hadolint ignore=DL3006
+FROM base-${VARIANT}
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="inferd" \
+      org.opencontainers.image.description="A gRPC inference server for ONNX models" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+# Who gets in must not find a way to bring more along. The official images of Python come without compiled modules, which
+# would cost each start of the server and of a probe about a second.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip \
+ && python3 -m compileall -q -x '/(site|dist)-packages/' "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+COPY --from=build /opt/inferd /opt/inferd
+ENV PATH=/opt/inferd/bin:${PATH} \
+    PYTHONDONTWRITEBYTECODE=1 \
+    INFERD_SERVER__HOST=0.0.0.0
+# A number, because orchestrators that insist on another user than root cannot look up names. It owns nothing here.
+USER 65532:65532
+WORKDIR /
+EXPOSE 8001 8002
+STOPSIGNAL SIGTERM
+# For the settings of this image; who turns on TLS or moves the port gives its own command. Kubernetes does not use it.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["inferd", "health", "--service", "liveness"]
+ENTRYPOINT ["inferd"]
+CMD ["serve"]

@@ -1,0 +1,114 @@
+"""The image holds what serves and nothing else, and serves while it is confined."""
+
+import json
+import subprocess
+
+import pytest
+
+from inferd import demo
+from tests.image.podman import IMAGE, podman, running
+
+MIB = 1024 * 1024
+
+#: What the image adds to its base, at most; docs/deployment.md states how much it is.
+LARGEST_LAYER_BYTES = 210 * MIB
+
+
+@pytest.fixture(scope="module")
+def container():
+    with running() as container:
+        yield container
+
+
+@pytest.fixture(scope="module")
+def config():
+    return json.loads(podman("image", "inspect", IMAGE).stdout)[0]
+
+
+def test_it_answers(container):
+    """A digit, from outside."""
+    pictures = demo.samples().inputs
+    request = json.dumps({"inputs": [{"name": "X", "floats": pictures[0].tolist()}], "outputs": ["label"]})
+    done = container.grpcurl("inferd.v1.InferenceService/Infer", request=request)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] == "digits"
+
+
+def test_it_probes_itself(container):
+    """The image's own probe, as HEALTHCHECK calls it, on the port of this container."""
+    probed = container.execute("inferd", "health", "--address", container.grpc, "--service", "liveness")
+    assert (probed.returncode, probed.stdout) == (0, "SERVING\n")
+
+
+def test_it_keeps_to_itself(container):
+    """ONNX Runtime neither reports to its vendor nor tries to remember this machine."""
+    logs = podman("logs", container.name)
+    assert "telemetry" not in (logs.stdout + logs.stderr).lower()
+
+
+def test_it_is_confined(container):
+    """Nobody's user, no capability, and nothing to write to."""
+    status = dict(line.split(":\t", 1) for line in container.execute("cat", "/proc/1/status").stdout.splitlines())
+    assert status["Uid"].split() == ["65532"] * 4
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    for folder in ("/opt/inferd", "/tmp", "/"):
+        assert container.execute("touch", f"{folder}/x").returncode != 0
+
+
+@pytest.mark.parametrize("module", ["pip", "setuptools", "wheel"])
+def test_it_cannot_install(container, module):
+    """No pip for who got in, neither in inferd's environment nor beside it."""
+    for python in ("/opt/inferd/bin/python3", "/usr/bin/python3", "/usr/local/bin/python3"):
+        assert container.execute(python, "-c", f"import {module}").returncode != 0
+
+
+@pytest.mark.parametrize("program", ["cc", "gcc", "make", "git", "curl", "pip", "pip3"])
+def test_it_cannot_build(container, program):
+    """No compiler and nothing that fetches."""
+    assert container.execute(program, "--version").returncode != 0
+
+
+def test_everything_is_compiled(container):
+    """Nothing is left to be compiled anew by each start on a file system that cannot be written to."""
+    code = (
+        "import importlib.util, sys, inferd.cli.serve\n"
+        "from pathlib import Path\n"
+        "loaded = [m.__spec__ for m in list(sys.modules.values()) if getattr(m, '__spec__', None)]\n"
+        "sources = [s.origin for s in loaded if (s.origin or '').endswith('.py')]\n"
+        "print(len(sources), [s for s in sources if not Path(importlib.util.cache_from_source(s)).exists()])"
+    )
+    done = container.execute("/opt/inferd/bin/python3", "-c", code)
+    count, _, missing = done.stdout.strip().partition(" ")
+    assert int(count) > 500, done.stderr
+    assert missing == "[]"
+
+
+def test_the_last_words_of_a_stopped_container():
+    """Stopped while requests are on their way: everything admitted is answered, and the exit status is 0."""
+    pictures = demo.samples().inputs
+    request = json.dumps({"inputs": [{"name": "X", "floats": pictures[0].tolist()}], "outputs": ["label"]})
+    with running("serve", "--set", "server.drain_delay_s=1") as container:
+        assert container.stop() == 0
+        events = [json.loads(line) for line in container.log().splitlines() if line.startswith("{")]
+        refused = container.grpcurl("inferd.v1.InferenceService/Infer", request=request)
+    assert [event["event"] for event in events][-1] == "stopped"
+    assert events[-1]["in_time"] is True
+    assert refused.returncode != 0
+
+
+def test_what_it_says_of_itself(config):
+    """Labels of the Open Container Initiative, a probe without a shell, and a user that is a number."""
+    labels = config["Labels"]
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert labels["org.opencontainers.image.title"] == "inferd"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == revision
+    assert config["User"] == "65532:65532"
+    assert config["Config"]["Entrypoint"] == ["inferd"]
+    assert config["Healthcheck"]["Test"][:2] == ["CMD", "inferd"]
+
+
+def test_it_is_small(config):
+    """What is added to the base stays within bounds."""
+    added = [int(layer["size"]) for layer in json.loads(podman("history", "--format", "json", IMAGE).stdout)[:-1]]
+    assert sum(added) < LARGEST_LAYER_BYTES

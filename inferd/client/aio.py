@@ -45,6 +45,7 @@ class AsyncClient:
         tls: TLS | None = None,
         timeout_s: float | None = 30.0,
         retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
+        round_robin: bool = False,
         metadata: Mapping[str, str | bytes] | None = None,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
         coalesce: bool = False,
@@ -55,6 +56,7 @@ class AsyncClient:
             allow_insecure_token=allow_insecure_token,
             tls=tls,
             retry=retry,
+            round_robin=round_robin,
             metadata=metadata,
             max_receive_bytes=max_receive_bytes,
         )

@@ -84,21 +84,29 @@ def channel_config(
     allow_insecure_token: bool,
     tls: TLS | None,
     retry: RetryPolicy | None,
+    round_robin: bool,
     metadata: Mapping[str, str | bytes] | None,
     max_receive_bytes: int,
 ) -> ChannelConfig:
     """Check the arguments of a client and put them into gRPC's terms."""
     endpoint = Endpoint(address=address, token=token, allow_insecure_token=allow_insecure_token, tls=tls)
+    options = _options(service_config(retry, round_robin=round_robin), max_receive_bytes) | endpoint.options()
     sent = tuple((key.lower(), value) for key, value in (metadata or {}).items())
     return ChannelConfig(
         address=address,
         credentials=None if tls is None else tls.credentials(),
-        options=tuple((_options(retry, max_receive_bytes) | endpoint.options()).items()),
+        options=tuple(options.items()),
         metadata=endpoint.metadata() + sent,
     )
 
 
-def _options(retry: RetryPolicy | None, max_receive_bytes: int) -> dict[str, str | int]:
+def service_config(retry: RetryPolicy | None, *, round_robin: bool) -> dict[str, object]:
+    """Return gRPC's service config. Round robin leaves out servers whose health, which it watches, is not SERVING."""
+    spread = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+    return (spread if round_robin else {}) | (retry.service_config() if retry is not None else {})
+
+
+def _options(config: dict[str, object], max_receive_bytes: int) -> dict[str, str | int]:
     options: dict[str, str | int] = {
         "grpc.primary_user_agent": f"inferd-client/{inferd.__version__}",
         "grpc.max_receive_message_length": max_receive_bytes,
@@ -111,6 +119,6 @@ def _options(retry: RetryPolicy | None, max_receive_bytes: int) -> dict[str, str
         "grpc.per_rpc_retry_buffer_size": _RETRY_BUFFER_BYTES,
         "grpc.service_config_disable_resolution": 1,
     }
-    if retry is not None:
-        options["grpc.service_config"] = json.dumps(retry.service_config())
+    if config:
+        options["grpc.service_config"] = json.dumps(config)
     return options

@@ -32,7 +32,8 @@ class Client:
 
     ``timeout_s`` is how long a call may take, retries included, where the call does not say; None is for ever.
     ``token`` is sent as a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``.
-    ``metadata`` goes with every call. ``retry=None`` turns retries off. With ``coalesce`` the calls of `infer` share a
+    ``metadata`` goes with every call. ``retry=None`` turns retries off. With ``round_robin`` calls go by turns to all
+    addresses of the name whose health is SERVING, instead of to one. With ``coalesce`` the calls of `infer` share a
     stream, which costs much less where many threads call at once; they then share its fate and are not retried.
 
     May be used by any number of threads at once. The connection is made by the first call and made again when it is
@@ -49,6 +50,7 @@ class Client:
         tls: TLS | None = None,
         timeout_s: float | None = 30.0,
         retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
+        round_robin: bool = False,
         metadata: Mapping[str, str | bytes] | None = None,
         max_receive_bytes: int = MAX_MESSAGE_BYTES,
         coalesce: bool = False,
@@ -59,6 +61,7 @@ class Client:
             allow_insecure_token=allow_insecure_token,
             tls=tls,
             retry=retry,
+            round_robin=round_robin,
             metadata=metadata,
             max_receive_bytes=max_receive_bytes,
         )

@@ -1,6 +1,7 @@
 """What a channel is opened with."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ def _config(address: str = "127.0.0.1:8001", **changes: object) -> ChannelConfig
         "allow_insecure_token": False,
         "tls": None,
         "retry": RetryPolicy(),
+        "round_robin": False,
         "metadata": None,
         "max_receive_bytes": 1000,
     }
@@ -101,6 +103,23 @@ def test_retries_can_be_off():
     method = config["methodConfig"][0]
     assert method["name"] == [{"service": "inferd.v1.InferenceService"}]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+
+
+def test_the_recommended_service_config_is_what_the_client_uses():
+    """The file for other clients says the same, and names the Open Inference Protocol's service too."""
+    recommended = json.loads(Path("docs/service_config.json").read_text())
+    config = json.loads(dict(_config(round_robin=True).options)["grpc.service_config"])
+    config["methodConfig"][0]["name"].append({"service": "inference.GRPCInferenceService"})
+    assert recommended == config
+
+
+def test_round_robin_goes_without_retries():
+    """Either can be off without the other."""
+    assert set(json.loads(dict(_config(round_robin=True, retry=None).options)["grpc.service_config"])) == {
+        "loadBalancingConfig",
+        "healthCheckConfig",
+    }
+    assert "loadBalancingConfig" not in dict(_config().options)["grpc.service_config"]
 
 
 @pytest.mark.parametrize("attempts", [1, 6])

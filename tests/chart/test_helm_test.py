@@ -26,7 +26,8 @@ def test_helm_test_does_what_it_may() -> None:
     tokens = {"tokens": {"existingSecret": "tokens"}}
     assert _test_arguments({"models": models})[0] == "models"
     assert _test_arguments({"auth": tokens})[:3] == ["health", "--service", "readiness"]
-    assert _test_arguments({"auth": tokens, "test": {"token": {"existingSecret": "t"}}})[0] == "infer"
+    shown = _test_arguments({"auth": tokens, "test": {"token": {"existingSecret": "t"}}})
+    assert (shown[0], shown[-1]) == ("infer", "--allow-insecure-token")
     told = {"infer": ["resnet", "--input", "x=[1]"]}
     assert _test_arguments({"models": models, "test": told})[:4] == ["infer", *told["infer"]]
 

@@ -244,6 +244,7 @@ class Application:
                 queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
                 queue_bytes=batcher.queue_bytes if batcher else 0,
                 instances=version.settings.batching.instances if batcher else 0,
+                capacity_rows_per_s=version.settings.batching.instances * batcher.most_rows_per_s if batcher else 0.0,
                 memory_bytes=version.memory_bytes,
             )
 

@@ -58,6 +58,11 @@ class RequestQueue:
         return self._state.waiting.row_limit
 
     @property
+    def most_rows_per_s(self) -> float:
+        """Rows a second of one worker that takes the batches that are cheapest; 0 before the first."""
+        return self._state.most_rows_per_s
+
+    @property
     def nbytes(self) -> int:
         """Bytes of inputs that wait."""
         return self._state.waiting.nbytes

@@ -45,6 +45,11 @@ class RunCost:
             slowest_s = max(average_s for _, average_s in self._averages.values())
             self.is_short = slowest_s <= _SHORT_S and self._runs >= self._distrusted_until
 
+    @property
+    def most_rows_per_s(self) -> float:
+        """Rows a second of runs of the size at which they are cheapest; 0 before the first run. Needs no lock."""
+        return max((rows / seconds for rows, seconds in list(self._averages.values()) if seconds > 0), default=0.0)
+
     def _fit(self) -> float | None:
         """Return where the straight line through the averages begins, not below nothing."""
         if len(self._averages) < 2:

@@ -112,6 +112,11 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         ("inferd_queue_limit_rows", "Rows that may wait at present", lambda m: m.queue_limit_rows),
         ("inferd_queue_bytes", "Bytes of inputs that wait", lambda m: m.queue_bytes),
         ("inferd_model_instances", "Batches that may run at the same time", lambda m: m.instances),
+        (
+            "inferd_model_capacity_rows_per_second",
+            "Rows that runs at their best get done",
+            lambda m: m.capacity_rows_per_s,
+        ),
         ("inferd_model_memory_bytes", "How much the process grew as it was loaded", lambda m: m.memory_bytes),
     )
     for gauge in gauges:

@@ -14,7 +14,8 @@ class ModelSample:
     """How one model version stands; ``state`` is one of `MODEL_STATES`, and what is not known yet is 0.
 
     ``queue_limit_rows`` is how many rows may wait at present, ``instances`` how many batches may run at the same time,
-    ``memory_bytes`` by how much the process grew as the version was loaded and warmed up.
+    ``capacity_rows_per_s`` how many rows all of them would run in a second, ``memory_bytes`` by how much the process
+    grew as the version was loaded and warmed up.
     """
 
     model: str
@@ -24,6 +25,7 @@ class ModelSample:
     queue_limit_rows: int = 0
     queue_bytes: int = 0
     instances: int = 0
+    capacity_rows_per_s: float = 0.0
     memory_bytes: int = 0
 
 

@@ -64,3 +64,15 @@ def test_one_very_long_run_is_not_soon_forgotten():
     assert not cost.is_short
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=2_000)
     assert cost.is_short
+
+
+def test_it_knows_what_a_worker_can_do_at_its_best():
+    """As of the size that is cheapest by the row, also after a time of small batches; not before the first run."""
+    cost = RunCost()
+    assert cost.most_rows_per_s == 0.0
+    _learn(cost, [1, 64], fixed_s=0.064, row_s=0.001)
+    assert cost.most_rows_per_s == pytest.approx(64 / 0.128)
+    _learn(cost, [1, 2], fixed_s=0.064, row_s=0.001, runs=1_000)
+    assert cost.most_rows_per_s == pytest.approx(64 / 0.128)
+    _learn(cost, [64], fixed_s=0.128, row_s=0.002, runs=128)
+    assert cost.most_rows_per_s == pytest.approx(64 / 0.256, rel=0.01), "rows have become more expensive"

@@ -28,7 +28,7 @@ NAMES = {
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"),
-    *("inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
+    *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
 REPORT = BatchReport(
@@ -78,6 +78,7 @@ READY = ModelSample(
     queue_limit_rows=70,
     queue_bytes=800,
     instances=2,
+    capacity_rows_per_s=450.5,
     memory_bytes=9000,
 )
 
@@ -125,6 +126,7 @@ def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: Colle
     assert registry.get_sample_value("inferd_queue_limit_rows", labels) == 70
     assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
     assert registry.get_sample_value("inferd_model_instances", labels) == 2
+    assert registry.get_sample_value("inferd_model_capacity_rows_per_second", labels) == 450.5
     assert registry.get_sample_value("inferd_model_memory_bytes", labels) == 9000
     assert registry.get_sample_value("inferd_inflight_requests") == 4
     assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5

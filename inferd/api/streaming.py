@@ -84,6 +84,7 @@ class RequestStream(ABC, Generic[Request]):
         self._statuses = parts.statuses
         self._call_soon = parts.call_soon
         self._listeners = result_listeners(call)
+        self._known_as = request_id.of(call.annotations)
         self._lock = threading.Lock()
         self._open: set[StreamItem[Request]] = set()
         self._flush_due = False
@@ -124,16 +125,24 @@ class RequestStream(ABC, Generic[Request]):
             return
         self._count("messages_in", 1)
         self._count("requests", len(items))
-        read_on = _Countdown(len(items), self._call.read)
+        read_on = self._call.read if len(items) == 1 else _Countdown(len(items), self._call.read)
         with self._lock:
             for item in items:
                 self._open.add(item)
                 self._opened(item)
-        offered: dict[ModelVersion, list[InferenceRequest]] = {}
+        model: ModelVersion | None = None
+        requests: list[InferenceRequest] = []
         for item in items:
-            self._make_request(item, read_on, received_at, offered)
-        for model, requests in offered.items():
-            model.submit(*requests)
+            request = self._make_request(item, read_on, received_at)
+            if request is None:
+                continue
+            if model is not None and item.model is not model:
+                model.submit(requests)
+                requests = []
+            model = item.model
+            requests.append(request)
+        if model is not None:
+            model.submit(requests)
 
     def on_half_close(self) -> None:
         """No more requests will come: end with OK once the open ones are answered."""
@@ -165,25 +174,21 @@ class RequestStream(ABC, Generic[Request]):
         self.on_terminated()
 
     def _make_request(
-        self,
-        item: StreamItem[Request],
-        read_on: "_Countdown",
-        received_at: float,
-        offered: dict[ModelVersion, list[InferenceRequest]],
-    ) -> None:
-        """Add the request of ``item`` to those that are ``offered`` to its model, or settle it with the error."""
-        reply = Reply(partial(self._settle, item), read_on, request_id.of(self._call.annotations))
+        self, item: StreamItem[Request], read_on: Callable[[], None], received_at: float
+    ) -> InferenceRequest | None:
+        """Return what is to be submitted to the model of ``item``, or settle it with the error."""
+        reply = Reply(partial(self._settle, item), read_on, self._known_as)
         try:
             model, request = self._prepare(item, reply, received_at)
         except ServingError as error:
             reply.deliver(error)
-            return
+            return None
         except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
             _log.exception("could not decode a request of %s", self._call.method, extra=self._log_fields())
             reply.deliver(InferenceFailedError())
-            return
+            return None
         item.model, item.request = model, request
-        offered.setdefault(model, []).append(request)
+        return request
 
     def _prepare(
         self, item: StreamItem[Request], reply: Reply, received_at: float

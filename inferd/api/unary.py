@@ -55,7 +55,7 @@ class UnaryInference(Generic[Request]):
             stages = timing.of(annotations)
             stages.decoding_at, stages.decoded_at = received_at, monotonic()
         call.on_terminated(partial(model.cancel, request))
-        model.submit(request)
+        model.submit((request,))
 
     def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
         if isinstance(outcome, ServingError):

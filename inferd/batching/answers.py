@@ -22,9 +22,9 @@ class Answers:
         self._observer = observer
         self._statistics = statistics
 
-    def offered(self, rows: int) -> None:
-        """Count what is asked for before anything is decided about it."""
-        self._observe(self._observer.offered, rows)
+    def offered(self, request: InferenceRequest) -> None:
+        """Count ``request`` before anything is decided about it."""
+        self._observe(self._observer.offered, request.rows)
 
     def caller_ran(self) -> None:
         """Count a request that runs outside the queue."""

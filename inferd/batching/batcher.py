@@ -1,5 +1,7 @@
 """Everything between a request that has been checked and its answer, for one version of a model."""
 
+from collections.abc import Sequence
+
 from inferd.batching.answers import Answers
 from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
@@ -76,10 +78,11 @@ class Batcher:
             worker.start()
         self._caller_runs.start()
 
-    def submit(self, *requests: InferenceRequest) -> None:
+    def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Have ``requests`` answered through their replies, be it with a refusal; perhaps before this returns."""
-        self._answers.offered(sum([request.rows for request in requests]))
-        for batch in self._queue.offer(*requests):
+        for request in requests:
+            self._answers.offered(request)
+        for batch in self._queue.offer(requests):
             self._answers.caller_ran()
             self._caller_runs.run(batch)
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from inferd.batching.answers import Answers
 from inferd.batching.planner import WaitUntil
@@ -79,17 +79,17 @@ class RequestQueue:
         with self._lock:
             return self._state.present
 
-    def offer(self, *requests: InferenceRequest) -> list[Batch]:
+    def offer(self, requests: Sequence[InferenceRequest]) -> Sequence[Batch]:
         """Admit, hold or refuse each of ``requests``. Returns batches that are to be run at once outside the queue."""
         effects = Effects()
-        outside: list[Batch] = []
+        outside: Sequence[Batch] = ()
         wake_later = False
         with self._lock:
             now = self._clock()
             for request in requests:
                 batch = self._state.offer(request, now, effects)
                 if batch is not None:
-                    outside.append(batch)
+                    outside = (*outside, batch)
             if effects.wake_worker and self._idle_workers:
                 # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
                 wake_later = not self._state.has_full_batch or self._state.runs_are_short

@@ -1,5 +1,6 @@
 """One version of a model: what it is, where it is in its life, and the way to its queue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferd.batching.batcher import Batcher
@@ -86,10 +87,10 @@ class ModelVersion:
             raise self.unavailable()
         return self._loaded.session.signature
 
-    def submit(self, *requests: InferenceRequest) -> None:
+    def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Have ``requests`` answered through their replies; never blocks."""
         if self._loaded is not None:
-            self._loaded.batcher.submit(*requests)
+            self._loaded.batcher.submit(requests)
             return
         for request in requests:
             request.reply.deliver(self.unavailable())

@@ -66,7 +66,7 @@ class _Submitter(threading.Thread):
         for _ in range(_REQUESTS_EACH):
             caller = _some_caller(self._dice)
             self.callers.append(caller)
-            self._batcher.submit(caller.request)
+            self._batcher.submit([caller.request])
             if self._dice.random() < 0.1:
                 victim = self._dice.choice(self.callers)
                 self._batcher.cancel(victim.request)
@@ -102,7 +102,7 @@ def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_
         submitter.start()
     for submitter in submitters:
         submitter.join()
-    batcher.submit((alive := Caller(priority=1)).request)
+    batcher.submit([(alive := Caller(priority=1)).request])
     assert isinstance(alive.wait(), InferenceResult | OverloadedError)
     assert batcher.stop(20)
     for submitter in submitters:
@@ -132,10 +132,10 @@ def test_workers_outlive_a_model_that_always_fails():
     for _ in range(100):
         callers = [Caller() for _ in range(10)]
         for caller in callers:
-            batcher.submit(caller.request)
+            batcher.submit([caller.request])
         assert all(isinstance(caller.wait(), InferenceFailedError) for caller in callers)
     healthy.set()
-    batcher.submit((caller := Caller()).request)
+    batcher.submit([(caller := Caller()).request])
     assert isinstance(caller.wait(), InferenceResult)
     assert batcher.stop(10)
 
@@ -155,9 +155,9 @@ def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
     )
     expired = [Caller(deadline=101.0) for _ in range(1000)]
     for caller in expired:
-        batcher.submit(caller.request)
+        batcher.submit([caller.request])
     now[0] = 102.0
-    batcher.submit((alive := Caller()).request)
+    batcher.submit([(alive := Caller()).request])
     batcher.start()
     assert batcher.stop(10)
     assert all(isinstance(caller.error, DeadlineExceededError) for caller in expired)

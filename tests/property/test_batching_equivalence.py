@@ -53,7 +53,7 @@ def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabl
         observer=RecordingObserver(),
     )
     for caller in callers:
-        batcher.submit(caller.request)
+        batcher.submit([caller.request])
     batcher.start()
     assert batcher.stop(10)
     for caller in callers:

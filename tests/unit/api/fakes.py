@@ -1,7 +1,7 @@
 """Stand-ins for what the services call and are called by."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 import numpy as np
@@ -38,7 +38,7 @@ class FakeModel:
     def require_signature(self) -> ModelSignature:
         return SIGNATURE
 
-    def submit(self, *requests: InferenceRequest) -> None:
+    def submit(self, requests: Sequence[InferenceRequest]) -> None:
         self.submitted.extend(requests)
         for request in requests:
             request.reply.release()

@@ -137,7 +137,7 @@ def test_the_next_message_is_read_when_every_request_was_released():
     """A message of several requests is one step of flow control."""
     setup = Setup()
     assert setup.call.reads == 1
-    setup.model.submit = lambda *requests: setup.model.submitted.extend(requests)
+    setup.model.submit = setup.model.submitted.extend
     setup.ask("a", "b")
     setup.model.submitted[0].reply.release()
     assert setup.call.reads == 1

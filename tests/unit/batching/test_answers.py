@@ -70,7 +70,7 @@ def test_a_broken_observer_does_not_stop_a_request_on_its_way_in(caplog):
             raise RuntimeError("metrics are down")
 
     with caplog.at_level(logging.ERROR, "inferd.batching"):
-        _Out(Broken()).answers.offered(1)
+        _Out(Broken()).answers.offered(Caller().request)
     assert "metrics are down" in caplog.text
 
 

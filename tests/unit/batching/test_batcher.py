@@ -37,7 +37,7 @@ class _Service:
     def submit(self, *callers):
         for caller in callers:
             caller.request.received_at = time.monotonic()
-            self.batcher.submit(caller.request)
+            self.batcher.submit([caller.request])
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def _threads_that_run(run_s):
     batcher.start()
     for _ in range(300):
         caller = Caller()
-        batcher.submit(caller.request)
+        batcher.submit([caller.request])
         assert isinstance(caller.wait(), InferenceResult)
     assert batcher.stop(10)
     return session.threads

@@ -81,7 +81,7 @@ def ask(version: ModelVersion, value: float) -> Outcome:
         reply=Reply(on_outcome),
         received_at=0.0,
     )
-    version.submit(request)
+    version.submit([request])
     assert answered.wait(10)
     return outcomes[0]
 

@@ -1,5 +1,7 @@
 """What a version shows and does in each state."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from inferd.config.settings import ModelSettings
@@ -20,7 +22,7 @@ class FakeBatcher:
         self.submitted: list[object] = []
         self.cancelled: list[object] = []
 
-    def submit(self, *requests: object) -> None:
+    def submit(self, requests: Sequence[object]) -> None:
         self.submitted.extend(requests)
 
     def cancel(self, request: object) -> None:
@@ -40,7 +42,7 @@ def test_before_it_is_read_there_is_nothing_to_show():
     with pytest.raises(ModelUnavailableError, match='model "m" version "1" is loading'):
         loading.require_signature()
     caller = Caller()
-    loading.submit(caller.request)
+    loading.submit([caller.request])
     assert isinstance(caller.error, ModelUnavailableError)
 
 
@@ -55,7 +57,7 @@ def test_when_ready_requests_go_to_the_batcher():
     """To submit as to cancel."""
     ready, batcher, caller = version(), FakeBatcher(), Caller()
     ready.load(LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0))
-    ready.submit(caller.request)
+    ready.submit([caller.request])
     ready.cancel(caller.request)
     assert batcher.submitted == batcher.cancelled == [caller.request]
     assert (ready.state, ready.signature, ready.require_signature()) == (ModelState.READY, SCALING, SCALING)

@@ -169,7 +169,15 @@ def test_everything_can_be_added_to() -> None:
     """Arguments, environment, volumes, containers and objects, whose text may use the chart's templates."""
     objects = of_scenario("everything")
     server = container(objects)
-    assert server["args"] == ["serve", "--config", "/etc/inferd/config/inferd.yaml", "--set", "log.level=debug"]
+    assert server["args"] == [
+        "serve",
+        "--config",
+        "/etc/inferd/config/inferd.yaml",
+        "--host",
+        "[::]",
+        "--set",
+        "log.level=debug",
+    ]
     assert {"name": "TZ", "value": "UTC"} in server["env"]
     assert server["envFrom"] == [{"configMapRef": {"name": "inferd-environment"}}]
     assert {"name": "extra", "mountPath": "/models/extra"} in server["volumeMounts"]

@@ -206,7 +206,9 @@ name: inferd
 image: {{ include "inferd.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [inferd]
-args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml") .Values.extraArgs | toJson }}
+{{- /* The image's environment names a host, which goes before the file. */}}
+{{- $host := dig "server" "host" "" .Values.config | default "0.0.0.0" }}
+args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml" "--host" $host) .Values.extraArgs | toJson }}
 {{- with include "inferd.environment" . | trim }}
 env: {{- . | nindent 2 }}
 {{- end }}

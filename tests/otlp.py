@@ -3,9 +3,11 @@
 import queue
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 TIMEOUT_S = 20.0
@@ -19,7 +21,7 @@ class Receiver:
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Message] = []
         self.paths: list[str] = []
         self.answers: list[int] = []
         self.posted: queue.SimpleQueue[ExportTraceServiceRequest] = queue.SimpleQueue()
@@ -31,7 +33,7 @@ class Receiver:
             def do_POST(self) -> None:
                 request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver.paths.append(self.path)
-                receiver.headers.append(dict(self.headers))
+                receiver.headers.append(self.headers)
                 receiver.go_on.wait(TIMEOUT_S)
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 if status == 200:
@@ -76,9 +78,6 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
             yield from scope.spans
 
 
-def attributes(span: Span) -> dict[str, object]:
-    """Return the attributes of a span."""
-    return {
-        pair.key: pair.value.int_value if pair.value.HasField("int_value") else pair.value.string_value
-        for pair in span.attributes
-    }
+def attributes(of: Span | Span.Event | Resource) -> dict[str, object]:
+    """Return the attributes of a span, an event or a resource."""
+    return {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in of.attributes}

@@ -12,7 +12,7 @@ _DEFAULT_PATH = "/v1/traces"
 
 
 class TracingSettings(Section):
-    """Traces of requests and batches, for OpenTelemetry. Off without an endpoint."""
+    """Traces for OpenTelemetry. Off without an endpoint; what is not set here is as OTEL_* variables say."""
 
     endpoint: str | None = None
     """Where to send spans by OTLP over HTTP, for example http://collector:4318; without a path, /v1/traces is added."""
@@ -20,8 +20,8 @@ class TracingSettings(Section):
     """Share of the calls without a traceparent that are traced. For the others their traceparent decides."""
     headers_file: Path | None = None
     """A YAML file of headers to send along, by name, for receivers that want to know who sends."""
-    service_name: str = Field(default="inferd", min_length=1)
-    """What the server is called in the traces."""
+    service_name: str | None = Field(default=None, min_length=1)
+    """What the server is called in the traces; without it, as the environment has it (OTEL_SERVICE_NAME), or inferd."""
     resource: dict[str, str] = Field(default_factory=dict)
     """Further facts about this server, by OpenTelemetry's names, such as k8s.pod.name."""
 

@@ -1,5 +1,6 @@
 """Puts together what traces, if anything is to be traced."""
 
+import logging
 import os
 import secrets
 import socket
@@ -15,7 +16,7 @@ from inferd.observability.tracing import TracingInterceptor
 from inferd.observability.tracing_records import SpanQueue
 
 if TYPE_CHECKING:
-    from inferd.observability.tracing_export import SpanExporter
+    from inferd.observability.tracing_export import SpanSender
 
 
 class Tracing:
@@ -27,7 +28,7 @@ class Tracing:
     def __init__(self, settings: TracingSettings) -> None:
         self._settings = settings
         self._queue = SpanQueue()
-        self._exporter: SpanExporter | None = None
+        self._sender: SpanSender | None = None
         #: What has to see every call.
         self.interceptors: tuple[TracingInterceptor, ...] = ()
         if settings.endpoint is not None:
@@ -45,34 +46,50 @@ class Tracing:
         read.
         """
         if self._settings.endpoint is not None:
-            self._exporter = _exporter(self._settings, self._settings.endpoint, self._queue)
-            self._exporter.start()
+            self._sender = _sender(self._settings, self._queue)
+            self._sender.start()
 
     def stop(self) -> None:
         """Send what is left, for two seconds at most."""
-        if self._exporter is not None:
-            self._exporter.stop()
+        if self._sender is not None:
+            self._sender.stop()
 
 
-def _exporter(settings: TracingSettings, endpoint: str, queue: SpanQueue) -> "SpanExporter":
+def _sender(settings: TracingSettings, queue: SpanQueue) -> "SpanSender":
     try:
         # Only here, so that nothing of OpenTelemetry need be installed where nothing is traced.
-        from inferd.observability.tracing_export import OtlpHttpSender, SpanExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+
+        from inferd.observability.tracing_export import SpanSender  # noqa: PLC0415
         from inferd.observability.tracing_spans import SpanMaker  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"tracing.endpoint is set, but {error.name} is not installed: pip install 'inferd[otel]', or unset it"
         ) from error
-    resource = {
-        "service.name": settings.service_name,
-        "service.version": inferd.__version__,
-        "service.instance.id": secrets.token_hex(8),
-        "host.name": socket.gethostname(),
-        "process.pid": str(os.getpid()),
-        **settings.resource,
-    }
-    headers = _headers(settings.headers_file) if settings.headers_file else {}
-    return SpanExporter(queue, SpanMaker(resource, inferd.__version__), OtlpHttpSender(endpoint, headers))
+    logging.getLogger("opentelemetry.util.re").addFilter(_without_header)
+    # What the environment says stands between what we know and what the settings say.
+    resource = Resource.create(
+        {
+            "service.name": "inferd",
+            "service.version": inferd.__version__,
+            "service.instance.id": secrets.token_hex(8),
+            "host.name": socket.gethostname(),
+            "process.pid": str(os.getpid()),
+            **OTELResourceDetector().detect().attributes,
+            **({"service.name": settings.service_name} if settings.service_name else {}),
+            **settings.resource,
+        }
+    )
+    headers = _headers(settings.headers_file) if settings.headers_file else None
+    exporter = OTLPSpanExporter(settings.endpoint, headers=headers)
+    return SpanSender(queue, SpanMaker(resource, inferd.__version__), exporter)
+
+
+def _without_header(record: logging.LogRecord) -> bool:
+    """Keep a bad header of the environment, which may be a credential, out of what OpenTelemetry says of it."""
+    record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS has what is no header", ()
+    return True
 
 
 def _headers(file: Path) -> Mapping[str, str]:

@@ -1,42 +1,28 @@
-"""Makes OpenTelemetry's spans of what was taken down. Needs the package opentelemetry-proto.
-
-Spans are written as messages of OTLP at once, which takes a seventh of the time that OpenTelemetry's SDK takes:
-docs/decisions/observability-tracing.md has the figures.
-"""
+"""Makes OpenTelemetry's spans of what was taken down. Needs the extra ``otel``."""
 
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+import grpc
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from inferd.observability.timing import BatchTiming
 from inferd.observability.tracing_records import SpanRecord
 
-#: gRPC's statuses by their numbers.
-_CODES = {
-    name: number
-    for number, name in enumerate(
-        (
-            *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-            *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
-            *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
-        )
-    )
-}
-
 #: Statuses that are a server's fault, by OpenTelemetry's conventions for gRPC.
 _ERRORS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
 
-#: The call was sampled, it is known whether its parent is in another process, and it is.
-_LOCAL = 0x101
-_REMOTE_PARENT = 0x301
-
 _NS_PER_S = 1_000_000_000
+_MS_PER_S = 1_000
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSET = Status(StatusCode.UNSET)
+
+_Attributes = dict[str, str | int | float]
 
 
 @dataclass(slots=True)
@@ -44,14 +30,13 @@ class _Batch:
     """A batch of which some requests are traced; ``timing`` keeps its identity from being given to another one."""
 
     timing: BatchTiming
-    facts: Mapping[str, object]
-    trace_id: bytes
-    span_id: bytes
-    links: list[Span.Link] = field(default_factory=list)
+    attributes: _Attributes
+    context: SpanContext
+    links: list[Link] = field(default_factory=list)
 
 
 class SpanMaker:
-    """Turns records into requests of OTLP; one thread.
+    """Turns records into spans; one thread.
 
     A batch has a trace of its own, because it belongs to those of all of its requests. Their records come one by one,
     so its span is made one `make` after the first of them.
@@ -59,157 +44,124 @@ class SpanMaker:
 
     def __init__(
         self,
-        resource: Mapping[str, str],
+        resource: Resource,
         version: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         epoch_s: Callable[[], float] = time.time,
     ) -> None:
-        self._resource = Resource(attributes=_attributes(resource))
-        self._scope = InstrumentationScope(name="inferd", version=version)
+        self._resource = resource
+        self._scope = InstrumentationScope("inferd", version)
         self._clock = clock
         self._epoch_s = epoch_s
         self._random = random.Random()  # noqa: S311  (ids are no secrets)
         self._batches: dict[int, _Batch] = {}
         self._ahead_ns = 0
 
-    def make(self, records: Sequence[SpanRecord]) -> ExportTraceServiceRequest | None:
-        """Return the spans of ``records`` and of the batches before, or None if there are none."""
+    def make(self, records: Sequence[SpanRecord]) -> list[ReadableSpan]:
+        """Return the spans of ``records`` and of the batches before."""
         self._ahead_ns = int(self._epoch_s() * _NS_PER_S) - int(self._clock() * _NS_PER_S)
         earlier, self._batches = self._batches, {}
-        spans = [span for record in records for span in self._request_spans(record, earlier)]
-        for batch in earlier.values():
-            spans += self._batch_spans(batch)
-        if not spans:
-            return None
-        scope_spans = ScopeSpans(scope=self._scope, spans=spans)
-        return ExportTraceServiceRequest(
-            resource_spans=[ResourceSpans(resource=self._resource, scope_spans=[scope_spans])]
-        )
+        spans = [self._request_span(record, earlier) for record in records]
+        return spans + [self._batch_span(batch) for batch in earlier.values()]
 
-    def _request_spans(self, record: SpanRecord, earlier: Mapping[int, _Batch]) -> Iterable[Span]:
-        trace_id, span_id = bytes.fromhex(record.trace_id), bytes.fromhex(record.span_id)
+    def _request_span(self, record: SpanRecord, earlier: Mapping[int, _Batch]) -> ReadableSpan:
+        trace_id = int(record.trace_id, 16)
+        state = TraceState.from_header([record.tracestate]) if record.tracestate else None
+        context = SpanContext(
+            trace_id, int(record.span_id, 16), is_remote=False, trace_flags=_SAMPLED, trace_state=state
+        )
         attributes = _facts(record.facts)
-        batch = None
+        links: tuple[Link, ...] = ()
         if record.stages.batch is not None:
             batch = self._batch(record.stages.batch, record.facts, earlier)
-            batch.links.append(Span.Link(trace_id=trace_id, span_id=span_id, trace_state=record.tracestate))
+            batch.links.append(Link(context))
             attributes["inferd.batch.rows"] = batch.timing.rows
-            attributes["inferd.batch.trace_id"] = batch.trace_id.hex()
-            attributes["inferd.batch.span_id"] = batch.span_id.hex()
+            links = (Link(batch.context),)
         if record.method:
             attributes |= _rpc_attributes(record)
-        failed = record.status in _ERRORS
-        yield Span(
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_span_id=bytes.fromhex(record.parent_id),
-            trace_state=record.tracestate,
-            flags=_REMOTE_PARENT if record.method and record.parent_id else _LOCAL,
+        return ReadableSpan(
             name=record.method.removeprefix("/") or "request",
-            kind=Span.SPAN_KIND_SERVER if record.method else Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=self._ns(record.started_at),
-            end_time_unix_nano=self._ns(record.ended_at),
-            attributes=_attributes(attributes),
-            status=Status(code=Status.STATUS_CODE_ERROR, message=record.error) if failed else None,
+            context=context,
+            # A call's parent is its caller's, the parent of a request of a stream that stream's.
+            parent=SpanContext(trace_id, int(record.parent_id, 16), bool(record.method)) if record.parent_id else None,
+            resource=self._resource,
+            attributes=attributes,
+            events=[self._event(*stage) for stage in _stages(record)],
+            links=links,
+            kind=SpanKind.SERVER if record.method else SpanKind.INTERNAL,
+            status=Status(StatusCode.ERROR, _text(record.error)) if record.status in _ERRORS else _UNSET,
+            start_time=self._ns(record.started_at),
+            end_time=self._ns(record.ended_at),
+            instrumentation_scope=self._scope,
         )
-        for name, began_at, ended_at in _stages(record):
-            links = [Span.Link(trace_id=batch.trace_id, span_id=batch.span_id)] if batch and name == "run" else ()
-            yield self._child(trace_id, span_id, name, began_at, ended_at, links)
 
     def _batch(self, timing: BatchTiming, facts: Mapping[str, object], earlier: Mapping[int, _Batch]) -> _Batch:
         batch = earlier.get(id(timing)) or self._batches.get(id(timing))
         if batch is None:
-            batch = self._batches[id(timing)] = _Batch(timing, facts, self._id(16), self._id(8))
+            model = {name: facts[name] for name in ("model", "version") if name in facts}
+            trace_id, span_id = self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1
+            context = SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED)
+            batch = self._batches[id(timing)] = _Batch(timing, _facts({**model, "batch.rows": timing.rows}), context)
         return batch
 
-    def _batch_spans(self, batch: _Batch) -> Iterable[Span]:
-        timing = batch.timing
-        stacked_at = timing.started_at + timing.stack_s
-        ran_at = stacked_at + timing.run_s
-        model = {name: batch.facts[name] for name in ("model", "version") if name in batch.facts}
-        yield Span(
-            trace_id=batch.trace_id,
-            span_id=batch.span_id,
-            flags=_LOCAL,
+    def _batch_span(self, batch: _Batch) -> ReadableSpan:
+        return ReadableSpan(
             name="batch",
-            kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=self._ns(timing.started_at),
-            end_time_unix_nano=self._ns(ran_at),
-            attributes=_attributes(_facts(model) | {"inferd.batch.rows": timing.rows}),
+            context=batch.context,
+            resource=self._resource,
+            attributes=batch.attributes,
+            events=[self._event(*stage) for stage in _batch_stages(batch.timing)],
             links=batch.links,
+            start_time=self._ns(batch.timing.started_at),
+            end_time=self._ns(batch.timing.started_at + batch.timing.stack_s + batch.timing.run_s),
+            instrumentation_scope=self._scope,
         )
-        yield self._child(batch.trace_id, batch.span_id, "stack", timing.started_at, stacked_at)
-        yield self._child(batch.trace_id, batch.span_id, "run", stacked_at, ran_at)
 
-    def _child(
-        self,
-        trace_id: bytes,
-        parent_id: bytes,
-        name: str,
-        began_at: float,
-        ended_at: float,
-        links: Sequence[Span.Link] = (),
-    ) -> Span:
-        return Span(
-            trace_id=trace_id,
-            span_id=self._id(8),
-            parent_span_id=parent_id,
-            flags=_LOCAL,
-            name=name,
-            kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=self._ns(began_at),
-            end_time_unix_nano=self._ns(ended_at),
-            links=links,
-        )
+    def _event(self, stage: str, began_at: float, duration_s: float) -> Event:
+        """Return the begin of a stage, with how long it took."""
+        return Event(stage, {"duration_ms": round(duration_s * _MS_PER_S, 3)}, self._ns(began_at))
 
     def _ns(self, at: float) -> int:
         """Return a time on the monotonic clock in nanoseconds since the epoch."""
         return int(at * _NS_PER_S) + self._ahead_ns
 
-    def _id(self, nbytes: int) -> bytes:
-        return self._random.randbytes(nbytes)
-
 
 def _stages(record: SpanRecord) -> Iterable[tuple[str, float, float]]:
-    """Yield the stages that the request went through, with when each began and ended."""
+    """Yield the stages that the request went through, with when each began and how long it took, in seconds."""
     stages = record.stages
     if stages.decoding_at is not None and stages.decoded_at is not None:
-        yield "decode", stages.decoding_at, stages.decoded_at
+        yield "decode", stages.decoding_at, stages.decoded_at - stages.decoding_at
     if stages.batch is not None and stages.queue_s is not None:
-        began_at = stages.batch.started_at
-        stacked_at = began_at + stages.batch.stack_s
-        yield "queue", began_at - stages.queue_s, began_at
-        yield "stack", began_at, stacked_at
-        yield "run", stacked_at, stacked_at + stages.batch.run_s
+        yield "queue", stages.batch.started_at - stages.queue_s, stages.queue_s
+        yield from _batch_stages(stages.batch)
     if stages.encoding_at is not None and stages.encoded_at is not None:
-        yield "encode", stages.encoding_at, stages.encoded_at
+        yield "encode", stages.encoding_at, stages.encoded_at - stages.encoding_at
 
 
-def _rpc_attributes(record: SpanRecord) -> dict[str, object]:
+def _batch_stages(timing: BatchTiming) -> Iterable[tuple[str, float, float]]:
+    yield "stack", timing.started_at, timing.stack_s
+    yield "run", timing.started_at + timing.stack_s, timing.run_s
+
+
+def _rpc_attributes(record: SpanRecord) -> _Attributes:
     service, _, method = record.method.removeprefix("/").rpartition("/")
     address, _, port = record.peer.partition(":")[2].rpartition(":")
-    attributes: dict[str, object] = {
+    attributes: _Attributes = {
         "rpc.system": "grpc",
         "rpc.service": service,
         "rpc.method": method,
-        "rpc.grpc.status_code": _CODES[record.status],
+        "rpc.grpc.status_code": grpc.StatusCode[record.status].value[0],
     }
     if address and port.isdecimal():
         attributes |= {"network.peer.address": address.strip("[]"), "network.peer.port": int(port)}
     return attributes
 
 
-def _facts(facts: Mapping[str, object]) -> dict[str, object]:
-    return {f"inferd.{name}": value for name, value in facts.items()}
+def _facts(facts: Mapping[str, object]) -> _Attributes:
+    return {f"inferd.{name}": value if isinstance(value, int) else _text(value) for name, value in facts.items()}
 
 
-def _attributes(values: Mapping[str, object]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_value(value)) for key, value in values.items()]
-
-
-def _value(value: object) -> AnyValue:
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    # File names that are not UTF-8 have no place in a message.
-    return AnyValue(string_value=str(value).encode(errors="backslashreplace").decode())
+def _text(value: object) -> str:
+    """Return ``value`` as it may stand in a message: file names that are not UTF-8 have no place there."""
+    return str(value).encode(errors="backslashreplace").decode()

@@ -15,7 +15,6 @@ from tests.server import ServerProcess, serving
 TIMEOUT_S = 20.0
 METHOD = "inferd.v1.InferenceService/Infer"
 STREAM = "inferd.v1.InferenceService/StreamInfer"
-STAGES = {"decode", "queue", "stack", "run", "encode"}
 
 
 def traceparent(number, sampled=True):
@@ -56,23 +55,35 @@ def within(inner, outer):
     )
 
 
+def linked(span):
+    return {(link.trace_id, link.span_id) for link in span.links}
+
+
+def wait_for_batches(receiver, spans):
+    """Wait for the batches that those spans are linked to, and return them."""
+    wanted = {each for span in spans for each in linked(span)}
+    while len(found := [span for span in receiver.spans if (span.trace_id, span.span_id) in wanted]) < len(wanted):
+        receiver.posted.get(timeout=TIMEOUT_S)
+    return found
+
+
 def test_a_request(server, receiver, stub):
-    """A server span under the caller's, its stages in their order within it, and its batch."""
+    """A server span under the caller's, with its stages in their order, and its batch."""
     metadata = (traceparent(1), ("tracestate", "a=b"), ("x-request-id", "traced-1"))
     stub.Infer(request(), timeout=TIMEOUT_S, metadata=metadata)
     (batch,) = receiver.wait_for("batch")
     spans = of_trace(receiver, 1)
-    assert set(spans) == {METHOD} | STAGES
+    assert set(spans) == {METHOD}
     call = spans[METHOD]
     assert (int.from_bytes(call.parent_span_id), call.trace_state) == (1, "a=b")
     facts = attributes(call)
     assert (facts["inferd.model"], facts["inferd.rows"], facts["inferd.request_id"]) == ("digits", 1, "traced-1")
-    stages = [spans[name] for name in ("decode", "queue", "stack", "run", "encode")]
-    assert all(stage.parent_span_id == call.span_id and within(stage, call) for stage in stages)
-    starts = [stage.start_time_unix_nano for stage in stages]
-    assert starts == sorted(starts)
-    assert [(link.trace_id, link.span_id) for link in batch.links] == [(call.trace_id, call.span_id)]
-    assert facts["inferd.batch.span_id"] == batch.span_id.hex()
+    assert [event.name for event in call.events] == ["decode", "queue", "stack", "run", "encode"]
+    begins = [event.time_unix_nano for event in call.events]
+    assert begins == sorted(begins)
+    assert call.start_time_unix_nano <= begins[0] <= begins[-1] <= call.end_time_unix_nano
+    assert linked(batch) == {(call.trace_id, call.span_id)}
+    assert linked(call) == {(batch.trace_id, batch.span_id)}
     assert within(batch, call)
     line = server.wait_event("access", request_id="traced-1")
     assert (line["trace_id"], line["span_id"]) == (call.trace_id.hex(), call.span_id.hex())
@@ -96,7 +107,7 @@ def test_an_error(receiver, stub):
 
 
 def test_a_stream(receiver, stub):
-    """Its requests are spans under its own; those that shared a batch name the same one."""
+    """Its requests are spans under its own; they are linked to their batches."""
     message = pb.StreamInferRequest(requests=[request(request_id=str(number)) for number in range(3)])
     list(stub.StreamInfer(iter([message]), timeout=TIMEOUT_S, metadata=(traceparent(5),)))
     receiver.wait_for(STREAM)
@@ -105,16 +116,12 @@ def test_a_stream(receiver, stub):
     assert {each.parent_span_id for each in requests} == {stream.span_id}
     assert sorted(attributes(each)["inferd.request_id"] for each in requests) == ["0", "1", "2"]
     assert all(within(each, stream) for each in requests)
-    named = {attributes(each)["inferd.batch.span_id"]: each for each in requests}
-    wanted = {bytes.fromhex(span_id) for span_id in named}
-    while not wanted <= {batch.span_id for batch in receiver.wait_for("batch")}:
-        receiver.posted.get(timeout=TIMEOUT_S)
-    links = {link.span_id for batch in receiver.wait_for("batch") if batch.span_id in wanted for link in batch.links}
-    assert links == {each.span_id for each in requests}
+    batches = wait_for_batches(receiver, requests)
+    assert {each for batch in batches for each in linked(batch)} == {(each.trace_id, each.span_id) for each in requests}
 
 
 def test_requests_that_shared_a_batch(receiver, stub):
-    """Whatever batches they were put in, each is linked from the one that it names."""
+    """Whatever batches they were put in, each is linked from the one that it is linked to."""
     with ThreadPoolExecutor(8) as threads:
         calls = [
             threads.submit(stub.Infer, request(), timeout=TIMEOUT_S, metadata=(traceparent(number),))
@@ -123,21 +130,11 @@ def test_requests_that_shared_a_batch(receiver, stub):
         for call in calls:
             call.result()
     receiver.wait_for(METHOD, 3 + 32)
-    named = {
-        (attributes(span)["inferd.batch.span_id"], span.span_id)
-        for span in receiver.spans
-        if span.name == METHOD and 100 <= int.from_bytes(span.trace_id) < 132
-    }
-    wanted = {bytes.fromhex(batch) for batch, _ in named}
-    while not wanted <= {batch.span_id for batch in receiver.wait_for("batch")}:
-        receiver.posted.get(timeout=TIMEOUT_S)
-    linked = {
-        (batch.span_id.hex(), link.span_id)
-        for batch in receiver.wait_for("batch")
-        if batch.span_id in wanted
-        for link in batch.links
-    }
-    assert linked == named
+    requests = [span for span in receiver.spans if span.name == METHOD and 100 <= int.from_bytes(span.trace_id) < 132]
+    batches = wait_for_batches(receiver, requests)
+    there = {((batch.trace_id, batch.span_id), each) for batch in batches for each in linked(batch)}
+    assert there == {(batch, (each.trace_id, each.span_id)) for each in requests for batch in linked(each)}
+    assert len(there) == len(requests)
 
 
 def test_headers_that_cannot_be_read(tmp_path):

@@ -12,6 +12,14 @@ from tests.unit.observability.fakes import INFER, FakeCall
 from tests.unit.observability.test_access_log import OK
 
 
+@pytest.fixture
+def receiver():
+    """A real one, on a port of its own."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
 def test_nothing_is_traced_without_an_endpoint():
     """No interceptor, no thread."""
     tracing = Tracing(TracingSettings())
@@ -49,32 +57,58 @@ def test_a_package_that_is_missing(monkeypatch):
         tracing.start()
 
 
-def test_who_sends_what(tmp_path):
-    """The headers from a file, and the facts about the server."""
-    headers = tmp_path / "headers.yaml"
-    headers.write_text("x-api-key: planted\n")
-    receiver = Receiver()
-    settings = TracingSettings(
-        endpoint=receiver.endpoint,
-        sampling_ratio=1.0,
-        headers_file=headers,
-        service_name="digits",
-        resource={"k8s.pod.name": "digits-0"},
-    )
-    tracing = Tracing(settings)
+def send_one(tracing):
+    """Have it send the span of one call."""
     tracing.start()
     (interceptor,) = tracing.interceptors
     call = FakeCall()
     interceptor.started(call)
     interceptor.finished(call, OK, "")
     tracing.stop()
-    receiver.close()
+
+
+def test_who_sends_what(receiver):
+    """What is known about the server is told."""
+    send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
     resource = attributes(receiver.requests[0].resource_spans[0].resource)
-    assert (resource["service.name"], resource["k8s.pod.name"]) == ("digits", "digits-0")
+    assert resource["service.name"] == "inferd"
     assert {"service.version", "service.instance.id", "host.name", "process.pid"} <= set(resource)
-    assert receiver.headers[0]["X-Api-Key"] == "planted"
     assert receiver.paths == ["/v1/traces"]
     assert [span.name for span in receiver.spans] == [INFER.removeprefix("/")]
+
+
+@pytest.mark.parametrize(("named", "name"), [(None, "elsewhere"), ("digits", "digits")])
+def test_what_the_environment_says(monkeypatch, tmp_path, receiver, named, name):
+    """Counts where the settings say nothing."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging,k8s.pod.name=other")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "elsewhere")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=other,x-tenant=them")
+    headers = tmp_path / "headers.yaml"
+    headers.write_text("x-api-key: planted\n")
+    send_one(
+        Tracing(
+            TracingSettings(
+                endpoint=receiver.endpoint,
+                sampling_ratio=1.0,
+                headers_file=headers,
+                service_name=named,
+                resource={"k8s.pod.name": "digits-0"},
+            )
+        )
+    )
+    resource = attributes(receiver.requests[0].resource_spans[0].resource)
+    assert (resource["service.name"], resource["k8s.pod.name"]) == (name, "digits-0")
+    assert resource["deployment.environment.name"] == "staging"
+    assert (receiver.headers[0]["X-Api-Key"], receiver.headers[0]["X-Tenant"]) == ("planted", "them")
+
+
+def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, receiver):
+    """It may be a credential."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "planted secret")
+    send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
+    assert [entry.getMessage() for entry in caplog.records] == ["OTEL_EXPORTER_OTLP_HEADERS has what is no header"]
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("text", ["- planted", "a: 1", "{", "\xff"])

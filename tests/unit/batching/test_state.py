@@ -1,14 +1,10 @@
 """Who waits, who is refused and what runs next, without threads."""
 
-import math
-
 import pytest
 
-from inferd.batching.planner import BatchRules, WaitUntil
-from inferd.batching.policies import policy_for
 from inferd.batching.request import Batch
-from inferd.batching.state import Effects, QueueState
-from inferd.config.settings import Backpressure, QueueSettings
+from inferd.batching.state import Effects
+from inferd.config.settings import Backpressure
 from inferd.errors import (
     DeadlineExceededError,
     InvalidInputError,
@@ -16,53 +12,12 @@ from inferd.errors import (
     OverloadedError,
 )
 from tests.fakes import Caller
-
-
-class _Queue:
-    """A state at a time that the test sets, with shorthands for offering and taking."""
-
-    def __init__(self, max_batch=8, max_wait_s=0.0, workers=1, **settings):
-        queue = QueueSettings(**({"max_rows": 4} | settings))
-        self.state = QueueState(
-            name="m",
-            settings=queue,
-            policy=policy_for(queue),
-            rules=BatchRules(max_rows=max_batch, max_wait_s=max_wait_s),
-            workers=workers,
-        )
-        self.now = 100.0
-
-    def offer(self, *callers):
-        effects = Effects()
-        for caller in callers:
-            self.state.offer(caller.request, self.now, effects)
-        return effects
-
-    def run_now(self, caller):
-        return self.state.offer(caller.request, self.now, Effects())
-
-    def take(self, idle_since=0.0):
-        effects = Effects()
-        return self.state.next_batch(self.now, idle_since, effects), effects
-
-    def remove(self, caller):
-        effects = Effects()
-        self.state.remove(caller.request, self.now, effects)
-        return effects
-
-    def expire(self):
-        effects = Effects()
-        self.state.expire(self.now, effects)
-        return effects
-
-
-def _failed(effects):
-    return {request: type(error) for request, error in effects.failed}
+from tests.unit.batching.queue_state import Queue, failed
 
 
 def test_an_admitted_request_is_stamped_released_and_wakes_a_worker():
     """Its time in the queue begins at admission, and its producer may go on."""
-    queue, caller = _Queue(), Caller()
+    queue, caller = Queue(), Caller()
     effects = queue.offer(caller)
     assert (effects.admitted, effects.failed, effects.wake_worker) == ([caller.request], [], True)
     assert caller.request.enqueued_at == 100.0
@@ -70,7 +25,7 @@ def test_an_admitted_request_is_stamped_released_and_wakes_a_worker():
 
 def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
     """40 rows a second drain, 4 wait: a retry is likely to be admitted in a tenth of a second."""
-    queue = _Queue(max_batch=4, max_rows=8)
+    queue = Queue(max_batch=4, max_rows=8)
     queue.offer(Caller(rows=4), Caller(rows=4))
     queue.take()
     queue.now += 0.1
@@ -84,7 +39,7 @@ def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
 
 def _draining(rows_per_s, **settings):
     """A queue that has been drained at ``rows_per_s`` in batches of one row, and is empty."""
-    queue = _Queue(max_batch=1, max_rows=1000, **settings)
+    queue = Queue(max_batch=1, max_rows=1000, **settings)
     queue.offer(*(Caller() for _ in range(21)))
     for _ in range(21):
         queue.take()
@@ -142,14 +97,14 @@ def test_only_rows_that_are_served_before_count_against_a_deadline():
 
 def test_the_bound_holds_without_batching():
     """Rows are bounded whether or not they may be stacked."""
-    queue = _Queue(max_batch=1)
+    queue = Queue(max_batch=1)
     effects = queue.offer(*[Caller() for _ in range(5)])
     assert (len(effects.admitted), len(effects.failed)) == (4, 1)
 
 
 def test_a_withdrawn_request_is_not_admitted():
     """A cancel that overtakes the request leaves nothing behind."""
-    queue, caller = _Queue(), Caller()
+    queue, caller = Queue(), Caller()
     caller.request.reply.withdraw()
     queue.offer(caller)
     assert queue.state.present == 0
@@ -157,7 +112,7 @@ def test_a_withdrawn_request_is_not_admitted():
 
 def test_a_cancelled_request_gives_its_place_back_at_once():
     """No worker has to come by first."""
-    queue, caller = _Queue(), Caller(rows=4)
+    queue, caller = Queue(), Caller(rows=4)
     queue.offer(caller)
     queue.remove(caller)
     assert queue.offer(Caller(rows=4)).failed == []
@@ -165,7 +120,7 @@ def test_a_cancelled_request_gives_its_place_back_at_once():
 
 def test_removing_a_running_request_changes_nothing():
     """Its rows run with the batch; its place was given back when it was taken."""
-    queue, caller = _Queue(), Caller(rows=4)
+    queue, caller = Queue(), Caller(rows=4)
     queue.offer(caller)
     queue.take()
     queue.remove(caller)
@@ -174,18 +129,18 @@ def test_removing_a_running_request_changes_nothing():
 
 def test_an_expired_request_is_failed_by_the_timer_and_its_place_comes_back():
     """Even if every worker is busy."""
-    queue = _Queue()
+    queue = Queue()
     hurried, patient = Caller(rows=3, deadline=101.0), Caller()
     assert queue.offer(hurried).timers_at == [101.0]
     queue.offer(patient)
     queue.now = 101.0
-    assert _failed(queue.expire()) == {hurried.request: DeadlineExceededError}
+    assert failed(queue.expire()) == {hurried.request: DeadlineExceededError}
     assert queue.state.waiting.rows == 1
 
 
 def test_the_timer_goes_on_to_the_next_deadline():
     """One timer at a time, from deadline to deadline."""
-    queue = _Queue()
+    queue = Queue()
     effects = [queue.offer(Caller(deadline=deadline)).timers_at for deadline in (101.0, 103.0, 102.0)]
     assert effects == [[101.0], [], []]
     queue.now = 101.0
@@ -194,39 +149,39 @@ def test_the_timer_goes_on_to_the_next_deadline():
 
 def test_an_expired_request_is_never_taken():
     """Although the timer is late, and although a batch-mate is alive."""
-    queue = _Queue()
+    queue = Queue()
     late, alive = Caller(deadline=101.0), Caller()
     queue.offer(late, alive)
     queue.now = 101.0
     batch, effects = queue.take()
     assert batch.requests == [alive.request]
-    assert _failed(effects) == {late.request: DeadlineExceededError}
+    assert failed(effects) == {late.request: DeadlineExceededError}
 
 
 def test_expired_requests_make_room_before_a_new_one_is_refused():
     """The timer being late costs nobody a refusal."""
-    queue = _Queue()
+    queue = Queue()
     queue.offer(Caller(rows=4, deadline=101.0))
     queue.now = 101.0
     newcomer = Caller(rows=4)
     effects = queue.offer(newcomer)
     assert effects.admitted == [newcomer.request]
-    assert list(_failed(effects).values()) == [DeadlineExceededError]
+    assert list(failed(effects).values()) == [DeadlineExceededError]
 
 
 def test_a_running_request_is_answered_at_its_deadline():
     """Whoever asked for a timeout need not wait for the model."""
-    queue, caller = _Queue(), Caller(deadline=101.0)
+    queue, caller = Queue(), Caller(deadline=101.0)
     queue.offer(caller)
     queue.take()
     queue.now = 101.0
-    assert _failed(queue.expire()) == {caller.request: DeadlineExceededError}
+    assert failed(queue.expire()) == {caller.request: DeadlineExceededError}
     assert queue.state.running_rows == 1
 
 
 def test_block_admits_strictly_in_order_as_room_frees():
     """A small request does not overtake a large one that waits for room, and is not admitted past it either."""
-    queue = _Queue(policy=Backpressure.BLOCK)
+    queue = Queue(policy=Backpressure.BLOCK)
     large, small = Caller(rows=3), Caller(rows=1)
     queue.offer(first := Caller(rows=2), second := Caller(rows=1))
     assert queue.offer(large, small).admitted == []
@@ -236,7 +191,7 @@ def test_block_admits_strictly_in_order_as_room_frees():
 
 def test_a_blocked_request_is_admitted_when_a_batch_is_taken():
     """Its time in the queue begins then, and a worker has something to look at."""
-    queue = _Queue(policy=Backpressure.BLOCK, max_batch=4)
+    queue = Queue(policy=Backpressure.BLOCK, max_batch=4)
     queue.offer(Caller(rows=4))
     queue.offer(blocked := Caller(rows=4))
     queue.now = 105.0
@@ -248,24 +203,24 @@ def test_a_blocked_request_is_admitted_when_a_batch_is_taken():
 
 def test_a_blocked_request_is_failed_at_its_deadline():
     """It waits for room at most that long."""
-    queue = _Queue(policy=Backpressure.BLOCK)
+    queue = Queue(policy=Backpressure.BLOCK)
     queue.offer(Caller(rows=4))
     assert queue.offer(blocked := Caller(deadline=101.0)).timers_at == [101.0]
     queue.now = 101.0
-    assert _failed(queue.expire()) == {blocked.request: DeadlineExceededError}
+    assert failed(queue.expire()) == {blocked.request: DeadlineExceededError}
     assert queue.state.present == 1
 
 
 def test_a_blocked_request_that_leaves_lets_the_next_one_in():
     """The large one at the head of the line is cancelled; the one behind it fits."""
-    queue = _Queue(policy=Backpressure.BLOCK)
+    queue = Queue(policy=Backpressure.BLOCK)
     queue.offer(Caller(rows=2), large := Caller(rows=3), small := Caller(rows=2))
     assert queue.remove(large).admitted == [small.request]
 
 
 def test_an_expired_request_makes_room_for_a_blocked_one():
     """The timer is enough; no worker has to come by."""
-    queue = _Queue(policy=Backpressure.BLOCK)
+    queue = Queue(policy=Backpressure.BLOCK)
     queue.offer(Caller(rows=4, deadline=101.0), blocked := Caller(rows=4))
     queue.now = 101.0
     assert queue.expire().admitted == [blocked.request]
@@ -273,7 +228,7 @@ def test_an_expired_request_makes_room_for_a_blocked_one():
 
 def test_the_bytes_of_blocked_requests_are_given_back():
     """When one leaves the line in front of the queue, another of its size may come."""
-    queue = _Queue(policy=Backpressure.BLOCK, max_bytes=1024)
+    queue = Queue(policy=Backpressure.BLOCK, max_bytes=1024)
     queue.offer(Caller(rows=4), blocked := Caller(nbytes=1000))
     assert len(queue.offer(Caller(nbytes=1000)).failed) == 1
     queue.remove(blocked)
@@ -282,7 +237,7 @@ def test_the_bytes_of_blocked_requests_are_given_back():
 
 def test_block_refuses_beyond_max_blocked_and_takes_again_after_a_cancel():
     """The line in front of the queue is exact too."""
-    queue = _Queue(policy=Backpressure.BLOCK, max_blocked=1)
+    queue = Queue(policy=Backpressure.BLOCK, max_blocked=1)
     queue.offer(Caller(rows=4), blocked := Caller())
     ((_, error),) = queue.offer(Caller()).failed
     assert isinstance(error, OverloadedError)
@@ -293,7 +248,7 @@ def test_block_refuses_beyond_max_blocked_and_takes_again_after_a_cancel():
 
 def test_caller_runs_gives_a_batch_of_its_own_up_to_the_limit():
     """The request runs alone; after it has been retired another may."""
-    queue = _Queue(policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
+    queue = Queue(policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
     queue.offer(Caller(rows=4))
     batch = queue.run_now(caller := Caller(rows=2))
     assert (batch.requests, batch.rows, batch.outside_queue) == ([caller.request], 2, True)
@@ -306,7 +261,7 @@ def test_caller_runs_gives_a_batch_of_its_own_up_to_the_limit():
 
 def test_caller_runs_are_no_part_of_the_drain_rate():
     """They do not make the queue look faster than it is."""
-    queue = _Queue(policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
+    queue = Queue(policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
     queue.offer(Caller(rows=4))
     batch = queue.run_now(Caller())
     queue.now += 0.001
@@ -319,7 +274,7 @@ def test_caller_runs_are_no_part_of_the_drain_rate():
 
 def test_shed_oldest_fails_the_victims_and_admits_the_new_one():
     """The victims are told to retry later, with a reason of their own."""
-    queue = _Queue(policy=Backpressure.SHED_OLDEST)
+    queue = Queue(policy=Backpressure.SHED_OLDEST)
     queue.offer(oldest := Caller(), Caller(rows=3))
     effects = queue.offer(newcomer := Caller())
     assert effects.admitted == [newcomer.request]
@@ -333,141 +288,21 @@ def test_shed_oldest_fails_the_victims_and_admits_the_new_one():
 def test_a_request_that_can_never_fit_is_invalid_under_every_policy():
     """It would block for ever, or shed everybody in vain."""
     for policy in Backpressure:
-        queue = _Queue(policy=policy)
-        assert list(_failed(queue.offer(Caller(rows=5))).values()) == [InvalidInputError]
+        queue = Queue(policy=policy)
+        assert list(failed(queue.offer(Caller(rows=5))).values()) == [InvalidInputError]
 
 
 def test_a_worker_is_woken_again_while_something_is_left():
     """One worker takes a batch, and another one can plan the rest."""
-    queue = _Queue(max_batch=2)
+    queue = Queue(max_batch=2)
     queue.offer(*[Caller(rows=1) for _ in range(3)])
     assert queue.take()[1].wake_worker
     assert not queue.take()[1].wake_worker
 
 
-def _with_expectations(callers):
-    """A queue whose callers have shown, in a few rounds, that they come together."""
-    queue = _Queue(max_batch=64, max_wait_s=0.01, max_rows=64)
-    for _ in range(8):
-        plans = []
-        for _ in range(callers):
-            queue.offer(Caller())
-            plans.append(queue.take()[0])
-        queue.now += 0.01
-        plans.append(queue.take()[0])
-        for batch in plans:
-            if isinstance(batch, Batch):
-                queue.state.retire(batch, queue.now)
-        queue.now += 1.0
-    return queue
-
-
-def test_a_batch_is_held_until_those_who_are_expected_are_there():
-    """And nobody is woken for nothing before."""
-    queue = _with_expectations(4)
-    queue.offer(Caller())
-    decision, _ = queue.take()
-    assert decision == WaitUntil(time=queue.now + 0.01, requests=3, rows=63)
-    assert [queue.offer(Caller()).wake_worker for _ in range(3)] == [False, False, True]
-    batch, _ = queue.take()
-    assert batch.rows == 4
-
-
-def test_a_held_batch_goes_when_the_wait_is_over():
-    """Measured from its oldest member."""
-    queue = _with_expectations(4)
-    queue.offer(Caller())
-    queue.now += 0.008
-    queue.offer(Caller())
-    queue.now += 0.003
-    batch, _ = queue.take()
-    assert batch.rows == 2
-
-
-def test_after_a_held_batch_has_gone_a_new_request_wakes_a_worker():
-    """An idle one takes it, while the one that held the batch is running."""
-    queue = _with_expectations(4)
-    queue.offer(Caller())
-    queue.take()
-    queue.now += 0.01
-    batch, _ = queue.take()
-    assert batch.rows == 1
-    assert queue.offer(Caller()).wake_worker
-
-
-def test_an_idle_worker_that_finds_nothing_learns_nothing():
-    """A caller whose fellow has left returns at once each time, and is soon not kept waiting all the same."""
-    queue = _with_expectations(2)
-    held = 0
-    for _ in range(20):
-        queue.take()
-        queue.offer(Caller())
-        batch, _ = queue.take()
-        if isinstance(batch, WaitUntil):
-            held += 1
-            queue.now += 0.01
-            batch, _ = queue.take()
-        queue.state.retire(batch, queue.now)
-    assert 0 < held < 8
-
-
-def test_a_caller_who_is_answered_and_back_before_the_batch_retires_is_no_lesson():
-    """It was in the batch, so it is not the fellow whom the worker decided about."""
-    queue = _with_expectations(2)
-    held = 0
-    for _ in range(20):
-        batch, _ = queue.take()
-        if isinstance(batch, WaitUntil):
-            held += not math.isinf(batch.time)
-            queue.now += 0.01
-            batch, _ = queue.take()
-        if isinstance(batch, Batch):
-            batch.answering = True
-        queue.offer(Caller())
-        if isinstance(batch, Batch):
-            queue.state.retire(batch, queue.now)
-    assert 0 < held < 8
-
-
-def test_running_requests_are_not_expected_back():
-    """Their callers cannot ask again before they have their answers, so the others go."""
-    queue = _with_expectations(4)
-    queue.offer(*[Caller() for _ in range(4)])
-    queue.take()
-    queue.offer(*[Caller() for _ in range(1)])
-    batch, _ = queue.take()
-    assert batch.rows == 1
-
-
-def test_callers_who_are_being_answered_are_expected_back():
-    """The batch is not retired yet, but its callers may ask again any moment."""
-    queue = _with_expectations(4)
-    queue.offer(*[Caller() for _ in range(4)])
-    batch, _ = queue.take()
-    batch.answering = True
-    queue.offer(Caller())
-    decision, _ = queue.take(idle_since=queue.now)
-    assert isinstance(decision, WaitUntil)
-    assert decision.requests == 3
-
-
-def test_closing_refuses_new_requests_and_holds_no_batch():
-    """What was admitted goes at once: no one else will come."""
-    queue = _with_expectations(4)
-    queue.offer(Caller())
-    queue.state.close()
-    assert list(_failed(queue.offer(Caller())).values()) == [ModelUnavailableError]
-    batch, _ = queue.take()
-    assert batch.rows == 1
-    assert queue.state.exhausted
-    assert not queue.state.drained
-    queue.state.retire(batch, queue.now)
-    assert queue.state.drained
-
-
 def test_a_retired_batch_lets_go_of_its_tensors():
     """An idle worker does not keep the messages of its last batch in memory."""
-    queue = _Queue()
+    queue = Queue()
     queue.offer(Caller())
     batch, _ = queue.take()
     queue.state.retire(batch, queue.now)
@@ -476,7 +311,7 @@ def test_a_retired_batch_lets_go_of_its_tensors():
 
 def test_failing_everything_leaves_nobody_out():
     """Waiting, blocked and running requests are all failed."""
-    queue = _Queue(policy=Backpressure.BLOCK, max_batch=4)
+    queue = Queue(policy=Backpressure.BLOCK, max_batch=4)
     callers = [Caller(rows=4) for _ in range(3)]
     queue.offer(callers[0])
     queue.take()
@@ -484,5 +319,5 @@ def test_failing_everything_leaves_nobody_out():
     effects = Effects()
     queue.state.fail_waiting(ModelUnavailableError("gone"), effects)
     queue.state.fail_running(ModelUnavailableError("gone"), effects)
-    assert set(_failed(effects)) == {caller.request for caller in callers}
+    assert set(failed(effects)) == {caller.request for caller in callers}
     assert queue.state.waiting.rows == 0

@@ -7,7 +7,7 @@ from inferd.config.tls import ClientCertificates, TlsSettings
 from inferd.rpc import callback_unary
 from inferd.security.tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority
-from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running
+from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running, ask, secure_port
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +20,6 @@ def running():
     running = Running({"Who": callback_unary(lambda call, message: call.reply(b""))})
     yield running
     running.close()
-
-
-def secure_port(running, credentials):
-    port = running.server.add_secure_port("127.0.0.1:0", credentials)
-    running.start()
-    return f"127.0.0.1:{port}"
-
-
-def ask(address, credentials):
-    with grpc.secure_channel(address, credentials) as channel:
-        return channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=TIMEOUT_S)
 
 
 @pytest.fixture

@@ -213,3 +213,16 @@ class Requests:
         while (message := self._queue.get()) is not None:
             self.taken += 1
             yield message
+
+
+def secure_port(running: Running, credentials: grpc.ServerCredentials) -> str:
+    """Start ``running`` with a port of these credentials, and return where it is."""
+    port = running.server.add_secure_port("127.0.0.1:0", credentials)
+    running.start()
+    return f"127.0.0.1:{port}"
+
+
+def ask(address: str, credentials: grpc.ChannelCredentials) -> bytes:
+    """Ask the handler ``Who`` over a connection of its own."""
+    with grpc.secure_channel(address, credentials) as channel:
+        return channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=TIMEOUT_S)

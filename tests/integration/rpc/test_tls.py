@@ -5,7 +5,7 @@ import pytest
 
 from inferd.rpc import callback_unary
 from tests.certificates import LOCAL_NAMES, Authority, server_credentials
-from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running
+from tests.integration.rpc.support import Running, ask, secure_port
 
 SPIFFE_ID = "spiffe://test.example/client"
 
@@ -29,17 +29,6 @@ def running():
     running.seen = seen
     yield running
     running.close()
-
-
-def secure_port(running, credentials):
-    port = running.server.add_secure_port("127.0.0.1:0", credentials)
-    running.start()
-    return f"127.0.0.1:{port}"
-
-
-def ask(address, credentials):
-    with grpc.secure_channel(address, credentials) as channel:
-        return channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=TIMEOUT_S)
 
 
 def test_tls(running, authority, server_pair):

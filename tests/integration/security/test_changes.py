@@ -14,6 +14,7 @@ from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
 from tests.integration.security.calls import ABOUT_A_MODEL, ALL, OpenStream, Status, status_of
 from tests.integration.security.conftest import Secured, token_entry
 from tests.issuer import Issuer, jwks
+from tests.load import eventually
 
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
@@ -30,11 +31,14 @@ def channel(secured: Secured) -> Iterator[grpc.Channel]:
 
 def _soon(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
     """Ask until the answer has ``code``, for no longer than a change may take."""
-    end = time.monotonic() + NOTICED_S
-    while (status := probe())[0] is not code and time.monotonic() < end:
-        time.sleep(0.02)
-    assert status[0] is code
-    return status
+    answers: list[Status] = []
+
+    def has_come() -> bool:
+        answers.append(probe())
+        return answers[-1][0] is code
+
+    eventually(has_come, f"an answer with {code}", NOTICED_S)
+    return answers[-1]
 
 
 def test_lists_show_what_may_be_seen(secured, channel) -> None:

@@ -10,6 +10,7 @@ import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inferd import health_check
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
@@ -77,21 +78,7 @@ class Application:
         self._tracing = Tracing(settings.tracing)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
-        self._server = Server(
-            # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
-            interceptors=(
-                MetricsInterceptor(self._metrics.requests),
-                TrailersInterceptor(self._load.report, report_always=settings.server.load_reports),
-                self._access_log,
-                *self._tracing.interceptors,
-                *self._security.interceptors,
-            ),
-            options=channel_options(settings.server),
-            armed_calls=settings.server.armed_calls,
-            blocking_threads=settings.server.blocking_threads,
-            max_inflight_unary=settings.server.max_inflight_requests,
-            express_methods=(f"/{_HEALTH_SERVICE_NAME}/Check",),
-        )
+        self._server = self._make_server()
         self._registry = ModelRegistry()
         self._loader = ModelLoader(
             settings=settings,
@@ -214,6 +201,24 @@ class Application:
             self._log_control.flush()
         self._log_writer.stop()
         return in_time and unloaded
+
+    def _make_server(self) -> Server:
+        server = self._settings.server
+        return Server(
+            # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
+            interceptors=(
+                MetricsInterceptor(self._metrics.requests),
+                TrailersInterceptor(self._load.report, report_always=server.load_reports),
+                self._access_log,
+                *self._tracing.interceptors,
+                *self._security.interceptors,
+            ),
+            options=channel_options(server),
+            armed_calls=server.armed_calls,
+            blocking_threads=server.blocking_threads,
+            max_inflight_unary=server.max_inflight_requests,
+            express_methods=(health_check.METHOD,),
+        )
 
     def _add_services(self) -> None:
         server = self._settings.server

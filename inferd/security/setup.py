@@ -64,7 +64,8 @@ class Security:
             self._use_keys(KeySet({}))
             self._jwks_url.start()
         self.files.start()
-        self._sweeps.start()
+        if self.interceptors:
+            self._sweeps.start()
 
     def stop(self) -> None:
         """End the threads."""

@@ -4,19 +4,23 @@ Every message is written for the caller and is sent as it is, so it never holds 
 else from inside the server. ``inferd.api.errors`` maps the classes to gRPC statuses.
 """
 
+#: A status travels as metadata, twice, with three bytes for each that is not ASCII. Clients take 8 KiB of metadata;
+#: what is larger reaches them as another status.
+_LONGEST_MESSAGE_BYTES = 1024
+
 
 class ServingError(Exception):
     """A request that ends without a result.
 
-    ``message`` is for the caller to read. ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric
-    labels; subclasses name theirs.
+    ``message`` is for the caller to read, and is cut to a length that can be sent: it may quote a name that came.
+    ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric labels; subclasses name theirs.
     """
 
     reason = "UNKNOWN"
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _cut(message)
         if reason is not None:
             self.reason = reason
 
@@ -94,3 +98,10 @@ class InferenceFailedError(ServingError):
 
     def __init__(self) -> None:
         super().__init__("the model failed to run this request")
+
+
+def _cut(message: str) -> str:
+    written = message.encode()
+    if len(written) <= _LONGEST_MESSAGE_BYTES:
+        return message
+    return written[:_LONGEST_MESSAGE_BYTES].decode(errors="ignore") + "…"

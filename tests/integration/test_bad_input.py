@@ -72,6 +72,7 @@ def _two(*inputs):
 V1_CASES = {
     "no model named": (v1.InferRequest(), INVALID, "model: expected one of broken, linear"),
     "unknown model": (v1.InferRequest(model="nobody"), grpc.StatusCode.NOT_FOUND, 'no model "nobody"'),
+    "name without end": (v1.InferRequest(model="\N{GRINNING FACE}" * 1000), grpc.StatusCode.NOT_FOUND, "no model.*…$"),
     "unknown version": (_linear(_x(), version="7"), grpc.StatusCode.NOT_FOUND, 'no version "7"'),
     "version of letters": (_linear(_x(), version="new"), grpc.StatusCode.NOT_FOUND, 'no version "new"'),
     "model that failed": (v1.InferRequest(model="broken"), grpc.StatusCode.UNAVAILABLE, '"broken".*failed to load'),

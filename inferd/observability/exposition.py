@@ -17,6 +17,9 @@ from inferd.observability.histogram import Histogram
 
 _EOF = b"# EOF\n"
 
+#: Wishes that Prometheus' own text format fulfils.
+_PLAIN_TEXT = ("text/plain", "text/*", "*/*")
+
 
 class HistogramFamily(Metric):
     """Histograms of one name by the values of their labels. Its samples are made only when they are asked for."""
@@ -82,10 +85,31 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
-        return choose_encoder(accept)
+        return choose_encoder(",".join(_up_to_plain_text(accept)))
     except (TypeError, ValueError):
-        # A version that is no number, in a header that is only a wish.
+        # A version or a quality that is no number, in a header that is only a wish.
         return choose_encoder("")
+
+
+def _up_to_plain_text(accept: str) -> Iterator[str]:
+    """Yield the wishes in an Accept header, the dearest first, down to one that plain text fulfils.
+
+    prometheus-client takes OpenMetrics wherever it stands in the header.
+    """
+    for wish in sorted(accept.split(","), key=_quality, reverse=True):
+        if not _quality(wish):
+            return
+        yield wish
+        if wish.partition(";")[0].strip() in _PLAIN_TEXT:
+            return
+
+
+def _quality(wish: str) -> float:
+    for parameter in wish.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            return float(value)
+    return 1.0
 
 
 def _example(exemplar: Exemplar) -> str:

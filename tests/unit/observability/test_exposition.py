@@ -58,6 +58,27 @@ def test_histograms_read_as_prometheus_client_writes_them(accept, parse, series)
     assert read(ours) == read(encode(registry))
 
 
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/openmetrics-text", True),
+        ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.1", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.6", False),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,*/*", False),
+        ("application/openmetrics-text;version=0.0.1, text/plain;version=0.0.4;q=0.5", False),
+        ("application/openmetrics-text; Q=0", False),
+        ("application/openmetrics-text;q=high", False),
+        ("application/openmetrics-text;version=one", False),
+    ],
+)
+def test_the_format_is_the_one_that_is_liked_best(accept, openmetrics) -> None:
+    """By the qualities that a scraper gives; what cannot be read counts for nothing."""
+    _, content_type = exposition(CollectorRegistry(), accept)
+    assert content_type.startswith("application/openmetrics-text") is openmetrics
+
+
 def test_openmetrics_ends_once() -> None:
     """Behind all families."""
     registry = CollectorRegistry(auto_describe=False)

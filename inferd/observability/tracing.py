@@ -9,7 +9,7 @@ from inferd import request_id
 from inferd.observability import timing
 from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
 from inferd.observability.timing import Stages
-from inferd.observability.tracing_context import Parent, parse_traceparent, parse_tracestate
+from inferd.observability.tracing_context import Parent, join_tracestate, parse_traceparent
 from inferd.observability.tracing_records import SpanQueue, SpanRecord
 
 #: Where the annotations of a traced call have what is needed at its end.
@@ -62,7 +62,7 @@ class TracingInterceptor:
             if key == "traceparent":
                 parent = parse_traceparent(value)
             elif key == "tracestate":
-                tracestate = parse_tracestate(value)
+                tracestate = join_tracestate(tracestate, value)
         if parent.sampled if parent is not None else self._draw() < self._ratio:
             self._trace(call, parent, tracestate)
 
@@ -108,7 +108,8 @@ class TracingInterceptor:
         span = call.annotations[_KEY]
         assert isinstance(span, _Span)
         now = self._clock()
-        facts = {"model": result.model, "version": result.version, "rows": result.rows, "request_id": result.request_id}
+        facts = {"model": result.model, "version": result.version, "rows": result.rows}
+        facts[request_id.KEY] = request_id.cleaned(result.request_id)
         self._queue.put(
             SpanRecord(
                 trace_id=span.trace_id,

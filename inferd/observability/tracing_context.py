@@ -28,6 +28,9 @@ def parse_traceparent(value: str | bytes) -> Parent | None:
     return Parent(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 
 
-def parse_tracestate(value: str | bytes) -> str:
-    """Return a ``tracestate`` to be passed on; one that is too long to be one counts for nothing."""
-    return value if isinstance(value, str) and len(value) <= _LONGEST_STATE else ""
+def join_tracestate(before: str, value: str | bytes) -> str:
+    """Return what several ``tracestate`` say together; one that makes it too long counts for nothing."""
+    if not isinstance(value, str):
+        return before
+    together = f"{before},{value}" if before else value
+    return together if len(together) <= _LONGEST_STATE else before

@@ -12,8 +12,8 @@ from inferd.observability.tracing_spans import SpanMaker
 
 _log = logging.getLogger(__name__)
 
-#: Where OpenTelemetry says what goes wrong, each time.
-_SDK_LOG = logging.getLogger("opentelemetry")
+#: Where OpenTelemetry says what goes wrong with sending, each time.
+_SDK_LOG = logging.getLogger("opentelemetry.exporter")
 
 _RECORDS_PER_EXPORT = 512
 

@@ -68,6 +68,8 @@ def _sender(settings: TracingSettings, queue: SpanQueue) -> "SpanSender":
             f"tracing.endpoint is set, but {error.name} is not installed: pip install 'inferd[otel]', or unset it"
         ) from error
     logging.getLogger("opentelemetry.util.re").addFilter(_without_header)
+    # It warns of each tracestate that is none: a caller's mistake, and one that any caller can make all the time.
+    logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
     # What the environment says stands between what we know and what the settings say.
     resource = Resource.create(
         {

@@ -58,9 +58,10 @@ def test_the_caller_decides_for_its_own_traces(flags, ratio, expected):
 
 def test_a_call_continues_the_trace_of_its_caller():
     """Under a span of its own, which is in the log and in the metrics too."""
-    call = FakeCall(metadata=(("tracestate", "a=b"), ("traceparent", f"00-{TRACE}-{SPAN}-01")))
+    state = (("tracestate", "a=b"), ("tracestate", "c=d"))
+    call = FakeCall(metadata=(*state, ("traceparent", f"00-{TRACE}-{SPAN}-01")))
     (record,) = traced(call)
-    assert (record.trace_id, record.parent_id, record.tracestate) == (TRACE, SPAN, "a=b")
+    assert (record.trace_id, record.parent_id, record.tracestate) == (TRACE, SPAN, "a=b,c=d")
     assert (call.annotations["trace_id"], call.annotations["span_id"]) == (TRACE, record.span_id)
     assert len(record.span_id) == 16
     assert record.span_id != SPAN
@@ -108,6 +109,19 @@ def test_requests_of_a_traced_stream_have_records_of_their_own():
         "no",
         {"request_id": "r7"},
     )
+
+
+def test_ids_of_requests_are_made_harmless():
+    """Records wait by the thousand, and callers write the ids."""
+    call, queue = FakeCall(), SpanQueue()
+    TracingInterceptor(1.0, queue).started(call)
+    (listener,) = result_listeners(call)
+    named = StreamResult(
+        request_id="é" + "x" * 10_000, model="", version="", rows=0, status="OK", error="", stages=Stages()
+    )
+    listener(call, named)
+    (record,) = queue.take(10)
+    assert record.facts == {"request_id": "?" + "x" * 127}
 
 
 def test_calls_that_are_not_traced_leave_nothing():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.observability.tracing_context import Parent, parse_traceparent, parse_tracestate
+from inferd.observability.tracing_context import Parent, join_tracestate, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -52,5 +52,13 @@ def test_whatever_comes_raises_nothing(value):
 
 def test_the_state_is_passed_on():
     """Unless it is longer than it may be."""
-    assert parse_tracestate("rojo=00f067aa0ba902b7") == "rojo=00f067aa0ba902b7"
-    assert parse_tracestate("a=" + "x" * 511) == ""
+    assert join_tracestate("", "rojo=00f067aa0ba902b7") == "rojo=00f067aa0ba902b7"
+    assert join_tracestate("", "a=" + "x" * 511) == ""
+    assert join_tracestate("", b"a=b") == ""
+
+
+def test_a_state_in_several_pieces():
+    """Is one; a piece that makes it longer than it may be is left out."""
+    assert join_tracestate("a=1", "b=2,c=3") == "a=1,b=2,c=3"
+    assert join_tracestate("a=1", "b=" + "x" * 507) == "a=1"
+    assert join_tracestate("a=1", b"b=2") == "a=1"

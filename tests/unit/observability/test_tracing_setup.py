@@ -10,6 +10,7 @@ from inferd.observability.tracing_setup import Tracing
 from tests.otlp import Receiver, attributes
 from tests.unit.observability.fakes import INFER, FakeCall
 from tests.unit.observability.test_access_log import OK
+from tests.unit.observability.test_tracing_context import SPAN, TRACE
 
 
 @pytest.fixture
@@ -57,11 +58,11 @@ def test_a_package_that_is_missing(monkeypatch):
         tracing.start()
 
 
-def send_one(tracing):
+def send_one(tracing, *metadata):
     """Have it send the span of one call."""
     tracing.start()
     (interceptor,) = tracing.interceptors
-    call = FakeCall()
+    call = FakeCall(metadata=metadata)
     interceptor.started(call)
     interceptor.finished(call, OK, "")
     tracing.stop()
@@ -109,6 +110,14 @@ def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, rece
     send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
     assert [entry.getMessage() for entry in caplog.records] == ["OTEL_EXPORTER_OTLP_HEADERS has what is no header"]
     assert len(receiver.requests) == 1
+
+
+def test_a_tracestate_that_is_none_is_no_trouble(caplog, receiver):
+    """It is left out, and nothing is said: any caller can send one at any time."""
+    parent = ("traceparent", f"00-{TRACE}-{SPAN}-01")
+    send_one(Tracing(TracingSettings(endpoint=receiver.endpoint)), parent, ("tracestate", "a=1,nonsense"))
+    assert [(span.trace_id.hex(), span.trace_state) for span in receiver.spans] == [(TRACE, "")]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("text", ["- planted", "a: 1", "{", "\xff"])

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -180,11 +181,15 @@ class HttpServer:
 
 
 def _is_trusted(writer: asyncio.StreamWriter) -> bool:
-    """Whether the client showed a certificate, or none was asked for."""
+    """Whether the client showed a certificate that holds, or none was asked for."""
     encryption: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
     if encryption is None or encryption.context.verify_mode is ssl.CERT_NONE:
         return True
-    return bool(encryption.getpeercert())
+    certificate = encryption.getpeercert()
+    if not certificate:
+        return False
+    # It may have been shown when an earlier session began, which this connection takes up, and have expired since.
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) > time.time()
 
 
 def _listen(host: str, port: int) -> socket.socket:

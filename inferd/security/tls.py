@@ -5,6 +5,7 @@ import logging
 import os
 import ssl
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from inferd.security.certificates import Authorities, ServerPair, read_authoriti
 from inferd.security.files import BadFileError, FileWatcher
 
 _log = logging.getLogger(__name__)
+
+#: For how long a session of TLS may be taken up again. Who does so shows no certificate: without a bound of ours, one
+#: that has expired since would be good for two days.
+_LONGEST_SESSION_S = 60.0
 
 
 def _utc_now() -> dt.datetime:
@@ -41,12 +46,19 @@ class ServerTls:
     Nothing but ``load`` blocks.
     """
 
-    def __init__(self, settings: TlsSettings, *, now: Callable[[], dt.datetime] = _utc_now) -> None:
+    def __init__(
+        self,
+        settings: TlsSettings,
+        *,
+        now: Callable[[], dt.datetime] = _utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if settings.cert_file is None or settings.key_file is None:
             raise ValueError("expected settings with a certificate and its key")
         self._cert_file, self._key_file = settings.cert_file, settings.key_file
         self._client_ca_file = settings.client_ca_file
         self._now = now
+        self._clock = clock
         self._loaded: _Loaded | None = None
 
     def watch(self, watcher: FileWatcher) -> None:
@@ -73,15 +85,16 @@ class ServerTls:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return what the gRPC port is opened with; whether callers must show a certificate is fixed by it."""
-        given = self._current.grpc_configuration
+        given, given_at = self._current.grpc_configuration, self._clock()
 
-        # Called for each new connection, by one of gRPC's threads at a time.
+        # Called for each new connection, by one of gRPC's threads at a time. What is given anew, be it the same, comes
+        # with keys of its own for sessions, so that earlier ones are not known any more.
         def changed() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal given
-            current = self._current.grpc_configuration
-            if current is given:
+            nonlocal given, given_at
+            current, now = self._current.grpc_configuration, self._clock()
+            if current is given and now - given_at < _LONGEST_SESSION_S:
                 return None
-            given = current
+            given, given_at = current, now
             return given
 
         return grpc.dynamic_ssl_server_credentials(

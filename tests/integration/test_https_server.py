@@ -5,6 +5,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from inferd.config.tls import TlsSettings
 from inferd.observability.http import Health, HttpServer
 from inferd.security.tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
+from tests.load import eventually
 
 Serve = Callable[..., HttpServer]
 
@@ -143,6 +145,31 @@ def test_client_certificates(serve: Serve, tmp_path: Path, authority: Authority)
     foreign = context(authority, strangers.issue("prometheus"), tmp_path)
     with pytest.raises((ssl.SSLError, ConnectionError)):
         get(server, "/livez", foreign)
+
+
+def test_a_client_certificate_that_expires(serve: Serve, tmp_path: Path, authority: Authority) -> None:
+    """Taking up the session that it began makes it last no longer."""
+    clients = Authority("clients")
+    server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES), clients))
+    soon = timedelta(seconds=3)
+    brief = context(authority, clients.issue("prometheus", not_after=soon), tmp_path)
+    # Its sessions begin with the handshake, not some time after.
+    brief.maximum_version = ssl.TLSVersion.TLSv1_2
+    session: ssl.SSLSession | None = None
+
+    def answer() -> bytes:
+        nonlocal session
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+            brief.wrap_socket(connection, server_hostname="127.0.0.1", session=session) as encrypted,
+        ):
+            assert bool(encrypted.session_reused) == (session is not None)
+            session = encrypted.session
+            encrypted.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            return encrypted.recv(12)
+
+    assert answer() == b"HTTP/1.1 200"
+    eventually(lambda: answer() == b"HTTP/1.1 403", "it has expired")
 
 
 def test_the_oldest_version_of_tls(serve: Serve, tls: ServerTls, authority: Authority) -> None:

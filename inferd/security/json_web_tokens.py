@@ -36,7 +36,7 @@ class JwtVerifier:
             raise CredentialError("the bearer token has expired") from None
         except (jwt.ImmatureSignatureError, jwt.InvalidIssuedAtError):
             raise CredentialError(_INVALID, lasting=False) from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # The latter are from hostile contents. What exactly is wrong is nothing for strangers, nor for the log.
             raise CredentialError(_INVALID) from None
 
@@ -49,7 +49,8 @@ class JwtVerifier:
         key = self.keys.get(header.get("kid"))
         if key is None:
             self._on_unknown_key()
-            raise CredentialError(_INVALID)
+            # Not lasting: the next time the key may have been published, or its URL be asked again.
+            raise CredentialError(_INVALID, lasting=False)
         settings = self._settings
         claims: dict[str, Any] = jwt.decode(
             token,

@@ -89,7 +89,8 @@ class KeySet:
 
 def _signing_key(entry: Mapping[str, Any]) -> SigningKey | None:
     """Return the key of ``entry`` if it is one that we take, with the algorithm that follows from its type alone."""
-    if entry.get("use", "sig") != "sig":
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
     try:
         key = jwt.PyJWK(dict(entry)).key

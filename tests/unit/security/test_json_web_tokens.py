@@ -12,8 +12,11 @@ from inferd.security.identity import CredentialError
 from inferd.security.json_web_tokens import JwtVerifier
 from inferd.security.jwks import KeySet
 from inferd.security.jwks_url import JwksUrl, fetch
+from inferd.security.known_callers import KnownCallers
+from inferd.security.permits import QuotaLedger
+from inferd.security.snapshot import Snapshot
 from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
-from tests.unit.security.fakes import WallClock
+from tests.unit.security.fakes import WallClock, bearer
 
 ISSUERS = {algorithm: Issuer("one", algorithm) for algorithm in ("RS256", "ES256", "EdDSA")}
 NOW = int(time.time())
@@ -62,6 +65,7 @@ def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str)
         {"aud": None},
         {"exp": None},
         {"exp": "soon"},
+        {"exp": 10**400},
         {"nbf": NOW + 60},
         {"iat": NOW + 60},
         {"subject": None},
@@ -69,7 +73,7 @@ def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str)
         {"subject": "x" * 257},
         {"subject": "line\nbreak"},
     ],
-    ids=str,
+    ids=lambda claims: str(claims)[:30],
 )
 def test_claims_that_do_not_fit_are_refused(issuer: Issuer, claims: dict) -> None:
     """With one text for all of them."""
@@ -130,6 +134,17 @@ def test_an_unknown_key_is_told(issuer: Issuer) -> None:
     assert len(unknown) == 2
 
 
+def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> None:
+    """The key may not have been published the first time, or its URL been asked just before."""
+    unknown: list = []
+    known = KnownCallers(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaLedger())
+    _, header = bearer(Issuer("two").token())
+    for _ in range(2):
+        with pytest.raises(CredentialError, match="not valid"):
+            known.by_header(header, NOW)
+    assert len(unknown) == 2
+
+
 def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
     """Under any id, but not if another key has its id."""
     identity = _verifier(issuer).check(issuer.token(), 0)
@@ -146,6 +161,8 @@ def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> No
         (jwks(), "expected a key with a kid"),
         (jwks(ISSUERS["ES256"].jwk(kid=None)), "expected a key with a kid"),
         (jwks(ISSUERS["ES256"].jwk(use="enc")), "expected a key with a kid"),
+        (jwks(ISSUERS["ES256"].jwk(key_ops=["deriveKey"])), "expected a key with a kid"),
+        (jwks(ISSUERS["ES256"].jwk(key_ops=None)), "expected a key with a kid"),
         (jwks(ISSUERS["ES256"].jwk(alg="ES384")), "expected a key with a kid"),
         (jwks(Issuer("weak", "RS256", bits=1024).jwk()), "expected a key with a kid"),
         (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "one"}), "expected a key with a kid"),

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from inferd.security.periodic import PeriodicThread
 
 _log = logging.getLogger(__name__)
+
+#: How long after files were refused they are tried again.
+_RETRY_S = 5.0
 
 #: What tells one content of a file from another: where it really is, inode, times of change (ns), size.
 _Fingerprint = tuple[str, int, int, int, int] | None
@@ -27,6 +31,9 @@ class _Watched:
     """As they were when they were read."""
     last: tuple[_Fingerprint, ...]
     """As they were at the last look."""
+    refused: str | None = None
+    """Why they could not be used the last time, if so."""
+    tried_at: float = 0.0
 
 
 class FileWatcher:
@@ -37,13 +44,15 @@ class FileWatcher:
 
     It looks at the files rather than at events of the kernel: those do not come for all file systems, nor for what lies
     behind the symbolic links that Kubernetes swaps. A callback that raises `BadFileError` or `OSError` has refused the
-    new content: that is logged and counted, and comes again only when the files have changed again. So whoever is
-    called back must keep what it had.
+    new content, and must keep what it had. That is logged and counted once, and tried again every few seconds: what
+    stood in the way may be gone without a change of the files, such as too many connections for one more file to be
+    opened, and must not have kept a token from being revoked.
 
     Threads: ``watch`` any, before or after ``start``; callbacks run in the watcher's own thread, one after the other.
     """
 
-    def __init__(self, *, period_s: float = 0.25) -> None:
+    def __init__(self, *, period_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._watched: list[_Watched] = []
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
@@ -82,24 +91,28 @@ class FileWatcher:
         for each in watched:
             now = _fingerprints(each.paths)
             is_settled, each.last = now == each.last, now
-            if is_settled and now != each.seen:
+            has_changed = now != each.seen
+            is_due = each.refused is not None and self._clock() - each.tried_at >= _RETRY_S
+            if is_settled and (has_changed or is_due):
                 each.seen = now
-                self._reload(each)
+                self._reload(each, has_changed=has_changed)
 
-    def _reload(self, watched: _Watched) -> None:
+    def _reload(self, watched: _Watched, *, has_changed: bool) -> None:
+        watched.tried_at = self._clock()
+        facts = {"file_use": watched.name, "files": [str(path) for path in watched.paths]}
         try:
             watched.reload()
         except (BadFileError, OSError) as error:
-            with self._lock:
-                self._failures[watched.name] += 1
-            _log.error("changed files are refused; what was read before stays in force", extra=_facts(watched, error))
+            reason = str(error)
+            if has_changed or reason != watched.refused:
+                with self._lock:
+                    self._failures[watched.name] += 1
+                text = "changed files are refused; what was read before stays in force"
+                _log.error(text, extra={**facts, "reason": reason})
+            watched.refused = reason
         else:
-            _log.info("changed files are in force", extra=_facts(watched))
-
-
-def _facts(watched: _Watched, error: Exception | None = None) -> dict[str, object]:
-    facts: dict[str, object] = {"file_use": watched.name, "files": [str(path) for path in watched.paths]}
-    return facts if error is None else {**facts, "reason": str(error)}
+            watched.refused = None
+            _log.info("changed files are in force", extra=facts)
 
 
 def _fingerprints(paths: Sequence[Path]) -> tuple[_Fingerprint, ...]:

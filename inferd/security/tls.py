@@ -68,7 +68,6 @@ class ServerTls:
 
     def load(self) -> None:
         """Read the files; raises `BadFileError` if any of them will not do, and then nothing changes."""
-        self._warn_of_loose_permissions()
         now = self._now()
         pair = read_server_pair(self._cert_file, self._key_file, now)
         authorities = None if self._client_ca_file is None else read_authorities(self._client_ca_file, now)
@@ -82,6 +81,7 @@ class ServerTls:
             http_context=self._http_context(pair, authorities),
             expires=expires,
         )
+        self._warn_of_loose_permissions()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return what the gRPC port is opened with; whether callers must show a certificate is fixed by it."""
@@ -142,7 +142,7 @@ class ServerTls:
 
     def _warn_of_loose_permissions(self) -> None:
         # No reason to refuse: it is how Kubernetes mounts secrets by default.
-        with suppress(OSError):  # which reading it will tell
+        with suppress(OSError):  # it may have gone since it was read
             if self._key_file.stat().st_mode & stat.S_IROTH:
                 _log.warning("every user of this machine can read the private key", extra={"file": str(self._key_file)})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inferd.security.files import BadFileError, FileWatcher
+from tests.fakes import FakeClock
 
 
 @pytest.fixture
@@ -112,6 +113,28 @@ def test_a_bad_file_is_logged_and_counted_once_per_change(tmp_path: Path, caplog
             watcher.poll()
     assert (told, dict(watcher.failures)) == (["good"], {"tokens": 1, "policy": 0})
     assert [record.reason for record in caplog.records] == ["tokens: expected a list, got a number"]
+
+
+def test_what_was_refused_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What stood in the way may be gone without a change of the file; the log has each reason and the end once."""
+    file, clock = tmp_path / "file", FakeClock()
+    outcomes = [OSError("busy"), OSError("busy"), BadFileError("bad"), None]
+    watcher = FileWatcher(clock=clock)
+
+    def reload() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    watcher.watch("tokens", [file], reload)
+    file.write_text("a")
+    with caplog.at_level(logging.INFO):
+        for left in (3, 2, 1, 0, 0):
+            for _ in range(4):
+                watcher.poll()
+            assert len(outcomes) == left
+            clock.advance(5)
+    assert [getattr(record, "reason", "") for record in caplog.records] == ["busy", "bad", ""]
+    assert watcher.failures == {"tokens": 2}
 
 
 def test_the_thread_looks_by_itself_until_it_is_stopped(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,6 @@ from pathlib import Path
 from inferd.security.bearer_tokens import StoredToken, TokenTable
 from inferd.security.files import BadFileError
 from inferd.security.yaml_file import parse_yaml, read_text
-
-_MODE = 0o600
 
 
 def entry_of(token: StoredToken) -> str:
@@ -26,8 +25,9 @@ def entry_of(token: StoredToken) -> str:
 def append_token(path: Path, token: StoredToken) -> None:
     """Add ``token`` to the file at ``path``, which is made if there is none, with its comments kept.
 
-    Readers see the old file or the new one, never a part; the new one is readable by its owner only. Who adds at the
-    same time waits. Raises `BadFileError`, or `OSError` if it cannot be written.
+    Readers see the old file or the new one, never a part. One that is made is readable by its owner only; one that there
+    is stays readable by whom it was, as the server may be somebody else. Who adds at the same time waits. Raises
+    `BadFileError`, or `OSError` if it cannot be written.
     """
     path = path.resolve()
     with _alone_in(path.parent):
@@ -63,7 +63,10 @@ def _replace(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), _MODE)
+            if path.exists():
+                before = path.stat()
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

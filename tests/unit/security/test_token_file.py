@@ -17,12 +17,13 @@ def test_a_token_is_added_to_any_file(tmp_path: Path, before: str | None) -> Non
     file = tmp_path / "tokens.yaml"
     if before is not None:
         file.write_text(before)
+        file.chmod(0o640)
     append_token(file, stored("123", "a"))
     append_token(file, stored("bob", "b"))
     tokens = TokenTable.read(file)
     assert [tokens.check(secret, 0).principal for secret in "ab"] == ["token:123", "token:bob"]
     assert file.read_text().startswith("# ours") == (before or "").startswith("# ours")
-    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_mode & 0o777 == (0o600 if before is None else 0o640), "others may read it as before"
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
 
 
@@ -34,6 +35,26 @@ def test_a_file_that_is_bad_stays_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(BadFileError, match="nothing was added"):
             append_token(file, stored("bob", "b"))
         assert file.read_text() == text
+
+
+def test_a_file_stays_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who adds may be root and the server somebody else; where that cannot be kept up, nothing is added."""
+    file = tmp_path / "tokens.yaml"
+    append_token(file, stored("a", "a"))
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.fchown", lambda _, user, group: given.append((user, group)))
+    append_token(file, stored("b", "b"))
+    assert given == [(file.stat().st_uid, file.stat().st_gid)]
+    before = file.read_text()
+
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr("os.fchown", refuse)
+    with pytest.raises(PermissionError):
+        append_token(file, stored("c", "c"))
+    assert file.read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
 
 
 def test_links_stay_links(tmp_path: Path) -> None:

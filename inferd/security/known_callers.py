@@ -78,6 +78,8 @@ class KnownCallers:
         self.snapshot = snapshot
         self._ledger = ledger
         self._callers: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
+        # Apart, as certificates are no secrets: none must let in who sends it as a header.
+        self._shown: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
         self._strangers: RecentlyUsed[str] = RecentlyUsed(_MAX_STRANGERS)
 
     def by_header(self, header: str | bytes, now: float) -> Caller:
@@ -97,10 +99,10 @@ class KnownCallers:
         verifier, shown = self.snapshot.spiffe, proven.get(CERTIFICATE)
         if verifier is None or not shown:
             return None
-        caller = self._callers.get(shown[0])
+        caller = self._shown.get(shown[0])
         if caller is None:
             caller = caller_of(verifier.check(proven), self.snapshot.policy, self._ledger)
-            self._callers.put(shown[0], caller)
+            self._shown.put(shown[0], caller)
         return caller
 
     def _meet(self, header: str | bytes, now: float) -> Caller:

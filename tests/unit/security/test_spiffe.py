@@ -78,6 +78,13 @@ def test_a_certificate_counts_where_there_is_no_token(interceptor: Authenticatio
     assert interceptor.started(FakeCall("/x/y", bearer("wrong"), proven=_proven(ALICE))) is not None
 
 
+def test_a_certificate_in_a_header_is_no_certificate(interceptor: AuthenticationInterceptor) -> None:
+    """Everybody can have one of somebody else, who is known by it."""
+    assert interceptor.started(FakeCall(proven=_proven(ALICE))) is None
+    for header in (PEM, PEM.decode()):
+        assert interceptor.started(FakeCall("/x/y", ("authorization", header))) is not None
+
+
 def test_without_either_both_are_asked_for(interceptor: AuthenticationInterceptor) -> None:
     """And a certificate that is none of ours says so."""
     refusal = interceptor.started(FakeCall())

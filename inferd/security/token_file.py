@@ -25,8 +25,8 @@ def entry_of(token: StoredToken) -> str:
 def append_token(path: Path, token: StoredToken) -> None:
     """Add ``token`` to the file at ``path``, which is made if there is none, with its comments kept.
 
-    Readers see the old file or the new one, never a part. One that is made is readable by its owner only; one that there
-    is stays readable by whom it was, as the server may be somebody else. Who adds at the same time waits. Raises
+    Readers see the old file or the new one, never a part. One that is made is readable by its owner only; one that was
+    there before keeps its owner and mode, as the server may be somebody else. Who adds at the same time waits. Raises
     `BadFileError`, or `OSError` if it cannot be written.
     """
     path = path.resolve()

@@ -1,15 +1,12 @@
 """``inferd serve``."""
 
-import os
+import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported, below
 
-# Read by grpc when it is first imported. This process never forks, and readiness for it costs locks on every call.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# Have the thread that waits for events read from the sockets itself. Otherwise threads of gRPC's own do, which hand
-# each event over: docs/decisions/rpc-one-thread-reads.md has the figures.
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+# isort: split
 
 import gc
 import logging
+import os
 import resource
 import sys
 from collections.abc import Callable, Sequence

@@ -1,14 +1,17 @@
 """Callers cannot write lines of their own into the log, nor paint the terminal of who reads it."""
 
 import re
+import socket
+import struct
 
 import grpc
 import pytest
 
+from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests.load import PATIENCE_S, connect, eventually
-from tests.server import ServerProcess
+from tests.server import ServerProcess, serving
 
 _FORGERY = "x\nFORGED\rFORGED\u2028FORGED\x1b[31mFORGED\x00"
 
@@ -31,3 +34,23 @@ def test_line_ends_and_control_characters(log_format):
         assert server.stop() == 0
     (line,) = (line for line in server.text.split("\n") if "FORGED" in line)
     assert all(character.isprintable() or character == "\u2028" for character in line)
+
+
+def _frame(kind, payload):
+    """A frame of HTTP/2 about the connection."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, 0]) + bytes(4) + payload
+
+
+def test_lines_of_the_core():
+    """Whoever connects may say goodbye with a text: gRPC's core would put it into its own log as it is."""
+    settings, internal_error = _frame(4, b""), struct.pack(">II", 0, 2)
+    with serving(demo.repository()) as server:
+        host, _, port = server.grpc.rpartition(":")
+        with socket.create_connection((host, int(port)), PATIENCE_S) as peer:
+            goodbye, ping = _frame(7, internal_error + _FORGERY.encode()), _frame(6, b"are you?")
+            peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + goodbye + ping)
+            received = b""
+            while b"are you?" not in received:
+                received += peer.recv(4096)
+        assert server.stop() == 0
+        assert "FORGED" not in server.text

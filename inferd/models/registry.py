@@ -72,11 +72,13 @@ class ModelRegistry:
         return [version for _, versions in sorted(self._models.items()) for version in versions]
 
     def _without_name(self, name: str, visible: Visible | None) -> tuple[ModelVersion, ...]:
+        if name:
+            raise ModelNotFoundError(f'there is no model "{name}"')
         models = self._models
         if visible is not None:
             models = {name: versions for name, versions in models.items() if visible(name)}
-        if name or not models:
-            raise ModelNotFoundError(f'there is no model "{name}"' if name else "there is no model")
+        if not models:
+            raise ModelNotFoundError("there is no model")
         if len(models) > 1:
             raise InvalidInputError(f"model: expected one of {', '.join(sorted(models))}, got no name")
         return next(iter(models.values()))

@@ -11,7 +11,8 @@ from inferd.security.files import BadFileError
 from inferd.security.yaml_file import parse_yaml, read_text
 
 _Pattern = Annotated[str, Field(min_length=1)]
-_Rate = Annotated[float, Field(gt=0, le=1e9)]
+#: Not so slow that when to come back would be a number without an end.
+_Rate = Annotated[float, Field(ge=0.001, le=1e9)]
 
 
 class QuotaRule(Section):

@@ -84,7 +84,7 @@ def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
         ("rules: [{principals: []}]", "rules.0.principals: .*at least 1 item"),
         ("rules: [{principals: [a], methods: [inferr]}]", "rules.0.methods.0: .*'infer', 'metadata' or 'admin'"),
         ("rules: [{principals: [a], priority_ceiling: 0}]", "priority_ceiling: .*greater than or equal to 1"),
-        ("rules: [{principals: [a], quota: {rows_per_s: 0}}]", "quota.rows_per_s: .*greater than 0"),
+        ("rules: [{principals: [a], quota: {rows_per_s: 1e-300}}]", "rows_per_s: .*greater than or equal to 0.001"),
         ("rules: [{principals: [a], quota: {rows: 1}}]", "quota.rows: no such setting"),
         ("rules: [", "line 1: expected YAML"),
     ],

@@ -113,10 +113,12 @@ class TokenTable:
             raise CredentialError("the bearer token has expired")
         return identity
 
-    def still_holds(self, identity: Identity) -> bool:
-        """Whether the token that ``identity`` rests on is still given out to the same name."""
+    def renewed(self, identity: Identity) -> Identity | None:
+        """Return what ``identity`` is today, or None if its token is not given out to the same name any more."""
         found = self._identities.get(identity.proof[:_FINDING_BYTES])
-        return found == identity
+        if found is None or (found.principal, found.proof) != (identity.principal, identity.proof):
+            return None
+        return found
 
 
 def new_token() -> str:

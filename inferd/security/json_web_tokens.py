@@ -40,9 +40,9 @@ class JwtVerifier:
             # The latter are from hostile contents. What exactly is wrong is nothing for strangers, nor for the log.
             raise CredentialError(_INVALID) from None
 
-    def still_holds(self, identity: Identity) -> bool:
-        """Whether the key that ``identity`` was signed with is still one of the issuer's."""
-        return identity.principal.startswith(_PREFIX) and self.keys.has(identity.proof)
+    def renewed(self, identity: Identity) -> Identity | None:
+        """Return ``identity``, or None if the key that it was signed with is not one of the issuer's any more."""
+        return identity if identity.principal.startswith(_PREFIX) and self.keys.has(identity.proof) else None
 
     def _verified(self, token: str) -> Identity:
         header = jwt.get_unverified_header(token)

@@ -29,10 +29,13 @@ class Snapshot:
                 return identity
         raise CredentialError(_INVALID)
 
-    def still_holds(self, identity: Identity) -> bool:
-        """Whether ``identity`` would be given today, expiry aside."""
-        verifiers = (self.tokens, self.jwt, self.spiffe)
-        return any(verifier is not None and verifier.still_holds(identity) for verifier in verifiers)
+    def renewed(self, identity: Identity) -> Identity | None:
+        """Return what ``identity`` is today, which may have expired; None if it would not be given any more."""
+        for verifier in (self.tokens, self.jwt, self.spiffe):
+            renewed = None if verifier is None else verifier.renewed(identity)
+            if renewed is not None:
+                return renewed
+        return None
 
 
 class InForce:

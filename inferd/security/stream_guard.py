@@ -67,10 +67,11 @@ class StreamGuard:
                 _log.exception("a stream of %s could not be ended", call.method)
 
     def _look(self, call: Call, stream: _Stream, snapshot: Snapshot) -> None:
-        if stream.identity.expires_at <= self._wall_clock():
-            _end(call, NotAuthenticatedError("the credential of this stream has expired"))
-        elif not snapshot.still_holds(stream.identity):
+        identity = snapshot.renewed(stream.identity)
+        if identity is None:
             _end(call, NotAuthenticatedError("the credential of this stream is no longer valid"))
+        elif identity.expires_at <= self._wall_clock():
+            _end(call, NotAuthenticatedError("the credential of this stream has expired"))
         elif snapshot is not stream.permitted_by:
             stream.permitted_by = snapshot
             self._grant_anew(call, stream.identity, snapshot.policy)

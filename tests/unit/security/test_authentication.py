@@ -153,6 +153,18 @@ def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
     ]
 
 
+def test_a_stream_lasts_as_long_as_its_token_does_by_now(bench: Bench) -> None:
+    """Whether that was made to last longer or shorter since."""
+    _, ended = _stream(bench, "b")
+    bench.in_force.update(tokens=table(brief=("b", bench.clock.now + 120)))
+    bench.clock.now += 119
+    bench.guard.sweep()
+    assert ended == []
+    bench.in_force.update(tokens=table(brief=("b", bench.clock.now)))
+    bench.guard.sweep()
+    assert [error.message for error in ended] == ["the credential of this stream has expired"]
+
+
 def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
     """Nothing has to change for that but the time."""
     _, ended = _stream(bench, "b")

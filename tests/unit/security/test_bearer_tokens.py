@@ -24,11 +24,12 @@ def test_a_token_is_its_owners_until_it_expires() -> None:
 
 
 def test_an_identity_holds_as_long_as_its_very_token_does() -> None:
-    """Not if the name has another one now, nor if the token went to somebody else or lasts for another time."""
+    """Not if the name has another one now, nor if the token went to somebody else. It may last for another time."""
     identity = table(alice="a").check("a", 0)
-    assert table(alice="a", bob="b").still_holds(identity)
-    for changed in (table(), table(alice="b"), table(bob="a"), table(alice=("a", 2.0))):
-        assert not changed.still_holds(identity)
+    assert table(alice="a", bob="b").renewed(identity) == identity
+    assert table(alice=("a", 2.0)).renewed(identity).expires_at == 2.0
+    for changed in (table(), table(alice="b"), table(bob="a")):
+        assert changed.renewed(identity) is None
 
 
 def test_new_tokens_cannot_be_guessed() -> None:

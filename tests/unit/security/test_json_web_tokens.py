@@ -148,8 +148,8 @@ def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> 
 def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
     """Under any id, but not if another key has its id."""
     identity = _verifier(issuer).check(issuer.token(), 0)
-    assert _verifier(Issuer("two"), issuer).still_holds(identity)
-    assert not _verifier(Issuer("one")).still_holds(identity)
+    assert _verifier(Issuer("two"), issuer).renewed(identity) == identity
+    assert _verifier(Issuer("one")).renewed(identity) is None
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ def _proven(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
 
 def test_an_identity_of_a_trusted_domain_is_taken() -> None:
     """As it is, for as long as its connection is open."""
+    SpiffeVerifier(["prod"]).check(_proven("spiffe://prod/..a/_.-Z9"))
     identity = SpiffeVerifier(["prod", "other"]).check(_proven(ALICE))
     assert identity == Identity(ALICE)
-    assert SpiffeVerifier(["prod"]).still_holds(identity)
+    assert SpiffeVerifier(["prod"]).renewed(identity) == identity
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,17 @@ def test_an_identity_of_a_trusted_domain_is_taken() -> None:
         _proven(ALICE, "spiffe://prod/bob", ids=[ALICE]),
         _proven("spiffe://prod/bob", ids=[ALICE]),
         _proven("spiffe://prod/ä"),
+        _proven("spiffe://prod/ns//sa/alice"),
+        _proven("spiffe://prod/ns/a/sa/alice/"),
+        _proven("spiffe://prod/ns/b/../a/sa/alice"),
+        _proven("spiffe://prod/ns/a/sa/."),
+        _proven("spiffe://prod/ns/%61/sa/alice"),
+        _proven("spiffe://prod/ns/a/sa/alice?x"),
+        _proven("spiffe://prod/ns/a/sa/*"),
+        _proven("spiffe://prod:8443/ns/a/sa/alice"),
+        _proven("spiffe://PROD/ns/a/sa/alice"),
+        _proven("SPIFFE://prod/ns/a/sa/alice"),
+        _proven(ALICE + "\n"),
     ],
 )
 def test_any_other_certificate_is_refused(proven: dict) -> None:

@@ -8,9 +8,14 @@ from inferd import demo
 from inferd.config.security import SecuritySettings
 from inferd.config.tls import ClientCertificates
 
+#: Where to call a server that listens on every interface: certificates know such an address.
+_CALLED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  nothing listens there
+
 
 def proposed_calls(security: SecuritySettings, address: str, *, demonstrating: bool) -> Sequence[str]:
     """Return commands for a shell; what only the caller knows stands in capitals."""
+    host, _, port = address.rpartition(":")
+    address = f"{_CALLED.get(host, host)}:{port}"
     inferd, grpcurl = _options(security)
     calls = [f"{_program()} models --address {address}{inferd}", f"grpcurl {grpcurl} {address} list"]
     if demonstrating:

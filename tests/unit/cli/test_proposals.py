@@ -39,3 +39,10 @@ def test_the_built_in_model():
     """The first call reads a digit."""
     first, *_ = proposed_calls(SecuritySettings(), "host:1", demonstrating=True)
     assert first.startswith("inferd infer digits --address host:1 --output label --input X=@")
+
+
+@pytest.mark.parametrize(("listens", "called"), [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1")])
+def test_a_server_on_every_interface_is_called_here(listens, called):
+    """No certificate is for every interface."""
+    calls = proposed_calls(SecuritySettings(), listens, demonstrating=False)
+    assert calls == ["inferd models --address " + called, f"grpcurl -plaintext {called} list"]

@@ -94,15 +94,24 @@ class Executor:
         if not live:
             return
         queue_s = [batch.started_at - request.enqueued_at for request in live]
-        try:
-            done = self._run_model(live, _before(live, queue_s) if first else _RAN_BEFORE)
-        except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
-            self._split_to_culprit(batch, live, error)
+        done = self._try(live, _before(live, queue_s) if first else _RAN_BEFORE)
+        if isinstance(done, Exception):
+            self._split_to_culprit(batch, live, done)
             return
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
             self._answer(live, done, queue_s)
+
+    def _try(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | Exception | None:
+        """Run the model, or return why that failed.
+
+        Were the halves of a batch run while its failure is handled, each failure in them would carry along all before.
+        """
+        try:
+            return self._run_model(live, before)
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
+            return error
 
     def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:
         """Leave out requests that need no run any more, and answer the expired ones."""

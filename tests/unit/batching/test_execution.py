@@ -195,6 +195,16 @@ def test_the_error_text_is_fixed_and_the_log_has_the_cause(caplog):
     assert "model m" in caplog.text
 
 
+def test_the_cause_is_told_alone(caplog):
+    """Without the failures of the batches that it was found in."""
+    model = _Model(_poisoned)
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        model.run(*[Caller(x=_x(value)) for value in (1, 2, 3, -4)])
+    (told,) = caplog.records
+    _, cause, _ = told.exc_info
+    assert cause.__context__ is None
+
+
 def test_an_error_made_for_the_caller_is_given_to_it():
     """A session that finds out what is wrong with an input may say so."""
 

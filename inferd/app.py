@@ -123,6 +123,7 @@ class Application:
                 spans_dropped=lambda: self._tracing.dropped,
                 gpus=self._gpus.samples,
                 certificate_expiry=self._transport.certificate_expiry,
+                certificate_lifetimes_s=self._transport.certificate_lifetimes_s,
                 file_reload_failures=self._security.failures,
                 quota_rejections=self._security.quota_rejections,
                 jwks_age_s=self._security.jwks_age_s,

@@ -58,19 +58,26 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
     yield _rejected(models)
 
 
-def file_families(certificate_expiry: Mapping[str, float], reload_failures: Mapping[str, int]) -> Iterator[Metric]:
+def certificate_families(expiry: Mapping[str, float], lifetimes_s: Mapping[str, float]) -> Iterator[Metric]:
+    """How long the certificates in force will do."""
+    for name, text, by_file in (
+        ("inferd_certificate_expiry_timestamp_seconds", "When what is in force expires", expiry),
+        ("inferd_certificate_lifetime_seconds", "How long what is in force is valid in all", lifetimes_s),
+    ):
+        family = GaugeMetricFamily(name, text, labels=("file",))
+        for file, value in by_file.items():
+            family.add_metric((file,), value)
+        yield family
+
+
+def file_families(reload_failures: Mapping[str, int]) -> Iterator[Metric]:
     """How the files stand that are read again when they change."""
-    expiry = GaugeMetricFamily(
-        "inferd_certificate_expiry_timestamp_seconds", "When what is in force expires", labels=("file",)
-    )
-    for name, timestamp in certificate_expiry.items():
-        expiry.add_metric((name,), timestamp)
     failures = CounterMetricFamily(
         "inferd_file_reload_failures", "Changed files that could not be used", labels=("file",)
     )
     for name, count in reload_failures.items():
         failures.add_metric((name,), count)
-    yield from (expiry, failures)
+    yield failures
 
 
 def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | None) -> Iterator[Metric]:

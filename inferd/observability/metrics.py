@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from inferd.observability.families import (
     caller_families,
+    certificate_families,
     file_families,
     gpu_families,
     model_families,
@@ -74,7 +75,8 @@ class Metrics(Collector):
 def _of_sources(sources: Sources) -> Iterator[Metric]:
     yield from state_families(sources.models())
     yield from gpu_families(sources.gpus())
-    yield from file_families(sources.certificate_expiry(), sources.file_reload_failures())
+    yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())
+    yield from file_families(sources.file_reload_failures())
     yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
     yield GaugeMetricFamily("inferd_inflight_requests", "RPCs that are open", value=sources.inflight_requests())
     yield GaugeMetricFamily("inferd_poll_lag_seconds", "How late the poll thread is", value=sources.poll_lag_s())

@@ -41,6 +41,8 @@ class Sources:
     gpus: Callable[[], Iterable[GpuSample]]
     certificate_expiry: Callable[[], Mapping[str, float]]
     """By what the certificate is for; seconds since the epoch."""
+    certificate_lifetimes_s: Callable[[], Mapping[str, float]]
+    """How long each is valid in all."""
     file_reload_failures: Callable[[], Mapping[str, int]]
     """By what the files are for."""
     quota_rejections: Callable[[], Mapping[str, int]]

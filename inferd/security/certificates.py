@@ -31,19 +31,24 @@ _PEM_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerPair:
-    """A certificate that a server may show, and its key. ``not_after`` is when the first of its chain expires."""
+    """A certificate that a server may show, and its key.
+
+    ``not_after`` is when the first of its chain expires, and ``lifetime`` how long that one is valid in all.
+    """
 
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
     not_after: dt.datetime
+    lifetime: dt.timedelta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Authorities:
-    """Authorities to trust. ``not_after`` is when the last of them expires."""
+    """Authorities to trust. ``not_after`` is when the last of them expires, ``lifetime`` how long that one is valid."""
 
     pem: bytes
     not_after: dt.datetime
+    lifetime: dt.timedelta
 
 
 def read_server_pair(cert_file: Path, key_file: Path, now: dt.datetime) -> ServerPair:
@@ -58,8 +63,10 @@ def read_server_pair(cert_file: Path, key_file: Path, now: dt.datetime) -> Serve
     _check_is_for_servers(cert_file, chain[0])
     if _private_key(key_file, key_pem).public_key() != chain[0].public_key():
         raise BadFileError(f"{key_file}: expected the key of the certificate in {cert_file}, got another key")
-    not_after = min(certificate.not_valid_after_utc for certificate in chain)
-    return ServerPair(certificate_pem=certificate_pem, key_pem=key_pem, not_after=not_after)
+    first = min(chain, key=_expiry)
+    return ServerPair(
+        certificate_pem=certificate_pem, key_pem=key_pem, not_after=_expiry(first), lifetime=_lifetime(first)
+    )
 
 
 def read_authorities(file: Path, now: dt.datetime) -> Authorities:
@@ -69,12 +76,20 @@ def read_authorities(file: Path, now: dt.datetime) -> Authorities:
     for authority in authorities:
         _check_key(file, authority)
         _check_may_sign(file, authority)
-    not_after = max(authority.not_valid_after_utc for authority in authorities)
-    if not_after <= now:
+    last = max(authorities, key=_expiry)
+    if _expiry(last) <= now:
         raise BadFileError(
-            f"{file}: expected an authority that is valid now, got none: the last one expired {_when(not_after)}"
+            f"{file}: expected an authority that is valid now, got none: the last one expired {_when(_expiry(last))}"
         )
-    return Authorities(pem=pem, not_after=not_after)
+    return Authorities(pem=pem, not_after=_expiry(last), lifetime=_lifetime(last))
+
+
+def _expiry(certificate: x509.Certificate) -> dt.datetime:
+    return certificate.not_valid_after_utc
+
+
+def _lifetime(certificate: x509.Certificate) -> dt.timedelta:
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
 
 
 def _read(file: Path) -> bytes:

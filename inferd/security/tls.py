@@ -33,7 +33,7 @@ class _Loaded:
 
     grpc_configuration: grpc.ServerCertificateConfiguration
     http_context: ssl.SSLContext
-    expires: Mapping[str, dt.datetime]
+    by_role: Mapping[str, ServerPair | Authorities]
 
 
 class ServerTls:
@@ -71,15 +71,12 @@ class ServerTls:
         now = self._now()
         pair = read_server_pair(self._cert_file, self._key_file, now)
         authorities = None if self._client_ca_file is None else read_authorities(self._client_ca_file, now)
-        expires = {"certificate": pair.not_after}
-        if authorities is not None:
-            expires["client_ca"] = authorities.not_after
         self._loaded = _Loaded(
             grpc_configuration=grpc.ssl_server_certificate_configuration(
                 [(pair.key_pem, pair.certificate_pem)], None if authorities is None else authorities.pem
             ),
             http_context=self._http_context(pair, authorities),
-            expires=expires,
+            by_role={"certificate": pair} if authorities is None else {"certificate": pair, "client_ca": authorities},
         )
         self._warn_of_loose_permissions()
 
@@ -113,7 +110,12 @@ class ServerTls:
     @property
     def expiry_timestamps(self) -> Mapping[str, float]:
         """When what is in force expires, in seconds since the epoch: by ``certificate`` and ``client_ca``."""
-        return {role: expires.timestamp() for role, expires in self._current.expires.items()}
+        return {role: each.not_after.timestamp() for role, each in self._current.by_role.items()}
+
+    @property
+    def lifetimes_s(self) -> Mapping[str, float]:
+        """How long what is in force is valid in all, in seconds: by the same names."""
+        return {role: each.lifetime.total_seconds() for role, each in self._current.by_role.items()}
 
     @property
     def _current(self) -> _Loaded:

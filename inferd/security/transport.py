@@ -51,3 +51,7 @@ class Transport:
     def certificate_expiry(self) -> Mapping[str, float]:
         """When the certificates that are in force expire, by what they are for; seconds since the epoch."""
         return {} if self._tls is None else self._tls.expiry_timestamps
+
+    def certificate_lifetimes_s(self) -> Mapping[str, float]:
+        """How long they are valid in all, by the same names."""
+        return {} if self._tls is None else self._tls.lifetimes_s

@@ -27,7 +27,8 @@ NAMES = {
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
-    *("inferd_certificate_expiry_timestamp_seconds", "inferd_file_reload_failures_total"),
+    *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
+    *("inferd_file_reload_failures_total",),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -62,6 +63,7 @@ def sources(*models: ModelSample) -> Sources:
         poll_lag_s=lambda: 0.5,
         log_lines_dropped=lambda: 6,
         certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
+        certificate_lifetimes_s=lambda: {"certificate": 3600.0, "client_ca": 86400.0},
         file_reload_failures=lambda: {"tls": 1, "tokens": 0},
         spans_dropped=lambda: 7,
         quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
@@ -314,6 +316,7 @@ def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> Non
     """By what they are for; those that never failed are there with 0, so that an increase can be seen."""
     metrics.watch(sources())
     assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
+    assert registry.get_sample_value("inferd_certificate_lifetime_seconds", {"file": "certificate"}) == 3600
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tls"}) == 1
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tokens"}) == 0
 

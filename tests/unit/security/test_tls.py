@@ -78,6 +78,7 @@ def test_when_they_expire(files, tmp_path):
     assert set(tls.expiry_timestamps) == {"certificate", "client_ca"}
     assert tls.expiry_timestamps["certificate"] == pytest.approx((now + HOUR).timestamp(), abs=60)
     assert tls.expiry_timestamps["client_ca"] == pytest.approx((now + DAY).timestamp(), abs=60)
+    assert tls.lifetimes_s == {"certificate": 2 * 3600, "client_ca": 2 * 86400}
 
 
 @pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])

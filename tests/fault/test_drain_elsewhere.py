@@ -1,0 +1,75 @@
+"""A replica that stops, behind a balancer of connections that sends it no new ones, as a Kubernetes Service does."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from tests.load import connect, eventually
+from tests.replicas.traffic import traffic
+from tests.server import ServerProcess, serving
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Passes connections on to ``target``, each to the one that there is when it comes."""
+
+    def __init__(self, target: ServerProcess) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.target = target
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: Relay
+
+    def handle(self) -> None:
+        host, _, port = self.server.target.grpc.rpartition(":")
+        with socket.create_connection((host, int(port))) as onward:
+            back = threading.Thread(target=_pass_on, args=(onward, self.request))
+            back.start()
+            _pass_on(self.request, onward)
+            back.join()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while content := source.recv(65536):
+            sink.sendall(content)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def _relaying(target: ServerProcess) -> Iterator[Relay]:
+    with Relay(target) as relay:
+        thread = threading.Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield relay
+        finally:
+            relay.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def replicas() -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two whose connections are much younger than the time for which they go on after a signal."""
+    settings = ("--set", "server.connections.max_age_s=0.2", "--set", "server.drain_delay_s=2")
+    with serving(*settings) as one, serving(*settings) as other:
+        yield one, other
+
+
+def test_callers_are_gone_before_it_stops(replicas) -> None:
+    """Their connections end by age, and the next ones go elsewhere: no call meets the end of the server."""
+    stopping, other = replicas
+    with _relaying(stopping) as relay:
+        host, port = relay.server_address
+        with connect(f"{host}:{port}") as channel, traffic(channel) as calls:
+            eventually(lambda: calls.answered > 100, "calls are answered")
+            relay.target = other
+            assert stopping.stop() == 0
+            answered = calls.answered
+            eventually(lambda: calls.answered > answered, "calls are answered by the other one")
+    assert calls.failed == []

@@ -27,13 +27,13 @@ from inferd.observability.http import Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
-from inferd.observability.process_memory import MemoryShare
 from inferd.observability.rendering import renderer
 from inferd.observability.request_metrics import MetricsInterceptor
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.runtime.cpus import usable_cores
+from inferd.runtime.memory import resident_bytes, usable_bytes
 from inferd.security.limits import channel_options
 from inferd.security.setup import Security
 from inferd.security.transport import Transport
@@ -71,8 +71,9 @@ class Application:
                 busy_s=self._metrics.busy_s,
                 calls=self._metrics.requests.read,
                 cpu_s=time.process_time,
-                memory=MemoryShare(),
+                memory_bytes=resident_bytes,
                 cores=usable_cores(),
+                memory_limit_bytes=usable_bytes(),
             )
         )
         self._tracing = Tracing(settings.tracing)

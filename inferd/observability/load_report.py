@@ -59,15 +59,17 @@ class LoadSources:
     """What reports are made of. None of these may block.
 
     ``models`` and ``calls`` as they are now; ``busy_s`` for how long each model version has been running so far, by its
-    name and version; ``cpu_s`` the processor time that the process has used; ``memory`` the share of it that is used.
+    name and version; ``cpu_s`` the processor time that the process has used; ``memory_bytes`` how much it holds.
+    ``cores`` and ``memory_limit_bytes`` are what it may use.
     """
 
     models: Callable[[], Iterable[ModelSample]]
     busy_s: Callable[[], Mapping[tuple[str, str], float]]
     calls: Callable[[], Mapping[RequestLabels, Histogram]]
     cpu_s: Callable[[], float]
-    memory: Callable[[], float]
+    memory_bytes: Callable[[], int]
     cores: int
+    memory_limit_bytes: int
 
 
 class _Sample(NamedTuple):
@@ -132,7 +134,7 @@ class LoadReporter:
             application = max(application, taken + filled)
         return Load(
             cpu=cpu,
-            memory=min(self._sources.memory(), 1.0),
+            memory=min(self._sources.memory_bytes() / self._sources.memory_limit_bytes, 1.0),
             application=application,
             queue=fullest,
             served_per_s=(now.served - before.served) / passed_s,

@@ -1,19 +1,19 @@
 """How many cores this process may really use. ONNX Runtime counts the machine's, which is wrong in a container."""
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+from inferd.runtime.cgroups import MEMBERSHIP, ROOT, folders, read
 
 
-def usable_cores(cgroup_root: Path = _CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")) -> int:
+def usable_cores(cgroup_root: Path = ROOT, membership: Path = MEMBERSHIP) -> int:
     """Return the cores that CPU affinity and the cgroup's quota leave to this process, at least 1.
 
     A quota of 1.5 cores counts as 1: a second thread would use up the period's quota early and both would be stopped.
     """
     affinity = len(os.sched_getaffinity(0))
-    quotas = list(_quotas(cgroup_root, _read(membership) or ""))
+    quotas = list(_quotas(cgroup_root, membership))
     return max(1, int(min([affinity, *quotas])))
 
 
@@ -38,52 +38,18 @@ def parse_cfs_quota(quota_us: str, period_us: str) -> float | None:
     return None if quota <= 0 else quota / int(period_us)
 
 
-def parse_membership(text: str) -> tuple[str | None, str | None]:
-    """Return this process' cgroup v2 path and its path in v1's cpu hierarchy, from ``/proc/self/cgroup``."""
-    v2: str | None = None
-    v1: str | None = None
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            v2 = path
-        elif "cpu" in controllers.split(","):
-            v1 = path
-    return v2, v1
-
-
-def _quotas(root: Path, membership: str) -> Iterator[float]:
-    v2, v1 = parse_membership(membership)
-    yield from _limits(root, v2, _cpu_max)
-    for mount in ("cpu", "cpu,cpuacct"):
-        yield from _limits(root / mount, v1, _cfs_quota)
-
-
-def _limits(mount: Path, path: str | None, read: Callable[[Path], float | None]) -> Iterator[float]:
-    """Yield the limits of a cgroup and of all that it lies in: the tightest one holds.
-
-    Inside a container the path is often the host's and does not exist here; the mount's root is then the container's.
-    """
-    if path is None:
-        return
-    inside = PurePosixPath(path.lstrip("/"))
-    for folder in (inside, *inside.parents):
-        limit = read(mount / folder)
-        if limit is not None:
-            yield limit
+def _quotas(root: Path, membership: Path) -> Iterator[float]:
+    for folder in folders("cpu", root, membership):
+        for cores in (_cpu_max(folder), _cfs_quota(folder)):
+            if cores is not None:
+                yield cores
 
 
 def _cpu_max(folder: Path) -> float | None:
-    text = _read(folder / "cpu.max")
+    text = read(folder / "cpu.max")
     return None if text is None else parse_cpu_max(text)
 
 
 def _cfs_quota(folder: Path) -> float | None:
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    quota, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
     return None if quota is None or period is None else parse_cfs_quota(quota, period)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None

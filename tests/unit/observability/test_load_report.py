@@ -7,7 +7,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.load_report import Load, LoadReporter, LoadSources
-from inferd.observability.process_memory import MemoryShare
 from inferd.observability.request_metrics import RequestLabels
 from inferd.observability.samples import ModelSample
 
@@ -62,8 +61,9 @@ class Server:
                 busy_s=lambda: dict(self.busy_s),
                 calls=self._calls,
                 cpu_s=lambda: self.cpu_s,
-                memory=lambda: 0.25,
+                memory_bytes=lambda: 256,
                 cores=4,
+                memory_limit_bytes=1024,
             ),
             clock=lambda: self.now,
         )
@@ -175,22 +175,3 @@ def test_nobody_waits_for_a_report():
     server.when_looked_at = report_elsewhere
     server.reporter.report()
     assert given == [last]
-
-
-def test_memory_of_a_container(tmp_path):
-    """Its limit counts where it is below the machine's memory."""
-    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    cgroup.mkdir()
-    (proc / "meminfo").write_text("MemFree: 1 kB\nMemTotal:       8192 kB\n")
-    (proc / "self" / "statm").write_text("999 512 1 1 0 1 0\n")
-    assert MemoryShare(cgroup, proc)() == pytest.approx(0.25, rel=0.01)
-    (cgroup / "memory.max").write_text("max\n")
-    assert MemoryShare(cgroup, proc)() == pytest.approx(0.25, rel=0.01)
-    (cgroup / "memory.max").write_text(f"{4 * 1024 * 1024}\n")
-    assert MemoryShare(cgroup, proc)() == pytest.approx(0.5, rel=0.01)
-
-
-def test_the_memory_of_this_process():
-    """It is there, and not all of it."""
-    assert 0.0 < MemoryShare()() < 1.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.runtime.cpus import parse_cfs_quota, parse_cpu_max, parse_membership, threads_per_run, usable_cores
+from inferd.runtime.cpus import parse_cfs_quota, parse_cpu_max, threads_per_run, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,6 @@ def test_cgroup_v2_quota(text, cores):
 def test_cgroup_v1_quota(quota, cores):
     """Minus one is no limit."""
     assert parse_cfs_quota(quota, "100000\n") == cores
-
-
-@pytest.mark.parametrize(
-    ("text", "v2", "v1"),
-    [
-        ("0::/\n", "/", None),
-        ("0::/kubepods/pod1\n", "/kubepods/pod1", None),
-        ("5:memory:/a\n4:cpu,cpuacct:/docker/x\n0::/unified\n", "/unified", "/docker/x"),
-        ("4:cpuset:/b\n", None, None),
-        ("", None, None),
-    ],
-)
-def test_membership(text, v2, v1):
-    """Version 2's line has no controllers; version 1 may mount cpu with others, and cpuset is not cpu."""
-    assert parse_membership(text) == (v2, v1)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
+from inferd.api.parsing import parse
+from inferd.errors import InvalidInputError
 from inferd.rpc import UnaryCall, callback_unary
 
 #: Sends a status to a watcher, or ends its stream if given None.
@@ -71,9 +72,9 @@ class HealthService(health.HealthServicer):
 
         def handle(call: UnaryCall, message: bytes) -> None:
             try:
-                request = health_pb2.HealthCheckRequest.FromString(message)
-            except DecodeError:
-                call.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is not a grpc.health.v1.HealthCheckRequest")
+                request = parse(health_pb2.HealthCheckRequest, message)
+            except InvalidInputError as error:
+                call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
                 return
             outcome = _Outcome()
             response = self.Check(request, outcome)  # type: ignore[arg-type]  # it uses no more of a context

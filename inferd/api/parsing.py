@@ -14,4 +14,4 @@ def parse(kind: type[Parsed], message: bytes) -> Parsed:
     try:
         return kind.FromString(message)
     except DecodeError:
-        raise InvalidInputError(f"the message is not an {kind.DESCRIPTOR.full_name}") from None
+        raise InvalidInputError(f"the message is not a valid {kind.DESCRIPTOR.full_name}") from None

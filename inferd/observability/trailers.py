@@ -17,6 +17,9 @@ TIMING_METADATA = "inferd-timing"
 LOAD_FORMAT_METADATA = "endpoint-load-metrics-format"
 LOAD_METADATA = "endpoint-load-metrics-bin"
 
+#: Whom authentication let in, where there is any, without knowing who it is.
+_ANONYMOUS = "anonymous"
+
 _ASKED_FOR = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
 
 #: Where a call's annotations have what its caller asked for.
@@ -27,7 +30,9 @@ class TrailersInterceptor:
     """Takes the request's id from the metadata, and gives callers what they have asked for.
 
     The id goes out with every error, and with OK to those who sent one. A load report goes out to those who ask, or
-    with ``report_always`` to everyone. It stands outside of whatever may refuse calls.
+    with ``report_always`` to everyone, but not to strangers, to whom it would show whether an attack has an effect. It
+    stands outside of whatever may refuse calls.
+
     Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
     """
 
@@ -65,7 +70,8 @@ class TrailersInterceptor:
             durations_s = asked.totals.durations_s() or asked.for_stages.durations_s()
             total = ("total", self._clock() - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
-        if self._report_always or (asked and asked.for_load):
+        wants_load = self._report_always or (asked and asked.for_load)
+        if wants_load and code.name != "UNAUTHENTICATED" and call.annotations.get("principal") != _ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)

@@ -122,3 +122,14 @@ def test_a_load_report():
     assert run(FakeCall(), report_always=True) == [report]
     assert run(FakeCall(annotations={"request_id": "r"}), INTERNAL, report_always=True)[-1] == report
     assert run(FakeCall(metadata=(("endpoint-load-metrics-format", "json"),))) == []
+
+
+@pytest.mark.parametrize("report_always", [False, True])
+def test_strangers_are_not_told_of_the_load(report_always):
+    """Neither those who were refused, nor those whose health checks are answered without a credential."""
+    asking = (("endpoint-load-metrics-format", "bin"),)
+    refused = run(FakeCall(metadata=asking), grpc.StatusCode.UNAUTHENTICATED, report_always=report_always)
+    assert [name for name, _ in refused] == ["x-request-id"]
+    assert run(FakeCall(metadata=asking, annotations={"principal": "anonymous"}), report_always=report_always) == []
+    known = FakeCall(metadata=asking, annotations={"principal": "token:alice"})
+    assert run(known, report_always=report_always) == [("endpoint-load-metrics-bin", b"\x01")]

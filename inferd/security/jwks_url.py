@@ -100,6 +100,11 @@ class JwksUrl:
 
 
 def _facts(url: str, error: Exception) -> dict[str, str]:
-    # What the other side sends as a reason is none of our texts; its status is enough.
-    reason = f"HTTP status {error.code}" if isinstance(error, urllib.error.HTTPError) else str(error)
+    # What the other side sends is none of our texts; its status is enough.
+    if isinstance(error, urllib.error.HTTPError):
+        reason = f"HTTP status {error.code}"
+    elif isinstance(error, http.client.HTTPException):
+        reason = f"expected an answer in HTTP, got {type(error).__name__}"
+    else:
+        reason = str(error)
     return {"url": url, "reason": reason}

@@ -1,7 +1,10 @@
 """JSON Web Tokens: which are taken, which are not, and what is told of those."""
 
+import http.client
 import threading
 import time
+import urllib.error
+from email.message import Message
 
 import jwt
 import pytest
@@ -232,6 +235,24 @@ def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> Non
     assert url.fetched.acquire(timeout=10)
     source.stop()
     assert not url.fetched.acquire(blocking=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (urllib.error.HTTPError("https://issuer.test", 503, "PLANTED", Message(), None), "HTTP status 503"),
+        (http.client.BadStatusLine("PLANTED"), "expected an answer in HTTP, got BadStatusLine"),
+        (OSError("no route"), "no route"),
+    ],
+)
+def test_what_the_other_side_says_is_not_logged(
+    caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
+    """It may say anything; what it is comes to the log."""
+    url = Url()
+    url.content = error
+    JwksUrl("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url).refresh()
+    assert [record.reason for record in caplog.records] == [reason]
 
 
 def test_only_http_is_fetched_and_no_redirects(tmp_path) -> None:

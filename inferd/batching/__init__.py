@@ -8,6 +8,7 @@ Which file says what, from the outside in:
     policies/     when the queue is full                  answers, statistics   outcomes, and their counts
     planner       which requests make the next batch      request, ports        what goes in, and who is needed
 
-`state` and what it is made of (`waiting`, `admission`, `policies`, `planner`, `expectation`, `deadlines`, `drain`) know
-neither threads nor clocks: they are functions of what there is and of the time that they are told.
+`state` and what it is made of (`waiting`, `admission`, `policies`, `planner`, `expectation`, `learned_rules`,
+`run_cost`, `sharing`, `deadlines`, `drain`) know neither threads nor clocks: they are functions of what there is and of
+the time that they are told.
 """

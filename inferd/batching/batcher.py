@@ -47,6 +47,7 @@ class Batcher:
             policy=policy_for(queue),
             rules=BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000),
             workers=batching.instances,
+            parallel_runs=session.parallel_runs,
         )
         self._answers = answers
         executor = Executor(

@@ -21,6 +21,11 @@ class Session(Protocol):
         """What the model takes and gives; the same object every time."""
         ...
 
+    @property
+    def parallel_runs(self) -> int:
+        """How many runs at a time take no longer than one alone."""
+        ...
+
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:
         """Run the model once and return ``outputs`` in that order. Raises what the runtime raises."""
         ...

@@ -1,7 +1,11 @@
 """How long runs take: what two of them cost more than one of both, and whether they are short. Pure."""
 
-#: What one run weighs in the average of those of about its size.
-_WEIGHT = 1 / 8
+from dataclasses import dataclass
+
+#: An average counts for as many runs as it is of, but not for more than these, and fades at each fit to not less than
+#: one: what is fresh counts more than how it began, and a size that comes back is soon known anew.
+_MOST_RUNS = 8.0
+_KEPT = 0.9
 #: Runs after which the cost is worked out anew.
 _RUNS_PER_FIT = 16
 #: A run is short if it takes less than it takes to wake another thread for it, which then fetches Python's interpreter
@@ -12,6 +16,20 @@ _FAR_FROM_SHORT_S = 0.01
 _RUNS_UNTIL_TRUSTED = 10_000
 
 
+@dataclass(slots=True)
+class _Average:
+    """Of runs of about one size; so many ``runs`` as it counts for."""
+
+    rows: float
+    seconds: float
+    runs: float
+
+    def add(self, rows: int, seconds: float) -> None:
+        self.runs = min(self.runs + 1, _MOST_RUNS)
+        self.rows += (rows - self.rows) / self.runs
+        self.seconds += (seconds - self.seconds) / self.runs
+
+
 class RunCost:
     """Learns the duration of a run as a fixed part and a part for each row, from the runs as they are.
 
@@ -20,10 +38,13 @@ class RunCost:
     """
 
     def __init__(self) -> None:
-        self._averages: dict[int, tuple[float, float]] = {}
-        self._runs = 0
+        self._averages: dict[int, _Average] = {}
+        #: How many there have been.
+        self.runs = 0
         #: The fixed part in seconds; None while all runs were of about one size.
         self.fixed_s: float | None = None
+        #: The part for each row in seconds; 0 until the fixed part is known.
+        self.row_s = 0.0
         #: Whether runs are short, whatever their size.
         self.is_short = False
         self._distrusted_until = 0
@@ -31,32 +52,40 @@ class RunCost:
     def ran(self, rows: int, seconds: float) -> None:
         """A batch of ``rows`` took ``seconds``."""
         size = rows.bit_length()
-        known_rows, known_s = self._averages.get(size, (float(rows), seconds))
-        self._averages[size] = (
-            known_rows + (rows - known_rows) * _WEIGHT,
-            known_s + (seconds - known_s) * _WEIGHT,
-        )
-        self._runs += 1
+        average = self._averages.get(size)
+        if average is None:
+            self._averages[size] = _Average(rows, seconds, 1)
+        else:
+            average.add(rows, seconds)
+        self.runs += 1
         if seconds >= _FAR_FROM_SHORT_S:
-            self._distrusted_until = self._runs + _RUNS_UNTIL_TRUSTED
+            self._distrusted_until = self.runs + _RUNS_UNTIL_TRUSTED
             self.is_short = False
-        if self._runs % _RUNS_PER_FIT == 0:
-            self.fixed_s = self._fit()
-            slowest_s = max(average_s for _, average_s in self._averages.values())
-            self.is_short = slowest_s <= _SHORT_S and self._runs >= self._distrusted_until
+        if self.runs % _RUNS_PER_FIT == 0:
+            self._fit()
+            slowest_s = max(average.seconds for average in self._averages.values())
+            self.is_short = slowest_s <= _SHORT_S and self.runs >= self._distrusted_until
 
     @property
     def most_rows_per_s(self) -> float:
         """Rows a second of runs of the size at which they are cheapest; 0 before the first run. Needs no lock."""
-        return max((rows / seconds for rows, seconds in list(self._averages.values()) if seconds > 0), default=0.0)
+        averages = list(self._averages.values())
+        return max((average.rows / average.seconds for average in averages if average.seconds > 0), default=0.0)
 
-    def _fit(self) -> float | None:
-        """Return where the straight line through the averages begins, not below nothing."""
+    def _fit(self) -> None:
+        """Take both parts from the straight line through the averages, neither below nothing."""
         if len(self._averages) < 2:
-            return None
-        points = list(self._averages.values())
-        mean_rows = sum(rows for rows, _ in points) / len(points)
-        mean_s = sum(seconds for _, seconds in points) / len(points)
-        spread = sum((rows - mean_rows) ** 2 for rows, _ in points)
-        slope = sum((rows - mean_rows) * (seconds - mean_s) for rows, seconds in points) / spread
-        return max(mean_s - slope * mean_rows, 0.0)
+            return
+        averages = self._averages.values()
+        runs = sum(average.runs for average in averages)
+        mean_rows = sum(average.rows * average.runs for average in averages) / runs
+        mean_s = sum(average.seconds * average.runs for average in averages) / runs
+        spread = slope = 0.0
+        for average in averages:
+            from_mean = (average.rows - mean_rows) * average.runs
+            spread += (average.rows - mean_rows) * from_mean
+            slope += (average.seconds - mean_s) * from_mean
+            average.runs = max(average.runs * _KEPT, 1.0)
+        slope /= spread
+        self.fixed_s = max(mean_s - slope * mean_rows, 0.0)
+        self.row_s = max(slope, 0.0)

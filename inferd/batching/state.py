@@ -19,16 +19,13 @@ from inferd.batching.admission import refusal
 from inferd.batching.deadlines import Deadlines
 from inferd.batching.drain import DrainRate, retry_after_s
 from inferd.batching.expectation import Expectation
+from inferd.batching.learned_rules import LearnedRules
 from inferd.batching.planner import BatchRules, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
-from inferd.batching.run_cost import RunCost
 from inferd.batching.waiting import WaitingRequests
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
-
-#: A shorter hold is not worth the wake-up that ends it.
-_SHORTEST_WAIT_S = 0.0002
 
 #: As many full batches may wait for each worker, whatever the longest delay.
 _BATCHES_THAT_MAY_WAIT = 2
@@ -51,16 +48,26 @@ class QueueState:
 
     Invariants: the waiting requests are inside their bounds; nobody waits for room while the first who does would fit;
     every deadline of a request that is here is watched. Not thread-safe. ``now`` is on the monotonic clock and never
-    goes back from call to call.
+    goes back from call to call. At most ``parallel_runs`` of the ``workers`` share what waits.
     """
 
-    def __init__(self, *, name: str, settings: QueueSettings, policy: Policy, rules: BatchRules, workers: int) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        settings: QueueSettings,
+        policy: Policy,
+        rules: BatchRules,
+        workers: int,
+        parallel_runs: int,
+    ) -> None:
         self._max_delay_s = settings.max_delay_ms / 1000
         # For these there is always room, however slow the model: what runs next, and what is gathered meanwhile.
         self._least_rows = _BATCHES_THAT_MAY_WAIT * rules.max_rows * workers
         self._name = name
         self._policy = policy
-        self._rules = rules
+        self._workers = workers
+        self._learned = LearnedRules(rules, parallel_runs=min(parallel_runs, workers))
         self.waiting = WaitingRequests(
             max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
         )
@@ -70,8 +77,6 @@ class QueueState:
         self._running: list[Batch] = []
         self._deadlines = Deadlines()
         self._drain = DrainRate()
-        self._run_cost = RunCost()
-        self._longest_wait_s = rules.max_wait_s
         self._expectation = Expectation(max_wait_s=rules.max_wait_s)
         # What the last plan said is worth another one: so many further requests, or so many further rows.
         self._wanted_requests = 0
@@ -108,17 +113,17 @@ class QueueState:
     @property
     def has_full_batch(self) -> bool:
         """Whether as many rows wait as a batch may have."""
-        return self.waiting.rows >= self._rules.max_rows
+        return self.waiting.rows >= self._learned.rules.max_rows
 
     @property
     def runs_are_short(self) -> bool:
         """Whether the poll thread can do a run in between, sooner than another thread is woken for it."""
-        return self._run_cost.is_short
+        return self._learned.run_cost.is_short
 
     @property
     def most_rows_per_s(self) -> float:
         """Rows a second of one worker that takes the batches that are cheapest; 0 before the first. Needs no lock."""
-        return self._run_cost.most_rows_per_s
+        return self._learned.run_cost.most_rows_per_s
 
     # Coming in
 
@@ -165,7 +170,7 @@ class QueueState:
         request.enqueued_at = now
         self.waiting.add(request)
         effects.admitted.append(request)
-        if self._rules.max_wait_s > 0:
+        if self._learned.rules.max_wait_s > 0:
             if any(batch.answering for batch in self._running):
                 self._expectation.answering(now)
             self._expectation.arrived(now, self._callers_present)
@@ -213,20 +218,37 @@ class QueueState:
     def next_batch(self, now: float, idle_since: float, effects: Effects) -> Batch | WaitUntil:
         """Take out the requests that run next, if any is ready for a worker that has been idle since then."""
         self._drop_expired(now, effects)
-        decision = plan(self.waiting, now, self._rules, further=self._further(now), idle_since=idle_since)
+        further = self._further(now)
+        rules = self._learned.beside(
+            self._computing, rows=self.waiting.rows, requests=len(self.waiting), further=further
+        )
+        decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
         for request in decision.requests:
             self.waiting.remove(request)
         batch = self._started(decision.requests, now)
-        self._drain.taken(batch.rows, now, left=self.waiting.rows)
+        self._drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
         self._limit_rows()
         self._admit_blocked(now, effects)
         # What is left was planned for by a worker that may be held for longer than it needs to be.
         self._wanted_requests = self._wanted_rows = 0
         effects.wake_worker = len(self.waiting) > 0
         return batch
+
+    @property
+    def _computing(self) -> int:
+        """Batches whose runs have not ended."""
+        return sum([not batch.answering for batch in self._running])
+
+    @property
+    def _another_is_idle(self) -> bool:
+        """Whether what is left is taken at once, which says nothing of how fast the queue drains.
+
+        Of short runs only one is done at a time, by the poll thread.
+        """
+        return not self.runs_are_short and self._computing < self._workers
 
     def _limit_rows(self) -> None:
         """Let as many rows wait as are likely to be taken within the longest delay."""
@@ -236,7 +258,7 @@ class QueueState:
 
     def _further(self, now: float) -> int:
         """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
-        if self.closed or self._rules.max_wait_s == 0 or len(self.waiting) == 0:
+        if self.closed or self._learned.rules.max_wait_s == 0 or len(self.waiting) == 0:
             return 0
         return self._expectation.further(now, self._callers_present)
 
@@ -253,18 +275,8 @@ class QueueState:
         batch.requests.clear()
         self._expectation.answering(now)
         if not batch.outside_queue:
-            self._run_cost.ran(batch.rows, now - batch.started_at if batch.run_s is None else batch.run_s)
-            if self._longest_wait_s > 0:
-                self._limit_wait(self._run_cost.fixed_s)
-
-    def _limit_wait(self, saved_s: float | None) -> None:
-        """Hold no batch for longer than running it together with the next one saves."""
-        wait_s = self._longest_wait_s if saved_s is None else min(self._longest_wait_s, saved_s)
-        if wait_s < _SHORTEST_WAIT_S:
-            wait_s = 0.0
-        if wait_s != self._rules.max_wait_s:
-            self._rules = BatchRules(max_rows=self._rules.max_rows, max_wait_s=wait_s)
-            self._expectation.max_wait_s = wait_s
+            self._learned.ran(batch.rows, now - batch.started_at if batch.run_s is None else batch.run_s)
+            self._expectation.max_wait_s = self._learned.rules.max_wait_s
 
     # Leaving early
 

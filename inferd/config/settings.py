@@ -132,7 +132,8 @@ class BatchingSettings(Section):
     """How long an incomplete batch may be held for further rows that are to be expected; never longer than running \
 them together saves, as far as that is known from the runs so far."""
     instances: int = Field(default=1, ge=1, le=64)
-    """Batches of the model that may run at the same time."""
+    """Batches of the model that may run at the same time. Idle instances share what waits if that is done sooner, and \
+each has cores for its threads."""
 
 
 class RuntimeSettings(Section):

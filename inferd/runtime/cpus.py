@@ -24,6 +24,11 @@ def threads_per_run(*, configured: int, on_accelerator: bool, instances: int, co
     return 1 if on_accelerator else max(1, cores // instances)
 
 
+def parallel_runs(*, threads: int, on_accelerator: bool, cores: int) -> int:
+    """Return how many runs of ``threads`` each have cores of their own, at least 1; on an accelerator no more."""
+    return 1 if on_accelerator else max(1, cores // threads)
+
+
 def parse_cpu_max(text: str) -> float | None:
     """Return the cores that cgroup v2's ``cpu.max`` allows, None for no limit."""
     quota, _, period = text.strip().partition(" ")

@@ -7,6 +7,7 @@ from pathlib import Path
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime import providers
+from inferd.runtime.cpus import parallel_runs, usable_cores
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.inspection import Inspection, has_given_axes, inspect
 from inferd.runtime.opening import declared, open_runtime_session
@@ -26,12 +27,19 @@ class OnnxSession:
     """
 
     def __init__(
-        self, *, runner: Runner, inspection: Inspection, made_up: MadeUpInputs | None, used: tuple[str, ...]
+        self,
+        *,
+        runner: Runner,
+        inspection: Inspection,
+        made_up: MadeUpInputs | None,
+        used: tuple[str, ...],
+        parallel_runs: int,
     ) -> None:
         self._runner: Runner | None = runner
         self._inspection = inspection
         self._made_up = made_up
         self._providers = used
+        self._parallel_runs = parallel_runs
 
     @property
     def signature(self) -> ModelSignature:
@@ -47,6 +55,11 @@ class OnnxSession:
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, the preferred one first."""
         return self._providers
+
+    @property
+    def parallel_runs(self) -> int:
+        """How many runs at a time take no longer than one alone, if nothing else needs the cores."""
+        return self._parallel_runs
 
     @property
     def made_up(self) -> MadeUpInputs | None:
@@ -85,7 +98,18 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
         inspection, made_up = _judged(proof, settings), proof.made_up
     if inspection.why_not_batchable:
         _log.info("%s runs requests one by one: %s", path, inspection.why_not_batchable)
-    return OnnxSession(runner=runner, inspection=inspection, made_up=made_up, used=used)
+    options = session.get_session_options()
+    return OnnxSession(
+        runner=runner,
+        inspection=inspection,
+        made_up=made_up,
+        used=used,
+        parallel_runs=parallel_runs(
+            threads=options.intra_op_num_threads * options.inter_op_num_threads,
+            on_accelerator=providers.on_accelerator(used),
+            cores=usable_cores(),
+        ),
+    )
 
 
 def _runner(

@@ -13,14 +13,16 @@ from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError, OverloadedError
 from tests.fakes import Caller
 
-_MAX_ROWS, _MAX_BYTES, _MAX_BLOCKED, _CALLER_RUNS, _WORKERS = 8, 1024, 3, 2, 2
+_MAX_ROWS, _MAX_BYTES, _MAX_BATCH, _MAX_BLOCKED, _CALLER_RUNS, _WORKERS = 8, 1024, 4, 3, 2, 2
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Offers, takes, retires, cancels and lets time pass; where each request is, is kept here as well."""
 
-    @initialize(policy=st.sampled_from(Backpressure), max_wait_s=st.sampled_from([0.0, 0.05]))
-    def begin(self, policy, max_wait_s):
+    @initialize(
+        policy=st.sampled_from(Backpressure), max_wait_s=st.sampled_from([0.0, 0.05]), row_s=st.sampled_from([0.0, 0.1])
+    )
+    def begin(self, policy, max_wait_s, row_s):
         self.settings = QueueSettings(
             policy=policy,
             max_rows=_MAX_ROWS,
@@ -32,9 +34,15 @@ class QueueMachine(RuleBasedStateMachine):
             name="m",
             settings=self.settings,
             policy=policy_for(self.settings),
-            rules=BatchRules(max_rows=4, max_wait_s=max_wait_s),
+            rules=BatchRules(max_rows=_MAX_BATCH, max_wait_s=max_wait_s),
             workers=_WORKERS,
+            parallel_runs=_WORKERS,
         )
+        # With runs that take longer with each row, idle workers share what waits.
+        self.row_s = row_s
+        for number in range(64):
+            rows = 1 + number % _MAX_BATCH
+            self.state._learned.ran(rows, self.run_s(rows))
         self.now = 100.0
         self.poll_thread: list[float] = []
         self.callers = {}
@@ -42,6 +50,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.blocked: dict = {}
         self.batches: list[Batch] = []
         self.cancelled: list[Caller] = []
+
+    def run_s(self, rows):
+        return 0.01 + rows * self.row_s
 
     def apply(self, effects):
         for request in effects.admitted:
@@ -88,6 +99,10 @@ class QueueMachine(RuleBasedStateMachine):
         batch = self.state.next_batch(self.now, self.now, effects)
         if isinstance(batch, Batch):
             assert all(request.deadline > self.now for request in batch.requests)
+            assert batch.rows <= _MAX_BATCH or len(batch.requests) == 1
+            first = batch.requests[0]
+            alike = [request for request in self.waiting if request.stack_key == first.stack_key]
+            assert first is min(alike, key=lambda request: request.priority)
             for request in batch.requests:
                 del self.waiting[request]
             self.batches.append(batch)
@@ -99,6 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
         for request in batch.requests:
             request.reply.deliver(InferenceFailedError())
+        batch.run_s = self.run_s(batch.rows)
         self.state.retire(batch, self.now)
 
     @precondition(lambda self: any(caller.waits for caller in self.callers.values()))

@@ -9,7 +9,7 @@ from inferd.config.settings import QueueSettings
 class Queue:
     """A state at a time that the test sets, with shorthands for offering and taking."""
 
-    def __init__(self, max_batch=8, max_wait_s=0.0, workers=1, **settings):
+    def __init__(self, max_batch=8, max_wait_s=0.0, workers=1, parallel_runs=1, **settings):
         queue = QueueSettings(**({"max_rows": 4} | settings))
         self.state = QueueState(
             name="m",
@@ -17,6 +17,7 @@ class Queue:
             policy=policy_for(queue),
             rules=BatchRules(max_rows=max_batch, max_wait_s=max_wait_s),
             workers=workers,
+            parallel_runs=parallel_runs,
         )
         self.now = 100.0
 

@@ -32,6 +32,7 @@ def _simulate(callers, *, run_s, max_wait_s, runs):
         policy=policy_for(settings),
         rules=BatchRules(max_rows=64, max_wait_s=max_wait_s),
         workers=1,
+        parallel_runs=1,
     )
     arrivals = [number * run_s / 3 for number in range(callers)]
     now, done = 0.0, []

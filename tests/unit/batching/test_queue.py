@@ -25,7 +25,12 @@ class _Queue:
         self.ran_here: list[Batch] = []
         self.queue = RequestQueue(
             state=QueueState(
-                name="m", settings=queue, policy=policy_for(queue), rules=BatchRules(max_rows=4), workers=1
+                name="m",
+                settings=queue,
+                policy=policy_for(queue),
+                rules=BatchRules(max_rows=4),
+                workers=1,
+                parallel_runs=1,
             ),
             answers=Answers(clock=self.clock, observer=RecordingObserver(), statistics=Statistics()),
             clock=self.clock,

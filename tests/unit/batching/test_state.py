@@ -47,6 +47,73 @@ def _draining(rows_per_s, **settings):
     return queue
 
 
+def _sharing(**settings):
+    """A queue that knows of runs that two workers do sooner together, and has 8 rows."""
+    queue = Queue(max_batch=64, max_rows=64, **settings)
+    for rows in range(1, 33):
+        queue.state._learned.ran(rows, 0.001 + rows * 0.001)
+    queue.offer(*(Caller() for _ in range(8)))
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("workers", "parallel_runs", "rows"), [(2, 2, [4, 4]), (2, 8, [4, 4]), (2, 1, [8]), (4, 4, [2, 2, 2, 2])]
+)
+def test_idle_workers_share_what_waits(workers, parallel_runs, rows):
+    """As many as there are, and as can run at the same time without loss; each share wakes who takes the next."""
+    queue = _sharing(workers=workers, parallel_runs=parallel_runs)
+    for expected in rows:
+        batch, effects = queue.take()
+        assert batch.rows == expected
+        assert effects.wake_worker == (len(queue.state.waiting) > 0)
+    assert len(queue.state.waiting) == 0
+
+
+@pytest.mark.parametrize(("answering", "rows"), [(False, 8), (True, 4)])
+def test_a_share_is_left_to_a_worker_that_has_run_and_is_answering(answering, rows):
+    """It comes for its next batch in no time; one that is still running gets nothing."""
+    queue = _sharing(workers=2, parallel_runs=2)
+    first, second = queue.take()[0], queue.take()[0]
+    queue.offer(*(Caller() for _ in range(8)))
+    second.answering = answering
+    queue.state.retire(first, queue.now)
+    batch, _ = queue.take()
+    assert batch.rows == rows
+
+
+def test_what_an_idle_worker_takes_next_is_not_taken_for_a_fast_queue():
+    """40 rows a second drain, though two workers that were idle take 4 rows each in no time."""
+    queue = Queue(max_batch=4, max_rows=16, workers=2)
+    for _ in range(3):
+        queue.offer(*(Caller(rows=4) for _ in range(4)))
+        batches = [queue.take()[0], queue.take()[0]]
+        for first in range(2):
+            queue.now += 0.1
+            queue.state.retire(batches[first], queue.now)
+            batches.append(queue.take()[0])
+        for batch in batches[2:]:
+            queue.state.retire(batch, queue.now)
+    queue.offer(*(Caller(rows=4) for _ in range(4)))
+    ((_, error),) = queue.offer(Caller(rows=4)).failed
+    assert error.retry_after_s == pytest.approx(16 / 40)
+
+
+def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
+    """The poll thread does them one after the other, though workers are idle: 40 rows a second."""
+    queue = Queue(max_batch=4, max_rows=16, workers=2)
+    for _ in range(16):
+        queue.state._learned.ran(4, 0.0001)
+    queue.offer(*(Caller(rows=4) for _ in range(4)))
+    for _ in range(4):
+        batch, _ = queue.take()
+        queue.now += 0.1
+        batch.run_s = 0.0001
+        queue.state.retire(batch, queue.now)
+    queue.offer(*(Caller(rows=4) for _ in range(4)))
+    ((_, error),) = queue.offer(Caller(rows=4)).failed
+    assert error.retry_after_s == pytest.approx(16 / 40)
+
+
 @pytest.mark.parametrize(
     ("rows_per_s", "max_delay_ms", "room"),
     [(128, 250, 32), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],

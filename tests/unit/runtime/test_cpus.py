@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.runtime.cpus import parse_cfs_quota, parse_cpu_max, threads_per_run, usable_cores
+from inferd.runtime.cpus import parallel_runs, parse_cfs_quota, parse_cpu_max, threads_per_run, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,11 @@ def test_threads_of_a_run(configured, on_accelerator, instances, threads):
     """The setting if there is one, 1 on an accelerator, else the cores shared out among the instances."""
     found = threads_per_run(configured=configured, on_accelerator=on_accelerator, instances=instances, cores=8)
     assert found == threads
+
+
+@pytest.mark.parametrize(
+    ("threads", "on_accelerator", "runs"), [(1, False, 8), (3, False, 2), (8, False, 1), (9, False, 1), (1, True, 1)]
+)
+def test_runs_that_have_cores_of_their_own(threads, on_accelerator, runs):
+    """One at least; on an accelerator no more, because all runs are on the same device."""
+    assert parallel_runs(threads=threads, on_accelerator=on_accelerator, cores=8) == runs

@@ -9,6 +9,7 @@ import pytest
 
 from inferd import dtypes
 from inferd.config.settings import ModelSettings
+from inferd.runtime import session as session_module
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.session import OnnxSession, open_session
 from tests import onnx_models
@@ -259,3 +260,11 @@ def test_threads_and_parallel_mode_are_accepted(tmp_path, caplog):
     (y,) = opened(onnx_models.linear(), tmp_path, runtime=runtime).run({"x": np.ones((1, 3), np.float32)}, ["y"])
     assert y.tolist() == [[3, 3, 3]]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("threads", "runs"), [((1, 1), 4), ((2, 1), 2), ((2, 2), 1)])
+def test_as_many_runs_are_parallel_as_have_cores_for_their_threads(threads, runs, tmp_path, monkeypatch):
+    """Threads within operators, times operators side by side."""
+    monkeypatch.setattr(session_module, "usable_cores", lambda: 4)
+    runtime = {"intra_op_threads": threads[0], "inter_op_threads": threads[1], "providers": ["cpu"]}
+    assert opened(onnx_models.linear(), tmp_path, runtime=runtime).parallel_runs == runs

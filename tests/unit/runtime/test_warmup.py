@@ -43,7 +43,9 @@ def session(runner: Recorder, tmp_path, *providers: str, warmup: bool = True) ->
     path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
     real = open_session(path, ModelSettings.model_validate({"runtime": {"warmup": warmup}}))
     inspection = real._inspection
-    return OnnxSession(runner=runner, inspection=inspection, made_up=real.made_up, used=providers)
+    return OnnxSession(
+        runner=runner, inspection=inspection, made_up=real.made_up, used=providers, parallel_runs=real.parallel_runs
+    )
 
 
 SETTINGS = ModelSettings(batching=BatchingSettings(max_batch_size=4))

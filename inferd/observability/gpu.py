@@ -60,20 +60,19 @@ class GpuSampler:
         try:
             nvml = self._load()
             nvml.nvmlInit()
-            devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+            count = nvml.nvmlDeviceGetCount()
         except Exception as error:  # noqa: BLE001  (whatever is missing or broken, a server without these metrics serves)
             _log.debug("no GPU to tell of: %r", error)
             return
-        while devices and not self._stopping.is_set():
-            self._samples = [
-                sample for index, device in enumerate(devices) if (sample := _sample(nvml, index, device)) is not None
-            ]
+        while count and not self._stopping.is_set():
+            self._samples = [sample for index in range(count) if (sample := _sample(nvml, index)) is not None]
             self._stopping.wait(self._interval_s)
 
 
-def _sample(nvml: Nvml, index: int, device: object) -> GpuSample | None:
+def _sample(nvml: Nvml, index: int) -> GpuSample | None:
     """Ask about one device; None if it does not answer, as one that has fallen off the bus does not."""
     try:
+        device = nvml.nvmlDeviceGetHandleByIndex(index)
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
         uuid = nvml.nvmlDeviceGetUUID(device)
     except nvml.NVMLError:

@@ -19,6 +19,7 @@ class FakeNvml:
         self.gate = threading.Event()
         self.gate.set()
         self.lost: set[int] = set()
+        self.never_there: set[int] = set()
 
     def nvmlInit(self) -> None:  # noqa: N802  (NVIDIA's name, as below)
         pass
@@ -27,6 +28,9 @@ class FakeNvml:
         return 2
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index in self.never_there:
+            self.asked.release()
+            raise self.NVMLError
         return index
 
     def nvmlDeviceGetUUID(self, device: int) -> str:  # noqa: N802
@@ -70,6 +74,13 @@ def test_a_device_that_is_lost_leaves_the_others() -> None:
     nvml = FakeNvml()
     nvml.lost = {1}
     assert sampled(nvml).samples() == [FIRST]
+
+
+def test_a_device_that_was_never_there_leaves_the_others() -> None:
+    """One that has failed before the server started is counted by the driver all the same."""
+    nvml = FakeNvml()
+    nvml.never_there = {0}
+    assert sampled(nvml).samples() == [SECOND]
 
 
 def test_who_asks_never_waits_for_the_driver() -> None:

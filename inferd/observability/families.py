@@ -11,12 +11,10 @@ from inferd.observability.histogram import Histogram
 from inferd.observability.model_metrics import ModelCounts
 from inferd.observability.request_metrics import RequestLabels
 from inferd.observability.samples import MODEL_STATES, ModelSample
+from inferd.observability.timing import STAGES
 
 _MODEL = ("model", "version")
 _GPU = ("gpu", "uuid")
-
-#: Values of the label ``stage``, in the order in which a request goes through them.
-STAGES = ("decode", "queue", "stack", "run", "encode")
 
 #: Names of model and version.
 ModelLabels = tuple[str, str]

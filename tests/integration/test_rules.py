@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inferd.observability.families import STAGES
+from inferd.observability.timing import STAGES
 from scripts.generate_dashboard import TARGET, dashboard
 from tests.prometheus import PROMTOOL, RULES, metrics_in
 from tests.server import ROOT

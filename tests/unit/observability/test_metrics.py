@@ -13,10 +13,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.batching.ports import BatchReport, Observer
-from inferd.observability.families import STAGES
 from inferd.observability.gpu import GpuSample
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.observability.timing import STAGES
 from tests.unit.observability.fakes import INFER, FakeCall
 
 NAMES = {

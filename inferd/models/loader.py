@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from structlog.contextvars import bound_contextvars
+
 from inferd.batching.batcher import Batcher
 from inferd.batching.ports import Clock, Observer, PollThread
 from inferd.config.settings import Settings
@@ -84,7 +86,9 @@ class ModelLoader:
     def _load_each(self, pending: Sequence[tuple[ModelSource, ModelVersion]], on_loaded: Callable[[], None]) -> None:
         for source, version in pending:
             if version.state is ModelState.LOADING:
-                self._load(source, version)
+                # Whatever is logged on the way, by whomever, is about this one.
+                with bound_contextvars(model=version.name, version=version.version):
+                    self._load(source, version)
         on_loaded()
 
     def _load(self, source: ModelSource, version: ModelVersion) -> None:

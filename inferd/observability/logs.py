@@ -84,7 +84,7 @@ def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.F
         return render(dict(event)).decode()
 
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.ExtraAdder()],
         processors=[
             _head,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,

@@ -8,6 +8,7 @@ from functools import partial
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call_base import CallBase
@@ -135,7 +136,7 @@ class Acceptor:
         try:
             handler = variables.run(self._methods.intercepted, call.method, call.metadata)
         except Exception:  # noqa: BLE001  an interceptor's fault; the call must still be answered
-            _log.exception("a standard interceptor failed on %s", call.method)
+            _log.exception("a standard interceptor failed on %s", call.method, extra=log_fields(call.annotations))
             handler = _Failed
         call.call_soon(partial(self._resume, call, handler, variables))
 

@@ -140,26 +140,28 @@ class _Served:
             self._context.end(grpc.StatusCode.INTERNAL, str(error))
         except BaseException:  # noqa: BLE001  whatever a handler raises, its caller must not wait for ever
             if not self._context.aborted:
-                fields = log_fields(self._call.annotations)
-                _log.exception("the handler of %s failed", self._call.method, extra=fields)
+                _log.exception("the handler of %s failed", self._call.method, extra=self._fields())
             self._context.end(grpc.StatusCode.UNKNOWN, "the handler failed")
 
     def _deserialize(self, message: bytes) -> Message:
-        return _convert(self._handler.request_deserializer, message, "the request could not be deserialized")
+        return self._convert(self._handler.request_deserializer, message, "the request could not be deserialized")
 
     def _serialize(self, response: Message) -> bytes:
-        payload = _convert(self._handler.response_serializer, response, "the response could not be serialized")
+        payload = self._convert(self._handler.response_serializer, response, "the response could not be serialized")
         if not isinstance(payload, bytes):
-            _log.error("%s answered with %s, expected bytes", self._call.method, type(payload).__name__)
+            kind = type(payload).__name__
+            _log.error("%s answered with %s, expected bytes", self._call.method, kind, extra=self._fields())
             raise _FailedError("the response could not be serialized")
         return payload
 
+    def _convert(self, convert: Callable[[Message], Message] | None, value: Message, failure: str) -> Message:
+        if convert is None:
+            return value
+        try:
+            return convert(value)
+        except Exception as error:
+            _log.exception("%s: %s", self._call.method, failure, extra=self._fields())
+            raise _FailedError(failure) from error
 
-def _convert(convert: Callable[[Message], Message] | None, value: Message, failure: str) -> Message:
-    if convert is None:
-        return value
-    try:
-        return convert(value)
-    except Exception as error:
-        _log.exception("%s", failure)
-        raise _FailedError(failure) from error
+    def _fields(self) -> dict[str, object]:
+        return log_fields(self._call.annotations)

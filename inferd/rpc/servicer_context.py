@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import grpc
 
+from inferd.request_id import log_fields
 from inferd.rpc.metadata import Metadata, checked
 from inferd.rpc.stream_call import CoreStreamCall
 
@@ -102,7 +103,8 @@ class ServicerContext(grpc.ServicerContext):
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """Raise, so that the call ends with this status; OK, which is no error, becomes UNKNOWN."""
         if code == grpc.StatusCode.OK:
-            _log.error("%s was aborted with OK, which is no error", self._call.method)
+            fields = log_fields(self._call.annotations)
+            _log.error("%s was aborted with OK, which is no error", self._call.method, extra=fields)
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._code, self._details = code, details
         self.aborted = True

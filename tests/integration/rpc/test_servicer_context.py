@@ -106,6 +106,7 @@ def test_abort_with_ok_is_an_error(serve, caplog):
     error = serve(unary(lambda request, context: context.abort(grpc.StatusCode.OK, "fine"))).fail("Method")
     assert error.code() is grpc.StatusCode.UNKNOWN
     assert "aborted with OK" in caplog.text
+    assert caplog.records[0].request_id
 
 
 def test_abort_with_status(serve):
@@ -188,7 +189,7 @@ def test_converters_that_fail(serve, caplog, converters, details):
     """The caller gets INTERNAL and a fixed text."""
     error = serve(unary(lambda request, _: request, **converters)).fail("Method")
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, details)
-    assert caplog.records
+    assert caplog.records[0].request_id
 
 
 def test_callbacks_come_when_the_call_is_over(serve):

@@ -217,6 +217,7 @@ def test_an_interceptor_that_raises(serve, caplog):
     error = running.fail("CallbackUnaryUnary", metadata=(("raise", "1"),))
     assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, "the handler could not be found")
     assert "secret" in caplog.text
+    assert caplog.records[0].request_id
     assert running.call("CallbackUnaryUnary", b"x") == b"x"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.contextvars import get_contextvars
 
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.config.settings import Settings
@@ -14,6 +15,7 @@ from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource, resolve
 from inferd.models.version import ModelState, ModelVersion
+from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.fakes import FakeClock, ManualPollThread, RecordingObserver
 
@@ -119,6 +121,19 @@ def test_a_model_that_fails_leaves_the_others_alone(house, linear, tmp_path):
     assert "only tensors can be served" in house.registry.find("maps").reason
     with pytest.raises(ModelUnavailableError):
         house.registry.get("broken")
+
+
+def test_what_is_logged_while_a_model_loads_is_about_it(house, linear, monkeypatch):
+    """Whoever logs it need not know which model that is."""
+    bound = []
+
+    def open_session(path, settings):
+        bound.append(dict(get_contextvars()))
+        raise ModelLoadError("because")
+
+    monkeypatch.setattr(loader_module, "open_session", open_session)
+    house.load(linear)
+    assert bound == [{"model": "linear", "version": "1"}]
 
 
 def test_a_bad_model_yaml_fails_its_model_alone(house, linear, tmp_path):

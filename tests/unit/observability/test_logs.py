@@ -48,6 +48,20 @@ def _restore_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def test_what_is_bound_to_the_thread_is_in_each_line() -> None:
+    """Of standard loggers too; what the line itself says goes before it."""
+    logs = Configured()
+    with structlog.contextvars.bound_contextvars(model="digits", version="1"):
+        logging.getLogger("inferd.runtime").warning("first")
+        logging.getLogger("inferd.runtime").warning("second", extra={"version": "2"})
+    logging.getLogger("inferd.runtime").warning("third")
+    assert [(each.get("model"), each.get("version")) for each in logs.records] == [
+        ("digits", "1"),
+        ("digits", "2"),
+        (None, None),
+    ]
+
+
 def test_standard_loggers() -> None:
     """Fields first, arguments filled in, extras as fields."""
     logs = Configured()

@@ -34,6 +34,7 @@ class HealthService(health.HealthServicer):
     def __init__(self, services: Iterable[str] = ()) -> None:
         super().__init__(experimental_non_blocking=True)
         self._ready_names = ("", READINESS, *services)
+        self._names = frozenset((*self._ready_names, LIVENESS, STARTUP))
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
@@ -63,7 +64,11 @@ class HealthService(health.HealthServicer):
         if not context.add_callback(lambda: self._forget(send)):
             self._forget(send)
             return
-        super().Watch(request, context, send)
+        if request.service in self._names:
+            super().Watch(request, context, send)
+        else:
+            # It will never be known, and grpcio's service would remember for ever that it was asked for.
+            send(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
         if ended:
             send(None)
 

@@ -1,22 +1,25 @@
 """The health service and those who watch it, without a network."""
 
+import tracemalloc
+
 import grpc
 from grpc_health.v1 import health_pb2
 
 from inferd.api.health import HealthService
 
 NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 ENDED = None
 
 
 class Watcher:
     """One watch: what was sent to it, and a way to go."""
 
-    def __init__(self, service, *, gone=False):
+    def __init__(self, service, *, name="", gone=False):
         self.seen = []
         self._gone = gone
         self._callbacks = []
-        service.Watch(health_pb2.HealthCheckRequest(), self, self._receive)
+        service.Watch(health_pb2.HealthCheckRequest(service=name), self, self._receive)
 
     def add_callback(self, callback):
         if not self._gone:
@@ -65,6 +68,24 @@ def test_who_has_gone_is_not_told():
     service.end_watches()
     assert left.seen == [SERVING, ENDED]
     assert never_there.seen == []
+
+
+def test_nothing_is_remembered_of_names_that_watchers_make_up():
+    """Anybody may watch. Such a watch goes on, as the contract has it, and ends with the others."""
+    service = _service()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(1000):
+        watcher = Watcher(service, name=f"{number}" * 1000)
+        assert watcher.seen == [SERVICE_UNKNOWN]
+        watcher.go()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 100_000
+    staying = Watcher(service, name="made up")
+    service.drain()
+    service.end_watches()
+    assert staying.seen == [SERVICE_UNKNOWN, ENDED]
 
 
 class Call:

@@ -11,10 +11,10 @@ from inferd._generated.inferd.v1 import inference_pb2 as own
 from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
-from tests.integration.security.calls import ABOUT_A_MODEL, ALL, OpenStream, Status, status_of
+from tests.integration.security.calls import ABOUT_A_MODEL, ALL, OpenStream, Status, own_request, status_of
 from tests.integration.security.conftest import Secured, token_entry
 from tests.issuer import Issuer, jwks
-from tests.load import eventually
+from tests.load import eventually, metric
 
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
@@ -71,7 +71,13 @@ def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
     limited = secured.bearer("inferd_limited")
     infer = ABOUT_A_MODEL[0].call
     assert infer(channel, "digits", limited)[0] is OK
-    assert infer(channel, "digits", limited)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.RpcError) as caught:
+        own_grpc.InferenceServiceStub(channel).Infer(own_request("digits"), metadata=limited)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    hint_ms = int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"])
+    assert 50_000 < hint_ms <= 100_000, "one request in 100 s, less what has passed of them"
+    assert metric(secured.server, "inferd_quota_rejected_total", reason="requests_per_s") == 1
+    assert metric(secured.server, "inferd_rejected_total") == 0
     stream = OpenStream(channel, limited)
     assert stream.ask("digits")[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     stream.close()

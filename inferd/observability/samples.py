@@ -48,4 +48,4 @@ class Sources:
     quota_rejections: Callable[[], Mapping[str, int]]
     """By the limit that was reached."""
     jwks_age_s: Callable[[], float | None]
-    """Since the keys of the issuer were fetched; None if that has not been done."""
+    """Since the keys of the issuer were fetched; None if they do not come from a URL."""

@@ -59,7 +59,7 @@ class JwksUrl:
         self._clock = clock
         self._keys: KeySet | None = None
         self._tried_at = -_LEAST_PAUSE_S
-        self._fetched_at: float | None = None
+        self._fetched_at = clock()
         self._thread = PeriodicThread("inferd-jwks", period_s=period_s, action=self.refresh)
         #: How often fetching has failed.
         self.failures = 0
@@ -79,9 +79,9 @@ class JwksUrl:
             self._tried_at = self._clock()
             self._thread.wake()
 
-    def age_s(self) -> float | None:
-        """Return how long ago keys were fetched that are good; None if never."""
-        return None if self._fetched_at is None else self._clock() - self._fetched_at
+    def age_s(self) -> float:
+        """Return how long ago keys were fetched that are good, or if never, for how long that has been tried."""
+        return self._clock() - self._fetched_at
 
     def refresh(self) -> None:
         """Fetch now; in the thread of this."""

@@ -75,7 +75,7 @@ class Security:
             self._jwks_url.stop()
 
     def jwks_age_s(self) -> float | None:
-        """Return how long ago good keys came from the URL; None if never, or if there is none."""
+        """Return how long ago good keys came from the URL, or the server was made if none did; None without a URL."""
         return None if self._jwks_url is None else self._jwks_url.age_s()
 
     def failures(self) -> Mapping[str, int]:

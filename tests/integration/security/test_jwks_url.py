@@ -88,7 +88,8 @@ def test_keys_rotate_without_a_restart(published: Published) -> None:
     security.start()
     try:
         assert not is_let_in(old)
-        assert (security.jwks_age_s(), security.failures()["jwks"]) == (None, 1)
+        assert security.jwks_age_s() > 0
+        assert security.failures()["jwks"] == 1
         published.pages["/keys"] = (200, jwks(old.jwk(), new.jwk()).encode())
         eventually(lambda: is_let_in(old) and is_let_in(new), "both keys are known")
         published.pages["/keys"] = (200, jwks(new.jwk()).encode())

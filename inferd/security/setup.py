@@ -81,7 +81,7 @@ class Security:
     def failures(self) -> Mapping[str, int]:
         """How often new content was refused or could not be had, by what it is for."""
         failures = self.files.failures
-        return failures if self._jwks_url is None else {**failures, "jwks": self._jwks_url.failures}
+        return failures if self._jwks_url is None else {**failures, "jwks_url": self._jwks_url.failures}
 
     def quota_rejections(self) -> Mapping[str, int]:
         """How many requests were over a quota, by the limit."""

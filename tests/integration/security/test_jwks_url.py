@@ -89,14 +89,14 @@ def test_keys_rotate_without_a_restart(published: Published) -> None:
     try:
         assert not is_let_in(old)
         assert security.jwks_age_s() > 0
-        assert security.failures()["jwks"] == 1
+        assert security.failures()["jwks_url"] == 1
         published.pages["/keys"] = (200, jwks(old.jwk(), new.jwk()).encode())
         eventually(lambda: is_let_in(old) and is_let_in(new), "both keys are known")
         published.pages["/keys"] = (200, jwks(new.jwk()).encode())
         eventually(lambda: not is_let_in(old), "the old key is gone")
-        failures = security.failures()["jwks"]
+        failures = security.failures()["jwks_url"]
         published.pages["/keys"] = (500, b"")
-        eventually(lambda: security.failures()["jwks"] > failures, "the URL is down")
+        eventually(lambda: security.failures()["jwks_url"] > failures, "the URL is down")
         assert is_let_in(new)
     finally:
         security.stop()

@@ -18,7 +18,7 @@ V = TypeVar("V")
 _MAX_CALLERS = 4096
 _MAX_STRANGERS = 1024
 
-#: No credential is longer; a call's metadata may not be either, by gRPC's own default.
+#: No credential is longer. A call's metadata can be: gRPC's limit is for clients that have acknowledged it.
 _LONGEST_HEADER = 16 * 1024
 
 #: Longer ones that do not hold are verified each time, so that strangers cannot fill the memory with them.

@@ -20,10 +20,11 @@ def read_text(path: Path) -> str:
 def parse_yaml(text: str, path: Path) -> object:
     """Return what ``text``, the content of ``path``, says, or raise `BadFileError`."""
     try:
+        # The pure Python loader, slow as it is: the one in C crashes the process if a file is nested deeply enough.
         content: object = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadFileError(f"{path} line {mark.line + 1 if mark else '?'}: expected YAML") from None
-    except (yaml.YAMLError, ValueError):  # ValueError: dates that do not exist
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: dates that do not exist
         raise BadFileError(f"{path}: expected YAML") from None
     return content

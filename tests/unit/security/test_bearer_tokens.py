@@ -46,6 +46,8 @@ def test_new_tokens_cannot_be_guessed() -> None:
         ("", r"expected a list of tokens, which may be \[\]"),
         ("tokens: []", "expected a list of tokens"),
         ("- {", "line 1: expected YAML"),
+        ("- !!python/object/apply:os.getcwd []", "line 1: expected YAML"),
+        pytest.param("[" * 10_000, "expected YAML", id="deep"),
         ("- PLANTED", "expected of each token its name"),
         (f"- {{name: a, sha256: '{HASH}', PLANTED: 1}}", "expected of each token its name"),
         ("- {name: a}", "expected of each token its name"),

@@ -63,8 +63,7 @@ class UnaryInference(Generic[Request]):
             return
         annotations = call.annotations
         annotations["queue_s"] = outcome.queue_s
-        annotations["run_s"] = outcome.timing.run_s
-        annotations["batch_rows"] = outcome.timing.rows
+        annotations["batch"] = outcome.timing
         stages = timing.of(annotations) if timing.KEY in annotations else None
         if stages is not None:
             stages.queue_s, stages.batch, stages.encoding_at = outcome.queue_s, outcome.timing, monotonic()

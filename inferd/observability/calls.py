@@ -20,7 +20,11 @@ class Status(Protocol):
 
 
 class Call(Protocol):
-    """One RPC. ``annotations`` hold what the handlers found out about it: model, version, rows, timings."""
+    """One RPC. ``annotations`` hold what the handlers found out about it: model, version, rows, timings.
+
+    The log reads them a little after the end of the call. So whoever puts there what leads back to the call, or to
+    messages, takes it out again when the call finishes.
+    """
 
     @property
     def method(self) -> str:
@@ -43,8 +47,13 @@ class Call(Protocol):
         ...
 
     @property
+    def ended_at(self) -> float:
+        """When it was answered or cut off, in seconds on the monotonic clock; known once it has finished."""
+        ...
+
+    @property
     def annotations(self) -> dict[str, object]:
-        """Facts for the log and the metrics, by name."""
+        """Facts for the log and the metrics, by name: ``queue_s``, then ``batch`` (`BatchTiming`), for what has run."""
         ...
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:

@@ -8,36 +8,42 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+#: What there is to be written: first what makes lines of several such records, then whatever that needs.
+Record = tuple[Any, ...]
+Renderer = Callable[[Sequence[Record]], bytes]
 
-#: A record, and in front of it what makes lines of such records.
-_Waiting = tuple[Callable[[Sequence[Any]], bytes], Any]
-_kind = itemgetter(0)
+_renderer = itemgetter(0)
 
 _LINES_PER_WRITE = 1000
+
+
+def join(records: Sequence[Record]) -> bytes:
+    """Make lines of records that consist of this and a whole line each."""
+    return b"".join([line for _, line in records])
 
 
 class LineWriter:
     """Takes records from any thread and writes them as lines, in the order in which they were taken.
 
     Records are rendered in the writing thread, many of a kind in one go: what is done over and over is done several
-    times faster than when each line is made between other things. At most ``max_lines`` wait, and one write's worth is
-    on its way; when the reader of the log does not keep up, further lines are dropped and counted, and so are lines
-    that cannot be rendered or written.
+    times faster than when each line is made between other things. At most ``max_lines`` wait, or one more for each
+    thread that submits at that moment, and one write's worth is on its way; when the reader of the log does not keep
+    up, further lines are dropped and counted, and so are lines that cannot be rendered or written.
 
-    Invariants: the lock guards the queue, its bound, ``dropped`` and ``_closed``, and is never held while rendering or
-    writing. ``_awake`` is set, and the event with it, whenever lines wait, so only the first of many pays for waking
-    the thread, which then lets others gather for ``gather_s``. Once ``_closed`` nothing waits any more and lines are
-    written by whoever logs.
+    Invariants: whenever lines wait and the writer is not closed, ``_awake`` and the event are set or about to be, by
+    whoever brought the first of them. So only that one pays for waking the thread, which then lets others gather for
+    ``gather_s``. Taking a record needs no lock, because a deque does each of its steps in one piece: the thread lies
+    down first and looks for lines once more after that. Once ``_closed`` nothing waits any more and lines are written
+    by whoever logs. The lock guards ``dropped``, and keeps those writers in their order.
     """
 
     def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.01) -> None:
         self._write = write
         self._max_lines = max_lines
         self._gather_s = gather_s
-        self._lines: deque[_Waiting] = deque()
+        self._lines: deque[Record] = deque()
         # Reentrant, because a finalizer that runs at any allocation in here may log.
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -67,19 +73,22 @@ class LineWriter:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def submit(self, render: Callable[[Sequence[T]], bytes], record: T) -> None:
-        """Have ``render``, which makes lines of several records, write ``record`` soon. Never waits, never raises."""
-        with self._lock:
-            if not self._closed:
-                if len(self._lines) >= self._max_lines:
-                    self._dropped += 1
-                    return
-                self._lines.append((render, record))
-                if not self._awake:
-                    self._awake = True
-                    self._wake.set()
-                return
-        self._write_lines([(render, record)])
+    def submit(self, record: Record) -> None:
+        """Have ``record`` written soon. Never waits, never raises."""
+        if len(self._lines) >= self._max_lines:
+            self._drop(1)
+            return
+        self._lines.append(record)
+        if not self._awake:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._awake = True
+        self._wake.set()
+        if self._closed:
+            # In this order: whoever saw it set has brought its record before, and so this writes it.
+            self._awake = False
+            self._write_all()
 
     def _run(self) -> None:
         while not self._closed:
@@ -90,20 +99,31 @@ class LineWriter:
                 self._write_lines(lines)
             if lines:
                 self._write_lines(lines)
+            else:
+                self._lie_down()
+        self._write_all()
 
-    def _take(self) -> list[_Waiting]:
+    def _lie_down(self) -> None:
+        self._closed = self._stopping.is_set()
+        self._awake = False
+        self._wake.clear()
+        if self._lines and not self._closed:
+            self._rouse()
+
+    def _write_all(self) -> None:
         with self._lock:
-            if not self._lines:
-                self._closed = self._stopping.is_set()
-                self._awake = False
-                self._wake.clear()
-            return [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_PER_WRITE))]
+            while lines := self._take():
+                self._write_lines(lines)
 
-    def _write_lines(self, waiting: list[_Waiting]) -> None:
+    def _take(self) -> list[Record]:
+        """Take what is to be written next; by one thread at a time."""
+        return [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_PER_WRITE))]
+
+    def _write_lines(self, waiting: list[Record]) -> None:
         rendered: list[bytes] = []
         lost = 0
-        for render, of_a_kind in groupby(waiting, _kind):
-            records = [record for _, record in of_a_kind]
+        for render, of_a_kind in groupby(waiting, _renderer):
+            records = list(of_a_kind)
             try:
                 rendered.append(render(records))
             except Exception:  # noqa: BLE001 (records that cannot be rendered must not end the log)
@@ -114,8 +134,11 @@ class LineWriter:
             # The reader went away. There is nobody left to tell, and serving goes on.
             lost = len(waiting)
         if lost:
-            with self._lock:
-                self._dropped += lost
+            self._drop(lost)
+
+    def _drop(self, lines: int) -> None:
+        with self._lock:
+            self._dropped += lines
 
 
 def write_to(descriptor: int) -> Callable[[bytes], None]:

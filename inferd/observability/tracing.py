@@ -81,7 +81,7 @@ class TracingInterceptor:
                 tracestate=span.tracestate,
                 method=call.method[:_LONGEST_TEXT],
                 started_at=call.started_at,
-                ended_at=self._clock(),
+                ended_at=call.ended_at,
                 status=code.name,
                 error=details[:_LONGEST_TEXT],
                 peer=call.peer,

@@ -1,6 +1,5 @@
 """What a call's status is accompanied by: its id, where its time went, and how loaded the server is."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,16 +35,9 @@ class TrailersInterceptor:
     Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
     """
 
-    def __init__(
-        self,
-        load_report: Callable[[], bytes],
-        *,
-        report_always: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, load_report: Callable[[], bytes], *, report_always: bool = False) -> None:
         self._load_report = load_report
         self._report_always = report_always
-        self._clock = clock
         # Enumerations answer for their names slowly, and nearly all calls end with the same status.
         self._ok: Status | None = None
 
@@ -68,7 +60,7 @@ class TrailersInterceptor:
             pairs.append((ID_METADATA, request_id.of(call.annotations)))
         if asked and asked.for_stages is not None:
             durations_s = asked.totals.durations_s() or asked.for_stages.durations_s()
-            total = ("total", self._clock() - call.started_at)
+            total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
         wants_load = self._report_always or (asked and asked.for_load)
         if wants_load and code.name != "UNAUTHENTICATED" and call.annotations.get("principal") != _ANONYMOUS:

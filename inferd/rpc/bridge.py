@@ -74,6 +74,10 @@ class _BridgedCall:
             self._on_gone()
 
     @property
+    def ended_at(self) -> float:
+        return self._call.ended_at
+
+    @property
     def peer(self) -> str:
         return self._call.peer
 

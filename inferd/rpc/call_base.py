@@ -1,6 +1,7 @@
 """What both kinds of call have in common: who calls, and the way to the end."""
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -53,6 +54,7 @@ class CallBase(ABC):
         "_trailing",
         "annotations",
         "deadline",
+        "ended_at",
         "finishers",
         "metadata",
         "method",
@@ -83,6 +85,7 @@ class CallBase(ABC):
         self.metadata = metadata
         self.deadline = deadline
         self.started_at = started_at
+        self.ended_at = math.inf
         self.annotations: dict[str, object] = {}
         self.finishers = live.interceptors.all_finishers
         #: Called on the poll thread when the call is no longer live, however it ended.
@@ -198,8 +201,9 @@ class CallBase(ABC):
 
     def _terminate(self) -> None:
         """The call has ended without our answer, and we hold the claim."""
+        self.ended_at = self._live.loop.now()
         code, details = self._cause or deadlines.cause_of_end(
-            now=self._live.loop.now(), started_at=self.started_at, deadline=self.deadline
+            now=self.ended_at, started_at=self.started_at, deadline=self.deadline
         )
         tell_finished(self.finishers, self, code, details)
         self._terminated = True

@@ -37,6 +37,11 @@ class Call(Protocol):
         ...
 
     @property
+    def ended_at(self) -> float:
+        """When the call was answered or cut off, on the monotonic clock in seconds; ``math.inf`` before that."""
+        ...
+
+    @property
     def annotations(self) -> dict[str, object]:
         """Facts about the call that interceptors and handlers leave for each other."""
         ...

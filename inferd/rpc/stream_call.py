@@ -1,6 +1,7 @@
 """A call with messages in any number, both ways."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -133,6 +134,7 @@ class CoreStreamCall(CallBase):
             if self._ended:
                 return False
             self._ended = True
+        self.ended_at = time.monotonic()
         tell_finished(self.finishers, self, code, details)
         if self._trailing is not None:
             status = core.status(code, details.encode(errors="replace"), (*(trailing or ()), *self._trailing))

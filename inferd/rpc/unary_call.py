@@ -1,6 +1,7 @@
 """A call with one request and one answer: the fast path."""
 
 import threading
+import time
 
 import grpc
 
@@ -55,6 +56,7 @@ class CoreUnaryCall(CallBase):
         """End the call with ``batch``, whose last operation is the status with ``trailing``."""
         if not self._claim.acquire(False):
             return False
+        self.ended_at = time.monotonic()
         tell_finished(self.finishers, self, code, details)
         if self._trailing is not None:
             # Rare, so the status is made once more rather than later for everyone: what is wrong with an answer must

@@ -11,6 +11,7 @@ from inferd.api.errors import StatusTable
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.reader import RequestReader
 from inferd.api.unary import UnaryInference
+from inferd.batching.request import BatchTiming
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
@@ -48,8 +49,7 @@ def test_the_answer_is_sent_by_whoever_brings_it(model):
         "version": "3",
         "rows": 2,
         "queue_s": 0.5,
-        "run_s": 0.25,
-        "batch_rows": 7,
+        "batch": BatchTiming(started_at=0.0, stack_s=0.001, run_s=0.25, rows=7),
     }
 
 

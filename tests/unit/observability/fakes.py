@@ -16,6 +16,7 @@ class FakeCall:
     peer: str = "ipv4:127.0.0.1:40000"
     metadata: tuple[tuple[str, str], ...] = ()
     started_at: float = 100.0
+    ended_at: float = 100.5
     annotations: dict[str, object] = field(default_factory=dict)
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
 

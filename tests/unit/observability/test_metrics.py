@@ -95,7 +95,7 @@ def use_everything(metrics: Metrics) -> None:
 
 
 def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
-    MetricsInterceptor(metrics.requests, clock=lambda: 100.03).finished(FakeCall(**call), code, "")
+    MetricsInterceptor(metrics.requests).finished(FakeCall(ended_at=100.03, **call), code, "")
 
 
 def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -22,9 +22,10 @@ ALL_STAGES = Stages(
 
 
 def run(call, code=OK, *, meanwhile=lambda: None, report_always=False):
-    interceptor = TrailersInterceptor(lambda: b"\x01", report_always=report_always, clock=lambda: 100.005)
+    interceptor = TrailersInterceptor(lambda: b"\x01", report_always=report_always)
     assert interceptor.started(call) is None
     meanwhile()
+    call.ended_at = 100.005
     interceptor.finished(call, code, "")
     return call.trailing
 

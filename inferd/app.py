@@ -21,14 +21,14 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
 from inferd.observability import logs
-from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.access_log import AccessLog
 from inferd.observability.gpu import GpuSampler
 from inferd.observability.http import Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
-from inferd.observability.request_metrics import MetricsInterceptor
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
@@ -63,8 +63,9 @@ class Application:
         self._log_control: logs.LogControl | None = None
         self._render = renderer(settings.log.format, colors=os.isatty(_STDOUT))
         self._metrics_registry = new_registry()
-        self._metrics = Metrics(self._metrics_registry, methods=method_names())
-        self._access_log = AccessLogInterceptor(settings.log, self._log_writer, self._render)
+        self._recorder = CallRecorder()
+        self._metrics = Metrics(self._metrics_registry, self._recorder, methods=method_names())
+        self._access_log = AccessLog(settings.log, self._recorder, self._log_writer, self._render)
         self._load = LoadReporter(
             LoadSources(
                 models=self._model_samples,
@@ -111,6 +112,7 @@ class Application:
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
         self._log_writer.start()
+        self._recorder.start()
         self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
         self._transport.start()
         self._security.start()
@@ -198,6 +200,7 @@ class Application:
         self._security.stop()
         self._gpus.stop()
         self._tracing.stop()
+        self._recorder.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
         if self._log_control is not None:
             self._log_control.flush()
@@ -209,9 +212,8 @@ class Application:
         return Server(
             # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
             interceptors=(
-                MetricsInterceptor(self._metrics.requests),
+                self._recorder,
                 TrailersInterceptor(self._load.report, report_always=server.load_reports),
-                self._access_log,
                 *self._tracing.interceptors,
                 *self._security.interceptors,
             ),

@@ -29,10 +29,10 @@ def name_by_message(annotations: MutableMapping[str, object], own_id: str) -> No
 
 
 def of(annotations: MutableMapping[str, object]) -> str:
-    """Return the call's id; one is made if its caller sent none. Any thread, but only one at a time for a call."""
+    """Return the call's id; one is made if its caller sent none. Any thread."""
     known = annotations.get(KEY)
     if known is None:
-        known = annotations[KEY] = f"{_prefix}-{next(_numbers):x}"
+        known = annotations.setdefault(KEY, f"{_prefix}-{next(_numbers):x}")
     return str(known)
 
 

@@ -17,6 +17,7 @@ from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import resolve
 from inferd.observability.metrics import Metrics, new_registry
+from inferd.observability.recorder import CallRecorder
 from inferd.rpc.calls import UnaryHandler
 
 #: Makes a stock server's handler out of one of ours.
@@ -66,7 +67,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callable[[], None]) -> Handlers:
     """Begin to load the model, with the settings of the environment, and return the handlers that serve it."""
     registry = ModelRegistry()
-    metrics = Metrics(new_registry(), methods=method_names())
+    metrics = Metrics(new_registry(), CallRecorder(), methods=method_names())
     settings = load_settings(config_file=None, flags={})
     loader = ModelLoader(
         settings=settings,

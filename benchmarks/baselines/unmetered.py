@@ -8,7 +8,7 @@ import sys
 from inferd import cli
 from inferd.batching.ports import BatchReport
 from inferd.observability.metrics import Metrics
-from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.observability.recorder import CallRecorder
 
 
 class _Nothing:
@@ -33,7 +33,7 @@ class _Nothing:
 def main() -> None:
     """Serve."""
     # As attributes by name, because what is put there is less than what was.
-    setattr(MetricsInterceptor, "finished", lambda *_: None)  # noqa: B010  see above
+    setattr(CallRecorder, "finished", lambda *_: None)  # noqa: B010  see above
     setattr(Metrics, "observer_for", lambda *_: _Nothing())  # noqa: B010  see above
     assert "grpc" not in sys.modules, "the command sets the environment that grpc reads when it is imported"
     cli.main()

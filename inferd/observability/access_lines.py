@@ -4,20 +4,25 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import orjson
 
 from inferd import request_id
-from inferd.observability.line_writer import Record, Renderer
+from inferd.observability.calls import Status
+from inferd.observability.recorder import EndedCall
 from inferd.observability.rendering import Fields, utc
 from inferd.observability.timing import BatchTiming
 
-#: One RPC that ended: what makes a line of it, when it ended (s since the epoch), its duration (s), level, peer,
-#: method, status, error and annotations. A plain tuple, because one is made for each RPC.
-AccessRecord = tuple[Renderer, float, float, int, str, str, str, str, Mapping[str, Any]]
-
-_LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
+#: Statuses that an operator should look at; the others are the caller's business.
+_LEVELS = {
+    "DATA_LOSS": logging.ERROR,
+    "INTERNAL": logging.ERROR,
+    "UNKNOWN": logging.ERROR,
+    "DEADLINE_EXCEEDED": logging.WARNING,
+    "RESOURCE_EXHAUSTED": logging.WARNING,
+    "UNAVAILABLE": logging.WARNING,
+}
+_LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
 #: Annotations that few calls have, and their fields: the counts of a stream, as far as it got, its trace, and the id in
 #: the message of a call that its metadata has named already.
@@ -26,25 +31,39 @@ _RARE = {
     request_id.OWN_KEY: "id",
 }
 
+_LONGEST_TEXT = 512
 _END = "}\n"
 
+#: Makes lines of calls that ended, of those of at least a level, for a clock that is so many seconds behind the epoch.
+LineMaker = Callable[[Sequence[EndedCall], float, int], bytes]
 
-def json_lines(records: Sequence[Record]) -> bytes:
-    """Write one JSON object for each `AccessRecord`.
+
+def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> bytes:
+    """Write one JSON object for each call; a `LineMaker`.
 
     By hand: a dictionary of the fields for each line and a general writer take four times as long. Calls that end
     together are mostly of one caller and of one batch, so most of a line is the same as in the one before.
     """
     pieces: list[str] = []
-    head = names = run = ""
-    last_ms = last_level = last_named = last_batch = last_rows = None
-    for _, at, total_s, level, peer, method, status, error, facts in records:
-        get = facts.get
+    head = names = run = status = ""
+    level = last_ms = last_level = 0
+    last_code: Status | None = None
+    last_named = last_batch = last_rows = None
+    for ended_at, started_at, method, peer, code, details, facts in calls:
+        if code is not last_code:
+            last_code, status = code, code.name
+            level = _LEVELS.get(status, logging.INFO)
+        if level < threshold:
+            continue
+        is_ok = status == "OK"
+        at = ended_at + epoch_s
         ms = int(at * 1000)
         if ms != last_ms or level != last_level:
             last_ms, last_level = ms, level
-            head = f'{{"time":"{utc(at)}","level":"{_LEVELS[level]}","event":"access","request_id":'
-        named = (peer, method, get("model"), get("version"), status, get("principal"))
+            head = f'{{"time":"{utc(at)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":'
+        get = facts.get
+        # Callers choose the names of methods that are unknown.
+        named = (peer, method if is_ok else clipped(method), get("model"), get("version"), status, get("principal"))
         if named != last_named:
             last_named, names = named, _names(*named)
         # Told after the time in the queue, and so read before it: a call that was cut off may be told of even now.
@@ -52,23 +71,28 @@ def json_lines(records: Sequence[Record]) -> bytes:
         if batch is not last_batch or rows != last_rows:
             last_batch, last_rows, run = batch, rows, _run(batch, rows)
         # Percent formats, because they take less time than f-strings for numbers.
-        if batch is None:
-            durations = "%.3f" % (total_s * 1000)
-        else:
-            durations = '%.3f,"queue_ms":%.3f' % (total_s * 1000, facts["queue_s"] * 1000)  # noqa: UP031  see above
-        is_plain = not (error or "messages_in" in facts or "trace_id" in facts or request_id.OWN_KEY in facts)
-        rest = _END if is_plain else _rest(facts, error)
-        pieces += (head, _json(facts[request_id.KEY]), names, durations, run, rest)
+        total_ms = (ended_at - started_at) * 1000
+        durations = "%.3f" % total_ms  # noqa: UP031  see above
+        if batch is not None:
+            durations = '%s,"queue_ms":%.3f' % (durations, facts["queue_s"] * 1000)  # noqa: UP031  see above
+        is_plain = is_ok and not ("messages_in" in facts or "trace_id" in facts or request_id.OWN_KEY in facts)
+        rest = _END if is_plain else _rest(facts, "" if is_ok else clipped(details))
+        pieces += (head, _json(request_id.of(facts)), names, durations, run, rest)
     return "".join(pieces).encode()
 
 
-def human_lines(render: Callable[[Fields], bytes]) -> Renderer:
-    """Return what has ``render`` write the fields of each `AccessRecord`."""
+def human_lines(render: Callable[[Fields], bytes]) -> LineMaker:
+    """Return what has ``render`` write the fields of each call."""
 
-    def lines(records: Sequence[Record]) -> bytes:
-        return b"".join(render(json.loads(line)) for line in json_lines(records).splitlines())
+    def lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> bytes:
+        return b"".join(render(json.loads(line)) for line in json_lines(calls, epoch_s, threshold).splitlines())
 
     return lines
+
+
+def clipped(text: str) -> str:
+    """Return what a caller has chosen, but no more of it than a line can take."""
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 @functools.lru_cache(maxsize=256)

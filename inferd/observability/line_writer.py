@@ -5,53 +5,34 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from collections.abc import Callable
 
-#: What there is to be written: first what makes lines of several such records, then whatever that needs.
-Record = tuple[Any, ...]
-Renderer = Callable[[Sequence[Record]], bytes]
-
-_renderer = itemgetter(0)
+from inferd.observability.gathering import GatheringThread
 
 _LINES_PER_WRITE = 1000
 
 
-def join(records: Sequence[Record]) -> bytes:
-    """Make lines of records that consist of this and a whole line each."""
-    return b"".join([line for _, line in records])
-
-
 class LineWriter:
-    """Takes records from any thread and writes them as lines, in the order in which they were taken.
+    """Takes lines from any thread and writes them in the order in which they were taken.
 
-    Records are rendered in the writing thread, many of a kind in one go: what is done over and over is done several
-    times faster than when each line is made between other things. At most ``max_lines`` wait, or one more for each
-    thread that submits at that moment, and one write's worth is on its way; when the reader of the log does not keep
-    up, further lines are dropped and counted, and so are lines that cannot be rendered or written.
+    At most ``max_lines`` wait, and one write's worth is on its way; when the reader of the log does not keep up,
+    further lines are dropped and counted, and so are lines that cannot be written.
 
-    Invariants: whenever lines wait and the writer is not closed, ``_awake`` and the event are set or about to be, by
-    whoever brought the first of them. So only that one pays for waking the thread, which then lets others gather for
-    ``gather_s``. Taking a record needs no lock, because a deque does each of its steps in one piece: the thread lies
-    down first and looks for lines once more after that. Once ``_closed`` nothing waits any more and lines are written
-    by whoever logs. The lock guards ``dropped``, and keeps those writers in their order.
+    Invariants: the lock guards what waits, its bound, ``dropped`` and ``_closed``, and is never held while the thread
+    writes. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
     """
 
     def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.01) -> None:
         self._write = write
         self._max_lines = max_lines
-        self._gather_s = gather_s
-        self._lines: deque[Record] = deque()
+        #: Whole lines, and how many.
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._waiting_lines = 0
         # Reentrant, because a finalizer that runs at any allocation in here may log.
         self._lock = threading.RLock()
-        self._wake = threading.Event()
-        self._awake = False
-        self._stopping = threading.Event()
+        self._thread = GatheringThread("log-writer", self._write_waiting, gather_s=gather_s)
         self._closed = False
         self._dropped = 0
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     @property
     def dropped(self) -> int:
@@ -65,80 +46,59 @@ class LineWriter:
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Write what waits, and end the thread. Returns False if that took longer than the timeout."""
-        if self._thread.ident is None:
+        if not self._thread.has_started:
             self.start()
         atexit.unregister(self.stop)
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def submit(self, record: Record) -> None:
-        """Have ``record`` written soon. Never waits, never raises."""
-        if len(self._lines) >= self._max_lines:
-            self._drop(1)
-            return
-        self._lines.append(record)
-        if not self._awake:
-            self._rouse()
-
-    def _rouse(self) -> None:
-        self._awake = True
-        self._wake.set()
-        if self._closed:
-            # In this order: whoever saw it set has brought its record before, and so this writes it.
-            self._awake = False
-            self._write_all()
-
-    def _run(self) -> None:
-        while not self._closed:
-            self._wake.wait()
-            self._stopping.wait(self._gather_s)
-            # What arrives meanwhile gathers for the next round, unless it fills a write by itself.
-            while len(lines := self._take()) == _LINES_PER_WRITE:
-                self._write_lines(lines)
-            if lines:
-                self._write_lines(lines)
-            else:
-                self._lie_down()
-        self._write_all()
-
-    def _lie_down(self) -> None:
-        self._closed = self._stopping.is_set()
-        self._awake = False
-        self._wake.clear()
-        if self._lines and not self._closed:
-            self._rouse()
-
-    def _write_all(self) -> None:
+        if not self._thread.stop(timeout_s):
+            return False
         with self._lock:
-            while lines := self._take():
-                self._write_lines(lines)
+            self._closed = True
+        # What came when the thread had ended already.
+        self._write_waiting()
+        return True
 
-    def _take(self) -> list[Record]:
-        """Take what is to be written next; by one thread at a time."""
-        return [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_PER_WRITE))]
+    def submit(self, lines: bytes) -> None:
+        """Have one or more whole lines written soon. Never waits, never raises."""
+        count = lines.count(b"\n")
+        with self._lock:
+            if not self._closed:
+                if self._waiting_lines + count > self._max_lines:
+                    self._dropped += count
+                    return
+                self._waiting.append((lines, count))
+                self._waiting_lines += count
+                if not self._thread.is_awake:
+                    self._thread.rouse()
+                return
+        self._write_lines([lines], count)
 
-    def _write_lines(self, waiting: list[Record]) -> None:
-        rendered: list[bytes] = []
-        lost = 0
-        for render, of_a_kind in groupby(waiting, _renderer):
-            records = list(of_a_kind)
-            try:
-                rendered.append(render(records))
-            except Exception:  # noqa: BLE001 (records that cannot be rendered must not end the log)
-                lost += len(records)
+    def _write_waiting(self) -> bool:
+        """Write what waits; returns whether there was anything."""
+        found = False
+        while taken := self._take():
+            self._write_lines(*taken)
+            found = True
+        return found
+
+    def _take(self) -> tuple[list[bytes], int] | None:
+        """Take what is to be written next."""
+        lines: list[bytes] = []
+        total = 0
+        with self._lock:
+            while self._waiting and total < _LINES_PER_WRITE:
+                some, count = self._waiting.popleft()
+                lines.append(some)
+                total += count
+            self._waiting_lines -= total
+        return (lines, total) if lines else None
+
+    def _write_lines(self, lines: list[bytes], count: int) -> None:
         try:
-            self._write(b"".join(rendered))
+            self._write(b"".join(lines))
         except (OSError, ValueError):
             # The reader went away. There is nobody left to tell, and serving goes on.
-            lost = len(waiting)
-        if lost:
-            self._drop(lost)
-
-    def _drop(self, lines: int) -> None:
-        with self._lock:
-            self._dropped += lines
+            with self._lock:
+                self._dropped += count
 
 
 def write_to(descriptor: int) -> Callable[[bytes], None]:

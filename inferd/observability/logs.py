@@ -7,7 +7,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from inferd.config.logging import LogFormat, LogSettings
-from inferd.observability.line_writer import LineWriter, join
+from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
 from inferd.observability.repetition import RepetitionFilter
 
@@ -76,7 +76,7 @@ class _LineHandler(logging.Handler):
         except Exception:  # noqa: BLE001 (a log call never fails its caller; this prints what was wrong with it)
             self.handleError(record)
         else:
-            self._writer.submit((join, line.encode(errors="backslashreplace")))
+            self._writer.submit(line.encode(errors="backslashreplace"))
 
 
 def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.Formatter:

@@ -17,6 +17,7 @@ from inferd.observability.families import (
     state_families,
 )
 from inferd.observability.model_metrics import ModelMetrics
+from inferd.observability.recorder import CallRecorder
 from inferd.observability.request_metrics import RequestMetrics
 from inferd.observability.samples import ModelSample, Sources
 
@@ -40,8 +41,8 @@ class Metrics(Collector):
     Threads: ``observer_for`` the loader, ``collect`` the scrape, ``requests`` see there.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, methods: Collection[str]) -> None:
-        self.requests = RequestMetrics(methods)
+    def __init__(self, registry: CollectorRegistry, recorder: CallRecorder, *, methods: Collection[str]) -> None:
+        self.requests = RequestMetrics(recorder, methods)
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._lock = threading.Lock()
         self._sources: Sources | None = None

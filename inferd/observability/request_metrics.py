@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from prometheus_client.samples import Exemplar
 
-from inferd.observability.calls import Call, Status
+from inferd.observability.calls import Status
 from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
+from inferd.observability.recorder import CallRecorder, EndedCall
 
 UNKNOWN = "unknown"
 
@@ -29,12 +30,15 @@ class RequestLabels(NamedTuple):
 class RequestMetrics:
     """Durations of finished RPCs by model, version, method and status; their number is the number of requests.
 
-    Invariants: a series' numbers change under the one lock. There are only series for the methods given and for
-    models that were announced, so that callers cannot make up new ones; the rest is counted as "unknown".
-    Threads: ``add_model`` the loader, ``observe`` any that ends a call, ``read`` the scrape.
+    Invariants: the series change under the one lock, which no call ever waits for. There are only series for the
+    methods given and for models that were announced, so that callers cannot make up new ones; the rest is counted as
+    "unknown". Threads: ``add_model`` the loader, ``read`` the scrape, and ``count`` the recorder's.
     """
 
-    def __init__(self, methods: Collection[str], wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, recorder: CallRecorder, methods: Collection[str], wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._recorder = recorder
         self._wall_clock = wall_clock
         self._methods = frozenset(methods)
         self._models: set[tuple[str, str]] = set()
@@ -43,33 +47,31 @@ class RequestMetrics:
         # From what calls say to their series, only for what is known and so bounded. Holds on to the status that the
         # identity is of.
         self._known: dict[_Said, tuple[Status, Histogram]] = {}
+        recorder.add(self.count)
 
     def add_model(self, model: str, version: str) -> None:
         """Let calls be counted under this model version."""
         with self._lock:
             self._models.add((model, version))
 
-    def observe(self, call: Call, code: Status, duration_s: float, *, trace_id: object = None) -> None:
-        """Count one finished call, as an example of its bucket if it has a trace that can be looked at."""
-        annotations = call.annotations
-        said = (annotations.get("model"), annotations.get("version"), call.method, id(code))
+    def count(self, calls: Sequence[EndedCall]) -> None:
+        """Count finished calls; one with a trace that can be looked at is the example of its bucket."""
+        now = self._wall_clock()
         with self._lock:
-            known = self._known.get(said)
-            series = known[1] if known is not None else self._find(said, code)
-            series.observe(duration_s)
-            if trace_id is not None:
-                series.exemplify(Exemplar({"trace_id": str(trace_id)}, duration_s, self._wall_clock()))
+            for ended_at, started_at, method, _, code, _, facts in calls:
+                said = (facts.get("model"), facts.get("version"), method, id(code))
+                known = self._known.get(said)
+                series = known[1] if known is not None else self._find(said, code)
+                series.observe(ended_at - started_at)
+                # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
+                if "trace_id" in facts:
+                    series.exemplify(Exemplar({"trace_id": facts["trace_id"]}, ended_at - started_at, now))
 
     def read(self) -> dict[RequestLabels, Histogram]:
-        """Return all series, each as it is at one moment."""
+        """Return all series, with every call that has ended by now."""
+        self._recorder.flush()
         with self._lock:
-            series = dict(self._series)
-        copies = {}
-        for labels, durations in series.items():
-            # One by one, so that no call waits at its end until all have been copied.
-            with self._lock:
-                copies[labels] = durations.copy()
-        return copies
+            return {labels: durations.copy() for labels, durations in self._series.items()}
 
     def _find(self, said: _Said, code: Status) -> Histogram:
         model, version, method, _ = said
@@ -86,18 +88,3 @@ class RequestMetrics:
         if (no_model or served) and known_method:
             self._known[said] = (code, series)
         return series
-
-
-class MetricsInterceptor:
-    """Tells `RequestMetrics` of each RPC that ends."""
-
-    def __init__(self, requests: RequestMetrics) -> None:
-        self._requests = requests
-
-    def started(self, call: Call) -> None:
-        """Let every call go on."""
-
-    def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
-        """Count the call."""
-        # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
-        self._requests.observe(call, code, call.ended_at - call.started_at, trace_id=call.annotations.get("trace_id"))

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from inferd.observability.calls import Status
+from inferd.observability.recorder import EndedCall
+
 INFER = "/inferd.v1.InferenceService/Infer"
 
 
@@ -19,6 +22,10 @@ class FakeCall:
     ended_at: float = 100.5
     annotations: dict[str, object] = field(default_factory=dict)
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+    def ended(self, code: Status, details: str = "") -> EndedCall:
+        """As the recorder takes it down."""
+        return (self.ended_at, self.started_at, self.method, self.peer, code, details, self.annotations)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

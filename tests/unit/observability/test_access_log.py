@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from inferd.batching.request import BatchTiming
 from inferd.config.logging import LogFormat, LogSettings
-from inferd.observability.access_log import AccessLogInterceptor
+from inferd.observability.access_log import AccessLog
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.line_writer import LineWriter
+from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
 from inferd.observability.timing import Stages
 from tests.unit.observability.fakes import INFER, FakeCall, Sink
@@ -29,25 +30,30 @@ class Log:
         self.sink = Sink()
         self.settings = LogSettings.model_validate(settings)
         self._writer = LineWriter(self.sink)
-        self.interceptor = AccessLogInterceptor(
+        self.recorder = CallRecorder()
+        self.access_log = AccessLog(
             self.settings,
+            self.recorder,
             self._writer,
             renderer(self.settings.format),
+            clock=lambda: 100.0125,
             wall_clock=lambda: NOON,
         )
 
     def finish(self, call: FakeCall, code: grpc.StatusCode = OK, details: str = "") -> None:
         call.ended_at = 100.0125
-        assert self.interceptor.started(call) is None
-        self.interceptor.finished(call, code, details)
+        self.recorder.started(call)
+        self.recorder.finished(call, code, details)
 
     @property
     def records(self) -> list[dict[str, object]]:
+        self.recorder.flush()
         assert self._writer.stop()
         return self.sink.records
 
     @property
     def text(self) -> str:
+        self.recorder.flush()
         assert self._writer.stop()
         return b"".join(self.sink.writes).decode()
 
@@ -193,19 +199,6 @@ def test_long_texts_are_cut() -> None:
     assert len(log.text) < 3000
 
 
-def test_records_that_wait_hold_short_texts_only() -> None:
-    """A stuck log keeps a hundred thousand of them."""
-
-    class Kept:
-        def submit(self, record: tuple[object, ...]) -> None:
-            self.texts = [text for text in record if isinstance(text, str)]
-
-    kept, long = Kept(), "x" * 1_000_000
-    interceptor = AccessLogInterceptor(LogSettings(), kept, renderer(LogFormat.JSON))
-    interceptor.finished(FakeCall(method=long), grpc.StatusCode.UNIMPLEMENTED, long)
-    assert max(map(len, kept.texts)) < 1000
-
-
 @given(texts=st.tuples(*[st.text(min_size=1, max_size=20)] * 4), style=st.sampled_from(LogFormat))
 def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str], style: LogFormat) -> None:
     """Quotes, line ends and the like are part of a value and of nothing else."""
@@ -270,7 +263,7 @@ def test_stream_results_are_written_at_debug_only() -> None:
     """With the id of their stream."""
     log = Log(level="debug")
     call = FakeCall(annotations={"request_id": "s1"})
-    log.interceptor.started(call)
+    log.recorder.started(call)
     (listener,) = result_listeners(call)
     listener(call, RESULT)
     listener(call, replace(RESULT, model="", version="", status="NOT_FOUND", error="no such model", stages=Stages()))
@@ -299,7 +292,7 @@ def test_stream_results_cost_nothing_otherwise(level: str) -> None:
     """Nobody is told."""
     log = Log(level=level)
     call = FakeCall()
-    log.interceptor.started(call)
+    log.recorder.started(call)
     assert call.annotations == {}
 
 
@@ -307,9 +300,11 @@ def test_the_settings_may_change() -> None:
     """For the calls that end from then on."""
     log = Log(level="warning")
     log.finish(FakeCall(annotations={"request_id": "before"}))
-    log.interceptor.change(LogSettings(level="info"))
+    log.recorder.flush()
+    log.access_log.change(LogSettings(level="info"))
     log.finish(FakeCall(annotations={"request_id": "info"}))
-    log.interceptor.change(LogSettings(access=False))
+    log.recorder.flush()
+    log.access_log.change(LogSettings(access=False))
     log.finish(FakeCall(annotations={"request_id": "after"}))
     assert [record["request_id"] for record in log.records] == ["info"]
 

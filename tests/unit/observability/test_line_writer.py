@@ -5,23 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
-from inferd.observability.line_writer import LineWriter, Record, join, write_to
+from inferd.observability.line_writer import LineWriter, write_to
 from tests.unit.observability.fakes import Sink
 
 
-def lines(records: Sequence[Record]) -> bytes:
-    return b"".join(f"{text}\n".encode() for _, text in records)
-
-
-def picky(records: Sequence[Record]) -> bytes:
-    """Lines of even numbers; a batch with an odd one cannot be rendered."""
-    assert not any(number % 2 for _, number in records)
-    return lines(records)
+def line(text: object) -> bytes:
+    return f"{text}\n".encode()
 
 
 class Gate(Sink):
@@ -54,7 +47,7 @@ def test_waiting_lines_are_written_at_once() -> None:
     sink = Sink()
     writer = LineWriter(sink)
     for number in range(100):
-        writer.submit((lines, number))
+        writer.submit(line(number))
     assert writer.stop()
     assert sink.lines == [str(number).encode() for number in range(100)]
     assert len(sink.writes) == 1
@@ -65,10 +58,10 @@ def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
     gate = Gate()
     writer = LineWriter(gate, gather_s=0)
     writer.start()
-    writer.submit((lines, "first"))
+    writer.submit(line("first"))
     assert gate.entered.wait(10)
     for number in range(100):
-        writer.submit((lines, number))
+        writer.submit(line(number))
     gate.open.set()
     assert writer.stop()
     assert [write.count(b"\n") for write in gate.writes] == [1, 100]
@@ -82,7 +75,7 @@ def test_a_burst_from_many_threads_loses_nothing() -> None:
 
     def burst(name: int) -> None:
         for number in range(5000):
-            writer.submit((lines, f"{name} {number}"))
+            writer.submit(line(f"{name} {number}"))
 
     threads = [threading.Thread(target=burst, args=(name,)) for name in range(6)]
     for thread in threads:
@@ -96,24 +89,35 @@ def test_a_burst_from_many_threads_loses_nothing() -> None:
         assert [number for who, number in written if who == name] == list(range(5000))
 
 
-def test_a_burst_does_not_pass_the_bound() -> None:
-    """With a sink that is stuck, what is over it is dropped and counted, but for one line of each thread at most."""
+def test_the_bound_is_exact_under_a_burst() -> None:
+    """With a sink that is stuck, what is over the bound is dropped and counted, whichever thread it came from."""
     gate = Gate()
     writer = LineWriter(gate, max_lines=500, gather_s=0)
     writer.start()
-    writer.submit((lines, "first"))
+    writer.submit(line("first"))
     assert gate.entered.wait(10)
     threads = [
-        threading.Thread(target=lambda: [writer.submit((lines, number)) for number in range(1000)]) for _ in range(4)
+        threading.Thread(target=lambda: [writer.submit(line(number)) for number in range(1000)]) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0 <= 4000 - 500 - writer.dropped <= 4
+    assert writer.dropped == 4000 - 500
     gate.open.set()
     assert writer.stop()
-    assert len(gate.lines) + writer.dropped == 4001
+    assert len(gate.lines) == 501
+
+
+def test_several_lines_at_once_are_counted_as_such() -> None:
+    """They are taken or dropped together."""
+    writer = LineWriter(Sink(), max_lines=3)
+    writer.submit(b"1\n2\n")
+    writer.submit(b"3\n4\n")
+    writer.submit(b"5\n")
+    assert writer.dropped == 2
+    writer.submit(b"6\n")
+    assert writer.dropped == 3
 
 
 def test_a_broken_pipe_is_survived(pipe: tuple[int, int]) -> None:
@@ -122,7 +126,7 @@ def test_a_broken_pipe_is_survived(pipe: tuple[int, int]) -> None:
     os.close(read)
     writer = LineWriter(write_to(write))
     for number in range(3):
-        writer.submit((lines, number))
+        writer.submit(line(number))
     assert writer.stop()
     assert writer.dropped == 3
 
@@ -138,58 +142,10 @@ def test_writing_goes_on_when_the_sink_recovers() -> None:
         sink(data)
 
     writer = LineWriter(flaky)
-    writer.submit((lines, "lost"))
+    writer.submit(line("lost"))
     writer.stop()
-    writer.submit((lines, "kept"))
+    writer.submit(line("kept"))
     assert (sink.lines, writer.dropped) == ([b"kept"], 1)
-
-
-def test_neighbours_of_a_kind_are_rendered_in_one_go() -> None:
-    """And the order of what was submitted is kept all the same."""
-    sink, gos = Sink(), []
-
-    def counted(records: Sequence[Record]) -> bytes:
-        gos.append([number for _, number in records])
-        return lines(records)
-
-    writer = LineWriter(sink)
-    for number in (1, 2):
-        writer.submit((counted, number))
-    writer.submit((join, b"other\n"))
-    writer.submit((counted, 3))
-    assert writer.stop()
-    assert gos == [[1, 2], [3]]
-    assert sink.lines == [b"1", b"2", b"other", b"3"]
-    assert len(sink.writes) == 1
-
-
-def test_a_record_that_cannot_be_rendered_takes_only_neighbours_of_its_kind_along() -> None:
-    """They are counted; the rest of the same write is written, and so is what comes later."""
-    sink = Sink()
-    writer = LineWriter(sink)
-    writer.submit((picky, 0))
-    writer.submit((lines, "between"))
-    for number in (2, 3, 4):
-        writer.submit((picky, number))
-    writer.submit((lines, "after"))
-    writer.submit((picky, 6))
-    assert writer.stop()
-    assert (sink.lines, writer.dropped) == ([b"0", b"between", b"after", b"6"], 3)
-    writer.submit((picky, 8))
-    assert (sink.lines[-1], writer.dropped) == (b"8", 3)
-
-
-def test_what_can_be_neither_rendered_nor_written_is_counted_once() -> None:
-    """Each record is one line that is missing."""
-
-    def fail(_data: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    writer = LineWriter(fail)
-    writer.submit((picky, 1))
-    writer.submit((lines, 2))
-    assert writer.stop()
-    assert writer.dropped == 2
 
 
 def test_after_the_end_lines_are_written_at_once() -> None:
@@ -197,7 +153,7 @@ def test_after_the_end_lines_are_written_at_once() -> None:
     sink = Sink()
     writer = LineWriter(sink)
     writer.stop()
-    writer.submit((lines, "late"))
+    writer.submit(line("late"))
     assert sink.lines == [b"late"]
 
 
@@ -211,7 +167,7 @@ def test_lines_that_come_while_the_writer_stops_are_written() -> None:
 
         def bring(writer: LineWriter = writer, began: threading.Event = began) -> None:
             for number in range(200):
-                writer.submit((lines, number))
+                writer.submit(line(number))
                 began.set()
 
         threads = [threading.Thread(target=bring) for _ in range(3)]
@@ -224,40 +180,12 @@ def test_lines_that_come_while_the_writer_stops_are_written() -> None:
         assert (len(sink.lines), writer.dropped) == (600, 0)
 
 
-class Window(deque[Record]):
-    """Lines that look empty for a moment, in which another one comes."""
-
-    def __init__(self, come: Callable[[], object]) -> None:
-        super().__init__()
-        self._come: Callable[[], object] | None = come
-
-    def __len__(self) -> int:
-        if (come := self._come) is not None and threading.current_thread().name == "log-writer":
-            self._come = None
-            come()
-            return 0
-        return super().__len__()
-
-
-def test_a_line_that_comes_as_the_writer_lies_down_wakes_it() -> None:
-    """It has found nothing to write, and is not told of the line because it is still awake."""
-    sink, written = Sink(), threading.Event()
-    writer = LineWriter(lambda data: (sink(data), written.set()), gather_s=0)
-    writer._lines = Window(lambda: writer.submit((lines, "late")))
-    writer._awake = True
-    writer._wake.set()
-    writer.start()
-    assert written.wait(10)
-    assert writer.stop()
-    assert sink.lines == [b"late"]
-
-
 def test_stop_does_not_wait_for_ever() -> None:
     """A reader that is stuck holds up the end of the process no longer than the timeout."""
     gate = Gate()
     writer = LineWriter(gate, gather_s=0)
     writer.start()
-    writer.submit((lines, "stuck"))
+    writer.submit(line("stuck"))
     assert gate.entered.wait(10)
     assert not writer.stop(timeout_s=0.01)
     gate.open.set()
@@ -268,10 +196,10 @@ def test_stop_does_not_wait_for_ever() -> None:
 def test_a_process_that_just_ends_has_written_its_lines() -> None:
     """Nobody calls stop, and the gathering has only begun."""
     program = (
-        "from inferd.observability.line_writer import LineWriter, join, write_to\n"
+        "from inferd.observability.line_writer import LineWriter, write_to\n"
         "writer = LineWriter(write_to(1), gather_s=60)\n"
         "writer.start()\n"
-        "writer.submit((join, b'last words'))\n"
+        "writer.submit(b'last words')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=30)
     assert done.stdout == b"last words"

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inferd.batching.ports import BatchReport, Observer
 from inferd.observability.gpu import GpuSample
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
-from inferd.observability.request_metrics import MetricsInterceptor
+from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
 from tests.unit.observability.fakes import INFER, FakeCall
 
@@ -52,7 +52,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry, methods=[INFER])
+    return Metrics(registry, CallRecorder(), methods=[INFER])
 
 
 def sources(*models: ModelSample) -> Sources:
@@ -90,12 +90,12 @@ def use_everything(metrics: Metrics) -> None:
     observer = metrics.observer_for("digits", "1")
     observer.refused("QUEUE_FULL", 2)
     observer.batch_done(REPORT)
-    MetricsInterceptor(metrics.requests).finished(FakeCall(), grpc.StatusCode.OK, "")
+    finish(metrics)
     metrics.watch(sources(READY))
 
 
 def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
-    MetricsInterceptor(metrics.requests).finished(FakeCall(ended_at=100.03, **call), code, "")
+    metrics.requests.count([FakeCall(ended_at=100.03, **call).ended(code)])
 
 
 def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -181,7 +181,7 @@ def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorReg
 
 def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegistry) -> None:
     """From a slow bucket to a trace of it; the older format has no place for that."""
-    metrics = Metrics(registry, methods=[INFER])
+    metrics = Metrics(registry, CallRecorder(), methods=[INFER])
     metrics.requests._wall_clock = lambda: 1700000000.5
     finish(metrics, annotations={"trace_id": "0af7651916cd43dd8448eb211c80319c"})
     finish(metrics)
@@ -279,8 +279,10 @@ def test_a_model_that_is_loaded_again_goes_on_counting(metrics: Metrics) -> None
     assert metrics.observer_for("digits", "1") is metrics.observer_for("digits", "1")
 
 
-def test_nothing_is_lost_between_threads(metrics: Metrics) -> None:
+def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
     """Calls end and batches finish on any thread while scrapes read."""
+    recorder = CallRecorder()
+    metrics = Metrics(registry, recorder, methods=[INFER])
     observer = metrics.observer_for("digits", "1")
     start = threading.Barrier(5)
 
@@ -289,7 +291,7 @@ def test_nothing_is_lost_between_threads(metrics: Metrics) -> None:
         for _ in range(2000):
             observer.offered(1)
             observer.batch_done(REPORT)
-            finish(metrics, annotations={"model": "digits", "version": "1"})
+            recorder.finished(FakeCall(annotations={"model": "digits", "version": "1"}), grpc.StatusCode.OK, "")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -298,6 +300,7 @@ def test_nothing_is_lost_between_threads(metrics: Metrics) -> None:
     while any(thread.is_alive() for thread in threads):
         counts = observer.read()
         assert counts.queue_s.count == 2 * counts.batch_rows.count
+        metrics.requests.read()
     for thread in threads:
         thread.join()
     counts = observer.read()

@@ -1,5 +1,6 @@
 """Takes down the calls that end, and shows them, many at a time, to those who count and log them."""
 
+import atexit
 import logging
 import threading
 from collections import deque
@@ -47,11 +48,13 @@ class CallRecorder:
         self._consumers.append(consumer)
 
     def start(self) -> None:
-        """Begin to show what ends."""
+        """Begin to show what ends. A process that just ends still shows it."""
+        atexit.register(self.flush)
         self._thread.start()
 
     def stop(self) -> None:
         """Show what has ended by now, and end the thread."""
+        atexit.unregister(self.flush)
         self._thread.stop(timeout_s=5)
 
     def started(self, call: Call) -> None:

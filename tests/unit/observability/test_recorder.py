@@ -1,5 +1,7 @@
 """Calls that ended are shown, each once, to everybody who counts or logs them."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -79,6 +81,20 @@ def test_a_burst_from_many_threads_loses_nothing(recorder: CallRecorder, consume
         thread.join()
     recorder.stop()
     assert sorted(consumer.details) == sorted(f"{name} {number}" for name in range(4) for number in range(2000))
+
+
+def test_a_process_that_just_ends_has_shown_its_calls() -> None:
+    """Nobody calls stop, and the gathering has only begun."""
+    program = (
+        "from inferd.observability.recorder import CallRecorder\n"
+        "from tests.unit.observability.fakes import FakeCall\n"
+        "recorder = CallRecorder(gather_s=60)\n"
+        "recorder.add(lambda calls: print(len(calls), end=''))\n"
+        "recorder.start()\n"
+        "recorder.finished(FakeCall(), None, '')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=30)
+    assert done.stdout == b"1"
 
 
 def test_a_consumer_that_fails_takes_nothing_from_the_others(

@@ -1,3 +1,9 @@
-"""What holds for all tests: servers in their process run on gRPC's core as `inferd serve` has it, in whatever order."""
+"""What holds for all tests, in whatever order and wherever they run."""
 
+import signal
+
+# Servers in the process of the tests run on gRPC's core as `inferd serve` has it.
 import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported
+
+# Under nohup, servers that tests start would inherit that hang-ups are ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -87,6 +87,9 @@ class _BridgedCall:
     def add_trailing_metadata(self, pairs: Metadata) -> None:
         self._call.add_trailing_metadata(pairs)
 
+    def expect_message_soon(self) -> None:
+        self._call.expect_message_soon()
+
     def on_terminated(self, callback: Callable[[], None]) -> None:
         def run() -> None:
             if self._status is None:

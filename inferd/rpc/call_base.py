@@ -122,6 +122,10 @@ class CallBase(ABC):
         if added is not None:
             self._trailing = (*(self._trailing or ()), *added)
 
+    def expect_message_soon(self) -> None:
+        """See `Call.expect_message_soon`."""
+        self._live.unread.add(self)
+
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """See `Call.on_terminated`."""
         self._callbacks.append(callback)

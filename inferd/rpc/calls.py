@@ -58,6 +58,14 @@ class Call(Protocol):
         """
         ...
 
+    def expect_message_soon(self) -> None:
+        """End the call with DEADLINE_EXCEEDED if its first message is not here within 5 seconds; on the poll thread.
+
+        Meant for the ``started`` of interceptors, for callers who need not say who they are: what has come of a message
+        takes memory.
+        """
+        ...
+
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once if the call ends without our answer: cancelled, expired, connection lost.
 

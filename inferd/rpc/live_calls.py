@@ -2,6 +2,7 @@
 
 from inferd.rpc.interceptors import InterceptorChain
 from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.unread_calls import UnreadCalls
 
 
 class LiveCalls:
@@ -14,4 +15,5 @@ class LiveCalls:
     def __init__(self, loop: PollLoop, interceptors: InterceptorChain) -> None:
         self.loop = loop
         self.interceptors = interceptors
+        self.unread = UnreadCalls(loop)
         self.count = 0

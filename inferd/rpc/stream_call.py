@@ -215,6 +215,8 @@ class CoreStreamCall(CallBase):
         self._settle()
 
     def _on_message(self, event: core.BatchEvent) -> None:
+        if self._live.unread.until:
+            self._live.unread.discard(self)
         message = core.received(event)
         with self._lock:
             self._receiving = False

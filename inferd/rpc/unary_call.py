@@ -67,6 +67,8 @@ class CoreUnaryCall(CallBase):
         return True
 
     def _on_message(self, event: core.BatchEvent) -> None:
+        if self._live.unread.until:
+            self._live.unread.discard(self)
         message = core.received(event)
         if message is not None:
             assert self._handler is not None

@@ -62,6 +62,7 @@ class AuthenticationInterceptor:
         method, annotations = call.method, call.annotations
         if method in self._open_methods:
             annotations["principal"] = ANONYMOUS
+            call.expect_message_soon()
             return None
         try:
             caller = self._caller(call)

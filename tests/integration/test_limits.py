@@ -5,18 +5,21 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Self
 
 import grpc
 import pytest
 
 from inferd.config.settings import ServerSettings
+from inferd.rpc import unread_calls
 from inferd.security.limits import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 from tests.load import eventually
 
-_SETTINGS, _PING, _GOAWAY = 4, 6, 7
+_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY = 0, 1, 4, 6, 7
 _ACK = 1
+_END_HEADERS = 4
 _ENHANCE_YOUR_CALM = 11
 
 
@@ -40,8 +43,18 @@ class RawConnection:
         self.send(_SETTINGS)
         self.wait_for(_SETTINGS)
 
-    def send(self, kind: int, payload: bytes = b"", flags: int = 0) -> None:
-        self._socket.sendall(struct.pack(">I", len(payload))[1:] + bytes([kind, flags, 0, 0, 0, 0]) + payload)
+    def send(self, kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> None:
+        self._socket.sendall(struct.pack(">IBBI", len(payload), kind, flags, stream)[1:] + payload)
+
+    def call(self, method: str) -> None:
+        """Begin a call, on stream 1, and send no message."""
+        headers = {":method": "POST", ":scheme": "http", ":path": f"/{SERVICE}/{method}", ":authority": "x"}
+        headers |= {"te": "trailers", "content-type": "application/grpc"}
+        block = b"".join(
+            bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+            for name, value in headers.items()
+        )
+        self.send(_HEADERS, block, _END_HEADERS, stream=1)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Yield kind and payload of each frame until the server closes the connection."""
@@ -83,6 +96,29 @@ def test_messages(limited):
     running = limited()
     assert running.fail("CallbackUnaryUnary", b"x" * 5000).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert running.call("CallbackUnaryUnary", b"x" * 4000) == b"x" * 4000
+
+
+class Hurrying:
+    """Has every call bring its message soon, as those do whose callers need not say who they are."""
+
+    def started(self, call: Any) -> None:
+        call.expect_message_soon()
+
+    def finished(self, call: Any, code: grpc.StatusCode, details: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryStream"])
+def test_half_a_message_from_a_stranger(monkeypatch, method):
+    """It is not kept until the rest comes, and those who send a whole one are served."""
+    monkeypatch.setattr(unread_calls, "WITHIN_S", 0.3)
+    with closing(Running(interceptors=[Hurrying()]).start()) as running, RawConnection(running.port) as connection:
+        connection.open()
+        connection.call(method)
+        connection.send(_DATA, b"\0" + struct.pack(">I", 100_000) + bytes(1000), stream=1)
+        connection.wait_for(_HEADERS)
+        assert running.recorder.next_code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert running.call("CallbackUnaryUnary") == b"hello"
 
 
 def test_metadata(limited):

@@ -24,6 +24,10 @@ class FakeCall:
         self.annotations: dict[str, object] = {}
         self.proven = proven or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None
+        self.must_hurry = False
+
+    def expect_message_soon(self) -> None:
+        self.must_hurry = True
 
     def auth_context(self) -> dict:
         return self.proven

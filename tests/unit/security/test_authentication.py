@@ -96,6 +96,8 @@ def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
     """By default; who is anonymous stays so."""
     call, refusal = bench.start(method=CHECK)
     assert (refusal, call.annotations["principal"]) == (None, "anonymous")
+    assert call.must_hurry, "whoever it is may not fill the memory with half a message"
+    assert not bench.start(bearer("a"))[0].must_hurry
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
     closed = Bench(open_health=False, open_reflection=True)
     assert closed.start(method=CHECK)[1].code is grpc.StatusCode.UNAUTHENTICATED

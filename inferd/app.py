@@ -35,6 +35,7 @@ from inferd.rpc import Server
 from inferd.runtime.cpus import usable_cores
 from inferd.runtime.memory import resident_bytes, usable_bytes
 from inferd.security.limits import channel_options
+from inferd.security.methods import MethodKind, methods_of
 from inferd.security.setup import Security
 from inferd.security.transport import Transport
 
@@ -77,7 +78,7 @@ class Application:
                 memory_limit_bytes=usable_bytes(),
             )
         )
-        self._tracing = Tracing(settings.tracing)
+        self._tracing = Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH))
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._server = self._make_server()

@@ -17,7 +17,8 @@ class TracingSettings(Section):
     endpoint: str | None = None
     """Where to send spans by OTLP over HTTP, for example http://collector:4318; without a path, /v1/traces is added."""
     sampling_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of the calls without a traceparent that are traced. For the others their traceparent decides."""
+    """Share of the calls without a traceparent that are traced. For the others their traceparent decides, unless they \
+are refused for want of a credential. Health checks are never traced."""
     headers_file: Path | None = None
     """A YAML file of headers to send along, by name, for receivers that want to know who sends."""
     service_name: str | None = Field(default=None, min_length=1)

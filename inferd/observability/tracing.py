@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from inferd import request_id
@@ -37,6 +37,9 @@ class TracingInterceptor:
     left for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for the log and
     for the metrics that a call is traced.
 
+    Strangers cannot fill the queue: calls of the ``untraced`` methods, which are open to everyone, are left out, and so
+    are those that are refused for want of a credential where the caller wanted the trace.
+
     Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
     """
 
@@ -45,18 +48,22 @@ class TracingInterceptor:
         ratio: float,
         queue: SpanQueue,
         *,
+        untraced: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         # Not for secrets, and several times faster than the operating system's.
         source: random.Random | None = None,
     ) -> None:
         self._ratio = ratio
         self._queue = queue
+        self._untraced = frozenset(untraced)
         self._clock = clock
         self._random = source or random.Random()  # noqa: S311  see above
         self._draw = self._random.random
 
     def started(self, call: Call) -> None:
         """Decide whether the call is traced."""
+        if call.method in self._untraced:
+            return
         parent, tracestate = None, ""
         for key, value in call.metadata:
             if key == "traceparent":
@@ -69,7 +76,7 @@ class TracingInterceptor:
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Leave a record of a traced call."""
         span: _Span | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # nothing else is put there
-        if span is None:
+        if span is None or (span.parent_id and code.name == "UNAUTHENTICATED"):
             return
         annotations = call.annotations
         facts = {name: annotations[name] for name in _FACTS if name in annotations}

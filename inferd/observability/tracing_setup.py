@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Tracing:
-    """The tracing of one server; without an endpoint it has no interceptor and does nothing.
+    """The tracing of one server, but for ``untraced`` methods; without an endpoint it has no interceptor.
 
     Threads: the main one.
     """
 
-    def __init__(self, settings: TracingSettings) -> None:
+    def __init__(self, settings: TracingSettings, *, untraced: Collection[str] = ()) -> None:
         self._settings = settings
         self._queue = SpanQueue()
         self._sender: SpanSender | None = None
         #: What has to see every call.
         self.interceptors: tuple[TracingInterceptor, ...] = ()
         if settings.endpoint is not None:
-            self.interceptors = (TracingInterceptor(settings.sampling_ratio, self._queue),)
+            self.interceptors = (TracingInterceptor(settings.sampling_ratio, self._queue, untraced=untraced),)
 
     @property
     def dropped(self) -> int:

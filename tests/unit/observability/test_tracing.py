@@ -29,9 +29,9 @@ class Drawn(random.Random):
         return self._draw
 
 
-def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None):
+def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None, untraced=()):
     queue = SpanQueue() if queue is None else queue
-    interceptor = TracingInterceptor(ratio, queue, clock=lambda: 100.5, source=Drawn(draw))
+    interceptor = TracingInterceptor(ratio, queue, untraced=untraced, clock=lambda: 100.5, source=Drawn(draw))
     assert interceptor.started(call) is None
     interceptor.finished(call, code, details)
     return queue.take(100)
@@ -65,6 +65,15 @@ def test_a_call_continues_the_trace_of_its_caller():
     assert (call.annotations["trace_id"], call.annotations["span_id"]) == (TRACE, record.span_id)
     assert len(record.span_id) == 16
     assert record.span_id != SPAN
+
+
+def test_strangers_cannot_fill_the_queue():
+    """What is open to everyone is never traced, and who is refused does not decide; a share of those is kept."""
+    wanted = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
+    assert traced(FakeCall(metadata=wanted), untraced=[INFER]) == []
+    assert traced(FakeCall(metadata=wanted), code=grpc.StatusCode.UNAUTHENTICATED) == []
+    assert len(traced(FakeCall(metadata=wanted), code=grpc.StatusCode.PERMISSION_DENIED)) == 1
+    assert len(traced(FakeCall(), ratio=1.0, code=grpc.StatusCode.UNAUTHENTICATED)) == 1
 
 
 def test_a_broken_traceparent_begins_a_trace():

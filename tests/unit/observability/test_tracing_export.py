@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from inferd.observability.tracing_export import SpanSender
 from inferd.observability.tracing_records import SpanQueue
 from inferd.observability.tracing_spans import SpanMaker
-from tests.otlp import Receiver
+from tests.otlp import TIMEOUT_S, Receiver
 from tests.unit.observability.test_tracing_spans import STAGES, record
 
 OUR_LOG = "inferd.observability.tracing_export"
@@ -79,7 +79,7 @@ def test_spans_that_are_not_taken(caplog):
         for _ in range(2):
             bench.queue.put(record())
             bench.sender.send()
-    bench.sender.stop()
+    bench.sender.stop(TIMEOUT_S)
     assert bench.queue.dropped == 3
     assert len(bench.exporter.taken) == 2
     assert [(entry.name, entry.getMessage()) for entry in caplog.records] == [
@@ -105,7 +105,7 @@ def test_what_waits_is_sent_at_the_end():
     bench = Bench()
     bench.sender.start()
     bench.queue.put(record(stages=STAGES))
-    bench.sender.stop()
+    bench.sender.stop(TIMEOUT_S)
     assert [span.name for span in bench.exporter.taken] == ["inferd.v1.InferenceService/Infer", "batch"]
 
 
@@ -138,7 +138,7 @@ def test_spans_that_are_not_wanted(receiver, caplog, status):
     bench = Bench(OTLPSpanExporter(receiver.endpoint))
     bench.sender.start()
     bench.queue.put(record())
-    bench.sender.stop()
+    bench.sender.stop(TIMEOUT_S)
     assert bench.queue.dropped == 1
     assert len(receiver.paths) == 1
     assert str(status) in caplog.records[0].reason
@@ -149,7 +149,7 @@ def test_a_header_that_cannot_be_sent_is_not_quoted(receiver, caplog):
     bench = Bench(OTLPSpanExporter(receiver.endpoint, headers={"authorization": "planted\nsecret"}))
     bench.sender.start()
     bench.queue.put(record())
-    bench.sender.stop()
+    bench.sender.stop(TIMEOUT_S)
     assert bench.queue.dropped == 1
     assert "InvalidHeader" in caplog.records[0].reason
     assert "planted" not in caplog.text + caplog.records[0].reason

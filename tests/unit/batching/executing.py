@@ -1,0 +1,47 @@
+"""An executor on a model, a clock and a poll thread that do what the test says."""
+
+import numpy as np
+
+from inferd.batching.answers import Answers
+from inferd.batching.execution import Executor
+from inferd.batching.request import Batch
+from inferd.batching.statistics import Statistics
+from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+
+
+class Model:
+    """Runs batches of callers and keeps what is told of them."""
+
+    def __init__(self, compute=scale, chunk_rows=None):
+        self.clock = FakeClock()
+        self.session = FakeSession(compute)
+        self.observer = RecordingObserver()
+        self.statistics = Statistics()
+        self.poll_thread = ManualPollThread(self.clock)
+        self.executor = Executor(
+            name="m",
+            session=self.session,
+            chunk_rows=chunk_rows,
+            clock=self.clock,
+            answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
+            statistics=self.statistics,
+            poll_thread=self.poll_thread,
+        )
+
+    def run(self, *callers):
+        for caller in callers:
+            caller.request.enqueued_at = 99.0
+        rows = sum(caller.request.rows for caller in callers)
+        self.executor.execute(
+            Batch(requests=[caller.request for caller in callers], rows=rows, started_at=self.clock())
+        )
+
+
+def x(*values):
+    return np.array([[value, value] for value in values], dtype=np.float32)
+
+
+def poisoned(inputs):
+    if (inputs["x"] < 0).any():
+        raise RuntimeError("/models/secret.onnx: negative value")
+    return scale(inputs)

@@ -1,0 +1,101 @@
+"""A run that fails: whose fault it is, who hears of it, and what the log says."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from inferd.errors import InferenceFailedError, InvalidInputError
+from tests.fakes import Caller, scale
+from tests.unit.batching.executing import Model, poisoned, x
+
+
+def test_a_failing_batch_is_split_until_only_the_culprit_fails():
+    """Seven good requests and a bad one: seven answers."""
+    model = Model(poisoned)
+    callers = [Caller(x=x(value)) for value in (1, 2, 3, 4, 5, -6, 7, 8)]
+    model.run(*callers)
+    bad = callers.pop(5)
+    assert isinstance(bad.error, InferenceFailedError)
+    for caller in callers:
+        np.testing.assert_array_equal(caller.result.outputs["y"], caller.request.inputs["x"])
+    assert model.session.runs == [8, 4, 4, 2, 1, 1, 2]
+
+
+def test_the_error_text_is_fixed_and_the_log_has_the_cause(caplog):
+    """No exception text or path reaches a client."""
+    model, bad = Model(poisoned), Caller(x=x(-1))
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        model.run(bad)
+    assert bad.error.message == "the model failed to run this request"
+    assert "secret.onnx" in caplog.text
+    assert "model m" in caplog.text
+
+
+def test_the_cause_is_told_alone(caplog):
+    """Without the failures of the batches that it was found in."""
+    model = Model(poisoned)
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        model.run(*[Caller(x=x(value)) for value in (1, 2, 3, -4)])
+    (told,) = caplog.records
+    _, cause, _ = told.exc_info
+    assert cause.__context__ is None
+
+
+def test_an_error_made_for_the_caller_is_given_to_it():
+    """A session that finds out what is wrong with an input may say so."""
+
+    def picky(inputs):
+        if (inputs["x"] < 0).any():
+            raise InvalidInputError('input "x": expected valid UTF-8')
+        return scale(inputs)
+
+    bad, good = Caller(x=x(-1)), Caller(x=x(1))
+    Model(picky).run(bad, good)
+    assert bad.error.message == 'input "x": expected valid UTF-8'
+    assert good.result
+
+
+def test_a_queue_time_is_reported_once_although_the_halves_run_again():
+    """The histogram of queue times has one entry for each request."""
+    model = Model(poisoned)
+    model.run(*[Caller(x=x(value)) for value in (1, 2, 3, -4)])
+    reports = model.observer.reports
+    assert [(report.rows, report.failed, len(report.queue_s)) for report in reports] == [
+        (4, True, 4), (2, False, 0), (2, True, 0), (1, False, 0), (1, True, 0),
+    ]  # fmt: skip
+
+
+def test_an_output_with_the_wrong_number_of_rows_is_a_failure():
+    """Nobody is given the rows of another; alone, each request's rows are its own again."""
+
+    def pooled(inputs):
+        return {"y": inputs["x"].mean(axis=0, keepdims=True)}
+
+    model, callers = Model(pooled), [Caller(), Caller(), Caller(rows=2)]
+    model.run(*callers)
+    assert [type(caller.outcome).__name__ for caller in callers] == [
+        "InferenceResult", "InferenceResult", "InferenceFailedError",
+    ]  # fmt: skip
+
+
+def test_an_output_that_is_missing_is_a_failure():
+    """A session that returns fewer outputs than it was asked for."""
+    model, caller = Model(), Caller(outputs=("y", "sum"))
+    model.session.run = lambda inputs, outputs: [inputs["x"]]
+    model.run(caller)
+    assert isinstance(caller.error, InferenceFailedError)
+
+
+@pytest.mark.parametrize("escape", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_nothing_that_is_raised_leaves_a_request_unanswered(escape, caplog):
+    """Not even what is no ordinary exception, and it does not end the thread."""
+
+    def compute(inputs):
+        raise escape
+
+    callers = [Caller(), Caller()]
+    with caplog.at_level(logging.ERROR, "inferd.batching"):
+        Model(compute).run(*callers)
+    assert [type(caller.error) for caller in callers] == [InferenceFailedError] * 2
+    assert escape.__name__ in caplog.text

@@ -7,6 +7,7 @@ from inferd import request_id
 from inferd.observability import timing
 from inferd.observability.calls import Call, Status, listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
+from inferd.principal import ANONYMOUS
 
 #: Metadata that names the call, and that asks for the timing; both come back under the same key.
 ID_METADATA = "x-request-id"
@@ -15,9 +16,6 @@ TIMING_METADATA = "inferd-timing"
 #: Metadata that asks for a load report if it says ``bin``, and where that comes back; ORCA's own names.
 LOAD_FORMAT_METADATA = "endpoint-load-metrics-format"
 LOAD_METADATA = "endpoint-load-metrics-bin"
-
-#: Whom authentication let in, where there is any, without knowing who it is.
-_ANONYMOUS = "anonymous"
 
 _ASKED_FOR = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
 
@@ -63,7 +61,7 @@ class TrailersInterceptor:
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
         wants_load = self._report_always or (asked and asked.for_load)
-        if wants_load and code.name != "UNAUTHENTICATED" and call.annotations.get("principal") != _ANONYMOUS:
+        if wants_load and code.name != "UNAUTHENTICATED" and call.annotations.get("principal") != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)

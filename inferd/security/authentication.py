@@ -6,6 +6,7 @@ from collections.abc import Callable
 import grpc
 
 from inferd.config.security import SecuritySettings
+from inferd.principal import ANONYMOUS
 from inferd.rpc import Call, CallRefusal
 from inferd.security.identity import CredentialError
 from inferd.security.known_callers import Caller, KnownCallers
@@ -14,8 +15,6 @@ from inferd.security.permits import QuotaLedger
 from inferd.security.quota import Quota
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
-
-ANONYMOUS = "anonymous"
 
 #: By RFC 6750, for callers who brought nothing: what to bring.
 _CHALLENGE = (("www-authenticate", "Bearer"),)

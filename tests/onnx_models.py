@@ -118,6 +118,27 @@ def lookup(size: int = 4) -> onnx.ModelProto:
     )
 
 
+def nested_lookup() -> onnx.ModelProto:
+    """Make ``y = 10 * index`` as `lookup`, by a node "inner" in a branch of the node "outer", whatever ``which`` is."""
+    inner = _node("Gather", ["table", "index"], ["found"], name="inner")
+    branch = helper.make_graph([inner], "branch", [], [_float("found", ["batch"])])
+    return _model(
+        [_node("If", ["which"], ["y"], name="outer", then_branch=branch, else_branch=branch)],
+        [_value("index", TensorProto.INT64, ["batch"]), _value("which", TensorProto.BOOL, [])],
+        [_float("y", ["batch"])],
+        [_constant("table", np.arange(4, dtype=np.float32) * 10)],
+    )
+
+
+def zeros() -> onnx.ModelProto:
+    """Make ``y``, as many zeros as ``size`` INT64 [1] says: the run fails when that is more than there is memory."""
+    return _model(
+        [_node("ConstantOfShape", ["size"], ["y"])],
+        [_value("size", TensorProto.INT64, [1])],
+        [_float("y", [None])],
+    )
+
+
 def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:
     """Make ``y = x`` on FP32 [batch,width] in ``steps`` multiplications by the identity matrix.
 

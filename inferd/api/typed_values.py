@@ -24,10 +24,12 @@ def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArr
     if dtype.kind not in "iu":
         return from_floats(name, datatype, values)
     bounds = np.iinfo(dtype.type)  # type: ignore[type-var]  # the kind was checked above
-    for value in values:
+    for position, value in enumerate(values):
         if not bounds.min <= value <= bounds.max:
+            # Its position and not the value, because texts of errors are logged.
             raise InvalidInputError(
-                f'input "{name}": expected {datatype.name} values from {bounds.min} to {bounds.max}, got {value}'
+                f'input "{name}": expected {datatype.name} values from {bounds.min} to {bounds.max}, '
+                f"got another as element {position}"
             )
     return np.array(values, dtype)
 
@@ -44,7 +46,8 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArr
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
     if lost.any():
         raise InvalidInputError(
-            f'input "{name}": expected values within the range of {datatype.name}, got {exact[lost][0]:g}'
+            f'input "{name}": expected values within the range of {datatype.name}, '
+            f"got one beyond as element {lost.argmax()}"
         )
     return rounded
 

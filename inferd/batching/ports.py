@@ -27,7 +27,10 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:
-        """Run the model once and return ``outputs`` in that order. Raises what the runtime raises."""
+        """Run the model once and return ``outputs`` in that order.
+
+        What it raises is logged, so its text must not quote the values of ``inputs``.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime import providers
 from inferd.runtime.cpus import parallel_runs, usable_cores
-from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.inspection import Inspection, has_given_axes, inspect
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.proof import MadeUpInputs, Proof, prove, unbatchable
@@ -67,12 +67,16 @@ class OnnxSession:
         return self._made_up
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
-        """Run the model once and return ``outputs`` in that order. Raises what ONNX Runtime raises."""
+        """Run the model once and return ``outputs`` in that order, or raise `RunFailedError`."""
         runner = self._runner
         if runner is None:
             msg = "the session is closed"
             raise RuntimeError(msg)
-        return runner.run(inputs, outputs)
+        try:
+            return runner.run(inputs, outputs)
+        except Exception as error:  # noqa: BLE001  (whatever it is, its text must not get any further)
+            # Without the error that it comes from, whose text would be logged as well; where it came from may be.
+            raise RunFailedError(error).with_traceback(error.__traceback__) from None
 
     def close(self) -> None:
         """Let go of the model's memory as soon as no run is in progress."""

@@ -1,7 +1,7 @@
 """Run a model before its first request, so that no caller pays for what the first run of a shape costs."""
 
 from inferd.config.settings import BatchingSettings, ModelSettings
-from inferd.runtime.errors import ModelLoadError, runtime_message
+from inferd.runtime.errors import ModelLoadError, RunFailedError, runtime_message
 from inferd.runtime.providers import on_cuda
 from inferd.runtime.session import OnnxSession
 
@@ -19,10 +19,10 @@ def warm_up(session: OnnxSession, settings: ModelSettings) -> None:
     for rows in batch_sizes(settings.batching, batchable=session.signature.batchable, every=every):
         try:
             session.run(made_up.rows(rows), outputs)
-        # Out of memory, most likely, for which each provider has its own kind.
-        except Exception as error:
-            msg = f"the model cannot run {rows} rows at once, lower max_batch_size: {runtime_message(error)}"
-            raise ModelLoadError(msg) from error
+        # Out of memory, most likely. All of it may be told, because these inputs are nobody's.
+        except RunFailedError as error:
+            msg = f"the model cannot run {rows} rows at once, lower max_batch_size: {runtime_message(error.cause)}"
+            raise ModelLoadError(msg) from error.cause
 
 
 def batch_sizes(batching: BatchingSettings, *, batchable: bool, every: bool) -> list[int]:

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -19,13 +20,20 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 from inferd.client import TLS, Client, InferdError
 from inferd.security.bearer_tokens import StoredToken, hash_of
 from inferd.security.token_file import entry_of
+from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority, Files
-from tests.load import PATIENCE_S, eventually, metric
+from tests.load import PATIENCE_S, add_model, connect, eventually, metric
 from tests.server import BIN, ServerProcess, serving
 
 #: In every secret that is planted, so that parts of it are found as well.
 MARK = f"plant{secrets.token_hex(8)}"
 TOKEN = f"inferd_right-{MARK}"
+
+#: In what a model cannot use.
+PLANTED_NUMBER = 918273645192837
+
+#: What both formats of the log have when a server is ready.
+_PROPOSAL = re.compile(r"inferd models --address ([\d.:]+)")
 
 
 def _jwt() -> str:
@@ -136,6 +144,46 @@ def test_what_is_sent_to_a_model(server, channel):
     raw = v1.Tensor(name="X", shape=[1, 64], raw=(MARK.encode() * 16)[:256])
     stub.Infer(v1.InferRequest(model="digits", inputs=[raw]), metadata=right, timeout=PATIENCE_S)
     assert holds_none(server.text)
+
+
+@pytest.fixture(scope="module", params=["json", "human"])
+def failing(request, tmp_path_factory) -> Iterator[ServerProcess]:
+    """One with models that fail for some values, and that tells all it has to tell."""
+    repository = tmp_path_factory.mktemp("failing")
+    for model in (onnx_models.lookup, onnx_models.unknown_output_rank):
+        add_model(repository, model.__name__, model())
+    server = ServerProcess(repository, "--log-format", request.param, "--set", "log.level=debug")
+    eventually(lambda: _PROPOSAL.search(server.text) is not None, "it is ready")
+    server.grpc = _PROPOSAL.search(server.text)[1]
+    yield server
+    server.stop()
+
+
+def test_what_a_run_fails_for(failing):
+    """ONNX Runtime says which value it cannot use; the log says where in the model that was, and neither the value."""
+    good, bad = (v1.Tensor(name="index", shape=[1], ints=[index]) for index in (1, PLANTED_NUMBER))
+    ones = v1.Tensor(name="x", shape=[1, 4], floats=[1] * 4)
+    requests = [
+        *(v1.InferRequest(model="lookup", inputs=[index]) for index in (good, bad, good)),
+        v1.InferRequest(
+            model="unknown_output_rank", inputs=[ones, v1.Tensor(name="shape", shape=[1], ints=[PLANTED_NUMBER])]
+        ),
+        # Refused before it is run.
+        v1.InferRequest(
+            model="unknown_output_rank",
+            inputs=[v1.Tensor(name="x", shape=[1, 4], floats=[1, 2, 3, float(PLANTED_NUMBER) ** 3]), good],
+        ),
+    ]
+    with connect(failing.grpc) as channel:
+        stub = InferenceServiceStub(channel)
+        answers = told_on(stub.StreamInfer(iter([v1.StreamInferRequest(requests=requests)]), timeout=PATIENCE_S))
+        alone = [told(stub.Infer.future(request, timeout=PATIENCE_S)) for request in requests]
+    assert str(PLANTED_NUMBER) not in f"{answers} {alone}"
+    assert failing.stop() == 0
+    assert "InvalidArgument in Gather" in failing.text
+    assert "Fail in Reshape" in failing.text
+    assert "failed; its halves run again" in failing.text
+    assert str(PLANTED_NUMBER) not in failing.text
 
 
 def test_http(server):

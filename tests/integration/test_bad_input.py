@@ -113,7 +113,7 @@ V1_CASES = {
     "value out of range": (
         v1.InferRequest(model="tiny", inputs=[_x(shape=[1, 2], raw=b"", ints=[0, 300])]),
         INVALID,
-        'input "x": expected INT8 values from -128 to 127, got 300',
+        'input "x": expected INT8 values from -128 to 127, got another as element 1',
     ),
     "rows disagree": (_two(_a(), _b(shape=[2, 2], ints=[1, 2, 3, 4])), INVALID, 'input "b": expected 1 rows'),
     "lengths disagree": (_two(_a(), _b(shape=[1, 3], ints=[1, 2, 3])), INVALID, 'input "b": expected length = 2'),

@@ -43,16 +43,8 @@ def admit(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota
 
 
 def hold(call: Call, quota: Quota) -> None:
-    """Give back to ``quota`` when ``call`` ends; the interceptor that made the permit does so. On the poll thread."""
-    annotations = call.annotations
-    annotations["quota"] = quota
-
-    def give_back() -> None:
-        # Whoever takes the annotation gives it back: the interceptor, or this if the call had ended before.
-        if annotations.pop("quota", None) is not None:
-            quota.give_back()
-
-    call.on_terminated(give_back)
+    """Give back to ``quota`` when ``call`` ends, which it may have already; on the poll thread."""
+    call.on_finished(lambda *_: quota.give_back())
 
 
 class ModelView:

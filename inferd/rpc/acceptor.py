@@ -108,7 +108,7 @@ class Acceptor:
         deadline = deadlines.to_monotonic(event.call_details.deadline, now)
         call = kind(event.call, self._live, method, event.invocation_metadata, deadline, now)
         call.watch()
-        refusal, call.finishers = self._live.interceptors.start(call)
+        refusal = self._live.interceptors.start(call)
         if refusal is not None:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
         elif self._methods.are_intercepted and isinstance(call, CoreStreamCall):

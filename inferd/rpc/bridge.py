@@ -14,7 +14,7 @@ from functools import partial
 import grpc
 
 from inferd.request_id import log_fields
-from inferd.rpc.calls import StreamHandler, StreamListener, UnaryHandler
+from inferd.rpc.calls import Finisher, StreamHandler, StreamListener, UnaryHandler
 from inferd.rpc.metadata import Metadata, checked
 from inferd.rpc.request_inbox import CallEndedError
 from inferd.rpc.stream_call import BACKLOG_BYTES, BACKLOG_MESSAGES, CoreStreamCall
@@ -86,6 +86,9 @@ class _BridgedCall:
 
     def add_trailing_metadata(self, pairs: Metadata) -> None:
         self._call.add_trailing_metadata(pairs)
+
+    def on_finished(self, finisher: Finisher) -> None:
+        self._call.on_finished(finisher)
 
     def expect_message_soon(self) -> None:
         self._call.expect_message_soon()

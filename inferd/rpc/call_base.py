@@ -11,7 +11,7 @@ import grpc
 
 from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
-from inferd.rpc.calls import UnaryHandler
+from inferd.rpc.calls import Finisher, UnaryHandler
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata, checked
@@ -23,6 +23,9 @@ MISSING_MESSAGE = "expected one request message, got none"
 
 #: The event for the end of a call comes at most about this long after the one for no message.
 _END_FOLLOWS_S = 0.002
+
+#: What is told of a call's end to those who ask for it too late.
+_ENDED_BEFORE = (grpc.StatusCode.CANCELLED, "the call had ended")
 
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
@@ -136,6 +139,16 @@ class CallBase(ABC):
         """Have the end of the call told; once, at its start."""
         self._live.count += 1
         self._live.loop.start_later(self, core.receive_close(), self._on_close)
+
+    def on_finished(self, finisher: Finisher) -> None:
+        """See `Call.on_finished`."""
+        if not self._tell_also(finisher):
+            # How it has ended is not known any more.
+            finisher(self, *_ENDED_BEFORE)
+
+    @abstractmethod
+    def _tell_also(self, finisher: Finisher) -> bool:
+        """Have ``finisher`` told of the end before the others. Returns False if the call has ended."""
 
     @abstractmethod
     def serve_unary(self, handler: UnaryHandler) -> None:

@@ -7,6 +7,9 @@ import grpc
 
 from inferd.rpc.metadata import Metadata
 
+#: Told how a call has ended, just before the status is sent, in the thread that ended the call.
+Finisher = Callable[["Call", grpc.StatusCode, str], None]
+
 
 class Call(Protocol):
     """One RPC. Everything here may be used in any thread, also after the RPC has ended."""
@@ -55,6 +58,14 @@ class Call(Protocol):
 
         Meant for interceptors: the last moment is their ``finished``. To be called by one thread at a time. Raises
         ValueError for what is illegal, and then adds nothing.
+        """
+        ...
+
+    def on_finished(self, finisher: Finisher) -> None:
+        """Have ``finisher`` told when the call has ended, ahead of the interceptors; at once, if it had ended already.
+
+        It must not block or raise. On the poll thread only, and of a unary call before another thread may answer it.
+        Meant for what only some calls need: an interceptor's ``finished`` costs time for each of them.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import grpc
 
 from inferd.request_id import log_fields
-from inferd.rpc.calls import Call
+from inferd.rpc.calls import Call, Finisher
 from inferd.rpc.metadata import Metadata
 
 _log = logging.getLogger("inferd.rpc")
@@ -33,35 +33,42 @@ class CallInterceptor(Protocol):
         """
         ...
 
-    def finished(self, call: Call, code: grpc.StatusCode, details: str, /) -> None:
-        """The call has ended; comes exactly once for each that ``started`` was told of, also if it was refused.
+    @property
+    def finished(self) -> Finisher | None:
+        """Told of the end exactly once for each call that ``started`` was told of, also if it was refused.
 
-        Called just before the status is sent, in the thread that ended the call. Must not block or raise.
+        A method that does not block or raise, or None for interceptors that need to know of some calls only, and ask
+        those by `Call.on_finished`.
         """
         ...
 
 
+class StartingCall(Call, Protocol):
+    """A call that interceptors are being shown. ``finishers`` are told of its end, the first one first."""
+
+    finishers: tuple[Finisher, ...]
+
+
 _BROKEN = CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
-
-
-#: An interceptor's ``finished``, found once and not for each call anew.
-Finisher = Callable[[Call, grpc.StatusCode, str], None]
 
 
 class InterceptorChain:
     """The interceptors of a server, outermost first. Immutable; used by any thread."""
 
     def __init__(self, interceptors: Sequence[CallInterceptor]) -> None:
-        finishers = tuple(interceptor.finished for interceptor in interceptors)
         #: Each interceptor's ``started``, and who is to be told of the end if that refuses.
         self._starters = tuple(
-            (interceptor.started, finishers[index::-1]) for index, interceptor in enumerate(interceptors)
+            (interceptor.started, _finishers(interceptors[: index + 1]))
+            for index, interceptor in enumerate(interceptors)
         )
         #: To be told of the end of a call that every interceptor let pass, innermost first.
-        self.all_finishers: tuple[Finisher, ...] = finishers[::-1]
+        self.all_finishers = _finishers(interceptors)
 
-    def start(self, call: Call) -> tuple[CallRefusal | None, tuple[Finisher, ...]]:
-        """Show ``call`` to the interceptors; returns the refusal, if any, and who is to be told of the end."""
+    def start(self, call: StartingCall) -> CallRefusal | None:
+        """Show ``call``, whose finishers are all of ours, to the interceptors; returns the refusal, if any.
+
+        Of a call that is refused, those further in are not told.
+        """
         for started, finishers in self._starters:
             try:
                 refusal = started(call)
@@ -69,8 +76,16 @@ class InterceptorChain:
                 _log_failure(started, call)
                 refusal = _BROKEN
             if refusal is not None:
-                return refusal, finishers
-        return None, self.all_finishers
+                own = call.finishers[: len(call.finishers) - len(self.all_finishers)]
+                call.finishers = (*own, *finishers)
+                return refusal
+        return None
+
+
+def _finishers(interceptors: Sequence[CallInterceptor]) -> tuple[Finisher, ...]:
+    """Find each interceptor's ``finished`` once and not for each call anew; the last one first."""
+    found = (interceptor.finished for interceptor in reversed(interceptors))
+    return tuple(finished for finished in found if finished is not None)
 
 
 def tell_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.StatusCode, details: str) -> None:

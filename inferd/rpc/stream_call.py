@@ -9,7 +9,7 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
-from inferd.rpc.calls import StreamHandler, StreamListener, UnaryHandler
+from inferd.rpc.calls import Finisher, StreamHandler, StreamListener, UnaryHandler
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata
@@ -163,6 +163,13 @@ class CoreStreamCall(CallBase):
     def waiting_messages(self) -> int:
         """How many messages wait to be sent, without the one in flight."""
         return len(self._outbox)
+
+    def _tell_also(self, finisher: Finisher) -> bool:
+        with self._lock:
+            if self._ended:
+                return False
+            self.finishers = (finisher, *self.finishers)
+        return True
 
     def _claim_receive(self) -> bool:
         """Take it on us to start a receive, if one is wanted and may be; with the lock held."""

@@ -7,7 +7,7 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
-from inferd.rpc.calls import UnaryHandler
+from inferd.rpc.calls import Finisher, UnaryHandler
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata
@@ -64,6 +64,12 @@ class CoreUnaryCall(CallBase):
             more = (*(trailing or ()), *self._trailing)
             batch = (*batch[:-1], core.status(code, details.encode(errors="replace"), more))
         self._start(batch, self._on_sent)
+        return True
+
+    def _tell_also(self, finisher: Finisher) -> bool:
+        if self._claim.locked():
+            return False
+        self.finishers = (finisher, *self.finishers)
         return True
 
     def _on_message(self, event: core.BatchEvent) -> None:

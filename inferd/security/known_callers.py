@@ -1,8 +1,9 @@
 """Callers that were seen before are known again without verifying anything."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from inferd.security.identity import CredentialError, Identity
 from inferd.security.permit import Permit
@@ -41,29 +42,31 @@ def caller_of(identity: Identity, policy: Policy | None, ledger: QuotaLedger) ->
     return Caller(identity, None if policy is None else permit_of(identity.principal, policy, ledger))
 
 
-class RecentlyUsed(Generic[V]):
+class RecentlyUsed(dict[str | bytes, V | None]):
     """Remembers at least the ``limit`` entries that were used last, and at most twice as many; one thread at a time.
 
-    In two generations, so that looking up what is used often costs one look into a dictionary.
+    ``known[key]`` is what is remembered of a key, or None. In two generations, of which the younger is the dictionary
+    itself, so that looking up what is used often is no more than that.
     """
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._limit = limit
-        self._young: dict[str | bytes, V] = {}
-        self._old: dict[str | bytes, V] = {}
+        self._old: dict[str | bytes, V | None] = {}
 
-    def get(self, key: str | bytes) -> V | None:
-        """Return what is remembered of ``key``, or None."""
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.put(key, value)
+    def __missing__(self, key: str | bytes) -> V | None:
+        """Look among the older ones."""
+        value = self._old.get(key)
+        if value is not None:
+            self[key] = value
         return value
 
-    def put(self, key: str | bytes, value: V) -> None:
+    def __setitem__(self, key: str | bytes, value: V | None) -> None:
         """Remember ``value``."""
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+        if len(self) >= self._limit:
+            self._old = self.copy()
+            self.clear()
+        super().__setitem__(key, value)
 
 
 class KnownCallers:
@@ -82,12 +85,14 @@ class KnownCallers:
         self._shown: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
         self._strangers: RecentlyUsed[str] = RecentlyUsed(_MAX_STRANGERS)
 
-    def by_header(self, header: str | bytes, now: float) -> Caller:
-        """Return who sends this authorization header. Raises `CredentialError`. ``now`` in seconds since the epoch."""
-        caller = self._callers.get(header)
+    def by_header(self, header: str | bytes, wall_clock: Callable[[], float]) -> Caller:
+        """Return who sends this authorization header. Raises `CredentialError`."""
+        caller = self._callers[header]
         if caller is None:
-            caller = self._meet(header, now)
-        elif caller.identity.expires_at <= now:
+            return self._meet(header, wall_clock())
+        expires_at = caller.identity.expires_at
+        # Most tokens that are given out never expire, and then nobody need look at the clock.
+        if expires_at != math.inf and expires_at <= wall_clock():
             raise CredentialError("the bearer token has expired")
         return caller
 
@@ -99,23 +104,23 @@ class KnownCallers:
         verifier, shown = self.snapshot.spiffe, proven.get(CERTIFICATE)
         if verifier is None or not shown:
             return None
-        caller = self._shown.get(shown[0])
+        caller = self._shown[shown[0]]
         if caller is None:
             caller = caller_of(verifier.check(proven), self.snapshot.policy, self._ledger)
-            self._shown.put(shown[0], caller)
+            self._shown[shown[0]] = caller
         return caller
 
     def _meet(self, header: str | bytes, now: float) -> Caller:
-        reason = self._strangers.get(header)
+        reason = self._strangers[header]
         if reason is not None:
             raise CredentialError(reason)
         try:
             caller = caller_of(self.snapshot.identify(_token_in(header), now), self.snapshot.policy, self._ledger)
         except CredentialError as error:
             if error.lasting and len(header) <= _LONGEST_STRANGER:
-                self._strangers.put(header, str(error))
+                self._strangers[header] = str(error)
             raise
-        self._callers.put(header, caller)
+        self._callers[header] = caller
         return caller
 
 

@@ -44,8 +44,9 @@ _KINDS = {
     ),
 }
 
-#: Methods of one request and one answer, which end by themselves soon enough.
-_SHORT = frozenset(method for methods in _KINDS.values() for method in methods) - {
+#: Methods of one request and one answer, which end by themselves soon enough. All others may last for as long as the
+#: caller likes.
+SHORT_METHODS = frozenset(method for methods in _KINDS.values() for method in methods) - {
     f"{_OWN}/StreamInfer",
     f"{_OPEN_INFERENCE}/ModelStreamInfer",
     "/grpc.health.v1.Health/Watch",
@@ -63,8 +64,3 @@ def methods_of(kind: MethodKind) -> frozenset[str]:
 def kind_of(method: str) -> MethodKind:
     """Return the kind of ``method``, which is ``/package.Service/Name``. What is not known here is for admins."""
     return _KIND_OF.get(method, MethodKind.ADMIN)
-
-
-def may_stay_open(method: str) -> bool:
-    """Whether calls of ``method`` may last for as long as the caller likes."""
-    return method not in _SHORT

@@ -39,8 +39,8 @@ class StreamGuard:
     A handler that has to be told of such an end leaves the annotation "end_stream", a function of a `ServingError`
     that any thread may call; other calls are just ended.
 
-    Threads: ``add`` the poll thread, ``discard`` any, ``sweep`` one other. They share a dictionary that each of them
-    uses in single steps only.
+    Threads: ``add`` the poll thread, ``sweep`` one other, and streams end in any. They share a dictionary that each of
+    them uses in single steps only.
     """
 
     def __init__(self, in_force: InForce, ledger: QuotaLedger, *, wall_clock: Callable[[], float] = time.time) -> None:
@@ -50,12 +50,14 @@ class StreamGuard:
         self._open: dict[Call, _Stream] = {}
 
     def add(self, call: Call, identity: Identity, permitted_by: Snapshot) -> None:
-        """Look after a new stream."""
+        """Look after a new stream until it ends."""
         self._open[call] = _Stream(identity, permitted_by)
+        call.on_finished(self._forget)
 
-    def discard(self, call: Call) -> None:
-        """Forget a call that has ended, if it was looked after."""
+    def _forget(self, call: Call, _code: grpc.StatusCode, _details: str) -> None:
+        """Look after a stream no more, and take from it what leads back to it."""
         self._open.pop(call, None)
+        call.annotations.pop("end_stream", None)
 
     def sweep(self) -> None:
         """Look once; streams that are let in no longer end."""

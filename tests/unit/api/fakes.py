@@ -10,6 +10,7 @@ from inferd.batching.request import BatchTiming, InferenceRequest, InferenceResu
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError
+from inferd.rpc.calls import Finisher
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 SIGNATURE = ModelSignature(
@@ -89,9 +90,18 @@ class FakeCall:
         self.sent: list[bytes] = []
         self.ended: tuple[grpc.StatusCode, str] | None = None
         self.terminated: Callable[[], None] | None = None
+        self.finishers: list[Finisher] = []
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         self.terminated = callback
+
+    def on_finished(self, finisher: Finisher) -> None:
+        self.finishers.append(finisher)
+
+    def over(self) -> None:
+        """What the server does once at the end of each call, whatever the end."""
+        for finisher in self.finishers:
+            finisher(self, grpc.StatusCode.OK, "")
 
     def read(self) -> None:
         self.reads += 1

@@ -11,17 +11,13 @@ from inferd.api.inference_stream import InferenceStream
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.api.unary import UnaryInference
-from inferd.config.security import SecuritySettings
 from inferd.errors import DeadlineExceededError, NotAuthenticatedError
-from inferd.security.authentication import AuthenticationInterceptor
 from inferd.security.methods import MethodKind
 from inferd.security.permits import QuotaLedger, permit_of
 from inferd.security.policy import Policy
-from inferd.security.snapshot import InForce
-from inferd.security.stream_guard import StreamGuard
 from tests.unit.api.fakes import FakeCall, FakeModel, FakeRegistry, Soon
 
-OK, CODES = grpc.StatusCode.OK, grpc.StatusCode
+CODES = grpc.StatusCode
 
 
 def _request(*, name: str = "fake", priority: int = 0, request_id: str = "", values: tuple = (1, 2)) -> v1.InferRequest:
@@ -39,10 +35,6 @@ class Bench:
         ledger = QuotaLedger(clock=lambda: 0.0)
         policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], **rule}]})
         self.permit = permit_of("token:alice", policy, ledger)
-        in_force = InForce()
-        self._interceptor = AuthenticationInterceptor(
-            SecuritySettings(), in_force, ledger, StreamGuard(in_force, ledger)
-        )
 
     def call(self) -> FakeCall:
         call = FakeCall()
@@ -54,10 +46,6 @@ class Bench:
         unary = UnaryInference(RequestReader(InferenceCodec()), self._registry, StatusTable())
         unary(call, _request(**fields).SerializeToString())
         return call
-
-    def over(self, call: FakeCall) -> None:
-        """What the server does at the end of each call, whatever the end."""
-        self._interceptor.finished(call, OK, "")
 
     def stream(self) -> tuple[FakeCall, InferenceStream]:
         call = self.call()
@@ -122,23 +110,21 @@ def test_unary_slots_come_back_with_the_end_of_the_call(bench: Bench) -> None:
     assert bench.slots() == 0
     refused = bench.infer()
     assert refused.ended == (CODES.RESOURCE_EXHAUSTED, "the quota of 3 open requests is used up")
-    bench.over(refused)
+    refused.over()
     assert bench.slots() == 0
     bench.model.answer(0)
-    bench.over(answered)
+    answered.over()
     bench.model.submitted[1].reply.deliver(DeadlineExceededError("late"))
-    bench.over(failed)
+    failed.over()
     gone.terminated()
-    bench.over(gone)
-    assert bench.slots() == 3
-    bench.over(gone)
+    gone.over()
     assert bench.slots() == 3
 
 
 def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Bench) -> None:
-    """The interceptor has been told of its end by then, and will not be told again."""
+    """Whoever asks for the end is told at once."""
     call = bench.call()
-    call.on_terminated = lambda callback: callback()
+    call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
     unary = UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable())
     unary(call, _request().SerializeToString())
     assert bench.slots() == 3
@@ -173,7 +159,7 @@ def test_stream_slots_come_back_with_the_stream(bench: Bench) -> None:
         assert bench.slots() == 1
         end(call, stream)
         assert bench.slots() == 3
-        bench.over(call)
+        call.over()
         assert bench.slots() == 3
     assert len(bench.model.cancelled) == 4
 

@@ -8,7 +8,6 @@ import pytest
 from inferd.rpc.interceptors import CallRefusal, InterceptorChain, tell_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
-CALL = SimpleNamespace(method="/x.Y/Z", annotations={})
 
 
 class Interceptor:
@@ -33,8 +32,10 @@ class Interceptor:
 
 
 def run(*interceptors, code=grpc.StatusCode.OK):
-    refusal, finishers = InterceptorChain(interceptors).start(CALL)
-    tell_finished(finishers, CALL, refusal.code if refusal else code, "")
+    chain = InterceptorChain(interceptors)
+    call = SimpleNamespace(method="/x.Y/Z", annotations={}, finishers=chain.all_finishers)
+    refusal = chain.start(call)
+    tell_finished(call.finishers, call, refusal.code if refusal else code, "")
     return refusal
 
 
@@ -54,6 +55,32 @@ def test_a_refusal_is_shown_to_those_further_out_only(position):
     seen = "abc"[: position + 1]
     expected = [f"{name} started" for name in seen] + [f"{name} finished PERMISSION_DENIED" for name in seen[::-1]]
     assert log == expected
+
+
+class Asking:
+    """Needs to know of the end of the call that it asks only."""
+
+    finished = None
+
+    def __init__(self, log, *, refusal=None):
+        self.log = log
+        self.refusal = refusal
+
+    def started(self, call):
+        call.finishers = (lambda _call, code, _details: self.log.append(f"asked {code.name}"), *call.finishers)
+        return self.refusal
+
+
+@pytest.mark.parametrize("refuser", ["asking", "next", None])
+def test_who_asked_a_call_for_its_end_is_told_of_it(refuser):
+    """Whoever refuses it, and ahead of the interceptors that are told of each call."""
+    log = []
+    asking = Asking(log, refusal=REFUSAL if refuser == "asking" else None)
+    run(Interceptor("a", log), asking, Interceptor("b", log, refusal=REFUSAL if refuser == "next" else None))
+    code = "PERMISSION_DENIED" if refuser else "OK"
+    seen = ["a started"] if refuser == "asking" else ["a started", "b started"]
+    told = [f"asked {code}", *(f"{each[0]} finished {code}" for each in seen[::-1])]
+    assert log == [*seen, *told]
 
 
 def test_a_failure_at_the_start_refuses(caplog):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from inferd.rpc.calls import Finisher
 from inferd.security.bearer_tokens import StoredToken, TokenTable, hash_of
 
 INFER = "/inferd.v1.InferenceService/Infer"
@@ -25,9 +26,18 @@ class FakeCall:
         self.proven = proven or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None
         self.must_hurry = False
+        self._finishers: list[Finisher] = []
 
     def expect_message_soon(self) -> None:
         self.must_hurry = True
+
+    def on_finished(self, finisher: Finisher) -> None:
+        self._finishers.append(finisher)
+
+    def over(self) -> None:
+        """What the server does at the end of a call."""
+        for finisher in self._finishers:
+            finisher(self, grpc.StatusCode.OK, "")
 
     def auth_context(self) -> dict:
         return self.proven

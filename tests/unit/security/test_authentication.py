@@ -11,7 +11,6 @@ from inferd.security.known_callers import RecentlyUsed
 from inferd.security.permit import Permit
 from inferd.security.permits import QuotaLedger
 from inferd.security.policy import Policy
-from inferd.security.quota import Limits, Quota, QuotaRejections
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
 from tests.unit.security.fakes import CHECK, INFER, LIST, STREAM, FakeCall, WallClock, bearer, table
@@ -122,19 +121,6 @@ def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
     assert bench.start(bearer("b"))[1].code is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_what_a_call_holds_of_a_quota_comes_back_with_its_end(bench: Bench) -> None:
-    """Once, and a call that held nothing gives nothing."""
-    quota = Quota(Limits(concurrent_requests=1), QuotaRejections(), 0.0)
-    call, _ = bench.start(bearer("a"))
-    quota.take(1, 0.0)
-    call.annotations["quota"] = quota
-    for _ in range(2):
-        bench.interceptor.finished(call, grpc.StatusCode.CANCELLED, "")
-    quota.take(1, 0.0)
-    with pytest.raises(Exception, match="quota of 1 open requests"):
-        quota.take(1, 0.0)
-
-
 def _stream(bench: Bench, token: str) -> tuple[FakeCall, list]:
     call, refusal = bench.start(bearer(token), method=STREAM)
     assert refusal is None
@@ -203,7 +189,7 @@ def test_streams_of_others_are_just_ended(bench: Bench) -> None:
 def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
     """Nothing of it is kept."""
     call, ended = _stream(bench, "a")
-    bench.interceptor.finished(call, grpc.StatusCode.OK, "")
+    call.over()
     assert "end_stream" not in call.annotations
     bench.in_force.update(tokens=table())
     bench.guard.sweep()
@@ -213,11 +199,11 @@ def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
 def test_what_is_used_is_remembered_and_memory_is_bounded() -> None:
     """However many others come in between, at most twice the limit is kept."""
     known: RecentlyUsed[int] = RecentlyUsed(4)
-    known.put(b"used", 1)
+    known[b"used"] = 1
     for number in range(100):
-        known.put(b"%d" % number, number)
-        assert known.get(b"used") == 1
-    assert sum(known.get(b"%d" % number) is not None for number in range(100)) <= 8
+        known[b"%d" % number] = number
+        assert known[b"used"] == 1
+    assert sum(known[b"%d" % number] is not None for number in range(100)) <= 8
 
 
 def test_a_stream_that_cannot_be_ended_keeps_no_other_open(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

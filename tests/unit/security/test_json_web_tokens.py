@@ -144,7 +144,7 @@ def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> 
     _, header = bearer(Issuer("two").token())
     for _ in range(2):
         with pytest.raises(CredentialError, match="not valid"):
-            known.by_header(header, NOW)
+            known.by_header(header, lambda: NOW)
     assert len(unknown) == 2
 
 

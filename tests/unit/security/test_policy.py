@@ -9,7 +9,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.reflection import SERVICE_NAMES
 from inferd.errors import NotAllowedError
 from inferd.security.files import BadFileError
-from inferd.security.methods import MethodKind, kind_of, may_stay_open
+from inferd.security.methods import SHORT_METHODS, MethodKind, kind_of
 from inferd.security.patterns import matches
 from inferd.security.permit import Permit
 from inferd.security.permits import QuotaLedger, permit_of
@@ -137,6 +137,6 @@ def test_every_method_of_ours_has_a_kind() -> None:
     assert MethodKind.ADMIN not in {kind_of(name) for name in names}
     assert {kind_of(f"/{name}/ServerReflectionInfo") for name in SERVICE_NAMES} == {MethodKind.REFLECTION}
     assert kind_of("/grpc.channelz.v1.Channelz/GetServers") is MethodKind.ADMIN
-    assert {name for name in names if may_stay_open(name)} == {
+    assert {name for name in names if name not in SHORT_METHODS} == {
         f"/{method.containing_service.full_name}/{method.name}" for method in methods if method.client_streaming
     }

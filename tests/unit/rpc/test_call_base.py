@@ -1,0 +1,35 @@
+"""What both kinds of call do."""
+
+import grpc
+import pytest
+
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.unary_call import CoreUnaryCall
+from tests.unit.rpc.fakes import Bench
+
+INTERNAL = grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
+@pytest.mark.parametrize("end", ["answer", "refusal", "cancel"])
+def test_an_end_is_told_to_those_who_asked_for_it(kind, end):
+    """Once, before the interceptors hear of it and before the status is sent; at once to those who ask too late."""
+    bench = Bench(kind)
+    heard = []
+    bench.call.on_finished(
+        lambda call, code, details: heard.append((code, details, list(bench.recorder.ends), len(bench.core.started)))
+    )
+    if end == "cancel":
+        bench.core.complete("ReceiveCloseOnServer")
+    elif end == "answer":
+        bench.call.reply(b"answer")
+    else:
+        bench.call.abort(INTERNAL, "no")
+    assert [(code, details) for code, details, *_ in heard] == bench.recorder.ends
+    assert [others for *_, others in heard] == [1]
+    assert [told for *_, told, _ in heard] == [[]]
+    late = []
+    bench.call.on_finished(lambda *end: late.append(end))
+    assert late == [(bench.call, grpc.StatusCode.CANCELLED, "the call had ended")]
+    bench.call.abort(INTERNAL, "again")
+    assert (len(heard), len(late)) == (1, 1)

@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Annotated
 
 import typer
-import yaml
 
 from inferd import demo
 from inferd.app import Application
@@ -27,6 +26,7 @@ from inferd.config.loading import load_settings, names_a_file
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
+from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
 
@@ -157,9 +157,9 @@ def _parse_settings(assignments: Sequence[str]) -> dict[str, object]:
         if not equals:
             raise CommandError(f"--set: expected NAME=VALUE, got {assignment!r}", ExitCode.USAGE)
         try:
-            flags[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise CommandError(f"--set {name}: expected a YAML value, got {value!r}", ExitCode.USAGE) from error
+            _, flags[name] = read_yaml(value)
+        except YamlError as error:
+            raise CommandError(f"--set {name}: {value!r} {error}", ExitCode.USAGE) from error
     return flags
 
 

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from inferd.config.settings import Settings
 from inferd.config.validation import Problem, SettingPath, SettingsError
+from inferd.config.yaml_text import YamlError, read_yaml
 
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ _POSITIONAL = frozenset({"models"})
 #: Settings that have a flag to themselves; the command line sets the others by ``--set NAME=VALUE``.
 _OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.http_port", "log.format"})
 
-#: YAML's tags of plain text and of the merge key "<<".
-_NAME_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+#: YAML's tag of plain text.
+_NAME_TAG = "tag:yaml.org,2002:str"
 
 #: What Kubernetes puts into every container of a namespace that has a Service called inferd or inferd-something.
 _SERVICE_LINK = re.compile(r"INFERD(_[A-Z0-9]+)*_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
@@ -103,11 +104,8 @@ class FileSource:
         except (OSError, UnicodeDecodeError) as error:
             cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise self._refusal(f"cannot be read: {cause}") from None
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise self._refusal(f"is not YAML: {error.problem}", mark.line + 1 if mark else 0) from None
-        except yaml.YAMLError as error:
-            raise self._refusal(f"is not YAML: {error}") from None
+        except YamlError as error:
+            raise self._refusal(str(error), error.line) from None
 
     def where(self, path: SettingPath) -> str:
         """Say which line."""
@@ -119,27 +117,21 @@ class FileSource:
         return name
 
     def _read(self, text: str) -> dict[str, Any]:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None or node.tag == "tag:yaml.org,2002:null":
-                return {}
-            if not isinstance(node, yaml.MappingNode):
-                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-                raise self._refusal(f"expected sections with settings, got {found}", node.start_mark.line + 1)
-            self._note_lines(node, ())
-            return dict(loader.construct_document(node))
-        finally:
-            loader.dispose()
+        node, content = read_yaml(text)
+        if node is None or content is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise self._refusal(f"expected sections with settings, got {found}", node.start_mark.line + 1)
+        self._note_lines(node, ())
+        return dict(content)
 
     def _note_lines(self, node: yaml.MappingNode, above: SettingPath) -> None:
         for key, value in node.value:
             path = (*above, str(key.value))
             line = key.start_mark.line + 1
-            if key.tag not in _NAME_TAGS:
+            if key.tag != _NAME_TAG:
                 raise self._refusal(f"expected a name, got {key.value}", line)
-            if path in self._lines:
-                raise self._refusal(f"{'.'.join(path)} is set on line {self._lines[path]} already", line)
             self._lines[path] = line
             # Deeper than this there are no settings, and an alias may lead in circles.
             if isinstance(value, yaml.MappingNode) and len(path) < 4:

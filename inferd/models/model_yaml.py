@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from inferd.config.settings import ModelSettings, Settings
+from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.runtime.errors import ModelLoadError
 
 
@@ -23,12 +22,15 @@ def read_model_settings(settings: Settings, config: Path | None) -> ModelSetting
 
 def _read(config: Path) -> Mapping[str, object]:
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        _, content = read_yaml(config.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"{config.name} cannot be read: {error.strerror}"
         raise ModelLoadError(msg) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{config.name} is not YAML: {' '.join(str(error).split())}"
+    except UnicodeDecodeError as error:
+        msg = f"{config.name}: expected UTF-8 text"
+        raise ModelLoadError(msg) from error
+    except YamlError as error:
+        msg = f"{config.name}{f' line {error.line}' if error.line else ''}: {' '.join(str(error).split())}"
         raise ModelLoadError(msg) from error
     if content is None:
         return {}

@@ -90,7 +90,7 @@ class TokenTable:
     @classmethod
     def parse(cls, text: str, path: Path) -> Self:
         """Take ``text`` for the content of ``path``, or raise `BadFileError`."""
-        content = parse_yaml(text, path)
+        content = parse_yaml(text, path, _KEYS)
         if not isinstance(content, list):
             raise BadFileError(f"{path}: expected a list of tokens, which may be []")
         if not all(isinstance(entry, dict) and _KEYS - {"expires"} <= entry.keys() <= _KEYS for entry in content):

@@ -45,9 +45,12 @@ class Policy(Section):
     rules: list[Rule] = Field(min_length=1)
 
 
+_KEYS = frozenset((*Policy.model_fields, *Rule.model_fields, *QuotaRule.model_fields))
+
+
 def read_policy(path: Path) -> Policy:
     """Read a policy, or raise `BadFileError` with every problem that it has."""
-    content = parse_yaml(read_text(path), path)
+    content = parse_yaml(read_text(path), path, _KEYS)
     if not isinstance(content, dict):
         raise BadFileError(f"{path}: expected a mapping with rules")
     try:

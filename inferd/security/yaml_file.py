@@ -1,9 +1,9 @@
 """Reads the YAML files of this package, and says what is wrong with one without quoting it."""
 
+from collections.abc import Collection
 from pathlib import Path
 
-import yaml
-
+from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
 from inferd.security.files import BadFileError
 
 
@@ -17,14 +17,17 @@ def read_text(path: Path) -> str:
         raise BadFileError(f"{path}: expected UTF-8 text") from None
 
 
-def parse_yaml(text: str, path: Path) -> object:
-    """Return what ``text``, the content of ``path``, says, or raise `BadFileError`."""
+def parse_yaml(text: str, path: Path, keys: Collection[str] = ()) -> object:
+    """Return what ``text``, the content of ``path``, says, or raise `BadFileError`.
+
+    A key that stands twice is named if it is one of ``keys``; another may be a secret in the wrong place.
+    """
     try:
-        # The pure Python loader, slow as it is: the one in C crashes the process if a file is nested deeply enough.
-        content: object = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise BadFileError(f"{path} line {mark.line + 1 if mark else '?'}: expected YAML") from None
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: dates that do not exist
-        raise BadFileError(f"{path}: expected YAML") from None
+        _, content = read_yaml(text)
+    except YamlError as error:
+        where = f"{path} line {error.line}" if error.line else str(path)
+        if not isinstance(error, RepeatedKeyError):
+            raise BadFileError(f"{where}: expected YAML") from None
+        key = error.key if error.key in keys else "a key"
+        raise BadFileError(f"{where}: expected {key} once, got it on line {error.first_line} already") from None
     return content

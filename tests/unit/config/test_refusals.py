@@ -167,6 +167,12 @@ def test_long_values_are_cut(problems: Problems) -> None:
         ("server: {}\n---\nqueue: {}\n", "inferd.yaml line 2: is not YAML: but found another document"),
         ("queue: {}\nserver: {}\nqueue: {}\n", "inferd.yaml line 3: queue is set on line 1 already"),
         ("queue:\n  max_rows: 1\n  max_rows: 2\n", "inferd.yaml line 3: queue.max_rows is set on line 2 already"),
+        (
+            "runtime:\n  provider_options:\n    cuda: {device_id: 0, device_id: 1}\n",
+            "inferd.yaml line 3: runtime.provider_options.cuda.device_id is set on line 3 already",
+        ),
+        ("a: " + "[" * 10_000, "inferd.yaml: is not YAML: it is nested too deeply"),
+        ("a: 2030-13-45\n", "inferd.yaml: is not YAML: month must be in 1..12"),
         ("1: 2\n", "inferd.yaml line 1: expected a name, got 1"),
         ("a: !!python/object:os.system {}\n", "inferd.yaml line 1: is not YAML: could not determine a constructor"),
         ("a: \x00\n", "inferd.yaml: is not YAML: "),
@@ -179,9 +185,12 @@ def test_files_that_are_not_what_we_read(problems: Problems, yaml: str, problem:
 
 
 def test_values_that_come_in_through_a_merge_key(problems: Problems) -> None:
-    """A value from an anchor has no line of its own; its section has."""
-    yaml = "queue: &q\n  max_rows: 2000\nbatching:\n  <<: *q\n"
-    assert problems(yaml) == ["batching.max_rows: no such setting, did you mean queue.max_rows? (inferd.yaml line 3)"]
+    """A value from an anchor has the line where it stands; to override one is not to say it twice."""
+    yaml = "queue: &q\n  max_rows: 2000\nbatching:\n  <<: *q\n  max_rows: 1\nserver:\n  <<: *q\n"
+    assert problems(yaml) == [
+        "server.max_rows: no such setting, did you mean queue.max_rows? (inferd.yaml line 2)",
+        "batching.max_rows: no such setting, did you mean queue.max_rows? (inferd.yaml line 5)",
+    ]
 
 
 def test_missing_file(problems: Problems) -> None:

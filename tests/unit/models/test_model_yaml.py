@@ -32,8 +32,13 @@ def test_a_file_goes_over_the_server_s_settings(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"batching: [", "model.yaml is not YAML: .*line 1"),
-        (b"\xff\xfe\xff", "model.yaml is not YAML"),
+        (b"batching: [", "model.yaml line 1: is not YAML: "),
+        (b"\xff\xfe\xff", "model.yaml: expected UTF-8 text"),
+        (b"a: \x00", "model.yaml: is not YAML: "),
+        (
+            b"inputs:\n  x:\n    batch_axis: 0\n    batch_axis: 1\n",
+            r"model.yaml line 4: inputs\.x\.batch_axis is set on line 3 already",
+        ),
         (b"- batching\n", "model.yaml: expected settings by name, got list"),
         (b"1: 2\n", "model.yaml: expected settings by name"),
         (b"batching:\n  max_batch_size: 0\n", r"batching\.max_batch_size: .* got 0 .*model\.yaml"),

@@ -55,6 +55,8 @@ def test_new_tokens_cannot_be_guessed() -> None:
         (f"- {{name: 'PLANTED PLANTED', sha256: '{HASH}'}}", "name: expected 1 to 128 letters"),
         (f"- {{name: a, sha256: '{HASH}', expires: PLANTED}}", "expires: expected a time"),
         (f"- {{name: a, sha256: '{HASH}'}}\n- {{name: b, sha256: '{HASH}'}}", "one of them twice"),
+        (f"- name: a\n  sha256: '{HASH}'\n  name: PLANTED", "line 3: expected name once, got it on line 1 already"),
+        ("- {PLANTED: 1, PLANTED: 2}", "line 1: expected a key once, got it on line 1 already"),
         (f"- {{name: a, sha256: '{HASH}', expires: 2030-13-45}}", "expected YAML|expected a time"),
     ],
 )

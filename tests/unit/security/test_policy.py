@@ -87,6 +87,11 @@ def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
         ("rules: [{principals: [a], quota: {rows_per_s: 1e-300}}]", "rows_per_s: .*greater than or equal to 0.001"),
         ("rules: [{principals: [a], quota: {rows: 1}}]", "quota.rows: no such setting"),
         ("rules: [", "line 1: expected YAML"),
+        (
+            "rules:\n- principals: [a]\n  methods: [infer]\n  principals: [b]",
+            "line 4: expected principals once, .* line 2",
+        ),
+        ("rules: []\nrules: []", "line 2: expected rules once, got it on line 1 already"),
     ],
 )
 def test_bad_rules_are_refused_with_their_place(tmp_path: Path, text: str, complaint: str) -> None:

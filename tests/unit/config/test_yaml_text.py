@@ -1,0 +1,50 @@
+"""YAML in which something is said twice."""
+
+import pytest
+
+from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ("a: 1\na: 2", "a is set on line 1 already", 2),
+        ("a:\n- b: 1\n- b: 1\n  c: 2\n  b: 3", "a.1.b is set on line 3 already", 5),
+        ("{a: 1, 'a': 2}", "a is set on line 1 already", 1),
+        ("1: 1\n1: 2", "1 is set on line 1 already", 2),
+        ("x: &x {a: 1}\ny: &y {a: 1}\nz:\n  <<: *x\n  <<: *y", "z.<< is set on line 4 already", 5),
+    ],
+)
+def test_a_key_that_stands_twice(text: str, said: str, line: int) -> None:
+    """Wherever it is."""
+    with pytest.raises(RepeatedKeyError, match=f"^{said}$") as refused:
+        read_yaml(text)
+    assert refused.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("", None),
+        ("a: {b: 1}\nb: {b: 1}", {"a": {"b": 1}, "b": {"b": 1}}),
+        ("a: 1\nA: 2\n1: 3\n'1': 4", {"a": 1, "A": 2, 1: 3, "1": 4}),
+        ("x: &x {a: 1}\ny: {<<: *x, a: 2}", {"x": {"a": 1}, "y": {"a": 2}}),
+        ("x: &x {a: 1}\ny: &y {<<: *x, a: 2}\nz: {<<: *y, a: 3}", {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}),
+    ],
+)
+def test_keys_that_differ(text: str, content: object) -> None:
+    """In their mapping, case or type; and what overrides a merged value says nothing twice."""
+    assert read_yaml(text)[1] == content
+
+
+def test_an_alias_that_leads_in_a_circle() -> None:
+    """Is walked around once."""
+    with pytest.raises(RepeatedKeyError, match=r"^a\.b is set on line 1 already$"):
+        read_yaml("a: &a {self: *a, b: 1, b: 2}")
+
+
+@pytest.mark.parametrize("text", ["a: [", "[" * 10_000, "a: 2030-13-45", "a: \x00", "{[a]: 1}"])
+def test_what_is_no_yaml(text: str) -> None:
+    """One kind of error for all of it."""
+    with pytest.raises(YamlError, match=r"^is not YAML: "):
+        read_yaml(text)

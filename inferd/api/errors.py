@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd import wire
+from inferd.batching.request import FailedRunError
 from inferd.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -34,6 +35,7 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     InferenceFailedError: grpc.StatusCode.INTERNAL,
+    FailedRunError: grpc.StatusCode.INTERNAL,
 }
 
 _ERROR_DOMAIN = "inferd"

@@ -25,7 +25,7 @@ from inferd.api.errors import StatusTable
 from inferd.api.reader import Incoming, RequestReader
 from inferd.api.submission import monotonic
 from inferd.api.unary import annotate_model
-from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
@@ -283,7 +283,7 @@ class RequestStream(ABC, Generic[Request]):
         status, error = "OK", ""
         if isinstance(outcome, ServingError):
             status, error = self._statuses.status_of(outcome).code.name, outcome.message
-        else:
+        if isinstance(outcome, InferenceResult | FailedRunError):
             stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
         result = StreamResult(
             request_id=item.incoming.request_id,

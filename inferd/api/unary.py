@@ -10,7 +10,7 @@ from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import RequestReader
 from inferd.api.submission import monotonic
-from inferd.batching.request import Outcome, Reply
+from inferd.batching.request import FailedRunError, Outcome, Reply
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
@@ -58,10 +58,12 @@ class UnaryInference(Generic[Request]):
         model.submit((request,))
 
     def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
+        annotations = call.annotations
         if isinstance(outcome, ServingError):
+            if isinstance(outcome, FailedRunError):
+                _annotate_failure(annotations, outcome)
             abort(call, self._statuses, outcome)
             return
-        annotations = call.annotations
         annotations["queue_s"] = outcome.queue_s
         annotations["batch"] = outcome.timing
         stages = timing.of(annotations) if timing.KEY in annotations else None
@@ -82,6 +84,14 @@ def annotate_model(annotations: dict[str, Any], model: ModelVersion) -> None:
     """Tell the interceptors which model a call is about."""
     annotations["model"] = model.name
     annotations["version"] = model.version
+
+
+def _annotate_failure(annotations: dict[str, Any], failure: FailedRunError) -> None:
+    annotations["queue_s"] = failure.queue_s
+    annotations["batch"] = failure.timing
+    if timing.KEY in annotations:
+        stages = timing.of(annotations)
+        stages.queue_s, stages.batch = failure.queue_s, failure.timing
 
 
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:

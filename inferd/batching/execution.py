@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inferd.batching.answers import Answers
 from inferd.batching.ports import BatchReport, Clock, PollThread, Session
-from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult
+from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
 from inferd.runtime.signature import Tensors
@@ -52,6 +52,13 @@ class _Done:
             run_s=sum(report.run_s for report in self.reports),
             rows=sum(report.rows for report in self.reports),
         )
+
+
+class _Failed(NamedTuple):
+    """Why a run failed, and how long that took."""
+
+    error: Exception
+    timing: BatchTiming
 
 
 class Executor:
@@ -95,23 +102,26 @@ class Executor:
             return
         queue_s = [batch.started_at - request.enqueued_at for request in live]
         done = self._try(live, _before(live, queue_s) if first else _RAN_BEFORE)
-        if isinstance(done, Exception):
-            self._split_to_culprit(batch, live, done)
+        if isinstance(done, _Failed):
+            self._split_to_culprit(batch, live, done, queue_s)
             return
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
             self._answer(live, done, queue_s)
 
-    def _try(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | Exception | None:
+    def _try(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
         """Run the model, or return why that failed.
 
         Were the halves of a batch run while its failure is handled, each failure in them would carry along all before.
         """
+        started_at = self._clock()
         try:
             return self._run_model(live, before)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
-            return error
+            took_s = self._clock() - started_at
+            rows = sum(request.rows for request in live)
+            return _Failed(error, BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows))
 
     def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:
         """Leave out requests that need no run any more, and answer the expired ones."""
@@ -229,8 +239,11 @@ class Executor:
             succeed(request, InferenceResult(outputs, timing, waited_s))
         self._answers.answered(self._clock() - ran_at)
 
-    def _split_to_culprit(self, batch: Batch, live: Sequence[InferenceRequest], error: Exception) -> None:
+    def _split_to_culprit(
+        self, batch: Batch, live: Sequence[InferenceRequest], failed: _Failed, queue_s: Sequence[float]
+    ) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
+        error = failed.error
         if len(live) > 1:
             _logger.warning(
                 "a batch of %d requests to model %s failed; its halves run again: %r", len(live), self._name, error
@@ -244,7 +257,7 @@ class Executor:
             return
         extra = {"request_id": live[0].reply.request_id}
         _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
-        self._answers.fail(live[0], InferenceFailedError())
+        self._answers.fail(live[0], FailedRunError(failed.timing, queue_s[0]))
 
 
 def _before(live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Before:

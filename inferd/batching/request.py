@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.errors import ServingError
+from inferd.errors import InferenceFailedError, ServingError
 from inferd.runtime.signature import Tensors
 
 
@@ -32,6 +32,18 @@ class InferenceResult:
     outputs: dict[str, NDArray[np.generic]]
     timing: BatchTiming
     queue_s: float
+
+
+class FailedRunError(InferenceFailedError):
+    """The model ran for this request alone and failed.
+
+    ``timing`` is of that run; what came before it is not told apart from it. ``queue_s`` is as for a result.
+    """
+
+    def __init__(self, timing: BatchTiming, queue_s: float) -> None:
+        super().__init__()
+        self.timing = timing
+        self.queue_s = queue_s
 
 
 Outcome = InferenceResult | ServingError

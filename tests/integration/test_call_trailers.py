@@ -73,9 +73,16 @@ def test_a_run_that_fails_is_logged_with_the_id(server, stub):
     """The line with the cause, which is not the access line, can be found by what the caller was told."""
     index = np.array([99], np.int64)
     tensor = pb.Tensor(name="index", shape=index.shape, raw=index.tobytes())
-    code, trailing = infer(stub, pb.InferRequest(model="lookup", inputs=[tensor]), x_request_id="broken-1")
+    metadata = {"x_request_id": "broken-1", "inferd_timing": "1"}
+    code, trailing = infer(stub, pb.InferRequest(model="lookup", inputs=[tensor]), **metadata)
     assert (code, trailing["x-request-id"]) == (grpc.StatusCode.INTERNAL, "broken-1")
+    timing = parsed(trailing["inferd-timing"])
+    assert list(timing) == [stage for stage in STAGES if stage != "encode"]
+    assert 0 < timing["run"] < timing["total"]
     assert server.wait_event("a request to model lookup failed")["request_id"] == "broken-1"
+    line = server.wait_event("access", request_id="broken-1")
+    assert (line["status"], line["batch_rows"]) == ("INTERNAL", 1)
+    assert (line["queue_ms"], line["run_ms"]) == (timing["queue"], timing["run"])
 
 
 def test_a_timing(stub):

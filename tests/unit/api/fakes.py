@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 import numpy as np
 
-from inferd.batching.request import BatchTiming, InferenceRequest, InferenceResult
+from inferd.batching.request import BatchTiming, FailedRunError, InferenceRequest, InferenceResult
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError
@@ -47,6 +47,11 @@ class FakeModel:
     def cancel(self, request: InferenceRequest) -> None:
         if request.reply.withdraw():
             self.cancelled.append(request)
+
+    def fail(self, position: int) -> None:
+        """Let the run of the request fail."""
+        timing = BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.125, rows=1)
+        self.submitted[position].reply.deliver(FailedRunError(timing, queue_s=0.5))
 
     def answer(self, position: int) -> None:
         """Answer the request with its own input."""

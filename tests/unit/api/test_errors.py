@@ -7,6 +7,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd import errors
 from inferd.api.errors import StatusTable
+from inferd.batching.request import BatchTiming, FailedRunError
 
 
 def _all_errors():
@@ -21,6 +22,8 @@ def _all_errors():
 def _make(error_class):
     if error_class in {errors.OverloadedError, errors.QuotaExceededError}:
         return error_class("full", retry_after_s=0.25)
+    if error_class is FailedRunError:
+        return error_class(BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0)
     return error_class() if error_class is errors.InferenceFailedError else error_class("because")
 
 

@@ -239,7 +239,7 @@ def test_results_are_counted_and_told():
     setup = Setup(listener=lambda call, result: told.append((call, result)))
     setup.ask("a", "b")
     setup.model.answer(0)
-    setup.model.submitted[1].reply.deliver(InferenceFailedError())
+    setup.model.fail(1)
     counts = {name: setup.call.annotations[name] for name in ("requests", "messages_in", "messages_out")}
     assert counts == {"requests": 2, "messages_in": 1, "messages_out": 1}
     assert {call for call, _ in told} == {setup.call}
@@ -250,7 +250,8 @@ def test_results_are_counted_and_told():
     ]
     assert results[1].error == "the model failed to run this request"
     assert [name for name, _ in results[0].stages.durations_s()] == ["decode", "queue", "stack", "run", "encode"]
-    assert [name for name, _ in results[1].stages.durations_s()] == ["decode"]
+    assert [name for name, _ in results[1].stages.durations_s()] == ["decode", "queue", "stack", "run"]
+    assert results[1].stages.durations_s()[-1] == ("run", 0.125)
 
 
 def test_results_of_unknown_models_are_told_too():

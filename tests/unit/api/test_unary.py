@@ -65,6 +65,18 @@ def test_stages_are_taken_down_where_they_are_wanted(model):
     assert (durations["queue"], durations["stack"], durations["run"]) == (0.5, 0.001, 0.25)
 
 
+def test_a_run_that_fails_has_its_times(model):
+    """For the log, and as stages where they are wanted; nothing was encoded."""
+    plain, call = _ask(model), FakeCall()
+    stages = timing.wanted(call.annotations)
+    _ask(model, call)
+    for position, each in enumerate((plain, call)):
+        model.fail(position)
+        assert each.ended[0] is grpc.StatusCode.INTERNAL
+        assert (each.annotations["queue_s"], each.annotations["batch"].run_s) == (0.5, 0.125)
+    assert stages.durations_s()[1:] == [("queue", 0.5), ("stack", 0.0), ("run", 0.125)]
+
+
 def test_a_request_has_the_id_of_its_call_for_the_log(model):
     """Made if there is none; that in the message is kept beside one that came with the call."""
     call = FakeCall()

@@ -22,6 +22,20 @@ def test_a_failing_batch_is_split_until_only_the_culprit_fails():
     assert model.session.runs == [8, 4, 4, 2, 1, 1, 2]
 
 
+def test_a_culprit_is_told_how_long_it_waited_and_ran():
+    """Of its own run, the last one; and not of those of the batches that it was found in."""
+
+    def slow(inputs):
+        model.clock.advance(0.1 * len(inputs["x"]))
+        return poisoned(inputs)
+
+    model, bad = Model(slow), Caller(x=x(-1))
+    model.run(bad, Caller(x=x(1)))
+    timing = bad.error.timing
+    assert (bad.error.queue_s, timing.stack_s, timing.rows) == (1.0, 0.0, 1)
+    assert (timing.started_at, timing.run_s) == (pytest.approx(100.2), pytest.approx(0.1))
+
+
 def test_the_error_text_is_fixed_and_the_log_has_the_cause(caplog):
     """No exception text or path reaches a client."""
     model, bad = Model(poisoned), Caller(x=x(-1))
@@ -75,7 +89,7 @@ def test_an_output_with_the_wrong_number_of_rows_is_a_failure():
     model, callers = Model(pooled), [Caller(), Caller(), Caller(rows=2)]
     model.run(*callers)
     assert [type(caller.outcome).__name__ for caller in callers] == [
-        "InferenceResult", "InferenceResult", "InferenceFailedError",
+        "InferenceResult", "InferenceResult", "FailedRunError",
     ]  # fmt: skip
 
 

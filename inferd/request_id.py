@@ -4,7 +4,7 @@ import itertools
 import secrets
 from collections.abc import MutableMapping
 
-#: Where a call's annotations have it.
+#: Where a call's annotations have it, `cleaned`.
 KEY = "request_id"
 
 #: Where they have the id in the request's message, if its metadata has named the call already.

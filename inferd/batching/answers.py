@@ -10,6 +10,8 @@ from inferd.errors import OverloadedError, ServingError
 
 _logger = logging.getLogger("inferd.batching")
 
+_OBSERVER_FAILED = "an observer failed"
+
 
 class Answers:
     """The way out of batching. Any thread may call, with no lock held; nothing that is raised on the way gets out.
@@ -24,7 +26,11 @@ class Answers:
 
     def offered(self, request: InferenceRequest) -> None:
         """Count ``request`` before anything is decided about it."""
-        self._observe(self._observer.offered, request.rows)
+        # As in `_observe`, not called because there are so many of these.
+        try:
+            self._observer.offered(request.rows)
+        except Exception:  # see there
+            _logger.exception(_OBSERVER_FAILED)
 
     def caller_ran(self) -> None:
         """Count a request that runs outside the queue."""
@@ -62,7 +68,7 @@ class Answers:
         try:
             call(*facts)
         except Exception:  # requests must be answered whatever an observer does
-            _logger.exception("an observer failed")
+            _logger.exception(_OBSERVER_FAILED)
 
     def _deliver(self, request: InferenceRequest, outcome: InferenceResult | ServingError) -> None:
         try:

@@ -4,14 +4,18 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from inferd import request_id
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
-from inferd.observability.rendering import Fields, utc
+from inferd.observability.rendering import Fields, utc_of_ms
 from inferd.observability.timing import BatchTiming
+from inferd.peer import readable
 
 #: Statuses that an operator should look at; the others are the caller's business.
 _LEVELS = {
@@ -31,6 +35,12 @@ _RARE = {
     request_id.OWN_KEY: "id",
 }
 
+#: Where an `EndedCall` has them.
+_ENDED_AT: Final = 0
+_STARTED_AT: Final = 1
+_CODE: Final = 4
+_FACTS: Final = 6
+
 _LONGEST_TEXT = 512
 _END = "}\n"
 
@@ -42,41 +52,52 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
     """Write one JSON object for each call; a `LineMaker`.
 
     By hand: a dictionary of the fields for each line and a general writer take four times as long. Calls that end
-    together are mostly of one caller and of one batch, so most of a line is the same as in the one before.
+    together are mostly of one caller and of one batch, so most of a line is the same as in the one before; and numbers
+    are written in a quarter of the time when there are many of them.
     """
+    if threshold > logging.INFO:
+        calls = [call for call in calls if _LEVELS.get(call[_CODE].name, logging.INFO) >= threshold]
+    if not calls:
+        return b""
+    ended_at = np.array([call[_ENDED_AT] for call in calls])
+    totals = _milliseconds(ended_at - [call[_STARTED_AT] for call in calls])
+    moments = ((ended_at + epoch_s) * 1000).astype(np.int64).tolist()
+    # Told after the time in the queue, and so read before it: a call that was cut off may be told of even now.
+    batches = [call[_FACTS].get("batch") for call in calls]
+    queues = _milliseconds(np.array([call[_FACTS].get("queue_s", 0.0) for call in calls]))
     pieces: list[str] = []
     head = names = run = status = ""
     level = last_ms = last_level = 0
     is_ok = True
     last_code: Status | None = None
     last_named = last_batch = last_rows = None
-    for ended_at, started_at, method, peer, code, details, facts in calls:
+    for (_, _, method, peer, code, details, facts), total, ms, batch, queue in zip(
+        calls, totals, moments, batches, queues, strict=True
+    ):
         if code is not last_code:
             last_code, status = code, code.name
             level, is_ok = _LEVELS.get(status, logging.INFO), status == "OK"
-        if level < threshold:
-            continue
-        at = ended_at + epoch_s
-        ms = int(at * 1000)
         if ms != last_ms or level != last_level:
             last_ms, last_level = ms, level
-            head = f'{{"time":"{utc(at)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":'
+            head = f'{{"time":"{utc_of_ms(ms)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":"'
         get = facts.get
         # Callers choose the names of methods that are unknown.
         named = (peer, method if is_ok else clipped(method), get("model"), get("version"), status, get("principal"))
         if named != last_named:
             last_named, names = named, _names(*named)
-        # Told after the time in the queue, and so read before it: a call that was cut off may be told of even now.
-        batch, rows = get("batch"), get("rows")
+        rows = get("rows")
         if batch is not last_batch or rows != last_rows:
             last_batch, last_rows, run = batch, rows, _run(batch, rows)
-        # Percent formats, because they take less time than f-strings for numbers.
-        total = "%.3f" % ((ended_at - started_at) * 1000)
-        queue = "" if batch is None else ',"queue_ms":%.3f' % (facts["queue_s"] * 1000)
         is_plain = is_ok and not ("messages_in" in facts or "trace_id" in facts or request_id.OWN_KEY in facts)
         rest = _END if is_plain else _rest(facts, "" if is_ok else clipped(details))
-        known_as = facts.get(request_id.KEY) or request_id.of(facts)
-        pieces += (head, _json(known_as), names, total, queue, run, rest)
+        known_as = get(request_id.KEY) or request_id.of(facts)
+        # Printable ASCII, so that nothing else need be escaped.
+        if '"' in known_as or "\\" in known_as:
+            known_as = _json(known_as)[1:-1]
+        if batch is None:
+            pieces += (head, known_as, names, total, run, rest)
+        else:
+            pieces += (head, known_as, names, total, ',"queue_ms":', queue, run, rest)
     return "".join(pieces).encode()
 
 
@@ -94,13 +115,18 @@ def clipped(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
+def _milliseconds(durations_s: NDArray[np.float64]) -> list[str]:
+    """Write each duration in ms, to the microsecond."""
+    return orjson.dumps((durations_s * 1000).round(3).tolist()).decode()[1:-1].split(",")
+
+
 @functools.lru_cache(maxsize=256)
-def _names(peer: str, method: str, model: object, version: object, status: str, principal: object) -> str:
+def _names(peer: bytes, method: str, model: object, version: object, status: str, principal: object) -> str:
     """Write the fields of a call that are mostly the same for all calls of a caller, and the name of the next one."""
-    names = {"peer": peer, "method": method, "model": model, "version": version, "status": status}
+    names = {"peer": readable(peer), "method": method, "model": model, "version": version, "status": status}
     names["principal"] = principal
     fields = (f',"{name}":{_json(value)}' for name, value in names.items() if value is not None)
-    return f'{"".join(fields)},"total_ms":'
+    return f'"{"".join(fields)},"total_ms":'
 
 
 def _run(batch: BatchTiming | None, rows: int | None) -> str:

@@ -1,7 +1,6 @@
 """One line for each RPC."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -42,12 +41,16 @@ class AccessLog:
     def change(self, settings: LogSettings) -> None:
         """Take over whether there are access lines, and of which level, for what ends from about now on."""
         level = logging.getLevelNamesMapping()[settings.level.upper()]
-        self._threshold = level if settings.access else sys.maxsize
-        self._recorder.result_listener = self._stream_result if self._threshold <= logging.DEBUG else None
+        self._threshold = level if settings.access else None
+        tells_results = settings.access and level <= logging.DEBUG
+        self._recorder.result_listener = self._stream_result if tells_results else None
 
     def _calls_ended(self, calls: Sequence[EndedCall]) -> None:
+        threshold = self._threshold
+        if threshold is None:
+            return
         epoch_s = self._wall_clock() - self._clock()
-        if lines := self._lines(calls, epoch_s, self._threshold):
+        if lines := self._lines(calls, epoch_s, threshold):
             self._writer.submit(lines)
 
     def _stream_result(self, call: Call, result: StreamResult) -> None:

@@ -37,6 +37,11 @@ class Call(Protocol):
         ...
 
     @property
+    def raw_peer(self) -> bytes:
+        """The same as gRPC's core writes it; `inferd.peer` makes it readable."""
+        ...
+
+    @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """What the caller sent along."""
         ...

@@ -12,9 +12,9 @@ from inferd.observability.gathering import GatheringThread
 
 _log = logging.getLogger(__name__)
 
-#: One call that ended: when it ended and when it started (s on the monotonic clock), method, peer, status, details and
-#: annotations. A plain tuple, because one is made for each call.
-EndedCall = tuple[float, float, str, str, Status, str, dict[str, Any]]
+#: One call that ended: when it ended and when it started (s on the monotonic clock), method, peer as gRPC's core writes
+#: it, status, details and annotations. A plain tuple, because one is made for each call.
+EndedCall = tuple[float, float, str, bytes, Status, str, dict[str, Any]]
 
 #: Must not block. What it raises is logged, and the calls are lost to it.
 Consumer = Callable[[Sequence[EndedCall]], None]
@@ -65,7 +65,7 @@ class CallRecorder:
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Take down a call that ended."""
         ended = self._ended
-        ended.append((call.ended_at, call.started_at, call.method, call.peer, code, details, call.annotations))
+        ended.append((call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.annotations))
         if not self._thread.is_awake:
             self._thread.rouse()
         elif len(ended) > _MOST_WAITING:

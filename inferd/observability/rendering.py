@@ -16,12 +16,12 @@ Fields = dict[str, object]
 
 def utc(at: float) -> str:
     """Write seconds since the epoch as ISO 8601 in UTC."""
-    return _millisecond(int(at * 1000))
+    return utc_of_ms(int(at * 1000))
 
 
 @functools.lru_cache(maxsize=16)
-def _millisecond(at_ms: int) -> str:
-    """Return the time in milliseconds since the epoch as text; many lines are of the same."""
+def utc_of_ms(at_ms: int) -> str:
+    """Write milliseconds since the epoch as ISO 8601 in UTC; many lines are of the same one."""
     second, millisecond = divmod(at_ms, 1000)
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{millisecond:03d}Z"
 

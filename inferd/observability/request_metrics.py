@@ -55,17 +55,24 @@ class RequestMetrics:
             self._models.add((model, version))
 
     def count(self, calls: Sequence[EndedCall]) -> None:
-        """Count finished calls; one with a trace that can be looked at is the example of its bucket."""
+        """Count finished calls; one with a trace that can be looked at is the example of its bucket.
+
+        Those that end together are mostly alike, so they are counted in runs of the same series.
+        """
         now = self._wall_clock()
+        durations_s: list[float] = []
+        series, last_said = Histogram(()), None
         with self._lock:
             for ended_at, started_at, method, _, code, _, facts in calls:
                 said = (facts.get("model"), facts.get("version"), method, id(code))
-                known = self._known.get(said)
-                series = known[1] if known is not None else self._find(said, code)
-                series.observe(ended_at - started_at)
+                if said != last_said:
+                    series.observe_all(durations_s)
+                    series, last_said, durations_s = self._find(said, code), said, []
+                durations_s.append(ended_at - started_at)
                 # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
                 if "trace_id" in facts:
                     series.exemplify(Exemplar({"trace_id": facts["trace_id"]}, ended_at - started_at, now))
+            series.observe_all(durations_s)
 
     def read(self) -> dict[RequestLabels, Histogram]:
         """Return all series, with every call that has ended by now."""
@@ -74,6 +81,9 @@ class RequestMetrics:
             return {labels: durations.copy() for labels, durations in self._series.items()}
 
     def _find(self, said: _Said, code: Status) -> Histogram:
+        known = self._known.get(said)
+        if known is not None:
+            return known[1]
         model, version, method, _ = said
         no_model = not model and not version
         served = (model, version) in self._models

@@ -63,6 +63,7 @@ class _BridgedCall:
         self._ended = False
         self._status: Status | None = None
         self.method = call.method
+        self.raw_peer = call.raw_peer
         self.metadata = call.metadata
         self.deadline = call.deadline
         self.started_at = call.started_at

@@ -4,11 +4,11 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from urllib.parse import unquote
+from functools import partial
 
 import grpc
 
+from inferd.peer import readable
 from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
 from inferd.rpc.calls import Finisher, UnaryHandler
@@ -30,12 +30,6 @@ _ENDED_BEFORE = (grpc.StatusCode.CANCELLED, "the call had ended")
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
 
-@lru_cache(maxsize=1024)
-def _readable(peer: bytes) -> str:
-    """Return an address without the core's percent-encoding; a connection has many calls."""
-    return unquote(peer.decode())
-
-
 class CallBase(ABC):
     """One call of the core.
 
@@ -52,7 +46,6 @@ class CallBase(ABC):
         "_core",
         "_due",
         "_live",
-        "_peer",
         "_terminated",
         "_trailing",
         "annotations",
@@ -62,6 +55,7 @@ class CallBase(ABC):
         "metadata",
         "method",
         "on_retired",
+        "raw_peer",
         "started_at",
     )
 
@@ -80,7 +74,7 @@ class CallBase(ABC):
         self._cause: tuple[grpc.StatusCode, str] | None = None
         self._due = 2
         # The core forgets it with the end of the call.
-        self._peer = core_call.peer()
+        self.raw_peer = core_call.peer()
         self._terminated = False
         #: What was added to the handler's own trailing metadata.
         self._trailing: CheckedMetadata = None
@@ -97,7 +91,7 @@ class CallBase(ABC):
     @property
     def peer(self) -> str:
         """See `Call.peer`."""
-        return _readable(self._peer)
+        return readable(self.raw_peer)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""

@@ -25,6 +25,11 @@ class Call(Protocol):
         ...
 
     @property
+    def raw_peer(self) -> bytes:
+        """The same as gRPC's core writes it, for those who need it of every call."""
+        ...
+
+    @property
     def metadata(self) -> Metadata:
         """What the caller sent along; bytes for keys that end in ``-bin``."""
         ...

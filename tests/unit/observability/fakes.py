@@ -17,6 +17,7 @@ class FakeCall:
 
     method: str = INFER
     peer: str = "ipv4:127.0.0.1:40000"
+    raw_peer: bytes = b"ipv4:127.0.0.1:40000"
     metadata: tuple[tuple[str, str], ...] = ()
     started_at: float = 100.0
     ended_at: float = 100.5
@@ -25,7 +26,7 @@ class FakeCall:
 
     def ended(self, code: Status, details: str = "") -> EndedCall:
         """As the recorder takes it down."""
-        return (self.ended_at, self.started_at, self.method, self.peer, code, details, self.annotations)
+        return (self.ended_at, self.started_at, self.method, self.raw_peer, code, details, self.annotations)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

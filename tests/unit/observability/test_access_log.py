@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd import request_id
 from inferd.batching.request import BatchTiming
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.access_log import AccessLog
@@ -203,12 +204,13 @@ def test_long_texts_are_cut() -> None:
 def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str], style: LogFormat) -> None:
     """Quotes, line ends and the like are part of a value and of nothing else."""
     log = Log(format=style)
-    request_id, method, model, error = texts
-    call = FakeCall(method=method, annotations={"request_id": request_id, "model": model})
+    given_id, method, model, error = texts
+    call = FakeCall(method=method, annotations={"request_id": request_id.cleaned(given_id), "model": model})
     log.finish(call, grpc.StatusCode.NOT_FOUND, error)
     if style is LogFormat.JSON:
         (record,) = log.records
-        assert [record[name] for name in ("request_id", "method", "model", "error")] == list(texts)
+        assert record["request_id"] == request_id.cleaned(given_id)
+        assert [record[name] for name in ("method", "model", "error")] == [method, model, error]
     assert log.text.count("\n") == 1
 
 

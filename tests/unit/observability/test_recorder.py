@@ -48,7 +48,7 @@ def test_a_call_is_taken_down(recorder: CallRecorder, consumer: Consumer) -> Non
     recorder.started(call)
     recorder.finished(call, grpc.StatusCode.NOT_FOUND, "no such model")
     assert recorder.flush()
-    peer = "ipv4:127.0.0.1:40000"
+    peer = b"ipv4:127.0.0.1:40000"
     assert consumer.goes == [
         [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", {"model": "digits"})]
     ]

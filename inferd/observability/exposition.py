@@ -4,6 +4,7 @@ prometheus-client writes everything but histograms. Those are nearly all of the 
 microseconds for each: with a few models, milliseconds in which no call is served.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -16,6 +17,9 @@ from prometheus_client.samples import Exemplar, Sample
 from inferd.observability.histogram import Histogram
 
 _EOF = b"# EOF\n"
+
+_OPENMETRICS = "application/openmetrics-text"
+_OPENMETRICS_VERSION = re.compile(rf"({_OPENMETRICS}; )version=[^;]*")
 
 #: Wishes that Prometheus' own text format fulfils.
 _PLAIN_TEXT = ("text/plain", "text/*", "*/*")
@@ -72,7 +76,7 @@ class _Collected(Collector):
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return what the registry tells, in the format that an Accept header asks for, and its content type."""
     encode, content_type = _encoder(accept)
-    openmetrics = content_type.startswith("application/openmetrics-text")
+    openmetrics = content_type.startswith(_OPENMETRICS)
     histograms, others = [], []
     for family in registry.collect():
         if isinstance(family, HistogramFamily):
@@ -83,12 +87,19 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     return text + _EOF if openmetrics else text, content_type
 
 
+def content_type_of(accept: str) -> str:
+    """Return which of the few formats an Accept header asks for. As a header, it asks for itself."""
+    return _encoder(accept)[1]
+
+
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
-        return choose_encoder(",".join(_up_to_plain_text(accept)))
+        encode, content_type = choose_encoder(",".join(_up_to_plain_text(accept)))
     except (TypeError, ValueError):
         # A version or a quality that is no number, in a header that is only a wish.
         return choose_encoder("")
+    # prometheus-client says that it is of whatever later version is asked for; what later ones have, we do not.
+    return encode, _OPENMETRICS_VERSION.sub(r"\1version=1.0.0", content_type)
 
 
 def _up_to_plain_text(accept: str) -> Iterator[str]:

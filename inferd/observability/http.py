@@ -13,11 +13,21 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from inferd.observability.exposition import exposition
+from inferd.observability.exposition import content_type_of, exposition
 from inferd.observability.http_messages import BadRequestError, Request, Response, parse_request
+from inferd.observability.pace import Pace
+from inferd.observability.scrapes import Renderings
 
 _LONGEST_HEAD_BYTES = 16 * 1024
 _LISTEN_BACKLOG = 128
+
+#: How much of a core all this may take while calls are served, when somebody asks for as much as there is; and what it
+#: may take at once: scrapes and probes as they usually come never wait.
+_SHARE = 0.2
+_BURST_S = 0.1
+_LONGEST_WAIT_S = 0.5
+#: When connections cannot be taken in, because there are no file descriptors left.
+_RETRY_S = 1.0
 #: When nothing has come for so long, nothing will.
 _QUIET_S = 0.25
 
@@ -46,7 +56,8 @@ class HttpServer:
 
     One thread serves all connections with an event loop, so slow clients cost no threads: a connection has
     ``timeout_s`` in all, and when there are more than ``max_connections`` the oldest is closed for the newest. Probes
-    are therefore answered however many clients dawdle.
+    are therefore answered however many clients dawdle. What they ask for bounds it, too: connections are taken in, and
+    metrics are rendered, no faster than that the thread takes its share of a core.
 
     ``readiness`` and ``liveness`` are called in that thread and must not block. ``tls``, asked anew for each
     connection, makes it HTTPS; if its context asks for client certificates then ``/metrics`` is shown only to clients
@@ -69,7 +80,7 @@ class HttpServer:
         max_connections: int = 128,
     ) -> None:
         self._host = host.removeprefix("[").removesuffix("]")
-        self._registry = registry
+        self._renderings = Renderings(lambda wanted: exposition(registry, wanted)[0], share=_SHARE)
         self._health = {"/readyz": readiness, "/livez": liveness}
         self._tls = tls
         self._timeout_s = timeout_s
@@ -102,15 +113,39 @@ class HttpServer:
 
     def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(self._accept(listener))
+            runner.run(self._run(listener))
 
-    async def _accept(self, listener: socket.socket) -> None:
-        server = await asyncio.start_server(self._connected, sock=listener, limit=_LONGEST_HEAD_BYTES)
-        async with server:
+    async def _run(self, listener: socket.socket) -> None:
+        with listener:
+            listener.setblocking(False)
+            accepting = asyncio.create_task(self._accept(listener))
             await self._stopping.wait()
-            server.close()
+            accepting.cancel()
             for task in self._connections:
                 task.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take in connections; nearly all that the thread does follows from one."""
+        loop = asyncio.get_running_loop()
+        # Made here, because it counts the time of the thread that it is made in.
+        pace = Pace(_SHARE, burst_s=_BURST_S, longest_s=_LONGEST_WAIT_S)
+        while True:
+            await asyncio.sleep(pace.wait_s())
+            try:
+                connection, _ = await loop.sock_accept(listener)
+                await self._take_in(connection)
+            except ConnectionError:
+                # Gone before it was taken in.
+                continue
+            except OSError:
+                log.exception("connections cannot be taken in for now")
+                await asyncio.sleep(_RETRY_S)
+
+    async def _take_in(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_LONGEST_HEAD_BYTES, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, self._connected, loop)
+        await loop.connect_accepted_socket(lambda: protocol, connection)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -142,7 +177,7 @@ class HttpServer:
         except BadRequestError as error:
             response, head_only = Response(400, f"{error}\n"), False
         else:
-            response, head_only = self._respond(request, _is_trusted(writer)), request.method == "HEAD"
+            response, head_only = await self._respond(request, _is_trusted(writer)), request.method == "HEAD"
         writer.write(response.encode(head_only=head_only))
         await writer.drain()
         # Reading to the end keeps the system from discarding the answer when a body was sent along.
@@ -158,14 +193,14 @@ class HttpServer:
         writer.close()
         await writer.wait_closed()
 
-    def _respond(self, request: Request, is_trusted: bool) -> Response:
+    async def _respond(self, request: Request, is_trusted: bool) -> Response:
         try:
-            return self._route(request, is_trusted)
+            return await self._route(request, is_trusted)
         except Exception:
             log.exception("failed to answer %s", request.path)
             return Response(500, "failed, see the log\n")
 
-    def _route(self, request: Request, is_trusted: bool) -> Response:
+    async def _route(self, request: Request, is_trusted: bool) -> Response:
         if request.path != "/metrics" and request.path not in self._health:
             return Response(404, "try /metrics, /livez or /readyz\n")
         if request.method not in ("GET", "HEAD"):
@@ -173,8 +208,8 @@ class HttpServer:
         if request.path == "/metrics":
             if not is_trusted:
                 return Response(403, "expected a client certificate\n")
-            text, content_type = exposition(self._registry, request.accept)
-            return Response(200, text, content_type=content_type)
+            content_type = content_type_of(request.accept)
+            return Response(200, await self._renderings.get(content_type), content_type=content_type)
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
         return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))

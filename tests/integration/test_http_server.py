@@ -4,6 +4,7 @@ import http.client
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -172,6 +173,29 @@ def test_many_at_once(serve: Serve, registry: CollectorRegistry) -> None:
     for thread in threads:
         thread.join()
     assert (statuses.count(200), statuses.count(404)) == (72, 24)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez"])
+def test_a_flood_takes_no_more_than_its_share(serve: Serve, registry: CollectorRegistry, path: str) -> None:
+    """Of a core, so that calls are served beside it."""
+    server = serve(registry)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "http")
+    assert thread.ident is not None
+    cpu_clock = time.pthread_getcpuclockid(thread.ident)
+    began_at, used_s = time.monotonic(), time.clock_gettime(cpu_clock)
+
+    def client() -> None:
+        for _ in range(300):
+            assert request(server, path)[0] == 200
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for each in clients:
+        each.start()
+    for each in clients:
+        each.join()
+    used_s = time.clock_gettime(cpu_clock) - used_s
+    # What it may take at once, its fifth of the time, and what is under way when it begins to wait.
+    assert used_s < 0.1 + 0.2 * (time.monotonic() - began_at) + 0.05
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX-a: b\r\n"])

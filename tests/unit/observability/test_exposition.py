@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from inferd.observability.exposition import HistogramFamily, exposition
+from inferd.observability.exposition import HistogramFamily, content_type_of, exposition
 from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -33,6 +33,31 @@ class _Histograms(Collector):
 
     def collect(self) -> list[HistogramFamily]:
         return [HistogramFamily("seconds", "How long", ("one", "other"), self._series)]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=7", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"),
+        (OPENMETRICS, "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=dots",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=dots",
+        ),
+        *(
+            (
+                f"application/openmetrics-text;version={version}",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+            )
+            for version in ("2.0.0", "1.0.0.0.7", "1.0.0\n")
+        ),
+    ],
+)
+def test_there_are_few_formats(accept, content_type) -> None:
+    """Whatever is asked for, the answer is one that we write; as a wish, its type asks for the same again."""
+    assert content_type_of(accept) == content_type
+    assert content_type_of(content_type) == content_type
 
 
 @pytest.mark.parametrize(("accept", "parse"), [("", text_string_to_metric_families), (OPENMETRICS, parse_openmetrics)])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from inferd.observability.exposition import content_type_of, exposition
-from inferd.observability.http_messages import BadRequestError, Request, Response, parse_request
+from inferd.observability.http_messages import BadRequestError, HeadTooLargeError, Request, Response, parse_request
 from inferd.observability.pace import Pace
 from inferd.observability.scrapes import Renderings
 
@@ -28,6 +28,8 @@ _BURST_S = 0.1
 _LONGEST_WAIT_S = 0.5
 #: When connections cannot be taken in, because there are no file descriptors left.
 _RETRY_S = 1.0
+#: What comes in small pieces is taken in so many seconds apart, because each piece costs as much as a whole request.
+_GATHER_S = 0.02
 #: When nothing has come for so long, nothing will.
 _QUIET_S = 0.25
 
@@ -169,11 +171,12 @@ class HttpServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = parse_request(await reader.readuntil(b"\r\n\r\n"))
-        except asyncio.IncompleteReadError:
-            return
-        except asyncio.LimitOverrunError:
-            response, head_only = Response(431, "the request's head is too large\n"), False
+            head = await _read_head(reader, writer)
+            if head is None:
+                return
+            request = parse_request(head)
+        except HeadTooLargeError as error:
+            response, head_only = Response(431, f"{error}\n"), False
         except BadRequestError as error:
             response, head_only = Response(400, f"{error}\n"), False
         else:
@@ -184,12 +187,12 @@ class HttpServer:
         if writer.can_write_eof():
             writer.write_eof()
             while await reader.read(_LONGEST_HEAD_BYTES):
-                pass
+                await _gather(writer)
             return
         # TLS cannot close one direction only, so a client that waits for the end does not end by itself.
         with suppress(TimeoutError):
             while await asyncio.wait_for(reader.read(_LONGEST_HEAD_BYTES), _QUIET_S):
-                pass
+                await _gather(writer)
         writer.close()
         await writer.wait_closed()
 
@@ -213,6 +216,30 @@ class HttpServer:
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
         return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))
+
+
+async def _read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+    """Return the head of a request, None if it ends before. Raises `HeadTooLargeError`."""
+    head = b""
+    while (end := head.find(b"\r\n\r\n")) < 0:
+        if len(head) > _LONGEST_HEAD_BYTES:
+            raise HeadTooLargeError
+        if head:
+            await _gather(writer)
+        piece = await reader.read(_LONGEST_HEAD_BYTES)
+        if not piece:
+            return None
+        head += piece
+    return head[:end]
+
+
+async def _gather(writer: asyncio.StreamWriter) -> None:
+    """Let the system put together what comes."""
+    transport = writer.transport
+    assert isinstance(transport, asyncio.Transport), "a connection goes both ways"
+    transport.pause_reading()
+    await asyncio.sleep(_GATHER_S)
+    transport.resume_reading()
 
 
 def _is_trusted(writer: asyncio.StreamWriter) -> bool:

@@ -13,6 +13,13 @@ class BadRequestError(Exception):
     """Bytes that are not an HTTP request; the text is for the caller."""
 
 
+class HeadTooLargeError(Exception):
+    """A head that is longer than anything that is asked for here; the text is for the caller."""
+
+    def __init__(self) -> None:
+        super().__init__("the request's head is too large")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """The head of a request."""

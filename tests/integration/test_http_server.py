@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -175,20 +176,39 @@ def test_many_at_once(serve: Serve, registry: CollectorRegistry) -> None:
     assert (statuses.count(200), statuses.count(404)) == (72, 24)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/livez"])
-def test_a_flood_takes_no_more_than_its_share(serve: Serve, registry: CollectorRegistry, path: str) -> None:
+def ask_again_and_again(path: str) -> Callable[[HttpServer], None]:
+    def client(server: HttpServer) -> None:
+        for _ in range(300):
+            assert request(server, path)[0] == 200
+
+    return client
+
+
+def send_a_body_without_end(server: HttpServer) -> None:
+    with connect(server) as connection, suppress(ConnectionError):
+        connection.sendall(b"POST /livez HTTP/1.1\r\n\r\n")
+        while True:
+            connection.sendall(bytes(65536))
+
+
+FLOODS = {
+    "scrapes": ask_again_and_again("/metrics"),
+    "probes": ask_again_and_again("/livez"),
+    "bodies": send_a_body_without_end,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_takes_no_more_than_its_share(
+    serve: Serve, registry: CollectorRegistry, flood: Callable[[HttpServer], None]
+) -> None:
     """Of a core, so that calls are served beside it."""
-    server = serve(registry)
+    server = serve(registry, timeout_s=1.0)
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "http")
     assert thread.ident is not None
     cpu_clock = time.pthread_getcpuclockid(thread.ident)
     began_at, used_s = time.monotonic(), time.clock_gettime(cpu_clock)
-
-    def client() -> None:
-        for _ in range(300):
-            assert request(server, path)[0] == 200
-
-    clients = [threading.Thread(target=client) for _ in range(4)]
+    clients = [threading.Thread(target=flood, args=(server,)) for _ in range(4)]
     for each in clients:
         each.start()
     for each in clients:

@@ -62,3 +62,12 @@ def test_a_response_to_head() -> None:
     response = Response(200, "body", headers=(("Allow", "GET"),))
     whole = response.encode(head_only=False)
     assert response.encode(head_only=True) == whole.removesuffix(b"body")
+
+
+def test_wishes_without_end() -> None:
+    """What stands in front counts; to look through the rest would hold up calls."""
+    head = f"GET /readyz?verbose{'&x' * 5000}&late HTTP/1.1\r\nAccept: text/plain{',' * 5000}\r\n"
+    request = parse_request(head.encode())
+    assert request.has_query("verbose")
+    assert not request.has_query("late")
+    assert request.accept == "text/plain".ljust(1024, ",")

@@ -1,6 +1,6 @@
 """A histogram that can take many values at a time."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf, isinf
 
@@ -39,7 +39,11 @@ class Histogram:
         self._sum += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count each value. Values of one bucket, as those of one moment mostly are, cost least."""
+        """Count each value. Values of one bucket, as those of one moment mostly are, cost least.
+
+        Of others, those that come in an order, as waiting times do where the first come is the first served, cost less
+        than those that come in none.
+        """
         if not values:
             return
         bounds, counts = self._bounds, self._counts
@@ -47,8 +51,13 @@ class Histogram:
         if first == last:
             counts[first] += len(values)
         else:
-            for value in values:
-                counts[bisect_left(bounds, value, first, last)] += 1
+            ordered = sorted(values)
+            counted = 0
+            for index in range(first, last):
+                up_to = bisect_right(ordered, bounds[index], counted)
+                counts[index] += up_to - counted
+                counted = up_to
+            counts[last] += len(ordered) - counted
         self._sum += sum(values)
 
     def exemplify(self, exemplar: Exemplar) -> None:

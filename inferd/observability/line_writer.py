@@ -22,7 +22,7 @@ class LineWriter:
     writes. Once ``_closed`` nothing waits any more and lines are written by whoever logs.
     """
 
-    def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.01) -> None:
+    def __init__(self, write: Callable[[bytes], object], *, max_lines: int = 100_000, gather_s: float = 0.03) -> None:
         self._write = write
         self._max_lines = max_lines
         #: Whole lines, and how many.

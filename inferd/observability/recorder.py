@@ -34,7 +34,7 @@ class CallRecorder:
     ``finished`` and ``flush`` any, the rest the main one.
     """
 
-    def __init__(self, *, gather_s: float = 0.01) -> None:
+    def __init__(self, *, gather_s: float = 0.02) -> None:
         self._ended: deque[EndedCall] = deque()
         self._consumers: list[Consumer] = []
         # Reentrant, because a finalizer that runs while calls are shown may end another one.

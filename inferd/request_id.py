@@ -2,18 +2,36 @@
 
 import itertools
 import secrets
-from collections.abc import MutableMapping
+import threading
+from typing import Protocol
 
-#: Where a call's annotations have it, `cleaned`.
+from inferd.call_facts import CallFacts
+
+#: The name of the id in lines of the log.
 KEY = "request_id"
 
-#: Where they have the id in the request's message, if its metadata has named the call already.
+#: Where a call's annotations have the id in the request's message, if its metadata has named the call already.
 OWN_KEY = "own_id"
 
 _LONGEST = 128
 
 _prefix = secrets.token_hex(4)
 _numbers = itertools.count(1)
+_naming = threading.Lock()
+
+
+class Named(Protocol):
+    """A call; its facts have its id, `cleaned`."""
+
+    @property
+    def facts(self) -> CallFacts:
+        """What nearly every call has to tell."""
+        ...
+
+    @property
+    def annotations(self) -> dict[str, object]:
+        """What only some have."""
+        ...
 
 
 def cleaned(given: str) -> str:
@@ -23,21 +41,27 @@ def cleaned(given: str) -> str:
     return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in given[:_LONGEST])
 
 
-def name_by_message(annotations: MutableMapping[str, object], own_id: str) -> None:
+def name_by_message(call: Named, own_id: str) -> None:
     """Take the id from the request's message, which is another name if the metadata has named the call."""
-    annotations[OWN_KEY if KEY in annotations else KEY] = cleaned(own_id)
+    if call.facts.request_id is None:
+        call.facts.request_id = cleaned(own_id)
+    else:
+        call.annotations[OWN_KEY] = cleaned(own_id)
 
 
-def of(annotations: MutableMapping[str, object]) -> str:
-    """Return the call's id; one is made if its caller sent none. Any thread."""
-    known = annotations.get(KEY)
+def of(facts: CallFacts) -> str:
+    """Return a call's id; one is made if its caller sent none. Any thread."""
+    known = facts.request_id
     if known is None:
-        known = annotations.setdefault(KEY, f"{_prefix}-{next(_numbers):x}")
-    return str(known)
+        with _naming:
+            known = facts.request_id
+            if known is None:
+                known = facts.request_id = f"{_prefix}-{next(_numbers):x}"
+    return known
 
 
-def log_fields(annotations: MutableMapping[str, object]) -> dict[str, object]:
+def log_fields(call: Named) -> dict[str, object]:
     """Return the ids by which a line in the log belongs to a call; those of its trace if it is traced."""
-    fields: dict[str, object] = {KEY: of(annotations)}
-    fields |= {key: annotations[key] for key in ("trace_id", "span_id") if key in annotations}
+    fields: dict[str, object] = {KEY: of(call.facts)}
+    fields |= {key: call.annotations[key] for key in ("trace_id", "span_id") if key in call.annotations}
     return fields

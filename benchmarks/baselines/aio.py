@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 
 from benchmarks.baselines import common
+from inferd.call_facts import CallFacts
 from inferd.rpc.calls import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 
@@ -39,6 +40,7 @@ class AioCall:
     """A `UnaryCall` over a future. It keeps no more than the handlers use."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.answer: asyncio.Future[Answer] = loop.create_future()
         self.deadline = deadline

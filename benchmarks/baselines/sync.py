@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 
 from benchmarks.baselines import common
+from inferd.call_facts import CallFacts
 from inferd.rpc.calls import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 
@@ -44,6 +45,7 @@ class SyncCall:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         remaining_s = context.time_remaining()
+        self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.answered = threading.Event()
         self.code, self.details, self.message = grpc.StatusCode.OK, "", b""

@@ -11,7 +11,7 @@ from inferd.security.quota import Quota
 
 def permit_of(call: Call) -> Permit | None:
     """Return what the caller may do; None is everything."""
-    permit = call.annotations.get("permit")
+    permit = call.facts.permit
     return permit if isinstance(permit, Permit) else None
 
 

@@ -24,7 +24,7 @@ from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import Incoming, RequestReader
 from inferd.api.submission import monotonic
-from inferd.api.unary import annotate_model
+from inferd.api.unary import note_model
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
@@ -84,7 +84,7 @@ class RequestStream(ABC, Generic[Request]):
         self._statuses = parts.statuses
         self._call_soon = parts.call_soon
         self._listeners = result_listeners(call)
-        self._known_as = request_id.of(call.annotations)
+        self._known_as = request_id.of(call.facts)
         self._lock = threading.Lock()
         self._open: set[StreamItem[Request]] = set()
         self._flush_due = False
@@ -110,7 +110,7 @@ class RequestStream(ABC, Generic[Request]):
 
     def open(self) -> None:
         """Ask for the first message."""
-        if "principal" in self._call.annotations:
+        if self._call.facts.principal is not None:
             # For whoever let the caller in and may find that it should no longer be.
             self._call.annotations["end_stream"] = self.end
         self._call.read()
@@ -198,7 +198,7 @@ class RequestStream(ABC, Generic[Request]):
         if self._listeners:
             item.stages = Stages(decoding_at=monotonic())
         model, grant = find_granted(self._registry, self._call, item.incoming.name, item.incoming.version)
-        annotate_model(self._call.annotations, model)
+        note_model(self._call, model)
         request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
         if grant is not None and (quota := admit(grant, model, request)) is not None:
             self._hold(item, quota)
@@ -270,7 +270,7 @@ class RequestStream(ABC, Generic[Request]):
             self._call.send(message)
 
     def _log_fields(self) -> dict[str, object]:
-        return request_id.log_fields(self._call.annotations)
+        return request_id.log_fields(self._call)
 
     def _count(self, name: str, number: int) -> None:
         """Count for the access log; each name is counted by one thread at a time."""

@@ -2,7 +2,7 @@
 
 import logging
 from functools import partial
-from typing import Any, Generic
+from typing import Generic
 
 from inferd import request_id
 from inferd.api.access import admit, find_granted, hold
@@ -16,7 +16,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
 from inferd.request_id import log_fields
-from inferd.rpc import UnaryCall
+from inferd.rpc import Call, UnaryCall
 
 _log = logging.getLogger(__name__)
 
@@ -35,44 +35,44 @@ class UnaryInference(Generic[Request]):
     def __call__(self, call: UnaryCall, message: bytes) -> None:
         """Admit the request in ``message`` or end ``call`` with the status that says why not."""
         received_at = monotonic()
-        annotations = call.annotations
+        facts = call.facts
         try:
             incoming = self._reader.read(message)
             if incoming.request_id:
-                request_id.name_by_message(annotations, incoming.request_id)
+                request_id.name_by_message(call, incoming.request_id)
             model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
-            annotate_model(annotations, model)
+            note_model(call, model)
             answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
-            reply = Reply(answer, None, request_id.of(annotations))
+            reply = Reply(answer, None, request_id.of(facts))
             request = self._reader.request(incoming, model, reply, received_at, call.deadline)
             if grant is not None and (quota := admit(grant, model, request)) is not None:
                 hold(call, quota)
         except ServingError as error:
             abort(call, self._statuses, error)
             return
-        annotations["rows"] = request.rows
-        if timing.KEY in annotations:
-            stages = timing.of(annotations)
+        facts.rows = request.rows
+        if timing.KEY in call.annotations:
+            stages = timing.of(call.annotations)
             stages.decoding_at, stages.decoded_at = received_at, monotonic()
         call.on_terminated(partial(model.cancel, request))
         model.submit((request,))
 
     def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
-        annotations = call.annotations
         if isinstance(outcome, ServingError):
             if isinstance(outcome, FailedRunError):
-                _annotate_failure(annotations, outcome)
+                _note_failure(call, outcome)
             abort(call, self._statuses, outcome)
             return
-        annotations["queue_s"] = outcome.queue_s
-        annotations["batch"] = outcome.timing
-        stages = timing.of(annotations) if timing.KEY in annotations else None
+        facts = call.facts
+        facts.queue_s = outcome.queue_s
+        facts.batch = outcome.timing
+        stages = timing.of(call.annotations) if timing.KEY in call.annotations else None
         if stages is not None:
             stages.queue_s, stages.batch, stages.encoding_at = outcome.queue_s, outcome.timing, monotonic()
         try:
             message = self._reader.codec.encode(Answer(model, own_id, wants_lists, outcome))
         except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
-            _log.exception("could not encode an answer of model %s", model.name, extra=log_fields(annotations))
+            _log.exception("could not encode an answer of model %s", model.name, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())
             return
         if stages is not None:
@@ -80,17 +80,17 @@ class UnaryInference(Generic[Request]):
         call.reply(message)
 
 
-def annotate_model(annotations: dict[str, Any], model: ModelVersion) -> None:
+def note_model(call: Call, model: ModelVersion) -> None:
     """Tell the interceptors which model a call is about."""
-    annotations["model"] = model.name
-    annotations["version"] = model.version
+    call.facts.model = model.name
+    call.facts.version = model.version
 
 
-def _annotate_failure(annotations: dict[str, Any], failure: FailedRunError) -> None:
-    annotations["queue_s"] = failure.queue_s
-    annotations["batch"] = failure.timing
-    if timing.KEY in annotations:
-        stages = timing.of(annotations)
+def _note_failure(call: Call, failure: FailedRunError) -> None:
+    call.facts.queue_s = failure.queue_s
+    call.facts.batch = failure.timing
+    if timing.KEY in call.annotations:
+        stages = timing.of(call.annotations)
         stages.queue_s, stages.batch = failure.queue_s, failure.timing
 
 

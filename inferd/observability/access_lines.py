@@ -11,10 +11,10 @@ import orjson
 from numpy.typing import NDArray
 
 from inferd import request_id
+from inferd.call_facts import BatchTiming
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
 from inferd.observability.rendering import Fields, utc_of_ms
-from inferd.observability.timing import BatchTiming
 from inferd.peer import readable
 
 #: Statuses that an operator should look at; the others are the caller's business.
@@ -63,15 +63,15 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
     totals = _milliseconds(ended_at - [call[_STARTED_AT] for call in calls])
     moments = ((ended_at + epoch_s) * 1000).astype(np.int64).tolist()
     # Told after the time in the queue, and so read before it: a call that was cut off may be told of even now.
-    batches = [call[_FACTS].get("batch") for call in calls]
-    queues = _milliseconds(np.array([call[_FACTS].get("queue_s", 0.0) for call in calls]))
+    batches = [call[_FACTS].batch for call in calls]
+    queues = _milliseconds(np.array([call[_FACTS].queue_s or 0.0 for call in calls]))
     pieces: list[str] = []
     head = names = run = status = ""
     level = last_ms = last_level = 0
     is_ok = True
     last_code: Status | None = None
     last_named = last_batch = last_rows = None
-    for (_, _, method, peer, code, details, facts), total, ms, batch, queue in zip(
+    for (_, _, method, peer, code, details, facts, annotations), total, ms, batch, queue in zip(
         calls, totals, moments, batches, queues, strict=True
     ):
         if code is not last_code:
@@ -80,17 +80,15 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
         if ms != last_ms or level != last_level:
             last_ms, last_level = ms, level
             head = f'{{"time":"{utc_of_ms(ms)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":"'
-        get = facts.get
         # Callers choose the names of methods that are unknown.
-        named = (peer, method if is_ok else clipped(method), get("model"), get("version"), status, get("principal"))
+        named = (peer, method if is_ok else clipped(method), facts.model, facts.version, status, facts.principal)
         if named != last_named:
             last_named, names = named, _names(*named)
-        rows = get("rows")
+        rows = facts.rows
         if batch is not last_batch or rows != last_rows:
             last_batch, last_rows, run = batch, rows, _run(batch, rows)
-        is_plain = is_ok and not ("messages_in" in facts or "trace_id" in facts or request_id.OWN_KEY in facts)
-        rest = _END if is_plain else _rest(facts, "" if is_ok else clipped(details))
-        known_as = get(request_id.KEY) or request_id.of(facts)
+        rest = _END if is_ok and annotations is None else _rest(annotations or {}, "" if is_ok else clipped(details))
+        known_as = facts.request_id or request_id.of(facts)
         # Printable ASCII, so that nothing else need be escaped.
         if '"' in known_as or "\\" in known_as:
             known_as = _json(known_as)[1:-1]
@@ -121,7 +119,7 @@ def _milliseconds(durations_s: NDArray[np.float64]) -> list[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _names(peer: bytes, method: str, model: object, version: object, status: str, principal: object) -> str:
+def _names(peer: bytes, method: str, model: str | None, version: str | None, status: str, principal: str | None) -> str:
     """Write the fields of a call that are mostly the same for all calls of a caller, and the name of the next one."""
     names = {"peer": readable(peer), "method": method, "model": model, "version": version, "status": status}
     names["principal"] = principal
@@ -135,9 +133,9 @@ def _run(batch: BatchTiming | None, rows: int | None) -> str:
     return ran if rows is None else f'{ran},"rows":{rows}'
 
 
-def _rest(facts: Mapping[str, object], error: str) -> str:
+def _rest(annotations: Mapping[str, object], error: str) -> str:
     """Write what only some calls have to tell."""
-    fields = [f',"{name}":{_json(facts[key])}' for key, name in _RARE.items() if key in facts]
+    fields = [f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations]
     return "".join((*fields, f',"error":{_json(error)}' if error else "", _END))
 
 

@@ -56,7 +56,7 @@ class AccessLog:
     def _stream_result(self, call: Call, result: StreamResult) -> None:
         """Have a line written about one result of a stream."""
         line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
-        line |= {"stream_id": request_id.of(call.annotations), "method": clipped(call.method)}
+        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method)}
         line |= {"id": request_id.cleaned(result.request_id), "status": result.status}
         if result.model:
             line |= {"model": result.model, "version": result.version}

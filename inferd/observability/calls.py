@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from inferd.call_facts import CallFacts
 from inferd.observability.timing import Stages
 
 #: Where a call's annotations have those who are to be told of each result of a stream.
@@ -20,7 +21,7 @@ class Status(Protocol):
 
 
 class Call(Protocol):
-    """One RPC. ``annotations`` hold what the handlers found out about it: model, version, rows, timings.
+    """One RPC. Its facts and annotations are what the handlers found out about it.
 
     The log reads them a little after the end of the call. So whoever puts there what leads back to the call, or to
     messages, takes it out again when the call finishes.
@@ -57,8 +58,13 @@ class Call(Protocol):
         ...
 
     @property
+    def facts(self) -> CallFacts:
+        """What nearly every call has to tell."""
+        ...
+
+    @property
     def annotations(self) -> dict[str, object]:
-        """Facts for the log and the metrics, by name: ``queue_s``, then ``batch`` (`BatchTiming`), for what has run."""
+        """What only some have, by name."""
         ...
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:

@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from inferd.call_facts import CallFacts
 from inferd.observability.calls import Call, ResultListener, Status, listen_for_results
 from inferd.observability.gathering import GatheringThread
 
 _log = logging.getLogger(__name__)
 
 #: One call that ended: when it ended and when it started (s on the monotonic clock), method, peer as gRPC's core writes
-#: it, status, details and annotations. A plain tuple, because one is made for each call.
-EndedCall = tuple[float, float, str, bytes, Status, str, dict[str, Any]]
+#: it, status, details, facts and annotations, None if there are none. A plain tuple, because one is made for each call.
+EndedCall = tuple[float, float, str, bytes, Status, str, CallFacts, dict[str, Any] | None]
 
 #: Must not block. What it raises is logged, and the calls are lost to it.
 Consumer = Callable[[Sequence[EndedCall]], None]
@@ -27,8 +28,8 @@ class CallRecorder:
     """The interceptor that leaves a tuple for each call that ends; to be the outermost, so that it sees all of it.
 
     What is to be done with them takes several times as long when it is done between other things, so it is left to a
-    thread that lets calls gather for ``gather_s``. A record holds texts and numbers and the call's annotations, so that
-    those that wait keep no messages alive.
+    thread that lets calls gather for ``gather_s``. A record holds texts and numbers and what was found out about the
+    call, so that those that wait keep no messages alive.
 
     Invariant: each call is shown once to each consumer, by one thread at a time. Threads: ``started`` the poll thread,
     ``finished`` and ``flush`` any, the rest the main one.
@@ -64,8 +65,10 @@ class CallRecorder:
 
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Take down a call that ended."""
-        ended = self._ended
-        ended.append((call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.annotations))
+        ended, annotations = self._ended, call.annotations or None
+        ended.append(
+            (call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.facts, annotations)
+        )
         if not self._thread.is_awake:
             self._thread.rouse()
         elif len(ended) > _MOST_WAITING:

@@ -15,7 +15,7 @@ UNKNOWN = "unknown"
 
 #: Model, version and method as a call has them, before it is decided what may become a label, and the status by its
 #: identity: statuses are constants, and enumerations are slow to hash.
-_Said = tuple[object, object, str, int]
+_Said = tuple[str | None, str | None, str, int]
 
 
 class RequestLabels(NamedTuple):
@@ -63,15 +63,15 @@ class RequestMetrics:
         durations_s: list[float] = []
         series, last_said = Histogram(()), None
         with self._lock:
-            for ended_at, started_at, method, _, code, _, facts in calls:
-                said = (facts.get("model"), facts.get("version"), method, id(code))
+            for ended_at, started_at, method, _, code, _, facts, annotations in calls:
+                said = (facts.model, facts.version, method, id(code))
                 if said != last_said:
                     series.observe_all(durations_s)
                     series, last_said, durations_s = self._find(said, code), said, []
                 durations_s.append(ended_at - started_at)
                 # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
-                if "trace_id" in facts:
-                    series.exemplify(Exemplar({"trace_id": facts["trace_id"]}, ended_at - started_at, now))
+                if annotations is not None and "trace_id" in annotations:
+                    series.exemplify(Exemplar({"trace_id": annotations["trace_id"]}, ended_at - started_at, now))
             series.observe_all(durations_s)
 
     def read(self) -> dict[RequestLabels, Histogram]:
@@ -89,8 +89,8 @@ class RequestMetrics:
         served = (model, version) in self._models
         known_method = method in self._methods
         labels = RequestLabels(
-            model=str(model) if served else "" if no_model else UNKNOWN,
-            version=str(version) if served else "",
+            model=model or "" if served else "" if no_model else UNKNOWN,
+            version=version or "" if served else "",
             method=method.removeprefix("/") if known_method else UNKNOWN,
             code=code.name,
         )

@@ -2,37 +2,14 @@
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Protocol
+
+from inferd.call_facts import BatchTiming
 
 #: Where a call's annotations have the stages of its request, if somebody wants them.
 KEY = "stages"
 
 #: In the order in which a request goes through them.
 STAGES = ("decode", "queue", "stack", "run", "encode")
-
-
-class BatchTiming(Protocol):
-    """Where a batch's time went; the same object for all of its requests."""
-
-    @property
-    def started_at(self) -> float:
-        """When its first stage began."""
-        ...
-
-    @property
-    def stack_s(self) -> float:
-        """How long its rows were put together."""
-        ...
-
-    @property
-    def run_s(self) -> float:
-        """How long the model ran."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows that ran together."""
-        ...
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from inferd.observability.tracing_records import SpanQueue, SpanRecord
 #: Where the annotations of a traced call have what is needed at its end.
 _KEY = "span"
 
-_FACTS = ("model", "version", "rows", "principal", "requests", "messages_in", "messages_out")
+_COUNTS = ("requests", "messages_in", "messages_out")
 _LONGEST_TEXT = 256
 
 
@@ -65,11 +65,12 @@ class TracingInterceptor:
         if call.method in self._untraced:
             return
         parent, tracestate = None, ""
-        for key, value in call.metadata:
-            if key == "traceparent":
-                parent = parse_traceparent(value)
-            elif key == "tracestate":
-                tracestate = join_tracestate(tracestate, value)
+        # By index, because pairs of gRPC's core are named tuples, which take long to unpack.
+        for pair in call.metadata:
+            if pair[0] == "traceparent":
+                parent = parse_traceparent(pair[1])
+            elif pair[0] == "tracestate":
+                tracestate = join_tracestate(tracestate, pair[1])
         if parent.sampled if parent is not None else self._draw() < self._ratio:
             self._trace(call, parent, tracestate)
 
@@ -78,8 +79,8 @@ class TracingInterceptor:
         span: _Span | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # nothing else is put there
         if span is None or (span.parent_id and code.name == "UNAUTHENTICATED"):
             return
-        annotations = call.annotations
-        facts = {name: annotations[name] for name in _FACTS if name in annotations}
+        facts, annotations = call.facts, call.annotations
+        found = {"model": facts.model, "version": facts.version, "rows": facts.rows, "principal": facts.principal}
         self._queue.put(
             SpanRecord(
                 trace_id=span.trace_id,
@@ -92,7 +93,11 @@ class TracingInterceptor:
                 status=code.name,
                 error=details[:_LONGEST_TEXT],
                 peer=call.peer,
-                facts={**facts, request_id.KEY: request_id.of(annotations)},
+                facts={
+                    **{name: value for name, value in found.items() if value is not None},
+                    **{name: annotations[name] for name in _COUNTS if name in annotations},
+                    request_id.KEY: request_id.of(facts),
+                },
                 stages=span.stages,
             )
         )

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from inferd.observability.timing import BatchTiming
+from inferd.call_facts import BatchTiming
 from inferd.observability.tracing_records import SpanRecord
 
 #: Statuses that are a server's fault, by OpenTelemetry's conventions for gRPC.

@@ -56,13 +56,13 @@ class TrailersInterceptor:
             self._ok = code
         pairs: list[tuple[str, str | bytes]] = []
         if failed or (asked and asked.for_id):
-            pairs.append((ID_METADATA, request_id.of(call.annotations)))
+            pairs.append((ID_METADATA, request_id.of(call.facts)))
         if asked and asked.for_stages is not None:
             durations_s = asked.totals.durations_s() or asked.for_stages.durations_s()
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
         wants_load = self._report_always or (asked and asked.for_load)
-        if wants_load and code.name != "UNAUTHENTICATED" and call.annotations.get("principal") != ANONYMOUS:
+        if wants_load and code.name != "UNAUTHENTICATED" and call.facts.principal != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)
@@ -73,7 +73,7 @@ class TrailersInterceptor:
         assert isinstance(asked, _Asked)
         if key == ID_METADATA:
             asked.for_id = True
-            annotations[request_id.KEY] = request_id.cleaned(str(value))
+            call.facts.request_id = request_id.cleaned(str(value))
         elif key == LOAD_FORMAT_METADATA:
             asked.for_load = value == "bin"
         elif value == "1" and asked.for_stages is None:

@@ -136,7 +136,7 @@ class Acceptor:
         try:
             handler = variables.run(self._methods.intercepted, call.method, call.metadata)
         except Exception:  # noqa: BLE001  an interceptor's fault; the call must still be answered
-            _log.exception("a standard interceptor failed on %s", call.method, extra=log_fields(call.annotations))
+            _log.exception("a standard interceptor failed on %s", call.method, extra=log_fields(call))
             handler = _Failed
         call.call_soon(partial(self._resume, call, handler, variables))
 

@@ -164,4 +164,4 @@ class _Served:
             raise _FailedError(failure) from error
 
     def _fields(self) -> dict[str, object]:
-        return log_fields(self._call.annotations)
+        return log_fields(self._call)

@@ -67,6 +67,7 @@ class _BridgedCall:
         self.metadata = call.metadata
         self.deadline = call.deadline
         self.started_at = call.started_at
+        self.facts = call.facts
         self.annotations = call.annotations
         # Before any callback of the handler, so that an answer from then on is in vain.
         call.on_terminated(self._on_gone)
@@ -108,7 +109,7 @@ class _BridgedCall:
             try:
                 callback()
             except Exception:  # noqa: BLE001  the caller must hear something, but not what
-                _log.exception("the handler of %s failed", self.method, extra=log_fields(self.annotations))
+                _log.exception("the handler of %s failed", self.method, extra=log_fields(self))
                 self._end(_INTERNAL)
 
         self._call.call_soon(run)

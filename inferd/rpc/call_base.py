@@ -8,6 +8,7 @@ from functools import partial
 
 import grpc
 
+from inferd.call_facts import CallFacts
 from inferd.peer import readable
 from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
@@ -51,6 +52,7 @@ class CallBase(ABC):
         "annotations",
         "deadline",
         "ended_at",
+        "facts",
         "finishers",
         "metadata",
         "method",
@@ -83,6 +85,7 @@ class CallBase(ABC):
         self.deadline = deadline
         self.started_at = started_at
         self.ended_at = math.inf
+        self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.finishers = live.interceptors.all_finishers
         #: Called on the poll thread when the call is no longer live, however it ended.
@@ -183,7 +186,7 @@ class CallBase(ABC):
         if error:
             # The core will say nothing more of this batch, so that the call would stay live for ever.
             text = "the core refused a batch on %s with error %d; the call is cancelled"
-            _log.error(text, self.method, error, extra=log_fields(self.annotations))
+            _log.error(text, self.method, error, extra=log_fields(self))
             self._core.cancel()
             self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
@@ -194,7 +197,7 @@ class CallBase(ABC):
             self._handler_failed()
 
     def _handler_failed(self) -> None:
-        _log.exception("the handler of %s failed", self.method, extra=log_fields(self.annotations))
+        _log.exception("the handler of %s failed", self.method, extra=log_fields(self))
         self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
     def _without_message(self, half_closed: Callable[[], None]) -> None:
@@ -230,7 +233,7 @@ class CallBase(ABC):
             try:
                 callback()
             except Exception:  # noqa: BLE001  the others must hear of it too
-                _log.exception("a callback at the end of %s failed", self.method, extra=log_fields(self.annotations))
+                _log.exception("a callback at the end of %s failed", self.method, extra=log_fields(self))
 
     def _retire(self) -> None:
         self._live.count -= 1

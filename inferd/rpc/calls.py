@@ -5,6 +5,7 @@ from typing import Protocol
 
 import grpc
 
+from inferd.call_facts import CallFacts
 from inferd.rpc.metadata import Metadata
 
 #: Told how a call has ended, just before the status is sent, in the thread that ended the call.
@@ -50,8 +51,13 @@ class Call(Protocol):
         ...
 
     @property
+    def facts(self) -> CallFacts:
+        """What nearly every call has to tell."""
+        ...
+
+    @property
     def annotations(self) -> dict[str, object]:
-        """Facts about the call that interceptors and handlers leave for each other."""
+        """What else interceptors and handlers leave for each other, where they have anything to leave."""
         ...
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:

@@ -98,4 +98,4 @@ def tell_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.Status
 
 
 def _log_failure(method: Callable[..., object], call: Call) -> None:
-    _log.exception("interceptor %r failed on %s", method, call.method, extra=log_fields(call.annotations))
+    _log.exception("interceptor %r failed on %s", method, call.method, extra=log_fields(call))

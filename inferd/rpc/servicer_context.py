@@ -103,7 +103,7 @@ class ServicerContext(grpc.ServicerContext):
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """Raise, so that the call ends with this status; OK, which is no error, becomes UNKNOWN."""
         if code == grpc.StatusCode.OK:
-            fields = log_fields(self._call.annotations)
+            fields = log_fields(self._call)
             _log.error("%s was aborted with OK, which is no error", self._call.method, extra=fields)
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._code, self._details = code, details

@@ -20,7 +20,7 @@ _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
 class AuthenticationInterceptor:
-    """Sets the annotations "principal" and, where there are rules, "permit"; refuses who has no credential that holds.
+    """Says who makes each call and, where there are rules, what they permit; refuses who has no credential that holds.
 
     A call with a bearer token that was seen before costs half a microsecond. A certificate counts where no such token
     was sent: who sends one that does not hold is not somebody else instead. On the poll thread.
@@ -59,22 +59,22 @@ class AuthenticationInterceptor:
 
     def started(self, call: Call) -> CallRefusal | None:
         """Find out who calls."""
-        method, annotations = call.method, call.annotations
+        method, facts = call.method, call.facts
         if method in self._open_methods:
-            annotations["principal"] = ANONYMOUS
+            facts.principal = ANONYMOUS
             call.expect_message_soon()
             return None
         try:
             caller = self._caller(call)
         except CredentialError as error:
             return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
-        annotations["principal"] = caller.identity.principal
+        facts.principal = caller.identity.principal
         permit = caller.permit
         if permit is not None:
             kind = kind_of(method)
             if not permit.may_call(kind):
                 return forbidden(kind)
-            annotations["permit"] = permit
+            facts.permit = permit
         if method not in SHORT_METHODS:
             self._streams.add(call, caller.identity, self._known.snapshot)
         return None

@@ -80,10 +80,9 @@ class StreamGuard:
 
     def _grant_anew(self, call: Call, identity: Identity, policy: Policy | None) -> None:
         permit = caller_of(identity, policy, self._ledger).permit
+        call.facts.permit = permit
         if permit is None:
-            call.annotations.pop("permit", None)
             return
-        call.annotations["permit"] = permit
         kind = kind_of(call.method)
         if not permit.may_call(kind):
             _end(call, NotAllowedError(f"expected a caller who may call {kind} methods"))

@@ -16,6 +16,7 @@ from inferd.security.permits import QuotaLedger
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
+from tests.unit.call_facts import told
 from tests.unit.security.fakes import FakeCall, WallClock, table
 
 ISSUER = Issuer()
@@ -95,7 +96,7 @@ def test_nothing_that_strangers_send_lets_them_in_or_breaks_anything(metadata: l
     finally:
         logging.getLogger().removeHandler(handler)
     assert refusal is not None
-    assert (refusal.code, call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {})
+    assert (refusal.code, told(call.facts), call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {}, {})
     assert refusal.details in TEXTS
     assert records == []
 

@@ -1,26 +1,33 @@
 """The ids that calls go by."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd import request_id
+from tests.unit.call_facts import facts
+
+
+def _call(named=None, **annotations):
+    return SimpleNamespace(facts=facts(request_id=named), annotations=annotations)
 
 
 def test_one_is_made_once_for_a_call():
     """And another one for the next."""
-    first, second = {}, {}
-    assert request_id.of(first) == request_id.of(first) == first["request_id"]
+    first, second = facts(), facts()
+    assert request_id.of(first) == request_id.of(first) == first.request_id
     assert request_id.of(first) != request_id.of(second)
 
 
 def test_the_message_names_a_call_that_its_metadata_has_not():
     """Otherwise the call has both names."""
-    unnamed, named = {}, {"request_id": "sent"}
+    unnamed, named = _call(), _call("sent")
     request_id.name_by_message(unnamed, "mine")
     request_id.name_by_message(named, "mine")
-    assert unnamed == {"request_id": "mine"}
-    assert named == {"request_id": "sent", "own_id": "mine"}
+    assert (unnamed.facts.request_id, unnamed.annotations) == ("mine", {})
+    assert (named.facts.request_id, named.annotations) == ("sent", {"own_id": "mine"})
 
 
 @pytest.mark.parametrize(
@@ -43,11 +50,8 @@ def test_whatever_it_is_it_does_no_harm(given):
 
 def test_fields_for_other_lines():
     """Those about the call, while it is handled."""
-    assert request_id.log_fields({"request_id": "r", "model": "m"}) == {"request_id": "r"}
-    assert request_id.log_fields({"request_id": "r", "trace_id": "t", "span_id": "s"}) == {
-        "request_id": "r",
-        "trace_id": "t",
-        "span_id": "s",
-    }
-    annotations = {}
-    assert request_id.log_fields(annotations) == annotations != {}
+    assert request_id.log_fields(_call("r", requests=2)) == {"request_id": "r"}
+    traced = request_id.log_fields(_call("r", trace_id="t", span_id="s"))
+    assert traced == {"request_id": "r", "trace_id": "t", "span_id": "s"}
+    unnamed = _call()
+    assert request_id.log_fields(unnamed) == {"request_id": unnamed.facts.request_id} != {"request_id": None}

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 
 from inferd.batching.request import BatchTiming, FailedRunError, InferenceRequest, InferenceResult
+from inferd.call_facts import CallFacts
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError
@@ -90,6 +91,7 @@ class FakeCall:
     def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self.metadata = metadata
         self.deadline = math.inf
+        self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.reads = 0
         self.sent: list[bytes] = []

@@ -38,7 +38,7 @@ class Bench:
 
     def call(self) -> FakeCall:
         call = FakeCall()
-        call.annotations |= {"principal": "token:alice", "permit": self.permit}
+        call.facts.principal, call.facts.permit = "token:alice", self.permit
         return call
 
     def infer(self, **fields: object) -> FakeCall:

@@ -15,6 +15,7 @@ from inferd.batching.request import BatchTiming
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
+from tests.unit.call_facts import told
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_the_answer_is_sent_by_whoever_brings_it(model):
     response = v1.InferResponse.FromString(call.sent[0])
     assert response.request_id == "mine"
     assert np.frombuffer(response.outputs[0].raw, np.float32).tolist() == [1, 2, 3, 4]
-    assert call.annotations == {
+    assert told(call.facts) == {
         "request_id": "mine",
         "model": "fake",
         "version": "3",
@@ -73,18 +74,18 @@ def test_a_run_that_fails_has_its_times(model):
     for position, each in enumerate((plain, call)):
         model.fail(position)
         assert each.ended[0] is grpc.StatusCode.INTERNAL
-        assert (each.annotations["queue_s"], each.annotations["batch"].run_s) == (0.5, 0.125)
+        assert (each.facts.queue_s, each.facts.batch.run_s) == (0.5, 0.125)
     assert stages.durations_s()[1:] == [("queue", 0.5), ("stack", 0.0), ("run", 0.125)]
 
 
 def test_a_request_has_the_id_of_its_call_for_the_log(model):
     """Made if there is none; that in the message is kept beside one that came with the call."""
     call = FakeCall()
-    call.annotations["request_id"] = "sent"
+    call.facts.request_id = "sent"
     _ask(model, call, request_id="mine")
     assert call.annotations["own_id"] == "mine"
     other = _ask(model)
-    assert [request.reply.request_id for request in model.submitted] == ["sent", other.annotations["request_id"]]
+    assert [request.reply.request_id for request in model.submitted] == ["sent", other.facts.request_id]
 
 
 def test_typed_inputs_get_typed_outputs(model):

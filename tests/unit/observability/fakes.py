@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from inferd.call_facts import CallFacts
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
 
@@ -21,12 +22,14 @@ class FakeCall:
     metadata: tuple[tuple[str, str], ...] = ()
     started_at: float = 100.0
     ended_at: float = 100.5
+    facts: CallFacts = field(default_factory=CallFacts)
     annotations: dict[str, object] = field(default_factory=dict)
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
 
     def ended(self, code: Status, details: str = "") -> EndedCall:
         """As the recorder takes it down."""
-        return (self.ended_at, self.started_at, self.method, self.raw_peer, code, details, self.annotations)
+        times = (self.ended_at, self.started_at)
+        return (*times, self.method, self.raw_peer, code, details, self.facts, self.annotations or None)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

@@ -17,6 +17,7 @@ from inferd.observability.line_writer import LineWriter
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
 from inferd.observability.timing import Stages
+from tests.unit.call_facts import facts
 from tests.unit.observability.fakes import INFER, FakeCall, Sink
 
 OK = grpc.StatusCode.OK
@@ -60,16 +61,7 @@ class Log:
 
 
 def answered() -> FakeCall:
-    return FakeCall(
-        annotations={
-            "request_id": "abc",
-            "model": "digits",
-            "version": "1",
-            "rows": 2,
-            "queue_s": 0.0015,
-            "batch": BATCH,
-        }
-    )
+    return FakeCall(facts=facts(request_id="abc", model="digits", version="1", rows=2, queue_s=0.0015, batch=BATCH))
 
 
 def test_an_answered_request() -> None:
@@ -98,7 +90,7 @@ def test_an_answered_request() -> None:
 def test_a_refused_request_has_the_error() -> None:
     """And leaves out what never happened."""
     log = Log()
-    log.finish(FakeCall(annotations={"request_id": "r"}), grpc.StatusCode.NOT_FOUND, "no model of that name")
+    log.finish(FakeCall(facts=facts(request_id="r")), grpc.StatusCode.NOT_FOUND, "no model of that name")
     (record,) = log.records
     assert record["error"] == "no model of that name"
     assert {"model", "queue_ms", "rows"}.isdisjoint(record)
@@ -119,7 +111,7 @@ def test_a_stream_counts_its_messages() -> None:
 def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
     """It may end before anything of it could be read, or was answered."""
     log = Log()
-    log.finish(FakeCall(annotations={"request_id": "s", **counts}), grpc.StatusCode.CANCELLED)
+    log.finish(FakeCall(facts=facts(request_id="s"), annotations=counts), grpc.StatusCode.CANCELLED)
     (record,) = log.records
     assert {name: record.get(name) for name in counts} == counts
     assert {"requests", "messages_in", "messages_out"} & set(record) == set(counts)
@@ -128,7 +120,7 @@ def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
 def test_a_call_that_ends_while_its_result_is_being_told_has_a_line() -> None:
     """A caller may go away at that moment; the poll thread tells of it, and a worker of the result."""
     log = Log()
-    log.finish(FakeCall(annotations={"request_id": "r", "queue_s": 0.1}), grpc.StatusCode.CANCELLED)
+    log.finish(FakeCall(facts=facts(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
     (record,) = log.records
     assert {"queue_ms", "run_ms", "batch_rows"}.isdisjoint(record)
 
@@ -172,9 +164,9 @@ def test_the_log_can_be_turned_off() -> None:
 def test_who_it_was() -> None:
     """The principal, the trace, and the caller's own id of a request that the metadata has named already."""
     log = Log()
-    facts = {"principal": "token:alice", "trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
-    log.finish(FakeCall(annotations={"request_id": "r", **facts}))
-    log.finish(FakeCall(annotations={"request_id": "s", "principal": "anonymous"}))
+    own = {"trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
+    log.finish(FakeCall(facts=facts(request_id="r", principal="token:alice"), annotations=own))
+    log.finish(FakeCall(facts=facts(request_id="s", principal="anonymous")))
     first, second = log.records
     said = {"principal": "token:alice", "trace_id": "a" * 32, "span_id": "b" * 16, "id": "mine"}
     assert first.items() >= said.items()
@@ -205,7 +197,7 @@ def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str
     """Quotes, line ends and the like are part of a value and of nothing else."""
     log = Log(format=style)
     given_id, method, model, error = texts
-    call = FakeCall(method=method, annotations={"request_id": request_id.cleaned(given_id), "model": model})
+    call = FakeCall(method=method, facts=facts(request_id=request_id.cleaned(given_id), model=model))
     log.finish(call, grpc.StatusCode.NOT_FOUND, error)
     if style is LogFormat.JSON:
         (record,) = log.records
@@ -219,7 +211,7 @@ def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
     """A model is named after its directory."""
     log = Log(format=style)
     log.finish(answered())
-    log.finish(FakeCall(annotations={"model": "m\udc80"}), grpc.StatusCode.INTERNAL, "m\udc80")
+    log.finish(FakeCall(facts=facts(model="m\udc80")), grpc.StatusCode.INTERNAL, "m\udc80")
     log.finish(answered())
     assert log.text.count("\n") == 3
     assert log.text.count("m\\udc80") == 2
@@ -229,8 +221,8 @@ def test_lines_of_many_calls_are_each_their_own() -> None:
     """They are made in one go, of calls that differ in what they have to tell."""
     log = Log()
     log.finish(answered())
-    log.finish(FakeCall(annotations={"request_id": "r", "rows": 3}), grpc.StatusCode.NOT_FOUND, "no such model")
-    log.finish(FakeCall(annotations={"request_id": "s", "requests": 5, "messages_in": 2, "messages_out": 3}))
+    log.finish(FakeCall(facts=facts(request_id="r", rows=3)), grpc.StatusCode.NOT_FOUND, "no such model")
+    log.finish(FakeCall(facts=facts(request_id="s"), annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
     log.finish(answered())
     first, second, third, last = log.records
     assert first == last
@@ -264,7 +256,7 @@ RESULT = StreamResult(
 def test_stream_results_are_written_at_debug_only() -> None:
     """With the id of their stream."""
     log = Log(level="debug")
-    call = FakeCall(annotations={"request_id": "s1"})
+    call = FakeCall(facts=facts(request_id="s1"))
     log.recorder.started(call)
     (listener,) = result_listeners(call)
     listener(call, RESULT)
@@ -301,13 +293,13 @@ def test_stream_results_cost_nothing_otherwise(level: str) -> None:
 def test_the_settings_may_change() -> None:
     """For the calls that end from then on."""
     log = Log(level="warning")
-    log.finish(FakeCall(annotations={"request_id": "before"}))
+    log.finish(FakeCall(facts=facts(request_id="before")))
     log.recorder.flush()
     log.access_log.change(LogSettings(level="info"))
-    log.finish(FakeCall(annotations={"request_id": "info"}))
+    log.finish(FakeCall(facts=facts(request_id="info")))
     log.recorder.flush()
     log.access_log.change(LogSettings(access=False))
-    log.finish(FakeCall(annotations={"request_id": "after"}))
+    log.finish(FakeCall(facts=facts(request_id="after")))
     assert [record["request_id"] for record in log.records] == ["info"]
 
 

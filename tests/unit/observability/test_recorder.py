@@ -11,6 +11,7 @@ import pytest
 from inferd.observability import recorder as module
 from inferd.observability.calls import Call, StreamResult, result_listeners
 from inferd.observability.recorder import CallRecorder, EndedCall
+from tests.unit.call_facts import facts
 from tests.unit.observability.fakes import INFER, FakeCall
 
 OK = grpc.StatusCode.OK
@@ -27,7 +28,7 @@ class Consumer:
 
     @property
     def details(self) -> list[str]:
-        return [details for calls in self.goes for _, _, _, _, _, details, _ in calls]
+        return [details for calls in self.goes for _, _, _, _, _, details, *_ in calls]
 
 
 @pytest.fixture
@@ -44,13 +45,13 @@ def consumer(recorder: CallRecorder) -> Consumer:
 
 def test_a_call_is_taken_down(recorder: CallRecorder, consumer: Consumer) -> None:
     """With its times, what it was, and what was found out about it."""
-    call = FakeCall(annotations={"model": "digits"})
+    call = FakeCall(facts=facts(model="digits"))
     recorder.started(call)
     recorder.finished(call, grpc.StatusCode.NOT_FOUND, "no such model")
     assert recorder.flush()
     peer = b"ipv4:127.0.0.1:40000"
     assert consumer.goes == [
-        [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", {"model": "digits"})]
+        [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", call.facts, None)]
     ]
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from inferd.call_facts import CallFacts
 from inferd.rpc.interceptors import CallRefusal, InterceptorChain, tell_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
@@ -33,7 +34,7 @@ class Interceptor:
 
 def run(*interceptors, code=grpc.StatusCode.OK):
     chain = InterceptorChain(interceptors)
-    call = SimpleNamespace(method="/x.Y/Z", annotations={}, finishers=chain.all_finishers)
+    call = SimpleNamespace(method="/x.Y/Z", facts=CallFacts(), annotations={}, finishers=chain.all_finishers)
     refusal = chain.start(call)
     tell_finished(call.finishers, call, refusal.code if refusal else code, "")
     return refusal

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from inferd.call_facts import CallFacts
 from inferd.rpc.calls import Finisher
 from inferd.security.bearer_tokens import StoredToken, TokenTable, hash_of
 
@@ -22,6 +23,7 @@ class FakeCall:
         self.method = method
         self.metadata = metadata
         self.deadline = math.inf
+        self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.proven = proven or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None

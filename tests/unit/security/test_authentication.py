@@ -13,6 +13,7 @@ from inferd.security.permits import QuotaLedger
 from inferd.security.policy import Policy
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
+from tests.unit.call_facts import told
 from tests.unit.security.fakes import CHECK, INFER, LIST, STREAM, FakeCall, WallClock, bearer, table
 
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -52,7 +53,7 @@ def test_who_has_a_token_is_let_in_by_name(bench: Bench, header: str) -> None:
     for _ in range(2):
         call, refusal = bench.start(("x", "y"), ("authorization", header))
         assert refusal is None
-        assert call.annotations == {"principal": "token:alice"}
+        assert told(call.facts) == {"principal": "token:alice"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_others_are_told_what_was_missing_and_nothing_else(bench: Bench, metadat
         call, refusal = bench.start(*metadata)
         assert (refusal.code, refusal.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
         assert dict(refusal.trailing_metadata) == {"www-authenticate": "Bearer"}
-        assert "principal" not in call.annotations
+        assert call.facts.principal is None
 
 
 def test_a_token_expires_while_it_is_known(bench: Bench) -> None:
@@ -94,7 +95,7 @@ def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
 def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
     """By default; who is anonymous stays so."""
     call, refusal = bench.start(method=CHECK)
-    assert (refusal, call.annotations["principal"]) == (None, "anonymous")
+    assert (refusal, call.facts.principal) == (None, "anonymous")
     assert call.must_hurry, "whoever it is may not fill the memory with half a message"
     assert not bench.start(bearer("a"))[0].must_hurry
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
@@ -109,7 +110,7 @@ def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
     bench.in_force.update(policy=policy)
     call, refusal = bench.start(bearer("a"))
     assert refusal is None
-    assert isinstance(call.annotations["permit"], Permit)
+    assert isinstance(call.facts.permit, Permit)
     assert bench.start(bearer("a"), method=REFLECT)[1] is None
     for method, kind in ((LIST, "metadata"), ("/grpc.channelz.v1.Channelz/GetServers", "admin")):
         call, refusal = bench.start(bearer("a"), method=method)
@@ -117,7 +118,7 @@ def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
             grpc.StatusCode.PERMISSION_DENIED,
             f"expected a caller who may call {kind} methods",
         )
-        assert call.annotations["principal"] == "token:alice"
+        assert call.facts.principal == "token:alice"
     assert bench.start(bearer("b"))[1].code is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -170,8 +171,8 @@ def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
     rule = {"principals": ["token:alice"], "models": ["digits"]}
     bench.in_force.update(policy=Policy.model_validate({"rules": [rule]}))
     bench.guard.sweep()
-    assert call.annotations["permit"].sees("digits")
-    assert not call.annotations["permit"].sees("other")
+    assert call.facts.permit.sees("digits")
+    assert not call.facts.permit.sees("other")
     assert ended == []
     bench.in_force.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
     bench.guard.sweep()

@@ -83,10 +83,10 @@ def test_a_certificate_counts_where_there_is_no_token(interceptor: Authenticatio
     for _ in range(2):
         call = FakeCall(proven=_proven(ALICE))
         assert interceptor.started(call) is None
-        assert call.annotations["principal"] == ALICE
+        assert call.facts.principal == ALICE
     call = FakeCall("/x/y", bearer("b"), proven=_proven(ALICE))
     assert interceptor.started(call) is None
-    assert call.annotations["principal"] == "token:bob"
+    assert call.facts.principal == "token:bob"
     assert interceptor.started(FakeCall("/x/y", bearer("wrong"), proven=_proven(ALICE))) is not None
 
 

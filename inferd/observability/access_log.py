@@ -39,7 +39,8 @@ class AccessLog:
         recorder.add(self._calls_ended)
 
     def change(self, settings: LogSettings) -> None:
-        """Take over whether there are access lines, and of which level, for what ends from about now on."""
+        """Take over whether there are access lines, and of which level, for what ends from now on."""
+        self._recorder.flush()
         level = logging.getLevelNamesMapping()[settings.level.upper()]
         self._threshold = level if settings.access else None
         tells_results = settings.access and level <= logging.DEBUG

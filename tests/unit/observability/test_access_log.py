@@ -294,10 +294,8 @@ def test_the_settings_may_change() -> None:
     """For the calls that end from then on."""
     log = Log(level="warning")
     log.finish(FakeCall(facts=facts(request_id="before")))
-    log.recorder.flush()
     log.access_log.change(LogSettings(level="info"))
     log.finish(FakeCall(facts=facts(request_id="info")))
-    log.recorder.flush()
     log.access_log.change(LogSettings(access=False))
     log.finish(FakeCall(facts=facts(request_id="after")))
     assert [record["request_id"] for record in log.records] == ["info"]

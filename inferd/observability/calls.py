@@ -20,6 +20,10 @@ class Status(Protocol):
         ...
 
 
+#: Told how a call has ended, in any thread; must not block or raise.
+Finisher = Callable[["Call", Status, str], None]
+
+
 class Call(Protocol):
     """One RPC. Its facts and annotations are what the handlers found out about it.
 
@@ -65,6 +69,10 @@ class Call(Protocol):
     @property
     def annotations(self) -> dict[str, object]:
         """What only some have, by name."""
+        ...
+
+    def on_finished(self, finisher: Finisher) -> None:
+        """Have ``finisher`` told of the end; to be asked for when the call starts."""
         ...
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from inferd import request_id
 from inferd.observability import timing
@@ -11,9 +12,6 @@ from inferd.observability.calls import Call, Status, StreamResult, listen_for_re
 from inferd.observability.timing import Stages
 from inferd.observability.tracing_context import Parent, join_tracestate, parse_traceparent
 from inferd.observability.tracing_records import SpanQueue, SpanRecord
-
-#: Where the annotations of a traced call have what is needed at its end.
-_KEY = "span"
 
 _COUNTS = ("requests", "messages_in", "messages_out")
 _LONGEST_TEXT = 256
@@ -34,14 +32,17 @@ class TracingInterceptor:
     """Traces those calls whose callers trace them, and of the others a share.
 
     Calls that are not traced pay for a look at their metadata and for a random number. Of those that are, a record is
-    left for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for the log and
-    for the metrics that a call is traced.
+    left at their end for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for
+    the log and for the metrics that a call is traced.
 
     Strangers cannot fill the queue: calls of the ``untraced`` methods, which are open to everyone, are left out, and so
     are those that are refused for want of a credential where the caller wanted the trace.
 
-    Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
+    Threads: ``started`` the poll thread; traced calls end in any, at the same time. Nothing here blocks or raises.
     """
+
+    #: Calls that are traced are asked for their end.
+    finished = None
 
     def __init__(
         self,
@@ -74,10 +75,9 @@ class TracingInterceptor:
         if parent.sampled if parent is not None else self._draw() < self._ratio:
             self._trace(call, parent, tracestate)
 
-    def finished(self, call: Call, code: Status, details: str) -> None:
+    def _ended(self, span: _Span, call: Call, code: Status, details: str) -> None:
         """Leave a record of a traced call."""
-        span: _Span | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # nothing else is put there
-        if span is None or (span.parent_id and code.name == "UNAUTHENTICATED"):
+        if span.parent_id and code.name == "UNAUTHENTICATED":
             return
         facts, annotations = call.facts, call.annotations
         found = {"model": facts.model, "version": facts.version, "rows": facts.rows, "principal": facts.principal}
@@ -111,14 +111,12 @@ class TracingInterceptor:
             tracestate=tracestate if parent else "",
             stages=timing.wanted(annotations),
         )
-        annotations[_KEY] = span
         annotations["trace_id"], annotations["span_id"] = span.trace_id, span.span_id
-        listen_for_results(call, self._result)
+        listen_for_results(call, partial(self._result, span))
+        call.on_finished(partial(self._ended, span))
 
-    def _result(self, call: Call, result: StreamResult) -> None:
+    def _result(self, span: _Span, _call: Call, result: StreamResult) -> None:
         """Leave a record of one request of a traced stream."""
-        span = call.annotations[_KEY]
-        assert isinstance(span, _Span)
         now = self._clock()
         facts = {"model": result.model, "version": result.version, "rows": result.rows}
         facts[request_id.KEY] = request_id.cleaned(result.request_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from inferd.call_facts import CallFacts
-from inferd.observability.calls import Status
+from inferd.observability.calls import Finisher, Status
 from inferd.observability.recorder import EndedCall
 
 INFER = "/inferd.v1.InferenceService/Infer"
@@ -25,11 +25,20 @@ class FakeCall:
     facts: CallFacts = field(default_factory=CallFacts)
     annotations: dict[str, object] = field(default_factory=dict)
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
+    finishers: list[Finisher] = field(default_factory=list)
 
     def ended(self, code: Status, details: str = "") -> EndedCall:
         """As the recorder takes it down."""
         times = (self.ended_at, self.started_at)
         return (*times, self.method, self.raw_peer, code, details, self.facts, self.annotations or None)
+
+    def on_finished(self, finisher: Finisher) -> None:
+        self.finishers.append(finisher)
+
+    def over(self, code: Status, details: str = "") -> None:
+        """What the server does at the end of a call that asks for it."""
+        for finisher in self.finishers:
+            finisher(self, code, details)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

@@ -34,7 +34,7 @@ def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None, untra
     queue = SpanQueue() if queue is None else queue
     interceptor = TracingInterceptor(ratio, queue, untraced=untraced, clock=lambda: 100.5, source=Drawn(draw))
     assert interceptor.started(call) is None
-    interceptor.finished(call, code, details)
+    call.over(code, details)
     return queue.take(100)
 
 
@@ -106,7 +106,7 @@ def test_requests_of_a_traced_stream_have_records_of_their_own():
     result = StreamResult(request_id="r7", model="m", version="1", rows=3, status="OK", error="", stages=stages)
     listener(call, result)
     listener(call, replace(result, model="", version="", rows=0, status="NOT_FOUND", error="no", stages=Stages()))
-    interceptor.finished(call, OK, "")
+    call.over(OK)
     request, unknown, stream = queue.take(10)
     assert {request.trace_id, unknown.trace_id} == {stream.trace_id}
     assert {request.parent_id, unknown.parent_id} == {stream.span_id}
@@ -145,7 +145,7 @@ def test_what_finds_no_room_is_counted():
     """And nobody waits for it."""
     queue = SpanQueue(max_waiting=2)
     for _ in range(5):
-        TracingInterceptor(1.0, queue).finished(started(queue), OK, "")
+        started(queue).over(OK)
     assert (len(queue), queue.dropped) == (2, 3)
 
 

@@ -64,7 +64,7 @@ def send_one(tracing, *metadata):
     (interceptor,) = tracing.interceptors
     call = FakeCall(metadata=metadata)
     interceptor.started(call)
-    interceptor.finished(call, OK, "")
+    call.over(OK)
     tracing.stop()
 
 

@@ -134,8 +134,10 @@ class FakeSession:
         *,
         signature: ModelSignature = SCALING,
         gate: threading.Event | None = None,
+        on_accelerator: bool = False,
     ) -> None:
         self._signature = signature
+        self._on_accelerator = on_accelerator
         self._compute = compute
         self._gate = gate
         self.entered = threading.Semaphore(0)
@@ -149,6 +151,10 @@ class FakeSession:
     @property
     def parallel_runs(self) -> int:
         return 4
+
+    @property
+    def on_accelerator(self) -> bool:
+        return self._on_accelerator
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
         self.runs.append(len(inputs["x"]))

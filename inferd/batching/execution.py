@@ -1,6 +1,7 @@
 """Runs batches: drop who needs no answer, stack, run, split, answer; and if a run fails, find the culprit."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,7 @@ class _Done:
     parts: list[_Outputs]
     reports: list[BatchReport]
     started_at: float
+    cpu_s: float
 
     @property
     def timing(self) -> BatchTiming:
@@ -78,12 +80,14 @@ class Executor:
         answers: Answers,
         statistics: Statistics,
         poll_thread: PollThread,
+        thread_clock: Clock = time.thread_time,
     ) -> None:
         self._poll_thread = poll_thread
         self._name = name
         self._session = session
         self._chunk_rows = chunk_rows
         self._clock = clock
+        self._thread_clock = thread_clock
         self._answers = answers
         self._statistics = statistics
 
@@ -108,6 +112,7 @@ class Executor:
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
+            batch.cpu_s = None if self._session.on_accelerator else done.cpu_s
             self._answer(live, done, queue_s)
 
     def _try(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
@@ -153,7 +158,8 @@ class Executor:
             rows_left -= rows
             runs.append(self._run_once([chunk], [rows], request.outputs, _RAN_BEFORE if runs else before))
         outputs = join(signature, [run.parts[0] for run in runs])
-        return _Done([outputs], [run.reports[0] for run in runs], runs[0].started_at)
+        reports, cpu_s = [run.reports[0] for run in runs], sum(run.cpu_s for run in runs)
+        return _Done([outputs], reports, runs[0].started_at, cpu_s)
 
     def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
         """Every output that one of the requests wants."""
@@ -170,9 +176,9 @@ class Executor:
         started_at = self._clock()
         try:
             inputs = stack(signature, batch)
-            stacked_at = self._clock()
+            stacked_at, stacked_cpu_s = self._clock(), self._thread_clock()
             arrays = self._session.run(inputs, wanted)
-            ran_at = self._clock()
+            ran_at, ran_cpu_s = self._clock(), self._thread_clock()
             parts = split(signature, dict(zip(wanted, arrays, strict=True)), rows)
         except Exception:
             self._report(batch, rows, before, run_s=self._clock() - started_at, failed=True)
@@ -185,7 +191,7 @@ class Executor:
             run_s=ran_at - stacked_at,
             split_s=self._clock() - ran_at,
         )
-        return _Done(parts, [report], started_at)
+        return _Done(parts, [report], started_at, ran_cpu_s - stacked_cpu_s)
 
     def _report(
         self,

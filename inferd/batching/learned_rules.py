@@ -30,9 +30,9 @@ class LearnedRules:
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules
 
-    def ran(self, rows: int, seconds: float) -> None:
-        """A batch of ``rows`` took ``seconds``."""
-        self.run_cost.ran(rows, seconds)
+    def ran(self, rows: int, seconds: float, cpu_s: float | None = None) -> None:
+        """A batch of ``rows`` took ``seconds``; see `RunCost.ran`."""
+        self.run_cost.ran(rows, seconds, cpu_s)
         if self._longest_wait_s > 0:
             self._limit_wait(self.run_cost.fixed_s)
 

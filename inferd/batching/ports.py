@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from inferd.runtime.signature import ModelSignature, Tensors
 
-#: Seconds on a clock that never goes back: ``time.monotonic``, or a fake one in tests.
+#: Seconds on a clock that never goes back: ``time.monotonic``, a thread's own, or a fake one in tests.
 Clock = Callable[[], float]
 
 
@@ -24,6 +24,11 @@ class Session(Protocol):
     @property
     def parallel_runs(self) -> int:
         """How many runs at a time take no longer than one alone."""
+        ...
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether a run waits for a device, so that its thread's processor time does not say how long it takes."""
         ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:

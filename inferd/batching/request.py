@@ -144,7 +144,8 @@ class Batch:
     """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it.
 
     ``answering`` is set by the thread that runs the batch when it begins to answer: from then on its callers may be
-    back with their next requests. ``run_s`` is set by it too: how long the model itself took.
+    back with their next requests. ``run_s`` and ``cpu_s`` are set by it too: how long the model itself took, and how
+    much processor time of that thread, unless that says nothing.
     """
 
     requests: list[InferenceRequest]
@@ -153,3 +154,4 @@ class Batch:
     outside_queue: bool = False
     answering: bool = False
     run_s: float | None = None
+    cpu_s: float | None = None

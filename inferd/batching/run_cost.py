@@ -11,7 +11,8 @@ _RUNS_PER_FIT = 16
 #: A run is short if it takes less than it takes to wake another thread for it, which then fetches Python's interpreter
 #: lock from another core.
 _SHORT_S = 0.0003
-#: After one that took this long, none counts as short for so many runs: some models take as long as their inputs say.
+#: After one that took this long by itself, none counts as short for so many runs: some models take as long as their
+#: inputs say.
 _FAR_FROM_SHORT_S = 0.01
 _RUNS_UNTIL_TRUSTED = 10_000
 
@@ -49,8 +50,12 @@ class RunCost:
         self.is_short = False
         self._distrusted_until = 0
 
-    def ran(self, rows: int, seconds: float) -> None:
-        """A batch of ``rows`` took ``seconds``."""
+    def ran(self, rows: int, seconds: float, cpu_s: float | None = None) -> None:
+        """A batch of ``rows`` took ``seconds``, and its thread ``cpu_s`` of processor time; None tells nothing.
+
+        A long run that took hardly any itself was held up: by another thread with Python's interpreter lock, or by
+        another process. That says nothing about the model.
+        """
         size = rows.bit_length()
         average = self._averages.get(size)
         if average is None:
@@ -58,7 +63,7 @@ class RunCost:
         else:
             average.add(rows, seconds)
         self.runs += 1
-        if seconds >= _FAR_FROM_SHORT_S:
+        if seconds >= _FAR_FROM_SHORT_S and (cpu_s is None or cpu_s > _SHORT_S):
             self._distrusted_until = self.runs + _RUNS_UNTIL_TRUSTED
             self.is_short = False
         if self.runs % _RUNS_PER_FIT == 0:

@@ -275,7 +275,8 @@ class QueueState:
         batch.requests.clear()
         self._expectation.answering(now)
         if not batch.outside_queue:
-            self._learned.ran(batch.rows, now - batch.started_at if batch.run_s is None else batch.run_s)
+            run_s = now - batch.started_at if batch.run_s is None else batch.run_s
+            self._learned.ran(batch.rows, run_s, batch.cpu_s)
             self._expectation.max_wait_s = self._learned.rules.max_wait_s
 
     # Leaving early

@@ -40,6 +40,7 @@ class OnnxSession:
         self._made_up = made_up
         self._providers = used
         self._parallel_runs = parallel_runs
+        self._on_accelerator = providers.on_accelerator(used)
 
     @property
     def signature(self) -> ModelSignature:
@@ -60,6 +61,11 @@ class OnnxSession:
     def parallel_runs(self) -> int:
         """How many runs at a time take no longer than one alone, if nothing else needs the cores."""
         return self._parallel_runs
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether a run waits for a device, so that its thread's processor time does not say how long it takes."""
+        return self._on_accelerator
 
     @property
     def made_up(self) -> MadeUpInputs | None:

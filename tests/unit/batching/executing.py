@@ -12,9 +12,10 @@ from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObser
 class Model:
     """Runs batches of callers and keeps what is told of them."""
 
-    def __init__(self, compute=scale, chunk_rows=None):
+    def __init__(self, compute=scale, chunk_rows=None, **session):
         self.clock = FakeClock()
-        self.session = FakeSession(compute)
+        self.thread_clock = FakeClock()
+        self.session = FakeSession(compute, **session)
         self.observer = RecordingObserver()
         self.statistics = Statistics()
         self.poll_thread = ManualPollThread(self.clock)
@@ -26,15 +27,16 @@ class Model:
             answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
             statistics=self.statistics,
             poll_thread=self.poll_thread,
+            thread_clock=self.thread_clock,
         )
 
     def run(self, *callers):
         for caller in callers:
             caller.request.enqueued_at = 99.0
         rows = sum(caller.request.rows for caller in callers)
-        self.executor.execute(
-            Batch(requests=[caller.request for caller in callers], rows=rows, started_at=self.clock())
-        )
+        batch = Batch(requests=[caller.request for caller in callers], rows=rows, started_at=self.clock())
+        self.executor.execute(batch)
+        return batch
 
 
 def x(*values):

@@ -148,6 +148,20 @@ def test_a_request_larger_than_a_batch_runs_in_chunks_and_is_joined():
     assert model.statistics.snapshot().success.count == 1
 
 
+@pytest.mark.parametrize(("on_accelerator", "cpu_s"), [(False, 0.75), (True, None)])
+def test_a_run_tells_of_its_threads_processor_time(on_accelerator, cpu_s):
+    """That of all its pieces; where a device does the work, it says nothing."""
+
+    def compute(inputs):
+        model.clock.advance(1.0)
+        model.thread_clock.advance(0.25)
+        return scale(inputs)
+
+    model = Model(compute, chunk_rows=4, on_accelerator=on_accelerator)
+    batch = model.run(Caller(rows=10))
+    assert (batch.run_s, batch.cpu_s) == (3.0, cpu_s)
+
+
 def test_a_request_of_exactly_one_batch_is_not_cut():
     """And without a chunk size nothing is."""
     for chunk_rows in (4, None):

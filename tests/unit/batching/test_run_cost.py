@@ -66,6 +66,16 @@ def test_one_very_long_run_is_not_soon_forgotten():
     assert cost.is_short
 
 
+@pytest.mark.parametrize(("cpu_s", "counts"), [(0.0001, False), (0.009, True), (None, True)])
+def test_a_run_that_was_held_up_says_nothing_of_the_model(cpu_s, counts):
+    """Its thread waited, for Python's lock as it may be; where that cannot be told, each long one counts."""
+    cost = RunCost()
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
+    cost.ran(1, 0.012, cpu_s)
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=64)
+    assert cost.is_short is not counts
+
+
 def test_it_knows_what_a_worker_can_do_at_its_best():
     """As of the size that is cheapest by the row, also after a time of small batches; not before the first run."""
     cost = RunCost()

@@ -11,6 +11,8 @@ _RUNS_PER_FIT = 16
 #: A run is short if it takes less than it takes to wake another thread for it, which then fetches Python's interpreter
 #: lock from another core.
 _SHORT_S = 0.0003
+#: Runs that are held up more often than so are not short, whatever it is that they wait for.
+_MOST_LONG = 0.5
 #: After one that took this long by itself, none counts as short for so many runs: some models take as long as their
 #: inputs say.
 _FAR_FROM_SHORT_S = 0.01
@@ -21,14 +23,16 @@ _RUNS_UNTIL_TRUSTED = 10_000
 class _Average:
     """Of runs of about one size; so many ``runs`` as it counts for."""
 
-    rows: float
-    seconds: float
-    runs: float
+    rows: float = 0.0
+    seconds: float = 0.0
+    own_s: float = 0.0
+    runs: float = 0.0
 
-    def add(self, rows: int, seconds: float) -> None:
+    def add(self, rows: int, seconds: float, own_s: float) -> None:
         self.runs = min(self.runs + 1, _MOST_RUNS)
         self.rows += (rows - self.rows) / self.runs
         self.seconds += (seconds - self.seconds) / self.runs
+        self.own_s += (own_s - self.own_s) / self.runs
 
 
 class RunCost:
@@ -49,27 +53,27 @@ class RunCost:
         #: Whether runs are short, whatever their size.
         self.is_short = False
         self._distrusted_until = 0
+        #: Of the latest runs, the share that took longer than short ones, whatever held them up.
+        self._long_share = 0.0
 
     def ran(self, rows: int, seconds: float, cpu_s: float | None = None) -> None:
-        """A batch of ``rows`` took ``seconds``, and its thread ``cpu_s`` of processor time; None tells nothing.
+        """A batch of ``rows`` took ``seconds``, and its thread ``cpu_s`` of processor time; None if that says nothing.
 
-        A long run that took hardly any itself was held up: by another thread with Python's interpreter lock, or by
-        another process. That says nothing about the model.
+        A run that took longer than that was held up: by another thread with Python's interpreter lock, or by another
+        process. That now and then happens to any model, however short its runs are.
         """
-        size = rows.bit_length()
-        average = self._averages.get(size)
-        if average is None:
-            self._averages[size] = _Average(rows, seconds, 1)
-        else:
-            average.add(rows, seconds)
+        own_s = seconds if cpu_s is None else min(cpu_s, seconds)
+        self._averages.setdefault(rows.bit_length(), _Average()).add(rows, seconds, own_s)
         self.runs += 1
-        if seconds >= _FAR_FROM_SHORT_S and (cpu_s is None or cpu_s > _SHORT_S):
+        self._long_share += ((seconds > _SHORT_S) - self._long_share) / _RUNS_PER_FIT
+        if own_s >= _FAR_FROM_SHORT_S:
             self._distrusted_until = self.runs + _RUNS_UNTIL_TRUSTED
             self.is_short = False
         if self.runs % _RUNS_PER_FIT == 0:
             self._fit()
-            slowest_s = max(average.seconds for average in self._averages.values())
-            self.is_short = slowest_s <= _SHORT_S and self.runs >= self._distrusted_until
+            slowest_s = max(average.own_s for average in self._averages.values())
+            is_trusted = self._long_share < _MOST_LONG and self.runs >= self._distrusted_until
+            self.is_short = slowest_s <= _SHORT_S and is_trusted
 
     @property
     def most_rows_per_s(self) -> float:

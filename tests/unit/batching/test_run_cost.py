@@ -66,14 +66,24 @@ def test_one_very_long_run_is_not_soon_forgotten():
     assert cost.is_short
 
 
-@pytest.mark.parametrize(("cpu_s", "counts"), [(0.0001, False), (0.009, True), (None, True)])
-def test_a_run_that_was_held_up_says_nothing_of_the_model(cpu_s, counts):
-    """Its thread waited, for Python's lock as it may be; where that cannot be told, each long one counts."""
+@pytest.mark.parametrize(("rows", "seconds"), [(1, 0.012), (1, 0.002), (64, 0.002)])
+@pytest.mark.parametrize("held_up", [True, False])
+def test_a_run_that_was_held_up_says_nothing_of_the_model(rows, seconds, held_up):
+    """Its thread waited, for Python's lock as it may be. A long one by itself counts, also of a size that is rare."""
     cost = RunCost()
-    _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
-    cost.ran(1, 0.012, cpu_s)
-    _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=64)
-    assert cost.is_short is not counts
+    _learn(cost, [1, 64], fixed_s=0.0001, row_s=0.0)
+    cost.ran(rows, seconds, 0.0001 if held_up else seconds)
+    # Those of the other sizes tell nothing of this one.
+    _learn(cost, [8], fixed_s=0.0001, row_s=0.0, runs=31)
+    assert cost.is_short is held_up
+
+
+def test_runs_that_are_held_up_all_the_time_are_not_short():
+    """Whatever it is that they wait for, the poll thread must not."""
+    cost = RunCost()
+    for _ in range(64):
+        cost.ran(1, 0.001, 0.00001)
+    assert not cost.is_short
 
 
 def test_it_knows_what_a_worker_can_do_at_its_best():

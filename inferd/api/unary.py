@@ -10,11 +10,12 @@ from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.reader import RequestReader
 from inferd.api.submission import monotonic
-from inferd.batching.request import FailedRunError, Outcome, Reply
+from inferd.batching.request import FailedRunError, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
+from inferd.observability.timing import Stages
 from inferd.request_id import log_fields
 from inferd.rpc import Call, UnaryCall
 
@@ -60,15 +61,12 @@ class UnaryInference(Generic[Request]):
     def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
         if isinstance(outcome, ServingError):
             if isinstance(outcome, FailedRunError):
-                _note_failure(call, outcome)
+                _note_run(call, outcome)
             abort(call, self._statuses, outcome)
             return
-        facts = call.facts
-        facts.queue_s = outcome.queue_s
-        facts.batch = outcome.timing
-        stages = timing.of(call.annotations) if timing.KEY in call.annotations else None
+        stages = _note_run(call, outcome)
         if stages is not None:
-            stages.queue_s, stages.batch, stages.encoding_at = outcome.queue_s, outcome.timing, monotonic()
+            stages.encoding_at = monotonic()
         try:
             message = self._reader.codec.encode(Answer(model, own_id, wants_lists, outcome))
         except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
@@ -86,12 +84,15 @@ def note_model(call: Call, model: ModelVersion) -> None:
     call.facts.version = model.version
 
 
-def _note_failure(call: Call, failure: FailedRunError) -> None:
-    call.facts.queue_s = failure.queue_s
-    call.facts.batch = failure.timing
-    if timing.KEY in call.annotations:
-        stages = timing.of(call.annotations)
-        stages.queue_s, stages.batch = failure.queue_s, failure.timing
+def _note_run(call: Call, ran: InferenceResult | FailedRunError) -> Stages | None:
+    """Tell the interceptors when the request ran; returns where its stages are taken down, if somebody wants them."""
+    call.facts.queue_s = ran.queue_s
+    call.facts.batch = ran.timing
+    if timing.KEY not in call.annotations:
+        return None
+    stages = timing.of(call.annotations)
+    stages.queue_s, stages.batch = ran.queue_s, ran.timing
+    return stages
 
 
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:

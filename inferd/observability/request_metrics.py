@@ -89,8 +89,8 @@ class RequestMetrics:
         served = (model, version) in self._models
         known_method = method in self._methods
         labels = RequestLabels(
-            model=model or "" if served else "" if no_model else UNKNOWN,
-            version=version or "" if served else "",
+            model=UNKNOWN if not (served or no_model) else model or "",
+            version=(version or "") if served else "",
             method=method.removeprefix("/") if known_method else UNKNOWN,
             code=code.name,
         )

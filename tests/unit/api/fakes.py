@@ -13,6 +13,7 @@ from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError
 from inferd.rpc.calls import Finisher
 from inferd.runtime.signature import ModelSignature, TensorSpec
+from tests.unit.finishing import Finishing
 
 SIGNATURE = ModelSignature(
     inputs=(TensorSpec(name="x", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),),
@@ -83,7 +84,7 @@ class FakeRegistry:
         return version
 
 
-class FakeCall:
+class FakeCall(Finishing):
     """What handlers see of a call, unary or a stream; keeps what they did to it."""
 
     method = "/package.Service/Method"
@@ -101,14 +102,6 @@ class FakeCall:
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         self.terminated = callback
-
-    def on_finished(self, finisher: Finisher) -> None:
-        self.finishers.append(finisher)
-
-    def over(self) -> None:
-        """What the server does once at the end of each call, whatever the end."""
-        for finisher in self.finishers:
-            finisher(self, grpc.StatusCode.OK, "")
 
     def read(self) -> None:
         self.reads += 1

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import orjson
 
 from inferd.call_facts import CallFacts
-from inferd.observability.calls import Finisher, Status
+from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
+from inferd.rpc.calls import Finisher
+from tests.unit.finishing import Finishing
 
 INFER = "/inferd.v1.InferenceService/Infer"
 
 
 @dataclass
-class FakeCall:
+class FakeCall(Finishing):
     """An RPC as the interceptors see it."""
 
     method: str = INFER
@@ -31,14 +33,6 @@ class FakeCall:
         """As the recorder takes it down."""
         times = (self.ended_at, self.started_at)
         return (*times, self.method, self.raw_peer, code, details, self.facts, self.annotations or None)
-
-    def on_finished(self, finisher: Finisher) -> None:
-        self.finishers.append(finisher)
-
-    def over(self, code: Status, details: str = "") -> None:
-        """What the server does at the end of a call that asks for it."""
-        for finisher in self.finishers:
-            finisher(self, code, details)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

@@ -9,6 +9,7 @@ import grpc
 from inferd.call_facts import CallFacts
 from inferd.rpc.calls import Finisher
 from inferd.security.bearer_tokens import StoredToken, TokenTable, hash_of
+from tests.unit.finishing import Finishing
 
 INFER = "/inferd.v1.InferenceService/Infer"
 STREAM = "/inferd.v1.InferenceService/StreamInfer"
@@ -16,7 +17,7 @@ LIST = "/inferd.v1.InferenceService/ListModels"
 CHECK = "/grpc.health.v1.Health/Check"
 
 
-class FakeCall:
+class FakeCall(Finishing):
     """What interceptors see of a call."""
 
     def __init__(self, method: str = INFER, *metadata: tuple[str, str | bytes], proven: dict | None = None) -> None:
@@ -28,18 +29,10 @@ class FakeCall:
         self.proven = proven or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None
         self.must_hurry = False
-        self._finishers: list[Finisher] = []
+        self.finishers: list[Finisher] = []
 
     def expect_message_soon(self) -> None:
         self.must_hurry = True
-
-    def on_finished(self, finisher: Finisher) -> None:
-        self._finishers.append(finisher)
-
-    def over(self) -> None:
-        """What the server does at the end of a call."""
-        for finisher in self._finishers:
-            finisher(self, grpc.StatusCode.OK, "")
 
     def auth_context(self) -> dict:
         return self.proven

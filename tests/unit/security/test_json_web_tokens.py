@@ -4,6 +4,7 @@ import http.client
 import threading
 import time
 import urllib.error
+from datetime import UTC, datetime, tzinfo
 from email.message import Message
 
 import jwt
@@ -22,7 +23,22 @@ from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
 from tests.unit.security.fakes import WallClock, bearer
 
 ISSUERS = {algorithm: Issuer("one", algorithm) for algorithm in ("RS256", "ES256", "EdDSA")}
-NOW = int(time.time())
+NOW = 1_800_000_000
+
+
+class FrozenDatetime(datetime):
+    """What PyJWT takes the time from, standing still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.fromtimestamp(NOW, tz or UTC)
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ``NOW`` for issuers and for the verifier, however long the tests before this one have taken."""
+    monkeypatch.setattr(time, "time", lambda: float(NOW))
+    monkeypatch.setattr("jwt.api_jwt.datetime", FrozenDatetime)
 
 
 def _verifier(*issuers: Issuer, unknown: list | None = None, **settings: object) -> JwtVerifier:

@@ -60,9 +60,11 @@ LABEL org.opencontainers.image.title="inferd" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 # Who gets in must not find a way to bring more along. The official images of Python come without compiled modules, which
-# would cost each start of the server and of a probe about a second.
+# would cost each start of the server and of a probe about a second. Models that take words may name en_US.UTF-8, by
+# which ONNX Runtime folds their case. Slim images lack it, but have C.UTF-8, whose characters are the same.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip \
- && python3 -m compileall -q -x '/(site|dist)-packages/' "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+ && python3 -m compileall -q -x '/(site|dist)-packages/' "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+ && { [ -e /usr/lib/locale/en_US.utf8 ] || ln -s C.utf8 /usr/lib/locale/en_US.utf8; }
 COPY --from=build /opt/inferd /opt/inferd
 ENV PATH=/opt/inferd/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \

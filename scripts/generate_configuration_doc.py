@@ -1,6 +1,7 @@
 """Writes docs/configuration.md from the settings themselves; ``--check`` only says whether it is current."""
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -37,8 +38,9 @@ MODEL_HEAD = """\
 
 ## One model's own settings
 
-A `model.yaml` beside a model's versions may set anything of `queue`, `batching` and `runtime` for that model alone, and
-tell of its tensors what the model file does not:
+A `model.yaml` beside a model's versions may set anything of `queue`, `batching` and `runtime` for that model alone
+(of `runtime.custom_ops` only what the server's own settings list as well), and tell of its tensors what the model file
+does not:
 
 ```yaml
 batching:
@@ -46,8 +48,12 @@ batching:
 inputs:
   input_ids:
     warmup_shape: [1, 128]
+loose_dimensions: [sequence]
 ```
 
+| setting | type | default | what it does |
+|---|---|---|---|
+{settings}
 Names under `inputs` and `outputs` are those of the model's tensors. Each may have:
 
 | setting | type | default | what it does |
@@ -86,9 +92,10 @@ def render() -> str:
             parts += _sections(name, section)
         else:
             parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
-    parts.append(MODEL_HEAD)
-    parts += [f"{_row(name, field)}\n" for name, field in TensorOverride.model_fields.items()]
-    assert set(ModelSettings.model_fields) == {"queue", "batching", "runtime", "inputs", "outputs"}, "say so above"
+    told_above = {"queue", "batching", "runtime", "inputs", "outputs"}
+    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in told_above}
+    parts.append(MODEL_HEAD.format(settings=_rows(own)))
+    parts.append(_rows(TensorOverride.model_fields))
     return "".join(parts)
 
 
@@ -109,6 +116,10 @@ def _section(name: str, section: type[BaseModel]) -> str:
     table = "\n".join(["| setting | type | default | what it does |", "|---|---|---|---|", *rows])
     prefix = variable_of(f"{name}.")
     return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
+
+
+def _rows(fields: Mapping[str, FieldInfo]) -> str:
+    return "".join(f"{_row(name, field)}\n" for name, field in fields.items())
 
 
 def _facts(name: str, field: FieldInfo) -> str:

@@ -68,6 +68,29 @@ def shared_scalar() -> onnx.ModelProto:
     )
 
 
+def optional_scale(element: int = TensorProto.FLOAT, ir_version: int = IR_VERSION) -> onnx.ModelProto:
+    """Make ``y = x * scale`` on FP32 [batch,3]; scale, a scalar, may be left out and is 2 then.
+
+    Before IR version 4, ``scale`` is a weight like any other. ``element`` is its type.
+    """
+    scale = helper.make_tensor("scale", element, [], [2])
+    model = _model(
+        [_node("Cast", ["scale"], ["as_float"], to=TensorProto.FLOAT), _node("Mul", ["x", "as_float"], ["y"])],
+        [_float("x", ["batch", 3]), _value("scale", element, [])],
+        [_float("y", ["batch", 3])],
+        [scale],
+    )
+    model.ir_version = ir_version
+    return model
+
+
+def no_inputs() -> onnx.ModelProto:
+    """Give ``y`` FP32 [2], always 1 and 2."""
+    return _model(
+        [_node("Identity", ["values"], ["y"])], [], [_float("y", [2])], [_constant("values", np.float32([1, 2]))]
+    )
+
+
 def constant_output() -> onnx.ModelProto:
     """Make ``y = x`` on FP32 [batch,3] with a second output, ``classes`` INT64 [3], that is always 10, 20, 30."""
     return _model(
@@ -115,6 +138,25 @@ def lookup(size: int = 4) -> onnx.ModelProto:
         [_value("index", TensorProto.INT64, ["batch"])],
         [_float("y", ["batch"])],
         [_constant("table", np.arange(size, dtype=np.float32) * 10)],
+    )
+
+
+def needs_a_rate() -> onnx.ModelProto:
+    """Make ``y = x * gain`` on FP32 [batch,3]; gain is 1 for ``rate`` INT64 [] 8000, 2 for 16000; 0 and 1 fail."""
+    return _model(
+        [
+            _node("Div", ["rate", "step"], ["steps"]),
+            _node("Sub", ["steps", "four"], ["index"]),
+            _node("Gather", ["gains", "index"], ["gain"]),
+            _node("Mul", ["x", "gain"], ["y"]),
+        ],
+        [_float("x", ["batch", 3]), _value("rate", TensorProto.INT64, [])],
+        [_float("y", ["batch", 3])],
+        [
+            _constant("step", np.int64(8000)),
+            _constant("four", np.int64(4)),
+            _constant("gains", np.array([1, 2, 3], np.float32)),
+        ],
     )
 
 
@@ -210,6 +252,14 @@ def sequence_of_maps() -> onnx.ModelProto:
     return _model([node], [_float("scores", ["batch", 3])], [output])
 
 
+def label_and_maps() -> onnx.ModelProto:
+    """Give ``label`` INT64 [batch], where ``scores`` is largest, and beside it the maps of `sequence_of_maps`."""
+    model = sequence_of_maps()
+    model.graph.node.append(_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+    model.graph.output.append(_value("label", TensorProto.INT64, ["batch"]))
+    return model
+
+
 def sequence_input() -> onnx.ModelProto:
     """Take ``parts``, a sequence of FP32 tensors, and give them concatenated."""
     parts = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
@@ -231,6 +281,17 @@ def element_type(number: int) -> onnx.ModelProto:
         [_float("x", ["batch", 3]), _value("other", number, ["batch"])],
         [_float("y", ["batch", 3]), _value("same", number, ["batch"])],
     )
+
+
+def custom_operator() -> onnx.ModelProto:
+    """Make ``loud = upper case of text`` on strings [batch], with an operator of onnxruntime-extensions."""
+    model = _model(
+        [helper.make_node("StringUpper", ["text"], ["loud"], domain="ai.onnx.contrib")],
+        [_value("text", TensorProto.STRING, ["batch"])],
+        [_value("loud", TensorProto.STRING, ["batch"])],
+    )
+    model.opset_import.append(helper.make_opsetid("ai.onnx.contrib", 1))
+    return model
 
 
 def future_opset(version: int = 999) -> onnx.ModelProto:

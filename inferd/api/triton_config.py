@@ -24,7 +24,9 @@ def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelCo
         backend="onnxruntime",
         max_batch_size=version.max_batch_size if batched else 0,
         input=[
-            pb.ModelInput(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batched=batched))
+            pb.ModelInput(
+                name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batched=batched), optional=spec.optional
+            )
             for spec in signature.inputs
         ],
         output=[

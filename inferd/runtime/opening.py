@@ -1,14 +1,17 @@
 """From a model file to ONNX Runtime's session: providers, threads and what the file declares."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
 
-from inferd.config.settings import ModelSettings, RuntimeSettings
+from inferd.config.settings import ModelSettings
+from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime import providers
 from inferd.runtime.cpus import threads_per_run, usable_cores
+from inferd.runtime.custom_ops import libraries, register
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.inspection import tensor_spec
 from inferd.runtime.providers import Provider
@@ -20,17 +23,26 @@ _log = logging.getLogger("inferd.runtime")
 #: ONNX Runtime's own log goes to stderr past ours and would repeat what its exceptions say.
 _FATAL_ONLY = 4
 
+#: Name, type and shape of a tensor, as ONNX Runtime tells them.
+_Declaration = tuple[str, str, Sequence[int | str | None]]
+
+#: Types that ONNX Runtime's Python interface cannot run together.
+_APART = {BYTES, BY_NAME["BF16"]}
+
 
 def open_runtime_session(path: Path, settings: ModelSettings) -> OrtObject:
     """Open ``path`` with the first providers that work. Raises `ModelLoadError`."""
+    custom_ops = libraries(settings.runtime.custom_ops)
     wanted = providers.attempts(settings.runtime, providers.built_in())
     for position, attempt in enumerate(wanted):
         names = [name for name, _ in attempt]
         if providers.on_cuda(names):
             providers.preload_cuda()
         is_last = position == len(wanted) - 1
+        options = _session_options(settings, on_accelerator=providers.on_accelerator(names))
+        register(custom_ops, options)
         try:
-            session = _attempt(path, attempt, settings)
+            session = _attempt(path, attempt, options)
         # Reading a damaged file raises many kinds, UnicodeDecodeError among them.
         except Exception as error:
             if is_last:
@@ -47,43 +59,79 @@ def open_runtime_session(path: Path, settings: ModelSettings) -> OrtObject:
     raise AssertionError
 
 
-def _attempt(path: Path, attempt: Sequence[Provider], settings: ModelSettings) -> OrtObject:
-    return onnxruntime.InferenceSession(
-        path,
-        sess_options=_session_options(
-            settings.runtime,
-            threads=threads_per_run(
-                configured=settings.runtime.intra_op_threads,
-                on_accelerator=providers.on_accelerator([name for name, _ in attempt]),
-                instances=settings.batching.instances,
-                cores=usable_cores(),
-            ),
-        ),
-        providers=list(attempt),
-        # Or it would print to stdout and go on with the CPU by itself.
-        enable_fallback=0,
-    )
+def _attempt(path: Path, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
+    # Without fallback, which would print to stdout and go on with the CPU by itself.
+    return onnxruntime.InferenceSession(path, sess_options=options, providers=list(attempt), enable_fallback=0)
 
 
-def _session_options(settings: RuntimeSettings, *, threads: int) -> OrtObject:
+def _session_options(settings: ModelSettings, *, on_accelerator: bool) -> OrtObject:
+    runtime = settings.runtime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = settings.inter_op_threads
-    if settings.inter_op_threads > 1:
+    options.intra_op_num_threads = threads_per_run(
+        configured=runtime.intra_op_threads,
+        on_accelerator=on_accelerator,
+        instances=settings.batching.instances,
+        cores=usable_cores(),
+    )
+    options.inter_op_num_threads = runtime.inter_op_threads
+    if runtime.inter_op_threads > 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-    spin = "1" if settings.allow_spinning else "0"
+    spin = "1" if runtime.allow_spinning else "0"
     options.add_session_config_entry("session.intra_op.allow_spinning", spin)
     options.add_session_config_entry("session.inter_op.allow_spinning", spin)
     return options
 
 
 def declared(session: OrtObject) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return the inputs and outputs that the model declares; raise `ModelLoadError` for what cannot be served."""
+    """Return the inputs and outputs that the model is served with, optional inputs after the others.
+
+    Outputs that cannot be sent are left out with a warning, and optional inputs without one. Raises `ModelLoadError`
+    for any other input that cannot be sent, and where no output is left.
+    """
     try:
-        inputs = [(tensor.name, tensor.type, tensor.shape) for tensor in session.get_inputs()]
-        outputs = [(tensor.name, tensor.type, tensor.shape) for tensor in session.get_outputs()]
+        inputs = _declarations(session.get_inputs())
+        optional = _declarations(session.get_overridable_initializers())
+        outputs = _declarations(session.get_outputs())
     except UnicodeDecodeError as error:
         msg = "the names of the model's inputs and outputs are not text: the file is damaged"
         raise ModelLoadError(msg) from error
-    return [tensor_spec("input", *tensor) for tensor in inputs], [tensor_spec("output", *tensor) for tensor in outputs]
+    required = [tensor_spec("input", *tensor) for tensor in inputs]
+    served = _served_outputs(outputs)
+    return [*required, *_optional_inputs(optional, [*required, *served])], served
+
+
+def _declarations(tensors: Iterable[OrtObject]) -> list[_Declaration]:
+    return [(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
+
+
+def _served_outputs(outputs: Sequence[_Declaration]) -> list[TensorSpec]:
+    served: list[TensorSpec] = []
+    refused: list[ModelLoadError] = []
+    for tensor in outputs:
+        try:
+            served.append(tensor_spec("output", *tensor))
+        except ModelLoadError as error:
+            refused.append(error)
+    if refused and not served:
+        raise refused[0]
+    if refused:
+        _log.warning("the model is served without the outputs that cannot be sent: %s", "; ".join(map(str, refused)))
+    return served
+
+
+def _optional_inputs(initializers: Sequence[_Declaration], others: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return the inputs with defaults that can be given in a request to the model with ``others``."""
+    taken = {spec.datatype for spec in others}
+    optional: list[TensorSpec] = []
+    for tensor in initializers:
+        try:
+            spec = replace(tensor_spec("input", *tensor), optional=True)
+        except ModelLoadError as error:
+            # The model runs without it.
+            _log.debug("an input with a default cannot be given: %s", error)
+            continue
+        if spec.datatype not in _APART or not taken & (_APART - {spec.datatype}):
+            taken.add(spec.datatype)
+            optional.append(spec)
+    return optional

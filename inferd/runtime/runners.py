@@ -29,6 +29,10 @@ class Runner(Protocol):
         """Run once and return ``outputs`` in that order."""
         ...
 
+    def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
+        """Run once and free what ONNX Runtime's arenas hold and this run did not need."""
+        ...
+
 
 class DirectRunner:
     """Hands numpy arrays over as they are; their memory is not copied, and neither are the outputs."""
@@ -46,6 +50,17 @@ class DirectRunner:
             to_bytes(np.asarray(result)) if name in self._text_outputs else np.asarray(result)
             for name, result in zip(outputs, results, strict=True)
         ]
+
+    def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
+        """Run once and free what ONNX Runtime's arenas hold and this run did not need."""
+        feed = {name: to_text(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
+        self._session.run(outputs, feed, _shrinking("cpu:0"))
+
+
+def _shrinking(devices: str) -> OrtObject:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", devices)
+    return options
 
 
 class BoundRunner:
@@ -65,11 +80,20 @@ class BoundRunner:
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
         """Run once and return ``outputs`` in that order."""
+        return self._run(inputs, outputs, None)
+
+    def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
+        """Run once and free what ONNX Runtime's arenas hold and this run did not need, and all buffers."""
+        self._idle.clear()
+        devices = "cpu:0" if self._device == "cpu" else f"cpu:0;gpu:{self._device_id}"
+        self._run(inputs, outputs, _shrinking(devices))
+
+    def _run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject) -> list[Array]:
         try:
             binding = self._idle.pop()
         except IndexError:
             binding = _Binding(self._session, self._bf16_inputs, self._device, self._device_id)
-        results = binding.run(inputs, outputs)
+        results = binding.run(inputs, outputs, options)
         # Not after a failure: what a binding holds then is unknown.
         self._idle.append(binding)
         return results
@@ -89,11 +113,16 @@ class _Binding:
         self._device = device
         self._device_id = device_id
         self._buffers: dict[str, OrtObject] = {}
+        self._bound_inputs: frozenset[str] = frozenset()
         self._bf16_outputs = {output.name for output in session.get_outputs() if output.type == _BF16.onnx}
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+    def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
         # Values made over numpy memory do not keep it alive.
         held = {name: aligned(array) for name, array in inputs.items()}
+        if self._bound_inputs != held.keys():
+            # An optional input that is left out has its default, and not what it was in an earlier run.
+            self._binding.clear_binding_inputs()
+            self._bound_inputs = frozenset(held)
         for name, array in held.items():
             value = _bf16_value(array) if name in self._bf16_inputs else self._filled_buffer(name, array)
             self._binding.bind_ortvalue_input(name, value)
@@ -102,7 +131,7 @@ class _Binding:
                 self._binding.bind_output(name, "cpu", 0)
             else:
                 self._binding.bind_output(name, self._device, self._device_id)
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
         values = self._binding.get_outputs()
         self._binding.clear_binding_outputs()
         return [_array(value) for value in values]

@@ -20,13 +20,15 @@ class TensorSpec:
 
     ``shape`` has an ``int`` for a fixed dimension, a ``str`` for an open one with a name and ``None`` for an open one
     without. ``batch_axis`` is the dimension that counts rows, or ``None``: an input without one is shared by a whole
-    batch, so that only requests with equal values for it can be stacked.
+    batch, so that only requests with equal values for it can be stacked. ``optional`` is an input with a default, which
+    a request may leave out.
     """
 
     name: str
     datatype: DataType
     shape: tuple[int | str | None, ...]
     batch_axis: int | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +48,17 @@ class CheckedInputs:
 class ModelSignature:
     """Inputs and outputs of a model, in its order. ``batchable`` when rows of several requests may be stacked.
 
-    Without ``batchable`` no tensor has a batch axis.
+    Without ``batchable`` no tensor has a batch axis; with it at least one input that must be given has one.
+    ``loose_dimensions`` are names of open dimensions that may stand for several sizes in one request, so that inputs
+    need not agree on them.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batchable: bool
-    _checks: "tuple[_InputCheck, ...]" = field(init=False, repr=False, compare=False)
+    loose_dimensions: frozenset[str] = frozenset()
+    _required: "tuple[_InputCheck, ...]" = field(init=False, repr=False, compare=False)
+    _optional: "tuple[_InputCheck, ...]" = field(init=False, repr=False, compare=False)
     _inputs_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
     _output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -61,11 +67,13 @@ class ModelSignature:
         if not self.batchable and any(axis is not None for axis in axes):
             msg = "a model that cannot batch has a tensor with a batch axis"
             raise ValueError(msg)
-        if self.batchable and all(spec.batch_axis is None for spec in self.inputs):
-            msg = "a model that can batch has no input with a batch axis"
+        if self.batchable and all(spec.batch_axis is None for spec in self.inputs if not spec.optional):
+            msg = "a model that can batch has no input with a batch axis that must be given"
             raise ValueError(msg)
+        checks = _input_checks(self)
         # The way to set a field of a frozen dataclass while it is being made.
-        object.__setattr__(self, "_checks", _input_checks(self.inputs, batchable=self.batchable))
+        object.__setattr__(self, "_required", tuple(check for check in checks if not check.spec.optional))
+        object.__setattr__(self, "_optional", tuple(check for check in checks if check.spec.optional))
         object.__setattr__(self, "_inputs_by_name", {spec.name: spec for spec in self.inputs})
         object.__setattr__(self, "_output_names", tuple(spec.name for spec in self.outputs))
 
@@ -73,19 +81,23 @@ class ModelSignature:
         """Return what the model declares of input ``name``, or raise `InvalidInputError` if there is no such input."""
         spec = self._inputs_by_name.get(name)
         if spec is None:
-            raise self._wrong_names([name])
+            raise self._unknown_input(name)
         return spec
 
     def check(self, inputs: Tensors) -> CheckedInputs:
         """Say what ``inputs`` come to, or raise `InvalidInputError` naming the input, the expected and the given."""
-        if len(inputs) != len(self._checks):
-            raise self._wrong_names(inputs)
+        given = self._given_optional(inputs) if len(inputs) != len(self._required) else ()
         request = _Request()
-        for check in self._checks:
+        for check in self._required:
             array = inputs.get(check.name)
             if array is None:
                 raise self._wrong_names(inputs)
             check.take(array, request)
+        for check in given:
+            if self.batchable:
+                # Only requests that give the same optional inputs can be stacked.
+                request.stack_key.append(check.name)
+            check.take(inputs[check.name], request)
         return CheckedInputs(
             rows=1 if request.rows is None else request.rows, nbytes=request.nbytes, stack_key=tuple(request.stack_key)
         )
@@ -106,12 +118,22 @@ class ModelSignature:
                 raise InvalidInputError(msg)
         return names
 
-    def _wrong_names(self, given: Iterable[str]) -> InvalidInputError:
-        known = {spec.name: spec for spec in self.inputs}
+    def _given_optional(self, inputs: Tensors) -> "tuple[_InputCheck, ...]":
+        """Return the optional inputs in ``inputs``, or raise if those and the others are not all that is there."""
+        given = tuple(check for check in self._optional if check.name in inputs)
+        if len(inputs) != len(self._required) + len(given):
+            raise self._wrong_names(inputs)
+        return given
+
+    def _unknown_input(self, name: str) -> InvalidInputError:
+        known = _quoted(self._inputs_by_name)
+        return InvalidInputError(f'input "{name}": expected one of {known}, got an unknown name')
+
+    def _wrong_names(self, given: Tensors) -> InvalidInputError:
         for name in given:
-            if name not in known:
-                return InvalidInputError(f'input "{name}": expected one of {_quoted(known)}, got an unknown name')
-        missing = next(spec for spec in self.inputs if spec.name not in set(given))
+            if name not in self._inputs_by_name:
+                return self._unknown_input(name)
+        missing = next(spec for spec in self.inputs if not spec.optional and spec.name not in given)
         shape = format_shape(missing.shape)
         return InvalidInputError(f'input "{missing.name}": expected {missing.datatype.name} {shape}, got no such input')
 
@@ -200,12 +222,14 @@ class _InputCheck:
         return InvalidInputError(f'input "{self.name}": expected {expected}, got {got}')
 
 
-def _input_checks(specs: tuple[TensorSpec, ...], *, batchable: bool) -> tuple[_InputCheck, ...]:
-    named = Counter(symbol for spec in specs for _, symbol in _inner_symbols(spec))
-    return tuple(_input_check(spec, batchable=batchable, named=named) for spec in specs)
+def _input_checks(signature: ModelSignature) -> tuple[_InputCheck, ...]:
+    named = Counter(symbol for spec in signature.inputs for _, symbol in _inner_symbols(spec))
+    # A name that occurs once has nothing to agree with.
+    compared = frozenset(symbol for symbol, count in named.items() if count > 1) - signature.loose_dimensions
+    return tuple(_input_check(spec, batchable=signature.batchable, compared=compared) for spec in signature.inputs)
 
 
-def _input_check(spec: TensorSpec, *, batchable: bool, named: Counter[str]) -> _InputCheck:
+def _input_check(spec: TensorSpec, *, batchable: bool, compared: frozenset[str]) -> _InputCheck:
     shared = spec.batch_axis is None
     open_axes = (axis for axis, size in enumerate(spec.shape) if not isinstance(size, int))
     return _InputCheck(
@@ -215,8 +239,7 @@ def _input_check(spec: TensorSpec, *, batchable: bool, named: Counter[str]) -> _
         rank=len(spec.shape),
         batch_axis=spec.batch_axis,
         fixed=tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int)),
-        # A name that occurs once has nothing to agree with.
-        symbols=tuple((axis, symbol) for axis, symbol in _inner_symbols(spec) if named[symbol] > 1),
+        symbols=tuple((axis, symbol) for axis, symbol in _inner_symbols(spec) if symbol in compared),
         key_axes=tuple(axis for axis in open_axes if axis != spec.batch_axis) if batchable and not shared else (),
         key_is_value=batchable and shared,
     )

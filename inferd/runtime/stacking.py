@@ -15,10 +15,15 @@ from inferd.runtime.signature import ModelSignature, Tensors
 Array = NDArray[np.generic]
 
 
+class RowsDoNotFollowError(Exception):
+    """An output of a batch has another number of rows than the batch; the text says which."""
+
+
 def stack(signature: ModelSignature, batch: Sequence[Tensors]) -> dict[str, Array]:
     """Put the rows of ``batch`` one behind the other; the requests must have equal stack keys.
 
-    Shared inputs are taken from the first request. A single request is handed on without a copy.
+    Shared inputs are taken from the first request; optional ones are there in all requests or in none. A single request
+    is handed on without a copy.
     """
     if len(batch) == 1:
         return dict(batch[0])
@@ -26,19 +31,21 @@ def stack(signature: ModelSignature, batch: Sequence[Tensors]) -> dict[str, Arra
         msg = f"expected a single request for a model that cannot batch, got {len(batch)}"
         raise ValueError(msg)
     return {
-        spec.name: batch[0][spec.name]
-        if spec.batch_axis is None
-        else np.concatenate([inputs[spec.name] for inputs in batch], axis=spec.batch_axis)
-        for spec in signature.inputs
+        name: array
+        if (axis := signature.input(name).batch_axis) is None
+        else np.concatenate([inputs[name] for inputs in batch], axis=axis)
+        for name, array in batch[0].items()
     }
 
 
 def split(signature: ModelSignature, outputs: Mapping[str, Array], rows: Sequence[int]) -> list[dict[str, Array]]:
     """Give each request its rows of ``outputs`` as views; ``rows`` says how many, in the order they were stacked.
 
-    Every request gets the whole of an output without a batch axis. Raises `ValueError` if an output has another number
-    of rows than went in.
+    Every request gets the whole of an output without a batch axis, and a single one everything as it is. Raises
+    `RowsDoNotFollowError` if an output has another number of rows than went in.
     """
+    if len(rows) == 1:
+        return [dict(outputs)]
     axes = {spec.name: spec.batch_axis for spec in signature.outputs}
     parts: list[dict[str, Array]] = [{} for _ in rows]
     slices = [slice(start, stop) for start, stop in pairwise(accumulate(rows, initial=0))]
@@ -58,12 +65,12 @@ def split(signature: ModelSignature, outputs: Mapping[str, Array], rows: Sequenc
 def _require_rows(name: str, array: Array, axis: int, expected: int) -> None:
     if array.ndim <= axis or array.shape[axis] != expected:
         msg = f'output "{name}": expected {expected} rows along axis {axis}, got shape {list(array.shape)}'
-        raise ValueError(msg)
+        raise RowsDoNotFollowError(msg)
 
 
 def chunks(signature: ModelSignature, inputs: Tensors, max_rows: int) -> Iterator[dict[str, Array]]:
     """Cut a request into pieces of at most ``max_rows`` rows, as views; shared inputs go with every piece."""
-    axes = {spec.name: spec.batch_axis for spec in signature.inputs}
+    axes = {name: signature.input(name).batch_axis for name in inputs}
     rows = next(inputs[name].shape[axis] for name, axis in axes.items() if axis is not None)
     for start in range(0, rows, max_rows):
         its_rows = slice(start, start + max_rows)
@@ -73,9 +80,16 @@ def chunks(signature: ModelSignature, inputs: Tensors, max_rows: int) -> Iterato
         }
 
 
-def join(signature: ModelSignature, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Put the outputs of `chunks` together again; one without a batch axis is taken from the first part."""
+def join(signature: ModelSignature, parts: Sequence[Mapping[str, Array]], rows: Sequence[int]) -> dict[str, Array]:
+    """Put the outputs of `chunks`, of so many ``rows`` each, together again; a shared one is that of the first part.
+
+    Raises `RowsDoNotFollowError` if an output has another number of rows than went in.
+    """
     axes = {spec.name: spec.batch_axis for spec in signature.outputs}
+    for part, expected in zip(parts, rows, strict=True):
+        for name, array in part.items():
+            if (axis := axes[name]) is not None:
+                _require_rows(name, array, axis, expected)
     return {
         name: array if (axis := axes[name]) is None else np.concatenate([part[name] for part in parts], axis=axis)
         for name, array in parts[0].items()

@@ -20,6 +20,7 @@ def server(tmp_path_factory):
     models = {
         "linear": onnx_models.linear(),
         "strings": onnx_models.strings(),
+        "optional": onnx_models.optional_scale(),
         "fp16": onnx_models.cast_sum(BY_NAME["FP16"]),
         "bf16": onnx_models.cast_sum(BY_NAME["BF16"]),
     }
@@ -35,7 +36,7 @@ def test_the_python_client(server):
     command = [str(TOOLS / "tritonclient/bin/python"), str(script), server.grpc]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("held") == 6
+    assert done.stdout.count("held") == 7
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["unary", "streaming"])

@@ -99,6 +99,16 @@ def check_types(client):
     np.testing.assert_array_equal(doubled.astype(np.float32), [[3.0, -4.0]])
 
 
+def check_optional_inputs(client):
+    """They are in the configuration and in the metadata, and may be left out."""
+    config = client.get_model_config("optional").config
+    assert [(t.name, t.optional) for t in config.input] == [("x", False), ("scale", True)]
+    assert [t.name for t in client.get_model_metadata("optional").inputs] == ["x", "scale"]
+    x, scale = _input("x", np.ones((2, 3), np.float32), "FP32"), _input("scale", np.array(5, np.float32), "FP32")
+    for inputs, expected in (([x], 2), ([x, scale], 5), ([scale, x], 5), ([x], 2)):
+        assert (client.infer("optional", inputs).as_numpy("y") == expected).all()
+
+
 def check_errors(client):
     """What goes wrong is said with the fitting code."""
     x = np.ones((1, 3), np.float32)
@@ -135,12 +145,24 @@ def check_statistics(client):
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert after.last_inference >= before.last_inference > 0
     assert {s.name for s in client.get_inference_statistics().model_stats} >= {"linear", "strings"}
+    # What inferd tells beside it is nothing that this client knows of.
+    told = client.get_inference_statistics("linear", as_json=True)["model_stats"][0]
+    assert (told["name"], int(told["inference_count"])) == ("linear", after.inference_count)
+    assert "batch_verdict" not in told
 
 
 def main():
     """Run every check on one connection."""
     with triton.InferenceServerClient(sys.argv[1]) as client:
-        for check in (check_metadata, check_infer, check_stream, check_types, check_errors, check_statistics):
+        for check in (
+            check_metadata,
+            check_infer,
+            check_stream,
+            check_types,
+            check_optional_inputs,
+            check_errors,
+            check_statistics,
+        ):
             check(client)
             sys.stdout.write(f"{check.__name__} held\n")
 

@@ -86,6 +86,12 @@ def test_everything_is_compiled(container):
     assert missing == "[]"
 
 
+def test_it_has_the_locale_that_models_with_words_name(container):
+    """ONNX Runtime cannot open those of skl2onnx's TfidfVectorizer without it."""
+    code = "import locale; print(locale.setlocale(locale.LC_ALL, 'en_US.UTF-8'))"
+    assert container.execute("/opt/inferd/bin/python3", "-c", code).stdout == "en_US.UTF-8\n"
+
+
 def test_it_finishes_what_it_has_begun():
     """Stopped while calls come and go: each that was accepted is answered, and the exit status is 0."""
     with (

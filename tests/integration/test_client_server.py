@@ -44,6 +44,9 @@ def server(tmp_path_factory):
         "flags": onnx_models.identity(BY_NAME["BOOL"]),
         "lookup": onnx_models.lookup(),
         "slow": onnx_models.slow(steps=5000),
+        "optional": onnx_models.optional_scale(),
+        "maps": onnx_models.label_and_maps(),
+        "constant": onnx_models.no_inputs(),
     }
     for name, model in models.items():
         onnx_models.save(model, repository / name / "1" / "model.onnx")
@@ -181,12 +184,36 @@ def test_all_kinds_of_elements(client):
     np.testing.assert_array_equal(client.infer("flags", {"x": flags})["y"], flags)
 
 
+def test_optional_inputs_may_be_left_out(client):
+    """Alone and among others that give them; what is given must fit."""
+    assert [spec.optional for spec in client.model("optional").inputs] == [False, True]
+    requests = [{"x": np.full((1, 3), n, np.float32)} for n in range(64)]
+    for n, request in enumerate(requests):
+        if n % 4:
+            request["scale"] = np.array(n % 3, np.float32)
+    for n, item in enumerate(client.stream("optional", requests, ordered=True)):
+        assert item.result()["y"].tolist() == [[n * (n % 3 if n % 4 else 2)] * 3]
+    with pytest.raises(InvalidInput, match=r'input "x": expected FP32 .*, got no such input'):
+        client.infer("optional", {"scale": np.array(1, np.float32)})
+
+
+def test_what_can_be_served_of_a_model_is(client):
+    """Outputs beside maps, and models that take nothing."""
+    assert [spec.name for spec in client.model("maps").outputs] == ["label"]
+    assert client.infer("maps", {"scores": np.array([[1, 3, 2]], np.float32)})["label"].tolist() == [1]
+    assert client.infer("constant", {})["y"].tolist() == [1, 2]
+
+
 def test_models_are_described(client):
     """The server's descriptions and readiness are understood, those of a broken model too."""
     by_name = {model.name: model for model in client.models()}
     assert by_name["digits"] == client.model("digits")
     assert by_name["digits"].inputs[0].shape == (None, 64)
     assert by_name["digits"].inputs[0].batch_axis == 0
+    assert by_name["digits"].batching.verdict == "proven"
+    assert by_name["constant"].batching.verdict == "contradicted"
+    assert by_name["constant"].batching.verdict_reason
+    assert by_name["broken"].batching.verdict == ""
     assert by_name["slow"].batching.max_queue_rows == 1
     assert by_name["broken"].state is ModelState.FAILED
     assert by_name["broken"].reason

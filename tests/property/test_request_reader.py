@@ -19,7 +19,7 @@ from inferd.runtime.signature import ModelSignature, TensorSpec
 
 
 class Model:
-    """What reading needs of a model version: two inputs, one of variable length."""
+    """What reading needs of a model version: two inputs, one of variable length, and two that may be left out."""
 
     name = "m"
     version = "1"
@@ -28,6 +28,8 @@ class Model:
         inputs=(
             TensorSpec(name="a", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),
             TensorSpec(name="b", datatype=BY_NAME["INT8"], shape=("batch", "length"), batch_axis=0),
+            TensorSpec(name="c", datatype=BY_NAME["INT8"], shape=("width",), optional=True),
+            TensorSpec(name="d", datatype=BY_NAME["INT8"], shape=("batch", 1), batch_axis=0, optional=True),
         ),
         outputs=(TensorSpec(name="y", datatype=BY_NAME["FP32"], shape=("batch",), batch_axis=0),),
         batchable=True,
@@ -44,16 +46,18 @@ numbers = st.integers(0, 2**32 - 1)
 def parts(draw):
     """What two requests of one frame may differ in, and what makes their frame."""
     rows, length = draw(st.integers(0, 3)), draw(st.integers(0, 300))
-    raw = [bytes(draw(st.binary(min_size=n, max_size=n))) for n in (rows * 8, rows * min(length, 4))]
+    width = draw(st.integers(0, 2))
+    sizes = (rows * 8, rows * min(length, 4), width, rows)
+    raw = [bytes(draw(st.binary(min_size=size, max_size=size))) for size in sizes]
     if draw(st.integers(0, 9)) == 0:
-        raw[draw(st.integers(0, 1))] += b"\0"
+        raw[draw(st.integers(0, 3))] += b"\0"
     return {
         "id": draw(st.text(max_size=5)),
-        "shapes": [[rows, 2], [rows, min(length, 4)]],
+        "shapes": [[rows, 2], [rows, min(length, 4)], [width], [rows, 1]],
         "raw": raw,
         "priority": draw(st.integers(0, 4)),
         "outputs": draw(st.sampled_from([[], ["y"], ["z"]])),
-        "order": draw(st.sampled_from([[0, 1], [1, 0], [0, 0, 1], [0]])),
+        "order": draw(st.sampled_from([[0, 1], [1, 0], [0, 0, 1], [0], [0, 1, 2], [3, 0, 1], [0, 1, 2, 3], [0, 2]])),
         "extra": draw(st.booleans()),
     }
 
@@ -61,16 +65,17 @@ def parts(draw):
 def _v1(part):
     request = v1.InferRequest(model="m", request_id=part["id"], priority=part["priority"], outputs=part["outputs"])
     for index in part["order"]:
-        request.inputs.add(name="ab"[index], shape=part["shapes"][index], raw=part["raw"][index])
+        request.inputs.add(name="abcd"[index], shape=part["shapes"][index], raw=part["raw"][index])
         if part["extra"]:
-            request.inputs[-1].datatype = [v1.DATA_TYPE_FP32, v1.DATA_TYPE_INT8][index]
+            request.inputs[-1].datatype = [v1.DATA_TYPE_FP32, *[v1.DATA_TYPE_INT8] * 3][index]
     return request.SerializeToString()
 
 
 def _oip(part):
     request = oip.ModelInferRequest(model_name="m", id=part["id"])
     for index in part["order"]:
-        request.inputs.add(name="ab"[index], datatype=["FP32", "INT8"][index], shape=part["shapes"][index])
+        datatype = "INT8" if index else "FP32"
+        request.inputs.add(name="abcd"[index], datatype=datatype, shape=part["shapes"][index])
         request.raw_input_contents.append(part["raw"][index])
     request.outputs.extend(oip.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in part["outputs"])
     if part["extra"]:
@@ -105,6 +110,21 @@ def test_the_short_way_equals_the_whole_way(requests, own, data):
             position = data.draw(st.integers(0, len(message) - 1))
             message = message[:position] + bytes([data.draw(st.integers(0, 255))]) + message[position + 1 :]
         assert _outcome(reader, model, message) == _outcome(RequestReader(codec), model, message)
+
+
+def test_optional_inputs_that_are_left_out_do_not_lengthen_the_way():
+    """Nor do those that have rows of their own; those that a batch shares are compared by value."""
+    tensors = [
+        v1.Tensor(name="a", shape=[1, 2], raw=b"\0" * 8),
+        v1.Tensor(name="b", shape=[1, 1], raw=b"\1"),
+        v1.Tensor(name="d", shape=[1, 1], raw=b"\1"),
+        v1.Tensor(name="c", shape=[1], raw=b"\1"),
+    ]
+    for inputs, kept in ((tensors[:2], 1), (tensors[:3], 1), (tensors, 0)):
+        reader = RequestReader(InferenceCodec())
+        message = v1.InferRequest(model="m", inputs=inputs).SerializeToString()
+        assert isinstance(_outcome(reader, Model(), message), tuple)
+        assert reader.known_frames == kept
 
 
 def test_another_model_of_the_same_name_is_checked_anew():

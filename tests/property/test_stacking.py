@@ -73,7 +73,7 @@ def test_joining_undoes_cutting(case, max_rows):
     counts = [signature.check(piece).rows for piece in pieces]
     assert sum(counts) == rows
     assert max(counts) <= max_rows
-    assert equal(join(signature, pieces), inputs)
+    assert equal(join(signature, pieces, counts), inputs)
 
 
 @given(batches())

@@ -1,5 +1,7 @@
 """`ModelSignature.check` takes exactly what fits, and equal keys mean that numpy can stack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,23 +15,33 @@ from inferd.runtime.stacking import stack
 DATATYPES = [BY_NAME[name] for name in ("FP32", "INT64", "BOOL")]
 
 specs = st.builds(
-    lambda name, datatype, rest, batched: TensorSpec(
+    lambda name, datatype, rest, batched, optional: TensorSpec(
         name=name,
         datatype=datatype,
         shape=("batch", *rest) if batched else tuple(rest),
         batch_axis=0 if batched else None,
+        optional=optional,
     ),
     st.sampled_from("xyz"),
     st.sampled_from(DATATYPES),
     st.lists(st.sampled_from(["a", "b", None, 1, 2]), max_size=2),
     st.booleans(),
+    st.booleans(),
 )
 
+
+def _signature(inputs: list[TensorSpec], loose: frozenset[str]) -> ModelSignature:
+    """Make one that can batch if an input that must be given has rows; then it has some in any case."""
+    batchable = any(spec.batch_axis is not None and not spec.optional for spec in inputs)
+    if not batchable:
+        inputs = [replace(spec, batch_axis=None) for spec in inputs]
+    return ModelSignature(inputs=tuple(inputs), outputs=(), batchable=batchable, loose_dimensions=loose)
+
+
 signatures = st.builds(
-    lambda inputs: ModelSignature(
-        inputs=tuple(inputs), outputs=(), batchable=any(spec.batch_axis is not None for spec in inputs)
-    ),
+    _signature,
     st.lists(specs, min_size=1, max_size=3, unique_by=lambda spec: spec.name),
+    st.frozensets(st.sampled_from(["a", "b"])),
 )
 
 
@@ -40,7 +52,7 @@ def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray
     sizes = {symbol: draw(st.integers(0, 2)) for symbol in ("batch", "a", "b")}
     inputs = {}
     for spec in signature.inputs:
-        if draw(rarely):
+        if draw(st.booleans() if spec.optional else rarely):
             continue
         shape = [
             draw(st.integers(0, 2)) if size is None or draw(rarely) else sizes.get(size, size) for size in spec.shape
@@ -56,18 +68,25 @@ def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray
 
 def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
     """Say the same as `check` in the plainest way."""
-    if inputs.keys() != {spec.name for spec in signature.inputs}:
+    if not inputs.keys() <= {spec.name for spec in signature.inputs}:
         return False
     bound: dict[str, int] = {}
     for spec in signature.inputs:
+        if spec.name not in inputs:
+            if spec.optional:
+                continue
+            return False
         array = inputs[spec.name]
         if array.dtype != spec.datatype.numpy or array.ndim != len(spec.shape):
             return False
         for size, actual in zip(spec.shape, array.shape, strict=True):
-            expected = bound.setdefault(size, actual) if isinstance(size, str) else size
+            compared = isinstance(size, str) and size not in signature.loose_dimensions
+            expected = bound.setdefault(size, actual) if compared else size
+            if isinstance(expected, str):
+                continue
             if expected not in {None, actual}:
                 return False
-    return bound.get("batch") != 0
+    return not (signature.batchable and bound.get("batch") == 0)
 
 
 @given(st.data(), signatures)

@@ -48,6 +48,18 @@ def test_scalars_and_empty_tensors_are_bound():
     assert y.shape == (0, 3)
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "BF16"])
+def test_an_input_that_is_left_out_has_its_default(datatype):
+    """Not what an earlier run was given."""
+    model = onnx_models.optional_scale(dtypes.BY_NAME[datatype].onnx_element_type)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = [spec("x", ("batch", 3)), spec("scale", (), datatype=datatype, optional=True)]
+    runner = BoundRunner(session, inputs, device="cpu", device_id=0)
+    x, scale = np.ones((1, 3), np.float32), np.array(5, dtypes.BY_NAME[datatype].numpy)
+    answers = [runner.run(given, ["y"])[0][0, 0] for given in ({"x": x}, {"x": x, "scale": scale}) * 2]
+    assert answers == [2, 5, 2, 5]
+
+
 def test_answers_are_not_overwritten_by_later_runs():
     """Input buffers are used again; what was given out is not."""
     runner = bound(onnx_models.linear())

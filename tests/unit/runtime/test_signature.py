@@ -22,6 +22,14 @@ TEXT = signature(
 )
 WORDS = signature([spec("text", ("batch",), 0, "BYTES")])
 FIXED = signature([spec("x", (1, 3, "h", "w")), spec("size", (2,), datatype="INT64")])
+OPTIONAL = signature(
+    [
+        spec("x", ("batch", 2), 0),
+        spec("scale", (), optional=True),
+        spec("shift", ("length",), optional=True),
+        spec("state", ("batch", 3), 0, optional=True),
+    ]
+)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,74 @@ def test_any_utf8_is_taken():
     assert WORDS.check({"text": words}).rows == 3
 
 
+def given(rows: int = 1, **optional: np.ndarray) -> dict[str, np.ndarray]:
+    return {"x": zeros(rows, 2), **optional}
+
+
+def test_optional_inputs_may_be_left_out():
+    """All of them, or some; those that are given count."""
+    assert OPTIONAL.check(given(3)).rows == 3
+    assert OPTIONAL.check(given(3)).nbytes == 24
+    assert OPTIONAL.check(given(3, scale=np.array(1, F32))).nbytes == 28
+    assert OPTIONAL.check(given(3, state=zeros(3, 3), shift=zeros(5))).nbytes == 24 + 36 + 20
+
+
+def test_optional_inputs_are_in_the_key():
+    """Requests are stacked if they give the same ones, with the same values where these are shared."""
+    requests = {
+        "none": given(),
+        "scale 0": given(scale=np.array(0, F32)),
+        "scale 1": given(scale=np.array(1, F32)),
+        "shift": given(shift=zeros(1)),
+        "longer shift": given(shift=zeros(2)),
+        "both": given(scale=np.array(0, F32), shift=zeros(1)),
+        "state": given(state=zeros(1, 3)),
+    }
+    keys = {name: OPTIONAL.check(inputs).stack_key for name, inputs in requests.items()}
+    assert len(set(keys.values())) == len(keys)
+    assert keys["none"] == ()
+    again = {"scale": np.array(0, F32), "x": zeros(4, 2)}
+    assert OPTIONAL.check(again).stack_key == keys["scale 0"]
+    assert OPTIONAL.check(given(2, state=np.ones((2, 3), F32))).stack_key == keys["state"]
+
+
+def test_what_cannot_be_stacked_needs_no_key():
+    """A model without batches runs each request alone, whatever it gives."""
+    alone = signature([spec("x", (1,)), spec("scale", (), optional=True)])
+    assert alone.check({"x": zeros(1), "scale": np.array(1, F32)}).stack_key == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"scale": np.array(1, F32)}, 'input "x": expected FP32 [batch,2], got no such input'),
+        ({"scale": np.array(1, F32), "shift": zeros(1)}, 'input "x": expected FP32 [batch,2], got no such input'),
+        (given(more=zeros(1)), 'input "more": expected one of "x", "scale", "shift", "state", got an unknown name'),
+        (given(scale=zeros(1)), 'input "scale": expected shape [], got [1]'),
+        (given(scale=np.array(1)), 'input "scale": expected FP32, got INT64'),
+        (given(2, state=zeros(1, 3)), 'input "state": expected 2 rows as in input "x", got 1'),
+    ],
+)
+def test_optional_inputs_are_checked_like_others(inputs, message):
+    """What is given must fit, and what must be given may not be left out."""
+    with pytest.raises(InvalidInputError) as refused:
+        OPTIONAL.check(inputs)
+    assert refused.value.message == message
+
+
+def test_loose_dimensions_need_not_agree():
+    """Their requests are stacked only if they are alike all the same; other names are compared as ever."""
+    inputs = [spec("question", ("batch", "seq", "width"), 0), spec("context", ("batch", "seq", "width"), 0)]
+    loose = ModelSignature(inputs=tuple(inputs), outputs=(), batchable=True, loose_dimensions=frozenset({"seq"}))
+    checked = loose.check({"question": zeros(1, 8, 2), "context": zeros(1, 64, 2)})
+    assert checked.stack_key == loose.check({"question": zeros(3, 8, 2), "context": zeros(3, 64, 2)}).stack_key
+    assert checked.stack_key != loose.check({"question": zeros(1, 64, 2), "context": zeros(1, 8, 2)}).stack_key
+    with pytest.raises(InvalidInputError, match='input "context": expected width = 2 as in input "question", got 3'):
+        loose.check({"question": zeros(1, 8, 2), "context": zeros(1, 64, 3)})
+    with pytest.raises(InvalidInputError, match='input "context": expected seq = 8 as in input "question", got 64'):
+        signature(inputs).check({"question": zeros(1, 8, 2), "context": zeros(1, 64, 2)})
+
+
 def test_outputs_are_all_unless_named():
     """In the model's order, or in the caller's."""
     assert ONE.select_outputs(()) == ("y", "z")
@@ -159,3 +235,9 @@ def test_a_signature_that_contradicts_itself_cannot_be_made(axis, batchable):
     """Batchable and the batch axes say the same."""
     with pytest.raises(ValueError, match="batch axis"):
         ModelSignature(inputs=(spec("x", ("batch",), axis),), outputs=(), batchable=batchable)
+
+
+def test_an_optional_input_alone_cannot_count_rows():
+    """It may be left out."""
+    with pytest.raises(ValueError, match="no input with a batch axis that must be given"):
+        ModelSignature(inputs=(spec("x", ("batch",), 0, optional=True),), outputs=(), batchable=True)

@@ -128,6 +128,27 @@ def test_a_large_request_is_cut_into_views():
     assert all(piece["factor"] is factor for piece in pieces)
 
 
+def test_optional_inputs_are_stacked_and_cut_like_others():
+    """If they are given, and otherwise not at all."""
+    signature_ = signature(
+        [
+            spec("state", ("batch", 2), 0, optional=True),
+            spec("x", ("batch", 2), 0),
+            spec("factor", (), optional=True),
+        ]
+    )
+    assert list(stack(signature_, [{"x": rows(1)}, {"x": rows(2)}])) == ["x"]
+    factor = np.array(2, np.float32)
+    given = [{"x": rows(n), "state": rows(n + 10), "factor": factor} for n in (1, 2)]
+    stacked = stack(signature_, given)
+    assert stacked["factor"] is factor
+    np.testing.assert_array_equal(stacked["state"], rows(11, 12))
+    assert [list(piece) for piece in chunks(signature_, {"x": rows(1, 2)}, 1)] == [["x"], ["x"]]
+    pieces = list(chunks(signature_, stacked, 1))
+    assert [piece["state"].tolist() for piece in pieces] == [[[11, 11]], [[12, 12]]]
+    assert all(piece["factor"] is factor for piece in pieces)
+
+
 def test_the_answers_of_pieces_are_joined():
     """Outputs without a batch axis are not repeated."""
     classes = np.array([10, 20, 30], np.float32)

@@ -1,0 +1,41 @@
+"""Libraries of custom operators: code of the operator's own choice, which runs inside the server."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from inferd.runtime.errors import ModelLoadError, runtime_message
+from inferd.runtime.runners import OrtObject
+
+#: Stands for the library of the Python package of that name.
+EXTENSIONS = "onnxruntime-extensions"
+
+
+def libraries(entries: Sequence[str]) -> list[Path]:
+    """Return the absolute path of each library that ``entries`` name, once each; nothing is opened.
+
+    An entry is a path, which may be relative to the working directory, or ``onnxruntime-extensions``. Raises
+    `ModelLoadError` if that package is not installed.
+    """
+    # Absolute, because the dynamic linker would look for a bare name in folders of its own.
+    paths = [_extensions() if entry == EXTENSIONS else Path(entry).absolute() for entry in entries]
+    return list(dict.fromkeys(paths))
+
+
+def register(custom_ops: Sequence[Path], options: OrtObject) -> None:
+    """Load the libraries for sessions that are opened with ``options``. Raises `ModelLoadError`."""
+    for library in custom_ops:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:
+            msg = f"runtime.custom_ops: {library.name}: {runtime_message(error, library.parent)}"
+            raise ModelLoadError(msg) from error
+
+
+def _extensions() -> Path:
+    try:
+        package = importlib.import_module("onnxruntime_extensions")
+    except ImportError as error:
+        msg = f"runtime.custom_ops: the Python package {EXTENSIONS} is not installed beside inferd"
+        raise ModelLoadError(msg) from error
+    return Path(package.get_library_path())

@@ -1,6 +1,6 @@
 """Every setting there is, with its unit, default and bounds. Validated once, frozen ever after."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -14,7 +14,7 @@ from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
 from inferd.config.security import SecuritySettings
 from inferd.config.tracing import TracingSettings
-from inferd.config.validation import validate
+from inferd.config.validation import Problem, SettingsError, validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 _MIB = 1024 * 1024
@@ -134,6 +134,9 @@ them together saves, as far as that is known from the runs so far."""
     instances: int = Field(default=1, ge=1, le=64)
     """Batches of the model that may run at the same time. Idle instances share what waits if that is done sooner, and \
 each has cores for its threads."""
+    check_share: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Part of the model's run time spent on running a member of a batch again alone, to see that it gets the same \
+answer; 0 for never. A difference stops batching for that version."""
 
 
 class RuntimeSettings(Section):
@@ -153,8 +156,15 @@ a GPU)."""
     """Operators that may run side by side; above 1 the graph is run in parallel mode."""
     allow_spinning: bool = False
     """Let idle threads of ONNX Runtime spin: a little less latency for a whole core each."""
+    custom_ops: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Libraries of custom operators: paths, relative ones from the working directory, or onnxruntime-extensions for \
+the library of that Python package, which must be installed. It is code that runs inside the server. A model.yaml may \
+name only libraries that the server's own settings list, written the same way."""
     warmup: bool = True
-    """Run the model on made-up inputs before it is ready."""
+    """Run the model in growing batches before it is ready. Whether it can be batched is tried in any case."""
+    verdict_cache: Path | None = Path("~/.cache/inferd/verdicts")
+    """Where it is kept which models have been proven to batch, so that a restart need not prove it again; null for \
+nowhere. A folder that cannot be written is done without."""
 
 
 class TensorOverride(Section):
@@ -163,7 +173,10 @@ class TensorOverride(Section):
     batch_axis: int | None = Field(default=None, ge=0)
     """The dimension that counts rows; null for a tensor that a whole batch shares."""
     warmup_shape: list[NonNegativeInt] | None = None
-    """Inputs only: the shape to warm up with, batch dimension included, where the open dimensions may not be 1."""
+    """Inputs only: the shape to try and warm up with, batch dimension included, where open dimensions may not be any."""
+    example: Any = None
+    """Inputs only: a value that the model takes, as nested lists, to try and warm up with; one row or several where it \
+has a batch axis."""
 
 
 def _check_batches_fit(queue: QueueSettings, batching: BatchingSettings) -> None:
@@ -186,6 +199,8 @@ class ModelSettings(Section):
     """By name of the input."""
     outputs: dict[str, TensorOverride] = Field(default_factory=dict)
     """By name of the output."""
+    loose_dimensions: list[str] = Field(default_factory=list)
+    """Names of open dimensions that stand for several lengths in this model: inputs need not agree on them."""
 
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:
@@ -222,8 +237,18 @@ class Settings(Section):
     def for_model(self, overrides: Mapping[str, Any]) -> ModelSettings:
         """Merge the contents of a model.yaml over the sections that apply to every model.
 
-        Raises `SettingsError` naming each setting in ``overrides`` that is unknown or out of its bounds.
+        Raises `SettingsError` naming each setting in ``overrides`` that is unknown or out of its bounds, and libraries
+        of custom operators that these settings do not list: whoever can write models could run code by them.
         """
         shared = self.model_dump(include={"queue", "batching", "runtime"})
         merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
-        return validate(ModelSettings, merged, origin_of=lambda _: "model.yaml")
+        settings = validate(ModelSettings, merged, origin_of=lambda _: "model.yaml")
+        self._require_listed(settings.runtime.custom_ops)
+        return settings
+
+    def _require_listed(self, custom_ops: Sequence[str]) -> None:
+        # By their text: what is the same file now may be another one when it is loaded, if others may write its folder.
+        foreign = [library for library in custom_ops if library not in self.runtime.custom_ops]
+        if foreign:
+            text = f"expected only libraries that the server's own settings list as well, got {', '.join(foreign)}"
+            raise SettingsError([Problem(name="runtime.custom_ops", text=text, origin="model.yaml")])

@@ -10,6 +10,7 @@ from inferd.errors import ModelUnavailableError
 from inferd.models.lifecycle import ModelState, require_transition
 from inferd.runtime.session import OnnxSession
 from inferd.runtime.signature import ModelSignature
+from inferd.runtime.verdict import Verdict
 
 __all__ = ["LoadedModel", "ModelState", "ModelVersion"]
 
@@ -67,6 +68,11 @@ class ModelVersion:
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, the preferred one first; empty until the model has been read."""
         return () if self._loaded is None else self._loaded.session.providers
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether its requests may be batched, and why not; None until the model has been read."""
+        return None if self._loaded is None else self._loaded.session.verdict
 
     @property
     def memory_bytes(self) -> int:

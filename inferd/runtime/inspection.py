@@ -1,10 +1,12 @@
 """From what a model declares to what a batch of it looks like. Pure: knows no session.
 
 A model can batch when some open dimension counts rows: it is in the batched inputs and comes back in the outputs. Names
-are the best evidence ("batch" in every tensor); without them an open first dimension is taken to be it. What is found
-here is a claim, which `inferd.runtime.proof` puts to the test before the model is served.
+are the best evidence ("batch" in every tensor); without them an open first dimension is taken to be it. A name that
+occurs once says nothing: some exporters make one up for every open dimension. What is found here are claims, which
+`inferd.runtime.proof` puts to the test before the model is served.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,6 +14,7 @@ from typing import Literal
 from inferd.config.settings import ModelSettings, TensorOverride
 from inferd.dtypes import BY_ONNX
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.loose_dimensions import loose_dimensions
 from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
 
 Kind = Literal["input", "output"]
@@ -47,26 +50,55 @@ def tensor_spec(kind: Kind, name: str, onnx_type: str, shape: Sequence[int | str
     return TensorSpec(name=name, datatype=datatype, shape=tuple(map(_dimension, shape)))
 
 
-def inspect(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings) -> Inspection:
-    """Find the batch axes of ``inputs`` and ``outputs``. Raises `ModelLoadError` for settings that contradict them."""
+def inspect(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings) -> list[Inspection]:
+    """Return what may be the batch axes of ``inputs`` and ``outputs``, the likeliest claim first.
+
+    A model of which nothing can be claimed gets a single inspection without batch axes. Raises `ModelLoadError` for
+    settings that contradict the model.
+    """
+    loose = loose_dimensions(settings.loose_dimensions, inputs)
     given_inputs = _given_axes("input", inputs, settings.inputs)
     given_outputs = _given_axes("output", outputs, settings.outputs)
-    unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False)
+    telling = _telling_names(inputs, outputs) - loose
+    likely = {size for spec in inputs for size in spec.shape if isinstance(size, str) and _means_the_batch(size)}
+    known = [_known(spec, telling | likely - loose) for spec in inputs if not spec.optional]
+    claims: list[Inspection] = []
     failures: list[str] = []
-    for symbol in _candidates(inputs, given_inputs):
+    for symbol in _candidates(known, given_inputs):
         try:
-            found_inputs = tuple(_batched_input(spec, symbol, given_inputs) for spec in inputs)
+            found_inputs = tuple(_batched_input(spec, symbol, given_inputs, telling) for spec in inputs)
             found_outputs = tuple(_batched_output(spec, symbol, given_outputs) for spec in outputs)
             _require_batched(found_inputs, found_outputs)
         except _NotBatchableError as error:
             failures.append(str(error))
             continue
-        return Inspection(signature=ModelSignature(inputs=found_inputs, outputs=found_outputs, batchable=True))
+        signature = ModelSignature(inputs=found_inputs, outputs=found_outputs, batchable=True, loose_dimensions=loose)
+        claims.append(Inspection(signature=signature))
+    if claims:
+        return claims
     why_not = failures[0] if failures else _NO_INPUT
     if any(axis is not None for axis in (*given_inputs.values(), *given_outputs.values())):
         msg = f"batch_axis is set, but the model cannot batch: {why_not}"
         raise ModelLoadError(msg)
-    return Inspection(signature=unbatched, why_not_batchable=why_not)
+    unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False, loose_dimensions=loose)
+    return [Inspection(signature=unbatched, why_not_batchable=why_not)]
+
+
+def _telling_names(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> frozenset[str]:
+    """Return the names of dimensions that occur again."""
+    counts = Counter(size for spec in (*inputs, *outputs) for size in spec.shape if isinstance(size, str))
+    return frozenset(name for name, count in counts.items() if count > 1)
+
+
+def _means_the_batch(name: str) -> bool:
+    return "batch" in name.lower() or name.lower() in {"n", "b", "bs"}
+
+
+def _known(spec: TensorSpec, telling: frozenset[str]) -> TensorSpec:
+    """Return ``spec`` without the names that say nothing."""
+    return replace(
+        spec, shape=tuple(size if not isinstance(size, str) or size in telling else None for size in spec.shape)
+    )
 
 
 def has_given_axes(settings: ModelSettings) -> bool:
@@ -102,13 +134,17 @@ def _rank(symbol: str, inputs: Sequence[TensorSpec]) -> tuple[int, int] | None:
     return (2, 0) if leads else None
 
 
-def _batched_input(spec: TensorSpec, symbol: str | None, given: Axes) -> TensorSpec:
+def _batched_input(spec: TensorSpec, symbol: str | None, given: Axes, telling: frozenset[str]) -> TensorSpec:
     if spec.name in given:
         return replace(spec, batch_axis=given[spec.name])
     axis = _axis_of("input", spec, symbol)
-    if axis is None and spec.shape and spec.shape[0] is None:
+    if spec.optional:
+        # Its default is there for any number of rows, so that it is shared unless its name says otherwise.
+        return replace(spec, batch_axis=axis)
+    first = _known(spec, telling).shape[0] if spec.shape else 1
+    if axis is None and first is None:
         axis = 0
-    if axis is None and spec.shape and isinstance(spec.shape[0], str):
+    if axis is None and isinstance(first, str):
         msg = (
             f'input "{spec.name}" {format_shape(spec.shape)} starts with an open dimension other than {symbol or "-1"}'
         )
@@ -136,7 +172,7 @@ def _axis_of(kind: Kind, spec: TensorSpec, symbol: str | None) -> int | None:
 
 
 def _require_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    if all(spec.batch_axis is None for spec in inputs):
+    if all(spec.batch_axis is None for spec in inputs if not spec.optional):
         raise _NotBatchableError(_NO_INPUT)
     # An output that is declared without dimensions may be one whose rank the model does not tell; a run will.
     if all(spec.batch_axis is None and spec.shape for spec in outputs):

@@ -5,7 +5,9 @@ and before they are called, so what the process grows by meanwhile is the model'
 with warm-up the buffers of a run.
 """
 
+import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from inferd.runtime.cgroups import MEMBERSHIP, ROOT, folders, read
@@ -30,3 +32,38 @@ def usable_bytes(cgroup_root: Path = ROOT, membership: Path = MEMBERSHIP, meminf
         found = (read(folder / name) for name in _LIMITS)
         limits += [int(text) for text in found if text is not None and text.strip() != "max"]
     return min(limits)
+
+
+class MemoryGrowth:
+    """Foresees how much memory a run of so many rows will take from what those before it took.
+
+    ``budget`` is what may be taken: a quarter of what there is, at most half of what is left.
+    """
+
+    def __init__(self, resident: Callable[[], int] = resident_bytes, usable: Callable[[], int] = usable_bytes) -> None:
+        self._resident = resident
+        self._before = resident()
+        self.budget = min(usable() // 4, max(usable() - self._before, 0) // 2)
+        self._rows = 1
+        self._taken = 0
+
+    def ran(self, rows: int) -> None:
+        """Take note of a run that has ended."""
+        self._rows = max(self._rows, rows)
+        self._taken = max(self._taken, self._resident() - self._before)
+
+    def expected(self, rows: int) -> int:
+        """Return how many bytes a run of ``rows`` will take; 0 as long as there was none of several rows."""
+        return self._taken * (rows - 1) // (self._rows - 1) if self._rows > 1 else 0
+
+    def fits(self, rows: int) -> bool:
+        """Whether a run of ``rows`` stays within the budget."""
+        return self.expected(rows) <= self.budget
+
+
+def give_back() -> None:
+    """Return memory that has been freed to the system, as far as the C library keeps it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library than glibc, which keeps less
+        return

@@ -1,97 +1,129 @@
-"""Put what a model declares to the test by running it on made-up rows. Pure but for the run it is given.
+"""Puts the claim that a model batches to the test: by its graph, and by running it. Knows no session.
 
-Two things can be wrong with a claim that a model batches: an output's rows do not follow the inputs' rows, or a row's
-answer depends on the rows beside it (a mean over the batch, a recurrence along what was taken for the batch axis).
+The claim comes from `inferd.runtime.inspection`: these dimensions count rows. It is wrong if a row's answer depends on
+the rows beside it, on their number, or on its place among them. The graph can show that without a run, whatever the
+numbers are (`inferd.runtime.row_analysis`); where it cannot be followed to the end, and always to be sure, the model
+runs rows alone and in batches of several sizes, in other orders and beside other rows, and every output is compared.
+
+An answer that differs is looked into by `inferd.runtime.row_check` before it counts.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-import ml_dtypes
 import numpy as np
 
-from inferd.config.settings import TensorOverride
-from inferd.dtypes import BYTES
 from inferd.runtime.inspection import Inspection
+from inferd.runtime.memory import MemoryGrowth
+from inferd.runtime.row_analysis.analysis import GraphFinding
+from inferd.runtime.row_check import Cause, Profiles, find_mismatch
+from inferd.runtime.row_comparison import Array, difference, profile
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec, format_shape
-from inferd.runtime.stacking import Array, stack
+from inferd.runtime.stacking import stack
+from inferd.runtime.trial_inputs import TrialInputs
+from inferd.runtime.trial_search import Hints, Run, find_trials
+from inferd.runtime.verdict import Standing, Verdict
 
-#: Runs the model and returns all of its outputs.
-Run = Callable[[Tensors], Mapping[str, Array]]
-
-#: Rows of the batch that the model is tried with. The second differs from the others, so that its influence shows on
-#: those before it and on those after it, and so that another order shows as well.
-_ROWS = 4
-
-#: Sizes to try for open dimensions other than the batch's, until the model runs. Convolutions need room.
-_OPEN_SIZES = (1, 8, 32, 224)
-
-#: How far answers of one row may differ between batches, relative to the output's largest element.
-_TOLERANCE = 0.01
-#: How far they may differ in any case: what is zero alone may be a rounding error in a batch.
-_ROUNDING = 1e-5
+#: Rows of a trial: at least, for the first one, and for the others.
+_LEAST_ROWS = 3
+_ROWS = 20
+_ROWS_OF_OTHERS = 7
+#: Sizes of the batches; the first two are tried however long they take.
+_SIZES = (2, 3, 5, 8, 17, 33)
+_TRIED_ALWAYS = 2
+#: How often each size is tried with other rows, and from which time on only a model whose runs are cheap.
+_ROUNDS = 8
+_ROUNDS_OF_ALL = 2
+_CHEAP_S = 0.1
+#: After this long, what has been tried must do.
+_BUDGET_S = 1.0
+#: Part of the rows in which whole numbers may differ where floats were rounded to them.
+_RARE = 0.1
 
 _log = logging.getLogger("inferd.runtime")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MadeUpInputs:
-    """Makes inputs that fit a signature: all elements alike, open dimensions of ``open_size`` or as overridden."""
-
-    signature: ModelSignature
-    overrides: Mapping[str, TensorOverride]
-    open_size: int
-
-    def rows(self, count: int, *, fill: int = 0) -> dict[str, Array]:
-        """Return inputs of ``count`` rows whose elements are ``fill``; shared inputs are always 1."""
-        return {spec.name: self._tensor(spec, count, fill) for spec in self.signature.inputs}
-
-    def _tensor(self, spec: TensorSpec, rows: int, fill: int) -> Array:
-        override = self.overrides.get(spec.name)
-        shape: Sequence[int | str | None] = spec.shape
-        if override is not None and override.warmup_shape is not None:
-            shape = override.warmup_shape
-        sizes = [size if isinstance(size, int) else self.open_size for size in shape]
-        if spec.batch_axis is not None:
-            sizes[spec.batch_axis] = rows
-        element = fill if spec.batch_axis is not None else 1
-        if spec.datatype is BYTES:
-            return np.full(sizes, b"%d" % element, object)
-        return np.full(sizes, element, spec.datatype.numpy)
+Outputs = Mapping[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proof:
-    """What the runs have shown.
+    """What came of it: the claim as far as it stands, the verdict, and inputs that the model runs on if any were found.
 
-    ``made_up`` is None if the model could not be run on made-up inputs; then the inspection stands as it was.
-    ``contradiction`` says what is wrong with the claimed batch axes, and ``influence`` which output's rows depend on
-    each other.
+    ``inspection`` has no batch axes unless the verdict allows batching.
     """
 
     inspection: Inspection
-    made_up: MadeUpInputs | None
-    contradiction: str = ""
-    influence: str = ""
+    verdict: Verdict
+    trial: TrialInputs | None
 
 
-def prove(inspection: Inspection, run: Run, overrides: Mapping[str, TensorOverride]) -> Proof:
-    """Run the model on one row and on several, and hold its outputs against ``inspection``."""
-    made_up, one = _first_run(inspection.signature, run, overrides)
-    if made_up is None:
-        return Proof(inspection=inspection, made_up=None)
-    if not inspection.signature.batchable:
-        outputs = tuple(_with_true_rank(spec, one[spec.name]) for spec in inspection.signature.outputs)
-        signature = replace(inspection.signature, outputs=outputs)
-        return Proof(inspection=replace(inspection, signature=signature), made_up=replace(made_up, signature=signature))
-    return _prove_batchable(inspection.signature, run, made_up, one)
+class _ContradictedError(Exception):
+    """A trial has shown that the claim is wrong; the text says how. ``misfit``: by shapes."""
+
+    def __init__(self, reason: str, *, misfit: bool = False) -> None:
+        super().__init__(reason)
+        self.misfit = misfit
+
+
+class _UnprovenError(Exception):
+    """Nothing can be shown; the text says why."""
+
+
+def prove(
+    claim: Inspection,
+    run: Run,
+    *,
+    graph: GraphFinding | None = None,
+    hints: Hints | None = None,
+    given: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Proof:
+    """Hold ``claim`` against the graph and against runs of the model.
+
+    ``graph`` is None if nothing is known of it. ``given``: the claim is the operator's own.
+    """
+    hints = Hints() if hints is None else hints
+    trials = find_trials(claim.signature, run, hints, clock)
+    if not claim.signature.batchable:
+        verdict = Verdict(standing=Standing.CONTRADICTED, reason=claim.why_not_batchable, misfit=True)
+        return _concluded(_with_true_ranks(claim, trials, run), verdict, trials)
+    prover = _Prover(claim.signature, run, graph, clock, given=given)
+    try:
+        if not trials:
+            raise _UnprovenError(_NOTHING_RUNS)
+        prover.prove(trials)
+        if graph is not None and graph.doubtful:
+            msg = f"all rows that were tried agree, but the graph could not be followed: {graph.unclear}"
+            raise _UnprovenError(msg)
+        verdict = Verdict(standing=Standing.PROVEN, given=given)
+    except _UnprovenError as error:
+        verdict = Verdict(standing=Standing.UNPROVEN, reason=str(error), given=given)
+    except _ContradictedError as error:
+        verdict = Verdict(standing=Standing.CONTRADICTED, reason=str(error), misfit=error.misfit, given=given)
+    if graph is not None and graph.mixes:
+        # Whatever runs show, they do not show it for all numbers; what they do show says it best.
+        shown = f"; for example, {verdict.reason}" if verdict.standing is Standing.CONTRADICTED else ""
+        verdict = replace(verdict, standing=Standing.CONTRADICTED, reason=f"{graph.mixes}{shown}")
+    if not trials and not verdict.allows_batching:
+        # One row may be too few for what are no rows.
+        trials = find_trials(unbatchable(claim.signature, "").signature, run, hints, clock)
+    return _concluded(Inspection(signature=prover.signature), verdict, trials)
+
+
+_NOTHING_RUNS = (
+    "the model does not run on made-up inputs; give it some that it takes: inputs.NAME.example in model.yaml, or recorded "
+    "requests in examples.npz or examples.json beside the model"
+)
 
 
 def unbatchable(signature: ModelSignature, why: str) -> Inspection:
     """Return the same inputs and outputs without batch axes."""
     return Inspection(
-        signature=ModelSignature(
+        signature=replace(
+            signature,
             inputs=tuple(replace(spec, batch_axis=None) for spec in signature.inputs),
             outputs=tuple(replace(spec, batch_axis=None) for spec in signature.outputs),
             batchable=False,
@@ -100,109 +132,252 @@ def unbatchable(signature: ModelSignature, why: str) -> Inspection:
     )
 
 
-def _first_run(
-    signature: ModelSignature, run: Run, overrides: Mapping[str, TensorOverride]
-) -> tuple[MadeUpInputs | None, Mapping[str, Array]]:
-    for open_size in _OPEN_SIZES:
-        made_up = MadeUpInputs(signature=signature, overrides=overrides, open_size=open_size)
-        try:
-            return made_up, run(made_up.rows(1))
-        except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
-            _log.debug("the model does not run with open dimensions of %d: %s", open_size, error)
-    return None, {}
+def _concluded(inspection: Inspection, verdict: Verdict, trials: Sequence[TrialInputs]) -> Proof:
+    if not verdict.allows_batching:
+        inspection = unbatchable(inspection.signature, verdict.reason)
+    trial = replace(trials[0], signature=inspection.signature) if trials else None
+    return Proof(inspection=inspection, verdict=verdict, trial=trial)
 
 
-def _prove_batchable(signature: ModelSignature, run: Run, made_up: MadeUpInputs, one: Mapping[str, Array]) -> Proof:
-    other = _row_of_ones(run, made_up)
-    odd = made_up.rows(1, fill=0 if other is None else 1)
-    try:
-        batch = run(stack(signature, [made_up.rows(1), odd, made_up.rows(_ROWS - 2)]))
-    except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
-        contradiction = f"the model runs with one row, but not with {_ROWS}"
-        _log.debug("%s: %s", contradiction, error)
-        return _refuted(signature, made_up, contradiction)
-    outputs = tuple(_with_true_rank(spec, one[spec.name]) for spec in signature.outputs)
-    outputs = tuple(_with_found_axis(spec, one[spec.name], batch[spec.name]) for spec in outputs)
-    for spec in outputs:
-        if not _follows(spec, one[spec.name], batch[spec.name]):
-            return _refuted(signature, made_up, _describe(spec, one[spec.name], batch[spec.name]))
-    if all(spec.batch_axis is None for spec in outputs):
-        return _refuted(signature, made_up, "no output has a dimension that follows the rows")
-    proven = replace(signature, outputs=outputs)
-    return Proof(
-        inspection=Inspection(signature=proven),
-        made_up=replace(made_up, signature=proven),
-        influence=_influence(outputs, [one, one if other is None else other, *[one] * (_ROWS - 2)], batch),
-    )
-
-
-def _refuted(signature: ModelSignature, made_up: MadeUpInputs, contradiction: str) -> Proof:
-    inspection = unbatchable(signature, contradiction)
-    return Proof(
-        inspection=inspection,
-        made_up=replace(made_up, signature=inspection.signature),
-        contradiction=contradiction,
-    )
-
-
-def _row_of_ones(run: Run, made_up: MadeUpInputs) -> Mapping[str, Array] | None:
-    try:
-        return run(made_up.rows(1, fill=1))
-    except Exception as error:  # noqa: BLE001  (a table with one entry, say: then zeros have to do)
-        _log.debug("the model does not run on ones: %s", error)
-        return None
+def _with_true_ranks(claim: Inspection, trials: Sequence[TrialInputs], run: Run) -> Inspection:
+    """Open the dimensions of outputs that were declared without any, which may mean that their rank is not known."""
+    if not trials or all(spec.shape for spec in claim.signature.outputs):
+        return claim
+    seen = run(trials[0].row(0))
+    outputs = tuple(_with_true_rank(spec, seen[spec.name]) for spec in claim.signature.outputs)
+    return replace(claim, signature=replace(claim.signature, outputs=outputs))
 
 
 def _with_true_rank(spec: TensorSpec, seen: Array) -> TensorSpec:
-    """Open all dimensions of an output declared without any, which may mean that its rank is not known."""
     return spec if spec.shape or seen.ndim == 0 else replace(spec, shape=(None,) * seen.ndim)
 
 
-def _with_found_axis(spec: TensorSpec, one: Array, batch: Array) -> TensorSpec:
-    """Find the batch axis of an output that did not declare its dimensions."""
-    if spec.batch_axis is not None or any(size is not None for size in spec.shape):
-        return spec
-    axes = [axis for axis, sizes in enumerate(zip(one.shape, batch.shape, strict=False)) if sizes == (1, _ROWS)]
-    return replace(spec, batch_axis=axes[0]) if len(axes) == 1 else spec
+class _Prover:
+    """Runs the trials of one claim."""
+
+    def __init__(
+        self,
+        signature: ModelSignature,
+        run: Run,
+        graph: GraphFinding | None,
+        clock: Callable[[], float],
+        *,
+        given: bool,
+    ) -> None:
+        #: The claim, with the axes of outputs as they are found.
+        self.signature = signature
+        self._run = run
+        self._graph = graph
+        self._clock = clock
+        self._given = given
+        self._ends_at = clock() + _BUDGET_S
+
+    def prove(self, trials: Sequence[TrialInputs]) -> None:
+        """Go through the trials. Raises `_ContradictedError` or `_UnprovenError`."""
+        self.signature = replace(self.signature, outputs=self._found_outputs(trials[0]))
+        is_clear = self._graph is not None and not (self._graph.unclear or self._graph.mixes)
+        for number, trial in enumerate(trials):
+            if number and self._late():
+                break
+            rows = _ROWS_OF_OTHERS if number else _ROWS
+            ends_at = min(self._clock() + _CHEAP_S, self._ends_at) if is_clear else self._ends_at
+            trial_of = _Trial(self.signature, self._run, trial, self._late, MemoryGrowth())
+            trial_of.go(rows, partial(self._is_past, ends_at))
+
+    def _late(self) -> bool:
+        return self._is_past(self._ends_at)
+
+    def _is_past(self, when: float) -> bool:
+        return self._clock() >= when
+
+    def _found_outputs(self, trial: TrialInputs) -> tuple[TensorSpec, ...]:
+        """Return the outputs with the axes that the graph tells, or else the way in which their shapes grow."""
+        one = self._run(trial.row(0))
+        rows = stack(self.signature, [trial.row(number) for number in range(_LEAST_ROWS)])
+        try:
+            several = self._run(rows)
+        except Exception as error:
+            _log.debug("the model does not run with %d rows: %s", _LEAST_ROWS, error)
+            several = self._one_by_one(trial) or {}
+            if several:
+                msg = f"the model runs with one row, but not with {_LEAST_ROWS}"
+                raise _ContradictedError(msg, misfit=True) from error
+        outputs = tuple(self._found_output(spec, one, several) for spec in self.signature.outputs)
+        if all(spec.batch_axis is None for spec in outputs):
+            msg = "no output has a dimension that follows the rows"
+            raise _ContradictedError(msg, misfit=True)
+        return outputs
+
+    def _one_by_one(self, trial: TrialInputs) -> Outputs | None:
+        """Return an answer if each of the rows runs alone, so that it was running together that failed."""
+        try:
+            return [self._run(trial.row(number)) for number in range(_LEAST_ROWS)][0]
+        except Exception:  # noqa: BLE001  (see above)
+            msg = "the model does not run on all of the made-up rows"
+            raise _UnprovenError(msg) from None
+
+    def _found_output(self, spec: TensorSpec, one: Outputs, several: Outputs) -> TensorSpec:
+        first, more = one[spec.name], several[spec.name]
+        open_shape = not spec.shape or all(size is None for size in spec.shape)
+        spec = _with_true_rank(spec, first)
+        axis = None if self._graph is None or self._given else self._graph.axes.get(spec.name)
+        if axis is not None:
+            return replace(spec, batch_axis=axis)
+        if spec.batch_axis is not None or not open_shape:
+            return spec
+        places = enumerate(zip(first.shape, more.shape, strict=False))
+        axes = [axis for axis, sizes in places if sizes == (1, _LEAST_ROWS)]
+        return replace(spec, batch_axis=axes[0]) if len(axes) == 1 else spec
 
 
-def _follows(spec: TensorSpec, one: Array, batch: Array) -> bool:
-    """Whether ``one`` and ``batch`` differ in their rows and in nothing else."""
-    expected = list(one.shape)
-    if spec.batch_axis is not None:
-        if one.ndim <= spec.batch_axis or one.shape[spec.batch_axis] != 1:
-            return False
-        expected[spec.batch_axis] = _ROWS
-    return list(batch.shape) == expected
+class _Trial:
+    """Rows alone and in batches, of one kind of inputs."""
+
+    def __init__(
+        self,
+        signature: ModelSignature,
+        run: Run,
+        trial: TrialInputs,
+        late: Callable[[], bool],
+        memory: MemoryGrowth,
+    ) -> None:
+        self._signature = signature
+        self._run = run
+        self._late = late
+        self._memory = memory
+        self._trial = replace(trial, signature=signature)
+        self._rows: list[dict[str, Array]] = []
+        self._alone: list[Outputs] = []
+        self._usual: Profiles = {}
+        self._compared = 0
+        self._flips: list[str] = []
+
+    def go(self, rows: int, enough: Callable[[], bool]) -> None:
+        """Compare ``rows`` rows in batches of each size, again and again until it is ``enough``.
+
+        Raises as `_Prover.prove`.
+        """
+        self._run_alone(rows)
+        self._require_determinism()
+        self._usual = {
+            spec.name: profile([answer[spec.name] for answer in self._alone]) for spec in self._signature.outputs
+        }
+        random = np.random.default_rng(len(self._rows))
+        for turn in range(_ROUNDS):
+            if turn >= _ROUNDS_OF_ALL and enough():
+                break
+            for place, size in enumerate(_SIZES):
+                if place >= _TRIED_ALWAYS and not self._memory.fits(size):
+                    break
+                if (turn or place >= _TRIED_ALWAYS) and self._late():
+                    break
+                self._try_batch(_members(random, len(self._rows), size))
+                self._memory.ran(size)
+        if len(self._flips) > _RARE * self._compared:
+            raise _ContradictedError(self._flips[0])
+
+    def _run_alone(self, rows: int) -> None:
+        for number in range(rows):
+            row = self._trial.row(number)
+            try:
+                answer = self._run(row)
+            except Exception as error:  # noqa: BLE001  (some rows may be more than a model takes)
+                _log.debug("the model does not run on made-up row %d: %s", number, error)
+                continue
+            self._rows.append(row)
+            self._alone.append(answer)
+            for spec in self._signature.outputs:
+                self._require_one_row(spec, answer[spec.name])
+            if len(self._rows) >= _LEAST_ROWS and self._late():
+                break
+        distinct = {tuple(array.tobytes() for array in row.values()) for row in self._rows if _plain(row)}
+        if len(self._rows) < _LEAST_ROWS or len(distinct) == 1:
+            msg = f"the model runs on {len(self._rows)} of {rows} made-up rows only, too few to compare"
+            raise _UnprovenError(msg)
+
+    def _require_one_row(self, spec: TensorSpec, answer: Array) -> None:
+        axis = spec.batch_axis
+        if axis is not None and (answer.ndim <= axis or answer.shape[axis] != 1):
+            msg = f'output "{spec.name}" {format_shape(spec.shape)} is of shape {list(answer.shape)} for one row'
+            raise _ContradictedError(f"{msg}: its rows do not follow those of the inputs", misfit=True)
+
+    def _require_determinism(self) -> None:
+        again = self._run(self._rows[0])
+        for name, answer in self._alone[0].items():
+            if difference(answer, again[name]) is not None:
+                msg = f'the model is not deterministic: output "{name}" differs when the same request runs again'
+                raise _UnprovenError(msg)
+
+    def _try_batch(self, members: Sequence[int]) -> None:
+        inputs = stack(self._signature, [self._rows[member] for member in members])
+        try:
+            outputs = self._run(inputs)
+        except Exception as error:
+            _log.debug("the model does not run with %d rows: %s", len(members), error)
+            msg = f"the model runs with one row, but not with {len(members)}"
+            raise _ContradictedError(msg, misfit=True) from error
+        for spec in self._signature.outputs:
+            self._require_rows(spec, outputs[spec.name], members)
+        for place in range(len(members)):
+            self._compare(inputs, outputs, members, place)
+
+    def _require_rows(self, spec: TensorSpec, batched: Array, members: Sequence[int]) -> None:
+        alone = self._alone[members[0]][spec.name]
+        expected = list(alone.shape)
+        if spec.batch_axis is not None:
+            expected[spec.batch_axis] = len(members)
+        if list(batched.shape) != expected:
+            others = {self._alone[member][spec.name].shape for member in members}
+            shapes = f"{format_shape(alone.shape)} for one row and {format_shape(batched.shape)} for {len(members)}"
+            msg = f'output "{spec.name}" {format_shape(spec.shape)} is {shapes}'
+            # Where rows alone have shapes of their own, what is wrong is not the axis.
+            raise _ContradictedError(f"{msg}: its rows do not follow those of the inputs", misfit=len(others) == 1)
+
+    def _compare(self, inputs: Tensors, outputs: Outputs, members: Sequence[int], place: int) -> None:
+        self._compared += 1
+        member = members[place]
+        mismatch = find_mismatch(
+            self._signature,
+            self._run,
+            inputs=inputs,
+            outputs=outputs,
+            alone=self._alone[member],
+            start=place,
+            stop=place + 1,
+            usual=self._usual,
+        )
+        if mismatch is None or mismatch.cause is Cause.NOISE:
+            return
+        told = f"{mismatch}; the row was {self._shown(member)}"
+        if mismatch.cause is Cause.ROUNDING:
+            # What is wrong with the model, if anything is, shows in more than a few rows.
+            self._flips.append(told)
+            return
+        raise _ContradictedError(told)
+
+    def _shown(self, member: int) -> str:
+        row = self._rows[member]
+        return ", ".join(
+            f"{spec.name} = {_beginning(row[spec.name])}" for spec in self._signature.inputs if spec.name in row
+        )
 
 
-def _describe(spec: TensorSpec, one: Array, batch: Array) -> str:
-    shapes = f"{format_shape(one.shape)} for one row and {format_shape(batch.shape)} for {_ROWS}"
-    return (
-        f'the rows of output "{spec.name}" {format_shape(spec.shape)} do not follow those of the inputs: it is {shapes}'
-    )
+def _members(random: np.random.Generator, count: int, size: int) -> list[int]:
+    """Return which rows make a batch, in any order; each once as long as there are enough."""
+    order = list(random.permutation(count))
+    while len(order) < size:
+        order += list(random.permutation(count))
+    return [int(member) for member in order[:size]]
 
 
-def _influence(outputs: Sequence[TensorSpec], alone: Sequence[Mapping[str, Array]], batch: Mapping[str, Array]) -> str:
-    """Say which output's rows have other values in a batch than alone; only of floating-point ones.
-
-    Whole numbers are left out because a class chosen from equal scores may rightly differ.
-    """
-    for spec in outputs:
-        if np.dtype(spec.datatype.numpy).kind != "f" and spec.datatype.numpy != ml_dtypes.bfloat16:
-            continue
-        for row, single in enumerate(alone):
-            array = batch[spec.name]
-            if spec.batch_axis is not None:
-                array = np.take(array, [row], axis=spec.batch_axis)
-            if not _close(array, single[spec.name]):
-                return f'the values of output "{spec.name}" depend on the other rows of a batch'
-    return ""
+def _plain(row: Mapping[str, Array]) -> bool:
+    return not any(array.dtype.hasobject for array in row.values())
 
 
-def _close(left: Array, right: Array) -> bool:
-    if left.shape != right.shape:
-        return False
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    largest = float(np.abs(b[np.isfinite(b)]).max(initial=0))
-    return np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * largest + _ROUNDING, equal_nan=True)
+def _beginning(array: Array) -> str:
+    shown = [
+        item.decode(errors="replace") if isinstance(item, bytes) else f"{item:.4g}" if isinstance(item, float) else item
+        for item in array.ravel()[:4].tolist()
+    ]
+    more = ", …" if array.size > len(shown) else ""
+    return f"[{', '.join(map(str, shown))}{more}]"

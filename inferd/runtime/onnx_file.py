@@ -1,0 +1,319 @@
+"""What an ONNX file says: versions, who made it, and its graph of operators. Read without loading weights.
+
+An ONNX file is a protobuf message (onnx.proto of the ONNX project). The file is mapped into memory and walked once;
+tensors are stepped over except for small integer ones, which are axes, shapes and indices.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from inferd.runtime.errors import ModelLoadError
+
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+#: Integer tensors with more elements than this are weights or tables, not axes or shapes.
+_MOST_ELEMENTS_KEPT = 256
+
+#: Element types of ONNX's TensorProto whose small tensors are kept, with their size in bytes.
+_INTEGERS: Mapping[int, int] = {6: 4, 7: 8, 9: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A constant of the graph. ``integers`` are its elements if it is a small tensor of INT32, INT64 or BOOL."""
+
+    dims: tuple[int, ...] = ()
+    integers: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. ``attributes`` are integers, tuples of integers, text, `Tensor` or `Graph`; others are None."""
+
+    operator: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: "Mapping[str, Attribute]"
+
+    def __str__(self) -> str:
+        return f'{self.operator} "{self.name}"' if self.name else self.operator
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Operators in the order in which they run; ``inputs`` and ``outputs`` by name."""
+
+    nodes: tuple[Node, ...] = ()
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+Attribute = int | tuple[int, ...] | str | Tensor | Graph | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFile:
+    """``opsets`` is the version by domain, with "ai.onnx" for ONNX's own operators.
+
+    ``functions`` are operators that the file itself defines, by domain and name. ``external_files`` are the names of
+    the files with weights that stand beside it.
+    """
+
+    ir_version: int = 0
+    producer_name: str = ""
+    producer_version: str = ""
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    graph: Graph = field(default_factory=Graph)
+    functions: Mapping[tuple[str, str], Graph] = field(default_factory=dict)
+    external_files: frozenset[str] = frozenset()
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read the ONNX file at ``path``. Raises `ModelLoadError` if it is not one."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                msg = f"{path.name} is not an ONNX file: it is empty"
+                raise ModelLoadError(msg)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _Reader(content).model()
+    except OSError as error:
+        msg = f"cannot read {path.name}: {error.strerror}"
+        raise ModelLoadError(msg) from error
+    except (ValueError, RecursionError) as error:
+        reason = "its graphs are nested too deeply" if isinstance(error, RecursionError) else error
+        msg = f"{path.name} is not an ONNX file: {reason}"
+        raise ModelLoadError(msg) from error
+
+
+class _Field(NamedTuple):
+    """One field of a message: a number if it is a varint, else the bounds of its content."""
+
+    number: int
+    value: int
+    start: int
+    end: int
+
+
+class _Reader:
+    """Walks the messages of an ONNX file. Raises `ValueError` where it is damaged."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self._content = content
+        self._external: set[str] = set()
+
+    def model(self) -> ModelFile:
+        """Read a ModelProto, which is the whole file."""
+        numbers: dict[int, int] = {}
+        texts: dict[int, str] = {}
+        opsets: dict[str, int] = {}
+        functions: dict[tuple[str, str], Graph] = {}
+        graph = Graph()
+        for part in self._fields(0, len(self._content)):
+            if part.number == 1:
+                numbers[1] = part.value
+            elif part.number in {2, 3}:
+                texts[part.number] = self._text(part)
+            elif part.number == 7:
+                graph = self._graph(part)
+            elif part.number == 8:
+                domain, version = self._opset(part)
+                opsets[domain] = version
+            elif part.number == 25:
+                functions.update(self._function(part))
+        return ModelFile(
+            ir_version=numbers.get(1, 0),
+            producer_name=texts.get(2, ""),
+            producer_version=texts.get(3, ""),
+            opsets=opsets,
+            graph=graph,
+            functions=functions,
+            external_files=frozenset(self._external),
+        )
+
+    def _opset(self, message: _Field) -> tuple[str, int]:
+        domain, version = "", 0
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                domain = self._text(part)
+            elif part.number == 2:
+                version = part.value
+        return domain or "ai.onnx", version
+
+    def _graph(self, message: _Field) -> Graph:
+        nodes: list[Node] = []
+        constants: dict[str, Tensor] = {}
+        inputs: list[str] = []
+        outputs: list[str] = []
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                nodes.append(self._node(part))
+            elif part.number == 5:
+                name, tensor = self._tensor(part)
+                constants[name] = tensor
+            elif part.number in {11, 12}:
+                (inputs if part.number == 11 else outputs).append(self._first_text(part))
+            elif part.number == 15:
+                name = self._sparse_name(part)
+                constants[name] = Tensor()
+        return Graph(tuple(nodes), constants, tuple(inputs), tuple(outputs))
+
+    def _function(self, message: _Field) -> dict[tuple[str, str], Graph]:
+        name = domain = ""
+        nodes: list[Node] = []
+        inputs: list[str] = []
+        outputs: list[str] = []
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                name = self._text(part)
+            elif part.number == 10:
+                domain = self._text(part)
+            elif part.number in {4, 5}:
+                (inputs if part.number == 4 else outputs).append(self._text(part))
+            elif part.number == 7:
+                nodes.append(self._node(part))
+        return {(domain, name): Graph(tuple(nodes), {}, tuple(inputs), tuple(outputs))}
+
+    def _node(self, message: _Field) -> Node:
+        inputs: list[str] = []
+        outputs: list[str] = []
+        texts = {3: "", 4: "", 7: ""}
+        attributes: dict[str, Attribute] = {}
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                inputs.append(self._text(part))
+            elif part.number == 2:
+                outputs.append(self._text(part))
+            elif part.number in texts:
+                texts[part.number] = self._text(part)
+            elif part.number == 5:
+                name, value = self._attribute(part)
+                attributes[name] = value
+        return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes)
+
+    def _attribute(self, message: _Field) -> tuple[str, Attribute]:
+        name = ""
+        value: Attribute = None
+        integers: list[int] = []
+        kind = 0
+        for part in self._fields(message.start, message.end):
+            match part.number:
+                case 1:
+                    name = self._text(part)
+                case 3:
+                    value = _signed(part.value)
+                case 4:
+                    # Custom operators may keep any bytes here.
+                    value = self._content[part.start : part.end].decode(errors="replace")
+                case 5:
+                    value = self._tensor(part)[1]
+                case 6:
+                    value = self._graph(part)
+                case 8:
+                    integers += self._integers(part)
+                case 20:
+                    kind = part.value
+        return name, tuple(integers) if integers or kind == 7 else value
+
+    def _tensor(self, message: _Field) -> tuple[str, Tensor]:
+        name, element, raw = "", 0, b""
+        dims: list[int] = []
+        integers: list[int] = []
+        for part in self._fields(message.start, message.end):
+            match part.number:
+                case 1:
+                    dims += self._integers(part)
+                case 2:
+                    element = part.value
+                case 5 | 7 if part.end - part.start <= _MOST_ELEMENTS_KEPT * 10:
+                    integers += self._integers(part)
+                case 8:
+                    name = self._text(part)
+                case 9 if part.end - part.start <= _MOST_ELEMENTS_KEPT * 8:
+                    raw = self._content[part.start : part.end]
+                case 13:
+                    self._note_external(part)
+        if raw and element in _INTEGERS:
+            size = _INTEGERS[element]
+            integers = [
+                int.from_bytes(raw[at : at + size], "little", signed=size > 1) for at in range(0, len(raw), size)
+            ]
+        elements = 1
+        for dim in dims:
+            elements *= dim
+        kept = element in _INTEGERS and len(integers) == elements
+        return name, Tensor(tuple(dims), tuple(integers) if kept else None)
+
+    def _note_external(self, entry: _Field) -> None:
+        pair = {part.number: self._text(part) for part in self._fields(entry.start, entry.end)}
+        if pair.get(1) == "location":
+            self._external.add(pair.get(2, ""))
+
+    def _sparse_name(self, message: _Field) -> str:
+        """Return the name of a SparseTensorProto, which is that of its values."""
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                return self._tensor(part)[0]
+        return ""
+
+    def _first_text(self, message: _Field) -> str:
+        """Return the name of a ValueInfoProto."""
+        for part in self._fields(message.start, message.end):
+            if part.number == 1:
+                return self._text(part)
+        return ""
+
+    def _text(self, part: _Field) -> str:
+        return self._content[part.start : part.end].decode()
+
+    def _integers(self, part: _Field) -> list[int]:
+        """Return the elements of a repeated integer field, of which each may stand alone or all in one content."""
+        if part.start == part.end == 0:
+            return [_signed(part.value)]
+        found = []
+        position = part.start
+        while position < part.end:
+            value, position = self._varint(position, part.end)
+            found.append(_signed(value))
+        return found
+
+    def _fields(self, start: int, end: int) -> Iterator[_Field]:
+        position = start
+        while position < end:
+            tag, position = self._varint(position, end)
+            number, wire_type = divmod(tag, 8)
+            if wire_type == _VARINT:
+                value, position = self._varint(position, end)
+                yield _Field(number, value, 0, 0)
+                continue
+            length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
+            if wire_type == _LENGTH_DELIMITED:
+                length, position = self._varint(position, end)
+            if length is None or position + length > end:
+                msg = f"it ends early or is damaged near byte {position}"
+                raise ValueError(msg)
+            yield _Field(number, 0, position, position + length)
+            position += length
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):
+            if position >= end:
+                break
+            byte = self._content[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+        msg = f"it ends early or is damaged near byte {position}"
+        raise ValueError(msg)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

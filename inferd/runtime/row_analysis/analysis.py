@@ -1,0 +1,300 @@
+"""Goes through a model's graph, branches and loops included, and says what becomes of the rows. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from inferd.runtime.onnx_file import Graph, ModelFile, Node
+from inferd.runtime.row_analysis import pointwise, products, reductions, shapes
+from inferd.runtime.row_analysis.call import RULES, Call, UnclearError, without_rows
+from inferd.runtime.row_analysis.flow import (
+    ROWS_SIZE,
+    Flow,
+    Kind,
+    Size,
+    joined,
+    mixed,
+    rows,
+    shared,
+    unknown,
+    worst,
+)
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+#: The modules whose rules are in the table.
+_RULE_MODULES = (pointwise, shapes, reductions, products)
+
+#: Operators that treat padding as they treat any element, or take elements from where there is none.
+_LEAVE_PADDING_ALONE = frozenset(
+    (
+        *pointwise.ELEMENT_BY_ELEMENT,
+        "Cast",
+        "Identity",
+        "Unsqueeze",
+        "Transpose",
+        "Gather",
+        "Slice",
+        "Where",
+        "Concat",
+        "LabelEncoder",
+        "StringSplit",
+        "StringNormalizer",
+    )
+)
+
+#: Operators that cannot mix rows whatever they are given, so that what is not known stays as it is.
+_NEVER_MIX = frozenset(
+    (
+        *pointwise.ELEMENT_BY_ELEMENT,
+        "Cast",
+        "Identity",
+        "Unsqueeze",
+        "Squeeze",
+        "Transpose",
+        "Where",
+        "Equal",
+        "Dropout",
+    )
+)
+
+_OWN_DOMAINS = frozenset({"", "ai.onnx"})
+
+#: After so many rounds, what a loop carries is taken to be unknown.
+_MOST_LOOP_ROUNDS = 4
+
+#: Functions and branches inside each other, at most.
+_DEEPEST = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphFinding:
+    """What a graph says of a claim that a model batches.
+
+    ``mixes`` says what lets rows depend on each other, ``unclear`` what could not be followed; with both empty each
+    row's answer depends on that row alone. ``doubtful``: what could not be followed are operators that can mix rows,
+    and may do so for rare numbers only; otherwise they are ones that nothing is known of, which runs have to show. ``axes`` is where the outputs have their rows, as far as that is certain.
+    """
+
+    mixes: str = ""
+    unclear: str = ""
+    doubtful: bool = False
+    axes: Mapping[str, int] = field(default_factory=dict)
+
+
+def analyse(file: ModelFile, signature: ModelSignature) -> GraphFinding:
+    """Follow the rows of ``signature``'s batched inputs through the graph of ``file`` to its outputs."""
+    inputs = {spec.name: _input_flow(spec) for spec in signature.inputs}
+    outputs = _Walk(file).outputs(inputs)
+    axes = {name: flow.axis for name, flow in outputs.items() if flow.is_plain}
+    mixes = unclear = ""
+    doubtful = False
+    for spec in signature.outputs:
+        flow = outputs.get(spec.name, unknown("it is not made by any operator"))
+        counts = flow.kind is Kind.COUNT and flow.elements is not None and None not in flow.elements
+        if flow.kind is Kind.MIXED or counts or flow.is_padded:
+            why = flow.why or ("it is padded to the largest row" if flow.is_padded else "it counts them")
+            mixes = mixes or f'output "{spec.name}" depends on the other rows of a batch: {why}'
+        elif not (flow.is_plain or (flow.kind is Kind.SHARED and spec.batch_axis is None)):
+            doubtful = doubtful or flow.doubtful
+            unclear = unclear or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
+    return GraphFinding(mixes=mixes, unclear=unclear, doubtful=doubtful, axes=axes)
+
+
+def _input_flow(spec: TensorSpec) -> Flow:
+    sizes = [
+        Size(size) if isinstance(size, int) else Size(1, (size or f"{spec.name}.{axis}",))
+        for axis, size in enumerate(spec.shape)
+    ]
+    if spec.batch_axis is None:
+        return shared(sizes)
+    sizes[spec.batch_axis] = ROWS_SIZE
+    return rows(spec.batch_axis, sizes)
+
+
+class _Walk:
+    """One way through a graph."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self._file = file
+        self._depth = 0
+
+    def outputs(self, inputs: Mapping[str, Flow]) -> dict[str, Flow]:
+        """Return what the outputs of the whole graph are."""
+        graph = self._file.graph
+        flows = self._run(graph, dict(inputs))
+        return {name: flows[name] for name in graph.outputs if name in flows}
+
+    def _run(self, graph: Graph, known: dict[str, Flow]) -> dict[str, Flow]:
+        """Return ``known`` with what the operators of ``graph`` make of it."""
+        for name, tensor in graph.constants.items():
+            known.setdefault(name, shapes.constant_flow(tensor))
+        for node in graph.nodes:
+            results = zip(node.outputs, self._results(node, known), strict=False)
+            known.update((name, flow) for name, flow in results if name)
+        return known
+
+    def _results(self, node: Node, known: Mapping[str, Flow]) -> list[Flow]:
+        missing = unknown(f"{node}: an input is not known")
+        inputs = tuple(known.get(name, missing) if name else None for name in node.inputs)
+        domain = "" if node.domain in _OWN_DOMAINS else node.domain
+        call = Call(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0))
+        try:
+            result = self._apply(call, domain, known)
+        except _MixedError as error:
+            result = mixed(str(error))
+        except UnclearError as error:
+            result = unknown(str(error))
+        # What a file says need not make sense; it ran, but that does not mean that a rule is right about it.
+        except (IndexError, KeyError, TypeError, ValueError, AssertionError):
+            result = unknown(f"{node}: it is not understood")
+        if any(flow.is_padded for flow in call.given()) and node.operator not in _LEAVE_PADDING_ALONE:
+            result = mixed(f"{node} sees how many elements the largest row has")
+        flows = [result] * len(node.outputs) if isinstance(result, Flow) else list(result)
+        if (domain, node.operator) in RULES and node.operator not in _NEVER_MIX:
+            flows = [replace(flow, doubtful=True) if flow.kind is Kind.UNKNOWN else flow for flow in flows]
+        return flows + [missing] * (len(node.outputs) - len(flows))
+
+    def _apply(self, call: Call, domain: str, known: Mapping[str, Flow]) -> Flow | Sequence[Flow]:
+        operator = call.node.operator
+        if domain == "" and operator in {"If", "Loop", "Scan"}:
+            return self._nested(call, known)
+        body = self._file.functions.get((call.node.domain, operator))
+        if body is not None:
+            return self._called(call, body)
+        rule = RULES.get((domain, operator))
+        if rule is not None:
+            return rule(call)
+        plain = without_rows(call.given())
+        if plain is not None:
+            return plain
+        return unknown(f"{call.node}: nothing is known of this operator")
+
+    def _called(self, call: Call, body: Graph) -> list[Flow]:
+        bound = {name: flow for name, flow in zip(body.inputs, call.inputs, strict=False) if flow is not None}
+        flows = self._deeper(call, body, bound)
+        return [flows[name] for name in body.outputs]
+
+    def _deeper(self, call: Call, graph: Graph, known: dict[str, Flow]) -> dict[str, Flow]:
+        if self._depth >= _DEEPEST:
+            raise call.unclear("it is nested too deeply")
+        self._depth += 1
+        try:
+            return self._run(graph, known)
+        finally:
+            self._depth -= 1
+
+    def _nested(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        if call.node.operator == "If":
+            return self._if(call, known)
+        return self._loop(call, known) if call.node.operator == "Loop" else self._scan(call, known)
+
+    def _if(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        condition = call.input(0)
+        _require_shared(call, condition, "chooses a branch by all rows at once")
+        results = []
+        names: tuple[str, ...] = ("then_branch", "else_branch")
+        if condition.elements is not None and condition.elements[0] is not None:
+            names = ("else_branch",) if condition.elements[0] == Size(0) else ("then_branch",)
+        for name in names:
+            graph = call.graph(name)
+            flows = self._deeper(call, graph, dict(known))
+            results.append([flows[output] for output in graph.outputs])
+        return [joined(flows[0], flows[-1], str(call.node)) for flows in zip(*results, strict=True)]
+
+    def _loop(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        body = call.graph("body")
+        for flow in (call.optional(0), call.optional(1)):
+            if flow is not None:
+                _require_shared(call, flow, "runs as often as all rows together say")
+        states = list(call.given(*range(2, len(call.inputs))))
+        flows: dict[str, Flow] = {}
+        for _ in range(_MOST_LOOP_ROUNDS):
+            bound = dict(zip(body.inputs, [shared([]), shared([]), *states], strict=True))
+            flows = self._deeper(call, body, {**known, **bound})
+            _require_shared(call, flows[body.outputs[0]], "runs as often as all rows together say")
+            after = _widened(call, states, [flows[name] for name in body.outputs[1:]])
+            if after == states:
+                break
+            states = after
+        else:
+            raise call.unclear("what it carries from round to round could not be followed")
+        collected = [flows[name] for name in body.outputs[1 + len(states) :]]
+        return [*states, *(_stacked(call, flow, 0) for flow in collected)]
+
+    def _scan(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        body = call.graph("body")
+        scanned = call.integer("num_scan_inputs", 0)
+        first = len(call.inputs) - scanned
+        states = list(call.given(*range(first))) if first else []
+        axes = call.integers("scan_input_axes") or (0,) * scanned
+        slices = [_slice(call, call.input(first + index), axis) for index, axis in enumerate(axes)]
+        flows: dict[str, Flow] = {}
+        for _ in range(_MOST_LOOP_ROUNDS):
+            bound = dict(zip(body.inputs, [*states, *slices], strict=True))
+            flows = self._deeper(call, body, {**known, **bound})
+            after = _widened(call, states, [flows[name] for name in body.outputs])
+            if after == states:
+                break
+            states = after
+        else:
+            raise call.unclear("what it carries from step to step could not be followed")
+        collected = [flows[name] for name in body.outputs[len(states) :]]
+        out_axes = call.integers("scan_output_axes") or (0,) * len(collected)
+        return [*states, *(_stacked(call, flow, axis) for flow, axis in zip(collected, out_axes, strict=True))]
+
+
+def _require_shared(call: Call, flow: Flow, otherwise: str) -> None:
+    """Raise unless ``flow`` is the same whatever the rows are; a single decision for all rows mixes them."""
+    if flow.kind is Kind.SHARED:
+        return
+    if flow.kind in {Kind.ROWS, Kind.MIXED}:
+        raise _MixedError(f"{call.node} {otherwise}{f' ({flow.why})' if flow.why else ''}")
+    raise call.unclear("what it decides by may depend on the rows")
+
+
+class _MixedError(Exception):
+    """A decision is made for all rows at once; the text says where."""
+
+
+def _widened(call: Call, states: Sequence[Flow], after: Sequence[Flow]) -> list[Flow]:
+    """Return what is true of ``states`` before a round of a loop as well as after it.
+
+    A size that changes gets a name of its own, so that the next round finds nothing new.
+    """
+    found = []
+    for number, (one, other) in enumerate(zip(states, after, strict=False)):
+        flow = joined(one, other, str(call.node))
+        if flow.shape is not None and one.shape is not None and flow.shape != one.shape:
+            named = [
+                size if size == before or size is None or size.counts_rows else call.fresh(f"state {number} {axis}")
+                for axis, (size, before) in enumerate(zip(flow.shape, one.shape, strict=True))
+            ]
+            flow = replace(flow, shape=tuple(named))
+        found.append(flow)
+    return found
+
+
+def _slice(call: Call, flow: Flow, axis: int) -> Flow:
+    """Return one step of what is scanned along ``axis``."""
+    bad = worst([flow])
+    if bad is not None:
+        return bad
+    if flow.shape is None:
+        raise call.unclear("a rank is not known")
+    axis %= len(flow.shape)
+    sizes = [size for at, size in enumerate(flow.shape) if at != axis]
+    if flow.kind is not Kind.ROWS:
+        return Flow(flow.kind, shape=tuple(sizes))
+    if axis == flow.axis:
+        return mixed(f"{call.node} goes through the rows one after another")
+    return rows(flow.axis - (axis < flow.axis), sizes)
+
+
+def _stacked(call: Call, flow: Flow, axis: int) -> Flow:
+    """Return what a loop collects of ``flow``, put along a new ``axis``."""
+    if flow.shape is None:
+        return flow
+    axis %= len(flow.shape) + 1
+    sizes = [*flow.shape[:axis], call.fresh("steps"), *flow.shape[axis:]]
+    return (
+        rows(flow.axis + (axis <= flow.axis), sizes) if flow.kind is Kind.ROWS else Flow(flow.kind, shape=tuple(sizes))
+    )

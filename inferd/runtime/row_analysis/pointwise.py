@@ -1,0 +1,231 @@
+"""Operators that treat each element by itself, with broadcasting. They keep rows apart wherever those are."""
+
+from collections.abc import Sequence
+
+from inferd.runtime.row_analysis.call import Call, Result, rule, without_rows
+from inferd.runtime.row_analysis.flow import (
+    ONE,
+    REVERSED_NAME,
+    Flow,
+    Kind,
+    Size,
+    count,
+    either,
+    mixed,
+    rows,
+    same_rows,
+    shared,
+    unknown,
+)
+
+_UNARY = (  # noqa: SIM905  (a list of a line each would be a page long)
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
+    "IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign "
+    "Sqrt Swish Tan Tanh ThresholdedRelu"
+).split()
+_BINARY = (  # noqa: SIM905
+    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Clip Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod "
+    "Or PRelu Pow StringConcat Sum Xor"
+).split()
+
+
+#: Operators that make each element of its output of those at the same place.
+ELEMENT_BY_ELEMENT = (*_UNARY, *_BINARY, "RegexFullMatch", "Add", "Sub", "Mul", "Div")
+
+
+@rule(*_UNARY, *_BINARY, "RegexFullMatch")
+@rule("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "BiasAdd", domain="com.microsoft")
+def pointwise(call: Call) -> Result:
+    """Each element of the output is made of the elements at the same place of the inputs."""
+    return broadcast(call, call.given())
+
+
+@rule("Identity", "Cast")
+def identity(call: Call) -> Result:
+    """Sizes stay what they are, as floats too."""
+    return call.input(0)
+
+
+@rule("CastLike", "QuantizeLinear", "DequantizeLinear")
+@rule("QuantizeLinear", "DequantizeLinear", domain="com.microsoft")
+@rule("Scaler", "Imputer", "LabelEncoder", "Binarizer", "CategoryMapper", "Normalizer", domain="ai.onnx.ml")
+def like_the_first(call: Call) -> Result:
+    """The other inputs say something of a whole axis, or only of the type."""
+    first, others = call.input(0), call.given()[1:]
+    if call.node.operator == "CastLike":
+        return first
+    bad = without_rows([first, *others])
+    if bad is not None:
+        return bad if bad.kind in {Kind.MIXED, Kind.UNKNOWN} else Flow(bad.kind, shape=first.shape)
+    if first.kind is not Kind.ROWS or any(other.kind is not Kind.SHARED for other in others):
+        raise call.unclear("its scale depends on the rows")
+    if call.node.operator == "Normalizer" and first.axis == len(first.shape or ()) - 1:
+        return mixed(f"{call.node} goes along the rows")
+    return first
+
+
+@rule("StringNormalizer")
+def normalize_text(call: Call) -> Result:
+    """Element by element, unless words are left out."""
+    if "stopwords" in call.node.attributes:
+        raise call.unclear("it leaves out elements")
+    return call.input(0)
+
+
+@rule("Dropout")
+def dropout(call: Call) -> Result:
+    """Does nothing unless it is told to train."""
+    training = call.optional(2)
+    if training is not None and (training.kind is not Kind.SHARED or training.elements != (Size(0),)):
+        raise call.unclear("it may draw random numbers")
+    return call.input(0)
+
+
+@rule("Add", "Sub", "Mul", "Div")
+def arithmetic(call: Call) -> Result:
+    """As `pointwise`, and works out the elements of shapes."""
+    result = broadcast(call, call.given())
+    if result.kind not in {Kind.SHARED, Kind.COUNT}:
+        return result
+    one, other = call.input(0).elements, call.input(1).elements
+    if one is None or other is None or not (len(one) == len(other) or 1 in {len(one), len(other)}):
+        return result
+    length = max(len(one), len(other))
+    pairs = zip(one * length if len(one) == 1 else one, other * length if len(other) == 1 else other, strict=False)
+    return _counted(result, [_combined(call.node.operator, a, b) for a, b in list(pairs)[:length]])
+
+
+def _combined(operator: str, a: Size | None, b: Size | None) -> Size | None:
+    if a is None or b is None:
+        return None
+    if operator in {"Mul", "Div"}:
+        return a.times(b) if operator == "Mul" else a.over(b)
+    if b == Size(0):
+        return a
+    if operator == "Add" and a == Size(0):
+        return b
+    if a.number is None or b.number is None:
+        return None
+    return Size(a.number + b.number if operator == "Add" else a.number - b.number)
+
+
+def _counted(flow: Flow, elements: Sequence[Size | None]) -> Flow:
+    """Return ``flow`` with its elements, which may show that it does not depend on the number of rows after all."""
+    known = all(element is not None and not element.counts_rows for element in elements)
+    return shared(flow.shape, elements) if known or flow.kind is Kind.SHARED else count(flow.shape, elements)
+
+
+@rule("Equal")
+def equal(call: Call) -> Result:
+    """As `pointwise`; a shape's element is compared with -1 where exporters expand."""
+    result = broadcast(call, call.given())
+    one, other = call.input(0).elements, call.input(1).elements
+    if result.kind not in {Kind.SHARED, Kind.COUNT} or one is None or other is None or len(one) != len(other):
+        return result
+    return _counted(result, [_equal(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def _equal(a: Size | None, b: Size | None) -> Size | None:
+    if a is None or b is None:
+        return None
+    if a.number is not None and b.number is not None:
+        return Size(int(a.number == b.number))
+    known = a.number if a.number is not None else b.number
+    return Size(0) if known is not None and known < 0 else None
+
+
+@rule("Where")
+def where(call: Call) -> Result:
+    """As `pointwise`, and works out the elements of shapes."""
+    condition, one, other = (call.input(index).elements for index in range(3))
+    if condition is not None and call.input(0).kind is Kind.SHARED and len({*condition}) == 1 and None not in condition:
+        return _chosen(call, 1 if condition[0] != Size(0) else 2)
+    result = broadcast(call, call.given())
+    if result.kind not in {Kind.SHARED, Kind.COUNT} or condition is None or one is None or other is None:
+        return result
+    if not len(condition) == len(one) == len(other):
+        return result
+    chosen = [
+        None if which is None or which.number is None else (a if which.number else b)
+        for which, a, b in zip(condition, one, other, strict=True)
+    ]
+    return _counted(result, chosen)
+
+
+def _chosen(call: Call, index: int) -> Flow:
+    """Return the input that a constant chooses everywhere, in the shape of all of them."""
+    flow = call.input(index)
+    shape = broadcast_shape([each.shape for each in call.given()])
+    if flow.kind is not Kind.ROWS or shape is None or shape == list(flow.shape or ()):
+        return flow
+    return broadcast(call, [flow, *(shared(each.shape) for each in call.given() if each.kind is Kind.SHARED)])
+
+
+def broadcast(call: Call, flows: Sequence[Flow]) -> Flow:
+    """Return what comes of ``flows`` laid over each other from their last dimensions on."""
+    plain = without_rows(flows)
+    shape = broadcast_shape([flow.shape for flow in flows])
+    if plain is not None:
+        bad = plain.kind in {Kind.MIXED, Kind.UNKNOWN}
+        return plain if bad else Flow(plain.kind, shape=None if shape is None else tuple(shape))
+    if shape is None:
+        return unknown(f"{call.node}: the rank of an input is not known")
+    return _broadcast_rows(call, flows, shape)
+
+
+def _broadcast_rows(call: Call, flows: Sequence[Flow], shape: list[Size | None]) -> Flow:
+    with_rows = [flow for flow in flows if flow.kind is Kind.ROWS]
+    places = {flow.axis - len(flow.shape or ()) for flow in with_rows}
+    if len(places) > 1:
+        return mixed(f"{call.node} combines each row with every other")
+    place = places.pop()
+    sizes = [flow.size(flow.axis) for flow in with_rows]
+    if not all(same_rows(sizes[0], size) for size in sizes):
+        turned = any(size is not None and REVERSED_NAME in size.names for size in sizes)
+        return mixed(f"{call.node} combines rows with others") if turned else unknown(f"{call.node}: rows in parts")
+    for flow in flows:
+        bad = _beside_rows(call, flow, place)
+        if bad is not None:
+            return bad
+    # The simplest one: with names of its own, a size may turn out to be the number of rows.
+    shape[place] = min(sizes, key=lambda size: 0 if size is None else len(size.names))
+    return rows(place, shape)
+
+
+def _beside_rows(call: Call, flow: Flow, place: int) -> Flow | None:
+    """Return what makes of rows something else if ``flow`` is laid over them, None if nothing does."""
+    if flow.kind is Kind.COUNT:
+        return _with_a_count(call, flow)
+    if flow.kind is not Kind.SHARED or flow.shape is None or len(flow.shape) < -place or flow.size(place) == ONE:
+        return None
+    return unknown(f"{call.node}: a shared input has a size of its own where the rows are")
+
+
+def _with_a_count(call: Call, flow: Flow) -> Flow:
+    if flow.elements is not None and any(element is not None and element.counts_rows for element in flow.elements):
+        return mixed(f"{call.node} computes with the number of rows")
+    return unknown(f"{call.node}: an input may depend on the number of rows")
+
+
+def broadcast_shape(shapes: Sequence[tuple[Size | None, ...] | None]) -> list[Size | None] | None:
+    """Return the shape of arrays laid over each other, None if the rank is not known."""
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        return None
+    rank = max(map(len, known), default=0)
+    return [_broadcast_size([shape[place] for shape in known if len(shape) >= -place]) for place in range(-rank, 0)]
+
+
+def _broadcast_size(sizes: Sequence[Size | None]) -> Size | None:
+    found: Size | None = ONE
+    for size in sizes:
+        if size == ONE or size == found:
+            continue
+        if found == ONE or found is None or size is None:
+            found = size if found == ONE else None
+        elif found.number is None and size.number is not None:
+            # Whatever the name stands for, it is this or 1.
+            found = size
+        elif found.number is None or size.number is not None:
+            found = either(found, size)
+    return found

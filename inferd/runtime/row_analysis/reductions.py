@@ -1,0 +1,395 @@
+"""Operators that look along axes: sums, norms, orders, positions. They mix rows where they look along the rows."""
+
+from collections.abc import Sequence
+
+from inferd.runtime.row_analysis.call import Call, Result, position, rule, without_rows
+from inferd.runtime.row_analysis.flow import ONE, Flow, Kind, Size, mixed, numbers, padded, rows, shared, worst
+from inferd.runtime.row_analysis.shapes import COORDINATES, FILLED
+
+_REDUCTIONS = (  # noqa: SIM905  (as in `pointwise`)
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+).split()
+
+
+def _along_rows(call: Call) -> Flow:
+    return mixed(f"{call.node} looks at all rows at once")
+
+
+def _single(call: Call) -> Flow | None:
+    """Return what comes of the inputs if the first has no rows; raise if another one has."""
+    first, others = call.input(0), call.given()[1:]
+    bad = worst(call.given())
+    if bad is not None:
+        return bad
+    if any(other.kind is Kind.ROWS for other in others):
+        raise call.unclear("another input than the first depends on the rows")
+    return None if first.kind is Kind.ROWS else without_rows(call.given())
+
+
+@rule(*_REDUCTIONS)
+def reduce(call: Call) -> Result:
+    """One element is made of all along ``axes``, or of all there are."""
+    flow = call.input(0)
+    plain = _single(call)
+    if plain is not None and plain.kind in {Kind.MIXED, Kind.UNKNOWN}:
+        return plain
+    axes = call.axes(1)
+    if not axes and call.integer("noop_with_empty_axes", 0):
+        return flow
+    if plain is not None:
+        return _reduced_shape(call, plain, flow, axes)
+    rank = len(flow.shape or ())
+    along = {position(call, axis, rank) for axis in axes} if axes else set(range(rank))
+    if flow.axis in along:
+        return _along_rows(call)
+    return _without(flow, along, keep=call.integer("keepdims", 1) == 1)
+
+
+def _reduced_shape(call: Call, plain: Flow, flow: Flow, axes: Sequence[int] | None) -> Flow:
+    if call.node.operator == "ReduceProd" and flow.elements is not None and not axes:
+        total = ONE
+        for element in flow.elements:
+            if element is None:
+                return plain
+            total = total.times(element)
+        shape = [ONE] if call.integer("keepdims", 1) else []
+        return Flow(plain.kind if total.counts_rows else Kind.SHARED, shape=tuple(shape), elements=(total,))
+    if flow.shape is None:
+        return plain
+    rank = len(flow.shape)
+    along = {position(call, axis, rank) for axis in axes} if axes else set(range(rank))
+    keep = call.integer("keepdims", 1) == 1
+    sizes = [ONE if axis in along else size for axis, size in enumerate(flow.shape) if keep or axis not in along]
+    return Flow(plain.kind, shape=tuple(sizes))
+
+
+def _without(flow: Flow, along: set[int], *, keep: bool) -> Flow:
+    """Return ``flow`` after a reduction along axes other than the rows'."""
+    shape = flow.shape or ()
+    if keep:
+        return rows(flow.axis, [ONE if axis in along else size for axis, size in enumerate(shape)])
+    sizes = [size for axis, size in enumerate(shape) if axis not in along]
+    return rows(flow.axis - sum(axis < flow.axis for axis in along), sizes)
+
+
+@rule("ArgMax", "ArgMin")
+def arg_reduce(call: Call) -> Result:
+    """The place of the largest or smallest element along an axis."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    axis = position(call, call.integer("axis", 0), len(flow.shape or ()))
+    return _along_rows(call) if axis == flow.axis else _without(flow, {axis}, keep=call.integer("keepdims", 1) == 1)
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(call: Call) -> Result:
+    """Along one axis; before operator set 13 along all axes from the given one on."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, shape=flow.shape, why=plain.why)
+    one_axis = call.opset >= 13
+    axis = position(call, call.integer("axis", -1 if one_axis else 1), len(flow.shape or ()))
+    mixes = flow.axis == axis if one_axis else flow.axis >= axis
+    return _along_rows(call) if mixes else flow
+
+
+@rule("CumSum", "CumProd", "LpNormalization", "TopK", "Sort")
+def along_one_axis(call: Call) -> Result:
+    """Depends on the elements along an axis and on their order."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    if call.node.operator.startswith("Cum"):
+        elements = call.input(1).elements
+        given = elements[0].number if elements and elements[0] is not None else None
+        if given is None:
+            raise call.unclear("its axis is not known")
+    else:
+        given = call.integer("axis", -1)
+    axis = position(call, given, len(flow.shape or ()))
+    if axis == flow.axis:
+        return _along_rows(call)
+    if call.node.operator != "TopK":
+        return flow
+    sizes = list(flow.shape or ())
+    sizes[axis] = call.fresh("k")
+    return rows(flow.axis, sizes)
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+@rule("SimplifiedLayerNormalization", "LayerNormalization", domain="com.microsoft")
+def layer_normalization(call: Call) -> Result:
+    """Along all axes from the given one on."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, shape=flow.shape, why=plain.why)
+    rank = len(flow.shape or ())
+    axis = position(call, call.integer("axis", -1), rank)
+    if flow.axis >= axis:
+        return _along_rows(call)
+    moments = rows(flow.axis, [size if at < axis else ONE for at, size in enumerate(flow.shape or ())])
+    return [flow, moments, moments][: max(len(call.node.outputs), 1)]
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance(call: Call) -> Result:
+    """Along the axes given, which by default are those of pictures and their rows."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, shape=flow.shape, why=plain.why)
+    axes = call.integers("axes") or (0, 2, 3)
+    rank = len(flow.shape or ())
+    return _along_rows(call) if flow.axis in {position(call, axis, rank) for axis in axes} else flow
+
+
+@rule("InstanceNormalization", "GroupNormalization", "LRN")
+@rule("GroupNorm", "SkipGroupNorm", domain="com.microsoft")
+def picture_normalization(call: Call) -> Result:
+    """Along all axes but the first, which counts pictures, and at times the second, which counts channels."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, shape=flow.shape, why=plain.why)
+    if flow.axis > 1:
+        return _along_rows(call)
+    if flow.axis == 1:
+        raise call.unclear("the rows are where channels are expected")
+    return flow
+
+
+@rule("BatchNormalization")
+def batch_normalization(call: Call) -> Result:
+    """By the statistics of training, unless it trains."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, shape=flow.shape, why=plain.why)
+    if call.integer("training_mode", 0):
+        return _along_rows(call)
+    if flow.axis == 1:
+        raise call.unclear("the rows are where channels are expected")
+    return [flow, *([shared()] * (len(call.node.outputs) - 1))]
+
+
+@rule("ReverseSequence")
+def reverse_sequence(call: Call) -> Result:
+    """Reverse the beginning of each row, as long as is said for it."""
+    flow, lengths = call.input(0), call.input(1)
+    bad = worst([flow, lengths])
+    if bad is not None:
+        return bad
+    if flow.kind is not Kind.ROWS:
+        raise call.unclear("the lengths may depend on the rows")
+    rank = len(flow.shape or ())
+    if flow.axis == position(call, call.integer("time_axis", 0), rank):
+        return _along_rows(call)
+    if flow.axis != position(call, call.integer("batch_axis", 1), rank) or not lengths.is_plain:
+        raise call.unclear("it is not known what it does to the rows")
+    return flow
+
+
+@rule("DynamicQuantizeLinear")
+@rule("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", domain="com.microsoft")
+def dynamic_quantization(call: Call) -> Result:
+    """The scale follows from the smallest and largest element of the whole tensor."""
+    plain = without_rows([call.input(0)])
+    if plain is None:
+        return mixed(f"{call.node} takes its scale from all rows at once (dynamic quantisation)")
+    return Flow(plain.kind, why=plain.why)
+
+
+@rule("NonZero", "Unique", "NonMaxSuppression")
+def places(call: Call) -> Result:
+    """As many come out as there are, whichever row they are from."""
+    plain = without_rows(call.given())
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    flow = call.input(0)
+    if call.node.operator == "NonZero" and flow.why == FILLED and flow.rank == 1 and flow.is_plain:
+        # The way in which some exporters write the numbers from 0 to the number of rows.
+        return Flow(Kind.COUNT, axis=1, shape=(ONE, flow.size(0)))
+    return mixed(f"{call.node} gives as many elements as it finds in all rows together")
+
+
+@rule("Compress")
+def compress(call: Call) -> Result:
+    """Keep what a condition says."""
+    flow, condition = call.input(0), call.input(1)
+    plain = without_rows([flow, condition])
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    rank = len(flow.shape or ())
+    if condition.kind is Kind.SHARED and "axis" in call.node.attributes:
+        axis = position(call, call.integer("axis", 0), rank)
+        if axis != flow.axis:
+            sizes = list(flow.shape or ())
+            sizes[axis] = call.fresh("kept")
+            return rows(flow.axis, sizes)
+    return mixed(f"{call.node} drops rows")
+
+
+@rule("StringSplit")
+def string_split(call: Call) -> Result:
+    """The parts of each text, padded to the most that any text has."""
+    flow = call.input(0)
+    plain = without_rows([flow])
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    if flow.kind is not Kind.ROWS or len(call.node.outputs) < 1:
+        return flow
+    return [rows(flow.axis, [*(flow.shape or ()), padded(0)]), flow]
+
+
+@rule("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+def random(call: Call) -> Result:
+    """Another answer each time."""
+    raise call.unclear("it draws random numbers")
+
+
+@rule("DFT", "STFT")
+def transform(call: Call) -> Result:
+    """Along one axis, which is an attribute in older operator sets and an input in newer."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    if call.node.operator == "STFT":
+        given: int | None = 1
+    elif call.opset >= 20:
+        given = -2 if call.optional(2) is None else (numbers(call.input(2).elements) or [None])[0]
+    else:
+        given = call.integer("axis", 1)
+    if given is None:
+        raise call.unclear("its axis is not known")
+    rank = len(flow.shape or ())
+    if position(call, given, rank) == flow.axis:
+        return _along_rows(call)
+    sizes = [size if at == flow.axis else call.fresh(at) for at, size in enumerate(flow.shape or ())]
+    if call.node.operator == "STFT":
+        sizes.append(call.fresh("parts"))
+    return rows(flow.axis, sizes)
+
+
+@rule("OneHot")
+def one_hot(call: Call) -> Result:
+    """A new axis with a one where the index says."""
+    flow, plain = call.input(0), _single(call)
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    rank = len(flow.shape or ()) + 1
+    axis = position(call, call.integer("axis", -1), rank)
+    sizes = list(flow.shape or ())
+    sizes.insert(axis, call.fresh("depth"))
+    return rows(flow.axis + (axis <= flow.axis), sizes)
+
+
+@rule("Gather")
+def gather(call: Call) -> Result:
+    """Take slices of the first input by number."""
+    data, indices = call.input(0), call.input(1)
+    bad = worst([data, indices])
+    if bad is not None:
+        return bad
+    axis = call.integer("axis", 0)
+    if data.elements is not None and indices.elements is not None and data.rank == 1:
+        return _picked(data, indices)
+    if data.shape is None or indices.shape is None:
+        plain = without_rows([data, indices])
+        if plain is None:
+            raise call.unclear("a rank is not known")
+        return plain
+    axis = position(call, axis, len(data.shape))
+    sizes = [*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]]
+    if data.kind is Kind.ROWS:
+        return _gathered_rows(call, data, indices, axis, sizes)
+    if indices.kind is Kind.ROWS and data.kind is Kind.SHARED:
+        return rows(axis + indices.axis, sizes)
+    plain = without_rows([data, indices], sizes)
+    if plain is None:
+        raise call.unclear("it may depend on the number of rows")
+    return plain
+
+
+def _picked(data: Flow, indices: Flow) -> Flow:
+    found: list[Size | None] = []
+    for index in indices.elements or ():
+        number = None if index is None else index.number
+        found.append(None if number is None or data.elements is None else data.elements[number])
+    known = all(element is not None and not element.counts_rows for element in found)
+    kind = Kind.SHARED if known else Kind.COUNT if Kind.COUNT in {data.kind, indices.kind} else Kind.SHARED
+    return Flow(kind, shape=indices.shape, elements=tuple(found))
+
+
+def _gathered_rows(call: Call, data: Flow, indices: Flow, axis: int, sizes: Sequence[Size | None]) -> Flow:
+    if axis == data.axis:
+        if indices.kind is Kind.COUNT and indices.axis == 0 and indices.rank == 1 and data.is_plain:
+            return data
+        if indices.kind is Kind.COUNT:
+            raise call.unclear("it takes rows by numbers that follow from how many there are")
+        return mixed(f"{call.node} takes rows by number")
+    if indices.kind is Kind.ROWS:
+        return mixed(f"{call.node} looks into each row for every other")
+    if indices.kind is not Kind.SHARED:
+        raise call.unclear("it may depend on the number of rows")
+    size = data.size(axis)
+    if size is not None and size.padding is not None:
+        picked = numbers(indices.elements)
+        if picked is None or min(picked, default=0) < 0:
+            return mixed(f"{call.node} counts from the end of the largest row")
+    shift = len(indices.shape or ()) - 1 if axis < data.axis else 0
+    return rows(data.axis + shift, sizes)
+
+
+@rule("GatherElements", "ScatterElements", "Scatter")
+def by_elements(call: Call) -> Result:
+    """Take or put single elements along an axis."""
+    flows = call.given()
+    plain = without_rows(flows)
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    first = flows[0]
+    if any(flow.kind is not Kind.ROWS or flow.axis != first.axis or not flow.is_plain for flow in flows):
+        raise call.unclear("not all of its inputs have the rows in one place")
+    if position(call, call.integer("axis", 0), len(first.shape or ())) == first.axis:
+        return mixed(f"{call.node} takes rows by number")
+    return rows(first.axis, (flows[1] if call.node.operator == "GatherElements" else first).shape or ())
+
+
+def _picks_each_row(indices: Flow) -> bool:
+    """Whether coordinates begin with the number of the row that they are for."""
+    return indices.kind is Kind.COUNT and indices.why == COORDINATES and indices.axis == 0
+
+
+@rule("GatherND")
+def gather_nd(call: Call) -> Result:
+    """Take slices by several numbers each."""
+    data, indices = call.input(0), call.input(1)
+    plain = without_rows([data, indices])
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    if data.is_plain and data.axis == 0 and _picks_each_row(indices):
+        depth = (indices.shape or ())[-1]
+        if depth is None or depth.number is None:
+            raise call.unclear("it is not known how deep it looks")
+        return rows(indices.axis, [*(indices.shape or ())[:-1], *(data.shape or ())[depth.number :]])
+    shared_dims = call.integer("batch_dims", 0)
+    if data.shape is None or indices.shape is None or indices.shape[-1] is None or indices.kind is not Kind.ROWS:
+        raise call.unclear("it is not known which elements it takes")
+    depth = indices.shape[-1].number
+    both = data.kind is Kind.ROWS and data.axis == indices.axis < shared_dims
+    table = data.kind is Kind.SHARED and indices.axis < len(indices.shape) - 1
+    if depth is None or not (both or table):
+        raise call.unclear("it is not known which elements it takes")
+    return rows(indices.axis, [*indices.shape[:-1], *data.shape[shared_dims + depth :]])
+
+
+@rule("ScatterND")
+def scatter_nd(call: Call) -> Result:
+    """Put elements where numbers say."""
+    data, indices, updates = (call.input(index) for index in range(3))
+    plain = without_rows([data, indices, updates])
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    if data.is_plain and data.axis == 0 and _picks_each_row(indices) and updates.kind in {Kind.ROWS, Kind.SHARED}:
+        return data
+    if data.kind is Kind.SHARED and Kind.ROWS in {indices.kind, updates.kind}:
+        return mixed(f"{call.node} puts all rows into one tensor")
+    raise call.unclear("it is not known which rows it changes")

@@ -1,0 +1,609 @@
+"""Operators that move elements without changing them, and those that compute with shapes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from inferd.runtime.onnx_file import Tensor
+from inferd.runtime.row_analysis.call import Call, Result, only_rows_of, position, rule, without_rows
+from inferd.runtime.row_analysis.flow import (
+    ONE,
+    REVERSED_NAME,
+    ROWS_NAME,
+    ROWS_SIZE,
+    STACKED_NAME,
+    Flow,
+    Kind,
+    Size,
+    count,
+    either,
+    joined,
+    mixed,
+    numbers,
+    padded,
+    product,
+    rows,
+    same_rows,
+    shared,
+    unknown,
+    worst,
+)
+from inferd.runtime.row_analysis.pointwise import broadcast_shape
+
+#: Ends of slices from here on mean "to the end".
+_TO_THE_END = 2**31 - 1
+
+#: Marks a value that is the same everywhere along the rows.
+FILLED = "filled with one value"
+#: Marks coordinates of which the first is the number of the row that they are for.
+COORDINATES = "coordinates that begin with the row's own number"
+
+Sizes = Sequence[Size | None]
+
+
+@rule("Constant")
+def constant(call: Call) -> Result:
+    """Small integers are kept, of anything else the shape."""
+    for value in call.node.attributes.values():
+        if isinstance(value, Tensor):
+            return constant_flow(value)
+        if isinstance(value, tuple):
+            return shared([Size(len(value))], [Size(item) for item in value])
+        if isinstance(value, int):
+            return shared([], [Size(value)])
+    return shared([] if {"value_float", "value_string"} & set(call.node.attributes) else None)
+
+
+def constant_flow(tensor: Tensor) -> Flow:
+    """Return what is known of a constant."""
+    elements = None if tensor.integers is None else [Size(item) for item in tensor.integers]
+    return shared([Size(dim) for dim in tensor.dims], elements)
+
+
+@rule("Shape")
+def shape(call: Call) -> Result:
+    """The sizes of the input, which say nothing of its elements."""
+    flow = call.input(0)
+    if flow.shape is None:
+        raise call.unclear("the rank of its input is not known")
+    sizes = flow.shape[call.integer("start", 0) : call.integer("end", len(flow.shape))]
+    return _sizes([Size(len(sizes))], sizes)
+
+
+@rule("Size")
+def size(call: Call) -> Result:
+    """The number of elements of the input."""
+    flow = call.input(0)
+    return _sizes([], [None if flow.shape is None else product(flow.shape)])
+
+
+def _sizes(of: Sizes, elements: Sizes) -> Flow:
+    elements = [None if each is None else each.reversed if REVERSED_NAME in each.names else each for each in elements]
+    counts = any(element is None or element.counts_rows for element in elements)
+    return count(of, elements) if counts else shared(of, elements)
+
+
+@rule("Reshape")
+def reshape(call: Call) -> Result:
+    """Rows stay together if what stands before them is the same as before."""
+    flow, given = call.input(0), call.integers("shape")
+    if given is None:
+        bad = worst([call.input(1)])
+        if bad is not None:
+            return bad
+    target = call.input(1).elements if given is None else tuple(map(Size, given))
+    if target is None:
+        if flow.kind is Kind.ROWS:
+            raise call.unclear("the new shape is not known")
+        return Flow(flow.kind, why=flow.why)
+    zero_copies = call.integer("allowzero", 0) == 0
+    sizes = [
+        flow.size(index) if zero_copies and element == Size(0) else element for index, element in enumerate(target)
+    ]
+    return reshaped(call, flow, _with_the_rest(call, flow, sizes))
+
+
+def _with_the_rest(call: Call, flow: Flow, sizes: Sizes) -> list[Size | None]:
+    """Work out the one size that is given as -1."""
+    minus_one = Size(-1)
+    if minus_one not in sizes or flow.shape is None:
+        return [None if size == minus_one else size for size in sizes]
+    total, others = product(flow.shape), product([size for size in sizes if size != minus_one])
+    rest = None if total is None or others is None else total.over(others)
+    place = sizes.index(minus_one)
+    if rest is None and flow.kind is Kind.ROWS and not any(size is None or size.counts_rows for size in sizes):
+        rest = _rows_in_parts(call, flow, sizes[:place])
+    return [rest if size == minus_one else size for size in sizes]
+
+
+def _rows_in_parts(call: Call, flow: Flow, before: Sizes) -> Size | None:
+    """Return the size that is left for the rows where it does not follow from the others.
+
+    The model runs with a single row, so that the parts that it is cut into are whole parts of one row.
+    """
+    if product(before) != product((flow.shape or ())[: flow.axis]) or product(before) is None:
+        return None
+    rows_size = flow.size(flow.axis)
+    if rows_size is None:
+        return None
+    turned = REVERSED_NAME in rows_size.names
+    return (ROWS_SIZE.reversed if turned else ROWS_SIZE).times(call.fresh("parts"))
+
+
+def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
+    """Return ``flow`` in the shape of ``sizes``, its elements in the same order."""
+    if flow.kind in {Kind.MIXED, Kind.UNKNOWN}:
+        return flow
+    if flow.kind is Kind.COUNT and flow.axis >= 0 and flow.shape is not None:
+        # The rows' own numbers keep their order as rows do.
+        moved = reshaped(call, rows(flow.axis, flow.shape), sizes)
+        return Flow(Kind.COUNT, axis=moved.axis, shape=moved.shape)
+    if flow.kind is not Kind.ROWS or flow.shape is None:
+        if any(size is not None and size.counts_rows for size in sizes) and flow.kind is Kind.SHARED:
+            raise call.unclear("a shared input takes the shape of the rows")
+        return Flow(flow.kind, shape=tuple(sizes), elements=flow.elements)
+    before = product(flow.shape[: flow.axis])
+    for axis, size in enumerate(sizes):
+        if size is not None and size.counts_rows:
+            same = product(sizes[:axis])
+            unchanged = axis == flow.axis and tuple(sizes[:axis]) == flow.shape[:axis]
+            if unchanged or (same is not None and same == before):
+                turned = REVERSED_NAME in flow.shape[flow.axis].names and REVERSED_NAME not in size.names
+                return rows(axis, [*sizes[:axis], size.reversed if turned else size, *sizes[axis + 1 :]])
+            raise call.unclear("the rows come out in another order")
+    raise call.unclear("it is not known where the rows are afterwards")
+
+
+@rule("Flatten")
+def flatten(call: Call) -> Result:
+    """Two dimensions, cut before ``axis``."""
+    flow = call.input(0)
+    if flow.shape is None:
+        return Flow(flow.kind, why=flow.why)
+    axis = call.integer("axis", 1)
+    axis += len(flow.shape) if axis < 0 else 0
+    return reshaped(call, flow, [product(flow.shape[:axis]), product(flow.shape[axis:])])
+
+
+@rule("Transpose")
+def transpose(call: Call) -> Result:
+    """The rows go where the permutation says."""
+    flow = call.input(0)
+    if flow.shape is None:
+        return Flow(flow.kind, why=flow.why)
+    order = call.integers("perm") or tuple(reversed(range(len(flow.shape))))
+    sizes = [flow.shape[axis] for axis in order]
+    axis = order.index(flow.axis) if flow.axis >= 0 else -1
+    return Flow(flow.kind, axis=axis, shape=tuple(sizes))
+
+
+@rule("Squeeze")
+def squeeze(call: Call) -> Result:
+    """Take out dimensions of one element."""
+    flow, axes = call.input(0), call.axes(1)
+    if flow.shape is None:
+        return Flow(flow.kind, why=flow.why)
+    if axes is None and flow.kind is Kind.ROWS:
+        raise call.unclear("a batch of one row is squeezed as well")
+    rank = len(flow.shape)
+    ones = {axis for axis, size in enumerate(flow.shape) if size == ONE}
+    out = ones if axes is None else {position(call, axis, rank) for axis in axes}
+    if flow.kind is Kind.ROWS and flow.axis in out:
+        raise call.unclear("it works for a batch of one row only")
+    sizes = [size for axis, size in enumerate(flow.shape) if axis not in out]
+    axis = flow.axis - sum(each < flow.axis for each in out) if flow.axis >= 0 and flow.axis not in out else -1
+    return Flow(flow.kind, axis=axis, shape=tuple(sizes), elements=flow.elements)
+
+
+@rule("Unsqueeze")
+def unsqueeze(call: Call) -> Result:
+    """Put in dimensions of one element."""
+    flow, axes = call.input(0), call.axes(1)
+    if flow.shape is None or axes is None:
+        return Flow(flow.kind, why=flow.why) if flow.kind is not Kind.ROWS else unknown(f"{call.node}: unknown axes")
+    rank = len(flow.shape) + len(axes)
+    new = {position(call, axis, rank) for axis in axes}
+    old = iter(flow.shape)
+    sizes = [ONE if axis in new else next(old) for axis in range(rank)]
+    axis = [each for each in range(rank) if each not in new][flow.axis] if flow.axis >= 0 else -1
+    return Flow(flow.kind, axis=axis, shape=tuple(sizes), elements=flow.elements)
+
+
+@rule("Expand")
+def expand(call: Call) -> Result:
+    """Lay the input over a shape; what is shared and gets the rows' size is the same in each row."""
+    flow, target = call.input(0), call.input(1)
+    bad = worst([flow, target])
+    if bad is not None:
+        return bad
+    sizes = target.elements
+    if sizes is None:
+        return _expanded_somehow(call, flow, target)
+    shape = broadcast_shape([flow.shape, tuple(sizes)])
+    if shape is None:
+        raise call.unclear("the rank of its input is not known")
+    if flow.kind is Kind.ROWS:
+        place = flow.axis - len(flow.shape or ())
+        theirs = sizes[place] if len(sizes) >= -place else ONE
+        others = [size for at, size in enumerate(sizes) if at - len(sizes) != place]
+        if theirs not in {ONE, flow.size(flow.axis)} or any(size is None or size.counts_rows for size in others):
+            raise call.unclear("it is not known what it does to the rows")
+        shape[place] = flow.size(flow.axis)
+        return rows(place, shape)
+    if flow.kind is Kind.COUNT and flow.axis >= 0 and flow.shape is not None:
+        place = flow.axis - len(flow.shape)
+        if len(sizes) >= -place and sizes[place] in {ONE, flow.shape[flow.axis]}:
+            shape[place] = flow.shape[flow.axis]
+            return Flow(Kind.COUNT, axis=place % len(shape), shape=tuple(shape))
+    return _filled(call, [flow, target], shape, [flow.size(axis - len(shape)) for axis in range(len(shape))])
+
+
+def _expanded_somehow(call: Call, flow: Flow, target: Flow) -> Flow:
+    length = target.size(0)
+    if flow.kind is Kind.SHARED and target.kind is Kind.SHARED:
+        rank = None if length is None else length.number
+        return shared(None if rank is None else [None] * rank)
+    raise call.unclear("the new shape is not known")
+
+
+def _filled(call: Call, flows: Sequence[Flow], shape: Sizes, before: Sizes) -> Flow:
+    """Return a value without rows that is repeated to ``shape``: along the rows it is the same everywhere."""
+    if all(flow.kind is Kind.SHARED for flow in flows):
+        return shared(shape)
+    counting = [axis for axis, size in enumerate(shape) if size is not None and size.counts_rows]
+    if flows[0].kind is Kind.SHARED and len(counting) == 1 and before[counting[0]] in {None, ONE} and None not in shape:
+        return replace(rows(counting[0], shape), why=FILLED)
+    if None in shape:
+        raise call.unclear("a size of the new shape is not known")
+    return count(shape)
+
+
+@rule("ConstantOfShape")
+def constant_of_shape(call: Call) -> Result:
+    """One value everywhere."""
+    target = call.input(0)
+    bad = worst([target])
+    if bad is not None:
+        return bad
+    if target.elements is None:
+        rank = target.size(0)
+        if target.kind is Kind.SHARED:
+            return shared(None if rank is None or rank.number is None else [None] * rank.number)
+        raise call.unclear("the shape is not known")
+    filled = _filled(call, [shared([]), target], list(target.elements), [ONE] * len(target.elements))
+    value = call.node.attributes.get("value")
+    fill = 0 if value is None else value.integers[0] if isinstance(value, Tensor) and value.integers else None
+    length = numbers(target.elements)
+    if filled.kind is Kind.SHARED and fill is not None and length is not None and len(length) == 1 and length[0] <= 64:
+        return shared(filled.shape, [Size(fill)] * length[0])
+    return filled
+
+
+@rule("Tile")
+def tile(call: Call) -> Result:
+    """Repeat along each axis."""
+    flow, repeats = call.input(0), call.input(1)
+    bad = worst([flow, repeats])
+    if bad is not None:
+        return bad
+    if flow.shape is None or repeats.elements is None:
+        if flow.kind is repeats.kind is Kind.SHARED:
+            return shared(None if flow.shape is None else [None] * len(flow.shape))
+        raise call.unclear("how often it repeats is not known")
+    sizes = [
+        None if size is None or times is None else size.times(times)
+        for size, times in zip(flow.shape, repeats.elements, strict=True)
+    ]
+    if flow.kind is Kind.ROWS:
+        if repeats.elements[flow.axis] != ONE or repeats.kind is not Kind.SHARED:
+            raise call.unclear("the rows are repeated")
+        return rows(flow.axis, sizes)
+    return _filled(call, [flow, repeats], sizes, flow.shape)
+
+
+@rule("Range")
+def number_range(call: Call) -> Result:
+    """Numbers in a row; those up to the number of rows are the rows' places."""
+    flow = without_rows(call.given())
+    if flow is None:
+        raise call.unclear("its length depends on the rows")
+    if flow.kind in {Kind.MIXED, Kind.UNKNOWN}:
+        return flow
+    start, stop, step = (call.input(index).elements for index in range(3))
+    zero_to_n = start == (Size(0),) and step == (ONE,) and stop is not None
+    length = stop[0] if zero_to_n and stop is not None else None
+    if flow.kind is Kind.SHARED:
+        return shared([call.fresh("length") if length is None else length])
+    return Flow(Kind.COUNT, axis=0 if length == ROWS_SIZE else -1, shape=(length,))
+
+
+@rule("Concat")
+def concat(call: Call) -> Result:
+    """One behind the other, along another axis than the rows'."""
+    flows = call.given()
+    bad = worst(flows)
+    if bad is not None:
+        return bad
+    axis = call.integer("axis", 1)
+    ranks = {flow.rank for flow in flows}
+    rank = ranks.pop() if len(ranks) == 1 else None
+    with_rows = [flow for flow in flows if flow.kind is Kind.ROWS]
+    if not with_rows:
+        return _concat_without_rows(flows, axis, rank)
+    if rank is not None and axis in {-1, rank - 1} and _are_coordinates(flows):
+        sizes = list(flows[-1].shape or ())
+        sizes[-1] = _total([flow.size(-1) for flow in flows])
+        return Flow(Kind.COUNT, axis=flows[0].axis, shape=tuple(sizes), why=COORDINATES)
+    if rank is None or len(with_rows) < len(flows):
+        raise call.unclear("rows stand beside something else")
+    axis = position(call, axis, rank)
+    if any(
+        flow.axis != flows[0].axis or not same_rows(flow.size(flow.axis), flows[0].size(flows[0].axis))
+        for flow in flows
+    ):
+        return mixed(f"{call.node} puts rows beside those of other axes")
+    if axis == flows[0].axis:
+        return _stacked(call, flows)
+    sizes = list(flows[0].shape or ())
+    along = [flow.size(axis) for flow in flows]
+    sizes[axis] = _total(along) or _padded_total(along) or call.fresh("concat")
+    return rows(flows[0].axis, sizes)
+
+
+def _stacked(call: Call, flows: Sequence[Flow]) -> Flow:
+    """Return several batches one behind the other, which `slices` and `split` take apart again."""
+    if not all(flow.is_plain for flow in flows):
+        raise call.unclear("rows stand behind rows")
+    axis, sizes = flows[0].axis, list(_joined_sizes(flows))
+    sizes[axis] = Size(len(flows), (STACKED_NAME, ROWS_NAME))
+    return rows(axis, sizes)
+
+
+def _joined_sizes(flows: Sequence[Flow]) -> Sequence[Size | None]:
+    shape = flows[0].shape or ()
+    for flow in flows[1:]:
+        shape = tuple(either(one, other) for one, other in zip(shape, flow.shape or (), strict=True))
+    return shape
+
+
+def _are_coordinates(flows: Sequence[Flow]) -> bool:
+    """Whether the first of ``flows`` has the rows' own numbers where the others have the rows."""
+    first = flows[0]
+    own = first.kind is Kind.COUNT and 0 <= first.axis < len(first.shape or ()) - 1 and not first.why
+    return own and all(flow.kind is Kind.ROWS and flow.axis == first.axis and flow.is_plain for flow in flows[1:])
+
+
+def _concat_without_rows(flows: Sequence[Flow], axis: int, rank: int | None) -> Flow:
+    counts = any(flow.kind is Kind.COUNT for flow in flows)
+    elements: list[Size | None] | None = []
+    for flow in flows:
+        elements = None if elements is None or flow.elements is None or rank != 1 else [*elements, *flow.elements]
+    if elements is not None:
+        return _sizes([Size(len(elements))], elements)
+    if rank is None:
+        return count() if counts else shared()
+    sizes = list(flows[0].shape or ())
+    sizes[axis] = _total([flow.size(axis) for flow in flows])
+    return count(sizes) if counts else shared(sizes)
+
+
+def _padded_total(sizes: Sizes) -> Size | None:
+    """Return the size of what is padded to the largest row with more behind it, None if that is not what it is."""
+    first, more = sizes[0], numbers(sizes[1:])
+    if first is None or first.padding is None:
+        following = [size for size in sizes if size is not None and size.padding is not None]
+        return padded(0) if following else None
+    return padded(first.padding + (sum(more) if more is not None else 0))
+
+
+def _total(sizes: Sizes) -> Size | None:
+    found = numbers(sizes)
+    return None if found is None else Size(sum(found))
+
+
+@rule("Split", "SplitToSequence")
+def split(call: Call) -> Result:
+    """Cut along another axis than the rows'."""
+    flow = call.input(0)
+    if flow.kind is not Kind.ROWS or flow.shape is None:
+        return Flow(flow.kind, why=flow.why)
+    axis = position(call, call.integer("axis", 0), len(flow.shape))
+    whole = flow.shape[axis]
+    if axis == flow.axis:
+        if whole == Size(len(call.node.outputs), (STACKED_NAME, ROWS_NAME)) and len(call.inputs) == 1:
+            return rows(axis, [ROWS_SIZE if at == axis else size for at, size in enumerate(flow.shape)])
+        raise call.unclear("the rows are split")
+    if call.node.operator == "SplitToSequence":
+        sizes = [call.fresh("part") if at == axis else size for at, size in enumerate(flow.shape)]
+        if len(call.inputs) > 1 or call.integer("keepdims", 1):
+            return rows(flow.axis, sizes)
+        del sizes[axis]
+        return rows(flow.axis - (axis < flow.axis), sizes)
+    listed = call.integers("split") or (None if call.optional(1) is None else numbers(call.input(1).elements))
+    parts = len(call.node.outputs)
+    if listed is None and whole is not None and whole.number is not None and whole.number % parts == 0:
+        listed = [whole.number // parts] * parts
+    results = []
+    for index in range(parts):
+        sizes = list(flow.shape)
+        sizes[axis] = call.fresh(index) if listed is None else Size(listed[index])
+        results.append(rows(flow.axis, sizes))
+    return results
+
+
+@rule("Slice")
+def slices(call: Call) -> Result:
+    """Take a part along other axes than the rows'."""
+    flow = call.input(0)
+    bad = worst(call.given())
+    if bad is not None:
+        return bad
+    starts, ends = _slice_bounds(call, "starts", 1), _slice_bounds(call, "ends", 2)
+    steps = call.optional(4)
+    if flow.shape is None or starts is None or ends is None:
+        if flow.kind is Kind.ROWS:
+            raise call.unclear("what it takes is not known")
+        kinds = {each.kind for each in call.given()}
+        return count() if Kind.COUNT in kinds else shared(None if flow.shape is None else [None] * len(flow.shape))
+    rank = len(flow.shape)
+    axes = [position(call, axis, rank) for axis in call.axes(3) or range(len(starts))]
+    strides = [ONE] * len(axes) if steps is None else list(steps.elements or [None] * len(axes))
+    if flow.kind is Kind.ROWS:
+        return _sliced_rows(call, flow, axes, list(zip(starts, ends, strides, strict=True)))
+    if flow.elements is not None and rank == 1:
+        bounds = numbers([starts[0], ends[0], strides[0]])
+        if bounds is not None:
+            part = flow.elements[bounds[0] : bounds[1] : bounds[2]]
+            return _sizes([Size(len(part))], part)
+    sizes = [None if axis in axes else size for axis, size in enumerate(flow.shape)]
+    counts = Kind.COUNT in {each.kind for each in call.given()}
+    return count(sizes) if counts else shared(sizes)
+
+
+def _slice_bounds(call: Call, name: str, index: int) -> Sizes | None:
+    listed = call.integers(name)
+    return call.input(index).elements if listed is None else [Size(item) for item in listed]
+
+
+def _sliced_rows(
+    call: Call, flow: Flow, axes: Sequence[int], bounds: Sequence[tuple[Size | None, Size | None, Size | None]]
+) -> Flow:
+    sizes = list(flow.shape or ())
+    for axis, (start, end, step) in zip(axes, bounds, strict=True):
+        if axis != flow.axis:
+            sizes[axis] = _sliced_size(call, sizes[axis], axis, (start, end, step))
+            continue
+        whole = flow.size(axis)
+        if whole is not None and STACKED_NAME in whole.names and step == ONE and _is_one_batch(whole, start, end):
+            sizes[axis] = ROWS_SIZE
+            continue
+        to_the_end = end == whole or (end is not None and end.number is not None and end.number >= _TO_THE_END)
+        if start == Size(0) and step == ONE and to_the_end:
+            continue
+        if (
+            (start, step) == (Size(-1), Size(-1))
+            and end is not None
+            and end.number is not None
+            and end.number < -_TO_THE_END
+        ):
+            sizes[axis] = None if whole is None else whole.reversed
+            continue
+        if start is not None and start.number is not None and end is not None and end.number is not None:
+            return mixed(f"{call.node} takes some of the rows")
+        raise call.unclear("it may take some of the rows")
+    return rows(flow.axis, sizes)
+
+
+def _is_one_batch(whole: Size, start: Size | None, end: Size | None) -> bool:
+    """Whether a slice takes exactly one of several batches that stand one behind the other."""
+    for copy in range(whole.factor):
+        first = Size(0) if copy == 0 else Size(copy, (ROWS_NAME,))
+        is_last = copy == whole.factor - 1
+        if start == first and (end == Size(copy + 1, (ROWS_NAME,)) or (is_last and _is_the_end(whole, end))):
+            return True
+    return False
+
+
+def _is_the_end(whole: Size | None, end: Size | None) -> bool:
+    return end == whole or (end is not None and end.number is not None and end.number >= _TO_THE_END)
+
+
+def _sliced_size(
+    call: Call, whole: Size | None, axis: int, bounds: tuple[Size | None, Size | None, Size | None]
+) -> Size | None:
+    start, end, step = bounds
+    if whole is not None and whole.padding is not None:
+        number = None if end is None else end.number
+        is_within = start == Size(0) and step == ONE and number is not None and 0 < number <= max(whole.padding, 1)
+        return end if is_within else padded(0)
+    return whole if (start, step) == (Size(0), ONE) and _is_the_end(whole, end) else call.fresh(axis)
+
+
+@rule("Pad")
+def pad(call: Call) -> Result:
+    """Add elements at the ends of other axes than the rows'."""
+    flow = call.input(0)
+    bad = worst(call.given())
+    if bad is not None:
+        return bad
+    if flow.kind is not Kind.ROWS or flow.shape is None:
+        return Flow(flow.kind)
+    flow = only_rows_of(call, 0, call.given()[1:])
+    listed = call.integers("pads") or numbers(call.input(1).elements)
+    axes = range(len(flow.shape or ())) if call.optional(3) is None else (numbers(call.input(3).elements) or ())
+    if listed is None or len(listed) != 2 * len(axes):
+        raise call.unclear("how much it pads is not known")
+    sizes = list(flow.shape or ())
+    for index, axis in enumerate(axes):
+        if not (listed[index] or listed[index + len(axes)]):
+            continue
+        if position(call, axis, len(sizes)) == flow.axis:
+            raise call.unclear("rows are added")
+        sizes[axis] = call.fresh(axis)
+    return rows(flow.axis, sizes)
+
+
+@rule("DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "CenterCropPad", "GridSample")
+def within_pictures(call: Call) -> Result:
+    """Pictures of [rows,channels,...], each by itself."""
+    flows = [call.input(0), *call.given(1)] if call.node.operator == "GridSample" else [call.input(0)]
+    bad = without_rows(flows)
+    if bad is not None:
+        return Flow(bad.kind, why=bad.why)
+    if any(flow.kind is not Kind.ROWS or flow.axis != 0 for flow in flows):
+        raise call.unclear("the rows are not its first dimension")
+    for flow in call.given():
+        if flow.kind is Kind.COUNT and not _keeps_rows(flow.elements):
+            raise call.unclear("it may depend on the number of rows")
+    shape = flows[0].shape or ()
+    return rows(0, [shape[0], *(call.fresh(axis) for axis in range(1, len(shape)))])
+
+
+def _keeps_rows(sizes: Sizes | None) -> bool:
+    """Whether a shape has the number of rows first and nowhere else."""
+    if not sizes or sizes[0] != ROWS_SIZE:
+        return False
+    return not any(size is None or size.counts_rows for size in sizes[1:])
+
+
+@rule("SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase")
+def sequence(call: Call) -> Result:
+    """Of a sequence it is known what any of its tensors is."""
+    flows = [flow for flow in call.given() if flow.kind is not Kind.SHARED] or call.given()
+    bad = worst(flows)
+    if bad is not None:
+        return bad
+    found = flows[0]
+    for flow in flows[1:]:
+        found = joined(found, flow, str(call.node))
+    return found
+
+
+@rule("ConcatFromSequence")
+def concat_from_sequence(call: Call) -> Result:
+    """The tensors of a sequence one behind the other, or along a new axis."""
+    flow, axis = call.input(0), call.integer("axis", 0)
+    if flow.kind is not Kind.ROWS or flow.shape is None:
+        return Flow(flow.kind, why=flow.why)
+    if call.integer("new_axis", 0):
+        axis = position(call, axis, len(flow.shape) + 1)
+        sizes = [*flow.shape[:axis], call.fresh("count"), *flow.shape[axis:]]
+        return rows(flow.axis + (axis <= flow.axis), sizes)
+    axis = position(call, axis, len(flow.shape))
+    if axis == flow.axis:
+        raise call.unclear("rows stand behind rows")
+    return rows(flow.axis, [call.fresh("total") if at == axis else size for at, size in enumerate(flow.shape)])
+
+
+@rule("SequenceLength")
+def sequence_length(call: Call) -> Result:
+    """It is not known to be the same for any number of rows."""
+    raise call.unclear("it may depend on the number of rows")
+
+
+@rule("Trilu")
+def triangle(call: Call) -> Result:
+    """Depends on the places along the last two axes."""
+    flow = call.input(0)
+    if flow.kind is Kind.ROWS and flow.axis >= len(flow.shape or ()) - 2:
+        return mixed(f"{call.node} depends on a row's place in the batch")
+    return flow

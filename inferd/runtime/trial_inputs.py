@@ -1,0 +1,168 @@
+"""Made-up requests to try a model with: pseudo-random rows that differ from each other and within themselves.
+
+Everything follows from fixed seeds, so that a model is always tried with the same numbers. Floats are drawn from
+several families, because a model may treat pixels of 0 to 255 otherwise than fractions, and negative numbers otherwise
+than positive ones; integers from a range that the model accepts; texts have several words and lengths.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from inferd.dtypes import BYTES
+from inferd.runtime.row_comparison import Array, take_rows
+from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
+from inferd.runtime.stacking import stack
+
+_SEED = 20_260_101
+
+_Draw = Callable[[np.random.Generator, tuple[int, ...]], "np.typing.NDArray[np.float64]"]
+
+#: Ways to draw a row of floats.
+_FLOATS: Sequence[_Draw] = (
+    lambda random, shape: random.normal(size=shape),
+    lambda random, shape: random.random(shape),
+    lambda random, shape: random.integers(0, 256, shape).astype(np.float64),
+    lambda random, shape: random.normal(size=shape) * 10.0 ** random.integers(-3, 4, shape),
+    lambda random, shape: -10 * random.random(shape) - 1,
+    lambda random, shape: random.normal(size=shape) * 1e-3,
+    lambda random, shape: random.normal(size=shape) * 1e3,
+    lambda random, shape: random.normal(size=shape) * (random.random(shape) < 0.5),
+    lambda random, shape: 10 * random.random(shape) + 1,
+    lambda _, shape: np.zeros(shape),
+    lambda random, shape: random.normal(size=shape) * 1e6,
+)
+
+#: FP16 ends at 65,504; a network of it overflows long before.
+_LARGEST_HALF = 1000.0
+
+_WORDS = ("a", "model", "reads", "Words", "of", "SEVERAL", "lengths", "été", "42", "don't", "x-ray", "incomprehensible")
+_WORDS_OF_A_ROW = (1, 4, 0, 9, 2, 1, 6, 25)
+
+#: More elements than this in one row are not worth drawing one by one: a pattern is repeated.
+_MOST_TEXTS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialInputs:
+    """Makes requests that a model is known, or hoped, to accept.
+
+    ``shapes`` has a size for every dimension of each input, 1 along its batch axis. ``bounds`` are the smallest and the
+    largest integer of each input that has integers. ``shared_draw`` chooses the values of shared inputs, and 0 leaves
+    out optional ones. ``numeric_texts``: texts are numbers. ``examples`` are the operator's, of one row each and of some
+    or all inputs, with the same shapes and shared inputs in all of them: rows are made of these instead of at random.
+    """
+
+    signature: ModelSignature
+    shapes: Mapping[str, tuple[int, ...]]
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    shared_draw: int = 0
+    numeric_texts: bool = False
+    examples: tuple[Tensors, ...] = ()
+
+    def row(self, number: int) -> dict[str, Array]:
+        """Return a request of one row, another one for each ``number``; shared inputs are always the same."""
+        example = self._example(number)
+        return {
+            spec.name: example[spec.name] if spec.name in example else self._tensor(spec, place, number)
+            for place, spec in enumerate(self.signature.inputs)
+            if spec.name in example or not spec.optional or self.shared_draw
+        }
+
+    def rows(self, count: int) -> dict[str, Array]:
+        """Return one request of ``count`` different rows; of a model without batch axes always the same request."""
+        if not self.signature.batchable:
+            return self.row(0)
+        return stack(self.signature, [self.row(number) for number in range(count)])
+
+    def bounded(self, name: str, low: int, high: int) -> "TrialInputs":
+        """Return the same with other bounds for the integers of input ``name``."""
+        return replace(self, bounds={**self.bounds, name: (low, high)})
+
+    def _tensor(self, spec: TensorSpec, place: int, number: int) -> Array:
+        is_shared = spec.batch_axis is None
+        draw = self.shared_draw if is_shared else number
+        shape = self.shapes[spec.name]
+        if is_shared and draw == 0:
+            return _ones(spec, shape, self.bounds)
+        random = np.random.default_rng((_SEED, place, int(is_shared), draw))
+        if spec.datatype is BYTES:
+            return _texts(random, shape, draw + place, numeric=self.numeric_texts)
+        kind = spec.datatype.numpy.kind
+        if kind == "b":
+            return random.random(shape) < (0.5, 0.9, 0.1)[(draw + place) % 3]
+        if kind in "iu":
+            low, high = self.bounds.get(spec.name, (0, 1))
+            return _integers(random, shape, draw, low, high).astype(spec.datatype.numpy)
+        drawn = _FLOATS[(draw + place) % len(_FLOATS)](random, shape)
+        if spec.datatype.numpy == np.float16:
+            drawn = np.clip(drawn, -_LARGEST_HALF, _LARGEST_HALF)
+        return np.asarray(drawn).astype(spec.datatype.numpy)
+
+    def _example(self, number: int) -> Mapping[str, Array]:
+        """Return what the examples say of a row: one of them, or once they are used up another one like them."""
+        if number < len(self.examples) or not self.examples:
+            return self.examples[number] if self.examples else {}
+        random = np.random.default_rng((_SEED, number))
+        axes = {spec.name: spec.batch_axis for spec in self.signature.inputs}
+        return {
+            name: array if axes[name] is None else _varied(random, array, [each[name] for each in self.examples])
+            for name, array in self.examples[number % len(self.examples)].items()
+        }
+
+
+def _ones(spec: TensorSpec, shape: tuple[int, ...], bounds: Mapping[str, tuple[int, int]]) -> Array:
+    if spec.datatype is BYTES:
+        return np.full(shape, b"1", object)
+    largest = bounds.get(spec.name, (0, 1))[1]
+    return np.full(shape, min(1, largest), spec.datatype.numpy)
+
+
+def _integers(random: np.random.Generator, shape: tuple[int, ...], draw: int, low: int, high: int) -> Array:
+    match draw % 5:
+        case 0:
+            return random.integers(low, high, shape, endpoint=True)
+        case 1:
+            return random.integers(0, min(1, high), shape, endpoint=True)
+        case 2:
+            return random.integers(max(low, high - 3), high, shape, endpoint=True)
+        case 3:
+            return random.integers(max(low, 0), min(high, 10), shape, endpoint=True)
+    return np.full(shape, random.integers(low, high, endpoint=True))
+
+
+def _texts(random: np.random.Generator, shape: tuple[int, ...], draw: int, *, numeric: bool) -> Array:
+    elements = int(np.prod(shape))
+    texts = np.empty(elements, object)
+    some = []
+    for number in range(min(elements, _MOST_TEXTS)):
+        if numeric:
+            some.append(b"%d" % random.integers(-100, 1000) if draw % 2 else b"%.3f" % random.normal())
+            continue
+        words = _WORDS_OF_A_ROW[(draw + number) % len(_WORDS_OF_A_ROW)]
+        some.append(" ".join(random.choice(_WORDS, words)).encode())
+    for start in range(0, elements, _MOST_TEXTS):
+        texts[start : start + _MOST_TEXTS] = some[: min(_MOST_TEXTS, elements - start)]
+    return texts.reshape(shape)
+
+
+def _varied(random: np.random.Generator, array: Array, seen: Sequence[Array]) -> Array:
+    """Return another row like ``array``: elements of what was ``seen``, floats a little larger or smaller."""
+    pool = np.concatenate([each.ravel() for each in seen])
+    varied = random.choice(pool, array.shape) if pool.size else array.copy()
+    if array.dtype.kind in "iubO":
+        return np.asarray(varied, array.dtype)
+    return (np.asarray(array, np.float64) * random.uniform(0.5, 1.5, array.shape)).astype(array.dtype)
+
+
+def single_rows(signature: ModelSignature, request: Tensors) -> list[dict[str, Array]]:
+    """Cut a request into requests of one row each; a model without batch axes gets it whole."""
+    axes = {spec.name: spec.batch_axis for spec in signature.inputs}
+    counts = [request[name].shape[axis] for name, axis in axes.items() if axis is not None and name in request]
+    if not counts:
+        return [dict(request)]
+    return [
+        {name: take_rows(array, axes[name], row, row + 1) for name, array in request.items()}
+        for row in range(min(counts))
+    ]

@@ -1,0 +1,217 @@
+"""Finds out what a model accepts, by trying: sizes of open dimensions, ranges of integers, kinds of text."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from inferd.dtypes import BYTES
+from inferd.runtime.memory import resident_bytes
+from inferd.runtime.row_comparison import Array
+from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
+from inferd.runtime.trial_inputs import TrialInputs, single_rows
+
+#: Runs the model and returns all of its outputs.
+Run = Callable[[Tensors], Mapping[str, Array]]
+
+#: Sizes for the open dimensions apart from the batch's, and how much larger each further one is. Convolutions need
+#: room, and some models need lengths that agree, or that differ.
+_OPEN_SIZES = ((8, 0), (32, 0), (1, 0), (5, 2), (224, 0), (64, 0), (16, 0))
+
+#: Largest integers to try, one after the other.
+_LARGEST = (3, 15, 127, 1023, 8191, 49_999)
+_BISECTIONS = 4
+
+#: An input whose size makes a run so much slower, or so much larger, is a size itself and is not raised any further.
+_MUCH_SLOWER = 10.0
+_SLOW_S = 0.05
+_LARGE_BYTES = 64 * 2**20
+
+_log = logging.getLogger("inferd.runtime")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hints:
+    """What the operator says of the inputs: ``shapes`` to try, batch dimension included, and ``examples``."""
+
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    examples: Sequence[Tensors] = ()
+
+
+def find_trials(
+    signature: ModelSignature, run: Run, hints: Hints, clock: Callable[[], float] = time.monotonic
+) -> list[TrialInputs]:
+    """Return inputs that the model runs on, with several sizes of open dimensions and values of shared inputs.
+
+    The first is for warm-up too. Empty if nothing was found that the model runs on.
+    """
+    found = _first(signature, run, hints)
+    if found is None:
+        return []
+    if not found.examples:
+        found = _widened(found, run, clock)
+    return [found, *_variants(found, signature, run, hints)]
+
+
+def _first(signature: ModelSignature, run: Run, hints: Hints) -> TrialInputs | None:
+    """Return the first inputs that the model runs on, rather some of which no output is empty."""
+    second_best = None
+    for trial in _candidates(signature, hints):
+        outputs = _outcome(trial, run)
+        if outputs is None:
+            continue
+        if all(array.size for array in outputs.values()):
+            return trial
+        second_best = second_best or trial
+    return second_best
+
+
+def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[TrialInputs]:
+    has_integers = any(spec.datatype.numpy.kind in "iu" for spec in signature.inputs)
+    has_texts = any(spec.datatype is BYTES for spec in signature.inputs)
+    seen: list[Mapping[str, tuple[int, ...]]] = []
+    for size, step in _OPEN_SIZES:
+        for examples in _groups(signature, hints.examples) or [()]:
+            shapes = _shapes(signature, hints, examples, size, step)
+            if shapes in seen and not examples:
+                continue
+            seen.append(shapes)
+            for largest in (1, 0) if has_integers else (1,):
+                bounds = {spec.name: (0, largest) for spec in signature.inputs if spec.datatype.numpy.kind in "iu"}
+                for numeric in (False, True) if has_texts else (False,):
+                    yield TrialInputs(
+                        signature=signature, shapes=shapes, bounds=bounds, numeric_texts=numeric, examples=examples
+                    )
+
+
+def example_rows(
+    signature: ModelSignature, examples: Sequence[Tensors], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Tensors, ...]:
+    """Return the rows of ``examples`` that have ``shapes`` and can be stacked, none if there are none."""
+    for group in _groups(signature, examples):
+        if all(array.shape == shapes.get(name) for name, array in group[0].items()):
+            return group
+    return ()
+
+
+def _groups(signature: ModelSignature, examples: Sequence[Tensors]) -> list[tuple[Tensors, ...]]:
+    """Return the rows of ``examples`` in groups that can be stacked, the largest group first."""
+    groups: dict[object, list[Tensors]] = {}
+    for request in examples:
+        for row in single_rows(signature, request):
+            groups.setdefault(_key(signature, row), []).append(row)
+    return [tuple(group) for group in sorted(groups.values(), key=len, reverse=True)]
+
+
+def _key(signature: ModelSignature, row: Tensors) -> object:
+    """Return what is equal in rows that can be stacked; examples need not have all inputs."""
+    axes = {spec.name: spec.batch_axis for spec in signature.inputs}
+    return tuple(
+        (name, array.shape, None if axes[name] is not None else repr(array.tolist()))
+        for name, array in sorted(row.items())
+    )
+
+
+def _shapes(
+    signature: ModelSignature, hints: Hints, examples: Sequence[Tensors], size: int, step: int
+) -> dict[str, tuple[int, ...]]:
+    given = {name: tuple(shape) for name, shape in hints.shapes.items()}
+    if examples:
+        given |= {name: array.shape for name, array in examples[0].items()}
+    sizes: dict[str, int] = {}
+    for spec in signature.inputs:
+        for dimension, known in zip(spec.shape, given.get(spec.name, ()), strict=False):
+            if isinstance(dimension, str):
+                sizes.setdefault(dimension, known)
+    return {
+        spec.name: _with_one_row(spec, given.get(spec.name) or _opened(spec, sizes, size, step))
+        for spec in signature.inputs
+    }
+
+
+def _opened(spec: TensorSpec, sizes: dict[str, int], size: int, step: int) -> tuple[int, ...]:
+    return tuple(
+        dimension
+        if isinstance(dimension, int)
+        else sizes.setdefault(dimension or f"{spec.name}.{axis}", size + step * len(sizes))
+        for axis, dimension in enumerate(spec.shape)
+    )
+
+
+def _with_one_row(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if axis == spec.batch_axis else size for axis, size in enumerate(shape))
+
+
+def _outcome(trial: TrialInputs, run: Run) -> Mapping[str, Array] | None:
+    try:
+        return run(trial.row(0))
+    except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
+        _log.debug("the model does not run with %s: %s", trial.shapes, error)
+        return None
+
+
+def _widened(trial: TrialInputs, run: Run, clock: Callable[[], float]) -> TrialInputs:
+    """Return the same with the widest ranges of integers that the model accepts, as far as a few runs can tell."""
+    started_at = clock()
+    _outcome(trial, run)
+    usual_s = max(clock() - started_at, _SLOW_S / _MUCH_SLOWER)
+    for spec in trial.signature.inputs:
+        if spec.datatype.numpy.kind in "iu" and trial.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional:
+            trial = _widened_input(trial, spec, run, clock, usual_s)
+    return trial
+
+
+def _widened_input(
+    trial: TrialInputs, spec: TensorSpec, run: Run, clock: Callable[[], float], usual_s: float
+) -> TrialInputs:
+    def accepts(value: int) -> bool:
+        inputs = trial.row(0)
+        inputs[spec.name] = np.full_like(inputs[spec.name], value)
+        before, started_at = resident_bytes(), clock()
+        try:
+            run(inputs)
+        except Exception:  # noqa: BLE001  (see above)
+            return False
+        return clock() - started_at <= usual_s * _MUCH_SLOWER and resident_bytes() - before <= _LARGE_BYTES
+
+    low, high = trial.bounds[spec.name]
+    refused = None
+    ends = np.iinfo(spec.datatype.numpy.str)
+    for largest in _LARGEST:
+        if largest > ends.max or not accepts(largest):
+            refused = min(largest, int(ends.max))
+            break
+        high = largest
+    for _ in range(_BISECTIONS if refused is not None else 0):
+        assert refused is not None
+        middle = (high + refused) // 2
+        if middle > high and accepts(middle):
+            high = middle
+        else:
+            refused = middle
+    if ends.min < 0 and high > 1 and accepts(-high):
+        low = -high
+    return trial.bounded(spec.name, low, high)
+
+
+def _variants(found: TrialInputs, signature: ModelSignature, run: Run, hints: Hints) -> Iterator[TrialInputs]:
+    """Yield inputs with other values of shared inputs, and with other sizes of open dimensions."""
+    has_shared = any(spec.batch_axis is None for spec in signature.inputs)
+    if found.examples:
+        groups = _groups(signature, hints.examples)
+        others = [
+            replace(found, examples=group, shapes=_shapes(signature, hints, group, 1, 0)) for group in groups[1:3]
+        ]
+    else:
+        others = [replace(found, shared_draw=draw) for draw in ((2, 5) if has_shared else ())]
+        tried = [found.shapes]
+        for size, step in ((3, 0), (5, 2), (1, 0)):
+            shapes = _shapes(signature, hints, (), size, step)
+            if shapes not in tried:
+                tried.append(shapes)
+                others.append(replace(found, shapes=shapes, shared_draw=1 if has_shared else 0))
+    for trial in others:
+        if _outcome(trial, run) is not None:
+            yield trial

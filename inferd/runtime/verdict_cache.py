@@ -1,0 +1,144 @@
+"""Keeps which models have been proven to batch, so that a restart need not prove it again.
+
+A verdict is kept under a hash of everything that it follows from: the model's file and those with its weights, what the
+operator says of it, the recorded requests beside it, and the versions of ONNX Runtime and of the proof. What cannot be
+read, or has another form than expected, is as good as nothing: the proof then runs.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from inferd.runtime.verdict import Standing, Verdict
+
+#: To be raised when the proof changes, so that what an older one found is not believed any longer.
+PROOF_VERSION = 1
+
+_CHUNK_BYTES = 2**20
+
+_log = logging.getLogger("inferd.runtime")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedProof:
+    """A verdict with what is needed to serve by it.
+
+    ``axes`` are the batch axes by input and output, None for a tensor without one. ``ranks`` are those of outputs that
+    declare none. ``shapes``, ``bounds`` and ``numeric_texts`` are those of `TrialInputs`; without ``shapes`` nothing
+    was found that the model runs on.
+    """
+
+    verdict: Verdict
+    axes: Mapping[str, Mapping[str, int | None]]
+    ranks: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
+    bounds: Mapping[str, tuple[int, int]]
+    numeric_texts: bool
+
+
+class VerdictCache:
+    """A folder with a file for each verdict. Raises nothing: the worst that can happen is a proof more."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = None if folder is None else _expanded(folder)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._folder is not None
+
+    def load(self, key: str) -> CachedProof | None:
+        """Return what is kept under ``key``."""
+        if self._folder is None:
+            return None
+        try:
+            return _decoded(json.loads((self._folder / f"{key}.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            _log.debug("a cached verdict cannot be used: %s", error)
+            return None
+
+    def store(self, key: str, proof: CachedProof) -> None:
+        """Keep ``proof`` under ``key``."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=self._folder, suffix=".tmp", delete=False) as file:
+                json.dump(_encoded(proof), file)
+            # In one step, so that a server that starts beside this one never reads half a file.
+            Path(file.name).replace(self._folder / f"{key}.json")
+        except OSError as error:
+            _log.debug("the verdict is not kept: %s", error)
+
+
+def cache_key(files: Iterable[Path], facts: Mapping[str, object]) -> str:
+    """Return the hash of the contents of ``files`` and of ``facts``. Raises `OSError`."""
+    digest = hashlib.sha256(json.dumps([PROOF_VERSION, facts], sort_keys=True, default=str).encode())
+    for path in files:
+        digest.update(b"\0file\0")
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Return size and time of a file that is too large to be read for a hash; empty if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _expanded(folder: Path) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache and folder.parts[:2] == ("~", ".cache"):
+        return Path(cache, *folder.parts[2:])
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # a user without a home, as containers have
+        return folder
+
+
+def _encoded(proof: CachedProof) -> dict[str, Any]:
+    verdict = proof.verdict
+    return {
+        "standing": verdict.standing.value,
+        "reason": verdict.reason,
+        "misfit": verdict.misfit,
+        "given": verdict.given,
+        "axes": proof.axes,
+        "ranks": proof.ranks,
+        "shapes": proof.shapes,
+        "bounds": proof.bounds,
+        "numeric_texts": proof.numeric_texts,
+    }
+
+
+def _decoded(content: Mapping[str, Any]) -> CachedProof:
+    return CachedProof(
+        verdict=Verdict(
+            standing=Standing(content["standing"]),
+            reason=str(content["reason"]),
+            misfit=bool(content["misfit"]),
+            given=bool(content["given"]),
+        ),
+        axes={kind: {name: _axis(axis) for name, axis in axes.items()} for kind, axes in content["axes"].items()},
+        ranks={name: int(rank) for name, rank in content["ranks"].items()},
+        shapes={name: tuple(map(int, shape)) for name, shape in content["shapes"].items()},
+        bounds={name: (int(low), int(high)) for name, (low, high) in content["bounds"].items()},
+        numeric_texts=bool(content["numeric_texts"]),
+    )
+
+
+def _axis(axis: object) -> int | None:
+    return int(axis) if isinstance(axis, int) else None

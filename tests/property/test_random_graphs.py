@@ -1,0 +1,35 @@
+"""inferd batches random graphs only where that never changes an answer, and nearly always where it does not."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.random_graphs import RandomModel, Truth, make_graph, truth
+from tests.random_graphs.claims import inferd_batches
+
+_SEEDS = range(150)
+_LEAST_PROVEN = 0.95
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, RandomModel, Truth, bool]]:
+    """Each seed with its model, the truth, and whether inferd batches it."""
+    folder: Path = tmp_path_factory.mktemp("random_graphs")
+    logging.disable(logging.WARNING)
+    try:
+        models = [(seed, make_graph(seed)) for seed in _SEEDS]
+        return [(seed, model, truth(model, seed), inferd_batches(model, folder)) for seed, model in models]
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_no_graph_is_batched_whose_answers_batching_changes(judged):
+    wrong = [(seed, model.recipe, found.reason) for seed, model, found, batched in judged if batched and not found.safe]
+    assert not wrong
+
+
+def test_nearly_all_graphs_are_batched_whose_answers_batching_never_changes(judged):
+    safe = [(seed, model.recipe, batched) for seed, model, found, batched in judged if found.safe]
+    unproven = [(seed, recipe) for seed, recipe, batched in safe if not batched]
+    assert len(unproven) <= (1 - _LEAST_PROVEN) * len(safe), unproven

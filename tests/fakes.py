@@ -13,6 +13,7 @@ from inferd import dtypes
 from inferd.batching.ports import BatchReport
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
+from inferd.runtime.proof import unbatchable
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
 Array = NDArray[np.generic]
@@ -86,6 +87,7 @@ class RecordingObserver:
         self.caller_runs = 0
         self.reports: list[BatchReport] = []
         self.encoded_s: list[float] = []
+        self.checks: list[bool] = []
 
     def offered(self, rows: int) -> None:
         self.offered_rows.append(rows)
@@ -98,6 +100,9 @@ class RecordingObserver:
 
     def batch_done(self, report: BatchReport) -> None:
         self.reports.append(report)
+
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        self.checks.append(mismatch)
 
     def answered(self, encode_s: float) -> None:
         self.encoded_s.append(encode_s)
@@ -137,6 +142,8 @@ class FakeSession:
         on_accelerator: bool = False,
     ) -> None:
         self._signature = signature
+        self.stopped_for: list[str] = []
+        self.batch_axis_is_given = False
         self._on_accelerator = on_accelerator
         self._compute = compute
         self._gate = gate
@@ -155,6 +162,12 @@ class FakeSession:
     @property
     def on_accelerator(self) -> bool:
         return self._on_accelerator
+
+    def stop_batching(self, reason: str) -> bool:
+        self.stopped_for.append(reason)
+        if not self.batch_axis_is_given:
+            self._signature = unbatchable(self._signature, reason).signature
+        return not self.batch_axis_is_given
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
         self.runs.append(len(inputs["x"]))

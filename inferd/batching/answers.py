@@ -40,6 +40,14 @@ class Answers:
         """Tell of a run, before the requests that it answers are told."""
         self._observe(self._observer.batch_done, report)
 
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """Tell of a member of a batch that ran again alone."""
+        self._statistics.checked(mismatch=mismatch)
+        try:
+            self._observer.checked(run_s, mismatch=mismatch)
+        except Exception:  # as in `_observe`
+            _logger.exception(_OBSERVER_FAILED)
+
     def answered(self, encode_s: float) -> None:
         """Tell how long it took to answer what a run has computed."""
         self._observe(self._observer.answered, encode_s)

@@ -10,6 +10,7 @@ from inferd.batching.policies import policy_for
 from inferd.batching.ports import Clock, Observer, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import InferenceRequest
+from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
 from inferd.batching.statistics import Statistics, StatisticsSnapshot
 from inferd.batching.worker import Worker
@@ -58,6 +59,8 @@ class Batcher:
             answers=answers,
             statistics=self._statistics,
             poll_thread=poll_thread,
+            check=SelfCheck(session=session, share=batching.check_share, clock=clock),
+            on_mismatch=self._run_alone,
         )
         self._queue = RequestQueue(
             state=state, answers=answers, clock=clock, poll_thread=poll_thread, run_here=executor.execute
@@ -108,6 +111,9 @@ class Batcher:
             worker.join()
         self._caller_runs.join()
         return True
+
+    def _run_alone(self) -> None:
+        self._queue.stop_batching()
 
     @property
     def queue_rows(self) -> int:

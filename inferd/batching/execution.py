@@ -1,8 +1,8 @@
-"""Runs batches: drop who needs no answer, stack, run, split, answer; and if a run fails, find the culprit."""
+"""Runs batches: drop who needs no answer, stack, run, check, split, answer; and if a run fails, find the culprit."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from inferd.batching.answers import Answers
 from inferd.batching.ports import BatchReport, Clock, PollThread, Session
 from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
+from inferd.batching.self_check import SelfCheck
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
-from inferd.runtime.signature import Tensors
-from inferd.runtime.stacking import chunks, join, split, stack
+from inferd.runtime.signature import ModelSignature, Tensors
+from inferd.runtime.stacking import RowsDoNotFollowError, chunks, join, split, stack
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -63,11 +64,16 @@ class _Failed(NamedTuple):
     timing: BatchTiming
 
 
+class _MismatchError(Exception):
+    """A member of a batch gets another answer alone; the text says which and how, without any value."""
+
+
 class Executor:
     """Answers every request of a batch, whatever happens, and raises nothing.
 
-    Has no state of its own: any number of threads may call `execute` at a time. A request with more than ``chunk_rows``
-    rows is alone in its batch and runs in pieces; None runs every request as it is.
+    Any number of threads may call `execute` at a time. A request with more than ``chunk_rows``
+    rows is alone in its batch and runs in pieces; None runs every request as it is. ``on_mismatch`` is called when it
+    has turned out that requests must run alone; those of the batch at hand do at once.
     """
 
     def __init__(
@@ -80,8 +86,14 @@ class Executor:
         answers: Answers,
         statistics: Statistics,
         poll_thread: PollThread,
+        check: SelfCheck,
+        on_mismatch: Callable[[], None],
         thread_clock: Clock = time.thread_time,
     ) -> None:
+        self._check = check
+        #: Whether the log says so already; said twice if two threads find out at once.
+        self._mismatch_told = False
+        self._on_mismatch = on_mismatch
         self._poll_thread = poll_thread
         self._name = name
         self._session = session
@@ -104,10 +116,17 @@ class Executor:
         live = self._live(requests)
         if not live:
             return
+        if len(live) > 1 and not self._session.signature.batchable:
+            # Taken from the queue before it was told to hand out every request alone.
+            self._run_each(batch, live, first=first)
+            return
         queue_s = [batch.started_at - request.enqueued_at for request in live]
         done = self._try(live, _before(live, queue_s) if first else _RAN_BEFORE)
         if isinstance(done, _Failed):
-            self._split_to_culprit(batch, live, done, queue_s)
+            if isinstance(done.error, _MismatchError | RowsDoNotFollowError) and self._stop_batching(live, done.error):
+                self._run_each(batch, live)
+            else:
+                self._split_to_culprit(batch, live, done, queue_s)
             return
         batch.answering = True
         if done is not None:
@@ -139,16 +158,41 @@ class Executor:
                 live.append(request)
         return live
 
-    def _run_model(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
-        if self._chunk_rows is not None and live[0].rows > self._chunk_rows:
-            return self._run_in_chunks(live[0], self._chunk_rows, before)
-        rows = [request.rows for request in live]
-        return self._run_once([request.inputs for request in live], rows, self._wanted(live), before)
+    def _stop_batching(self, live: Sequence[InferenceRequest], error: Exception) -> bool:
+        """Have requests run alone from now on; False if the operator has said that the model batches."""
+        if not self._session.signature.batchable:
+            return True
+        stops = self._session.stop_batching(f"found while serving: {error}")
+        if stops:
+            self._on_mismatch()
+        elif self._mismatch_told:
+            return False
+        self._mismatch_told = True
+        _logger.error(
+            "a request to model %s gets another answer in a batch than alone; %s",
+            self._name,
+            "its version is not batched any longer" if stops else "it is batched all the same, as batch_axis is set",
+            extra={"request_ids": [request.reply.request_id for request in live], "reason": str(error)},
+        )
+        return stops
 
-    def _run_in_chunks(self, request: InferenceRequest, chunk_rows: int, before: _Before) -> _Done | None:
-        """Run one request in pieces; None if it was answered otherwise before the last."""
+    def _run_each(self, batch: Batch, live: Sequence[InferenceRequest], *, first: bool = False) -> None:
+        for request in live:
+            self._run(batch, [request], first=first)
+
+    def _run_model(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
         signature = self._session.signature
+        if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
+            return self._run_in_chunks(signature, live[0], self._chunk_rows, before)
+        rows = [request.rows for request in live]
+        return self._run_once(signature, [request.inputs for request in live], rows, self._wanted(live), before)
+
+    def _run_in_chunks(
+        self, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
+    ) -> _Done | None:
+        """Run one request in pieces; None if it was answered otherwise before the last."""
         runs: list[_Done] = []
+        sizes: list[int] = []
         rows_left = request.rows
         for chunk in chunks(signature, request.inputs, chunk_rows):
             if runs and not self._live([request]):
@@ -156,8 +200,10 @@ class Executor:
                 return None
             rows = min(chunk_rows, rows_left)
             rows_left -= rows
-            runs.append(self._run_once([chunk], [rows], request.outputs, _RAN_BEFORE if runs else before))
-        outputs = join(signature, [run.parts[0] for run in runs])
+            sizes.append(rows)
+            before = _RAN_BEFORE if runs else before
+            runs.append(self._run_once(signature, [chunk], [rows], request.outputs, before, is_piece=True))
+        outputs = join(signature, [run.parts[0] for run in runs], sizes)
         reports, cpu_s = [run.reports[0] for run in runs], sum(run.cpu_s for run in runs)
         return _Done([outputs], reports, runs[0].started_at, cpu_s)
 
@@ -170,16 +216,23 @@ class Executor:
         return tuple(spec.name for spec in self._session.signature.outputs if spec.name in wanted)
 
     def _run_once(
-        self, batch: Sequence[Tensors], rows: Sequence[int], wanted: tuple[str, ...], before: _Before
+        self,
+        signature: ModelSignature,
+        batch: Sequence[Tensors],
+        rows: Sequence[int],
+        wanted: tuple[str, ...],
+        before: _Before,
+        *,
+        is_piece: bool = False,
     ) -> _Done:
-        signature = self._session.signature
         started_at = self._clock()
         try:
             inputs = stack(signature, batch)
             stacked_at, stacked_cpu_s = self._clock(), self._thread_clock()
             arrays = self._session.run(inputs, wanted)
             ran_at, ran_cpu_s = self._clock(), self._thread_clock()
-            parts = split(signature, dict(zip(wanted, arrays, strict=True)), rows)
+            outputs = dict(zip(wanted, arrays, strict=True))
+            parts = split(signature, outputs, rows)
         except Exception:
             self._report(batch, rows, before, run_s=self._clock() - started_at, failed=True)
             raise
@@ -191,7 +244,21 @@ class Executor:
             run_s=ran_at - stacked_at,
             split_s=self._clock() - ran_at,
         )
+        total = sum(rows)
+        if (len(rows) > 1 or (is_piece and total > 1)) and self._check.is_due(inputs, total, ran_at - stacked_at):
+            self._run_check(inputs, outputs, rows if len(rows) > 1 else [1] * total)
         return _Done(parts, [report], started_at, ran_cpu_s - stacked_cpu_s)
+
+    def _run_check(self, inputs: Tensors, outputs: Mapping[str, NDArray[np.generic]], members: Sequence[int]) -> None:
+        """Run a member of a batch again alone. Raises `_MismatchError` if that has another answer."""
+        try:
+            mismatch, run_s = self._check.find(inputs, outputs, members)
+        except Exception as error:  # noqa: BLE001  (the batch ran; what fails now is no reason to refuse its answers)
+            _logger.warning("a batch of model %s could not be checked: %r", self._name, error)
+            return
+        self._answers.checked(run_s, mismatch=mismatch is not None)
+        if mismatch is not None:
+            raise _MismatchError(mismatch.without_values)
 
     def _report(
         self,
@@ -250,6 +317,10 @@ class Executor:
     ) -> None:
         """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
         error = failed.error
+        if isinstance(error, _MismatchError):
+            # The operator's word for batching counts for more; the answers are given as they would have been.
+            self._run_each(batch, live)
+            return
         if len(live) > 1:
             _logger.warning(
                 "a batch of %d requests to model %s failed; its halves run again: %r", len(live), self._name, error

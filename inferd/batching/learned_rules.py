@@ -36,6 +36,11 @@ class LearnedRules:
         if self._longest_wait_s > 0:
             self._limit_wait(self.run_cost.fixed_s)
 
+    def run_alone(self) -> None:
+        """Put no requests together any longer."""
+        self.rules = replace(self.rules, max_rows=1, max_wait_s=0.0)
+        self._longest_wait_s = 0.0
+
     def _limit_wait(self, saved_s: float | None) -> None:
         """Hold no batch for longer than running it together with the next one saves."""
         wait_s = self._longest_wait_s if saved_s is None else min(self._longest_wait_s, saved_s)

@@ -18,7 +18,7 @@ class Session(Protocol):
 
     @property
     def signature(self) -> ModelSignature:
-        """What the model takes and gives; the same object every time."""
+        """What the model takes and gives; the same object every time, until `stop_batching` puts another in its place."""
         ...
 
     @property
@@ -36,6 +36,10 @@ class Session(Protocol):
 
         What it raises is logged, so its text must not quote the values of ``inputs``.
         """
+        ...
+
+    def stop_batching(self, reason: str) -> bool:
+        """Have a signature without batch axes from now on; False if the operator has said that the model batches."""
         ...
 
 
@@ -97,6 +101,10 @@ class Observer(Protocol):
 
     def batch_done(self, report: BatchReport) -> None:
         """A run ended."""
+        ...
+
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """A member of a batch ran again alone, for so long, and got another answer or the same."""
         ...
 
     def answered(self, encode_s: float) -> None:

@@ -161,6 +161,12 @@ class RequestQueue:
             self._state.retire(batch, self._clock())
             self._notify(Effects())
 
+    def stop_batching(self) -> None:
+        """Hand out every request alone from now on, and hold none for others; any thread may call."""
+        with self._lock:
+            self._state.stop_batching()
+            self._work.notify_all()
+
     def close(self) -> None:
         """Refuse everything from now on; what has been admitted or waits for room is still run."""
         with self._lock:

@@ -293,6 +293,11 @@ class QueueState:
         if when is not None:
             effects.timers_at.append(when)
 
+    def stop_batching(self) -> None:
+        """Run every request alone from now on."""
+        self._learned.run_alone()
+        self._expectation.max_wait_s = 0.0
+
     def close(self) -> None:
         """Admit nothing from now on, and hold no batch any longer: no further request is to be expected."""
         self.closed = True

@@ -34,7 +34,8 @@ class StatisticsSnapshot:
     Of requests: ``success`` from admission to the answer; ``fail`` from arrival, refusals included; ``queue`` and the
     compute durations of successful requests, each of which counts the whole duration of its batch. Of runs that did
     not fail: ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows.
-    ``last_inference_ms`` is since the epoch, 0 before the first run.
+    ``last_inference_ms`` is since the epoch, 0 before the first run. ``checks`` batches had a member run again alone,
+    and ``mismatches`` of them a member that got another answer.
     """
 
     success: Durations
@@ -47,6 +48,8 @@ class StatisticsSnapshot:
     execution_count: int
     last_inference_ms: int
     batch_sizes: Mapping[int, BatchSizeStatistics]
+    checks: int = 0
+    mismatches: int = 0
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class Statistics:
         self._rows = 0
         self._runs = 0
         self._last_run_s = 0.0
+        self._checks = 0
+        self._mismatches = 0
 
     def ran(self, runs: Sequence[BatchReport], *, queue_s: Sequence[float], success_s: Sequence[float]) -> None:
         """``runs`` have succeeded and answer requests, for each of which there is one duration.
@@ -118,6 +123,12 @@ class Statistics:
         with self._lock:
             self._fail.add(1, duration_s)
 
+    def checked(self, *, mismatch: bool) -> None:
+        """A member of a batch ran again alone."""
+        with self._lock:
+            self._checks += 1
+            self._mismatches += mismatch
+
     def snapshot(self) -> StatisticsSnapshot:
         """Return what has been added up so far."""
         with self._lock:
@@ -133,4 +144,6 @@ class Statistics:
                 execution_count=self._runs,
                 last_inference_ms=round(self._last_run_s * 1000),
                 batch_sizes={rows: of_runs.frozen() for rows, of_runs in sorted(self._of_runs.items())},
+                checks=self._checks,
+                mismatches=self._mismatches,
             )

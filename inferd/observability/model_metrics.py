@@ -51,6 +51,9 @@ class ModelCounts:
     rejected: dict[str, int]
     caller_runs: int
     batch_failures: int
+    batch_checks: int
+    batch_check_s: float
+    batch_mismatches: int
     decode_s: Histogram
     queue_s: Histogram
     stack_s: Histogram
@@ -73,6 +76,9 @@ class ModelMetrics:
         self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
         self._batch_failures = 0
+        self._batch_checks = 0
+        self._batch_check_s = 0.0
+        self._batch_mismatches = 0
         self._decode_s = Histogram(DURATION_BOUNDS_S)
         self._queue_s = Histogram(DURATION_BOUNDS_S)
         self._stack_s = Histogram(DURATION_BOUNDS_S)
@@ -106,6 +112,13 @@ class ModelMetrics:
             else:
                 self._stack_s.observe(report.stack_s)
 
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """Count a member of a batch that ran again alone, and whether it got another answer."""
+        with self._lock:
+            self._batch_checks += 1
+            self._batch_check_s += run_s
+            self._batch_mismatches += mismatch
+
     def answered(self, encode_s: float) -> None:
         """Count the answers of a batch."""
         with self._lock:
@@ -124,6 +137,9 @@ class ModelMetrics:
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=self._batch_failures,
+                batch_checks=self._batch_checks,
+                batch_check_s=self._batch_check_s,
+                batch_mismatches=self._batch_mismatches,
                 decode_s=self._decode_s.copy(),
                 queue_s=self._queue_s.copy(),
                 stack_s=self._stack_s.copy(),

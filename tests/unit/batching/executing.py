@@ -5,6 +5,7 @@ import numpy as np
 from inferd.batching.answers import Answers
 from inferd.batching.execution import Executor
 from inferd.batching.request import Batch
+from inferd.batching.self_check import SelfCheck
 from inferd.batching.statistics import Statistics
 from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
 
@@ -12,7 +13,8 @@ from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObser
 class Model:
     """Runs batches of callers and keeps what is told of them."""
 
-    def __init__(self, compute=scale, chunk_rows=None, **session):
+    def __init__(self, compute=scale, chunk_rows=None, check_share=0.0, **session):
+        self.stops: list[str] = []
         self.clock = FakeClock()
         self.thread_clock = FakeClock()
         self.session = FakeSession(compute, **session)
@@ -27,6 +29,8 @@ class Model:
             answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
             statistics=self.statistics,
             poll_thread=self.poll_thread,
+            check=SelfCheck(session=self.session, share=check_share, clock=self.clock),
+            on_mismatch=lambda: self.stops.append("batching"),
             thread_clock=self.thread_clock,
         )
 

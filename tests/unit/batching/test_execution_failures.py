@@ -80,17 +80,17 @@ def test_a_queue_time_is_reported_once_although_the_halves_run_again():
     ]  # fmt: skip
 
 
-def test_an_output_with_the_wrong_number_of_rows_is_a_failure():
-    """Nobody is given the rows of another; alone, each request's rows are its own again."""
+def test_an_output_with_the_wrong_number_of_rows_stops_batching():
+    """Nobody is given the rows of another; alone, each request is answered with exactly what comes out."""
 
     def pooled(inputs):
         return {"y": inputs["x"].mean(axis=0, keepdims=True)}
 
     model, callers = Model(pooled), [Caller(), Caller(), Caller(rows=2)]
     model.run(*callers)
-    assert [type(caller.outcome).__name__ for caller in callers] == [
-        "InferenceResult", "InferenceResult", "FailedRunError",
-    ]  # fmt: skip
+    assert [caller.result.outputs["y"].shape for caller in callers] == [(1, 2)] * 3
+    assert model.stops == ["batching"]
+    assert "expected 4 rows along axis 0, got shape [1, 2]" in model.session.stopped_for[0]
 
 
 def test_an_output_that_is_missing_is_a_failure():

@@ -1,0 +1,178 @@
+"""Goes on proving, while a model serves, that a request gets the same answer in a batch as alone.
+
+Now and then one member of a batch runs again alone and the answers are compared before any is given. The first batch of
+each size class is checked, and then so many that these runs take no more than a set share of the model's run time. When
+a check is due, a few batches are looked at and the first with numbers out of the ordinary is taken: what is only wrong
+for large numbers is found soon although they are rare.
+"""
+
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from inferd.batching.ports import Clock, Session
+from inferd.runtime.row_check import Cause, Mismatch, Profiles, find_mismatch
+from inferd.runtime.row_comparison import Array, profile, take_rows
+from inferd.runtime.signature import ModelSignature, Tensors
+
+#: So many batches, or this part of those since the last check, are looked at for one that is out of the ordinary, which
+#: is one with numbers so many times larger than the others have.
+_BATCHES_LOOKED_AT = 16
+_PART_LOOKED_AT = 8
+_OUT_OF_THE_ORDINARY = 2.0
+#: Weight of a batch in what is ordinary.
+_WEIGHT = 0.1
+#: Of the share, a part is left for the first batches of each size class, and for a closer look.
+_REGULAR_PART = 0.8
+#: Whole numbers that floats were rounded to may differ in so many of the checks; fewer checks than these tell nothing.
+_MOST_ROUNDED = 0.1
+_TELLING_CHECKS = 20
+
+
+class SelfCheck:
+    """Decides which batches are checked, and checks them.
+
+    Invariant: over time, the runs of `find` take at most ``share`` of the time told to `ran`, apart from the first
+    batches of each size class and closer looks at differences. The lock is held for a few additions only. Any of the
+    model's threads may call.
+    """
+
+    def __init__(self, *, session: Session, share: float, clock: Clock, seed: int = 0) -> None:
+        self._session = session
+        self._share = share * _REGULAR_PART
+        self._is_on = share > 0
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311  (nobody gains by foreseeing it)
+        self._lock = threading.Lock()
+        self._seen_sizes: set[int] = set()
+        #: Run time and batches since the last check, what a check takes, and what is left to look at before the next.
+        self._ran_s = 0.0
+        self._batches = 0
+        self._check_s = 0.0
+        self._to_look_at = 0
+        self._ordinary: float | None = None
+        self._checks = 0
+        self._rounded = 0
+
+    def is_due(self, inputs: Tensors, rows: int, run_s: float) -> bool:
+        """Take note of a run of several ``rows`` that took ``run_s``; return whether it is to be checked."""
+        if not self._is_on:
+            return False
+        with self._lock:
+            self._ran_s += run_s
+            self._batches += 1
+            size_class = rows.bit_length()
+            if size_class not in self._seen_sizes:
+                self._seen_sizes.add(size_class)
+                return True
+            if self._check_s > self._ran_s * self._share:
+                return False
+        return self._is_chosen(inputs)
+
+    def _is_chosen(self, inputs: Tensors) -> bool:
+        """Look at a batch while a check is due."""
+        largest = _largest(inputs)
+        with self._lock:
+            ordinary = self._ordinary
+            self._ordinary = largest if ordinary is None else ordinary + (largest - ordinary) * _WEIGHT
+            if self._to_look_at == 0:
+                self._to_look_at = max(1, min(self._batches // _PART_LOOKED_AT, _BATCHES_LOOKED_AT))
+            self._to_look_at -= 1
+            chosen = self._to_look_at == 0 or (ordinary is not None and largest > ordinary * _OUT_OF_THE_ORDINARY)
+            if chosen:
+                self._to_look_at = self._batches = 0
+                self._ran_s = 0.0
+            return chosen
+
+    def find(
+        self, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
+    ) -> tuple[Mismatch | None, float]:
+        """Run a member of a batch again alone and compare.
+
+        ``members`` are the numbers of rows of each. Returns what is wrong, and how long the run of the member alone took
+        in seconds. Raises whatever the session raises.
+        """
+        signature = self._session.signature
+        bounds = list(pairwise(np.cumsum([0, *members]).tolist()))
+        start, stop = bounds[self._member(signature, inputs, bounds)]
+        names = tuple(outputs)
+
+        def run(tensors: Tensors) -> dict[str, Array]:
+            return dict(zip(names, self._session.run(tensors, names), strict=True))
+
+        alone_inputs = {
+            name: take_rows(array, signature.input(name).batch_axis, start, stop) for name, array in inputs.items()
+        }
+        started_at = self._clock()
+        alone = run(alone_inputs)
+        took_s = self._clock() - started_at
+        mismatch = find_mismatch(
+            signature,
+            run,
+            inputs=inputs,
+            outputs=outputs,
+            alone=alone,
+            start=start,
+            stop=stop,
+            usual=_profiles(signature, outputs, bounds),
+        )
+        return self._judged(mismatch, took_s), took_s
+
+    def _judged(self, mismatch: Mismatch | None, took_s: float) -> Mismatch | None:
+        with self._lock:
+            self._checks += 1
+            self._check_s = took_s if self._check_s == 0 else self._check_s + (took_s - self._check_s) * _WEIGHT
+            if mismatch is None or mismatch.cause is Cause.NOISE:
+                return None
+            if mismatch.cause is not Cause.ROUNDING:
+                return mismatch
+            self._rounded += 1
+            often = self._checks >= _TELLING_CHECKS and self._rounded > self._checks * _MOST_ROUNDED
+            return mismatch if often else None
+
+    def _member(self, signature: ModelSignature, inputs: Tensors, bounds: Sequence[tuple[int, int]]) -> int:
+        """Choose a member: in turn the one with the largest numbers, that with the smallest, and any.
+
+        Large numbers may be answered wrongly themselves, or have others answered wrongly.
+        """
+        turn = self._checks % 3
+        sizes = _sizes_of_rows(signature, inputs) if turn < 2 else None
+        if sizes is None:
+            return self._random.randrange(len(bounds))
+        row = int(sizes.argmax() if turn == 0 else sizes.argmin())
+        return next(member for member, (_, stop) in enumerate(bounds) if row < stop)
+
+
+def _largest(inputs: Tensors) -> float:
+    """Return the largest number in ``inputs``, negative ones by their size."""
+    largest = 0.0
+    for array in inputs.values():
+        if array.dtype.kind in "iuf" and array.size:
+            largest = max(largest, float(array.max()), -float(array.min()))
+    return largest
+
+
+def _sizes_of_rows(signature: ModelSignature, inputs: Tensors) -> Array | None:
+    """Return the largest number in each row, None if there are no numbers."""
+    found: Array | None = None
+    for name, array in inputs.items():
+        axis = signature.input(name).batch_axis
+        if axis is None or array.dtype.kind not in "iuf" or array.size == 0:
+            continue
+        others = tuple(at for at in range(array.ndim) if at != axis)
+        sizes = np.maximum(array.max(axis=others), -array.min(axis=others).astype(np.float64))
+        found = sizes if found is None else np.maximum(found, sizes)
+    return found
+
+
+def _profiles(signature: ModelSignature, outputs: Mapping[str, Array], bounds: Sequence[tuple[int, int]]) -> Profiles:
+    axes = {spec.name: spec.batch_axis for spec in signature.outputs}
+    return {
+        name: None
+        if axes[name] is None
+        else profile([take_rows(array, axes[name], start, stop) for start, stop in bounds])
+        for name, array in outputs.items()
+    }

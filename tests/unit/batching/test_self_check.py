@@ -1,0 +1,174 @@
+"""Running members of batches again alone: which batches, which members, what a difference leads to."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from inferd.batching.self_check import SelfCheck
+from tests.fakes import Caller, FakeClock, FakeSession, scale
+from tests.unit.batching.executing import Model, x
+
+
+def centred_if_large(inputs):
+    """Row by row as long as all numbers are small."""
+    rows = inputs["x"]
+    mean = rows.mean(axis=0) if np.abs(rows).max() > 100 else 0
+    return {"y": rows - mean, "sum": rows.sum(axis=1), "same": inputs["factor"]}
+
+
+class Checks:
+    """A check on a session whose runs take as long as the test says."""
+
+    def __init__(self, compute=scale, share=0.01, lone_s=1.0):
+        self.clock = FakeClock()
+        self.session = FakeSession(self._timed(compute))
+        self.lone_s = lone_s
+        self.check = SelfCheck(session=self.session, share=share, clock=self.clock)
+
+    def _timed(self, compute):
+        def run(inputs):
+            self.clock.advance(self.lone_s)
+            return compute(inputs)
+
+        return run
+
+    def batch(self, *values, run_s=1.0):
+        """Run a batch of one-row members; return whether it was checked, and what was found."""
+        inputs = {"x": x(*values), "factor": np.float32(1)}
+        outputs = self.session.run(inputs, ("y", "sum"))
+        if not self.check.is_due(inputs, len(values), run_s):
+            return False, None
+        found, _ = self.check.find(inputs, dict(zip(("y", "sum"), outputs, strict=True)), [1] * len(values))
+        return True, found
+
+
+def test_the_first_batch_of_each_size_class_is_checked():
+    """Other kernels run for other sizes."""
+    checks = Checks()
+    assert [checks.batch(*range(rows))[0] for rows in (2, 3, 4, 7, 8, 2)] == [True, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(("share", "lone_s", "most"), [(0.01, 1.0, 0.01), (0.05, 0.5, 0.05), (0.01, 0.1, 0.01)])
+def test_checks_take_no_more_than_their_share(share, lone_s, most):
+    """Of the run time that is told, apart from the first batch of each size class."""
+    checks = Checks(share=share, lone_s=lone_s)
+    checks.batch(1, 2)
+    checked = sum(checks.batch(1, 2)[0] for _ in range(5000))
+    assert 0.5 * most * 5000 <= checked * lone_s <= most * 5000
+
+
+def test_a_share_of_nothing_turns_checks_off():
+    """Not even the first batch is checked."""
+    checks = Checks(share=0.0)
+    assert not any(checks.batch(1, 2)[0] for _ in range(100))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_influence_that_large_numbers_have_is_found_soon(seed):
+    """Within 200 batches from when all numbers are large."""
+    checks = Checks(centred_if_large)
+    random = np.random.default_rng(seed)
+    for _ in range(500):
+        assert checks.batch(*random.normal(size=4))[1] is None
+    assert any(checks.batch(*(1000 * random.normal(size=4)))[1] for _ in range(200))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_influence_of_rare_rows_is_found(seed):
+    """Within 5,000 batches if one row in 64 is large, in batches of a few rows."""
+    checks = Checks(centred_if_large)
+    random = np.random.default_rng(seed)
+    for number in range(5000):
+        values = random.normal(size=int(random.integers(2, 9)))
+        values[random.random(values.shape) < 1 / 64] = 1000
+        if checks.batch(*values)[1]:
+            break
+    assert number < 4999
+
+
+def test_the_batch_at_hand_is_answered_right():
+    """Its members run alone before anybody gets an answer, and batching stops."""
+    model = Model(centred_if_large, check_share=0.01)
+    callers = [Caller(x=x(value)) for value in (1, 2, 1000)]
+    model.run(*callers)
+    assert [caller.result.outputs["y"][0, 0] for caller in callers] == [
+        0 if value > 100 else value for value in (1, 2, 1000)
+    ]
+    assert (model.stops, model.observer.checks) == (["batching"], [True])
+    assert not model.session.signature.batchable
+    assert model.statistics.snapshot().mismatches == 1
+
+
+def test_a_mismatch_is_logged_without_any_value(caplog):
+    """With the ids of the requests of the batch, one of which can be run again by whoever has it."""
+    model = Model(centred_if_large, check_share=0.01)
+    with caplog.at_level(logging.ERROR):
+        model.run(*[Caller(x=x(value)) for value in (1, 2, 1000)])
+    (record,) = caplog.records
+    assert "output" in record.reason
+    assert "other rows of the batch" in record.reason
+    assert "1000" not in record.reason + record.getMessage()
+    assert len(record.request_ids) == 3
+
+
+def test_the_operators_word_counts_for_more(caplog):
+    """With batch_axis set batching goes on; the log says so once, and this batch is answered right all the same."""
+    model = Model(centred_if_large, check_share=0.01)
+    model.session.batch_axis_is_given = True
+    callers = [Caller(x=x(value)) for value in (1, 2, 1000)]
+    model.run(*callers)
+    model.run(*[Caller(x=x(*[1000] * rows)) for rows in (1, 3)])
+    assert callers[0].result.outputs["y"][0, 0] == 1
+    assert model.stops == []
+    assert model.session.signature.batchable
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
+def test_requests_taken_before_batching_stopped_run_alone():
+    """A worker may hold a batch when another one finds the difference."""
+    model = Model()
+    model.session.stop_batching("test")
+    callers = [Caller(x=x(1)), Caller(x=x(2, 3))]
+    model.run(*callers)
+    assert model.session.runs == [1, 2]
+    assert callers[1].result.outputs["y"].shape == (2, 2)
+
+
+def test_pieces_of_a_large_request_are_checked_too():
+    """A row of a piece runs again alone, and the request then runs whole."""
+    model = Model(centred_if_large, chunk_rows=4, check_share=0.01)
+    caller = Caller(x=x(1, 2, 1000, 4, 5, 6))
+    model.run(caller)
+    assert model.session.runs[-1] == 6
+    assert model.stops == ["batching"]
+
+
+def test_a_check_that_fails_changes_nothing(caplog):
+    """The batch itself ran, and its answers are given."""
+    model = Model(check_share=0.01)
+    run = model.session.run
+
+    def fail_alone(inputs, outputs):
+        if len(inputs["x"]) == 1:
+            raise RuntimeError
+        return run(inputs, outputs)
+
+    model.session.run = fail_alone
+    callers = [Caller(x=x(1)), Caller(x=x(2))]
+    model.run(*callers)
+    assert callers[0].result.outputs["y"][0, 0] == 1
+    assert model.stops == []
+
+
+def test_noise_of_one_callers_numbers_stops_nothing():
+    """A row so ill-conditioned that its own last bits decide says nothing of the others."""
+
+    def chaotic(inputs):
+        rows = inputs["x"].astype(np.float64)
+        y = np.sin(rows * 1e7 * (1 + 1e-9 * len(rows))).astype(np.float32)
+        return {"y": y, "sum": y.sum(axis=1), "same": inputs["factor"]}
+
+    model = Model(chaotic, check_share=0.01)
+    model.run(Caller(x=x(123.456)), Caller(x=x(789.1)))
+    assert (model.stops, model.observer.checks) == ([], [False])

@@ -18,6 +18,7 @@ EXAMPLES = (
     "inferd infer digits --input X=@digit.json",
     "inferd infer digits --input X=@digits.npy --output label --json",
     "inferd infer adder --input a=[1,2] --input b=[3,4] --save outputs/",
+    "inferd infer adder --example examples.json:1 --input b=[3,4]",
 )
 
 
@@ -27,15 +28,23 @@ def infer(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", show_default=False)],
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--input",
             "-i",
             metavar="NAME=VALUE",
-            help="An input: NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy. May be given several times.",
+            help="An input: NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy. Several times.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:NUMBER]",
+            help="Send a recorded request of FILE.json or FILE.npz, by default its first, number 0.",
+            show_default=False,
+        ),
+    ] = None,
     outputs: Annotated[
         list[str] | None,
         typer.Option("--output", "-o", metavar="NAME", help="An output to ask for, by default all. Several times."),
@@ -55,9 +64,10 @@ def infer(
     """Run MODEL on a server once, and print or save its outputs.
 
     JSON gets the element type that the model declares, and its shape from its lists; with one dimension less than
-    declared it is taken to be a single row. A .npy file is sent as it is.
+    declared it is taken to be a single row. A .npy file is sent as it is. Of a recorded request, inputs that are given
+    beside it replace its own.
     """
-    arrays = read_inputs(inputs, lambda: client.model(model, version=version))
+    arrays = read_inputs(inputs or (), example, lambda: client.model(model, version=version))
     result = client.infer(model, arrays, outputs=outputs or (), version=version)
     saved = save_outputs(save or (), result.outputs)
     (_print_json if as_json else _print_text)(result, saved)

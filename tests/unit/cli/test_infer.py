@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from tests.unit.client.fake_service import encode, overload_status, refuse
+from inferd.client import codec
+from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, encode, overload_status, refuse
+
+
+@pytest.fixture
+def service():
+    """Its model takes pictures of any size."""
+    digits = pb.Model()
+    digits.CopyFrom(DIGITS)
+    digits.inputs[0].shape[:] = [-1, -1]
+    return FakeService(digits, BROKEN)
 
 
 def _answer(**outputs):
@@ -27,6 +37,19 @@ def test_json_gets_the_declared_type(inferd, server, service):
     assert _sent(service) == ("DATA_TYPE_FP32", [2, 2], np.array([1, 2, 3, 4.5], np.float32).tobytes())
 
 
+def test_models_without_inputs_are_called(inferd, server, service):
+    """There is nothing to give."""
+    assert inferd("infer", "digits", "-a", server.address).exit_code == 0
+    assert list(service.requests[0].inputs) == []
+
+
+def test_a_model_without_inputs_has_none_to_give(inferd, server, service):
+    """Which is not the same as a model whose inputs are not known."""
+    service.models = [pb.Model(name="constant", version="1", state=pb.Model.STATE_READY)]
+    ended = inferd("infer", "constant", "-i", "X=[1]", "-a", server.address)
+    assert (ended.exit_code, ended.err) == (2, 'inferd: input "X": the model has no such input, it has none\n')
+
+
 def test_a_single_row_gets_its_batch_dimension(inferd, server, service):
     """JSON with a dimension less than declared is one row."""
     inferd("infer", "digits", "-i", "X=[1, 2]", "-a", server.address)
@@ -42,6 +65,57 @@ def test_files_are_read(inferd, server, service, tmp_path):
     first, second = (request.inputs[0] for request in service.requests)
     assert (first.datatype, list(first.shape)) == (pb.DATA_TYPE_FP32, [1, 2])
     assert (second.datatype, list(second.shape)) == (pb.DATA_TYPE_INT16, [2])
+
+
+@pytest.fixture
+def adder(service):
+    """A model with two inputs."""
+    inputs = [
+        pb.TensorInfo(name=name, datatype=datatype, shape=[-1, 2], dimension_names=["n", ""], batch_axis=0)
+        for name, datatype in (("a", pb.DATA_TYPE_INT32), ("b", pb.DATA_TYPE_BYTES))
+    ]
+    service.models = [pb.Model(name="adder", version="1", state=pb.Model.STATE_READY, inputs=inputs)]
+
+
+def _received(service, number=-1):
+    return {tensor.name: codec.decode(tensor).tolist() for tensor in service.requests[number].inputs}
+
+
+@pytest.mark.usefixtures("adder")
+def test_a_recorded_request_is_sent(inferd, server, service, tmp_path):
+    """The first of a file, or the one whose number is given, with the types that the model declares."""
+    examples = tmp_path / "examples.json"
+    examples.write_text('[{"a": [[1, 2]], "b": [["x", "zoë"]]}, {"a": [3, 4], "b": ["y", ""]}]', encoding="utf-8")
+    assert inferd("infer", "adder", "--example", examples, "-a", server.address).exit_code == 0
+    assert inferd("infer", "adder", "--example", f"{examples}:1", "-a", server.address).exit_code == 0
+    assert _received(service, 0) == {"a": [[1, 2]], "b": [[b"x", "zoë".encode()]]}
+    assert _received(service, 1) == {"a": [[3, 4]], "b": [[b"y", b""]]}
+    assert service.requests[0].inputs[0].datatype == pb.DATA_TYPE_INT32
+
+
+@pytest.mark.usefixtures("adder")
+def test_inputs_replace_those_of_a_recorded_request(inferd, server, service, tmp_path):
+    """Each by its name; the others stay, and whether they go together is for the server to judge."""
+    np.savez(tmp_path / "examples.npz", a=np.array([[1, 2]], np.int32), b=np.array([["x", "y"]]))
+    ended = inferd(
+        "infer", "adder", "--example", tmp_path / "examples.npz", "-i", "a=[[5, 6], [7, 8]]", "-a", server.address
+    )
+    assert ended.exit_code == 0
+    assert _received(service) == {"a": [[5, 6], [7, 8]], "b": [[b"x", b"y"]]}
+
+
+@pytest.mark.usefixtures("adder")
+def test_recorded_requests_that_do_not_fit_are_explained(inferd, server, tmp_path):
+    """The file, the request and the input are named, or how many requests there are."""
+    examples = tmp_path / "examples.json"
+    examples.write_text('[{"a": [[1, 2]], "b": [["x", "y"]]}, {"a": [[1, 2]]}]')
+    ended = inferd("infer", "adder", "--example", examples, "-a", server.address)
+    assert ended.exit_code == 2
+    assert ended.err == ('inferd: examples.json: request 1: input "b": expected BYTES [n, 2], got no such input\n')
+    examples.write_text('{"a": [[1, 2]], "b": [["x", "y"]]}')
+    ended = inferd("infer", "adder", "--example", f"{examples}:1", "-a", server.address)
+    assert ended.exit_code == 2
+    assert ended.err == "inferd: --example: expected a number from 0 to 0 for examples.json, got 1\n"
 
 
 def test_options_reach_the_server(inferd, server, service, monkeypatch):
@@ -126,6 +200,12 @@ def test_names_of_outputs_cannot_leave_the_directory(inferd, server, service, tm
         (["-i", "X=@/nope.json"], "/nope.json: cannot be read: No such file or directory"),
         (["-i", "Z=[1]"], 'input "Z": the model has no such input, it has X'),
         (["-i", 'X=["a"]'], 'input "X": expected FP32, got "a"'),
+        (["-i", "X=[[[1]]]"], 'input "X": expected shape [batch, ?], got [1, 1, 1]'),
+        (["-i", "X=" + "[" * 100_000], 'input "X": expected JSON, got values that are nested too deeply'),
+        (["--example", "x.txt"], '--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got "x.txt"'),
+        (["--example", "x.json:a"], "--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got"),
+        (["--example", "x.json:-1"], "--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got"),
+        (["--example", "/nope/x.json"], "x.json: cannot be read: No such file or directory"),
         (["-i", "X=[1]", "--token-file", "/nope"], "No such file or directory: '/nope'"),
         (["-i", "X=[1]", "--certificate", "c.pem"], "certificate and key: expected both or none"),
     ],
@@ -174,9 +254,10 @@ def test_refusals_tell_when_to_come_back(inferd, server, service):
     assert ended.err == "inferd: RESOURCE_EXHAUSTED: the queue is full (try again in 2.5 s)\n"
 
 
-def test_models_that_are_not_read_have_no_inputs(inferd, server):
+@pytest.mark.parametrize("arguments", [("-i", "X=[1]"), ("--example", "x.json")])
+def test_models_that_are_not_read_have_no_inputs(inferd, server, arguments):
     """JSON for a failed model says why its types are not known."""
-    ended = inferd("infer", "broken", "-i", "X=[1]", "-a", server.address)
+    ended = inferd("infer", "broken", *arguments, "-a", server.address)
     assert ended.exit_code == 1
     assert 'model "broken" are not known, its state is FAILED: not an ONNX file' in ended.err
 

@@ -18,7 +18,7 @@ class Session(Protocol):
 
     @property
     def signature(self) -> ModelSignature:
-        """What the model takes and gives; the same object every time, until `stop_batching` puts another in its place."""
+        """What the model takes and gives; the same object every time until `stop_batching` replaces it."""
         ...
 
     @property

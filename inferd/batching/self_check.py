@@ -92,8 +92,8 @@ class SelfCheck:
     ) -> tuple[Mismatch | None, float]:
         """Run a member of a batch again alone and compare.
 
-        ``members`` are the numbers of rows of each. Returns what is wrong, and how long the run of the member alone took
-        in seconds. Raises whatever the session raises.
+        ``members`` are the numbers of rows of each. Returns what is wrong, and how long the run of the member alone
+        took in seconds. Raises whatever the session raises.
         """
         signature = self._session.signature
         bounds = list(pairwise(np.cumsum([0, *members]).tolist()))

@@ -173,10 +173,10 @@ class TensorOverride(Section):
     batch_axis: int | None = Field(default=None, ge=0)
     """The dimension that counts rows; null for a tensor that a whole batch shares."""
     warmup_shape: list[NonNegativeInt] | None = None
-    """Inputs only: the shape to try and warm up with, batch dimension included, where open dimensions may not be any."""
+    """Inputs only: the shape to try and warm up with, batch dimension included, where the model does not run on any."""
     example: Any = None
-    """Inputs only: a value that the model takes, as nested lists, to try and warm up with; one row or several where it \
-has a batch axis."""
+    """Inputs only: a value that the model takes, as nested lists, to try and warm up with; one row or several where \
+it has a batch axis."""
 
 
 def _check_batches_fit(queue: QueueSettings, batching: BatchingSettings) -> None:

@@ -92,12 +92,7 @@ def prove(
         return _concluded(_with_true_ranks(claim, trials, run), verdict, trials)
     prover = _Prover(claim.signature, run, graph, clock, given=given)
     try:
-        if not trials:
-            raise _UnprovenError(_NOTHING_RUNS)
         prover.prove(trials)
-        if graph is not None and graph.doubtful:
-            msg = f"all rows that were tried agree, but the graph could not be followed: {graph.unclear}"
-            raise _UnprovenError(msg)
         verdict = Verdict(standing=Standing.PROVEN, given=given)
     except _UnprovenError as error:
         verdict = Verdict(standing=Standing.UNPROVEN, reason=str(error), given=given)
@@ -114,8 +109,8 @@ def prove(
 
 
 _NOTHING_RUNS = (
-    "the model does not run on made-up inputs; give it some that it takes: inputs.NAME.example in model.yaml, or recorded "
-    "requests in examples.npz or examples.json beside the model"
+    "the model does not run on made-up inputs; give it some that it takes: inputs.NAME.example in model.yaml, or "
+    "recorded requests in examples.npz or examples.json beside the model"
 )
 
 
@@ -174,6 +169,8 @@ class _Prover:
 
     def prove(self, trials: Sequence[TrialInputs]) -> None:
         """Go through the trials. Raises `_ContradictedError` or `_UnprovenError`."""
+        if not trials:
+            raise _UnprovenError(_NOTHING_RUNS)
         self.signature = replace(self.signature, outputs=self._found_outputs(trials[0]))
         is_clear = self._graph is not None and not (self._graph.unclear or self._graph.mixes)
         for number, trial in enumerate(trials):
@@ -183,6 +180,9 @@ class _Prover:
             ends_at = min(self._clock() + _CHEAP_S, self._ends_at) if is_clear else self._ends_at
             trial_of = _Trial(self.signature, self._run, trial, self._late, MemoryGrowth())
             trial_of.go(rows, partial(self._is_past, ends_at))
+        if self._graph is not None and self._graph.doubtful and not self._graph.mixes:
+            msg = f"all rows that were tried agree, but the graph could not be followed: {self._graph.unclear}"
+            raise _UnprovenError(msg)
 
     def _late(self) -> bool:
         return self._is_past(self._ends_at)
@@ -198,20 +198,20 @@ class _Prover:
             several = self._run(rows)
         except Exception as error:
             _log.debug("the model does not run with %d rows: %s", _LEAST_ROWS, error)
-            several = self._one_by_one(trial) or {}
-            if several:
-                msg = f"the model runs with one row, but not with {_LEAST_ROWS}"
-                raise _ContradictedError(msg, misfit=True) from error
+            self._require_rows_alone(trial)
+            msg = f"the model runs with one row, but not with {_LEAST_ROWS}"
+            raise _ContradictedError(msg, misfit=True) from error
         outputs = tuple(self._found_output(spec, one, several) for spec in self.signature.outputs)
         if all(spec.batch_axis is None for spec in outputs):
             msg = "no output has a dimension that follows the rows"
             raise _ContradictedError(msg, misfit=True)
         return outputs
 
-    def _one_by_one(self, trial: TrialInputs) -> Outputs | None:
-        """Return an answer if each of the rows runs alone, so that it was running together that failed."""
+    def _require_rows_alone(self, trial: TrialInputs) -> None:
+        """Raise `_UnprovenError` unless each of a few rows runs alone, so that it is running together that fails."""
         try:
-            return [self._run(trial.row(number)) for number in range(_LEAST_ROWS)][0]
+            for number in range(_LEAST_ROWS):
+                self._run(trial.row(number))
         except Exception:  # noqa: BLE001  (see above)
             msg = "the model does not run on all of the made-up rows"
             raise _UnprovenError(msg) from None

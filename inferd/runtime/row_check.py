@@ -1,9 +1,9 @@
 """Whether rows that ran in a batch got the answer that they get alone, and if not, why. Knows no session.
 
-A difference is looked into before it counts. The rows run once more in the same place of a batch of the same size, which
-now holds nothing but copies of them. If that gives another answer than the batch did, it was the other rows. If it gives
-the same, it was the size: numbers are added up in another order there, which must make no more than a small difference,
-unless the rows are so ill-conditioned that the last bits of their own inputs make as much of one.
+A difference is looked into before it counts. The rows run once more in the same place of a batch of the same size,
+which now holds nothing but copies of them. If that gives another answer than the batch did, it was the other rows. If
+it gives the same, it was the size: numbers are added up in another order there, which must make no more than a small
+difference, unless the rows are so ill-conditioned that the last bits of their own inputs make as much of one.
 """
 
 from collections.abc import Callable, Mapping
@@ -113,7 +113,7 @@ class _Look:
         for name, array in self.inputs.items():
             axis = self.signature.input(name).batch_axis
             if axis is not None:
-                return array.shape[axis]
+                return int(array.shape[axis])
         raise AssertionError
 
     @property

@@ -38,8 +38,8 @@ class OnnxSession:
     """Implements `inferd.batching.ports.Session`.
 
     Invariants: a run in progress holds the runtime's session itself, so that `close` in another thread never takes it
-    away under the run; runs that begin after `close` raise `RuntimeError`. ``signature`` and ``verdict`` are replaced at
-    most once, by `stop_batching`, and only from one that batches to one that does not.
+    away under the run; runs that begin after `close` raise `RuntimeError`. ``signature`` and ``verdict`` are replaced
+    by `stop_batching` only, and only by one that does not batch.
     """
 
     def __init__(

@@ -50,8 +50,9 @@ class TrialInputs:
 
     ``shapes`` has a size for every dimension of each input, 1 along its batch axis. ``bounds`` are the smallest and the
     largest integer of each input that has integers. ``shared_draw`` chooses the values of shared inputs, and 0 leaves
-    out optional ones. ``numeric_texts``: texts are numbers. ``examples`` are the operator's, of one row each and of some
-    or all inputs, with the same shapes and shared inputs in all of them: rows are made of these instead of at random.
+    out optional ones. ``numeric_texts``: texts are numbers. ``examples`` are the operator's, of one row each and of
+    some or all inputs, with the same shapes and shared inputs in all of them: rows are made of these instead of at
+    random.
     """
 
     signature: ModelSignature

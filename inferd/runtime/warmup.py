@@ -15,8 +15,9 @@ from inferd.runtime.session import OnnxSession
 
 #: Part of the memory budget that the largest batch may be expected to take if the sizes before it are passed over.
 _CHEAP = 8
-#: Rows after which what is expected can be relied on.
+#: Rows after which what is expected can be relied on, and how many times larger each further batch is.
 _TELLING_ROWS = 4
+_STEP = 4
 _MIB = 2**20
 #: What a run is expected to take before it is worth a line in the log.
 _WORTH_TELLING_BYTES = 64 * _MIB
@@ -66,7 +67,8 @@ def _sizes(largest: int, growth: MemoryGrowth, *, every: bool) -> Iterator[int]:
     while rows < largest:
         yield rows
         cheap = rows >= _TELLING_ROWS and growth.expected(largest) <= growth.budget // _CHEAP
-        rows = rows + 1 if every else largest if cheap else min(2 * rows, largest)
+        larger = 2 * rows if rows < _TELLING_ROWS else _STEP * rows
+        rows = rows + 1 if every else largest if cheap else min(larger, largest)
     yield largest
 
 

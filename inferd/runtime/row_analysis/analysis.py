@@ -56,6 +56,9 @@ _NEVER_MIX = frozenset(
     )
 )
 
+#: Operators with graphs of their own.
+_NESTED = frozenset({"If", "Loop", "Scan"})
+
 _OWN_DOMAINS = frozenset({"", "ai.onnx"})
 
 #: After so many rounds, what a loop carries is taken to be unknown.
@@ -71,7 +74,8 @@ class GraphFinding:
 
     ``mixes`` says what lets rows depend on each other, ``unclear`` what could not be followed; with both empty each
     row's answer depends on that row alone. ``doubtful``: what could not be followed are operators that can mix rows,
-    and may do so for rare numbers only; otherwise they are ones that nothing is known of, which runs have to show. ``axes`` is where the outputs have their rows, as far as that is certain.
+    and may do so for rare numbers only; otherwise they are ones that nothing is known of, which runs have to show.
+    ``axes`` is where the outputs have their rows, as far as that is certain.
     """
 
     mixes: str = ""
@@ -149,13 +153,14 @@ class _Walk:
         if any(flow.is_padded for flow in call.given()) and node.operator not in _LEAVE_PADDING_ALONE:
             result = mixed(f"{node} sees how many elements the largest row has")
         flows = [result] * len(node.outputs) if isinstance(result, Flow) else list(result)
-        if (domain, node.operator) in RULES and node.operator not in _NEVER_MIX:
+        may_mix = (domain, node.operator) in RULES or node.operator in _NESTED
+        if may_mix and node.operator not in _NEVER_MIX:
             flows = [replace(flow, doubtful=True) if flow.kind is Kind.UNKNOWN else flow for flow in flows]
         return flows + [missing] * (len(node.outputs) - len(flows))
 
     def _apply(self, call: Call, domain: str, known: Mapping[str, Flow]) -> Flow | Sequence[Flow]:
         operator = call.node.operator
-        if domain == "" and operator in {"If", "Loop", "Scan"}:
+        if domain == "" and operator in _NESTED:
             return self._nested(call, known)
         body = self._file.functions.get((call.node.domain, operator))
         if body is not None:
@@ -189,16 +194,20 @@ class _Walk:
 
     def _if(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
         condition = call.input(0)
-        _require_shared(call, condition, "chooses a branch by all rows at once")
-        results = []
+        if condition.kind in {Kind.ROWS, Kind.MIXED}:
+            _require_shared(call, condition, "chooses a branch by all rows at once")
         names: tuple[str, ...] = ("then_branch", "else_branch")
         if condition.elements is not None and condition.elements[0] is not None:
             names = ("else_branch",) if condition.elements[0] == Size(0) else ("then_branch",)
+        results = []
         for name in names:
             graph = call.graph(name)
             flows = self._deeper(call, graph, dict(known))
             results.append([flows[output] for output in graph.outputs])
-        return [joined(flows[0], flows[-1], str(call.node)) for flows in zip(*results, strict=True)]
+        chosen = [joined(flows[0], flows[-1], str(call.node)) for flows in zip(*results, strict=True)]
+        if condition.kind is Kind.SHARED or any(flow.kind is Kind.MIXED for flow in chosen):
+            return chosen
+        raise call.unclear("what it decides by may depend on the rows")
 
     def _loop(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
         body = call.graph("body")

@@ -54,7 +54,7 @@ class Size:
 
     @property
     def padding(self) -> int | None:
-        """How many elements are behind those of the largest row; None if it is not a size that follows from that row."""
+        """How many elements are behind those of the largest row; None if the size does not follow from that row."""
         found = [int(name.removeprefix(_PADDED)) for name in self.names if name.startswith(_PADDED)]
         return min(found, default=None)
 

@@ -1,6 +1,7 @@
 """Operators that treat each element by itself, with broadcasting. They keep rows apart wherever those are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inferd.runtime.row_analysis.call import Call, Result, rule, without_rows
 from inferd.runtime.row_analysis.flow import (
@@ -166,8 +167,7 @@ def broadcast(call: Call, flows: Sequence[Flow]) -> Flow:
     plain = without_rows(flows)
     shape = broadcast_shape([flow.shape for flow in flows])
     if plain is not None:
-        bad = plain.kind in {Kind.MIXED, Kind.UNKNOWN}
-        return plain if bad else Flow(plain.kind, shape=None if shape is None else tuple(shape))
+        return replace(plain, shape=None if shape is None else tuple(shape))
     if shape is None:
         return unknown(f"{call.node}: the rank of an input is not known")
     return _broadcast_rows(call, flows, shape)
@@ -219,7 +219,7 @@ def broadcast_shape(shapes: Sequence[tuple[Size | None, ...] | None]) -> list[Si
 def _broadcast_size(sizes: Sequence[Size | None]) -> Size | None:
     found: Size | None = ONE
     for size in sizes:
-        if size == ONE or size == found:
+        if size in {ONE, found}:
             continue
         if found == ONE or found is None or size is None:
             found = size if found == ONE else None

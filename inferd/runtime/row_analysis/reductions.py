@@ -1,6 +1,7 @@
 """Operators that look along axes: sums, norms, orders, positions. They mix rows where they look along the rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inferd.runtime.row_analysis.call import Call, Result, position, rule, without_rows
 from inferd.runtime.row_analysis.flow import ONE, Flow, Kind, Size, mixed, numbers, padded, rows, shared, worst
@@ -11,8 +12,9 @@ _REDUCTIONS = (  # noqa: SIM905  (as in `pointwise`)
 ).split()
 
 
-def _along_rows(call: Call) -> Flow:
-    return mixed(f"{call.node} looks at all rows at once")
+def _along_rows(call: Call, shape: Sequence[Size | None] | None = None) -> Flow:
+    found = mixed(f"{call.node} looks at all rows at once")
+    return found if shape is None else replace(found, shape=tuple(shape))
 
 
 def _single(call: Call) -> Flow | None:
@@ -41,7 +43,7 @@ def reduce(call: Call) -> Result:
     rank = len(flow.shape or ())
     along = {position(call, axis, rank) for axis in axes} if axes else set(range(rank))
     if flow.axis in along:
-        return _along_rows(call)
+        return _along_rows(call, _reduced_shape(call, Flow(Kind.SHARED), replace(flow, elements=None), axes).shape)
     return _without(flow, along, keep=call.integer("keepdims", 1) == 1)
 
 
@@ -91,7 +93,7 @@ def softmax(call: Call) -> Result:
     one_axis = call.opset >= 13
     axis = position(call, call.integer("axis", -1 if one_axis else 1), len(flow.shape or ()))
     mixes = flow.axis == axis if one_axis else flow.axis >= axis
-    return _along_rows(call) if mixes else flow
+    return _along_rows(call, flow.shape) if mixes else flow
 
 
 @rule("CumSum", "CumProd", "LpNormalization", "TopK", "Sort")
@@ -109,7 +111,7 @@ def along_one_axis(call: Call) -> Result:
         given = call.integer("axis", -1)
     axis = position(call, given, len(flow.shape or ()))
     if axis == flow.axis:
-        return _along_rows(call)
+        return _along_rows(call, None if call.node.operator == "TopK" else flow.shape)
     if call.node.operator != "TopK":
         return flow
     sizes = list(flow.shape or ())
@@ -254,7 +256,8 @@ def transform(call: Call) -> Result:
     if call.node.operator == "STFT":
         given: int | None = 1
     elif call.opset >= 20:
-        given = -2 if call.optional(2) is None else (numbers(call.input(2).elements) or [None])[0]
+        found = [-2] if call.optional(2) is None else numbers(call.input(2).elements)
+        given = found[0] if found else None
     else:
         given = call.integer("axis", 1)
     if given is None:
@@ -366,10 +369,10 @@ def gather_nd(call: Call) -> Result:
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     if data.is_plain and data.axis == 0 and _picks_each_row(indices):
-        depth = (indices.shape or ())[-1]
-        if depth is None or depth.number is None:
+        looks = (indices.shape or ())[-1]
+        if looks is None or looks.number is None:
             raise call.unclear("it is not known how deep it looks")
-        return rows(indices.axis, [*(indices.shape or ())[:-1], *(data.shape or ())[depth.number :]])
+        return rows(indices.axis, [*(indices.shape or ())[:-1], *(data.shape or ())[looks.number :]])
     shared_dims = call.integer("batch_dims", 0)
     if data.shape is None or indices.shape is None or indices.shape[-1] is None or indices.kind is not Kind.ROWS:
         raise call.unclear("it is not known which elements it takes")

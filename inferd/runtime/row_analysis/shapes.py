@@ -147,7 +147,8 @@ def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
             same = product(sizes[:axis])
             unchanged = axis == flow.axis and tuple(sizes[:axis]) == flow.shape[:axis]
             if unchanged or (same is not None and same == before):
-                turned = REVERSED_NAME in flow.shape[flow.axis].names and REVERSED_NAME not in size.names
+                own = flow.shape[flow.axis]
+                turned = own is not None and REVERSED_NAME in own.names and REVERSED_NAME not in size.names
                 return rows(axis, [*sizes[:axis], size.reversed if turned else size, *sizes[axis + 1 :]])
             raise call.unclear("the rows come out in another order")
     raise call.unclear("it is not known where the rows are afterwards")
@@ -158,7 +159,7 @@ def flatten(call: Call) -> Result:
     """Two dimensions, cut before ``axis``."""
     flow = call.input(0)
     if flow.shape is None:
-        return Flow(flow.kind, why=flow.why)
+        return flow
     axis = call.integer("axis", 1)
     axis += len(flow.shape) if axis < 0 else 0
     return reshaped(call, flow, [product(flow.shape[:axis]), product(flow.shape[axis:])])
@@ -169,11 +170,11 @@ def transpose(call: Call) -> Result:
     """The rows go where the permutation says."""
     flow = call.input(0)
     if flow.shape is None:
-        return Flow(flow.kind, why=flow.why)
+        return flow
     order = call.integers("perm") or tuple(reversed(range(len(flow.shape))))
     sizes = [flow.shape[axis] for axis in order]
     axis = order.index(flow.axis) if flow.axis >= 0 else -1
-    return Flow(flow.kind, axis=axis, shape=tuple(sizes))
+    return replace(flow, axis=axis, shape=tuple(sizes), elements=None)
 
 
 @rule("Squeeze")
@@ -181,7 +182,7 @@ def squeeze(call: Call) -> Result:
     """Take out dimensions of one element."""
     flow, axes = call.input(0), call.axes(1)
     if flow.shape is None:
-        return Flow(flow.kind, why=flow.why)
+        return flow
     if axes is None and flow.kind is Kind.ROWS:
         raise call.unclear("a batch of one row is squeezed as well")
     rank = len(flow.shape)
@@ -191,7 +192,7 @@ def squeeze(call: Call) -> Result:
         raise call.unclear("it works for a batch of one row only")
     sizes = [size for axis, size in enumerate(flow.shape) if axis not in out]
     axis = flow.axis - sum(each < flow.axis for each in out) if flow.axis >= 0 and flow.axis not in out else -1
-    return Flow(flow.kind, axis=axis, shape=tuple(sizes), elements=flow.elements)
+    return replace(flow, axis=axis, shape=tuple(sizes))
 
 
 @rule("Unsqueeze")
@@ -199,13 +200,13 @@ def unsqueeze(call: Call) -> Result:
     """Put in dimensions of one element."""
     flow, axes = call.input(0), call.axes(1)
     if flow.shape is None or axes is None:
-        return Flow(flow.kind, why=flow.why) if flow.kind is not Kind.ROWS else unknown(f"{call.node}: unknown axes")
+        return flow if flow.kind is not Kind.ROWS else unknown(f"{call.node}: unknown axes")
     rank = len(flow.shape) + len(axes)
     new = {position(call, axis, rank) for axis in axes}
     old = iter(flow.shape)
     sizes = [ONE if axis in new else next(old) for axis in range(rank)]
     axis = [each for each in range(rank) if each not in new][flow.axis] if flow.axis >= 0 else -1
-    return Flow(flow.kind, axis=axis, shape=tuple(sizes), elements=flow.elements)
+    return replace(flow, axis=axis, shape=tuple(sizes))
 
 
 @rule("Expand")

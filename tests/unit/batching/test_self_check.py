@@ -79,7 +79,7 @@ def test_influence_of_rare_rows_is_found(seed):
     """Within 5,000 batches if one row in 64 is large, in batches of a few rows."""
     checks = Checks(centred_if_large)
     random = np.random.default_rng(seed)
-    for number in range(5000):
+    for number in range(5000):  # noqa: B007  (how far it came is what counts)
         values = random.normal(size=int(random.integers(2, 9)))
         values[random.random(values.shape) < 1 / 64] = 1000
         if checks.batch(*values)[1]:

@@ -1,9 +1,15 @@
 """What holds for all tests, in whatever order and wherever they run."""
 
+import os
 import signal
+import tempfile
 
 # Servers in the process of the tests run on gRPC's core as `inferd serve` has it.
 import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported
 
 # Under nohup, servers that tests start would inherit that hang-ups are ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# What is kept between starts of a server is kept for these tests only: no verdict of an older proof counts here.
+_cache = tempfile.TemporaryDirectory(prefix="inferd-tests-")
+os.environ["XDG_CACHE_HOME"] = _cache.name

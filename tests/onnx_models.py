@@ -226,6 +226,36 @@ def centred() -> onnx.ModelProto:
     )
 
 
+def brightness() -> onnx.ModelProto:
+    """Make ``brightness = mean of the pixels`` of FP32 [batch,8,8], over 255 if any pixel of the batch is above 1.5."""
+    return _model(
+        [
+            _node("ReduceMax", ["pixels"], ["largest"], keepdims=0),
+            _node("Greater", ["largest", "limit"], ["is_bytes"]),
+            _node("Where", ["is_bytes", "by_255", "one"], ["scale"]),
+            _node("Mul", ["pixels", "scale"], ["scaled"]),
+            _node("ReduceMean", ["scaled", "axes"], ["brightness"], keepdims=0),
+        ],
+        [_float("pixels", ["batch", 8, 8])],
+        [_float("brightness", ["batch"])],
+        [
+            _constant("limit", np.float32(1.5)),
+            _constant("by_255", np.float32(1 / 255)),
+            _constant("one", np.float32(1)),
+            _constant("axes", np.array([1, 2], np.int64)),
+        ],
+    )
+
+
+def split_words() -> onnx.ModelProto:
+    """Split ``text`` BYTES [batch] into ``words``, padded to the longest of the batch, and ``count`` them."""
+    return _model(
+        [_node("StringSplit", ["text"], ["words", "count"])],
+        [_value("text", TensorProto.STRING, ["batch"])],
+        [_value("words", TensorProto.STRING, ["batch", None]), _value("count", TensorProto.INT64, ["batch"])],
+    )
+
+
 def text_and_bf16() -> onnx.ModelProto:
     """Pass a string and a BF16 tensor through."""
     return _model(

@@ -31,7 +31,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator. ``attributes`` are integers, tuples of integers, text, `Tensor` or `Graph`; others are None."""
+    """One operator. ``attributes`` are integers, tuples of integers, text, `Tensor` or `Graph`; others are None.
+
+    Of a list of floats or texts it is known how long it is.
+    """
 
     operator: str
     domain: str
@@ -201,11 +204,15 @@ class _Reader:
         name = ""
         value: Attribute = None
         integers: list[int] = []
-        kind = 0
+        kind = listed = 0
         for part in self._fields(message.start, message.end):
             match part.number:
                 case 1:
                     name = self._text(part)
+                case 7:
+                    listed += (part.end - part.start) // 4
+                case 9:
+                    listed += 1
                 case 3:
                     value = _signed(part.value)
                 case 4:
@@ -219,6 +226,9 @@ class _Reader:
                     integers += self._integers(part)
                 case 20:
                     kind = part.value
+        if listed:
+            # Floats and texts: how many there are is enough.
+            value = Tensor((listed,))
         return name, tuple(integers) if integers or kind == 7 else value
 
     def _tensor(self, message: _Field) -> tuple[str, Tensor]:

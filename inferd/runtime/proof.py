@@ -24,7 +24,7 @@ from inferd.runtime.row_comparison import Array, difference, profile
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec, format_shape
 from inferd.runtime.stacking import stack
 from inferd.runtime.trial_inputs import TrialInputs
-from inferd.runtime.trial_search import Hints, Run, find_trials
+from inferd.runtime.trial_search import Hints, Run, find_trial, variants
 from inferd.runtime.verdict import Standing, Verdict
 
 #: Rows of a trial: at least, for the first one, and for the others.
@@ -86,13 +86,13 @@ def prove(
     ``graph`` is None if nothing is known of it. ``given``: the claim is the operator's own.
     """
     hints = Hints() if hints is None else hints
-    trials = find_trials(claim.signature, run, hints, clock)
+    trial = find_trial(claim.signature, run, hints, clock)
     if not claim.signature.batchable:
         verdict = Verdict(standing=Standing.CONTRADICTED, reason=claim.why_not_batchable, misfit=True)
-        return _concluded(_with_true_ranks(claim, trials, run), verdict, trials)
+        return _concluded(_with_true_ranks(claim, trial, run), verdict, trial)
     prover = _Prover(claim.signature, run, graph, clock, given=given)
     try:
-        prover.prove(trials)
+        prover.prove(trial, hints)
         verdict = Verdict(standing=Standing.PROVEN, given=given)
     except _UnprovenError as error:
         verdict = Verdict(standing=Standing.UNPROVEN, reason=str(error), given=given)
@@ -102,10 +102,10 @@ def prove(
         # Whatever runs show, they do not show it for all numbers; what they do show says it best.
         shown = f"; for example, {verdict.reason}" if verdict.standing is Standing.CONTRADICTED else ""
         verdict = replace(verdict, standing=Standing.CONTRADICTED, reason=f"{graph.mixes}{shown}")
-    if not trials and not verdict.allows_batching:
+    if trial is None and not verdict.allows_batching:
         # One row may be too few for what are no rows.
-        trials = find_trials(unbatchable(claim.signature, "").signature, run, hints, clock)
-    return _concluded(Inspection(signature=prover.signature), verdict, trials)
+        trial = find_trial(unbatchable(claim.signature, "").signature, run, hints, clock)
+    return _concluded(Inspection(signature=prover.signature), verdict, trial)
 
 
 _NOTHING_RUNS = (
@@ -127,18 +127,18 @@ def unbatchable(signature: ModelSignature, why: str) -> Inspection:
     )
 
 
-def _concluded(inspection: Inspection, verdict: Verdict, trials: Sequence[TrialInputs]) -> Proof:
+def _concluded(inspection: Inspection, verdict: Verdict, trial: TrialInputs | None) -> Proof:
     if not verdict.allows_batching:
         inspection = unbatchable(inspection.signature, verdict.reason)
-    trial = replace(trials[0], signature=inspection.signature) if trials else None
+    trial = None if trial is None else replace(trial, signature=inspection.signature)
     return Proof(inspection=inspection, verdict=verdict, trial=trial)
 
 
-def _with_true_ranks(claim: Inspection, trials: Sequence[TrialInputs], run: Run) -> Inspection:
+def _with_true_ranks(claim: Inspection, trial: TrialInputs | None, run: Run) -> Inspection:
     """Open the dimensions of outputs that were declared without any, which may mean that their rank is not known."""
-    if not trials or all(spec.shape for spec in claim.signature.outputs):
+    if trial is None or all(spec.shape for spec in claim.signature.outputs):
         return claim
-    seen = run(trials[0].row(0))
+    seen = run(trial.row(0))
     outputs = tuple(_with_true_rank(spec, seen[spec.name]) for spec in claim.signature.outputs)
     return replace(claim, signature=replace(claim.signature, outputs=outputs))
 
@@ -167,22 +167,24 @@ class _Prover:
         self._given = given
         self._ends_at = clock() + _BUDGET_S
 
-    def prove(self, trials: Sequence[TrialInputs]) -> None:
-        """Go through the trials. Raises `_ContradictedError` or `_UnprovenError`."""
-        if not trials:
+    def prove(self, first: TrialInputs | None, hints: Hints) -> None:
+        """Try the inputs that were found, and others like them. Raises `_ContradictedError` or `_UnprovenError`."""
+        if first is None:
             raise _UnprovenError(_NOTHING_RUNS)
-        self.signature = replace(self.signature, outputs=self._found_outputs(trials[0]))
+        self.signature = replace(self.signature, outputs=self._found_outputs(first))
         is_clear = self._graph is not None and not (self._graph.unclear or self._graph.mixes)
-        for number, trial in enumerate(trials):
-            if number and self._late():
-                break
-            rows = _ROWS_OF_OTHERS if number else _ROWS
-            ends_at = min(self._clock() + _CHEAP_S, self._ends_at) if is_clear else self._ends_at
-            trial_of = _Trial(self.signature, self._run, trial, self._late, MemoryGrowth())
-            trial_of.go(rows, partial(self._is_past, ends_at))
+        self._try(first, _ROWS, is_clear=is_clear)
+        others = variants(first, self._run, hints)
+        while not self._late() and (trial := next(others, None)) is not None:
+            self._try(trial, _ROWS_OF_OTHERS, is_clear=is_clear)
         if self._graph is not None and self._graph.doubtful and not self._graph.mixes:
             msg = f"all rows that were tried agree, but the graph could not be followed: {self._graph.unclear}"
             raise _UnprovenError(msg)
+
+    def _try(self, trial: TrialInputs, rows: int, *, is_clear: bool) -> None:
+        ends_at = min(self._clock() + _CHEAP_S, self._ends_at) if is_clear else self._ends_at
+        enough = partial(self._is_past, ends_at)
+        _Trial(self.signature, self._run, trial, self._late, MemoryGrowth()).go(rows, enough)
 
     def _late(self) -> bool:
         return self._is_past(self._ends_at)

@@ -127,16 +127,16 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
     if not path.is_file():
         msg = f"there is no file {path.name}"
         raise ModelLoadError(msg)
-    file = read_model_file(path)
     cache = VerdictCache(settings.runtime.verdict_cache)
     with ThreadPoolExecutor(1, "model-digest") as background:
         # Of a large file the hash takes about as long as opening it, and both leave Python's lock alone.
-        key = background.submit(_key, path, file, settings) if cache.is_on else None
+        reading = background.submit(_read, path, settings, wants_key=cache.is_on)
         session = open_runtime_session(path, settings)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
         runner = _runner(session, inputs, outputs, used)
-        proof = _proof(path, file, settings, inputs, outputs, runner, cache, key.result() if key else "")
+        file, key = reading.result()
+    proof = _proof(path, file, settings, inputs, outputs, runner, cache, key)
     _tell(path, proof.verdict)
     options = session.get_session_options()
     return OnnxSession(
@@ -252,6 +252,11 @@ def _given_examples(overrides: Mapping[str, TensorOverride], forms: Sequence[Inp
                 msg = f"inputs.{form.name}.example: {error}"
                 raise ModelLoadError(msg) from error
     return examples
+
+
+def _read(path: Path, settings: ModelSettings, *, wants_key: bool) -> tuple[ModelFile, str]:
+    file = read_model_file(path)
+    return file, _key(path, file, settings) if wants_key else ""
 
 
 def _key(path: Path, file: ModelFile, settings: ModelSettings) -> str:

@@ -40,19 +40,12 @@ class Hints:
     examples: Sequence[Tensors] = ()
 
 
-def find_trials(
+def find_trial(
     signature: ModelSignature, run: Run, hints: Hints, clock: Callable[[], float] = time.monotonic
-) -> list[TrialInputs]:
-    """Return inputs that the model runs on, with several sizes of open dimensions and values of shared inputs.
-
-    The first is for warm-up too. Empty if nothing was found that the model runs on.
-    """
+) -> TrialInputs | None:
+    """Return inputs that the model runs on, None if none were found."""
     found = _first(signature, run, hints)
-    if found is None:
-        return []
-    if not found.examples:
-        found = _widened(found, run, clock)
-    return [found, *_variants(found, signature, run, hints)]
+    return found if found is None or found.examples else _widened(found, run, clock)
 
 
 def _first(signature: ModelSignature, run: Run, hints: Hints) -> TrialInputs | None:
@@ -154,12 +147,16 @@ def _outcome(trial: TrialInputs, run: Run) -> Mapping[str, Array] | None:
 
 def _widened(trial: TrialInputs, run: Run, clock: Callable[[], float]) -> TrialInputs:
     """Return the same with the widest ranges of integers that the model accepts, as far as a few runs can tell."""
+    integers = [
+        spec for spec in trial.signature.inputs if trial.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional
+    ]
+    if not integers:
+        return trial
     started_at = clock()
     _outcome(trial, run)
     usual_s = max(clock() - started_at, _SLOW_S / _MUCH_SLOWER)
-    for spec in trial.signature.inputs:
-        if spec.datatype.numpy.kind in "iu" and trial.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional:
-            trial = _widened_input(trial, spec, run, clock, usual_s)
+    for spec in integers:
+        trial = _widened_input(trial, spec, run, clock, usual_s)
     return trial
 
 
@@ -196,8 +193,9 @@ def _widened_input(
     return trial.bounded(spec.name, low, high)
 
 
-def _variants(found: TrialInputs, signature: ModelSignature, run: Run, hints: Hints) -> Iterator[TrialInputs]:
-    """Yield inputs with other values of shared inputs, and with other sizes of open dimensions."""
+def variants(found: TrialInputs, run: Run, hints: Hints) -> Iterator[TrialInputs]:
+    """Yield inputs with other values of shared inputs than in ``found``, and with other sizes of open dimensions."""
+    signature = found.signature
     has_shared = any(spec.batch_axis is None for spec in signature.inputs)
     if found.examples:
         groups = _groups(signature, hints.examples)

@@ -13,7 +13,7 @@ def shapes(**by_name: tuple) -> list:
 
 
 def axes(inputs: list, outputs: list, settings: ModelSettings | None = None) -> dict[str, int | None]:
-    signature = inspect(inputs, outputs, settings or ModelSettings()).signature
+    signature = inspect(inputs, outputs, settings or ModelSettings())[0].signature
     assert signature.batchable
     return {each.name: each.batch_axis for each in (*signature.inputs, *signature.outputs)}
 
@@ -76,9 +76,43 @@ def test_the_batch_axes_are_found(inputs, outputs, expected):
 )
 def test_what_cannot_be_batched_is_told_with_its_reason(inputs, outputs, why):
     """And has no batch axis anywhere."""
-    inspection = inspect(inputs, outputs, ModelSettings())
+    (inspection,) = inspect(inputs, outputs, ModelSettings())
     assert not inspection.signature.batchable
     assert why in inspection.why_not_batchable
+
+
+def test_a_name_that_occurs_once_says_nothing():
+    """Some exporters make up a name for every open dimension."""
+    found = axes(shapes(a=("unk_1", 4), b=("unk_2", 4)), shapes(y=("unk_3", 2)))
+    assert found == {"a": 0, "b": 0, "y": 0}
+    assert axes(shapes(a=("batch_a", 4), b=("batch_b", 4)), shapes(y=("c", 2))) == {"a": 0, "b": 0, "y": 0}
+
+
+def test_further_claims_follow_the_likeliest():
+    """If the first is contradicted, another one may hold."""
+    claims = inspect(shapes(x=("n", "batch")), shapes(y=("n", "batch")), ModelSettings())
+    assert [claim.signature.inputs[0].batch_axis for claim in claims] == [1, 0]
+
+
+def test_an_optional_input_is_shared_unless_its_name_says_otherwise():
+    """And is never the reason for not batching: it may be left out."""
+    inputs = [
+        spec("x", ("batch", 3)),
+        spec("scale", ("k",), optional=True),
+        spec("open", (None,), optional=True),
+        spec("state", ("batch", 2), optional=True),
+    ]
+    found = axes(inputs, shapes(y=("batch", 3)))
+    assert found == {"x": 0, "scale": None, "open": None, "state": 0, "y": 0}
+    (nothing,) = inspect([spec("x", ("batch",), optional=True)], shapes(y=("batch",)), ModelSettings())
+    assert not nothing.signature.batchable
+
+
+def test_a_loose_dimension_counts_no_rows():
+    """It stands for several lengths; the signature does not compare it."""
+    over = settings(loose_dimensions=["time"])
+    (claim,) = inspect(shapes(x=(3, "time"), y=(3, "time")), shapes(z=(3, "time")), over)
+    assert (claim.signature.batchable, claim.signature.loose_dimensions) == (False, {"time"})
 
 
 def settings(**sections: dict) -> ModelSettings:

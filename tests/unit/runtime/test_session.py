@@ -12,6 +12,7 @@ from inferd.config.settings import ModelSettings
 from inferd.runtime import session as session_module
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.session import OnnxSession, open_session
+from inferd.runtime.verdict import Standing
 from tests import onnx_models
 
 
@@ -49,7 +50,7 @@ def test_the_batch_axes_of_real_models(model, expected, tmp_path):
     ("model", "why"),
     [
         (onnx_models.linear(1), "no input has an open dimension"),
-        (onnx_models.two_inputs("batch", "other"), "starts with an open dimension other than batch"),
+        (onnx_models.two_inputs("batch", "length"), "starts with an open dimension other than batch"),
         (onnx_models.rows_do_not_follow(), "no output has an open dimension"),
     ],
 )
@@ -57,46 +58,104 @@ def test_models_that_cannot_batch(model, why, tmp_path):
     """They are served one by one, with a reason."""
     session = opened(model, tmp_path)
     assert not session.signature.batchable
-    assert why in session.why_not_batchable
+    assert session.verdict.standing is Standing.CONTRADICTED
+    assert why in session.verdict.reason
 
 
-def test_a_mean_over_the_batch_is_not_batched(tmp_path, caplog):
-    """Its answers would depend on who else is asking."""
-    session = opened(onnx_models.centred(), tmp_path)
+@pytest.mark.parametrize("warmup", [True, False])
+def test_a_mean_over_the_batch_is_not_batched(warmup, tmp_path, caplog):
+    """Its answers would depend on who else is asking, with or without warm-up; the log says so once."""
+    session = opened(onnx_models.centred(), tmp_path, runtime={"warmup": warmup})
     assert not session.signature.batchable
-    assert "depend on the other rows of a batch" in session.why_not_batchable
-    assert "set batch_axis to batch it all the same" in caplog.text
+    assert "ReduceMean looks at all rows at once; for example, element" in session.verdict.reason
+    assert len(caplog.records) == 1
+    assert "model.onnx is not batched, which is contradicted" in caplog.text
 
 
 def test_the_operator_may_batch_it_all_the_same(tmp_path, caplog):
     """An explicit batch axis counts for more than a guess, but not without a warning."""
     session = opened(onnx_models.centred(), tmp_path, inputs={"x": {"batch_axis": 0}})
     assert session.signature.batchable
-    assert "the model is batched because batch_axis is set, although" in caplog.text
+    assert session.verdict.standing is Standing.CONTRADICTED
+    assert "is batched because batch_axis is set, although that is contradicted" in caplog.text
 
 
 def test_a_batch_axis_that_the_run_disproves_is_refused(tmp_path):
     """Shapes cannot be argued with."""
-    with pytest.raises(ModelLoadError, match=r'batch_axis is set, but the rows of output "y" .* do not follow'):
+    with pytest.raises(ModelLoadError, match=r'batch_axis is set, but output "y" .* rows do not follow'):
         opened(
             onnx_models.batch_axis_one(), tmp_path, inputs={"x": {"batch_axis": 0}}, outputs={"y": {"batch_axis": 0}}
         )
 
 
-def test_without_warmup_nothing_is_run(tmp_path):
-    """What the model declares is then all there is."""
-    session = opened(onnx_models.centred(), tmp_path, runtime={"warmup": False})
-    assert session.signature.batchable
-    assert session.made_up is None
-
-
-def test_a_model_that_no_made_up_input_suits_is_served_as_declared(tmp_path, caplog):
-    """With a warning, and with the way out."""
+def test_a_model_that_no_made_up_input_suits_is_unproven(tmp_path, caplog):
+    """It runs requests one by one, and the log says how to have it proven."""
     session = opened(onnx_models.needs_size(500), tmp_path)
-    assert session.signature.batchable
-    assert session.made_up is None
-    assert "set warmup_shape" in caplog.text
-    assert opened(onnx_models.needs_size(500), tmp_path, inputs={"x": {"warmup_shape": [1, 1, 500]}}).made_up
+    assert not session.signature.batchable
+    assert (session.verdict.standing, session.trial) == (Standing.UNPROVEN, None)
+    assert "inputs.NAME.example in model.yaml" in caplog.text
+    shape = opened(onnx_models.needs_size(500), tmp_path, inputs={"x": {"warmup_shape": [1, 1, 500]}})
+    assert shape.verdict.standing is Standing.PROVEN
+
+
+def test_examples_of_the_operator_prove_a_model(tmp_path):
+    """In the settings, or as recorded requests beside the model."""
+    model = onnx_models.needs_size(300)
+    values = np.random.default_rng(0).normal(size=(3, 1, 310)).round(3)
+    given = opened(model, tmp_path, inputs={"x": {"example": values.tolist()}})
+    assert given.verdict.standing is Standing.PROVEN
+    np.savez(tmp_path / "examples.npz", **{"0/x": values.astype(np.float32)})
+    recorded = opened(model, tmp_path)
+    assert recorded.verdict.standing is Standing.PROVEN
+    assert recorded.trial.rows(5)["x"].shape == (5, 1, 310)
+
+
+def test_a_bad_example_is_refused(tmp_path):
+    """By its name."""
+    path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
+    assert refusal(path, inputs={"x": {"example": ["a"]}}).startswith("inputs.x.example: ")
+
+
+def test_a_verdict_is_proven_once(tmp_path, monkeypatch):
+    """The second time it comes from the cache, with the same axes and the same inputs to warm up with."""
+    cache = {"verdict_cache": tmp_path / "verdicts"}
+    first = opened(onnx_models.unknown_output_rank(), tmp_path, runtime=cache)
+    proven = opened(onnx_models.batch_axis_one(), tmp_path, runtime=cache)
+    monkeypatch.setattr(session_module, "prove", None)
+    again = opened(onnx_models.batch_axis_one(), tmp_path, runtime=cache)
+    assert (again.signature, again.verdict) == (proven.signature, proven.verdict)
+    assert again.trial.rows(3)["x"].tobytes() == proven.trial.rows(3)["x"].tobytes()
+    unproven = opened(onnx_models.unknown_output_rank(), tmp_path, runtime=cache)
+    assert (unproven.signature, unproven.verdict) == (first.signature, first.verdict)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"inputs": {"x": {"warmup_shape": [1, 3]}}}, id="settings"),
+        pytest.param({"outputs": {"y": {"batch_axis": 0}}}, id="axes"),
+    ],
+)
+def test_what_a_verdict_follows_from_is_part_of_its_key(change, tmp_path):
+    """Another file, other settings or other examples are proven anew."""
+    cache = {"verdict_cache": tmp_path / "verdicts"}
+    opened(onnx_models.linear(), tmp_path, runtime=cache)
+    opened(onnx_models.linear(), tmp_path, runtime=cache, **change)
+    opened(onnx_models.linear("rows"), tmp_path, runtime=cache)
+    (tmp_path / "examples.json").write_text('{"x": [[1, 2, 3]]}')
+    opened(onnx_models.linear(), tmp_path, runtime=cache)
+    assert len(list((tmp_path / "verdicts").iterdir())) == 4
+
+
+def test_batching_can_be_stopped(tmp_path):
+    """From then on the signature has no batch axes, and the verdict says why; the operator's word counts for more."""
+    session = opened(onnx_models.linear(), tmp_path)
+    assert session.stop_batching("found while serving: a test")
+    assert not session.signature.batchable
+    assert (session.verdict.standing, session.verdict.reason) == (Standing.CONTRADICTED, "found while serving: a test")
+    given = opened(onnx_models.linear(), tmp_path, inputs={"x": {"batch_axis": 0}})
+    assert not given.stop_batching("a test")
+    assert given.signature.batchable
 
 
 def test_a_run_gives_the_outputs_in_the_order_asked(tmp_path):

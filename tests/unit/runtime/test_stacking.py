@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from inferd.runtime.stacking import chunks, join, split, stack
+from inferd.runtime.stacking import RowsDoNotFollowError, chunks, join, split, stack
 from tests.unit.runtime.specs import signature, spec
 
 FIRST_AXIS = signature([spec("x", ("batch", 2), 0)], [spec("y", ("batch", 2), 0)])
@@ -108,8 +108,17 @@ def test_only_the_outputs_that_were_run_are_split():
 @pytest.mark.parametrize("shape", [(2, 2), (4, 2), ()])
 def test_a_wrong_number_of_rows_is_an_error(shape):
     """Nobody gets somebody else's rows."""
-    with pytest.raises(ValueError, match='output "y": expected 3 rows along axis 0'):
-        split(FIRST_AXIS, {"y": np.zeros(shape, np.float32)}, [1, 2])
+    wrong = np.zeros(shape, np.float32)
+    with pytest.raises(RowsDoNotFollowError, match='output "y": expected 3 rows along axis 0'):
+        split(FIRST_AXIS, {"y": wrong}, [1, 2])
+    with pytest.raises(RowsDoNotFollowError, match='output "y": expected 3 rows along axis 0'):
+        join(FIRST_AXIS, [{"y": wrong}], [3])
+
+
+def test_a_request_that_ran_alone_gets_what_came_out():
+    """Whatever its shape: nobody else could be given its rows."""
+    y = np.zeros((7, 2), np.float32)
+    assert split(FIRST_AXIS, {"y": y}, [2])[0]["y"] is y
 
 
 def test_an_unbatchable_model_s_outputs_go_to_its_only_request():
@@ -152,6 +161,6 @@ def test_optional_inputs_are_stacked_and_cut_like_others():
 def test_the_answers_of_pieces_are_joined():
     """Outputs without a batch axis are not repeated."""
     classes = np.array([10, 20, 30], np.float32)
-    joined = join(WITH_SHARED, [{"y": rows(1, 2), "classes": classes}, {"y": rows(3), "classes": classes}])
+    joined = join(WITH_SHARED, [{"y": rows(1, 2), "classes": classes}, {"y": rows(3), "classes": classes}], [2, 1])
     np.testing.assert_array_equal(joined["y"], rows(1, 2, 3))
     assert joined["classes"] is classes

@@ -1,78 +1,112 @@
-"""Which sizes are run before a model is ready."""
+"""Which sizes are run before a model is ready, and how much memory that may take."""
 
+import logging
+
+import numpy as np
 import pytest
 
 from inferd.config.settings import BatchingSettings, ModelSettings
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.inspection import Inspection
+from inferd.runtime.proof import Proof
 from inferd.runtime.providers import CPU, CUDA
-from inferd.runtime.session import OnnxSession, open_session
-from inferd.runtime.warmup import batch_sizes, warm_up
-from tests import onnx_models
+from inferd.runtime.session import OnnxSession
+from inferd.runtime.trial_inputs import TrialInputs
+from inferd.runtime.verdict import Standing, Verdict
+from inferd.runtime.warmup import warm_up
+from tests.unit.runtime.specs import signature, spec
 
-
-@pytest.mark.parametrize(
-    ("batching", "batchable", "every", "sizes"),
-    [
-        (BatchingSettings(max_batch_size=8), True, False, [1, 8]),
-        (BatchingSettings(max_batch_size=4), True, True, [1, 2, 3, 4]),
-        (BatchingSettings(max_batch_size=8), False, True, [1]),
-        (BatchingSettings(max_batch_size=8, enabled=False), True, False, [1]),
-        (BatchingSettings(max_batch_size=1), True, False, [1]),
-    ],
-)
-def test_sizes(batching, batchable, every, sizes):
-    """Every size where each new shape costs, the ends elsewhere, and 1 where nothing is batched."""
-    assert batch_sizes(batching, batchable=batchable, every=every) == sizes
+MIB = 2**20
+SIGNATURE = signature([spec("x", ("batch", 3), 0)], [spec("y", ("batch", 3), 0)])
 
 
 class Recorder:
-    """Counts the rows of each run, and can run no more than ``most`` at once."""
+    """Remembers the rows of each run, takes ``row_mib`` for each row, and can run no more than ``most`` at once."""
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, *, most: int = 1000, row_mib: int = 0) -> None:
         self.rows: list[int] = []
+        self.shrunk = 0
+        self.resident_mib = 100
         self._most = most
+        self._row_mib = row_mib
 
     def run(self, inputs, outputs):
         self.rows.append(len(inputs["x"]))
         if self.rows[-1] > self._most:
             raise MemoryError("no room")
-        return []
+        self.resident_mib = max(self.resident_mib, 100 + self._row_mib * self.rows[-1])
+        return [np.zeros(())]
+
+    def shrink(self, inputs, outputs):
+        self.shrunk += 1
+        self.resident_mib = 100 + self._row_mib
 
 
-def session(runner: Recorder, tmp_path, *providers: str, warmup: bool = True) -> OnnxSession:
-    path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
-    real = open_session(path, ModelSettings.model_validate({"runtime": {"warmup": warmup}}))
-    inspection = real._inspection
-    return OnnxSession(
-        runner=runner, inspection=inspection, made_up=real.made_up, used=providers, parallel_runs=real.parallel_runs
+def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_size: int = 64, **settings) -> Recorder:
+    proof = Proof(
+        inspection=Inspection(signature=SIGNATURE),
+        verdict=Verdict(standing=Standing.PROVEN),
+        trial=TrialInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
     )
+    session = OnnxSession(runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1)
+    batching = BatchingSettings(max_batch_size=max_batch_size)
+    warm_up(
+        session,
+        ModelSettings.model_validate({"batching": batching.model_dump(), **settings}),
+        resident=lambda: runner.resident_mib * MIB,
+        usable=lambda: usable_mib * MIB,
+    )
+    return runner
 
 
-SETTINGS = ModelSettings(batching=BatchingSettings(max_batch_size=4))
+@pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (2, [1, 2]), (8, [1, 2, 4, 8]), (64, [1, 2, 4, 64])])
+def test_a_model_that_takes_little_soon_runs_its_largest_batch(largest, sizes):
+    """What a few rows took tells what many will take."""
+    assert run(Recorder(), max_batch_size=largest).rows == sizes
 
 
-def test_the_cpu_runs_the_ends(tmp_path):
-    """The smallest and the largest batch."""
-    runner = Recorder()
-    warm_up(session(runner, tmp_path, CPU), SETTINGS)
-    assert runner.rows == [1, 4]
+def test_sizes_grow_in_steps_where_a_batch_takes_much():
+    """No step is larger than what can be foreseen."""
+    assert run(Recorder(row_mib=2)).rows == [1, 2, 4, 16, 64]
 
 
-def test_a_gpu_runs_every_size(tmp_path):
+def test_warmup_ends_where_memory_would(caplog):
+    """The size is in the log before it runs, and the one that is too large does not run at all."""
+    caplog.set_level(logging.INFO)
+    runner = run(Recorder(row_mib=10))
+    assert runner.rows == [1, 2, 4, 16]
+    assert "warming up with up to 64 rows" in caplog.text
+    assert "warming up with 16 rows, about 150 MiB" in caplog.text
+    assert "warm-up ends before 64 rows, which would take about 630 MiB of 250 MiB" in caplog.text
+
+
+def test_memory_is_given_back():
+    """Before, so that what the proof took is not counted, and afterwards."""
+    runner = run(Recorder(row_mib=2))
+    assert (runner.shrunk, runner.resident_mib) == (2, 102)
+
+
+def test_a_gpu_runs_every_size():
     """Each is a shape whose kernels must be chosen."""
-    runner = Recorder()
-    warm_up(session(runner, tmp_path, CUDA, CPU), SETTINGS)
-    assert runner.rows == [1, 2, 3, 4]
+    assert run(Recorder(), CUDA, CPU, max_batch_size=4).rows == [1, 2, 3, 4]
 
 
-def test_a_size_that_does_not_run_is_an_error(tmp_path):
+def test_a_size_that_does_not_run_is_an_error():
     """Better before the first request than under load."""
     with pytest.raises(ModelLoadError, match="cannot run 4 rows at once, lower max_batch_size: no room"):
-        warm_up(session(Recorder(most=3), tmp_path, CPU), SETTINGS)
+        run(Recorder(most=3), max_batch_size=4)
 
 
-def test_without_made_up_inputs_nothing_is_run(tmp_path):
-    """Because it is turned off, or because none were found."""
+@pytest.mark.parametrize("settings", [{"runtime": {"warmup": False}}])
+def test_warmup_can_be_turned_off(settings):
+    """Nothing is run then."""
+    assert run(Recorder(), **settings).rows == []
+
+
+def test_without_batching_one_row_is_run():
+    """No batch will ever be larger."""
+    proof = Proof(inspection=Inspection(signature=SIGNATURE), verdict=Verdict(standing=Standing.UNPROVEN), trial=None)
     runner = Recorder()
-    warm_up(session(runner, tmp_path, CPU, warmup=False), SETTINGS)
+    warm_up(OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1), ModelSettings())
     assert runner.rows == []
+    assert run(Recorder(), batching={"enabled": False}).rows == [1]

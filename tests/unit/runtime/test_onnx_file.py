@@ -1,0 +1,157 @@
+"""Reading what a model file says without loading its weights."""
+
+import random
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.onnx_file import Graph, Tensor, read_model_file
+from tests import onnx_models
+
+
+def read(model, folder):
+    return read_model_file(onnx_models.save(model, folder / "model.onnx"))
+
+
+def test_the_header_of_a_model(tmp_path):
+    """Versions and producer."""
+    file = read(onnx_models.slow(steps=1), tmp_path)
+    assert (file.ir_version, file.producer_name, file.producer_version) == (
+        onnx_models.IR_VERSION, "inferd.tests", "",
+    )  # fmt: skip
+    assert file.opsets == {"ai.onnx": onnx_models.OPSET, "ai.onnx.ml": 3}
+
+
+def test_operators_and_constants(tmp_path):
+    """In their order, with the elements of small integer constants only."""
+    graph = read(onnx_models.batch_axis_one(), tmp_path).graph
+    (node,) = graph.nodes
+    assert (node.operator, node.domain, node.inputs, node.outputs) == ("ReduceSum", "", ("x", "axes"), ("y",))
+    assert node.attributes == {"keepdims": 0}
+    assert graph.constants == {"axes": Tensor((1,), (0,))}
+    assert (graph.inputs, graph.outputs) == (("x",), ("y",))
+    weights = read(onnx_models.slow(steps=1), tmp_path).graph.constants["identity"]
+    assert weights == Tensor((256, 256), None)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.bool_])
+def test_integers_are_kept_in_whichever_field_they_are(dtype, tmp_path):
+    """As raw bytes, or in a list of their own."""
+    values = np.array([1, 0, 1]) if dtype is np.bool_ else np.array([-1, 0, 2**30])
+    raw = numpy_helper.from_array(values.astype(dtype), "raw")
+    listed = helper.make_tensor("listed", raw.data_type, [3], values.astype(dtype).tolist())
+    model = onnx_models.linear()
+    model.graph.initializer.extend([raw, listed])
+    constants = read(model, tmp_path).graph.constants
+    expected = tuple(int(value) for value in values)
+    assert constants["raw"].integers == constants["listed"].integers == expected
+
+
+def test_attributes_of_every_kind(tmp_path):
+    """Numbers, lists, text, constants and graphs; of floats only that they are there."""
+    body = helper.make_graph([helper.make_node("Identity", ["x"], ["inner"])], "body", [], [])
+    node = helper.make_node(
+        "Anything", ["x"], ["z"], number=-3, numbers=[1, -2], text="é", fraction=0.5, body=body,
+        value=numpy_helper.from_array(np.array([7], np.int64)), nothing=helper.make_tensor("e", 1, [0], []),
+        custom=b"\xff\x00", domain="own",
+    )  # fmt: skip
+    model = onnx_models.linear()
+    model.graph.node.append(node)
+    attributes = read(model, tmp_path).graph.nodes[-1].attributes
+    assert {name: attributes[name] for name in ("number", "numbers", "text", "fraction")} == {
+        "number": -3, "numbers": (1, -2), "text": "é", "fraction": None,
+    }  # fmt: skip
+    assert attributes["value"] == Tensor((1,), (7,))
+    assert isinstance(attributes["body"], Graph)
+    assert attributes["body"].nodes[0].outputs == ("inner",)
+
+
+def test_functions_of_the_file(tmp_path):
+    """Operators that it defines itself, by domain and name."""
+    function = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 20)]
+    )
+    model = onnx_models.linear()
+    model.functions.append(function)
+    found = read(model, tmp_path).functions["own", "Twice"]
+    assert (found.inputs, found.outputs, found.nodes[0].operator) == (("a",), ("b",), "Add")
+
+
+def test_files_with_weights_are_named(tmp_path):
+    """A verdict follows from them too."""
+    path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
+    assert read_model_file(path).external_files == {"model.weights"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        onnx_models.slow(steps=1).SerializeToString()[:-1000],
+        b"\x08" + b"\xff" * 11,
+        b"\x12\x01\xff",
+        b"\x3a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+    ],
+    ids=["empty", "text", "truncated", "endless number", "name that is not text", "longer than the file"],
+)
+def test_what_is_no_model_is_refused(content, tmp_path):
+    """With the file's name."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelLoadError, match=r"model\.onnx is not an ONNX file"):
+        read_model_file(path)
+
+
+def test_graphs_nested_without_end_are_refused(tmp_path):
+    """They are one clear line."""
+    graph = b""
+    for _ in range(1000):
+        node = _field(4, b"If") + _field(5, _field(1, b"then_branch") + _field(6, graph))
+        graph = _field(1, node)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(_field(7, graph))
+    with pytest.raises(ModelLoadError, match="nested too deeply"):
+        read_model_file(path)
+
+
+def _field(number, content):
+    length = bytearray()
+    value = len(content)
+    while value >= 0x80:
+        length.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([number << 3 | 2, *length, value]) + content
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damage_is_one_clear_line(seed, tmp_path):
+    """Whichever bytes are others, it is read or refused."""
+    content = bytearray(onnx_models.two_inputs().SerializeToString())
+    chance = random.Random(seed)
+    path = tmp_path / "model.onnx"
+    for _ in range(50):
+        damaged = bytearray(content)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged[: chance.choice([len(damaged), chance.randrange(1, len(damaged))])])
+        with suppress(ModelLoadError):
+            read_model_file(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    """With the system's reason."""
+    with pytest.raises(ModelLoadError, match="No such file"):
+        read_model_file(tmp_path / "model.onnx")
+
+
+def test_a_sparse_constant_has_a_name(tmp_path):
+    """It is that of its values."""
+    values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [2.0])
+    indices = helper.make_tensor("at", TensorProto.INT64, [1], [0])
+    model = onnx_models.linear()
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [3]))
+    assert read(model, tmp_path).graph.constants["sparse"] == Tensor()

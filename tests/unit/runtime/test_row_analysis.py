@@ -1,0 +1,239 @@
+"""What a graph says of batching, rule by rule, on graphs in ONNX's own text form.
+
+Each graph that is said to keep rows apart also runs, and each of its rows must get the answer that it gets alone.
+"""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import parser
+
+from inferd.runtime.onnx_file import read_model_file
+from inferd.runtime.row_analysis.analysis import GraphFinding, analyse
+from tests import onnx_models
+from tests.unit.runtime.specs import signature, spec
+
+_HEADER = '<ir_version: 9, opset_import: ["": {opset}, "com.microsoft": 1, "ai.onnx.ml": 3, "own": 1]>'
+
+
+def graph(text: str, inputs: str = "float[batch,4] x", output: str = "float[batch,n] y", constants: str = "") -> str:
+    return f"g ({inputs}) => ({output}) <{constants}> {{ {text} }}"
+
+
+def model_of(text: str, opset: int = 20, functions: str = ""):
+    return parser.parse_model(f"{_HEADER.format(opset=opset)}\n{text}\n{functions}")
+
+
+def found(folder, model, axes=None, out_axis=0) -> GraphFinding:
+    axes = {"x": 0} if axes is None else axes
+    shapes = {
+        value.name: tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
+        for value in model.graph.input
+    }
+    inputs = [spec(name, shape, axes.get(name)) for name, shape in shapes.items()]
+    outputs = [spec(value.name, ("a", "b", "c", "d")[: 1 + (out_axis or 0)], out_axis) for value in model.graph.output]
+    path = onnx_models.save(model, folder / "model.onnx")
+    return analyse(read_model_file(path), signature(inputs, outputs))
+
+
+def assert_rows_are_apart(model, shape=(4,), axis=0, out_axis=0):
+    """Run rows alone and together, and hold each answer against the other."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    rows = [np.expand_dims(random.normal(size=shape).astype(np.float32), axis) for _ in range(5)]
+    alone = [session.run(None, {"x": row})[0] for row in rows]
+    together = session.run(None, {"x": np.concatenate(rows, axis)})[0]
+    np.testing.assert_allclose(np.concatenate(alone, out_axis), together, rtol=1e-4, atol=1e-5)
+
+
+APART = {
+    "elementwise": "a = Relu (x) b = Exp (a) y = Sub (b, x)",
+    "one constant": "c = Constant <value_float = 2.0> () y = Mul (x, c)",
+    "feature mean": "axes = Constant <value_ints = [1]> () m = ReduceMean (x, axes) y = Sub (x, m)",
+    "softmax": "y = Softmax <axis = -1> (x)",
+    "layer norm": "s = Constant <value_floats = [1.0, 1.0, 2.0, 1.0]> () y = LayerNormalization <axis = -1> (x, s)",
+    "feature order": "k = Constant <value_ints = [2]> () y, i = TopK <axis = 1> (x, k)",
+    "running sum": "a = Constant <value_int = 1> () y = CumSum (x, a)",
+    "flatten": "a = Constant <value_ints = [0, 2, 2]> () b = Reshape (x, a) y = Flatten <axis = 1> (b)",
+    "merged and back": """h = Constant <value_ints = [-1, 2]> () m = Reshape (x, h) r = Tanh (m)
+        b = Constant <value_ints = [-1, 4]> () y = Reshape (r, b)""",
+    "shape arithmetic": """s = Shape (x) i = Constant <value_ints = [0]> () n = Gather (s, i)
+        r = Constant <value_ints = [2, 2]> () t = Concat <axis = 0> (n, r) a = Reshape (x, t)
+        f = Constant <value_ints = [4]> () u = Concat <axis = 0> (n, f) y = Reshape (a, u)""",
+    "transposed and back": "t = Transpose (x) r = Tanh (t) y = Transpose (r)",
+    "expand by the rows": """s = Shape <start = 0, end = 1> (x) o = Constant <value_ints = [1]> ()
+        t = Concat <axis = 0> (s, o) c = Constant <value_floats = [3.0]> () e = Expand (c, t) y = Add (x, e)""",
+    "zeros for each row": "s = Shape (x) z = ConstantOfShape (s) y = Add (x, z)",
+    "reversed twice": """b = Constant <value_ints = [-1]> () e = Constant <value_ints = [-9223372036854775807]> ()
+        a = Constant <value_ints = [0]> () r = Slice (x, b, e, a, b) t = Tanh (r) y = Slice (t, b, e, a, b)""",
+    "stacked twice and cut": "d = Concat <axis = 0> (x, x) t = Tanh (d) y, z = Split <axis = 0, num_outputs = 2> (t)",
+    "own numbers": """n = Shape <start = 0, end = 1> (x) a = Constant <value_ints = [0]> () m = Squeeze (n, a)
+        o = Constant <value_int = 0> () p = Constant <value_int = 1> () i = Range (o, m, p) y = Gather (x, i)""",
+    "last by own number": """n = Shape <start = 0, end = 1> (x) z = Constant <value_ints = [0]> () m = Squeeze (n, z)
+        o = Constant <value_int = 0> () p = Constant <value_int = 1> () i = Range (o, m, p)
+        c = Constant <value_ints = [1]> () u = Unsqueeze (i, c) g = ArgMax <axis = 1> (x)
+        k = Concat <axis = 1> (u, g) v = GatherND (x, k) y = Unsqueeze (v, c)""",
+    "constant branch": """c = Constant <value_int = 0> () k = Cast <to = 9> (c) y = If (k) <
+        then_branch = t () => (float[a, b] p) { p = CumSum (x, c) },
+        else_branch = e () => (float[a, b] q) { q = Neg (x) }>""",
+    "loop of fixed length": """n = Constant <value_int = 3> () k = Cast <to = 9> (n) y = Loop (n, k, x) <
+        body = b (int64 i, bool c, float[a, b] s) => (bool d, float[a, b] t) { d = Identity (c) t = Tanh (s) }>""",
+    "one-wide window along the rows": """a = Constant <value_ints = [0, 1]> () p = Unsqueeze (x, a)
+        m = MaxPool <kernel_shape = [1, 2]> (p) y = Squeeze (m, a)""",
+    "function of the file": "y = own.Twice (x)",
+    "own squares": 'e = Einsum <equation = "ij,ij->i"> (x, x) a = Constant <value_ints = [1]> () y = Unsqueeze (e, a)',
+}
+TWICE = '<domain: "own", opset_import: ["": 20]> Twice (a) => (b) { b = Add (a, a) }'
+
+
+@pytest.mark.parametrize("text", APART.values(), ids=APART.keys())
+def test_graphs_that_keep_rows_apart(text, tmp_path):
+    """Every row's answer follows from that row alone, and a run bears it out."""
+    model = model_of(graph(text), functions=TWICE if "own." in text else "")
+    assert found(tmp_path, model) == GraphFinding(axes={"y": 0})
+    assert_rows_are_apart(model)
+
+
+MIXES = {
+    "mean over the rows": ("a = Constant <value_ints = [0]> () m = ReduceMean (x, a) y = Sub (x, m)", "ReduceMean"),
+    "largest of all": ("m = ReduceMax <keepdims = 0> (x) y = Div (x, m)", "ReduceMax"),
+    "softmax over the rows": ("y = Softmax <axis = 0> (x)", "Softmax"),
+    "running sum over the rows": ("a = Constant <value_int = 0> () y = CumSum (x, a)", "CumSum"),
+    "order of the rows": ("k = Constant <value_ints = [1]> () y, i = TopK <axis = 0> (x, k)", "TopK"),
+    "pairs": ("t = Transpose (x) p = MatMul (x, t) y = MatMul (p, x)", "MatMul"),
+    "squares added up": ("g = Gemm <transA = 1> (x, x) y = MatMul (x, g)", "Gemm"),
+    "einsum over the rows": ('s = Einsum <equation = "ij->j"> (x) y = Add (x, s)', "Einsum"),
+    "first row": ("i = Constant <value_ints = [0]> () f = Gather (x, i) y = Add (x, f)", "Gather"),
+    "first rows": (
+        """b = Constant <value_ints = [0]> () e = Constant <value_ints = [1]> () f = Slice (x, b, e, b)
+        y = Add (x, f)""",
+        "Slice",
+    ),
+    "reversed once": (
+        """b = Constant <value_ints = [-1]> () e = Constant <value_ints = [-9223372036854775807]> ()
+        a = Constant <value_ints = [0]> () r = Slice (x, b, e, a, b) y = Add (x, r)""",
+        "Add",
+    ),
+    "dynamic quantisation": (
+        "q, s, z = DynamicQuantizeLinear (x) y = DequantizeLinear (q, s, z)",
+        "DynamicQuantizeLinear",
+    ),
+    "statistics of training": (
+        """c = Constant <value_floats = [1.0, 1.0, 1.0, 1.0]> ()
+        y, m, v = BatchNormalization <training_mode = 1> (x, c, c, c, c)""",
+        "BatchNormalization",
+    ),
+    "divided by how many there are": (
+        "s = Shape <start = 0, end = 1> (x) n = Cast <to = 1> (s) y = Div (x, n)",
+        "Div",
+    ),
+    "rows that pass": (
+        """a = Constant <value_ints = [1]> () s = ReduceSum <keepdims = 0> (x, a) z = Constant <value_float = 0.0> ()
+        k = Greater (s, z) y = Compress <axis = 0> (x, k)""",
+        "Compress",
+    ),
+    "a branch by all rows": (
+        """m = ReduceMax <keepdims = 0> (x) l = Constant <value_float = 1e9> () c = Greater (m, l) y = If (c) <
+        then_branch = t () => (float[a, b] p) { p = Neg (x) },
+        else_branch = e () => (float[a, b] q) { q = Identity (x) }>""",
+        "If",
+    ),
+    "a loop by all rows": (
+        """m = ReduceMax <keepdims = 0> (x) n = Cast <to = 7> (m) y = Loop (n, , x) <
+        body = b (int64 i, bool c, float[a, b] s) => (bool d, float[a, b] t) { d = Identity (c) t = Tanh (s) }>""",
+        "Loop",
+    ),
+    "scan over the rows": (
+        """a = Constant <value_ints = [4]> () z = ConstantOfShape (a) l, y = Scan <num_scan_inputs = 1,
+        body = b (float[4] s, float[4] r) => (float[4] t, float[4] o) { t = Add (s, r) o = Identity (t) }> (z, x)""",
+        "Scan",
+    ),
+    "places in the batch": ("y = Trilu (x)", "Trilu"),
+    "rows put into one": (
+        """z = Constant <value_floats = [0.0, 0.0, 0.0, 0.0]> () i = Cast <to = 7> (x) f = Flatten <axis = 1> (i)
+        s = ScatterND (z, f, x) y = Add (x, s)""",
+        "ScatterND",
+    ),
+    "run along the rows": (
+        """a = Constant <value_ints = [1]> () u = Unsqueeze (x, a) s = Shape (u)
+        w = Constant <value_floats = [1.0, 1.0, 1.0, 1.0]> () y, h = RNN <hidden_size = 1> (u, w, w)""",
+        "RNN",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "operator"), MIXES.values(), ids=MIXES.keys())
+def test_graphs_that_mix_rows(text, operator, tmp_path):
+    """The reason names the operator, whatever the numbers are and whatever hides it from a run."""
+    finding = found(tmp_path, model_of(graph(text)))
+    assert 'output "y" depends on the other rows of a batch: ' in finding.mixes
+    assert operator in finding.mixes
+
+
+def test_an_output_that_counts_the_rows(tmp_path):
+    """It tells each caller how many others there are."""
+    model = model_of(graph("y = Shape <start = 0, end = 1> (x)", output="int64[n] y"))
+    assert "it counts them" in found(tmp_path, model, out_axis=None).mixes
+
+
+@pytest.mark.parametrize(
+    ("opset", "axis", "mixes"), [(20, 0, True), (20, 1, False), (11, 0, True), (11, 1, False), (12, -1, False)]
+)
+def test_softmax_before_and_after_opset_13(opset, axis, mixes, tmp_path):
+    """It went along all axes from the given one on, and goes along that one alone."""
+    model = model_of(graph(f"y = Softmax <axis = {axis}> (x)"), opset=opset)
+    assert bool(found(tmp_path, model).mixes) is mixes
+
+
+@pytest.mark.parametrize(("axis", "mixes"), [(0, True), (1, False)])
+def test_recurrent_networks_go_along_their_first_axis(axis, mixes, tmp_path):
+    """The second counts rows."""
+    weights = """w = ConstantOfShape (s) r = ConstantOfShape (t)"""
+    text = f"""s = Constant <value_ints = [1, 5, 4]> () t = Constant <value_ints = [1, 5, 5]> () {weights}
+        y, h = RNN <hidden_size = 5> (x, w, r)"""
+    model = model_of(graph(text, inputs="float[time,batch,4] x", output="float[a,b,c,d] y"))
+    finding = found(tmp_path, model, axes={"x": axis}, out_axis=2)
+    assert (bool(finding.mixes), finding.axes) == (mixes, {} if mixes else {"y": 2})
+
+
+def test_rows_on_another_axis_are_followed(tmp_path):
+    """To wherever the graph brings them."""
+    text = "a = Constant <value_ints = [0]> () y = ReduceSum <keepdims = 0> (x, a)"
+    model = model_of(graph(text, inputs="float[time,batch,2] x", output="float[batch,2] y"))
+    assert found(tmp_path, model, axes={"x": 1}) == GraphFinding(axes={"y": 0})
+
+
+def test_padded_texts(tmp_path):
+    """The parts of a text are padded to the longest text; the first of them is not."""
+    inputs = "string[batch] x"
+    whole = model_of(graph("y, n = StringSplit (x)", inputs=inputs, output="string[a,b] y"))
+    assert "padded to the largest row" in found(tmp_path, whole).mixes
+    first = "p, n = StringSplit (x) i = Constant <value_ints = [0]> () y = Gather <axis = 1> (p, i)"
+    assert not found(tmp_path, model_of(graph(first, inputs=inputs, output="string[a,b] y"))).mixes
+    last = first.replace("[0]", "[-1]")
+    assert "counts from the end" in found(tmp_path, model_of(graph(last, inputs=inputs, output="string[a,b] y"))).mixes
+
+
+def test_an_operator_that_nothing_is_known_of(tmp_path):
+    """Runs have to show what it does; what known operators make of that may hide it."""
+    unknown = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Relu (a)")))
+    assert (unknown.mixes, unknown.doubtful) == ("", False)
+    assert "nothing is known of this operator" in unknown.unclear
+    after = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Softmax (a)")))
+    assert after.doubtful
+
+
+def test_what_a_shared_input_decides(tmp_path):
+    """It is the same for all rows that run together."""
+    text = """y = If (flag) <then_branch = t () => (float[a, b] p) { p = Neg (x) },
+        else_branch = e () => (float[a, b] q) { q = Identity (x) }>"""
+    model = model_of(graph(text, inputs="float[batch,4] x, bool flag"))
+    assert found(tmp_path, model) == GraphFinding(axes={"y": 0})
+
+
+@pytest.mark.parametrize("name", ["two", "one"])
+def test_rows_of_a_table_by_number(name, tmp_path):
+    """Taken from a constant they are each row's own; taken from the rows they are others'."""
+    text = "i = Cast <to = 7> (x) y = Gather (table, i)"
+    model = model_of(graph(text, output="float[a,b] y", constants="float[3] table = {1.0, 2.0, 3.0}"))
+    assert found(tmp_path, model).axes == {"y": 0}

@@ -9,7 +9,7 @@ BIN := .venv/bin
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
-  image bench-tools bench bench-peers clean
+  test-graphs image bench-tools bench bench-peers clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is
 
 test-image: setup ## Run the image that IMAGE names, inferd:dev by default, confined and with podman
 	$(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
+
+test-graphs: setup ## Hold the proof of batching against 2,000 random graphs; SEEDS=0:2000 names them
+	$(BIN)/python -m tests.random_graphs --quiet --seeds $(or $(SEEDS),0:2000)
 
 soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
 	$(BIN)/python -m pytest tests/soak

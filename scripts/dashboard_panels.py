@@ -186,6 +186,7 @@ BATCHING = Section(
             title="Stages, mean",
             description="Where the time of a request goes. Stack, run and encode are those of its whole batch.",
             unit="s",
+            width=6,
             queries=(
                 Query(
                     expr=f"{_sum('stage', 'inferd_stage_duration_seconds_sum')}"
@@ -198,6 +199,7 @@ BATCHING = Section(
             title="Stages, p99",
             description="Of each stage by itself: they do not add up.",
             unit="s",
+            width=6,
             queries=(
                 Query(
                     expr=f"histogram_quantile(0.99, {_sum('le, stage', 'inferd_stage_duration_seconds_bucket')})",
@@ -209,10 +211,21 @@ BATCHING = Section(
             title="Batches",
             description="Runs of the model, those that failed, and requests that ran outside the queue.",
             unit="ops",
+            width=6,
             queries=(
                 Query(expr=f"sum({_rate('inferd_batch_rows_count')})", legend="runs"),
                 Query(expr=f"sum({_rate('inferd_batch_failures_total')})", legend="failed"),
                 Query(expr=f"sum({_rate('inferd_caller_runs_total')})", legend="caller runs"),
+            ),
+        ),
+        Panel(
+            title="Batch checks",
+            description="Batches of which a request ran again alone, and those of which its answer differed.",
+            unit="ops",
+            width=6,
+            queries=(
+                Query(expr=f"sum({_rate('inferd_batch_checks_total')})", legend="checks"),
+                Query(expr=_sum("model", "inferd_batch_mismatches_total"), legend="mismatches, {{model}}"),
             ),
         ),
     ),

@@ -38,9 +38,9 @@ MODEL_HEAD = """\
 
 ## One model's own settings
 
-A `model.yaml` beside a model's versions may set anything of `queue`, `batching` and `runtime` for that model alone
-(of `runtime.custom_ops` only what the server's own settings list as well), and tell of its tensors what the model file
-does not:
+A `model.yaml` beside a model's file or versions may set anything of `queue`, `batching` and `runtime` for that model
+alone (of `runtime.custom_ops` only what the server's own settings list as well), and tell of its tensors what the model
+file does not:
 
 ```yaml
 batching:
@@ -68,6 +68,7 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     list: "list",
     dict: "mapping",
+    Any: "any value",
     Path: "path",
 }
 

@@ -8,12 +8,17 @@ from inferd.models.version import ModelVersion
 def model_statistics(version: ModelVersion) -> pb.ModelStatistics:
     """Return the statistics of ``version``; all zero for one that has never been ready."""
     message = pb.ModelStatistics(name=version.name, version=version.version)
+    verdict = version.verdict
+    if verdict is not None:
+        message.batch_verdict, message.batch_verdict_reason = verdict.standing.value, verdict.reason
     if version.batcher is None:
         return message
     counted = version.batcher.statistics()
     message.last_inference = counted.last_inference_ms
     message.inference_count = counted.inference_count
     message.execution_count = counted.execution_count
+    message.batch_checks = counted.checks
+    message.batch_mismatches = counted.mismatches
     message.inference_stats.CopyFrom(
         pb.InferStatistics(
             success=_duration(counted.success),

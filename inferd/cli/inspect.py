@@ -1,87 +1,144 @@
 """``inferd inspect``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inferd.cli.failures import CommandError
+from inferd.cli.model_loading import ServedModel, find_model, load_model, server_settings
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.config import ModelSettings
+from inferd.models.repository import ModelSource
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.model_file import ModelHeader, read_header
-from inferd.runtime.session import OnnxSession, open_session
+from inferd.runtime.onnx_file import ModelFile, read_model_file
 from inferd.runtime.signature import TensorSpec
+from inferd.runtime.verdict import Standing
 
-EXAMPLES = ("inferd inspect model.onnx", "inferd inspect model.onnx --json")
+EXAMPLES = (
+    "inferd inspect model.onnx",
+    "inferd inspect repository/ranker --json",
+    "inferd inspect model.onnx --set runtime.custom_ops=[onnxruntime-extensions]",
+)
 
 
 def inspect(
     *,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An ONNX file.", show_default=False)
+    path: Annotated[
+        Path,
+        typer.Argument(exists=True, help="An .onnx file, or the directory of a model or version.", show_default=False),
     ],
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file with the server's settings.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the server, such as batching.enabled=false."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Tell what an ONNX file holds and how it would be served.
 
-    Loads the model as a server with default settings would. Ends with exit code 1 if a server would refuse it.
+    Loads the model as a server would, with the model.yaml and the recorded requests (examples.json, examples.npz) that
+    belong to it. Ends with exit code 1 if a server would refuse the model, or if it does not run on these requests.
     """
+    server = server_settings(config, settings or ())
+    source = find_model(path)
     try:
-        header = read_header(file)
+        file = read_model_file(source.path)
     except ModelLoadError as error:
         raise CommandError(str(error)) from None
     # What can be said of a model that is refused is said before.
     if not as_json:
-        _print_header(file, header)
+        _print_file(source, file)
     try:
-        session = open_session(file, ModelSettings())
+        model = load_model(source, server)
     except ModelLoadError as error:
         raise CommandError(f"a server would refuse it: {error}") from None
     if as_json:
-        _print_json(file, header, session)
+        _print_json(file, model)
     else:
-        _print_session(session, ModelSettings().batching.max_batch_size)
+        _print_model(model)
+    if model.failure:
+        raise CommandError(model.failure)
 
 
-def _print_header(file: Path, header: ModelHeader) -> None:
-    opsets = ", ".join(f"{domain} {version}" for domain, version in header.opsets.items())
-    print(f"file      {file}, {file.stat().st_size / 1024:,.1f} KiB")
-    print(f"format    ONNX IR {header.ir_version}, opset {opsets or 'none'}")
-    print(f"producer  {' '.join(filter(None, (header.producer_name, header.producer_version))) or 'unknown'}")
+def _print_file(source: ModelSource, file: ModelFile) -> None:
+    opsets = ", ".join(f"{domain} {version}" for domain, version in file.opsets.items())
+    _print_fact("file", f"{_shown(source.path)}, {source.path.stat().st_size / 1024:,.1f} KiB")
+    _print_fact("format", f"ONNX IR {file.ir_version}, opset {opsets or 'none'}")
+    _print_fact("producer", " ".join(filter(None, (file.producer_name, file.producer_version))) or "unknown")
+    if source.config:
+        _print_fact("settings", _shown(source.config))
 
 
-def _print_session(session: OnnxSession, max_batch_size: int) -> None:
+def _print_model(model: ServedModel) -> None:
+    session = model.session
+    if model.examples:
+        _print_fact("examples", _shown(model.examples))
+    for warning in model.warnings:
+        _print_fact("warning", warning)
+    _print_fact("verdict", str(session.verdict))
     signature = session.signature
     rows = [_row("input", spec) for spec in signature.inputs] + [_row("output", spec) for spec in signature.outputs]
     print_table(["", "NAME", "TYPE", "SHAPE", "BATCH AXIS"], rows)
-    if signature.batchable:
-        print(f"Would be served with batching, up to {max_batch_size} rows (batching.max_batch_size).")
+    for sentence in _sentences(model):
+        print(sentence)
+
+
+def _sentences(model: ServedModel) -> Iterator[str]:
+    """Yield what the model would be served with."""
+    session, batching = model.session, model.settings.batching
+    if model.max_batch_size > 1:
+        proven = session.verdict.standing is Standing.PROVEN
+        why = "(batching.max_batch_size)" if proven else "because batch_axis is set"
+        yield f"Would be served with batching, up to {model.max_batch_size} rows {why}."
+    elif session.signature.batchable:
+        why = "batching.enabled is false" if not batching.enabled else "batching.max_batch_size is 1"
+        yield f"Would be served without batching, because {why}."
     else:
-        print(f"Would be served without batching: {session.why_not_batchable}.")
-    print(f"Would run on {', '.join(session.providers)}.")
+        yield "Would be served without batching: each request runs alone and in one piece."
+    if session.trial is None and not model.failure:
+        yield "It could not be tried, so it is not known whether requests would succeed."
+    yield f"Would run on {', '.join(session.providers)}."
 
 
 def _row(kind: str, spec: TensorSpec) -> list[str]:
     axis = "" if spec.batch_axis is None else str(spec.batch_axis)
-    return [kind, spec.name, spec.datatype.name, shape_text(spec.shape), axis]
+    optional = " (optional)" if spec.optional else ""
+    return [kind, spec.name, spec.datatype.name, f"{shape_text(spec.shape)}{optional}", axis]
 
 
-def _print_json(file: Path, header: ModelHeader, session: OnnxSession) -> None:
-    signature = session.signature
+def _print_fact(name: str, text: str) -> None:
+    print(f"{name:<9} {text}")
+
+
+def _shown(path: Path) -> str:
+    """Write ``path`` as it is seen from the working directory, if it is below that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _print_json(file: ModelFile, model: ServedModel) -> None:
+    source, session = model.source, model.session
     print_json(
         {
-            "file": str(file),
-            "bytes": file.stat().st_size,
-            "ir_version": header.ir_version,
-            "opsets": dict(header.opsets),
-            "producer": header.producer_name,
-            "producer_version": header.producer_version,
-            "inputs": [_tensor_json(spec) for spec in signature.inputs],
-            "outputs": [_tensor_json(spec) for spec in signature.outputs],
-            "batchable": signature.batchable,
-            "why_not_batchable": session.why_not_batchable,
+            "file": str(source.path),
+            "bytes": source.path.stat().st_size,
+            "settings": None if source.config is None else str(source.config),
+            "examples": None if model.examples is None else str(model.examples),
+            "ir_version": file.ir_version,
+            "opsets": dict(file.opsets),
+            "producer": file.producer_name,
+            "producer_version": file.producer_version,
+            "inputs": [_tensor_json(spec) for spec in session.signature.inputs],
+            "outputs": [_tensor_json(spec) for spec in session.signature.outputs],
+            "verdict": session.verdict.standing,
+            "reason": session.verdict.reason,
+            "batchable": session.signature.batchable,
+            "max_batch_size": model.max_batch_size,
+            "tried": session.trial is not None,
             "providers": session.providers,
+            "warnings": model.warnings,
         }
     )
 
@@ -92,4 +149,5 @@ def _tensor_json(spec: TensorSpec) -> dict[str, object]:
         "datatype": spec.datatype.name,
         "shape": spec.shape,
         "batch_axis": spec.batch_axis,
+        "optional": spec.optional,
     }

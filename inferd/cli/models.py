@@ -26,11 +26,12 @@ def models(
     elif not found:
         print("The server has no models.")
     else:
+        rows = [_row(model) for model in found]
         columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING"]
-        # Only failures have a reason, and an empty column would take room from the others.
-        if any(model.reason for model in found):
+        # Most models have no reason, and an empty column would take room from the others.
+        if any(row[-1] for row in rows):
             columns.append("REASON")
-        print_table(columns, [_row(model)[: len(columns)] for model in found])
+        print_table(columns, [row[: len(columns)] for row in rows])
 
 
 def _row(model: ModelInfo) -> list[str]:
@@ -40,20 +41,32 @@ def _row(model: ModelInfo) -> list[str]:
         str(model.state),
         _tensors(model.inputs),
         _tensors(model.outputs),
-        _batching(model.batching) if model.inputs else "",
-        model.reason,
+        _batching(model.batching) if _has_been_read(model) else "",
+        model.reason or model.batching.verdict_reason,
     ]
 
 
+def _has_been_read(model: ModelInfo) -> bool:
+    """Whether it is known how the model is batched. Some models have no inputs."""
+    return bool(model.batching.verdict or model.inputs or model.outputs)
+
+
 def _tensors(tensors: Iterable[TensorInfo]) -> str:
-    return "\n".join(f"{tensor.name} {tensor.datatype} {shape_text(tensor.shape)}" for tensor in tensors)
+    return "\n".join(map(_tensor, tensors))
+
+
+def _tensor(tensor: TensorInfo) -> str:
+    optional = " (optional)" if tensor.optional else ""
+    return f"{tensor.name} {tensor.datatype} {shape_text(tensor.shape)}{optional}"
 
 
 def _batching(batching: BatchingInfo) -> str:
+    doubt = "" if batching.verdict == "proven" else batching.verdict
     if not batching.enabled:
-        return "off"
+        return f"off, {doubt}" if doubt else "off by settings" if batching.verdict else "off"
     wait = f", waits {batching.max_wait_s * 1000:g} ms" if batching.max_wait_s else ""
-    return f"up to {batching.max_batch_size} rows{wait}"
+    # It may be batched in spite of its verdict, because the operator has set `batch_axis`.
+    return f"up to {batching.max_batch_size} rows{wait}{f', although {doubt}' if doubt else ''}"
 
 
 def _as_json(model: ModelInfo) -> dict[str, object]:

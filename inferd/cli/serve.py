@@ -19,6 +19,7 @@ import typer
 
 from inferd import demo
 from inferd.app import Application
+from inferd.cli.assignments import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.proposals import proposed_calls
 from inferd.cli.signals import heed_signals
@@ -26,7 +27,6 @@ from inferd.config.loading import load_settings, names_a_file
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
-from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
 
@@ -79,7 +79,7 @@ def serve(
         "server.http_port": http_port,
         "log.format": log_format,
         "models": [str(path) for path in paths] if paths else None,
-        **_parse_settings(settings or ()),
+        **parse_assignments(settings or ()),
     }
 
     def load() -> Settings:
@@ -148,19 +148,6 @@ def _change_log(app: Application, load: Callable[[], Settings]) -> None:
     app.change_log(log)
     facts = {"level": log.level, "levels": log.levels, "access": log.access}
     _log.info("the configuration was read again for the log", extra=facts)
-
-
-def _parse_settings(assignments: Sequence[str]) -> dict[str, object]:
-    flags: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise CommandError(f"--set: expected NAME=VALUE, got {assignment!r}", ExitCode.USAGE)
-        try:
-            _, flags[name] = read_yaml(value)
-        except YamlError as error:
-            raise CommandError(f"--set {name}: {value!r} {error}", ExitCode.USAGE) from error
-    return flags
 
 
 def _with_log_format(settings: Settings) -> Settings:

@@ -97,6 +97,7 @@ def _tensor_info(tensor: pb.TensorInfo) -> TensorInfo:
         dtype=datatype.numpy,
         shape=tuple(size if size >= 0 else name or None for size, name in zip(tensor.shape, names, strict=True)),
         batch_axis=tensor.batch_axis if tensor.HasField("batch_axis") else None,
+        optional=tensor.optional,
     )
 
 
@@ -109,7 +110,17 @@ def _batching_info(batching: pb.Batching) -> BatchingInfo:
         max_queue_rows=batching.max_queue_rows,
         backpressure=batching.backpressure,
         priority_levels=batching.priority_levels,
+        verdict=_verdict(batching.verdict),
+        verdict_reason=batching.verdict_reason,
+        checks=batching.checks,
+        mismatches=batching.mismatches,
     )
+
+
+def _verdict(number: pb.Batching.Verdict.ValueType) -> str:
+    """Name a verdict; empty for none, and for one that only newer servers know."""
+    names = {value: name.removeprefix("VERDICT_").lower() for name, value in pb.Batching.Verdict.items()}
+    return names.get(number, "") if number else ""
 
 
 def _state(number: pb.Model.State.ValueType) -> ModelState:

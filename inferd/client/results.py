@@ -78,7 +78,8 @@ class TensorInfo:
 
     ``datatype`` is the Open Inference Protocol's name, for example ``FP32``, and ``dtype`` numpy's. ``shape`` has an
     ``int`` for a fixed dimension, a ``str`` for an open one with a name and ``None`` for one without. ``batch_axis``
-    is the dimension that counts rows, or None for a tensor that a whole batch shares.
+    is the dimension that counts rows, or None for a tensor that a whole batch shares. ``optional`` is an input that a
+    request may leave out, because the model has a default for it.
     """
 
     name: str
@@ -86,11 +87,17 @@ class TensorInfo:
     dtype: np.dtype[np.generic]
     shape: tuple[int | str | None, ...]
     batch_axis: int | None
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchingInfo:
-    """How the server batches and queues requests to a model."""
+    """How the server batches and queues requests to a model.
+
+    ``verdict`` says whether rows of several requests may run together: ``proven``, ``contradicted`` or ``unproven``;
+    it is empty if the server has not read the model yet or does not say. ``verdict_reason`` says what shows it. In
+    ``checks`` batches one request was run again alone; in ``mismatches`` of them its answer differed.
+    """
 
     enabled: bool
     max_batch_size: int
@@ -99,6 +106,10 @@ class BatchingInfo:
     max_queue_rows: int
     backpressure: str
     priority_levels: int
+    verdict: str = ""
+    verdict_reason: str = ""
+    checks: int = 0
+    mismatches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

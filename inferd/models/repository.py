@@ -30,7 +30,8 @@ def resolve(paths: Sequence[Path]) -> list[ModelSource]:
     """Return what ``paths`` hold, in their order. Raises `RepositoryError`.
 
     A path is an ``.onnx`` file, a directory with one, a model's directory ``NAME`` with ``VERSION/model.onnx``, or a
-    repository of such. Hidden entries are not looked at.
+    repository of such. Hidden entries are not looked at. The settings of a model are in its directory; a directory that
+    holds several models has none that would be for one file of them.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for path in paths:
@@ -50,7 +51,7 @@ def _sources(path: Path) -> list[ModelSource]:
         if path.suffix != _SUFFIX:
             msg = f"{path}: expected an {_SUFFIX} file or a directory"
             raise RepositoryError(msg)
-        return [ModelSource(name=path.stem, version=_ONLY_VERSION, path=path)]
+        return [ModelSource(name=path.stem, version=_ONLY_VERSION, path=path, config=config_beside(path))]
     found = list(_model(path)) or [source for folder in _folders(path) for source in _model(folder)]
     if not found:
         msg = f"{path}: expected an {_SUFFIX} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
@@ -58,23 +59,41 @@ def _sources(path: Path) -> list[ModelSource]:
     return found
 
 
+def config_beside(file: Path) -> Path | None:
+    """Return the settings for the model in ``file``, if it is the one model of its directory and has any."""
+    try:
+        is_the_model = _model_file(file.parent) == file
+    except RepositoryError:
+        return None
+    return _config_of_file(file) if is_the_model else None
+
+
+def _config_of_file(file: Path) -> Path | None:
+    """Return the settings in the directory of ``file``, or above it where that is one of a version."""
+    folder = file.parent
+    return _config_in(folder) or (_config_in(folder.parent) if folder.name.isdecimal() else None)
+
+
+def _config_in(folder: Path) -> Path | None:
+    config = folder / _CONFIG
+    return config if config.is_file() else None
+
+
 def _model(folder: Path) -> Iterator[ModelSource]:
     """Yield the versions of the model in ``folder``; none if there is no model in it."""
-    config = folder / _CONFIG
-    given_config = config if config.is_file() else None
     versions = {entry.name: entry for entry in _folders(folder) if entry.name.isdecimal()}
     file = _model_file(folder)
     if file is not None and versions:
         msg = f"{folder}: expected an {_SUFFIX} file or version directories, found {file.name} beside {min(versions)}"
         raise RepositoryError(msg)
     if file is not None:
-        yield ModelSource(name=folder.name, version=_ONLY_VERSION, path=file, config=given_config)
+        yield ModelSource(name=folder.name, version=_ONLY_VERSION, path=file, config=_config_of_file(file))
     for version, entry in sorted(versions.items(), key=lambda item: int(item[0])):
         file = _model_file(entry)
         if file is None:
             _log.warning("%s holds no %s file and is passed over", entry, _SUFFIX)
         else:
-            yield ModelSource(name=folder.name, version=str(int(version)), path=file, config=given_config)
+            yield ModelSource(name=folder.name, version=str(int(version)), path=file, config=_config_in(folder))
 
 
 def _model_file(folder: Path) -> Path | None:

@@ -14,6 +14,9 @@ from inferd.runtime.errors import ModelLoadError
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
+#: The type of an attribute in ONNX's AttributeProto.
+_LIST_OF_INTEGERS = 7
+
 #: Integer tensors with more elements than this are weights or tables, not axes or shapes.
 _MOST_ELEMENTS_KEPT = 256
 
@@ -204,32 +207,36 @@ class _Reader:
         name = ""
         value: Attribute = None
         integers: list[int] = []
-        kind = listed = 0
+        listed = 0
+        is_list = False
         for part in self._fields(message.start, message.end):
             match part.number:
                 case 1:
                     name = self._text(part)
-                case 7:
-                    listed += (part.end - part.start) // 4
-                case 9:
-                    listed += 1
-                case 3:
-                    value = _signed(part.value)
-                case 4:
-                    # Custom operators may keep any bytes here.
-                    value = self._content[part.start : part.end].decode(errors="replace")
-                case 5:
-                    value = self._tensor(part)[1]
-                case 6:
-                    value = self._graph(part)
+                case 3 | 4 | 5 | 6:
+                    value = self._single(part)
+                case 7 | 9:
+                    # Of floats and texts, how many there are is enough.
+                    listed += (part.end - part.start) // 4 if part.number == 7 else 1
                 case 8:
                     integers += self._integers(part)
                 case 20:
-                    kind = part.value
+                    is_list = part.value == _LIST_OF_INTEGERS
         if listed:
-            # Floats and texts: how many there are is enough.
             value = Tensor((listed,))
-        return name, tuple(integers) if integers or kind == 7 else value
+        return name, tuple(integers) if integers or is_list else value
+
+    def _single(self, part: _Field) -> Attribute:
+        """Return the value of an attribute that is no list."""
+        match part.number:
+            case 3:
+                return _signed(part.value)
+            case 4:
+                # Custom operators may keep any bytes here.
+                return self._content[part.start : part.end].decode(errors="replace")
+            case 5:
+                return self._tensor(part)[1]
+        return self._graph(part)
 
     def _tensor(self, message: _Field) -> tuple[str, Tensor]:
         name, element, raw = "", 0, b""

@@ -756,6 +756,10 @@ class ModelStatistics(google.protobuf.message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: builtins.int
     INFERENCE_STATS_FIELD_NUMBER: builtins.int
     BATCH_STATS_FIELD_NUMBER: builtins.int
+    BATCH_VERDICT_FIELD_NUMBER: builtins.int
+    BATCH_VERDICT_REASON_FIELD_NUMBER: builtins.int
+    BATCH_CHECKS_FIELD_NUMBER: builtins.int
+    BATCH_MISMATCHES_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     last_inference: builtins.int
@@ -764,6 +768,17 @@ class ModelStatistics(google.protobuf.message.Message):
     """Rows that were run."""
     execution_count: builtins.int
     """Runs; inference_count / execution_count is the mean batch size."""
+    batch_verdict: builtins.str
+    """The fields below are inferd's own. Their numbers are far above Triton's, and other clients skip them.
+    Whether rows of several requests may run together: "proven", "contradicted", "unproven", or empty for a model that
+    has not been read.
+    """
+    batch_verdict_reason: builtins.str
+    """What shows it; empty for "proven"."""
+    batch_checks: builtins.int
+    """Batches of which one request was run again alone and the answers compared."""
+    batch_mismatches: builtins.int
+    """Those of batch_checks in which the answers differed."""
     @property
     def inference_stats(self) -> Global___InferStatistics: ...
     @property
@@ -778,9 +793,13 @@ class ModelStatistics(google.protobuf.message.Message):
         execution_count: builtins.int = ...,
         inference_stats: Global___InferStatistics | None = ...,
         batch_stats: collections.abc.Iterable[Global___InferBatchStatistics] | None = ...,
+        batch_verdict: builtins.str = ...,
+        batch_verdict_reason: builtins.str = ...,
+        batch_checks: builtins.int = ...,
+        batch_mismatches: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["inference_stats", b"inference_stats"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_stats", b"batch_stats", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "name", b"name", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_checks", b"batch_checks", "batch_mismatches", b"batch_mismatches", "batch_stats", b"batch_stats", "batch_verdict", b"batch_verdict", "batch_verdict_reason", b"batch_verdict_reason", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "name", b"name", "version", b"version"]) -> None: ...
 
 Global___ModelStatistics: typing_extensions.TypeAlias = ModelStatistics
 

@@ -108,7 +108,7 @@ def test_interruption_is_quiet(server, service):
         return echo(request)
 
     service.on_infer = hang
-    command = [_BIN, "infer", "digits", "-i", "X=[1]", "-a", server.address]
+    command = [_BIN, "infer", "digits", "-i", f"X={64 * [0]}", "-a", server.address]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert begun.wait(20)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from tests.unit.client.fake_service import DIGITS
 
@@ -39,6 +41,41 @@ def test_open_dimensions_and_models_without_batching(inferd, server, service):
     assert "REASON" not in out
 
 
+@pytest.mark.parametrize(
+    ("batching", "told"),
+    [
+        ({"verdict": pb.Batching.VERDICT_PROVEN, "enabled": True, "max_batch_size": 8}, "up to 8 rows"),
+        ({"verdict": pb.Batching.VERDICT_PROVEN}, "off by settings"),
+        ({"verdict": pb.Batching.VERDICT_CONTRADICTED}, "off, contradicted"),
+        ({"verdict": pb.Batching.VERDICT_UNPROVEN}, "off, unproven"),
+        (
+            {"verdict": pb.Batching.VERDICT_CONTRADICTED, "enabled": True, "max_batch_size": 8},
+            "up to 8 rows, although contradicted",
+        ),
+    ],
+)
+def test_verdicts_and_their_reasons(inferd, server, service, batching, told):
+    """How a model is batched and why not, also of one without inputs; no column without a reason."""
+    reason = "" if batching["verdict"] == pb.Batching.VERDICT_PROVEN else 'output "y" differs'
+    service.models = [
+        pb.Model(name="m", state=pb.Model.STATE_READY, batching=pb.Batching(**batching, verdict_reason=reason))
+    ]
+    out = inferd("models", "-a", server.address).out
+    assert [cell.strip() for cell in out.splitlines()[2].split("  ") if cell.strip()] == [
+        "m", "READY", told, *([reason] if reason else []),
+    ]  # fmt: skip
+    assert ("REASON" in out) is bool(reason)
+
+
+def test_optional_inputs_are_marked(inferd, server, service):
+    """Behind the shape."""
+    scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)
+    service.models = [pb.Model(name="m", inputs=[scale, pb.TensorInfo(name="x", datatype=pb.DATA_TYPE_FP32)])]
+    out = inferd("models", "-a", server.address).out
+    assert "scale FP32 [] (optional)" in out
+    assert out.count("(optional)") == 1
+
+
 def test_lines_are_not_cut_in_a_pipe(inferd, server, service, monkeypatch):
     """Output that goes to another program is as wide as it needs to be, whatever the terminal."""
     monkeypatch.setenv("COLUMNS", "20")
@@ -51,8 +88,12 @@ def test_json_for_programs(inferd, server, service):
     service.models = [DIGITS]
     (model,) = json.loads(inferd("models", "--json", "-a", server.address).out)
     assert (model["name"], model["state"]) == ("digits", "READY")
-    assert model["inputs"] == [{"name": "X", "datatype": "FP32", "shape": ["batch", 64], "batch_axis": 0}]
+    assert model["inputs"] == [
+        {"name": "X", "datatype": "FP32", "shape": ["batch", 64], "batch_axis": 0, "optional": False}
+    ]
     assert model["batching"]["max_batch_size"] == 64
+    told = {name: model["batching"][name] for name in ("verdict", "verdict_reason", "checks", "mismatches")}
+    assert told == {"verdict": "proven", "verdict_reason": "", "checks": 12, "mismatches": 0}
 
 
 def test_a_server_without_models(inferd, server, service):

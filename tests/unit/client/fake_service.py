@@ -37,6 +37,8 @@ DIGITS = pb.Model(
         max_queue_rows=1024,
         backpressure="reject",
         priority_levels=3,
+        verdict=pb.Batching.VERDICT_PROVEN,
+        checks=12,
     ),
     providers=["CPUExecutionProvider"],
 )

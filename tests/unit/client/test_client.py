@@ -114,8 +114,29 @@ def test_models_are_described():
     (x,) = digits.inputs
     assert (x.name, x.datatype, x.dtype, x.shape, x.batch_axis) == ("X", "FP32", np.float32, ("batch", 64), 0)
     assert digits.batching.max_wait_s == 0.0015
+    assert (digits.batching.verdict, digits.batching.verdict_reason) == ("proven", "")
+    assert (digits.batching.checks, digits.batching.mismatches) == (12, 0)
     assert digits.providers == ("CPUExecutionProvider",)
     assert (broken.state, broken.reason, broken.inputs) == (ModelState.FAILED, "not an ONNX file", ())
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict"), [(0, ""), (1, "proven"), (2, "contradicted"), (3, "unproven"), (99, "")]
+)
+def test_verdicts_are_named(number, verdict):
+    """None and one of a newer server are both empty."""
+    model = pb.Model(name="m", batching=pb.Batching(verdict=number, verdict_reason="why", mismatches=3))
+    with serving(FakeService(model)) as server, Client(server.address) as client:
+        batching = client.model("m").batching
+    assert (batching.verdict, batching.verdict_reason, batching.mismatches) == (verdict, "why", 3)
+
+
+def test_optional_inputs_are_told():
+    """A server that is older than the field tells of none."""
+    scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)
+    model = pb.Model(name="m", inputs=[*DIGITS.inputs, scale])
+    with serving(FakeService(model)) as server, Client(server.address) as client:
+        assert [spec.optional for spec in client.model("m").inputs] == [False, True]
 
 
 def test_unknown_models_are_not_found(client):

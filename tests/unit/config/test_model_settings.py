@@ -35,6 +35,32 @@ def test_tensors() -> None:
     assert "batch_axis" not in inputs["y"].model_fields_set
 
 
+def test_loose_dimensions() -> None:
+    """Names, none unless they are set."""
+    assert Settings().for_model({"loose_dimensions": ["sequence"]}).loose_dimensions == ["sequence"]
+    assert Settings().for_model({}).loose_dimensions == []
+
+
+def test_custom_operators_that_the_server_lists() -> None:
+    """A model may do with fewer of them."""
+    settings = Settings.model_validate({"runtime": {"custom_ops": ["/opt/a.so", "/opt/b.so"]}})
+    assert settings.for_model({}).runtime.custom_ops == ["/opt/a.so", "/opt/b.so"]
+    assert settings.for_model({"runtime": {"custom_ops": ["/opt/b.so"]}}).runtime.custom_ops == ["/opt/b.so"]
+    assert settings.for_model({"runtime": {"custom_ops": []}}).runtime.custom_ops == []
+
+
+@pytest.mark.parametrize("library", ["evil.so", "onnxruntime-extensions", "/opt/../opt/a.so", "/opt/./a.so"])
+def test_custom_operators_of_a_model_alone_are_refused(library: str) -> None:
+    """Whoever can write models would otherwise run code; the same file by another path may become another file."""
+    settings = Settings.model_validate({"runtime": {"custom_ops": ["/opt/a.so"]}})
+    with pytest.raises(SettingsError) as refused:
+        settings.for_model({"runtime": {"custom_ops": ["/opt/a.so", library]}})
+    assert str(refused.value) == (
+        "runtime.custom_ops: expected only libraries that the server's own settings list as well, "
+        f"got {library} (model.yaml)"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [

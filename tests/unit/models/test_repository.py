@@ -32,6 +32,25 @@ def test_a_directory_with_a_file(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("files", "path", "config"),
+    [
+        (["m/net.onnx", "m/model.yaml"], "m/net.onnx", "m/model.yaml"),
+        (["m/3/model.onnx", "m/model.yaml"], "m/3/model.onnx", "m/model.yaml"),
+        (["m/3/model.onnx", "m/model.yaml"], "m/3", "m/model.yaml"),
+        (["m/3/model.onnx", "m/3/model.yaml", "m/model.yaml"], "m/3", "m/3/model.yaml"),
+        (["m/n/model.onnx", "m/model.yaml"], "m/n/model.onnx", None),
+        (["m/a.onnx", "m/b.onnx", "m/model.yaml"], "m/a.onnx", None),
+        (["m/model.onnx", "m/old.onnx", "m/model.yaml"], "m/model.onnx", "m/model.yaml"),
+        (["m/model.onnx", "m/old.onnx", "m/model.yaml"], "m/old.onnx", None),
+    ],
+)
+def test_the_settings_of_a_file_are_those_of_its_model(files, path, config, tmp_path):
+    """Beside it, or above the directory of its version; not those of another file of the directory."""
+    (source,) = resolve([touch(tmp_path, *files) / path])
+    assert source.config == (None if config is None else tmp_path / config)
+
+
 def test_a_model_s_directory(tmp_path):
     """Its versions, by number."""
     folder = touch(tmp_path, "m/10/model.onnx", "m/9/model.onnx", "m/model.yaml", "m/notes/readme.txt") / "m"

@@ -29,7 +29,8 @@ NAMES = {
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
-    *("inferd_file_reload_failures_total",),
+    *("inferd_file_reload_failures_total", "inferd_batch_checks_total", "inferd_batch_check_seconds_total"),
+    "inferd_batch_mismatches_total",
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -119,6 +120,17 @@ def test_every_metric_is_described_on_its_page() -> None:
     """docs/metrics.md names these metrics and no others."""
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(inferd_\w+)`", page, re.MULTILINE)) == NAMES
+
+
+def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """How many, what they took, and how many found another answer; zero before the first, so that rates see it."""
+    observer, labels = metrics.observer_for("digits", "1"), {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 0
+    observer.checked(0.25, mismatch=False)
+    observer.checked(0.5, mismatch=True)
+    assert registry.get_sample_value("inferd_batch_checks_total", labels) == 2
+    assert registry.get_sample_value("inferd_batch_check_seconds_total", labels) == 0.75
+    assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 1
 
 
 def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: CollectorRegistry) -> None:

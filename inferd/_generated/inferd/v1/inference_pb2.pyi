@@ -179,7 +179,7 @@ class InferRequest(google.protobuf.message.Message):
     """1 is served first, up to the model's `priority_levels`; 0 or left out, the model's default."""
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tensor]:
-        """Every input of the model, each once, in any order."""
+        """Every input of the model but optional ones, which may be left out; each once, in any order."""
 
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -495,10 +495,13 @@ class TensorInfo(google.protobuf.message.Message):
     SHAPE_FIELD_NUMBER: builtins.int
     DIMENSION_NAMES_FIELD_NUMBER: builtins.int
     BATCH_AXIS_FIELD_NUMBER: builtins.int
+    OPTIONAL_FIELD_NUMBER: builtins.int
     name: builtins.str
     datatype: Global___DataType.ValueType
     batch_axis: builtins.int
     """Which dimension counts rows; unset for a tensor that a whole batch shares."""
+    optional: builtins.bool
+    """Whether a request may leave this input out: the model has a default for it."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The dimensions; -1 where the model leaves one open."""
@@ -515,9 +518,10 @@ class TensorInfo(google.protobuf.message.Message):
         shape: collections.abc.Iterable[builtins.int] | None = ...,
         dimension_names: collections.abc.Iterable[builtins.str] | None = ...,
         batch_axis: builtins.int | None = ...,
+        optional: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_batch_axis", b"_batch_axis", "batch_axis", b"batch_axis"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_batch_axis", b"_batch_axis", "batch_axis", b"batch_axis", "datatype", b"datatype", "dimension_names", b"dimension_names", "name", b"name", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_batch_axis", b"_batch_axis", "batch_axis", b"batch_axis", "datatype", b"datatype", "dimension_names", b"dimension_names", "name", b"name", "optional", b"optional", "shape", b"shape"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_batch_axis", b"_batch_axis"]) -> typing.Literal["batch_axis"] | None: ...
 
 Global___TensorInfo: typing_extensions.TypeAlias = TensorInfo
@@ -528,6 +532,39 @@ class Batching(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Batching._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: Batching._Verdict.ValueType  # 0
+        """The model has not been read yet."""
+        VERDICT_PROVEN: Batching._Verdict.ValueType  # 1
+        """Every row that was tried had the same answer in a batch as alone, and nothing in the graph says otherwise."""
+        VERDICT_CONTRADICTED: Batching._Verdict.ValueType  # 2
+        """An answer differed, or the graph or the shapes say that it would; `verdict_reason` has what shows it."""
+        VERDICT_UNPROVEN: Batching._Verdict.ValueType  # 3
+        """Nothing could be tried, the model does not give the same answer twice, or its graph could not be followed where it
+        may mix rows; `verdict_reason` says which.
+        """
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """What is known of whether rows of several requests may run together. It is found when a model is loaded, by reading
+        its graph and by running it, and checked again while it serves.
+        """
+
+    VERDICT_UNSPECIFIED: Batching.Verdict.ValueType  # 0
+    """The model has not been read yet."""
+    VERDICT_PROVEN: Batching.Verdict.ValueType  # 1
+    """Every row that was tried had the same answer in a batch as alone, and nothing in the graph says otherwise."""
+    VERDICT_CONTRADICTED: Batching.Verdict.ValueType  # 2
+    """An answer differed, or the graph or the shapes say that it would; `verdict_reason` has what shows it."""
+    VERDICT_UNPROVEN: Batching.Verdict.ValueType  # 3
+    """Nothing could be tried, the model does not give the same answer twice, or its graph could not be followed where it
+    may mix rows; `verdict_reason` says which.
+    """
+
     ENABLED_FIELD_NUMBER: builtins.int
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
     MAX_WAIT_FIELD_NUMBER: builtins.int
@@ -535,6 +572,10 @@ class Batching(google.protobuf.message.Message):
     MAX_QUEUE_ROWS_FIELD_NUMBER: builtins.int
     BACKPRESSURE_FIELD_NUMBER: builtins.int
     PRIORITY_LEVELS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    VERDICT_REASON_FIELD_NUMBER: builtins.int
+    CHECKS_FIELD_NUMBER: builtins.int
+    MISMATCHES_FIELD_NUMBER: builtins.int
     enabled: builtins.bool
     """Whether rows of several requests may run together."""
     max_batch_size: builtins.int
@@ -547,6 +588,16 @@ class Batching(google.protobuf.message.Message):
     """What happens to a request when the queue is full: reject, caller_runs, block or shed_oldest."""
     priority_levels: builtins.int
     """Priorities run from 1, served first, to this."""
+    verdict: Global___Batching.Verdict.ValueType
+    """Only a proven model is batched, or one whose `batch_axis` the operator has set."""
+    verdict_reason: builtins.str
+    """What shows it, for an operator to read; empty for VERDICT_PROVEN. What was found in production begins with
+    "found while serving: ".
+    """
+    checks: builtins.int
+    """Batches since the model was loaded of which one request was run again alone and the answers compared."""
+    mismatches: builtins.int
+    """Those of `checks` in which the answers differed."""
     @property
     def max_wait(self) -> google.protobuf.duration_pb2.Duration:
         """How long an incomplete batch may be held for further rows that are to be expected."""
@@ -561,8 +612,12 @@ class Batching(google.protobuf.message.Message):
         max_queue_rows: builtins.int = ...,
         backpressure: builtins.str = ...,
         priority_levels: builtins.int = ...,
+        verdict: Global___Batching.Verdict.ValueType = ...,
+        verdict_reason: builtins.str = ...,
+        checks: builtins.int = ...,
+        mismatches: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["max_wait", b"max_wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backpressure", b"backpressure", "enabled", b"enabled", "instances", b"instances", "max_batch_size", b"max_batch_size", "max_queue_rows", b"max_queue_rows", "max_wait", b"max_wait", "priority_levels", b"priority_levels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backpressure", b"backpressure", "checks", b"checks", "enabled", b"enabled", "instances", b"instances", "max_batch_size", b"max_batch_size", "max_queue_rows", b"max_queue_rows", "max_wait", b"max_wait", "mismatches", b"mismatches", "priority_levels", b"priority_levels", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]) -> None: ...
 
 Global___Batching: typing_extensions.TypeAlias = Batching

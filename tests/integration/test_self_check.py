@@ -1,0 +1,75 @@
+"""A model that passed for batchable and is not, in a real server: how it is caught, and what it has done until then."""
+
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from inferd.client import Client
+from tests import onnx_models
+from tests.server import serving
+
+#: Rows above 100 get the sum of the batch added to them.
+_MODEL = """
+<ir_version: 9, opset_import: ["": 20]>
+g (float[batch,4] x) => (float[batch,4] y) <float limit = {100.0}, float none = {0.0}, int64[1] rows = {0},
+    int64[1] columns = {1}> {
+  size = Abs (x)
+  largest = ReduceMax (size, columns)
+  is_large = Greater (largest, limit)
+  total = ReduceSum (x, rows)
+  added = Where (is_large, total, none)
+  y = Add (x, added)
+}"""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """It believes a verdict in its cache, which says that the model is proven."""
+    model = onnx_models.save(parser.parse_model(_MODEL), tmp_path / "sums" / "1" / "model.onnx").parents[1]
+    cache = tmp_path / "verdicts"
+    arguments = (model, "--set", f"runtime.verdict_cache={cache}", "--set", "batching.max_wait_ms=0")
+    with serving(*arguments):
+        (file,) = cache.iterdir()
+        verdict = json.loads(file.read_text())
+        assert verdict["standing"] == "contradicted"
+    verdict |= {"standing": "proven", "reason": "", "axes": {"inputs": {"x": 0}, "outputs": {"y": 0}}}
+    file.write_text(json.dumps(verdict))
+    with serving(*arguments) as running:
+        yield running
+
+
+def _mismatches(server):
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return float(text.split('inferd_batch_mismatches_total{model="sums",version="1"} ')[1].split("\n")[0])
+
+
+def test_a_model_that_is_wrong_for_large_numbers_is_caught(server):
+    """It is not batched any longer, says why wherever its verdict is shown, and is right from then on."""
+    with Client(server.grpc) as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(value):
+            (y,) = client.infer("sums", {"x": np.full((1, 4), value, np.float32)}).outputs.values()
+            return y[0, 0] == (value if value <= 100 else 2 * value)
+
+        assert all(pool.map(ask, range(100)))
+        assert client.model("sums").batching.verdict == "proven"
+        for _ in range(200):
+            list(pool.map(ask, range(1000, 1032)))
+            if client.model("sums").batching.verdict == "contradicted":
+                break
+        described = client.model("sums").batching
+        assert (described.verdict, described.enabled, described.mismatches) == ("contradicted", False, 1)
+        assert described.verdict_reason.startswith("found while serving: element [0, ")
+        assert 'of output "y" differs by' in described.verdict_reason
+        assert all(pool.map(ask, range(2000, 2200)))
+    assert _mismatches(server) == 1
+    line = server.wait_event(
+        "a request to model sums gets another answer in a batch than alone; its version is not batched any longer"
+    )
+    assert line["level"] == "error"
+    assert len(line["request_ids"]) > 1

@@ -1,0 +1,69 @@
+"""What callers are told of a model's verdict, in either protocol."""
+
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2
+from inferd.api.model_description import model_description
+from inferd.api.triton_statistics import model_statistics
+from inferd.batching.statistics import Statistics
+from inferd.config.settings import ModelSettings
+from inferd.models.version import LoadedModel, ModelVersion
+from inferd.runtime.verdict import Standing, Verdict
+from tests.fakes import SCALING
+
+
+class FakeSession:
+    signature = SCALING
+    providers = ("CPUExecutionProvider",)
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+
+class FakeBatcher:
+    """Has checked three batches, one of which had another answer."""
+
+    @staticmethod
+    def statistics():
+        statistics = Statistics()
+        for mismatch in (False, True, False):
+            statistics.checked(mismatch=mismatch)
+        return statistics.snapshot()
+
+
+def version(verdict: Verdict | None = None) -> ModelVersion:
+    made = ModelVersion(name="m", version="1", settings=ModelSettings())
+    if verdict is not None:
+        made.load(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(), memory_bytes=0))
+    return made
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_a_model_is_told_with_its_verdict(standing):
+    """Each of them, with what shows it and what came of the checks."""
+    told = model_description(version(Verdict(standing=standing, reason="why"))).batching
+    assert inference_pb2.Batching.Verdict.Name(told.verdict) == f"VERDICT_{standing.name}"
+    assert (told.verdict_reason, told.checks, told.mismatches) == ("why", 3, 1)
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_statistics_have_the_verdict(standing):
+    """In fields of our own."""
+    told = model_statistics(version(Verdict(standing=standing, reason="why")))
+    assert (told.batch_verdict, told.batch_verdict_reason) == (standing.value, "why")
+    assert (told.batch_checks, told.batch_mismatches) == (3, 1)
+
+
+def test_what_is_not_read_yet_has_no_verdict():
+    """In neither protocol."""
+    told = model_description(version()).batching
+    assert (told.verdict, told.verdict_reason, told.checks) == (inference_pb2.Batching.VERDICT_UNSPECIFIED, "", 0)
+    assert model_statistics(version()).batch_verdict == ""
+
+
+def test_other_clients_skip_the_fields_of_our_own():
+    """Their numbers are far above those that Triton has given away."""
+    theirs = {field.number for field in model_statistics(version()).DESCRIPTOR.fields if field.number <= 1000}
+    ours = {field.name for field in model_statistics(version()).DESCRIPTOR.fields if field.number > 1000}
+    assert theirs == set(range(1, 8))
+    assert ours == {"batch_verdict", "batch_verdict_reason", "batch_checks", "batch_mismatches"}

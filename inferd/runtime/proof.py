@@ -19,7 +19,7 @@ import numpy as np
 from inferd.runtime.inspection import Inspection
 from inferd.runtime.memory import MemoryGrowth
 from inferd.runtime.row_analysis.analysis import GraphFinding
-from inferd.runtime.row_check import Cause, Profiles, find_mismatch
+from inferd.runtime.row_check import Cause, Mismatch, Profiles, find_mismatch
 from inferd.runtime.row_comparison import Array, difference, profile
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec, format_shape
 from inferd.runtime.stacking import stack
@@ -350,18 +350,20 @@ class _Trial:
         )
         if mismatch is None or mismatch.cause is Cause.NOISE:
             return
-        told = f"{mismatch}; the row was {self._shown(member)}"
+        told = self._told(mismatch, member)
         if mismatch.cause is Cause.ROUNDING:
             # What is wrong with the model, if anything is, shows in more than a few rows.
             self._flips.append(told)
             return
         raise _ContradictedError(told)
 
-    def _shown(self, member: int) -> str:
+    def _told(self, mismatch: Mismatch, member: int) -> str:
+        """Say what differed and for which row; recorded requests are not quoted, as they may be somebody's."""
+        if self._trial.examples:
+            return f"{mismatch.without_values}; the row was made of the examples"
         row = self._rows[member]
-        return ", ".join(
-            f"{spec.name} = {_beginning(row[spec.name])}" for spec in self._signature.inputs if spec.name in row
-        )
+        shown = [f"{spec.name} = {_beginning(row[spec.name])}" for spec in self._signature.inputs if spec.name in row]
+        return f"{mismatch}; the row was {', '.join(shown)}"
 
 
 def _members(random: np.random.Generator, count: int, size: int) -> list[int]:

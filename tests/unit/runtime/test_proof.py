@@ -232,6 +232,15 @@ def test_examples_are_tried_where_made_up_rows_do_not_run():
     assert standing(model, hints=Hints(examples=rows)) is Standing.PROVEN
 
 
+def test_examples_are_not_quoted():
+    """They may be requests that somebody sent; the verdict is shown to every caller."""
+    rows = [{"x": np.full((1, 3), 123.25 + n, np.float32)} for n in range(5)]
+    verdict = proof_of(lambda x: x - x.mean(axis=0), hints=Hints(examples=rows)).verdict
+    assert verdict.standing is Standing.CONTRADICTED
+    assert "made of the examples" in verdict.reason
+    assert not any(quote in verdict.reason for quote in ("x = [", " alone and ", "123"))
+
+
 def test_what_the_graph_says_counts_whatever_runs_show():
     """A threshold that no made-up number reaches is in the graph all the same."""
     graph = GraphFinding(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')

@@ -83,8 +83,13 @@ def _turn() -> onnx.GraphProto:
 
 
 def add_model(repository: Path, name: str, model: onnx.ModelProto, settings: Mapping[str, Any] | None = None) -> None:
-    """Put ``model`` into ``repository``, with ``settings`` of its own."""
+    """Put ``model`` into ``repository``, with ``settings`` of its own.
+
+    A busy model is batched on the operator's word: how long it runs depends on all rows, though no answer does.
+    """
     onnx_models.save(model, repository / name / "1" / "model.onnx")
+    if model.graph.name == "busy":
+        settings = {"inputs": {"x": {"batch_axis": 0}}, **(settings or {})}
     if settings is not None:
         (repository / name / "model.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 

@@ -21,6 +21,7 @@ from inferd.runtime.memory import MemoryGrowth
 from inferd.runtime.row_analysis.analysis import GraphFinding
 from inferd.runtime.row_check import Cause, Mismatch, Profiles, find_mismatch
 from inferd.runtime.row_comparison import Array, difference, profile
+from inferd.runtime.run_limit import TrialTooLongError
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec, format_shape
 from inferd.runtime.stacking import stack
 from inferd.runtime.trial_inputs import TrialInputs
@@ -200,6 +201,7 @@ class _Prover:
             several = self._run(rows)
         except Exception as error:
             _log.debug("the model does not run with %d rows: %s", _LEAST_ROWS, error)
+            _require_time(error)
             self._require_rows_alone(trial)
             msg = f"the model runs with one row, but not with {_LEAST_ROWS}"
             raise _ContradictedError(msg, misfit=True) from error
@@ -285,6 +287,8 @@ class _Trial:
                 answer = self._run(row)
             except Exception as error:  # noqa: BLE001  (some rows may be more than a model takes)
                 _log.debug("the model does not run on made-up row %d: %s", number, error)
+                if self._late():
+                    break
                 continue
             self._rows.append(row)
             self._alone.append(answer)
@@ -316,6 +320,7 @@ class _Trial:
             outputs = self._run(inputs)
         except Exception as error:
             _log.debug("the model does not run with %d rows: %s", len(members), error)
+            _require_time(error)
             msg = f"the model runs with one row, but not with {len(members)}"
             raise _ContradictedError(msg, misfit=True) from error
         for spec in self._signature.outputs:
@@ -364,6 +369,13 @@ class _Trial:
         row = self._rows[member]
         shown = [f"{spec.name} = {_beginning(row[spec.name])}" for spec in self._signature.inputs if spec.name in row]
         return f"{mismatch}; the row was {', '.join(shown)}"
+
+
+def _require_time(error: Exception) -> None:
+    """Raise `_UnprovenError` if a run did not fail but was ended."""
+    if isinstance(error, TrialTooLongError):
+        msg = f"rows take much longer in a batch than alone: {error}"
+        raise _UnprovenError(msg) from error
 
 
 def _members(random: np.random.Generator, count: int, size: int) -> list[int]:

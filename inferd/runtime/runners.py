@@ -25,8 +25,8 @@ _BF16 = BY_NAME["BF16"]
 class Runner(Protocol):
     """Something that runs a session."""
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
-        """Run once and return ``outputs`` in that order."""
+    def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
+        """Run once and return ``outputs`` in that order; ``options`` are ONNX Runtime's of a run."""
         ...
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
@@ -42,10 +42,10 @@ class DirectRunner:
         self._text_inputs = frozenset(spec.name for spec in inputs if spec.datatype is BYTES)
         self._text_outputs = frozenset(spec.name for spec in outputs if spec.datatype is BYTES)
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+    def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
         """Run once and return ``outputs`` in that order."""
         feed = {name: to_text(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
-        results = self._session.run(outputs, feed)
+        results = self._session.run(outputs, feed, options)
         return [
             to_bytes(np.asarray(result)) if name in self._text_outputs else np.asarray(result)
             for name, result in zip(outputs, results, strict=True)
@@ -53,8 +53,7 @@ class DirectRunner:
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
         """Run once and free what ONNX Runtime's arenas hold and this run did not need."""
-        feed = {name: to_text(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
-        self._session.run(outputs, feed, _shrinking("cpu:0"))
+        self.run(inputs, outputs, _shrinking("cpu:0"))
 
 
 def _shrinking(devices: str) -> OrtObject:
@@ -78,17 +77,8 @@ class BoundRunner:
         self._device_id = device_id
         self._idle: deque[_Binding] = deque()
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+    def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
         """Run once and return ``outputs`` in that order."""
-        return self._run(inputs, outputs, None)
-
-    def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
-        """Run once and free what ONNX Runtime's arenas hold and this run did not need, and all buffers."""
-        self._idle.clear()
-        devices = "cpu:0" if self._device == "cpu" else f"cpu:0;gpu:{self._device_id}"
-        self._run(inputs, outputs, _shrinking(devices))
-
-    def _run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject) -> list[Array]:
         try:
             binding = self._idle.pop()
         except IndexError:
@@ -97,6 +87,12 @@ class BoundRunner:
         # Not after a failure: what a binding holds then is unknown.
         self._idle.append(binding)
         return results
+
+    def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
+        """Run once and free what ONNX Runtime's arenas hold and this run did not need, and all buffers."""
+        self._idle.clear()
+        devices = "cpu:0" if self._device == "cpu" else f"cpu:0;gpu:{self._device_id}"
+        self.run(inputs, outputs, _shrinking(devices))
 
 
 class _Binding:

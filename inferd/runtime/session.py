@@ -21,6 +21,7 @@ from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.proof import Proof, prove, unbatchable
 from inferd.runtime.row_analysis.analysis import analyse
 from inferd.runtime.row_comparison import Array
+from inferd.runtime.run_limit import RunLimit
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 from inferd.runtime.trial_inputs import TrialInputs
@@ -182,12 +183,8 @@ def _proof(
     known = None if cached is None else _restored(cached, claims[0].signature, hints)
     if known is not None:
         return known
-    names = [spec.name for spec in outputs]
-
-    def run(tensors: Tensors) -> Mapping[str, Array]:
-        return dict(zip(names, runner.run(tensors, names), strict=True))
-
-    proof = _proof_of_claims(claims[:_MOST_CLAIMS], file, settings, hints, run)
+    with RunLimit(runner, [spec.name for spec in outputs]) as limit:
+        proof = _proof_of_claims(claims[:_MOST_CLAIMS], file, settings, hints, limit.run)
     if key:
         cache.store(key, _cacheable(proof))
     return proof

@@ -72,10 +72,11 @@ class TrialInputs:
         }
 
     def rows(self, count: int) -> dict[str, Array]:
-        """Return one request of ``count`` different rows; of a model without batch axes always the same request."""
+        """Return one request of ``count`` rows that are known to run; without batch axes always the same request."""
         if not self.signature.batchable:
             return self.row(0)
-        return stack(self.signature, [self.row(number) for number in range(count)])
+        known = [self.row(number) for number in range(max(len(self.examples), 1))]
+        return stack(self.signature, [known[number % len(known)] for number in range(count)])
 
     def bounded(self, name: str, low: int, high: int) -> "TrialInputs":
         """Return the same with other bounds for the integers of input ``name``."""

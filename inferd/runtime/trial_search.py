@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from inferd.dtypes import BYTES
 from inferd.runtime.memory import resident_bytes
 from inferd.runtime.row_comparison import Array
+from inferd.runtime.run_limit import TrialTooLongError
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 from inferd.runtime.trial_inputs import TrialInputs, single_rows
 
@@ -49,10 +51,14 @@ def find_trial(
 
 
 def _first(signature: ModelSignature, run: Run, hints: Hints) -> TrialInputs | None:
-    """Return the first inputs that the model runs on, rather some of which no output is empty."""
+    """Return the first inputs that the model runs on, preferably some for which no output is empty."""
     second_best = None
     for trial in _candidates(signature, hints):
-        outputs = _outcome(trial, run)
+        try:
+            outputs = _outcome(trial, run)
+        except TrialTooLongError:
+            # Other sizes would hardly be quicker.
+            break
         if outputs is None:
             continue
         if all(array.size for array in outputs.values()):
@@ -140,6 +146,8 @@ def _with_one_row(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _outcome(trial: TrialInputs, run: Run) -> Mapping[str, Array] | None:
     try:
         return run(trial.row(0))
+    except TrialTooLongError:
+        raise
     except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
         _log.debug("the model does not run with %s: %s", trial.shapes, error)
         return None
@@ -211,5 +219,6 @@ def variants(found: TrialInputs, run: Run, hints: Hints) -> Iterator[TrialInputs
                 tried.append(shapes)
                 others.append(replace(found, shapes=shapes, shared_draw=1 if has_shared else 0))
     for trial in others:
-        if _outcome(trial, run) is not None:
-            yield trial
+        with suppress(TrialTooLongError):
+            if _outcome(trial, run) is not None:
+                yield trial

@@ -34,6 +34,10 @@ def usable_bytes(cgroup_root: Path = ROOT, membership: Path = MEMBERSHIP, meminf
     return min(limits)
 
 
+#: Runs take a little more than in proportion to their rows.
+_MARGIN = 1.2
+
+
 class MemoryGrowth:
     """Foresees how much memory a run of so many rows will take from what those before it took.
 
@@ -58,7 +62,7 @@ class MemoryGrowth:
 
     def fits(self, rows: int) -> bool:
         """Whether a run of ``rows`` stays within the budget."""
-        return self.expected(rows) <= self.budget
+        return self.expected(rows) * _MARGIN <= self.budget
 
 
 def give_back() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inferd.runtime.memory import resident_bytes, usable_bytes
+from inferd.runtime.memory import MemoryGrowth, resident_bytes, usable_bytes
 
 _MIB = 1024 * 1024
 
@@ -39,3 +39,22 @@ def test_memory_that_may_be_used(tmp_path, membership, file, text, expected) -> 
 def test_this_process_has_room() -> None:
     """It does not hold all that it may."""
     assert 0 < resident_bytes() < usable_bytes()
+
+
+def test_the_memory_of_larger_batches_is_foreseen():
+    """In proportion to their rows, from what the largest so far took, and with a margin."""
+    resident = [100]
+    growth = MemoryGrowth(resident=lambda: resident[0], usable=lambda: 1000)
+    assert (growth.budget, growth.expected(1000)) == (250, 0)
+    growth.ran(1)
+    resident[0] = 110
+    growth.ran(2)
+    assert (growth.expected(2), growth.expected(11), growth.expected(21)) == (10, 100, 200)
+    assert growth.fits(21)
+    assert not growth.fits(25)
+
+
+def test_the_budget_is_no_more_than_half_of_what_is_left():
+    """Serving needs some as well."""
+    assert MemoryGrowth(resident=lambda: 800, usable=lambda: 1000).budget == 100
+    assert MemoryGrowth(resident=lambda: 1200, usable=lambda: 1000).budget == 0

@@ -163,9 +163,13 @@ def unknown(why: str) -> Flow:
 
 
 def worst(flows: Sequence[Flow]) -> Flow | None:
-    """Return the first value that is MIXED, else the first that is doubtful, else the first UNKNOWN, else None."""
+    """Return the first value that is MIXED, else the first that is doubtful, else the first UNKNOWN, else None.
+
+    It goes on without its shape, as what is made of it may have another one.
+    """
     bad = [flow for flow in flows if flow.kind in {Kind.MIXED, Kind.UNKNOWN}]
-    return min(bad, key=lambda flow: 0 if flow.kind is Kind.MIXED else 1 if flow.doubtful else 2, default=None)
+    found = min(bad, key=lambda flow: 0 if flow.kind is Kind.MIXED else 1 if flow.doubtful else 2, default=None)
+    return None if found is None else replace(found, shape=None, elements=None)
 
 
 def joined(one: Flow, other: Flow, why: str) -> Flow:

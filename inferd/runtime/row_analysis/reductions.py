@@ -33,13 +33,13 @@ def reduce(call: Call) -> Result:
     """One element is made of all along ``axes``, or of all there are."""
     flow = call.input(0)
     plain = _single(call)
-    if plain is not None and plain.kind in {Kind.MIXED, Kind.UNKNOWN}:
+    if plain is not None and (plain.kind is Kind.UNKNOWN or (plain.kind is Kind.MIXED and flow.shape is None)):
         return plain
     axes = call.axes(1)
     if not axes and call.integer("noop_with_empty_axes", 0):
         return flow
     if plain is not None:
-        return _reduced_shape(call, plain, flow, axes)
+        return replace(_reduced_shape(call, plain, flow, axes), why=plain.why)
     rank = len(flow.shape or ())
     along = {position(call, axis, rank) for axis in axes} if axes else set(range(rank))
     if flow.axis in along:

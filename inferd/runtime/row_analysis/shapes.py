@@ -132,7 +132,7 @@ def _rows_in_parts(call: Call, flow: Flow, before: Sizes) -> Size | None:
 def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
     """Return ``flow`` in the shape of ``sizes``, its elements in the same order."""
     if flow.kind in {Kind.MIXED, Kind.UNKNOWN}:
-        return flow
+        return replace(flow, shape=tuple(sizes))
     if flow.kind is Kind.COUNT and flow.axis >= 0 and flow.shape is not None:
         # The rows' own numbers keep their order as rows do.
         moved = reshaped(call, rows(flow.axis, flow.shape), sizes)

@@ -1,0 +1,63 @@
+"""docs/models.md: what it shows of `inferd inspect` is what `inferd inspect` says."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests import onnx_models
+from tests.server import BIN, ROOT
+
+PAGE = (ROOT / "docs/models.md").read_text()
+
+_SHOWN = re.compile(r"```text\n\$ (inferd inspect \w+)\n(.*?)```", re.DOTALL)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """The models of the page."""
+    for name, model in (
+        ("brightness", onnx_models.brightness()),
+        ("words", onnx_models.split_words()),
+        ("speech", onnx_models.needs_a_rate()),
+    ):
+        onnx_models.save(model, tmp_path / name / "1" / "model.onnx")
+    return tmp_path
+
+
+def _block(language, mark):
+    """Return the one block of ``language`` that contains ``mark``."""
+    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if mark in block]
+    return found
+
+
+def _run(command, folder):
+    words = [str(BIN / "inferd"), *command.split()[1:]]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def _compared(text):
+    """Leave out what may be otherwise on another machine: the values of made-up rows, and blanks at ends of lines."""
+    lines = [_NUMBER.sub("N", line) if line.startswith("verdict") else line for line in text.splitlines()]
+    return [line.rstrip() for line in lines]
+
+
+def test_what_inspect_says(repository):
+    """Of each model, and of the last one again with the settings that the page gives it."""
+    shown = _SHOWN.findall(PAGE)
+    assert [command.split()[-1] for command, _ in shown] == ["brightness", "words", "speech", "speech"]
+    for number, (command, text) in enumerate(shown):
+        if number == 3:
+            (repository / "speech/model.yaml").write_text(_block("yaml", "# speech/model.yaml"))
+        assert _compared(_run(command, repository)) == _compared(text)
+
+
+def test_the_recorded_requests(repository):
+    """Those of the page prove the model as well as its settings do."""
+    (repository / "speech/examples.json").write_text(_block("json", "16000"))
+    told = _run("inferd inspect speech", repository)
+    assert "examples  speech/examples.json" in told
+    assert "verdict   proven" in told

@@ -1,6 +1,7 @@
 """Operators that multiply and add up: dense layers, convolutions, recurrent networks, attention, trees."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inferd.runtime.row_analysis.call import Call, Result, rule, without_rows
 from inferd.runtime.row_analysis.flow import ONE, Flow, Kind, Size, mixed, product, rows, same_rows, worst
@@ -42,10 +43,10 @@ def matmul_extended(call: Call) -> Result:
 
 def _matmul(call: Call, a: Flow, b: Flow, given: Sequence[Flow]) -> Flow:
     plain = without_rows(given)
-    if plain is not None and plain.kind in {Kind.MIXED, Kind.UNKNOWN}:
+    if plain is not None and plain.kind is Kind.UNKNOWN:
         return plain
     others = [flow for flow in given if flow is not a and flow is not b]
-    if any(flow.kind is not Kind.SHARED for flow in others):
+    if plain is None and any(flow.kind is not Kind.SHARED for flow in others):
         raise call.unclear("a scale depends on the rows")
     if not a.shape or not b.shape:
         if plain is None:
@@ -56,7 +57,7 @@ def _matmul(call: Call, a: Flow, b: Flow, given: Sequence[Flow]) -> Flow:
     batch = broadcast_shape([left[:-2], right[:-2]]) or []
     sizes = [*batch, *([left[-2]] if len(a.shape) > 1 else []), *([right[-1]] if len(b.shape) > 1 else [])]
     if plain is not None:
-        return Flow(plain.kind, shape=tuple(sizes))
+        return replace(plain, shape=tuple(sizes))
     if Kind.COUNT in {a.kind, b.kind}:
         raise call.unclear("it may depend on the number of rows")
     places = _places(call, a, b, left, right)

@@ -142,7 +142,7 @@ def mean_variance(call: Call) -> Result:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     axes = call.integers("axes") or (0, 2, 3)
     rank = len(flow.shape or ())
-    return _along_rows(call) if flow.axis in {position(call, axis, rank) for axis in axes} else flow
+    return _along_rows(call, flow.shape) if flow.axis in {position(call, axis, rank) for axis in axes} else flow
 
 
 @rule("InstanceNormalization", "GroupNormalization", "LRN")
@@ -153,7 +153,7 @@ def picture_normalization(call: Call) -> Result:
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     if flow.axis > 1:
-        return _along_rows(call)
+        return _along_rows(call, flow.shape)
     if flow.axis == 1:
         raise call.unclear("the rows are where channels are expected")
     return flow

@@ -44,7 +44,10 @@ class Difference:
     @property
     def amount(self) -> str:
         """By how much they differ, without a value of either."""
-        return "differs" if np.isinf(self.relative) else f"differs by {self.relative:.1%}"
+        if np.isinf(self.relative):
+            return "differs"
+        # Beside an answer of nearly nothing, any other is many times as large.
+        return f"differs by {self.relative:.1%}" if self.relative <= 1 else "differs by more than 100 %"
 
 
 def is_float(array: Array) -> bool:

@@ -20,16 +20,23 @@ _LIST_OF_INTEGERS = 7
 #: Integer tensors with more elements than this are weights or tables, not axes or shapes.
 _MOST_ELEMENTS_KEPT = 256
 
-#: Element types of ONNX's TensorProto whose small tensors are kept, with their size in bytes.
+#: Texts among the element types of ONNX's TensorProto.
+_STRING = 8
+
+#: Those of them whose small tensors are kept, with their size in bytes.
 _INTEGERS: Mapping[int, int] = {6: 4, 7: 8, 9: 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A constant of the graph. ``integers`` are its elements if it is a small tensor of INT32, INT64 or BOOL."""
+    """A constant of the graph. ``integers`` are its elements if it is a small tensor of INT32, INT64 or BOOL.
+
+    ``blank``: its elements are texts without letters.
+    """
 
     dims: tuple[int, ...] = ()
     integers: tuple[int, ...] | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,9 @@ class _Reader:
                 domain, version = self._opset(part)
                 opsets[domain] = version
             elif part.number == 25:
-                functions.update(self._function(part))
+                for key, body in self._function(part).items():
+                    # Of several under one name it is not known which is called.
+                    functions[key] = Graph() if key in functions else body
         return ModelFile(
             ir_version=numbers.get(1, 0),
             producer_name=texts.get(2, ""),
@@ -208,7 +217,7 @@ class _Reader:
         value: Attribute = None
         integers: list[int] = []
         listed = 0
-        is_list = False
+        is_list = is_handed_on = False
         for part in self._fields(message.start, message.end):
             match part.number:
                 case 1:
@@ -222,6 +231,11 @@ class _Reader:
                     integers += self._integers(part)
                 case 20:
                     is_list = part.value == _LIST_OF_INTEGERS
+                case 21:
+                    # In the body of a function: what the call says.
+                    is_handed_on = True
+        if is_handed_on:
+            return name, None
         if listed:
             value = Tensor((listed,))
         return name, tuple(integers) if integers or is_list else value
@@ -265,7 +279,11 @@ class _Reader:
         for dim in dims:
             elements *= dim
         kept = element in _INTEGERS and len(integers) == elements
-        return name, Tensor(tuple(dims), tuple(integers) if kept else None)
+        blank = element == _STRING and self._is_blank(message)
+        return name, Tensor(tuple(dims), tuple(integers) if kept else None, blank)
+
+    def _is_blank(self, message: _Field) -> bool:
+        return all(part.number != 6 or part.start == part.end for part in self._fields(message.start, message.end))
 
     def _note_external(self, entry: _Field) -> None:
         pair = {part.number: self._text(part) for part in self._fields(entry.start, entry.end)}

@@ -1,12 +1,13 @@
 """Goes through a model's graph, branches and loops included, and says what becomes of the rows. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from inferd.runtime.onnx_file import Graph, ModelFile, Node
 from inferd.runtime.row_analysis import pointwise, products, reductions, shapes
 from inferd.runtime.row_analysis.call import RULES, Call, UnclearError, without_rows
 from inferd.runtime.row_analysis.flow import (
+    ONE,
     ROWS_SIZE,
     Flow,
     Kind,
@@ -86,7 +87,7 @@ class GraphFinding:
 
 def analyse(file: ModelFile, signature: ModelSignature) -> GraphFinding:
     """Follow the rows of ``signature``'s batched inputs through the graph of ``file`` to its outputs."""
-    inputs = {spec.name: _input_flow(spec) for spec in signature.inputs}
+    inputs = {spec.name: _input_flow(spec, signature.loose_dimensions) for spec in signature.inputs}
     outputs = _Walk(file).outputs(inputs)
     axes = {name: flow.axis for name, flow in outputs.items() if flow.is_plain}
     mixes = unclear = ""
@@ -98,14 +99,17 @@ def analyse(file: ModelFile, signature: ModelSignature) -> GraphFinding:
             why = flow.why or ("it is padded to the largest row" if flow.is_padded else "it counts them")
             mixes = mixes or f'output "{spec.name}" depends on the other rows of a batch: {why}'
         elif not (flow.is_plain or (flow.kind is Kind.SHARED and spec.batch_axis is None)):
-            doubtful = doubtful or flow.doubtful
+            # What follows from the number of rows may do so for larger ones than any that is tried.
+            doubtful = doubtful or flow.doubtful or flow.kind is Kind.COUNT
             unclear = unclear or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
     return GraphFinding(mixes=mixes, unclear=unclear, doubtful=doubtful, axes=axes)
 
 
-def _input_flow(spec: TensorSpec) -> Flow:
+def _input_flow(spec: TensorSpec, loose: Collection[str]) -> Flow:
     sizes = [
-        Size(size) if isinstance(size, int) else Size(1, (size or f"{spec.name}.{axis}",))
+        Size(size)
+        if isinstance(size, int)
+        else Size(1, (f"{spec.name}.{axis}" if size is None or size in loose else size,))
         for axis, size in enumerate(spec.shape)
     ]
     if spec.batch_axis is None:
@@ -120,6 +124,7 @@ class _Walk:
     def __init__(self, file: ModelFile) -> None:
         self._file = file
         self._depth = 0
+        self._scope = ""
 
     def outputs(self, inputs: Mapping[str, Flow]) -> dict[str, Flow]:
         """Return what the outputs of the whole graph are."""
@@ -140,7 +145,7 @@ class _Walk:
         missing = unknown(f"{node}: an input is not known")
         inputs = tuple(known.get(name, missing) if name else None for name in node.inputs)
         domain = "" if node.domain in _OWN_DOMAINS else node.domain
-        call = Call(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0))
+        call = Call(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0), self._scope)
         try:
             result = self._apply(call, domain, known)
         except _MixedError as error:
@@ -169,7 +174,9 @@ class _Walk:
         if rule is not None:
             return rule(call)
         plain = without_rows(call.given())
-        if plain is not None:
+        # A graph of its own may take what it needs from outside.
+        has_graph = any(isinstance(value, Graph) for value in call.node.attributes.values())
+        if plain is not None and not has_graph:
             return plain
         return unknown(f"{call.node}: nothing is known of this operator")
 
@@ -178,14 +185,18 @@ class _Walk:
         flows = self._deeper(call, body, bound)
         return [flows[name] for name in body.outputs]
 
-    def _deeper(self, call: Call, graph: Graph, known: dict[str, Flow]) -> dict[str, Flow]:
+    def _deeper(self, call: Call, graph: Graph, known: dict[str, Flow], label: str = "") -> dict[str, Flow]:
+        """Return as `_run`; ``label`` tells the graphs of one operator apart."""
         if self._depth >= _DEEPEST:
             raise call.unclear("it is nested too deeply")
+        outside = self._scope
         self._depth += 1
+        self._scope = f"{outside}{call.node.outputs[0] if call.node.outputs else ''}{label}/"
         try:
             return self._run(graph, known)
         finally:
             self._depth -= 1
+            self._scope = outside
 
     def _nested(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
         if call.node.operator == "If":
@@ -197,14 +208,18 @@ class _Walk:
         if condition.kind in {Kind.ROWS, Kind.MIXED}:
             _require_shared(call, condition, "chooses a branch by all rows at once")
         names: tuple[str, ...] = ("then_branch", "else_branch")
-        if condition.elements is not None and condition.elements[0] is not None:
-            names = ("else_branch",) if condition.elements[0] == Size(0) else ("then_branch",)
+        decided = condition.elements[0] if condition.elements else None
+        if decided is not None and decided.number is not None:
+            names = ("then_branch",) if decided.number else ("else_branch",)
         results = []
         for name in names:
             graph = call.graph(name)
-            flows = self._deeper(call, graph, dict(known))
+            flows = self._deeper(call, graph, dict(known), name)
             results.append([flows[output] for output in graph.outputs])
-        chosen = [joined(flows[0], flows[-1], str(call.node)) for flows in zip(*results, strict=True)]
+        chosen = [
+            _named(call, f"branch {number}", flows[0], flows[-1], joined(flows[0], flows[-1], str(call.node)))
+            for number, flows in enumerate(zip(*results, strict=True))
+        ]
         if condition.kind is Kind.SHARED or any(flow.kind is Kind.MIXED for flow in chosen):
             return chosen
         raise call.unclear("what it decides by may depend on the rows")
@@ -214,20 +229,27 @@ class _Walk:
         for flow in (call.optional(0), call.optional(1)):
             if flow is not None:
                 _require_shared(call, flow, "runs as often as all rows together say")
-        states = list(call.given(*range(2, len(call.inputs))))
+        states = list(call.given(*range(2, len(call.inputs)))) if len(call.inputs) > 2 else []
+        begins = call.optional(1)
+        goes_on = shared([], [ONE] if begins is None or begins.elements == (ONE,) else None)
         flows: dict[str, Flow] = {}
         for _ in range(_MOST_LOOP_ROUNDS):
-            bound = dict(zip(body.inputs, [shared([]), shared([]), *states], strict=True))
+            bound = dict(zip(body.inputs, [shared([]), goes_on, *states], strict=True))
             flows = self._deeper(call, body, {**known, **bound})
-            _require_shared(call, flows[body.outputs[0]], "runs as often as all rows together say")
+            condition = flows[body.outputs[0]]
+            _require_shared(call, condition, "runs as often as all rows together say")
             after = _widened(call, states, [flows[name] for name in body.outputs[1:]])
-            if after == states:
+            if after == states and goes_on.elements in {None, condition.elements}:
                 break
             states = after
+            if goes_on.elements != condition.elements:
+                goes_on = shared([])
         else:
             raise call.unclear("what it carries from round to round could not be followed")
         collected = [flows[name] for name in body.outputs[1 + len(states) :]]
-        return [*states, *(_stacked(call, flow, 0) for flow in collected)]
+        rounds = call.optional(0)
+        steps = rounds.elements[0] if rounds and rounds.elements and goes_on.elements else None
+        return [*states, *(_stacked(call, flow, 0, steps) for flow in collected)]
 
     def _scan(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
         body = call.graph("body")
@@ -236,6 +258,8 @@ class _Walk:
         states = list(call.given(*range(first))) if first else []
         axes = call.integers("scan_input_axes") or (0,) * scanned
         slices = [_slice(call, call.input(first + index), axis) for index, axis in enumerate(axes)]
+        if not states and any(flow.kind is Kind.MIXED for flow in slices) and worst(call.given()) is None:
+            raise call.unclear("it goes through the rows, without keeping anything from one to the next")
         flows: dict[str, Flow] = {}
         for _ in range(_MOST_LOOP_ROUNDS):
             bound = dict(zip(body.inputs, [*states, *slices], strict=True))
@@ -269,17 +293,25 @@ def _widened(call: Call, states: Sequence[Flow], after: Sequence[Flow]) -> list[
 
     A size that changes gets a name of its own, so that the next round finds nothing new.
     """
-    found = []
-    for number, (one, other) in enumerate(zip(states, after, strict=False)):
-        flow = joined(one, other, str(call.node))
-        if flow.shape is not None and one.shape is not None and flow.shape != one.shape:
-            named = [
-                size if size == before or size is None or size.counts_rows else call.fresh(f"state {number} {axis}")
-                for axis, (size, before) in enumerate(zip(flow.shape, one.shape, strict=True))
-            ]
-            flow = replace(flow, shape=tuple(named))
-        found.append(flow)
-    return found
+    return [
+        _named(call, f"state {number}", one, other, joined(one, other, str(call.node)))
+        for number, (one, other) in enumerate(zip(states, after, strict=False))
+    ]
+
+
+def _named(call: Call, label: str, one: Flow, other: Flow, both: Flow) -> Flow:
+    """Return what is true of ``both``, with a name for each size that is another one in ``one`` than in ``other``."""
+    if both.shape is None or one.shape is None or other.shape is None:
+        return both
+    sizes = [
+        call.fresh(f"{label} {axis}") if size is None and not _may_count(a) and not _may_count(b) else size
+        for axis, (size, a, b) in enumerate(zip(both.shape, one.shape, other.shape, strict=True))
+    ]
+    return replace(both, shape=tuple(sizes))
+
+
+def _may_count(size: Size | None) -> bool:
+    return size is None or size.counts_rows
 
 
 def _slice(call: Call, flow: Flow, axis: int) -> Flow:
@@ -298,12 +330,12 @@ def _slice(call: Call, flow: Flow, axis: int) -> Flow:
     return rows(flow.axis - (axis < flow.axis), sizes)
 
 
-def _stacked(call: Call, flow: Flow, axis: int) -> Flow:
-    """Return what a loop collects of ``flow``, put along a new ``axis``."""
+def _stacked(call: Call, flow: Flow, axis: int, steps: Size | None = None) -> Flow:
+    """Return what a loop of so many ``steps`` collects of ``flow``, put along a new ``axis``."""
     if flow.shape is None:
         return flow
     axis %= len(flow.shape) + 1
-    sizes = [*flow.shape[:axis], call.fresh("steps"), *flow.shape[axis:]]
+    sizes = [*flow.shape[:axis], steps or call.fresh("steps"), *flow.shape[axis:]]
     return (
         rows(flow.axis + (axis <= flow.axis), sizes) if flow.kind is Kind.ROWS else Flow(flow.kind, shape=tuple(sizes))
     )

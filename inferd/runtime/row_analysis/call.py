@@ -16,11 +16,15 @@ class UnclearError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operator with what is known of its inputs; an input that is left out is None. ``opset`` is of its domain."""
+    """An operator with what is known of its inputs; an input that is left out is None.
+
+    ``opset`` is of its domain. ``scope`` tells the places apart from which one function or branch is entered.
+    """
 
     node: Node
     inputs: tuple[Flow | None, ...]
     opset: int
+    scope: str = ""
 
     def given(self, *indices: int) -> list[Flow]:
         """Return the inputs that there are, of ``indices`` or of all."""
@@ -88,7 +92,7 @@ class Call:
 
     def fresh(self, label: object) -> Size:
         """Return a size that is the same for every row, whatever it is."""
-        return Size(1, (f"{self.node.outputs[0] if self.node.outputs else self.node.name}.{label}",))
+        return Size(1, (f"{self.scope}{self.node.outputs[0] if self.node.outputs else self.node.name}.{label}",))
 
     def unclear(self, why: str) -> UnclearError:
         """Return the error to raise when nothing can be said."""
@@ -123,6 +127,17 @@ def without_rows(flows: Sequence[Flow], shape: Sequence[Size | None] | None = No
     return Flow(Kind.COUNT if Kind.COUNT in kinds else Kind.SHARED, shape=None if shape is None else tuple(shape))
 
 
+def single(call: Call) -> Flow | None:
+    """Return what comes of the inputs if the first has no rows, None if it has; raise unless the others are shared."""
+    first, others = call.input(0), call.given()[1:]
+    bad = worst(call.given())
+    if bad is not None:
+        return bad
+    if any(other.kind is Kind.ROWS or (first.kind is Kind.ROWS and other.kind is Kind.COUNT) for other in others):
+        raise call.unclear("another input than the first depends on the rows")
+    return None if first.kind is Kind.ROWS else without_rows(call.given())
+
+
 def only_rows_of(call: Call, index: int, others: Sequence[Flow]) -> Flow:
     """Return input ``index``, which must have rows while ``others`` are shared. Raises `UnclearError`."""
     flow = call.input(index)
@@ -148,6 +163,7 @@ __all__ = [
     "position",
     "rule",
     "shared",
+    "single",
     "unknown",
     "without_rows",
 ]

@@ -33,6 +33,8 @@ REVERSED_NAME = "rows of the batch, the last one first"
 STACKED_NAME = "copies of the batch"
 #: How the name of a size begins that is that of the largest row: the others are padded.
 _PADDED = "elements of the largest row and more: "
+#: The same of a size that is not known but is at least so large.
+_AT_LEAST = "at least "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,16 @@ class Size:
     @property
     def padding(self) -> int | None:
         """How many elements are behind those of the largest row; None if the size does not follow from that row."""
-        found = [int(name.removeprefix(_PADDED)) for name in self.names if name.startswith(_PADDED)]
+        found = [int(name.removeprefix(_PADDED).split()[0]) for name in self.names if name.startswith(_PADDED)]
         return min(found, default=None)
+
+    @property
+    def least(self) -> int:
+        """How large it is at least."""
+        if self.number is not None:
+            return self.number
+        found = [int(name.removeprefix(_AT_LEAST).split()[0]) for name in self.names if name.startswith(_AT_LEAST)]
+        return found[0] if len(self.names) == len(found) == 1 else 0
 
     @property
     def reversed(self) -> "Size":
@@ -84,9 +94,14 @@ ONE = Size(1)
 ROWS_SIZE = Size(1, (ROWS_NAME,))
 
 
-def padded(more: int) -> Size:
-    """Return the size of the largest row and so many more."""
-    return Size(1, (f"{_PADDED}{more}",))
+def padded(more: int, what: Size) -> Size:
+    """Return the size of the largest row and so many more; ``what`` tells one such size from another."""
+    return Size(1, (f"{_PADDED}{more} of {' '.join(what.names)}",))
+
+
+def at_least(number: int, what: Size) -> Size:
+    """Return the size that ``what`` is the name of, and of which it is known that it is at least ``number``."""
+    return Size(1, (f"{_AT_LEAST}{number} of {' '.join(what.names)}",))
 
 
 class Kind(Enum):
@@ -127,6 +142,11 @@ class Flow:
     def is_padded(self) -> bool:
         """Whether rows are padded to the largest."""
         return any(size is not None and size.padding is not None for size in self.shape or ())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each index along the batch axis is one row."""
+        return self.kind is Kind.ROWS and self.size(self.axis) == ROWS_SIZE
 
     @property
     def is_plain(self) -> bool:
@@ -176,12 +196,14 @@ def joined(one: Flow, other: Flow, why: str) -> Flow:
     """Return what is true of a value that is one or the other."""
     if one == other:
         return one
-    if one.kind is other.kind and one.axis == other.axis and one.kind in {Kind.SHARED, Kind.COUNT, Kind.ROWS}:
-        return replace(one, shape=_joined_shape(one.shape, other.shape), elements=None)
     bad = worst([one, other])
     if bad is not None:
         return bad
-    if {one.kind, other.kind} == {Kind.SHARED, Kind.COUNT}:
+    if one.kind is other.kind and one.axis == other.axis and one.why == other.why:
+        return replace(one, shape=_joined_shape(one.shape, other.shape), elements=None)
+    if one.kind is other.kind is Kind.ROWS and one.axis == other.axis:
+        return replace(one, shape=_joined_shape(one.shape, other.shape), why="")
+    if one.kind is other.kind is Kind.COUNT or {one.kind, other.kind} == {Kind.SHARED, Kind.COUNT}:
         return count(_joined_shape(one.shape, other.shape))
     return unknown(f"{why} gives rows in one case and something else in another")
 
@@ -191,11 +213,11 @@ def _joined_shape(
 ) -> tuple[Size | None, ...] | None:
     if one is None or other is None or len(one) != len(other):
         return None
-    return tuple(either(a, b) for a, b in zip(one, other, strict=True))
+    return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
 def either(one: Size | None, other: Size | None) -> Size | None:
-    """Return a size that is one or the other; both are the same for every row unless one counts rows."""
+    """Return the larger size of two that are laid over each other; it is the same for every row unless one counts."""
     if one == other:
         return one
     if one is None or other is None or one.counts_rows or other.counts_rows:

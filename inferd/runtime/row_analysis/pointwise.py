@@ -30,6 +30,10 @@ _BINARY = (  # noqa: SIM905
 ).split()
 
 
+#: ONNX's numbers of the types that sizes keep their value in: FLOAT, INT32, INT64, DOUBLE, UINT32, UINT64; and of BOOL.
+_WIDE = frozenset({1, 6, 7, 11, 12, 13})
+_BOOL = 9
+
 #: Operators that make each element of its output of those at the same place.
 ELEMENT_BY_ELEMENT = (*_UNARY, *_BINARY, "RegexFullMatch", "Add", "Sub", "Mul", "Div")
 
@@ -43,8 +47,17 @@ def pointwise(call: Call) -> Result:
 
 @rule("Identity", "Cast")
 def identity(call: Call) -> Result:
-    """Sizes stay what they are, as floats too."""
-    return call.input(0)
+    """Sizes stay what they are, as floats too, but not as booleans or in types that are too narrow for them."""
+    flow = call.input(0)
+    if call.node.operator == "Identity" or flow.elements is None or call.integer("to", 0) in _WIDE:
+        return flow
+    is_bool = call.integer("to", 0) == _BOOL
+    elements = [None if each is None or not is_bool else _as_bool(each) for each in flow.elements]
+    return replace(flow, elements=tuple(elements))
+
+
+def _as_bool(size: Size) -> Size | None:
+    return None if size.number is None else Size(int(size.number != 0))
 
 
 @rule("CastLike", "QuantizeLinear", "DequantizeLinear")
@@ -89,14 +102,25 @@ def arithmetic(call: Call) -> Result:
     if result.kind not in {Kind.SHARED, Kind.COUNT}:
         return result
     one, other = call.input(0).elements, call.input(1).elements
-    if one is None or other is None or not (len(one) == len(other) or 1 in {len(one), len(other)}):
+    # Of more than one dimension, elements would not be laid over each other one by one.
+    is_list = result.rank is not None and result.rank <= 1
+    if one is None or other is None or not is_list or not (len(one) == len(other) or 1 in {len(one), len(other)}):
         return result
     length = max(len(one), len(other))
     pairs = zip(one * length if len(one) == 1 else one, other * length if len(other) == 1 else other, strict=False)
-    return _counted(result, [_combined(call.node.operator, a, b) for a, b in list(pairs)[:length]])
+    return _counted(result, [_combined(call, index, a, b) for index, (a, b) in enumerate(list(pairs)[:length])])
 
 
-def _combined(operator: str, a: Size | None, b: Size | None) -> Size | None:
+def _combined(call: Call, index: int, a: Size | None, b: Size | None) -> Size | None:
+    """Return what comes of two elements; a sum or quotient that does not count rows gets a name of its own."""
+    operator = call.node.operator
+    found = _worked_out(operator, a, b)
+    if found is not None or a is None or b is None or operator not in {"Add", "Div"}:
+        return found
+    return None if a.counts_rows or b.counts_rows or min(a.factor, b.factor) <= 0 else call.fresh(f"element {index}")
+
+
+def _worked_out(operator: str, a: Size | None, b: Size | None) -> Size | None:
     if a is None or b is None:
         return None
     if operator in {"Mul", "Div"}:
@@ -123,6 +147,8 @@ def equal(call: Call) -> Result:
     one, other = call.input(0).elements, call.input(1).elements
     if result.kind not in {Kind.SHARED, Kind.COUNT} or one is None or other is None or len(one) != len(other):
         return result
+    if result.rank is None or result.rank > 1:
+        return result
     return _counted(result, [_equal(a, b) for a, b in zip(one, other, strict=True)])
 
 
@@ -131,46 +157,60 @@ def _equal(a: Size | None, b: Size | None) -> Size | None:
         return None
     if a.number is not None and b.number is not None:
         return Size(int(a.number == b.number))
-    known = a.number if a.number is not None else b.number
-    return Size(0) if known is not None and known < 0 else None
+    known, named = (a.number, b) if a.number is not None else (b.number, a)
+    return Size(0) if known is not None and known < 0 < named.factor else None
 
 
 @rule("Where")
 def where(call: Call) -> Result:
     """As `pointwise`, and works out the elements of shapes."""
     condition, one, other = (call.input(index).elements for index in range(3))
-    if condition is not None and call.input(0).kind is Kind.SHARED and len({*condition}) == 1 and None not in condition:
-        return _chosen(call, 1 if condition[0] != Size(0) else 2)
     result = broadcast(call, call.given())
+    if condition is not None and call.input(0).kind is Kind.SHARED and len({*condition}) == 1:
+        chosen = _chosen(call, condition[0])
+        if chosen is not None:
+            return chosen
     if result.kind not in {Kind.SHARED, Kind.COUNT} or condition is None or one is None or other is None:
         return result
-    if not len(condition) == len(one) == len(other):
+    if not len(condition) == len(one) == len(other) or result.rank is None or result.rank > 1:
         return result
-    chosen = [
+    elements = [
         None if which is None or which.number is None else (a if which.number else b)
         for which, a, b in zip(condition, one, other, strict=True)
     ]
-    return _counted(result, chosen)
+    return _counted(result, elements)
 
 
-def _chosen(call: Call, index: int) -> Flow:
-    """Return the input that a constant chooses everywhere, in the shape of all of them."""
-    flow = call.input(index)
+def _chosen(call: Call, which: Size | None) -> Flow | None:
+    """Return the input that a constant chooses everywhere, None if it is not known or comes out in another shape."""
+    if which is None or which.number is None:
+        return None
+    flow = call.input(1 if which.number else 2)
     shape = broadcast_shape([each.shape for each in call.given()])
-    if flow.kind is not Kind.ROWS or shape is None or shape == list(flow.shape or ()):
-        return flow
-    return broadcast(call, [flow, *(shared(each.shape) for each in call.given() if each.kind is Kind.SHARED)])
+    return flow if shape is not None and tuple(shape) == flow.shape else None
 
 
 def broadcast(call: Call, flows: Sequence[Flow]) -> Flow:
     """Return what comes of ``flows`` laid over each other from their last dimensions on."""
     plain = without_rows(flows)
     shape = broadcast_shape([flow.shape for flow in flows])
+    if plain is None and shape is not None and _pads_otherwise(flows, len(shape)):
+        return mixed(f"{call.node} sees how many elements the largest row has")
     if plain is not None:
         return replace(plain, shape=None if shape is None else tuple(shape))
     if shape is None:
-        return unknown(f"{call.node}: the rank of an input is not known")
+        counted = next((flow for flow in flows if flow.kind is Kind.COUNT), None)
+        return _with_a_count(call, counted) if counted else unknown(f"{call.node}: the rank of an input is not known")
     return _broadcast_rows(call, flows, shape)
+
+
+def _pads_otherwise(flows: Sequence[Flow], rank: int) -> bool:
+    """Whether what is padded to the largest row is laid over something of another size."""
+    for place in range(-rank, 0):
+        sizes = {flow.size(place) for flow in flows if len(flow.shape or ()) >= -place} - {ONE}
+        if len(sizes) > 1 and any(size is not None and size.padding is not None for size in sizes):
+            return True
+    return False
 
 
 def _broadcast_rows(call: Call, flows: Sequence[Flow], shape: list[Size | None]) -> Flow:
@@ -204,7 +244,8 @@ def _beside_rows(call: Call, flow: Flow, place: int) -> Flow | None:
 def _with_a_count(call: Call, flow: Flow) -> Flow:
     if flow.elements is not None and any(element is not None and element.counts_rows for element in flow.elements):
         return mixed(f"{call.node} computes with the number of rows")
-    return unknown(f"{call.node}: an input may depend on the number of rows")
+    # Such as something for batches that are larger than any that is tried.
+    return replace(unknown(f"{call.node}: an input may depend on the number of rows"), doubtful=True)
 
 
 def broadcast_shape(shapes: Sequence[tuple[Size | None, ...] | None]) -> list[Size | None] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from inferd.runtime.row_analysis.call import Call, Result, rule, without_rows
+from inferd.runtime.row_analysis.call import Call, Result, rule, single, without_rows
 from inferd.runtime.row_analysis.flow import ONE, Flow, Kind, Size, mixed, product, rows, same_rows, worst
 from inferd.runtime.row_analysis.pointwise import broadcast, broadcast_shape
 
@@ -33,10 +33,12 @@ def matmul_extended(call: Call) -> Result:
     if any(call.integer(name, 0) for name in ("transBatchA", "transBatchB")):
         raise call.unclear("it transposes")
     if call.node.operator == "MatMulNBits":
-        flow = call.input(0)
-        if flow.kind is Kind.ROWS and flow.axis == len(flow.shape or ()) - 1:
+        flow, plain = call.input(0), single(call)
+        if plain is not None:
+            return plain
+        if flow.axis == len(flow.shape or ()) - 1:
             return mixed(f"{call.node} adds up all rows")
-        return rows(flow.axis, [*(flow.shape or ())[:-1], call.fresh("n")]) if flow.kind is Kind.ROWS else flow
+        return rows(flow.axis, [*(flow.shape or ())[:-1], call.fresh("n")])
     a, b = _matrix(call, 0, "transA"), _matrix(call, 1, "transB")
     return _matmul(call, a, b, [a, b, *call.given()[2:]])
 
@@ -62,8 +64,10 @@ def _matmul(call: Call, a: Flow, b: Flow, given: Sequence[Flow]) -> Flow:
         raise call.unclear("it may depend on the number of rows")
     places = _places(call, a, b, left, right)
     if isinstance(places, Flow):
-        return places
-    place = places if len(b.shape) > 1 else places + 1
+        return replace(places, shape=tuple(sizes))
+    # A vector is laid over the last axes, of which one is gone afterwards.
+    is_nearer = len(b.shape) == 1 or (len(a.shape) == 1 and places <= -3)
+    place = places + 1 if is_nearer else places
     sizes[place] = a.size(a.axis) if a.kind is Kind.ROWS else b.size(b.axis)
     return rows(place, sizes)
 
@@ -156,6 +160,8 @@ def window(call: Call) -> Result:
         raise call.unclear("another input than the first depends on the rows")
     rank = len(flow.shape or ())
     channels_apart = flow.axis == 1 and "Pool" in call.node.operator
+    if flow.axis and (call.node.operator == "NhwcConv" or call.integer("channels_last", 0)):
+        raise call.unclear("its rows are not its first dimension")
     if (flow.axis == 1 and not channels_apart) or (flow.axis > 1 and not _is_one_wide(call, flow.axis - 2, rank - 2)):
         raise call.unclear("the window goes along the rows")
     sizes = [flow.size(axis) if axis == flow.axis else call.fresh(axis) for axis in range(rank)]
@@ -166,6 +172,8 @@ def window(call: Call) -> Result:
 
 def _is_one_wide(call: Call, axis: int, rank: int) -> bool:
     """Whether a window takes one place along ``axis`` of the picture's ``rank``, and all of them in turn."""
+    if {"output_padding", "output_shape"} & set(call.node.attributes):
+        return False
     widths = call.integers("kernel_shape")
     if widths is None:
         sizes = (call.input(1).shape or ())[2:] if len(call.inputs) > 1 else ()
@@ -234,8 +242,8 @@ def _check_recurrent_input(call: Call, index: int, flow: Flow | None, *, rows_fi
 )
 def within_sequences(call: Call) -> Result:
     """Inputs of [rows,...], each by itself; the first output is of the rank of the first input."""
-    if call.node.operator == "PackedAttention":
-        raise call.unclear("it packs rows")
+    if call.node.operator in {"PackedAttention", "GatedRelativePositionBias"}:
+        raise call.unclear("its rows come out otherwise")
     plain = without_rows(call.given())
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
@@ -244,9 +252,23 @@ def within_sequences(call: Call) -> Result:
     flow = call.input(0)
     if flow.kind is not Kind.ROWS or flow.shape is None:
         raise call.unclear("its first input does not depend on the rows")
-    first = rows(0, [*flow.shape[:-1], call.fresh("width")])
+    _require_own_places(call)
+    is_packed = call.node.operator == "MultiHeadAttention" and len(flow.shape) > 3
+    first = rows(0, [*(flow.shape[:2] if is_packed else flow.shape[:-1]), call.fresh("width")])
     other = Flow(Kind.UNKNOWN, why=f"{call.node}: further outputs are not followed")
     return [first, *([other] * (len(call.node.outputs) - 1))]
+
+
+def _require_own_places(call: Call) -> None:
+    """Raise if an input whose first dimension is no batch has the rows there."""
+    own = call.node.domain != "com.microsoft"
+    if call.node.operator == "RotaryEmbedding":
+        tables = (call.optional(index) for index in ((1, 2) if own else (2, 3)))
+        if any(table is not None and table.kind is Kind.ROWS for table in tables):
+            raise call.unclear("a table that all rows look into depends on them")
+    mask = call.optional(3)
+    if call.node.operator == "Attention" and own and mask is not None and mask.kind is Kind.ROWS and mask.rank != 4:
+        raise call.unclear("the first dimension of its mask is not the rows'")
 
 
 @rule(

@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from inferd.runtime.row_analysis.call import Call, Result, position, rule, without_rows
-from inferd.runtime.row_analysis.flow import ONE, Flow, Kind, Size, mixed, numbers, padded, rows, shared, worst
-from inferd.runtime.row_analysis.shapes import COORDINATES, FILLED
+from inferd.runtime.row_analysis.call import Call, Result, position, rule, single, without_rows
+from inferd.runtime.row_analysis.flow import (
+    ONE,
+    ROWS_SIZE,
+    Flow,
+    Kind,
+    Size,
+    mixed,
+    numbers,
+    padded,
+    rows,
+    shared,
+    worst,
+)
+from inferd.runtime.row_analysis.shapes import COORDINATES, FILLED, FILLED_UP
 
 _REDUCTIONS = (  # noqa: SIM905  (as in `pointwise`)
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
@@ -17,22 +29,11 @@ def _along_rows(call: Call, shape: Sequence[Size | None] | None = None) -> Flow:
     return found if shape is None else replace(found, shape=tuple(shape))
 
 
-def _single(call: Call) -> Flow | None:
-    """Return what comes of the inputs if the first has no rows; raise if another one has."""
-    first, others = call.input(0), call.given()[1:]
-    bad = worst(call.given())
-    if bad is not None:
-        return bad
-    if any(other.kind is Kind.ROWS for other in others):
-        raise call.unclear("another input than the first depends on the rows")
-    return None if first.kind is Kind.ROWS else without_rows(call.given())
-
-
 @rule(*_REDUCTIONS)
 def reduce(call: Call) -> Result:
     """One element is made of all along ``axes``, or of all there are."""
     flow = call.input(0)
-    plain = _single(call)
+    plain = single(call)
     if plain is not None and (plain.kind is Kind.UNKNOWN or (plain.kind is Kind.MIXED and flow.shape is None)):
         return plain
     axes = call.axes(1)
@@ -77,7 +78,7 @@ def _without(flow: Flow, along: set[int], *, keep: bool) -> Flow:
 @rule("ArgMax", "ArgMin")
 def arg_reduce(call: Call) -> Result:
     """The place of the largest or smallest element along an axis."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     axis = position(call, call.integer("axis", 0), len(flow.shape or ()))
@@ -87,7 +88,7 @@ def arg_reduce(call: Call) -> Result:
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(call: Call) -> Result:
     """Along one axis; before operator set 13 along all axes from the given one on."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     one_axis = call.opset >= 13
@@ -99,7 +100,7 @@ def softmax(call: Call) -> Result:
 @rule("CumSum", "CumProd", "LpNormalization", "TopK", "Sort")
 def along_one_axis(call: Call) -> Result:
     """Depends on the elements along an axis and on their order."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     if call.node.operator.startswith("Cum"):
@@ -123,7 +124,7 @@ def along_one_axis(call: Call) -> Result:
 @rule("SimplifiedLayerNormalization", "LayerNormalization", domain="com.microsoft")
 def layer_normalization(call: Call) -> Result:
     """Along all axes from the given one on."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     rank = len(flow.shape or ())
@@ -137,7 +138,7 @@ def layer_normalization(call: Call) -> Result:
 @rule("MeanVarianceNormalization")
 def mean_variance(call: Call) -> Result:
     """Along the axes given, which by default are those of pictures and their rows."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     axes = call.integers("axes") or (0, 2, 3)
@@ -149,7 +150,7 @@ def mean_variance(call: Call) -> Result:
 @rule("GroupNorm", "SkipGroupNorm", domain="com.microsoft")
 def picture_normalization(call: Call) -> Result:
     """Along all axes but the first, which counts pictures, and at times the second, which counts channels."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     if flow.axis > 1:
@@ -162,7 +163,7 @@ def picture_normalization(call: Call) -> Result:
 @rule("BatchNormalization")
 def batch_normalization(call: Call) -> Result:
     """By the statistics of training, unless it trains."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
     if call.integer("training_mode", 0):
@@ -193,10 +194,16 @@ def reverse_sequence(call: Call) -> Result:
 @rule("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", domain="com.microsoft")
 def dynamic_quantization(call: Call) -> Result:
     """The scale follows from the smallest and largest element of the whole tensor."""
-    plain = without_rows([call.input(0)])
-    if plain is None:
-        return mixed(f"{call.node} takes its scale from all rows at once (dynamic quantisation)")
-    return Flow(plain.kind, why=plain.why)
+    flow = call.input(0)
+    plain = without_rows([flow])
+    if plain is not None:
+        return Flow(plain.kind, why=plain.why)
+    found = mixed(f"{call.node} takes its scale from all rows at once (dynamic quantisation)")
+    if call.node.operator == "DynamicQuantizeLinear":
+        return [replace(found, shape=flow.shape), replace(found, shape=()), replace(found, shape=())]
+    if call.node.operator == "DynamicQuantizeMatMul" and call.input(1).rank == 2:
+        return replace(found, shape=(*(flow.shape or ())[:-1], call.input(1).size(1)))
+    return found
 
 
 @rule("NonZero", "Unique", "NonMaxSuppression")
@@ -206,7 +213,7 @@ def places(call: Call) -> Result:
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     flow = call.input(0)
-    if call.node.operator == "NonZero" and flow.why == FILLED and flow.rank == 1 and flow.is_plain:
+    if call.node.operator == "NonZero" and flow.why == FILLED and flow.rank == 1 and flow.is_exact:
         # The way in which some exporters write the numbers from 0 to the number of rows.
         return Flow(Kind.COUNT, axis=1, shape=(ONE, flow.size(0)))
     return mixed(f"{call.node} gives as many elements as it finds in all rows together")
@@ -236,9 +243,8 @@ def string_split(call: Call) -> Result:
     plain = without_rows([flow])
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
-    if flow.kind is not Kind.ROWS or len(call.node.outputs) < 1:
-        return flow
-    return [rows(flow.axis, [*(flow.shape or ()), padded(0)]), flow]
+    parts = rows(flow.axis, [*(flow.shape or ()), padded(0, call.fresh("parts"))])
+    return [replace(parts, why=FILLED_UP), replace(flow, why="")]
 
 
 @rule("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
@@ -250,7 +256,7 @@ def random(call: Call) -> Result:
 @rule("DFT", "STFT")
 def transform(call: Call) -> Result:
     """Along one axis, which is an attribute in older operator sets and an input in newer."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     if call.node.operator == "STFT":
@@ -274,7 +280,7 @@ def transform(call: Call) -> Result:
 @rule("OneHot")
 def one_hot(call: Call) -> Result:
     """A new axis with a one where the index says."""
-    flow, plain = call.input(0), _single(call)
+    flow, plain = call.input(0), single(call)
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     rank = len(flow.shape or ()) + 1
@@ -323,7 +329,7 @@ def _picked(data: Flow, indices: Flow) -> Flow:
 
 def _gathered_rows(call: Call, data: Flow, indices: Flow, axis: int, sizes: Sequence[Size | None]) -> Flow:
     if axis == data.axis:
-        if indices.kind is Kind.COUNT and indices.axis == 0 and indices.rank == 1 and data.is_plain:
+        if indices.kind is Kind.COUNT and indices.axis == 0 and indices.shape == (ROWS_SIZE,) and data.is_exact:
             return data
         if indices.kind is Kind.COUNT:
             raise call.unclear("it takes rows by numbers that follow from how many there are")
@@ -349,7 +355,11 @@ def by_elements(call: Call) -> Result:
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
     first = flows[0]
-    if any(flow.kind is not Kind.ROWS or flow.axis != first.axis or not flow.is_plain for flow in flows):
+    # Of another size, parts of rows would stand beside those of others.
+    own = first.size(first.axis)
+    if own is None or any(
+        (flow.kind, flow.axis, flow.size(flow.axis)) != (Kind.ROWS, first.axis, own) for flow in flows
+    ):
         raise call.unclear("not all of its inputs have the rows in one place")
     if position(call, call.integer("axis", 0), len(first.shape or ())) == first.axis:
         return mixed(f"{call.node} takes rows by number")
@@ -368,12 +378,12 @@ def gather_nd(call: Call) -> Result:
     plain = without_rows([data, indices])
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
-    if data.is_plain and data.axis == 0 and _picks_each_row(indices):
+    shared_dims = call.integer("batch_dims", 0)
+    if data.is_exact and data.axis == 0 and _picks_each_row(indices) and not shared_dims:
         looks = (indices.shape or ())[-1]
         if looks is None or looks.number is None:
             raise call.unclear("it is not known how deep it looks")
         return rows(indices.axis, [*(indices.shape or ())[:-1], *(data.shape or ())[looks.number :]])
-    shared_dims = call.integer("batch_dims", 0)
     if data.shape is None or indices.shape is None or indices.shape[-1] is None or indices.kind is not Kind.ROWS:
         raise call.unclear("it is not known which elements it takes")
     depth = indices.shape[-1].number
@@ -391,7 +401,8 @@ def scatter_nd(call: Call) -> Result:
     plain = without_rows([data, indices, updates])
     if plain is not None:
         return Flow(plain.kind, why=plain.why)
-    if data.is_plain and data.axis == 0 and _picks_each_row(indices) and updates.kind in {Kind.ROWS, Kind.SHARED}:
+    own = updates.kind is Kind.SHARED or (updates.is_exact and updates.axis == 0)
+    if data.is_exact and data.axis == 0 and _picks_each_row(indices) and own:
         return data
     if data.kind is Kind.SHARED and Kind.ROWS in {indices.kind, updates.kind}:
         return mixed(f"{call.node} puts all rows into one tensor")

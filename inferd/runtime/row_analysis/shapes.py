@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from inferd.runtime.onnx_file import Tensor
-from inferd.runtime.row_analysis.call import Call, Result, only_rows_of, position, rule, without_rows
+from inferd.runtime.row_analysis.call import Call, Result, only_rows_of, position, rule, single, without_rows
 from inferd.runtime.row_analysis.flow import (
     ONE,
     REVERSED_NAME,
@@ -14,6 +14,7 @@ from inferd.runtime.row_analysis.flow import (
     Flow,
     Kind,
     Size,
+    at_least,
     count,
     either,
     joined,
@@ -34,6 +35,10 @@ _TO_THE_END = 2**31 - 1
 
 #: Marks a value that is the same everywhere along the rows.
 FILLED = "filled with one value"
+#: Marks texts without letters.
+BLANK = "blank"
+#: Marks texts of which each row has its own and then as many blank ones as it takes.
+FILLED_UP = "it is padded to the largest row"
 #: Marks coordinates of which the first is the number of the row that they are for.
 COORDINATES = "coordinates that begin with the row's own number"
 
@@ -50,13 +55,15 @@ def constant(call: Call) -> Result:
             return shared([Size(len(value))], [Size(item) for item in value])
         if isinstance(value, int):
             return shared([], [Size(value)])
-    return shared([] if {"value_float", "value_string"} & set(call.node.attributes) else None)
+        if isinstance(value, str):
+            return replace(shared([]), why="" if value else BLANK)
+    return shared([] if "value_float" in call.node.attributes else None)
 
 
 def constant_flow(tensor: Tensor) -> Flow:
     """Return what is known of a constant."""
     elements = None if tensor.integers is None else [Size(item) for item in tensor.integers]
-    return shared([Size(dim) for dim in tensor.dims], elements)
+    return replace(shared([Size(dim) for dim in tensor.dims], elements), why=BLANK if tensor.blank else "")
 
 
 @rule("Shape")
@@ -65,7 +72,13 @@ def shape(call: Call) -> Result:
     flow = call.input(0)
     if flow.shape is None:
         raise call.unclear("the rank of its input is not known")
-    sizes = flow.shape[call.integer("start", 0) : call.integer("end", len(flow.shape))]
+    named = [
+        Size(1, (f"{call.scope}{call.node.inputs[0]}[{axis}]",))
+        if each is None and axis != flow.axis and flow.kind in {Kind.ROWS, Kind.SHARED}
+        else each
+        for axis, each in enumerate(flow.shape)
+    ]
+    sizes = named[call.integer("start", 0) : call.integer("end", len(named))]
     return _sizes([Size(len(sizes))], sizes)
 
 
@@ -86,18 +99,21 @@ def _sizes(of: Sizes, elements: Sizes) -> Flow:
 def reshape(call: Call) -> Result:
     """Rows stay together if what stands before them is the same as before."""
     flow, given = call.input(0), call.integers("shape")
-    if given is None:
-        bad = worst([call.input(1)])
-        if bad is not None:
-            return bad
-    target = call.input(1).elements if given is None else tuple(map(Size, given))
-    if target is None:
-        if flow.kind is Kind.ROWS:
+    target = call.input(1) if given is None else shared([Size(len(given))], list(map(Size, given)))
+    elements = _known(target)
+    if elements is None:
+        plain = without_rows([flow, target])
+        if plain is None:
             raise call.unclear("the new shape is not known")
-        return Flow(flow.kind, why=flow.why)
+        return plain
     zero_copies = call.integer("allowzero", 0) == 0
     sizes = [
-        flow.size(index) if zero_copies and element == Size(0) else element for index, element in enumerate(target)
+        flow.size(index)
+        if zero_copies and element == Size(0)
+        else call.fresh(f"given {index}")
+        if element is None
+        else element
+        for index, element in enumerate(elements)
     ]
     return reshaped(call, flow, _with_the_rest(call, flow, sizes))
 
@@ -110,8 +126,11 @@ def _with_the_rest(call: Call, flow: Flow, sizes: Sizes) -> list[Size | None]:
     total, others = product(flow.shape), product([size for size in sizes if size != minus_one])
     rest = None if total is None or others is None else total.over(others)
     place = sizes.index(minus_one)
-    if rest is None and flow.kind is Kind.ROWS and not any(size is None or size.counts_rows for size in sizes):
-        rest = _rows_in_parts(call, flow, sizes[:place])
+    if rest is None and flow.kind is Kind.ROWS:
+        if any(size is not None and size.counts_rows for size in sizes):
+            rest = call.fresh("rest")
+        elif None not in sizes:
+            rest = _rows_in_parts(call, flow, sizes[:place])
     return [rest if size == minus_one else size for size in sizes]
 
 
@@ -136,7 +155,7 @@ def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
     if flow.kind is Kind.COUNT and flow.axis >= 0 and flow.shape is not None:
         # The rows' own numbers keep their order as rows do.
         moved = reshaped(call, rows(flow.axis, flow.shape), sizes)
-        return Flow(Kind.COUNT, axis=moved.axis, shape=moved.shape)
+        return _without_coordinates(replace(flow, axis=moved.axis, shape=moved.shape))
     if flow.kind is not Kind.ROWS or flow.shape is None:
         if any(size is not None and size.counts_rows for size in sizes) and flow.kind is Kind.SHARED:
             raise call.unclear("a shared input takes the shape of the rows")
@@ -146,12 +165,27 @@ def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
         if size is not None and size.counts_rows:
             same = product(sizes[:axis])
             unchanged = axis == flow.axis and tuple(sizes[:axis]) == flow.shape[:axis]
+            if any(other is not None and other.counts_rows for other in sizes[axis + 1 :]):
+                raise call.unclear("another size follows from the number of rows")
             if unchanged or (same is not None and same == before):
-                own = flow.shape[flow.axis]
-                turned = own is not None and REVERSED_NAME in own.names and REVERSED_NAME not in size.names
-                return rows(axis, [*sizes[:axis], size.reversed if turned else size, *sizes[axis + 1 :]])
+                return rows(axis, [*sizes[:axis], _rows_again(call, flow, size), *sizes[axis + 1 :]])
             raise call.unclear("the rows come out in another order")
     raise call.unclear("it is not known where the rows are afterwards")
+
+
+def _rows_again(call: Call, flow: Flow, size: Size) -> Size:
+    """Return ``size`` along the rows with what is known of their order."""
+    own = flow.size(flow.axis)
+    if own is None or own == size:
+        return size
+    if STACKED_NAME in own.names:
+        raise call.unclear("batches that stand behind each other are taken for one")
+    return size.reversed if REVERSED_NAME in own.names and REVERSED_NAME not in size.names else size
+
+
+def _without_coordinates(flow: Flow) -> Flow:
+    """Return ``flow`` without what is said of the rows' numbers if there are others beside them."""
+    return replace(flow, axis=-1, why="") if flow.why == COORDINATES else flow
 
 
 @rule("Flatten")
@@ -171,6 +205,8 @@ def transpose(call: Call) -> Result:
     flow = call.input(0)
     if flow.shape is None:
         return flow
+    flow = _without_coordinates(flow)
+    assert flow.shape is not None
     order = call.integers("perm") or tuple(reversed(range(len(flow.shape))))
     sizes = [flow.shape[axis] for axis in order]
     axis = order.index(flow.axis) if flow.axis >= 0 else -1
@@ -185,6 +221,8 @@ def squeeze(call: Call) -> Result:
         return flow
     if axes is None and flow.kind is Kind.ROWS:
         raise call.unclear("a batch of one row is squeezed as well")
+    flow = _without_coordinates(flow)
+    assert flow.shape is not None
     rank = len(flow.shape)
     ones = {axis for axis, size in enumerate(flow.shape) if size == ONE}
     out = ones if axes is None else {position(call, axis, rank) for axis in axes}
@@ -201,6 +239,8 @@ def unsqueeze(call: Call) -> Result:
     flow, axes = call.input(0), call.axes(1)
     if flow.shape is None or axes is None:
         return flow if flow.kind is not Kind.ROWS else unknown(f"{call.node}: unknown axes")
+    flow = _without_coordinates(flow)
+    assert flow.shape is not None
     rank = len(flow.shape) + len(axes)
     new = {position(call, axis, rank) for axis in axes}
     old = iter(flow.shape)
@@ -212,7 +252,7 @@ def unsqueeze(call: Call) -> Result:
 @rule("Expand")
 def expand(call: Call) -> Result:
     """Lay the input over a shape; what is shared and gets the rows' size is the same in each row."""
-    flow, target = call.input(0), call.input(1)
+    flow, target = _without_coordinates(call.input(0)), call.input(1)
     bad = worst([flow, target])
     if bad is not None:
         return bad
@@ -248,11 +288,12 @@ def _expanded_somehow(call: Call, flow: Flow, target: Flow) -> Flow:
 
 def _filled(call: Call, flows: Sequence[Flow], shape: Sizes, before: Sizes) -> Flow:
     """Return a value without rows that is repeated to ``shape``: along the rows it is the same everywhere."""
+    blank = BLANK if flows[0].why == BLANK else ""
     if all(flow.kind is Kind.SHARED for flow in flows):
-        return shared(shape)
+        return replace(shared(shape), why=blank)
     counting = [axis for axis, size in enumerate(shape) if size is not None and size.counts_rows]
     if flows[0].kind is Kind.SHARED and len(counting) == 1 and before[counting[0]] in {None, ONE} and None not in shape:
-        return replace(rows(counting[0], shape), why=FILLED)
+        return replace(rows(counting[0], shape), why=blank or FILLED)
     if None in shape:
         raise call.unclear("a size of the new shape is not known")
     return count(shape)
@@ -329,7 +370,7 @@ def concat(call: Call) -> Result:
     rank = ranks.pop() if len(ranks) == 1 else None
     with_rows = [flow for flow in flows if flow.kind is Kind.ROWS]
     if not with_rows:
-        return _concat_without_rows(flows, axis, rank)
+        return _concat_without_rows(call, flows, axis, rank)
     if rank is not None and axis in {-1, rank - 1} and _are_coordinates(flows):
         sizes = list(flows[-1].shape or ())
         sizes[-1] = _total([flow.size(-1) for flow in flows])
@@ -337,22 +378,30 @@ def concat(call: Call) -> Result:
     if rank is None or len(with_rows) < len(flows):
         raise call.unclear("rows stand beside something else")
     axis = position(call, axis, rank)
-    if any(
-        flow.axis != flows[0].axis or not same_rows(flow.size(flow.axis), flows[0].size(flows[0].axis))
-        for flow in flows
-    ):
-        return mixed(f"{call.node} puts rows beside those of other axes")
-    if axis == flows[0].axis:
-        return _stacked(call, flows)
+    beside_others = _beside_others(call, flows)
+    if beside_others or axis == flows[0].axis:
+        return mixed(beside_others) if beside_others else _stacked(call, flows)
     sizes = list(flows[0].shape or ())
     along = [flow.size(axis) for flow in flows]
-    sizes[axis] = _total(along) or _padded_total(along) or call.fresh("concat")
+    sizes[axis] = _total(along) or _padded_total(call, along, flows) or call.fresh("concat")
     return rows(flows[0].axis, sizes)
+
+
+def _beside_others(call: Call, flows: Sequence[Flow]) -> str:
+    """Say what puts rows beside other rows than themselves, if anything does."""
+    if any(flow.axis != flows[0].axis for flow in flows):
+        return f"{call.node} puts rows beside those of other axes"
+    sizes = [flow.size(flow.axis) for flow in flows]
+    if all(same_rows(size, sizes[0]) for size in sizes):
+        return ""
+    if any(size is not None and REVERSED_NAME in size.names for size in sizes):
+        return f"{call.node} puts rows beside others"
+    raise call.unclear("rows come in parts of different sizes")
 
 
 def _stacked(call: Call, flows: Sequence[Flow]) -> Flow:
     """Return several batches one behind the other, which `slices` and `split` take apart again."""
-    if not all(flow.is_plain for flow in flows):
+    if not all(flow.is_exact for flow in flows):
         raise call.unclear("rows stand behind rows")
     axis, sizes = flows[0].axis, list(_joined_sizes(flows))
     sizes[axis] = Size(len(flows), (STACKED_NAME, ROWS_NAME))
@@ -370,16 +419,25 @@ def _are_coordinates(flows: Sequence[Flow]) -> bool:
     """Whether the first of ``flows`` has the rows' own numbers where the others have the rows."""
     first = flows[0]
     own = first.kind is Kind.COUNT and 0 <= first.axis < len(first.shape or ()) - 1 and not first.why
-    return own and all(flow.kind is Kind.ROWS and flow.axis == first.axis and flow.is_plain for flow in flows[1:])
+    exact = first.size(first.axis) == ROWS_SIZE and first.size(-1) == ONE
+    return own and exact and all(flow.is_exact and flow.axis == first.axis for flow in flows[1:])
 
 
-def _concat_without_rows(flows: Sequence[Flow], axis: int, rank: int | None) -> Flow:
+def _concat_without_rows(call: Call, flows: Sequence[Flow], axis: int, rank: int | None) -> Flow:
     counts = any(flow.kind is Kind.COUNT for flow in flows)
     elements: list[Size | None] | None = []
-    for flow in flows:
-        elements = None if elements is None or flow.elements is None or rank != 1 else [*elements, *flow.elements]
+    for number, flow in enumerate(flows):
+        if elements is None or flow.elements is None or rank != 1:
+            elements = None
+            continue
+        # What is not known of a shared one is the same for every row.
+        named = [
+            call.fresh(f"{number} {index}") if element is None and flow.kind is Kind.SHARED else element
+            for index, element in enumerate(flow.elements)
+        ]
+        elements = [*elements, *named]
     if elements is not None:
-        return _sizes([Size(len(elements))], elements)
+        return _sizes([Size(len(elements))], elements) if counts else shared([Size(len(elements))], elements)
     if rank is None:
         return count() if counts else shared()
     sizes = list(flows[0].shape or ())
@@ -387,13 +445,16 @@ def _concat_without_rows(flows: Sequence[Flow], axis: int, rank: int | None) -> 
     return count(sizes) if counts else shared(sizes)
 
 
-def _padded_total(sizes: Sizes) -> Size | None:
+def _padded_total(call: Call, sizes: Sizes, flows: Sequence[Flow]) -> Size | None:
     """Return the size of what is padded to the largest row with more behind it, None if that is not what it is."""
+    if all(size is None or size.padding is None for size in sizes):
+        return None
     first, more = sizes[0], numbers(sizes[1:])
-    if first is None or first.padding is None:
-        following = [size for size in sizes if size is not None and size.padding is not None]
-        return padded(0) if following else None
-    return padded(first.padding + (sum(more) if more is not None else 0))
+    # Only with more of what it is padded with does each row have these elements next to its own.
+    alike = flows[0].why == FILLED_UP and all(flow.why == BLANK for flow in flows[1:])
+    if first is None or first.padding is None or more is None or not alike:
+        return padded(0, call.fresh("padded"))
+    return padded(first.padding + sum(more), call.fresh("padded"))
 
 
 def _total(sizes: Sizes) -> Size | None:
@@ -404,9 +465,9 @@ def _total(sizes: Sizes) -> Size | None:
 @rule("Split", "SplitToSequence")
 def split(call: Call) -> Result:
     """Cut along another axis than the rows'."""
-    flow = call.input(0)
-    if flow.kind is not Kind.ROWS or flow.shape is None:
-        return Flow(flow.kind, why=flow.why)
+    flow, plain = call.input(0), single(call)
+    if plain is not None or flow.shape is None:
+        return flow if plain is None else Flow(plain.kind, why=plain.why)
     axis = position(call, call.integer("axis", 0), len(flow.shape))
     whole = flow.shape[axis]
     if axis == flow.axis:
@@ -439,22 +500,22 @@ def slices(call: Call) -> Result:
     if bad is not None:
         return bad
     starts, ends = _slice_bounds(call, "starts", 1), _slice_bounds(call, "ends", 2)
-    steps = call.optional(4)
-    if flow.shape is None or starts is None or ends is None:
-        if flow.kind is Kind.ROWS:
-            raise call.unclear("what it takes is not known")
+    strides = [ONE] * len(starts or ()) if call.optional(4) is None else _known(call.input(4))
+    if flow.shape is None or starts is None or ends is None or strides is None:
         kinds = {each.kind for each in call.given()}
+        if Kind.ROWS in kinds:
+            raise call.unclear("what it takes is not known")
         return count() if Kind.COUNT in kinds else shared(None if flow.shape is None else [None] * len(flow.shape))
     rank = len(flow.shape)
     axes = [position(call, axis, rank) for axis in call.axes(3) or range(len(starts))]
-    strides = [ONE] * len(axes) if steps is None else list(steps.elements or [None] * len(axes))
     if flow.kind is Kind.ROWS:
         return _sliced_rows(call, flow, axes, list(zip(starts, ends, strides, strict=True)))
     if flow.elements is not None and rank == 1:
         bounds = numbers([starts[0], ends[0], strides[0]])
         if bounds is not None:
             part = flow.elements[bounds[0] : bounds[1] : bounds[2]]
-            return _sizes([Size(len(part))], part)
+            length = [Size(len(part))]
+            return shared(length, part) if flow.kind is Kind.SHARED else _sizes(length, part)
     sizes = [None if axis in axes else size for axis, size in enumerate(flow.shape)]
     counts = Kind.COUNT in {each.kind for each in call.given()}
     return count(sizes) if counts else shared(sizes)
@@ -462,7 +523,12 @@ def slices(call: Call) -> Result:
 
 def _slice_bounds(call: Call, name: str, index: int) -> Sizes | None:
     listed = call.integers(name)
-    return call.input(index).elements if listed is None else [Size(item) for item in listed]
+    return _known(call.input(index)) if listed is None else [Size(item) for item in listed]
+
+
+def _known(flow: Flow) -> Sizes | None:
+    """Return the elements of ``flow``; None unless those that are not known are the same for any number of rows."""
+    return None if flow.kind is not Kind.SHARED and None in (flow.elements or ()) else flow.elements
 
 
 def _sliced_rows(
@@ -471,10 +537,12 @@ def _sliced_rows(
     sizes = list(flow.shape or ())
     for axis, (start, end, step) in zip(axes, bounds, strict=True):
         if axis != flow.axis:
+            if any(bound is not None and bound.counts_rows for bound in (start, end, step)):
+                raise call.unclear("how much it takes depends on the number of rows")
             sizes[axis] = _sliced_size(call, sizes[axis], axis, (start, end, step))
             continue
         whole = flow.size(axis)
-        if whole is not None and STACKED_NAME in whole.names and step == ONE and _is_one_batch(whole, start, end):
+        if whole is not None and step == ONE and _is_one_batch(whole, start, end):
             sizes[axis] = ROWS_SIZE
             continue
         to_the_end = end == whole or (end is not None and end.number is not None and end.number >= _TO_THE_END)
@@ -496,6 +564,8 @@ def _sliced_rows(
 
 def _is_one_batch(whole: Size, start: Size | None, end: Size | None) -> bool:
     """Whether a slice takes exactly one of several batches that stand one behind the other."""
+    if whole.names != (STACKED_NAME, ROWS_NAME):
+        return False
     for copy in range(whole.factor):
         first = Size(0) if copy == 0 else Size(copy, (ROWS_NAME,))
         is_last = copy == whole.factor - 1
@@ -514,9 +584,17 @@ def _sliced_size(
     start, end, step = bounds
     if whole is not None and whole.padding is not None:
         number = None if end is None else end.number
-        is_within = start == Size(0) and step == ONE and number is not None and 0 < number <= max(whole.padding, 1)
-        return end if is_within else padded(0)
-    return whole if (start, step) == (Size(0), ONE) and _is_the_end(whole, end) else call.fresh(axis)
+        # Even of one element it is not certain that each row has it.
+        is_within = start == Size(0) and step == ONE and number is not None and 0 < number <= whole.padding
+        return end if is_within else padded(0, call.fresh(axis))
+    if (start, step) == (Size(0), ONE) and _is_the_end(whole, end):
+        return whole
+    known = numbers([start, end, step])
+    if whole is None or known is None or known[2] == 0:
+        return call.fresh(axis)
+    if whole.number is not None:
+        return Size(len(range(whole.number)[known[0] : known[1] : known[2]]))
+    return Size(known[1]) if known[0] == 0 and known[2] == 1 and 0 <= known[1] <= whole.least else call.fresh(axis)
 
 
 @rule("Pad")
@@ -537,26 +615,42 @@ def pad(call: Call) -> Result:
     for index, axis in enumerate(axes):
         if not (listed[index] or listed[index + len(axes)]):
             continue
-        if position(call, axis, len(sizes)) == flow.axis:
+        place = position(call, axis, len(sizes))
+        if place == flow.axis:
             raise call.unclear("rows are added")
-        sizes[axis] = call.fresh(axis)
+        sizes[place] = _with_more(call, sizes[place], place, (listed[index], listed[index + len(axes)]))
     return rows(flow.axis, sizes)
+
+
+def _with_more(call: Call, size: Size | None, axis: int, more: tuple[int, int]) -> Size:
+    if size is not None and size.number is not None:
+        return Size(max(size.number + sum(more), 0))
+    return at_least(sum(more), call.fresh(axis)) if min(more) >= 0 else call.fresh(axis)
 
 
 @rule("DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "CenterCropPad", "GridSample")
 def within_pictures(call: Call) -> Result:
     """Pictures of [rows,channels,...], each by itself."""
     flows = [call.input(0), *call.given(1)] if call.node.operator == "GridSample" else [call.input(0)]
-    bad = without_rows(flows)
+    bad = without_rows(call.given())
     if bad is not None:
         return Flow(bad.kind, why=bad.why)
     if any(flow.kind is not Kind.ROWS or flow.axis != 0 for flow in flows):
         raise call.unclear("the rows are not its first dimension")
-    for flow in call.given():
-        if flow.kind is Kind.COUNT and not _keeps_rows(flow.elements):
+    for index, flow in enumerate(call.inputs):
+        if index >= len(flows) and flow is not None and not _leaves_rows(call, index, flow):
             raise call.unclear("it may depend on the number of rows")
     shape = flows[0].shape or ()
     return rows(0, [shape[0], *(call.fresh(axis) for axis in range(1, len(shape)))])
+
+
+def _leaves_rows(call: Call, index: int, flow: Flow) -> bool:
+    """Whether input ``index`` says how large pictures become, and of the rows nothing but how many there are."""
+    if flow.kind is Kind.COUNT:
+        return _keeps_rows(flow.elements)
+    is_shape = (call.node.operator, index) in {("Resize", 3), ("CenterCropPad", 1)}
+    of_rows = is_shape and 0 in (call.integers("axes") or (0,))
+    return flow.kind is Kind.SHARED and not of_rows
 
 
 def _keeps_rows(sizes: Sizes | None) -> bool:
@@ -604,7 +698,9 @@ def sequence_length(call: Call) -> Result:
 @rule("Trilu")
 def triangle(call: Call) -> Result:
     """Depends on the places along the last two axes."""
-    flow = call.input(0)
-    if flow.kind is Kind.ROWS and flow.axis >= len(flow.shape or ()) - 2:
+    flow, plain = call.input(0), single(call)
+    if plain is not None:
+        return replace(plain, shape=flow.shape)
+    if flow.axis >= len(flow.shape or ()) - 2:
         return mixed(f"{call.node} depends on a row's place in the batch")
     return flow

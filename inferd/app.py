@@ -34,6 +34,7 @@ from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import Server
 from inferd.runtime.cpus import usable_cores
 from inferd.runtime.memory import resident_bytes, usable_bytes
+from inferd.runtime.watchdog import Watchdog
 from inferd.security.limits import channel_options
 from inferd.security.methods import MethodKind, methods_of
 from inferd.security.setup import Security
@@ -83,11 +84,13 @@ class Application:
         self._transport = Transport(settings, self._security.files)
         self._server = self._make_server()
         self._registry = ModelRegistry()
+        self._watchdog = Watchdog("run-watchdog")
         self._loader = ModelLoader(
             settings=settings,
             registry=self._registry,
             clock=time.monotonic,
             poll_thread=self._server,
+            alarm=self._watchdog,
             observer_for=self._metrics.observer_for,
             on_state=_log_state,
         )
@@ -136,6 +139,7 @@ class Application:
         self._grpc_port = self._transport.listen(self._server)
         self._tracing.start()
         self._gpus.start()
+        self._watchdog.start()
         self._http.start()
         self._server.start()
         _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
@@ -256,6 +260,7 @@ class Application:
                 instances=version.settings.batching.instances if batcher else 0,
                 capacity_rows_per_s=version.settings.batching.instances * batcher.most_rows_per_s if batcher else 0.0,
                 memory_bytes=version.memory_bytes,
+                stuck_threads=batcher.stuck_threads if batcher else 0,
             )
 
 

@@ -44,7 +44,7 @@ class ModelUnavailableError(ServingError):
 
 
 #: Every ``reason`` of an `OverloadedError`.
-OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIMIT", "BLOCKED_LIMIT")
+OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIMIT", "BLOCKED_LIMIT", "RUNS_STUCK")
 
 
 class OverloadedError(ServingError):
@@ -89,6 +89,12 @@ class DeadlineExceededError(ServingError):
     """The deadline or timeout passed before there was an answer."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class RunTooLongError(ServingError):
+    """The model ran for longer than a run may take, and was ended."""
+
+    reason = "RUN_TOO_LONG"
 
 
 class InferenceFailedError(ServingError):

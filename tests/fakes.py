@@ -14,6 +14,7 @@ from inferd.batching.ports import BatchReport
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
 from inferd.runtime.proof import unbatchable
+from inferd.runtime.run_stop import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
 Array = NDArray[np.generic]
@@ -88,6 +89,7 @@ class RecordingObserver:
         self.reports: list[BatchReport] = []
         self.encoded_s: list[float] = []
         self.checks: list[bool] = []
+        self.ended: list[str] = []
 
     def offered(self, rows: int) -> None:
         self.offered_rows.append(rows)
@@ -100,6 +102,9 @@ class RecordingObserver:
 
     def batch_done(self, report: BatchReport) -> None:
         self.reports.append(report)
+
+    def run_ended(self, reason: str) -> None:
+        self.ended.append(reason)
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         self.checks.append(mismatch)
@@ -149,6 +154,8 @@ class FakeSession:
         self._gate = gate
         self.entered = threading.Semaphore(0)
         self.runs: list[int] = []
+        self.stops: list[RunStop] = []
+        self.runs_are_bounded = True
         self.wanted: list[tuple[str, ...]] = []
 
     @property
@@ -169,8 +176,9 @@ class FakeSession:
             self._signature = unbatchable(self._signature, reason).signature
         return not self.batch_axis_is_given
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+    def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[Array]:
         self.runs.append(len(inputs["x"]))
+        self.stops.append(stop)
         self.wanted.append(tuple(outputs))
         self.entered.release()
         if self._gate is not None and not self._gate.wait(10):

@@ -19,6 +19,7 @@ from inferd.models.repository import resolve
 from inferd.observability.metrics import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.calls import UnaryHandler
+from inferd.runtime.watchdog import Watchdog
 
 #: Makes a stock server's handler out of one of ours.
 Adapt = Callable[[UnaryHandler], "grpc.RpcMethodHandler[Any, Any]"]
@@ -69,11 +70,14 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     registry = ModelRegistry()
     metrics = Metrics(new_registry(), CallRecorder(), methods=method_names())
     settings = load_settings(config_file=None, flags={})
+    watchdog = Watchdog("run-watchdog")
+    watchdog.start()
     loader = ModelLoader(
         settings=settings,
         registry=registry,
         clock=time.monotonic,
         poll_thread=poll_thread,
+        alarm=watchdog,
         observer_for=metrics.observer_for,
         on_state=lambda _: None,
     )

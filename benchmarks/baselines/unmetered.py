@@ -26,6 +26,12 @@ class _Nothing:
     def batch_done(self, report: BatchReport) -> None:
         """Forget it."""
 
+    def run_ended(self, reason: str) -> None:
+        """Forget it."""
+
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """Forget it."""
+
     def answered(self, encode_s: float) -> None:
         """Forget it."""
 

@@ -21,6 +21,7 @@ from inferd.errors import (
     NotAuthenticatedError,
     OverloadedError,
     QuotaExceededError,
+    RunTooLongError,
     ServingError,
 )
 from inferd.rpc import Metadata
@@ -34,6 +35,7 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    RunTooLongError: grpc.StatusCode.DEADLINE_EXCEEDED,
     InferenceFailedError: grpc.StatusCode.INTERNAL,
     FailedRunError: grpc.StatusCode.INTERNAL,
 }
@@ -78,8 +80,8 @@ class StatusTable:
 
 
 #: Tags of `google.rpc.Status`.
-_CODE = 0x08
-_MESSAGE = 0x12
+_CODE = wire.tag(RpcStatus, "code")
+_MESSAGE = wire.tag(RpcStatus, "message")
 
 
 @lru_cache(maxsize=1024)

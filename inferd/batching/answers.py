@@ -40,6 +40,10 @@ class Answers:
         """Tell of a run, before the requests that it answers are told."""
         self._observe(self._observer.batch_done, report)
 
+    def run_ended(self, reason: str) -> None:
+        """Tell of a run that is ended early."""
+        self._observe(self._observer.run_ended, reason)
+
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Tell of a member of a batch that ran again alone."""
         self._statistics.checked(mismatch=mismatch)

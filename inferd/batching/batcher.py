@@ -7,13 +7,14 @@ from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.ports import Clock, Observer, PollThread, Session
+from inferd.batching.ports import Alarm, Clock, Observer, PollThread, Session
 from inferd.batching.queue import RequestQueue
-from inferd.batching.request import InferenceRequest
+from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
 from inferd.batching.statistics import Statistics, StatisticsSnapshot
-from inferd.batching.worker import Worker
+from inferd.batching.worker import Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError
 
@@ -33,12 +34,15 @@ class Batcher:
         session: Session,
         queue: QueueSettings,
         batching: BatchingSettings,
+        max_run_s: float,
         clock: Clock,
         poll_thread: PollThread,
+        alarm: Alarm,
         observer: Observer,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
+        self._clock = clock
         self._observer = observer
         self._statistics = Statistics()
         answers = Answers(clock=clock, observer=observer, statistics=self._statistics)
@@ -49,11 +53,22 @@ class Batcher:
             rules=BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000),
             workers=batching.instances,
             parallel_runs=session.parallel_runs,
+            runs_are_bounded=session.runs_are_bounded,
         )
         self._answers = answers
+        guard = RunGuard(
+            name=name,
+            session=session,
+            limit_s=max_run_s,
+            clock=clock,
+            alarm=alarm,
+            answers=answers,
+            on_stuck=self._replace,
+        )
         executor = Executor(
             name=name,
             session=session,
+            guard=guard,
             chunk_rows=max_rows,
             clock=clock,
             answers=answers,
@@ -63,24 +78,32 @@ class Batcher:
             on_mismatch=self._run_alone,
         )
         self._queue = RequestQueue(
-            state=state, answers=answers, clock=clock, poll_thread=poll_thread, run_here=executor.execute
+            state=state,
+            answers=answers,
+            clock=clock,
+            poll_thread=poll_thread,
+            run_here=executor.execute,
+            on_running_settled=guard.look_for_abandoned,
         )
-        self._workers = [
-            Worker(name=f"batch-{name}-{number}", source=self._queue, executor=executor)
-            for number in range(batching.instances)
-        ]
         self._caller_runs = CallerRuns(
             name=f"caller-{name}",
             threads=queue.caller_runs_limit if queue.policy is Backpressure.CALLER_RUNS else 0,
             queue=self._queue,
+        )
+        self._workers = Workers(
             executor=executor,
+            posts=[
+                *(Post(f"batch-{name}-{number}", self._queue) for number in range(batching.instances)),
+                *self._caller_runs.posts,
+            ],
+            hand_over=self._queue.hand_over,
+            on_vacancy=self._queue.set_stuck,
+            clock=clock,
         )
 
     def start(self) -> None:
         """Begin to run what is submitted."""
-        for worker in self._workers:
-            worker.start()
-        self._caller_runs.start()
+        self._workers.start()
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Have ``requests`` answered through their replies, be it with a refusal; perhaps before this returns."""
@@ -99,18 +122,19 @@ class Batcher:
         """Refuse new requests, finish those that are here, and end the workers.
 
         Returns True once everything has finished. After ``timeout_s`` the requests that are left are failed and False
-        is returned: a worker may then still be inside the session, which must not be closed.
+        is returned, as it is if a thread is stuck: it may then still be inside the session, which must not be closed.
         """
+        ended_at = self._clock() + timeout_s
         self._queue.close()
         finished = self._queue.wait_drained(timeout_s)
         self._caller_runs.stop()
         if not finished:
             self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
             return False
-        for worker in self._workers:
-            worker.join()
-        self._caller_runs.join()
-        return True
+        return self._workers.join(max(0.0, ended_at - self._clock()))
+
+    def _replace(self, batch: Batch) -> None:
+        self._workers.replace(batch)
 
     def _run_alone(self) -> None:
         self._queue.stop_batching()
@@ -144,6 +168,11 @@ class Batcher:
     def unanswered_requests(self) -> int:
         """Requests that wait, wait for room, or are being run."""
         return self._queue.present
+
+    @property
+    def stuck_threads(self) -> int:
+        """Threads whose runs were given up because they did not end, and have not returned."""
+        return self._workers.stuck
 
     def statistics(self) -> StatisticsSnapshot:
         """Return what has been counted since the start."""

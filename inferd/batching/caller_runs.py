@@ -5,28 +5,23 @@ The callers themselves are on the rpc poll thread, which must not run a model.
 
 from queue import SimpleQueue
 
-from inferd.batching.execution import Executor
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Batch
-from inferd.batching.worker import Worker
+from inferd.batching.worker import Post
 
 
 class CallerRuns:
     """Runs batches outside the queue.
 
     Invariant: the handover holds no more batches than there are threads, because the policy lets no more than that run
-    outside the queue at a time. `run` is called by whoever submits and does not block; `take` by the threads.
+    outside the queue at a time. `run` is called by whoever submits and does not block; `take` by the threads, one for
+    each of the ``posts``.
     """
 
-    def __init__(self, *, name: str, threads: int, queue: RequestQueue, executor: Executor) -> None:
+    def __init__(self, *, name: str, threads: int, queue: RequestQueue) -> None:
         self._queue = queue
         self._handover: SimpleQueue[Batch | None] = SimpleQueue()
-        self._workers = [Worker(name=f"{name}-{number}", source=self, executor=executor) for number in range(threads)]
-
-    def start(self) -> None:
-        """Start the threads."""
-        for worker in self._workers:
-            worker.start()
+        self.posts = [Post(f"{name}-{number}", self) for number in range(threads)]
 
     def run(self, batch: Batch) -> None:
         """Have ``batch`` run at once."""
@@ -40,10 +35,5 @@ class CallerRuns:
 
     def stop(self) -> None:
         """Let each thread end after what it is running."""
-        for _ in self._workers:
+        for _ in self.posts:
             self._handover.put(None)
-
-    def join(self) -> None:
-        """Wait for the threads."""
-        for worker in self._workers:
-            worker.join()

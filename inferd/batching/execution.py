@@ -1,4 +1,4 @@
-"""Runs batches: drop who needs no answer, stack, run, check, split, answer; and if a run fails, find the culprit."""
+"""Runs batches: drop who needs no answer, stack, run, check, split, answer; and if a run fails, find the culprits."""
 
 import logging
 import time
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.batching.answers import Answers
+from inferd.batching.culprits import CulpritSearch
 from inferd.batching.ports import BatchReport, Clock, PollThread, Session
 from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
-from inferd.batching.self_check import SelfCheck
+from inferd.batching.run_guard import RunEndedError, RunGuard
+from inferd.batching.self_check import RunAt, SelfCheck
 from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
 from inferd.runtime.signature import ModelSignature, Tensors
@@ -71,8 +73,9 @@ class _MismatchError(Exception):
 class Executor:
     """Answers every request of a batch, whatever happens, and raises nothing.
 
-    Any number of threads may call `execute` at a time. A request with more than ``chunk_rows``
-    rows is alone in its batch and runs in pieces; None runs every request as it is. ``on_mismatch`` is called when it
+    Any number of threads may call `execute` at a time. A batch that is given up meanwhile is no longer its own. A
+    request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; None runs every request as it
+    is. ``on_mismatch`` is called when it
     has turned out that requests must run alone; those of the batch at hand do at once.
     """
 
@@ -81,6 +84,7 @@ class Executor:
         *,
         name: str,
         session: Session,
+        guard: RunGuard,
         chunk_rows: int | None,
         clock: Clock,
         answers: Answers,
@@ -97,6 +101,7 @@ class Executor:
         self._poll_thread = poll_thread
         self._name = name
         self._session = session
+        self._guard = guard
         self._chunk_rows = chunk_rows
         self._clock = clock
         self._thread_clock = thread_clock
@@ -106,42 +111,80 @@ class Executor:
     def execute(self, batch: Batch) -> None:
         """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
         try:
-            self._run(batch, batch.requests, first=True)
+            self._run(batch, batch.requests, first=not batch.ran_before)
         except BaseException:  # whatever it is, the requests must be answered and the thread must live
             _logger.exception("running a batch of model %s went wrong", self._name)
             for request in batch.requests:
                 self._answers.fail(request, InferenceFailedError())
 
     def _run(self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool) -> None:
-        live = self._live(requests)
-        if not live:
+        failed = self._attempt(batch, requests, first=first)
+        if not failed:
             return
+        search = CulpritSearch(failed)
+        while (group := search.next()) is not None:
+            failed = self._attempt(batch, group, first=False)
+            if failed:
+                search.failed(failed)
+
+    def _attempt(
+        self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool
+    ) -> Sequence[InferenceRequest]:
+        """Run ``requests`` together and answer them. Returns those that failed together and have no answer."""
+        live = self._live(requests)
+        if not live or batch.given_up:
+            return ()
         if len(live) > 1 and not self._session.signature.batchable:
             # Taken from the queue before it was told to hand out every request alone.
             self._run_each(batch, live, first=first)
-            return
+            return ()
         queue_s = [batch.started_at - request.enqueued_at for request in live]
-        done = self._try(live, _before(live, queue_s) if first else _RAN_BEFORE)
+        done = self._try(batch, live, _before(live, queue_s) if first else _RAN_BEFORE)
         if isinstance(done, _Failed):
-            if isinstance(done.error, _MismatchError | RowsDoNotFollowError) and self._stop_batching(live, done.error):
-                self._run_each(batch, live)
-            else:
-                self._split_to_culprit(batch, live, done, queue_s)
-            return
+            return self._failed(batch, live, done, queue_s)
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
             batch.cpu_s = None if self._session.on_accelerator else done.cpu_s
             self._answer(live, done, queue_s)
+        return ()
 
-    def _try(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
-        """Run the model, or return why that failed.
+    def _failed(
+        self, batch: Batch, live: Sequence[InferenceRequest], failed: _Failed, queue_s: Sequence[float]
+    ) -> Sequence[InferenceRequest]:
+        """Answer requests whose run failed, as far as it is known whose fault it was. Returns the others."""
+        error = failed.error
+        if isinstance(error, _MismatchError | RowsDoNotFollowError):
+            stops = self._stop_batching(live, error)
+            if stops or isinstance(error, _MismatchError):
+                # If it does not stop, the operator's word for batching counts for more; the answers are given as they
+                # would have been.
+                self._run_each(batch, live)
+                return ()
+        if len(live) > 1:
+            _logger.warning(
+                "%d requests to model %s failed together; they run again in parts: %r", len(live), self._name, error
+            )
+            return live
+        if isinstance(error, ServingError):
+            self._answers.fail(live[0], error)
+            return ()
+        extra = {"request_id": live[0].reply.request_id}
+        _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
+        self._answers.fail(live[0], FailedRunError(failed.timing, queue_s[0]))
+        return ()
 
-        Were the halves of a batch run while its failure is handled, each failure in them would carry along all before.
+    def _try(self, batch: Batch, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
+        """Run the model, or return why that failed; None if nobody is left to be answered.
+
+        Were the parts of a batch run while its failure is handled, each failure in them would carry along all before.
         """
         started_at = self._clock()
         try:
-            return self._run_model(live, before)
+            return self._run_model(batch, live, before)
+        except RunEndedError:
+            batch.cut_off = True
+            return None
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
             took_s = self._clock() - started_at
             rows = sum(request.rows for request in live)
@@ -180,20 +223,22 @@ class Executor:
         for request in live:
             self._run(batch, [request], first=first)
 
-    def _run_model(self, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
+    def _run_model(self, batch: Batch, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
         signature = self._session.signature
         if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
-            return self._run_in_chunks(signature, live[0], self._chunk_rows, before)
+            return self._run_in_chunks(batch, signature, live[0], self._chunk_rows, before)
         rows = [request.rows for request in live]
-        return self._run_once(signature, [request.inputs for request in live], rows, self._wanted(live), before)
+        run = partial(self._guard.run, live, batch)
+        return self._run_once(run, signature, [request.inputs for request in live], rows, self._wanted(live), before)
 
     def _run_in_chunks(
-        self, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
+        self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
     ) -> _Done | None:
         """Run one request in pieces; None if it was answered otherwise before the last."""
         runs: list[_Done] = []
         sizes: list[int] = []
         rows_left = request.rows
+        run = partial(self._guard.run, [request], batch)
         for chunk in chunks(signature, request.inputs, chunk_rows):
             if runs and not self._live([request]):
                 self._statistics.ran([run.reports[0] for run in runs], queue_s=(), success_s=())
@@ -202,7 +247,7 @@ class Executor:
             rows_left -= rows
             sizes.append(rows)
             before = _RAN_BEFORE if runs else before
-            runs.append(self._run_once(signature, [chunk], [rows], request.outputs, before, is_piece=True))
+            runs.append(self._run_once(run, signature, [chunk], [rows], request.outputs, before, is_piece=True))
         outputs = join(signature, [run.parts[0] for run in runs], sizes)
         reports, cpu_s = [run.reports[0] for run in runs], sum(run.cpu_s for run in runs)
         return _Done([outputs], reports, runs[0].started_at, cpu_s)
@@ -217,6 +262,7 @@ class Executor:
 
     def _run_once(
         self,
+        run: RunAt,
         signature: ModelSignature,
         batch: Sequence[Tensors],
         rows: Sequence[int],
@@ -229,12 +275,13 @@ class Executor:
         try:
             inputs = stack(signature, batch)
             stacked_at, stacked_cpu_s = self._clock(), self._thread_clock()
-            arrays = self._session.run(inputs, wanted)
+            arrays = run(inputs, wanted, stacked_at)
             ran_at, ran_cpu_s = self._clock(), self._thread_clock()
             outputs = dict(zip(wanted, arrays, strict=True))
             parts = split(signature, outputs, rows)
-        except Exception:
-            self._report(batch, rows, before, run_s=self._clock() - started_at, failed=True)
+        except Exception as error:
+            failed = not isinstance(error, RunEndedError)
+            self._report(batch, rows, before, run_s=self._clock() - started_at, failed=failed)
             raise
         report = self._report(
             batch,
@@ -246,13 +293,21 @@ class Executor:
         )
         total = sum(rows)
         if (len(rows) > 1 or (is_piece and total > 1)) and self._check.is_due(inputs, total, ran_at - stacked_at):
-            self._run_check(inputs, outputs, rows if len(rows) > 1 else [1] * total)
+            self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * total)
         return _Done(parts, [report], started_at, ran_cpu_s - stacked_cpu_s)
 
-    def _run_check(self, inputs: Tensors, outputs: Mapping[str, NDArray[np.generic]], members: Sequence[int]) -> None:
+    def _run_check(
+        self,
+        run: RunAt,
+        inputs: Tensors,
+        outputs: Mapping[str, NDArray[np.generic]],
+        members: Sequence[int],
+    ) -> None:
         """Run a member of a batch again alone. Raises `_MismatchError` if that has another answer."""
         try:
-            mismatch, run_s = self._check.find(inputs, outputs, members)
+            mismatch, run_s = self._check.find(run, inputs, outputs, members)
+        except RunEndedError:
+            raise
         except Exception as error:  # noqa: BLE001  (the batch ran; what fails now is no reason to refuse its answers)
             _logger.warning("a batch of model %s could not be checked: %r", self._name, error)
             return
@@ -311,30 +366,6 @@ class Executor:
             outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
             succeed(request, InferenceResult(outputs, timing, waited_s))
         self._answers.answered(self._clock() - ran_at)
-
-    def _split_to_culprit(
-        self, batch: Batch, live: Sequence[InferenceRequest], failed: _Failed, queue_s: Sequence[float]
-    ) -> None:
-        """Run the halves of a batch that failed, so that only those fail that do so by themselves."""
-        error = failed.error
-        if isinstance(error, _MismatchError):
-            # The operator's word for batching counts for more; the answers are given as they would have been.
-            self._run_each(batch, live)
-            return
-        if len(live) > 1:
-            _logger.warning(
-                "a batch of %d requests to model %s failed; its halves run again: %r", len(live), self._name, error
-            )
-            middle = len(live) // 2
-            self._run(batch, live[:middle], first=False)
-            self._run(batch, live[middle:], first=False)
-            return
-        if isinstance(error, ServingError):
-            self._answers.fail(live[0], error)
-            return
-        extra = {"request_id": live[0].reply.request_id}
-        _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
-        self._answers.fail(live[0], FailedRunError(failed.timing, queue_s[0]))
 
 
 def _before(live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Before:

@@ -23,10 +23,10 @@ class LearnedRules:
     `RequestQueue` that it is a part of.
     """
 
-    def __init__(self, rules: BatchRules, *, parallel_runs: int) -> None:
+    def __init__(self, rules: BatchRules, *, parallel_runs: int, runs_are_bounded: bool = True) -> None:
         self._longest_wait_s = rules.max_wait_s
         self._parallel_runs = parallel_runs
-        self.run_cost = RunCost()
+        self.run_cost = RunCost(are_bounded=runs_are_bounded)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules
 
@@ -37,7 +37,8 @@ class LearnedRules:
             self._limit_wait(self.run_cost.fixed_s)
 
     def run_alone(self) -> None:
-        """Put no requests together any longer."""
+        """Put no requests together any longer: each is one run, however many rows it has."""
+        self.run_cost.never_short()
         self.rules = replace(self.rules, max_rows=1, max_wait_s=0.0)
         self._longest_wait_s = 0.0
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.runtime.run_stop import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors
 
 #: Seconds on a clock that never goes back: ``time.monotonic``, a thread's own, or a fake one in tests.
@@ -31,8 +32,13 @@ class Session(Protocol):
         """Whether a run waits for a device, so that its thread's processor time does not say how long it takes."""
         ...
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[NDArray[np.generic]]:
-        """Run the model once and return ``outputs`` in that order.
+    @property
+    def runs_are_bounded(self) -> bool:
+        """Whether how long a run takes follows from its rows alone, whatever numbers are in them."""
+        ...
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[NDArray[np.generic]]:
+        """Run the model once and return ``outputs`` in that order; it may fail soon after ``stop`` told it to end.
 
         What it raises is logged, so its text must not quote the values of ``inputs``.
         """
@@ -40,6 +46,14 @@ class Session(Protocol):
 
     def stop_batching(self, reason: str) -> bool:
         """Have a signature without batch axes from now on; False if the operator has said that the model batches."""
+        ...
+
+
+class Alarm(Protocol):
+    """Keeps times in a thread of its own, which no model runs on."""
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the monotonic clock has reached ``when``. Callable from any thread."""
         ...
 
 
@@ -101,6 +115,10 @@ class Observer(Protocol):
 
     def batch_done(self, report: BatchReport) -> None:
         """A run ended."""
+        ...
+
+    def run_ended(self, reason: str) -> None:
+        """A run was ended before it came to its own end."""
         ...
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:

@@ -22,8 +22,10 @@ class RequestQueue:
     nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
 
     ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
-    of `CallerRuns`, ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and
-    ``wait_drained`` block; but while runs are short, the poll thread runs batches by ``run_here`` once it is idle.
+    of `CallerRuns`, ``hand_over`` and ``set_stuck`` by whoever finds that a thread is stuck or has come back,
+    ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and ``wait_drained``
+    block; but while runs are short, the poll thread runs batches by ``run_here`` once it is idle.
+    ``on_running_settled`` is called when requests that may be running have expired or were withdrawn.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class RequestQueue:
         clock: Clock,
         poll_thread: PollThread,
         run_here: Callable[[Batch], None],
+        on_running_settled: Callable[[], None],
     ) -> None:
         self._run_here = run_here
+        self._on_running_settled = on_running_settled
         self._state = state
         self._answers = answers
         self._clock = clock
@@ -128,7 +132,7 @@ class RequestQueue:
     def _take_short(self, effects: Effects) -> Batch | None:
         if not self._state.runs_are_short:
             return None
-        planned = self._plan(self._clock(), effects)
+        planned = self._plan(self._clock(), effects, only_short=True)
         return planned if isinstance(planned, Batch) else None
 
     def remove(self, request: InferenceRequest) -> None:
@@ -160,6 +164,23 @@ class RequestQueue:
         with self._lock:
             self._state.retire(batch, self._clock())
             self._notify(Effects())
+
+    def hand_over(self, batch: Batch) -> Batch | None:
+        """Give up a ``batch`` whose thread is stuck. Returns what is left of it, for another thread to run."""
+        effects = Effects()
+        with self._lock:
+            rest = self._state.hand_over(batch, self._clock(), effects)
+            self._notify(effects)
+        self._do(effects)
+        return rest
+
+    def set_stuck(self, is_stuck: bool) -> None:
+        """Refuse everything from now on, also what waits, or no longer."""
+        effects = Effects()
+        with self._lock:
+            self._state.set_stuck(is_stuck, effects)
+            self._notify(effects)
+        self._do(effects)
 
     def stop_batching(self) -> None:
         """Hand out every request alone from now on, and hold none for others; any thread may call."""
@@ -201,9 +222,9 @@ class RequestQueue:
             self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
             self._idle_workers -= 1
 
-    def _plan(self, idle_since: float, effects: Effects) -> Batch | WaitUntil:
+    def _plan(self, idle_since: float, effects: Effects, *, only_short: bool = False) -> Batch | WaitUntil:
         try:
-            return self._state.next_batch(self._clock(), idle_since, effects)
+            return self._state.next_batch(self._clock(), idle_since, effects, only_short=only_short)
         except Exception:
             # No request may hang because the next batch cannot be told, and the worker must live.
             _logger.exception("planning failed, and with it everything that waits")
@@ -221,6 +242,8 @@ class RequestQueue:
             self._answers.admitted(request)
         for request, error in effects.failed:
             self._answers.fail(request, error)
+        if effects.fails_running:
+            self._on_running_settled()
         for when in effects.timers_at:
             self._poll_thread.call_at(when, self._expire)
 

@@ -145,7 +145,8 @@ class Batch:
 
     ``answering`` is set by the thread that runs the batch when it begins to answer: from then on its callers may be
     back with their next requests. ``run_s`` and ``cpu_s`` are set by it too: how long the model itself took, and how
-    much processor time of that thread, unless that says nothing.
+    much processor time of that thread, unless that says nothing; and ``cut_off`` if a run was ended early.
+    ``given_up`` is set by another thread, when the one that runs it is stuck; the rest is a batch that ``ran_before``.
     """
 
     requests: list[InferenceRequest]
@@ -155,3 +156,6 @@ class Batch:
     answering: bool = False
     run_s: float | None = None
     cpu_s: float | None = None
+    cut_off: bool = False
+    given_up: bool = False
+    ran_before: bool = False

@@ -38,11 +38,13 @@ class _Average:
 class RunCost:
     """Learns the duration of a run as a fixed part and a part for each row, from the runs as they are.
 
-    Runs are averaged by size, in steps of powers of two, so that sizes that were rare lately keep their say. Not
-    thread-safe: guarded by the lock of the `RequestQueue` that it is a part of.
+    Runs are averaged by size, in steps of powers of two, so that sizes that were rare lately keep their say. Only runs
+    of which it is known beforehand that they ``are_bounded`` by their rows can be short: of others, those that were say
+    nothing of the next. Not thread-safe: guarded by the lock of the `RequestQueue` that it is a part of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_bounded: bool = True) -> None:
+        self._are_bounded = are_bounded
         self._averages: dict[int, _Average] = {}
         #: How many there have been.
         self.runs = 0
@@ -50,7 +52,7 @@ class RunCost:
         self.fixed_s: float | None = None
         #: The part for each row in seconds; 0 until the fixed part is known.
         self.row_s = 0.0
-        #: Whether runs are short, whatever their size.
+        #: Whether runs of the sizes that there have been are short.
         self.is_short = False
         self._distrusted_until = 0
         #: Of the latest runs, the share that took longer than short ones, whatever held them up.
@@ -73,7 +75,15 @@ class RunCost:
             self._fit()
             slowest_s = max(average.own_s for average in self._averages.values())
             is_trusted = self._long_share < _MOST_LONG and self.runs >= self._distrusted_until
-            self.is_short = slowest_s <= _SHORT_S and is_trusted
+            self.is_short = self._are_bounded and slowest_s <= _SHORT_S and is_trusted
+
+    def is_short_of(self, rows: int) -> bool:
+        """Whether a run of so many ``rows`` is short: there have been ones of about this size, and all are."""
+        return self.is_short and rows.bit_length() in self._averages
+
+    def never_short(self) -> None:
+        """Believe no longer that the length of a run follows from its rows."""
+        self._are_bounded = self.is_short = False
 
     @property
     def most_rows_per_s(self) -> float:

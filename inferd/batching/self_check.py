@@ -8,7 +8,7 @@ for large numbers is found soon although they are rare.
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +30,10 @@ _REGULAR_PART = 0.8
 #: Whole numbers that floats were rounded to may differ in so many of the checks; fewer checks than these tell nothing.
 _MOST_ROUNDED = 0.1
 _TELLING_CHECKS = 20
+
+
+#: Runs the model on inputs, for the outputs of these names, and is told when that begins.
+RunAt = Callable[[Tensors, Sequence[str], float], list[Array]]
 
 
 class SelfCheck:
@@ -88,12 +92,12 @@ class SelfCheck:
             return chosen
 
     def find(
-        self, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
+        self, run_at: RunAt, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
     ) -> tuple[Mismatch | None, float]:
         """Run a member of a batch again alone and compare.
 
-        ``members`` are the numbers of rows of each. Returns what is wrong, and how long the run of the member alone
-        took in seconds. Raises whatever the session raises.
+        ``run_at`` runs the model, and ``members`` are the numbers of rows of each. Returns what is wrong, and how long
+        the run of the member alone took in seconds. Raises whatever ``run_at`` raises.
         """
         signature = self._session.signature
         bounds = list(pairwise(np.cumsum([0, *members]).tolist()))
@@ -101,7 +105,7 @@ class SelfCheck:
         names = tuple(outputs)
 
         def run(tensors: Tensors) -> dict[str, Array]:
-            return dict(zip(names, self._session.run(tensors, names), strict=True))
+            return dict(zip(names, run_at(tensors, names, self._clock()), strict=True))
 
         alone_inputs = {
             name: take_rows(array, signature.input(name).batch_axis, start, stop) for name, array in inputs.items()

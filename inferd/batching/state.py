@@ -30,17 +30,24 @@ from inferd.errors import DeadlineExceededError, ModelUnavailableError, Overload
 #: As many full batches may wait for each worker, whatever the longest delay.
 _BATCHES_THAT_MAY_WAIT = 2
 
+#: When to try again a model that is stuck: nobody knows when its runs will end.
+_STUCK_HINT_S = 5.0
+
 
 class Effects:
-    """What a change of the state calls for. ``wake_worker``: the waiting requests are worth a look."""
+    """What a change of the state calls for.
 
-    __slots__ = ("admitted", "failed", "timers_at", "wake_worker")
+    ``wake_worker``: the waiting requests are worth a look. ``fails_running``: of ``failed``, some may be running.
+    """
+
+    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker")
 
     def __init__(self) -> None:
         self.failed: list[tuple[InferenceRequest, ServingError]] = []
         self.admitted: list[InferenceRequest] = []
         self.timers_at: list[float] = []
         self.wake_worker = False
+        self.fails_running = False
 
 
 class QueueState:
@@ -60,6 +67,7 @@ class QueueState:
         rules: BatchRules,
         workers: int,
         parallel_runs: int,
+        runs_are_bounded: bool = True,
     ) -> None:
         self._max_delay_s = settings.max_delay_ms / 1000
         # For these there is always room, however slow the model: what runs next, and what is gathered meanwhile.
@@ -67,11 +75,15 @@ class QueueState:
         self._name = name
         self._policy = policy
         self._workers = workers
-        self._learned = LearnedRules(rules, parallel_runs=min(parallel_runs, workers))
+        self._learned = LearnedRules(
+            rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded
+        )
         self.waiting = WaitingRequests(
             max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
         )
         self.closed = False
+        #: Whether more threads are stuck in runs than may be, so that no request is let in.
+        self.is_stuck = False
         self._blocked: dict[InferenceRequest, None] = {}
         self._blocked_bytes = 0
         self._running: list[Batch] = []
@@ -133,7 +145,7 @@ class QueueState:
         if request.reply.done:
             return None
         request.offered_at = now
-        error = self._unavailable() if self.closed else refusal(request, now, self.waiting)
+        error = self._closed() if self.closed or self.is_stuck else refusal(request, now, self.waiting)
         if error is not None:
             effects.failed.append((request, error))
             return None
@@ -163,7 +175,9 @@ class QueueState:
             return False
         return now + self.waiting.rows_before(request) / rate >= request.deadline
 
-    def _unavailable(self) -> ModelUnavailableError:
+    def _closed(self) -> ServingError:
+        if not self.closed:
+            return self._stuck()
         return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
 
     def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
@@ -206,6 +220,13 @@ class QueueState:
                 return self._started([request], now, outside_queue=True)
         return None
 
+    def _stuck(self) -> OverloadedError:
+        return OverloadedError(
+            f'model "{self._name}" takes no requests at present: too many of its runs have not ended in time',
+            retry_after_s=_STUCK_HINT_S,
+            reason="RUNS_STUCK",
+        )
+
     def _overloaded(self, reason: str, detail: str) -> OverloadedError:
         return OverloadedError(
             f'the queue of model "{self._name}" is full: {self.waiting.describe()}{detail}',
@@ -215,8 +236,13 @@ class QueueState:
 
     # Running
 
-    def next_batch(self, now: float, idle_since: float, effects: Effects) -> Batch | WaitUntil:
-        """Take out the requests that run next, if any is ready for a worker that has been idle since then."""
+    def next_batch(
+        self, now: float, idle_since: float, effects: Effects, *, only_short: bool = False
+    ) -> Batch | WaitUntil:
+        """Take out the requests that run next, if any is ready for a worker that has been idle since then.
+
+        With ``only_short``, leave them where they are unless their run is known to be short.
+        """
         self._drop_expired(now, effects)
         further = self._further(now)
         rules = self._learned.beside(
@@ -226,6 +252,8 @@ class QueueState:
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
+        if only_short and not self._learned.run_cost.is_short_of(sum(request.rows for request in decision.requests)):
+            return WaitUntil(time=now, requests=0, rows=0)
         for request in decision.requests:
             self.waiting.remove(request)
         batch = self._started(decision.requests, now)
@@ -274,16 +302,29 @@ class QueueState:
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
         self._expectation.answering(now)
-        if not batch.outside_queue:
+        if not (batch.outside_queue or batch.cut_off):
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
             self._learned.ran(batch.rows, run_s, batch.cpu_s)
             self._expectation.max_wait_s = self._learned.rules.max_wait_s
 
+    def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
+        """``batch`` is given up. Returns one of those that have no answer yet, if another thread may run it."""
+        self._running.remove(batch)
+        left = [request for request in batch.requests if not request.reply.done]
+        batch.requests.clear()
+        if self.is_stuck:
+            effects.failed.extend((request, self._stuck()) for request in left)
+        if self.is_stuck or not left:
+            return None
+        rest = self._started(left, now, outside_queue=batch.outside_queue)
+        rest.ran_before = True
+        return rest
+
     # Leaving early
 
     def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
-        """Give the place of ``request`` back at once, if it waits."""
-        self._take_out(request)
+        """Give the place of ``request`` back at once, if it waits; else it may be running."""
+        effects.fails_running = not self._take_out(request)
         self._admit_blocked(now, effects)
 
     def expire(self, now: float, effects: Effects) -> None:
@@ -298,6 +339,12 @@ class QueueState:
         self._learned.run_alone()
         self._expectation.max_wait_s = 0.0
 
+    def set_stuck(self, is_stuck: bool, effects: Effects) -> None:
+        """Let nothing in from now on and fail what waits, or let in again."""
+        self.is_stuck = is_stuck
+        if is_stuck:
+            self.fail_waiting(self._stuck(), effects)
+
     def close(self) -> None:
         """Admit nothing from now on, and hold no batch any longer: no further request is to be expected."""
         self.closed = True
@@ -310,6 +357,7 @@ class QueueState:
 
     def fail_running(self, error: ServingError, effects: Effects) -> None:
         """Fail everything that runs; the results, if they come, are discarded."""
+        effects.fails_running = True
         effects.failed.extend((request, error) for batch in self._running for request in batch.requests)
 
     def _drop_expired(self, now: float, effects: Effects) -> None:
@@ -325,7 +373,7 @@ class QueueState:
                 expired.append(request)
         for request in expired:
             effects.failed.append((request, error))
-            self._take_out(request)
+            effects.fails_running |= not self._take_out(request)
         self._deadlines.looked(earliest)
         self._admit_blocked(now, effects)
 
@@ -333,14 +381,16 @@ class QueueState:
         running = chain.from_iterable(batch.requests for batch in self._running)
         return chain(self.waiting, self._blocked, running)
 
-    def _take_out(self, request: InferenceRequest) -> None:
-        if not self.waiting.remove(request):
-            self._unblock(request)
+    def _take_out(self, request: InferenceRequest) -> bool:
+        """Take ``request`` out of where it waits; False if it does not."""
+        return self.waiting.remove(request) or self._unblock(request)
 
-    def _unblock(self, request: InferenceRequest) -> None:
-        if request in self._blocked:
-            del self._blocked[request]
-            self._blocked_bytes -= request.nbytes
+    def _unblock(self, request: InferenceRequest) -> bool:
+        if request not in self._blocked:
+            return False
+        del self._blocked[request]
+        self._blocked_bytes -= request.nbytes
+        return True
 
     def _admit_blocked(self, now: float, effects: Effects) -> None:
         while self._blocked:

@@ -1,10 +1,20 @@
-"""The threads that run batches."""
+"""The threads that run batches, and those that take the place of others that are stuck in a run."""
 
+import logging
 import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from inferd.batching.execution import Executor
+from inferd.batching.ports import Clock
 from inferd.batching.request import Batch
+
+_logger = logging.getLogger("inferd.batching")
+
+#: So many threads of a model version may be stuck and have been replaced; or as many as it has posts, if those are
+#: more. Each holds a core or several and the memory of its run for as long as its operator takes.
+_MOST_STUCK = 4
 
 
 class BatchSource(Protocol):
@@ -15,29 +25,141 @@ class BatchSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker is there for."""
+
+    name: str
+    source: BatchSource
+
+
 class Worker:
-    """One thread that takes a batch, runs it, and so on until its source has no more.
+    """One thread that takes a batch, runs it, and so on until its source has no more or it has been replaced.
 
     Invariant: the thread lives until then, because the executor raises nothing and the source neither. It is a daemon:
-    a run that never ends must not keep the process alive.
+    a run that never ends must not keep the process alive. ``batch`` is what it is running.
     """
 
-    def __init__(self, *, name: str, source: BatchSource, executor: Executor) -> None:
-        self._source = source
+    def __init__(self, post: Post, executor: Executor, is_replaced: Callable[["Worker"], bool]) -> None:
+        self.post = post
+        self.batch: Batch | None = None
         self._executor = executor
-        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
+        self._is_replaced = is_replaced
+        self._thread = threading.Thread(target=self._run, name=post.name, daemon=True)
 
-    def start(self) -> None:
-        """Begin to take batches."""
+    def start(self, first: Batch | None = None) -> None:
+        """Begin to take batches, after the ``first``."""
+        self.batch = first
         self._thread.start()
 
-    def join(self) -> None:
-        """Wait until the source has no more."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the source has no more. Returns False if that took longer than the timeout."""
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
-    def run(self) -> None:
-        """Take and run batches until there are no more: what the thread does."""
-        batch = None
-        while (batch := self._source.take(batch)) is not None:
+    def _run(self) -> None:
+        source = self.post.source
+        batch = self.batch or source.take(None)
+        while batch is not None:
+            self.batch = batch
             self._executor.execute(batch)
+            if self._is_replaced(self):
+                return
+            batch = source.take(batch)
+
+
+class Workers:
+    """The threads of a model version.
+
+    Invariants: each post has a worker that is not known to be stuck, or is vacant, which it only is while more threads
+    are stuck than may be. A batch is handed back by the worker that took it, or is given up with it, never both.
+
+    `start` is called once, `replace` by one thread at a time, the others by any. ``hand_over`` gives up the batch of a
+    stuck worker and returns what is left of it to be run; ``on_vacancy`` is called with whether posts are vacant when
+    that changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        posts: Sequence[Post],
+        hand_over: Callable[[Batch], Batch | None],
+        on_vacancy: Callable[[bool], None],
+        clock: Clock,
+    ) -> None:
+        self._executor = executor
+        self._most_stuck = max(_MOST_STUCK, len(posts))
+        self._hand_over = hand_over
+        self._on_vacancy = on_vacancy
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._working = [self._worker(post) for post in posts]
+        self._stuck: list[Worker] = []
+        self._vacant: list[Post] = []
+
+    def start(self) -> None:
+        """Start the threads."""
+        for worker in self._working:
+            worker.start()
+
+    @property
+    def stuck(self) -> int:
+        """Threads whose runs were given up and have not returned."""
+        return len(self._stuck)
+
+    def replace(self, batch: Batch) -> None:
+        """Give up the worker that is stuck with ``batch``, and have another take its place if there may be one more.
+
+        Nothing if it has come back after all, or if the batch is run by a thread that is none of these.
+        """
+        with self._lock:
+            worker = next((each for each in self._working if each.batch is batch), None)
+            if worker is None:
+                return
+            batch.given_up = True
+            self._working.remove(worker)
+            self._stuck.append(worker)
+            is_vacant = len(self._stuck) > self._most_stuck
+            if is_vacant:
+                self._vacant.append(worker.post)
+        _logger.error("a run hangs in one operator; its thread %s is left to itself", worker.post.name)
+        if is_vacant:
+            self._on_vacancy(True)
+        left = self._hand_over(batch)
+        if not is_vacant:
+            self._fill(worker.post, left)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the sources have no more. Returns False if a thread is stuck, or took longer than the timeout."""
+        ended_at = self._clock() + timeout_s
+        with self._lock:
+            working = list(self._working)
+        ended = [worker.join(max(0.0, ended_at - self._clock())) for worker in working]
+        return all(ended) and not self._stuck
+
+    def _worker(self, post: Post) -> Worker:
+        return Worker(post, self._executor, self._is_replaced)
+
+    def _fill(self, post: Post, first: Batch | None) -> None:
+        worker = self._worker(post)
+        with self._lock:
+            self._working.append(worker)
+        worker.start(first)
+
+    def _is_replaced(self, worker: Worker) -> bool:
+        """``worker`` has run its batch; whether it is to end."""
+        with self._lock:
+            worker.batch = None
+            if worker not in self._stuck:
+                return False
+            self._stuck.remove(worker)
+            post = self._vacant.pop() if self._vacant else None
+            is_full = post is not None and not self._vacant
+        _logger.info("the run that hung in thread %s has ended", worker.post.name)
+        if post is not None:
+            self._fill(post, None)
+        if is_full:
+            self._on_vacancy(False)
+        return True

@@ -156,6 +156,9 @@ a GPU)."""
     """Operators that may run side by side; above 1 the graph is run in parallel mode."""
     allow_spinning: bool = False
     """Let idle threads of ONNX Runtime spin: a little less latency for a whole core each."""
+    max_run_ms: float = Field(default=60_000.0, ge=1.0, le=86_400_000.0)
+    """How long one run of the model may take. One that takes longer is ended, and its callers get DEADLINE_EXCEEDED at \
+once; so is one that nobody waits for any more."""
     custom_ops: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Libraries of custom operators: paths, relative ones from the working directory, or onnxruntime-extensions for \
 the library of that Python package, which must be installed. It is code that runs inside the server. A model.yaml may \

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from structlog.contextvars import bound_contextvars
 
 from inferd.batching.batcher import Batcher
-from inferd.batching.ports import Clock, Observer, PollThread
+from inferd.batching.ports import Alarm, Clock, Observer, PollThread
 from inferd.config.settings import Settings
 from inferd.models.model_yaml import read_model_settings
 from inferd.models.registry import ModelRegistry
@@ -36,6 +36,7 @@ class ModelLoader:
         registry: ModelRegistry,
         clock: Clock,
         poll_thread: PollThread,
+        alarm: Alarm,
         observer_for: Callable[[str, str], Observer],
         on_state: Callable[[ModelVersion], None],
     ) -> None:
@@ -43,6 +44,7 @@ class ModelLoader:
         self._registry = registry
         self._clock = clock
         self._poll_thread = poll_thread
+        self._alarm = alarm
         self._observer_for = observer_for
         self._on_state = on_state
         self._lock = threading.Lock()
@@ -114,8 +116,10 @@ class ModelLoader:
             session=session,
             queue=settings.queue,
             batching=settings.batching,
+            max_run_s=settings.runtime.max_run_ms / 1000,
             clock=self._clock,
             poll_thread=self._poll_thread,
+            alarm=self._alarm,
             observer=self._observer_for(version.name, version.version),
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)

@@ -55,6 +55,7 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
     )
     for name, text, histogram in histograms:
         yield HistogramFamily(name, text, _MODEL, [(labels, histogram(counts)) for labels, counts in models.items()])
+    yield _ended_runs(models)
     yield _stages(models)
     yield _rejected(models)
 
@@ -101,6 +102,14 @@ def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     )
 
 
+def _ended_runs(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
+    family = CounterMetricFamily("inferd_runs_terminated", "Runs that were ended early", labels=(*_MODEL, "reason"))
+    for labels, counts in models.items():
+        for reason, number in counts.ended_runs.items():
+            family.add_metric((*labels, reason), number)
+    return family
+
+
 def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     totals: dict[tuple[str, str], int] = {}
     for (model, _), counts in models.items():
@@ -125,6 +134,7 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
             "Rows that runs at their best get done",
             lambda m: m.capacity_rows_per_s,
         ),
+        ("inferd_stuck_threads", "Threads that hang in a run that was given up", lambda m: m.stuck_threads),
         ("inferd_model_memory_bytes", "How much the process grew as it was loaded", lambda m: m.memory_bytes),
     )
     for gauge in gauges:

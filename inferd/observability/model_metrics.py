@@ -8,6 +8,9 @@ from typing import Protocol
 from inferd.errors import OVERLOAD_REASONS
 from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
 
+#: Why runs are ended early.
+END_REASONS = ("time_limit", "abandoned")
+
 
 class BatchReport(Protocol):
     """What is counted of a finished run; durations in seconds, those of decoding and of the queue one per request."""
@@ -51,6 +54,7 @@ class ModelCounts:
     rejected: dict[str, int]
     caller_runs: int
     batch_failures: int
+    ended_runs: dict[str, int]
     batch_checks: int
     batch_check_s: float
     batch_mismatches: int
@@ -76,6 +80,7 @@ class ModelMetrics:
         self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
         self._batch_failures = 0
+        self._ended_runs = dict.fromkeys(END_REASONS, 0)
         self._batch_checks = 0
         self._batch_check_s = 0.0
         self._batch_mismatches = 0
@@ -112,6 +117,11 @@ class ModelMetrics:
             else:
                 self._stack_s.observe(report.stack_s)
 
+    def run_ended(self, reason: str) -> None:
+        """Count a run that was ended early."""
+        with self._lock:
+            self._ended_runs[reason] += 1
+
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Count a member of a batch that ran again alone, and whether it got another answer."""
         with self._lock:
@@ -137,6 +147,7 @@ class ModelMetrics:
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=self._batch_failures,
+                ended_runs=dict(self._ended_runs),
                 batch_checks=self._batch_checks,
                 batch_check_s=self._batch_check_s,
                 batch_mismatches=self._batch_mismatches,

@@ -15,7 +15,7 @@ class ModelSample:
 
     ``queue_limit_rows`` is how many rows may wait at present, ``instances`` how many batches may run at the same time,
     ``capacity_rows_per_s`` how many rows all of them would run in a second, ``memory_bytes`` by how much the process
-    grew as the version was loaded and warmed up.
+    grew as the version was loaded and warmed up, ``stuck_threads`` how many threads hang in a run that was given up.
     """
 
     model: str
@@ -27,6 +27,7 @@ class ModelSample:
     instances: int = 0
     capacity_rows_per_s: float = 0.0
     memory_bytes: int = 0
+    stuck_threads: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

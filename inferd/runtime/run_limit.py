@@ -1,22 +1,20 @@
 """Ends trial runs that take far too long: some models loop as often as their inputs say, and any number is tried."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-import onnxruntime
-
 from inferd.runtime.row_comparison import Array
-from inferd.runtime.runners import OrtObject, Runner
+from inferd.runtime.run_stop import RunStop
+from inferd.runtime.runners import Runner
 from inferd.runtime.signature import Tensors
+from inferd.runtime.watchdog import Watchdog
 
-#: How long the first run may take, and the others relative to the longest one so far that ended by itself.
+#: How long the first trial run may take, and the others relative to the longest one so far that ended by itself.
 _FIRST_S = 30.0
 _TIMES_LONGER = 10.0
 _LEAST_S = 1.0
-_LOOK_EVERY_S = 0.05
 
 
 class TrialTooLongError(Exception):
@@ -24,32 +22,25 @@ class TrialTooLongError(Exception):
 
 
 class RunLimit:
-    """Runs a model with an eye on the time while its context is open.
-
-    ONNX Runtime ends a run between two of its operators, also in a loop. Only the thread that opened the context runs;
-    the one that looks at the clock sees a run with its end, or none.
-    """
+    """Runs a model with an eye on the time while its context is open. Only the thread that opened it runs."""
 
     def __init__(self, runner: Runner, outputs: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._runner = runner
         self._outputs = outputs
         self._clock = clock
         self._longest_s: float | None = None
-        self._current: tuple[OrtObject, float] | None = None
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="run-limit", daemon=True)
+        self._watchdog = Watchdog("trial-watchdog", clock)
 
     def __enter__(self) -> Self:
         """Begin to look at the clock."""
-        self._thread.start()
+        self._watchdog.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the thread that looks at the clock."""
-        self._closed.set()
-        self._thread.join()
+        self._watchdog.stop()
 
     @property
     def limit_s(self) -> float:
@@ -58,23 +49,15 @@ class RunLimit:
 
     def run(self, inputs: Tensors) -> Mapping[str, Array]:
         """Return all outputs. Raises `TrialTooLongError`, and whatever the model raises."""
-        options = onnxruntime.RunOptions()
+        stop, limit_s = RunStop(), self.limit_s
         started_at = self._clock()
-        self._current = (options, started_at + self.limit_s)
+        self._watchdog.call_at(started_at + limit_s, stop.stop)
         try:
-            arrays = self._runner.run(inputs, self._outputs, options)
+            arrays = self._runner.run(inputs, self._outputs, stop.options)
         except Exception as error:
-            if options.terminate:
-                msg = f"a run was ended after {self.limit_s:g} s"
+            if stop.is_stopped:
+                msg = f"a run was ended after {limit_s:g} s"
                 raise TrialTooLongError(msg) from error
             raise
-        finally:
-            self._current = None
         self._longest_s = max(self._longest_s or 0.0, self._clock() - started_at)
         return dict(zip(self._outputs, arrays, strict=True))
-
-    def _watch(self) -> None:
-        while not self._closed.wait(_LOOK_EVERY_S):
-            current = self._current
-            if current is not None and self._clock() >= current[1]:
-                current[0].terminate = True

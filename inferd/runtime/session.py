@@ -21,7 +21,9 @@ from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.proof import Proof, prove, unbatchable
 from inferd.runtime.row_analysis.analysis import analyse
 from inferd.runtime.row_comparison import Array
+from inferd.runtime.run_length import has_fixed_rows, has_steady_graph
 from inferd.runtime.run_limit import RunLimit
+from inferd.runtime.run_stop import RunStop
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 from inferd.runtime.trial_inputs import TrialInputs
@@ -50,8 +52,10 @@ class OnnxSession:
         proof: Proof,
         used: tuple[str, ...],
         parallel_runs: int,
+        has_steady_graph: bool,
     ) -> None:
         self._runner: Runner | None = runner
+        self._has_steady_graph = has_steady_graph
         self._signature = proof.inspection.signature
         self._verdict = proof.verdict
         self._trial = proof.trial
@@ -85,18 +89,26 @@ class OnnxSession:
         return self._on_accelerator
 
     @property
+    def runs_are_bounded(self) -> bool:
+        """Whether how long a run takes follows from its rows alone, whatever numbers are in them."""
+        return self._has_steady_graph and has_fixed_rows(self._signature)
+
+    @property
     def trial(self) -> TrialInputs | None:
         """Inputs that the model is known to run on; None if none were found."""
         return self._trial
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
-        """Run the model once and return ``outputs`` in that order, or raise `RunFailedError`."""
+    def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop | None = None) -> list[Array]:
+        """Run the model once and return ``outputs`` in that order, or raise `RunFailedError`.
+
+        ``stop`` may end the run from another thread, which then fails.
+        """
         runner = self._runner
         if runner is None:
             msg = "the session is closed"
             raise RuntimeError(msg)
         try:
-            return runner.run(inputs, outputs)
+            return runner.run(inputs, outputs, None if stop is None else stop.options)
         except Exception as error:  # noqa: BLE001  (whatever it is, its text must not get any further)
             # Without the error that it comes from, whose text would be logged as well; where it came from may be.
             raise RunFailedError(error).with_traceback(error.__traceback__) from None
@@ -149,6 +161,8 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
             on_accelerator=providers.on_accelerator(used),
             cores=usable_cores(),
         ),
+        # From the file itself, which is read whether or not the verdict is cached.
+        has_steady_graph=has_steady_graph(file),
     )
 
 

@@ -11,7 +11,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
-from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
 
 _SUBMITTERS = 4
 _REQUESTS_EACH = 400
@@ -31,7 +31,9 @@ def _batcher(policy, max_wait_ms, poll_thread, observer, session):
         queue=QueueSettings(policy=policy, max_rows=32, max_blocked=16),
         batching=BatchingSettings(max_batch_size=8, max_wait_ms=max_wait_ms, instances=2, check_share=0.0),
         clock=time.monotonic,
+        max_run_s=60.0,
         poll_thread=poll_thread,
+        alarm=ManualPollThread(FakeClock()),
         observer=observer,
     )
 
@@ -150,7 +152,9 @@ def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
         queue=QueueSettings(max_rows=1000),
         batching=BatchingSettings(check_share=0.0),
         clock=lambda: now[0],
+        max_run_s=60.0,
         poll_thread=ManualPollThread(lambda: now[0]),
+        alarm=ManualPollThread(lambda: now[0]),
         observer=RecordingObserver(),
     )
     expired = [Caller(deadline=101.0) for _ in range(1000)]

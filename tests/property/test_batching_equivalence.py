@@ -49,7 +49,9 @@ def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabl
         queue=QueueSettings(),
         batching=BatchingSettings(enabled=enabled, max_batch_size=max_batch_size, instances=instances),
         clock=time.monotonic,
+        max_run_s=60.0,
         poll_thread=ManualPollThread(FakeClock()),
+        alarm=ManualPollThread(FakeClock()),
         observer=RecordingObserver(),
     )
     for caller in callers:

@@ -5,6 +5,7 @@ import numpy as np
 from inferd.batching.answers import Answers
 from inferd.batching.execution import Executor
 from inferd.batching.request import Batch
+from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.statistics import Statistics
 from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
@@ -21,12 +22,25 @@ class Model:
         self.observer = RecordingObserver()
         self.statistics = Statistics()
         self.poll_thread = ManualPollThread(self.clock)
+        answers = Answers(clock=self.clock, observer=self.observer, statistics=self.statistics)
+        self.alarm = ManualPollThread(self.clock)
+        self.stuck: list[Batch] = []
+        self.guard = RunGuard(
+            name="m",
+            session=self.session,
+            limit_s=60.0,
+            clock=self.clock,
+            alarm=self.alarm,
+            answers=answers,
+            on_stuck=self.stuck.append,
+        )
         self.executor = Executor(
             name="m",
             session=self.session,
+            guard=self.guard,
             chunk_rows=chunk_rows,
             clock=self.clock,
-            answers=Answers(clock=self.clock, observer=self.observer, statistics=self.statistics),
+            answers=answers,
             statistics=self.statistics,
             poll_thread=self.poll_thread,
             check=SelfCheck(session=self.session, share=check_share, clock=self.clock),

@@ -24,13 +24,17 @@ class _Service:
     def __init__(self, session, queue=None, **batching):
         self.session = session
         self.observer = RecordingObserver()
+        self.clock = FakeClock()
+        self.alarm = ManualPollThread(self.clock)
         self.batcher = Batcher(
             name="m",
             session=session,
             queue=queue or QueueSettings(),
             batching=BatchingSettings(**{"check_share": 0.0, **batching}),
             clock=time.monotonic,
+            max_run_s=60.0,
             poll_thread=ManualPollThread(FakeClock()),
+            alarm=self.alarm,
             observer=self.observer,
         )
 
@@ -82,10 +86,10 @@ class _Threads(FakeSession):
         self._clock, self._run_s = clock, run_s
         self.threads = set()
 
-    def run(self, inputs, outputs):
+    def run(self, inputs, outputs, stop):
         self.threads.add(threading.get_ident())
         self._clock.advance(self._run_s)
-        return super().run(inputs, outputs)
+        return super().run(inputs, outputs, stop)
 
 
 def _threads_that_run(run_s):
@@ -97,7 +101,9 @@ def _threads_that_run(run_s):
         queue=QueueSettings(),
         batching=BatchingSettings(check_share=0.0),
         clock=clock,
+        max_run_s=60.0,
         poll_thread=ManualPollThread(clock),
+        alarm=ManualPollThread(clock),
         observer=RecordingObserver(),
     )
     batcher.start()

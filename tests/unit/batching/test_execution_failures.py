@@ -19,7 +19,7 @@ def test_a_failing_batch_is_split_until_only_the_culprit_fails():
     assert isinstance(bad.error, InferenceFailedError)
     for caller in callers:
         np.testing.assert_array_equal(caller.result.outputs["y"], caller.request.inputs["x"])
-    assert model.session.runs == [8, 4, 4, 2, 1, 1, 2]
+    assert model.session.runs == [8, 4, 4, 2, 2, 1, 1]
 
 
 def test_a_culprit_is_told_how_long_it_waited_and_ran():
@@ -96,7 +96,7 @@ def test_an_output_with_the_wrong_number_of_rows_stops_batching():
 def test_an_output_that_is_missing_is_a_failure():
     """A session that returns fewer outputs than it was asked for."""
     model, caller = Model(), Caller(outputs=("y", "sum"))
-    model.session.run = lambda inputs, outputs: [inputs["x"]]
+    model.session.run = lambda inputs, outputs, stop: [inputs["x"]]
     model.run(caller)
     assert isinstance(caller.error, InferenceFailedError)
 

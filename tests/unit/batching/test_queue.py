@@ -23,6 +23,7 @@ class _Queue:
         self.clock = FakeClock()
         self.poll_thread = ManualPollThread(self.clock)
         self.ran_here: list[Batch] = []
+        self.settled: list[float] = []
         self.queue = RequestQueue(
             state=QueueState(
                 name="m",
@@ -36,6 +37,7 @@ class _Queue:
             clock=self.clock,
             poll_thread=self.poll_thread,
             run_here=self.ran_here.append,
+            on_running_settled=lambda: self.settled.append(self.clock()),
         )
 
     def offer(self, *callers):

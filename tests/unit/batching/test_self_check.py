@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inferd.batching.self_check import SelfCheck
+from inferd.runtime.run_stop import RunStop
 from tests.fakes import Caller, FakeClock, FakeSession, scale
 from tests.unit.batching.executing import Model, x
 
@@ -33,13 +34,16 @@ class Checks:
 
         return run
 
+    def _run(self, inputs, outputs, now):
+        return self.session.run(inputs, outputs, RunStop())
+
     def batch(self, *values, run_s=1.0):
         """Run a batch of one-row members; return whether it was checked, and what was found."""
         inputs = {"x": x(*values), "factor": np.float32(1)}
-        outputs = self.session.run(inputs, ("y", "sum"))
+        outputs = self._run(inputs, ("y", "sum"), self.clock())
         if not self.check.is_due(inputs, len(values), run_s):
             return False, None
-        found, _ = self.check.find(inputs, dict(zip(("y", "sum"), outputs, strict=True)), [1] * len(values))
+        found, _ = self.check.find(self._run, inputs, dict(zip(("y", "sum"), outputs, strict=True)), [1] * len(values))
         return True, found
 
 
@@ -149,10 +153,10 @@ def test_a_check_that_fails_changes_nothing(caplog):
     model = Model(check_share=0.01)
     run = model.session.run
 
-    def fail_alone(inputs, outputs):
+    def fail_alone(inputs, outputs, stop):
         if len(inputs["x"]) == 1:
             raise RuntimeError
-        return run(inputs, outputs)
+        return run(inputs, outputs, stop)
 
     model.session.run = fail_alone
     callers = [Caller(x=x(1)), Caller(x=x(2))]

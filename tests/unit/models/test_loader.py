@@ -34,6 +34,7 @@ class House:
             registry=self.registry,
             clock=clock,
             poll_thread=ManualPollThread(clock),
+            alarm=ManualPollThread(clock),
             observer_for=self._observer_for,
             on_state=lambda version: self.states.append((version.name, version.state)),
         )

@@ -26,6 +26,7 @@ NAMES = {
     *("inferd_rejected_total", "inferd_inflight_requests", "inferd_model_state", "inferd_batch_failures_total"),
     *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
+    *("inferd_runs_terminated_total", "inferd_stuck_threads"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
@@ -126,9 +127,12 @@ def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegi
     """How many, what they took, and how many found another answer; zero before the first, so that rates see it."""
     observer, labels = metrics.observer_for("digits", "1"), {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 0
+    observer.run_ended("time_limit")
     observer.checked(0.25, mismatch=False)
     observer.checked(0.5, mismatch=True)
     assert registry.get_sample_value("inferd_batch_checks_total", labels) == 2
+    ended = {**labels, "reason": "time_limit"}
+    assert registry.get_sample_value("inferd_runs_terminated_total", ended) == 1
     assert registry.get_sample_value("inferd_batch_check_seconds_total", labels) == 0.75
     assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 1
 

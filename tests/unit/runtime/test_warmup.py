@@ -30,7 +30,7 @@ class Recorder:
         self._most = most
         self._row_mib = row_mib
 
-    def run(self, inputs, outputs):
+    def run(self, inputs, outputs, options):
         self.rows.append(len(inputs["x"]))
         if self.rows[-1] > self._most:
             raise MemoryError("no room")
@@ -48,7 +48,7 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
         verdict=Verdict(standing=Standing.PROVEN),
         trial=TrialInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
     )
-    session = OnnxSession(runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1)
+    session = OnnxSession(runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1, has_steady_graph=True)
     batching = BatchingSettings(max_batch_size=max_batch_size)
     warm_up(
         session,
@@ -107,6 +107,8 @@ def test_without_batching_one_row_is_run():
     """No batch will ever be larger."""
     proof = Proof(inspection=Inspection(signature=SIGNATURE), verdict=Verdict(standing=Standing.UNPROVEN), trial=None)
     runner = Recorder()
-    warm_up(OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1), ModelSettings())
+    warm_up(
+        OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1, has_steady_graph=True), ModelSettings()
+    )
     assert runner.rows == []
     assert run(Recorder(), batching={"enabled": False}).rows == [1]

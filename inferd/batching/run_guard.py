@@ -1,0 +1,168 @@
+"""Sees to it that every run has an end for its callers.
+
+A run that takes longer than the model's limit, or that nobody waits for any more, is told to end, which ONNX Runtime
+does between two operators. One that goes on nevertheless, inside one long operator, is given up.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.batching.answers import Answers
+from inferd.batching.ports import Alarm, Clock, Session
+from inferd.batching.request import Batch, InferenceRequest
+from inferd.errors import RunTooLongError
+from inferd.runtime.run_stop import RunStop
+from inferd.runtime.signature import Tensors
+
+_logger = logging.getLogger("inferd.batching")
+
+#: How long a run that was told to end may take for that, until its thread is given up: most operators are done sooner.
+ENDING_S = 1.0
+
+
+class EndReason(StrEnum):
+    """Why a run was ended."""
+
+    TIME_LIMIT = "time_limit"
+    ABANDONED = "abandoned"
+
+
+class RunEndedError(Exception):
+    """A run was ended before it came to its own end; what it gave, if anything, is nobody's."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A run in progress, and when to look at it: at its limit, and then to see whether it has ended."""
+
+    requests: Sequence[InferenceRequest]
+    batch: Batch
+    stop: RunStop
+    look_at: float
+    reason: EndReason | None = None
+
+
+class RunGuard:
+    """Runs a model, and ends runs.
+
+    Invariants: a run that is in ``_active`` is looked at when its time has come: ``_next_look`` is when the alarm rings
+    and never later than the earliest of them. A run has one reason for its end, which is counted and logged once. The
+    lock is held for a few assignments only.
+
+    `run` is called by whichever threads run batches, `look_for_abandoned` by any thread after it has settled requests
+    that may be running, and ``on_stuck`` in the thread of the alarm, for a batch whose run was given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        session: Session,
+        limit_s: float,
+        clock: Clock,
+        alarm: Alarm,
+        answers: Answers,
+        on_stuck: Callable[[Batch], None],
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._limit_s = limit_s
+        self._clock = clock
+        self._alarm = alarm
+        self._answers = answers
+        self._on_stuck = on_stuck
+        self._lock = threading.Lock()
+        # A dictionary because adding, removing and listing are each done in one step, whatever other threads do.
+        self._active: dict[_Run, None] = {}
+        self._next_look = math.inf
+
+    def run(
+        self, requests: Sequence[InferenceRequest], batch: Batch, inputs: Tensors, outputs: Sequence[str], now: float
+    ) -> list[NDArray[np.generic]]:
+        """Run the model for ``requests`` of ``batch``, as `Session.run`, which may raise anything.
+
+        Raises `RunEndedError` if the run was ended early, or if nobody waits for it.
+        """
+        run = _Run(requests, batch, RunStop(), now + self._limit_s)
+        # First into the list, then the looks: whoever settles requests, or rings, does it the other way round.
+        self._active[run] = None
+        try:
+            if run.look_at < self._next_look:
+                self._ring_at(run.look_at)
+            if _nobody_waits(requests):
+                run.reason = EndReason.ABANDONED
+            else:
+                arrays = self._session.run(inputs, outputs, run.stop)
+        except Exception:
+            if run.reason is None:
+                raise
+        finally:
+            del self._active[run]
+        if run.reason is not None:
+            raise RunEndedError
+        return arrays
+
+    def look_for_abandoned(self) -> None:
+        """End the runs that nobody waits for any more."""
+        for run in list(self._active):
+            if run.reason is None and _nobody_waits(run.requests):
+                self._end(run, EndReason.ABANDONED)
+
+    def _ring_at(self, when: float) -> None:
+        with self._lock:
+            if when >= self._next_look:
+                return
+            self._next_look = when
+        self._alarm.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """The alarm rings: end what has reached its limit, and give up what has not ended."""
+        now = self._clock()
+        if now < self._next_look:
+            # There has been a look for an earlier alarm, which has set the next one.
+            return
+        self._next_look = math.inf
+        for run in list(self._active):
+            if run.look_at > now:
+                continue
+            if run.reason is None:
+                self._end(run, EndReason.TIME_LIMIT)
+            else:
+                run.look_at = math.inf
+                self._on_stuck(run.batch)
+        earliest = min((run.look_at for run in list(self._active)), default=math.inf)
+        if earliest < math.inf:
+            self._ring_at(earliest)
+
+    def _end(self, run: _Run, reason: EndReason) -> None:
+        with self._lock:
+            if run.reason is not None or run not in self._active:
+                return
+            run.look_at = self._clock() + ENDING_S
+            run.reason = reason
+        run.stop.stop()
+        self._answers.run_ended(reason)
+        _logger.warning(
+            "a run of model %s is ended: %s",
+            self._name,
+            f"it took longer than {self._limit_s:g} s (runtime.max_run_ms)"
+            if reason is EndReason.TIME_LIMIT
+            else "nobody waits for it any more",
+            extra={"request_ids": [request.reply.request_id for request in run.requests]},
+        )
+        if reason is EndReason.TIME_LIMIT:
+            error = RunTooLongError(f"the model ran for longer than the {self._limit_s:g} s that a run may take")
+            for request in run.requests:
+                self._answers.fail(request, error)
+        self._ring_at(run.look_at)
+
+
+def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:
+    return all(request.reply.done for request in requests)

@@ -1,12 +1,27 @@
 """What one caller may see of the models, and how much it may ask of them."""
 
+import grpc
+
+from inferd.api.submission import monotonic
 from inferd.batching.request import InferenceRequest
+from inferd.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    NotAllowedError,
+    OverloadedError,
+    QuotaExceededError,
+    ServingError,
+)
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.rpc import Call
-from inferd.security.methods import MethodKind
+from inferd.security.methods import MethodKind, kind_of
 from inferd.security.permit import Grant, Permit
 from inferd.security.quota import Quota
+
+#: How a call ends that was counted in and then refused: the queue was full, or the server is to end.
+_REFUSED = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 
 
 def permit_of(call: Call) -> Permit | None:
@@ -29,42 +44,82 @@ def find_granted(registry: ModelRegistry, call: Call, name: str, version: str) -
 
 
 def admit(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota | None:
-    """Count ``request`` to ``model`` in, with no more urgent a priority than granted. Raises `QuotaExceededError`.
+    """Count ``request`` to ``model`` in, with no more urgent a priority than granted.
 
-    Returns the quota if the request must be given back to it when it is no longer open, exactly once.
+    Returns the quota that the request must be given back to when it is no longer open, exactly once. Raises as
+    `Quota.take`.
     """
     levels = model.settings.queue.priority_levels
     request.priority = max(request.priority, min(grant.priority_ceiling, levels))
     quota = grant.quota
-    if quota is None:
-        return None
-    quota.take(request.rows, request.received_at)
-    return quota if quota.counts_open else None
+    if quota is not None:
+        quota.take(request.rows, request.received_at)
+    return quota
 
 
 def hold(call: Call, quota: Quota) -> None:
-    """Give back to ``quota`` when ``call`` ends, which it may have already; on the poll thread."""
-    call.on_finished(lambda *_: quota.give_back())
+    """Give the request of ``call`` back to ``quota`` when the call ends, which it may have already."""
+
+    def finished(call: Call, code: grpc.StatusCode, _details: str) -> None:
+        quota.give_back(call.facts.rows if code in _REFUSED else None)
+
+    call.on_finished(finished)
+
+
+def rows_not_run(request: InferenceRequest | None, outcome: object) -> int | None:
+    """Return the rows of a ``request`` that was refused after it was counted in, for `Quota.give_back`; else None."""
+    refused = isinstance(outcome, OverloadedError | ModelUnavailableError)
+    return request.rows if refused and request is not None else None
+
+
+def counted(call: Call, error: ServingError) -> ServingError:
+    """Count a request of ``call`` that is wrong like one that is right; return what it is answered with.
+
+    That is ``error``, or a `QuotaExceededError` if the caller's quota has no room. Any thread. What is refused for
+    another reason than what it asks for uses up nothing.
+    """
+    permit = permit_of(call)
+    if permit is not None and isinstance(error, InvalidInputError | ModelNotFoundError | NotAllowedError):
+        quota = permit.quota(kind_of(call.method), call.facts.model)
+        try:
+            if quota is not None:
+                quota.take_unopened(monotonic())
+        except QuotaExceededError as exceeded:
+            return exceeded
+    return error
 
 
 class ModelView:
-    """What a caller may know of the models that there are."""
+    """What the caller of one query may know of the models that there are; what it asks counts to its quota, once."""
 
-    def __init__(self, registry: ModelRegistry, permit: Permit | None) -> None:
+    def __init__(self, registry: ModelRegistry, call: Call) -> None:
         self._registry = registry
-        self._permit = permit
+        self._permit = permit_of(call)
+        self._kind = kind_of(call.method)
+        self._counted = False
+
+    def count(self, model: str | None = None) -> None:
+        """Count the query, which is about ``model``, unless it has been. Raises `QuotaExceededError`."""
+        if self._permit is None or self._counted:
+            return
+        self._counted = True
+        quota = self._permit.quota(self._kind, model)
+        if quota is not None:
+            quota.take_unopened(monotonic())
 
     def find(self, name: str, version: str) -> ModelVersion:
-        """Return a version in any state. Raises as `ModelRegistry.find`, and `NotAllowedError`."""
+        """Return a version in any state. Raises as `ModelRegistry.find`, `NotAllowedError`, `QuotaExceededError`."""
         permit = self._permit
         if permit is None:
             return self._registry.find(name, version)
         found = self._registry.find(name, version, permit.sees)
+        self.count(found.name)
         permit.require(MethodKind.METADATA, found.name)
         return found
 
     def all(self) -> list[ModelVersion]:
-        """Return every version, in the order of `ModelRegistry.all`."""
+        """Return every version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
+        self.count()
         permit = self._permit
         return [
             version

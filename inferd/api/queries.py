@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from inferd.api.access import ModelView, permit_of
+from inferd.api.access import ModelView
 from inferd.api.errors import StatusTable
 from inferd.api.parsing import parse
 from inferd.api.unary import abort
@@ -26,10 +26,16 @@ def query_handler(
     """
 
     def handle(call: UnaryCall, message: bytes) -> None:
+        view = ModelView(registry, call)
         try:
-            view = ModelView(registry, permit_of(call))
-            call.reply(respond(parse(query, message), view).SerializeToString())
+            try:
+                answer = respond(parse(query, message), view)
+            finally:
+                # Wrong queries too; who is over its quota hears that instead.
+                view.count()
         except ServingError as error:
             abort(call, statuses, error)
+        else:
+            call.reply(answer.SerializeToString())
 
     return callback_unary(handle)

@@ -28,7 +28,7 @@ class Permit:
 
     Calls carry it as annotation "permit"; one without may do everything. Models are named as the server knows them:
     what was found out about a name is kept, so names that callers make up must not come here.
-    Threads: ``sees``, ``require`` and ``may_call`` the poll thread.
+    Any thread.
     """
 
     def __init__(self, grants: Sequence[Grant]) -> None:
@@ -54,6 +54,16 @@ class Permit:
         if grant is None:
             raise NotAllowedError(f'model "{model}": expected a caller who may call its {kind} methods')
         return grant
+
+    def quota(self, kind: MethodKind, model: str | None) -> Quota | None:
+        """Return what a request of ``kind`` that runs no model counts to, if to anything.
+
+        ``model`` is None if it is about no model that there is; then the first rule counts that grants ``kind`` at all.
+        """
+        grant = None if model is None else self._granted(model).get(kind)
+        if grant is None:
+            grant = next((each for each in self._grants if kind.value in each.rule.methods), None)
+        return None if grant is None else grant.quota
 
     def _granted(self, model: str) -> dict[str, Grant]:
         known = self._known.get(model)

@@ -1,0 +1,118 @@
+"""What counts to a caller's quota although it runs no model."""
+
+import grpc
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd.api.access import ModelView, counted, hold
+from inferd.api.errors import StatusTable
+from inferd.api.queries import query_handler
+from inferd.errors import (
+    InferenceFailedError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OverloadedError,
+    QuotaExceededError,
+    ServingError,
+)
+from inferd.security.permits import QuotaLedger, permit_of
+from inferd.security.policy import Policy
+from tests.unit.api.fakes import FakeCall, FakeModel, FakeRegistry
+
+CODES = grpc.StatusCode
+
+
+@pytest.fixture(autouse=True)
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd.api.access.monotonic", lambda: 0.0)
+
+
+class Caller:
+    """Makes calls under the rules that it is given."""
+
+    def __init__(self, *rules: dict[str, object]) -> None:
+        policy = Policy.model_validate({"rules": [{"principals": ["*"], **rule} for rule in rules]})
+        self.permit = permit_of("token:alice", policy, QuotaLedger(clock=lambda: 0.0))
+
+    def call(self, method: str = "Infer", model: str | None = None) -> FakeCall:
+        call = FakeCall()
+        call.method = f"/inferd.v1.InferenceService/{method}"
+        call.facts.permit, call.facts.model = self.permit, model
+        return call
+
+    def ask(self, name: str = "fake") -> FakeCall:
+        def respond(query: v1.GetModelRequest, models: ModelView) -> v1.GetModelResponse:
+            return v1.GetModelResponse(model=v1.Model(name=models.find(query.model, "").name))
+
+        handler = query_handler(v1.GetModelRequest, respond, FakeRegistry(FakeModel()), StatusTable())
+        call = self.call("GetModel")
+        handler.callback(call, v1.GetModelRequest(model=name).SerializeToString())
+        return call
+
+
+@pytest.mark.parametrize("name", ["fake", "none"])
+def test_queries_are_counted_whatever_their_result(name: str) -> None:
+    """Two of ten thousand pass; the others are told when to come back."""
+    caller = Caller({"quota": {"requests_per_s": 2}})
+    ended = [caller.ask(name).ended for _ in range(10)]
+    over = (CODES.RESOURCE_EXHAUSTED, "the quota of 2 requests a second is used up")
+    assert over not in ended[:2]
+    assert ended[2:] == [over] * 8
+
+
+def test_a_query_that_cannot_be_read_is_counted() -> None:
+    """It may have cost as much as any."""
+    caller = Caller({"quota": {"requests_per_s": 1}})
+    codes = []
+    for _ in range(2):
+        call = caller.call("GetModel")
+        query_handler(v1.GetModelRequest, lambda *_: None, FakeRegistry(FakeModel()), StatusTable()).callback(
+            call, b"\xff"
+        )
+        codes.append(call.ended[0])
+    assert codes == [CODES.INVALID_ARGUMENT, CODES.RESOURCE_EXHAUSTED]
+
+
+def test_a_query_counts_to_the_rule_for_its_model() -> None:
+    """A model without a quota is asked about freely; a name that is no model's counts to the first rule."""
+    caller = Caller({"models": ["other"], "quota": {"requests_per_s": 1}}, {"models": ["fake"]})
+    assert all(caller.ask().ended[0] is CODES.OK for _ in range(5))
+    assert [caller.ask("none").ended[0] for _ in range(2)] == [CODES.NOT_FOUND, CODES.RESOURCE_EXHAUSTED]
+
+
+@pytest.mark.parametrize("error", [InvalidInputError("x"), ModelNotFoundError("x")])
+def test_wrong_requests_are_counted(error: ServingError) -> None:
+    """One request each, of the model's quota if there is such a model."""
+    caller = Caller({"quota": {"requests_per_s": 2}})
+    answered = [counted(caller.call(model="fake"), error) for _ in range(3)]
+    assert answered[:2] == [error, error]
+    assert isinstance(answered[2], QuotaExceededError)
+
+
+def test_what_is_no_fault_of_the_request_is_not_counted() -> None:
+    """Want of room, of quota, and our own failures."""
+    caller = Caller({"quota": {"requests_per_s": 1}})
+    for error in (OverloadedError("x", retry_after_s=1), QuotaExceededError("x", retry_after_s=1)):
+        assert all(counted(caller.call(), error) is error for _ in range(5))
+    failed = InferenceFailedError()
+    assert counted(caller.call(), failed) is failed
+    wrong = InvalidInputError("x")
+    assert counted(caller.call(), wrong) is wrong
+
+
+@pytest.mark.parametrize(("code", "left"), [(CODES.RESOURCE_EXHAUSTED, 1), (CODES.OK, 0), (CODES.INTERNAL, 0)])
+def test_a_request_that_the_queue_refuses_is_given_back(code: grpc.StatusCode, left: int) -> None:
+    """Only what ran, or tried to, has used something up."""
+    caller = Caller({"quota": {"requests_per_s": 1}})
+    call = caller.call(model="fake")
+    grant = caller.permit.require("infer", "fake")
+    grant.quota.take(1, 0.0)
+    finishers = []
+    call.on_finished = finishers.append
+    hold(call, grant.quota)
+    call.facts.rows = 1
+    finishers[0](call, code, "")
+    passed = 0
+    while passed < 5 and not isinstance(counted(call, InvalidInputError("x")), QuotaExceededError):
+        passed += 1
+    assert passed == left

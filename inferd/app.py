@@ -16,6 +16,7 @@ from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
+from inferd.last_resort import LastResort
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -45,8 +46,11 @@ _log = logging.getLogger(__name__)
 _STDOUT = 1
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-#: How much longer than the drain grace the rest may take: workers that end, sessions that close.
-_UNLOAD_TIMEOUT_S = 5.0
+#: How much longer than the drain grace calls that were cancelled may take to end, and after that workers and sessions.
+_CANCELLED_TIMEOUT_S = 1.0
+_UNLOAD_TIMEOUT_S = 2.0
+#: How much longer than the drain grace all of it may take. Then the process ends, whatever hangs.
+_LAST_RESORT_S = 3.8
 
 
 class Application:
@@ -194,11 +198,14 @@ class Application:
         self._serving.clear()
         self._health.drain()
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
+        last_resort = LastResort(describe=self._unfinished, flush=self._flush_log)
+        last_resort.arm(server.drain_delay_s + server.drain_grace_s + _LAST_RESORT_S)
         time.sleep(server.drain_delay_s)
         ended_at = time.monotonic() + server.drain_grace_s
         self._health.end_watches()
         self._server.call_at(time.monotonic(), self._services.drain)
-        self._server.stop(server.drain_grace_s).wait()
+        if not self._server.stop(server.drain_grace_s).wait(server.drain_grace_s + _CANCELLED_TIMEOUT_S):
+            _log.error("the calls that were cancelled have not ended")
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._http.stop()
@@ -206,11 +213,25 @@ class Application:
         self._gpus.stop()
         self._tracing.stop()
         self._recorder.stop()
+        self._watchdog.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
+        self._flush_log()
+        last_resort.disarm()
+        return in_time and unloaded
+
+    def _flush_log(self) -> None:
         if self._log_control is not None:
             self._log_control.flush()
         self._log_writer.stop()
-        return in_time and unloaded
+
+    def _unfinished(self) -> dict[str, object]:
+        """Say what there is still to be done, for the log."""
+        models = {
+            f"{each.name} {each.version}": each.batcher.unanswered_requests + each.batcher.stuck_threads
+            for each in self._registry.all()
+            if each.batcher is not None
+        }
+        return {"open_calls": self._server.live_calls, "models": [name for name, left in models.items() if left]}
 
     def _make_server(self) -> Server:
         server = self._settings.server

@@ -195,6 +195,26 @@ def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:
     )
 
 
+def one_long_operator() -> onnx.ModelProto:
+    """Make ``y``, INT64 [2], of FP32 [1,length] in one operator that takes half a nanosecond times the length squared.
+
+    It chooses among boxes without an area, as many as ``x`` has elements, and compares each with all before.
+    """
+    return _model(
+        [
+            _node("Unsqueeze", ["x", "one"], ["scores"]),
+            _node("Shape", ["x"], ["length"], start=1),
+            _node("Concat", ["one", "length", "four"], ["shape"], axis=0),
+            _node("ConstantOfShape", ["shape"], ["boxes"]),
+            _node("NonMaxSuppression", ["boxes", "scores", "most"], ["chosen"]),
+            _node("Shape", ["chosen"], ["y"]),
+        ],
+        [_float("x", [1, "length"])],
+        [_value("y", TensorProto.INT64, [2])],
+        [_constant(name, np.array([value], np.int64)) for name, value in (("one", 1), ("four", 4), ("most", 2**40))],
+    )
+
+
 def needs_size(least: int = 3) -> onnx.ModelProto:
     """Make ``y = moving average of x`` on FP32 [batch,1,length]; the run fails when length is less than ``least``."""
     return _model(

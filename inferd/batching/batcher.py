@@ -1,5 +1,6 @@
 """Everything between a request that has been checked and its answer, for one version of a model."""
 
+import logging
 from collections.abc import Sequence
 
 from inferd.batching.answers import Answers
@@ -17,6 +18,8 @@ from inferd.batching.statistics import Statistics, StatisticsSnapshot
 from inferd.batching.worker import Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError
+
+_logger = logging.getLogger("inferd.batching")
 
 
 class Batcher:
@@ -129,9 +132,16 @@ class Batcher:
         finished = self._queue.wait_drained(timeout_s)
         self._caller_runs.stop()
         if not finished:
+            _logger.error("model %s: requests are left unanswered when it is unloaded", self._name)
             self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
             return False
-        return self._workers.join(max(0.0, ended_at - self._clock()))
+        return self._ended(max(0.0, ended_at - self._clock()))
+
+    def _ended(self, timeout_s: float) -> bool:
+        if self._workers.join(timeout_s):
+            return True
+        _logger.error("model %s: a thread hangs in a run when it is unloaded", self._name)
+        return False
 
     def _replace(self, batch: Batch) -> None:
         self._workers.replace(batch)

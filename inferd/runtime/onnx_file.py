@@ -5,6 +5,7 @@ tensors are stepped over except for small integer ones, which are axes, shapes a
 """
 
 import mmap
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,11 @@ _LIST_OF_INTEGERS = 7
 #: Integer tensors with more elements than this are weights or tables, not axes or shapes.
 _MOST_ELEMENTS_KEPT = 256
 
-#: Texts among the element types of ONNX's TensorProto.
+#: Floats and texts among the element types of ONNX's TensorProto.
+_FLOAT = 1
 _STRING = 8
+#: The number 1 as a file has it.
+_FLOAT_ONE = struct.pack("<f", 1)
 
 #: Those of them whose small tensors are kept, with their size in bytes.
 _INTEGERS: Mapping[int, int] = {6: 4, 7: 8, 9: 1}
@@ -31,12 +35,13 @@ _INTEGERS: Mapping[int, int] = {6: 4, 7: 8, 9: 1}
 class Tensor:
     """A constant of the graph. ``integers`` are its elements if it is a small tensor of INT32, INT64 or BOOL.
 
-    ``blank``: its elements are texts without letters.
+    ``blank``: its elements are texts without letters. ``one_first``: it is a list of floats, the first of which is 1.
     """
 
     dims: tuple[int, ...] = ()
     integers: tuple[int, ...] | None = None
     blank: bool = False
+    one_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +285,17 @@ class _Reader:
             elements *= dim
         kept = element in _INTEGERS and len(integers) == elements
         blank = element == _STRING and self._is_blank(message)
-        return name, Tensor(tuple(dims), tuple(integers) if kept else None, blank)
+        one_first = element == _FLOAT and len(dims) == 1 and self._is_one_first(message)
+        return name, Tensor(tuple(dims), tuple(integers) if kept else None, blank, one_first)
 
     def _is_blank(self, message: _Field) -> bool:
         return all(part.number != 6 or part.start == part.end for part in self._fields(message.start, message.end))
+
+    def _is_one_first(self, message: _Field) -> bool:
+        for part in self._fields(message.start, message.end):
+            if part.number in {4, 9} and part.end > part.start:
+                return self._content[part.start : part.start + 4] == _FLOAT_ONE
+        return False
 
     def _note_external(self, entry: _Field) -> None:
         pair = {part.number: self._text(part) for part in self._fields(entry.start, entry.end)}

@@ -109,7 +109,7 @@ def _input_flow(spec: TensorSpec, loose: Collection[str]) -> Flow:
     sizes = [
         Size(size)
         if isinstance(size, int)
-        else Size(1, (f"{spec.name}.{axis}" if size is None or size in loose else size,))
+        else Size(1, (f"axis {axis} of {spec.name}" if size is None or size in loose else f"dimension {size}",))
         for axis, size in enumerate(spec.shape)
     ]
     if spec.batch_axis is None:
@@ -191,7 +191,7 @@ class _Walk:
             raise call.unclear("it is nested too deeply")
         outside = self._scope
         self._depth += 1
-        self._scope = f"{outside}{call.node.outputs[0] if call.node.outputs else ''}{label}/"
+        self._scope = f"{outside}{call.node.outputs[0] if call.node.outputs else ''!r}{label}/"
         try:
             return self._run(graph, known)
         finally:
@@ -258,6 +258,7 @@ class _Walk:
         states = list(call.given(*range(first))) if first else []
         axes = call.integers("scan_input_axes") or (0,) * scanned
         slices = [_slice(call, call.input(first + index), axis) for index, axis in enumerate(axes)]
+        steps = call.input(first).size(axes[0])
         if not states and any(flow.kind is Kind.MIXED for flow in slices) and worst(call.given()) is None:
             raise call.unclear("it goes through the rows, without keeping anything from one to the next")
         flows: dict[str, Flow] = {}
@@ -272,7 +273,8 @@ class _Walk:
             raise call.unclear("what it carries from step to step could not be followed")
         collected = [flows[name] for name in body.outputs[len(states) :]]
         out_axes = call.integers("scan_output_axes") or (0,) * len(collected)
-        return [*states, *(_stacked(call, flow, axis) for flow, axis in zip(collected, out_axes, strict=True))]
+        steps = None if _may_count(steps) else steps
+        return [*states, *(_stacked(call, flow, axis, steps) for flow, axis in zip(collected, out_axes, strict=True))]
 
 
 def _require_shared(call: Call, flow: Flow, otherwise: str) -> None:

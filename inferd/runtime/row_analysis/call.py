@@ -92,7 +92,11 @@ class Call:
 
     def fresh(self, label: object) -> Size:
         """Return a size that is the same for every row, whatever it is."""
-        return Size(1, (f"{self.scope}{self.node.outputs[0] if self.node.outputs else self.node.name}.{label}",))
+        return self.named(self.node.outputs[0] if self.node.outputs else self.node.name, label)
+
+    def named(self, value: str, label: object) -> Size:
+        """Return a size of ``value``, by a name that no file can make equal to another one."""
+        return Size(1, (f"size {self.scope}{value!r}.{label}",))
 
     def unclear(self, why: str) -> UnclearError:
         """Return the error to raise when nothing can be said."""

@@ -31,6 +31,8 @@ ROWS_NAME = "rows of the batch"
 REVERSED_NAME = "rows of the batch, the last one first"
 #: The name that marks a size along which all rows stand several times, one batch behind the other.
 STACKED_NAME = "copies of the batch"
+#: How the name of a size begins along which something that is the same in any batch stands before and behind the rows.
+_FRAMED = f"{ROWS_NAME} and more: "
 #: How the name of a size begins that is that of the largest row: the others are padded.
 _PADDED = "elements of the largest row and more: "
 #: The same of a size that is not known but is at least so large.
@@ -51,8 +53,17 @@ class Size:
 
     @property
     def counts_rows(self) -> bool:
-        """Whether it is a multiple of the number of rows."""
-        return ROWS_NAME in self.names or REVERSED_NAME in self.names
+        """Whether it is a multiple of the number of rows, or of that and more."""
+        return any(name.startswith(ROWS_NAME) for name in self.names)
+
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """How many stand before the rows and behind them; None if nothing was put beside them."""
+        for name in self.names:
+            if name.startswith(_FRAMED):
+                before, behind = name.removeprefix(_FRAMED).split()
+                return int(before), int(behind)
+        return None
 
     @property
     def padding(self) -> int | None:
@@ -92,6 +103,11 @@ class Size:
 
 ONE = Size(1)
 ROWS_SIZE = Size(1, (ROWS_NAME,))
+
+
+def framed(before: int, behind: int) -> Size:
+    """Return the size of a batch with so many more before and behind it that no row has a part in."""
+    return Size(1, (f"{_FRAMED}{before} {behind}",))
 
 
 def padded(more: int, what: Size) -> Size:
@@ -229,7 +245,12 @@ def same_rows(one: Size | None, other: Size | None) -> bool:
     """Whether two sizes along the rows are equal in a model that runs: where they may be, they must be."""
     if one is None or other is None or one.factor != other.factor:
         return False
-    return all((name in one.names) == (name in other.names) for name in (ROWS_NAME, STACKED_NAME))
+    return _order(one) == _order(other)
+
+
+def _order(size: Size) -> set[str]:
+    """Return what tells in which order the rows stand along ``size``."""
+    return {name for name in size.names if name == STACKED_NAME or name.startswith(ROWS_NAME)}
 
 
 def _described(size: Size) -> str:

@@ -201,7 +201,8 @@ def broadcast(call: Call, flows: Sequence[Flow]) -> Flow:
     if shape is None:
         counted = next((flow for flow in flows if flow.kind is Kind.COUNT), None)
         return _with_a_count(call, counted) if counted else unknown(f"{call.node}: the rank of an input is not known")
-    return _broadcast_rows(call, flows, shape)
+    found = _broadcast_rows(call, flows, shape)
+    return found if found.kind is Kind.ROWS else replace(found, shape=tuple(shape))
 
 
 def _pads_otherwise(flows: Sequence[Flow], rank: int) -> bool:

@@ -288,8 +288,13 @@ def features(call: Call) -> Result:
     for flow in call.given():
         if flow.kind is Kind.COUNT or (flow.kind is Kind.ROWS and (flow.axis != 0 or len(flow.shape or ()) < 2)):
             raise call.unclear("its rows are not the first of two dimensions")
-    flow = next(flow for flow in call.given() if flow.kind is Kind.ROWS)
-    wide = rows(0, [flow.size(0), call.fresh("width")])
+    with_rows = [flow for flow in call.given() if flow.kind is Kind.ROWS]
+    flow = with_rows[0]
+    if any(not same_rows(flow.size(0), other.size(0)) for other in with_rows):
+        raise call.unclear("rows come in parts of different sizes")
+    targets = {"LinearRegressor": ("targets", 1), "TreeEnsembleRegressor": ("n_targets", 0)}.get(call.node.operator)
+    width = call.integer(*targets) if targets else 0
+    wide = rows(0, [flow.size(0), Size(width) if width > 0 else call.fresh("width")])
     if call.node.operator.endswith("Classifier"):
         return [rows(0, [flow.size(0)]), wide]
     if call.node.operator == "OneHotEncoder":

@@ -308,7 +308,8 @@ def gather(call: Call) -> Result:
     axis = position(call, axis, len(data.shape))
     sizes = [*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]]
     if data.kind is Kind.ROWS:
-        return _gathered_rows(call, data, indices, axis, sizes)
+        found = _gathered_rows(call, data, indices, axis, sizes)
+        return found if found.kind is Kind.ROWS else replace(found, shape=tuple(sizes))
     if indices.kind is Kind.ROWS and data.kind is Kind.SHARED:
         return rows(axis + indices.axis, sizes)
     plain = without_rows([data, indices], sizes)
@@ -331,7 +332,8 @@ def _gathered_rows(call: Call, data: Flow, indices: Flow, axis: int, sizes: Sequ
     if axis == data.axis:
         if indices.kind is Kind.COUNT and indices.axis == 0 and indices.shape == (ROWS_SIZE,) and data.is_exact:
             return data
-        if indices.kind is Kind.COUNT:
+        own = data.size(axis)
+        if indices.kind is Kind.COUNT or (own is not None and own.frame is not None):
             raise call.unclear("it takes rows by numbers that follow from how many there are")
         return mixed(f"{call.node} takes rows by number")
     if indices.kind is Kind.ROWS:
@@ -387,7 +389,9 @@ def gather_nd(call: Call) -> Result:
     if data.shape is None or indices.shape is None or indices.shape[-1] is None or indices.kind is not Kind.ROWS:
         raise call.unclear("it is not known which elements it takes")
     depth = indices.shape[-1].number
-    both = data.kind is Kind.ROWS and data.axis == indices.axis < shared_dims
+    # Where there are several looks for each slice, it is not checked that there are as many slices as rows.
+    as_many = data.size(data.axis) is not None and data.size(data.axis) == indices.size(indices.axis)
+    both = data.kind is Kind.ROWS and data.axis == indices.axis < shared_dims and as_many
     table = data.kind is Kind.SHARED and indices.axis < len(indices.shape) - 1
     if depth is None or not (both or table):
         raise call.unclear("it is not known which elements it takes")

@@ -17,6 +17,7 @@ from inferd.runtime.row_analysis.flow import (
     at_least,
     count,
     either,
+    framed,
     joined,
     mixed,
     numbers,
@@ -37,6 +38,8 @@ _TO_THE_END = 2**31 - 1
 FILLED = "filled with one value"
 #: Marks texts without letters.
 BLANK = "blank"
+#: Marks floats the first of which is 1.
+ONE_FIRST = "1 and more"
 #: Marks texts of which each row has its own and then as many blank ones as it takes.
 FILLED_UP = "it is padded to the largest row"
 #: Marks coordinates of which the first is the number of the row that they are for.
@@ -63,7 +66,8 @@ def constant(call: Call) -> Result:
 def constant_flow(tensor: Tensor) -> Flow:
     """Return what is known of a constant."""
     elements = None if tensor.integers is None else [Size(item) for item in tensor.integers]
-    return replace(shared([Size(dim) for dim in tensor.dims], elements), why=BLANK if tensor.blank else "")
+    mark = BLANK if tensor.blank else ONE_FIRST if tensor.one_first else ""
+    return replace(shared([Size(dim) for dim in tensor.dims], elements), why=mark)
 
 
 @rule("Shape")
@@ -73,7 +77,7 @@ def shape(call: Call) -> Result:
     if flow.shape is None:
         raise call.unclear("the rank of its input is not known")
     named = [
-        Size(1, (f"{call.scope}{call.node.inputs[0]}[{axis}]",))
+        call.named(call.node.inputs[0], axis)
         if each is None and axis != flow.axis and flow.kind in {Kind.ROWS, Kind.SHARED}
         else each
         for axis, each in enumerate(flow.shape)
@@ -176,10 +180,12 @@ def reshaped(call: Call, flow: Flow, sizes: Sizes) -> Flow:
 def _rows_again(call: Call, flow: Flow, size: Size) -> Size:
     """Return ``size`` along the rows with what is known of their order."""
     own = flow.size(flow.axis)
-    if own is None or own == size:
+    if own is None:
+        raise call.unclear("it is not known how the rows stand")
+    if own == size:
         return size
-    if STACKED_NAME in own.names:
-        raise call.unclear("batches that stand behind each other are taken for one")
+    if STACKED_NAME in own.names or own.frame is not None:
+        raise call.unclear("what stands beside a batch is taken for a part of it")
     return size.reversed if REVERSED_NAME in own.names and REVERSED_NAME not in size.names else size
 
 
@@ -375,15 +381,20 @@ def concat(call: Call) -> Result:
         sizes = list(flows[-1].shape or ())
         sizes[-1] = _total([flow.size(-1) for flow in flows])
         return Flow(Kind.COUNT, axis=flows[0].axis, shape=tuple(sizes), why=COORDINATES)
-    if rank is None or len(with_rows) < len(flows):
-        raise call.unclear("rows stand beside something else")
-    axis = position(call, axis, rank)
+    axis = position(call, axis, rank or 0)
+    return _concat_rows(call, flows, axis) if len(with_rows) == len(flows) else _framed(call, flows, axis)
+
+
+def _concat_rows(call: Call, flows: Sequence[Flow], axis: int) -> Flow:
+    """Return rows that stand next to each other, or batches that stand one behind the other."""
     beside_others = _beside_others(call, flows)
     if beside_others or axis == flows[0].axis:
         return mixed(beside_others) if beside_others else _stacked(call, flows)
     sizes = list(flows[0].shape or ())
     along = [flow.size(axis) for flow in flows]
-    sizes[axis] = _total(along) or _padded_total(call, along, flows) or call.fresh("concat")
+    if _shows_padding(along, flows):
+        return mixed(f"{call.node} puts something behind the end of the largest row")
+    sizes[axis] = _total(along) or _padded_total(call, along) or call.fresh("concat")
     return rows(flows[0].axis, sizes)
 
 
@@ -397,6 +408,19 @@ def _beside_others(call: Call, flows: Sequence[Flow]) -> str:
     if any(size is not None and REVERSED_NAME in size.names for size in sizes):
         return f"{call.node} puts rows beside others"
     raise call.unclear("rows come in parts of different sizes")
+
+
+def _framed(call: Call, flows: Sequence[Flow], axis: int) -> Flow:
+    """Return one batch with something shared before or behind it, which `slices` cuts off again."""
+    place = next(number for number, flow in enumerate(flows) if flow.kind is Kind.ROWS)
+    own, before, behind = flows[place], flows[:place], flows[place + 1 :]
+    more = [numbers([flow.size(axis) for flow in each]) for each in (before, behind)]
+    all_shared = all(flow.kind is Kind.SHARED for flow in (*before, *behind))
+    if more[0] is None or more[1] is None or not all_shared or axis != own.axis or not own.is_exact or own.is_padded:
+        raise call.unclear("rows stand beside something else")
+    sizes = list(own.shape or ())
+    sizes[axis] = framed(sum(more[0]), sum(more[1]))
+    return rows(axis, sizes)
 
 
 def _stacked(call: Call, flows: Sequence[Flow]) -> Flow:
@@ -445,16 +469,20 @@ def _concat_without_rows(call: Call, flows: Sequence[Flow], axis: int, rank: int
     return count(sizes) if counts else shared(sizes)
 
 
-def _padded_total(call: Call, sizes: Sizes, flows: Sequence[Flow]) -> Size | None:
+def _shows_padding(sizes: Sizes, flows: Sequence[Flow]) -> bool:
+    """Whether anything but more of the same padding stands behind what is padded to the largest row."""
+    first = next((at for at, size in enumerate(sizes) if size is not None and size.padding is not None), len(sizes))
+    behind = flows[first + 1 :]
+    return bool(behind) and (flows[first].why != FILLED_UP or any(flow.why != BLANK for flow in behind))
+
+
+def _padded_total(call: Call, sizes: Sizes) -> Size | None:
     """Return the size of what is padded to the largest row with more behind it, None if that is not what it is."""
     if all(size is None or size.padding is None for size in sizes):
         return None
     first, more = sizes[0], numbers(sizes[1:])
-    # Only with more of what it is padded with does each row have these elements next to its own.
-    alike = flows[0].why == FILLED_UP and all(flow.why == BLANK for flow in flows[1:])
-    if first is None or first.padding is None or more is None or not alike:
-        return padded(0, call.fresh("padded"))
-    return padded(first.padding + sum(more), call.fresh("padded"))
+    sure = 0 if first is None or first.padding is None or more is None else first.padding + sum(more)
+    return padded(sure, call.fresh("padded"))
 
 
 def _total(sizes: Sizes) -> Size | None:
@@ -554,16 +582,21 @@ def _sliced_rows(
             and end.number is not None
             and end.number < -_TO_THE_END
         ):
-            sizes[axis] = None if whole is None else whole.reversed
+            sizes[axis] = None if whole is None or whole.frame is not None else whole.reversed
             continue
-        if start is not None and start.number is not None and end is not None and end.number is not None:
+        # In a frame, the part may be one that is the same in any batch.
+        if numbers([start, end]) is not None and (whole is None or whole.frame is None):
             return mixed(f"{call.node} takes some of the rows")
         raise call.unclear("it may take some of the rows")
     return rows(flow.axis, sizes)
 
 
 def _is_one_batch(whole: Size, start: Size | None, end: Size | None) -> bool:
-    """Whether a slice takes exactly one of several batches that stand one behind the other."""
+    """Whether a slice takes exactly one batch of several that stand one behind the other, or of one with a frame."""
+    if whole.frame is not None:
+        before, behind = whole.frame
+        is_end = end == Size(-behind) if behind else _is_the_end(whole, end)
+        return whole == framed(before, behind) and start == Size(before) and is_end
     if whole.names != (STACKED_NAME, ROWS_NAME):
         return False
     for copy in range(whole.factor):
@@ -583,6 +616,9 @@ def _sliced_size(
 ) -> Size | None:
     start, end, step = bounds
     if whole is not None and whole.padding is not None:
+        begins = numbers([start, step])
+        if begins is None or begins[0] < 0 or begins[1] <= 0:
+            raise call.unclear("it may count from the end of the largest row")
         number = None if end is None else end.number
         # Even of one element it is not certain that each row has it.
         is_within = start == Size(0) and step == ONE and number is not None and 0 < number <= whole.padding
@@ -637,25 +673,49 @@ def within_pictures(call: Call) -> Result:
         return Flow(bad.kind, why=bad.why)
     if any(flow.kind is not Kind.ROWS or flow.axis != 0 for flow in flows):
         raise call.unclear("the rows are not its first dimension")
+    crops = call.text("coordinate_transformation_mode") == "tf_crop_and_resize"
+    if crops or call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise call.unclear("it may change how many rows there are")
     for index, flow in enumerate(call.inputs):
         if index >= len(flows) and flow is not None and not _leaves_rows(call, index, flow):
             raise call.unclear("it may depend on the number of rows")
     shape = flows[0].shape or ()
-    return rows(0, [shape[0], *(call.fresh(axis) for axis in range(1, len(shape)))])
+    known = _picture_sizes(call, shape)
+    return rows(0, [shape[0], *(known.get(axis) or call.fresh(axis) for axis in range(1, len(shape)))])
+
+
+def _picture_sizes(call: Call, shape: Sizes) -> dict[int, Size | None]:
+    """Return the sizes that pictures of ``shape`` come out with, by axis, where they follow from what they are."""
+    if call.node.operator == "GridSample":
+        return {1: shape[1], **dict(enumerate((call.input(1).shape or ())[1:-1], start=2))}
+    if call.node.operator not in {"DepthToSpace", "SpaceToDepth"}:
+        return {}
+    block = Size(call.integer("blocksize", 0))
+    area, deeper = block.times(block), call.node.operator == "SpaceToDepth"
+    scales = {1: (area, deeper), 2: (block, not deeper), 3: (block, not deeper)}
+    found: dict[int, Size | None] = {}
+    for axis, (scale, grows) in scales.items():
+        size = shape[axis]
+        found[axis] = None if size is None else size.times(scale) if grows else size.over(scale)
+    return found
 
 
 def _leaves_rows(call: Call, index: int, flow: Flow) -> bool:
     """Whether input ``index`` says how large pictures become, and of the rows nothing but how many there are."""
-    if flow.kind is Kind.COUNT:
-        return _keeps_rows(flow.elements)
-    is_shape = (call.node.operator, index) in {("Resize", 3), ("CenterCropPad", 1)}
-    of_rows = is_shape and 0 in (call.integers("axes") or (0,))
-    return flow.kind is Kind.SHARED and not of_rows
+    operator, data = call.node.operator, call.input(0)
+    axes = [position(call, axis, len(data.shape or ())) for axis in call.integers("axes") or (0,)]
+    # What is cut out before is not looked at without `crops`, and before operator set 11 there was no such input.
+    is_region = (operator, index) == ("Resize", 1) and call.opset >= 11
+    if is_region or 0 not in axes or flow.shape == (Size(0),):
+        return flow.kind is Kind.SHARED
+    if (operator, index) in {("Resize", 3), ("CenterCropPad", 1)}:
+        return flow.kind is Kind.COUNT and axes[0] == 0 and _keeps_rows(flow.elements, data.size(0))
+    return flow.kind is Kind.SHARED and axes[0] == 0 and flow.why == ONE_FIRST
 
 
-def _keeps_rows(sizes: Sizes | None) -> bool:
-    """Whether a shape has the number of rows first and nowhere else."""
-    if not sizes or sizes[0] != ROWS_SIZE:
+def _keeps_rows(sizes: Sizes | None, own: Size | None) -> bool:
+    """Whether a shape has the size of the rows first and nothing that follows from their number elsewhere."""
+    if not sizes or own is None or sizes[0] != own:
         return False
     return not any(size is None or size.counts_rows for size in sizes[1:])
 

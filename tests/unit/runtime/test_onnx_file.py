@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import Graph, Tensor, read_model_file
@@ -78,6 +78,43 @@ def test_functions_of_the_file(tmp_path):
     model.functions.append(function)
     found = read(model, tmp_path).functions["own", "Twice"]
     assert (found.inputs, found.outputs, found.nodes[0].operator) == (("a",), ("b",), "Add")
+
+
+def test_attributes_that_a_function_takes_from_its_call(tmp_path):
+    """They are there, though it is not known what they are."""
+    node = helper.make_node("ReduceSum", ["a"], ["b"])
+    node.attribute.append(AttributeProto(name="axes", type=AttributeProto.INTS, ref_attr_name="along"))
+    model = onnx_models.linear()
+    model.functions.append(
+        helper.make_function("own", "Total", ["a"], ["b"], [node], [helper.make_opsetid("", 20)], ["along"])
+    )
+    assert read(model, tmp_path).functions["own", "Total"].nodes[0].attributes == {"axes": None}
+
+
+def test_functions_of_one_name(tmp_path):
+    """It is not known which of them is called."""
+    model = onnx_models.linear()
+    for operator in ("Neg", "Abs"):
+        body = [helper.make_node(operator, ["a"], ["b"])]
+        model.functions.append(helper.make_function("own", "F", ["a"], ["b"], body, [helper.make_opsetid("", 20)]))
+    assert read(model, tmp_path).functions["own", "F"] == Graph()
+
+
+def test_texts_and_floats_that_are_known(tmp_path):
+    """Whether all texts are blank, and whether the first of some floats is 1."""
+    model = onnx_models.linear()
+    model.graph.initializer.extend(
+        [
+            helper.make_tensor("blank", TensorProto.STRING, [2], [b"", b""]),
+            helper.make_tensor("words", TensorProto.STRING, [2], [b"", b"a"]),
+            helper.make_tensor("listed", TensorProto.FLOAT, [2], [1.0, 2.0]),
+            numpy_helper.from_array(np.array([1, 2], np.float32), "raw"),
+            numpy_helper.from_array(np.array([2, 1], np.float32), "others"),
+        ]
+    )
+    constants = read(model, tmp_path).graph.constants
+    assert (constants["blank"].blank, constants["words"].blank) == (True, False)
+    assert [constants[name].one_first for name in ("listed", "raw", "others")] == [True, True, False]
 
 
 def test_files_with_weights_are_named(tmp_path):

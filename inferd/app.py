@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd import health_check
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
+from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
@@ -101,6 +102,7 @@ class Application:
         self._services = InferenceServices(
             registry=self._registry,
             overload_code=grpc.StatusCode[settings.api.overload_status],
+            limits=MessageLimits(requests=settings.api.max_message_requests, elements=settings.api.max_elements),
             is_ready=self._serving.is_set,
         )
         self._health = HealthService(INFERENCE_SERVICE_NAMES)
@@ -208,6 +210,7 @@ class Application:
             _log.error("the calls that were cancelled have not ended")
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
+        self._services.stop(_UNLOAD_TIMEOUT_S)
         self._http.stop()
         self._security.stop()
         self._gpus.stop()
@@ -248,6 +251,9 @@ class Application:
             blocking_threads=server.blocking_threads,
             max_inflight_unary=server.max_inflight_requests,
             express_methods=(health_check.METHOD,),
+            message_timeout_s=server.message_timeout_s,
+            inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
+            status_of=self._statuses.refusal,
         )
 
     def _add_services(self) -> None:

@@ -9,8 +9,8 @@ from inferd import wire
 
 METHOD = "/grpc.health.v1.Health/Check"
 
-_SERVICE = 0x0A
-_STATUS = 0x08
+_SERVICE = wire.length_tag(1)
+_STATUS = wire.integer_tag(1)
 
 
 class HealthStatus(IntEnum):

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from inferd.api.frames import Skimmer
+from inferd.api.request_scan import Frame
 from inferd.api.submission import DecodedRequest
 from inferd.batching.request import InferenceResult
 from inferd.models.version import ModelVersion
@@ -30,13 +30,12 @@ class Answer:
 class Codec(Protocol[Request]):
     """The messages of one protocol. Methods that take a request raise `InvalidInputError` for what is wrong with it."""
 
-    @property
-    def skimmer(self) -> Skimmer:
-        """What takes the frame of a request from the rest."""
+    def scan(self, message: bytes) -> Frame | None:
+        """Refuse a message that would be much work to parse; return its frame, None if it has none."""
         ...
 
     def parse(self, message: bytes) -> Request:
-        """Parse a request."""
+        """Parse a request that was scanned."""
         ...
 
     def target(self, request: Request) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
 from inferd.api.codec import Answer
-from inferd.api.frames import Field, Rules, Skimmer
-from inferd.api.parsing import parse
+from inferd.api.parsing import parsed, scanned
+from inferd.api.request_scan import DEFAULT_LIMITS, Frame, MessageLimits, RequestScanner
 from inferd.api.submission import DecodedRequest
 from inferd.dtypes import BYTES
 from inferd.errors import InvalidInputError
@@ -21,32 +21,26 @@ from inferd.runtime.signature import ModelSignature, TensorSpec
 _MAX_UINT32 = 2**32 - 1
 
 
-#: The fields of a request with raw tensors, by tag.
-_FIELDS: Rules = {
-    0x0A: Field.FRAME,  # model
-    0x12: Field.FRAME,  # version
-    0x1A: Field.ID,
-    0x22: Field.NESTED,  # inputs
-    0x2A: Field.FRAME,  # outputs
-    0x30: Field.FRAME_INTEGER,  # priority
-    0x3A: Field.FRAME,  # timeout
-}
-_TENSOR_FIELDS: Rules = {
-    0x0A: Field.FRAME,  # name
-    0x10: Field.FRAME_INTEGER,  # datatype
-    0x1A: Field.FRAME,  # shape
-    0x22: Field.RAW,
-}
-
-
 class InferenceCodec:
     """The messages of ``Infer`` and of the requests within ``StreamInfer``."""
 
-    skimmer = Skimmer(_FIELDS, _TENSOR_FIELDS)
+    def __init__(self, limits: MessageLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._scanner = RequestScanner(
+            pb.InferRequest.DESCRIPTOR,
+            raw=frozenset({"inferd.v1.Tensor.raw"}),
+            request_id="inferd.v1.InferRequest.request_id",
+            lists=frozenset({"inferd.v1.Tensor"}),
+            limits=limits,
+        )
+
+    def scan(self, message: bytes) -> Frame | None:
+        """Refuse a message that would be much work to parse; return its frame, None if it has none."""
+        return scanned(self._scanner.scan, pb.InferRequest, message)
 
     def parse(self, message: bytes) -> pb.InferRequest:
-        """Parse the message of a unary call."""
-        return parse(pb.InferRequest, message)
+        """Parse a request that was scanned."""
+        return parsed(pb.InferRequest, message)
 
     def target(self, request: pb.InferRequest) -> tuple[str, str]:
         """Return the name and version of the model that is asked."""
@@ -62,7 +56,7 @@ class InferenceCodec:
         for tensor in request.inputs:
             if tensor.name in inputs:
                 raise InvalidInputError(f'input "{tensor.name}": expected once, got it again')
-            inputs[tensor.name] = _decode_tensor(tensor, signature.input(tensor.name))
+            inputs[tensor.name] = _decode_tensor(tensor, signature.input(tensor.name), self._limits)
         return DecodedRequest(
             inputs=inputs,
             outputs=tuple(request.outputs),
@@ -92,11 +86,13 @@ class InferenceCodec:
 
 
 #: Tags of `InferResponse`, `Tensor` and `InferTiming`.
-_REQUEST_ID = 0x1A
-_OUTPUTS = 0x22
-_RAW = 0x22
-_TIMING = 0x2A
-_QUEUE_US, _RUN_US, _BATCH_ROWS = b"\x08", b"\x10", b"\x18"
+_REQUEST_ID = wire.tag(pb.InferResponse, "request_id")
+_OUTPUTS = wire.tag(pb.InferResponse, "outputs")
+_RAW = wire.tag(pb.Tensor, "raw")
+_TIMING = wire.tag(pb.InferResponse, "timing")
+_QUEUE_US, _RUN_US, _BATCH_ROWS = (
+    bytes((wire.tag(pb.InferTiming, name),)) for name in ("queue_us", "run_us", "batch_rows")
+)
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +138,7 @@ def _microseconds(duration_s: float) -> int:
     return min(int(duration_s * 1e6), _MAX_UINT32)
 
 
-def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
+def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:
     name = tensor.name
     if tensor.datatype not in (pb.DATA_TYPE_UNSPECIFIED, spec.datatype.proto):
         given = dtypes.BY_PROTO.get(tensor.datatype)
@@ -154,19 +150,20 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
         given_fields = (["raw"] if tensor.raw else []) + lists
         raise InvalidInputError(f'input "{name}": expected its elements in one field, got {", ".join(given_fields)}')
     if not lists:
-        return _decode_raw(tensor, spec)
+        return _decode_raw(tensor, spec, limits)
     flat = _TYPED_LISTS[lists[0]](name, spec.datatype, getattr(tensor, lists[0]))
     return tensor_bytes.shaped(name, flat, _shape(tensor, spec, flat.size))
 
 
-def _decode_raw(tensor: pb.Tensor, spec: TensorSpec) -> NDArray[np.generic]:
+def _decode_raw(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:
     if tensor.shape or not spec.shape:
         _check_rank(tensor, spec)
-        return tensor_bytes.from_bytes(tensor.name, spec.datatype, tensor.shape, tensor.raw)
+        return tensor_bytes.from_bytes(tensor.name, spec.datatype, tensor.shape, tensor.raw, limits.elements)
     if spec.datatype is BYTES:
         raise InvalidInputError(f'input "{tensor.name}": expected a shape with raw BYTES, got none')
     elements = len(tensor.raw) // spec.datatype.itemsize_bytes
-    return tensor_bytes.from_bytes(tensor.name, spec.datatype, _shape(tensor, spec, elements), tensor.raw)
+    shape = _shape(tensor, spec, elements)
+    return tensor_bytes.from_bytes(tensor.name, spec.datatype, shape, tensor.raw, limits.elements)
 
 
 def _shape(tensor: pb.Tensor, spec: TensorSpec, elements: int) -> Sequence[int]:

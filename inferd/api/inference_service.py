@@ -21,13 +21,13 @@ class InferenceService:
 
     def __init__(self, parts: StreamParts) -> None:
         self._parts = parts
-        self._reader = RequestReader(InferenceCodec())
+        self._reader = RequestReader(InferenceCodec(parts.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
         registry, statuses = self._parts.registry, self._parts.statuses
         return {
-            "Infer": callback_unary(UnaryInference(self._reader, registry, statuses)),
+            "Infer": callback_unary(UnaryInference(self._reader, registry, statuses, self._parts.large_messages)),
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
             "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),

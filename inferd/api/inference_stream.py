@@ -4,20 +4,18 @@ from collections.abc import Sequence
 
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api.frames import split
-from inferd.api.parsing import parse
+from inferd.api.parsing import scanned
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
-from inferd.batching.request import Outcome
 from inferd.errors import InvalidInputError, ServingError
 from inferd.rpc import StreamCall
 
-#: Of the field of `StreamInferRequest` that holds requests.
-_REQUESTS_TAG = 0x0A
+_REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
+_RESULTS = wire.tag(pb.StreamInferResponse, "results")
+_REQUEST_ID, _RESPONSE, _ERROR = (wire.tag(pb.InferResult, name) for name in ("request_id", "response", "error"))
 
-#: Of `StreamInferResponse` and of `InferResult`.
-_RESULTS = 0x0A
-_REQUEST_ID, _RESPONSE, _ERROR = 0x0A, 0x12, 0x1A
+#: Unknown fields that a message may have besides its requests.
+_MAX_OTHER_FIELDS = 64
 
 #: Results share a message up to this size. By default callers take 4 MiB, and lose the stream to a larger message.
 MESSAGE_BYTES = 1024 * 1024
@@ -29,23 +27,38 @@ class InferenceStream(RequestStream[pb.InferRequest]):
     def __init__(self, call: StreamCall, reader: RequestReader[pb.InferRequest], parts: StreamParts) -> None:
         super().__init__(call, reader, parts)
         self._ready: list[bytes] = []
+        self._max_requests = parts.limits.requests
 
     def _split(self, message: bytes) -> Sequence[bytes]:
-        contents = split(message, _REQUESTS_TAG)
-        if contents is None:
-            contents = [request.SerializeToString() for request in parse(pb.StreamInferRequest, message).requests]
+        contents = scanned(self._contents, pb.StreamInferRequest, message)
         if not contents:
             raise InvalidInputError("requests: expected at least one, got none")
+        return contents
+
+    def _contents(self, message: bytes) -> list[bytes]:
+        contents: list[bytes] = []
+        others = 0
+        for content in wire.contents(message, _REQUESTS):
+            if content is None:
+                others += 1
+            else:
+                contents.append(content)
+            if len(contents) > self._max_requests:
+                msg = f"requests: expected at most {self._max_requests} in a message, got more"
+                raise InvalidInputError(msg)
+            if others > _MAX_OTHER_FIELDS:
+                msg = f"the message: expected at most {_MAX_OTHER_FIELDS} unknown fields, got more"
+                raise InvalidInputError(msg)
         return contents
 
     def _opened(self, item: StreamItem[pb.InferRequest]) -> None:
         """Nothing to note: results go out in any order."""
 
-    def _gather(self, item: StreamItem[pb.InferRequest], outcome: Outcome) -> ServingError | None:
+    def _gather(self, item: StreamItem[pb.InferRequest], outcome: bytes | ServingError) -> ServingError | None:
         if isinstance(outcome, ServingError):
             content = wire.field(_ERROR, self._statuses.status_of(outcome).to_bytes())
         else:
-            content = wire.field(_RESPONSE, self._encode(item, outcome))
+            content = wire.field(_RESPONSE, outcome)
         if item.incoming.request_id:
             content = wire.field(_REQUEST_ID, item.incoming.request_id.encode()) + content
         self._ready.append(wire.field(_RESULTS, content))

@@ -10,8 +10,8 @@ from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensor_bytes, typed_values
 from inferd.api.codec import Answer
-from inferd.api.frames import Field, Rules, Skimmer
-from inferd.api.parsing import parse
+from inferd.api.parsing import parsed, scanned
+from inferd.api.request_scan import DEFAULT_LIMITS, Frame, MessageLimits, RequestScanner
 from inferd.api.submission import DecodedRequest
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError
@@ -23,26 +23,26 @@ _TRITON_PREFIX = "triton_"
 _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 
-#: The fields of a request with raw tensors, by tag.
-_FIELDS: Rules = {
-    0x0A: Field.FRAME,  # model_name
-    0x12: Field.FRAME,  # model_version
-    0x1A: Field.ID,
-    0x22: Field.FRAME,  # parameters
-    0x2A: Field.FRAME,  # inputs
-    0x32: Field.FRAME,  # outputs
-    0x3A: Field.RAW,  # raw_input_contents
-}
-
-
 class OpenInferenceCodec:
     """The messages of ``ModelInfer`` and ``ModelStreamInfer``."""
 
-    skimmer = Skimmer(_FIELDS)
+    def __init__(self, limits: MessageLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._scanner = RequestScanner(
+            pb.ModelInferRequest.DESCRIPTOR,
+            raw=frozenset({"inference.ModelInferRequest.raw_input_contents"}),
+            request_id="inference.ModelInferRequest.id",
+            lists=frozenset({"inference.InferTensorContents"}),
+            limits=limits,
+        )
+
+    def scan(self, message: bytes) -> Frame | None:
+        """Refuse a message that would be much work to parse; return its frame, None if it has none."""
+        return scanned(self._scanner.scan, pb.ModelInferRequest, message)
 
     def parse(self, message: bytes) -> pb.ModelInferRequest:
-        """Parse the message of a unary call or of a stream."""
-        return parse(pb.ModelInferRequest, message)
+        """Parse a request that was scanned."""
+        return parsed(pb.ModelInferRequest, message)
 
     def target(self, request: pb.ModelInferRequest) -> tuple[str, str]:
         """Return the name and version of the model that is asked."""
@@ -56,7 +56,7 @@ class OpenInferenceCodec:
         """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
         priority, timeout_s = _parameters(request)
         return DecodedRequest(
-            inputs=_decode_inputs(request, signature),
+            inputs=_decode_inputs(request, signature, self._limits),
             outputs=_requested_outputs(request),
             priority=priority,
             timeout_s=timeout_s,
@@ -82,8 +82,8 @@ class OpenInferenceCodec:
 
 
 #: Tags of `ModelInferResponse`.
-_ID = 0x1A
-_RAW_OUTPUT = 0x32
+_ID = wire.tag(pb.ModelInferResponse, "id")
+_RAW_OUTPUT = wire.tag(pb.ModelInferResponse, "raw_output_contents")
 
 
 @lru_cache(maxsize=256)
@@ -139,7 +139,9 @@ def _refuse_tensor_parameters(kind: str, name: str, parameters: Mapping[str, pb.
             raise InvalidInputError(f'{kind} "{name}": parameter "{parameter}" is not supported')
 
 
-def _decode_inputs(request: pb.ModelInferRequest, signature: ModelSignature) -> dict[str, NDArray[np.generic]]:
+def _decode_inputs(
+    request: pb.ModelInferRequest, signature: ModelSignature, limits: MessageLimits
+) -> dict[str, NDArray[np.generic]]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInputError(
@@ -157,7 +159,7 @@ def _decode_inputs(request: pb.ModelInferRequest, signature: ModelSignature) -> 
         elif tensor.HasField("contents"):
             raise InvalidInputError(f'input "{name}": expected no contents beside raw_input_contents')
         else:
-            inputs[name] = tensor_bytes.from_bytes(name, spec.datatype, tensor.shape, raw[index])
+            inputs[name] = tensor_bytes.from_bytes(name, spec.datatype, tensor.shape, raw[index], limits.elements)
     return inputs
 
 

@@ -31,7 +31,7 @@ class OpenInferenceService:
     def __init__(self, parts: StreamParts, is_ready: Callable[[], bool]) -> None:
         self._parts = parts
         self._is_ready = is_ready
-        self._reader = RequestReader(OpenInferenceCodec())
+        self._reader = RequestReader(OpenInferenceCodec(parts.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by its name."""
@@ -44,7 +44,7 @@ class OpenInferenceService:
             "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses),
             "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
-            "ModelInfer": callback_unary(UnaryInference(self._reader, registry, statuses)),
+            "ModelInfer": callback_unary(UnaryInference(self._reader, registry, statuses, self._parts.large_messages)),
             "ModelStreamInfer": callback_stream(self._open_stream),
         }
 

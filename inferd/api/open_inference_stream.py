@@ -7,7 +7,6 @@ from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.reader import RequestReader
 from inferd.api.streaming import RequestStream, StreamItem, StreamParts
-from inferd.batching.request import Outcome
 from inferd.errors import ServingError
 from inferd.rpc import StreamCall
 
@@ -16,7 +15,7 @@ _ERROR_ENDS_STREAM = ("triton_grpc_error", "true")
 
 
 #: Of `ModelStreamInferResponse`.
-_INFER_RESPONSE = 0x12
+_INFER_RESPONSE = wire.tag(pb.ModelStreamInferResponse, "infer_response")
 
 #: Tells that a response is the last one to its request, as every one of ours is.
 _FINAL = pb.ModelInferResponse(
@@ -43,13 +42,13 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
     def _opened(self, item: StreamItem[pb.ModelInferRequest]) -> None:
         self._order.append(item)
 
-    def _gather(self, item: StreamItem[pb.ModelInferRequest], outcome: Outcome) -> ServingError | None:
+    def _gather(self, item: StreamItem[pb.ModelInferRequest], outcome: bytes | ServingError) -> ServingError | None:
         if isinstance(outcome, ServingError):
             if self._error_ends_stream:
                 return outcome
             self._answers[item] = _refusal(item, outcome)
         else:
-            self._answers[item] = wire.field(_INFER_RESPONSE, self._encode(item, outcome) + _FINAL)
+            self._answers[item] = wire.field(_INFER_RESPONSE, outcome + _FINAL)
         return None
 
     def _take_messages(self) -> Sequence[bytes]:

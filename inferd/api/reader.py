@@ -1,8 +1,8 @@
 """From the bytes of a request to what the queue takes: the whole way the first time, a short one ever after.
 
-What parsing and checking find out depends on a request's frame (see `frames`) and on the model, but not on its numbers,
-as long as all of its tensors are raw and of fixed size and none is shared by a batch. So it is kept by frame, and a
-request of a known frame costs no parsing, no checks, and one view of the message for each tensor.
+What parsing and checking find out depends on a request's frame (see `request_scan`) and on the model, but not on its
+numbers, as long as all of its tensors are raw and of fixed size and none is shared by a batch. So it is kept by frame,
+and a request of a known frame costs no parsing, no checks, and one view of the message for each tensor.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.codec import Codec, Request
-from inferd.api.frames import Frame
+from inferd.api.request_scan import Frame
 from inferd.api.submission import Terms, make_request, terms_of
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.models.version import ModelVersion
@@ -23,6 +23,9 @@ from inferd.runtime.signature import ModelSignature, Tensors
 _MAX_LENGTHS = 256
 _MAX_FRAMES_OF_LENGTH = 4
 _MAX_FRAME_BYTES = 1024
+
+#: Reading a message of an unknown frame up to this size takes a few milliseconds at worst, whatever it holds.
+LARGE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,17 @@ class Incoming(Generic[Request]):
     """A request whose model is still to be found.
 
     ``name`` and ``version`` are the model's as they were asked for. ``wants_lists`` if the answer is to have typed
-    lists. ``known`` is what is known of its frame; ``parsed`` is None as long as that may do.
+    lists. ``known`` is what is known of its frame, ``parsed`` is None as long as that may do. ``frame`` is what the
+    scan has found, and ``learned`` what has become of it: something to `RequestReader.keep`.
     """
 
-    __slots__ = ("content", "known", "name", "parsed", "request_id", "version", "wants_lists")
+    __slots__ = ("content", "frame", "known", "learned", "name", "parsed", "request_id", "version", "wants_lists")
 
     def __init__(
         self,
         content: bytes,
         known: Known | None,
+        frame: Frame | None,
         parsed: Request | None,
         name: str,
         version: str,
@@ -89,6 +94,8 @@ class Incoming(Generic[Request]):
     ) -> None:
         self.content = content
         self.known = known
+        self.frame = frame
+        self.learned: Known | None = None
         self.parsed = parsed
         self.name = name
         self.version = version
@@ -97,7 +104,7 @@ class Incoming(Generic[Request]):
 
 
 class RequestReader(Generic[Request]):
-    """Reads the requests of one protocol. Used on the poll thread only."""
+    """Reads the requests of one protocol. ``known`` and ``keep`` are for the poll thread, the rest for any."""
 
     def __init__(self, codec: Codec[Request]) -> None:
         self.codec = codec
@@ -108,15 +115,25 @@ class RequestReader(Generic[Request]):
         """How many frames are kept."""
         return sum(map(len, self._known.values()))
 
-    def read(self, content: bytes) -> Incoming[Request]:
-        """Say which model the request asks for. Raises `InvalidInputError`."""
+    def known(self, content: bytes) -> Incoming[Request] | None:
+        """Return a request of a known frame, which takes next to no work; None for any other."""
         for known in self._known.get(len(content), ()):
             if known.is_of(content) and (request_id := known.request_id(content)) is not None:
-                return Incoming(content, known, None, known.name, known.version, request_id, False)
+                return Incoming(content, known, None, None, known.name, known.version, request_id, False)
+        return None
+
+    def read(self, content: bytes) -> Incoming[Request]:
+        """Say which model a request of an unknown frame asks for. Raises `InvalidInputError`.
+
+        Of a message of more than `LARGE_BYTES` this is not for the poll thread, and neither is what follows of it.
+        """
         codec = self.codec
+        frame = codec.scan(content)
         request = codec.parse(content)
         name, version = codec.target(request)
-        return Incoming(content, None, request, name, version, codec.request_id(request), codec.wants_lists(request))
+        return Incoming(
+            content, None, frame, request, name, version, codec.request_id(request), codec.wants_lists(request)
+        )
 
     def request(
         self, incoming: Incoming[Request], model: ModelVersion, reply: Reply, received_at: float, call_deadline: float
@@ -128,31 +145,38 @@ class RequestReader(Generic[Request]):
         signature = model.require_signature()
         decoded = self.codec.decode(incoming.parsed or self.codec.parse(incoming.content), signature)
         terms = terms_of(model, decoded)
-        self._keep(incoming, model, signature, decoded.inputs, terms)
+        incoming.learned = _learned(incoming, model, signature, decoded.inputs, terms)
         return make_request(decoded.inputs, terms, reply, received_at, call_deadline)
 
-    def _keep(
-        self, incoming: Incoming[Request], model: ModelVersion, signature: ModelSignature, inputs: Tensors, terms: Terms
-    ) -> None:
-        """Keep the frame, if another request of it fits the model just as this one does, whatever its numbers."""
-        if not _sizes_are_fixed(inputs, signature):
+    def keep(self, incoming: Incoming[Request]) -> None:
+        """Keep what was learned of a request that was read."""
+        known = incoming.learned
+        if known is None:
             return
-        frame = self.codec.skimmer.skim(incoming.content)
-        if frame is None or sum(len(part) for part, _ in frame.fixed) > _MAX_FRAME_BYTES:
-            return
-        if [end - start for start, end in frame.raw] != [array.nbytes for array in inputs.values()]:
-            return
-        tensors = tuple(
-            _Tensor(name, array.dtype, array.shape, array.size, start)
-            for (name, array), (start, _) in zip(inputs.items(), frame.raw, strict=True)
-        )
-        known = Known(frame, incoming.name, incoming.version, model, tensors, terms)
         length = len(incoming.content)
         if length not in self._known and len(self._known) >= _MAX_LENGTHS:
             # Callers with messages of so many lengths gain little from this; the others are known again at once.
             self._known.clear()
-        others = [other for other in self._known.get(length, ()) if other.frame != frame]
+        others = [other for other in self._known.get(length, ()) if other.frame != known.frame]
         self._known[length] = [known, *others][:_MAX_FRAMES_OF_LENGTH]
+
+
+def _learned(
+    incoming: Incoming[Request], model: ModelVersion, signature: ModelSignature, inputs: Tensors, terms: Terms
+) -> Known | None:
+    """Return the frame, if another request of it fits the model just as this one does, whatever its numbers."""
+    frame = incoming.frame
+    if frame is None or not _sizes_are_fixed(inputs, signature):
+        return None
+    if sum(len(part) for part, _ in frame.fixed) > _MAX_FRAME_BYTES:
+        return None
+    if [end - start for start, end in frame.raw] != [array.nbytes for array in inputs.values()]:
+        return None
+    tensors = tuple(
+        _Tensor(name, array.dtype, array.shape, array.size, start)
+        for (name, array), (start, _) in zip(inputs.items(), frame.raw, strict=True)
+    )
+    return Known(frame, incoming.name, incoming.version, model, tensors, terms)
 
 
 def _text(data: bytes) -> str | None:

@@ -9,7 +9,9 @@ from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
 from inferd.api.errors import StatusTable
 from inferd.api.inference_service import InferenceService
+from inferd.api.large_messages import LargeMessages
 from inferd.api.open_inference_service import OpenInferenceService
+from inferd.api.request_scan import MessageLimits
 from inferd.api.streaming import OpenStreams, StreamParts
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
@@ -29,27 +31,36 @@ def method_names() -> frozenset[str]:
 
 
 class InferenceServices:
-    """Both inference services on one registry. ``add_to`` before the server starts, ``drain`` when it is to stop."""
+    """Both inference services on one registry.
+
+    ``add_to`` before the server starts, ``drain`` when it is to stop, ``stop`` when it has.
+    """
 
     def __init__(
         self,
         *,
         registry: ModelRegistry,
         overload_code: grpc.StatusCode,
+        limits: MessageLimits,
         is_ready: Callable[[], bool],
     ) -> None:
         self._registry = registry
         self._statuses = StatusTable(overload_code)
+        self._limits = limits
         self._is_ready = is_ready
         self._streams = OpenStreams()
+        self._large_messages: LargeMessages | None = None
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
+        self._large_messages = LargeMessages(server.call_soon)
         parts = StreamParts(
             registry=self._registry,
             statuses=self._statuses,
             call_soon=server.call_soon,
             streams=self._streams,
+            large_messages=self._large_messages,
+            limits=self._limits,
         )
         own = InferenceService(parts)
         open_inference = OpenInferenceService(parts, self._is_ready)
@@ -63,3 +74,7 @@ class InferenceServices:
     def drain(self) -> None:
         """Bring every stream to its end; on the poll thread."""
         self._streams.drain()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread. Returns False if it is still at work after the timeout."""
+        return self._large_messages is None or self._large_messages.stop(timeout_s)

@@ -7,12 +7,16 @@ from its submission until its outcome is among the answers; the status is sent a
 
 Answers are gathered while further requests of the stream are open and sent together from the poll thread, so that the
 answers of one batch share a message or at least a wake-up; the last open one is sent at once.
+
+The requests of a message are submitted in slices, between which the poll thread serves other calls. A request that
+takes long to read is read by another thread, and its stream goes on when that is done.
 """
 
 import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +26,9 @@ from inferd import request_id
 from inferd.api.access import admit, find_granted
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
-from inferd.api.reader import Incoming, RequestReader
+from inferd.api.large_messages import LargeMessages, takes_long_to_write
+from inferd.api.reader import LARGE_BYTES, Incoming, RequestReader
+from inferd.api.request_scan import MessageLimits
 from inferd.api.submission import monotonic
 from inferd.api.unary import note_model
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
@@ -32,6 +38,7 @@ from inferd.models.version import ModelVersion
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall
+from inferd.security.permit import Grant
 from inferd.security.quota import Quota
 
 _log = logging.getLogger(__name__)
@@ -41,20 +48,25 @@ CallSoon = Callable[[Callable[[], None]], None]
 
 _DRAINING = "the server is draining"
 
+#: Requests that are submitted in one go; of known frames that takes about 2 ms.
+_SLICE_REQUESTS = 64
+
 
 class StreamItem(Generic[Request]):
     """One request of a stream.
 
-    ``model`` and ``request`` are unset for one that never came to be submitted, ``stages`` where nobody wants them.
+    ``model`` and ``request`` are unset for one that never came to be submitted, ``stages`` where nobody wants them,
+    ``grant`` where the caller may do anything.
     ``quota`` is what it is to be given back to when it leaves the open ones; changed with the stream's lock held.
     """
 
-    __slots__ = ("incoming", "model", "quota", "request", "stages")
+    __slots__ = ("grant", "incoming", "model", "quota", "request", "stages")
 
     def __init__(self, incoming: Incoming[Request]) -> None:
         self.incoming = incoming
         self.model: ModelVersion | None = None
         self.request: InferenceRequest | None = None
+        self.grant: Grant | None = None
         self.stages: Stages | None = None
         self.quota: Quota | None = None
 
@@ -72,6 +84,8 @@ class StreamParts:
     statuses: StatusTable
     call_soon: CallSoon
     streams: "OpenStreams"
+    large_messages: LargeMessages
+    limits: MessageLimits
 
 
 class RequestStream(ABC, Generic[Request]):
@@ -86,7 +100,11 @@ class RequestStream(ABC, Generic[Request]):
         self._listeners = result_listeners(call)
         self._known_as = request_id.of(call.facts)
         self._lock = threading.Lock()
+        self._large_messages = parts.large_messages
         self._open: set[StreamItem[Request]] = set()
+        #: Requests of the message at hand that are not open yet, and what is to be done when one is released.
+        self._unread: deque[bytes] = deque()
+        self._read_on: Callable[[], None] = call.read
         self._flush_due = False
         self._half_closed = False
         self._draining = False
@@ -101,8 +119,11 @@ class RequestStream(ABC, Generic[Request]):
         """Note a new request, with the lock held."""
 
     @abstractmethod
-    def _gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
-        """Add the outcome of ``item`` to the answers to be sent, with the lock held, or return what ends the stream."""
+    def _gather(self, item: StreamItem[Request], outcome: bytes | ServingError) -> ServingError | None:
+        """Add the outcome of ``item``, a result as the codec writes it, to the answers to be sent.
+
+        With the lock held. Returns what ends the stream, if that is what it comes to.
+        """
 
     @abstractmethod
     def _take_messages(self) -> Sequence[bytes]:
@@ -119,28 +140,87 @@ class RequestStream(ABC, Generic[Request]):
         """Submit the requests in ``message``; read on when all of them have been released."""
         received_at = monotonic()
         try:
-            items = [StreamItem(self._reader.read(content)) for content in self._split(message)]
+            contents = self._split(message)
         except ServingError as error:
             self.end(error)
             return
         self._count("messages_in", 1)
-        self._count("requests", len(items))
-        read_on = self._call.read if len(items) == 1 else _Countdown(len(items), self._call.read)
+        self._count("requests", len(contents))
+        self._read_on = self._call.read if len(contents) == 1 else _Countdown(len(contents), self._call.read)
         with self._lock:
-            for item in items:
-                self._open.add(item)
-                self._opened(item)
+            self._unread.extend(contents)
+        self._submit_slice(received_at)
+
+    def _submit_slice(self, received_at: float) -> None:
+        """Submit requests of the message at hand, as many as are little work to read, and see to the others."""
+        items: list[StreamItem[Request]] = []
+        unknown_bytes = 0
+        while (content := self._next_unread()) is not None and len(items) < _SLICE_REQUESTS:
+            incoming = self._reader.known(content)
+            if incoming is None:
+                unknown_bytes += len(content)
+                if unknown_bytes > LARGE_BYTES:
+                    break
+                incoming = self._read(content)
+                if incoming is None:
+                    return
+            items.append(self._open_next(incoming, received_at))
+        self._submit(items)
+        if content is not None and unknown_bytes > LARGE_BYTES:
+            self._large_messages.do(partial(self._read_large, content, received_at))
+        elif content is not None:
+            self._call_soon(partial(self._submit_slice, received_at))
+
+    def _next_unread(self) -> bytes | None:
+        with self._lock:
+            return self._unread[0] if self._unread else None
+
+    def _read_large(self, content: bytes, received_at: float) -> None:
+        """Read the next request apart from the poll thread, which then submits it and goes on."""
+        incoming = self._read(content)
+        if incoming is not None:
+            item = self._open_next(incoming, received_at)
+            self._call_soon(partial(self._go_on, item, received_at))
+
+    def _go_on(self, item: StreamItem[Request], received_at: float) -> None:
+        self._submit([item])
+        self._submit_slice(received_at)
+
+    def _read(self, content: bytes) -> Incoming[Request] | None:
+        """Read one request; what is wrong with it so that it has no name to be answered by ends the stream."""
+        try:
+            return self._reader.read(content)
+        except ServingError as error:
+            self.end(error)
+        except Exception:  # noqa: BLE001  (the thread serves others, and this caller must hear something)
+            _log.exception("could not read a request of %s", self._call.method, extra=self._log_fields())
+            self.end(InferenceFailedError())
+        return None
+
+    def _open_next(self, incoming: Incoming[Request], received_at: float) -> StreamItem[Request]:
+        """Open the first of the unread requests, check it, and settle it if it is refused."""
+        item = StreamItem(incoming)
+        with self._lock:
+            if not self._unread:
+                return item  # the stream has ended
+            self._unread.popleft()
+            self._open.add(item)
+            self._opened(item)
+        self._make_request(item, self._read_on, received_at)
+        return item
+
+    def _submit(self, items: Sequence[StreamItem[Request]]) -> None:
+        """Submit what was not refused, requests to one model that follow each other together."""
         model: ModelVersion | None = None
         requests: list[InferenceRequest] = []
         for item in items:
-            request = self._make_request(item, read_on, received_at)
-            if request is None:
+            if item.request is None or not self._admit(item, item.request):
                 continue
             if model is not None and item.model is not model:
                 model.submit(requests)
                 requests = []
             model = item.model
-            requests.append(request)
+            requests.append(item.request)
         if model is not None:
             model.submit(requests)
 
@@ -155,6 +235,7 @@ class RequestStream(ABC, Generic[Request]):
         with self._lock:
             items = list(self._open)
             self._open.clear()
+            self._unread.clear()
             for item in items:
                 item.closed()
         for item in items:
@@ -173,38 +254,41 @@ class RequestStream(ABC, Generic[Request]):
         self._call.finish(status.code, status.message, status.trailing_metadata())
         self.on_terminated()
 
-    def _make_request(
-        self, item: StreamItem[Request], read_on: Callable[[], None], received_at: float
-    ) -> InferenceRequest | None:
-        """Return what is to be submitted to the model of ``item``, or settle it with the error."""
+    def _make_request(self, item: StreamItem[Request], read_on: Callable[[], None], received_at: float) -> None:
+        """Find out what is to be submitted for ``item``, or settle it with the error; any thread."""
         reply = Reply(partial(self._settle, item), read_on, self._known_as)
         try:
-            model, request = self._prepare(item, reply, received_at)
+            self._prepare(item, reply, received_at)
         except ServingError as error:
             reply.deliver(error)
-            return None
         except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
             _log.exception("could not decode a request of %s", self._call.method, extra=self._log_fields())
             reply.deliver(InferenceFailedError())
-            return None
-        item.model, item.request = model, request
-        return request
 
-    def _prepare(
-        self, item: StreamItem[Request], reply: Reply, received_at: float
-    ) -> tuple[ModelVersion, InferenceRequest]:
+    def _prepare(self, item: StreamItem[Request], reply: Reply, received_at: float) -> None:
         if self._draining:
             raise ModelUnavailableError(_DRAINING)
         if self._listeners:
             item.stages = Stages(decoding_at=monotonic())
-        model, grant = find_granted(self._registry, self._call, item.incoming.name, item.incoming.version)
+        model, item.grant = find_granted(self._registry, self._call, item.incoming.name, item.incoming.version)
         note_model(self._call, model)
         request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
-        if grant is not None and (quota := admit(grant, model, request)) is not None:
-            self._hold(item, quota)
         if item.stages is not None:
             item.stages.decoded_at = monotonic()
-        return model, request
+        item.model, item.request = model, request
+
+    def _admit(self, item: StreamItem[Request], request: InferenceRequest) -> bool:
+        """Count ``item`` in; on the poll thread. Returns False if it was settled because the quota has no room."""
+        assert item.model is not None, "a request is made for a model"
+        if item.incoming.learned is not None:
+            self._reader.keep(item.incoming)
+        try:
+            if item.grant is not None and (quota := admit(item.grant, item.model, request)) is not None:
+                self._hold(item, quota)
+        except ServingError as error:
+            request.reply.deliver(error)
+            return False
+        return True
 
     def _hold(self, item: StreamItem[Request], quota: Quota) -> None:
         """Give ``item`` back to ``quota`` when it is no longer open, which it may already be."""
@@ -214,17 +298,27 @@ class RequestStream(ABC, Generic[Request]):
                 item.closed()
 
     def _settle(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        if isinstance(outcome, InferenceResult) and takes_long_to_write(outcome, as_lists=item.incoming.wants_lists):
+            self._large_messages.do(partial(self._answer, item, outcome))
+        else:
+            self._answer(item, outcome)
+
+    def _answer(self, item: StreamItem[Request], outcome: Outcome) -> None:
+        if item not in self._open:
+            return
+        answer: bytes | ServingError | None
+        answer = outcome if isinstance(outcome, ServingError) else self._try_encode(item, outcome)
         with self._lock:
             if item not in self._open:
                 return
             self._open.discard(item)
             item.closed()
-            fatal = self._try_gather(item, outcome)
+            fatal = InferenceFailedError() if answer is None else self._gather(item, answer)
             if self._listeners:
                 self._tell(item, outcome)
             if fatal is None:
                 self._finish_if_settled()
-                flush_later = bool(self._open) and not self._flush_due
+                flush_later = bool(self._open or self._unread) and not self._flush_due
                 self._flush_due |= flush_later
         if fatal is not None:
             self.end(fatal)
@@ -242,12 +336,12 @@ class RequestStream(ABC, Generic[Request]):
         item.stages.encoded_at = monotonic()
         return message
 
-    def _try_gather(self, item: StreamItem[Request], outcome: Outcome) -> ServingError | None:
+    def _try_encode(self, item: StreamItem[Request], result: InferenceResult) -> bytes | None:
         try:
-            return self._gather(item, outcome)
+            return self._encode(item, result)
         except Exception:  # noqa: BLE001  (runs on a worker, which must go on)
             _log.exception("could not encode an answer of %s", self._call.method, extra=self._log_fields())
-            return InferenceFailedError()
+            return None
 
     def _flush(self) -> None:
         with self._lock:
@@ -255,7 +349,7 @@ class RequestStream(ABC, Generic[Request]):
             self._send_ready()
 
     def _finish_if_settled(self) -> None:
-        if self._open:
+        if self._open or self._unread:
             return
         self._send_ready()
         if self._half_closed:

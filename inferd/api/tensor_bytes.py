@@ -19,14 +19,18 @@ _LENGTH = struct.Struct("<I")
 _LARGE_BYTES = 8192
 
 
-def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes) -> NDArray[np.generic]:
+def from_bytes(
+    name: str, datatype: DataType, shape: Sequence[int], raw: bytes, max_elements: int
+) -> NDArray[np.generic]:
     """Return the tensor in ``raw`` as an array of ``shape``, a read-only view wherever the type allows it.
+
+    ``max_elements`` is how many BYTES elements there may be, as each becomes an object of its own.
 
     Raises:
         InvalidInputError: ``raw`` does not hold what ``datatype`` and ``shape`` say; the text names input ``name``.
     """
     if datatype is BYTES:
-        return shaped(name, _split_elements(name, raw), shape)
+        return _from_byte_strings(name, shape, raw, max_elements)
     elements = element_count(name, shape)
     if elements * datatype.itemsize_bytes != len(raw):
         raise InvalidInputError(
@@ -71,10 +75,21 @@ def shaped(name: str, flat: NDArray[np.generic], shape: Sequence[int]) -> NDArra
         raise InvalidInputError(f'input "{name}": shape {list(shape)} is too large') from None
 
 
-def _split_elements(name: str, raw: bytes) -> NDArray[np.generic]:
+def _from_byte_strings(name: str, shape: Sequence[int], raw: bytes, max_elements: int) -> NDArray[np.generic]:
+    expected = element_count(name, shape)
+    if expected > max_elements:
+        raise InvalidInputError(
+            f'input "{name}": expected at most {max_elements} BYTES elements, got shape {list(shape)}'
+        )
+    return shaped(name, _split_elements(name, raw, expected), shape)
+
+
+def _split_elements(name: str, raw: bytes, expected: int) -> NDArray[np.generic]:
     elements: list[bytes] = []
     position, end = 0, len(raw)
     while position < end:
+        if len(elements) == expected:
+            raise InvalidInputError(f'input "{name}": expected {expected} elements as its shape says, got more')
         if end - position < _LENGTH.size:
             raise InvalidInputError(
                 f'input "{name}": expected the 4-byte length of element {len(elements)}, got {end - position} bytes'

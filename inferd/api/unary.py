@@ -1,6 +1,7 @@
 """Unary inference: one request in, one answer or one status out."""
 
 import logging
+import math
 from functools import partial
 from typing import Generic
 
@@ -8,9 +9,10 @@ from inferd import request_id
 from inferd.api.access import admit, find_granted, hold
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
-from inferd.api.reader import RequestReader
+from inferd.api.large_messages import LargeMessages, takes_long_to_write
+from inferd.api.reader import LARGE_BYTES, Incoming, RequestReader
 from inferd.api.submission import monotonic
-from inferd.batching.request import FailedRunError, InferenceResult, Outcome, Reply
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
@@ -18,6 +20,7 @@ from inferd.observability import timing
 from inferd.observability.timing import Stages
 from inferd.request_id import log_fields
 from inferd.rpc import Call, UnaryCall
+from inferd.security.permit import Grant
 
 _log = logging.getLogger(__name__)
 
@@ -28,33 +31,89 @@ class UnaryInference(Generic[Request]):
     Everything up to the queue happens in the call to it; the answer is sent by whichever thread settles the reply.
     """
 
-    def __init__(self, reader: RequestReader[Request], registry: ModelRegistry, statuses: StatusTable) -> None:
+    def __init__(
+        self,
+        reader: RequestReader[Request],
+        registry: ModelRegistry,
+        statuses: StatusTable,
+        large_messages: LargeMessages,
+    ) -> None:
         self._reader = reader
         self._registry = registry
         self._statuses = statuses
+        self._large_messages = large_messages
 
     def __call__(self, call: UnaryCall, message: bytes) -> None:
         """Admit the request in ``message`` or end ``call`` with the status that says why not."""
         received_at = monotonic()
-        facts = call.facts
         try:
-            incoming = self._reader.read(message)
-            if incoming.request_id:
-                request_id.name_by_message(call, incoming.request_id)
-            model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
-            note_model(call, model)
-            answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
-            reply = Reply(answer, None, request_id.of(facts))
-            request = self._reader.request(incoming, model, reply, received_at, call.deadline)
-            if grant is not None and (quota := admit(grant, model, request)) is not None:
-                hold(call, quota)
+            incoming = self._reader.known(message)
+            if incoming is None:
+                if len(message) > LARGE_BYTES:
+                    self._large_messages.read(partial(self._read_large, call, message, received_at))
+                    return
+                incoming = self._reader.read(message)
+            self._admit(call, incoming, *self._prepare(call, incoming, received_at))
         except ServingError as error:
             abort(call, self._statuses, error)
+
+    def _read_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
+        """Read a message that takes long to read, apart from the poll thread, which then admits the request."""
+        if call.ended_at != math.inf:
             return
-        facts.rows = request.rows
+        try:
+            incoming = self._reader.read(message)
+            prepared = self._prepare(call, incoming, received_at)
+        except ServingError as error:
+            abort(call, self._statuses, error)
+        except Exception:  # noqa: BLE001  (as on the poll thread: the caller must hear something, but not what)
+            _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
+            abort(call, self._statuses, InferenceFailedError())
+        else:
+            self._large_messages.call_soon(partial(self._admit_large, call, incoming, *prepared))
+
+    def _admit_large(
+        self,
+        call: UnaryCall,
+        incoming: Incoming[Request],
+        model: ModelVersion,
+        grant: Grant | None,
+        request: InferenceRequest,
+    ) -> None:
+        try:
+            self._admit(call, incoming, model, grant, request)
+        except ServingError as error:
+            abort(call, self._statuses, error)
+
+    def _prepare(
+        self, call: UnaryCall, incoming: Incoming[Request], received_at: float
+    ) -> tuple[ModelVersion, Grant | None, InferenceRequest]:
+        """Find the model of a request and check it; any thread. Raises `ServingError`."""
+        if incoming.request_id:
+            request_id.name_by_message(call, incoming.request_id)
+        model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
+        note_model(call, model)
+        answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
+        reply = Reply(answer, None, request_id.of(call.facts))
+        return model, grant, self._reader.request(incoming, model, reply, received_at, call.deadline)
+
+    def _admit(
+        self,
+        call: UnaryCall,
+        incoming: Incoming[Request],
+        model: ModelVersion,
+        grant: Grant | None,
+        request: InferenceRequest,
+    ) -> None:
+        """Hand a request to its model; on the poll thread. Raises `QuotaExceededError`."""
+        if incoming.learned is not None:
+            self._reader.keep(incoming)
+        if grant is not None and (quota := admit(grant, model, request)) is not None:
+            hold(call, quota)
+        call.facts.rows = request.rows
         if timing.KEY in call.annotations:
             stages = timing.of(call.annotations)
-            stages.decoding_at, stages.decoded_at = received_at, monotonic()
+            stages.decoding_at, stages.decoded_at = request.received_at, monotonic()
         call.on_terminated(partial(model.cancel, request))
         model.submit((request,))
 
@@ -64,6 +123,14 @@ class UnaryInference(Generic[Request]):
                 _note_run(call, outcome)
             abort(call, self._statuses, outcome)
             return
+        if takes_long_to_write(outcome, as_lists=wants_lists):
+            self._large_messages.do(partial(self._send, call, model, own_id, wants_lists, outcome))
+        else:
+            self._send(call, model, own_id, wants_lists, outcome)
+
+    def _send(
+        self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: InferenceResult
+    ) -> None:
         stages = _note_run(call, outcome)
         if stages is not None:
             stages.encoding_at = monotonic()

@@ -20,8 +20,8 @@ _SUPPORTED = ", ".join(dtype.numpy.name for dtype in dtypes.ALL if dtype is not 
 
 
 #: Tags of `InferRequest.inputs` and `Tensor.raw`.
-_INPUTS = 0x22
-_RAW = 0x22
+_INPUTS = wire.tag(pb.InferRequest, "inputs")
+_RAW = wire.tag(pb.Tensor, "raw")
 #: What elements look like on the wire, by the number of their type.
 _LITTLE_ENDIAN = {dtype.proto: dtype.numpy.newbyteorder("<") for dtype in dtypes.ALL}
 

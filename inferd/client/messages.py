@@ -13,8 +13,7 @@ from inferd.client.codec import Inputs
 from inferd.client.errors import InferdError, from_status
 from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, TensorInfo, Timing
 
-#: Of `InferRequest.request_id`.
-_REQUEST_ID = 0x1A
+_REQUEST_ID = wire.tag(pb.InferRequest, "request_id")
 
 
 class RequestWriter:

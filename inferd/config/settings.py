@@ -30,7 +30,15 @@ class ServerSettings(Section):
     http_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 takes a free one."""
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
-    """Largest message that is accepted or sent."""
+    """Largest request message that is accepted. Answers may be of any size; clients have limits of their own."""
+    message_timeout_s: float = Field(default=60.0, gt=0.0, le=86400.0)
+    """How long the message of a unary call may take to arrive. Callers without credentials, where those are asked for, \
+have 5 s."""
+    compressed_requests: bool = False
+    """Take messages that are compressed with gzip; one may inflate to max_message_bytes, and to 100 times its own size."""
+    memory_budget_bytes: int | None = Field(default=None, ge=16 * _MIB)
+    """How much the process may grow by requests: received, queued, run and answered. Beyond it calls are refused, and \
+those whose message is not complete are ended. Without it, half of the memory that the models leave free."""
     max_concurrent_streams: int = Field(default=128, ge=1, le=2**31 - 1)
     """Calls that one connection may have open at a time; HTTP/2 holds the others back at the client."""
     max_metadata_bytes: int = Field(default=16 * 1024, ge=1024, le=2**20)
@@ -42,7 +50,7 @@ class ServerSettings(Section):
     max_inflight_requests: int = Field(default=8192, ge=1)
     """Unary calls that may be open at once over all models; further ones are refused before they are read."""
     blocking_threads: int = Field(default=4, ge=1, le=256)
-    """Threads for handlers that may block: reflection, channelz and health."""
+    """Threads of each service whose handlers may block: health watches and channelz."""
     reflection: bool = True
     """Offer server reflection, which grpcurl needs."""
     channelz: bool = False
@@ -216,6 +224,10 @@ class ApiSettings(Section):
 
     overload_status: Literal["RESOURCE_EXHAUSTED", "UNAVAILABLE"] = "RESOURCE_EXHAUSTED"
     """Status of refused requests; UNAVAILABLE is what Triton's clients know."""
+    max_message_requests: int = Field(default=1024, ge=1, le=1_000_000)
+    """Requests that one message of StreamInfer may hold."""
+    max_elements: int = Field(default=1_000_000, ge=1, le=2**31 - 1)
+    """Elements that the typed lists of a request may hold together, and those that a BYTES tensor may; the raw bytes of other tensors are bounded by server.max_message_bytes only."""
 
 
 class Settings(Section):

@@ -1,6 +1,5 @@
 """How loaded this server is, for load balancers that weigh by utilisation: ORCA's reports."""
 
-import struct
 import threading
 import time
 from collections import deque
@@ -16,12 +15,10 @@ from inferd.observability.samples import ModelSample
 #: Statuses of calls that the server did not serve as it should have, refusals for want of room among them.
 _FAILURES = frozenset(("DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"))
 
-#: Tags of `xds.data.orca.v3.OrcaLoadReport`, and of the entries of its maps.
-_CPU, _MEMORY, _RPS, _EPS, _APPLICATION = b"\x09", b"\x11", b"\x31", b"\x39", b"\x49"
-_UTILIZATION = 0x2A
-_NAME, _VALUE = 0x0A, b"\x11"
-
-_double = struct.Struct("<d").pack
+#: Tags of `xds.data.orca.v3.OrcaLoadReport`, and of the entries of its maps; there is no generated code of it here.
+_CPU, _MEMORY, _RPS, _EPS, _APPLICATION = (wire.double_tag(number) for number in (1, 2, 6, 7, 9))
+_UTILIZATION = wire.length_tag(5)
+_NAME, _VALUE = wire.length_tag(1), wire.double_tag(2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +40,7 @@ class Load:
 
     def to_bytes(self) -> bytes:
         """Return the `OrcaLoadReport`."""
-        entry = wire.field(_NAME, b"queue") + _VALUE + _double(self.queue)
+        entry = wire.field(_NAME, b"queue") + wire.double(_VALUE, self.queue)
         doubles = (
             (_CPU, self.cpu),
             (_MEMORY, self.memory),
@@ -51,7 +48,7 @@ class Load:
             (_EPS, self.failed_per_s),
             (_APPLICATION, self.application),
         )
-        return b"".join(tag + _double(value) for tag, value in doubles) + wire.field(_UTILIZATION, entry)
+        return b"".join(wire.double(tag, value) for tag, value in doubles) + wire.field(_UTILIZATION, entry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,32 +12,50 @@ Work = Callable[[], None]
 
 
 class WorkerPool:
-    """A fixed number of daemon threads, so that a handler that never returns does not keep the process from exiting.
+    """At most ``threads`` threads, each started when it is first needed.
 
-    Threads: ``submit`` any, also after ``stop``; ``start`` and ``stop`` once each, one after the other.
+    They are daemons, so that a handler that never returns does not keep the process from exiting.
+
+    Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_unclaimed``, which is how many
+    threads wait for work, less what waits for a thread.
     """
 
     def __init__(self, name: str, *, threads: int, max_waiting: int | None = None) -> None:
+        self._name = name
+        self._most_threads = threads
         self._max_waiting = max_waiting
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)
-        ]
-
-    def start(self) -> None:
-        """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._unclaimed = 0
+        self._has_stopped = False
 
     def submit(self, work: Work) -> bool:
         """Have ``work`` done by some thread. Returns False if too much waits already."""
         if self._max_waiting is not None and self._work.qsize() >= self._max_waiting:
             return False
         self._work.put(work)
+        with self._lock:
+            if self._unclaimed <= 0 and len(self._threads) < self._most_threads and not self._has_stopped:
+                self._start_thread()
+            else:
+                self._unclaimed -= 1
         return True
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How much waits for a thread, about."""
+        return self._work.qsize()
 
     def stop(self, timeout_s: float) -> bool:
         """Finish what was submitted and end the threads. Returns False if some are still at work after the timeout."""
+        with self._lock:
+            self._has_stopped = True
         for _ in self._threads:
             self._work.put(None)
         end = time.monotonic() + timeout_s
@@ -51,5 +69,7 @@ class WorkerPool:
                 work()
             except BaseException:  # noqa: BLE001  the thread goes on, and has no one to tell
                 _log.exception("a call's work failed in a pool thread")
+            with self._lock:
+                self._unclaimed += 1
             # A call that was served must not live until the next one comes.
             del work

@@ -100,6 +100,7 @@ def oip_requests(draw):
 def _decode(codec, message, signature):
     """Go as far as the queue would; returns None for a request that was refused with a text."""
     try:
+        codec.scan(message)
         decoded = codec.decode(codec.parse(message), signature)
         checked = signature.check(decoded.inputs)
         signature.select_outputs(decoded.outputs)

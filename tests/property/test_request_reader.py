@@ -86,8 +86,9 @@ def _oip(part):
 def _outcome(reader, model, message):
     """Return all that reading comes to, an error included."""
     try:
-        incoming = reader.read(message)
+        incoming = reader.known(message) or reader.read(message)
         request = reader.request(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+        reader.keep(incoming)
     except ServingError as error:
         return error.message
     return (

@@ -10,7 +10,7 @@ from inferd.batching.request import BatchTiming, FailedRunError, InferenceReques
 from inferd.call_facts import CallFacts
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
-from inferd.errors import ModelNotFoundError
+from inferd.errors import ModelNotFoundError, OverloadedError
 from inferd.rpc.calls import Finisher
 from inferd.runtime.signature import ModelSignature, TensorSpec
 from tests.unit.finishing import Finishing
@@ -92,6 +92,7 @@ class FakeCall(Finishing):
     def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self.metadata = metadata
         self.deadline = math.inf
+        self.ended_at = math.inf
         self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.reads = 0
@@ -124,6 +125,7 @@ class FakeCall(Finishing):
         if self.ended is not None:
             return False
         self.ended = (code, details)
+        self.ended_at = 0.0
         return True
 
 
@@ -140,3 +142,20 @@ class Soon:
         waiting, self.waiting = self.waiting, []
         for callback in waiting:
             callback()
+
+
+class FakeLargeMessages:
+    """Keeps work for the thread that large messages have until the test lets it be done; so with the poll thread."""
+
+    def __init__(self) -> None:
+        self.call_soon = Soon()
+        self.work = Soon()
+        self.full = False
+
+    def read(self, work: Callable[[], None]) -> None:
+        if self.full:
+            raise OverloadedError("too many", retry_after_s=1.0)
+        self.work(work)
+
+    def do(self, work: Callable[[], None]) -> None:
+        self.work(work)

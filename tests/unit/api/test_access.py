@@ -9,13 +9,14 @@ from inferd.api.errors import StatusTable
 from inferd.api.inference_messages import InferenceCodec
 from inferd.api.inference_stream import InferenceStream
 from inferd.api.reader import RequestReader
+from inferd.api.request_scan import MessageLimits
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.api.unary import UnaryInference
 from inferd.errors import DeadlineExceededError, NotAuthenticatedError
 from inferd.security.methods import MethodKind
 from inferd.security.permits import QuotaLedger, permit_of
 from inferd.security.policy import Policy
-from tests.unit.api.fakes import FakeCall, FakeModel, FakeRegistry, Soon
+from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
 
 CODES = grpc.StatusCode
 
@@ -43,13 +44,20 @@ class Bench:
 
     def infer(self, **fields: object) -> FakeCall:
         call = self.call()
-        unary = UnaryInference(RequestReader(InferenceCodec()), self._registry, StatusTable())
+        unary = UnaryInference(RequestReader(InferenceCodec()), self._registry, StatusTable(), FakeLargeMessages())
         unary(call, _request(**fields).SerializeToString())
         return call
 
     def stream(self) -> tuple[FakeCall, InferenceStream]:
         call = self.call()
-        parts = StreamParts(registry=self._registry, statuses=StatusTable(), call_soon=Soon(), streams=OpenStreams())
+        parts = StreamParts(
+            registry=self._registry,
+            statuses=StatusTable(),
+            call_soon=Soon(),
+            streams=OpenStreams(),
+            large_messages=FakeLargeMessages(),
+            limits=MessageLimits(),
+        )
         return call, open_stream(InferenceStream(call, RequestReader(InferenceCodec()), parts), parts)
 
     def slots(self) -> int:
@@ -125,7 +133,7 @@ def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Benc
     """Whoever asks for the end is told at once."""
     call = bench.call()
     call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
-    unary = UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable())
+    unary = UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages())
     unary(call, _request().SerializeToString())
     assert bench.slots() == 3
 

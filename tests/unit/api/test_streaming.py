@@ -13,10 +13,11 @@ from inferd.api.inference_stream import InferenceStream
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.open_inference_stream import OpenInferenceStream
 from inferd.api.reader import RequestReader
+from inferd.api.request_scan import MessageLimits
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.errors import InferenceFailedError, OverloadedError
 from inferd.observability.calls import listen_for_results
-from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry, Soon
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -30,12 +31,15 @@ class Setup:
         if listener:
             listen_for_results(self.call, listener)
         self.soon = Soon()
+        self.large = FakeLargeMessages()
         self.streams = streams or OpenStreams()
         parts = StreamParts(
             registry=FakeRegistry(self.model),
             statuses=StatusTable(),
             call_soon=self.soon,
             streams=self.streams,
+            large_messages=self.large,
+            limits=MessageLimits(requests=200),
         )
         make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
         self.stream = open_stream(make(self.call, RequestReader(codec), parts), parts)

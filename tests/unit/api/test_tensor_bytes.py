@@ -12,7 +12,7 @@ from inferd.errors import InvalidInputError
 def test_numbers_survive_the_round_trip(datatype):
     """Every fixed-size type comes back as it was."""
     array = np.array([[0, 1, 1], [1, 0, 1]]).astype(datatype.numpy)
-    again = tensor_bytes.from_bytes("x", datatype, array.shape, tensor_bytes.to_bytes(array))
+    again = tensor_bytes.from_bytes("x", datatype, array.shape, tensor_bytes.to_bytes(array), 9)
     assert again.dtype == datatype.numpy
     assert np.array_equal(again, array)
 
@@ -20,14 +20,14 @@ def test_numbers_survive_the_round_trip(datatype):
 def test_byte_strings_survive_the_round_trip():
     """BYTES elements keep empty strings, zero bytes and bytes that are no text."""
     array = tensor_bytes.object_array([b"", b"a\0", b"\xff\xfe", "ü".encode()]).reshape(2, 2)
-    again = tensor_bytes.from_bytes("x", BYTES, (2, 2), tensor_bytes.to_bytes(array))
+    again = tensor_bytes.from_bytes("x", BYTES, (2, 2), tensor_bytes.to_bytes(array), 4)
     assert again.tolist() == array.tolist()
 
 
 def test_numbers_are_a_view_of_the_message():
     """Decoding copies nothing and cannot be used to change the message."""
     raw = np.arange(4, dtype=np.float32).tobytes()
-    array = tensor_bytes.from_bytes("x", BY_NAME["FP32"], (4,), raw)
+    array = tensor_bytes.from_bytes("x", BY_NAME["FP32"], (4,), raw, 9)
     assert array.base is not None
     assert not array.flags.writeable
 
@@ -54,4 +54,4 @@ def test_any_memory_layout_is_encoded_row_major():
 def test_what_does_not_fit_is_named(datatype, shape, raw, said):
     """The text names the input, what was expected and what came."""
     with pytest.raises(InvalidInputError, match=said):
-        tensor_bytes.from_bytes("x", BY_NAME[datatype], shape, raw)
+        tensor_bytes.from_bytes("x", BY_NAME[datatype], shape, raw, 9)

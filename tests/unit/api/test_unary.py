@@ -14,7 +14,7 @@ from inferd.api.unary import UnaryInference
 from inferd.batching.request import BatchTiming
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
-from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeModel, FakeRegistry
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
 from tests.unit.call_facts import told
 
 
@@ -30,9 +30,12 @@ def _ask(fake, call=None, **fields):
     request = v1.InferRequest(
         **{"model": "fake", "inputs": [v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields}
     )
-    UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(fake), StatusTable())(
+    large = FakeLargeMessages()
+    UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(fake), StatusTable(), large)(
         call, request.SerializeToString()
     )
+    large.work.run()
+    large.call_soon.run()
     return call
 
 

@@ -30,9 +30,9 @@ class Queue:
     def run_now(self, caller):
         return self.state.offer(caller.request, self.now, Effects())
 
-    def take(self, idle_since=0.0):
+    def take(self, idle_since=0.0, *, only_short=False):
         effects = Effects()
-        return self.state.next_batch(self.now, idle_since, effects), effects
+        return self.state.next_batch(self.now, idle_since, effects, only_short=only_short), effects
 
     def remove(self, caller):
         effects = Effects()

@@ -259,3 +259,20 @@ def test_planning_that_fails_answers_what_waits_and_the_worker_lives(q, caplog):
     assert "cannot compare" in caplog.text
     q.offer(good := Caller())
     assert taker.taken().requests == [good.request]
+
+
+def test_those_who_look_after_runs_hear_of_callers_who_have_gone(q):
+    """Of those whose requests may be running: they have expired, were cancelled, or were given up."""
+    q.offer(cancelled := Caller(), expired := Caller(deadline=101.0), Caller())
+    q.queue.take(None)
+    q.offer(waiting := Caller())
+    q.queue.remove(waiting.request)
+    assert q.settled == []
+    q.queue.remove(cancelled.request)
+    assert q.settled == [100.0]
+    q.clock.advance(1.5)
+    q.poll_thread.fire_due()
+    assert isinstance(expired.error, DeadlineExceededError)
+    assert q.settled == [100.0, 101.5]
+    q.queue.abandon(ModelUnavailableError("gone"))
+    assert len(q.settled) == 3

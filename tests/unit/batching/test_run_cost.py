@@ -96,3 +96,27 @@ def test_it_knows_what_a_worker_can_do_at_its_best():
     assert cost.most_rows_per_s == pytest.approx(64 / 0.128)
     _learn(cost, [64], fixed_s=0.128, row_s=0.002, runs=128)
     assert cost.most_rows_per_s == pytest.approx(64 / 0.256, rel=0.01), "rows have become more expensive"
+
+
+def test_runs_that_may_be_of_any_length_are_never_short():
+    """However short those were that there have been."""
+    cost = RunCost(are_bounded=False)
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=1_000)
+    assert not cost.is_short
+
+
+def test_runs_are_short_of_no_more_rows_than_there_have_been():
+    """What a larger one takes is not known."""
+    cost = RunCost()
+    _learn(cost, [1, 5], fixed_s=0.0001, row_s=0.0)
+    assert [cost.is_short_of(rows) for rows in (1, 2, 4, 7, 8, 1_000_000)] == [True, False, True, True, False, False]
+
+
+def test_a_model_that_turns_out_to_be_another_is_not_short_any_longer():
+    """Nor becomes so again."""
+    cost = RunCost()
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
+    cost.never_short()
+    assert not cost.is_short_of(1)
+    _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
+    assert not cost.is_short

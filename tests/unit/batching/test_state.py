@@ -2,6 +2,7 @@
 
 import pytest
 
+from inferd.batching.planner import WaitUntil
 from inferd.batching.request import Batch
 from inferd.batching.state import Effects
 from inferd.config.settings import Backpressure
@@ -388,3 +389,91 @@ def test_failing_everything_leaves_nobody_out():
     queue.state.fail_running(ModelUnavailableError("gone"), effects)
     assert set(failed(effects)) == {caller.request for caller in callers}
     assert queue.state.waiting.rows == 0
+
+
+def _short(queue, *rows):
+    """Have runs of so many rows turn out to be short."""
+    for _ in range(16):
+        for number in rows:
+            queue.offer(Caller(rows=number))
+            batch, _ = queue.take()
+            queue.now += 0.0001
+            queue.state.retire(batch, queue.now)
+
+
+def test_only_runs_of_known_sizes_are_taken_for_their_shortness():
+    """What is larger is left for a worker, and is still there."""
+    queue = Queue(max_rows=100)
+    _short(queue, 1)
+    queue.offer(small := Caller(), large := Caller(rows=20))
+    batch, _ = queue.take(only_short=True)
+    assert batch.requests == [small.request]
+    assert isinstance(queue.take(only_short=True)[0], WaitUntil)
+    batch, _ = queue.take()
+    assert batch.requests == [large.request]
+
+
+def test_a_batch_that_was_cut_off_teaches_nothing():
+    """How long it took was the limit's doing."""
+    queue = Queue()
+    queue.offer(Caller())
+    batch, _ = queue.take()
+    batch.cut_off = True
+    queue.now += 60.0
+    queue.state.retire(batch, queue.now)
+    assert queue.state.most_rows_per_s == 0.0
+    assert queue.state.running_rows == 0
+
+
+def test_what_a_stuck_thread_has_is_handed_over_without_those_who_are_answered():
+    """Their answers count as given, and what is left is running."""
+    queue, callers = Queue(), [Caller(), Caller(), Caller()]
+    queue.offer(*callers)
+    batch, _ = queue.take()
+    callers[1].request.reply.withdraw()
+    rest = queue.state.hand_over(batch, queue.now, Effects())
+    assert rest.requests == [callers[0].request, callers[2].request]
+    assert rest.ran_before
+    assert batch.requests == []
+    assert queue.state.running_rows == 2
+
+
+def test_a_batch_without_anybody_who_waits_is_not_handed_over():
+    """It is just gone."""
+    queue, caller = Queue(), Caller()
+    queue.offer(caller)
+    batch, _ = queue.take()
+    caller.request.reply.withdraw()
+    assert queue.state.hand_over(batch, queue.now, Effects()) is None
+    assert queue.state.present == 0
+
+
+def test_while_too_many_threads_are_stuck_nothing_is_let_in():
+    """With a hint when to try again, for those who wait as well, until one comes back."""
+    queue, waiting, running = Queue(), Caller(), Caller()
+    queue.offer(running)
+    batch, _ = queue.take()
+    queue.offer(waiting)
+    effects = Effects()
+    queue.state.set_stuck(True, effects)
+    (refused, error), *others = effects.failed
+    assert (refused, error.reason, error.retry_after_s > 0, others) == (waiting.request, "RUNS_STUCK", True, [])
+    (_, error), *_ = queue.offer(Caller()).failed
+    assert isinstance(error, OverloadedError)
+    assert queue.state.hand_over(batch, queue.now, effects) is None
+    assert effects.failed[-1][0] is running.request
+    queue.state.set_stuck(False, Effects())
+    queue.offer(late := Caller())
+    assert late.request in queue.state.waiting
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_whether_one_who_leaves_may_be_running(taken):
+    """Only then is it worth a look at the runs."""
+    queue, caller = Queue(), Caller(deadline=101.0)
+    queue.offer(caller)
+    if taken:
+        queue.take()
+    queue.now = 102.0
+    assert queue.expire().fails_running is taken
+    assert queue.remove(caller).fails_running

@@ -1,6 +1,7 @@
 """Real ONNX models through a real session on the CPU."""
 
 import logging
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -10,10 +11,12 @@ import pytest
 from inferd import dtypes
 from inferd.config.settings import ModelSettings
 from inferd.runtime import session as session_module
-from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.run_stop import RunStop
 from inferd.runtime.session import OnnxSession, open_session
 from inferd.runtime.verdict import Standing
 from tests import onnx_models
+from tests.load import busy_model
 
 
 def opened(model, folder: Path, **settings: dict) -> OnnxSession:
@@ -327,3 +330,27 @@ def test_as_many_runs_are_parallel_as_have_cores_for_their_threads(threads, runs
     monkeypatch.setattr(session_module, "usable_cores", lambda: 4)
     runtime = {"intra_op_threads": threads[0], "inter_op_threads": threads[1], "providers": ["cpu"]}
     assert opened(onnx_models.linear(), tmp_path, runtime=runtime).parallel_runs == runs
+
+
+def test_it_knows_whether_runs_are_bounded_by_their_rows(tmp_path):
+    """From the file, so that a verdict from the cache changes nothing; and while rows are known to be rows."""
+    cache = {"verdict_cache": tmp_path / "verdicts"}
+    for _ in range(2):
+        session = opened(onnx_models.linear(), tmp_path, runtime=cache)
+        assert session.runs_are_bounded
+        assert not opened(onnx_models.identity(dtypes.BY_NAME["FP32"], ("batch", "length")), tmp_path).runs_are_bounded
+        assert not opened(busy_model(), tmp_path, runtime=cache).runs_are_bounded
+    session.stop_batching("the rows were none")
+    assert not session.runs_are_bounded
+
+
+def test_a_run_can_be_ended_from_outside(tmp_path):
+    """In any thread; the next run is none the worse."""
+    session = opened(busy_model(), tmp_path)
+    stop = RunStop()
+    timer = threading.Timer(0.05, stop.stop)
+    timer.start()
+    with pytest.raises(RunFailedError):
+        session.run({"x": np.full((1, 1), 4e18, np.float32)}, ["y"], stop)
+    timer.join()
+    assert session.run({"x": np.ones((1, 1), np.float32)}, ["y"], RunStop())[0] == 1

@@ -1,0 +1,152 @@
+"""Which models take as long as their rows say, and which as long as the numbers in them say."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from inferd.runtime import run_length
+from inferd.runtime.onnx_file import read_model_file
+from inferd.runtime.run_length import has_fixed_rows, has_steady_graph
+from tests import onnx_models
+from tests.load import busy_model
+from tests.unit.runtime.specs import signature, spec
+
+_ONE = numpy_helper.from_array(np.array([1], np.int64), "one")
+_FEW = numpy_helper.from_array(np.array([2, 3], np.int64), "few")
+
+
+def _steady(model, tmp_path):
+    return has_steady_graph(read_model_file(onnx_models.save(model, tmp_path / "model.onnx")))
+
+
+def _model(*nodes, functions=()):
+    """A model on x, FP32 [batch,3], and n, INT64 [2]."""
+    made = [
+        helper.make_node(operator, list(inputs), [output], domain=domain, **attributes)
+        for operator, inputs, output, domain, attributes in nodes
+    ]
+    graph = helper.make_graph(
+        made,
+        "test",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("n", TensorProto.INT64, [2]),
+        ],
+        [helper.make_tensor_value_info(made[-1].output[0], TensorProto.FLOAT, None)],
+        [_ONE, _FEW],
+    )
+    opsets = [helper.make_opsetid(domain, 18) for domain in ("", "com.microsoft", "own")]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=onnx_models.IR_VERSION, functions=functions)
+
+
+def _node(operator, *inputs, output="y", domain="", **attributes):
+    return operator, inputs, output, domain, attributes
+
+
+@pytest.mark.parametrize(
+    "build", [onnx_models.linear, onnx_models.two_inputs, onnx_models.slow, onnx_models.brightness, onnx_models.centred]
+)
+def test_ordinary_networks_are_steady(build, tmp_path):
+    """They do the same with any numbers."""
+    assert _steady(build(), tmp_path)
+
+
+@pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_models.custom_operator])
+def test_loops_choices_and_unknown_operators_are_not(build, tmp_path):
+    """Nobody knows for how long they run."""
+    assert not _steady(build(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        *(_node(operator, "x", "n") for operator in ("Expand", "Tile", "Reshape", "Upsample", "Slice")),
+        _node("ConstantOfShape", "n"),
+        _node("Range", "one", "n", "one"),
+        _node("Pad", "x", "n"),
+        _node("Resize", "x", "", "", "n"),
+        _node("OneHot", "few", "n", "few"),
+        _node("TopK", "x", "n"),
+        _node("NonZero", "x"),
+        _node("Unique", "x"),
+        _node("Compress", "x", "n"),
+        _node("RoiAlign", "x", "x", "n"),
+        _node("LSTM", "x", "x", "x", "", "n"),
+    ],
+    ids=lambda node: node[0],
+)
+def test_what_takes_its_size_from_a_request_is_not(node, tmp_path):
+    """A small message may ask for any amount of work or of output."""
+    assert not _steady(_model(node), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        *(_node(operator, "x", "few") for operator in ("Expand", "Tile", "Reshape")),
+        _node("ConstantOfShape", "few"),
+        _node("Resize", "x", "", "", "few"),
+        _node("ReduceSum", "x", "one"),
+        _node("LSTM", "x", "x", "x", "", "", "x"),
+    ],
+    ids=lambda node: node[0],
+)
+def test_what_takes_its_size_from_the_model_is_steady(node, tmp_path):
+    """It is the same for every request."""
+    assert _steady(_model(node), tmp_path)
+
+
+def test_sizes_that_follow_from_shapes_are_steady_and_those_from_numbers_are_not(tmp_path):
+    """However far the way from there is."""
+    shape = _node("Shape", "x", output="shape")
+    assert _steady(
+        _model(shape, _node("Mul", "shape", "few", output="size"), _node("ConstantOfShape", "size")), tmp_path
+    )
+    mixed = _node("Mul", "shape", "n", output="size")
+    assert not _steady(_model(shape, mixed, _node("ConstantOfShape", "size")), tmp_path)
+
+
+def test_a_constant_that_a_request_may_replace_is_not_steady(tmp_path):
+    """An initializer that is an input of the graph as well is a default."""
+    model = _model(_node("Expand", "x", "few"))
+    model.graph.input.append(helper.make_tensor_value_info("few", TensorProto.INT64, [2]))
+    assert not _steady(model, tmp_path)
+
+
+def test_operators_of_the_file_itself_are_not_steady(tmp_path):
+    """Not even under the name of one of ONNX's own."""
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function("own", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
+    assert not _steady(_model(_node("Twice", "x", domain="own"), functions=[function]), tmp_path)
+    assert not _steady(_model(_node("Relu", "x"), functions=[function]), tmp_path)
+    assert not _steady(_model(_node("Gelu", "x", domain="com.microsoft")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec_of_x", "fixed"),
+    [
+        (spec("x", ("batch", 3), 0), True),
+        (spec("x", (3, "batch"), 1), True),
+        (spec("x", (1, 3), None), True),
+        (spec("x", ("batch", "length"), 0), False),
+        (spec("x", ("batch", None), 0), False),
+        (spec("x", ("batch", 3), None), False),
+        (spec("x", ("batch", 3), 0, "BYTES"), False),
+    ],
+)
+def test_rows_are_of_one_size_unless_something_is_open(spec_of_x, fixed):
+    """A dimension besides that of the rows, or the length of a text."""
+    assert has_fixed_rows(signature([spec_of_x])) is fixed
+
+
+def test_an_input_that_a_batch_shares_counts_too():
+    """Its length is the caller's as well."""
+    inputs = [spec("x", ("batch", 3), 0), spec("table", ("length",), None)]
+    assert not has_fixed_rows(signature(inputs))
+
+
+def test_every_operator_that_is_called_steady_exists():
+    """A misspelt name would be one that nobody meant."""
+    known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
+    assert {name for names in run_length._STEADY_BY_DOMAIN.values() for name in names} <= known

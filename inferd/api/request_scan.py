@@ -31,6 +31,8 @@ MAX_TENSORS = 1024
 MAX_PARAMETERS = 256
 #: As many as an array can have.
 MAX_DIMENSIONS = 64
+#: Of a name, an id, or a parameter.
+MAX_TEXT_BYTES = 64 * 1024
 
 _DEEPEST_GROUP = 100
 #: A longer packed list is counted by numpy; the elements of a shorter one are at most its bytes.
@@ -215,6 +217,9 @@ class _Walk:
             self.over(start, end, rule.nested)
         elif rule.is_raw:
             self._raw.append((start, end))
+        elif end - start > MAX_TEXT_BYTES:
+            msg = f"{rule.name}: expected at most {MAX_TEXT_BYTES} bytes, got {end - start}"
+            raise InvalidInputError(msg)
         elif rule.is_id:
             self._has_frame = self._has_frame and self._request_id is None
             self._request_id = (start, end)

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from inferd import request_id
-from inferd.api.access import admit, find_granted
+from inferd.api.access import admit, counted, find_granted, rows_not_run
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.large_messages import LargeMessages, takes_long_to_write
@@ -70,10 +70,10 @@ class StreamItem(Generic[Request]):
         self.stages: Stages | None = None
         self.quota: Quota | None = None
 
-    def closed(self) -> None:
-        """It is no longer open; called once, with the lock held."""
+    def closed(self, outcome: Outcome | None = None) -> None:
+        """It is no longer open, for want of a caller if there is no ``outcome``; called once, with the lock held."""
         if self.quota is not None:
-            self.quota.give_back()
+            self.quota.give_back(rows_not_run(self.request, outcome))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +142,7 @@ class RequestStream(ABC, Generic[Request]):
         try:
             contents = self._split(message)
         except ServingError as error:
-            self.end(error)
+            self.end(counted(self._call, error))
             return
         self._count("messages_in", 1)
         self._count("requests", len(contents))
@@ -191,7 +191,7 @@ class RequestStream(ABC, Generic[Request]):
         try:
             return self._reader.read(content)
         except ServingError as error:
-            self.end(error)
+            self.end(counted(self._call, error))
         except Exception:  # noqa: BLE001  (the thread serves others, and this caller must hear something)
             _log.exception("could not read a request of %s", self._call.method, extra=self._log_fields())
             self.end(InferenceFailedError())
@@ -260,7 +260,7 @@ class RequestStream(ABC, Generic[Request]):
         try:
             self._prepare(item, reply, received_at)
         except ServingError as error:
-            reply.deliver(error)
+            reply.deliver(counted(self._call, error))
         except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
             _log.exception("could not decode a request of %s", self._call.method, extra=self._log_fields())
             reply.deliver(InferenceFailedError())
@@ -312,7 +312,7 @@ class RequestStream(ABC, Generic[Request]):
             if item not in self._open:
                 return
             self._open.discard(item)
-            item.closed()
+            item.closed(outcome)
             fatal = InferenceFailedError() if answer is None else self._gather(item, answer)
             if self._listeners:
                 self._tell(item, outcome)

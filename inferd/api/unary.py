@@ -6,7 +6,7 @@ from functools import partial
 from typing import Generic
 
 from inferd import request_id
-from inferd.api.access import admit, find_granted, hold
+from inferd.api.access import admit, counted, find_granted, hold
 from inferd.api.codec import Answer, Request
 from inferd.api.errors import StatusTable
 from inferd.api.large_messages import LargeMessages, takes_long_to_write
@@ -55,7 +55,7 @@ class UnaryInference(Generic[Request]):
                 incoming = self._reader.read(message)
             self._admit(call, incoming, *self._prepare(call, incoming, received_at))
         except ServingError as error:
-            abort(call, self._statuses, error)
+            abort(call, self._statuses, counted(call, error))
 
     def _read_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
         """Read a message that takes long to read, apart from the poll thread, which then admits the request."""
@@ -65,7 +65,7 @@ class UnaryInference(Generic[Request]):
             incoming = self._reader.read(message)
             prepared = self._prepare(call, incoming, received_at)
         except ServingError as error:
-            abort(call, self._statuses, error)
+            abort(call, self._statuses, counted(call, error))
         except Exception:  # noqa: BLE001  (as on the poll thread: the caller must hear something, but not what)
             _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())

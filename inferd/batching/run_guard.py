@@ -165,4 +165,5 @@ class RunGuard:
 
 
 def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:
-    return all(request.reply.done for request in requests)
+    # The first mostly does, and looking at it alone takes a fraction of the time.
+    return requests[0].reply.done and all(request.reply.done for request in requests)

@@ -73,11 +73,12 @@ class Workers:
     """The threads of a model version.
 
     Invariants: each post has a worker that is not known to be stuck, or is vacant, which it only is while more threads
-    are stuck than may be. A batch is handed back by the worker that took it, or is given up with it, never both.
+    are stuck than may be, or the system gives no further one. A batch is handed back by the worker that took it, or is
+    given up with it, never both.
 
     `start` is called once, `replace` by one thread at a time, the others by any. ``hand_over`` gives up the batch of a
-    stuck worker and returns what is left of it to be run; ``on_vacancy`` is called with whether posts are vacant when
-    that changes.
+    stuck worker and returns what is left of it to be run; ``on_vacancy`` is told whether posts are vacant, and what it
+    was told last is so.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Workers:
         self._working = [self._worker(post) for post in posts]
         self._stuck: list[Worker] = []
         self._vacant: list[Post] = []
+        self._telling = threading.Lock()
 
     def start(self) -> None:
         """Start the threads."""
@@ -126,10 +128,10 @@ class Workers:
                 self._vacant.append(worker.post)
         _logger.error("a run hangs in one operator; its thread %s is left to itself", worker.post.name)
         if is_vacant:
-            self._on_vacancy(True)
-        left = self._hand_over(batch)
+            self._tell_vacancy()
+        rest = self._hand_over(batch)
         if not is_vacant:
-            self._fill(worker.post, left)
+            self._fill(worker.post, rest)
 
     def join(self, timeout_s: float) -> bool:
         """Wait until the sources have no more. Returns False if a thread is stuck, or took longer than the timeout."""
@@ -146,7 +148,21 @@ class Workers:
         worker = self._worker(post)
         with self._lock:
             self._working.append(worker)
-        worker.start(first)
+        try:
+            worker.start(first)
+        except RuntimeError:
+            _logger.exception("no thread could be started for %s", post.name)
+            with self._lock:
+                self._working.remove(worker)
+                self._vacant.append(post)
+            self._tell_vacancy()
+            if first is not None:
+                self._hand_over(first)
+
+    def _tell_vacancy(self) -> None:
+        # One after the other, each with what is so by then.
+        with self._telling:
+            self._on_vacancy(bool(self._vacant))
 
     def _is_replaced(self, worker: Worker) -> bool:
         """``worker`` has run its batch; whether it is to end."""
@@ -156,10 +172,8 @@ class Workers:
                 return False
             self._stuck.remove(worker)
             post = self._vacant.pop() if self._vacant else None
-            is_full = post is not None and not self._vacant
         _logger.info("the run that hung in thread %s has ended", worker.post.name)
         if post is not None:
             self._fill(post, None)
-        if is_full:
-            self._on_vacancy(False)
+            self._tell_vacancy()
         return True

@@ -182,3 +182,21 @@ def test_those_that_are_stuck_are_not_waited_for(crew):
     crew.end(stuck)
     eventually(lambda: crew.workers.stuck == 0, "the thread has come back", 10)
     assert crew.workers.join(10)
+
+
+def test_a_post_stays_vacant_if_there_is_no_thread_for_it(crew, monkeypatch):
+    """What was to be run first is given up as well, and the next thread that comes back has its post filled."""
+    crew.rest = rest = _batch()
+    stuck = crew.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        crew.workers.replace(stuck)
+    assert crew.vacancies == [True]
+    assert crew.handed_over == [stuck, rest]
+    crew.end(stuck)
+    eventually(lambda: crew.vacancies == [True, False], "the post is filled", 10)
+    crew.end(crew.run())
+
+
+def _no_thread(_thread):
+    raise RuntimeError("can't start new thread")

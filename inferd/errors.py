@@ -4,23 +4,33 @@ Every message is written for the caller and is sent as it is, so it never holds 
 else from inside the server. ``inferd.api.errors`` maps the classes to gRPC statuses.
 """
 
-#: A status travels as metadata, twice, with three bytes for each that is not ASCII. Clients take 8 KiB of metadata;
-#: what is larger reaches them as another status.
-_LONGEST_MESSAGE_BYTES = 1024
+from inferd.plain_text import escaped
+
+#: What proxies pass of a status is about 2 KiB, header and details together. The message is in both: in the header
+#: percent-encoded, with three bytes for each byte that is not plain ASCII, and in the details in base64. The rest is
+#: for the reason, the retry hint, the request's id and the names of the headers.
+_LONGEST_ENCODED_BYTES = 1400
+_BASE64 = 4 / 3
+_ESCAPED_BYTES = 3
+#: So many characters fit whatever they are.
+_ALWAYS_FIT = int(_LONGEST_ENCODED_BYTES / (4 * (_ESCAPED_BYTES + _BASE64)))
+#: And so many at the most.
+_MOST_CHARACTERS = int(_LONGEST_ENCODED_BYTES / (1 + _BASE64))
 
 
 class ServingError(Exception):
     """A request that ends without a result.
 
-    ``message`` is for the caller to read, and is cut to a length that can be sent: it may quote a name that came.
+    ``message`` is for the caller to read. It may quote what came: so it is cut to a length that can be sent, and what
+    cannot be seen is escaped.
     ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric labels; subclasses name theirs.
     """
 
     reason = "UNKNOWN"
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.message = _cut(message)
+        self.message = _sendable(message)
+        super().__init__(self.message)
         if reason is not None:
             self.reason = reason
 
@@ -106,8 +116,23 @@ class InferenceFailedError(ServingError):
         super().__init__("the model failed to run this request")
 
 
-def _cut(message: str) -> str:
-    written = message.encode()
-    if len(written) <= _LONGEST_MESSAGE_BYTES:
-        return message
-    return written[:_LONGEST_MESSAGE_BYTES].decode(errors="ignore") + "…"
+def _sendable(message: str) -> str:
+    # One more than can be sent, so that it shows whether it was cut.
+    text = escaped(message[: _MOST_CHARACTERS + 1])
+    if len(text) <= _ALWAYS_FIT:
+        return text
+    left = _LONGEST_ENCODED_BYTES - _encoded_bytes("…")
+    fits = 0
+    for character in text:
+        left -= _encoded_bytes(character)
+        if left < 0:
+            break
+        fits += 1
+    return text if fits == len(text) <= _MOST_CHARACTERS else f"{text[:fits]}…"
+
+
+def _encoded_bytes(character: str) -> float:
+    """Return what ``character`` of a message takes in the header and the details of a status."""
+    if character.isascii() and character != "%":
+        return 1 + _BASE64
+    return len(character.encode()) * (_ESCAPED_BYTES + _BASE64)

@@ -9,6 +9,7 @@ from typing import Annotated
 from inferd.cli import connection_options as options
 from inferd.cli.failures import CommandError
 from inferd.client import Client, InferdError
+from inferd.plain_text import escaped
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def open_client(
             yield client
     except InferdError as error:
         hint = "" if error.retry_after_s is None else f" (try again in {error.retry_after_s:g} s)"
-        raise CommandError(f"{error.status.name}: {error.message}{hint}") from None
+        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}") from None
 
 
 def connects(command: Callable[..., None]) -> Callable[..., None]:

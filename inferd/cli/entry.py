@@ -10,6 +10,9 @@ import typer
 import inferd
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.lazy import HELP_OPTIONS, LazyGroup, add_stand_ins
+from inferd.plain_text import escaped
+
+_LINE_END = "\n"
 
 _app = typer.Typer(
     cls=LazyGroup,
@@ -66,5 +69,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _fail(message: str, exit_code: ExitCode = ExitCode.FAILED) -> int:
-    print(f"inferd: {message}", file=sys.stderr)
+    # Servers and files bring some of it. Several problems are a line each.
+    print(f"inferd: {escaped(message, keep=_LINE_END)}", file=sys.stderr)
     return exit_code

@@ -8,6 +8,7 @@ from inferd.cli import connection_options as options
 from inferd.cli.failures import CommandError
 from inferd.endpoint import Endpoint
 from inferd.health_check import METHOD, HealthStatus, question, status_of
+from inferd.plain_text import escaped
 
 # After the options, which set what gRPC reads when it is imported.
 import grpc  # isort: skip
@@ -72,5 +73,6 @@ def _ask(channel: grpc.Channel, endpoint: Endpoint, service: str, timeout_s: flo
     try:
         return status_of(check(question(service), timeout=timeout_s, metadata=endpoint.metadata()))
     except grpc.RpcError as error:
-        told = f"it knows no service {service!r}" if error.code() is grpc.StatusCode.NOT_FOUND else error.details()
+        unknown = error.code() is grpc.StatusCode.NOT_FOUND
+        told = f"it knows no service {service!r}" if unknown else escaped(error.details() or "")
         raise CommandError(f"{endpoint.address}: {error.code().name}: {told}") from None

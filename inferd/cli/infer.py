@@ -13,6 +13,7 @@ from inferd.cli.output import array_json, array_text, print_json
 from inferd.cli.saving import save_outputs
 from inferd.client import Client, Result
 from inferd.dtypes import BY_NUMPY
+from inferd.plain_text import escaped
 
 EXAMPLES = (
     "inferd infer digits --input X=@digit.json",
@@ -75,11 +76,11 @@ def infer(
 
 def _print_text(result: Result, saved: dict[str, Path]) -> None:
     for name, array in result.outputs.items():
-        print(f"{name}  {BY_NUMPY[array.dtype].name} {list(array.shape)}")
+        print(f"{escaped(name)}  {BY_NUMPY[array.dtype].name} {list(array.shape)}")
         print(indent(f"saved to {saved[name]}" if name in saved else array_text(array), "  "))
     timing = result.timing
     print(
-        f"{result.model} version {result.version}: waited {timing.queue_s * 1000:.2f} ms, "
+        f"{escaped(result.model)} version {escaped(result.version)}: waited {timing.queue_s * 1000:.2f} ms, "
         f"ran {timing.run_s * 1000:.2f} ms, batch of {timing.batch_rows}"
     )
 

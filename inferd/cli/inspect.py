@@ -10,6 +10,7 @@ from inferd.cli.failures import CommandError
 from inferd.cli.model_loading import ServedModel, find_model, load_model, server_settings
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.models.repository import ModelSource
+from inferd.plain_text import escaped
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import ModelFile, read_model_file
 from inferd.runtime.signature import TensorSpec
@@ -106,11 +107,11 @@ def _sentences(model: ServedModel) -> Iterator[str]:
 def _row(kind: str, spec: TensorSpec) -> list[str]:
     axis = "" if spec.batch_axis is None else str(spec.batch_axis)
     optional = " (optional)" if spec.optional else ""
-    return [kind, spec.name, spec.datatype.name, f"{shape_text(spec.shape)}{optional}", axis]
+    return [kind, escaped(spec.name), spec.datatype.name, f"{shape_text(spec.shape)}{optional}", axis]
 
 
 def _print_fact(name: str, text: str) -> None:
-    print(f"{name:<9} {text}")
+    print(f"{name:<9} {escaped(text)}")
 
 
 def _shown(path: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 from inferd.cli.connection import connects
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.client import BatchingInfo, Client, ModelInfo, TensorInfo
+from inferd.plain_text import escaped
 
 EXAMPLES = ("inferd models", "inferd models --address inferd.example.com:443 --tls --json")
 
@@ -36,13 +37,13 @@ def models(
 
 def _row(model: ModelInfo) -> list[str]:
     return [
-        model.name,
-        model.version,
+        escaped(model.name),
+        escaped(model.version),
         str(model.state),
         _tensors(model.inputs),
         _tensors(model.outputs),
         _batching(model.batching) if _has_been_read(model) else "",
-        model.reason or model.batching.verdict_reason,
+        escaped(model.reason or model.batching.verdict_reason),
     ]
 
 
@@ -57,7 +58,7 @@ def _tensors(tensors: Iterable[TensorInfo]) -> str:
 
 def _tensor(tensor: TensorInfo) -> str:
     optional = " (optional)" if tensor.optional else ""
-    return f"{tensor.name} {tensor.datatype} {shape_text(tensor.shape)}{optional}"
+    return f"{escaped(tensor.name)} {tensor.datatype} {shape_text(tensor.shape)}{optional}"
 
 
 def _batching(batching: BatchingInfo) -> str:

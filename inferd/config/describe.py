@@ -5,11 +5,16 @@ from typing import Any
 import yaml
 
 from inferd.config.settings import Settings
+from inferd.plain_text import escaped
 
 
 def effective_yaml(settings: Settings) -> str:
     """Return all settings as a configuration file that would give the same ones."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = settings.model_dump(mode="json")
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if escaped(text, keep="\n") == text:
+        return text
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=False)
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
 from inferd.observability.rendering import Fields, utc_of_ms
 from inferd.peer import readable
+from inferd.plain_text import clipped, escaped
 
 #: Statuses that an operator should look at; the others are the caller's business.
 _LEVELS = {
@@ -41,7 +42,8 @@ _STARTED_AT: Final = 1
 _CODE: Final = 4
 _FACTS: Final = 6
 
-_LONGEST_TEXT = 512
+#: Of what a caller has chosen, no more than a line can take.
+LONGEST_TEXT = 512
 _END = "}\n"
 
 #: Makes lines of calls that ended, of those of at least a level, for a clock that is so many seconds behind the epoch.
@@ -81,13 +83,24 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
             last_ms, last_level = ms, level
             head = f'{{"time":"{utc_of_ms(ms)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":"'
         # Callers choose the names of methods that are unknown.
-        named = (peer, method if is_ok else clipped(method), facts.model, facts.version, status, facts.principal)
+        named = (
+            peer,
+            method if is_ok else clipped(method, LONGEST_TEXT),
+            facts.model,
+            facts.version,
+            status,
+            facts.principal,
+        )
         if named != last_named:
             last_named, names = named, _names(*named)
         rows = facts.rows
         if batch is not last_batch or rows != last_rows:
             last_batch, last_rows, run = batch, rows, _run(batch, rows)
-        rest = _END if is_ok and annotations is None else _rest(annotations or {}, "" if is_ok else clipped(details))
+        rest = (
+            _END
+            if is_ok and annotations is None
+            else _rest(annotations or {}, "" if is_ok else clipped(details, LONGEST_TEXT))
+        )
         known_as = facts.request_id or request_id.of(facts)
         # Printable ASCII, so that nothing else need be escaped.
         if '"' in known_as or "\\" in known_as:
@@ -106,11 +119,6 @@ def human_lines(render: Callable[[Fields], bytes]) -> LineMaker:
         return b"".join(render(json.loads(line)) for line in json_lines(calls, epoch_s, threshold).splitlines())
 
     return lines
-
-
-def clipped(text: str) -> str:
-    """Return what a caller has chosen, but no more of it than a line can take."""
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 def _milliseconds(durations_s: NDArray[np.float64]) -> list[str]:
@@ -139,9 +147,5 @@ def _rest(annotations: Mapping[str, object], error: str) -> str:
     return "".join((*fields, f',"error":{_json(error)}' if error else "", _END))
 
 
-def _json(text: object) -> str:
-    try:
-        return orjson.dumps(text, default=str).decode()
-    except TypeError:
-        # File names that are not UTF-8: rare, and no reason to lose this line and its neighbours.
-        return json.dumps(text, default=str)
+def _json(value: object) -> str:
+    return orjson.dumps(escaped(value) if isinstance(value, str) else value).decode()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from inferd import request_id
 from inferd.config.logging import LogFormat, LogSettings
-from inferd.observability.access_lines import clipped, human_lines, json_lines
+from inferd.observability.access_lines import LONGEST_TEXT, human_lines, json_lines
 from inferd.observability.calls import Call, StreamResult
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.recorder import CallRecorder, EndedCall
 from inferd.observability.rendering import Fields, utc
+from inferd.plain_text import clipped
 
 
 class AccessLog:
@@ -57,7 +58,7 @@ class AccessLog:
     def _stream_result(self, call: Call, result: StreamResult) -> None:
         """Have a line written about one result of a stream."""
         line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
-        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method)}
+        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method, LONGEST_TEXT)}
         line |= {"id": request_id.cleaned(result.request_id), "status": result.status}
         if result.model:
             line |= {"model": result.model, "version": result.version}
@@ -65,5 +66,5 @@ class AccessLog:
         if stages.batch is not None and stages.queue_s is not None:
             line |= {"queue_s": stages.queue_s, "run_s": stages.batch.run_s, "batch_rows": stages.batch.rows}
         if result.error:
-            line["error"] = clipped(result.error)
+            line["error"] = clipped(result.error, LONGEST_TEXT)
         self._writer.submit(self._render(line))

@@ -10,7 +10,7 @@ from inferd.observability.gpu import GpuSample
 from inferd.observability.histogram import Histogram
 from inferd.observability.model_metrics import ModelCounts
 from inferd.observability.request_metrics import RequestLabels
-from inferd.observability.samples import MODEL_STATES, ModelSample
+from inferd.observability.samples import MODEL_STATES, ModelSample, ServerUsage
 from inferd.observability.timing import STAGES
 
 _MODEL = ("model", "version")
@@ -90,6 +90,24 @@ def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | Non
     yield rejected
     if jwks_age_s is not None:
         yield GaugeMetricFamily("inferd_jwks_age_seconds", "Since the issuer's keys were fetched", value=jwks_age_s)
+
+
+def usage_families(usage: ServerUsage) -> Iterator[Metric]:
+    """What calls take of the server's memory, and what it refuses before a model is asked."""
+    gauges = (
+        ("inferd_message_bytes", "Bytes of request messages whose calls are open", usage.held_bytes),
+        ("inferd_request_memory_bytes", "How much the process has grown by requests", usage.taken_bytes),
+        ("inferd_request_memory_limit_bytes", "How much the process may grow by requests", usage.budget_bytes),
+    )
+    for name, text, value in gauges:
+        if value is not None:
+            yield GaugeMetricFamily(name, text, value=value)
+    refused = CounterMetricFamily(
+        "inferd_calls_refused", "RPCs that were refused by the limits of the server", labels=("reason",)
+    )
+    for reason, count in usage.refused.items():
+        refused.add_metric((reason,), count)
+    yield refused
 
 
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:

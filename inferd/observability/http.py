@@ -17,6 +17,7 @@ from inferd.observability.exposition import content_type_of, exposition
 from inferd.observability.http_messages import BadRequestError, HeadTooLargeError, Request, Response, parse_request
 from inferd.observability.pace import Pace
 from inferd.observability.scrapes import Renderings
+from inferd.plain_text import escaped
 
 _LONGEST_HEAD_BYTES = 16 * 1024
 _LISTEN_BACKLOG = 128
@@ -215,7 +216,7 @@ class HttpServer:
             return Response(200, await self._renderings.get(content_type), content_type=content_type)
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
-        return Response(200 if health.ok else 503, "".join(f"{line}\n" for line in lines))
+        return Response(200 if health.ok else 503, "".join(f"{escaped(line)}\n" for line in lines))
 
 
 async def _read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:

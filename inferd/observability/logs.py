@@ -1,15 +1,19 @@
 """Sets up logging for the whole process: structlog and the standard library's logging give the same lines."""
 
 import logging
+import traceback
 from collections.abc import Callable
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.rendering import Fields, utc
 from inferd.observability.repetition import RepetitionFilter
+from inferd.plain_text import escaped
+
+_LINE_END = "\n"
 
 
 class LogControl:
@@ -105,7 +109,18 @@ def _head(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def _exceptions(style: LogFormat) -> Processor:
     """Exceptions as fields, without local variables: those may hold inputs or credentials."""
     if style is LogFormat.HUMAN:
-        return structlog.processors.format_exc_info
+        return structlog.processors.ExceptionRenderer(_traceback)
     return structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
     )
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """Write a traceback in which the text of an exception, which may quote a caller, ends no line."""
+    error = exc_info[1]
+    chunks = traceback.TracebackException(type(error), error, error.__traceback__).format()
+    return "".join(
+        # Frames and the words between exceptions are ours, and begin with spaces or a line's end.
+        chunk if chunk.startswith((" ", "\n")) else f"{escaped(chunk.removesuffix(_LINE_END))}{_LINE_END}"
+        for chunk in chunks
+    ).removesuffix(_LINE_END)

@@ -15,6 +15,7 @@ from inferd.observability.families import (
     model_families,
     request_families,
     state_families,
+    usage_families,
 )
 from inferd.observability.model_metrics import ModelMetrics
 from inferd.observability.recorder import CallRecorder
@@ -80,6 +81,7 @@ def _of_sources(sources: Sources) -> Iterator[Metric]:
     yield from file_families(sources.file_reload_failures())
     yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
     yield GaugeMetricFamily("inferd_inflight_requests", "RPCs that are open", value=sources.inflight_requests())
+    yield from usage_families(sources.server_usage())
     yield GaugeMetricFamily("inferd_poll_lag_seconds", "How late the poll thread is", value=sources.poll_lag_s())
     yield CounterMetricFamily(
         "inferd_access_log_dropped", "Log lines that were dropped", value=sources.log_lines_dropped()

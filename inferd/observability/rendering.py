@@ -2,13 +2,19 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import structlog
 
 from inferd.config.logging import LogFormat
+from inferd.plain_text import escaped
+
+#: Fields that take several lines for people.
+_LINES = frozenset({"exception", "stack"})
+_LINE_END = "\n"
 
 #: A line by field: ``time``, ``level`` and ``event`` first, then what belongs to the event.
 Fields = dict[str, object]
@@ -32,12 +38,26 @@ def renderer(style: LogFormat, *, colors: bool = False) -> Callable[[Fields], by
 
 
 def render_json(fields: Fields) -> bytes:
-    """Write one JSON object; values that JSON does not know become text."""
+    """Write one JSON object; values that JSON does not know become text, and what cannot be seen is escaped."""
+    shown = _shown(fields)
     try:
-        return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # Integers beyond 64 bits and file names that are not UTF-8: rare, and no reason to lose a line.
-        return json.dumps(fields, default=str, skipkeys=True).encode() + b"\n"
+        # Integers beyond 64 bits: rare, and no reason to lose a line.
+        return json.dumps(shown).encode() + b"\n"
+
+
+def _shown(value: object, *, keep: str = "") -> Any:  # noqa: ANN401  (whatever a field may be)
+    """Return ``value`` as JSON's types, with all text in it escaped apart from ``keep``."""
+    if isinstance(value, str):
+        return escaped(value, keep=keep)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {escaped(str(key)): _shown(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(each) for each in value]
+    return escaped(str(value), keep=keep)
 
 
 def _human(*, colors: bool) -> Callable[[Fields], bytes]:
@@ -46,6 +66,9 @@ def _human(*, colors: bool) -> Callable[[Fields], bytes]:
     )
 
     def render(fields: Fields) -> bytes:
-        return f"{console(None, '', dict(fields))}\n".encode(errors="backslashreplace")
+        shown = {
+            escaped(name): _shown(value, keep=_LINE_END if name in _LINES else "") for name, value in fields.items()
+        }
+        return f"{console(None, '', shown)}\n".encode()
 
     return render

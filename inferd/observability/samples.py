@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from inferd.observability.gpu import GpuSample
 
@@ -30,12 +31,29 @@ class ModelSample:
     stuck_threads: int = 0
 
 
+class ServerUsage(Protocol):
+    """What calls take of the server at present, and how many it has refused by itself, by reason."""
+
+    @property
+    def held_bytes(self) -> int: ...  # noqa: D102  see the families
+
+    @property
+    def taken_bytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def budget_bytes(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def refused(self) -> Mapping[str, int]: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sources:
     """What is read when a scrape comes, in its thread. None of these may block."""
 
     models: Callable[[], Iterable[ModelSample]]
     inflight_requests: Callable[[], int]
+    server_usage: Callable[[], ServerUsage]
     poll_lag_s: Callable[[], float]
     log_lines_dropped: Callable[[], int]
     spans_dropped: Callable[[], int]

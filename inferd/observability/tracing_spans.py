@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from inferd.call_facts import BatchTiming
 from inferd.observability.tracing_records import SpanRecord
+from inferd.plain_text import escaped
 
 #: Statuses that are a server's fault, by OpenTelemetry's conventions for gRPC.
 _ERRORS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
@@ -81,7 +82,7 @@ class SpanMaker:
         if record.method:
             attributes |= _rpc_attributes(record)
         return ReadableSpan(
-            name=record.method.removeprefix("/") or "request",
+            name=escaped(record.method.removeprefix("/")) or "request",
             context=context,
             # A call's parent is its caller's, the parent of a request of a stream that stream's.
             parent=SpanContext(trace_id, int(record.parent_id, 16), bool(record.method)) if record.parent_id else None,
@@ -90,7 +91,7 @@ class SpanMaker:
             events=[self._event(*stage) for stage in _stages(record)],
             links=links,
             kind=SpanKind.SERVER if record.method else SpanKind.INTERNAL,
-            status=Status(StatusCode.ERROR, _text(record.error)) if record.status in _ERRORS else _UNSET,
+            status=Status(StatusCode.ERROR, escaped(record.error)) if record.status in _ERRORS else _UNSET,
             start_time=self._ns(record.started_at),
             end_time=self._ns(record.ended_at),
             instrumentation_scope=self._scope,
@@ -145,7 +146,7 @@ def _batch_stages(timing: BatchTiming) -> Iterable[tuple[str, float, float]]:
 
 
 def _rpc_attributes(record: SpanRecord) -> _Attributes:
-    service, _, method = record.method.removeprefix("/").rpartition("/")
+    service, _, method = escaped(record.method.removeprefix("/")).rpartition("/")
     address, _, port = record.peer.partition(":")[2].rpartition(":")
     attributes: _Attributes = {
         "rpc.system": "grpc",
@@ -159,9 +160,4 @@ def _rpc_attributes(record: SpanRecord) -> _Attributes:
 
 
 def _facts(facts: Mapping[str, object]) -> _Attributes:
-    return {f"inferd.{name}": value if isinstance(value, int) else _text(value) for name, value in facts.items()}
-
-
-def _text(value: object) -> str:
-    """Return ``value`` as it may stand in a message: file names that are not UTF-8 have no place there."""
-    return str(value).encode(errors="backslashreplace").decode()
+    return {f"inferd.{name}": value if isinstance(value, int) else escaped(str(value)) for name, value in facts.items()}

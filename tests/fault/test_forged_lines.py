@@ -13,7 +13,7 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests.load import PATIENCE_S, connect, eventually
 from tests.server import ServerProcess, serving
 
-_FORGERY = "x\nFORGED\rFORGED\u2028FORGED\x1b[31mFORGED\x00"
+_FORGERY = "x\nFORGED\rFORGED\u2028FORGED\x1b[31mFORGED\x00\x7f\x85\x9b\u202e\u200b"
 
 _PROPOSAL = re.compile(r"inferd models --address ([\d.:]+)")
 
@@ -33,7 +33,22 @@ def test_line_ends_and_control_characters(log_format):
     finally:
         assert server.stop() == 0
     (line,) = (line for line in server.text.split("\n") if "FORGED" in line)
-    assert all(character.isprintable() or character == "\u2028" for character in line)
+    assert line.isprintable()
+    assert error.value.details().isprintable()
+
+
+@pytest.mark.parametrize("log_format", ["json", "human"])
+def test_names_of_methods(log_format):
+    """Which callers make up byte by byte."""
+    with serving(demo.repository(), "--log-format", log_format) as server:
+        with connect(server.grpc) as channel:
+            call = channel.unary_unary(f"/{_FORGERY}/FORGED".encode())
+            with pytest.raises(grpc.RpcError) as error:
+                call(b"", timeout=PATIENCE_S)
+            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert server.stop() == 0
+        (line,) = (line for line in server.text.split("\n") if "FORGED" in line)
+        assert line.isprintable()
 
 
 def _frame(kind, payload):

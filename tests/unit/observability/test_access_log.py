@@ -17,6 +17,7 @@ from inferd.observability.line_writer import LineWriter
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
 from inferd.observability.timing import Stages
+from inferd.plain_text import escaped
 from tests.unit.call_facts import facts
 from tests.unit.observability.fakes import INFER, FakeCall, Sink
 
@@ -202,8 +203,9 @@ def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str
     if style is LogFormat.JSON:
         (record,) = log.records
         assert record["request_id"] == request_id.cleaned(given_id)
-        assert [record[name] for name in ("method", "model", "error")] == [method, model, error]
+        assert [record[name] for name in ("method", "model", "error")] == [escaped(each) for each in texts[1:]]
     assert log.text.count("\n") == 1
+    assert escaped(log.text, keep="\n") == log.text
 
 
 @pytest.mark.parametrize("style", LogFormat)
@@ -214,7 +216,8 @@ def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
     log.finish(FakeCall(facts=facts(model="m\udc80")), grpc.StatusCode.INTERNAL, "m\udc80")
     log.finish(answered())
     assert log.text.count("\n") == 3
-    assert log.text.count("m\\udc80") == 2
+    escape = r"m\\udc80" if style is not LogFormat.HUMAN else r"m\udc80"
+    assert log.text.count(escape) == 2
 
 
 def test_lines_of_many_calls_are_each_their_own() -> None:

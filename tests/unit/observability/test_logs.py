@@ -11,6 +11,7 @@ from inferd.config.logging import LogSettings
 from inferd.observability.line_writer import LineWriter
 from inferd.observability.logs import configure
 from inferd.observability.rendering import renderer
+from inferd.plain_text import escaped
 from tests.unit.observability.fakes import Sink
 
 
@@ -117,6 +118,21 @@ def test_exceptions_for_people() -> None:
         structlog.get_logger("inferd").exception("failed")
     assert "failed" in logs.text.splitlines()[0]
     assert logs.text.rstrip().endswith("ValueError: wrong (7)")
+
+
+@pytest.mark.parametrize("style", ["human", "json"])
+def test_the_text_of_an_exception_forges_no_line(style: str) -> None:
+    """It may quote a caller; nor that of the one behind it."""
+    logs = Configured(format=style)
+    error = RuntimeError("worse\nFORGED\u202e")
+    error.__cause__ = ValueError("bad\nFORGED\x1b[31m")
+    logging.getLogger("inferd").error("failed\nFORGED", exc_info=error)
+    assert not [line for line in logs.text.splitlines() if line.startswith("FORGED")]
+    assert logs.text == escaped(logs.text, keep="\n")
+    if style == "human":
+        lines = logs.text.splitlines()
+        assert {r"ValueError: bad\x0aFORGED\x1b[31m", r"RuntimeError: worse\x0aFORGED\u202e"} <= set(lines)
+        assert sum(line.startswith("The above exception was the direct cause") for line in lines) == 1
 
 
 @pytest.mark.parametrize(

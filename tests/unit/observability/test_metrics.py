@@ -4,6 +4,7 @@ import re
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -27,6 +28,8 @@ NAMES = {
     *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
     *("inferd_runs_terminated_total", "inferd_stuck_threads"),
+    *("inferd_message_bytes", "inferd_request_memory_bytes", "inferd_request_memory_limit_bytes"),
+    "inferd_calls_refused_total",
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
@@ -63,6 +66,9 @@ def sources(*models: ModelSample) -> Sources:
     return Sources(
         models=lambda: models,
         inflight_requests=lambda: 4,
+        server_usage=lambda: SimpleNamespace(
+            held_bytes=100, taken_bytes=250, budget_bytes=1000, refused={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
+        ),
         poll_lag_s=lambda: 0.5,
         log_lines_dropped=lambda: 6,
         certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},

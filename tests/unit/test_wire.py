@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 
-#: Tags of fields of `inferd.v1.Tensor`.
-_NAME, _RAW, _UINTS = 0x0A, 0x22, 0x3A
+_NAME, _RAW, _UINTS = (wire.tag(pb.Tensor, name) for name in ("name", "raw", "uints"))
 
 
 @given(value=st.integers(0, 2**64 - 1) | st.integers(0, 2**14 + 1))
@@ -46,3 +45,34 @@ def test_lengths_of_every_size(size: int) -> None:
 def test_an_empty_content_is_a_field_all_the_same() -> None:
     """Protobuf leaves such a field out, and reads it as what it is without it."""
     assert pb.Tensor.FromString(wire.field(_RAW, b"")) == pb.Tensor()
+
+
+def test_tags_follow_from_the_descriptors():
+    """Of text, bytes, packed lists, messages and integers; and from numbers where there is no descriptor."""
+    assert (wire.length_tag(1), wire.length_tag(4), wire.length_tag(7)) == (_NAME, _RAW, _UINTS)
+    assert wire.tag(pb.InferRequest, "inputs") == wire.length_tag(4)
+    assert wire.tag(pb.InferRequest, "priority") == wire.integer_tag(6)
+
+
+@given(value=st.integers(0, 2**64 - 1), behind=st.binary(max_size=3))
+def test_numbers_are_read_as_they_are_written(value: int, behind: bytes) -> None:
+    """Up to where they end."""
+    written = wire.varint(value)
+    assert wire.read_varint(b"x" + written + behind, 1) == (value, 1 + len(written))
+
+
+@given(contents=st.lists(st.binary(max_size=300)), others=st.lists(st.integers(0, 2**40)))
+def test_contents_are_found_among_other_fields(contents: list[bytes], others: list[int]) -> None:
+    """In their order, with a None for each other field."""
+    message = b"".join(wire.integer(0x50, value) for value in others)
+    message += b"".join(wire.field(_RAW, content) for content in contents) + wire.double(0x59, 1.5)
+    assert list(wire.contents(message, _RAW)) == [None] * len(others) + contents + [None]
+
+
+@pytest.mark.parametrize(
+    "message", [b"\x22", b"\x22\x05abc", b"\x08", b"\x09abc", b"\x0b", b"\x0f", b"\x08" + b"\xff" * 10]
+)
+def test_what_is_cut_off_or_no_field_is_malformed(message: bytes) -> None:
+    """Whatever is missing."""
+    with pytest.raises(wire.MalformedError):
+        list(wire.contents(message, _RAW))

@@ -133,7 +133,9 @@ def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Benc
     """Whoever asks for the end is told at once."""
     call = bench.call()
     call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
-    unary = UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages())
+    unary = UnaryInference(
+        RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages()
+    )
     unary(call, _request().SerializeToString())
     assert bench.slots() == 3
 

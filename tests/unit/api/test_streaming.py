@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 
+from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd.api import inference_stream
@@ -290,3 +291,98 @@ def test_open_inference_stream_may_end_at_the_first_error():
     setup.ask_oip("b", model="nobody")
     assert setup.call.ended[0] is grpc.StatusCode.NOT_FOUND
     assert setup.model.cancelled == setup.model.submitted
+
+
+def _large(size):
+    """A request with an unknown field of ``size`` bytes, so that its frame is not known."""
+    request = _request("large").SerializeToString()
+    return request + b"\x7a" + wire.varint(size) + bytes(size)
+
+
+def test_a_message_is_submitted_in_slices():
+    """Between them the poll thread serves others; the order holds, and the next message is read after the last."""
+    setup = Setup()
+    setup.ask(*map(str, range(150)))
+    sizes = [len(setup.model.submitted)]
+    while setup.soon.waiting:
+        setup.soon.run()
+        sizes.append(len(setup.model.submitted))
+    assert sizes[0] == 64
+    assert sizes[-1] == 150
+    assert setup.call.reads == 2
+    for position in range(150):
+        setup.model.answer(position)
+    setup.soon.run()
+    assert [name for message in setup.results for name in message] == list(map(str, range(150)))
+
+
+def test_answers_do_not_end_a_draining_stream_before_its_message_is_through():
+    """The requests that are still to come are answered too."""
+    setup = Setup()
+    setup.ask(*map(str, range(100)))
+    for position in range(64):
+        setup.model.answer(position)
+    setup.stream.drain()
+    assert setup.call.ended is None
+    while setup.soon.waiting:
+        setup.soon.run()
+    assert setup.call.ended[0] is UNAVAILABLE
+    assert sum(map(len, setup.results)) == 100
+
+
+def test_too_many_requests_in_a_message_end_the_stream():
+    """Nothing of the message is submitted."""
+    setup = Setup()
+    setup.ask(*map(str, range(201)))
+    assert setup.call.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 200" in setup.call.ended[1]
+    assert setup.model.submitted == []
+
+
+def test_a_large_request_is_read_by_another_thread_in_its_turn():
+    """Those behind it wait for it, and those before it do not."""
+    setup = Setup()
+    contents = [_request("a").SerializeToString(), _large(20_000), _request("b").SerializeToString()]
+    setup.stream.on_message(b"".join(wire.field(0x0A, content) for content in contents))
+    assert len(setup.model.submitted) == 1
+    setup.large.work.run()
+    assert len(setup.model.submitted) == 1
+    setup.soon.run()
+    assert len(setup.model.submitted) == 3
+    for position in range(3):
+        setup.model.answer(position)
+    setup.soon.run()
+    assert setup.results == [["a", "large", "b"]]
+
+
+def test_a_stream_that_ends_meanwhile_takes_no_more_of_its_message():
+    """Neither what is being read nor what is behind it."""
+    setup = Setup()
+    contents = [_large(20_000), _request("b").SerializeToString()]
+    setup.stream.on_message(b"".join(wire.field(0x0A, content) for content in contents))
+    setup.stream.on_terminated()
+    setup.large.work.run()
+    setup.soon.run()
+    assert setup.model.submitted == []
+
+
+def test_a_large_request_that_is_wrong_ends_the_stream():
+    """As a small one does that cannot be read."""
+    setup = Setup()
+    setup.stream.on_message(wire.field(0x0A, _large(20_000)[:-1]))
+    setup.large.work.run()
+    assert setup.call.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_large_answers_in_lists_are_written_by_another_thread():
+    """Each element of them takes a step of Python."""
+    setup = Setup()
+    tensor = v1.Tensor(name="x", floats=[0.5] * 5000)
+    request = v1.InferRequest(model="fake", request_id="a", inputs=[tensor])
+    setup.stream.on_message(v1.StreamInferRequest(requests=[request]).SerializeToString())
+    setup.large.work.run()
+    setup.soon.run()
+    setup.model.answer(0)
+    assert setup.results == []
+    setup.large.work.run()
+    assert setup.results == [["a"]]

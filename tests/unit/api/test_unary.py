@@ -147,3 +147,64 @@ def test_priorities(model, given, expected):
     """0 is the model's default."""
     _ask(model, priority=given)
     assert model.submitted[0].priority == expected
+
+
+def _unary(model):
+    large = FakeLargeMessages()
+    return large, UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(model), StatusTable(), large)
+
+
+def _message(rows):
+    x = np.zeros((rows, 2), np.float32)
+    return v1.InferRequest(
+        model="fake", inputs=[v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())]
+    ).SerializeToString()
+
+
+def test_a_large_message_is_read_apart_until_its_frame_is_known(model):
+    """The poll thread admits it; the next one of its kind is no more work than a small one."""
+    large, unary = _unary(model)
+    unary(FakeCall(), _message(4000))
+    assert model.submitted == []
+    large.work.run()
+    assert model.submitted == []
+    large.call_soon.run()
+    assert model.submitted[0].rows == 4000
+    unary(FakeCall(), _message(4000))
+    assert len(model.submitted) == 2
+
+
+def test_a_large_message_of_a_call_that_has_ended_is_not_read(model):
+    """Nobody waits for it."""
+    large, unary = _unary(model)
+    call = FakeCall()
+    unary(call, _message(4000))
+    call.finish(grpc.StatusCode.CANCELLED)
+    large.work.run()
+    assert large.call_soon.waiting == []
+
+
+def test_large_messages_that_are_wrong_or_too_many_are_refused(model):
+    """Each with its status."""
+    large, unary = _unary(model)
+    wrong, late = FakeCall(), FakeCall()
+    unary(wrong, _message(4000)[:-1])
+    large.work.run()
+    assert wrong.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
+    large.full = True
+    unary(late, _message(4000))
+    assert late.ended[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_large_answers_in_lists_are_written_apart(model):
+    """Each element of them takes a step of Python."""
+    large, unary = _unary(model)
+    call = FakeCall()
+    tensor = v1.Tensor(name="x", floats=[0.5] * 5000)
+    unary(call, v1.InferRequest(model="fake", inputs=[tensor]).SerializeToString())
+    large.work.run()
+    large.call_soon.run()
+    model.answer(0)
+    assert call.sent == []
+    large.work.run()
+    assert len(v1.InferResponse.FromString(call.sent[0]).outputs[0].floats) == 5000

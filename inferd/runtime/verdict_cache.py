@@ -18,7 +18,7 @@ from typing import Any
 from inferd.runtime.verdict import Standing, Verdict
 
 #: To be raised when the proof changes, so that what an older one found is not believed any longer.
-PROOF_VERSION = 1
+PROOF_VERSION = 2
 
 _CHUNK_BYTES = 2**20
 

@@ -11,6 +11,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inferd import health_check
+from inferd.api.errors import StatusTable
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.request_scan import MessageLimits
@@ -33,9 +34,9 @@ from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
-from inferd.rpc import Server
+from inferd.rpc import MemoryMeter, Server
 from inferd.runtime.cpus import usable_cores
-from inferd.runtime.memory import resident_bytes, usable_bytes
+from inferd.runtime.memory import give_back, request_budget, resident_bytes, usable_bytes
 from inferd.runtime.watchdog import Watchdog
 from inferd.security.limits import channel_options
 from inferd.security.methods import MethodKind, methods_of
@@ -47,9 +48,17 @@ _log = logging.getLogger(__name__)
 _STDOUT = 1
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
+#: So many of the largest messages should fit into the memory for requests: one that is received is there twice, and its
+#: arrays may be copied once more to be run.
+_BUDGET_MESSAGES = 4
+
 #: How much longer than the drain grace calls that were cancelled may take to end, and after that workers and sessions.
 _CANCELLED_TIMEOUT_S = 1.0
 _UNLOAD_TIMEOUT_S = 2.0
+#: So many of the largest messages should fit into the memory for requests: one that is received is there twice, and its
+#: arrays may be copied once more to be run.
+_BUDGET_MESSAGES = 4
+
 #: How much longer than the drain grace all of it may take. Then the process ends, whatever hangs.
 _LAST_RESORT_S = 3.8
 
@@ -131,6 +140,7 @@ class Application:
             Sources(
                 models=self._model_samples,
                 inflight_requests=lambda: self._server.live_calls,
+                server_usage=lambda: self._server.usage,
                 poll_lag_s=lambda: self._server.poll_lag_s,
                 log_lines_dropped=lambda: self._log_writer.dropped,
                 spans_dropped=lambda: self._tracing.dropped,
@@ -180,6 +190,7 @@ class Application:
         if not ready:
             _log.error("no model could be loaded")
             return False
+        self._limit_memory()
         self._serving.set()
         self._health.open()
         _log.info(
@@ -192,6 +203,19 @@ class Application:
             },
         )
         return True
+
+    def _limit_memory(self) -> None:
+        """Keep requests within the budget from now on; the models have been loaded."""
+        server = self._settings.server
+        budget = server.memory_budget_bytes
+        if budget is None:
+            budget = request_budget(resident_bytes(), usable_bytes())
+        if budget < _BUDGET_MESSAGES * server.max_message_bytes:
+            _log.warning(
+                "the memory for requests is small for server.max_message_bytes",
+                extra={"budget_bytes": budget, "max_message_bytes": server.max_message_bytes},
+            )
+        self._server.limit_memory(budget, MemoryMeter(resident=resident_bytes, give_back=give_back))
 
     def drain(self) -> bool:
         """End the server: finish what was admitted, within the grace. Returns True if nothing was cut off."""
@@ -253,7 +277,7 @@ class Application:
             express_methods=(health_check.METHOD,),
             message_timeout_s=server.message_timeout_s,
             inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
-            status_of=self._statuses.refusal,
+            status_of=StatusTable(grpc.StatusCode[self._settings.api.overload_status]).refusal,
         )
 
     def _add_services(self) -> None:

@@ -24,7 +24,7 @@ from inferd.errors import (
     RunTooLongError,
     ServingError,
 )
-from inferd.rpc import Metadata
+from inferd.rpc import CallRefusal, Metadata, Refused
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,6 +77,14 @@ class StatusTable:
         if isinstance(error, OverloadedError | QuotaExceededError):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms)
+
+    def refusal(self, refused: Refused) -> CallRefusal:
+        """Return the same form of status for what the server refuses before any handler of ours has seen it."""
+        code, retry_after_ms = refused.code, None
+        if refused.retry_after_s is not None:
+            code, retry_after_ms = self._codes[OverloadedError], math.ceil(refused.retry_after_s * 1000)
+        status = Status(code, refused.details, refused.reason, retry_after_ms)
+        return CallRefusal(code, refused.details, status.trailing_metadata())
 
 
 #: Tags of `google.rpc.Status`.

@@ -4,7 +4,9 @@ How a call goes: the core hands it to the poll thread (`poll_loop`), which shows
 handler (`acceptor`, `methods`). A callback handler is called right there once the request is in, and any thread may
 answer at any later time by `UnaryCall.reply` or `StreamCall.send`. Ordinary handlers, gRPC's own health, reflection
 and channelz services among them, run in a few threads that may block (`blocking`). No call waits for a thread that
-another one occupies, unless both are of that second kind.
+another one occupies, unless both are of that second kind and of the same service.
+
+`upkeep` ends calls whose message does not come, and `memory_guard` keeps what all of them take within a budget.
 
 `core` is the only module that touches what is private to grpcio, and `self_test` tries it out at the first start.
 
@@ -16,7 +18,9 @@ from inferd.rpc.calls import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.core import IncompatibleGrpcioError
 from inferd.rpc.handlers import callback_stream, callback_unary
 from inferd.rpc.interceptors import CallInterceptor, CallRefusal
+from inferd.rpc.memory_guard import MemoryMeter
 from inferd.rpc.metadata import Metadata
+from inferd.rpc.refusals import Refused
 from inferd.rpc.server import Server
 
 __all__ = [
@@ -24,7 +28,9 @@ __all__ = [
     "CallInterceptor",
     "CallRefusal",
     "IncompatibleGrpcioError",
+    "MemoryMeter",
     "Metadata",
+    "Refused",
     "Server",
     "StreamCall",
     "StreamListener",

@@ -15,6 +15,7 @@ from inferd.rpc.call_base import CallBase
 from inferd.rpc.handlers import CallbackStreamHandler, CallbackUnaryHandler
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.methods import Handler, Methods, decode
+from inferd.rpc.refusals import MEMORY_BUDGET, TOO_MANY_CALLS
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 
@@ -22,8 +23,6 @@ _log = logging.getLogger("inferd.rpc")
 
 #: Calls of each express method that are asked for; there are never many.
 _ARMED_EXPRESS_CALLS = 4
-
-_PUSHBACK = (("grpc-retry-pushback-ms", "100"),)
 
 
 class _Failed:
@@ -99,9 +98,12 @@ class Acceptor:
             # First of all: while this call is looked at, others come.
             self._arm(express)
         self._live.loop.wake_by(event.call)
-        self._accept(event, event.call_details.method if express is None else express.encode())
+        if express is None:
+            self._accept(event, event.call_details.method, self._live.is_short_of_memory)
+        else:
+            self._accept(event, express.encode(), False)
 
-    def _accept(self, event: core.RequestEvent, named: bytes) -> None:
+    def _accept(self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool) -> None:
         method, handler = self._find(named, event)
         kind = CoreUnaryCall if type(handler) is CallbackUnaryHandler else CoreStreamCall
         now = time.monotonic()
@@ -111,6 +113,8 @@ class Acceptor:
         refusal = self._live.interceptors.start(call)
         if refusal is not None:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
+        elif is_short_of_memory:
+            self._live.refuse(call, MEMORY_BUDGET)
         elif self._methods.are_intercepted and isinstance(call, CoreStreamCall):
             self._blocking.serial.submit(partial(self._intercept, call))
         elif type(handler) is CallbackUnaryHandler:
@@ -162,7 +166,7 @@ class Acceptor:
     def _serve_unary(self, call: CallBase, handler: CallbackUnaryHandler) -> None:
         if self._max_inflight_unary is not None:
             if self._inflight_unary >= self._max_inflight_unary:
-                call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are open", _PUSHBACK)
+                self._live.refuse(call, TOO_MANY_CALLS)
                 return
             self._inflight_unary += 1
             call.on_retired = self._unary_retired

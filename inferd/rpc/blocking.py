@@ -14,6 +14,8 @@ import grpc
 
 from inferd.request_id import log_fields
 from inferd.rpc.bridge import served_call
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.refusals import NO_THREAD
 from inferd.rpc.request_inbox import CallEndedError, RequestInbox
 from inferd.rpc.servicer_context import ServicerContext
 from inferd.rpc.stream_call import CoreStreamCall
@@ -28,44 +30,46 @@ _BEHAVIORS = {
     (True, True): "stream_stream",
 }
 
-#: Calls that may wait for a thread.
-_MAX_WAITING = 1024
+#: Calls that may wait for a thread of their service.
+_MAX_WAITING = 256
+
+#: Services that have threads of their own. A generic handler may serve any names; from here on they share threads.
+_MAX_SERVICES = 32
 
 Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
 Message = Any  # what a handler takes or gives, before it is serialized
 
 
 class BlockingHandlers:
-    """The threads that serve ordinary handlers.
+    """The threads that serve ordinary handlers: at most ``threads`` for each service, so that none starves another.
 
     ``serial`` does one thing after the other: what a stock server does in its own serving thread, which third-party
     code may rely on, and which may take longer than our poll thread could bear.
+
+    Threads: ``serve`` the poll thread; ``stop`` once it has ended.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._pool = WorkerPool("inferd-rpc-handler", threads=threads, max_waiting=_MAX_WAITING)
+    def __init__(self, threads: int, live: LiveCalls) -> None:
+        self._threads = threads
+        self._live = live
+        self._pools: dict[str, WorkerPool] = {}
         self.serial = WorkerPool("inferd-rpc-serial", threads=1)
-
-    def start(self) -> None:
-        """Start the threads."""
-        self._pool.start()
-        self.serial.start()
 
     def stop(self, timeout_s: float) -> None:
         """End the threads, or say that a handler is stuck."""
-        ended = [pool.stop(timeout_s) for pool in (self._pool, self.serial)]
+        ended = [pool.stop(timeout_s) for pool in (*self._pools.values(), self.serial)]
         if not all(ended):
             _log.warning("a handler is still at work although its call has ended; its thread is left behind")
 
     def serve(self, call: CoreStreamCall, handler: Handler, variables: contextvars.Context) -> None:
         """Run ``handler`` for ``call``, in ``variables``; on the poll thread."""
         served = _Served(call, handler, self.serial.submit)
-        pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool
+        pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool_of(call.method)
 
         def submit(work: Callable[[], None]) -> None:
             variables.run(served_call.set, call)
             if not pool.submit(partial(variables.run, work)):
-                call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait for a thread")
+                self._live.refuse(call, NO_THREAD)
 
         if handler.request_streaming:
             call.listen(served.inbox)
@@ -73,6 +77,15 @@ class BlockingHandlers:
         else:
             call.on_terminated(served.inbox.on_terminated)
             call.serve_unary(lambda _call, message: submit(partial(served.run_with, message)))
+
+    def _pool_of(self, method: str) -> WorkerPool:
+        service = method.rpartition("/")[0]
+        if service not in self._pools:
+            if len(self._pools) >= _MAX_SERVICES:
+                service = ""
+            pool = WorkerPool("inferd-rpc-handler", threads=self._threads, max_waiting=_MAX_WAITING)
+            self._pools.setdefault(service, pool)
+        return self._pools[service]
 
 
 class _FailedError(Exception):

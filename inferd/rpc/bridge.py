@@ -92,8 +92,8 @@ class _BridgedCall:
     def on_finished(self, finisher: Finisher) -> None:
         self._call.on_finished(finisher)
 
-    def expect_message_soon(self) -> None:
-        self._call.expect_message_soon()
+    def expect_small_message(self) -> None:
+        self._call.expect_small_message()
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         def run() -> None:

@@ -11,8 +11,9 @@ import grpc
 from inferd.call_facts import CallFacts
 from inferd.peer import readable
 from inferd.request_id import log_fields
-from inferd.rpc import core, deadlines
+from inferd.rpc import core, deadlines, refusals
 from inferd.rpc.calls import Finisher, UnaryHandler
+from inferd.rpc.inflating import GZIP, InflateError
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata, checked
@@ -27,6 +28,12 @@ _END_FOLLOWS_S = 0.002
 
 #: What is told of a call's end to those who ask for it too late.
 _ENDED_BEFORE = (grpc.StatusCode.CANCELLED, "the call had ended")
+
+#: What a call that `Call.expect_small_message` was called on may bring.
+SMALL_MESSAGE_BYTES = 4096
+
+#: The size of a message that is not here yet.
+UNREAD = -1
 
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
@@ -52,8 +59,11 @@ class CallBase(ABC):
         "annotations",
         "deadline",
         "ended_at",
+        "examines_messages",
+        "expects_small_message",
         "facts",
         "finishers",
+        "message_bytes",
         "metadata",
         "method",
         "on_retired",
@@ -88,6 +98,11 @@ class CallBase(ABC):
         self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
         self.finishers = live.interceptors.all_finishers
+        #: The size of the latest message, which is held for as long as the call is live or until the next one comes.
+        self.message_bytes = UNREAD
+        self.expects_small_message = False
+        #: Whether messages go through `_examine` first.
+        self.examines_messages = live.inflater is not None
         #: Called on the poll thread when the call is no longer live, however it ended.
         self.on_retired: Callable[[], None] | None = None
 
@@ -122,9 +137,14 @@ class CallBase(ABC):
         if added is not None:
             self._trailing = (*(self._trailing or ()), *added)
 
-    def expect_message_soon(self) -> None:
-        """See `Call.expect_message_soon`."""
-        self._live.unread.add(self)
+    def expect_small_message(self) -> None:
+        """See `Call.expect_small_message`."""
+        self.expects_small_message = self.examines_messages = True
+
+    @property
+    @abstractmethod
+    def has_single_message(self) -> bool:
+        """Whether one message is expected and not any number of them."""
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """See `Call.on_terminated`."""
@@ -134,8 +154,11 @@ class CallBase(ABC):
 
     def watch(self) -> None:
         """Have the end of the call told; once, at its start."""
-        self._live.count += 1
-        self._live.loop.start_later(self, core.receive_close(), self._on_close)
+        live = self._live
+        live.calls[self] = None
+        if live.on_call is not None:
+            live.on_call()
+        live.loop.start_later(self, core.receive_close(), self._on_close)
 
     def on_finished(self, finisher: Finisher) -> None:
         """See `Call.on_finished`."""
@@ -160,8 +183,31 @@ class CallBase(ABC):
         """See `UnaryCall.abort`."""
 
     @abstractmethod
+    def _deliver(self, message: bytes) -> None:
+        """Give ``message`` to the handler; on the poll thread."""
+
+    @abstractmethod
     def _settle(self) -> None:
         """One event less is due."""
+
+    def _examine(self, message: bytes) -> None:
+        """Deliver ``message`` if it is as it may be, inflated if it was compressed; else refuse the call."""
+        if self.expects_small_message and len(message) > SMALL_MESSAGE_BYTES:
+            self._live.refuse(self, refusals.message_too_large(len(message), SMALL_MESSAGE_BYTES))
+        elif self._live.inflater is not None and message.startswith(GZIP):
+            self._live.inflater.inflate(message, self._inflated)
+        else:
+            self._deliver(message)
+
+    def _inflated(self, outcome: bytes | InflateError) -> None:
+        if isinstance(outcome, InflateError):
+            self._live.refuse(self, refusals.not_inflatable(str(outcome)))
+        elif self.expects_small_message and len(outcome) > SMALL_MESSAGE_BYTES:
+            self._live.refuse(self, refusals.message_too_large(len(outcome), SMALL_MESSAGE_BYTES))
+        elif self in self._live.calls:
+            self._live.held_bytes += len(outcome) - self.message_bytes
+            self.message_bytes = len(outcome)
+            self._deliver(outcome)
 
     def _checked(self, metadata: Metadata) -> CheckedMetadata:
         """Check ``metadata``; what is illegal ends the call, as its caller would wait in vain otherwise."""
@@ -236,7 +282,9 @@ class CallBase(ABC):
                 _log.exception("a callback at the end of %s failed", self.method, extra=log_fields(self))
 
     def _retire(self) -> None:
-        self._live.count -= 1
+        del self._live.calls[self]
+        if self.message_bytes > 0:
+            self._live.held_bytes -= self.message_bytes
         # Handlers and listeners refer to their call: without these cycles it is freed at once.
         self._callbacks.clear()
         if self.on_retired is not None:

@@ -80,11 +80,11 @@ class Call(Protocol):
         """
         ...
 
-    def expect_message_soon(self) -> None:
-        """End the call with DEADLINE_EXCEEDED if its first message is not here within 5 seconds; on the poll thread.
+    def expect_small_message(self) -> None:
+        """End the call if its first message is not here within 5 s or if one is larger than 4 KiB; on the poll thread.
 
         Meant for the ``started`` of interceptors, for callers who need not say who they are: what has come of a message
-        takes memory.
+        takes memory, and reading it takes time.
         """
         ...
 

@@ -6,7 +6,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,17 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.acceptor import Acceptor
 from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
 from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.methods import Methods
 from inferd.rpc.poll_lag import PollLag
 from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.refusals import StatusOf, bare_status
 from inferd.rpc.shutdown import Shutdown
+from inferd.rpc.upkeep import Upkeep
+from inferd.rpc.worker_pool import WorkerPool
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -35,6 +41,20 @@ _HANDLERS_END_S = 1.0
 
 #: How long a server that nobody stopped is waited for when the process exits.
 _EXIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What calls take of the server, and how many it has refused by itself.
+
+    ``held_bytes`` are of messages that have come and whose calls have not ended, ``taken_bytes`` all that the process
+    has grown by, of at most ``budget_bytes``. ``refused`` is by reason.
+    """
+
+    held_bytes: int
+    taken_bytes: int
+    budget_bytes: int | None
+    refused: Mapping[str, int]
 
 
 class Engine:
@@ -54,12 +74,20 @@ class Engine:
         blocking_threads: int,
         max_inflight_unary: int | None,
         express_methods: Sequence[str],
+        status_of: StatusOf = bare_status,
+        message_timeout_s: float | None = None,
+        inflate_up_to_bytes: int | None = None,
     ) -> None:
         self._core, self._queue = core.make_server(tuple((_DEFAULT_OPTIONS | dict(options)).items()))
         self._loop = PollLoop(self._queue)
         self._lag = PollLag(self._loop)
-        self._live = LiveCalls(self._loop, InterceptorChain(interceptors))
-        self._blocking = BlockingHandlers(blocking_threads)
+        self._inflater = None
+        if inflate_up_to_bytes is not None:
+            self._inflater = Inflater(inflate_up_to_bytes, self._loop.call_soon)
+        self._live = LiveCalls(self._loop, InterceptorChain(interceptors), status_of=status_of, inflater=self._inflater)
+        self._upkeep = Upkeep(self._live, message_timeout_s=message_timeout_s)
+        self._memory_pool = WorkerPool("inferd-rpc-memory", threads=1)
+        self._blocking = BlockingHandlers(blocking_threads, self._live)
         self.methods = Methods(grpc_interceptors)
         self._acceptor = Acceptor(
             self._core,
@@ -82,6 +110,25 @@ class Engine:
     def live_calls(self) -> int:
         """Calls whose last event has not come yet."""
         return self._live.count
+
+    def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
+        """See `Server.limit_memory`."""
+
+        def begin() -> None:
+            self._upkeep.memory = MemoryGuard(budget_bytes, meter, self._live, self._memory_pool)
+
+        self._loop.call_soon(begin)
+
+    @property
+    def usage(self) -> Usage:
+        """See `Server.usage`."""
+        memory = self._upkeep.memory
+        return Usage(
+            held_bytes=self._live.held_bytes,
+            taken_bytes=0 if memory is None else memory.taken_bytes,
+            budget_bytes=None if memory is None else memory.budget_bytes,
+            refused=dict(self._live.refused),
+        )
 
     @property
     def poll_lag_s(self) -> float:
@@ -152,7 +199,6 @@ class Engine:
         self._core.start()
         if accept:
             self._acceptor.start()
-        self._blocking.start()
         self._lag.start()
         self._thread.start()
 
@@ -169,6 +215,9 @@ class Engine:
         self._core.destroy()
         core.end_queue(self._queue)
         self._blocking.stop(_HANDLERS_END_S)
+        self._memory_pool.stop(_HANDLERS_END_S)
+        if self._inflater is not None:
+            self._inflater.stop(_HANDLERS_END_S)
         _running.discard(self)
         self.stopped.set()
 

@@ -6,22 +6,29 @@ from typing import Any
 
 import grpc
 
-from inferd.rpc.engine import Engine
+from inferd.rpc.engine import Engine, Usage
 from inferd.rpc.interceptors import CallInterceptor
+from inferd.rpc.memory_guard import MemoryMeter
+from inferd.rpc.refusals import StatusOf, bare_status
 from inferd.rpc.self_test import check_core_once
 
 
 class Server(grpc.Server):
     """A `grpc.Server` that handles calls on one poll thread and lets any thread answer them.
 
-    Generated ``add_…_to_server`` functions and gRPC's own services work as with grpcio's server. Ordinary handlers
-    run in ``blocking_threads`` threads; those made by `callback_unary` and `callback_stream` on the poll thread.
+    Generated ``add_…_to_server`` functions and gRPC's own services work as with grpcio's server. Ordinary handlers of
+    each service run in at most ``blocking_threads`` threads of its own; those made by `callback_unary` and
+    `callback_stream` on the poll thread.
 
     ``options`` are gRPC's channel arguments. ``armed_calls`` is how many calls the core may hand over before the
     last one was looked at. Above ``max_inflight_unary`` open calls to callback unary handlers, further ones are
     refused with RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one
     first; calls of ``express_methods`` (``/package.Service/Name``) do not wait behind others to be accepted;
     ``grpc_interceptors`` are standard ones, which see it after those and run in a thread of their own.
+
+    Calls with a single request must have brought it within ``message_timeout_s``. With ``inflate_up_to_bytes``,
+    messages that are compressed with gzip are inflated, up to that size; the ``options`` must leave them to the server.
+    ``status_of`` writes the status of what the server refuses by itself.
 
     It can be started and stopped once. One that still runs when the process exits is stopped then.
     """
@@ -36,6 +43,9 @@ class Server(grpc.Server):
         blocking_threads: int = 4,
         max_inflight_unary: int | None = None,
         express_methods: Sequence[str] = (),
+        message_timeout_s: float | None = None,
+        inflate_up_to_bytes: int | None = None,
+        status_of: StatusOf = bare_status,
     ) -> None:
         _check_at_least_1("armed_calls", armed_calls)
         _check_at_least_1("blocking_threads", blocking_threads)
@@ -49,6 +59,9 @@ class Server(grpc.Server):
             blocking_threads=blocking_threads,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
+            message_timeout_s=message_timeout_s,
+            inflate_up_to_bytes=inflate_up_to_bytes,
+            status_of=status_of,
         )
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
@@ -113,6 +126,19 @@ class Server(grpc.Server):
         Callable from any thread. The callback must not block.
         """
         self._engine.call_at(when, callback)
+
+    def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
+        """Keep what calls take of the memory within ``budget_bytes``, counted from what the process holds now.
+
+        Calls are refused, and the oldest of those ended whose message is not complete, rather than more taken. Calls of
+        express methods are answered in any case. Any thread, once.
+        """
+        self._engine.limit_memory(budget_bytes, meter)
+
+    @property
+    def usage(self) -> Usage:
+        """What calls take of the server at present, and how many it has refused."""
+        return self._engine.usage
 
     @property
     def live_calls(self) -> int:

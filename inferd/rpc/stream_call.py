@@ -70,6 +70,11 @@ class CoreStreamCall(CallBase):
         #: Called on the poll thread after each batch that was sent or could not be.
         self.on_sent: Callable[[], None] | None = None
 
+    @property
+    def has_single_message(self) -> bool:
+        """See `CallBase.has_single_message`."""
+        return isinstance(self._listener, _SingleMessage)
+
     def serve(self, handler: StreamHandler) -> None:
         """Let ``handler`` begin; on the poll thread, before any event of the call but its end."""
 
@@ -222,20 +227,26 @@ class CoreStreamCall(CallBase):
         self._settle()
 
     def _on_message(self, event: core.BatchEvent) -> None:
-        if self._live.unread.until:
-            self._live.unread.discard(self)
         message = core.received(event)
         with self._lock:
             self._receiving = False
             self._requests_over = message is None
-            tell = not self._ended
-        if message is None and event.success:
+        if message is not None:
+            self._live.held_bytes += len(message) - max(self.message_bytes, 0)
+            self.message_bytes = len(message)
+            if self.examines_messages:
+                self._examine(message)
+            else:
+                self._deliver(message)
+        elif event.success:
             self._without_message(self._on_half_close)
-        elif message is None:
+        else:
             self._receive_failed()
-        elif tell and self._listener is not None:
-            self._run_handler(self._listener.on_message, message)
         self._settle()
+
+    def _deliver(self, message: bytes) -> None:
+        if not self._ended and self._listener is not None:
+            self._run_handler(self._listener.on_message, message)
 
     def _on_half_close(self) -> None:
         if not self._ended and self._listener is not None:

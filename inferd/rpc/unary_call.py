@@ -35,6 +35,11 @@ class CoreUnaryCall(CallBase):
         self._claim = threading.Lock()
         self._handler: UnaryHandler | None = None
 
+    @property
+    def has_single_message(self) -> bool:
+        """See `CallBase.has_single_message`."""
+        return True
+
     def serve_unary(self, handler: UnaryHandler) -> None:
         """See `CallBase.serve_unary`."""
         self._handler = handler
@@ -73,20 +78,27 @@ class CoreUnaryCall(CallBase):
         return True
 
     def _on_message(self, event: core.BatchEvent) -> None:
-        if self._live.unread.until:
-            self._live.unread.discard(self)
         message = core.received(event)
         if message is not None:
-            assert self._handler is not None
-            try:
-                self._handler(self, message)
-            except Exception:  # noqa: BLE001  the caller must hear something, but not what
-                self._handler_failed()
+            self.message_bytes = size = len(message)
+            self._live.held_bytes += size
+            if self.examines_messages:
+                self._examine(message)
+            else:
+                self._deliver(message)
         elif event.success:
             self._without_message(self._on_half_close)
         else:
             self._receive_failed()
         self._settle()
+
+    def _deliver(self, message: bytes) -> None:
+        if self._handler is None:
+            return  # the call has ended while its message was inflated
+        try:
+            self._handler(self, message)
+        except Exception:  # noqa: BLE001  the caller must hear something, but not what
+            self._handler_failed()
 
     def _on_half_close(self) -> None:
         self.abort(grpc.StatusCode.UNIMPLEMENTED, MISSING_MESSAGE)

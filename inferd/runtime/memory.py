@@ -65,6 +65,18 @@ class MemoryGrowth:
         return self.expected(rows) * _MARGIN <= self.budget
 
 
+#: A server that is short of memory from the start still has to answer.
+_LEAST_BUDGET = 64 * 1024 * 1024
+
+
+def request_budget(resident: int, usable: int) -> int:
+    """Return how much requests may take when the models are loaded: half of what is left.
+
+    The other half is for what models allocate while they run, and for whoever else is in the cgroup.
+    """
+    return max((usable - resident) // 2, _LEAST_BUDGET)
+
+
 def give_back() -> None:
     """Return memory that has been freed to the system, as far as the C library keeps it."""
     try:

@@ -62,7 +62,7 @@ class AuthenticationInterceptor:
         method, facts = call.method, call.facts
         if method in self._open_methods:
             facts.principal = ANONYMOUS
-            call.expect_message_soon()
+            call.expect_small_message()
             return None
         try:
             caller = self._caller(call)

@@ -2,11 +2,16 @@
 
 from inferd.config.settings import ServerSettings
 
+#: Sets of the core's compression algorithms, which it counts from "none".
+_UNCOMPRESSED = 1 << 0
+_GZIP = 1 << 2
+
 #: As many as sixteen connections may have open.
 _MAX_PENDING_CALLS = 2048
 
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _NEVER_MS = 2**31 - 1
+_UNLIMITED = -1
 
 
 def channel_options(server: ServerSettings) -> list[tuple[str, int]]:
@@ -14,7 +19,12 @@ def channel_options(server: ServerSettings) -> list[tuple[str, int]]:
     connections = server.connections
     return [
         ("grpc.max_receive_message_length", server.max_message_bytes),
-        ("grpc.max_send_message_length", server.max_message_bytes),
+        # An answer may be larger than its request, and refusing it once it has been computed saves nothing.
+        ("grpc.max_send_message_length", _UNLIMITED),
+        # What callers compress in other ways is answered with UNIMPLEMENTED before it is inflated.
+        ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED | (_GZIP if server.compressed_requests else 0)),
+        # The core would inflate without regard for the ratio; inferd.rpc.inflating does it instead.
+        ("grpc.per_message_decompression", 0),
         # Between the two limits the core refuses some by chance.
         ("grpc.max_metadata_size", server.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", server.max_metadata_bytes),

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from inferd.config.settings import ServerSettings
-from inferd.rpc import unread_calls
+from inferd.rpc import upkeep
 from inferd.security.limits import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 from tests.load import eventually
@@ -102,7 +102,7 @@ class Hurrying:
     """Has every call bring its message soon, as those do whose callers need not say who they are."""
 
     def started(self, call: Any) -> None:
-        call.expect_message_soon()
+        call.expect_small_message()
 
     def finished(self, call: Any, code: grpc.StatusCode, details: str) -> None:
         pass
@@ -111,7 +111,7 @@ class Hurrying:
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryStream"])
 def test_half_a_message_from_a_stranger(monkeypatch, method):
     """It is not kept until the rest comes, and those who send a whole one are served."""
-    monkeypatch.setattr(unread_calls, "WITHIN_S", 0.3)
+    monkeypatch.setattr(upkeep, "SMALL_MESSAGE_S", 0.3)
     with closing(Running(interceptors=[Hurrying()]).start()) as running, RawConnection(running.port) as connection:
         connection.open()
         connection.call(method)

@@ -186,10 +186,17 @@ class Recorder:
 class Bench:
     """One call on a fake core."""
 
-    def __init__(self, kind: type[CoreUnaryCall] | type[CoreStreamCall], *, deadline: float = math.inf) -> None:
+    def __init__(
+        self,
+        kind: type[CoreUnaryCall] | type[CoreStreamCall],
+        *,
+        deadline: float = math.inf,
+        on_live: Callable[[LiveCalls], None] = lambda live: None,
+    ) -> None:
         self.loop = FakeLoop()
         self.recorder = Recorder()
         self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))  # type: ignore[arg-type]
+        on_live(self.live)
         self.core = FakeCoreCall()
         self.call: Any = kind(
             self.core,

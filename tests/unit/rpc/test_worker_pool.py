@@ -13,7 +13,6 @@ def start():
 
     def make(**settings):
         pool = WorkerPool("test-pool", **settings)
-        pool.start()
         pools.append(pool)
         return pool
 

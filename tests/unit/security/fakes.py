@@ -31,7 +31,7 @@ class FakeCall(Finishing):
         self.must_hurry = False
         self.finishers: list[Finisher] = []
 
-    def expect_message_soon(self) -> None:
+    def expect_small_message(self) -> None:
         self.must_hurry = True
 
     def auth_context(self) -> dict:

@@ -1,0 +1,65 @@
+"""Why this package itself refuses calls, and how it says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from inferd.rpc.interceptors import CallRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A call that is not served. With ``retry_after_s`` it is an overload, and the call may be sent again after that.
+
+    ``reason`` is a constant in UPPER_SNAKE_CASE, ``details`` is for the caller to read.
+    """
+
+    reason: str
+    details: str
+    code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retry_after_s: float | None = None
+
+
+#: Writes the status of a refusal. Called on the poll thread; must not block.
+StatusOf = Callable[[Refused], CallRefusal]
+
+TOO_MANY_CALLS = Refused("TOO_MANY_CALLS", "too many calls are open", retry_after_s=0.1)
+NO_THREAD = Refused("NO_THREAD", "too many calls wait for a thread", retry_after_s=0.1)
+MEMORY_BUDGET = Refused("MEMORY_BUDGET", "the memory for requests is used up", retry_after_s=1.0)
+
+
+def message_timeout(within_s: float) -> Refused:
+    """Refuse a call whose first message was not complete in time."""
+    details = f"expected the whole request within {within_s:g} s"
+    return Refused("MESSAGE_TIMEOUT", details, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def message_too_large(size: int, limit: int) -> Refused:
+    """Refuse a message that is larger than its sender may send."""
+    details = f"expected a message of at most {limit} bytes, got {size}"
+    return Refused("MESSAGE_TOO_LARGE", details)
+
+
+def not_inflatable(expected: str) -> Refused:
+    """Refuse a compressed message."""
+    return Refused("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
+
+
+#: Every reason there is.
+REASONS = (
+    TOO_MANY_CALLS.reason,
+    NO_THREAD.reason,
+    MEMORY_BUDGET.reason,
+    "MESSAGE_TIMEOUT",
+    "MESSAGE_TOO_LARGE",
+    "COMPRESSED_MESSAGE",
+)
+
+
+def bare_status(refused: Refused) -> CallRefusal:
+    """Return a status without any details, for servers that were given no other way."""
+    if refused.retry_after_s is None:
+        return CallRefusal(refused.code, refused.details)
+    pushback_ms = str(round(refused.retry_after_s * 1000))
+    return CallRefusal(refused.code, refused.details, (("grpc-retry-pushback-ms", pushback_ms),))

@@ -1,0 +1,71 @@
+"""What is looked after now and then while there are calls: their time limits, and memory."""
+
+import math
+from collections.abc import Iterable
+
+from inferd.rpc.call_base import UNREAD, CallBase
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryGuard
+from inferd.rpc.refusals import message_timeout
+
+#: How long a call may take to bring a message that is meant to be small.
+SMALL_MESSAGE_S = 5.0
+
+_INTERVAL_S = 0.5
+
+
+class Upkeep:
+    """Ends calls whose first message does not come in time, and lets a `MemoryGuard` look at the memory.
+
+    One timer for all calls: what looks after each of them by itself would cost every request. So limits hold to within
+    half a second. While nothing needs looking after, there is no timer.
+
+    On the poll thread only. Invariant: either a timer is set, or ``live.on_call`` sets it.
+    """
+
+    def __init__(self, live: LiveCalls, *, message_timeout_s: float | None) -> None:
+        self._live = live
+        self._message_timeout_s = math.inf if message_timeout_s is None else message_timeout_s
+        self._sweep_at = -math.inf
+        self.memory: MemoryGuard | None = None
+        live.on_call = self._begin
+
+    def _begin(self) -> None:
+        self._live.on_call = None
+        self._plan(_INTERVAL_S if self.memory is None else self.memory.check())
+
+    def _plan(self, after_s: float) -> None:
+        loop = self._live.loop
+        loop.call_at(loop.now() + min(after_s, _INTERVAL_S), self._look)
+
+    def _look(self) -> None:
+        now = self._live.loop.now()
+        if now >= self._sweep_at:
+            self._sweep_at = now + _INTERVAL_S
+            self._end_late(now)
+        after_s = _INTERVAL_S if self.memory is None else self.memory.check()
+        if self._live.calls or not (self.memory is None or self.memory.is_settled):
+            self._plan(after_s)
+        else:
+            self._live.on_call = self._begin
+
+    def _end_late(self, now: float) -> None:
+        for call in _unread(self._live.calls, now - min(SMALL_MESSAGE_S, self._message_timeout_s)):
+            within_s = math.inf
+            if call.expects_small_message:
+                within_s = SMALL_MESSAGE_S
+            elif call.has_single_message:
+                within_s = self._message_timeout_s
+            if now - call.started_at >= within_s:
+                self._live.refuse(call, message_timeout(within_s))
+
+
+def _unread(calls: Iterable[CallBase], started_before: float) -> list[CallBase]:
+    """Return those of ``calls``, which are in the order of their start, that have brought nothing yet."""
+    found = []
+    for call in calls:
+        if call.started_at > started_before:
+            break
+        if call.message_bytes == UNREAD and call.ended_at == math.inf:
+            found.append(call)
+    return found

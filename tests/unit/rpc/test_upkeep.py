@@ -1,0 +1,100 @@
+"""Time limits of calls, and the one timer for all of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.unary_call import CoreUnaryCall
+from inferd.rpc.upkeep import SMALL_MESSAGE_S, Upkeep
+from tests.unit.rpc.fakes import Bench
+
+TIMEOUT_S = 20.0
+
+
+class Looked:
+    """A call on a server that looks after it; `pass_time` lets its timers come."""
+
+    def __init__(self, kind, *, timeout_s=TIMEOUT_S, is_small=False):
+        self.bench = Bench(kind, on_live=lambda live: self.watch(live, timeout_s))
+        if is_small:
+            self.bench.call.expect_small_message()
+
+    def watch(self, live, timeout_s):
+        self.upkeep = Upkeep(live, message_timeout_s=timeout_s)
+
+    def pass_time(self, seconds):
+        loop = self.bench.loop
+        until = loop.clock.now + seconds
+        while loop.timers and loop.timers[0][0] <= until:
+            when, callback = loop.timers.pop(0)
+            loop.clock.now = max(loop.clock.now, when)
+            callback()
+        loop.clock.now = until
+
+    @property
+    def ends(self):
+        return [(code.name, details) for code, details in self.bench.recorder.ends]
+
+
+def serve(looked):
+    looked.bench.call.serve_unary(lambda call, request: None)
+
+
+@pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
+@pytest.mark.parametrize(("is_small", "limit_s"), [(False, TIMEOUT_S), (True, SMALL_MESSAGE_S)])
+def test_a_message_that_never_comes_ends_the_call(kind, is_small, limit_s):
+    """Within half a second of its limit, with a status that says what was expected."""
+    looked = Looked(kind, is_small=is_small)
+    serve(looked)
+    looked.pass_time(limit_s - 0.1)
+    assert looked.ends == []
+    looked.pass_time(0.7)
+    assert looked.ends == [("DEADLINE_EXCEEDED", f"expected the whole request within {limit_s:g} s")]
+    assert looked.bench.live.refused["MESSAGE_TIMEOUT"] == 1
+
+
+@pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
+def test_a_call_that_has_brought_its_message_may_take_its_time(kind):
+    """An empty one counts as well."""
+    looked = Looked(kind, is_small=True)
+    serve(looked)
+    looked.bench.core.complete("ReceiveMessage", message=b"")
+    looked.pass_time(10 * TIMEOUT_S)
+    assert looked.ends == []
+
+
+@pytest.mark.parametrize(("is_small", "ends"), [(False, []), (True, ["DEADLINE_EXCEEDED"])])
+def test_a_stream_may_be_silent(is_small, ends):
+    """Unless its caller need not say who it is."""
+    looked = Looked(CoreStreamCall, is_small=is_small)
+    looked.bench.call.serve(lambda call: SimpleNamespace(on_terminated=lambda: None))
+    looked.pass_time(10 * TIMEOUT_S)
+    assert [code for code, _ in looked.ends] == ends
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_no_limit(is_small):
+    """Without a timeout only those with a small message have one."""
+    looked = Looked(CoreUnaryCall, timeout_s=None, is_small=is_small)
+    serve(looked)
+    looked.pass_time(1e6)
+    assert len(looked.ends) == is_small
+
+
+def test_there_is_a_timer_only_while_there_are_calls():
+    """It goes with the last call, and comes with the next one."""
+    looked = Looked(CoreUnaryCall)
+    serve(looked)
+    bench = looked.bench
+    assert bench.live.on_call is None
+    bench.core.complete("ReceiveMessage", message=b"request")
+    bench.call.reply(b"")
+    bench.core.complete("SendStatusFromServer")
+    bench.core.complete("ReceiveCloseOnServer")
+    assert bench.live.count == 0
+    looked.pass_time(1.0)
+    assert bench.loop.timers == []
+    bench.live.on_call()
+    assert len(bench.loop.timers) == 1
+    assert bench.live.on_call is None

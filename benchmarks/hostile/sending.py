@@ -1,0 +1,100 @@
+"""The process that sends hostile messages, so that making one takes no time from those who watch."""
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from benchmarks.hostile.corpus import KINDS
+
+#: Below those who watch: what is measured is the server, not who gets this machine's cores.
+_NICE = 10
+_WATCH_METHOD = "/Watch"
+#: Messages are bytes already.
+_AS_IT_IS = None
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """What came of a message, and from when to when it was on its way, on the clock of `time.monotonic`."""
+
+    status: str
+    details: str
+    answers: int
+    began: float
+    ended: float
+
+
+class Sender:
+    """A process that makes and sends one message after the other, each on a connection of its own."""
+
+    def __init__(self, port: int, timeout_s: float) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        self._process = spawning.Process(target=_serve, args=(port, timeout_s, theirs), daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the process."""
+        self._process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+
+    def make(self, kind: str, nbytes: int) -> int:
+        """Make a message and return its size."""
+        self._pipe.send((kind, nbytes))
+        made: int = self._pipe.recv()
+        return made
+
+    def send(self, *, gzip: bool) -> Sent:
+        """Send what was made last, and return when the call has ended."""
+        self._pipe.send(gzip)
+        sent: Sent = self._pipe.recv()
+        return sent
+
+
+def _serve(port: int, timeout_s: float, pipe: Connection) -> None:
+    os.nice(_NICE)
+    while True:
+        name, nbytes = pipe.recv()
+        kind = KINDS[name]
+        message = kind.build(nbytes)
+        pipe.send(len(message))
+        pipe.send(send(port, kind.method, message, timeout_s, gzip=pipe.recv()))
+
+
+def send(port: int, method: str, message: bytes, timeout_s: float, *, gzip: bool = False) -> Sent:
+    """Send one message on a connection of its own, and wait for the call to end."""
+    compression = grpc.Compression.Gzip if gzip else None
+    answers = 0
+    with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
+        # Every method is called as one of streams: that is the same on the wire.
+        began = time.monotonic()
+        call = channel.stream_stream(method, _AS_IT_IS, _AS_IT_IS)(
+            iter([message]), timeout=timeout_s, compression=compression
+        )
+        try:
+            for _ in call:
+                answers += 1
+                if method.endswith(_WATCH_METHOD):
+                    call.cancel()  # type: ignore[no-untyped-call]
+        except grpc.RpcError:
+            pass
+        return Sent(
+            status=call.code().name, details=call.details() or "", answers=answers, began=began, ended=time.monotonic()
+        )

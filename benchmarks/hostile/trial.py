@@ -1,0 +1,140 @@
+"""One message after the other, and what others noticed of each."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.hostile.kind import Kind
+from benchmarks.hostile.sending import Sender
+from benchmarks.hostile.target import Holdings, Target, serving
+from benchmarks.hostile.watching import Seen, Watcher, asks_health, asks_model
+
+_PROBE_PAUSE_S = 0.002
+_CALLER_PAUSE_S = 0.005
+_SEND_TIMEOUT_S = 30.0
+#: After the end of a call, for what is left behind to show itself.
+_AFTER_S = 0.1
+_QUIET_TIMEOUT_S = 200.0
+#: For what is closed or given back a little later.
+_SETTLE_S = 20.0
+_DETAILS = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What one message did. ``growth_bytes`` is from before it to the peak."""
+
+    kind: str
+    method: str
+    size: str
+    message_bytes: int
+    status: str
+    details: str
+    took_s: float
+    silence_s: float
+    caller_silence_s: float
+    caller_failures: dict[str, int]
+    growth_bytes: int
+    server_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large messages are, and whether they are compressed."""
+
+    mb: int
+    gzip: bool = False
+
+    def __str__(self) -> str:
+        """Write as the tables do."""
+        return f"{self.mb} MB{', gzip' if self.gzip else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One life of a server: what it held before the first message and, if it lived, after the last."""
+
+    before: Holdings
+    after: Holdings | None
+
+
+class Scene:
+    """A server, those who watch it, and one who sends."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.health = Watcher(asks_health, target.port, _PROBE_PAUSE_S)
+        self.caller = Watcher(asks_model, target.port, _CALLER_PAUSE_S)
+        self.sender = Sender(target.port, _SEND_TIMEOUT_S)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start those who watch and the one who sends."""
+        for each in (self.health, self.caller, self.sender):
+            self._stack.enter_context(each)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End them."""
+        self._stack.close()
+
+    def seen(self, began: float, ended: float) -> tuple[Seen, Seen]:
+        """Return what the prober of health and the ordinary caller saw, when both have had an answer since the end."""
+        until = time.monotonic() + _QUIET_TIMEOUT_S
+        while True:
+            health, caller = self.health.seen_since(began), self.caller.seen_since(began)
+            is_quiet = min(health.last_answer, caller.last_answer) > ended
+            if is_quiet or self.target.has_ended or time.monotonic() > until:
+                return health, caller
+            time.sleep(0.02)
+
+    def settled(self, base: Holdings, within_s: float) -> Holdings:
+        """Return what the server holds as soon as that is no more than at first, or after the time."""
+        until = time.monotonic() + within_s
+        while (found := self.target.holdings()).exceeds(base) and time.monotonic() < until:
+            time.sleep(0.5)
+        return found
+
+
+def run(
+    tree: Path, environment: Mapping[str, str], kinds: Sequence[Kind], sizes: Sequence[Size]
+) -> Iterator[Trial | Visit]:
+    """Send every kind in every size; a server that ends is followed by another."""
+    waiting = deque((kind, size) for size in sizes for kind in kinds)
+    while waiting:
+        with serving(tree, environment) as target, Scene(target) as scene:
+            before = target.holdings()
+            while waiting and not target.has_ended:
+                yield _try(scene, *waiting.popleft())
+            yield Visit(before, None if target.has_ended else scene.settled(before, _SETTLE_S))
+
+
+def _try(scene: Scene, kind: Kind, size: Size) -> Trial:
+    target = scene.target
+    message_bytes = scene.sender.make(kind.name, size.mb * 1_000_000)
+    target.reset_peak()
+    rss_bytes = target.rss_bytes
+    sent = scene.sender.send(gzip=size.gzip)
+    health, caller = scene.seen(sent.began, sent.ended + _AFTER_S)
+    has_ended = target.has_ended
+    return Trial(
+        kind=kind.name,
+        method=kind.method,
+        size=str(size),
+        message_bytes=message_bytes,
+        status=sent.status,
+        details=sent.details[:_DETAILS],
+        took_s=sent.ended - sent.began,
+        silence_s=health.silence_s,
+        caller_silence_s=caller.silence_s,
+        caller_failures=caller.failures,
+        growth_bytes=0 if has_ended else target.peak_rss_bytes - rss_bytes,
+        server_ended=has_ended,
+    )

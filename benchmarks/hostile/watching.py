@@ -1,0 +1,129 @@
+"""Those who ask all the time, each in a process and on a connection of its own, and note when they had an answer."""
+
+import multiprocessing
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from benchmarks.models import MODELS
+from benchmarks.wires import open_inference_request
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+
+_ASK_TIMEOUT_S = 5.0
+#: No question takes longer than its timeout, so this is never reached unless the watcher has ended.
+_REPLY_TIMEOUT_S = 60.0
+_FIRST_ANSWER_S = 10.0
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
+Ask = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What a watcher saw of a span of time. ``last_answer`` is on the clock of `time.monotonic`."""
+
+    silence_s: float
+    answers: int
+    failures: dict[str, int]
+    last_answer: float
+
+
+class Watcher:
+    """A process that asks over and over, with ``pause_s`` between an answer and the next question."""
+
+    def __init__(self, ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        self._process = spawning.Process(target=_watch, args=(ask, port, pause_s, theirs), daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to ask, and return when there has been an answer."""
+        self._process.start()
+        started = time.monotonic()
+        while not self.seen_since(started).answers:
+            if time.monotonic() > started + _FIRST_ANSWER_S:
+                msg = "the server does not answer"
+                raise RuntimeError(msg)
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+
+    def seen_since(self, since: float) -> Seen:
+        """Return what was seen since a moment of `time.monotonic`; what was before is forgotten.
+
+        Failures are counted since that moment was first asked about.
+        """
+        self._pipe.send(since)
+        if not self._pipe.poll(_REPLY_TIMEOUT_S):
+            msg = "a watcher has hung"
+            raise RuntimeError(msg)
+        seen: Seen = self._pipe.recv()
+        return seen
+
+
+def asks_health(channel: grpc.Channel) -> Ask:
+    """Ask whether the server is well."""
+    check = health_pb2_grpc.HealthStub(channel).Check
+    return lambda: check(health_pb2.HealthCheckRequest(), timeout=_ASK_TIMEOUT_S)
+
+
+def asks_model(channel: grpc.Channel) -> Ask:
+    """Ask the built-in model, as an ordinary caller does."""
+    infer = GRPCInferenceServiceStub(channel).ModelInfer
+    digits = MODELS["digits"]
+    request = open_inference_request(digits, digits.rows()[0])
+    return lambda: infer(request, timeout=_ASK_TIMEOUT_S)
+
+
+def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: Connection) -> None:
+    """Ask until the process is killed; a failure is no answer."""
+    answered, failures, latest = [time.monotonic()], Counter[str](), 0.0
+    with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
+        asked = ask(channel)
+        while True:
+            if pipe.poll():
+                if (since := pipe.recv()) > latest:
+                    latest = since
+                    failures.clear()
+                    del answered[: max(0, bisect_left(answered, since) - 1)]
+                pipe.send(_seen(answered, since, failures))
+            try:
+                asked()
+            except grpc.RpcError as error:
+                failures[_status(error)] += 1
+            else:
+                answered.append(time.monotonic())
+            time.sleep(pause_s)
+
+
+def _status(error: grpc.RpcError) -> str:
+    code: grpc.StatusCode = error.code()
+    return code.name
+
+
+def _seen(answered: list[float], since: float, failures: Counter[str]) -> Seen:
+    """Return the longest time without an answer that touches what is after ``since``, the one that still lasts too."""
+    moments = [*answered, time.monotonic()]
+    silences = [after - before for before, after in pairwise(moments) if after >= since]
+    count = sum(moment >= since for moment in answered)
+    return Seen(silence_s=max(silences), answers=count, failures=dict(failures), last_answer=answered[-1])

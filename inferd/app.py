@@ -30,6 +30,7 @@ from inferd.observability.http import Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.poll_watch import PollWatch
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.rendering import renderer
 from inferd.observability.tracing_setup import Tracing
@@ -112,14 +113,25 @@ class Application:
             registry=self._registry,
             overload_code=grpc.StatusCode[settings.api.overload_status],
             limits=MessageLimits(requests=settings.api.max_message_requests, elements=settings.api.max_elements),
-            is_ready=self._serving.is_set,
+            is_ready=lambda: self._serving.is_set() and not self._poll_watch.why_not_ready(),
         )
-        self._health = HealthService(INFERENCE_SERVICE_NAMES)
+        self._health = HealthService(
+            INFERENCE_SERVICE_NAMES,
+            is_late=lambda: bool(self._poll_watch.why_not_ready()),
+            is_stuck=lambda: bool(self._poll_watch.why_not_alive()),
+        )
+        self._poll_watch = PollWatch(
+            lambda: self._server.poll_lag_s,
+            ready_max_lag_s=settings.server.ready_max_lag_s,
+            live_max_lag_s=settings.server.live_max_lag_s,
+            on_change=self._health.update,
+        )
         self._http = HttpServer(
             host=settings.server.host,
             port=settings.server.http_port,
             registry=self._metrics_registry,
             readiness=self._readiness,
+            liveness=self._liveness,
             tls=self._transport.http_context,
         )
         self._gpus = GpuSampler()
@@ -157,6 +169,7 @@ class Application:
         self._gpus.start()
         self._watchdog.start()
         self._http.start()
+        self._poll_watch.start()
         self._server.start()
         _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
 
@@ -235,6 +248,7 @@ class Application:
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._services.stop(_UNLOAD_TIMEOUT_S)
+        self._poll_watch.stop()
         self._http.stop()
         self._security.stop()
         self._gpus.stop()
@@ -296,7 +310,12 @@ class Application:
             return Health(ok=False, reason="draining", details=details)
         if not self._serving.is_set():
             return Health(ok=False, reason="no model is ready", details=details)
-        return Health(ok=True, details=details)
+        why_not = self._poll_watch.why_not_ready()
+        return Health(ok=not why_not, reason=why_not or "ok", details=details)
+
+    def _liveness(self) -> Health:
+        why_not = self._poll_watch.why_not_alive()
+        return Health(ok=not why_not, reason=why_not or "ok")
 
     def _model_samples(self) -> Iterable[ModelSample]:
         for version in self._registry.all():

@@ -17,37 +17,77 @@ _Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
 #: Names for an orchestrator's three questions, beside "" and those of the services.
 LIVENESS, READINESS, STARTUP = "liveness", "readiness", "startup"
 
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
 
 class HealthService(health.HealthServicer):
     """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``.
 
     | name | SERVING |
     |---|---|
-    | "", "readiness", each of ``services`` | from `open` until `drain` |
+    | "", "readiness", each of ``services`` | from `open` until `drain`, but not while ``is_late`` |
     | "startup" | from `open` on |
-    | "liveness" | always: who can be answered is answered by a process that works |
+    | "liveness" | always, but not while ``is_stuck`` |
+
+    Those two are asked for each ``Check``; watchers are told of what they say by `update`. Both must be quick.
 
     Watchers stay for as long as the server does: without `end_watches` each of them would make its stop take the whole
     grace. Invariant: a watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
     """
 
-    def __init__(self, services: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        services: Iterable[str] = (),
+        *,
+        is_late: Callable[[], bool] = lambda: False,
+        is_stuck: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(experimental_non_blocking=True)
+        self._is_late = is_late
+        self._is_stuck = is_stuck
+        self._open = False
+        self._draining = False
         self._ready_names = ("", READINESS, *services)
         self._names = frozenset((*self._ready_names, LIVENESS, STARTUP))
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
-        self._set(health_pb2.HealthCheckResponse.SERVING, LIVENESS)
-        self._set(health_pb2.HealthCheckResponse.NOT_SERVING, STARTUP, *self._ready_names)
+        #: Names that are always in the same state, and whether each group was told to be serving.
+        self._groups = ((STARTUP,), self._ready_names, (LIVENESS,))
+        self._told = (False, False, True)
+        self._telling = threading.Lock()
+        for names, is_serving in zip(self._groups, self._told, strict=True):
+            self._tell(names, is_serving)
 
     def open(self) -> None:
         """Say that everything has been loaded, and that calls may come."""
-        self._set(health_pb2.HealthCheckResponse.SERVING, STARTUP, *self._ready_names)
+        self._open = True
+        self.update()
 
     def drain(self) -> None:
         """Say that further calls should go elsewhere."""
-        self._set(health_pb2.HealthCheckResponse.NOT_SERVING, *self._ready_names)
+        self._draining = True
+        self.update()
+
+    def update(self) -> None:
+        """Tell watchers what is another way than they were told last."""
+        if self._found() == self._told:
+            return
+        with self._telling:
+            # Again, so that whoever comes last tells what is so now.
+            before, self._told = self._told, self._found()
+            for names, was_serving, is_serving in zip(self._groups, before, self._told, strict=True):
+                if is_serving is not was_serving:
+                    self._tell(names, is_serving)
+
+    def _tell(self, names: Iterable[str], is_serving: bool) -> None:
+        for name in names:
+            self.set(name, _SERVING if is_serving else _NOT_SERVING)
+
+    def _found(self) -> tuple[bool, bool, bool]:
+        """Return whether each group is serving."""
+        return self._open, self._open and not self._draining and not self._is_late(), not self._is_stuck()
 
     def Watch(  # noqa: N802  the name in the contract
         self,
@@ -81,6 +121,7 @@ class HealthService(health.HealthServicer):
             except InvalidInputError as error:
                 call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
                 return
+            self.update()
             outcome = _Outcome()
             response = self.Check(request, outcome)  # type: ignore[arg-type]  # it uses no more of a context
             if outcome.code is None:
@@ -97,10 +138,6 @@ class HealthService(health.HealthServicer):
             watches = list(self._watches)
         for send in watches:
             send(None)
-
-    def _set(self, status: "health_pb2.HealthCheckResponse.ServingStatus", *names: str) -> None:
-        for name in names:
-            self.set(name, status)
 
     def _forget(self, send: _Send) -> None:
         with self._watches_lock:

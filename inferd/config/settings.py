@@ -58,6 +58,11 @@ those whose message is not complete are ended. Without it, half of the memory th
     load_reports: bool = False
     """Send a load report (ORCA, endpoint-load-metrics-bin) with the status of every call, for load balancers that \
 weigh by utilisation. Callers may also ask for one by the metadata endpoint-load-metrics-format: bin."""
+    ready_max_lag_s: float = Field(default=5.0, ge=0.5, le=3600.0)
+    """How far the thread that serves all calls may be behind before /readyz and health say that the server gets no \
+more calls."""
+    live_max_lag_s: float = Field(default=30.0, ge=0.5, le=3600.0)
+    """How far it may be behind before /livez and the health of "liveness" say that the process is to be started anew."""
     drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
     """How long to go on serving after a stop signal with health already NOT_SERVING, so that load balancers notice."""
     drain_grace_s: float = Field(default=25.0, ge=0.0, le=3600.0)
@@ -72,6 +77,13 @@ weigh by utilisation. Callers may also ask for one by the metadata endpoint-load
             text = f"expected a host name or an IP address, got {host!r}"
             raise refusal(text)
         return host
+
+    @model_validator(mode="after")
+    def _late_comes_before_stuck(self) -> Self:
+        if self.live_max_lag_s < self.ready_max_lag_s:
+            text = f"expected at least ready_max_lag_s, which is {self.ready_max_lag_s:g}, got {self.live_max_lag_s:g}"
+            raise refusal(text, setting="live_max_lag_s")
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

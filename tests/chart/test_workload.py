@@ -74,8 +74,9 @@ def test_stateful_set_has_volumes_and_names_of_its_own() -> None:
 def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
     """By gRPC."""
     probes = container(rendered())
-    for name in ("startup", "readiness", "liveness"):
+    for name in ("startup", "readiness"):
         assert probes[f"{name}Probe"]["grpc"] == {"port": 8001, "service": name}
+    assert probes["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http", "scheme": "HTTP"}
     assert probes["startupProbe"]["failureThreshold"] == 300
 
 

@@ -40,15 +40,16 @@ def test_line_ends_and_control_characters(log_format):
 @pytest.mark.parametrize("log_format", ["json", "human"])
 def test_names_of_methods(log_format):
     """Which callers make up byte by byte."""
-    with serving(demo.repository(), "--log-format", log_format) as server:
-        with connect(server.grpc) as channel:
-            call = channel.unary_unary(f"/{_FORGERY}/FORGED".encode())
-            with pytest.raises(grpc.RpcError) as error:
-                call(b"", timeout=PATIENCE_S)
-            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    server = ServerProcess("--log-format", log_format)
+    try:
+        eventually(lambda: _PROPOSAL.search(server.text) is not None, "it is ready")
+        with connect(_PROPOSAL.search(server.text)[1]) as channel, pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(f"/{_FORGERY}/FORGED".encode())(b"", timeout=PATIENCE_S)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
         assert server.stop() == 0
-        (line,) = (line for line in server.text.split("\n") if "FORGED" in line)
-        assert line.isprintable()
+    (line,) = (line for line in server.text.split("\n") if "FORGED" in line)
+    assert line.isprintable()
 
 
 def _frame(kind, payload):

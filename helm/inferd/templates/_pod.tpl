@@ -10,7 +10,9 @@
 {{- define "inferd.probe" -}}
 {{- $values := .root.Values -}}
 {{- $type := $values.probes.type -}}
-{{- if eq $type "auto" }}{{ $type = ternary "http" "grpc" (eq (include "inferd.guardedHealth" .root) "true") }}{{ end -}}
+{{- if eq $type "auto" -}}
+{{- $type = ternary "http" "grpc" (or (eq .name "liveness") (eq (include "inferd.guardedHealth" .root) "true")) -}}
+{{- end -}}
 {{- $probe := deepCopy (get $values.probes .name) -}}
 {{- if eq $type "http" -}}
 {{- $scheme := ternary "HTTPS" "HTTP" (eq (include "inferd.httpTls" .root) "true") -}}

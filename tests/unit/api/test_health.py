@@ -132,3 +132,42 @@ def test_check_of_a_message_that_is_none():
     assert call.status is None
     assert call.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert "HealthCheckRequest" in call.aborted[1]
+
+
+class Lagging:
+    """A service whose poll thread is late or stuck when the test says so."""
+
+    def __init__(self):
+        self.late = self.stuck = False
+        self.service = HealthService(["some.Service"], is_late=lambda: self.late, is_stuck=lambda: self.stuck)
+        self.service.open()
+
+    def become(self, *, late=False, stuck=False):
+        self.late, self.stuck = late, stuck
+        self.service.update()
+
+
+def test_a_late_server_gets_no_calls_and_a_stuck_one_is_not_alive():
+    """Check says so by itself, and that it is well again."""
+    lagging = Lagging()
+    names = ("", "some.Service", "readiness", "startup", "liveness")
+    seen = []
+    for lagging.late, lagging.stuck in ((True, False), (True, True), (False, False)):
+        seen.append([_check(lagging.service, name).status for name in names])
+    late, stuck, well = seen
+    assert late == [NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING, SERVING]
+    assert stuck == [NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+    assert well == [SERVING] * 5
+
+
+def test_watchers_are_told_of_a_late_server():
+    """Once each way; a draining one stays as it is."""
+    lagging = Lagging()
+    ready, alive = Watcher(lagging.service), Watcher(lagging.service, name="liveness")
+    for state in ({"late": True}, {"late": True}, {"late": True, "stuck": True}, {}):
+        lagging.become(**state)
+    lagging.service.drain()
+    lagging.become(late=True)
+    lagging.become()
+    assert ready.seen == [SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+    assert alive.seen == [SERVING, NOT_SERVING, SERVING]

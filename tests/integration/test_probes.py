@@ -1,0 +1,95 @@
+"""A server whose poll thread stands still says so, while it does."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from inferd import demo
+from inferd.app import Application
+from inferd.config import load_settings
+from inferd.models.repository import resolve
+from inferd.observability import logs
+from tests.load import PATIENCE_S, eventually
+
+_SETTINGS = {
+    "server.grpc_port": 0,
+    "server.http_port": 0,
+    "server.ready_max_lag_s": 0.5,
+    "server.live_max_lag_s": 2.0,
+}
+_NOT_SERVING, _SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
+
+
+@contextmanager
+def _running() -> Iterator[Application]:
+    app = Application(load_settings(config_file=None, flags=_SETTINGS), resolve([demo.repository()]))
+    app.start()
+    loaded = threading.Event()
+    app.load(loaded.set)
+    assert loaded.wait(PATIENCE_S)
+    assert app.open(lambda _: ())
+    try:
+        yield app
+    finally:
+        app.drain()
+
+
+def _get(app: Application, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{app.http_address}{path}", timeout=PATIENCE_S) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log that the server sets up for its process is not that of the tests after this one."""
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+
+
+def test_probes_of_a_server_that_stands_still() -> None:
+    """First it is not ready, then not alive, and when it goes on all is well again, for watchers too."""
+    go_on = threading.Event()
+    with _running() as app, grpc.insecure_channel(app.grpc_address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        question = health_pb2.HealthCheckRequest()
+        seen: list[int] = []
+        watch = health.Watch(question)
+        watcher = threading.Thread(target=_follow, args=(watch, seen), daemon=True)
+        watcher.start()
+        eventually(lambda: _get(app, "/readyz") == (200, "ok\n"), "the server is ready")
+        assert _get(app, "/livez") == (200, "ok\n")
+        app._server.call_soon(lambda: go_on.wait(PATIENCE_S) and None)
+        try:
+            eventually(lambda: _get(app, "/readyz")[0] == 503, "the server is not ready")
+            code, body = _get(app, "/readyz")
+            assert (code, "s behind, server.ready_max_lag_s is 0.5" in body) == (503, True)
+            eventually(lambda: _get(app, "/livez")[0] == 503, "the server is not alive")
+            assert "s behind, server.live_max_lag_s is 2" in _get(app, "/livez")[1]
+        finally:
+            go_on.set()
+        first = health.Check(question, timeout=PATIENCE_S).status
+        eventually(lambda: _get(app, "/livez") == _get(app, "/readyz") == (200, "ok\n"), "the server is well again")
+        assert first == _NOT_SERVING
+        assert health.Check(question, timeout=PATIENCE_S).status == _SERVING
+        eventually(lambda: len(_changes(seen)) == 3, "the watcher has seen it")
+        assert _changes(seen) == [_SERVING, _NOT_SERVING, _SERVING]
+        watch.cancel()
+        watcher.join(PATIENCE_S)
+
+
+def _follow(watch: Iterable[health_pb2.HealthCheckResponse], seen: list[int]) -> None:
+    with suppress(grpc.RpcError):  # it is cancelled in the end
+        seen.extend(each.status for each in watch)
+
+
+def _changes(seen: list[int]) -> list[int]:
+    """Return what a watcher saw, without what it saw twice in a row."""
+    return [status for number, status in enumerate(seen) if number == 0 or status != seen[number - 1]]

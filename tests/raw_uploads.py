@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from types import TracebackType
+from typing import Self
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -47,12 +47,10 @@ class RawUpload:
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0) + _frame(_HEADERS, _END_HEADERS, _STREAM, block))
         self._prefix = struct.pack(">BI", compressed, size)
 
-    def __enter__(self) -> "RawUpload":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def send(self, count: int, *, within_s: float = 30.0, end: bool = False, content: bytes | None = None) -> int:

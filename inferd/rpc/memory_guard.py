@@ -40,6 +40,9 @@ _PATIENCE_S = 1.0
 _WORTH_GIVING_BACK = 16 * _MIB
 _QUIET_S = 1.0
 
+#: What was freed does not show. So it is tried now and then, less often if little came of it.
+_LONGEST_QUIET_S = 8.0
+
 #: While memory is short, and no call was ended.
 _GIVE_BACK_INTERVAL_S = 0.25
 
@@ -73,7 +76,8 @@ class MemoryGuard:
         self._gave_back_at = -math.inf
         self._is_giving_back = False
         self._short_since = math.inf
-        self._busy_at = live.loop.now()
+        self._quiet_s = _QUIET_S
+        self._busy_at = self._open_at = live.loop.now()
 
     @property
     def taken_bytes(self) -> int:
@@ -83,7 +87,9 @@ class MemoryGuard:
     @property
     def is_settled(self) -> bool:
         """Whether there is nothing to look after before the next call comes."""
-        return not (self._is_giving_back or self._live.is_short_of_memory or self._grown > _WORTH_GIVING_BACK)
+        if self._is_giving_back or self._live.is_short_of_memory:
+            return False
+        return self.taken_bytes < _WORTH_GIVING_BACK or self._gave_back_at > self._open_at
 
     def check(self) -> float:
         """Look, do what is to be done, and return in how many seconds to look again."""
@@ -91,6 +97,8 @@ class MemoryGuard:
         self._resident = resident = self._meter.resident()
         self._baseline = min(self._baseline, resident)
         self._given_back_to = min(self._given_back_to, resident)
+        if self._live.calls:
+            self._open_at = now
         if 2 * self._live.held_bytes >= self.taken_bytes:
             self._busy_at = now
         if self.taken_bytes >= self.budget_bytes * 3 // 4:
@@ -155,13 +163,13 @@ class MemoryGuard:
             _log.warning("the process has grown for other reasons than its requests", extra=self._fields())
 
     def _is_worth_giving_back(self, now: float) -> bool:
-        if self.taken_bytes >= self.budget_bytes // 2 and self._grown >= self.budget_bytes // 8:
+        grown = self._resident - self._given_back_to
+        if grown >= _WORTH_GIVING_BACK:
+            self._quiet_s = _QUIET_S
+        if self.taken_bytes >= self.budget_bytes // 2 and grown >= self.budget_bytes // 8:
             return True
-        return self._grown >= _WORTH_GIVING_BACK and now - self._busy_at >= _QUIET_S
-
-    @property
-    def _grown(self) -> int:
-        return self._resident - self._given_back_to
+        quiet_s = now - max(self._busy_at, self._gave_back_at)
+        return self.taken_bytes >= _WORTH_GIVING_BACK and quiet_s >= self._quiet_s
 
     def _give_back(self, now: float) -> None:
         self._is_giving_back = True
@@ -176,8 +184,11 @@ class MemoryGuard:
         self._pool.submit(give_back)
 
     def _gave_back(self) -> None:
+        before, self._resident = self._resident, self._meter.resident()
+        self._given_back_to = self._resident
         self._is_giving_back = False
-        self._resident = self._given_back_to = self._meter.resident()
+        was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
+        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _LONGEST_QUIET_S)
 
     def _fields(self) -> dict[str, object]:
         return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}

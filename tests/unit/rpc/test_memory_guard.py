@@ -1,0 +1,292 @@
+"""What is done as the process grows, on a made-up process."""
+
+import itertools
+
+import grpc
+import pytest
+
+from inferd.rpc.interceptors import InterceptorChain
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.unary_call import CoreUnaryCall
+from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder
+
+MIB = 1024 * 1024
+BASE = 100 * MIB
+BUDGET = 800 * MIB
+
+
+class FakePool:
+    """A thread that works when the test says."""
+
+    def __init__(self):
+        self.work = []
+
+    def submit(self, work):
+        self.work.append(work)
+        return True
+
+
+class Bench:
+    """A guard over calls on fake cores; ``grown`` is what the process holds beyond its start, in MiB."""
+
+    def __init__(self):
+        self.loop, self.recorder, self.pool = FakeLoop(), Recorder(), FakePool()
+        self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))
+        self.grown = 0
+        self.garbage = 0
+        meter = MemoryMeter(resident=lambda: BASE + self.grown * MIB, give_back=self.give_back)
+        self.guard = MemoryGuard(BUDGET, meter, self.live, self.pool)
+
+    def give_back(self):
+        self.grown -= self.garbage
+        self.garbage = 0
+
+    def call(self, kind=CoreUnaryCall):
+        call = kind(FakeCoreCall(), self.live, "/x.Y/Z", (), float("inf"), self.loop.now())
+        call.watch()
+        return call
+
+    def upload(self):
+        """Begin a call whose message does not come."""
+        call = self.call()
+        call.serve_unary(lambda call, message: None)
+        return call
+
+    def receive(self, size):
+        """Begin a call whose message has come and that is not answered."""
+        call = self.upload()
+        call._core.complete("ReceiveMessage", message=bytes(size))
+        return call
+
+    def stream(self, *messages):
+        call = self.call(CoreStreamCall)
+        call.serve(lambda call: Listener())
+        for message in messages:
+            call.read()
+            call._core.complete("ReceiveMessage", message=message)
+        return call
+
+    def check(self, after_s=0.0):
+        """Look; then let what was freed be given back."""
+        self.loop.clock.advance(after_s)
+        interval_s = self.guard.check()
+        while self.pool.work:
+            self.pool.work.pop(0)()
+            self.loop.run_soon()
+        return interval_s
+
+    @property
+    def refuses(self):
+        return self.live.is_short_of_memory
+
+    @property
+    def codes(self):
+        return [code.name for code, _ in self.recorder.ends]
+
+
+class Listener:
+    def on_message(self, message):
+        pass
+
+    def on_terminated(self):
+        pass
+
+
+def test_calls_are_refused_between_two_marks():
+    """From three quarters on, until less than five eighths are taken, so that it does not change all the time."""
+    bench = Bench()
+    seen = []
+    for grown in (599, 600, 501, 499, 599):
+        bench.grown = grown
+        bench.check()
+        seen.append(bench.refuses)
+    assert seen == [False, True, True, False, False]
+    assert bench.codes == []
+
+
+def test_the_oldest_uploads_end_until_there_is_room():
+    """As many as are likely to hold what is too much, if each of them holds the same."""
+    bench = Bench()
+    uploads = [bench.upload() for _ in range(8)]
+    bench.grown = 720
+    bench.garbage = 320
+    bench.check()
+    ended = [call.ended_at < float("inf") for call in uploads]
+    assert ended == [True] * 4 + [False] * 4
+    assert bench.codes == ["RESOURCE_EXHAUSTED"] * 4
+    assert bench.live.refused["MEMORY_BUDGET"] == 4
+    bench.check()
+    assert not bench.refuses
+
+
+def test_uploads_end_too_if_refusing_calls_does_not_help():
+    """What stands still below the mark would otherwise keep all others out."""
+    bench = Bench()
+    bench.upload()
+    bench.grown = 610
+    bench.check()
+    bench.check(after_s=0.9)
+    assert bench.codes == []
+    bench.check(after_s=0.2)
+    assert bench.codes == ["RESOURCE_EXHAUSTED"]
+
+
+def test_nothing_is_decided_while_memory_is_given_back():
+    """What was freed does not show yet, and would be freed twice."""
+    bench = Bench()
+    for _ in range(4):
+        bench.upload()
+    bench.grown = 720
+    bench.guard.check()
+    ended = len(bench.codes)
+    assert 0 < ended < 4
+    bench.guard.check()
+    assert len(bench.codes) == ended
+    assert len(bench.pool.work) == 1
+
+
+def test_what_was_received_does_not_end():
+    """It is going to be answered, and its memory is known; no more comes in meanwhile."""
+    bench = Bench()
+    bench.receive(300 * MIB)
+    bench.grown = 900
+    for _ in range(10):
+        bench.check(after_s=1.0)
+    assert bench.codes == []
+    assert bench.refuses
+
+
+def test_answers_that_are_not_taken_end():
+    """After some seconds; only cancelling the call makes the core let go of them."""
+    bench = Bench()
+    call = bench.receive(1)
+    call.reply(b"answer")
+    call.ended_at = bench.loop.now()
+    bench.grown = 900
+    bench.check(after_s=2.0)
+    assert call._core.cancels == 0
+    bench.check(after_s=6.0)
+    assert call._core.cancels == 1
+
+
+def test_streams_end_last_and_those_first_that_have_sent_nothing():
+    """Nobody sees which of them has begun a message and which one is only silent."""
+    bench = Bench()
+    talking, silent, upload = bench.stream(b"message"), bench.stream(), bench.upload()
+    bench.grown = 720
+    ends = []
+    for _ in range(2):
+        bench.check()
+        ends.append([call.ended_at < float("inf") for call in (upload, silent, talking)])
+    assert ends == [[True, False, False], [True, True, False]]
+
+
+def test_a_process_that_has_grown_for_other_reasons_serves_on():
+    """With no call to blame it would otherwise refuse all calls for ever."""
+    bench = Bench()
+    bench.grown = 2000
+    bench.check()
+    assert bench.refuses
+    bench.check()
+    assert not bench.refuses
+    bench.grown = 2599
+    bench.check()
+    assert not bench.refuses
+    bench.grown = 2600
+    bench.check()
+    assert bench.refuses
+
+
+def test_a_process_that_has_shrunk_has_more_room_later():
+    """The baseline follows it down."""
+    bench = Bench()
+    bench.grown = -50
+    bench.check()
+    assert bench.guard.taken_bytes == 0
+    bench.grown = 549
+    bench.check()
+    assert not bench.refuses
+    bench.grown = 550
+    bench.check()
+    assert bench.refuses
+
+
+@pytest.mark.parametrize(("grown", "given_back"), [(15, False), (17, True)])
+def test_what_is_freed_goes_back_when_it_is_quiet(grown, given_back):
+    """Once it is worth it; until then the timer goes on."""
+    bench = Bench()
+    call = bench.receive(17 * MIB)
+    bench.grown = bench.garbage = grown
+    bench.check(after_s=5.0)
+    assert bench.grown == grown
+    call.reply(b"")
+    call._core.complete("SendStatusFromServer")
+    call._core.complete("ReceiveCloseOnServer")
+    bench.check(after_s=0.5)
+    assert bench.grown == grown
+    assert bench.guard.is_settled is not given_back
+    bench.check(after_s=1.0)
+    assert bench.grown == (0 if given_back else grown)
+    assert bench.guard.is_settled
+
+
+def test_what_cannot_be_given_back_is_not_tried_all_the_time():
+    """But it is after eight seconds at most, as something may have been freed since; and then again as often."""
+    bench = Bench()
+    bench.upload()
+    bench.grown = 100
+    bench.check()
+    tries = []
+    for tenths in range(390):
+        given_back = bench.guard._gave_back_at
+        bench.check(after_s=0.1)
+        if bench.guard._gave_back_at != given_back:
+            tries.append(tenths / 10)
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert waits == pytest.approx([2.0, 4.0, 8.0, 8.0, 8.0, 8.0], abs=0.15)
+    bench.garbage = 40
+    bench.check(after_s=8.0)
+    assert bench.grown == 60
+    bench.garbage = 20
+    bench.check(after_s=1.1)
+    assert bench.grown == 40
+
+
+def test_what_is_freed_goes_back_before_it_counts_as_taken():
+    """Under load as well, from half of the budget on, but not more often than it grows by an eighth."""
+    bench = Bench()
+    bench.receive(MIB)
+    bench.grown, bench.garbage = 450, 100
+    bench.check()
+    assert bench.grown == 350
+    bench.grown, bench.garbage = 440, 100
+    bench.check()
+    assert bench.grown == 440
+
+
+def test_it_looks_the_sooner_the_less_is_left():
+    """Never later than growth at full speed would take to reach the mark."""
+    bench = Bench()
+    bench.receive(MIB)
+    intervals = []
+    for grown in (0, 400, 590, 700):
+        bench.grown = grown
+        intervals.append(bench.check())
+    assert intervals == sorted(intervals, reverse=True)
+    assert intervals[0] == pytest.approx(700 / 2048)
+    assert intervals[-1] == 0.01
+
+
+def test_messages_are_counted_while_their_calls_live():
+    """Those of a stream until the next one comes."""
+    bench = Bench()
+    unary, stream = bench.receive(1000), bench.stream(b"x" * 10, b"x" * 300)
+    assert bench.live.held_bytes == 1300
+    for call in (unary, stream):
+        call.abort(grpc.StatusCode.CANCELLED, "")
+        call._core.complete("SendStatusFromServer")
+        call._core.complete("ReceiveCloseOnServer")
+    assert bench.live.held_bytes == 0
+    assert bench.live.count == 0

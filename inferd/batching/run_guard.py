@@ -149,7 +149,9 @@ class RunGuard:
             run.reason = reason
         run.stop.stop()
         self._answers.run_ended(reason)
-        _logger.warning(
+        _logger.log(
+            # Callers leave all the time.
+            logging.WARNING if reason is EndReason.TIME_LIMIT else logging.INFO,
             "a run of model %s is ended: %s",
             self._name,
             f"it took longer than {self._limit_s:g} s (runtime.max_run_ms)"

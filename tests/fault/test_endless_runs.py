@@ -1,6 +1,8 @@
 """Runs that do not end: their callers, their model, the others, and the end of the server."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
 from tests.load import PATIENCE_S, add_model, busy_model, connect, eventually, metric
-from tests.server import serving
+from tests.server import ROOT, serving
 
 #: More turns of a loop than any machine does.
 _ENDLESS = 4e18
@@ -157,6 +159,37 @@ def test_a_long_operator_costs_its_model_no_worker(repository, limit):
         assert server.stop() == 1, "a thread is still in the run"
         assert time.monotonic() - began_at < 25
         assert server.events("model long: a thread hangs in a run when it is unloaded")
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)"], ids=["waits", "keeps Python"])
+def test_the_grace_ends_the_server_although_the_poll_thread_hangs(repository, tmp_path, hang):
+    """Be it that it waits for something, or that no thread of Python's can run any more."""
+    script = tmp_path / "serve.py"
+    script.write_text(_HANGS_WHEN_IT_DRAINS.format(hang=hang))
+    arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--http-port", "0")
+    command = [sys.executable, script, *arguments, "--set", "server.drain_grace_s=0.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            for line in process.stdout:
+                if '"event":"ready"' in line:
+                    break
+            began_at = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 1
+            assert time.monotonic() - began_at < 0.5 + 5
+        finally:
+            process.kill()
+
+
+#: The services are told to drain on the poll thread.
+_HANGS_WHEN_IT_DRAINS = """
+import inferd.core_environment
+import ctypes, time
+from inferd.api.services import InferenceServices
+from inferd.cli import main
+InferenceServices.drain = lambda self: {hang}
+main()
+"""
 
 
 @pytest.mark.parametrize("request_of_it", [_turns(_ENDLESS), _long(_LONG)], ids=["loop", "long operator"])

@@ -56,12 +56,9 @@ _BUDGET_MESSAGES = 4
 #: How much longer than the drain grace calls that were cancelled may take to end, and after that workers and sessions.
 _CANCELLED_TIMEOUT_S = 1.0
 _UNLOAD_TIMEOUT_S = 2.0
-#: So many of the largest messages should fit into the memory for requests: one that is received is there twice, and its
-#: arrays may be copied once more to be run.
-_BUDGET_MESSAGES = 4
 
 #: How much longer than the drain grace all of it may take. Then the process ends, whatever hangs.
-_LAST_RESORT_S = 3.8
+_LAST_RESORT_S = 3.4
 
 
 class Application:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grpc
 
+from inferd.small_files import read_bytes
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 # How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
@@ -90,4 +92,4 @@ def is_loopback(address: str) -> bool:
 
 
 def _read(path: str | Path | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()
+    return None if path is None else read_bytes(Path(path))

@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType
+from inferd.small_files import open_file, read_bytes
 
 Array = NDArray[np.generic]
 
@@ -40,6 +41,9 @@ _NUMBERS: frozenset[type] = frozenset({int, float})
 #: No model declares more; YAML, unlike JSON, has lists that hold themselves.
 _MOST_DIMENSIONS = 64
 _MOST_CHARACTERS_SHOWN = 80
+
+#: Of all requests together. A few are enough, and all of them are kept in memory.
+_MOST_BYTES = 256 * 1024 * 1024
 
 #: What the body of a request may have beside its inputs, and which changes nothing for a model.
 _BODY_KEYS = frozenset({"id", "inputs", "outputs", "parameters"})
@@ -168,7 +172,7 @@ def _recorded(path: Path, forms: Mapping[str, InputForm]) -> Sequence[Any]:
     """Return the requests of a file as they are recorded. Raises ValueError or OSError."""
     match path.suffix:
         case ".json":
-            requests = _json_requests(path.read_bytes())
+            requests = _json_requests(read_bytes(path, _MOST_BYTES))
         case ".npz":
             requests = _split(_arrays(path), forms)
         case _:
@@ -196,8 +200,14 @@ def _arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file by their names."""
     arrays: dict[str, Array] = {}
     # Not by np.load, which lets entries pass that are no arrays, are there twice or have a wrong checksum.
-    with _archive(path) as archive:
-        for entry in archive.infolist():
+    with open_file(path) as file, _archive(file) as archive:
+        entries = archive.infolist()
+        # What is packed may come to a thousand times the file.
+        nbytes = sum(entry.file_size for entry in entries)
+        if nbytes > _MOST_BYTES:
+            msg = f"expected arrays of at most {_MOST_BYTES} bytes, got {nbytes}"
+            raise ValueError(msg)
+        for entry in entries:
             if entry.is_dir():
                 continue
             name = entry.filename.removesuffix(".npy")
@@ -211,9 +221,9 @@ def _arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _archive(path: Path) -> zipfile.ZipFile:
+def _archive(file: BinaryIO) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(file)
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  (a damaged archive can fail in any way, and all mean the same)

@@ -15,6 +15,7 @@ import typer
 
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.endpoint import TLS
+from inferd.small_files import read_text
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 
@@ -51,7 +52,7 @@ def token(file: Path | None) -> str | None:
     """Return the token in ``file``, or else the environment's. Raises `OSError` if the file cannot be read."""
     if file is None:
         return os.environ.get(_TOKEN_VARIABLE) or None
-    return file.read_text(encoding="utf-8").strip()
+    return read_text(file).strip()
 
 
 def tls(

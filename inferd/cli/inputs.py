@@ -13,8 +13,12 @@ from inferd.cli.failures import CommandError, ExitCode
 from inferd.client import ModelInfo, ModelState
 from inferd.dtypes import BY_NAME
 from inferd.recorded_requests import InputForm, RecordedRequestsError
+from inferd.small_files import open_file, read_text
 
 Arrays = dict[str, NDArray[np.generic]]
+
+#: More than any message takes.
+_MOST_JSON_BYTES = 2**31
 
 _EXAMPLE = re.compile(r"(?P<file>.*\.(json|npz))(:(?P<number>[0-9]{1,9}))?", re.DOTALL)
 
@@ -72,9 +76,12 @@ def _is_npy(text: str) -> bool:
 def _npy(file: Path) -> NDArray[np.generic]:
     try:
         # Without pickles, which can hold any code.
-        array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open_file(file) as opened:
+            array: NDArray[np.generic] = np.load(opened, allow_pickle=False)
+    except Exception as error:  # noqa: BLE001  (a damaged file can fail in any way, and all mean the same)
         raise _unreadable(file, error) from None
+    if not isinstance(array, np.ndarray):
+        raise _usage(f"{file}: expected one array, got an archive")
     return array
 
 
@@ -83,7 +90,7 @@ def _json(name: str, text: str) -> object:
     try:
         if text.startswith("@"):
             origin = text[1:]
-            text = Path(origin).read_text(encoding="utf-8")
+            text = read_text(Path(origin), _MOST_JSON_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(Path(origin), error) from None
     try:

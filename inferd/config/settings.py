@@ -62,7 +62,8 @@ weigh by utilisation. Callers may also ask for one by the metadata endpoint-load
     """How far the thread that serves all calls may be behind before /readyz and health say that the server gets no \
 more calls."""
     live_max_lag_s: float = Field(default=30.0, ge=0.5, le=3600.0)
-    """How far it may be behind before /livez and the health of "liveness" say that the process is to be started anew."""
+    """How far it may be behind before /livez and the health of "liveness" say that the process is to be started \
+anew."""
     drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
     """How long to go on serving after a stop signal with health already NOT_SERVING, so that load balancers notice."""
     drain_grace_s: float = Field(default=25.0, ge=0.0, le=3600.0)

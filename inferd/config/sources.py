@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from inferd.config.settings import Settings
 from inferd.config.validation import Problem, SettingPath, SettingsError
 from inferd.config.yaml_text import YamlError, read_yaml
+from inferd.small_files import read_text
 
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class FileSource:
         self._path = path
         self._lines: dict[SettingPath, int] = {}
         try:
-            self.values = self._read(path.read_text(encoding="utf-8"))
+            self.values = self._read(read_text(path))
         except (OSError, UnicodeDecodeError) as error:
             cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise self._refusal(f"cannot be read: {cause}") from None
@@ -166,7 +167,7 @@ class _Decoder(EnvSettingsSource):
         if value.lstrip().startswith(("[", "{")):
             try:
                 return json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return value
         takes_list = field is not None and "list" in str(field.annotation) and value != field.default
         return [part.strip() for part in value.split(",")] if takes_list else value

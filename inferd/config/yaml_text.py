@@ -1,9 +1,16 @@
 """Reads YAML, in which nothing may be said twice: parsers keep the last of two equal keys and say nothing."""
 
 from collections import deque
+from itertools import chain
 from typing import Any
 
 import yaml
+
+#: More than any file of settings, rules or tokens has.
+_MOST_VALUES = 1_000_000
+
+#: Long text counts for more.
+_CHARACTERS_PER_VALUE = 64
 
 #: A node, and the keys that lead to it.
 _Placed = tuple[yaml.Node, tuple[str, ...]]
@@ -41,6 +48,7 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
             node = loader.get_single_node()
             if node is None:
                 return None, None
+            _require_bounded(node)
             _require_unique_keys(node)
             return node, loader.construct_document(node)
         finally:
@@ -53,7 +61,30 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     except YamlError:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: dates that do not exist
-        raise YamlError(f"is not YAML: {error}") from None
+        raise YamlError(f"is not YAML: {' '.join(str(error).split())}") from None
+    except (AttributeError, ArithmeticError, LookupError, TypeError):
+        # How the loader fails on values that do not fit the tag that is written before them.
+        raise YamlError("is not YAML: it holds a value that is not of the kind that its tag says") from None
+
+
+def _require_bounded(root: yaml.Node) -> None:
+    """Refuse aliases that make a few lines stand for more values than anybody could write."""
+    sizes: dict[int, int] = {}
+
+    def size_of(node: yaml.Node) -> int:
+        # An alias that leads in a circle counts once, as it is one value.
+        known = sizes.setdefault(id(node), 0)
+        if known:
+            return known
+        if isinstance(node, yaml.ScalarNode):
+            return 1 + len(node.value) // _CHARACTERS_PER_VALUE
+        sizes[id(node)] = 1
+        below = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] += sum(map(size_of, below))
+        return sizes[id(node)]
+
+    if size_of(root) > _MOST_VALUES:
+        raise YamlError(f"is not YAML that can be read: by its aliases it holds more than {_MOST_VALUES} values")
 
 
 def _require_unique_keys(root: yaml.Node) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.runtime.errors import ModelLoadError
+from inferd.small_files import read_text
 
 
 def read_model_settings(settings: Settings, config: Path | None) -> ModelSettings:
@@ -22,7 +23,7 @@ def read_model_settings(settings: Settings, config: Path | None) -> ModelSetting
 
 def _read(config: Path) -> Mapping[str, object]:
     try:
-        _, content = read_yaml(config.read_text(encoding="utf-8"))
+        _, content = read_yaml(read_text(config))
     except OSError as error:
         msg = f"{config.name} cannot be read: {error.strerror}"
         raise ModelLoadError(msg) from error

@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 import inferd
 from inferd.config.tracing import TracingSettings
+from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.observability.tracing import TracingInterceptor
 from inferd.observability.tracing_records import SpanQueue
+from inferd.small_files import read_text
 
 if TYPE_CHECKING:
     from inferd.observability.tracing_export import SpanSender
@@ -96,8 +96,8 @@ def _without_header(record: logging.LogRecord) -> bool:
 
 def _headers(file: Path) -> Mapping[str, str]:
     try:
-        headers = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        _, headers = read_yaml(read_text(file))
+    except (YamlError, UnicodeDecodeError):
         headers = None
     if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
         # Nothing of what is in it: it holds credentials.

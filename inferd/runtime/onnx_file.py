@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inferd.runtime.errors import ModelLoadError
+from inferd.small_files import open_file
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
@@ -95,12 +96,12 @@ class ModelFile:
 def read_model_file(path: Path) -> ModelFile:
     """Read the ONNX file at ``path``. Raises `ModelLoadError` if it is not one."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if path.stat().st_size == 0:
                 msg = f"{path.name} is not an ONNX file: it is empty"
                 raise ModelLoadError(msg)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Reader(content).model()
+                found = _Reader(content).model()
     except OSError as error:
         msg = f"cannot read {path.name}: {error.strerror}"
         raise ModelLoadError(msg) from error
@@ -108,6 +109,13 @@ def read_model_file(path: Path) -> ModelFile:
         reason = "its graphs are nested too deeply" if isinstance(error, RecursionError) else error
         msg = f"{path.name} is not an ONNX file: {reason}"
         raise ModelLoadError(msg) from error
+    for name in found.external_files:
+        # ONNX Runtime says what is wrong with one that is missing, but would wait for a pipe.
+        weights = path.parent / name
+        if weights.exists() and not weights.is_file():
+            msg = f"{path.name} has its weights in {name}, which is not a file"
+            raise ModelLoadError(msg)
+    return found
 
 
 class _Field(NamedTuple):

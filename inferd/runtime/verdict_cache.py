@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from inferd.runtime.verdict import Standing, Verdict
+from inferd.small_files import open_file
 
 #: To be raised when the proof changes, so that what an older one found is not believed any longer.
 PROOF_VERSION = 2
@@ -84,7 +85,7 @@ def cache_key(files: Iterable[Path], facts: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps([PROOF_VERSION, facts], sort_keys=True, default=str).encode())
     for path in files:
         digest.update(b"\0file\0")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()

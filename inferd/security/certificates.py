@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from inferd.security.files import BadFileError
+from inferd.small_files import read_bytes
 
 _LONGEST_FILE_BYTES = 1024 * 1024
 _SMALLEST_RSA_BITS = 2048
@@ -94,13 +95,9 @@ def _lifetime(certificate: x509.Certificate) -> dt.timedelta:
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_LONGEST_FILE_BYTES + 1)
+        return read_bytes(file, _LONGEST_FILE_BYTES)
     except OSError as error:
         raise BadFileError(f"{file}: expected a file that can be read, got: {error.strerror}") from None
-    if len(content) > _LONGEST_FILE_BYTES:
-        raise BadFileError(f"{file}: expected a PEM file, got one of more than {_LONGEST_FILE_BYTES} bytes")
-    return content
 
 
 def _certificates(file: Path, pem: bytes) -> list[x509.Certificate]:

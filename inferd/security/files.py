@@ -102,8 +102,8 @@ class FileWatcher:
         facts = {"file_use": watched.name, "files": [str(path) for path in watched.paths]}
         try:
             watched.reload()
-        except (BadFileError, OSError) as error:
-            reason = str(error)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is counted, and other files are looked at
+            reason = str(error) if isinstance(error, BadFileError | OSError) else f"unexpected {type(error).__name__}"
             if has_changed or reason != watched.refused:
                 with self._lock:
                     self._failures[watched.name] += 1

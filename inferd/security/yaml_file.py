@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from inferd import small_files
 from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
 from inferd.security.files import BadFileError
 
@@ -10,7 +11,7 @@ from inferd.security.files import BadFileError
 def read_text(path: Path) -> str:
     """Return the text of ``path``, or raise `BadFileError`."""
     try:
-        return path.read_text(encoding="utf-8")
+        return small_files.read_text(path)
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

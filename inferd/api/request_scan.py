@@ -204,10 +204,11 @@ class _Walk:
 
     def _take(self, rule: _Rule, start: int, end: int, counts: dict[str, int]) -> None:
         number = self._packed_elements(rule, start, end) if rule.is_packed else 1
+        if rule.is_packed or not rule.is_list:
+            self._count_field()
         if rule.is_list:
             self._count_elements(number)
             return
-        self._count_field()
         if rule.most:
             counts[rule.name] = count = counts.get(rule.name, 0) + number
             if count > rule.most:

@@ -59,6 +59,7 @@ HOSTILE = {
     "packed contents": (OIP, _contents(wire.field(0x1A, _filled(b"\x01"))), "expected at most 1000 elements"),
     "packed floats": (OIP, _contents(wire.field(0x32, _filled(b"\0" * 4))), "expected at most 1000 elements"),
     "byte string contents": (OIP, _contents(_filled(b"\x42\x00")), "expected at most 1000 elements"),
+    "packed contents of nothing": (OIP, _contents(_filled(b"\x1a\x00")), "expected at most 100000 fields"),
     "merged contents": (OIP, wire.field(0x2A, _filled(b"\x2a\x00")), "expected at most 100000 fields"),
 }
 

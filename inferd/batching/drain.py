@@ -30,6 +30,10 @@ class DrainRate:
         self._last_rows = rows
         self._last_at = now if left else None
 
+    def interrupted(self) -> None:
+        """How long the batch that was taken last held up the next one says nothing of others."""
+        self._last_at = None
+
     @property
     def rows_per_s(self) -> float | None:
         """The rate, or None while nothing is known of it."""

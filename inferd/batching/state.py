@@ -302,7 +302,9 @@ class QueueState:
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
         self._expectation.answering(now)
-        if not (batch.outside_queue or batch.cut_off):
+        if batch.cut_off:
+            self._drain.interrupted()
+        elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
             self._learned.ran(batch.rows, run_s, batch.cpu_s)
             self._expectation.max_wait_s = self._learned.rules.max_wait_s
@@ -310,6 +312,7 @@ class QueueState:
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """``batch`` is given up. Returns one of those that have no answer yet, if another thread may run it."""
         self._running.remove(batch)
+        self._drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done]
         batch.requests.clear()
         if self.is_stuck:

@@ -92,9 +92,10 @@ class _Threads(FakeSession):
         return super().run(inputs, outputs, stop)
 
 
-def _threads_that_run(run_s):
+def _threads_that_run(run_s, *, bounded=True):
     clock = FakeClock()
     session = _Threads(clock, run_s)
+    session.runs_are_bounded = bounded
     batcher = Batcher(
         name="m",
         session=session,
@@ -123,6 +124,11 @@ def test_short_runs_come_to_be_done_by_whoever_submits():
 def test_other_runs_never_are():
     """The poll thread must not be held up."""
     assert threading.get_ident() not in _threads_that_run(0.001)
+
+
+def test_runs_that_may_become_longer_never_are_however_short_they_have_been():
+    """The next one may take for ever."""
+    assert threading.get_ident() not in _threads_that_run(0.0001, bounded=False)
 
 
 def test_requests_that_wait_run_together():

@@ -33,6 +33,17 @@ def test_the_rate_follows_what_happened_lately():
     assert drain.rows_per_s == pytest.approx(10.0, rel=0.02)
 
 
+def test_a_batch_that_was_cut_off_does_not_count():
+    """A minute in which nothing was taken was one request's doing."""
+    drain = DrainRate()
+    drain.taken(10, 0.0, left=5)
+    drain.taken(10, 0.5, left=5)
+    drain.interrupted()
+    drain.taken(10, 60.5, left=5)
+    drain.taken(10, 61.0, left=5)
+    assert drain.rows_per_s == pytest.approx(20.0)
+
+
 def test_nothing_is_known_before_the_first_batch():
     """No rate is made up; the hint is then a fixed one."""
     assert DrainRate().rows_per_s is None

@@ -104,3 +104,11 @@ def test_trials_are_few():
     """One in 32 times that there is a choice."""
     learned = _learned(fixed_s=0.005, row_s=0.0003)
     assert 300 < _take(learned, 320, fixed_s=0.005, row_s=0.0003).count(32) < 320
+
+
+def test_a_model_whose_requests_must_run_alone_has_no_short_runs_any_longer():
+    """What was taken for rows is none: how long a run takes follows from something else."""
+    learned = _learned(fixed_s=0.0001, row_s=0.0)
+    assert learned.run_cost.is_short
+    learned.run_alone()
+    assert not learned.run_cost.is_short

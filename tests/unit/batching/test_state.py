@@ -477,3 +477,25 @@ def test_whether_one_who_leaves_may_be_running(taken):
     queue.now = 102.0
     assert queue.expire().fails_running is taken
     assert queue.remove(caller).fails_running
+
+
+@pytest.mark.parametrize("is_stuck", [True, False])
+def test_a_batch_that_was_cut_off_leaves_the_others_their_room(is_stuck):
+    """A queue that did not move for a minute because of one request is as fast as before."""
+    queue = Queue(max_rows=1000, max_batch=1)
+    queue.offer(*(Caller() for _ in range(100)))
+    for _ in range(50):
+        batch, _ = queue.take()
+        queue.now += 0.01
+        queue.state.retire(batch, queue.now)
+    room = queue.state.waiting.row_limit
+    batch, _ = queue.take()
+    queue.now += 60.0
+    batch.requests[0].reply.withdraw()
+    if is_stuck:
+        queue.state.hand_over(batch, queue.now, Effects())
+    else:
+        batch.cut_off = True
+        queue.state.retire(batch, queue.now)
+    queue.take()
+    assert queue.state.waiting.row_limit == pytest.approx(room, abs=1)

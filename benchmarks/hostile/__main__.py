@@ -26,7 +26,7 @@ def main() -> None:
     trials: list[Trial] = []
     visits: list[Visit] = []
     try:
-        for one in trial.run(chosen.tree, dict(chosen.set or []), kinds, chosen.size or _SIZES):
+        for one in trial.run(chosen.tree, dict(chosen.set or []), kinds, chosen.size or _SIZES, bars.is_kept):
             if isinstance(one, Visit):
                 visits.append(one)
             else:

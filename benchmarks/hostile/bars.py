@@ -12,6 +12,8 @@ _MB = 1_000_000
 #: Health may be silent for so long, by the size of the message.
 _SILENCE_S = {6 * _MB: 0.1, 64 * _MB: 0.3}
 _CALLER_SILENCE_S = 1.0
+#: When the machine is so late, figures are of no use.
+_LATE_S = 0.02
 _GROWTH = 4
 #: What arrays of the largest request take that the default limits let through: a million elements of text or number.
 _ARRAYS_BYTES = 64 * _MB
@@ -42,20 +44,26 @@ def ratios(trial: Trial) -> Ratios:
     )
 
 
+def is_kept(trial: Trial) -> bool:
+    """Return whether the server lived and kept every bar."""
+    return not trial.server_ended and ratios(trial).are_kept
+
+
 def broken(trials: Iterable[Trial]) -> list[Trial]:
     """Return those that broke a bar, the worst first."""
-    found = [trial for trial in trials if trial.server_ended or not ratios(trial).are_kept]
+    found = [trial for trial in trials if not is_kept(trial)]
     return sorted(found, key=lambda trial: -max(ratios(trial).silence, ratios(trial).caller, ratios(trial).growth))
 
 
 def line(trial: Trial) -> str:
     """Say in one line what a message did."""
     held = ratios(trial)
+    late = f", the machine {trial.late_s * 1e3:,.0f} ms" if trial.late_s > _LATE_S else ""
     failures = f", caller's failures {trial.caller_failures}" if trial.caller_failures else ""
     return (
         f"{trial.kind}, {trial.size}: {trial.status} after {trial.took_s * 1e3:,.0f} ms; health silent "
         f"{trial.silence_s * 1e3:,.0f} ms ({held.silence:.2f}), caller {trial.caller_silence_s * 1e3:,.0f} ms "
-        f"({held.caller:.2f}), memory {trial.growth_bytes / _MB:+,.0f} MB ({held.growth:.2f}){failures}"
+        f"({held.caller:.2f}), memory {trial.growth_bytes / _MB:+,.0f} MB ({held.growth:.2f}){late}{failures}"
         + (", SERVER ENDED" if trial.server_ended else "")
     )
 

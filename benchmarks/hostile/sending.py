@@ -13,11 +13,11 @@ import grpc
 from benchmarks.hostile.corpus import KINDS
 
 #: Below those who watch: what is measured is the server, not who gets this machine's cores.
-_NICE = 10
+NICE = 10
 _WATCH_METHOD = "/Watch"
 #: Messages are bytes already.
 _AS_IT_IS = None
-_OPTIONS = [
+OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -69,7 +69,7 @@ class Sender:
 
 
 def _serve(port: int, timeout_s: float, pipe: Connection) -> None:
-    os.nice(_NICE)
+    os.nice(NICE)
     while True:
         name, nbytes = pipe.recv()
         kind = KINDS[name]
@@ -82,7 +82,7 @@ def send(port: int, method: str, message: bytes, timeout_s: float, *, gzip: bool
     """Send one message on a connection of its own, and wait for the call to end."""
     compression = grpc.Compression.Gzip if gzip else None
     answers = 0
-    with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", OPTIONS) as channel:
         # Every method is called as one of streams: that is the same on the wire.
         began = time.monotonic()
         call = channel.stream_stream(method, _AS_IT_IS, _AS_IT_IS)(

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,15 @@ _QUIET_TIMEOUT_S = 200.0
 #: For what is closed or given back a little later.
 _SETTLE_S = 20.0
 _DETAILS = 200
+_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """What one message did. ``growth_bytes`` is from before it to the peak."""
+    """What one message did. ``growth_bytes`` is from before it to the peak.
+
+    ``late_s``: by how much a process that does nothing woke too late meanwhile, which no server can help.
+    """
 
     kind: str
     method: str
@@ -37,6 +41,7 @@ class Trial:
     details: str
     took_s: float
     silence_s: float
+    late_s: float
     caller_silence_s: float
     caller_failures: dict[str, int]
     growth_bytes: int
@@ -104,16 +109,35 @@ class Scene:
 
 
 def run(
-    tree: Path, environment: Mapping[str, str], kinds: Sequence[Kind], sizes: Sequence[Size]
+    tree: Path,
+    environment: Mapping[str, str],
+    kinds: Sequence[Kind],
+    sizes: Sequence[Size],
+    is_kept: Callable[[Trial], bool],
 ) -> Iterator[Trial | Visit]:
-    """Send every kind in every size; a server that ends is followed by another."""
+    """Send every kind in every size; a server that ends is followed by another.
+
+    What does not keep the bars is tried twice more, and the middle one counts: others may have used the machine.
+    """
     waiting = deque((kind, size) for size in sizes for kind in kinds)
     while waiting:
         with serving(tree, environment) as target, Scene(target) as scene:
             before = target.holdings()
             while waiting and not target.has_ended:
-                yield _try(scene, *waiting.popleft())
+                yield _settle(scene, *waiting.popleft(), is_kept)
             yield Visit(before, None if target.has_ended else scene.settled(before, _SETTLE_S))
+
+
+def _settle(scene: Scene, kind: Kind, size: Size, is_kept: Callable[[Trial], bool]) -> Trial:
+    first = _try(scene, kind, size)
+    if first.server_ended or is_kept(first):
+        return first
+    tried = [first]
+    while len(tried) < _TRIES and not tried[-1].server_ended:
+        tried.append(_try(scene, kind, size))
+    if tried[-1].server_ended:
+        return tried[-1]
+    return sorted(tried, key=lambda trial: trial.silence_s)[_TRIES // 2]
 
 
 def _try(scene: Scene, kind: Kind, size: Size) -> Trial:
@@ -133,6 +157,7 @@ def _try(scene: Scene, kind: Kind, size: Size) -> Trial:
         details=sent.details[:_DETAILS],
         took_s=sent.ended - sent.began,
         silence_s=health.silence_s,
+        late_s=health.late_s,
         caller_silence_s=caller.silence_s,
         caller_failures=caller.failures,
         growth_bytes=0 if has_ended else target.peak_rss_bytes - rss_bytes,

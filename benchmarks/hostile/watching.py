@@ -34,9 +34,13 @@ Ask = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What a watcher saw of a span of time. ``last_answer`` is on the clock of `time.monotonic`."""
+    """What a watcher saw of a span of time. ``last_answer`` is on the clock of `time.monotonic`.
+
+    ``late_s``: by how much it slept too long at worst, which is for lack of a core, whoever takes it.
+    """
 
     silence_s: float
+    late_s: float
     answers: int
     failures: dict[str, int]
     last_answer: float
@@ -97,7 +101,8 @@ def asks_model(channel: grpc.Channel) -> Ask:
 
 def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: Connection) -> None:
     """Ask until the process is killed; a failure is no answer."""
-    answered, failures, latest = [time.monotonic()], Counter[str](), 0.0
+    answered, failures = [time.monotonic()], Counter[str]()
+    latest = late_s = 0.0
     with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
         asked = ask(channel)
         while True:
@@ -105,15 +110,18 @@ def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: 
                 if (since := pipe.recv()) > latest:
                     latest = since
                     failures.clear()
+                    late_s = 0.0
                     del answered[: max(0, bisect_left(answered, since) - 1)]
-                pipe.send(_seen(answered, since, failures))
+                pipe.send(_seen(answered, since, late_s, failures))
             try:
                 asked()
             except grpc.RpcError as error:
                 failures[_status(error)] += 1
             else:
                 answered.append(time.monotonic())
+            awake = time.monotonic() + pause_s
             time.sleep(pause_s)
+            late_s = max(late_s, time.monotonic() - awake)
 
 
 def _status(error: grpc.RpcError) -> str:
@@ -121,9 +129,11 @@ def _status(error: grpc.RpcError) -> str:
     return code.name
 
 
-def _seen(answered: list[float], since: float, failures: Counter[str]) -> Seen:
+def _seen(answered: list[float], since: float, late_s: float, failures: Counter[str]) -> Seen:
     """Return the longest time without an answer that touches what is after ``since``, the one that still lasts too."""
     moments = [*answered, time.monotonic()]
     silences = [after - before for before, after in pairwise(moments) if after >= since]
     count = sum(moment >= since for moment in answered)
-    return Seen(silence_s=max(silences), answers=count, failures=dict(failures), last_answer=answered[-1])
+    return Seen(
+        silence_s=max(silences), late_s=late_s, answers=count, failures=dict(failures), last_answer=answered[-1]
+    )

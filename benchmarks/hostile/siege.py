@@ -1,0 +1,93 @@
+"""What a crowd does to a server: while it is there, and ten seconds after it has gone."""
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from benchmarks.hostile.crowds import CROWDS, MIB
+from benchmarks.hostile.sending import NICE
+from benchmarks.hostile.target import serving
+from benchmarks.hostile.trial import Scene, Visit
+
+#: What requests may take of the memory while crowds are there; by default it follows from the machine.
+BUDGET_BYTES = 512 * MIB
+_BUDGET = {"INFERD_SERVER__MEMORY_BUDGET_BYTES": str(BUDGET_BYTES)}
+_HOLD_S = 3.0
+_AFTER_S = 10.0
+_CROWD_TIMEOUT_S = 300.0
+_SETTLE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Siege:
+    """What a crowd was answered and what it did."""
+
+    crowd: str
+    answers: dict[str, int]
+    took_s: float
+    silence_s: float
+    caller_silence_s: float
+    caller_failures: dict[str, int]
+    rss_before_bytes: int
+    rss_peak_bytes: int
+    rss_after_bytes: int
+    server_ended: bool
+
+
+def run(tree: Path, environment: Mapping[str, str], names: Sequence[str]) -> Iterator[Siege | Visit]:
+    """Let one crowd after the other loose on a server; one that ends is followed by another."""
+    waiting = list(names)
+    while waiting:
+        with serving(tree, {**_BUDGET, **environment}) as target, Scene(target) as scene:
+            before = target.holdings()
+            while waiting and not target.has_ended:
+                yield _besiege(scene, waiting.pop(0))
+            yield Visit(before, None if target.has_ended else scene.settled(before, _SETTLE_S))
+
+
+def _besiege(scene: Scene, name: str) -> Siege:
+    spawning = multiprocessing.get_context("spawn")
+    pipe, theirs = spawning.Pipe()
+    target = scene.target
+    process = spawning.Process(target=_crowd, args=(name, target.port, theirs), daemon=True)
+    process.start()
+    pipe.recv()
+    target.reset_peak()
+    rss_before, began = target.rss_bytes, time.monotonic()
+    pipe.send(None)
+    answers = pipe.recv() if pipe.poll(_CROWD_TIMEOUT_S) else Counter(["never done"])
+    took_s = time.monotonic() - began
+    time.sleep(_HOLD_S)
+    pipe.send(None)
+    process.join(_HOLD_S)
+    process.kill()
+    ended = time.monotonic()
+    time.sleep(_AFTER_S)
+    health, caller = scene.seen(began, ended)
+    has_ended = target.has_ended
+    return Siege(
+        crowd=name,
+        answers=dict(answers),
+        took_s=took_s,
+        silence_s=health.silence_s,
+        caller_silence_s=caller.silence_s,
+        caller_failures=caller.failures,
+        rss_before_bytes=rss_before,
+        rss_peak_bytes=0 if has_ended else target.peak_rss_bytes,
+        rss_after_bytes=0 if has_ended else target.rss_bytes,
+        server_ended=has_ended,
+    )
+
+
+def _crowd(name: str, port: int, pipe: Connection) -> None:
+    os.nice(NICE)
+    pipe.send(None)
+    pipe.recv()
+    with CROWDS[name](port) as answers:
+        pipe.send(answers)
+        pipe.recv()

@@ -1,0 +1,110 @@
+"""Runs that end late, or not when they are told to, and callers who leave; and then: is it still alive?"""
+
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from inferd.batching import run_guard
+from inferd.batching.batcher import Batcher
+from inferd.batching.request import InferenceResult
+from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
+from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
+from inferd.runtime.watchdog import Watchdog
+from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.load import eventually
+
+_REQUESTS = 600
+_MOST_RUN_S = 0.01
+_GOOD, _LONG, _STUBBORN = 1.0, 2.0, 3.0
+
+
+class _Moody(FakeSession):
+    """Runs of good numbers are short, long ones end when they are told to, and stubborn ones take their time."""
+
+    def __init__(self):
+        super().__init__()
+        self.runs_are_bounded = False
+
+    def run(self, inputs, outputs, stop):
+        mood = inputs["x"].max()
+        pause = threading.Event()
+        if mood == _LONG:
+            while not stop.is_stopped:
+                pause.wait(0.001)
+            raise RuntimeError("Exiting due to terminate flag being set to true.")
+        if mood == _STUBBORN:
+            pause.wait(10 * _MOST_RUN_S)
+        computed = scale(inputs)
+        return [computed[name] for name in outputs]
+
+
+@pytest.fixture
+def watchdog(monkeypatch):
+    monkeypatch.setattr(run_guard, "ENDING_S", _MOST_RUN_S)
+    made = Watchdog("test-watchdog")
+    made.start()
+    yield made
+    made.stop()
+
+
+def _caller(dice):
+    now = time.monotonic()
+    mood = dice.choice([_GOOD] * 27 + [_LONG, _LONG, _STUBBORN])
+    deadline = now + dice.choice([0.002, 0.02] + [60.0] * 8)
+    return Caller(x=np.full((1, 2), mood, np.float32), deadline=deadline, received_at=now)
+
+
+def _assert_fair(caller):
+    """Who is answered has its own numbers; who shared a run with a long one may have been told so."""
+    outcome, x = caller.outcomes[0], caller.request.inputs["x"]
+    if isinstance(outcome, InferenceResult):
+        assert x[0, 0] != _LONG
+        np.testing.assert_array_equal(outcome.outputs["y"], x)
+    else:
+        assert isinstance(outcome, RunTooLongError | DeadlineExceededError | OverloadedError)
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 4])
+@pytest.mark.parametrize("policy", Backpressure)
+def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, watchdog):
+    """Each caller has one outcome, all threads come back, and the model has as many workers as before."""
+    poll_thread, observer, dice = ManualPollThread(time.monotonic), RecordingObserver(), random.Random(7)
+    batcher = Batcher(
+        name="m",
+        session=_Moody(),
+        queue=QueueSettings(policy=policy, max_rows=16, max_blocked=8),
+        batching=BatchingSettings(max_batch_size=max_batch_size, max_wait_ms=0.0, instances=2, check_share=0.0),
+        max_run_s=_MOST_RUN_S,
+        clock=time.monotonic,
+        poll_thread=poll_thread,
+        alarm=watchdog,
+        observer=observer,
+    )
+    batcher.start()
+    callers, cancelled = [], set()
+    for _ in range(_REQUESTS):
+        callers.append(caller := _caller(dice))
+        batcher.submit([caller.request])
+        if dice.random() < 0.1:
+            cancelled.add(victim := dice.choice(callers[-8:]))
+            batcher.cancel(victim.request)
+        poll_thread.fire_due()
+        if dice.random() < 0.2:
+            threading.Event().wait(0.002)
+    eventually(lambda: batcher.unanswered_requests == 0, "everything is answered", 20)
+    eventually(lambda: batcher.stuck_threads == 0, "all threads have come back", 20)
+    for caller in callers:
+        if not (caller in cancelled and caller.waits):
+            assert len(caller.outcomes) == 1
+            _assert_fair(caller)
+        assert caller.released
+    assert "time_limit" in observer.ended
+    for _ in range(8):
+        batcher.submit([(alive := Caller()).request])
+        assert isinstance(alive.wait(), InferenceResult)
+    assert (batcher.running_rows, batcher.queue_bytes) == (0, 0)
+    assert batcher.stop(20)
+    assert [each.name for each in threading.enumerate() if each.name.startswith(("batch-", "caller-"))] == []

@@ -19,6 +19,7 @@ from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, meth
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.last_resort import LastResort
+from inferd.machine_limits import Lowered
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -68,8 +69,17 @@ class Application:
     ready, until draining begins; sessions are closed only after the last call has ended.
     """
 
-    def __init__(self, settings: Settings, sources: Sequence[ModelSource]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Sequence[ModelSource],
+        *,
+        lowered: Sequence[Lowered] = (),
+        http_connections: int = 128,
+    ) -> None:
+        """Make a server of settings that fit the machine; what was ``lowered`` for that is told in the log."""
         self._settings = settings
+        self._lowered = lowered
         self._sources = sources
         self._serving = threading.Event()
         self._draining = threading.Event()
@@ -130,6 +140,7 @@ class Application:
             readiness=self._readiness,
             liveness=self._liveness,
             tls=self._transport.http_context,
+            max_connections=http_connections,
         )
         self._gpus = GpuSampler()
         self._grpc_port = 0
@@ -142,6 +153,8 @@ class Application:
         self._log_writer.start()
         self._recorder.start()
         self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
+        for each in self._lowered:
+            _log.warning("%s is lowered from %d to %d, as %s", each.setting, each.value, each.to, each.why)
         self._transport.start()
         self._security.start()
         self._add_services()

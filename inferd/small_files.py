@@ -33,7 +33,7 @@ def open_file(path: Path) -> BinaryIO:
     os.close(descriptor)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, f"expected a file, got {_KINDS.get(kind, 'something else')}", str(path))
+    raise OSError(errno.EINVAL, f"not a file but {_KINDS.get(kind, 'something else')}", str(path))
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

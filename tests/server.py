@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ class ServerProcess:
         environment: Mapping[str, str] | None = None,
         folder: Path = ROOT,
         grpc_port: int = 0,
+        prefix: Sequence[str] = (),
     ) -> None:
         ports = ("--grpc-port", str(grpc_port), "--http-port", "0")
-        command = [str(BIN / "inferd"), "serve", *map(str, arguments), *ports]
+        command = [*prefix, str(BIN / "inferd"), "serve", *map(str, arguments), *ports]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

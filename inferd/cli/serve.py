@@ -7,7 +7,6 @@ import inferd.core_environment  # noqa: F401  grpc is to find it when it is firs
 import gc
 import logging
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from inferd.config.loading import load_settings, names_a_file
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
+from inferd.machine_limits import fit, this_machine
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
 
@@ -92,7 +92,8 @@ def serve(
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     examples = partial(proposed_calls, effective.security, demonstrating=demonstrating)
-    app = Application(effective, sources)
+    fitted = fit(effective, this_machine(), len(sources))
+    app = Application(fitted.settings, sources, lowered=fitted.lowered, http_connections=fitted.http_connections)
     on_hangup = partial(_change_log, app, load) if names_a_file(config) else None
     status = run(app, examples, on_hangup)
     # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
@@ -104,7 +105,6 @@ def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: C
     """Serve until a signal comes or nothing can be served; return the exit status."""
     events: SimpleQueue[str] = SimpleQueue()
     heed_signals(events, on_hangup=on_hangup)
-    _allow_many_connections()
     try:
         app.start()
     except BadFileError as error:
@@ -120,12 +120,6 @@ def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: C
             events.get()
     finished = app.drain()
     return ExitCode.FAILED if nothing_to_serve or not finished else ExitCode.OK
-
-
-def _allow_many_connections() -> None:
-    """Raise the soft limit of open files: many systems set it to fewer than server.connections.max_open."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_garbage_collector() -> None:

@@ -113,11 +113,8 @@ class Engine:
 
     def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
         """See `Server.limit_memory`."""
-
-        def begin() -> None:
-            self._upkeep.memory = MemoryGuard(budget_bytes, meter, self._live, self._memory_pool)
-
-        self._loop.call_soon(begin)
+        # At once, so that it is there for the next call; made whole before the poll thread can see it.
+        self._upkeep.memory = MemoryGuard(budget_bytes, meter, self._live, self._memory_pool)
 
     @property
     def usage(self) -> Usage:

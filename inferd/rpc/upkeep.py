@@ -20,7 +20,8 @@ class Upkeep:
     One timer for all calls: what looks after each of them by itself would cost every request. So limits hold to within
     half a second. While nothing needs looking after, there is no timer.
 
-    On the poll thread only. Invariant: either a timer is set, or ``live.on_call`` sets it.
+    On the poll thread only, but for ``memory``, which any thread may set once. Invariant: either a timer is set, or
+    ``live.on_call`` sets it.
     """
 
     def __init__(self, live: LiveCalls, *, message_timeout_s: float | None) -> None:

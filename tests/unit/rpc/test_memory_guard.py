@@ -239,7 +239,7 @@ def test_what_cannot_be_given_back_is_not_tried_all_the_time():
     bench.grown = 100
     bench.check()
     tries = []
-    for tenths in range(390):
+    for tenths in range(400):
         given_back = bench.guard._gave_back_at
         bench.check(after_s=0.1)
         if bench.guard._gave_back_at != given_back:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.models.version import ModelState, ModelVersion
+from inferd.plain_text import clipped, listed
 
 #: Says whether a model exists for somebody; asked only for names of models that there are.
 Visible = Callable[[str], bool]
@@ -64,8 +65,8 @@ class ModelRegistry:
                 return each
         if not version:
             return versions[0]
-        have = ", ".join(each.version for each in versions)
-        raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{version}", it has {have}')
+        have = listed(each.version for each in versions)
+        raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{clipped(version)}", it has {have}')
 
     def all(self) -> list[ModelVersion]:
         """Return every version, ordered by name, then by version with the highest first."""
@@ -73,12 +74,12 @@ class ModelRegistry:
 
     def _without_name(self, name: str, visible: Visible | None) -> tuple[ModelVersion, ...]:
         if name:
-            raise ModelNotFoundError(f'there is no model "{name}"')
+            raise ModelNotFoundError(f'there is no model "{clipped(name)}"')
         models = self._models
         if visible is not None:
             models = {name: versions for name, versions in models.items() if visible(name)}
         if not models:
             raise ModelNotFoundError("there is no model")
         if len(models) > 1:
-            raise InvalidInputError(f"model: expected one of {', '.join(sorted(models))}, got no name")
+            raise InvalidInputError(f"model: expected one of {listed(sorted(models))}, got no name")
         return next(iter(models.values()))

@@ -1,6 +1,7 @@
 """From the paths that a server is given to the model versions they hold. Looks at names only, opens no file."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ def resolve(paths: Sequence[Path]) -> list[ModelSource]:
     sources: dict[tuple[str, str], ModelSource] = {}
     for path in paths:
         for source in _sources(path.resolve()):
+            _require_utf8(source)
             other = sources.setdefault((source.name, source.version), source)
             if other.path != source.path:
                 msg = f'model "{source.name}" version "{source.version}" is there twice: {other.path} and {source.path}'
@@ -59,6 +61,14 @@ def _sources(path: Path) -> list[ModelSource]:
     return found
 
 
+def _require_utf8(source: ModelSource) -> None:
+    try:
+        source.name.encode()
+    except UnicodeEncodeError:
+        msg = f"{source.path}: expected a model with a name in UTF-8, as callers have to name it"
+        raise RepositoryError(msg) from None
+
+
 def config_beside(file: Path) -> Path | None:
     """Return the settings for the model in ``file``, if it is the one model of its directory and has any."""
     try:
@@ -76,7 +86,8 @@ def _config_of_file(file: Path) -> Path | None:
 
 def _config_in(folder: Path) -> Path | None:
     config = folder / _CONFIG
-    return config if config.is_file() else None
+    # Whatever it is: that a pipe or a link that leads nowhere cannot be read is for somebody to learn.
+    return config if os.path.lexists(config) else None
 
 
 def _model(folder: Path) -> Iterator[ModelSource]:

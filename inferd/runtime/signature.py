@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from inferd.dtypes import BY_NUMPY, DataType
 from inferd.errors import InvalidInputError
+from inferd.plain_text import clipped, listed
+
+#: Of a shape that is shown; numpy has no more.
+_MOST_DIMENSIONS = 64
 
 #: Arrays by tensor name. BYTES tensors are ``object`` arrays of ``bytes``.
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -111,7 +115,7 @@ class ModelSignature:
             return self._output_names
         for position, name in enumerate(names):
             if name not in self._output_names:
-                msg = f'output "{name}": expected one of {_quoted(self._output_names)}, got an unknown name'
+                msg = f'output "{clipped(name)}": expected one of {_quoted(self._output_names)}, got an unknown name'
                 raise InvalidInputError(msg)
             if name in names[:position]:
                 msg = f'output "{name}": expected each output once, got it twice'
@@ -127,7 +131,7 @@ class ModelSignature:
 
     def _unknown_input(self, name: str) -> InvalidInputError:
         known = _quoted(self._inputs_by_name)
-        return InvalidInputError(f'input "{name}": expected one of {known}, got an unknown name')
+        return InvalidInputError(f'input "{clipped(name)}": expected one of {known}, got an unknown name')
 
     def _wrong_names(self, given: Tensors) -> InvalidInputError:
         for name in given:
@@ -257,7 +261,7 @@ def _value(array: NDArray[np.generic]) -> Hashable:
 
 def format_shape(shape: Iterable[int | str | None]) -> str:
     """Write a shape for people: open dimensions by their name, or as -1."""
-    return "[" + ",".join("-1" if size is None else str(size) for size in shape) + "]"
+    return f"[{listed(('-1' if size is None else size for size in shape), most=_MOST_DIMENSIONS, separator=',')}]"
 
 
 def _type_name(array: NDArray[np.generic]) -> str:
@@ -266,4 +270,4 @@ def _type_name(array: NDArray[np.generic]) -> str:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+    return listed(f'"{name}"' for name in names)

@@ -506,6 +506,24 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read(tmp_path / "examples.json", _MODEL)
 
 
+def test_files_that_would_fill_the_memory(tmp_path, monkeypatch):
+    """Once they are unpacked, or as they are; and a pipe, which has no end."""
+    monkeypatch.setattr(recorded_requests, "_MOST_BYTES", 500)
+    packed, pipe = tmp_path / "examples.npz", tmp_path / "pipe.npz"
+    np.savez_compressed(packed, x=np.zeros((100, 2), np.float32))
+    assert packed.stat().st_size < 500
+    os.mkfifo(pipe)
+    (tmp_path / "examples.json").write_text(" " * 501)
+    for path, text in [
+        (packed, "expected arrays of at most 500 bytes, got 928"),
+        (tmp_path / "examples.json", "cannot be read: expected at most 500 bytes, got more"),
+        (pipe, "cannot be read: not a file but a pipe"),
+    ]:
+        with pytest.raises(RecordedRequestsError) as caught:
+            read(path, _MODEL)
+        assert str(caught.value) == f"{path.name}: {text}"
+
+
 def test_the_file_beside_a_model_is_found(tmp_path):
     """There is none, or one of either kind, a lost link too, but not both."""
     assert find(tmp_path) is None

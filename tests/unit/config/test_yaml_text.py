@@ -1,5 +1,7 @@
 """YAML in which something is said twice."""
 
+from itertools import pairwise
+
 import pytest
 
 from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
@@ -48,3 +50,39 @@ def test_what_is_no_yaml(text: str) -> None:
     """One kind of error for all of it."""
     with pytest.raises(YamlError, match=r"^is not YAML: "):
         read_yaml(text)
+
+
+def _bomb(first: str, line: str) -> str:
+    """Return nine levels, each of which says nine times what the one before says."""
+    names = "abcdefghij"
+    levels = (line.format(name=name, above=", ".join([f"*{above}"] * 9)) for above, name in pairwise(names))
+    return "\n".join([first, *levels])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _bomb("a: &a [x, x]", "{name}: &{name} [{above}]"),
+        _bomb("a: &a {x: 1}", "{name}: &{name} {{<<: [{above}]}}"),
+        f"a: &a {'x' * 1_000_000}\nb: [{', '.join(['*a'] * 1000)}]",
+    ],
+)
+def test_aliases_do_not_stand_for_more_than_can_be_held(text: str) -> None:
+    """In lists, merged, and of long text: refused before anything is made of it."""
+    with pytest.raises(YamlError, match="by its aliases it holds more than 1000000 values"):
+        read_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["a: !!timestamp x", "a: !!int ''", "a: !!bool x", "a: !!float ''", "a: !!int 0x"])
+def test_values_that_do_not_fit_their_tags(text: str) -> None:
+    """The loader fails on them in ways of its own."""
+    with pytest.raises(YamlError, match=r"^is not YAML: "):
+        read_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["a: \x00", "a: 2030-13-45", "a: [", "? [1, 2]\n: 3", "a: !!python/name:os.system x"])
+def test_errors_are_one_line(text: str) -> None:
+    """Whatever the loader says."""
+    with pytest.raises(YamlError) as caught:
+        read_yaml(text)
+    assert len(str(caught.value).splitlines()) == 1

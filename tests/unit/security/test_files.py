@@ -147,3 +147,24 @@ def test_the_thread_looks_by_itself_until_it_is_stopped(tmp_path: Path) -> None:
     assert noticed.wait(10)
     watcher.stop()
     assert not any(thread.name == "inferd-files" for thread in threading.enumerate())
+
+
+def test_a_reload_that_fails_in_any_way_is_counted(
+    tmp_path: Path, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And told in one line; the others are looked at all the same."""
+
+    def fail() -> None:
+        raise KeyError("secret")
+
+    file = tmp_path / "file"
+    watcher = FileWatcher()
+    watcher.watch("tokens", [file], fail)
+    watcher.watch("policy", [file], lambda: told.append("changed"))
+    file.write_text("a")
+    with caplog.at_level(logging.ERROR):
+        watcher.poll()
+        watcher.poll()
+    assert (watcher.failures["tokens"], told) == (1, ["changed"])
+    (record,) = caplog.records
+    assert (record.reason, record.exc_info) == ("unexpected KeyError", None)

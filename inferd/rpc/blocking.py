@@ -36,6 +36,8 @@ _MAX_WAITING = 256
 #: Services that have threads of their own. A generic handler may serve any names; from here on they share threads.
 _MAX_SERVICES = 32
 
+_UNSERIALIZABLE = "the response could not be serialized"
+
 Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
 Message = Any  # what a handler takes or gives, before it is serialized
 
@@ -90,6 +92,10 @@ class BlockingHandlers:
 
 class _FailedError(Exception):
     """Unwinds a call whose message could not be converted; the text is for the caller."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class _Served:
@@ -150,31 +156,35 @@ class _Served:
         except CallEndedError:
             pass  # there is no one left to tell
         except _FailedError as error:
-            self._context.end(grpc.StatusCode.INTERNAL, str(error))
+            self._context.end(error.code, str(error))
         except BaseException:  # noqa: BLE001  whatever a handler raises, its caller must not wait for ever
             if not self._context.aborted:
                 _log.exception("the handler of %s failed", self._call.method, extra=self._fields())
             self._context.end(grpc.StatusCode.UNKNOWN, "the handler failed")
 
     def _deserialize(self, message: bytes) -> Message:
-        return self._convert(self._handler.request_deserializer, message, "the request could not be deserialized")
+        deserialize = self._handler.request_deserializer
+        if deserialize is None:
+            return message
+        try:
+            return deserialize(message)
+        except Exception as error:
+            # The caller's fault in all likelihood, who could fill the log with it.
+            _log.debug("%s: a request could not be deserialized", self._call.method, exc_info=True)
+            raise _FailedError(grpc.StatusCode.INVALID_ARGUMENT, "the request could not be deserialized") from error
 
     def _serialize(self, response: Message) -> bytes:
-        payload = self._convert(self._handler.response_serializer, response, "the response could not be serialized")
+        serialize = self._handler.response_serializer
+        try:
+            payload = response if serialize is None else serialize(response)
+        except Exception as error:
+            _log.exception("%s: %s", self._call.method, _UNSERIALIZABLE, extra=self._fields())
+            raise _FailedError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE) from error
         if not isinstance(payload, bytes):
             kind = type(payload).__name__
             _log.error("%s answered with %s, expected bytes", self._call.method, kind, extra=self._fields())
-            raise _FailedError("the response could not be serialized")
+            raise _FailedError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE)
         return payload
-
-    def _convert(self, convert: Callable[[Message], Message] | None, value: Message, failure: str) -> Message:
-        if convert is None:
-            return value
-        try:
-            return convert(value)
-        except Exception as error:
-            _log.exception("%s: %s", self._call.method, failure, extra=self._fields())
-            raise _FailedError(failure) from error
 
     def _fields(self) -> dict[str, object]:
         return log_fields(self._call)

@@ -43,6 +43,9 @@ _QUIET_S = 1.0
 #: What was freed does not show. So it is tried now and then, less often if little came of it.
 _LONGEST_QUIET_S = 8.0
 
+#: How much is freed at a time: while it is given back, which takes 0.1 ms for a MiB, the poll thread may have to wait.
+_MOST_AT_ONCE = 256 * _MIB
+
 #: While memory is short, and no call was ended.
 _GIVE_BACK_INTERVAL_S = 0.25
 
@@ -144,7 +147,7 @@ class MemoryGuard:
             self._find_others_to_blame()
             return 0
         unseen = max(self.taken_bytes - live.held_bytes, 1)
-        excess = self.taken_bytes - self.budget_bytes // 2
+        excess = min(self.taken_bytes - self.budget_bytes // 2, _MOST_AT_ONCE)
         count = math.ceil(len(holders) * min(excess / unseen, 1.0))
         _log.warning("calls are ended to free memory", extra={"calls": count, **self._fields()})
         for call in holders[:count]:

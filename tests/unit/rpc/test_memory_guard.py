@@ -109,16 +109,27 @@ def test_calls_are_refused_between_two_marks():
 def test_the_oldest_uploads_end_until_there_is_room():
     """As many as are likely to hold what is too much, if each of them holds the same."""
     bench = Bench()
-    uploads = [bench.upload() for _ in range(8)]
+    uploads = [bench.upload() for _ in range(9)]
     bench.grown = 720
-    bench.garbage = 320
+    bench.garbage = 240
     bench.check()
     ended = [call.ended_at < float("inf") for call in uploads]
-    assert ended == [True] * 4 + [False] * 4
+    assert ended == [True] * 4 + [False] * 5
     assert bench.codes == ["RESOURCE_EXHAUSTED"] * 4
     assert bench.live.refused["MEMORY_BUDGET"] == 4
     bench.check()
     assert not bench.refuses
+
+
+def test_not_too_much_is_freed_at_a_time():
+    """Giving memory back holds others up, so the rest has its turn later."""
+    bench = Bench()
+    uploads = [bench.upload() for _ in range(8)]
+    bench.grown = 1600
+    bench.check()
+    assert sum(call.ended_at < float("inf") for call in uploads) == 2
+    bench.check()
+    assert sum(call.ended_at < float("inf") for call in uploads) == 3
 
 
 def test_uploads_end_too_if_refusing_calls_does_not_help():

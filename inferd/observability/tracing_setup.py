@@ -97,6 +97,8 @@ def _without_header(record: logging.LogRecord) -> bool:
 def _headers(file: Path) -> Mapping[str, str]:
     try:
         _, headers = read_yaml(read_text(file))
+    except OSError as error:
+        raise RuntimeError(f"tracing.headers_file: {file}: cannot be read: {error.strerror}") from None
     except (YamlError, UnicodeDecodeError):
         headers = None
     if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):

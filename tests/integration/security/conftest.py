@@ -26,9 +26,10 @@ rules:
   - {principals: ["*:bob", "spiffe://inferd.test/bob"], methods: [metadata]}
   - {principals: ["*:operator", "spiffe://inferd.test/operator"], methods: [infer, metadata, admin]}
   - {principals: ["*:limited"], models: [digits], methods: [infer], quota: {requests_per_s: 0.01}}
+  - {principals: ["*:busy"], models: [digits], quota: {requests_per_s: 10}}
 """
 
-NAMES = ("alice", "bob", "operator", "limited", "somebody")
+NAMES = ("alice", "bob", "operator", "limited", "busy", "somebody")
 
 
 @dataclass

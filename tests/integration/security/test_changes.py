@@ -83,6 +83,29 @@ def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
     stream.close()
 
 
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("GetModel", own.GetModelRequest(model="digits"), OK),
+        ("GetModel", own.GetModelRequest(model="none"), NOT_FOUND),
+        ("ListModels", own.ListModelsRequest(), OK),
+        ("Infer", own.InferRequest(model="digits"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("Infer", own.InferRequest(model="none"), NOT_FOUND),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_queries_and_wrong_requests_count_to_the_quota(secured, channel, method, request_, code) -> None:
+    """Of hundreds in a moment no more pass than the quota allows."""
+    call = getattr(own_grpc.InferenceServiceStub(channel), method)
+    started_at = time.monotonic()
+    calls = [call.future(request_, metadata=secured.bearer("inferd_busy")) for _ in range(500)]
+    codes = [each.code() for each in calls]
+    allowed = 10 + 10 * (time.monotonic() - started_at) + 1
+    assert set(codes) <= {code, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert codes.count(code) <= allowed
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 500 - allowed
+
+
 def test_health_is_open(channel) -> None:
     """Probes have no credentials."""
     live = oip_grpc.GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest())

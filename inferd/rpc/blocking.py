@@ -169,8 +169,8 @@ class _Served:
         try:
             return deserialize(message)
         except Exception as error:
-            # The caller's fault in all likelihood, who could fill the log with it.
-            _log.debug("%s: a request could not be deserialized", self._call.method, exc_info=True)
+            # Without a traceback: in all likelihood it is the caller's fault, who could fill the log with it.
+            _log.info("%s: a request could not be deserialized: %r", self._call.method, error, extra=self._fields())
             raise _FailedError(grpc.StatusCode.INVALID_ARGUMENT, "the request could not be deserialized") from error
 
     def _serialize(self, response: Message) -> bytes:

@@ -178,17 +178,22 @@ def test_converters(serve):
 
 
 @pytest.mark.parametrize(
-    ("converters", "details"),
+    ("converters", "code", "details"),
     [
-        ({"request_deserializer": lambda _: 1 / 0}, "the request could not be deserialized"),
-        ({"response_serializer": lambda _: 1 / 0}, "the response could not be serialized"),
-        ({"response_serializer": lambda _: None}, "the response could not be serialized"),
+        (
+            {"request_deserializer": lambda _: 1 / 0},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "the request could not be deserialized",
+        ),
+        ({"response_serializer": lambda _: 1 / 0}, grpc.StatusCode.INTERNAL, "the response could not be serialized"),
+        ({"response_serializer": lambda _: None}, grpc.StatusCode.INTERNAL, "the response could not be serialized"),
     ],
 )
-def test_converters_that_fail(serve, caplog, converters, details):
-    """The caller gets INTERNAL and a fixed text."""
+def test_converters_that_fail(serve, caplog, converters, code, details):
+    """The caller gets a status that says whose fault it is, and a fixed text."""
+    caplog.set_level(logging.INFO, "inferd.rpc")
     error = serve(unary(lambda request, _: request, **converters)).fail("Method")
-    assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, details)
+    assert (error.code(), error.details()) == (code, details)
     assert caplog.records[0].request_id
 
 

@@ -1,0 +1,96 @@
+"""Every kind of hostile message that the benchmark knows, against a real server: each ends, and none leaves a trace."""
+
+from contextlib import suppress
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from benchmarks.hostile import models
+from benchmarks.hostile.corpus import KINDS
+from benchmarks.hostile.kind import Kind
+from inferd import wire
+from inferd.api import request_scan
+from inferd.api.inference_messages import InferenceCodec
+from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.request_scan import MessageLimits
+from inferd.errors import InvalidInputError
+from tests.server import serving
+
+#: Read by the poll thread, and by the thread for large messages.
+SIZES = (4_000, 40_000)
+#: What a caller may be told about a message of its own.
+EXPECTED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.CANCELLED,
+}
+WATCH = "/grpc.health.v1.Health/Watch"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server with the models that the messages are for."""
+    with serving(*models.write(tmp_path_factory.mktemp("models"))) as running:
+        yield running
+
+
+def _send(channel: grpc.Channel, kind: Kind, nbytes: int) -> tuple[grpc.StatusCode, str]:
+    call = channel.stream_stream(kind.method, None, None)(iter([kind.build(nbytes)]), timeout=60)
+    with suppress(grpc.RpcError):
+        for _ in call:
+            if kind.method == WATCH:
+                call.cancel()
+    return call.code(), call.details()
+
+
+def test_each_kind_ends_in_one_status_and_leaves_nothing(server):
+    """The server goes on, and holds no call."""
+    wrong = []
+    with grpc.insecure_channel(server.grpc) as channel:
+        for kind in KINDS.values():
+            for nbytes in SIZES:
+                code, details = _send(channel, kind, nbytes)
+                if code not in EXPECTED:
+                    wrong.append(f"{kind.name}, {nbytes} bytes: {code} {details}")
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert not wrong, "\n".join(wrong)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with urlopen(f"http://{server.http}/metrics", timeout=10) as metrics:
+        assert "inferd_inflight_requests 0.0" in metrics.read().decode().splitlines()
+    assert "Traceback" not in server.text
+
+
+@pytest.mark.parametrize(
+    ("codec", "method"),
+    [
+        (InferenceCodec, "/inferd.v1.InferenceService/Infer"),
+        (OpenInferenceCodec, "/inference.GRPCInferenceService/ModelInfer"),
+    ],
+)
+def test_no_kind_takes_more_steps_than_the_bounds_say(codec, method, monkeypatch):
+    """Counted, as time would depend on the machine."""
+    scanned = codec(MessageLimits(elements=1000)).scan
+    steps = 0
+    bounds = wire.content_bounds
+
+    def counting(message: bytes, wire_type: int, position: int) -> tuple[int, int]:
+        nonlocal steps
+        steps += 1
+        return bounds(message, wire_type, position)
+
+    monkeypatch.setattr(wire, "content_bounds", counting)
+    monkeypatch.setattr(request_scan, "MAX_FIELDS", 2000)
+    for kind in KINDS.values():
+        if kind.method != method:
+            continue
+        message = kind.build(200_000)
+        steps = 0
+        with suppress(InvalidInputError):
+            scanned(message)
+        assert steps <= 2000 + 1000 + 2, kind.name

@@ -101,7 +101,11 @@ def _headers(file: Path) -> Mapping[str, str]:
         raise RuntimeError(f"tracing.headers_file: {file}: cannot be read: {error.strerror}") from None
     except (YamlError, UnicodeDecodeError):
         headers = None
-    if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
+    if not isinstance(headers, dict) or not all(_is_header_text(part) for pair in headers.items() for part in pair):
         # Nothing of what is in it: it holds credentials.
         raise RuntimeError(f"tracing.headers_file: expected lines of NAME: VALUE in {file}")
     return headers
+
+
+def _is_header_text(part: object) -> bool:
+    return isinstance(part, str) and part.isascii() and part.isprintable()

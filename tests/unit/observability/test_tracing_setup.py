@@ -120,7 +120,7 @@ def test_a_tracestate_that_is_none_is_no_trouble(caplog, receiver):
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("text", ["- planted", "a: 1", "{", "\xff"])
+@pytest.mark.parametrize("text", ["- planted", "a: 1", "{", "\xff", 'a: "planted\\r\\nb: c"'])
 def test_headers_that_are_none(tmp_path, text):
     """Said without what is in the file."""
     file = tmp_path / "headers.yaml"

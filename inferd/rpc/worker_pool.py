@@ -1,5 +1,6 @@
 """Threads for code that may block."""
 
+import itertools
 import logging
 import queue
 import threading
@@ -11,13 +12,17 @@ _log = logging.getLogger("inferd.rpc")
 Work = Callable[[], None]
 
 
+#: How long a thread waits for more work before it ends.
+IDLE_S = 5.0
+
+
 class WorkerPool:
-    """At most ``threads`` threads, each started when it is first needed.
+    """At most ``threads`` threads, each started when it is needed and ended when it has not been for a while.
 
     They are daemons, so that a handler that never returns does not keep the process from exiting.
 
-    Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_unclaimed``, which is how many
-    threads wait for work, less what waits for a thread.
+    Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_threads`` and ``_unclaimed``, which
+    is how many threads wait for work, less what waits for a thread.
     """
 
     def __init__(self, name: str, *, threads: int, max_waiting: int | None = None) -> None:
@@ -25,7 +30,8 @@ class WorkerPool:
         self._most_threads = threads
         self._max_waiting = max_waiting
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._unclaimed = 0
         self._has_stopped = False
@@ -43,8 +49,8 @@ class WorkerPool:
         return True
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+        self._threads.add(thread)
         thread.start()
 
     @property
@@ -56,15 +62,16 @@ class WorkerPool:
         """Finish what was submitted and end the threads. Returns False if some are still at work after the timeout."""
         with self._lock:
             self._has_stopped = True
-        for _ in self._threads:
+            threads = list(self._threads)
+        for _ in threads:
             self._work.put(None)
         end = time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(end - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
+        while (work := self._next()) is not None:
             try:
                 work()
             except BaseException:  # noqa: BLE001  the thread goes on, and has no one to tell
@@ -73,3 +80,16 @@ class WorkerPool:
                 self._unclaimed += 1
             # A call that was served must not live until the next one comes.
             del work
+
+    def _next(self) -> Work | None:
+        """Wait for work; returns None if this thread is to end."""
+        while True:
+            try:
+                return self._work.get(timeout=IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    # Else there is work by now that counts on this thread.
+                    if self._unclaimed > 0 and not self._has_stopped:
+                        self._unclaimed -= 1
+                        self._threads.discard(threading.current_thread())
+                        return None

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from inferd.rpc import worker_pool
 from inferd.rpc.worker_pool import WorkerPool
 
 
@@ -29,7 +30,7 @@ def test_work_is_done_and_threads_end(start):
         assert pool.submit(lambda number=number: done.append(number))
     assert pool.stop(5.0)
     assert sorted(done) == list(range(10))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-pool")]
+    assert running() == set()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(1)])
@@ -45,6 +46,35 @@ def test_a_thread_survives_what_work_raises(start, caplog, error):
     pool.submit(done.set)
     assert done.wait(5.0)
     assert "failed in a pool thread" in caplog.text
+
+
+def test_threads_come_and_go_as_they_are_needed(start, monkeypatch):
+    """None before the first work, as many as there is work at a time, and none after a while without any."""
+    monkeypatch.setattr(worker_pool, "IDLE_S", 0.01)
+    pool = start(threads=2)
+    assert running() == set()
+    for _ in range(3):
+        begun, release = threading.Semaphore(0), threading.Event()
+
+        def block(begun=begun, release=release):
+            begun.release()
+            release.wait(5.0)
+
+        for _ in range(3):
+            pool.submit(block)
+        assert begun.acquire(timeout=5.0)
+        assert begun.acquire(timeout=5.0)
+        threads = running()
+        assert len(threads) == 2
+        release.set()
+        for thread in threads:
+            thread.join(5.0)
+        assert begun.acquire(timeout=5.0)
+        assert running() == set()
+
+
+def running():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("test-pool")}
 
 
 def test_what_waits_is_bounded(start):

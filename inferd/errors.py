@@ -119,7 +119,7 @@ class InferenceFailedError(ServingError):
 def _sendable(message: str) -> str:
     # One more than can be sent, so that it shows whether it was cut.
     text = escaped(message[: _MOST_CHARACTERS + 1])
-    if len(text) <= _ALWAYS_FIT:
+    if len(text) <= _ALWAYS_FIT or (len(text) <= _MOST_CHARACTERS and text.isascii() and "%" not in text):
         return text
     left = _LONGEST_ENCODED_BYTES - _encoded_bytes("…")
     fits = 0

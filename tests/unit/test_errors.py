@@ -48,6 +48,6 @@ def test_any_message_fits_and_can_be_seen(message: str) -> None:
 
 def test_what_fits_is_whole() -> None:
     """And is not escaped twice."""
-    assert InvalidInputError("x" * 590).message == "x" * 590
+    assert InvalidInputError("x" * 600).message == "x" * 600
     assert InvalidInputError("x" * 601).message == "x" * 594 + "…"
     assert InvalidInputError(r"a\x1b").message == r"a\x1b"

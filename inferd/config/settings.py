@@ -32,10 +32,11 @@ class ServerSettings(Section):
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
     """Largest request message that is accepted. Answers may be of any size; clients have limits of their own."""
     message_timeout_s: float = Field(default=60.0, gt=0.0, le=86400.0)
-    """How long the message of a unary call may take to arrive. Callers without credentials, where those are asked for, \
-have 5 s."""
+    """How long the message of a unary call may take to arrive. Callers without credentials, where those are asked \
+for, have 5 s."""
     compressed_requests: bool = False
-    """Take messages that are compressed with gzip; one may inflate to max_message_bytes, and to 100 times its own size."""
+    """Take messages that are compressed with gzip; one may inflate to max_message_bytes, and to 100 times its own \
+size."""
     memory_budget_bytes: int | None = Field(default=None, ge=16 * _MIB)
     """How much the process may grow by requests: received, queued, run and answered. Beyond it calls are refused, and \
 those whose message is not complete are ended. Without it, half of the memory that the models leave free."""
@@ -178,8 +179,8 @@ a GPU)."""
     allow_spinning: bool = False
     """Let idle threads of ONNX Runtime spin: a little less latency for a whole core each."""
     max_run_ms: float = Field(default=60_000.0, ge=1.0, le=86_400_000.0)
-    """How long one run of the model may take. One that takes longer is ended, and its callers get DEADLINE_EXCEEDED at \
-once; so is one that nobody waits for any more."""
+    """How long one run of the model may take. One that takes longer is ended, and its callers get DEADLINE_EXCEEDED \
+at once; so is one that nobody waits for any more."""
     custom_ops: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Libraries of custom operators: paths, relative ones from the working directory, or onnxruntime-extensions for \
 the library of that Python package, which must be installed. It is code that runs inside the server. A model.yaml may \
@@ -240,7 +241,8 @@ class ApiSettings(Section):
     max_message_requests: int = Field(default=1024, ge=1, le=1_000_000)
     """Requests that one message of StreamInfer may hold."""
     max_elements: int = Field(default=1_000_000, ge=1, le=2**31 - 1)
-    """Elements that the typed lists of a request may hold together, and those that a BYTES tensor may; the raw bytes of other tensors are bounded by server.max_message_bytes only."""
+    """Elements that the typed lists of a request may hold together, and those that a BYTES tensor may; the raw bytes \
+of other tensors are bounded by server.max_message_bytes only."""
 
 
 class Settings(Section):

@@ -255,10 +255,11 @@ class Application:
         self._server.call_at(time.monotonic(), self._services.drain)
         if not self._server.stop(server.drain_grace_s).wait(server.drain_grace_s + _CANCELLED_TIMEOUT_S):
             _log.error("the calls that were cancelled have not ended")
+        # Nothing is late any more once nothing is served.
+        self._poll_watch.stop()
         in_time = time.monotonic() < ended_at
         unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._services.stop(_UNLOAD_TIMEOUT_S)
-        self._poll_watch.stop()
         self._http.stop()
         self._security.stop()
         self._gpus.stop()

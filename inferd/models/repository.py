@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inferd.plain_text import escaped
+
 _log = logging.getLogger(__name__)
 
 _SUFFIX = ".onnx"
@@ -37,7 +39,7 @@ def resolve(paths: Sequence[Path]) -> list[ModelSource]:
     sources: dict[tuple[str, str], ModelSource] = {}
     for path in paths:
         for source in _sources(path.resolve()):
-            _require_utf8(source)
+            _require_name(source)
             other = sources.setdefault((source.name, source.version), source)
             if other.path != source.path:
                 msg = f'model "{source.name}" version "{source.version}" is there twice: {other.path} and {source.path}'
@@ -61,12 +63,11 @@ def _sources(path: Path) -> list[ModelSource]:
     return found
 
 
-def _require_utf8(source: ModelSource) -> None:
-    try:
-        source.name.encode()
-    except UnicodeEncodeError:
-        msg = f"{source.path}: expected a model with a name in UTF-8, as callers have to name it"
-        raise RepositoryError(msg) from None
+def _require_name(source: ModelSource) -> None:
+    """Refuse names that callers could not write: what cannot be seen, or is not UTF-8."""
+    if not source.name or escaped(source.name) != source.name:
+        msg = f"{source.path}: expected a model with a name of characters that can be seen, in UTF-8"
+        raise RepositoryError(msg)
 
 
 def config_beside(file: Path) -> Path | None:

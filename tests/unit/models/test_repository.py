@@ -1,5 +1,6 @@
 """From paths to model versions."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,22 @@ def test_two_models_of_one_name_and_version_are_refused(tmp_path):
     touch(tmp_path, "one/m.onnx", "two/m.onnx")
     with pytest.raises(RepositoryError, match=r'model "m" version "1" is there twice: .*one/m\.onnx and .*two/m\.onnx'):
         resolve([tmp_path / "one" / "m.onnx", tmp_path / "two" / "m.onnx"])
+
+
+@pytest.mark.parametrize("name", ["m\udc80", "m\x1b[31m", "m\n", "m\u202e"])
+def test_names_that_callers_cannot_write(tmp_path: Path, name: str) -> None:
+    """They would be in answers, metrics and on terminals."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "model.onnx").touch()
+    with pytest.raises(RepositoryError, match="with a name of characters that can be seen, in UTF-8"):
+        resolve([tmp_path])
+
+
+def test_settings_that_are_no_file_are_not_passed_over(tmp_path: Path) -> None:
+    """Whoever loads the model says what is wrong with them."""
+    (tmp_path / "model.onnx").touch()
+    config = tmp_path / "model.yaml"
+    for make in (lambda: os.mkfifo(config), config.mkdir, lambda: config.symlink_to("nowhere")):
+        make()
+        assert [source.config for source in resolve([tmp_path])] == [config]
+        config.rename(tmp_path / f"old{len(list(tmp_path.iterdir()))}")

@@ -10,8 +10,9 @@ models had been loaded, counts as taken by requests.
 | three quarters | new calls are refused before their message is read, until less than five eighths are taken |
 | seven eighths, or refusing calls has not helped for a second | calls that hold unfinished messages are ended |
 
-The process may also grow for other reasons, a model's run for one. So if memory is short although no call is left to
-blame, what it holds then becomes its baseline.
+The process may also grow for other reasons, a model's run for one. So what it holds while no call is open becomes its
+baseline, up to half of the budget more than at first; and all of it does if memory is short although no call is left to
+blame.
 """
 
 import logging
@@ -74,6 +75,8 @@ class MemoryGuard:
         self._live = live
         self._pool = pool
         self._resident = self._baseline = meter.resident()
+        #: The most that the baseline follows what does not come back from requests that have ended.
+        self._idle_baseline_limit = self._baseline + budget_bytes // 2
         #: What the process held after memory was last given back, and when that was.
         self._given_back_to = self._baseline
         self._gave_back_at = -math.inf
@@ -192,6 +195,8 @@ class MemoryGuard:
         self._is_giving_back = False
         was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
         self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _LONGEST_QUIET_S)
+        if not self._live.calls:
+            self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
 
     def _fields(self) -> dict[str, object]:
         return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}

@@ -97,6 +97,7 @@ class Listener:
 def test_calls_are_refused_between_two_marks():
     """From three quarters on, until less than five eighths are taken, so that it does not change all the time."""
     bench = Bench()
+    bench.receive(MIB)
     seen = []
     for grown in (599, 600, 501, 499, 599):
         bench.grown = grown
@@ -213,6 +214,7 @@ def test_a_process_that_has_grown_for_other_reasons_serves_on():
 def test_a_process_that_has_shrunk_has_more_room_later():
     """The baseline follows it down."""
     bench = Bench()
+    bench.receive(MIB)
     bench.grown = -50
     bench.check()
     assert bench.guard.taken_bytes == 0
@@ -241,6 +243,15 @@ def test_what_is_freed_goes_back_when_it_is_quiet(grown, given_back):
     bench.check(after_s=1.0)
     assert bench.grown == (0 if given_back else grown)
     assert bench.guard.is_settled
+
+
+@pytest.mark.parametrize(("grown", "counted"), [(300, 0), (500, 100)])
+def test_what_stays_while_no_call_is_open_is_not_the_calls(grown, counted):
+    """Up to half of the budget; more would let what is not given back add up."""
+    bench = Bench()
+    bench.grown = grown
+    bench.check(after_s=2.0)
+    assert bench.guard.taken_bytes == counted * MIB
 
 
 def test_what_cannot_be_given_back_is_not_tried_all_the_time():

@@ -31,6 +31,7 @@ class Siege:
     answers: dict[str, int]
     took_s: float
     silence_s: float
+    late_s: float
     caller_silence_s: float
     caller_failures: dict[str, int]
     rss_before_bytes: int
@@ -75,6 +76,7 @@ def _besiege(scene: Scene, name: str) -> Siege:
         answers=dict(answers),
         took_s=took_s,
         silence_s=health.silence_s,
+        late_s=health.late_s,
         caller_silence_s=caller.silence_s,
         caller_failures=caller.failures,
         rss_before_bytes=rss_before,

@@ -22,6 +22,7 @@ _ASK_TIMEOUT_S = 5.0
 #: No question takes longer than its timeout, so this is never reached unless the watcher has ended.
 _REPLY_TIMEOUT_S = 60.0
 _FIRST_ANSWER_S = 10.0
+_NOTED_LATE_S = 0.001
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -73,10 +74,7 @@ class Watcher:
         self._process.join()
 
     def seen_since(self, since: float) -> Seen:
-        """Return what was seen since a moment of `time.monotonic`; what was before is forgotten.
-
-        Failures are counted since that moment was first asked about.
-        """
+        """Return what was seen since a moment of `time.monotonic`; what was before is forgotten."""
         self._pipe.send(since)
         if not self._pipe.poll(_REPLY_TIMEOUT_S):
             msg = "a watcher has hung"
@@ -101,39 +99,47 @@ def asks_model(channel: grpc.Channel) -> Ask:
 
 def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: Connection) -> None:
     """Ask until the process is killed; a failure is no answer."""
-    answered, failures = [time.monotonic()], Counter[str]()
-    latest = late_s = 0.0
+    notes = _Notes()
     with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
         asked = ask(channel)
         while True:
             if pipe.poll():
-                if (since := pipe.recv()) > latest:
-                    latest = since
-                    failures.clear()
-                    late_s = 0.0
-                    del answered[: max(0, bisect_left(answered, since) - 1)]
-                pipe.send(_seen(answered, since, late_s, failures))
+                pipe.send(notes.since(pipe.recv()))
             try:
                 asked()
             except grpc.RpcError as error:
-                failures[_status(error)] += 1
+                notes.failed.append((time.monotonic(), _status(error)))
             else:
-                answered.append(time.monotonic())
+                notes.answered.append(time.monotonic())
             awake = time.monotonic() + pause_s
             time.sleep(pause_s)
-            late_s = max(late_s, time.monotonic() - awake)
+            if (late_s := time.monotonic() - awake) > _NOTED_LATE_S:
+                notes.late.append((awake, late_s))
+
+
+class _Notes:
+    """When there were answers and failures, and when this process was late."""
+
+    def __init__(self) -> None:
+        self.answered = [time.monotonic()]
+        self.failed: list[tuple[float, str]] = []
+        self.late: list[tuple[float, float]] = []
+
+    def since(self, moment: float) -> Seen:
+        """Tell what was since then, with the silence that had begun before; forget the rest."""
+        del self.answered[: max(0, bisect_left(self.answered, moment) - 1)]
+        self.failed = [failure for failure in self.failed if failure[0] >= moment]
+        self.late = [late for late in self.late if late[0] >= moment]
+        moments = [*self.answered, time.monotonic()]
+        return Seen(
+            silence_s=max(after - before for before, after in pairwise(moments) if after >= moment),
+            late_s=max((late_s for _, late_s in self.late), default=0.0),
+            answers=sum(answered >= moment for answered in self.answered),
+            failures=dict(Counter(status for _, status in self.failed)),
+            last_answer=self.answered[-1],
+        )
 
 
 def _status(error: grpc.RpcError) -> str:
     code: grpc.StatusCode = error.code()
     return code.name
-
-
-def _seen(answered: list[float], since: float, late_s: float, failures: Counter[str]) -> Seen:
-    """Return the longest time without an answer that touches what is after ``since``, the one that still lasts too."""
-    moments = [*answered, time.monotonic()]
-    silences = [after - before for before, after in pairwise(moments) if after >= since]
-    count = sum(moment >= since for moment in answered)
-    return Seen(
-        silence_s=max(silences), late_s=late_s, answers=count, failures=dict(failures), last_answer=answered[-1]
-    )

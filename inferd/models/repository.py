@@ -51,8 +51,8 @@ def _sources(path: Path) -> list[ModelSource]:
     if not path.exists():
         msg = f"{path}: there is no such file or directory"
         raise RepositoryError(msg)
-    if path.is_file():
-        if path.suffix != _SUFFIX:
+    if not path.is_dir():
+        if path.suffix != _SUFFIX or not path.is_file():
             msg = f"{path}: expected an {_SUFFIX} file or a directory"
             raise RepositoryError(msg)
         return [ModelSource(name=path.stem, version=_ONLY_VERSION, path=path, config=config_beside(path))]

@@ -1,12 +1,11 @@
-"""What a server may let hostile messages do to it, and the table of what they did."""
+"""What a server may let hostile callers do to it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.hostile.trial import Trial, Visit
+from benchmarks.hostile.long_runs import GRACE_S, LongRun
+from benchmarks.hostile.siege import BUDGET_BYTES, Siege
+from benchmarks.hostile.trial import Trial
 
 _MB = 1_000_000
 #: Health may be silent for so long, by the size of the message.
@@ -15,6 +14,11 @@ _CALLER_SILENCE_S = 1.0
 #: When the machine is so late, figures are of no use.
 _LATE_S = 0.02
 _GROWTH = 4
+_BUDGET_SLACK = 1.1
+_RSS_BACK = 1.2
+_RUN_SILENCE_S = 0.1
+_ANSWERED_AGAIN_S = 5.0
+_STOP_SLACK_S = 5.0
 #: What arrays of the largest request take that the default limits let through: a million elements of text or number.
 _ARRAYS_BYTES = 64 * _MB
 
@@ -68,39 +72,14 @@ def line(trial: Trial) -> str:
     )
 
 
-def show(trials: Sequence[Trial], visits: Sequence[Visit], console: Console) -> None:
-    """Print the worst of each method and size, then all that broke a bar, then what the server held at the end."""
-    table = Table(
-        "method", "size", "kinds", "health silent ms", "of bar", "caller ms", "memory MB", "of bar", "worst kind"
-    )
-    for row in rows(trials):
-        table.add_row(*row)
-    console.print(table)
-    for trial in broken(trials):
-        console.print(f"broke a bar: {line(trial)}", style="red", markup=False, highlight=False)
-    for visit in visits:
-        console.print(f"held before: {visit.before}\n      after: {visit.after}", markup=False, highlight=False)
+def siege_is_kept(siege: Siege) -> bool:
+    """Return whether the server lived, others had answers, and memory stayed within the budget and came back."""
+    within = siege.rss_peak_bytes <= siege.rss_before_bytes + BUDGET_BYTES * _BUDGET_SLACK
+    is_back = siege.rss_after_bytes <= siege.rss_before_bytes * _RSS_BACK
+    return not siege.server_ended and siege.caller_silence_s <= _CALLER_SILENCE_S and within and is_back
 
 
-def rows(trials: Sequence[Trial]) -> list[list[str]]:
-    """Return a row for each method and size: the greatest of every number, and the kind whose silence was longest."""
-    groups: dict[tuple[str, str], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault((trial.kind.partition(":")[0], trial.size), []).append(trial)
-    return [_row(method, size, group) for (method, size), group in groups.items()]
-
-
-def _row(method: str, size: str, group: list[Trial]) -> list[str]:
-    loudest = max(group, key=lambda trial: trial.silence_s)
-    hungriest = max(group, key=lambda trial: ratios(trial).growth)
-    return [
-        method,
-        size,
-        str(len(group)),
-        f"{loudest.silence_s * 1e3:,.0f}",
-        f"{ratios(loudest).silence:.2f}",
-        f"{max(trial.caller_silence_s for trial in group) * 1e3:,.0f}",
-        f"{hungriest.growth_bytes / _MB:,.0f}",
-        f"{ratios(hungriest).growth:.2f}",
-        loudest.kind.partition(": ")[2],
-    ]
+def long_run_is_kept(run: LongRun) -> bool:
+    """Return whether others noticed little, and the server ended in time where it was to end."""
+    is_stopped = run.stopped_s is None or run.stopped_s <= GRACE_S + _STOP_SLACK_S
+    return is_stopped and run.silence_s <= _RUN_SILENCE_S and run.answered_again_s <= _ANSWERED_AGAIN_S

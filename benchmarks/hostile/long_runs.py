@@ -16,8 +16,8 @@ from benchmarks.hostile.trial import Scene
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 
-_GRACE_S = 5.0
-_GRACE = {"INFERD_SERVER__DRAIN_GRACE_S": str(_GRACE_S)}
+GRACE_S = 5.0
+_GRACE = {"INFERD_SERVER__DRAINGRACE_S": str(GRACE_S)}
 _SHORT_RUNS = 64
 _ENDLESS = 2**62
 #: Elements of which the one operator of its model makes some thirty seconds.
@@ -93,7 +93,7 @@ def _stop(target: Target, stub: GRPCInferenceServiceStub) -> LongRun:
     stopped_s = time.monotonic() - stopped
     status = _status(lambda: call.result(timeout=_DEADLINE_S))
     return LongRun(
-        run=f"a stop with a grace of {_GRACE_S:g} s during 2^62 trips",
+        run=f"a stop with a grace of {GRACE_S:g} s during 2^62 trips",
         status=status,
         took_s=time.monotonic() - began,
         silence_s=0.0,

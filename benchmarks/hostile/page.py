@@ -1,0 +1,14 @@
+"""The tables of `docs/robustness.md` that this benchmark writes."""
+
+from benchmarks.models import ROOT
+
+_PAGE = ROOT / "docs" / "robustness.md"
+_BEGIN = "<!-- written by python -m benchmarks.hostile --page -->"
+_END = "<!-- end of what is written -->"
+
+
+def write(tables: str) -> None:
+    """Put the tables between the marks of the page."""
+    before, _, rest = _PAGE.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    _PAGE.write_text(f"{before}{_BEGIN}\n\n{tables}\n\n{_END}{after}")

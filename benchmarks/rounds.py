@@ -117,7 +117,8 @@ def measure(plan: Plan, console: Console, outcome: Outcome) -> None:
 
 def _visits(plan: Plan, number: int, model: Model, placement: Placement) -> Iterator[_Visit]:
     for setting in plan.settings_for(model, placement):
-        for contender in plan.contenders:
+        # Every other round goes backwards, so that nobody is always measured behind the same one.
+        for contender in plan.contenders if number % 2 else reversed(plan.contenders):
             if contender.wire.takes(model):
                 yield _Visit(round=number, model=model, placement=placement, setting=setting, contender=contender)
 

@@ -84,9 +84,14 @@ class Contender:
 
 def launch_inferd(job: Job) -> Launch:
     """Return how to start inferd out of this tree."""
+    return launch_tree(ROOT, job)
+
+
+def launch_tree(tree: Path, job: Job) -> Launch:
+    """Return how to start inferd out of ``tree``, which may be an older one."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
     command += ["--grpc-port", str(job.port), "--http-port", "0"]
-    return Launch(command=command, environment=_our_environment(job))
+    return Launch(command=command, environment=_our_environment(job) | {"PYTHONPATH": str(tree)})
 
 
 def _baseline(name: str) -> Callable[[Job], Launch]:

@@ -85,6 +85,12 @@ class OpenInference:
 class OpenInferenceByGrpcload(OpenInference):
     """The same with load from grpcload, for servers without the ModelConfig call that perf_analyzer begins with."""
 
+    def __init__(
+        self, *, streaming: bool = False, metadata: Mapping[str, str] | None = None, seconds: float = GRPCLOAD_S
+    ) -> None:
+        super().__init__(streaming=streaming, metadata=metadata)
+        self._seconds = seconds
+
     def takes(self, model: Model) -> bool:
         """Return whether one request is like any other, because grpcload sends but one."""
         return all_alike(model)
@@ -96,7 +102,7 @@ class OpenInferenceByGrpcload(OpenInference):
             method=MODEL_STREAM_INFER if self._streaming else MODEL_INFER,
             message=open_inference_request(model, model.rows()[0]).SerializeToString(),
             closed=concurrency,
-            duration_s=GRPCLOAD_S,
+            duration_s=self._seconds,
             headers=self._metadata,
             streams=1 if self._streaming else None,
         )

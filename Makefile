@@ -9,7 +9,7 @@ BIN := .venv/bin
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
-  test-graphs image bench-tools bench bench-peers clean
+  test-graphs image bench-tools bench bench-peers bench-hostile clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench-peers: bench-tools ## Measure inferd beside other servers, which are insta
 	  { echo "wrk loads the peers that speak HTTP: install it (apt-get install wrk) and try again" >&2; exit 1; }
 	benchmarks/peers/setup_all.sh
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+bench-hostile: .venv/.bench ## Measure what hostile callers do to a server; BENCH_ARGS="--part crowds ..." for less
+	$(BIN)/python -m benchmarks.hostile $(BENCH_ARGS)
 
 clean: ## Remove .venv and everything that can be made again
 	rm -rf .venv .tools .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -53,7 +53,7 @@ def _measured(chosen: argparse.Namespace) -> Iterator[Trial | Siege | LongRun | 
     parts = chosen.part or _PARTS
     if "messages" in parts:
         kinds = list(corpus.chosen(chosen.kind))
-        yield from trial.run(tree, environment, kinds, chosen.size or _SIZES, bars.is_kept)
+        yield from trial.run(tree, environment, kinds, chosen.size or _SIZES, bars.worst)
     if "crowds" in parts:
         yield from siege.run(tree, environment, [*CROWDS])
     if "runs" in parts:

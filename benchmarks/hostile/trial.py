@@ -113,31 +113,31 @@ def run(
     environment: Mapping[str, str],
     kinds: Sequence[Kind],
     sizes: Sequence[Size],
-    is_kept: Callable[[Trial], bool],
+    worst: Callable[[Trial], float],
 ) -> Iterator[Trial | Visit]:
     """Send every kind in every size; a server that ends is followed by another.
 
-    What does not keep the bars is tried twice more, and the middle one counts: others may have used the machine.
+    ``worst`` is what a trial did over what it may. What is above 1 is tried twice more, and the middle one counts: others may have used the machine.
     """
     waiting = deque((kind, size) for size in sizes for kind in kinds)
     while waiting:
         with serving(tree, environment) as target, Scene(target) as scene:
             before = target.holdings()
             while waiting and not target.has_ended:
-                yield _settle(scene, *waiting.popleft(), is_kept)
+                yield _settle(scene, *waiting.popleft(), worst)
             yield Visit(before, None if target.has_ended else scene.settled(before, _SETTLE_S))
 
 
-def _settle(scene: Scene, kind: Kind, size: Size, is_kept: Callable[[Trial], bool]) -> Trial:
+def _settle(scene: Scene, kind: Kind, size: Size, worst: Callable[[Trial], float]) -> Trial:
     first = _try(scene, kind, size)
-    if first.server_ended or is_kept(first):
+    if first.server_ended or worst(first) <= 1:
         return first
     tried = [first]
     while len(tried) < _TRIES and not tried[-1].server_ended:
         tried.append(_try(scene, kind, size))
     if tried[-1].server_ended:
         return tried[-1]
-    return sorted(tried, key=lambda trial: trial.silence_s)[_TRIES // 2]
+    return sorted(tried, key=worst)[_TRIES // 2]
 
 
 def _try(scene: Scene, kind: Kind, size: Size) -> Trial:

@@ -117,7 +117,8 @@ def run(
 ) -> Iterator[Trial | Visit]:
     """Send every kind in every size; a server that ends is followed by another.
 
-    ``worst`` is what a trial did over what it may. What is above 1 is tried twice more, and the middle one counts: others may have used the machine.
+    ``worst`` is what a trial did over what it may. What is above 1 is tried twice more, and the middle one counts:
+    others may have used the machine.
     """
     waiting = deque((kind, size) for size in sizes for kind in kinds)
     while waiting:

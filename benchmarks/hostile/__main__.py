@@ -43,8 +43,8 @@ def main() -> None:
     finally:
         tables.show(found, console)
         report.write_json(chosen.name, {"machine": machine.describe(), **asdict(found)}, console)
-        if chosen.page:
-            page.write(tables.markdown(found))
+    if chosen.page:
+        page.write(tables.markdown(found))
     sys.exit(not found.are_kept)
 
 

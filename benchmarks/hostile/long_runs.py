@@ -17,7 +17,7 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 
 GRACE_S = 5.0
-_GRACE = {"INFERD_SERVER__DRAINGRACE_S": str(GRACE_S)}
+_GRACE = {"INFERD_SERVER__DRAIN_GRACE_S": str(GRACE_S)}
 _SHORT_RUNS = 64
 _ENDLESS = 2**62
 #: Elements of which the one operator of its model makes some thirty seconds.

@@ -27,7 +27,8 @@ def parsed(kind: type[Parsed], message: bytes) -> Parsed:
     """Return ``message``, whose size or fields were bounded, as a ``kind``, or raise `InvalidInputError`."""
     try:
         return kind.FromString(message)
-    except DecodeError:
+    except (DecodeError, ValueError, RecursionError):
+        # The last two come from protobuf's implementation in Python, for text that is no UTF-8 and for deep groups.
         raise _malformed(kind) from None
 
 

@@ -198,7 +198,8 @@ class QueueState:
             waiting=self.waiting,
             blocked_requests=len(self._blocked),
             blocked_bytes=self._blocked_bytes,
-            caller_runs=sum(batch.outside_queue for batch in self._running),
+            # Who is being answered may bring the next request before the thread has handed the batch back.
+            caller_runs=sum(batch.outside_queue and not batch.answering for batch in self._running),
         )
         decision = self._policy.decide(request, room)
         if isinstance(decision, Refuse):

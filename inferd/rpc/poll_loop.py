@@ -23,6 +23,12 @@ _MOST_EVENTS = 64
 _UNWAKEABLE_SLEEP_S = 0.05
 #: While events keep coming, what is to be done when idle is done after this long.
 _LONGEST_BUSY_S = 0.001
+#: A look at the core that finds no event reads from one socket. While events keep coming that is one socket for each
+#: step, and callers whose connection is read rarely wait for seconds: 0.6 s beside four streams that send as fast as
+#: they can, 13 ms with more looks every so often.
+_LOOK_AROUND_EVERY_S = 0.002
+_MOST_LOOKS = 16
+_SLEPT_S = 0.0005
 
 
 class Starter(Protocol):
@@ -70,6 +76,9 @@ class PollLoop:
         self._idle_by = -math.inf
         self._soon: deque[Callback] = deque()
         self._may_sleep = True
+        #: How many looks that find nothing end the next step, and when there are to be more of them.
+        self._looks = 1
+        self._look_around_at = -math.inf
         self._starts: list[tuple[Starter, core.Batch, Callable[[Any], None]]] = []
 
     def run(self) -> None:
@@ -88,7 +97,7 @@ class PollLoop:
         self._may_sleep = True
         if self._soon or self._idle_callbacks:
             self._may_sleep = False
-        event = self._queue.poll(self._poll_until_epoch_s if self._may_sleep else 0.0)
+        event = self._wait() if self._may_sleep else self._queue.poll(0.0)
         self._may_sleep = False
         is_idle = event.tag is None or self._handle_ready(event)
         # An event holds its call, which must not live on while the loop sleeps.
@@ -104,18 +113,34 @@ class PollLoop:
             self._run_idle()
         if now >= self._next_at:
             self._run_timers()
+        if now >= self._look_around_at:
+            self._looks = _MOST_LOOKS
+            self._look_around_at = now + _LOOK_AROUND_EVERY_S
+
+    def _wait(self) -> core.Event:
+        since = self._clock()
+        event = self._queue.poll(self._poll_until_epoch_s)
+        now = self._clock()
+        if now - since > _SLEPT_S:
+            # While it waits, the core reads from all sockets.
+            self._look_around_at = now + _LOOK_AROUND_EVERY_S
+        return event
 
     def _handle_ready(self, event: core.Event) -> bool:
         """Take what is ready besides ``event``, handle it all, and return whether that was everything."""
         poll = self._queue.poll
         events = [event]
         is_idle = False
+        looks, self._looks = self._looks, 1
         while len(events) < _MOST_EVENTS:
             event = poll(0.0)
-            if event.tag is None:
+            if event.tag is not None:
+                events.append(event)
+                continue
+            looks -= 1
+            if looks == 0:
                 is_idle = True
                 break
-            events.append(event)
         for event in events:
             tag = event.tag
             assert tag is not None

@@ -1,6 +1,7 @@
 """Libraries of custom operators: code of the operator's own choice, which runs inside the server."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from inferd.runtime.runners import OrtObject
 
 #: Stands for the library of the Python package of that name.
 EXTENSIONS = "onnxruntime-extensions"
+
+#: Set by that package when it is imported, to an implementation that takes many times as long.
+_PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
 def libraries(entries: Sequence[str]) -> list[Path]:
@@ -33,9 +37,19 @@ def register(custom_ops: Sequence[Path], options: OrtObject) -> None:
 
 
 def _extensions() -> Path:
+    chosen = os.environ.get(_PROTOBUF)
     try:
         package = importlib.import_module("onnxruntime_extensions")
     except ImportError as error:
         msg = f"runtime.custom_ops: the Python package {EXTENSIONS} is not installed beside inferd"
         raise ModelLoadError(msg) from error
+    finally:
+        _restore(_PROTOBUF, chosen)
     return Path(package.get_library_path())
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value

@@ -361,3 +361,35 @@ def test_no_callback_of_any_thread_is_slept_on():
         thread.join()
     for name in range(4):
         assert [number for who, number in done if who == name] == list(range(500))
+
+
+def _looks_that_find_nothing(bench, passed_s):
+    """Let a step handle one event after ``passed_s`` of others, and return how often it looked for more in vain."""
+    bench.clock.advance(passed_s)
+    bench.queue.events.append(FakeEvent(lambda _event: None))
+    bench.queue.deadlines.clear()
+    bench.loop.step()
+    return len(bench.queue.deadlines) - 1
+
+
+def test_a_busy_loop_lets_the_core_read_from_all_sockets_now_and_then(bench):
+    """A look that finds nothing reads from one; those who send without a pause would keep all others out."""
+    bench.loop.wake_by(bench.core_call)
+    looks = [_looks_that_find_nothing(bench, 0.0003) for _ in range(40)]
+    assert set(looks) == {1, 16}
+    assert looks.count(16) == pytest.approx(40 * 0.0003 / 0.002, abs=2)
+
+
+def test_a_loop_that_waits_need_not_look_again(bench):
+    """While it waits, the core reads from all of them."""
+    bench.loop.wake_by(bench.core_call)
+    _looks_that_find_nothing(bench, 0.0)
+    poll = bench.queue.poll
+
+    def waiting(deadline):
+        if deadline != 0.0:
+            bench.clock.advance(0.01)
+        return poll(deadline)
+
+    bench.queue.poll = waiting
+    assert [_looks_that_find_nothing(bench, 0.0) for _ in range(5)][1:] == [1] * 4

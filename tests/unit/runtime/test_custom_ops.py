@@ -1,5 +1,6 @@
 """Which libraries of custom operators are loaded, and what is told of those that are not."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def test_the_package_is_found():
     (library,) = libraries(["onnxruntime-extensions"])
     assert library.is_absolute()
     register([library], onnxruntime.SessionOptions())
+
+
+def test_the_package_does_not_choose_how_processes_parse_messages():
+    """It would have those that are started later use protobuf's implementation in Python."""
+    sys.modules.pop("onnxruntime_extensions.cvt", None)
+    sys.modules.pop("onnxruntime_extensions", None)
+    libraries(["onnxruntime-extensions"])
+    assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" not in os.environ
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

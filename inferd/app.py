@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,10 @@ from inferd.security.transport import Transport
 _log = logging.getLogger(__name__)
 
 _STDOUT = 1
+
+#: How long a thread in Python keeps the others waiting. The poll thread takes the interpreter lock some twenty times
+#: for a health check, so beside a thread that reads a large message Python's own 5 ms make more than 100 ms of it.
+_SWITCH_INTERVAL_S = 0.001
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 #: So many of the largest messages should fit into the memory for requests: one that is received is there twice, and its
@@ -150,6 +155,7 @@ class Application:
 
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._log_writer.start()
         self._recorder.start()
         self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)

@@ -5,6 +5,7 @@ A leaf: everyone may import it.
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -20,14 +21,43 @@ _KINDS = {
 }
 
 
+#: How long the next part of what is written into a pipe may take: a shell's ``<(command)`` is one.
+_PIPE_PATIENCE_S = 10.0
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file for reading, at once. Raises `OSError`, whose ``strerror`` says what else it is."""
+    return _as_file(*_opened(path), path)
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES, pipe_patience_s: float = _PIPE_PATIENCE_S) -> bytes:
+    """Return what is in a file of at most ``most`` bytes, or what is written into a pipe.
+
+    Raises `OSError` as `open_file`, for a larger one, and for a pipe that nobody writes to.
+    """
+    descriptor, kind = _opened(path)
+    if kind == stat.S_IFIFO:
+        with os.fdopen(descriptor, "rb", buffering=0):
+            content = _read_pipe(descriptor, most, pipe_patience_s, path)
+    else:
+        with _as_file(descriptor, kind, path) as file:
+            content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"expected at most {most} bytes, got more", str(path))
+    return content
+
+
+def _opened(path: Path) -> tuple[int, int]:
+    """Return a descriptor, and what kind of file it is of."""
     try:
         # To open a pipe would wait for somebody to write into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
         raise OSError(errno.EINVAL, "its name holds a zero byte") from error
-    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    return descriptor, stat.S_IFMT(os.fstat(descriptor).st_mode)
+
+
+def _as_file(descriptor: int, kind: int, path: Path) -> BinaryIO:
     if kind == stat.S_IFREG:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
@@ -36,13 +66,19 @@ def open_file(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, f"not a file but {_KINDS.get(kind, 'something else')}", str(path))
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Return what is in a file of at most ``most`` bytes. Raises `OSError` as `open_file`, and for a larger one."""
-    with open_file(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"expected at most {most} bytes, got more", str(path))
-    return content
+def _read_pipe(descriptor: int, most: int, patience_s: float, path: Path) -> bytes:
+    content = bytearray()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while len(content) <= most:
+        is_ready = bool(poll.poll(patience_s * 1000))
+        part = os.read(descriptor, most + 1 - len(content)) if is_ready else b""
+        if not (is_ready and (part or content)):
+            raise OSError(errno.EPIPE, "a pipe that nobody writes to", str(path))
+        if not part:
+            break
+        content += part
+    return bytes(content)
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:

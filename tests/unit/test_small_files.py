@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_what_is_no_file_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
         listener.bind("socket")
         before = len(list(Path("/proc/self/fd").iterdir()))
         for path, why in {
-            "pipe": "not a file but a pipe",
+            "pipe": "a pipe that nobody writes to",
             "/dev/zero": "not a file but a device",
             ".": "Is a directory",
             "none": "No such file or directory",
@@ -39,3 +41,32 @@ def test_what_is_no_file_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
                 read_bytes(Path(path))
             assert caught.value.strerror == why
     assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+
+
+def test_what_is_written_into_a_pipe_is_read() -> None:
+    """A shell's ``<(command)`` is one; the bounds are those of a file."""
+    for most, whole in ((100_000, True), (99_999, False)):
+        reading, writing = os.pipe()
+        writer = threading.Thread(target=_write, args=(writing, b"x" * 100_000))
+        writer.start()
+        with os.fdopen(reading, "rb"):
+            if whole:
+                assert read_bytes(Path(f"/dev/fd/{reading}"), most) == b"x" * 100_000
+            else:
+                with pytest.raises(OSError, match="at most 99999 bytes"):
+                    read_bytes(Path(f"/dev/fd/{reading}"), most)
+        writer.join()
+
+
+def test_a_pipe_whose_writer_says_nothing_is_given_up() -> None:
+    """Nothing waits for ever for a file."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as file:
+        file.write(b"half")
+        with pytest.raises(OSError, match="a pipe that nobody writes to"):
+            read_bytes(Path(f"/dev/fd/{reading}"), pipe_patience_s=0.01)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    with suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as file:
+        file.write(content)

@@ -22,7 +22,7 @@ _KINDS = {
 
 
 #: How long the next part of what is written into a pipe may take: a shell's ``<(command)`` is one.
-_PIPE_PATIENCE_S = 10.0
+_PIPE_PATIENCE_S = 5.0
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -71,13 +71,18 @@ def _read_pipe(descriptor: int, most: int, patience_s: float, path: Path) -> byt
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     while len(content) <= most:
-        is_ready = bool(poll.poll(patience_s * 1000))
-        part = os.read(descriptor, most + 1 - len(content)) if is_ready else b""
-        if not (is_ready and (part or content)):
-            raise OSError(errno.EPIPE, "a pipe that nobody writes to", str(path))
+        try:
+            part = os.read(descriptor, most + 1 - len(content))
+        except BlockingIOError:  # somebody has it open for writing
+            if poll.poll(patience_s * 1000):
+                continue
+            text = f"a pipe into which nothing was written for {patience_s:g} s"
+            raise OSError(errno.ETIMEDOUT, text, str(path)) from None
         if not part:
             break
         content += part
+    if not content:
+        raise OSError(errno.EPIPE, "a pipe that nobody writes to", str(path))
     return bytes(content)
 
 

@@ -65,6 +65,7 @@ def test_probes_of_a_server_that_stands_still() -> None:
         watcher = threading.Thread(target=_follow, args=(watch, seen), daemon=True)
         watcher.start()
         eventually(lambda: _get(app, "/readyz") == (200, "ok\n"), "the server is ready")
+        eventually(lambda: bool(seen), "the watcher has been told")
         assert _get(app, "/livez") == (200, "ok\n")
         app._server.call_soon(lambda: go_on.wait(PATIENCE_S) and None)
         try:

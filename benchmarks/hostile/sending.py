@@ -1,15 +1,13 @@
 """The process that sends hostile messages, so that making one takes no time from those who watch."""
 
-import multiprocessing
 import os
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Self
 
 import grpc
 
+from benchmarks.hostile.child import Child
 from benchmarks.hostile.corpus import KINDS
 
 #: Below those who watch: what is measured is the server, not who gets this machine's cores.
@@ -35,36 +33,22 @@ class Sent:
     ended: float
 
 
-class Sender:
+class Sender(Child):
     """A process that makes and sends one message after the other, each on a connection of its own."""
 
     def __init__(self, port: int, timeout_s: float) -> None:
-        spawning = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawning.Pipe()
-        self._process = spawning.Process(target=_serve, args=(port, timeout_s, theirs), daemon=True)
-
-    def __enter__(self) -> Self:
-        """Start the process."""
-        self._process.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.join()
+        super().__init__(_serve, port, timeout_s)
 
     def make(self, kind: str, nbytes: int) -> int:
         """Make a message and return its size."""
-        self._pipe.send((kind, nbytes))
-        made: int = self._pipe.recv()
+        self.pipe.send((kind, nbytes))
+        made: int = self.pipe.recv()
         return made
 
     def send(self, *, gzip: bool) -> Sent:
         """Send what was made last, and return when the call has ended."""
-        self._pipe.send(gzip)
-        sent: Sent = self._pipe.recv()
+        self.pipe.send(gzip)
+        sent: Sent = self.pipe.recv()
         return sent
 
 

@@ -1,6 +1,5 @@
 """What a crowd does to a server: while it is there, and ten seconds after it has gone."""
 
-import multiprocessing
 import os
 import time
 from collections import Counter
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmarks.hostile.child import Child
 from benchmarks.hostile.crowds import CROWDS, MIB
 from benchmarks.hostile.sending import NICE
 from benchmarks.hostile.target import serving
@@ -52,21 +52,17 @@ def run(tree: Path, environment: Mapping[str, str], names: Sequence[str]) -> Ite
 
 
 def _besiege(scene: Scene, name: str) -> Siege:
-    spawning = multiprocessing.get_context("spawn")
-    pipe, theirs = spawning.Pipe()
     target = scene.target
-    process = spawning.Process(target=_crowd, args=(name, target.port, theirs), daemon=True)
-    process.start()
-    pipe.recv()
-    target.reset_peak()
-    rss_before, began = target.rss_bytes, time.monotonic()
-    pipe.send(None)
-    answers = pipe.recv() if pipe.poll(_CROWD_TIMEOUT_S) else Counter(["never done"])
-    took_s = time.monotonic() - began
-    time.sleep(_HOLD_S)
-    pipe.send(None)
-    process.join(_HOLD_S)
-    process.kill()
+    with Child(_crowd, name, target.port) as crowd:
+        crowd.pipe.recv()
+        target.reset_peak()
+        rss_before, began = target.rss_bytes, time.monotonic()
+        crowd.pipe.send(None)
+        answers = crowd.pipe.recv() if crowd.pipe.poll(_CROWD_TIMEOUT_S) else Counter(["never done"])
+        took_s = time.monotonic() - began
+        time.sleep(_HOLD_S)
+        crowd.pipe.send(None)
+        crowd.process.join(_HOLD_S)
     ended = time.monotonic()
     time.sleep(_AFTER_S)
     health, caller = scene.seen(began, ended)

@@ -1,6 +1,5 @@
 """Those who ask all the time, each in a process and on a connection of its own, and note when they had an answer."""
 
-import multiprocessing
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -8,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.hostile.child import Child
 from benchmarks.models import MODELS
 from benchmarks.wires import open_inference_request
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -37,7 +36,7 @@ Ask = Callable[[], object]
 class Seen:
     """What a watcher saw of a span of time. ``last_answer`` is on the clock of `time.monotonic`.
 
-    ``late_s``: by how much it slept too long at worst, which is for lack of a core, whoever takes it.
+    ``late_s``: by how much it slept too long at worst, because no core was free.
     """
 
     silence_s: float
@@ -47,17 +46,15 @@ class Seen:
     last_answer: float
 
 
-class Watcher:
+class Watcher(Child):
     """A process that asks over and over, with ``pause_s`` between an answer and the next question."""
 
     def __init__(self, ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float) -> None:
-        spawning = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawning.Pipe()
-        self._process = spawning.Process(target=_watch, args=(ask, port, pause_s, theirs), daemon=True)
+        super().__init__(_watch, ask, port, pause_s)
 
     def __enter__(self) -> Self:
         """Start to ask, and return when there has been an answer."""
-        self._process.start()
+        super().__enter__()
         started = time.monotonic()
         while not self.seen_since(started).answers:
             if time.monotonic() > started + _FIRST_ANSWER_S:
@@ -66,20 +63,13 @@ class Watcher:
             time.sleep(0.05)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.join()
-
     def seen_since(self, since: float) -> Seen:
         """Return what was seen since a moment of `time.monotonic`; what was before is forgotten."""
-        self._pipe.send(since)
-        if not self._pipe.poll(_REPLY_TIMEOUT_S):
+        self.pipe.send(since)
+        if not self.pipe.poll(_REPLY_TIMEOUT_S):
             msg = "a watcher has hung"
             raise RuntimeError(msg)
-        seen: Seen = self._pipe.recv()
+        seen: Seen = self.pipe.recv()
         return seen
 
 

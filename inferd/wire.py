@@ -8,6 +8,7 @@ Tags come from the descriptors of the messages (`tag`), or from the number of a 
 be imported or does not exist (`length_tag`, `integer_tag`, `double_tag`).
 """
 
+import mmap
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -90,7 +91,7 @@ def field(tag: int, content: bytes) -> bytes:
     return prefix(tag, len(content)) + content
 
 
-def read_varint(message: bytes, position: int) -> tuple[int, int]:
+def read_varint(message: bytes | mmap.mmap, position: int) -> tuple[int, int]:
     """Return the integer at ``position`` and the position behind it. Raises `MalformedError`."""
     value = 0
     try:
@@ -121,7 +122,7 @@ def contents(message: bytes, tag: int) -> Iterator[bytes | None]:
         yield message[start:position] if found == tag else None
 
 
-def content_bounds(message: bytes, wire_type: int, position: int) -> tuple[int, int]:
+def content_bounds(message: bytes | mmap.mmap, wire_type: int, position: int) -> tuple[int, int]:
     """Return where the content of a field begins and ends whose tag ends at ``position``; no group.
 
     The end may be behind that of the message. Raises `MalformedError`.

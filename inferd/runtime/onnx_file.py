@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from inferd import wire
 from inferd.runtime.errors import ModelLoadError
 from inferd.small_files import open_file
-
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 #: The type of an attribute in ONNX's AttributeProto.
 _LIST_OF_INTEGERS = 7
@@ -343,31 +342,34 @@ class _Reader:
         while position < end:
             tag, position = self._varint(position, end)
             number, wire_type = divmod(tag, 8)
-            if wire_type == _VARINT:
+            if wire_type == wire.VARINT:
                 value, position = self._varint(position, end)
                 yield _Field(number, value, 0, 0)
                 continue
-            length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
-            if wire_type == _LENGTH_DELIMITED:
-                length, position = self._varint(position, end)
-            if length is None or position + length > end:
-                msg = f"it ends early or is damaged near byte {position}"
-                raise ValueError(msg)
-            yield _Field(number, 0, position, position + length)
-            position += length
+            start, position = self._bounds(wire_type, position, end)
+            yield _Field(number, 0, start, position)
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
-        value = 0
-        for shift in range(0, 70, 7):
-            if position >= end:
-                break
-            byte = self._content[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, position
-        msg = f"it ends early or is damaged near byte {position}"
-        raise ValueError(msg)
+        try:
+            value, behind = wire.read_varint(self._content, position)
+        except wire.MalformedError:
+            raise _damaged(position) from None
+        if behind > end:
+            raise _damaged(position)
+        return value, behind
+
+    def _bounds(self, wire_type: int, position: int, end: int) -> tuple[int, int]:
+        try:
+            start, behind = wire.content_bounds(self._content, wire_type, position)
+        except wire.MalformedError:
+            raise _damaged(position) from None
+        if behind > end:
+            raise _damaged(position)
+        return start, behind
+
+
+def _damaged(position: int) -> ValueError:
+    return ValueError(f"it ends early or is damaged near byte {position}")
 
 
 def _signed(value: int) -> int:

@@ -28,7 +28,7 @@ from inferd.models.version import ModelState, ModelVersion
 from inferd.observability import logs
 from inferd.observability.access_log import AccessLog
 from inferd.observability.gpu import GpuSampler
-from inferd.observability.http import Health, HttpServer
+from inferd.observability.http import MOST_CONNECTIONS, Health, HttpServer
 from inferd.observability.line_writer import LineWriter, write_to
 from inferd.observability.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
@@ -80,7 +80,7 @@ class Application:
         sources: Sequence[ModelSource],
         *,
         lowered: Sequence[Lowered] = (),
-        http_connections: int = 128,
+        http_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Make a server of settings that fit the machine; what was ``lowered`` for that is told in the log."""
         self._settings = settings
@@ -109,6 +109,7 @@ class Application:
         self._tracing = Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH))
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
+        self._statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
         self._server = self._make_server()
         self._registry = ModelRegistry()
         self._watchdog = Watchdog("run-watchdog")
@@ -123,7 +124,7 @@ class Application:
         )
         self._services = InferenceServices(
             registry=self._registry,
-            overload_code=grpc.StatusCode[settings.api.overload_status],
+            statuses=self._statuses,
             limits=MessageLimits(requests=settings.api.max_message_requests, elements=settings.api.max_elements),
             is_ready=lambda: self._serving.is_set() and not self._poll_watch.why_not_ready(),
         )
@@ -308,7 +309,7 @@ class Application:
             express_methods=(health_check.METHOD,),
             message_timeout_s=server.message_timeout_s,
             inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
-            status_of=StatusTable(grpc.StatusCode[self._settings.api.overload_status]).refusal,
+            status_of=self._statuses.refusal,
         )
 
     def _add_services(self) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from inferd.config.section import Section
 from inferd.config.settings import Backpressure, Settings
+from inferd.observability.http import MOST_CONNECTIONS
 from inferd.runtime.cgroups import folders, read
 from inferd.runtime.cpus import usable_cores
 from inferd.runtime.memory import usable_bytes
@@ -18,7 +19,6 @@ from inferd.runtime.memory import usable_bytes
 _OWN_DESCRIPTORS = 48
 #: Connections of the HTTP port: of what is left, a third at most, and no more than it ever wants.
 _HTTP_SHARE = 3
-_MOST_HTTP_CONNECTIONS = 128
 
 #: Threads whatever the settings: those of the architecture's table, and those of gRPC's core and of the exporter.
 _OWN_THREADS = 24
@@ -84,7 +84,7 @@ def fit(settings: Settings, machine: Machine, models: int) -> Fitted:
             lowered.append(Lowered(setting=setting, value=value, to=most, why=why))
 
     spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _HTTP_SHARE)
-    http = min(_MOST_HTTP_CONNECTIONS, spare // _HTTP_SHARE)
+    http = min(MOST_CONNECTIONS, spare // _HTTP_SHARE)
     why = f"the process may have {machine.descriptors} files open (ulimit -n)"
     at_most("server.connections.max_open", settings.server.connections.max_open, spare - http, why)
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import grpc
 
+from inferd.api.errors import StatusTable
 from inferd.api.request_scan import DEFAULT_LIMITS
 from inferd.api.services import InferenceServices, method_names
 from inferd.batching.ports import PollThread
@@ -84,7 +85,7 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     )
     services = InferenceServices(
         registry=registry,
-        overload_code=grpc.StatusCode[settings.api.overload_status],
+        statuses=StatusTable(grpc.StatusCode[settings.api.overload_status]),
         limits=DEFAULT_LIMITS,
         is_ready=lambda: True,
     )

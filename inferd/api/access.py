@@ -78,15 +78,20 @@ def counted(call: Call, error: ServingError) -> ServingError:
     That is ``error``, or a `QuotaExceededError` if the caller's quota has no room. Any thread. What is refused for
     another reason than what it asks for uses up nothing.
     """
-    permit = permit_of(call)
-    if permit is not None and isinstance(error, InvalidInputError | ModelNotFoundError | NotAllowedError):
-        quota = permit.quota(kind_of(call.method), call.facts.model)
+    if isinstance(error, InvalidInputError | ModelNotFoundError | NotAllowedError):
         try:
-            if quota is not None:
-                quota.take_unopened(monotonic())
+            _take_unopened(call, call.facts.model)
         except QuotaExceededError as exceeded:
             return exceeded
     return error
+
+
+def _take_unopened(call: Call, model: str | None) -> None:
+    """Count a request about ``model`` that runs none. Raises `QuotaExceededError`."""
+    permit = permit_of(call)
+    quota = None if permit is None else permit.quota(kind_of(call.method), model)
+    if quota is not None:
+        quota.take_unopened(monotonic())
 
 
 class ModelView:
@@ -94,18 +99,15 @@ class ModelView:
 
     def __init__(self, registry: ModelRegistry, call: Call) -> None:
         self._registry = registry
+        self._call = call
         self._permit = permit_of(call)
-        self._kind = kind_of(call.method)
         self._counted = False
 
     def count(self, model: str | None = None) -> None:
         """Count the query, which is about ``model``, unless it has been. Raises `QuotaExceededError`."""
-        if self._permit is None or self._counted:
-            return
-        self._counted = True
-        quota = self._permit.quota(self._kind, model)
-        if quota is not None:
-            quota.take_unopened(monotonic())
+        if not self._counted:
+            self._counted = True
+            _take_unopened(self._call, model)
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version in any state. Raises as `ModelRegistry.find`, `NotAllowedError`, `QuotaExceededError`."""

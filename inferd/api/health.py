@@ -30,7 +30,7 @@ class HealthService(health.HealthServicer):
     | "startup" | from `open` on |
     | "liveness" | always, but not while ``is_stuck`` |
 
-    Those two are asked for each ``Check``; watchers are told of what they say by `update`. Both must be quick.
+    Both are called for each ``Check`` and must be quick; `update` sends watchers what has changed.
 
     Watchers stay for as long as the server does: without `end_watches` each of them would make its stop take the whole
     grace. Invariant: a watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
@@ -75,7 +75,7 @@ class HealthService(health.HealthServicer):
         if self._found() == self._told:
             return
         with self._telling:
-            # Again, so that whoever comes last tells what is so now.
+            # Computed again with the lock held, so that the last update sends the present state.
             before, self._told = self._told, self._found()
             for names, was_serving, is_serving in zip(self._groups, before, self._told, strict=True):
                 if is_serving is not was_serving:

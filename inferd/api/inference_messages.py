@@ -146,24 +146,23 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -
             f'input "{name}": expected datatype {spec.datatype.name}, got {given.name if given else tensor.datatype}'
         )
     lists = _typed_lists(tensor)
-    if len(lists) + bool(tensor.raw) > 1:
-        given_fields = (["raw"] if tensor.raw else []) + lists
+    # Once: each access to the field makes another copy of the bytes.
+    raw = tensor.raw
+    if len(lists) + bool(raw) > 1:
+        given_fields = (["raw"] if raw else []) + lists
         raise InvalidInputError(f'input "{name}": expected its elements in one field, got {", ".join(given_fields)}')
     if not lists:
-        return _decode_raw(tensor, spec, limits)
+        return _decode_raw(tensor, raw, spec, limits)
     flat = _TYPED_LISTS[lists[0]](name, spec.datatype, getattr(tensor, lists[0]))
     return tensor_bytes.shaped(name, flat, _shape(tensor, spec, flat.size))
 
 
-def _decode_raw(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:
-    if tensor.shape or not spec.shape:
-        _check_rank(tensor, spec)
-        return tensor_bytes.from_bytes(tensor.name, spec.datatype, tensor.shape, tensor.raw, limits.elements)
-    if spec.datatype is BYTES:
+def _decode_raw(tensor: pb.Tensor, raw: bytes, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:
+    if spec.datatype is BYTES and spec.shape and not tensor.shape:
         raise InvalidInputError(f'input "{tensor.name}": expected a shape with raw BYTES, got none')
-    elements = len(tensor.raw) // spec.datatype.itemsize_bytes
-    shape = _shape(tensor, spec, elements)
-    return tensor_bytes.from_bytes(tensor.name, spec.datatype, shape, tensor.raw, limits.elements)
+    # Elements of BYTES have no size, and their shape has come.
+    shape = _shape(tensor, spec, len(raw) // (spec.datatype.itemsize_bytes or 1))
+    return tensor_bytes.from_bytes(tensor.name, spec.datatype, shape, raw, limits.elements)
 
 
 def _shape(tensor: pb.Tensor, spec: TensorSpec, elements: int) -> Sequence[int]:

@@ -1,13 +1,10 @@
 """A thread for messages that take long to read or to write, so that no other call waits for them."""
 
-import logging
 from collections.abc import Callable
 
 from inferd.batching.request import InferenceResult
 from inferd.errors import OverloadedError
 from inferd.rpc.worker_pool import WorkerPool
-
-_log = logging.getLogger(__name__)
 
 #: One after another: Python's interpreter lock would not let several go any faster.
 _THREADS = 1

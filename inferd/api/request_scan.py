@@ -7,7 +7,7 @@ typed lists have a bound of their own; packed ones are counted without a step fo
 
 **Frames.** Callers send the same request over and over with other numbers in it. All of such a message but the caller's
 id and the raw bytes of the tensors is its *frame*. Messages of the same frame are of the same length and differ in
-their ids and tensor bytes and in nothing else, so what was found out about one holds for the others, and each byte of
+their ids and tensor bytes and in nothing else, so what is known about one holds for the others, and each byte of
 one is at the same place in the others.
 
 What is scanned follows from the descriptors of the messages, so that a field that is added to the contract is bounded.

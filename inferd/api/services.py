@@ -40,12 +40,12 @@ class InferenceServices:
         self,
         *,
         registry: ModelRegistry,
-        overload_code: grpc.StatusCode,
+        statuses: StatusTable,
         limits: MessageLimits,
         is_ready: Callable[[], bool],
     ) -> None:
         self._registry = registry
-        self._statuses = StatusTable(overload_code)
+        self._statuses = statuses
         self._limits = limits
         self._is_ready = is_ready
         self._streams = OpenStreams()

@@ -18,10 +18,7 @@ def from_bools(name: str, datatype: DataType, values: Sequence[bool]) -> NDArray
     """Return BOOL elements; any other ``datatype`` is refused."""
     if datatype.name != "BOOL":
         raise _wrong_list(name, datatype, "booleans")
-    flat = np.empty(len(values), np.bool_)
-    for start, chunk in _chunks(values):
-        flat[start : start + len(chunk)] = chunk
-    return flat
+    return _gathered(values, np.dtype(np.bool_))
 
 
 def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArray[np.generic]:
@@ -50,9 +47,7 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArr
         raise _wrong_list(
             name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers"
         )
-    exact = np.empty(len(values), np.float64)
-    for start, chunk in _chunks(values):
-        exact[start : start + len(chunk)] = chunk
+    exact = _gathered(values, np.dtype(np.float64))
     with np.errstate(over="ignore"):
         rounded = exact.astype(datatype.numpy)
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
@@ -82,6 +77,13 @@ def _exact(values: Sequence[int]) -> NDArray[np.integer[Any]]:
         return np.array(values, np.int64)
     except OverflowError:
         return np.array(values, np.uint64)
+
+
+def _gathered(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    flat = np.empty(len(values), dtype)
+    for start, chunk in _chunks(values):
+        flat[start : start + len(chunk)] = chunk
+    return flat
 
 
 def _chunks(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:

@@ -53,9 +53,11 @@ class UnaryInference(Generic[Request]):
                     self._large_messages.read(partial(self._read_large, call, message, received_at))
                     return
                 incoming = self._reader.read(message)
-            self._admit(call, incoming, *self._prepare(call, incoming, received_at))
+            prepared = self._prepare(call, incoming, received_at)
         except ServingError as error:
             abort(call, self._statuses, counted(call, error))
+        else:
+            self._admit(call, incoming, *prepared)
 
     def _read_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
         """Read a message that takes long to read, apart from the poll thread, which then admits the request."""
@@ -70,20 +72,7 @@ class UnaryInference(Generic[Request]):
             _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())
         else:
-            self._large_messages.call_soon(partial(self._admit_large, call, incoming, *prepared))
-
-    def _admit_large(
-        self,
-        call: UnaryCall,
-        incoming: Incoming[Request],
-        model: ModelVersion,
-        grant: Grant | None,
-        request: InferenceRequest,
-    ) -> None:
-        try:
-            self._admit(call, incoming, model, grant, request)
-        except ServingError as error:
-            abort(call, self._statuses, error)
+            self._large_messages.call_soon(partial(self._admit, call, incoming, *prepared))
 
     def _prepare(
         self, call: UnaryCall, incoming: Incoming[Request], received_at: float
@@ -105,11 +94,15 @@ class UnaryInference(Generic[Request]):
         grant: Grant | None,
         request: InferenceRequest,
     ) -> None:
-        """Hand a request to its model; on the poll thread. Raises `QuotaExceededError`."""
+        """Hand a request to its model, or end ``call`` if its quota has no room; on the poll thread."""
         if incoming.learned is not None:
             self._reader.keep(incoming)
-        if grant is not None and (quota := admit(grant, model, request)) is not None:
-            hold(call, quota)
+        try:
+            if grant is not None and (quota := admit(grant, model, request)) is not None:
+                hold(call, quota)
+        except ServingError as error:
+            abort(call, self._statuses, counted(call, error))
+            return
         call.facts.rows = request.rows
         if timing.KEY in call.annotations:
             stages = timing.of(call.annotations)

@@ -21,6 +21,8 @@ from inferd.plain_text import escaped
 
 _LONGEST_HEAD_BYTES = 16 * 1024
 _LISTEN_BACKLOG = 128
+#: More than probes and Prometheus ever open at a time.
+MOST_CONNECTIONS = 128
 
 #: How much of a core all this may take while calls are served, when somebody asks for as much as there is; and what it
 #: may take at once: scrapes and probes as they usually come never wait.
@@ -80,7 +82,7 @@ class HttpServer:
         liveness: Callable[[], Health] = _alive,
         tls: Callable[[], ssl.SSLContext] | None = None,
         timeout_s: float = 5.0,
-        max_connections: int = 128,
+        max_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self._host = host.removeprefix("[").removesuffix("]")
         self._renderings = Renderings(lambda wanted: exposition(registry, wanted)[0], share=_SHARE)

@@ -6,7 +6,7 @@ all. A leaf: everyone may import it.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 #: Characters that mean something else than what they look like: control, format, surrogate, private use, unassigned,
 #: and line and paragraph separators. Other spaces stay.
@@ -22,14 +22,19 @@ def escaped(text: str, *, keep: str = "") -> str:
 
     Text without such characters stays as it is, backslashes too: so to escape twice does no harm.
     """
+    return replaced(text, lambda character: character if character in keep else _visible(character))
+
+
+def replaced(text: str, write: Callable[[str], str]) -> str:
+    """Return ``text`` with what ``write`` makes of each character that cannot be seen."""
     if text.isprintable():
         return text
-    return _NOT_ASCII_PRINTABLE.sub(lambda found: found[0] if found[0] in keep else _visible(found[0]), text)
+    return _NOT_ASCII_PRINTABLE.sub(
+        lambda found: write(found[0]) if unicodedata.category(found[0]) in _HARMFUL else found[0], text
+    )
 
 
 def _visible(character: str) -> str:
-    if unicodedata.category(character) not in _HARMFUL:
-        return character
     code = ord(character)
     if code <= 0xFF:
         return f"\\x{code:02x}"

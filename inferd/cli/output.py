@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,13 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inferd.plain_text import escaped
+from inferd.plain_text import escaped, replaced
 
 #: Wider than any table: output that goes to a file or another program is not cut to the width of a terminal.
 _UNLIMITED_COLUMNS = 100_000
 
 _LINE_END = "\n"
-_NOT_ASCII_PRINTABLE = re.compile(r"[^ -~]")
 
 
 def shape_text(shape: Iterable[int | str | None]) -> str:
@@ -59,7 +57,7 @@ def array_json(array: NDArray[Any]) -> dict[str, object]:
 def print_json(value: object) -> None:
     """Print JSON that any parser reads, and that a terminal can show."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    print(_NOT_ASCII_PRINTABLE.sub(lambda found: _json_character(found[0]), text))
+    print(replaced(text, lambda character: json.dumps(character)[1:-1]))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -68,11 +66,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(escaped(cell, keep=_LINE_END)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _UNLIMITED_COLUMNS).print(table)
-
-
-def _json_character(character: str) -> str:
-    """Return a character of a JSON text, in the form of an escape if it cannot be seen."""
-    return character if escaped(character) == character else json.dumps(character)[1:-1]
 
 
 def _numbers(array: NDArray[Any]) -> NDArray[Any]:

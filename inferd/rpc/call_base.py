@@ -192,9 +192,9 @@ class CallBase(ABC):
 
     def _examine(self, message: bytes) -> None:
         """Deliver ``message`` if it is as it may be, inflated if it was compressed; else refuse the call."""
-        if self.expects_small_message and len(message) > SMALL_MESSAGE_BYTES:
-            self._live.refuse(self, refusals.message_too_large(len(message), SMALL_MESSAGE_BYTES))
-        elif self._live.inflater is not None and message.startswith(GZIP):
+        if not self._fits(message):
+            return
+        if self._live.inflater is not None and message.startswith(GZIP):
             self._live.inflater.inflate(message, self._inflated)
         else:
             self._deliver(message)
@@ -202,12 +202,17 @@ class CallBase(ABC):
     def _inflated(self, outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):
             self._live.refuse(self, refusals.not_inflatable(str(outcome)))
-        elif self.expects_small_message and len(outcome) > SMALL_MESSAGE_BYTES:
-            self._live.refuse(self, refusals.message_too_large(len(outcome), SMALL_MESSAGE_BYTES))
-        elif self in self._live.calls:
+        elif self._fits(outcome) and self in self._live.calls:
             self._live.held_bytes += len(outcome) - self.message_bytes
             self.message_bytes = len(outcome)
             self._deliver(outcome)
+
+    def _fits(self, message: bytes) -> bool:
+        """Whether ``message`` is as small as it may have to be; if not, the call is refused."""
+        if not self.expects_small_message or len(message) <= SMALL_MESSAGE_BYTES:
+            return True
+        self._live.refuse(self, refusals.message_too_large(len(message), SMALL_MESSAGE_BYTES))
+        return False
 
     def _checked(self, metadata: Metadata) -> CheckedMetadata:
         """Check ``metadata``; what is illegal ends the call, as its caller would wait in vain otherwise."""

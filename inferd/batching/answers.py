@@ -41,7 +41,7 @@ class Answers:
         self._observe(self._observer.batch_done, report)
 
     def run_ended(self, reason: str) -> None:
-        """Tell of a run that is ended early."""
+        """Report a run that is ended early."""
         self._observe(self._observer.run_ended, reason)
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:

@@ -14,8 +14,8 @@ class CallerRuns:
     """Runs batches outside the queue.
 
     Invariant: the handover holds no more batches than there are threads, because the policy lets no more than that run
-    outside the queue at a time. `run` is called by whoever submits and does not block; `take` by the threads, one for
-    each of the ``posts``.
+    outside the queue at a time. `run` is called by the submitting thread and does not block; `take` by the threads,
+    one for each of the ``posts``.
     """
 
     def __init__(self, *, name: str, threads: int, queue: RequestQueue) -> None:

@@ -22,7 +22,7 @@ class RequestQueue:
     nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
 
     ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
-    of `CallerRuns`, ``hand_over`` and ``set_stuck`` by whoever finds that a thread is stuck or has come back,
+    of `CallerRuns`, ``hand_over`` and ``set_stuck`` by the thread that finds another one stuck or back,
     ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and ``wait_drained``
     block; but while runs are short, the poll thread runs batches by ``run_here`` once it is idle.
     ``on_running_settled`` is called when requests that may be running have expired or were withdrawn.

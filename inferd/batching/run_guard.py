@@ -91,7 +91,8 @@ class RunGuard:
         Raises `RunEndedError` if the run was ended early, or if nobody waits for it.
         """
         run = _Run(requests, batch, RunStop(), now + self._limit_s)
-        # First into the list, then the looks: whoever settles requests, or rings, does it the other way round.
+        # Add to the list before looking. Threads that settle requests, and the alarm, look at the list last, so that
+        # one of both sees the other.
         self._active[run] = None
         try:
             if run.look_at < self._next_look:

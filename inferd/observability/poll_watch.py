@@ -13,9 +13,8 @@ _log = logging.getLogger(__name__)
 class PollWatch:
     """Judges how far the poll thread is behind, ``lag_s``, whenever it is asked and once a second by itself.
 
-    ``on_change`` is called by its thread when the judgement may have changed, for those who are to be told of it; the
-    log is told as well. Threads: ``start`` and ``stop`` one after the other; ``check`` is its own; the rest any. None
-    of it needs the poll thread.
+    ``on_change`` is called by its thread when the judgement may have changed, which it also logs. Threads: ``start``
+    and ``stop`` one after the other; ``check`` is its own; the rest any. None of it needs the poll thread.
     """
 
     def __init__(

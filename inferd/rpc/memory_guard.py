@@ -65,8 +65,9 @@ class MemoryMeter:
 class MemoryGuard:
     """Looks at the memory of the process, and acts on the live calls; on the poll thread only.
 
-    Invariant: at most one ``give_back`` is under way, and nothing is decided meanwhile but to refuse calls, as what was
-    freed shows only after it.
+    Invariant: at most one ``give_back`` is under way. What was freed shows only after it, so meanwhile calls are
+    refused, and they are ended only if the process grows by another eighth of the budget: on a busy machine the thread
+    that gives back may wait long for a core.
     """
 
     def __init__(self, budget_bytes: int, meter: MemoryMeter, live: LiveCalls, pool: WorkerPool) -> None:
@@ -81,6 +82,9 @@ class MemoryGuard:
         self._given_back_to = self._baseline
         self._gave_back_at = -math.inf
         self._is_giving_back = False
+        #: What the process may hold before further calls are ended, while memory is given back.
+        self._growth_limit = 0
+        self._ended_while_giving_back = False
         self._short_since = math.inf
         self._quiet_s = _QUIET_S
         self._busy_at = self._open_at = live.loop.now()
@@ -110,6 +114,7 @@ class MemoryGuard:
         if self.taken_bytes >= self.budget_bytes * 3 // 4:
             self._run_short(now)
         if self._is_giving_back:
+            self._limit_growth(now)
             return _SHORTEST_INTERVAL_S
         if self._live.is_short_of_memory:
             self._relieve(now)
@@ -139,15 +144,21 @@ class MemoryGuard:
         ended = 0
         if self.taken_bytes >= self.budget_bytes * 7 // 8 or now - self._short_since >= _PATIENCE_S:
             ended = self._end_some(now)
+            if not ended:
+                self._find_others_to_blame()
         if ended or now - self._gave_back_at >= _GIVE_BACK_INTERVAL_S:
             self._give_back(now)
+
+    def _limit_growth(self, now: float) -> None:
+        if self._live.is_short_of_memory and self._resident >= self._growth_limit:
+            self._ended_while_giving_back = self._end_some(now) > 0 or self._ended_while_giving_back
+            self._growth_limit = self._resident + self.budget_bytes // 8
 
     def _end_some(self, now: float) -> int:
         """End as many of the oldest calls that hold what Python does not see as are likely to hold enough of it."""
         live = self._live
         holders = _holders(live.calls, now)
         if not holders:
-            self._find_others_to_blame()
             return 0
         unseen = max(self.taken_bytes - live.held_bytes, 1)
         excess = min(self.taken_bytes - self.budget_bytes // 2, _MOST_AT_ONCE)
@@ -179,6 +190,8 @@ class MemoryGuard:
 
     def _give_back(self, now: float) -> None:
         self._is_giving_back = True
+        self._ended_while_giving_back = False
+        self._growth_limit = max(self._resident, self._baseline + self.budget_bytes * 7 // 8) + self.budget_bytes // 8
         self._gave_back_at = now
 
         def give_back() -> None:
@@ -197,6 +210,8 @@ class MemoryGuard:
         self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _LONGEST_QUIET_S)
         if not self._live.calls:
             self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
+        if self._ended_while_giving_back:
+            self._give_back(self._live.loop.now())
 
     def _fields(self) -> dict[str, object]:
         return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}

@@ -145,6 +145,29 @@ def test_uploads_end_too_if_refusing_calls_does_not_help():
     assert bench.codes == ["RESOURCE_EXHAUSTED"]
 
 
+def test_growth_is_limited_while_memory_is_given_back():
+    """Further uploads end for each eighth of the budget, and what they took is given back right after."""
+    bench = Bench()
+    for _ in range(12):
+        bench.upload()
+    bench.grown = 720
+    bench.guard.check()
+    ended = [len(bench.codes)]
+    for grown in (819, 820, 919, 920):
+        bench.grown = grown
+        bench.guard.check()
+        ended.append(len(bench.codes))
+    assert ended[0] == ended[1] < ended[2] == ended[3] < ended[4]
+    assert len(bench.pool.work) == 1
+    bench.garbage = 500
+    bench.pool.work.pop()()
+    bench.loop.run_soon()
+    assert len(bench.pool.work) == 1, "given back once more"
+    bench.check()
+    assert not bench.refuses
+    assert len(bench.codes) == ended[-1]
+
+
 def test_nothing_is_decided_while_memory_is_given_back():
     """What was freed does not show yet, and would be freed twice."""
     bench = Bench()

@@ -164,6 +164,7 @@ def test_growth_is_limited_while_memory_is_given_back():
     bench.loop.run_soon()
     assert len(bench.pool.work) == 1, "given back once more"
     bench.check()
+    bench.check()
     assert not bench.refuses
     assert len(bench.codes) == ended[-1]
 

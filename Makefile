@@ -9,7 +9,7 @@ BIN := .venv/bin
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
-  test-graphs image bench-tools bench bench-peers bench-hostile clean
+  test-graphs trace image bench-tools bench bench-peers bench-hostile clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-image: setup ## Run the image that IMAGE names, inferd:dev by default, conf
 
 test-graphs: setup ## Hold the proof of batching against 2,000 random graphs; SEEDS=0:2000 names them
 	$(BIN)/python -m tests.random_graphs --quiet --seeds $(or $(SEEDS),0:2000)
+
+trace: .venv/.dev ## Count the files, Python calls and changes of file that a request takes
+	$(BIN)/python -m scripts.trace_request
 
 soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
 	$(BIN)/python -m pytest tests/soak

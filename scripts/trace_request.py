@@ -4,8 +4,9 @@ Starts a server in this process with the built-in model, metrics and the access 
 Python's profiling hook. Only the threads that a request passes through count, not those that work in the background,
 such as the writer of the log. Generated stubs and libraries are not counted.
 
-    python -m scripts.trace_request            the table
-    python -m scripts.trace_request --calls unary   every call of one kind of request, in order
+    python -m scripts.trace_request                    the table
+    python -m scripts.trace_request --calls unary      every call of one kind of request, in order
+    python -m scripts.trace_request --functions loaded how often each function is called for a request
 """
 
 import argparse
@@ -68,6 +69,10 @@ class Trace:
         """How often a call was into another file than the one before, for each request."""
         files = [file for file, _ in self.calls]
         return sum(earlier != later for earlier, later in pairwise(files)) / self.requests
+
+    def by_function(self) -> list[tuple[str, str, float]]:
+        """Return each file and function with its calls for each request, the most calls first."""
+        return [(*call, count / self.requests) for call, count in Counter(self.calls).most_common()]
 
     def by_package(self) -> list[tuple[str, int, float]]:
         """Return each package with its files and calls for each request, the most calls first."""
@@ -252,6 +257,7 @@ def main() -> None:
     """Print the table, or the calls of one kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", choices=[kind for kind in _KINDS if kind != "loaded"])
+    parser.add_argument("--functions", choices=list(_KINDS))
     parser.add_argument("--load", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
@@ -262,6 +268,9 @@ def main() -> None:
     if options.calls:
         for file, function in traces[options.calls].calls:
             print(f"{file:44} {function}")
+    elif options.functions:
+        for file, function, calls in traces[options.functions].by_function():
+            print(f"{calls:8.2f}  {file:44} {function}")
     else:
         _print_table(traces)
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from inferd.errors import OverloadedError, ServingError
 _logger = logging.getLogger("inferd.batching")
 
 _OBSERVER_FAILED = "an observer failed"
+_RECEIVER_FAILED = "the receiver of an outcome failed"
 
 
 class Answers:
@@ -58,7 +59,7 @@ class Answers:
 
     def fail(self, request: InferenceRequest, error: ServingError) -> None:
         """Answer ``request`` with ``error``."""
-        if request.reply.done:
+        if request.reply.done():
             return
         self._statistics.failed(self._clock() - request.received_at)
         if isinstance(error, OverloadedError):
@@ -67,7 +68,11 @@ class Answers:
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
         """Answer ``request`` with ``result``."""
-        self._deliver(request, result)
+        # As in `_deliver`, not called because there are so many of these.
+        try:
+            request.reply.deliver(result)
+        except Exception:  # see there
+            _logger.exception(_RECEIVER_FAILED)
 
     def admitted(self, request: InferenceRequest) -> None:
         """Tell the producer of ``request`` that it may bring its next one."""
@@ -82,8 +87,8 @@ class Answers:
         except Exception:  # requests must be answered whatever an observer does
             _logger.exception(_OBSERVER_FAILED)
 
-    def _deliver(self, request: InferenceRequest, outcome: InferenceResult | ServingError) -> None:
+    def _deliver(self, request: InferenceRequest, outcome: ServingError) -> None:
         try:
             request.reply.deliver(outcome)
         except Exception:  # one broken receiver must not hurt the requests of others
-            _logger.exception("the receiver of an outcome failed")
+            _logger.exception(_RECEIVER_FAILED)

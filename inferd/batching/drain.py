@@ -17,6 +17,8 @@ class DrainRate:
     """
 
     def __init__(self) -> None:
+        #: The rate, or None while nothing is known of it.
+        self.rows_per_s: float | None = None
         self._rows = 0.0
         self._seconds = 0.0
         self._last_rows = 0
@@ -27,17 +29,13 @@ class DrainRate:
         if self._last_at is not None:
             self._rows = self._rows * _KEPT + self._last_rows
             self._seconds = self._seconds * _KEPT + (now - self._last_at)
+            self.rows_per_s = self._rows / self._seconds if self._seconds > 0 else None
         self._last_rows = rows
         self._last_at = now if left else None
 
     def interrupted(self) -> None:
         """How long the batch that was taken last held up the next one says nothing of others."""
         self._last_at = None
-
-    @property
-    def rows_per_s(self) -> float | None:
-        """The rate, or None while nothing is known of it."""
-        return self._rows / self._seconds if self._seconds > 0 else None
 
 
 def retry_after_s(waiting_rows: int, rows_per_s: float | None) -> float:

@@ -197,7 +197,7 @@ class Executor:
         for request in requests:
             if request.deadline <= now:
                 self._answers.fail(request, DeadlineExceededError("the deadline passed before the model ran"))
-            elif not request.reply.done:
+            elif not request.reply.done():
                 live.append(request)
         return live
 
@@ -255,7 +255,10 @@ class Executor:
     def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
         """Every output that one of the requests wants."""
         first = live[0].outputs
-        if all(request.outputs == first for request in live):
+        for request in live:
+            if request.outputs != first:
+                break
+        else:
             return first
         wanted = {name for request in live for name in request.outputs}
         return tuple(spec.name for spec in self._session.signature.outputs if spec.name in wanted)
@@ -345,7 +348,7 @@ class Executor:
         answered = [
             (request, part, waited_s)
             for request, part, waited_s in zip(live, done.parts, queue_s, strict=True)
-            if not request.reply.done
+            if not request.reply.done()
         ]
         self._statistics.ran(
             done.reports,

@@ -20,6 +20,7 @@ class Dispatch:
     """Run these together, now."""
 
     requests: list[InferenceRequest]
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +75,20 @@ def plan(
 
 
 def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
-    group = _Group(max_rows)
+    # Without `_Group`, as each request of each batch comes by here.
+    requests: list[InferenceRequest] = []
+    rows = 0
     key: Hashable = None
     for request in pending:
-        if not group.requests:
+        if not requests:
             key = request.stack_key
-        elif request.stack_key != key:
+        elif request.stack_key != key or rows + request.rows > max_rows:
             continue
-        group.add(request)
-        if group.rows >= max_rows:
+        requests.append(request)
+        rows += request.rows
+        if rows >= max_rows:
             break
-    return Dispatch(group.requests) if group.requests else WaitUntil(time=math.inf, requests=1, rows=1)
+    return Dispatch(requests, rows) if requests else WaitUntil(time=math.inf, requests=1, rows=1)
 
 
 def _plan_held(
@@ -100,7 +104,7 @@ def _plan_held(
             break
     for group in groups.values():
         if group.complete or max(group.oldest, idle_since) + rules.max_wait_s <= now:
-            return Dispatch(group.requests)
+            return Dispatch(group.requests, group.rows)
     if not groups:
         return WaitUntil(time=math.inf, requests=1, rows=1)
     return WaitUntil(

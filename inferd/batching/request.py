@@ -63,13 +63,14 @@ class Reply:
     bring its next request; it is called exactly once, at the latest with the outcome. If one thread releases while
     another delivers, the two callbacks run side by side.
 
-    ``request_id`` is the id of its call, for the log.
+    ``done`` tells whether the outcome is settled, so that further work on the request is in vain. ``request_id`` is
+    the id of its call, for the log.
 
     Once settled, it holds on to neither. Callbacks usually lead back to the request: in such a cycle its tensors would
     stay until Python's garbage collector comes by, which it decides by counting objects and not bytes.
     """
 
-    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "request_id")
+    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "done", "request_id")
 
     def __init__(
         self,
@@ -83,11 +84,13 @@ class Reply:
         # Locks that are taken once and never given back: the cheapest atomic test-and-set that Python has.
         self._taken = threading.Lock()
         self._released = threading.Lock()
+        # The lock's own method: each request is looked at several times.
+        self.done = self._taken.locked
 
     @property
-    def done(self) -> bool:
-        """Whether the outcome is settled, so that further work on the request is in vain."""
-        return self._taken.locked()
+    def has_producer(self) -> bool:
+        """Whether somebody is to be told that the next request may come."""
+        return self._on_released is not None
 
     def release(self) -> None:
         """Let the producer go on, if it was not told so before."""

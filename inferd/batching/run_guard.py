@@ -169,4 +169,4 @@ class RunGuard:
 
 def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:
     # The first mostly does, and looking at it alone takes a fraction of the time.
-    return requests[0].reply.done and all(request.reply.done for request in requests)
+    return requests[0].reply.done() and all(request.reply.done() for request in requests)

@@ -109,8 +109,11 @@ class QueueState:
     @property
     def _callers_present(self) -> int:
         """Requests whose callers cannot ask again yet, because they have no answer."""
-        unanswered = sum(len(batch.requests) for batch in self._running if not batch.answering)
-        return len(self.waiting) + len(self._blocked) + unanswered
+        present = len(self.waiting) + len(self._blocked)
+        for batch in self._running:
+            if not batch.answering:
+                present += len(batch.requests)
+        return present
 
     @property
     def exhausted(self) -> bool:
@@ -142,7 +145,7 @@ class QueueState:
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
         """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
         # Withdrawn while it was on its way here: `remove` has been called, so nobody would take it out again.
-        if request.reply.done:
+        if request.reply.done():
             return None
         request.offered_at = now
         error = self._closed() if self.closed or self.is_stuck else refusal(request, now, self.waiting)
@@ -183,10 +186,13 @@ class QueueState:
     def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
         request.enqueued_at = now
         self.waiting.add(request)
-        effects.admitted.append(request)
+        if request.reply.has_producer:
+            effects.admitted.append(request)
         if self._learned.rules.max_wait_s > 0:
-            if any(batch.answering for batch in self._running):
-                self._expectation.answering(now)
+            for batch in self._running:
+                if batch.answering:
+                    self._expectation.answering(now)
+                    break
             self._expectation.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
@@ -218,7 +224,7 @@ class QueueState:
                 self._admit(request, now, effects)
             case RunNow():
                 request.enqueued_at = now
-                return self._started([request], now, outside_queue=True)
+                return self._started([request], request.rows, now, outside_queue=True)
         return None
 
     def _stuck(self) -> OverloadedError:
@@ -253,11 +259,11 @@ class QueueState:
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
-        if only_short and not self._learned.run_cost.is_short_of(sum(request.rows for request in decision.requests)):
+        if only_short and not self._learned.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         for request in decision.requests:
             self.waiting.remove(request)
-        batch = self._started(decision.requests, now)
+        batch = self._started(decision.requests, decision.rows, now)
         self._drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
         self._limit_rows()
         self._admit_blocked(now, effects)
@@ -269,7 +275,10 @@ class QueueState:
     @property
     def _computing(self) -> int:
         """Batches whose runs have not ended."""
-        return sum([not batch.answering for batch in self._running])
+        computing = 0
+        for batch in self._running:
+            computing += not batch.answering
+        return computing
 
     @property
     def _another_is_idle(self) -> bool:
@@ -291,8 +300,9 @@ class QueueState:
             return 0
         return self._expectation.further(now, self._callers_present)
 
-    def _started(self, requests: list[InferenceRequest], now: float, *, outside_queue: bool = False) -> Batch:
-        rows = sum(request.rows for request in requests)
+    def _started(
+        self, requests: list[InferenceRequest], rows: int, now: float, *, outside_queue: bool = False
+    ) -> Batch:
         batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
         self._running.append(batch)
         return batch
@@ -314,13 +324,14 @@ class QueueState:
         """``batch`` is given up. Returns one of those that have no answer yet, if another thread may run it."""
         self._running.remove(batch)
         self._drain.interrupted()
-        left = [request for request in batch.requests if not request.reply.done]
+        left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
         if self.is_stuck:
             effects.failed.extend((request, self._stuck()) for request in left)
         if self.is_stuck or not left:
             return None
-        rest = self._started(left, now, outside_queue=batch.outside_queue)
+        rows = sum(request.rows for request in left)
+        rest = self._started(left, rows, now, outside_queue=batch.outside_queue)
         rest.ran_before = True
         return rest
 

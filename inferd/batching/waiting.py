@@ -1,6 +1,7 @@
 """The requests that wait, in the order in which they are served, inside two bounds."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from inferd.batching.request import InferenceRequest
 
@@ -30,13 +31,11 @@ class WaitingRequests:
 
     def __iter__(self) -> Iterator[InferenceRequest]:
         """In the order of service."""
-        for line in self._lines.values():
-            yield from line
+        return chain.from_iterable(self._lines.values())
 
     def victims(self) -> Iterator[InferenceRequest]:
         """In the order of shedding: the least important priority first, in it whoever has waited longest."""
-        for line in reversed(self._lines.values()):
-            yield from line
+        return chain.from_iterable(reversed(self._lines.values()))
 
     def fits(self, request: InferenceRequest) -> bool:
         """Whether there is room for ``request`` now."""

@@ -120,7 +120,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(caller.waits for caller in self.callers.values()))
     @rule(data=st.data())
     def cancel(self, data):
-        unanswered = [caller for caller in self.callers.values() if not caller.request.reply.done]
+        unanswered = [caller for caller in self.callers.values() if not caller.request.reply.done()]
         if not unanswered:
             return
         caller = data.draw(st.sampled_from(unanswered))

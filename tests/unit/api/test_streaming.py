@@ -184,7 +184,7 @@ def test_termination_cancels_what_is_open():
     setup.ask("a", "b")
     setup.model.answer(0)
     setup.stream.on_terminated()
-    assert [request.reply.done for request in setup.model.submitted] == [True, True]
+    assert [request.reply.done() for request in setup.model.submitted] == [True, True]
     assert setup.model.cancelled == [setup.model.submitted[1]]
 
 

@@ -25,7 +25,7 @@ def test_a_withdrawn_request_gets_no_outcome():
     caller = Caller()
     assert caller.request.reply.withdraw()
     assert not caller.request.reply.deliver(InferenceFailedError())
-    assert caller.request.reply.done
+    assert caller.request.reply.done()
     assert caller.waits
 
 

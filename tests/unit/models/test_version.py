@@ -50,7 +50,7 @@ def test_a_request_to_what_is_not_read_can_be_cancelled():
     """It is withdrawn, and nothing is delivered."""
     caller = Caller()
     version().cancel(caller.request)
-    assert caller.request.reply.done
+    assert caller.request.reply.done()
 
 
 def test_when_ready_requests_go_to_the_batcher():

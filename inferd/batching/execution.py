@@ -46,17 +46,8 @@ class _Done:
 
     parts: list[_Outputs]
     reports: list[BatchReport]
-    started_at: float
+    timing: BatchTiming
     cpu_s: float
-
-    @property
-    def timing(self) -> BatchTiming:
-        return BatchTiming(
-            started_at=self.started_at,
-            stack_s=sum(report.stack_s for report in self.reports),
-            run_s=sum(report.run_s for report in self.reports),
-            rows=sum(report.rows for report in self.reports),
-        )
 
 
 class _Failed(NamedTuple):
@@ -248,9 +239,14 @@ class Executor:
             sizes.append(rows)
             before = _RAN_BEFORE if runs else before
             runs.append(self._run_once(run, signature, [chunk], [rows], request.outputs, before, is_piece=True))
+        timing = BatchTiming(
+            started_at=runs[0].timing.started_at,
+            stack_s=sum(run.timing.stack_s for run in runs),
+            run_s=sum(run.timing.run_s for run in runs),
+            rows=sum(sizes),
+        )
         outputs = join(signature, [run.parts[0] for run in runs], sizes)
-        reports, cpu_s = [run.reports[0] for run in runs], sum(run.cpu_s for run in runs)
-        return _Done([outputs], reports, runs[0].started_at, cpu_s)
+        return _Done([outputs], [run.reports[0] for run in runs], timing, sum(run.cpu_s for run in runs))
 
     def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
         """Every output that one of the requests wants."""
@@ -297,7 +293,8 @@ class Executor:
         total = sum(rows)
         if (len(rows) > 1 or (is_piece and total > 1)) and self._check.is_due(inputs, total, ran_at - stacked_at):
             self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * total)
-        return _Done(parts, [report], started_at, ran_cpu_s - stacked_cpu_s)
+        timing = BatchTiming(started_at=started_at, stack_s=report.stack_s, run_s=report.run_s, rows=total)
+        return _Done(parts, [report], timing, ran_cpu_s - stacked_cpu_s)
 
     def _run_check(
         self,

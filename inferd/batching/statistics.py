@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from inferd.batching.ports import BatchReport
 
@@ -54,35 +54,41 @@ class StatisticsSnapshot:
 
 @dataclass(slots=True)
 class _Sum:
+    """Durations added up."""
+
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, count: int, seconds: float) -> None:
-        self.count += count
-        self.seconds += seconds
-
     def frozen(self) -> Durations:
-        return Durations(self.count, round(self.seconds * _NS_PER_S))
+        return _durations(self.count, self.seconds)
 
 
 @dataclass(slots=True)
 class _Compute:
-    """The three stages of a run."""
+    """The three stages of runs added up."""
 
-    stack: _Sum = field(default_factory=_Sum)
-    run: _Sum = field(default_factory=_Sum)
-    split: _Sum = field(default_factory=_Sum)
+    count: int = 0
+    stack_s: float = 0.0
+    run_s: float = 0.0
+    split_s: float = 0.0
 
-    def add(self, count: int, runs: Sequence[BatchReport]) -> None:
-        """``count`` times, all of ``runs`` were gone through."""
-        self.stack.add(count, count * sum(run.stack_s for run in runs))
-        self.run.add(count, count * sum(run.run_s for run in runs))
-        self.split.add(count, count * sum(run.split_s for run in runs))
+    def add(self, count: int, stack_s: float, run_s: float, split_s: float) -> None:
+        """Add stages that count so often."""
+        self.count += count
+        self.stack_s += count * stack_s
+        self.run_s += count * run_s
+        self.split_s += count * split_s
 
     def frozen(self) -> BatchSizeStatistics:
         return BatchSizeStatistics(
-            compute_input=self.stack.frozen(), compute_infer=self.run.frozen(), compute_output=self.split.frozen()
+            compute_input=_durations(self.count, self.stack_s),
+            compute_infer=_durations(self.count, self.run_s),
+            compute_output=_durations(self.count, self.split_s),
         )
+
+
+def _durations(count: int, seconds: float) -> Durations:
+    return Durations(count, round(seconds * _NS_PER_S))
 
 
 class Statistics:
@@ -108,20 +114,30 @@ class Statistics:
         They are the run of a batch, or those of a request that is larger than one.
         """
         requests = len(success_s)
+        stack_s = run_s = split_s = 0.0
         with self._lock:
-            self._success.add(requests, sum(success_s))
-            self._queue.add(requests, sum(queue_s))
-            self._of_requests.add(requests, runs)
             for run in runs:
-                self._of_runs.setdefault(run.rows, _Compute()).add(1, [run])
+                of_size = self._of_runs.get(run.rows)
+                if of_size is None:
+                    of_size = self._of_runs[run.rows] = _Compute()
+                of_size.add(1, run.stack_s, run.run_s, run.split_s)
+                stack_s += run.stack_s
+                run_s += run.run_s
+                split_s += run.split_s
                 self._rows += run.rows
             self._runs += len(runs)
+            self._of_requests.add(requests, stack_s, run_s, split_s)
+            self._success.count += requests
+            self._success.seconds += sum(success_s)
+            self._queue.count += requests
+            self._queue.seconds += sum(queue_s)
             self._last_run_s = self._epoch_s()
 
     def failed(self, duration_s: float) -> None:
         """A request got an error ``duration_s`` after its arrival."""
         with self._lock:
-            self._fail.add(1, duration_s)
+            self._fail.count += 1
+            self._fail.seconds += duration_s
 
     def checked(self, *, mismatch: bool) -> None:
         """A member of a batch ran again alone."""

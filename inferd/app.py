@@ -316,7 +316,7 @@ class Application:
         server = self._settings.server
         self._services.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, {"Check": self._health.check_handler()})
+        self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, self._health.handlers())
         if server.channelz:
             channelz.add_channelz_servicer(self._server)
         if server.reflection:

@@ -1,8 +1,10 @@
-"""The question and the answer of the standard health service, `grpc.health.v1.Health/Check`.
+"""The messages of the standard health service, `grpc.health.v1.Health`.
 
-They are so small that they are written here, for those who must not need the stubs or wait for their import.
+They are so small that they are written here, for those who must not need the stubs or wait for their import; and the
+stubs of older releases lack `List`.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from inferd import wire
@@ -11,6 +13,8 @@ METHOD = "/grpc.health.v1.Health/Check"
 
 _SERVICE = wire.length_tag(1)
 _STATUS = wire.integer_tag(1)
+_STATUSES = wire.length_tag(1)
+_NAME, _RESPONSE = wire.length_tag(1), wire.length_tag(2)
 
 
 class HealthStatus(IntEnum):
@@ -33,3 +37,14 @@ def question(service: str = "") -> bytes:
 def status_of(answer: bytes) -> HealthStatus:
     """Read the response; one that says anything else is UNKNOWN."""
     return _ANSWERS.get(answer, HealthStatus.UNKNOWN)
+
+
+def listing(statuses: Mapping[str, HealthStatus]) -> bytes:
+    """Write what answers `List`: the status of each service, by its name."""
+    return b"".join(
+        wire.field(
+            _STATUSES,
+            wire.field(_NAME, name.encode()) + wire.field(_RESPONSE, wire.integer(_STATUS, status)),
+        )
+        for name, status in statuses.items()
+    )

@@ -9,6 +9,8 @@ from grpc_health.v1 import health, health_pb2
 
 from inferd.api.parsing import parse
 from inferd.errors import InvalidInputError
+from inferd.health_check import HealthStatus, listing
+from inferd.plain_text import clipped, escaped, listed
 from inferd.rpc import UnaryCall, callback_unary
 
 #: Sends a status to a watcher, or ends its stream if given None.
@@ -22,7 +24,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class HealthService(health.HealthServicer):
-    """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``.
+    """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``, and with ``List``.
 
     | name | SERVING |
     |---|---|
@@ -48,13 +50,12 @@ class HealthService(health.HealthServicer):
         self._is_stuck = is_stuck
         self._open = False
         self._draining = False
-        self._ready_names = ("", READINESS, *services)
-        self._names = frozenset((*self._ready_names, LIVENESS, STARTUP))
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
-        #: Names that are always in the same state, and whether each group was told to be serving.
-        self._groups = ((STARTUP,), self._ready_names, (LIVENESS,))
+        #: Names that are always in the same state, the group of each name, and whether each group was told to be serving.
+        self._groups = ((STARTUP,), ("", READINESS, *services), (LIVENESS,))
+        self._group_of = {name: number for number, names in enumerate(self._groups) for name in names}
         self._told = (False, False, True)
         self._telling = threading.Lock()
         for names, is_serving in zip(self._groups, self._told, strict=True):
@@ -104,7 +105,7 @@ class HealthService(health.HealthServicer):
         if not context.add_callback(lambda: self._forget(send)):
             self._forget(send)
             return
-        if request.service in self._names:
+        if request.service in self._group_of:
             super().Watch(request, context, send)
         else:
             # It will never be known, and grpcio's service would remember for ever that it was asked for.
@@ -112,24 +113,38 @@ class HealthService(health.HealthServicer):
         if ended:
             send(None)
 
-    def check_handler(self) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Return a handler of ``Check`` that answers on the poll thread: a probe must not wait for a thread."""
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """Return handlers of the methods that answer on the poll thread, by name: a probe must not wait for a thread.
 
-        def handle(call: UnaryCall, message: bytes) -> None:
-            try:
-                request = parse(health_pb2.HealthCheckRequest, message)
-            except InvalidInputError as error:
-                call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-                return
-            self.update()
-            outcome = _Outcome()
-            response = self.Check(request, outcome)  # type: ignore[arg-type]  # it uses no more of a context
-            if outcome.code is None:
-                call.reply(response.SerializeToString())
-            else:
-                call.abort(outcome.code, "unknown service")
+        ``List`` is among them because grpcio's service lacks it.
+        """
+        return {"Check": callback_unary(self._check), "List": callback_unary(self._list)}
 
-        return callback_unary(handle)
+    def _check(self, call: UnaryCall, message: bytes) -> None:
+        try:
+            service = parse(health_pb2.HealthCheckRequest, message).service
+        except InvalidInputError as error:
+            call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            return
+        self.update()
+        group = self._group_of.get(service)
+        if group is None:
+            known = listed(name for name in self._group_of if name)
+            text = f'service: expected one of {known}, or none for the whole server, got "{escaped(clipped(service))}"'
+            call.abort(grpc.StatusCode.NOT_FOUND, text)
+        else:
+            status = _SERVING if self._found()[group] else _NOT_SERVING
+            call.reply(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+
+    def _list(self, call: UnaryCall, _message: bytes) -> None:
+        """Answer whatever came: the request has no fields."""
+        self.update()
+        found = self._found()
+        statuses = {
+            name: HealthStatus.SERVING if found[group] else HealthStatus.NOT_SERVING
+            for name, group in self._group_of.items()
+        }
+        call.reply(listing(statuses))
 
     def end_watches(self) -> None:
         """Let every watcher go, those that are still to come as well."""
@@ -142,13 +157,3 @@ class HealthService(health.HealthServicer):
     def _forget(self, send: _Send) -> None:
         with self._watches_lock:
             self._watches.discard(send)
-
-
-class _Outcome:
-    """All that ``Check`` uses of a context."""
-
-    def __init__(self) -> None:
-        self.code: grpc.StatusCode | None = None
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.code = code

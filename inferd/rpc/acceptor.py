@@ -15,7 +15,7 @@ from inferd.rpc.call_base import CallBase
 from inferd.rpc.handlers import CallbackStreamHandler, CallbackUnaryHandler
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.methods import Handler, Methods, decode
-from inferd.rpc.refusals import MEMORY_BUDGET, TOO_MANY_CALLS
+from inferd.rpc.refusals import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 
@@ -153,7 +153,7 @@ class Acceptor:
         if type(handler) is CallbackUnaryHandler:
             self._serve_unary(call, handler)
         elif handler is None:
-            call.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+            self._live.refuse(call, unknown_method(call.method, self._methods.served()))
         elif handler is _Failed:
             call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
         else:

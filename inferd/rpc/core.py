@@ -190,6 +190,11 @@ def end_queue(queue: Queue) -> None:
         pass
 
 
+def methods_of(handler: object) -> list[str]:
+    """Return the full names of the methods of a handler that `grpc.method_handlers_generic_handler` made, else none."""
+    return list(getattr(handler, "_method_handlers", ()))
+
+
 def receive_close() -> Batch:
     """Tell when the call has ended: its status was delivered, or never will be."""
     return (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)

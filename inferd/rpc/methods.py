@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from inferd.rpc import core
 from inferd.rpc.metadata import Metadata
 
 _log = logging.getLogger("inferd.rpc")
@@ -43,6 +44,7 @@ class Methods:
         self._interceptors = tuple(interceptors)
         self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
         self._registered: dict[str, Handler] = {}
+        self._served: dict[str, list[str]] | None = None
         #: What was found for each method, where that does not change.
         self.remembered: dict[bytes, tuple[str, Handler]] = {}
 
@@ -70,6 +72,24 @@ class Methods:
         if handler is not None and is_fixed and len(self.remembered) < _MAX_REMEMBERED:
             self.remembered[method] = (name, handler)
         return name, handler
+
+    def served(self) -> dict[str, list[str]]:
+        """Return the methods of each service, as far as handlers tell; on the poll thread, once the server has started."""
+        if self._served is None:
+            self._served = self._list_served()
+        return self._served
+
+    def _list_served(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for generic in self._generic:
+            if isinstance(generic, grpc.ServiceRpcHandler):
+                found[generic.service_name()] = []
+        for name in (*self._registered, *(name for generic in self._generic for name in core.methods_of(generic))):
+            service, _, method = name.strip("/").rpartition("/")
+            methods = found.setdefault(service, [])
+            if method not in methods:
+                methods.append(method)
+        return {service: sorted(methods) for service, methods in sorted(found.items())}
 
     def intercepted(self, name: str, metadata: Metadata) -> Handler | None:
         """Return the handler that the standard interceptors make of what is found. Raises what they raise."""

@@ -1,10 +1,11 @@
 """Why this package itself refuses calls, and how it says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from inferd.plain_text import clipped, escaped, listed
 from inferd.rpc.interceptors import CallRefusal
 
 
@@ -20,6 +21,10 @@ class Refused:
     code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED
     retry_after_s: float | None = None
 
+
+#: Names that are shown of those there are, and how many characters of the one that was asked for.
+_MOST_NAMES = 12
+_LONGEST_NAME = 80
 
 #: Writes the status of a refusal. Called on the poll thread; must not block.
 StatusOf = Callable[[Refused], CallRefusal]
@@ -46,6 +51,28 @@ def not_inflatable(expected: str) -> Refused:
     return Refused("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
 
 
+def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> Refused:
+    """Refuse a call of a method that nobody serves; ``served`` has the methods of each service that there is."""
+    service, _, method = name.removeprefix("/").rpartition("/")
+    methods = served.get(service)
+    if not service or not method:
+        details = f'expected a method as /SERVICE/METHOD, got "{_plain(name)}"'
+    elif methods is None:
+        known = listed(served, most=_MOST_NAMES)
+        details = (
+            f'unknown service "{_plain(service)}", asked for method "{_plain(method)}"; known services are {known}'
+        )
+    else:
+        known = listed(methods, most=_MOST_NAMES)
+        details = f'unknown method "{_plain(method)}" of service "{_plain(service)}", which has {known}'
+    return Refused("UNKNOWN_METHOD", details, grpc.StatusCode.UNIMPLEMENTED)
+
+
+def _plain(name: str) -> str:
+    """Write what a caller has made up in few bytes of ASCII, so that a status can hold it."""
+    return clipped(escaped(name[:_LONGEST_NAME]).encode("ascii", "backslashreplace").decode(), _LONGEST_NAME)
+
+
 #: Every reason there is.
 REASONS = (
     TOO_MANY_CALLS.reason,
@@ -54,6 +81,7 @@ REASONS = (
     "MESSAGE_TIMEOUT",
     "MESSAGE_TOO_LARGE",
     "COMPRESSED_MESSAGE",
+    "UNKNOWN_METHOD",
 )
 
 

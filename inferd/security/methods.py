@@ -34,6 +34,7 @@ _KINDS = {
     ),
     MethodKind.HEALTH: (
         "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
         "/grpc.health.v1.Health/Watch",
         f"{_OPEN_INFERENCE}/ServerLive",
         f"{_OPEN_INFERENCE}/ServerReady",

@@ -66,10 +66,24 @@ def test_half_close_without_a_message_on_a_unary_call(running, kind):
 
 
 def test_an_unknown_method(running):
-    """Nobody serves it."""
+    """The error names it, and what the service has instead."""
     error = running.fail("NoSuchMethod")
-    assert (error.code(), error.details()) == (grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.details().startswith(
+        f'unknown method "NoSuchMethod" of service "{SERVICE}", which has BlockingRaises, '
+    )
     assert running.recorder.next_code() is grpc.StatusCode.UNIMPLEMENTED
+    assert running.server.usage.refused["UNKNOWN_METHOD"] == 1
+
+
+def test_an_unknown_service(running):
+    """The error names it, and the services that there are."""
+    with pytest.raises(grpc.RpcError) as error:
+        running.channel.unary_unary("/no.Such/Method")(b"", timeout=TIMEOUT_S)
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.value.details() == (
+        f'unknown service "no.Such", asked for method "Method"; known services are {SERVICE}'
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import tracemalloc
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2
 
+from inferd import wire
 from inferd.api.health import HealthService
 
 NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
@@ -93,7 +95,7 @@ class Call:
 
     def __init__(self, service, message):
         self.status = self.aborted = None
-        service.check_handler().callback(self, message)
+        service.handlers()["Check"].callback(self, message)
 
     def reply(self, message):
         self.status = health_pb2.HealthCheckResponse.FromString(message).status
@@ -121,9 +123,39 @@ def test_check_tells_the_latest_status():
 
 
 def test_check_of_a_service_that_is_not_known():
-    """As the protocol has it: NOT_FOUND."""
-    call = _check(_service(), "no.Such")
-    assert (call.status, call.aborted) == (None, (grpc.StatusCode.NOT_FOUND, "unknown service"))
+    """As the protocol has it NOT_FOUND, which names what was asked for, cut and escaped, and what there is."""
+    for name, shown in (("no.Such", "no.Such"), ("\x1b[2J" + "x" * 1000, "\\x1b[2J" + "x" * 76 + "…")):
+        call = _check(_service(), name)
+        assert call.status is None
+        assert call.aborted == (
+            grpc.StatusCode.NOT_FOUND,
+            "service: expected one of startup, readiness, some.Service, liveness, or none for the whole server, "
+            f'got "{shown}"',
+        )
+
+
+class Listing:
+    """A call to `List`: what it was told."""
+
+    def __init__(self, service):
+        service.handlers()["List"].callback(self, b"")
+
+    def reply(self, message):
+        self.statuses = {}
+        for entry in wire.contents(message, wire.length_tag(1)):
+            name, status = (list(wire.contents(entry, wire.length_tag(number))) for number in (1, 2))
+            self.statuses[name[0].decode()] = health_pb2.HealthCheckResponse.FromString(status[1]).status
+
+
+@pytest.mark.parametrize("become", [None, "open", "drain"])
+def test_list_says_of_all_services_what_check_does_of_each(become):
+    """In every phase, and under the names that can be asked for."""
+    service = HealthService(["some.Service"])
+    if become:
+        getattr(service, become)()
+    listed = Listing(service).statuses
+    assert set(listed) == {"", "some.Service", "readiness", "startup", "liveness"}
+    assert listed == {name: _check(service, name).status for name in listed}
 
 
 def test_check_of_a_message_that_is_none():

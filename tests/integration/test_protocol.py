@@ -1,0 +1,79 @@
+"""What other people's clients may expect of the protocols, through real sockets."""
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from inferd import wire
+from tests.server import serving
+
+TIMEOUT_S = 10.0
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The built-in model, which anybody may call."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield channel
+
+
+def call(channel, method, message=b"", metadata=()):
+    return channel.unary_unary(method)(message, timeout=TIMEOUT_S, metadata=metadata)
+
+
+def fail(channel, method, message=b"", metadata=()):
+    with pytest.raises(grpc.RpcError) as error:
+        call(channel, method, message, metadata)
+    return error.value
+
+
+def _statuses(message):
+    """Read a HealthListResponse, which the stubs of older releases lack."""
+    statuses = {}
+    for entry in wire.contents(message, wire.length_tag(1)):
+        name, *_ = wire.contents(entry, wire.length_tag(1))
+        *_, response = wire.contents(entry, wire.length_tag(2))
+        statuses[name.decode()] = health_pb2.HealthCheckResponse.FromString(response).status
+    return statuses
+
+
+def test_health_list_is_answered(channel):
+    """It is in the contract that reflection tells: every name that Check knows."""
+    assert _statuses(call(channel, "/grpc.health.v1.Health/List")) == {
+        "": SERVING,
+        "startup": SERVING,
+        "readiness": SERVING,
+        "liveness": SERVING,
+        "inferd.v1.InferenceService": SERVING,
+        "inference.GRPCInferenceService": SERVING,
+    }
+
+
+@pytest.mark.skipif(not hasattr(health_pb2, "HealthListResponse"), reason="this grpcio-health-checking has no List")
+def test_health_list_is_the_message_of_the_contract(channel):
+    """As the stubs of newer releases read it."""
+    answer = health_pb2.HealthListResponse.FromString(call(channel, "/grpc.health.v1.Health/List"))
+    assert {name: each.status for name, each in answer.statuses.items()} == _statuses(answer.SerializeToString())
+
+
+def test_an_unknown_method_is_named_with_those_there_are(channel):
+    """So that whoever calls what this server does not do sees which of its services would."""
+    error = fail(channel, "/inference.GRPCInferenceService/SystemSharedMemoryStatus")
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert 'unknown method "SystemSharedMemoryStatus" of service "inference.GRPCInferenceService"' in error.details()
+    assert "ModelInfer" in error.details()
+
+
+def test_an_unknown_service_is_named_with_those_there_are(channel):
+    """The health service and reflection are among them."""
+    error = fail(channel, "/tensorflow.serving.PredictionService/Predict")
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert 'unknown service "tensorflow.serving.PredictionService"' in error.details()
+    assert "inference.GRPCInferenceService" in error.details()

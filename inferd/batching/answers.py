@@ -39,7 +39,11 @@ class Answers:
 
     def batch_done(self, report: BatchReport) -> None:
         """Tell of a run, before the requests that it answers are told."""
-        self._observe(self._observer.batch_done, report)
+        # As in `_observe`, as in the others without it: they are called for each request or batch.
+        try:
+            self._observer.batch_done(report)
+        except Exception:  # see there
+            _logger.exception(_OBSERVER_FAILED)
 
     def run_ended(self, reason: str) -> None:
         """Report a run that is ended early."""
@@ -55,7 +59,10 @@ class Answers:
 
     def answered(self, encode_s: float) -> None:
         """Tell how long it took to answer what a run has computed."""
-        self._observe(self._observer.answered, encode_s)
+        try:
+            self._observer.answered(encode_s)
+        except Exception:  # as in `_observe`
+            _logger.exception(_OBSERVER_FAILED)
 
     def fail(self, request: InferenceRequest, error: ServingError) -> None:
         """Answer ``request`` with ``error``."""

@@ -130,7 +130,10 @@ class Executor:
             self._run_each(batch, live, first=first)
             return ()
         queue_s = [batch.started_at - request.enqueued_at for request in live]
-        done = self._try(batch, live, _before(live, queue_s) if first else _RAN_BEFORE)
+        before = _RAN_BEFORE
+        if first:
+            before = _Before([request.offered_at - request.received_at for request in live], queue_s)
+        done = self._try(batch, live, before)
         if isinstance(done, _Failed):
             return self._failed(batch, live, done, queue_s)
         batch.answering = True
@@ -341,18 +344,14 @@ class Executor:
 
     def _answer(self, live: Sequence[InferenceRequest], done: _Done, queue_s: Sequence[float]) -> None:
         finished_at = self._clock()
-        timing = done.timing
-        answered = [
-            (request, part, waited_s)
-            for request, part, waited_s in zip(live, done.parts, queue_s, strict=True)
-            if not request.reply.done()
-        ]
-        self._statistics.ran(
-            done.reports,
-            queue_s=[waited_s for _, _, waited_s in answered],
-            success_s=[finished_at - request.enqueued_at for request, _, _ in answered],
-        )
-        give = partial(self._give, answered, timing, finished_at - done.reports[-1].split_s)
+        answered, waits_s, success_s = [], [], []
+        for request, part, waited_s in zip(live, done.parts, queue_s, strict=True):
+            if not request.reply.done():
+                answered.append((request, part, waited_s))
+                waits_s.append(waited_s)
+                success_s.append(finished_at - request.enqueued_at)
+        self._statistics.ran(done.reports, queue_s=waits_s, success_s=success_s)
+        give = partial(self._give, answered, done.timing, finished_at - done.reports[-1].split_s)
         if len(answered) < _WORTH_HANDING_OVER:
             give()
         else:
@@ -366,7 +365,3 @@ class Executor:
             outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
             succeed(request, InferenceResult(outputs, timing, waited_s))
         self._answers.answered(self._clock() - ran_at)
-
-
-def _before(live: Sequence[InferenceRequest], queue_s: Sequence[float]) -> _Before:
-    return _Before([request.offered_at - request.received_at for request in live], queue_s)

@@ -124,8 +124,8 @@ class RequestQueue:
         with self._lock:
             self._state.retire(batch, self._clock())
             # Without an idle worker there are as many runs as there may be, and who ends first takes what waits.
-            more = len(self._state.waiting) > 0 and self._idle_workers > 0
-            self._notify(Effects())
+            more = self._state.waiting.count > 0 and self._idle_workers > 0
+            self._notify_drained()
         if more:
             self._run_or_wake_when_idle()
 
@@ -163,7 +163,7 @@ class RequestQueue:
         """A batch that ran outside the queue has been answered."""
         with self._lock:
             self._state.retire(batch, self._clock())
-            self._notify(Effects())
+            self._notify_drained()
 
     def hand_over(self, batch: Batch) -> Batch | None:
         """Give up a ``batch`` whose thread is stuck. Returns what is left of it, for another thread to run."""
@@ -234,6 +234,9 @@ class RequestQueue:
     def _notify(self, effects: Effects) -> None:
         if effects.wake_worker and self._idle_workers:
             self._work.notify()
+        self._notify_drained()
+
+    def _notify_drained(self) -> None:
         if self._state.drained:
             self._drained.notify_all()
 

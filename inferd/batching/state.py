@@ -104,12 +104,12 @@ class QueueState:
     @property
     def present(self) -> int:
         """Requests that were admitted, or wait for room, and are not retired."""
-        return len(self.waiting) + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
+        return self.waiting.count + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
 
     @property
     def _callers_present(self) -> int:
         """Requests whose callers cannot ask again yet, because they have no answer."""
-        present = len(self.waiting) + len(self._blocked)
+        present = self.waiting.count + len(self._blocked)
         for batch in self._running:
             if not batch.answering:
                 present += len(batch.requests)
@@ -118,12 +118,12 @@ class QueueState:
     @property
     def exhausted(self) -> bool:
         """Whether there will never be another batch to take."""
-        return self.closed and not self._blocked and len(self.waiting) == 0
+        return self.closed and not self._blocked and self.waiting.count == 0
 
     @property
     def drained(self) -> bool:
         """Whether every request has left, and none will come."""
-        return self.exhausted and not self._running
+        return self.closed and self.exhausted and not self._running
 
     @property
     def has_full_batch(self) -> bool:
@@ -250,10 +250,11 @@ class QueueState:
 
         With ``only_short``, leave them where they are unless their run is known to be short.
         """
-        self._drop_expired(now, effects)
+        if self._deadlines.earliest <= now:
+            self._drop_expired(now, effects)
         further = self._further(now)
         rules = self._learned.beside(
-            self._computing, rows=self.waiting.rows, requests=len(self.waiting), further=further
+            self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
         )
         decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
         if isinstance(decision, WaitUntil):
@@ -266,10 +267,11 @@ class QueueState:
         batch = self._started(decision.requests, decision.rows, now)
         self._drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
         self._limit_rows()
-        self._admit_blocked(now, effects)
+        if self._blocked:
+            self._admit_blocked(now, effects)
         # What is left was planned for by a worker that may be held for longer than it needs to be.
         self._wanted_requests = self._wanted_rows = 0
-        effects.wake_worker = len(self.waiting) > 0
+        effects.wake_worker = self.waiting.count > 0
         return batch
 
     @property
@@ -296,7 +298,7 @@ class QueueState:
 
     def _further(self, now: float) -> int:
         """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
-        if self.closed or self._learned.rules.max_wait_s == 0 or len(self.waiting) == 0:
+        if self.closed or self._learned.rules.max_wait_s == 0 or self.waiting.count == 0:
             return 0
         return self._expectation.further(now, self._callers_present)
 

@@ -9,10 +9,10 @@ from inferd.batching.request import InferenceRequest
 class WaitingRequests:
     """Serves the lowest priority number first, and within a priority whoever came first.
 
-    Invariant: ``rows`` and ``nbytes`` are the sums over the members and never above ``max_rows`` and ``max_bytes``.
-    ``row_limit`` is how many rows may wait at present: at most ``max_rows``, and fewer than wait already if it has just
-    been lowered. Whatever it is, a request fits where nothing else waits. Not thread-safe: it is guarded by the lock of
-    the `RequestQueue` that it is a part of.
+    Invariant: ``count`` is the number of members; ``rows`` and ``nbytes`` are the sums over them, never above
+    ``max_rows`` and ``max_bytes``. ``row_limit`` is how many rows may wait at present: at most ``max_rows``, and fewer
+    than wait already if it has just been lowered. Whatever it is, a request fits where nothing else waits. Not
+    thread-safe: it is guarded by the lock of the `RequestQueue` that it is a part of.
     """
 
     def __init__(self, *, max_rows: int, max_bytes: int, priority_levels: int) -> None:
@@ -20,14 +20,12 @@ class WaitingRequests:
         self.row_limit = max_rows
         self.max_bytes = max_bytes
         self.priority_levels = priority_levels
+        self.count = 0
         self.rows = 0
         self.nbytes = 0
         self._rows_of = [0] * priority_levels
         # Dictionaries keep the order and let a cancelled request leave from the middle.
         self._lines: dict[int, dict[InferenceRequest, None]] = {level: {} for level in range(1, priority_levels + 1)}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
 
     def __iter__(self) -> Iterator[InferenceRequest]:
         """In the order of service."""
@@ -45,6 +43,7 @@ class WaitingRequests:
     def add(self, request: InferenceRequest) -> None:
         """Let ``request`` wait; the caller has seen that it fits."""
         self._lines[request.priority][request] = None
+        self.count += 1
         self.rows += request.rows
         self._rows_of[request.priority - 1] += request.rows
         self.nbytes += request.nbytes
@@ -55,6 +54,7 @@ class WaitingRequests:
         if line is None or request not in line:
             return False
         del line[request]
+        self.count -= 1
         self.rows -= request.rows
         self._rows_of[request.priority - 1] -= request.rows
         self.nbytes -= request.nbytes

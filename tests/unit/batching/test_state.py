@@ -66,8 +66,8 @@ def test_idle_workers_share_what_waits(workers, parallel_runs, rows):
     for expected in rows:
         batch, effects = queue.take()
         assert batch.rows == expected
-        assert effects.wake_worker == (len(queue.state.waiting) > 0)
-    assert len(queue.state.waiting) == 0
+        assert effects.wake_worker == (queue.state.waiting.count > 0)
+    assert queue.state.waiting.count == 0
 
 
 @pytest.mark.parametrize(("answering", "rows"), [(False, 8), (True, 4)])
@@ -141,7 +141,7 @@ def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
     for _ in range(40):
         queue.take()
         queue.now += 0.05
-    assert queue.state.waiting.row_limit < len(queue.state.waiting) == 60
+    assert queue.state.waiting.row_limit < queue.state.waiting.count == 60
 
 
 def test_a_request_that_would_expire_in_the_queue_is_refused_at_once():

@@ -14,7 +14,7 @@ def test_rows_are_counted_not_requests():
     waiting.add(Caller(rows=5).request)
     waiting.add(Caller(rows=5).request)
     assert not waiting.fits(Caller(rows=1).request)
-    assert (len(waiting), waiting.rows) == (2, 10)
+    assert (waiting.count, waiting.rows) == (2, 10)
 
 
 def test_bytes_are_bounded_exactly():
@@ -43,7 +43,7 @@ def test_removing_gives_the_place_back_once():
         waiting.add(caller.request)
     assert waiting.remove(callers[1].request)
     assert not waiting.remove(callers[1].request)
-    assert (len(waiting), waiting.rows, waiting.nbytes) == (2, 4, 20)
+    assert (waiting.count, waiting.rows, waiting.nbytes) == (2, 4, 20)
     assert list(waiting) == [callers[0].request, callers[2].request]
 
 

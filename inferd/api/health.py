@@ -53,7 +53,8 @@ class HealthService(health.HealthServicer):
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
-        #: Names that are always in the same state, the group of each name, and whether each group was told to be serving.
+        #: Names that are always in the same state, which of these groups each name is in, and whether each group was
+        #: told to be serving.
         self._groups = ((STARTUP,), ("", READINESS, *services), (LIVENESS,))
         self._group_of = {name: number for number, names in enumerate(self._groups) for name in names}
         self._told = (False, False, True)

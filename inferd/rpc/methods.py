@@ -74,7 +74,7 @@ class Methods:
         return name, handler
 
     def served(self) -> dict[str, list[str]]:
-        """Return the methods of each service, as far as handlers tell; on the poll thread, once the server has started."""
+        """Return the methods of each service, as far as handlers tell; on the poll thread, once no more are added."""
         if self._served is None:
             self._served = self._list_served()
         return self._served

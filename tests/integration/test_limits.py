@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -164,13 +165,35 @@ def test_a_connection_that_is_never_ready(limited, sent):
 
 def test_too_many_pings(limited):
     """The second ping too many ends the connection, with a reason that a person can look up."""
-    running = limited(max_ping_strikes=1)
+    running = limited(max_ping_strikes=1, min_ping_interval_s=TIMEOUT_S)
     with RawConnection(running.port) as connection:
         connection.open()
         for _ in range(4):
             connection.send(_PING, bytes(8))
         goaway = connection.wait_for(_GOAWAY)
     assert (int.from_bytes(goaway[4:8]), goaway[8:]) == (_ENHANCE_YOUR_CALM, b"too_many_pings")
+
+
+@pytest.mark.parametrize("with_call", [True, False])
+def test_pings_that_keep_their_distance(limited, with_call):
+    """They are answered, however many come, on a connection with a quiet call and on one without any."""
+    running = limited(max_ping_strikes=1, min_ping_interval_s=0.05)
+    with RawConnection(running.port) as connection:
+        connection.open()
+        if with_call:
+            connection.call("CallbackStreamStream")
+        for number in range(6):
+            connection.send(_PING, bytes([number] * 8))
+            # The server has taken the ping in before it answers, so that the next one is no nearer than that.
+            assert connection.wait_for(_PING) == bytes([number] * 8)
+            time.sleep(0.06)
+
+
+def test_pings_of_common_clients_are_allowed():
+    """Triton's and others are set to a ping every 10 s, also without calls; one that is late leaves 5 s to the next."""
+    options = dict(channel_options(ServerSettings()))
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] <= 5_000
+    assert options["grpc.keepalive_permit_without_calls"] == 1
 
 
 def test_a_connection_without_calls(limited):

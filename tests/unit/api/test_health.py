@@ -127,11 +127,9 @@ def test_check_of_a_service_that_is_not_known():
     for name, shown in (("no.Such", "no.Such"), ("\x1b[2J" + "x" * 1000, "\\x1b[2J" + "x" * 76 + "…")):
         call = _check(_service(), name)
         assert call.status is None
-        assert call.aborted == (
-            grpc.StatusCode.NOT_FOUND,
-            "service: expected one of startup, readiness, some.Service, liveness, or none for the whole server, "
-            f'got "{shown}"',
-        )
+        names = "startup, readiness, some.Service, liveness"
+        text = f'service: expected one of {names}, or none for the whole server, got "{shown}"'
+        assert call.aborted == (grpc.StatusCode.NOT_FOUND, text)
 
 
 class Listing:

@@ -1,6 +1,6 @@
 """Charts of what was measured: throughput and p99 of each server by the calls in flight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -61,5 +61,19 @@ def draw(path: Path, title: str, points: Sequence[Point]) -> None:
         axes.set_xlabel("calls in flight")
     figure.suptitle(title)
     figure.legend(*speed.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_overview(path: Path, title: str, requests_per_s: Mapping[str, float]) -> None:
+    """Write a PNG with one horizontal bar for each server, the fastest on top."""
+    servers = sorted(requests_per_s, key=lambda server: requests_per_s[server])
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    colours = ["tab:blue" if server.startswith("inferd") else "tab:gray" for server in servers]
+    bars = axes.barh(servers, [requests_per_s[server] for server in servers], color=colours)
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+    axes.set_xlabel("requests/s")
+    axes.margins(x=0.12)
+    axes.set_title(title, fontsize="medium")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""The ways to deploy that the README shows: whether the chart and the server take what stands there."""
+"""The ways to deploy that docs/kubernetes.md shows: whether the chart and the server take what stands there."""
 
 import re
 from typing import Any
@@ -9,12 +9,12 @@ from inferd.config import load_settings
 from tests.chart.rendering import of_scenario, pod, rendered
 from tests.server import ROOT
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/kubernetes.md").read_text()
 
 
 def _object(kind: str) -> dict[str, Any]:
-    """Return the one object of its kind in the README."""
-    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "apiVersion:" in block]
+    """Return the one object of its kind on the page."""
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "apiVersion:" in block]
     (found,) = [each for block in blocks for each in yaml.safe_load_all(block) if each["kind"] == kind]
     return found
 

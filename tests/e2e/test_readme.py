@@ -1,4 +1,4 @@
-"""The README's calls, run as they stand there; only the port is the test's own."""
+"""The calls of the README and of docs/other-clients.md, run as they stand there; only the port is the test's own."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import pytest
 from tests.server import BIN, ROOT, serving
 
 README = (ROOT / "README.md").read_text()
+OTHER_CLIENTS = (ROOT / "docs/other-clients.md").read_text()
 TRITON_PYTHON = ROOT / ".venv/tritonclient/bin/python"
 
 
@@ -20,9 +21,9 @@ def server():
         yield running
 
 
-def _block(language, mark):
+def _block(language, mark, page=README):
     """Return the one block of code in ``language`` that contains ``mark``."""
-    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if mark in block]
+    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) if mark in block]
     return found
 
 
@@ -49,7 +50,7 @@ def test_python_client(server):
 
 def test_tritonclient(server):
     """Triton's client tells a three as well."""
-    assert _run(server, TRITON_PYTHON, "-c", _block("python", "tritonclient")) == "[3]\n"
+    assert _run(server, TRITON_PYTHON, "-c", _block("python", "tritonclient", OTHER_CLIENTS)) == "[3]\n"
 
 
 def test_shell_commands(server):
@@ -61,8 +62,16 @@ def test_shell_commands(server):
     assert "grpc_port" in _run(server, "inferd", "config")
 
 
-def test_every_link_leads_somewhere():
-    """Files that the README points to are there."""
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_readme_is_short():
+    """A newcomer reads it in one go; the rest stands under docs/."""
+    assert len(README.split()) <= 700
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_leads_somewhere(page):
+    """Files that the pages point to are there."""
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    missing = [link for link in links if link and not link.startswith("http") and not (page.parent / link).exists()]
+    assert missing == []

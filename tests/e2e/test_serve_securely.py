@@ -1,4 +1,4 @@
-"""Serving on a shared network, as the README and the start-up messages say."""
+"""Serving on a shared network, as docs/security.md and the start-up messages say."""
 
 import http.client
 import os
@@ -13,7 +13,7 @@ import pytest
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair
 from tests.server import BIN, ROOT, ServerProcess, serving
 
-SECTION = (ROOT / "README.md").read_text().partition("## On a shared network")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs/security.md").read_text().partition("## Quick start")[2].partition("\n## ")[0]
 START, WITH_TOKEN, WITH_CERTIFICATE = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def authority():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, authority) -> Path:
-    """The files that the README speaks of."""
+    """The files that the page names."""
     folder = tmp_path_factory.mktemp("securely")
     authority.save(folder)
     authority.issue(*LOCAL_NAMES).save(folder)
@@ -48,7 +48,7 @@ def succeed(folder: Path, script: str, server: ServerProcess) -> str:
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """Started by the README's own line, but for this machine only."""
+    """Started by the page's own line, but for this machine only."""
     new_token, _, serve = START.replace("\\\n", "").partition("\n")
     assert run(folder, new_token).returncode == 0
     arguments = shlex.split(serve.replace("--host 0.0.0.0", ""))

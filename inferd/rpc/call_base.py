@@ -11,7 +11,7 @@ import grpc
 from inferd.call_facts import CallFacts
 from inferd.peer import readable
 from inferd.request_id import log_fields
-from inferd.rpc import core, deadlines, refusals
+from inferd.rpc import core, cut_off, refusals
 from inferd.rpc.calls import Finisher, UnaryHandler
 from inferd.rpc.inflating import GZIP, InflateError
 from inferd.rpc.interceptors import tell_finished
@@ -125,6 +125,7 @@ class CallBase(ABC):
 
     def cancel(self) -> None:
         """End the call from this side as if the caller had cancelled it; any thread."""
+        self._cause = cut_off.CANCELLED_HERE
         self._core.cancel()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -158,6 +159,8 @@ class CallBase(ABC):
         live.calls[self] = None
         if live.on_call is not None:
             live.on_call()
+        if live.ends.ages is not None:
+            live.ends.ages.note(self.raw_peer, self.started_at)
         live.loop.start_later(self, core.receive_close(), self._on_close)
 
     def on_finished(self, finisher: Finisher) -> None:
@@ -238,6 +241,7 @@ class CallBase(ABC):
             # The core will say nothing more of this batch, so that the call would stay live for ever.
             text = "the core refused a batch on %s with error %d; the call is cancelled"
             _log.error(text, self.method, error, extra=log_fields(self))
+            self._cause = (grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             self._core.cancel()
             self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
@@ -267,9 +271,7 @@ class CallBase(ABC):
     def _terminate(self) -> None:
         """The call has ended without our answer, and we hold the claim."""
         self.ended_at = self._live.loop.now()
-        code, details = self._cause or deadlines.cause_of_end(
-            now=self.ended_at, started_at=self.started_at, deadline=self.deadline
-        )
+        code, details = self._cause or self._live.ends.cause(self, self.ended_at)
         tell_finished(self.finishers, self, code, details)
         self._terminated = True
         self._run_callbacks()

@@ -16,6 +16,7 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.acceptor import Acceptor
 from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.cut_off import ConnectionAges, Ends
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
 from inferd.rpc.live_calls import LiveCalls
@@ -78,13 +79,20 @@ class Engine:
         message_timeout_s: float | None = None,
         inflate_up_to_bytes: int | None = None,
     ) -> None:
-        self._core, self._queue = core.make_server(tuple((_DEFAULT_OPTIONS | dict(options)).items()))
+        core_options = _DEFAULT_OPTIONS | dict(options)
+        self._core, self._queue = core.make_server(tuple(core_options.items()))
         self._loop = PollLoop(self._queue)
         self._lag = PollLag(self._loop)
         self._inflater = None
         if inflate_up_to_bytes is not None:
             self._inflater = Inflater(inflate_up_to_bytes, self._loop.call_soon)
-        self._live = LiveCalls(self._loop, InterceptorChain(interceptors), status_of=status_of, inflater=self._inflater)
+        self._live = LiveCalls(
+            self._loop,
+            InterceptorChain(interceptors),
+            status_of=status_of,
+            inflater=self._inflater,
+            ends=Ends(ConnectionAges.of(core_options)),
+        )
         self._upkeep = Upkeep(self._live, message_timeout_s=message_timeout_s)
         self._memory_pool = WorkerPool("inferd-rpc-memory", threads=1)
         self._blocking = BlockingHandlers(blocking_threads, self._live)
@@ -99,7 +107,7 @@ class Engine:
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
         )
-        self._shutdown = Shutdown(self._core, self._queue, self._loop, self._is_idle)
+        self._shutdown = Shutdown(self._core, self._queue, self._loop, self._is_idle, self._live.ends)
         self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
         self._lock = threading.Lock()
         self._is_launched = False

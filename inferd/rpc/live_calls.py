@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from inferd.rpc.cut_off import Ends
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import InterceptorChain
 from inferd.rpc.poll_loop import PollLoop
@@ -27,10 +28,12 @@ class LiveCalls:
         *,
         status_of: StatusOf = bare_status,
         inflater: Inflater | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self.loop = loop
         self.interceptors = interceptors
         self.inflater = inflater
+        self.ends = Ends() if ends is None else ends
         #: In the order of their acceptance; the values say nothing.
         self.calls: dict[CallBase, None] = {}
         self.held_bytes = 0

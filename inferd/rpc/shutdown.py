@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from inferd.rpc import core
+from inferd.rpc.cut_off import Ends
 from inferd.rpc.poll_loop import PollLoop
 
 
@@ -12,8 +13,16 @@ class Shutdown:
     The core may only be freed when everything it was asked for has come back: ``is_over``.
     """
 
-    def __init__(self, server: core.CoreServer, queue: core.Queue, loop: PollLoop, is_idle: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        server: core.CoreServer,
+        queue: core.Queue,
+        loop: PollLoop,
+        is_idle: Callable[[], bool],
+        ends: Ends,
+    ) -> None:
         self._server = server
+        self._ends = ends
         self._queue = queue
         self._loop = loop
         self._is_idle = is_idle
@@ -26,7 +35,11 @@ class Shutdown:
             self._has_begun = True
             self._server.shutdown(self._queue, self._on_done)
             self._loop.run_until(self.is_over)
-        self._loop.call_at(cancel_at, self._server.cancel_all_calls)
+        self._loop.call_at(cancel_at, self._cancel)
+
+    def _cancel(self) -> None:
+        self._ends.is_stopped = True
+        self._server.cancel_all_calls()
 
     def is_over(self) -> bool:
         """Whether nothing is left that the core would tell of."""

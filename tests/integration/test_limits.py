@@ -14,6 +14,7 @@ import pytest
 
 from inferd.config.settings import ServerSettings
 from inferd.rpc import upkeep
+from inferd.rpc.cut_off import TOO_OLD
 from inferd.security.limits import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 from tests.load import eventually
@@ -231,7 +232,7 @@ def test_an_old_connection_fails_no_call(limited):
 
 
 def test_a_stream_on_an_old_connection(limited):
-    """It may go on for the grace, and is cut off then."""
+    """It may go on for the grace, and is cut off then, which is not put down to the caller."""
     running = limited(max_age_s=0.2, max_age_grace_s=2.0)
     requests = Requests()
     answers = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
@@ -247,3 +248,5 @@ def test_a_stream_on_an_old_connection(limited):
         next(answers)
     requests.put(None)
     assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    _, code, details = running.recorder.ends.get(timeout=TIMEOUT_S)
+    assert (code, details) == TOO_OLD

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from inferd.rpc import Server, callback_unary
+from inferd.rpc.cut_off import STOPPED
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -59,7 +60,8 @@ def test_what_is_open_after_the_grace_is_cancelled(running):
     assert held.code() in (CANCELLED, UNAVAILABLE)
     for stream in streams:
         assert stream.code() in (CANCELLED, UNAVAILABLE)
-    assert [running.recorder.next_code() for _ in range(3)] == [CANCELLED] * 3
+    ends = [running.recorder.ends.get(timeout=TIMEOUT_S) for _ in range(3)]
+    assert [(code, details) for _, code, details in ends] == [STOPPED] * 3
     assert not call.reply(b"late")
     assert_left_nothing(running.server)
     for fed in requests:

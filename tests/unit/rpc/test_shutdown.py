@@ -2,6 +2,7 @@
 
 import pytest
 
+from inferd.rpc.cut_off import Ends
 from inferd.rpc.shutdown import Shutdown
 from tests.unit.rpc.fakes import FakeEvent, FakeLoop
 
@@ -29,11 +30,11 @@ class Loop(FakeLoop):
 @pytest.fixture
 def bench():
     class Bench:
-        server, loop = FakeServer(), Loop()
+        server, loop, ends = FakeServer(), Loop(), Ends()
         idle = False
 
     bench = Bench()
-    bench.shutdown = Shutdown(bench.server, None, bench.loop, lambda: bench.idle)
+    bench.shutdown = Shutdown(bench.server, None, bench.loop, lambda: bench.idle, bench.ends)
     return bench
 
 
@@ -42,7 +43,9 @@ def test_goaway_first_and_cancel_after_the_grace(bench):
     bench.shutdown.begin(1025.0)
     assert bench.server.log == ["shutdown"]
     ((when, cancel),) = bench.loop.timers
+    assert not bench.ends.is_stopped
     cancel()
+    assert bench.ends.is_stopped, "so that the calls that end now are not put down to their callers"
     assert (when, bench.server.log) == (1025.0, ["shutdown", "cancel"])
 
 

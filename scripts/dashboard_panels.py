@@ -6,6 +6,10 @@
 from dataclasses import dataclass
 
 _UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer)"'
+#: Ratios are by these: each version has its own queue and instances, and one that is idle must not hide another.
+_VERSION = "model, version"
+_VERSION_LEGEND = "{{model}} {{version}}"
+_INSTANCES = "inferd_model_instances{$M}"
 _FAILURES = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS|UNAVAILABLE|DEADLINE_EXCEEDED"'
 
 
@@ -98,10 +102,10 @@ OVERVIEW = Section(
             unit="percentunit",
             queries=(
                 Query(
-                    expr=f"({_sum('model', 'inferd_requests_total', _FAILURES)}"
-                    f" or 0 * {_sum('model', 'inferd_requests_total')})"
-                    f" / {_sum('model', 'inferd_requests_total')}",
-                    legend="{{model}}",
+                    expr=f"({_sum(_VERSION, 'inferd_requests_total', _FAILURES)}"
+                    f" or 0 * {_sum(_VERSION, 'inferd_requests_total')})"
+                    f" / {_sum(_VERSION, 'inferd_requests_total')}",
+                    legend=_VERSION_LEGEND,
                 ),
             ),
         ),
@@ -123,17 +127,17 @@ QUEUE = Section(
             title="Rows that wait",
             description="At the moment of the scrape.",
             width=6,
-            queries=(Query(expr="sum by (model) (inferd_queue_rows{$M})", legend="{{model}}"),),
+            queries=(Query(expr=f"sum by ({_VERSION}) (inferd_queue_rows{{$M}})", legend=_VERSION_LEGEND),),
         ),
         Panel(
             title="Queue in use",
-            description="Of the rows that may wait, judged by how fast the queue drains.",
+            description="Of the rows that may wait, judged by how fast the queue drains; of all instances the fullest.",
             unit="percentunit",
             width=6,
             queries=(
                 Query(
-                    expr="sum by (model) (inferd_queue_rows{$M}) / sum by (model) (inferd_queue_limit_rows{$M})",
-                    legend="{{model}}",
+                    expr=f"max by ({_VERSION}) (inferd_queue_rows{{$M}} / inferd_queue_limit_rows{{$M}})",
+                    legend=_VERSION_LEGEND,
                 ),
             ),
         ),
@@ -149,7 +153,7 @@ QUEUE = Section(
             description="Inputs of the requests in the queue.",
             unit="bytes",
             width=6,
-            queries=(Query(expr="sum by (model) (inferd_queue_bytes{$M})", legend="{{model}}"),),
+            queries=(Query(expr=f"sum by ({_VERSION}) (inferd_queue_bytes{{$M}})", legend=_VERSION_LEGEND),),
         ),
         Panel(
             title="Time in the queue, all requests",
@@ -170,8 +174,8 @@ BATCHING = Section(
             description="The mean: it should grow with the load.",
             queries=(
                 Query(
-                    expr=f"{_sum('model', 'inferd_batch_rows_sum')} / {_sum('model', 'inferd_batch_rows_count')}",
-                    legend="{{model}}",
+                    expr=f"{_sum(_VERSION, 'inferd_batch_rows_sum')} / {_sum(_VERSION, 'inferd_batch_rows_count')}",
+                    legend=_VERSION_LEGEND,
                 ),
             ),
         ),
@@ -225,7 +229,7 @@ BATCHING = Section(
             width=6,
             queries=(
                 Query(expr=f"sum({_rate('inferd_batch_checks_total')})", legend="checks"),
-                Query(expr=_sum("model", "inferd_batch_mismatches_total"), legend="mismatches, {{model}}"),
+                Query(expr=_sum(_VERSION, "inferd_batch_mismatches_total"), legend=f"mismatches, {_VERSION_LEGEND}"),
             ),
         ),
     ),
@@ -240,9 +244,9 @@ RUNTIME = Section(
             unit="percentunit",
             queries=(
                 Query(
-                    expr=f"{_sum('model', 'inferd_inference_duration_seconds_sum')}"
-                    " / sum by (model) (inferd_model_instances{$M})",
-                    legend="{{model}}",
+                    expr=f"sum by ({_VERSION}) ({_rate('inferd_inference_duration_seconds_sum')} and {_INSTANCES})"
+                    f" / sum by ({_VERSION}) ({_INSTANCES})",
+                    legend=_VERSION_LEGEND,
                 ),
             ),
         ),

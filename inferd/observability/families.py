@@ -129,13 +129,10 @@ def _ended_runs(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
 
 
 def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
-    totals: dict[tuple[str, str], int] = {}
-    for (model, _), counts in models.items():
+    family = CounterMetricFamily("inferd_rejected", "Requests refused or shed", labels=(*_MODEL, "reason"))
+    for labels, counts in models.items():
         for reason, number in counts.rejected.items():
-            totals[model, reason] = totals.get((model, reason), 0) + number
-    family = CounterMetricFamily("inferd_rejected", "Requests refused or shed", labels=("model", "reason"))
-    for labels, total in totals.items():
-        family.add_metric(labels, total)
+            family.add_metric((*labels, reason), number)
     return family
 
 

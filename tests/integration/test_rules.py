@@ -5,7 +5,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
 from inferd.observability.timing import STAGES
@@ -15,6 +14,7 @@ from tests.server import ROOT
 from tests.unit.observability.test_metrics import NAMES
 
 TESTS = ROOT / "tests/data/rules"
+FILES = sorted(TESTS.glob("*.test.yaml"))
 
 
 def _rules(file: Path) -> list[dict[str, object]]:
@@ -38,18 +38,26 @@ def test_promtool_takes_the_rules() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", *sorted(RULES.glob("*.yaml")))
 
 
-@pytest.mark.parametrize("file", sorted(TESTS.glob("*.test.yaml")), ids=lambda file: file.name)
-def test_the_rules_say_what_they_should(file: Path) -> None:
+def test_the_rules_say_what_they_should() -> None:
     """By promtool, over made-up series."""
-    promtool("test", "rules", file.name, cwd=TESTS)
+    promtool("test", "rules", *(file.name for file in FILES), cwd=TESTS)
+
+
+def test_every_rule_is_seen_over_versions_restarts_and_replicas_that_leave() -> None:
+    """In the file that has two models, two versions and two instances."""
+    (fleet,) = yaml.safe_load((TESTS / "fleet.test.yaml").read_text())["tests"]
+    asked = " ".join(case["expr"] for case in fleet["promql_expr_test"])
+    assert {name for rule in RECORDED if (name := str(rule["record"])) not in asked} == set()
+    assert {case["alertname"] for case in fleet["alert_rule_test"]} == {alert["alert"] for alert in ALERTS}
 
 
 def test_every_alert_is_seen_to_fire_and_not_to() -> None:
-    """In the file that the test before runs."""
+    """In all files of cases."""
     cases = [
         case
-        for test in yaml.safe_load((TESTS / "alerts.test.yaml").read_text())["tests"]
-        for case in test["alert_rule_test"]
+        for file in FILES
+        for test in yaml.safe_load(file.read_text())["tests"]
+        for case in test.get("alert_rule_test", ())
     ]
     for fires in (True, False):
         shown = {case["alertname"] for case in cases if bool(case["exp_alerts"]) is fires}

@@ -16,7 +16,7 @@ sum(inferd:offered_load:replicas{{ include "inferd.selector" . }})
 {{- end -}}
 
 {{- define "inferd.gpuQuery" -}}
-sum(inferd_gpu_utilization_ratio{{ include "inferd.selector" . }}) * 100
+sum(max by (instance) (inferd_gpu_utilization_ratio{{ include "inferd.selector" . }})) * 100
 {{- end -}}
 
 {{- define "inferd.scaleTarget" -}}

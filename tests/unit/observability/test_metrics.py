@@ -283,16 +283,18 @@ def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegi
 
 
 def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Offered rows count admitted and refused ones alike; refusals count requests, over all versions of the model."""
+    """Offered rows count admitted and refused ones alike; refusals count requests, of each version by itself."""
     for version in ("1", "2"):
         observer = metrics.observer_for("digits", version)
         observer.offered(5)
         observer.refused("SHED", 5)
+    observer.refused("SHED", 5)
     observer.caller_ran()
     observer.batch_done(FAILED)
     labels = {"model": "digits", "version": "2"}
     assert registry.get_sample_value("inferd_offered_rows_total", labels) == 5
-    assert registry.get_sample_value("inferd_rejected_total", {"model": "digits", "reason": "SHED"}) == 2
+    assert registry.get_sample_value("inferd_rejected_total", {**labels, "reason": "SHED"}) == 2
+    assert registry.get_sample_value("inferd_rejected_total", {**labels, "version": "1", "reason": "SHED"}) == 1
     assert registry.get_sample_value("inferd_caller_runs_total", labels) == 1
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 1
 

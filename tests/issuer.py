@@ -44,6 +44,10 @@ class Issuer:
         """Return a token; a claim that is None is left out."""
         return jwt.encode(self._claims(subject, claims), self.key, self.algorithm, {"kid": self.kid})
 
+    def token_without_kid(self, subject: object = "alice", **claims: object) -> str:
+        """Return a token that does not say which key it was signed with."""
+        return jwt.encode(self._claims(subject, claims), self.key, self.algorithm)
+
     def unsigned(self, algorithm: str = "none") -> str:
         """Return a token that says that it has no signature."""
         return f"{_encoded({'alg': algorithm, 'kid': self.kid})}.{_encoded(self._claims('alice', {}))}."

@@ -7,7 +7,7 @@ import jwt
 
 from inferd.config.security import JwtSettings
 from inferd.security.identity import CredentialError, Identity
-from inferd.security.jwks import KeySet
+from inferd.security.jwks import KeySet, SigningKey
 
 _PREFIX = "jwt:"
 _LONGEST_NAME = 256
@@ -46,11 +46,21 @@ class JwtVerifier:
 
     def _verified(self, token: str) -> Identity:
         header = jwt.get_unverified_header(token)
-        key = self.keys.get(header.get("kid"))
-        if key is None:
-            self._on_unknown_key()
-            # Not lasting: the next time the key may have been published, or its URL be asked again.
-            raise CredentialError(_INVALID, lasting=False)
+        kid = header.get("kid")
+        named = self.keys.get(kid)
+        if named is not None:
+            return self._signed_by(named, token)
+        for key in self.keys.candidates(kid, header.get("alg")):
+            try:
+                return self._signed_by(key, token)
+            except jwt.InvalidSignatureError:
+                continue
+        self._on_unknown_key()
+        # Not lasting: the next time the key may have been published, or its URL be asked again.
+        raise CredentialError(_INVALID, lasting=False)
+
+    def _signed_by(self, key: SigningKey, token: str) -> Identity:
+        """Return whose ``token`` is. Raises of PyJWT's errors `InvalidSignatureError` if it has another key's."""
         settings = self._settings
         claims: dict[str, Any] = jwt.decode(
             token,

@@ -164,6 +164,75 @@ def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> 
     assert len(unknown) == 2
 
 
+WITHOUT_ID = {"absent": {}, "null": {"kid": None}, "empty": {"kid": ""}}
+
+
+def _without_id(issuer: Issuer) -> dict[str, object]:
+    return {name: value for name, value in issuer.jwk().items() if name != "kid"}
+
+
+def _verifier_of(keys: list[dict[str, object]], unknown: list) -> JwtVerifier:
+    settings = JwtSettings(jwks_file="keys.json", issuer=NAME, audience=[AUDIENCE])
+    return JwtVerifier(settings, KeySet.parse(jwks(*keys), "test"), lambda: unknown.append("unknown"))
+
+
+@pytest.mark.parametrize("kid", WITHOUT_ID)
+@pytest.mark.parametrize("algorithm", ISSUERS)
+def test_a_key_without_a_kid(kid: str, algorithm: str) -> None:
+    """It is optional, for keys and for tokens; what another key has signed is refused as ever."""
+    issuer, other = ISSUERS[algorithm], Issuer("", algorithm)
+    unknown: list = []
+    verifier = _verifier_of([{**_without_id(issuer), **WITHOUT_ID[kid]}], unknown)
+    assert verifier.check(issuer.token(), 0).principal == "jwt:alice"
+    assert verifier.check(issuer.token_without_kid(), 0).principal == "jwt:alice"
+    assert unknown == []
+    for token in (other.token(), other.token_without_kid(), issuer.unsigned(), issuer.signed_with_the_public_key()):
+        with pytest.raises(CredentialError, match="not valid"):
+            verifier.check(token, 0)
+    # Any of these may be signed with a key that is not published yet.
+    assert len(unknown) == 4
+
+
+def test_a_token_without_a_kid_is_tried_with_every_key_of_its_algorithm() -> None:
+    """But only with so many that it does not take long, and it has to fit otherwise."""
+    others = [Issuer(f"other {number}") for number in range(3)]
+    last, beyond = Issuer("last"), Issuer("beyond")
+    keys = [each.jwk() for each in (ISSUERS["RS256"], *others, last, beyond)]
+    unknown: list = []
+    verifier = _verifier_of(keys, unknown)
+    assert verifier.check(last.token_without_kid(), 0).principal == "jwt:alice"
+    with pytest.raises(CredentialError, match="has expired"):
+        verifier.check(last.token_without_kid(exp=NOW - 60), 0)
+    assert unknown == []
+    with pytest.raises(CredentialError, match="not valid"):
+        verifier.check(beyond.token_without_kid(), 0)
+    assert unknown == ["unknown"]
+
+
+def test_a_key_with_another_kid_is_not_tried() -> None:
+    """A token that names its key is of that one, or of one without a name."""
+    unknown: list = []
+    verifier = _verifier_of([Issuer("two").jwk(), ISSUERS["ES256"].jwk(kid="three")], unknown)
+    with pytest.raises(CredentialError, match="not valid"):
+        verifier.check(ISSUERS["ES256"].token(), 0)
+    assert unknown == ["unknown"]
+
+
+def test_an_identity_of_a_key_without_a_kid_holds_as_long(issuer: Issuer) -> None:
+    """As the key is published, with or without a kid."""
+    identity = _verifier_of([_without_id(issuer)], []).check(issuer.token(), 0)
+    assert _verifier(issuer).renewed(identity) == identity
+    assert _verifier_of([_without_id(Issuer())], []).renewed(identity) is None
+
+
+def test_sets_differ_in_keys_without_a_kid() -> None:
+    """So that a key that has been replaced at a URL is seen to be another one."""
+    first, same, second = (
+        KeySet.parse(jwks(_without_id(each)), "test") for each in (ISSUERS["ES256"],) * 2 + (Issuer(),)
+    )
+    assert first == same != second
+
+
 def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
     """Under any id, but not if another key has its id."""
     identity = _verifier(issuer).check(issuer.token(), 0)
@@ -177,14 +246,15 @@ def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> No
         ("", "expected a JSON Web Key Set"),
         ("[]", "expected a JSON Web Key Set"),
         ('{"keys": 1}', "expected a list of keys"),
-        (jwks(), "expected a key with a kid"),
-        (jwks(ISSUERS["ES256"].jwk(kid=None)), "expected a key with a kid"),
-        (jwks(ISSUERS["ES256"].jwk(use="enc")), "expected a key with a kid"),
-        (jwks(ISSUERS["ES256"].jwk(key_ops=["deriveKey"])), "expected a key with a kid"),
-        (jwks(ISSUERS["ES256"].jwk(key_ops=None)), "expected a key with a kid"),
-        (jwks(ISSUERS["ES256"].jwk(alg="ES384")), "expected a key with a kid"),
-        (jwks(Issuer("weak", "RS256", bits=1024).jwk()), "expected a key with a kid"),
-        (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "one"}), "expected a key with a kid"),
+        (jwks(), "expected a key for RS256"),
+        (jwks(ISSUERS["ES256"].jwk(kid=1)), "expected a key for RS256"),
+        (jwks(*(Issuer().jwk(kid=None) for _ in range(5))), "expected at most 4 keys without a kid for ES256, got 5"),
+        (jwks(ISSUERS["ES256"].jwk(use="enc")), "expected a key for RS256"),
+        (jwks(ISSUERS["ES256"].jwk(key_ops=["deriveKey"])), "expected a key for RS256"),
+        (jwks(ISSUERS["ES256"].jwk(key_ops=None)), "expected a key for RS256"),
+        (jwks(ISSUERS["ES256"].jwk(alg="ES384")), "expected a key for RS256"),
+        (jwks(Issuer("weak", "RS256", bits=1024).jwk()), "expected a key for RS256"),
+        (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "one"}), "expected a key for RS256"),
         (jwks({"kty": "oct", "k": "UExBTlRFRA", "kid": "one"}), "expected public keys only"),
         (jwks(ISSUERS["ES256"].jwk(), Issuer("one").jwk()), "expected one key for each kid"),
     ],

@@ -14,6 +14,8 @@ from typing import BinaryIO
 MOST_BYTES = 4 * 1024 * 1024
 
 _KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -23,6 +25,18 @@ _KINDS = {
 
 #: How long the next part of what is written into a pipe may take: a shell's ``<(command)`` is one.
 _PIPE_PATIENCE_S = 5.0
+
+
+def kind_of(mode: int) -> str:
+    """Say what a file of ``mode`` is, such as ``a pipe``."""
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Say why ``path`` cannot be read, without naming it."""
+    if isinstance(error, FileNotFoundError):
+        return "a link that leads nowhere" if path.is_symlink() else "there is no such file or directory"
+    return error.strerror or str(error)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -63,7 +77,7 @@ def _as_file(descriptor: int, kind: int, path: Path) -> BinaryIO:
     os.close(descriptor)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, f"not a file but {_KINDS.get(kind, 'something else')}", str(path))
+    raise OSError(errno.EINVAL, f"not a file but {kind_of(kind)}", str(path))
 
 
 def _read_pipe(descriptor: int, most: int, patience_s: float, path: Path) -> bytes:

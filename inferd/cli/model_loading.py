@@ -1,6 +1,7 @@
 """Loads one model as a server would, for a command that looks at it."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from inferd.cli.assignments import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.config import ModelSettings, Settings, SettingsError, load_settings
 from inferd.models.model_yaml import read_model_settings
-from inferd.models.repository import ModelSource, RepositoryError, config_beside, resolve
+from inferd.models.repository import ModelSource, RepositoryError, as_given, config_beside, resolve
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.errors import RunFailedError, runtime_message
 from inferd.runtime.session import OnnxSession, open_session
@@ -51,9 +52,9 @@ class ServedModel:
 
 def find_model(path: Path) -> ModelSource:
     """Return the model at ``path``, of several versions the highest. Raises `CommandError`."""
-    if path.is_file():
-        file = path.absolute()
-        return ModelSource(name=path.stem, version="1", path=file, config=config_beside(file))
+    if os.path.isfile(path):  # noqa: PTH113  (what cannot be looked at is for `resolve` to tell)
+        file = as_given(path)
+        return ModelSource(name=file.stem, version="1", path=file, config=config_beside(file))
     try:
         sources = resolve([path])
     except RepositoryError as error:

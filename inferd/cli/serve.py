@@ -88,12 +88,19 @@ def serve(
     try:
         effective = load()
         demonstrating = not effective.models
-        sources = resolve([demo.repository()] if demonstrating else effective.models)
+        passed_over: list[str] = []
+        sources = resolve([demo.repository()] if demonstrating else effective.models, passed_over.append)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     examples = partial(proposed_calls, effective.security, demonstrating=demonstrating)
     fitted = fit(effective, this_machine(), len(sources))
-    app = Application(fitted.settings, sources, lowered=fitted.lowered, http_connections=fitted.http_connections)
+    app = Application(
+        fitted.settings,
+        sources,
+        passed_over=passed_over,
+        lowered=fitted.lowered,
+        http_connections=fitted.http_connections,
+    )
     on_hangup = partial(_change_log, app, load) if names_a_file(config) else None
     status = run(app, examples, on_hangup)
     # Everything has been ended in its order and the log is written. A load or a run that was given up may still be

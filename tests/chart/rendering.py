@@ -1,18 +1,23 @@
 """Renders the chart, for tests."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from inferd.config.yaml_text import read_yaml
 from tests.server import ROOT
 
 CHART = ROOT / "helm/inferd"
 SCENARIOS = sorted(file.name.removesuffix("-values.yaml") for file in (CHART / "ci").glob("*-values.yaml"))
 HELMS = ("helm3", "helm4")
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+
+#: Longer than anything here takes on a machine that is busy with other things: what is not done by then hangs.
+PATIENCE_S = 600
 
 #: The first version of Kubernetes that has all that a scenario asks for, where that is not the first one of all.
 NEEDS = {"everything": "1.31"}
@@ -36,31 +41,37 @@ def helm(binary: str, *arguments: str | Path, values: Values | None = None) -> s
     if values is not None:
         # JSON is YAML.
         command += ["--values", "-"]
-    done = subprocess.run(command, check=False, input=json.dumps(values), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        command, check=False, input=json.dumps(values), capture_output=True, text=True, timeout=PATIENCE_S
+    )
     if done.returncode != 0:
         raise RefusedError(done.stderr)
     return done.stdout
 
 
 def template(
-    *arguments: str | Path, binary: str = "helm4", version: str = VERSIONS[-1], values: Values | None = None
+    *arguments: str | Path,
+    binary: str = "helm4",
+    version: str = VERSIONS[-1],
+    release: str = "rel",
+    values: Values | None = None,
 ) -> str:
-    """Render the chart as release ``rel`` in namespace ``ns``."""
-    command = ("template", "rel", CHART, "--namespace", "ns", "--kube-version", f"{version}.0", *arguments)
+    """Render the chart as ``release`` in namespace ``ns``."""
+    command = ("template", release, CHART, "--namespace", "ns", "--kube-version", f"{version}.0", *arguments)
     return helm(binary, *command, values=values)
 
 
 def parsed(text: str) -> dict[tuple[str, str], Object]:
-    """Return objects by kind and name."""
-    objects = [each for each in yaml.safe_load_all(text) if each]
+    """Return objects by kind and name. Keys that stand twice are refused, as by Flux."""
+    objects = [each for _, each in map(read_yaml, re.split("^---$", text, flags=re.MULTILINE)) if each]
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     assert len(found) == len(objects), "two objects have the same name"
     return found
 
 
-def rendered(values: Values | None = None, **options: str) -> dict[tuple[str, str], Object]:
+def rendered(values: Values | None = None, *arguments: str, **options: str) -> dict[tuple[str, str], Object]:
     """Render with ``values`` alone."""
-    return parsed(template(values=values or {}, **options))
+    return parsed(template(*arguments, values=values or {}, **options))
 
 
 def of_scenario(name: str) -> dict[tuple[str, str], Object]:

@@ -1,8 +1,11 @@
 """Who gets in, and by which way."""
 
+from typing import Any
+
+import pytest
 import yaml
 
-from tests.chart.rendering import container, of_scenario, pod, rendered, server_settings
+from tests.chart.rendering import RefusedError, Values, container, of_scenario, pod, rendered, server_settings
 
 SELECTOR = {"app.kubernetes.io/name": "inferd", "app.kubernetes.io/instance": "rel"}
 CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
@@ -69,22 +72,58 @@ def test_service_account_is_without_a_token() -> None:
     assert not any(kind == "ServiceAccount" for kind, _ in other)
 
 
-def test_services_lead_to_the_named_ports() -> None:
-    """Both of them, and each says what is spoken."""
-    objects = rendered({"service": {"type": "LoadBalancer", "grpcPort": 443, "annotations": {"a": "b"}}})
-    service = objects["Service", "rel-inferd"]
-    assert service["spec"]["type"] == "LoadBalancer"
-    assert service["metadata"]["annotations"] == {"a": "b"}
-    headless = objects["Service", "rel-inferd-headless"]["spec"]
-    assert headless["clusterIP"] == "None"
-    for spec in (service["spec"], headless):
-        assert spec["selector"] == SELECTOR
-        grpc, http = spec["ports"]
-        assert (grpc["port"], grpc["targetPort"], grpc["appProtocol"]) == (443, "grpc", "kubernetes.io/h2c")
-        assert (http["port"], http["targetPort"]) == (8002, "http")
-    assert {
-        port["appProtocol"] for port in rendered({"tls": CERTIFICATE})["Service", "rel-inferd"]["spec"]["ports"]
-    } == {"https"}
+@pytest.mark.parametrize("of_type", ["ClusterIP", "NodePort", "LoadBalancer"])
+def test_services_lead_to_the_named_ports(of_type: str) -> None:
+    """Each to one, and says what is spoken there; whatever is published, the metrics are not."""
+    service: Values = {"type": of_type, "grpcPort": 443, "httpPort": 443, "annotations": {"a": "b"}}
+    objects = rendered({"service": service})
+    calls, headless, metrics = (objects["Service", f"rel-inferd{end}"] for end in ("", "-headless", "-metrics"))
+    assert calls["metadata"]["annotations"] == {"a": "b"}
+    assert calls["spec"]["type"] == of_type
+    assert headless["spec"]["clusterIP"] == "None"
+    assert metrics["spec"]["type"] == "ClusterIP"
+    assert "annotations" not in metrics["metadata"]
+    grpc = {"name": "grpc", "port": 443, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    http = {"name": "http", "port": 443, "targetPort": "http", "appProtocol": "http"}
+    assert calls["spec"]["ports"] == headless["spec"]["ports"] == [grpc]
+    assert metrics["spec"]["ports"] == [http]
+    assert all(each["spec"]["selector"] == SELECTOR for each in (calls, headless, metrics))
+    encrypted = [each for (kind, _), each in rendered({"tls": CERTIFICATE}).items() if kind == "Service"]
+    assert {port["appProtocol"] for each in encrypted for port in each["spec"]["ports"]} == {"https"}
+
+
+def test_services_are_of_the_families_that_are_asked_for() -> None:
+    """All of them, and the server listens for IPv6 too; what is for outside is for the published one alone."""
+    objects = of_scenario("everything")
+    calls, *others = (objects["Service", f"rel-models{end}"]["spec"] for end in ("", "-headless", "-metrics"))
+    for spec in (calls, *others):
+        assert (spec["ipFamilyPolicy"], spec["ipFamilies"]) == ("RequireDualStack", ["IPv6", "IPv4"])
+    outside = {
+        "loadBalancerClass": "example.com/internal",
+        "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/8"],
+        "externalTrafficPolicy": "Local",
+        "trafficDistribution": "PreferClose",
+    }
+    assert outside.items() <= calls.items()
+    assert not any(set(outside) & set(spec) for spec in others)
+    plain = rendered()["Service", "rel-inferd"]["spec"]
+    assert set(plain) == {"type", "selector", "ports"}
+
+
+@pytest.mark.parametrize(
+    ("service", "host"),
+    [
+        ({}, "0.0.0.0"),
+        ({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}, "0.0.0.0"),
+        ({"ipFamilies": ["IPv6"]}, "[::]"),
+        ({"ipFamilyPolicy": "PreferDualStack"}, "[::]"),
+    ],
+)
+def test_the_server_listens_where_its_services_lead(service: Values, host: str) -> None:
+    """As the file says and, over the image's environment, the flag."""
+    objects = rendered({"service": service})
+    arguments = container(objects)["args"]
+    assert arguments[arguments.index("--host") + 1] == server_settings(objects)["server"]["host"] == host
 
 
 def test_disruption_budget_lets_nodes_be_emptied() -> None:
@@ -99,13 +138,21 @@ def test_network_policy_lets_in_two_ports_and_out_to_dns() -> None:
     """Where callers are listed, the pod of the test is one of them."""
     spec = rendered()["NetworkPolicy", "rel-inferd"]["spec"]
     assert spec["ingress"] == [{"ports": [{"port": "grpc"}]}, {"ports": [{"port": "http"}]}]
-    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53]
+    assert spec["egress"] == [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
     objects = of_scenario("tls-auth")
     callers = objects["NetworkPolicy", "rel-inferd"]["spec"]["ingress"][0]["from"]
     test = objects["Pod", "rel-inferd-test"]["metadata"]["labels"]
     assert callers[0] == {"namespaceSelector": {"matchLabels": {"team": "search"}}}
     assert callers[1]["podSelector"]["matchLabels"].items() <= test.items()
     assert not SELECTOR.items() <= test.items(), "the test's pod is behind the Service"
+
+
+def test_dns_may_be_asked_where_it_is() -> None:
+    """On OpenShift it is elsewhere, and not everybody that listens there need be DNS."""
+    dns, *further = of_scenario("everything")["NetworkPolicy", "rel-models"]["spec"]["egress"]
+    assert dns["ports"] == [{"port": port, "protocol": by} for port in (53, 5353) for by in ("UDP", "TCP")]
+    assert dns["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
+    assert further == [{"ports": [{"port": 443}, {"port": 4318}]}]
 
 
 def test_grpc_route_leads_to_the_service() -> None:
@@ -116,12 +163,104 @@ def test_grpc_route_leads_to_the_service() -> None:
     assert spec["rules"] == [{"backendRefs": [{"name": "rel-models", "port": 8001}]}]
 
 
-def test_ingress_speaks_grpc_to_the_server() -> None:
-    """With TLS where the server has it."""
+_ROUTE: dict[str, Any] = {"enabled": True, "parentRefs": [{"name": "internal"}]}
+_GATEWAY_API = "gateway.networking.k8s.io"
+
+
+def _backend_tls(*apis: str, **backend_tls: Any) -> dict[str, Any]:
+    """Return the policy where a cluster has ``apis``."""
+    arguments = [part for api in apis for part in ("--api-versions", f"{_GATEWAY_API}/{api}")]
+    backend_tls = {"authorities": {"name": "internal-ca"}, **backend_tls}
+    objects = rendered({"tls": CERTIFICATE, "grpcRoute": {**_ROUTE, "backendTls": backend_tls}}, *arguments)
+    return objects["BackendTLSPolicy", "rel-inferd"]
+
+
+def test_gateways_are_told_that_the_server_has_tls() -> None:
+    """Whose certificate it is, and who has to have signed it."""
+    spec = _backend_tls()["spec"]
+    assert spec["targetRefs"] == [{"group": "", "kind": "Service", "name": "rel-inferd"}]
+    assert spec["validation"] == {
+        "hostname": "rel-inferd.ns.svc",
+        "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "internal-ca"}],
+    }
+    own = {"kind": "Secret", "name": "rel-inferd-tls"}
+    assert _backend_tls(authorities=own)["spec"]["validation"]["caCertificateRefs"] == [{"group": "", **own}]
+    public = _backend_tls(hostname="inferd.example.com", systemAuthorities=True)["spec"]["validation"]
+    assert public == {"hostname": "inferd.example.com", "wellKnownCACertificates": "System"}
+
+
+@pytest.mark.parametrize(
+    ("apis", "version"),
+    [
+        ((), "v1"),
+        (("v1/GRPCRoute", "v1/BackendTLSPolicy"), "v1"),
+        (("v1/GRPCRoute", "v1alpha3/BackendTLSPolicy"), "v1alpha3"),
+        (("v1/GRPCRoute", "v1/BackendTLSPolicy", "v1alpha3/BackendTLSPolicy"), "v1"),
+    ],
+)
+def test_the_policy_is_of_the_version_that_the_cluster_has(apis: tuple[str, ...], version: str) -> None:
+    """Without a cluster, the newest."""
+    assert _backend_tls(*apis)["apiVersion"] == f"{_GATEWAY_API}/{version}"
+
+
+def test_a_gateway_that_cannot_be_told_of_tls_is_refused() -> None:
+    """Unless it is said that it learns of it in another way."""
+    with pytest.raises(RefusedError, match="grpcRoute: the server has TLS, of which gateways learn by a BackendTLSPol"):
+        _backend_tls("v1/GRPCRoute")
+    mesh = {**_ROUTE, "backendTls": {"create": False}}
+    kinds = {kind for kind, _ in rendered({"tls": CERTIFICATE, "grpcRoute": mesh})}
+    assert "GRPCRoute" in kinds
+    assert "BackendTLSPolicy" not in kinds
+    assert "BackendTLSPolicy" not in {kind for kind, _ in rendered({"grpcRoute": _ROUTE})}
+
+
+_INGRESS: dict[str, Any] = {"enabled": True, "hosts": ["inferd.example.com"], "tlsSecret": "inferd-example-com"}
+_NGINX = "nginx.ingress.kubernetes.io"
+
+
+def test_ingress_leads_to_the_grpc_port() -> None:
+    """For all hosts, by TLS."""
     ingress = of_scenario("tls-auth")["Ingress", "rel-inferd"]
-    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/backend-protocol": "GRPCS"}
     assert ingress["spec"]["tls"] == [{"secretName": "inferd-example-com", "hosts": ["inferd.example.com"]}]
     (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
     assert path["backend"] == {"service": {"name": "rel-inferd", "port": {"name": "grpc"}}}
-    other = of_scenario("everything")["Ingress", "rel-models"]
-    assert other["metadata"]["annotations"] == {"haproxy.org/server-proto": "h2"}
+
+
+def _annotations(ingress: Values, **values: Any) -> dict[str, str]:
+    return rendered({"ingress": {**_INGRESS, **ingress}, **values})["Ingress", "rel-inferd"]["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("name", ["nginx", "nginx-internal"])
+def test_nginx_speaks_grpc_and_leaves_limits_to_the_server(name: str) -> None:
+    """By its own it takes 1 MB in all messages of a stream together, and ends streams that are silent for a minute."""
+    assert _annotations({"className": name}) == {
+        f"{_NGINX}/backend-protocol": "GRPC",
+        f"{_NGINX}/proxy-body-size": "0",
+        # As long as a call may last: the age of a connection, a tenth more, and the grace.
+        f"{_NGINX}/proxy-read-timeout": "630",
+        f"{_NGINX}/proxy-send-timeout": "630",
+    }
+    assert _annotations({"className": name}, tls=CERTIFICATE)[f"{_NGINX}/backend-protocol"] == "GRPCS"
+
+
+@pytest.mark.parametrize(
+    ("connections", "seconds"),
+    [
+        ({"max_age_s": 0}, 86400),
+        ({"max_age_s": 10.5, "max_age_grace_s": 0.25}, 12),
+        ({"max_age_s": 1_000_000}, 1100300),
+    ],
+)
+def test_nginx_waits_as_long_as_calls_may_last(connections: Values, seconds: int) -> None:
+    """Where the server does not end them, for a day."""
+    annotations = _annotations({}, config={"server": {"connections": connections}})
+    assert annotations[f"{_NGINX}/proxy-read-timeout"] == str(seconds)
+
+
+def test_the_users_own_annotations_of_an_ingress_win() -> None:
+    """Over the chart's and over those of all objects, and controllers of other names get no others."""
+    size, timeout = f"{_NGINX}/proxy-body-size", f"{_NGINX}/proxy-read-timeout"
+    found = _annotations({"annotations": {size: "8m"}}, commonAnnotations={size: "4m", timeout: "5"})
+    assert (found[size], found[timeout]) == ("8m", "5")
+    other = of_scenario("everything")["Ingress", "rel-models"]["metadata"]["annotations"]
+    assert other == {"haproxy.org/server-proto": "h2", "example.com/owner": "search"}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.chart.rendering import Values, of_scenario, rendered
+from tests.chart.rendering import Values, of_scenario, pod, rendered
 from tests.server import ROOT
 
 
@@ -40,3 +40,45 @@ def test_helm_test_brings_what_the_server_asks_for() -> None:
     assert "--certificate" in test["args"]
     assert test["env"][0]["valueFrom"] == {"secretKeyRef": {"name": "inferd-test-token", "key": "token"}}
     assert {mount["name"] for mount in test["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+
+
+#: Where pods may run and how they find names, for a cluster of tainted nodes of several kinds.
+_PLACE: dict[str, Any] = {
+    "nodeSelector": {"pool": "inference"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "priorityClassName": "serving",
+    "schedulerName": "bin-packing",
+    "dnsPolicy": "None",
+    "dnsConfig": {"nameservers": ["10.0.0.10"]},
+    "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["rel-inferd.ns.svc"]}],
+}
+
+
+def test_helm_test_runs_where_the_server_may_run() -> None:
+    """On the same nodes, by the same account, under the same restrictions; not as one of its pods, or without them."""
+    nodes = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["a"]}]}
+            ]
+        }
+    }
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}
+    given: Values = {
+        **_PLACE,
+        "affinity": {"nodeAffinity": nodes, "podAntiAffinity": apart},
+        "image": {"pullSecrets": ["registry", "registry"]},
+        "gpu": {"count": 1, "runtimeClassName": "nvidia"},
+        "serviceAccount": {"create": False, "name": "mine"},
+    }
+    objects = rendered(given)
+    server, test = pod(objects), objects["Pod", "rel-inferd-test"]["spec"]
+    same = {*_PLACE, "imagePullSecrets", "serviceAccountName", "securityContext", "enableServiceLinks"}
+    assert {name: test[name] for name in same} == {name: server[name] for name in same}
+    assert {each["key"] for each in test["tolerations"]} == {"dedicated", "nvidia.com/gpu"}
+    assert test["imagePullSecrets"] == [{"name": "registry"}]
+    assert server["affinity"] == given["affinity"]
+    # Its node may hold a replica, and it needs no GPU.
+    assert test["affinity"] == {"nodeAffinity": nodes}
+    assert not {"topologySpreadConstraints", "runtimeClassName"} & set(test)
+    assert "nvidia.com/gpu" not in test["containers"][0]["resources"]["limits"]

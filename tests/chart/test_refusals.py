@@ -28,6 +28,12 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a port that there is not": ({"ports": {"grpc": 70000}}, "grpc"),
     "a digest that is none": ({"image": {"digest": "latest"}}, "digest"),
     "a MIG profile that is none": ({"gpu": {"migProfile": "half"}}, "migProfile"),
+    "a name that no object may have": ({"fullnameOverride": "Digits"}, "fullnameOverride"),
+    "a name that no label may have": ({"nameOverride": "-digits"}, "nameOverride"),
+    "an IP family that there is not": ({"service": {"ipFamilies": ["IPv5"]}}, "ipFamilies"),
+    "an address for a range": ({"service": {"loadBalancerSourceRanges": ["10.0.0.1"]}}, "loadBalancerSourceRanges"),
+    "a port that DNS cannot have": ({"networkPolicy": {"dns": {"ports": [0]}}}, "ports"),
+    "a host without an address": ({"hostAliases": [{"hostnames": ["a"]}]}, "hostAliases"),
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 
@@ -43,7 +49,6 @@ CONTRARY: dict[str, tuple[Values, str]] = {
     ),
     "models in config": ({"config": {"models": ["/models"]}}, "config.models: the chart sets it, use the value models"),
     "one port for both": ({"ports": {"http": 8001}}, "ports.http: expected another port"),
-    "one port of the Service for both": ({"service": {"httpPort": 8001}}, "service.httpPort: expected another port"),
     "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
     "a StatefulSet without its Service": ({"kind": "StatefulSet", "service": {"headless": False}}, "service.headless:"),
     "a command without its image": ({"models": {"fetch": {"command": ["sync"]}}}, "models.fetch.image: expected"),
@@ -73,6 +78,37 @@ CONTRARY: dict[str, tuple[Values, str]] = {
     "traces to nowhere": (
         {"config": {"tracing": {"endpoint": "http://x"}}},
         "config.tracing.endpoint: the network policy lets",
+    ),
+    "TLS behind a gateway, of nobody": (
+        {"tls": CERTIFICATE, "grpcRoute": {"enabled": True, "parentRefs": [{"name": "internal"}]}},
+        "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt",
+    ),
+    "client certificates that nginx does not show": (
+        {
+            "tls": {**CERTIFICATE, "clientCertificates": "required"},
+            "ingress": {"enabled": True, "hosts": ["x"], "tlsSecret": "x"},
+        },
+        "ingress.annotations: tls.clientCertificates is required and ingress-nginx shows none",
+    ),
+    "ranges of no load balancer": (
+        {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "service.loadBalancerSourceRanges: expected service.type LoadBalancer beside it, got ClusterIP",
+    ),
+    "a load balancer of no load balancer": (
+        {"service": {"type": "NodePort", "loadBalancerClass": "x/y"}},
+        "service.loadBalancerClass: expected service.type LoadBalancer beside it, got NodePort",
+    ),
+    "traffic from outside where there is none": (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "service.externalTrafficPolicy: expected service.type LoadBalancer or NodePort beside it",
+    ),
+    "IPv6 to where only IPv4 is listened for": (
+        {"service": {"ipFamilies": ["IPv6"]}, "config": {"server": {"host": "0.0.0.0"}}},
+        "config.server.host: expected [::]",
+    ),
+    "GPUs twice": (
+        {"gpu": {"count": 1}, "resources": {"limits": {"nvidia.com/gpu": 2}}},
+        "resources.limits: the chart itself sets nvidia.com/gpu",
     ),
     "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "grpcRoute.parentRefs: expected"),
     "an Ingress for no host": ({"ingress": {"enabled": True}}, "ingress.hosts: expected"),

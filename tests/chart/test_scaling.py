@@ -36,7 +36,8 @@ def test_keda_asks_prometheus_for_the_offered_load() -> None:
     assert (load["metricType"], load["metadata"]["threshold"]) == ("AverageValue", "0.7")
     assert load["authenticationRef"] == {"name": "prometheus"}
     assert (cpu["type"], cpu["metadata"]) == ("cpu", {"value": "90"})
-    assert (gpu["metadata"]["threshold"], "gpu_utilization" in gpu["metadata"]["query"]) == ("85", True)
+    busiest = 'sum(max by (instance) (inferd_gpu_utilization_ratio{namespace="ns", job="rel"})) * 100'
+    assert (gpu["metadata"]["threshold"], gpu["metadata"]["query"]) == ("85", busiest)
     assert spec["fallback"] == {"failureThreshold": 3, "replicas": 4}
     measured = of_scenario("keda")["ScaledObject", "rel-inferd"]["spec"]
     query = 'sum(inferd:offered_rows:rate2m{namespace="ns", job="rel"}) / 4300'
@@ -58,7 +59,7 @@ def test_both_autoscalers_mean_the_same() -> None:
 
 
 def test_service_monitor_scrapes_each_replica_once() -> None:
-    """The headless Service leads to the same pods and must not match."""
+    """The other Services lead to the same pods and must not match."""
     objects = of_scenario("keda")
     monitor = objects["ServiceMonitor", "rel-inferd"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -68,11 +69,13 @@ def test_service_monitor_scrapes_each_replica_once() -> None:
         for (kind, name), each in objects.items()
         if kind == "Service" and wanted <= each["metadata"]["labels"].items()
     ]
-    assert matching == ["rel-inferd"]
+    assert matching == ["rel-inferd-metrics"]
     (endpoint,) = monitor["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("http", "/metrics", "15s")
     # The job that the autoscalers ask for.
-    assert objects["Service", "rel-inferd"]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "rel"
+    service = objects["Service", "rel-inferd-metrics"]
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "rel"
+    assert [port["name"] for port in service["spec"]["ports"]] == [endpoint["port"]]
 
 
 def test_pod_monitor_scrapes_by_tls() -> None:
@@ -102,4 +105,4 @@ def test_dashboard_is_that_of_the_file() -> None:
     dashboard = of_scenario("everything")["ConfigMap", "rel-models-dashboard"]
     assert dashboard["data"] == {"inferd.json": (CHART / "dashboards/inferd.json").read_text()}
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert dashboard["metadata"]["annotations"] == {"grafana_folder": "inference"}
+    assert dashboard["metadata"]["annotations"]["grafana_folder"] == "inference"

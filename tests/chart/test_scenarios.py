@@ -14,6 +14,7 @@ from tests.chart.rendering import (
     CHART,
     HELMS,
     NEEDS,
+    PATIENCE_S,
     SCENARIOS,
     VERSIONS,
     Object,
@@ -60,7 +61,7 @@ def test_kubernetes_takes_it(binary: str, version: str, tmp_path: Path) -> None:
             files.append(file)
     assert files
     command = [VALIDATE, "--kubernetes-version", version, "--strict", *files]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" passed for resource ") >= 7 * len(files)
 

@@ -36,6 +36,7 @@ def test_the_minimal_release_is_small() -> None:
         ("PodDisruptionBudget", "rel-inferd"),
         ("Service", "rel-inferd"),
         ("Service", "rel-inferd-headless"),
+        ("Service", "rel-inferd-metrics"),
         ("ServiceAccount", "rel-inferd"),
     }
 
@@ -196,11 +197,13 @@ def test_traces_name_the_pod() -> None:
     assert json.loads(resource)["k8s.pod.name"] == "$(POD_NAME)"
 
 
-def test_names_can_be_chosen_and_stay_short_enough() -> None:
-    """Endings are added to them, and no name may be longer than 63."""
-    objects = rendered({"fullnameOverride": "n" * 70})
-    assert all(len(name) <= 63 for _, name in objects)
-    assert ("Deployment", "inferd") in rendered({"fullnameOverride": "inferd"})
+def test_pods_are_scheduled_and_find_names_as_they_are_told() -> None:
+    """And by the cluster's own ways where nothing is said."""
+    spec = pod(of_scenario("everything"))
+    assert spec["schedulerName"] == "bin-packing"
+    assert (spec["dnsPolicy"], spec["dnsConfig"]["nameservers"]) == ("None", ["10.0.0.10"])
+    assert spec["hostAliases"] == [{"ip": "10.1.2.3", "hostnames": ["issuer.example"]}]
+    assert not {"schedulerName", "dnsPolicy", "dnsConfig", "hostAliases", "nodeSelector"} & set(pod(rendered()))
 
 
 def test_the_values_are_not_rendered_by_mistake() -> None:

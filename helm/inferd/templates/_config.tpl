@@ -20,6 +20,15 @@
 {{ toJson $paths }}
 {{- end -}}
 
+{{/* Where to listen. [::] is every interface for IPv4 as well. */}}
+{{- define "inferd.host" -}}
+{{- dig "server" "host" (ternary "[::]" "0.0.0.0" (eq (include "inferd.ipv6" .) "true")) .Values.config -}}
+{{- end -}}
+
+{{- define "inferd.ipv6" -}}
+{{- if or (has "IPv6" .Values.service.ipFamilies) (hasSuffix "DualStack" .Values.service.ipFamilyPolicy) }}true{{ end -}}
+{{- end -}}
+
 {{/* Whether metrics and HTTP probes are served by TLS: not empty if so. */}}
 {{- define "inferd.httpTls" -}}
 {{- $security := dig "security" dict .Values.config | default dict -}}
@@ -59,7 +68,7 @@
 {{- /* A replica that finds no GPU is to fail, rather than to be slow. */ -}}
 {{- $_ := set $defaults "runtime" (dict "providers" (list "cuda")) -}}
 {{- end -}}
-{{- $server := dict "grpc_port" .Values.ports.grpc "http_port" .Values.ports.http -}}
+{{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "http_port" .Values.ports.http -}}
 {{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
 {{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
 {{- $ours := dict "server" $server -}}

@@ -1,40 +1,62 @@
-{{/* Names and labels that all objects share. */}}
+{{/* Names that objects have, and labels by which they are found. */}}
 
-{{- define "inferd.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{/*
+Cuts `text` to `most` letters. What is cut leaves a hash of the whole behind, so that two long names stay two.
+*/}}
+{{- define "inferd.cut" -}}
+{{- if le (len .text) .most -}}
+{{ .text }}
+{{- else -}}
+{{ .text | trunc (int (sub .most 9)) | trimAll "-._" }}-{{ .text | sha256sum | trunc 8 }}
+{{- end -}}
 {{- end -}}
 
-{{/* Leaves room for the endings of other objects' names. */}}
-{{- define "inferd.fullname" -}}
-{{- $name := include "inferd.name" . -}}
+{{- define "inferd.name" -}}
+{{- include "inferd.cut" (dict "text" (default .Chart.Name .Values.nameOverride) "most" 63) -}}
+{{- end -}}
+
+{{- define "inferd.wholeName" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $default := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $default .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default $default .Values.fullnameOverride -}}
+{{- end -}}
+
+{{/*
+The name that all objects' names begin with. Its 50 letters leave room for the longest ending of a Service or ConfigMap
+(63 letters in all), and for the revision that Kubernetes puts behind a StatefulSet's name in a label of its pods.
+*/}}
+{{- define "inferd.fullname" -}}
+{{- $whole := include "inferd.wholeName" . -}}
+{{- $plain := regexReplaceAll "[^a-z0-9-]" (lower $whole) "-" -}}
+{{- if ne $plain $whole -}}
+{{- /* Releases may have dots in their names, Services may not. */ -}}
+{{- $plain = printf "%s-%s" $plain ($whole | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- include "inferd.cut" (dict "text" $plain "most" 50) -}}
 {{- end -}}
 
 {{/* What tells this release's pods from all others; a Deployment's may never change. */}}
 {{- define "inferd.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "inferd.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "inferd.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* The test's pod is not one that is called itself. */}}
 {{- define "inferd.testLabels" -}}
-app.kubernetes.io/name: {{ include "inferd.name" . }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
-{{- end -}}
-
-{{- define "inferd.labels" -}}
-{{ include "inferd.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+app.kubernetes.io/name: {{ include "inferd.cut" (dict "text" (include "inferd.name" .) "most" 58) }}-test
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "inferd.headlessName" -}}
 {{ include "inferd.fullname" . }}-headless
+{{- end -}}
+
+{{- define "inferd.metricsName" -}}
+{{ include "inferd.fullname" . }}-metrics
+{{- end -}}
+
+{{- define "inferd.policyName" -}}
+{{ include "inferd.fullname" . }}-policy
 {{- end -}}
 
 {{- define "inferd.serviceAccountName" -}}

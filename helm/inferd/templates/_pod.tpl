@@ -24,13 +24,15 @@
 {{ toYaml $probe }}
 {{- end -}}
 
+{{- define "inferd.gpuResource" -}}
+{{- if .Values.gpu.migProfile }}{{ printf "nvidia.com/mig-%s" .Values.gpu.migProfile }}{{ else }}{{ .Values.gpu.resource }}{{ end -}}
+{{- end -}}
+
 {{- define "inferd.resources" -}}
 {{- $resources := deepCopy .Values.resources -}}
 {{- if .Values.gpu.count -}}
-{{- $name := .Values.gpu.resource -}}
-{{- if .Values.gpu.migProfile }}{{ $name = printf "nvidia.com/mig-%s" .Values.gpu.migProfile }}{{ end -}}
 {{- $limits := get $resources "limits" | default dict -}}
-{{- $_ := set $limits $name .Values.gpu.count -}}
+{{- $_ := set $limits (include "inferd.gpuResource" .) .Values.gpu.count -}}
 {{- $_ := set $resources "limits" $limits -}}
 {{- end -}}
 {{ toYaml $resources }}
@@ -41,10 +43,11 @@
 {{- if .Values.gpu.count -}}
 {{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") -}}
 {{- end -}}
-{{- with $tolerations }}{{ toYaml . }}{{ end -}}
+{{- with uniq $tolerations }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
-{{- define "inferd.environment" -}}
+{{/* What the chart itself sets, which extraEnv may not. */}}
+{{- define "inferd.ownEnvironment" -}}
 {{- if include "inferd.setting" (dict "root" . "path" "tracing.endpoint") }}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
@@ -55,12 +58,9 @@
 - name: INFERD_TRACING__RESOURCE
   value: '{"k8s.pod.name": "$(POD_NAME)", "k8s.namespace.name": "$(POD_NAMESPACE)", "k8s.node.name": "$(NODE_NAME)"}'
 {{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
-{{- define "inferd.mounts" -}}
+{{- define "inferd.ownMounts" -}}
 - {name: config, mountPath: /etc/inferd/config, readOnly: true}
 - {name: tmp, mountPath: /tmp}
 {{- if .Values.auth.tokens.existingSecret }}
@@ -94,13 +94,10 @@
 {{- if .Values.models.image.reference }}
 - {name: model-image, mountPath: /models/image, readOnly: true}
 {{- end }}
-{{- with .Values.extraVolumeMounts }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{/* Files of whole volumes, never of subPath, so that the server sees it when they are replaced. */}}
-{{- define "inferd.volumes" -}}
+{{- define "inferd.ownVolumes" -}}
 - name: config
   configMap: {name: {{ include "inferd.fullname" . }}}
 - name: tmp
@@ -116,7 +113,7 @@
 {{- end }}
 {{- if .Values.auth.policy }}
 - name: policy
-  configMap: {name: {{ include "inferd.fullname" . }}-policy}
+  configMap: {name: {{ include "inferd.policyName" . }}}
 {{- end }}
 {{- with .Values.auth.jwks }}
 {{- if .existingConfigMap }}
@@ -152,9 +149,6 @@
 - name: model-image
   image: {reference: {{ .reference | quote }}, pullPolicy: {{ .pullPolicy }}}
 {{- end }}
-{{- end }}
-{{- with .Values.extraVolumes }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -209,10 +203,9 @@ image: {{ include "inferd.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [inferd]
 {{- /* The image's environment names a host, which goes before the file. */}}
-{{- $host := dig "server" "host" "" .Values.config | default "0.0.0.0" }}
-args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml" "--host" $host) .Values.extraArgs | toJson }}
-{{- with include "inferd.environment" . | trim }}
-env: {{- . | nindent 2 }}
+args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml" "--host" (include "inferd.host" .)) .Values.extraArgs | toJson }}
+{{- with concat (include "inferd.ownEnvironment" . | fromYamlArray) .Values.extraEnv }}
+env: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.extraEnvFrom }}
 envFrom: {{- toYaml . | nindent 2 }}
@@ -228,34 +221,43 @@ lifecycle: {preStop: {sleep: {seconds: {{ . }}}}}
 {{- end }}
 resources: {{- include "inferd.resources" . | nindent 2 }}
 securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
-volumeMounts: {{- include "inferd.mounts" . | nindent 2 }}
+volumeMounts:
+  {{- include "inferd.ownMounts" . | nindent 2 }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* What the server's pods and that of the test have in common: whose they are, where they may run, how names are found. */}}
+{{- define "inferd.everyPod" -}}
+serviceAccountName: {{ include "inferd.serviceAccountName" . }}
+# Services' addresses in the environment would look like settings.
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range uniq . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with include "inferd.tolerations" . }}
+tolerations: {{- . | nindent 2 }}
+{{- end }}
+{{- range $name := list "nodeSelector" "priorityClassName" "schedulerName" "dnsPolicy" "dnsConfig" "hostAliases" }}
+{{- with get $.Values $name }}
+{{ dict $name . | toYaml }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "inferd.pod" -}}
-metadata:
-  labels:
-    {{- include "inferd.labels" . | nindent 4 }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  annotations:
-    checksum/config: {{ include "inferd.config" . | sha256sum }}
-    {{- with .Values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+{{- $checksum := dict "checksum/config" (include "inferd.config" . | sha256sum) -}}
+{{- $annotations := include "inferd.merged" (list .Values.podAnnotations $checksum) | fromYaml -}}
+metadata: {{- include "inferd.metadata" (dict "root" . "labels" .Values.podLabels "annotations" $annotations) | nindent 2 }}
 spec:
-  serviceAccountName: {{ include "inferd.serviceAccountName" . }}
+  {{- include "inferd.everyPod" . | nindent 2 }}
   automountServiceAccountToken: {{ .Values.serviceAccount.automountToken }}
-  # Services' addresses in the environment would look like settings.
-  enableServiceLinks: false
   terminationGracePeriodSeconds: {{ add .Values.drain.preStopSeconds .Values.drain.delaySeconds .Values.drain.graceSeconds 10 }}
-  {{- with .Values.image.pullSecrets }}
-  imagePullSecrets:
-    {{- range . }}
-    - name: {{ . }}
-    {{- end }}
-  {{- end }}
-  securityContext: {{- toYaml .Values.podSecurityContext | nindent 4 }}
   {{- with include "inferd.initContainers" . | trim }}
   initContainers: {{- . | nindent 4 }}
   {{- end }}
@@ -264,21 +266,16 @@ spec:
     {{- with .Values.extraContainers }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  volumes: {{- include "inferd.volumes" . | nindent 4 }}
-  {{- with .Values.nodeSelector }}
-  nodeSelector: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with include "inferd.tolerations" . }}
-  tolerations: {{- . | nindent 4 }}
-  {{- end }}
+  volumes:
+    {{- include "inferd.ownVolumes" . | nindent 4 }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- with .Values.affinity }}
   affinity: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with include "inferd.spread" . | trim }}
   topologySpreadConstraints: {{- . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
   {{- end }}
   {{- with .Values.gpu.runtimeClassName }}
   runtimeClassName: {{ . }}

@@ -1,11 +1,24 @@
-{{/* Ports of both Services. A headless one has no ports of its own: callers reach those of the pods. */}}
-{{- define "inferd.servicePorts" -}}
+{{/* What the Services have in common. Each is for one port: what is published outside has no way to the metrics. */}}
+
+{{- define "inferd.grpcPort" -}}
 - name: grpc
   port: {{ .Values.service.grpcPort }}
   targetPort: grpc
   appProtocol: {{ ternary "https" "kubernetes.io/h2c" .Values.tls.enabled }}
+{{- end -}}
+
+{{- define "inferd.httpPort" -}}
 - name: http
   port: {{ .Values.service.httpPort }}
   targetPort: http
   appProtocol: {{ ternary "https" "http" (eq (include "inferd.httpTls" .) "true") }}
+{{- end -}}
+
+{{/* What is set of service's values: the IP families, which are all Services' own, and those that `more` names. */}}
+{{- define "inferd.serviceSettings" -}}
+{{- $settings := dict -}}
+{{- range $name := concat (list "ipFamilyPolicy" "ipFamilies") .more -}}
+{{- with get $.root.Values.service $name }}{{ $_ := set $settings $name . }}{{ end -}}
+{{- end -}}
+{{- with $settings }}{{ toYaml . }}{{ end -}}
 {{- end -}}

@@ -2,26 +2,35 @@
 
 {{- define "inferd.validate" -}}
 {{- include "inferd.validateConfig" . -}}
+{{- include "inferd.validateNames" . -}}
 {{- include "inferd.validateSecurity" . -}}
 {{- include "inferd.validateNetwork" . -}}
+{{- include "inferd.validateService" . -}}
+{{- include "inferd.validateRoutes" . -}}
 {{- include "inferd.validateScaling" . -}}
 {{- include "inferd.validateCluster" . -}}
 {{- end -}}
 
+{{/* Settings of the server that the chart sets, and the values that they come from. */}}
+{{- define "inferd.insteadOfSettings" -}}
+models: models
+server.grpc_port: ports.grpc
+server.http_port: ports.http
+server.drain_delay_s: drain.delaySeconds
+server.drain_grace_s: drain.graceSeconds
+security.tls: tls
+security.tokens_file: auth.tokens
+security.policy_file: auth.policy
+security.jwt.jwks_file: auth.jwks
+{{- end -}}
+
 {{- define "inferd.validateConfig" -}}
-{{- $instead := dict "models" "models" "server.grpc_port" "ports.grpc" "server.http_port" "ports.http"
-  "server.drain_delay_s" "drain.delaySeconds" "server.drain_grace_s" "drain.graceSeconds"
-  "security.tls" "tls" "security.tokens_file" "auth.tokens" "security.policy_file" "auth.policy"
-  "security.jwt.jwks_file" "auth.jwks" -}}
-{{- range $setting, $value := $instead -}}
+{{- range $setting, $value := include "inferd.insteadOfSettings" . | fromYaml -}}
 {{- if include "inferd.setting" (dict "root" $ "path" $setting) -}}
 {{- fail (printf "config.%s: the chart sets it, use the value %s instead" $setting $value) -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.ports.grpc .Values.ports.http }}{{ fail "ports.http: expected another port than ports.grpc" }}{{ end -}}
-{{- if eq .Values.service.grpcPort .Values.service.httpPort -}}
-{{- fail "service.httpPort: expected another port than service.grpcPort" -}}
-{{- end -}}
 {{- if and .Values.volumeClaimTemplates (ne .Values.kind "StatefulSet") -}}
 {{- fail "volumeClaimTemplates: only a StatefulSet has them, set kind to StatefulSet or use extraVolumes" -}}
 {{- end -}}
@@ -34,6 +43,9 @@
 {{- end -}}
 {{- if and .Values.gpu.migProfile (not .Values.gpu.count) -}}
 {{- fail "gpu.count: expected the number of GPU parts of gpu.migProfile, got 0" -}}
+{{- end -}}
+{{- if and .Values.gpu.count (hasKey (get .Values.resources "limits" | default dict) (include "inferd.gpuResource" .)) -}}
+{{- fail (printf "resources.limits: the chart itself sets %s, use the value gpu.count instead" (include "inferd.gpuResource" .)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -81,14 +93,55 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.grpcRoute.enabled (not .Values.grpcRoute.parentRefs) -}}
+{{- end -}}
+
+{{- define "inferd.validateService" -}}
+{{- $service := .Values.service -}}
+{{- $types := dict "loadBalancerClass" (list "LoadBalancer") "loadBalancerSourceRanges" (list "LoadBalancer")
+  "externalTrafficPolicy" (list "LoadBalancer" "NodePort") -}}
+{{- range $name, $ofTypes := $types -}}
+{{- if and (get $service $name) (not (has $service.type $ofTypes)) -}}
+{{- fail (printf "service.%s: expected service.type %s beside it, got %s" $name (join " or " $ofTypes) $service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (include "inferd.ipv6" .) (eq (include "inferd.host" .) "0.0.0.0") -}}
+{{- fail "config.server.host: expected [::] beside IPv6 in service.ipFamilies or service.ipFamilyPolicy, got 0.0.0.0; or leave it out" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferd.validateRoutes" -}}
+{{- $route := .Values.grpcRoute -}}
+{{- if and $route.enabled (not $route.parentRefs) -}}
 {{- fail "grpcRoute.parentRefs: expected the gateway that the route belongs to, got none" -}}
 {{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- if and $route.enabled .Values.tls.enabled $route.backendTls.create -}}
+{{- if not (or $route.backendTls.authorities.name $route.backendTls.systemAuthorities) -}}
+{{- fail "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt by which the gateway checks the server's certificate, got none; or set grpcRoute.backendTls.systemAuthorities, or grpcRoute.backendTls.create to false if the gateway learns of TLS in another way" -}}
+{{- end -}}
+{{- if not (include "inferd.backendTlsVersion" .) -}}
+{{- fail "grpcRoute: the server has TLS, of which gateways learn by a BackendTLSPolicy, and this cluster's Gateway API has none; install Gateway API 1.4 or newer, or set grpcRoute.backendTls.create to false if the gateway learns of TLS in another way" -}}
+{{- end -}}
+{{- end -}}
+{{- include "inferd.validateIngress" . -}}
+{{- end -}}
+
+{{- define "inferd.validateIngress" -}}
+{{- $ingress := .Values.ingress -}}
+{{- if and $ingress.enabled (not $ingress.hosts) -}}
 {{- fail "ingress.hosts: expected a host name at least, got none" -}}
 {{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.tlsSecret) -}}
+{{- if and $ingress.enabled (not $ingress.tlsSecret) -}}
 {{- fail "ingress.tlsSecret: expected the Secret of a certificate, as controllers take gRPC by TLS only" -}}
+{{- end -}}
+{{- if and $ingress.enabled (include "inferd.ingressNginx" .) (eq .Values.tls.clientCertificates "required") -}}
+{{- $annotations := include "inferd.merged" (list .Values.commonAnnotations $ingress.annotations) | fromYaml -}}
+{{- $shown := false -}}
+{{- range list "ssl-passthrough" "configuration-snippet" "server-snippet" -}}
+{{- if hasKey $annotations (printf "nginx.ingress.kubernetes.io/%s" .) }}{{ $shown = true }}{{ end -}}
+{{- end -}}
+{{- if not $shown -}}
+{{- fail "ingress.annotations: tls.clientCertificates is required and ingress-nginx shows none to gRPC servers, set nginx.ingress.kubernetes.io/ssl-passthrough to true so that callers show theirs" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

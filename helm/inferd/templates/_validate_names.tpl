@@ -1,0 +1,123 @@
+{{/* Names that can be given once only: of objects, labels, annotations, variables, volumes, containers and ports. */}}
+
+{{- define "inferd.validateNames" -}}
+{{- include "inferd.validateObjectNames" . -}}
+{{- include "inferd.validateLabels" . -}}
+{{- include "inferd.validateAnnotations" . -}}
+{{- include "inferd.validateEnvironment" . -}}
+{{- include "inferd.validateVolumes" . -}}
+{{- include "inferd.validateContainers" . -}}
+{{- end -}}
+
+{{- define "inferd.validateObjectNames" -}}
+{{- if not (regexMatch "^[a-z]" (include "inferd.fullname" .)) -}}
+{{- fail (printf "fullnameOverride: names of Services begin with a letter, set it to such a one instead of %s" (include "inferd.wholeName" .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Refuses names of `items` (under `key`) that the chart itself has among `ours`, or that stand there twice. `value` is what
+the user has set.
+*/}}
+{{- define "inferd.requireNew" -}}
+{{- $seen := list -}}
+{{- range .items -}}
+{{- $name := get . $.key | toString -}}
+{{- if has $name $.ours -}}
+{{- fail (printf "%s: %s is what the chart itself sets, expected another %s" $.value $name $.key) -}}
+{{- end -}}
+{{- if has $name $seen -}}
+{{- fail (printf "%s: %s stands there twice, expected each %s once" $.value $name $.key) -}}
+{{- end -}}
+{{- $seen = append $seen $name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The values of `key` in a list of maps, as JSON. */}}
+{{- define "inferd.pluck" -}}
+{{- $found := list -}}
+{{- range .items }}{{ $found = append $found (get . $.key | toString) }}{{ end -}}
+{{ toJson $found }}
+{{- end -}}
+
+{{- define "inferd.validateLabels" -}}
+{{- $monitoring := .Values.monitoring -}}
+{{- $identity := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/managed-by" -}}
+{{- $all := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels
+  "monitoring.serviceMonitor.labels" $monitoring.serviceMonitor.labels
+  "monitoring.podMonitor.labels" $monitoring.podMonitor.labels
+  "monitoring.rules.labels" $monitoring.rules.labels "monitoring.dashboard.labels" $monitoring.dashboard.labels -}}
+{{- range $value, $labels := $all -}}
+{{- range $key := $identity -}}
+{{- if hasKey $labels $key -}}
+{{- fail (printf "%s: the chart itself sets %s, by which its objects are found; leave it out (nameOverride sets the name)" $value $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey .Values.commonLabels "app.kubernetes.io/component" -}}
+{{- fail "commonLabels: the chart itself sets app.kubernetes.io/component, which tells its Services apart; set it in podLabels" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferd.validateAnnotations" -}}
+{{- $all := dict "commonAnnotations" .Values.commonAnnotations "podAnnotations" .Values.podAnnotations
+  "serviceAccount.annotations" .Values.serviceAccount.annotations "service.annotations" .Values.service.annotations
+  "monitoring.dashboard.annotations" .Values.monitoring.dashboard.annotations
+  "grpcRoute.annotations" .Values.grpcRoute.annotations "ingress.annotations" .Values.ingress.annotations -}}
+{{- range $value, $annotations := $all -}}
+{{- range $key, $_ := $annotations -}}
+{{- if or (eq $key "checksum/config") (hasPrefix "helm.sh/hook" $key) (hasPrefix "meta.helm.sh/" $key) -}}
+{{- fail (printf "%s: %s is what the chart or helm itself sets, leave it out" $value $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferd.validateEnvironment" -}}
+{{- $ours := include "inferd.pluck" (dict "items" (include "inferd.ownEnvironment" . | fromYamlArray) "key" "name") | fromJsonArray -}}
+{{- include "inferd.requireNew" (dict "value" "extraEnv" "key" "name" "items" .Values.extraEnv "ours" $ours) -}}
+{{- include "inferd.requireNew" (dict "value" "models.fetch.env" "key" "name" "items" .Values.models.fetch.env "ours" list) -}}
+{{- $instead := include "inferd.insteadOfSettings" . | fromYaml -}}
+{{- $_ := set $instead "server.host" "config.server.host" -}}
+{{- range $setting, $value := $instead -}}
+{{- $variable := printf "INFERD_%s" ($setting | replace "." "__" | upper) -}}
+{{- range $.Values.extraEnv -}}
+{{- if or (eq .name $variable) (hasPrefix (printf "%s__" $variable) .name) -}}
+{{- fail (printf "extraEnv: %s is what the chart itself sets, use the value %s instead" .name $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "INFERD_CONFIG" -}}
+{{- fail "extraEnv: INFERD_CONFIG is what the chart itself sets, use the value config instead" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferd.validateVolumes" -}}
+{{- $volumes := include "inferd.pluck" (dict "items" (include "inferd.ownVolumes" . | fromYamlArray) "key" "name") | fromJsonArray -}}
+{{- include "inferd.requireNew" (dict "value" "extraVolumes" "key" "name" "items" .Values.extraVolumes "ours" $volumes) -}}
+{{- $claims := list -}}
+{{- range .Values.volumeClaimTemplates }}{{ $claims = append $claims (default dict .metadata) }}{{ end -}}
+{{- $volumes = concat $volumes (include "inferd.pluck" (dict "items" .Values.extraVolumes "key" "name") | fromJsonArray) -}}
+{{- include "inferd.requireNew" (dict "value" "volumeClaimTemplates" "key" "name" "items" $claims "ours" $volumes) -}}
+{{- $paths := include "inferd.pluck" (dict "items" (include "inferd.ownMounts" . | fromYamlArray) "key" "mountPath") | fromJsonArray -}}
+{{- include "inferd.requireNew" (dict "value" "extraVolumeMounts" "key" "mountPath" "items" .Values.extraVolumeMounts "ours" $paths) -}}
+{{- end -}}
+
+{{- define "inferd.validateContainers" -}}
+{{- $ours := list "inferd" "fetch-models" -}}
+{{- include "inferd.requireNew" (dict "value" "extraContainers" "key" "name" "items" .Values.extraContainers "ours" $ours) -}}
+{{- $ours = concat $ours (include "inferd.pluck" (dict "items" .Values.extraContainers "key" "name") | fromJsonArray) -}}
+{{- include "inferd.requireNew" (dict "value" "extraInitContainers" "key" "name" "items" .Values.extraInitContainers "ours" $ours) -}}
+{{- $numbers := list (toString .Values.ports.grpc) (toString .Values.ports.http) -}}
+{{- range $value := list "extraContainers" "extraInitContainers" -}}
+{{- range get $.Values $value -}}
+{{- $where := printf "%s: ports of %s" $value .name -}}
+{{- include "inferd.requireNew" (dict "value" $where "key" "containerPort" "items" (default list .ports) "ours" $numbers) -}}
+{{- $named := list -}}
+{{- range .ports }}{{ if .name }}{{ $named = append $named . }}{{ end }}{{ end -}}
+{{- include "inferd.requireNew" (dict "value" $where "key" "name" "items" $named "ours" (list "grpc" "http")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -15,11 +15,10 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 
+from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
 from inferd.batching.admission import refusal
 from inferd.batching.deadlines import Deadlines
 from inferd.batching.drain import DrainRate, retry_after_s
-from inferd.batching.expectation import Expectation
-from inferd.batching.learned_rules import LearnedRules
 from inferd.batching.planner import BatchRules, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
@@ -75,9 +74,7 @@ class QueueState:
         self._name = name
         self._policy = policy
         self._workers = workers
-        self._learned = LearnedRules(
-            rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded
-        )
+        self._rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
         self.waiting = WaitingRequests(
             max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
         )
@@ -89,7 +86,7 @@ class QueueState:
         self._running: list[Batch] = []
         self._deadlines = Deadlines()
         self._drain = DrainRate()
-        self._expectation = Expectation(max_wait_s=rules.max_wait_s)
+        self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         # What the last plan said is worth another one: so many further requests, or so many further rows.
         self._wanted_requests = 0
         self._wanted_rows = 0
@@ -128,17 +125,17 @@ class QueueState:
     @property
     def has_full_batch(self) -> bool:
         """Whether as many rows wait as a batch may have."""
-        return self.waiting.rows >= self._learned.rules.max_rows
+        return self.waiting.rows >= self._rules.rules.max_rows
 
     @property
     def runs_are_short(self) -> bool:
         """Whether the poll thread can do a run in between, sooner than another thread is woken for it."""
-        return self._learned.run_cost.is_short
+        return self._rules.run_cost.is_short
 
     @property
     def most_rows_per_s(self) -> float:
         """Rows a second of one worker that takes the batches that are cheapest; 0 before the first. Needs no lock."""
-        return self._learned.run_cost.most_rows_per_s
+        return self._rules.run_cost.most_rows_per_s
 
     # Coming in
 
@@ -188,12 +185,12 @@ class QueueState:
         self.waiting.add(request)
         if request.reply.has_producer:
             effects.admitted.append(request)
-        if self._learned.rules.max_wait_s > 0:
+        if self._rules.rules.max_wait_s > 0:
             for batch in self._running:
                 if batch.answering:
-                    self._expectation.answering(now)
+                    self._arrivals.answering(now)
                     break
-            self._expectation.arrived(now, self._callers_present)
+            self._arrivals.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
         if self._wanted_requests <= 0 or self._wanted_rows <= 0:
@@ -253,14 +250,14 @@ class QueueState:
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
         further = self._further(now)
-        rules = self._learned.beside(
+        rules = self._rules.for_next_batch(
             self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
         )
         decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
-        if only_short and not self._learned.run_cost.is_short_of(decision.rows):
+        if only_short and not self._rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         for request in decision.requests:
             self.waiting.remove(request)
@@ -298,9 +295,9 @@ class QueueState:
 
     def _further(self, now: float) -> int:
         """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
-        if self.closed or self._learned.rules.max_wait_s == 0 or self.waiting.count == 0:
+        if self.closed or self._rules.rules.max_wait_s == 0 or self.waiting.count == 0:
             return 0
-        return self._expectation.further(now, self._callers_present)
+        return self._arrivals.expected_arrivals(now, self._callers_present)
 
     def _started(
         self, requests: list[InferenceRequest], rows: int, now: float, *, outside_queue: bool = False
@@ -314,13 +311,13 @@ class QueueState:
         self._running.remove(batch)
         # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
         batch.requests.clear()
-        self._expectation.answering(now)
+        self._arrivals.answering(now)
         if batch.cut_off:
             self._drain.interrupted()
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
-            self._learned.ran(batch.rows, run_s, batch.cpu_s)
-            self._expectation.max_wait_s = self._learned.rules.max_wait_s
+            self._rules.ran(batch.rows, run_s, batch.cpu_s)
+            self._arrivals.max_wait_s = self._rules.rules.max_wait_s
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """``batch`` is given up. Returns one of those that have no answer yet, if another thread may run it."""
@@ -353,8 +350,8 @@ class QueueState:
 
     def stop_batching(self) -> None:
         """Run every request alone from now on."""
-        self._learned.run_alone()
-        self._expectation.max_wait_s = 0.0
+        self._rules.stop_batching()
+        self._arrivals.max_wait_s = 0.0
 
     def set_stuck(self, is_stuck: bool, effects: Effects) -> None:
         """Let nothing in from now on and fail what waits, or let in again."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.batching.run_cost import RunCost
+from inferd.batching.adaptive import RunCost
 
 
 def _learn(cost, sizes, *, fixed_s, row_s, runs=64):

@@ -1,9 +1,9 @@
-"""What holds for all shares."""
+"""What holds for all splits into sub-batches."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.batching.sharing import parts
+from inferd.batching.adaptive import sub_batches
 
 _SECONDS = st.floats(0.0, 1.0)
 
@@ -11,7 +11,7 @@ _SECONDS = st.floats(0.0, 1.0)
 @given(rows=st.integers(1, 10_000), most=st.integers(1, 64), fixed_s=_SECONDS, row_s=_SECONDS)
 def test_shares_end_sooner_and_cost_little_more(rows, most, fixed_s, row_s):
     """There is one for each worker at most, none is empty, and together they take at most half as long again."""
-    found = parts(rows, most=most, fixed_s=fixed_s, row_s=row_s)
+    found = sub_batches(rows, most=most, fixed_s=fixed_s, row_s=row_s)
     assert 1 <= found <= min(rows, most)
     if found > 1:
         assert rows / found * row_s < rows * row_s

@@ -2,14 +2,14 @@
 
 import pytest
 
-from inferd.batching.learned_rules import LearnedRules
+from inferd.batching.adaptive import AdaptiveRules
 from inferd.batching.planner import BatchRules
 
 _SET = BatchRules(max_rows=64, max_wait_s=0.01)
 
 
 def _learned(*, fixed_s, row_s, parallel_runs=2, rules=_SET, sizes=(1, 8, 64)):
-    learned = LearnedRules(rules, parallel_runs=parallel_runs)
+    learned = AdaptiveRules(rules, parallel_runs=parallel_runs)
     # So that the next trial is some time away.
     for _ in range(65):
         for rows in sizes:
@@ -36,7 +36,7 @@ def test_where_no_wait_is_set_none_is_learned():
 def test_a_worker_leaves_an_idle_one_half_of_what_is_expected(running, rows, requests, further, max_rows):
     """Those who are to come count with as many rows as those who wait have; a busy worker gets nothing."""
     learned = _learned(fixed_s=0.005, row_s=0.0003)
-    rules = learned.beside(running, rows=rows, requests=requests, further=further)
+    rules = learned.for_next_batch(running, rows=rows, requests=requests, further=further)
     assert rules.max_rows == max_rows
     assert rules.max_wait_s == learned.rules.max_wait_s
 
@@ -44,41 +44,41 @@ def test_a_worker_leaves_an_idle_one_half_of_what_is_expected(running, rows, req
 def test_more_than_one_batch_can_have_is_not_shared():
     """The others have something to take then."""
     learned = _learned(fixed_s=0.005, row_s=0.0003)
-    assert learned.beside(0, rows=65, requests=65, further=0) == learned.rules
-    assert learned.beside(0, rows=60, requests=60, further=5) == learned.rules
+    assert learned.for_next_batch(0, rows=65, requests=65, further=0) == learned.rules
+    assert learned.for_next_batch(0, rows=60, requests=60, further=5) == learned.rules
 
 
 @pytest.mark.parametrize(("parallel_runs", "running", "max_rows"), [(1, 0, 64), (3, 0, 22), (3, 1, 32), (3, 4, 64)])
 def test_only_so_many_share_as_run_at_the_same_time_without_loss(parallel_runs, running, max_rows):
     """Runs outside the queue may make it more than that."""
     learned = _learned(fixed_s=0.001, row_s=0.001, parallel_runs=parallel_runs)
-    assert learned.beside(running, rows=64, requests=64, further=0).max_rows == max_rows
+    assert learned.for_next_batch(running, rows=64, requests=64, further=0).max_rows == max_rows
 
 
 def test_nothing_is_shared_while_the_cost_is_unknown():
     """Runs of one size do not tell what half of them would take."""
     learned = _learned(fixed_s=0.001, row_s=0.001, sizes=(64,))
-    assert learned.beside(0, rows=64, requests=64, further=0).max_rows == 64
+    assert learned.for_next_batch(0, rows=64, requests=64, further=0).max_rows == 64
 
 
 def test_short_runs_are_not_shared():
     """The poll thread has done them before another thread is awake."""
     learned = _learned(fixed_s=0.0, row_s=0.000_004)
     assert learned.run_cost.is_short
-    assert learned.beside(0, rows=100, requests=100, further=0) == learned.rules
+    assert learned.for_next_batch(0, rows=100, requests=100, further=0) == learned.rules
 
 
 def test_an_idle_worker_with_nothing_to_take_has_the_rules_as_they_are():
     """Nobody waits whose rows could be counted."""
     learned = _learned(fixed_s=0.001, row_s=0.001)
-    assert learned.beside(0, rows=0, requests=0, further=0) == learned.rules
+    assert learned.for_next_batch(0, rows=0, requests=0, further=0) == learned.rules
 
 
 def _take(learned, times, *, fixed_s, row_s):
     """What was taken of 64 rows by two idle workers, so many times, and learned from."""
     taken = []
     for _ in range(times):
-        taken.append(learned.beside(0, rows=64, requests=64, further=0).max_rows)
+        taken.append(learned.for_next_batch(0, rows=64, requests=64, further=0).max_rows)
         for _ in range(64 // taken[-1]):
             learned.ran(taken[-1], fixed_s + row_s * taken[-1])
     return taken
@@ -110,5 +110,5 @@ def test_a_model_whose_requests_must_run_alone_has_no_short_runs_any_longer():
     """What was taken for rows is none: how long a run takes follows from something else."""
     learned = _learned(fixed_s=0.0001, row_s=0.0)
     assert learned.run_cost.is_short
-    learned.run_alone()
+    learned.stop_batching()
     assert not learned.run_cost.is_short

@@ -1,0 +1,136 @@
+"""The backpressure policies: what happens to a request when the queue is full.
+
+A policy decides and changes nothing: the queue calls it with its lock held and carries out the decision. To add one,
+add it to `Backpressure` in the settings, write a class with a `decide` method here, and return it from `policy_for`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from inferd.batching.request import InferenceRequest
+from inferd.batching.waiting import WaitingRequests
+from inferd.config.settings import Backpressure, QueueSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """What a policy can see: the waiting requests, those blocked in front of the queue, and caller runs in progress."""
+
+    waiting: WaitingRequests
+    blocked_requests: int
+    blocked_bytes: int
+    caller_runs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refuse:
+    """Reject the request. ``reason`` is that of its `OverloadedError`; ``detail`` is appended to the message."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Evict the waiting ``victims`` and admit the request."""
+
+    victims: Sequence[InferenceRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Block the request in front of the queue until there is room, in order of arrival."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunNow:
+    """Run the request immediately, alone, outside the queue."""
+
+
+Decision = Refuse | Shed | Hold | RunNow
+
+
+class Policy(Protocol):
+    """A backpressure policy."""
+
+    def decide(self, request: InferenceRequest, room: Room) -> Decision:
+        """Decide what happens to ``request``, for which the queue has no room. Must not block or change anything."""
+        ...
+
+
+def policy_for(settings: QueueSettings) -> Policy:
+    """Return the policy that ``settings`` select."""
+    match settings.policy:
+        case Backpressure.REJECT:
+            return RejectPolicy()
+        case Backpressure.CALLER_RUNS:
+            return CallerRunsPolicy(limit=settings.caller_runs_limit)
+        case Backpressure.BLOCK:
+            return BlockPolicy(max_requests=settings.max_blocked, max_bytes=settings.max_bytes)
+        case Backpressure.SHED_OLDEST:
+            return ShedOldestPolicy()
+
+
+class RejectPolicy:
+    """``reject``: rejects the request immediately."""
+
+    def decide(self, request: InferenceRequest, room: Room) -> Refuse:  # noqa: ARG002  the protocol's arguments
+        """Reject."""
+        return Refuse(reason="QUEUE_FULL")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallerRunsPolicy:
+    """``caller_runs``: runs at most ``limit`` requests at a time outside the queue; their streams are not read."""
+
+    limit: int
+
+    def decide(self, request: InferenceRequest, room: Room) -> RunNow | Refuse:  # noqa: ARG002  the protocol's argument
+        """Run the request now, below the limit."""
+        if room.caller_runs < self.limit:
+            return RunNow()
+        return Refuse(
+            reason="CALLER_RUNS_LIMIT",
+            detail=f", and {room.caller_runs} of {self.limit} requests run outside the queue",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockPolicy:
+    """``block``: blocks at most ``max_requests`` with at most ``max_bytes`` in front of the queue.
+
+    Blocked requests hold their tensors as queued ones do, so they are bounded in bytes as well.
+    """
+
+    max_requests: int
+    max_bytes: int
+
+    def decide(self, request: InferenceRequest, room: Room) -> Hold | Refuse:
+        """Block the request, within the limits."""
+        if room.blocked_requests < self.max_requests and room.blocked_bytes + request.nbytes <= self.max_bytes:
+            return Hold()
+        return Refuse(
+            reason="BLOCKED_LIMIT",
+            detail=f", and {room.blocked_requests} of {self.max_requests} requests"
+            f" with {room.blocked_bytes} of {self.max_bytes} bytes wait for room",
+        )
+
+
+class ShedOldestPolicy:
+    """``shed_oldest``: evicts the oldest requests of the lowest priority, none of a higher one than the new."""
+
+    def decide(self, request: InferenceRequest, room: Room) -> Shed | Refuse:
+        """Evict as many requests as the new one needs, or reject it if that is not enough."""
+        excess_rows = room.waiting.rows + request.rows - max(room.waiting.row_limit, request.rows)
+        excess_bytes = room.waiting.nbytes + request.nbytes - room.waiting.max_bytes
+        victims: list[InferenceRequest] = []
+        for victim in room.waiting.victims():
+            if (excess_rows <= 0 and excess_bytes <= 0) or victim.priority < request.priority:
+                break
+            victims.append(victim)
+            excess_rows -= victim.rows
+            excess_bytes -= victim.nbytes
+        if excess_rows > 0 or excess_bytes > 0:
+            return Refuse(reason="QUEUE_FULL", detail=", and too much of that is more important")
+        return Shed(victims)

@@ -9,6 +9,6 @@ Which file says what, from the outside in:
     planner       which requests make the next batch      answers, statistics   outcomes, and their counts
     culprits      which ones run again after a failure    request, ports        what goes in, and who is needed
 
-`culprits`, and `state` with its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`, `deadlines`, `drain`),
+`culprits`, and `state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`, `deadlines`, `drain`)
 are pure: they know neither threads nor clocks, and are functions of the requests and times that are passed in.
 """

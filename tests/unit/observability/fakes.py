@@ -44,8 +44,9 @@ class Sink:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
 
-    def __call__(self, data: bytes) -> None:
-        self.writes.append(data)
+    def __call__(self, data: memoryview) -> int:
+        self.writes.append(bytes(data))
+        return len(data)
 
     @property
     def lines(self) -> list[bytes]:

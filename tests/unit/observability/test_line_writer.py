@@ -1,11 +1,13 @@
 """Lines reach the sink, in order, without anybody waiting for it."""
 
+import errno
 import fcntl
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +27,10 @@ class Gate(Sink):
         self.entered = threading.Event()
         self.open = threading.Event()
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data: memoryview) -> int:
         self.entered.set()
         self.open.wait()
-        super().__call__(data)
+        return super().__call__(data)
 
 
 @pytest.fixture
@@ -136,10 +138,10 @@ def test_writing_goes_on_when_the_sink_recovers() -> None:
     sink = Sink()
     failures = [OSError(28, "No space left on device")]
 
-    def flaky(data: bytes) -> None:
+    def flaky(data: memoryview) -> int:
         if failures:
             raise failures.pop()
-        sink(data)
+        return sink(data)
 
     writer = LineWriter(flaky)
     writer.submit(line("lost"))
@@ -209,11 +211,121 @@ def test_a_pipe_that_does_not_block_gets_every_byte(pipe: tuple[int, int]) -> No
     """More than fits is written bit by bit as the reader makes room, and no line is torn."""
     read, write = pipe
     fcntl.fcntl(write, fcntl.F_SETFL, os.O_NONBLOCK)
-    data = os.urandom(300_000)
-    thread = threading.Thread(target=write_to(write), args=(data,))
+    lines = [line(f"{number} {'x' * 300}") for number in range(1000)]
+    writer = LineWriter(write_to(write))
+    for each in lines:
+        writer.submit(each)
+    thread = threading.Thread(target=writer.stop)
     thread.start()
     received = b""
-    while len(received) < len(data):
+    while len(received) < sum(map(len, lines)):
         received += os.read(read, 65536)
     thread.join()
-    assert received == data
+    assert (received, writer.dropped) == (b"".join(lines), 0)
+
+
+class Disk:
+    """A file on a disk that has room for so many bytes, and takes at most ``at_once`` of them in a write."""
+
+    def __init__(self, room: int, *, at_once: int = 1_000_000) -> None:
+        self.content = b""
+        self.room = room
+        self.full: OSError = OSError(errno.ENOSPC, "No space left on device")
+        self._at_once = at_once
+
+    def __call__(self, data: memoryview) -> int:
+        taken = bytes(data[: min(self.room, self._at_once)])
+        if not taken:
+            raise self.full
+        self.room -= len(taken)
+        self.content += taken
+        return len(taken)
+
+
+def write(writer: LineWriter, *numbers: int) -> None:
+    """Have lines of five bytes each written in one go, on a writer whose end has come."""
+    writer.submit(b"".join(line(f"{number:04}") for number in numbers))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 5, 7, 100])
+@pytest.mark.parametrize("room", range(21))
+def test_a_full_disk_tears_no_line_and_counts_those_that_are_lost(room: int, at_once: int) -> None:
+    """A line that was begun goes on where it ended as soon as there is room; of the others none is written in part."""
+    disk = Disk(room, at_once=at_once)
+    writer = LineWriter(disk)
+    writer.stop()
+    write(writer, 1, 2, 3, 4)
+    whole, begun = divmod(room, 5)
+    assert writer.dropped == 4 - whole
+    write(writer, 5)
+    assert writer.dropped == 5 - whole
+    disk.room = 1000
+    write(writer, 6, 7)
+    written = [*range(1, 1 + whole + bool(begun)), 6, 7]
+    assert disk.content == b"".join(line(f"{number:04}") for number in written)
+    assert writer.dropped == 7 - len(written)
+
+
+def test_a_line_that_is_never_finished_is_lost() -> None:
+    """It counts at the end, when nothing will be written any more."""
+    disk = Disk(7)
+    writer = LineWriter(disk)
+    write(writer, 1, 2, 3)
+    assert writer.stop()
+    assert (writer.dropped, disk.content) == (2, b"0001\n00")
+
+
+def test_who_reads_anew_begins_with_a_whole_line() -> None:
+    """The rest of a line goes to nobody who has not read its beginning."""
+    pipe = Disk(7)
+    pipe.full = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    writer = LineWriter(pipe)
+    writer.stop()
+    write(writer, 1, 2, 3)
+    assert writer.dropped == 2
+    pipe.room, pipe.content = 100, b""
+    write(writer, 4)
+    assert (pipe.content, writer.dropped) == (b"0004\n", 2)
+
+
+def test_a_log_call_in_the_middle_of_a_write_comes_after_it() -> None:
+    """Finalizers run at any moment, in the thread that writes as well."""
+    disk = Disk(1000, at_once=3)
+    found = [9]
+
+    def interrupted(data: memoryview) -> int:
+        if found:
+            write(writer, found.pop())
+        return disk(data)
+
+    writer = LineWriter(interrupted)
+    writer.stop()
+    write(writer, 1)
+    assert disk.content == b"0001\n0009\n"
+
+
+_FILLS_A_FILE = """
+import resource, sys
+from inferd.observability.line_writer import LineWriter, write_to
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_007, resource.RLIM_INFINITY))
+writer = LineWriter(write_to(1))
+for number in range(1500):
+    writer.submit(f"{number:09}\\n".encode())
+assert writer.stop()
+print(writer.dropped, file=sys.stderr)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.submit(b"after all\\n")
+print(writer.dropped, file=sys.stderr)
+"""
+
+
+def test_a_real_file_that_may_not_grow(tmp_path: Path) -> None:
+    """The system takes a part of a write, as it does on a full disk, and refuses the next one."""
+    file = tmp_path / "log"
+    with file.open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-c", _FILLS_A_FILE], stdout=output, stderr=subprocess.PIPE, check=True, timeout=30
+        )
+    lines = file.read_bytes().splitlines()
+    assert lines == [*(f"{number:09}".encode() for number in range(1001)), b"after all"]
+    assert done.stderr.split() == [b"500", b"499"]

@@ -1,14 +1,16 @@
-"""From single requests to batches: the bounded queue, what happens when it is full, the planner and the workers.
+"""From single requests to batches: the bounded queue, backpressure, the planner, the workers and the runs.
 
-Which file says what, from the outside in:
+From the outside in:
 
-    batcher       the one object that the layers above know
+    batcher       the one object that the layers above use
     queue         the lock and the waking of workers      worker, caller_runs   the threads
-    state         who waits, who is refused, who is next  execution             stack, run, split, find the culprit
-    policies      when the queue is full                  run_guard             ends runs, and gives up those that hang
-    planner       which requests make the next batch      answers, statistics   outcomes, and their counts
-    culprits      which ones run again after a failure    request, ports        what goes in, and who is needed
+    state         who waits, is rejected, runs next       execution             stack, run, split, answer
+    policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
+    planner       which requests make the next batch      culprits              which request made a batch fail
+    adaptive      what is learned about runs and callers  self_check            compares batched with single answers
+    admission     limits, drain rate, retry delay         answers, statistics   outcomes, and their counts
+    waiting       the waiting requests, expiry            request, ports        data, and what is needed from outside
 
-`culprits`, and `state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`, `deadlines`, `drain`)
-are pure: they know neither threads nor clocks, and are functions of the requests and times that are passed in.
+`state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`) and `culprits` are pure: they know
+neither threads nor clocks, and are functions of the requests and times that are passed in.
 """

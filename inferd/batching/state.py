@@ -16,13 +16,11 @@ from collections.abc import Iterator
 from itertools import chain
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
-from inferd.batching.admission import refusal
-from inferd.batching.deadlines import Deadlines
-from inferd.batching.drain import DrainRate, retry_after_s
+from inferd.batching.admission import DrainRate, refusal, retry_after_s
 from inferd.batching.planner import BatchRules, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
-from inferd.batching.waiting import WaitingRequests
+from inferd.batching.waiting import Deadlines, WaitingRequests
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 

@@ -2,7 +2,7 @@
 
 import math
 
-from inferd.batching.deadlines import SLACK_S, Deadlines
+from inferd.batching.waiting import SLACK_S, Deadlines
 
 
 def test_the_first_deadline_arms_a_timer_and_later_ones_do_not():

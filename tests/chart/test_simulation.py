@@ -18,6 +18,7 @@ from scripts.simulate_scaling import (
     offered_load,
     simulate,
 )
+from tests.chart.rendering import PATIENCE_S
 from tests.prometheus import PROMTOOL, RULES
 
 _SERVERS_OWN = {
@@ -73,7 +74,7 @@ def test_its_formulas_are_the_recording_rules(
     whole = {"rule_files": [str(RULES / "recording.yaml")], "evaluation_interval": f"{SCRAPE_S}s", "tests": [test]}
     (tmp_path / "simulated.test.yaml").write_text(yaml.safe_dump(whole))
     command = [PROMTOOL, "test", "rules", tmp_path / "simulated.test.yaml"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

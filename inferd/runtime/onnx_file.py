@@ -5,6 +5,7 @@ tensors are stepped over except for small integer ones, which are axes, shapes a
 """
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from inferd import wire
 from inferd.runtime.errors import ModelLoadError
-from inferd.small_files import open_file
+from inferd.small_files import open_file, why_unreadable
 
 #: The type of an attribute in ONNX's AttributeProto.
 _LIST_OF_INTEGERS = 7
@@ -96,24 +97,23 @@ def read_model_file(path: Path) -> ModelFile:
     """Read the ONNX file at ``path``. Raises `ModelLoadError` if it is not one."""
     try:
         with open_file(path) as file:
-            if path.stat().st_size == 0:
+            if os.fstat(file.fileno()).st_size == 0:
                 msg = f"{path.name} is not an ONNX file: it is empty"
                 raise ModelLoadError(msg)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 found = _Reader(content).model()
     except OSError as error:
-        msg = f"cannot read {path.name}: {error.strerror}"
+        msg = f"cannot read {path.name}: {why_unreadable(path, error)}"
         raise ModelLoadError(msg) from error
-    except (ValueError, RecursionError) as error:
-        reason = "its graphs are nested too deeply" if isinstance(error, RecursionError) else error
-        msg = f"{path.name} is not an ONNX file: {reason}"
+    except RecursionError as error:
+        msg = f"{path.name} is not an ONNX file: its graphs are nested too deeply"
         raise ModelLoadError(msg) from error
-    for name in found.external_files:
-        # ONNX Runtime says what is wrong with one that is missing, but would wait for a pipe.
-        weights = path.parent / name
-        if weights.exists() and not weights.is_file():
-            msg = f"{path.name} has its weights in {name}, which is not a file"
-            raise ModelLoadError(msg)
+    except UnicodeDecodeError as error:
+        msg = f"{path.name} is not an ONNX file: a name in it is not UTF-8, so it is damaged"
+        raise ModelLoadError(msg) from error
+    except ValueError as error:
+        msg = f"{path.name} is not an ONNX file: {error}"
+        raise ModelLoadError(msg) from error
     return found
 
 

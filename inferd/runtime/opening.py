@@ -1,5 +1,6 @@
 """From a model file to ONNX Runtime's session: providers, threads and what the file declares."""
 
+import errno
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,7 +14,9 @@ from inferd.runtime import providers
 from inferd.runtime.cpus import threads_per_run, usable_cores
 from inferd.runtime.custom_ops import libraries, register
 from inferd.runtime.errors import ModelLoadError, runtime_message
+from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights
 from inferd.runtime.inspection import tensor_spec
+from inferd.runtime.mapped_files import detach
 from inferd.runtime.providers import Provider
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import TensorSpec
@@ -26,12 +29,35 @@ _FATAL_ONLY = 4
 #: Name, type and shape of a tensor, as ONNX Runtime tells them.
 _Declaration = tuple[str, str, Sequence[int | str | None]]
 
+#: Some sandboxes have no system call for it, or do not allow it.
+_NOT_POSSIBLE = {errno.ENOSYS, errno.EPERM}
+
 #: Types that ONNX Runtime's Python interface cannot run together.
 _APART = {BYTES, BY_NAME["BF16"]}
 
 
-def open_runtime_session(path: Path, settings: ModelSettings) -> OrtObject:
-    """Open ``path`` with the first providers that work. Raises `ModelLoadError`."""
+def open_runtime_session(path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS) -> OrtObject:
+    """Open ``path`` with the first providers that work. Raises `ModelLoadError`.
+
+    Nothing that happens to its files afterwards has any effect on the session.
+    """
+    session = _opened(path, settings, weights)
+    for file in weights.files.values():
+        _keep(file)
+    return session
+
+
+def _keep(file: Path) -> None:
+    try:
+        detach(file)
+    except OSError as error:
+        if error.errno not in _NOT_POSSIBLE:
+            msg = f"cannot keep what is in {file.name}, which was changed or does not fit into memory: {error.strerror}"
+            raise ModelLoadError(msg) from error
+        _log.warning("%s stays mapped into memory, so it must not be changed: %s", file.name, error.strerror)
+
+
+def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> OrtObject:
     custom_ops = libraries(settings.runtime.custom_ops)
     wanted = providers.attempts(settings.runtime, providers.built_in())
     for position, attempt in enumerate(wanted):
@@ -42,7 +68,8 @@ def open_runtime_session(path: Path, settings: ModelSettings) -> OrtObject:
         options = _session_options(settings, on_accelerator=providers.on_accelerator(names))
         register(custom_ops, options)
         try:
-            session = _attempt(path, attempt, options)
+            with weights.given_to(options):
+                session = _attempt(path, attempt, options)
         # Reading a damaged file raises many kinds, UnicodeDecodeError among them.
         except Exception as error:
             if is_last:

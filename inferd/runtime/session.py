@@ -15,6 +15,7 @@ from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime import providers
 from inferd.runtime.cpus import parallel_runs, usable_cores
 from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.external_weights import ExternalWeights, find_weights
 from inferd.runtime.inspection import Inspection, has_given_axes, inspect
 from inferd.runtime.onnx_file import ModelFile, read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
@@ -137,18 +138,21 @@ class OnnxSession:
 
 def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
     """Load the model file at ``path``, find its batch axes and prove them. Raises `ModelLoadError`."""
-    if not path.is_file():
-        msg = f"there is no file {path.name}"
-        raise ModelLoadError(msg)
+    file = read_model_file(path)
+    weights = find_weights(path, file.external_files)
+    before = _fingerprints(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
     with ThreadPoolExecutor(1, "model-digest") as background:
         # Of a large file the hash takes about as long as opening it, and both leave Python's lock alone.
-        reading = background.submit(_read, path, settings, wants_key=cache.is_on)
-        session = open_runtime_session(path, settings)
+        hashing = background.submit(_key, path, settings, before) if cache.is_on else None
+        session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
         runner = _runner(session, inputs, outputs, used)
-        file, key = reading.result()
+        key = hashing.result() if hashing else ""
+    if _fingerprints(path, weights) != before:
+        msg = f"{path.name} or a file with its weights was changed while it was loaded"
+        raise ModelLoadError(msg)
     proof = _proof(path, file, settings, inputs, outputs, runner, cache, key)
     _tell(path, proof.verdict)
     options = session.get_session_options()
@@ -265,17 +269,17 @@ def _given_examples(overrides: Mapping[str, TensorOverride], forms: Sequence[Inp
     return examples
 
 
-def _read(path: Path, settings: ModelSettings, *, wants_key: bool) -> tuple[ModelFile, str]:
-    file = read_model_file(path)
-    return file, _key(path, file, settings) if wants_key else ""
+def _fingerprints(path: Path, weights: ExternalWeights) -> dict[str, str]:
+    """Return what changes when somebody writes into the files that a session is made of."""
+    return {name: fingerprint(file) for name, file in {"": path, **weights.files}.items()}
 
 
-def _key(path: Path, file: ModelFile, settings: ModelSettings) -> str:
+def _key(path: Path, settings: ModelSettings, files: Mapping[str, str]) -> str:
     """Return the hash of everything that a verdict follows from; empty if a file cannot be read."""
     runtime = settings.runtime
     facts = {
         "onnxruntime": onnxruntime.__version__,
-        "weights": {name: fingerprint(path.parent / name) for name in sorted(file.external_files)},
+        "weights": {name: found for name, found in files.items() if name},
         "libraries": {name: fingerprint(Path(name)) for name in runtime.custom_ops},
         "inputs": {name: each.model_dump() for name, each in settings.inputs.items()},
         "outputs": {name: each.model_dump() for name, each in settings.outputs.items()},

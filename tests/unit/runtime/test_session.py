@@ -1,6 +1,7 @@
 """Real ONNX models through a real session on the CPU."""
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -234,6 +235,31 @@ def test_external_data_is_found_beside_the_model(tmp_path):
     assert y[0].tolist() == list(range(64))
 
 
+def test_nothing_that_happens_to_the_weights_changes_a_session(tmp_path):
+    """They are mapped into memory: to write there would change answers, and to cut them off end the process."""
+    session = open_session(onnx_models.save_with_external_data(tmp_path / "model.onnx"), ModelSettings())
+    weights = tmp_path / "model.weights"
+    assert str(weights) not in Path("/proc/self/maps").read_text()
+    for content in (bytes(256), b""):
+        weights.write_bytes(content)
+        (y,) = session.run({"x": np.ones((1, 64), np.float32)}, ["y"])
+        assert y[0].tolist() == list(range(64))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.weights"])
+def test_files_that_change_while_they_are_loaded_are_refused(name, tmp_path, monkeypatch):
+    """The verdict of one model must not be kept under the hash of another."""
+    path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
+    opening = session_module.open_runtime_session
+
+    def open_slowly(*arguments):
+        os.utime(tmp_path / name, (1, 1))
+        return opening(*arguments)
+
+    monkeypatch.setattr(session_module, "open_runtime_session", open_slowly)
+    assert refusal(path) == "model.onnx or a file with its weights was changed while it was loaded"
+
+
 def test_a_closed_session_does_not_run(tmp_path):
     """It says so, and closing twice is one close."""
     session = opened(onnx_models.linear(), tmp_path)
@@ -283,7 +309,7 @@ def test_damaged_files_are_refused(content, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     message = refusal(path)
-    assert message.startswith("cannot load model.onnx: ")
+    assert message.startswith(("cannot load model.onnx: ", "model.onnx is not an ONNX file: "))
     assert str(tmp_path) not in message
     assert "ONNXRuntimeError" not in message
 
@@ -297,7 +323,7 @@ def test_names_that_are_not_text_are_refused(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     """By its name alone."""
-    assert refusal(tmp_path / "model.onnx") == "there is no file model.onnx"
+    assert refusal(tmp_path / "model.onnx") == "cannot read model.onnx: there is no such file or directory"
 
 
 def test_missing_external_data_is_named(tmp_path):

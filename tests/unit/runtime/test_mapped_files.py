@@ -1,0 +1,95 @@
+"""Copies in the place of what is mapped from files."""
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inferd.runtime import mapped_files
+from inferd.runtime.mapped_files import detach
+
+_PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture(params=["weights.bin", "with spaces and\na new line"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    found = tmp_path / request.param
+    found.write_bytes(b"0123456789" * _PAGE)
+    return found
+
+
+@pytest.fixture
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    # As ONNX Runtime maps files: writable, but for itself alone.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
+        yield content
+
+
+def _is_mapped(path: Path) -> bool:
+    return path.name.partition("\n")[0] in Path("/proc/self/maps").read_text()
+
+
+def test_the_copy_is_what_the_file_was(path, mapped):
+    """Whatever is done to the file, even what ends other processes: to make it shorter."""
+    assert detach(path) == 10 * _PAGE
+    assert not _is_mapped(path)
+    path.write_bytes(b"")
+    assert mapped[:] == b"0123456789" * _PAGE
+
+
+def test_what_the_process_wrote_there_itself_stays(path, mapped):
+    """The file does not have it."""
+    mapped[0:3] = b"abc"
+    detach(path)
+    assert mapped[0:5] == b"abc34"
+
+
+def test_parts_of_a_file_keep_their_places(path):
+    """Tensors are mapped each by itself."""
+    with path.open("rb") as file:
+        maps = [mmap.mmap(file.fileno(), _PAGE, access=mmap.ACCESS_COPY, offset=number * _PAGE) for number in (7, 2, 5)]
+    assert detach(path) == 3 * _PAGE
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    for each, number in zip(maps, (7, 2, 5), strict=True):
+        assert each[:] == content[number * _PAGE : (number + 1) * _PAGE]
+        each.close()
+
+
+def test_links_are_followed_and_other_files_left_alone(path, mapped, tmp_path):
+    """By what the kernel calls the file."""
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    (tmp_path / "other").write_bytes(b"x" * _PAGE)
+    assert detach(tmp_path / "other") == 0
+    assert _is_mapped(path)
+    assert detach(link) == 10 * _PAGE
+
+
+def test_a_file_that_has_become_shorter_is_an_error(path, mapped):
+    """The kernel says so to the call that copies, and does not end the process."""
+    os.truncate(path, _PAGE)
+    with pytest.raises(OSError, match="Bad address") as failed:
+        detach(path)
+    assert failed.value.errno == errno.EFAULT
+    assert mapped[:10] == b"0123456789"
+
+
+def test_memory_may_run_out(path, mapped, monkeypatch):
+    """Then all stays as it was."""
+    real = mapped_files._system()
+
+    class Short:
+        munmap, process_vm_readv = real.munmap, real.process_vm_readv
+
+        @staticmethod
+        def mmap(*arguments):
+            return mapped_files._FAILED
+
+    monkeypatch.setattr(mapped_files, "_system", Short)
+    with pytest.raises(OSError, match=r"\[Errno"):
+        detach(path)
+    assert mapped[:10] == b"0123456789"

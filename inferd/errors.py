@@ -4,6 +4,9 @@ Every message is written for the caller and is sent as it is, so it never holds 
 else from inside the server. ``inferd.api.errors`` maps the classes to gRPC statuses.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 from inferd.plain_text import escaped
 
 #: What proxies pass of a status is about 2 KiB, header and details together. The message is in both: in the header
@@ -27,6 +30,8 @@ class ServingError(Exception):
     """
 
     reason = "UNKNOWN"
+    #: The path to the field that the error is about, in the terms of the contract that was used; empty if none is.
+    field = ""
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         self.message = _sendable(message)
@@ -35,10 +40,32 @@ class ServingError(Exception):
             self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an error is about, whatever the protocol: an input or an output of a request, or one aspect of it."""
+
+    kind: Literal["input", "output"]
+    name: str
+    aspect: Literal["name", "datatype", "shape", "elements"]
+
+
+#: What else of a request an error may be about.
+Part = Literal["model", "inputs", "priority", "timeout"]
+
+
 class InvalidInputError(ServingError):
-    """The request cannot be run as it is; the message says which field, what was expected and what came."""
+    """The request cannot be run as it is; the message says which field, what was expected and what came.
+
+    ``at`` is what it is about, for programs; whoever knows the protocol makes ``field`` of it. Who knows that already
+    gives ``field``.
+    """
 
     reason = "INVALID_INPUT"
+
+    def __init__(self, message: str, *, at: Place | Part | None = None, field: str = "") -> None:
+        super().__init__(message)
+        self.at = at
+        self.field = field
 
 
 class ModelNotFoundError(ServingError):

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from inferd.api.request_scan import Frame
 from inferd.api.submission import DecodedRequest
 from inferd.batching.request import InferenceResult
+from inferd.errors import Part, Place
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
@@ -52,6 +53,10 @@ class Codec(Protocol[Request]):
 
     def decode(self, request: Request, signature: ModelSignature) -> DecodedRequest:
         """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
+        ...
+
+    def field_of(self, request: Request, at: Place | Part) -> str:
+        """Return the path to the field of ``request`` that an error is about, in the protocol's terms."""
         ...
 
     def encode(self, answer: Answer) -> bytes:

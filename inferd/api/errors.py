@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd import wire
@@ -24,6 +24,7 @@ from inferd.errors import (
     RunTooLongError,
     ServingError,
 )
+from inferd.plain_text import escaped
 from inferd.rpc import CallRefusal, Metadata, Refused
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
@@ -51,11 +52,14 @@ class Status:
     message: str
     reason: str
     retry_after_ms: int | None
+    #: The path to the field of the request that it is about, if there is one.
+    field: str = ""
 
     def to_bytes(self) -> bytes:
         """Return the `google.rpc.Status` as it travels within a stream and in metadata."""
         code = wire.integer(_CODE, self.code.value[0])
-        return code + wire.field(_MESSAGE, self.message.encode()) + _details(self.reason, self.retry_after_ms)
+        written = code + wire.field(_MESSAGE, self.message.encode()) + _details(self.reason, self.retry_after_ms)
+        return written + _violation(self.field, self.message) if self.field else written
 
     def trailing_metadata(self) -> Metadata:
         """Return what goes with the status when it ends a call."""
@@ -76,7 +80,7 @@ class StatusTable:
         retry_after_ms = None
         if isinstance(error, OverloadedError | QuotaExceededError):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
-        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms)
+        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
 
     def refusal(self, refused: Refused) -> CallRefusal:
         """Return the same form of status for what the server refuses before any handler of ours has seen it."""
@@ -86,6 +90,10 @@ class StatusTable:
         status = Status(code, refused.details, refused.reason, retry_after_ms)
         return CallRefusal(code, refused.details, status.trailing_metadata())
 
+
+#: Of what says which field was wrong.
+_LONGEST_FIELD_BYTES = 80
+_LONGEST_DESCRIPTION_BYTES = 160
 
 #: Tags of `google.rpc.Status`.
 _CODE = wire.tag(RpcStatus, "code")
@@ -101,5 +109,22 @@ def _details(reason: str, retry_after_ms: int | None) -> bytes:
         delay = Duration()
         delay.FromMilliseconds(retry_after_ms)
         status.details.add().Pack(RetryInfo(retry_delay=delay))
+    written: bytes = status.SerializeToString()
+    return written
+
+
+def _violation(field: str, message: str) -> bytes:
+    """Write the detail that says which field was wrong.
+
+    The whole status has to fit into what proxies pass, and ``message`` is in it twice already: so only a short one is
+    repeated.
+    """
+    path = escaped(field)
+    if len(path.encode()) > _LONGEST_FIELD_BYTES:
+        path = path.encode()[: _LONGEST_FIELD_BYTES - 3].decode(errors="ignore") + "…"
+    description = message if len(message.encode()) <= _LONGEST_DESCRIPTION_BYTES else ""
+    status = RpcStatus()
+    violation = BadRequest.FieldViolation(field=path, description=description)
+    status.details.add().Pack(BadRequest(field_violations=[violation]))
     written: bytes = status.SerializeToString()
     return written

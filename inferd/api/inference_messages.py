@@ -15,7 +15,7 @@ from inferd.api.parsing import parsed, scanned
 from inferd.api.request_scan import DEFAULT_LIMITS, Frame, MessageLimits, RequestScanner
 from inferd.api.submission import DecodedRequest
 from inferd.dtypes import BYTES
-from inferd.errors import InvalidInputError
+from inferd.errors import InvalidInputError, Part, Place
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 _MAX_UINT32 = 2**32 - 1
@@ -55,14 +55,27 @@ class InferenceCodec:
         inputs: dict[str, NDArray[np.generic]] = {}
         for tensor in request.inputs:
             if tensor.name in inputs:
-                raise InvalidInputError(f'input "{tensor.name}": expected once, got it again')
+                msg = f'input "{tensor.name}": expected once, got it again'
+                raise InvalidInputError(msg, field=f"inputs[{len(inputs)}].name")
             inputs[tensor.name] = _decode_tensor(tensor, signature.input(tensor.name), self._limits)
         return DecodedRequest(
             inputs=inputs,
             outputs=tuple(request.outputs),
             priority=request.priority,
-            timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
+            timeout_s=_timeout_s(request),
         )
+
+    def field_of(self, request: pb.InferRequest, at: Place | Part) -> str:
+        """Return the path to what an error about ``request`` is about."""
+        if not isinstance(at, Place):
+            return at
+        if at.kind == "output":
+            return f"outputs[{list(request.outputs).index(at.name)}]"
+        position = [tensor.name for tensor in request.inputs].index(at.name)
+        if at.aspect != "elements":
+            return f"inputs[{position}].{at.aspect}"
+        lists = _typed_lists(request.inputs[position])
+        return f"inputs[{position}].{lists[0] if lists else 'raw'}"
 
     def wants_lists(self, request: pb.InferRequest) -> bool:
         """Whether any input came in a typed list: an answer has the form of its request."""
@@ -127,11 +140,12 @@ def _timing(queue_us: int, run_us: int, batch_rows: int) -> bytes:
     )
 
 
-def _timeout_s(request: pb.InferRequest) -> float:
+def _timeout_s(request: pb.InferRequest) -> float | None:
+    """Return the timeout in seconds; none and 0 are the same, as in the Open Inference Protocol."""
     timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
-    if timeout_s <= 0:
-        raise InvalidInputError(f"timeout: expected more than 0 seconds, got {timeout_s:g}")
-    return timeout_s
+    if timeout_s < 0:
+        raise InvalidInputError(f"timeout: expected 0 or more seconds, got {timeout_s:g}", field="timeout")
+    return timeout_s or None
 
 
 def _microseconds(duration_s: float) -> int:
@@ -142,15 +156,14 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -
     name = tensor.name
     if tensor.datatype not in (pb.DATA_TYPE_UNSPECIFIED, spec.datatype.proto):
         given = dtypes.BY_PROTO.get(tensor.datatype)
-        raise InvalidInputError(
-            f'input "{name}": expected datatype {spec.datatype.name}, got {given.name if given else tensor.datatype}'
-        )
+        got = given.name if given else tensor.datatype
+        raise tensor_bytes.wrong(name, f"expected datatype {spec.datatype.name}, got {got}", "datatype")
     lists = _typed_lists(tensor)
     # Once: each access to the field makes another copy of the bytes.
     raw = tensor.raw
     if len(lists) + bool(raw) > 1:
         given_fields = (["raw"] if raw else []) + lists
-        raise InvalidInputError(f'input "{name}": expected its elements in one field, got {", ".join(given_fields)}')
+        raise tensor_bytes.wrong(name, f"expected its elements in one field, got {', '.join(given_fields)}")
     if not lists:
         return _decode_raw(tensor, raw, spec, limits)
     flat = _TYPED_LISTS[lists[0]](name, spec.datatype, getattr(tensor, lists[0]))
@@ -159,7 +172,7 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -
 
 def _decode_raw(tensor: pb.Tensor, raw: bytes, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:
     if spec.datatype is BYTES and spec.shape and not tensor.shape:
-        raise InvalidInputError(f'input "{tensor.name}": expected a shape with raw BYTES, got none')
+        raise tensor_bytes.wrong(tensor.name, "expected a shape with raw BYTES, got none", "shape")
     # Elements of BYTES have no size, and their shape has come.
     shape = _shape(tensor, spec, len(raw) // (spec.datatype.itemsize_bytes or 1))
     return tensor_bytes.from_bytes(tensor.name, spec.datatype, shape, raw, limits.elements)
@@ -172,9 +185,8 @@ def _shape(tensor: pb.Tensor, spec: TensorSpec, elements: int) -> Sequence[int]:
         return tensor.shape
     open_axes = [axis for axis, dimension in enumerate(spec.shape) if not isinstance(dimension, int)]
     if len(open_axes) > 1:
-        raise InvalidInputError(
-            f'input "{tensor.name}": expected a shape, because the model leaves {len(open_axes)} dimensions open'
-        )
+        msg = f"expected a shape, because the model leaves {len(open_axes)} dimensions open"
+        raise tensor_bytes.wrong(tensor.name, msg, "shape")
     shape = [dimension if isinstance(dimension, int) else 1 for dimension in spec.shape]
     if open_axes:
         shape[open_axes[0]] = elements // (math.prod(shape) or 1)
@@ -188,9 +200,8 @@ def _typed_lists(tensor: pb.Tensor) -> list[str]:
 
 def _check_rank(tensor: pb.Tensor, spec: TensorSpec) -> None:
     if len(tensor.shape) != len(spec.shape):
-        raise InvalidInputError(
-            f'input "{tensor.name}": expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}'
-        )
+        msg = f"expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}"
+        raise tensor_bytes.wrong(tensor.name, msg, "shape")
 
 
 _TYPED_LISTS: Mapping[str, Callable[..., NDArray[np.generic]]] = {

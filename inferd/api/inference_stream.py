@@ -32,7 +32,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
     def _split(self, message: bytes) -> Sequence[bytes]:
         contents = scanned(self._contents, pb.StreamInferRequest, message)
         if not contents:
-            raise InvalidInputError("requests: expected at least one, got none")
+            raise InvalidInputError("requests: expected at least one, got none", field="requests")
         return contents
 
     def _contents(self, message: bytes) -> list[bytes]:
@@ -45,7 +45,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
                 contents.append(content)
             if len(contents) > self._max_requests:
                 msg = f"requests: expected at most {self._max_requests} in a message, got more"
-                raise InvalidInputError(msg)
+                raise InvalidInputError(msg, field="requests")
             if others > _MAX_OTHER_FIELDS:
                 msg = f"the message: expected at most {_MAX_OTHER_FIELDS} unknown fields, got more"
                 raise InvalidInputError(msg)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,16 @@ from inferd.api.parsing import parsed, scanned
 from inferd.api.request_scan import DEFAULT_LIMITS, Frame, MessageLimits, RequestScanner
 from inferd.api.submission import DecodedRequest
 from inferd.dtypes import DataType
-from inferd.errors import InvalidInputError
+from inferd.errors import InvalidInputError, Part, Place
+from inferd.plain_text import clipped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: Reserved parameters of a request that ask for something that inferd does not do.
-_UNSUPPORTED_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+#: Reserved parameters of a request that ask for something that inferd does not do, and the types they may have.
+_STATE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
+    "sequence_start": ("bool_param",),
+    "sequence_end": ("bool_param",),
+}
 _TRITON_PREFIX = "triton_"
 _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
@@ -62,6 +68,19 @@ class OpenInferenceCodec:
             timeout_s=timeout_s,
         )
 
+    def field_of(self, request: pb.ModelInferRequest, at: Place | Part) -> str:
+        """Return the path to what an error about ``request`` is about."""
+        if not isinstance(at, Place):
+            return _PATHS[at]
+        if at.kind == "output":
+            return f"outputs[{[output.name for output in request.outputs].index(at.name)}].name"
+        position = [tensor.name for tensor in request.inputs].index(at.name)
+        if at.aspect != "elements":
+            return f"inputs[{position}].{at.aspect}"
+        if request.raw_input_contents:
+            return f"raw_input_contents[{position}]"
+        return ".".join((f"inputs[{position}].contents", *_typed_lists(request.inputs[position])[:1]))
+
     def wants_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
         """Answers are always raw, as C++ clients need them."""
         return False
@@ -80,6 +99,13 @@ class OpenInferenceCodec:
             contents.append(raw)
         return b"".join(parts + contents)
 
+
+_PATHS: Mapping[Part, str] = {
+    "model": "model_name",
+    "inputs": "inputs",
+    "priority": 'parameters["priority"]',
+    "timeout": 'parameters["timeout"]',
+}
 
 #: Tags of `ModelInferResponse`.
 _ID = wire.tag(pb.ModelInferResponse, "id")
@@ -100,22 +126,36 @@ def _output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> b
 
 
 def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:
-    """Return the priority (0 for none) and the timeout in seconds, refusing parameters that would be disregarded."""
+    """Return the priority (0 for none) and the timeout in seconds, refusing parameters that would be disregarded.
+
+    What has no value, or the one that stands for none, is as good as not given: 0 of a sequence's id, of a priority and
+    of a timeout, false of a sequence's start and end.
+    """
     priority, timeout_s = 0, None
     for name, value in request.parameters.items():
+        if value.WhichOneof("parameter_choice") is None:
+            continue
         if name == "priority":
             priority = _integer(name, value)
         elif name == "timeout":
             timeout_us = _integer(name, value)
             if timeout_us < 0:
-                raise InvalidInputError(f'parameter "timeout": expected 0 or more microseconds, got {timeout_us}')
-            # The protocol's 0 is "none given".
+                raise _wrong_parameter(name, f"expected 0 or more microseconds, got {timeout_us}")
             timeout_s = timeout_us / 1e6 or None
-        elif name in _UNSUPPORTED_PARAMETERS:
-            raise InvalidInputError(f'parameter "{name}": models with state are not supported')
+        elif name in _STATE_PARAMETERS:
+            _refuse_state(name, value)
         elif name.startswith(_TRITON_PREFIX) and name != _EMPTY_FINAL_RESPONSE:
-            raise InvalidInputError(f'parameter "{name}": no such reserved parameter')
+            raise _wrong_parameter(name, "no such reserved parameter")
     return priority, timeout_s
+
+
+def _refuse_state(name: str, value: pb.InferParameter) -> None:
+    choice = value.WhichOneof("parameter_choice")
+    types = _STATE_PARAMETERS[name]
+    if choice not in types:
+        raise _wrong_parameter(name, f"expected {' or '.join(types)}, got {choice}")
+    if getattr(value, choice):
+        raise _wrong_parameter(name, "models with state are not supported")
 
 
 def _integer(name: str, value: pb.InferParameter) -> int:
@@ -124,19 +164,34 @@ def _integer(name: str, value: pb.InferParameter) -> int:
         return value.int64_param
     if kind == "uint64_param":
         return value.uint64_param
-    raise InvalidInputError(f'parameter "{name}": expected int64_param or uint64_param, got {kind or "no value"}')
+    raise _wrong_parameter(name, f"expected int64_param or uint64_param, got {kind}")
+
+
+def _wrong_parameter(name: str, text: str) -> InvalidInputError:
+    return InvalidInputError(f'parameter "{name}": {text}', field=_parameter_path(name))
+
+
+def _parameter_path(name: str) -> str:
+    return f'parameters["{clipped(name)}"]'
 
 
 def _requested_outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
-    for output in request.outputs:
-        _refuse_tensor_parameters("output", output.name, output.parameters)
+    for position, output in enumerate(request.outputs):
+        _refuse_tensor_parameters("output", position, output.name, output.parameters)
     return tuple(output.name for output in request.outputs)
 
 
-def _refuse_tensor_parameters(kind: str, name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
-    for parameter in parameters:
-        if parameter.startswith("shared_memory") or parameter == "classification":
-            raise InvalidInputError(f'{kind} "{name}": parameter "{parameter}" is not supported')
+def _refuse_tensor_parameters(
+    kind: Literal["input", "output"], position: int, name: str, parameters: Mapping[str, pb.InferParameter]
+) -> None:
+    for parameter, value in parameters.items():
+        if not (parameter.startswith("shared_memory") or parameter == "classification"):
+            continue
+        choice = value.WhichOneof("parameter_choice")
+        # No region, no offset, no classes: what clients send that write all they know of.
+        if choice is not None and getattr(value, choice):
+            msg = f'{kind} "{name}": parameter "{parameter}" is not supported'
+            raise InvalidInputError(msg, field=f"{kind}s[{position}].{_parameter_path(parameter)}")
 
 
 def _decode_inputs(
@@ -144,20 +199,22 @@ def _decode_inputs(
 ) -> dict[str, NDArray[np.generic]]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise InvalidInputError(
-            f"raw_input_contents: expected one entry for each of {len(request.inputs)} inputs, got {len(raw)}"
-        )
+        msg = f"raw_input_contents: expected one entry for each of {len(request.inputs)} inputs, got {len(raw)}"
+        raise InvalidInputError(msg, field="raw_input_contents")
     inputs: dict[str, NDArray[np.generic]] = {}
     for index, tensor in enumerate(request.inputs):
         name = tensor.name
         if name in inputs:
-            raise InvalidInputError(f'input "{name}": expected once, got it again')
+            raise InvalidInputError(f'input "{name}": expected once, got it again', field=f"inputs[{index}].name")
         spec = signature.input(name)
+        if tensor.parameters:
+            _refuse_tensor_parameters("input", index, name, tensor.parameters)
         _check_tensor(tensor, spec)
         if not raw:
             inputs[name] = _decode_typed(tensor, spec.datatype)
-        elif tensor.HasField("contents"):
-            raise InvalidInputError(f'input "{name}": expected no contents beside raw_input_contents')
+        elif tensor.HasField("contents") and tensor.contents.ByteSize():
+            msg = f'input "{name}": expected no contents beside raw_input_contents'
+            raise InvalidInputError(msg, field=f"inputs[{index}].contents")
         else:
             inputs[name] = tensor_bytes.from_bytes(name, spec.datatype, tensor.shape, raw[index], limits.elements)
     return inputs
@@ -165,14 +222,12 @@ def _decode_inputs(
 
 def _check_tensor(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> None:
     name = tensor.name
-    if tensor.parameters:
-        _refuse_tensor_parameters("input", name, tensor.parameters)
     if tensor.datatype != spec.datatype.name:
-        raise InvalidInputError(f'input "{name}": expected datatype {spec.datatype.name}, got "{tensor.datatype}"')
+        msg = f'expected datatype {spec.datatype.name}, got "{tensor.datatype}"'
+        raise tensor_bytes.wrong(name, msg, "datatype")
     if len(tensor.shape) != len(spec.shape):
-        raise InvalidInputError(
-            f'input "{name}": expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}'
-        )
+        msg = f"expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}"
+        raise tensor_bytes.wrong(name, msg, "shape")
 
 
 #: The list that holds elements of a type. Types that are missing here exist as raw bytes only.
@@ -204,13 +259,18 @@ _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
 }
 
 
+def _typed_lists(tensor: pb.ModelInferRequest.InferInputTensor) -> list[str]:
+    """Return the names of the typed lists that hold elements."""
+    return [field for field in _CONVERSIONS if getattr(tensor.contents, field)]
+
+
 def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataType) -> NDArray[np.generic]:
     name = tensor.name
     expected = _LIST_OF_TYPE.get(datatype.name)
     if expected is None:
-        raise InvalidInputError(f'input "{name}": expected {datatype.name} in raw_input_contents')
-    given = [field for field in _CONVERSIONS if getattr(tensor.contents, field)]
+        raise tensor_bytes.wrong(name, f"expected {datatype.name} in raw_input_contents")
+    given = _typed_lists(tensor)
     if given not in ([], [expected]):
-        raise InvalidInputError(f'input "{name}": expected {datatype.name} in {expected}, got {", ".join(given)}')
+        raise tensor_bytes.wrong(name, f"expected {datatype.name} in {expected}, got {', '.join(given)}")
     flat = _CONVERSIONS[expected](name, datatype, getattr(tensor.contents, expected))
     return tensor_bytes.shaped(name, flat, tensor.shape)

@@ -64,6 +64,9 @@ def _server_metadata(_: pb.ServerMetadataRequest, _models: ModelView) -> pb.Serv
 
 
 def _model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelReadyResponse:
+    if not query.name:
+        # As Triton, although requests may leave out the name of the only model: nobody asks for it by no name.
+        return pb.ModelReadyResponse(ready=False)
     try:
         ready = models.find(query.name, query.version).state is ModelState.READY
     except ModelNotFoundError:

@@ -10,7 +10,7 @@ from inferd.api.access import ModelView
 from inferd.api.errors import StatusTable
 from inferd.api.parsing import parse
 from inferd.api.unary import abort
-from inferd.errors import ServingError
+from inferd.errors import InvalidInputError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import UnaryCall, callback_unary
 
@@ -24,6 +24,7 @@ def query_handler(
 
     ``respond`` gets the models of ``registry`` as the caller may see them.
     """
+    name_field = "model" if "model" in query.DESCRIPTOR.fields_by_name else "name"
 
     def handle(call: UnaryCall, message: bytes) -> None:
         view = ModelView(registry, call)
@@ -34,6 +35,8 @@ def query_handler(
                 # Wrong queries too; who is over its quota hears that instead.
                 view.count()
         except ServingError as error:
+            if isinstance(error, InvalidInputError) and error.at == "model":
+                error.field = name_field
             abort(call, statuses, error)
         else:
             call.reply(answer.SerializeToString())

@@ -15,6 +15,7 @@ from inferd.api.codec import Codec, Request
 from inferd.api.request_scan import Frame
 from inferd.api.submission import Terms, make_request, terms_of
 from inferd.batching.request import InferenceRequest, Reply
+from inferd.errors import InvalidInputError
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, Tensors
 
@@ -147,6 +148,12 @@ class RequestReader(Generic[Request]):
         terms = terms_of(model, decoded)
         incoming.learned = _learned(incoming, model, signature, decoded.inputs, terms)
         return make_request(decoded.inputs, terms, reply, received_at, call_deadline)
+
+    def locate(self, incoming: Incoming[Request], error: InvalidInputError) -> None:
+        """Say in ``error`` of ``incoming`` which field it is about, if it knows."""
+        if error.at is not None and not error.field:
+            request = incoming.parsed or self.codec.parse(incoming.content)
+            error.field = self.codec.field_of(request, error.at)
 
     def keep(self, incoming: Incoming[Request]) -> None:
         """Keep what was learned of a request that was read."""

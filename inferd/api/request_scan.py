@@ -170,6 +170,13 @@ def _most(field: FieldDescriptor) -> int:
     return MAX_PARAMETERS if is_map else MAX_TENSORS
 
 
+def _put_before(error: InvalidInputError, rule: _Rule, counts: Mapping[str, int]) -> None:
+    """Let the path of ``error`` begin with the message that its field is in, the last of those that were counted."""
+    position = f"[{counts[rule.name] - 1}]" if rule.most else ""
+    if error.field:
+        error.field = f"{rule.name}{position}.{error.field}"
+
+
 class _Walk:
     """One pass over a message."""
 
@@ -207,20 +214,24 @@ class _Walk:
         if rule.is_packed or not rule.is_list:
             self._count_field()
         if rule.is_list:
-            self._count_elements(number)
+            self._count_elements(number, rule.name)
             return
         if rule.most:
             counts[rule.name] = count = counts.get(rule.name, 0) + number
             if count > rule.most:
                 msg = f"{rule.name}: expected at most {rule.most}, got more"
-                raise InvalidInputError(msg)
+                raise InvalidInputError(msg, field=rule.name)
         if rule.nested is not None:
-            self.over(start, end, rule.nested)
+            try:
+                self.over(start, end, rule.nested)
+            except InvalidInputError as error:
+                _put_before(error, rule, counts)
+                raise
         elif rule.is_raw:
             self._raw.append((start, end))
         elif end - start > MAX_TEXT_BYTES:
             msg = f"{rule.name}: expected at most {MAX_TEXT_BYTES} bytes, got {end - start}"
-            raise InvalidInputError(msg)
+            raise InvalidInputError(msg, field=rule.name)
         elif rule.is_id:
             self._has_frame = self._has_frame and self._request_id is None
             self._request_id = (start, end)
@@ -231,7 +242,7 @@ class _Walk:
             msg = f"the message: expected at most {MAX_FIELDS} fields, got more"
             raise InvalidInputError(msg)
 
-    def _count_elements(self, number: int) -> None:
+    def _count_elements(self, number: int, field: str) -> None:
         self._has_frame = False
         self._elements += number
         if self._elements > self._max_elements:
@@ -239,7 +250,7 @@ class _Walk:
                 f"expected at most {self._max_elements} elements in typed lists, got more; "
                 "send the tensor's bytes (raw, raw_input_contents) instead"
             )
-            raise InvalidInputError(msg)
+            raise InvalidInputError(msg, field=field)
 
     def _packed_elements(self, rule: _Rule, start: int, end: int) -> int:
         size = end - start

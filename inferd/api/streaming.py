@@ -32,7 +32,7 @@ from inferd.api.request_scan import MessageLimits
 from inferd.api.submission import monotonic
 from inferd.api.unary import note_model
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
-from inferd.errors import InferenceFailedError, ModelUnavailableError, ServingError
+from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability.calls import StreamResult, result_listeners
@@ -260,6 +260,8 @@ class RequestStream(ABC, Generic[Request]):
         try:
             self._prepare(item, reply, received_at)
         except ServingError as error:
+            if isinstance(error, InvalidInputError):
+                self._reader.locate(item.incoming, error)
             reply.deliver(counted(self._call, error))
         except Exception:  # noqa: BLE001  (one request's fault, even ours, must not end the stream for the others)
             _log.exception("could not decode a request of %s", self._call.method, extra=self._log_fields())

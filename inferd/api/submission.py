@@ -85,9 +85,8 @@ def make_request(
 def _priority(model: ModelVersion, priority: int) -> int:
     queue = model.settings.queue
     if not 0 <= priority <= queue.priority_levels:
-        raise InvalidInputError(
-            f"priority: expected 1 (first) to {queue.priority_levels}, or 0 for the default, got {priority}"
-        )
+        msg = f"priority: expected 1 (first) to {queue.priority_levels}, or 0 for the default, got {priority}"
+        raise InvalidInputError(msg, at="priority")
     return priority or queue.default_priority
 
 

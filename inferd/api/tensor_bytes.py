@@ -6,12 +6,13 @@ The layout is that of the Open Inference Protocol's ``raw_input_contents``; `inf
 import math
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType
-from inferd.errors import InvalidInputError
+from inferd.errors import InvalidInputError, Place
 
 _LENGTH = struct.Struct("<I")
 
@@ -33,13 +34,14 @@ def from_bytes(
         return _from_byte_strings(name, shape, raw, max_elements)
     elements = element_count(name, shape)
     if elements * datatype.itemsize_bytes != len(raw):
-        raise InvalidInputError(
-            f'input "{name}": expected {elements * datatype.itemsize_bytes} bytes for shape {list(shape)} of'
-            f" {datatype.name}, got {len(raw)}"
+        raise wrong(
+            name,
+            f"expected {elements * datatype.itemsize_bytes} bytes for shape {list(shape)} of {datatype.name}, "
+            f"got {len(raw)}",
         )
     flat: NDArray[np.generic] = np.frombuffer(raw, datatype.numpy)
     if datatype.name == "BOOL" and (flat.view(np.uint8) > 1).any():
-        raise InvalidInputError(f'input "{name}": expected each BOOL as a byte of 0 or 1, got another byte')
+        raise wrong(name, "expected each BOOL as a byte of 0 or 1, got another byte")
     return shaped(name, flat, shape)
 
 
@@ -57,7 +59,7 @@ def to_bytes(array: NDArray[np.generic]) -> bytes | memoryview:
 def element_count(name: str, shape: Sequence[int]) -> int:
     """Return the number of elements of a tensor of ``shape``, refusing negative dimensions."""
     if any(dimension < 0 for dimension in shape):
-        raise InvalidInputError(f'input "{name}": expected dimensions of 0 or more, got shape {list(shape)}')
+        raise wrong(name, f"expected dimensions of 0 or more, got shape {list(shape)}", "shape")
     return math.prod(shape)
 
 
@@ -65,22 +67,18 @@ def shaped(name: str, flat: NDArray[np.generic], shape: Sequence[int]) -> NDArra
     """Return ``flat`` in ``shape``, refusing a shape of another number of elements or beyond what an array can be."""
     expected = element_count(name, shape)
     if flat.size != expected:
-        raise InvalidInputError(
-            f'input "{name}": expected {expected} elements for shape {list(shape)}, got {flat.size}'
-        )
+        raise wrong(name, f"expected {expected} elements for shape {list(shape)}, got {flat.size}")
     try:
         return flat.reshape(shape)
     except ValueError:
         # Only for shapes of zero elements with dimensions that no array can have.
-        raise InvalidInputError(f'input "{name}": shape {list(shape)} is too large') from None
+        raise wrong(name, f"shape {list(shape)} is too large", "shape") from None
 
 
 def _from_byte_strings(name: str, shape: Sequence[int], raw: bytes, max_elements: int) -> NDArray[np.generic]:
     expected = element_count(name, shape)
     if expected > max_elements:
-        raise InvalidInputError(
-            f'input "{name}": expected at most {max_elements} BYTES elements, got shape {list(shape)}'
-        )
+        raise wrong(name, f"expected at most {max_elements} BYTES elements, got shape {list(shape)}", "shape")
     return shaped(name, _split_elements(name, raw, expected), shape)
 
 
@@ -89,17 +87,13 @@ def _split_elements(name: str, raw: bytes, expected: int) -> NDArray[np.generic]
     position, end = 0, len(raw)
     while position < end:
         if len(elements) == expected:
-            raise InvalidInputError(f'input "{name}": expected {expected} elements as its shape says, got more')
+            raise wrong(name, f"expected {expected} elements as its shape says, got more")
         if end - position < _LENGTH.size:
-            raise InvalidInputError(
-                f'input "{name}": expected the 4-byte length of element {len(elements)}, got {end - position} bytes'
-            )
+            raise wrong(name, f"expected the 4-byte length of element {len(elements)}, got {end - position} bytes")
         (length,) = _LENGTH.unpack_from(raw, position)
         position += _LENGTH.size
         if length > end - position:
-            raise InvalidInputError(
-                f'input "{name}": expected {length} bytes for element {len(elements)}, got {end - position}'
-            )
+            raise wrong(name, f"expected {length} bytes for element {len(elements)}, got {end - position}")
         elements.append(raw[position : position + length])
         position += length
     return object_array(elements)
@@ -110,3 +104,8 @@ def object_array(elements: Sequence[bytes]) -> NDArray[np.generic]:
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array
+
+
+def wrong(name: str, text: str, aspect: Literal["datatype", "shape", "elements"] = "elements") -> InvalidInputError:
+    """Return the error that says ``text`` of input ``name``."""
+    return InvalidInputError(f'input "{name}": {text}', at=Place("input", name, aspect))

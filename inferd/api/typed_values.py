@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.api.tensor_bytes import object_array
+from inferd.api.tensor_bytes import object_array, wrong
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
 
@@ -33,9 +33,10 @@ def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> NDArr
         outside = (exact < bounds.min) | (exact > bounds.max)
         if outside.any():
             # Its position and not the value, because texts of errors are logged.
-            raise InvalidInputError(
-                f'input "{name}": expected {datatype.name} values from {bounds.min} to {bounds.max}, '
-                f"got another as element {start + outside.argmax()}"
+            raise wrong(
+                name,
+                f"expected {datatype.name} values from {bounds.min} to {bounds.max}, "
+                f"got another as element {start + outside.argmax()}",
             )
         flat[start : start + len(chunk)] = exact
     return flat
@@ -52,9 +53,8 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> NDArr
         rounded = exact.astype(datatype.numpy)
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
     if lost.any():
-        raise InvalidInputError(
-            f'input "{name}": expected values within the range of {datatype.name}, '
-            f"got one beyond as element {lost.argmax()}"
+        raise wrong(
+            name, f"expected values within the range of {datatype.name}, got one beyond as element {lost.argmax()}"
         )
     return rounded
 
@@ -116,4 +116,4 @@ def _text_or_bytes(elements: list[bytes]) -> tuple[str, list[Any]]:
 
 
 def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:
-    return InvalidInputError(f'input "{name}": expected values of {datatype.name}, got a list of {given}')
+    return wrong(name, f"expected values of {datatype.name}, got a list of {given}")

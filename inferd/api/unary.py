@@ -13,7 +13,7 @@ from inferd.api.large_messages import LargeMessages, takes_long_to_write
 from inferd.api.reader import LARGE_BYTES, Incoming, RequestReader
 from inferd.api.submission import monotonic
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
-from inferd.errors import InferenceFailedError, ServingError
+from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
@@ -80,11 +80,15 @@ class UnaryInference(Generic[Request]):
         """Find the model of a request and check it; any thread. Raises `ServingError`."""
         if incoming.request_id:
             request_id.name_by_message(call, incoming.request_id)
-        model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
-        note_model(call, model)
-        answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
-        reply = Reply(answer, None, request_id.of(call.facts))
-        return model, grant, self._reader.request(incoming, model, reply, received_at, call.deadline)
+        try:
+            model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
+            note_model(call, model)
+            answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
+            reply = Reply(answer, None, request_id.of(call.facts))
+            return model, grant, self._reader.request(incoming, model, reply, received_at, call.deadline)
+        except InvalidInputError as error:
+            self._reader.locate(incoming, error)
+            raise
 
     def _admit(
         self,

@@ -65,6 +65,9 @@ class ModelRegistry:
                 return each
         if not version:
             return versions[0]
+        plain = _plain_number(version)
+        if plain != version:
+            return self.find(name, plain, visible)
         have = listed(each.version for each in versions)
         raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{clipped(version)}", it has {have}')
 
@@ -81,5 +84,12 @@ class ModelRegistry:
         if not models:
             raise ModelNotFoundError("there is no model")
         if len(models) > 1:
-            raise InvalidInputError(f"model: expected one of {listed(sorted(models))}, got no name")
+            raise InvalidInputError(f"model: expected one of {listed(sorted(models))}, got no name", at="model")
         return next(iter(models.values()))
+
+
+def _plain_number(version: str) -> str:
+    """Return ``version`` as versions are named; leading zeros, which Triton takes as well, change no number."""
+    if version[:1] == "0" and version.isdecimal():
+        return version.lstrip("0") or "0"
+    return version

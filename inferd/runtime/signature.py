@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.dtypes import BY_NUMPY, DataType
-from inferd.errors import InvalidInputError
+from inferd.errors import InvalidInputError, Place
 from inferd.plain_text import clipped, listed
 
 #: Of a shape that is shown; numpy has no more.
@@ -107,20 +108,17 @@ class ModelSignature:
         )
 
     def select_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``names``, or all of the model's outputs if empty.
+        """Return ``names``, each once, or all of the model's outputs if empty.
 
-        Raises `InvalidInputError` for a name that is unknown or given twice.
+        Raises `InvalidInputError` for a name that is unknown.
         """
         if not names:
             return self._output_names
-        for position, name in enumerate(names):
+        for name in names:
             if name not in self._output_names:
                 msg = f'output "{clipped(name)}": expected one of {_quoted(self._output_names)}, got an unknown name'
-                raise InvalidInputError(msg)
-            if name in names[:position]:
-                msg = f'output "{name}": expected each output once, got it twice'
-                raise InvalidInputError(msg)
-        return names
+                raise InvalidInputError(msg, at=Place("output", name, "name"))
+        return tuple(dict.fromkeys(names))
 
     def _given_optional(self, inputs: Tensors) -> "tuple[_InputCheck, ...]":
         """Return the optional inputs in ``inputs``, or raise if those and the others are not all that is there."""
@@ -131,7 +129,8 @@ class ModelSignature:
 
     def _unknown_input(self, name: str) -> InvalidInputError:
         known = _quoted(self._inputs_by_name)
-        return InvalidInputError(f'input "{clipped(name)}": expected one of {known}, got an unknown name')
+        msg = f'input "{clipped(name)}": expected one of {known}, got an unknown name'
+        return InvalidInputError(msg, at=Place("input", name, "name"))
 
     def _wrong_names(self, given: Tensors) -> InvalidInputError:
         for name in given:
@@ -139,7 +138,8 @@ class ModelSignature:
                 return self._unknown_input(name)
         missing = next(spec for spec in self.inputs if not spec.optional and spec.name not in given)
         shape = format_shape(missing.shape)
-        return InvalidInputError(f'input "{missing.name}": expected {missing.datatype.name} {shape}, got no such input')
+        msg = f'input "{missing.name}": expected {missing.datatype.name} {shape}, got no such input'
+        return InvalidInputError(msg, at="inputs")
 
 
 class _Request:
@@ -190,7 +190,7 @@ class _InputCheck:
 
     def _require_declared(self, array: NDArray[np.generic]) -> None:
         if array.dtype != self.dtype:
-            raise self._error(self.spec.datatype.name, _type_name(array))
+            raise self._error(self.spec.datatype.name, _type_name(array), "datatype")
         shape = array.shape
         if len(shape) != self.rank:
             raise self._shape_error(shape)
@@ -216,14 +216,17 @@ class _InputCheck:
         try:
             text.decode()
         except UnicodeDecodeError:
-            raise self._error("UTF-8 text", "other bytes") from None
+            raise self._error("UTF-8 text", "other bytes", "elements") from None
         return len(text)
 
     def _shape_error(self, shape: tuple[int, ...]) -> InvalidInputError:
         return self._error(f"shape {format_shape(self.spec.shape)}", format_shape(shape))
 
-    def _error(self, expected: str, got: str) -> InvalidInputError:
-        return InvalidInputError(f'input "{self.name}": expected {expected}, got {got}')
+    def _error(
+        self, expected: str, got: str, aspect: Literal["shape", "datatype", "elements"] = "shape"
+    ) -> InvalidInputError:
+        msg = f'input "{self.name}": expected {expected}, got {got}'
+        return InvalidInputError(msg, at=Place("input", self.name, aspect))
 
 
 def _input_checks(signature: ModelSignature) -> tuple[_InputCheck, ...]:

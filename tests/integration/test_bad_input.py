@@ -6,7 +6,7 @@ import re
 import grpc
 import numpy as np
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
@@ -134,15 +134,62 @@ V1_CASES = {
         r'input "x": expected .*\[1,3\], got \[2,3\]',
     ),
     "unknown output": (_linear(_x(), outputs=["q"]), INVALID, 'output "q": expected one of "y"'),
-    "output twice": (_linear(_x(), outputs=["y", "y"]), INVALID, 'output "y": expected .*once'),
     "priority out of range": (_linear(_x(), priority=4), INVALID, r"priority: expected 1 \(first\) to 3.* got 4"),
-    "timeout of nothing": (_linear(_x(), timeout={"seconds": -1}), INVALID, "timeout: expected more than 0"),
+    "timeout below nothing": (_linear(_x(), timeout={"seconds": -1}), INVALID, "timeout: expected 0 or more"),
     "run that fails": (
         v1.InferRequest(model="lookup", inputs=[v1.Tensor(name="index", ints=[99])]),
         grpc.StatusCode.INTERNAL,
         "^the model failed to run this request$",
     ),
 }
+
+
+#: The field that each error about one is about, as google.rpc.BadRequest tells it.
+V1_FIELDS = {
+    "no model named": "model",
+    "no inputs": "inputs",
+    "missing input": "inputs",
+    "unknown input": "inputs[0].name",
+    "input without name": "inputs[0].name",
+    "one input too many": "inputs[1].name",
+    "duplicate input": "inputs[1].name",
+    "wrong datatype": "inputs[0].datatype",
+    "datatype from nowhere": "inputs[0].datatype",
+    "wrong rank": "inputs[0].shape",
+    "wrong dimension": "inputs[0].shape",
+    "too few bytes": "inputs[0].raw",
+    "too many bytes": "inputs[0].raw",
+    "no elements": "inputs[0].raw",
+    "negative dimension": "inputs[0].shape",
+    "overflowing dimensions": "inputs[0].raw",
+    "empty overflow": "inputs[0].shape",
+    "zero rows": "inputs[0].shape",
+    "raw and typed": "inputs[0].floats",
+    "two typed lists": "inputs[0].ints",
+    "strings for numbers": "inputs[0].strings",
+    "too few values": "inputs[0].floats",
+    "value out of range": "inputs[0].ints",
+    "rows disagree": "inputs[1].shape",
+    "lengths disagree": "inputs[1].shape",
+    "shape to be guessed": "inputs[0].shape",
+    "cut string": "inputs[0].raw",
+    "not text": "inputs[0].bytes_values",
+    "two rows for one": "inputs[0].shape",
+    "unknown output": "outputs[0]",
+    "priority out of range": "priority",
+    "timeout below nothing": "timeout",
+}
+
+
+def _violated(status):
+    """Return the field that a `google.rpc.Status` says was wrong, None if it says of none."""
+    for detail in status.details:
+        wrong = BadRequest()
+        if detail.Unpack(wrong):
+            (violation,) = wrong.field_violations
+            assert violation.description == status.message
+            return violation.field
+    return None
 
 
 def _good(number):
@@ -163,9 +210,10 @@ def test_infer(channel, case):
     error = raised.value
     assert error.code() is code, error.details()
     assert re.search(said, error.details()), error.details()
-    info = ErrorInfo()
-    assert Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details[0].Unpack(info)
+    info, status = ErrorInfo(), Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    assert status.details[0].Unpack(info)
     assert info.reason
+    assert _violated(status) == V1_FIELDS.get(case)
 
 
 def test_stream_infer_lives_on(channel):
@@ -184,6 +232,9 @@ def test_stream_infer_lives_on(channel):
     }
     assert len(results) == 2 * len(V1_CASES)
     assert {case: results[case].error.code for case in V1_CASES} == expected
+    assert {case: _violated(results[case].error) for case in V1_CASES} == {
+        case: V1_FIELDS.get(case) for case in V1_CASES
+    }
     for number in range(len(V1_CASES)):
         _check_good(results[f"good {number}"].response, number)
 
@@ -278,6 +329,29 @@ OIP_CASES = {
     "state": (_oip(_oip_x(), parameters={"sequence_id": _parameter(int64_param=1)}), INVALID, "state"),
     "reserved parameter": (_oip(_oip_x(), parameters={"triton_x": _parameter(bool_param=True)}), INVALID, "triton_x"),
     "unknown output": (_oip(_oip_x(), outputs=[{"name": "q"}]), INVALID, 'output "q": expected one of "y"'),
+    "state of a wrong type": (
+        _oip(_oip_x(), parameters={"sequence_start": _parameter(int64_param=0)}),
+        INVALID,
+        'parameter "sequence_start": expected bool_param, got int64_param',
+    ),
+}
+OIP_FIELDS = {
+    "wrong datatype": "inputs[0].datatype",
+    "no datatype": "inputs[0].datatype",
+    "wrong rank": "inputs[0].shape",
+    "too few bytes": "raw_input_contents[0]",
+    "no contents": "inputs[0].contents",
+    "raw beside contents": "inputs[0].contents",
+    "one raw too many": "raw_input_contents",
+    "wrong list": "inputs[0].contents.int_contents",
+    "shared memory": 'inputs[0].parameters["shared_memory_region"]',
+    "classification": 'outputs[0].parameters["classification"]',
+    "priority as text": 'parameters["priority"]',
+    "priority out of range": 'parameters["priority"]',
+    "state": 'parameters["sequence_id"]',
+    "state of a wrong type": 'parameters["sequence_start"]',
+    "reserved parameter": 'parameters["triton_x"]',
+    "unknown output": "outputs[0].name",
 }
 
 
@@ -289,6 +363,8 @@ def test_model_infer(channel, case):
         GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
     assert raised.value.code() is code, raised.value.details()
     assert re.search(said, raised.value.details()), raised.value.details()
+    status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
+    assert _violated(status) == OIP_FIELDS.get(case)
 
 
 def test_model_stream_infer_lives_on(channel):

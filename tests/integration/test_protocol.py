@@ -1,10 +1,13 @@
 """What other people's clients may expect of the protocols, through real sockets."""
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
 from inferd import wire
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests.server import serving
 
 TIMEOUT_S = 10.0
@@ -77,3 +80,36 @@ def test_an_unknown_service_is_named_with_those_there_are(channel):
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert 'unknown service "tensorflow.serving.PredictionService"' in error.details()
     assert "inference.GRPCInferenceService" in error.details()
+
+
+def _digits(**fields):
+    picture = oip.ModelInferRequest.InferInputTensor(name="X", datatype="FP32", shape=[1, 64])
+    raw = [np.zeros(64, np.float32).tobytes()]
+    return oip.ModelInferRequest(**{"model_name": "digits", "inputs": [picture], "raw_input_contents": raw, **fields})
+
+
+def test_a_model_without_a_name_is_not_ready(channel):
+    """As for Triton, whatever the number of models."""
+    stub = GRPCInferenceServiceStub(channel)
+    assert not stub.ModelReady(oip.ModelReadyRequest(name=""), timeout=TIMEOUT_S).ready
+    assert stub.ModelReady(oip.ModelReadyRequest(name="digits", version="01"), timeout=TIMEOUT_S).ready
+    assert not stub.ModelReady(oip.ModelReadyRequest(name="digits", version="1.0"), timeout=TIMEOUT_S).ready
+
+
+def test_a_request_that_asks_for_nothing_in_many_words(channel):
+    """Values that stand for none, a version with a zero in front, and the same output twice."""
+    none = {
+        "sequence_id": oip.InferParameter(uint64_param=0),
+        "sequence_start": oip.InferParameter(bool_param=False),
+        "sequence_end": oip.InferParameter(bool_param=False),
+        "priority": oip.InferParameter(uint64_param=0),
+        "timeout": oip.InferParameter(int64_param=0),
+        "triton_something": oip.InferParameter(),
+    }
+    outputs = [oip.ModelInferRequest.InferRequestedOutputTensor(name="label") for _ in range(2)]
+    request = _digits(model_version="01", parameters=none, outputs=outputs)
+    # The second time it is known by its frame.
+    for _ in range(2):
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=TIMEOUT_S)
+        assert (answer.model_version, [output.name for output in answer.outputs]) == ("1", ["label"])
+        assert len(answer.raw_output_contents) == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.api.errors import StatusTable
-from inferd.errors import InvalidInputError, OverloadedError
+from inferd.errors import InvalidInputError, OverloadedError, ServingError
 
 #: What gRPC sends as it is in ``grpc-message``.
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
@@ -16,9 +16,9 @@ _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _MOST_BYTES = 2048
 
 
-def _encoded_bytes(message: str) -> int:
+def _encoded_bytes(error: ServingError) -> int:
     """Return what the status takes on the wire, as HTTP/2 counts: 32 bytes a header, and its name."""
-    status = StatusTable().status_of(OverloadedError(message, retry_after_s=1e6))
+    status = StatusTable().status_of(error)
     headers = {"grpc-status": "8", "grpc-message": quote(status.message, safe=_PLAIN)}
     for name, value in status.trailing_metadata():
         headers[name] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
@@ -30,7 +30,9 @@ def _encoded_bytes(message: str) -> int:
 def test_a_status_fits_whatever_it_quotes(character: str) -> None:
     """Header, details and the request's id together; what was left out is marked."""
     for length in (1, 79, 80, 81, 300, 599, 600, 601, 5_000):
-        assert _encoded_bytes(f'there is no model "{character * length}"') <= _MOST_BYTES
+        message = f'there is no model "{character * length}"'
+        assert _encoded_bytes(OverloadedError(message, retry_after_s=1e6)) <= _MOST_BYTES
+        assert _encoded_bytes(InvalidInputError(message, field=character * length)) <= _MOST_BYTES
     error = InvalidInputError(f"input {character * 10_000}")
     assert error.message.startswith("input ")
     assert error.message.endswith("…")
@@ -41,7 +43,8 @@ def test_a_status_fits_whatever_it_quotes(character: str) -> None:
 def test_any_message_fits_and_can_be_seen(message: str) -> None:
     """No mixture of characters gets around it, and nothing is cut that would fit."""
     sent = InvalidInputError(message).message
-    assert _encoded_bytes(message) <= _MOST_BYTES
+    assert _encoded_bytes(OverloadedError(message, retry_after_s=1e6)) <= _MOST_BYTES
+    assert _encoded_bytes(InvalidInputError(message, field=message)) <= _MOST_BYTES
     assert not any(ord(character) < 0x20 or 0x7F <= ord(character) <= 0x9F for character in sent)
     assert len(sent) >= min(len(message), 75)
 

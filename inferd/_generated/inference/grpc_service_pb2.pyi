@@ -79,6 +79,7 @@ class ModelReadyRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     name: builtins.str
+    """Left out, the answer is false."""
     version: builtins.str
     """Left out, the highest version."""
     def __init__(

@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd import errors
@@ -47,6 +47,29 @@ def test_overload_carries_the_computed_retry_hint():
     retry = RetryInfo()
     assert RpcStatus.FromString(metadata["grpc-status-details-bin"]).details[1].Unpack(retry)
     assert retry.retry_delay.ToMilliseconds() == 31
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "shown", "described"),
+    [
+        ("expected 1, got 2", "inputs[2].shape", "inputs[2].shape", "expected 1, got 2"),
+        ("x" * 161, "a\x1b", "a\\x1b", ""),
+        ("x", "y" * 1000, "y" * 77 + "…", "x"),
+    ],
+)
+def test_a_wrong_field_is_named(message, field, shown, described):
+    """As google.rpc.BadRequest; cut and escaped, and with a text that is short."""
+    status = StatusTable().status_of(errors.InvalidInputError(message, field=field))
+    wrong = BadRequest()
+    _, detail = RpcStatus.FromString(status.to_bytes()).details
+    assert detail.Unpack(wrong)
+    assert [(each.field, each.description) for each in wrong.field_violations] == [(shown, described)]
+
+
+def test_an_error_about_no_field_names_none():
+    """It costs such errors nothing."""
+    for error in (errors.InvalidInputError("x"), errors.ModelNotFoundError("x")):
+        assert len(RpcStatus.FromString(StatusTable().status_of(error).to_bytes()).details) == 1
 
 
 def test_overload_may_look_like_triton():

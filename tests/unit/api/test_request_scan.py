@@ -132,3 +132,22 @@ def test_only_requests_of_raw_tensors_have_a_frame(extra):
     """What is unknown, or in a typed list, differs from one request to the next."""
     frame = V1.scan(v1.InferRequest(model="m", inputs=[v1.Tensor(name="x", raw=b"1234")]).SerializeToString() + extra)
     assert (frame is not None) == (extra == b"")
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "field"),
+    [
+        (V1, _filled(b"\x22\x00"), "inputs"),
+        (V1, wire.field(0x0A, bytes(100_000)), "model"),
+        (V1, b"\x22\x00" + _tensor(_filled(b"\x18\x01")), "inputs[1].shape"),
+        (V1, b"\x22\x00\x22\x00" + _tensor(_list("ints", _filled(b"\x01"))), "inputs[2].ints"),
+        (OIP, _contents(wire.field(0x1A, _filled(b"\x01"))), "inputs[0].contents.int64_contents"),
+        (OIP, _filled(b"\x3a\x00"), "raw_input_contents"),
+        (V1, _filled(b"\x78\x00"), ""),
+    ],
+)
+def test_what_is_too_much_is_named(codec, message, field):
+    """By the path that leads there; of the whole there is none."""
+    with pytest.raises(InvalidInputError) as refused:
+        codec.scan(message)
+    assert refused.value.field == field

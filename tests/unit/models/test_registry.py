@@ -36,6 +36,19 @@ def test_without_a_version_the_highest_that_is_ready_answers():
     assert models.get("m", "9").version == "9"
 
 
+@pytest.mark.parametrize("asked", ["1", "01", "0001"])
+def test_leading_zeros_are_no_other_version(asked: str):
+    """As for Triton, which reads a number."""
+    assert registry(version("m", "1"), version("m", "10")).get("m", asked).version == "1"
+
+
+@pytest.mark.parametrize("asked", ["1.0", " 1", "+1", "1 ", "0", "00", "0x1", "01a", "-1", "\u0661"])
+def test_what_is_no_version_is_not_found(asked: str):
+    """Triton takes whatever begins with a number for that number; here it would be a guess."""
+    with pytest.raises(ModelNotFoundError, match='model "m" has no version'):
+        registry(version("m", "1")).get("m", asked)
+
+
 def test_without_a_name_the_only_model_answers():
     """Of several, the caller has to choose."""
     assert registry(version("m", "1"), version("m", "2")).get("").version == "2"

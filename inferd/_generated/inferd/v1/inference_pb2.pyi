@@ -3,7 +3,8 @@
 isort:skip_file
 The contract of inferd. The comments in this file are the API reference.
 
-Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came; NOT_FOUND for an unknown
+Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came, and has the path to the
+field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown
 model or version; UNAVAILABLE for a model that is loading or has failed, or a server that is draining;
 RESOURCE_EXHAUSTED when the model's queue refused the request, with google.rpc.RetryInfo and ErrorInfo in the
 status details and `grpc-retry-pushback-ms` in the trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout
@@ -183,12 +184,12 @@ class InferRequest(google.protobuf.message.Message):
 
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The outputs wanted, in the order wanted; left out, all of them in the model's order."""
+        """The outputs wanted, in the order wanted, each of them once; left out, all of them in the model's order."""
 
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
         """How long the caller will wait for this request, from its arrival. The call's own deadline holds as well; the
-        earlier one counts. Left out, the model's default timeout.
+        earlier one counts. 0 or left out, the model's default timeout.
         """
 
     def __init__(

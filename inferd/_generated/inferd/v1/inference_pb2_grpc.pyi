@@ -3,7 +3,8 @@
 isort:skip_file
 The contract of inferd. The comments in this file are the API reference.
 
-Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came; NOT_FOUND for an unknown
+Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came, and has the path to the
+field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown
 model or version; UNAVAILABLE for a model that is loading or has failed, or a server that is draining;
 RESOURCE_EXHAUSTED when the model's queue refused the request, with google.rpc.RetryInfo and ErrorInfo in the
 status details and `grpc-retry-pushback-ms` in the trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout

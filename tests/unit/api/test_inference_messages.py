@@ -1,0 +1,25 @@
+"""What requests of our own contract say, and what is as good as not said."""
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api.inference_messages import InferenceCodec
+from tests.unit.api.fakes import SIGNATURE
+
+
+def _decode(**fields):
+    tensor = pb.Tensor(name="x", datatype=pb.DATA_TYPE_UNSPECIFIED, floats=[1, 2])
+    return InferenceCodec().decode(pb.InferRequest(model="fake", inputs=[tensor], **fields), SIGNATURE)
+
+
+@pytest.mark.parametrize("timeout", [None, Duration(), Duration(seconds=0, nanos=0)])
+def test_no_timeout_and_a_timeout_of_0_are_the_same(timeout):
+    """As in the Open Inference Protocol; so are no priority and one of 0, and no outputs and an empty list."""
+    decoded = _decode(timeout=timeout, priority=0, outputs=[])
+    assert (decoded.timeout_s, decoded.priority, decoded.outputs) == (None, 0, ())
+
+
+def test_a_timeout_is_heeded():
+    """To the nanosecond."""
+    assert _decode(timeout=Duration(seconds=1, nanos=500_000_000)).timeout_s == 1.5

@@ -1,4 +1,4 @@
-"""The queue of a model: `QueueState` behind a lock, for the threads that bring requests and those that run them."""
+"""The queue of a model version: `QueueState` guarded by a lock, shared by the poll thread and the workers."""
 
 import logging
 import math
@@ -16,16 +16,21 @@ _logger = logging.getLogger("inferd.batching")
 
 
 class RequestQueue:
-    """Lets requests in and hands out batches.
+    """Admits requests and dispatches batches.
 
-    Invariants: one lock guards the state, and is held neither while a request is answered nor while a timer is armed
-    nor while the model runs; a worker that waits is woken by whatever could make a batch ready.
+    Invariants: one lock guards the state; it is not held while requests are answered, timers armed or models run. An
+    idle worker is woken by whatever could make a batch ready.
 
-    ``offer`` and ``remove`` are called by the rpc poll thread, ``take`` by the batch workers, ``retire`` by the threads
-    of `CallerRuns`, ``hand_over`` and ``set_stuck`` by the thread that finds another one stuck or back,
-    ``close``, ``wait_drained`` and ``abandon`` by the thread that stops the model. Only ``take`` and ``wait_drained``
-    block; but while runs are short, the poll thread runs batches by ``run_here`` once it is idle.
-    ``on_running_settled`` is called when requests that may be running have expired or were withdrawn.
+    | called by | methods |
+    |---|---|
+    | the rpc poll thread | ``offer``, ``remove`` |
+    | the batch workers | ``take``, which blocks |
+    | the threads of `CallerRuns` | ``retire`` |
+    | a thread that finds another one hanging, or back | ``hand_over``, ``set_stuck`` |
+    | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
+
+    While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``on_running_settled``
+    is called when requests that may be running have expired or were cancelled.
     """
 
     def __init__(
@@ -48,43 +53,43 @@ class RequestQueue:
         self._work = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
         self._idle_workers = 0
-        # Of the poll thread only.
+        # Used by the poll thread only.
         self._wake_due = False
 
     @property
     def rows(self) -> int:
-        """Rows that wait."""
+        """Waiting rows."""
         return self._state.waiting.rows
 
     @property
     def row_limit(self) -> int:
-        """Rows that may wait at present."""
+        """Rows that may wait at present, at most."""
         return self._state.waiting.row_limit
 
     @property
     def most_rows_per_s(self) -> float:
-        """Rows a second of one worker that takes the batches that are cheapest; 0 before the first."""
+        """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._state.most_rows_per_s
 
     @property
     def nbytes(self) -> int:
-        """Bytes of inputs that wait."""
+        """Bytes of waiting inputs."""
         return self._state.waiting.nbytes
 
     @property
     def running_rows(self) -> int:
-        """Rows in batches that have been taken and not retired."""
+        """Rows in batches that have been dispatched and not retired."""
         with self._lock:
             return self._state.running_rows
 
     @property
     def present(self) -> int:
-        """Requests that wait, wait for room, or run."""
+        """Requests that are waiting, blocked or running."""
         with self._lock:
             return self._state.present
 
     def offer(self, requests: Sequence[InferenceRequest]) -> Sequence[Batch]:
-        """Admit, hold or refuse each of ``requests``. Returns batches that are to be run at once outside the queue."""
+        """Admit, block or reject each of ``requests``. Returns batches to run immediately outside the queue."""
         effects = Effects()
         outside: Sequence[Batch] = ()
         wake_later = False
@@ -95,7 +100,7 @@ class RequestQueue:
                 if batch is not None:
                     outside = (*outside, batch)
             if effects.wake_worker and self._idle_workers:
-                # Woken at the first of several requests that are ready to come in, a worker would run that one alone.
+                # A worker woken by the first of several requests that are ready to be read would run that one alone.
                 wake_later = not self._state.has_full_batch or self._state.runs_are_short
                 if not wake_later:
                     self._work.notify()
@@ -110,7 +115,7 @@ class RequestQueue:
             self._poll_thread.call_when_idle(self._run_or_wake)
 
     def _run_or_wake(self) -> None:
-        """Have what waits run: here, on the poll thread, if it is done sooner than a worker is woken."""
+        """Run the next batch here, on the poll thread, if its run is short; otherwise wake a worker."""
         self._wake_due = False
         effects = Effects()
         with self._lock:
@@ -123,7 +128,7 @@ class RequestQueue:
         self._run_here(batch)
         with self._lock:
             self._state.retire(batch, self._clock())
-            # Without an idle worker there are as many runs as there may be, and who ends first takes what waits.
+            # If no worker is idle, all permitted runs are in progress, and the first to finish takes the rest.
             more = self._state.waiting.count > 0 and self._idle_workers > 0
             self._notify_drained()
         if more:
@@ -136,7 +141,7 @@ class RequestQueue:
         return planned if isinstance(planned, Batch) else None
 
     def remove(self, request: InferenceRequest) -> None:
-        """Give the place of a withdrawn request back, if it still waits."""
+        """Remove a cancelled request, if it still waits."""
         effects = Effects()
         with self._lock:
             self._state.remove(request, self._clock(), effects)
@@ -144,7 +149,7 @@ class RequestQueue:
         self._do(effects)
 
     def take(self, finished: Batch | None) -> Batch | None:
-        """Hand back the ``finished`` batch and wait for the next one; None when the queue is closed and empty."""
+        """Retire the ``finished`` batch and wait for the next one; None when the queue is closed and empty."""
         idle_since = self._clock()
         while True:
             effects = Effects()
@@ -160,13 +165,13 @@ class RequestQueue:
                 return batch
 
     def retire(self, batch: Batch) -> None:
-        """A batch that ran outside the queue has been answered."""
+        """Retire a batch that ran outside the queue."""
         with self._lock:
             self._state.retire(batch, self._clock())
             self._notify_drained()
 
     def hand_over(self, batch: Batch) -> Batch | None:
-        """Give up a ``batch`` whose thread is stuck. Returns what is left of it, for another thread to run."""
+        """Give up a ``batch`` whose thread hangs. Returns the rest of it, for another thread to run."""
         effects = Effects()
         with self._lock:
             rest = self._state.hand_over(batch, self._clock(), effects)
@@ -175,7 +180,7 @@ class RequestQueue:
         return rest
 
     def set_stuck(self, is_stuck: bool) -> None:
-        """Refuse everything from now on, also what waits, or no longer."""
+        """Reject all requests, the waiting ones included, or accept requests again."""
         effects = Effects()
         with self._lock:
             self._state.set_stuck(is_stuck, effects)
@@ -183,26 +188,25 @@ class RequestQueue:
         self._do(effects)
 
     def stop_batching(self) -> None:
-        """Hand out every request alone from now on, and hold none for others; any thread may call."""
+        """Dispatch each request alone from now on, without waiting for others; any thread may call."""
         with self._lock:
             self._state.stop_batching()
             self._work.notify_all()
 
     def close(self) -> None:
-        """Refuse everything from now on; what has been admitted or waits for room is still run."""
+        """Reject new requests; waiting and blocked ones still run."""
         with self._lock:
             self._state.close()
-            # A batch that was held for further requests is not held any longer, and workers with nothing to do end.
-            # None waits after that: in a closed queue whatever waits is ready.
+            # Workers run the batches they hold, or end. None waits after that: in a closed queue every batch is ready.
             self._work.notify_all()
 
     def wait_drained(self, timeout_s: float) -> bool:
-        """Wait until no request is left; False if some are after ``timeout_s``. The queue must be closed."""
+        """Wait until all requests have been answered; False on timeout. The queue must be closed."""
         with self._lock:
             return self._drained.wait_for(lambda: self._state.drained, timeout_s)
 
     def abandon(self, error: ServingError) -> None:
-        """Fail every request that is left, those that run included."""
+        """Fail all remaining requests, including those that run."""
         effects = Effects()
         with self._lock:
             self._state.fail_waiting(error, effects)
@@ -211,7 +215,7 @@ class RequestQueue:
         self._do(effects)
 
     def _next_batch(self, idle_since: float, effects: Effects) -> Batch | None:
-        """Wait for a batch. None if the queue has ended, or if ``effects`` are not to wait for one."""
+        """Wait for a batch. None if the queue has ended, or if there are ``effects`` to carry out first."""
         while True:
             planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
@@ -226,8 +230,8 @@ class RequestQueue:
         try:
             return self._state.next_batch(self._clock(), idle_since, effects, only_short=only_short)
         except Exception:
-            # No request may hang because the next batch cannot be told, and the worker must live.
-            _logger.exception("planning failed, and with it everything that waits")
+            # No request may hang because planning fails, and the worker must survive.
+            _logger.exception("planning a batch failed; the waiting requests fail too")
             self._state.fail_waiting(InferenceFailedError(), effects)
             return WaitUntil(time=math.inf, requests=1, rows=1)
 

@@ -1,14 +1,15 @@
-"""The queue of a model without its lock: every rule about who waits, who is refused and what runs next.
+"""The state of a model's queue: every rule about which requests wait, are rejected, or run next. Pure.
 
-`RequestQueue` puts a lock around it and does, once the lock is free, what each change of the state calls for: that is
-collected in `Effects`, because answers must not be given, nor timers armed, with the lock held.
+`RequestQueue` guards it with a lock. Replies must not be sent, nor timers armed, while the lock is held, so each
+transition collects these actions in `Effects`, and the queue carries them out afterwards.
 
-    offer ──▶ refused
-      │  └──▶ blocked ──▶ waiting       as room appears, strictly in order
+    offer ──▶ rejected
+      │  └──▶ blocked ──▶ waiting       in order of arrival, as room appears
       ├─────▶ waiting ──▶ running ──▶ retired
       └─────▶ running outside the queue ──▶ retired
 
-A request is in at most one of these places, and leaves the first two early by `remove`, `expire` or being shed.
+A request is in at most one of these states. Blocked and waiting requests leave early if they are cancelled (`remove`),
+expire, or are shed.
 """
 
 import math
@@ -24,17 +25,19 @@ from inferd.batching.waiting import Deadlines, WaitingRequests
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 
-#: As many full batches may wait for each worker, whatever the longest delay.
+#: Full batches per worker that may always wait, whatever the delay limit.
 _BATCHES_THAT_MAY_WAIT = 2
 
-#: When to try again a model that is stuck: nobody knows when its runs will end.
+#: Retry delay for a model whose runs hang: when they will end is unknown.
 _STUCK_HINT_S = 5.0
 
 
 class Effects:
-    """What a change of the state calls for.
+    """Actions to carry out after a transition, without the lock.
 
-    ``wake_worker``: the waiting requests are worth a look. ``fails_running``: of ``failed``, some may be running.
+    ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
+    requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
+    batch may be ready.
     """
 
     __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker")
@@ -48,11 +51,11 @@ class Effects:
 
 
 class QueueState:
-    """Who waits, who waits for room, and what runs.
+    """The waiting, blocked and running requests of one model version.
 
-    Invariants: the waiting requests are inside their bounds; nobody waits for room while the first who does would fit;
-    every deadline of a request that is here is watched. Not thread-safe. ``now`` is on the monotonic clock and never
-    goes back from call to call. At most ``parallel_runs`` of the ``workers`` share what waits.
+    Invariants: the waiting requests are within their limits; the first blocked request does not fit; every deadline is
+    watched. Not thread-safe. ``now`` is on the monotonic clock and never decreases from call to call. At most
+    ``parallel_runs`` of the ``workers`` share the waiting rows.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class QueueState:
         runs_are_bounded: bool = True,
     ) -> None:
         self._max_delay_s = settings.max_delay_ms / 1000
-        # For these there is always room, however slow the model: what runs next, and what is gathered meanwhile.
+        # There is always room for the next batch of each worker and the one gathered meanwhile, however slow the model.
         self._least_rows = _BATCHES_THAT_MAY_WAIT * rules.max_rows * workers
         self._name = name
         self._policy = policy
@@ -77,7 +80,7 @@ class QueueState:
             max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
         )
         self.closed = False
-        #: Whether more threads are stuck in runs than may be, so that no request is let in.
+        #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
         self._blocked: dict[InferenceRequest, None] = {}
         self._blocked_bytes = 0
@@ -85,25 +88,23 @@ class QueueState:
         self._deadlines = Deadlines()
         self._drain = DrainRate()
         self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
-        # What the last plan said is worth another one: so many further requests, or so many further rows.
+        # The last plan need not be made again before this many further requests, or rows, have arrived.
         self._wanted_requests = 0
         self._wanted_rows = 0
 
-    # What there is
-
     @property
     def running_rows(self) -> int:
-        """Rows in batches that have been taken and not retired."""
+        """Rows in batches that have been dispatched and not retired."""
         return sum(batch.rows for batch in self._running)
 
     @property
     def present(self) -> int:
-        """Requests that were admitted, or wait for room, and are not retired."""
+        """Requests that are waiting, blocked or running."""
         return self.waiting.count + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
 
     @property
     def _callers_present(self) -> int:
-        """Requests whose callers cannot ask again yet, because they have no answer."""
+        """Requests without an answer, so that a caller that waits for it cannot have sent the next one."""
         present = self.waiting.count + len(self._blocked)
         for batch in self._running:
             if not batch.answering:
@@ -112,34 +113,32 @@ class QueueState:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there will never be another batch to take."""
+        """Whether there will never be another batch."""
         return self.closed and not self._blocked and self.waiting.count == 0
 
     @property
     def drained(self) -> bool:
-        """Whether every request has left, and none will come."""
+        """Whether the queue is closed and every request has been answered."""
         return self.closed and self.exhausted and not self._running
 
     @property
     def has_full_batch(self) -> bool:
-        """Whether as many rows wait as a batch may have."""
+        """Whether enough rows wait for a full batch."""
         return self.waiting.rows >= self._rules.rules.max_rows
 
     @property
     def runs_are_short(self) -> bool:
-        """Whether the poll thread can do a run in between, sooner than another thread is woken for it."""
+        """Whether the poll thread can do a run itself in less time than waking a worker takes."""
         return self._rules.run_cost.is_short
 
     @property
     def most_rows_per_s(self) -> float:
-        """Rows a second of one worker that takes the batches that are cheapest; 0 before the first. Needs no lock."""
+        """Rows per second of one worker at the cheapest batch size; 0 before the first run. Needs no lock."""
         return self._rules.run_cost.most_rows_per_s
 
-    # Coming in
-
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
-        """Admit, hold or refuse ``request``. Returns a batch if it is to be run at once outside the queue."""
-        # Withdrawn while it was on its way here: `remove` has been called, so nobody would take it out again.
+        """Admit, block or reject ``request``. Returns a batch to run immediately outside the queue, if any."""
+        # Cancelled before it arrived: `remove` has already been called, so nothing would take it out again.
         if request.reply.done():
             return None
         request.offered_at = now
@@ -167,7 +166,7 @@ class QueueState:
         return not self._blocked and self.waiting.fits(request)
 
     def _comes_too_late(self, request: InferenceRequest, now: float) -> bool:
-        """Whether ``request`` would expire before it is its turn: its place is for one that can be answered."""
+        """Whether ``request`` would expire while it waits, so that its place is better given to another one."""
         rate = self._drain.rows_per_s
         if rate is None or request.deadline == math.inf or self.waiting.rows < self._least_rows:
             return False
@@ -199,7 +198,7 @@ class QueueState:
             waiting=self.waiting,
             blocked_requests=len(self._blocked),
             blocked_bytes=self._blocked_bytes,
-            # Who is being answered may bring the next request before the thread has handed the batch back.
+            # A caller that is being answered may send its next request before the thread has retired the batch.
             caller_runs=sum(batch.outside_queue and not batch.answering for batch in self._running),
         )
         decision = self._policy.decide(request, room)
@@ -236,14 +235,12 @@ class QueueState:
             reason=reason,
         )
 
-    # Running
-
     def next_batch(
         self, now: float, idle_since: float, effects: Effects, *, only_short: bool = False
     ) -> Batch | WaitUntil:
-        """Take out the requests that run next, if any is ready for a worker that has been idle since then.
+        """Dispatch the next batch to a worker that has been idle since ``idle_since``, or say when to ask again.
 
-        With ``only_short``, leave them where they are unless their run is known to be short.
+        With ``only_short``, leave the requests waiting unless their run is known to be short.
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
@@ -264,14 +261,14 @@ class QueueState:
         self._limit_rows()
         if self._blocked:
             self._admit_blocked(now, effects)
-        # What is left was planned for by a worker that may be held for longer than it needs to be.
+        # Workers that hold a batch planned with requests that are gone now: have them plan again.
         self._wanted_requests = self._wanted_rows = 0
         effects.wake_worker = self.waiting.count > 0
         return batch
 
     @property
     def _computing(self) -> int:
-        """Batches whose runs have not ended."""
+        """Number of batches whose runs have not ended."""
         computing = 0
         for batch in self._running:
             computing += not batch.answering
@@ -279,20 +276,20 @@ class QueueState:
 
     @property
     def _another_is_idle(self) -> bool:
-        """Whether what is left is taken at once, which says nothing of how fast the queue drains.
+        """Whether another worker takes the rest immediately, which says nothing about how fast the queue drains.
 
-        Of short runs only one is done at a time, by the poll thread.
+        Short runs are done one at a time, by the poll thread.
         """
         return not self.runs_are_short and self._computing < self._workers
 
     def _limit_rows(self) -> None:
-        """Let as many rows wait as are likely to be taken within the longest delay."""
+        """Limit the waiting rows to those that are likely to be dispatched within the delay limit."""
         rate = self._drain.rows_per_s
         if self._max_delay_s > 0 and rate is not None:
             self.waiting.row_limit = min(self.waiting.max_rows, max(self._least_rows, int(rate * self._max_delay_s)))
 
     def _further(self, now: float) -> int:
-        """How many requests are worth waiting for. With no wait allowed nothing is learned, and so expected, either."""
+        """Return how many requests are worth waiting for; none if waiting is not allowed."""
         if self.closed or self._rules.rules.max_wait_s == 0 or self.waiting.count == 0:
             return 0
         return self._arrivals.expected_arrivals(now, self._callers_present)
@@ -305,9 +302,9 @@ class QueueState:
         return batch
 
     def retire(self, batch: Batch, now: float) -> None:
-        """``batch`` has been answered."""
+        """Remove ``batch``, which has been answered, and learn from its run."""
         self._running.remove(batch)
-        # The worker holds on to the batch while it waits for the next one; its tensors must not stay as long.
+        # The worker keeps the batch while it waits for the next one; release its tensors now.
         batch.requests.clear()
         self._arrivals.answering(now)
         if batch.cut_off:
@@ -318,7 +315,7 @@ class QueueState:
             self._arrivals.max_wait_s = self._rules.rules.max_wait_s
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
-        """``batch`` is given up. Returns one of those that have no answer yet, if another thread may run it."""
+        """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
         self._running.remove(batch)
         self._drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
@@ -332,43 +329,41 @@ class QueueState:
         rest.ran_before = True
         return rest
 
-    # Leaving early
-
     def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
-        """Give the place of ``request`` back at once, if it waits; else it may be running."""
+        """Remove a cancelled ``request`` if it waits; otherwise it may be running."""
         effects.fails_running = not self._take_out(request)
         self._admit_blocked(now, effects)
 
     def expire(self, now: float, effects: Effects) -> None:
-        """A timer has fired: fail what has passed its deadline, and see to the next."""
+        """Fail expired requests when a timer has fired, and arm the next one."""
         self._drop_expired(now, effects)
         when = self._deadlines.fired(now)
         if when is not None:
             effects.timers_at.append(when)
 
     def stop_batching(self) -> None:
-        """Run every request alone from now on."""
+        """Run each request alone from now on."""
         self._rules.stop_batching()
         self._arrivals.max_wait_s = 0.0
 
     def set_stuck(self, is_stuck: bool, effects: Effects) -> None:
-        """Let nothing in from now on and fail what waits, or let in again."""
+        """Stop admitting requests and fail those that wait, or admit requests again."""
         self.is_stuck = is_stuck
         if is_stuck:
             self.fail_waiting(self._stuck(), effects)
 
     def close(self) -> None:
-        """Admit nothing from now on, and hold no batch any longer: no further request is to be expected."""
+        """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""
         self.closed = True
 
     def fail_waiting(self, error: ServingError, effects: Effects) -> None:
-        """Fail everything that has not been taken."""
+        """Fail all waiting and blocked requests."""
         for request in [*self.waiting, *self._blocked]:
             effects.failed.append((request, error))
             self._take_out(request)
 
     def fail_running(self, error: ServingError, effects: Effects) -> None:
-        """Fail everything that runs; the results, if they come, are discarded."""
+        """Fail all running requests; their results are discarded."""
         effects.fails_running = True
         effects.failed.extend((request, error) for batch in self._running for request in batch.requests)
 
@@ -394,7 +389,7 @@ class QueueState:
         return chain(self.waiting, self._blocked, running)
 
     def _take_out(self, request: InferenceRequest) -> bool:
-        """Take ``request`` out of where it waits; False if it does not."""
+        """Remove ``request`` from the waiting or blocked requests; False if it is in neither."""
         return self.waiting.remove(request) or self._unblock(request)
 
     def _unblock(self, request: InferenceRequest) -> bool:

@@ -26,7 +26,9 @@ def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> 
 
 
 def _too_large(given: int, bound: int, unit: str) -> InvalidInputError:
-    return InvalidInputError(f"request: expected at most {bound} {unit}, the bound of the whole queue, got {given}")
+    return InvalidInputError(
+        f"request: expected at most {bound} {unit}, the bound of the whole queue, got {given}", field="inputs"
+    )
 
 
 class DrainRate:

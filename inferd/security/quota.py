@@ -113,7 +113,8 @@ class Quota:
         allowed = f"{self._limits.rows_per_s:g} rows a second"
         if rows > per_row.most:
             self._rejections.add("rows_per_s")
-            raise InvalidInputError(f"expected at most {int(per_row.most)} rows, as the quota is {allowed}, got {rows}")
+            msg = f"expected at most {int(per_row.most)} rows, as the quota is {allowed}, got {rows}"
+            raise InvalidInputError(msg, field="inputs")
         if wait_s := per_row.wait_s(rows, now):
             raise self._exceeded("rows_per_s", allowed, wait_s)
 

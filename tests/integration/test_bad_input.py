@@ -164,6 +164,7 @@ V1_FIELDS = {
     "overflowing dimensions": "inputs[0].raw",
     "empty overflow": "inputs[0].shape",
     "zero rows": "inputs[0].shape",
+    "more rows than the queue": "inputs",
     "raw and typed": "inputs[0].floats",
     "two typed lists": "inputs[0].ints",
     "strings for numbers": "inputs[0].strings",

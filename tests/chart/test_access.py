@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import RefusedError, Values, container, of_scenario, pod, rendered, server_settings
+from tests.chart.rendering import (
+    CHART,
+    RefusedError,
+    Values,
+    container,
+    helm,
+    of_scenario,
+    pod,
+    rendered,
+    server_settings,
+)
 
 SELECTOR = {"app.kubernetes.io/name": "inferd", "app.kubernetes.io/instance": "rel"}
 CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
@@ -255,6 +265,24 @@ def test_nginx_waits_as_long_as_calls_may_last(connections: Values, seconds: int
     """Where the server does not end them, for a day."""
     annotations = _annotations({}, config={"server": {"connections": connections}})
     assert annotations[f"{_NGINX}/proxy-read-timeout"] == str(seconds)
+
+
+def _notes(values: Values) -> str:
+    """Return what helm says once the chart is installed."""
+    return helm("helm4", "install", "rel", CHART, "--namespace", "ns", "--dry-run=client", values=values)
+
+
+def test_the_notes_say_where_metrics_are_and_what_a_gateway_lacks() -> None:
+    """Nothing in the cluster would."""
+    metrics = "://rel-inferd-metrics.ns.svc:9000/metrics\n"
+    plain = _notes({"service": {"httpPort": 9000}})
+    assert f"http{metrics}" in plain
+    assert "spec.tls.backend" not in plain
+    route = {**_ROUTE, "backendTls": {"authorities": {"name": "internal-ca"}}}
+    tls = {**CERTIFICATE, "clientCertificates": "required"}
+    mutual = _notes({"service": {"httpPort": 9000}, "tls": tls, "grpcRoute": route})
+    assert f"https{metrics}" in mutual
+    assert "the gateway has to have one of its own to show (spec.tls.backend" in mutual
 
 
 def test_the_users_own_annotations_of_an_ingress_win() -> None:

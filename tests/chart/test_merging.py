@@ -152,6 +152,12 @@ _A: dict[str, Any] = {"name": "a"}
         ({"extraEnv": [{"name": "INFERD_SERVER__HOST"}]}, "use the value config.server.host instead"),
         ({"extraEnv": [{"name": "INFERD_SECURITY__TLS__CERT_FILE"}]}, "use the value tls instead"),
         ({"extraEnv": [{"name": "INFERD_CONFIG"}]}, "use the value config instead"),
+        (
+            {"extraArgs": ["--grpc-port=9"]},
+            "extraArgs: --grpc-port=9 is what the chart itself sets, use the value ports.grpc",
+        ),
+        ({"extraArgs": ["--config", "/x"]}, "extraArgs: --config is what the chart itself sets, use the value config"),
+        ({"extraArgs": ["--set", "security.tls.cert_file=/x"]}, "use the value tls instead"),
         ({"models": {"fetch": {"env": [_A, _A]}}}, "models.fetch.env: a stands there twice"),
         ({"extraVolumes": [_A, _A]}, "extraVolumes: a stands there twice"),
         ({"extraVolumes": [{"name": "tmp"}]}, "extraVolumes: tmp is what the chart itself sets"),
@@ -193,6 +199,7 @@ def test_what_is_named_once_is_taken() -> None:
     """A name that the chart uses with other values only is free."""
     values: Values = {
         "extraEnv": [{"name": "POD_NAME", "value": "x"}, {"name": "INFERD_LOG__LEVEL", "value": "debug"}],
+        "extraArgs": ["--set", "batching.max_batch_size=8", "--log-format=text"],
         "extraVolumes": [{"name": "tls", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "tls", "mountPath": "/etc/inferd/tls"}],
         "extraContainers": [{"name": "a", "ports": [{"containerPort": 9000}, {"containerPort": 9001}]}],

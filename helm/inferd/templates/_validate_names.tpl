@@ -77,19 +77,25 @@ the user has set.
 {{- $ours := include "inferd.pluck" (dict "items" (include "inferd.ownEnvironment" . | fromYamlArray) "key" "name") | fromJsonArray -}}
 {{- include "inferd.requireNew" (dict "value" "extraEnv" "key" "name" "items" .Values.extraEnv "ours" $ours) -}}
 {{- include "inferd.requireNew" (dict "value" "models.fetch.env" "key" "name" "items" .Values.models.fetch.env "ours" list) -}}
+{{- include "inferd.validateSettings" . -}}
+{{- end -}}
+
+{{/* Variables and arguments that set what the chart sets: the server would take them rather than the chart's. */}}
+{{- define "inferd.validateSettings" -}}
 {{- $instead := include "inferd.insteadOfSettings" . | fromYaml -}}
 {{- $_ := set $instead "server.host" "config.server.host" -}}
 {{- range $setting, $value := $instead -}}
 {{- $variable := printf "INFERD_%s" ($setting | replace "." "__" | upper) -}}
 {{- range $.Values.extraEnv -}}
-{{- if or (eq .name $variable) (hasPrefix (printf "%s__" $variable) .name) -}}
-{{- fail (printf "extraEnv: %s is what the chart itself sets, use the value %s instead" .name $value) -}}
+{{- if regexMatch (printf "^(INFERD_CONFIG|%s(__.*)?)$" $variable) .name -}}
+{{- fail (printf "extraEnv: %s is what the chart itself sets, use the value %s instead" .name (ternary "config" $value (eq .name "INFERD_CONFIG"))) -}}
 {{- end -}}
 {{- end -}}
+{{- $flag := $setting | replace "server." "--" | replace "_" "-" -}}
+{{- range $.Values.extraArgs -}}
+{{- if regexMatch (printf "^(--config|%s)(=|$)|^(--set=)?%s[.=]" $flag ($setting | replace "." "[.]")) . -}}
+{{- fail (printf "extraArgs: %s is what the chart itself sets, use the value %s instead" . (ternary "config" $value (hasPrefix "--config" .))) -}}
 {{- end -}}
-{{- range .Values.extraEnv -}}
-{{- if eq .name "INFERD_CONFIG" -}}
-{{- fail "extraEnv: INFERD_CONFIG is what the chart itself sets, use the value config instead" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -113,6 +113,9 @@ def usage_families(usage: ServerUsage) -> Iterator[Metric]:
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     series = []
     for labels, counts in models.items():
+        if not counts.run_s.count:
+            # Half of what there is to tell of a version, and no rule asks for it: left out until it has run.
+            continue
         durations = (counts.decode_s, counts.queue_s, counts.stack_s, counts.run_s, counts.encode_s)
         series += [((*labels, stage), each) for stage, each in zip(STAGES, durations, strict=True)]
     return HistogramFamily(

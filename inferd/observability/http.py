@@ -1,6 +1,7 @@
 """``/metrics``, ``/livez`` and ``/readyz`` over HTTP."""
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from inferd.observability.exposition import content_type_of, exposition
+from inferd.observability.exposition import form_of, rendered
 from inferd.observability.http_messages import BadRequestError, HeadTooLargeError, Request, Response, parse_request
 from inferd.observability.pace import Pace
 from inferd.observability.scrapes import Renderings
@@ -85,7 +86,7 @@ class HttpServer:
         max_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self._host = host.removeprefix("[").removesuffix("]")
-        self._renderings = Renderings(lambda wanted: exposition(registry, wanted)[0], share=_SHARE)
+        self._renderings = Renderings(functools.partial(rendered, registry), share=_SHARE)
         self._health = {"/readyz": readiness, "/livez": liveness}
         self._tls = tls
         self._timeout_s = timeout_s
@@ -214,8 +215,9 @@ class HttpServer:
         if request.path == "/metrics":
             if not is_trusted:
                 return Response(403, "expected a client certificate\n")
-            content_type = content_type_of(request.accept)
-            return Response(200, await self._renderings.get(content_type), content_type=content_type)
+            form = form_of(request.accept, request.accept_encoding)
+            body = await self._renderings.get(form)
+            return Response(200, body, content_type=form.content_type, headers=form.headers)
         health = self._health[request.path]()
         lines = [health.reason, *(health.details if request.has_query("verbose") else ())]
         return Response(200 if health.ok else 503, "".join(f"{escaped(line)}\n" for line in lines))

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 _REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
 
-#: So much of a query or of an Accept header counts. Clients that mean it need a quarter of that; looking through all
-#: that fits into a head takes ten milliseconds.
+#: So much of a query or of a header that says what is accepted counts. Clients that mean it need a quarter of that;
+#: looking through all that fits into a head takes ten milliseconds.
 _LONGEST_WISH = 1024
 
 
@@ -32,6 +32,7 @@ class Request:
     path: str
     query: str = ""
     accept: str = ""
+    accept_encoding: str = ""
 
     def has_query(self, name: str) -> bool:
         """Whether the query holds ``name``, with or without a value."""
@@ -44,19 +45,24 @@ def parse_request(head: bytes) -> Request:
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
         raise BadRequestError("expected an HTTP/1.1 request line")
-    accept: list[str] = []
+    wishes: dict[str, list[str]] = {"accept": [], "accept-encoding": []}
     for header in headers:
         name, colon, value = header.partition(":")
         if not colon or name != name.strip():
             raise BadRequestError("expected every header as 'Name: value'")
-        if name.lower() == "accept":
-            accept.append(value.strip())
+        if name.lower() in wishes:
+            wishes[name.lower()].append(value.strip())
     try:
         target = urlsplit(line[2])
     except ValueError:
         raise BadRequestError("expected a path") from None
+    accept, accept_encoding = (",".join(values)[:_LONGEST_WISH] for values in wishes.values())
     return Request(
-        method=line[1], path=target.path, query=target.query[:_LONGEST_WISH], accept=",".join(accept)[:_LONGEST_WISH]
+        method=line[1],
+        path=target.path,
+        query=target.query[:_LONGEST_WISH],
+        accept=accept,
+        accept_encoding=accept_encoding,
     )
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Format = TypeVar("Format", bound=Hashable)
 
 
-class Renderings:
+class Renderings(Generic[Format]):
     """Renders for all who wait, and takes no more than ``share`` of the time for it.
 
     To render holds the interpreter lock, so that no call is served meanwhile: the next rendering begins only after a
@@ -15,7 +18,7 @@ class Renderings:
 
     def __init__(
         self,
-        render: Callable[[str], bytes],
+        render: Callable[[Format], bytes],
         *,
         share: float,
         clock: Callable[[], float] = time.monotonic,
@@ -28,11 +31,11 @@ class Renderings:
         self._cpu_clock = cpu_clock
         self._sleep = sleep
         # By format, in the order in which they were first asked for.
-        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._waiting: dict[Format, asyncio.Future[bytes]] = {}
         self._worker: asyncio.Task[None] | None = None
         self._next_at = clock()
 
-    async def get(self, wanted: str) -> bytes:
+    async def get(self, wanted: Format) -> bytes:
         """Return a rendering in the format ``wanted`` that begins after this was called. Raises what rendering does."""
         rendering = self._waiting.get(wanted)
         if rendering is None:

@@ -1,5 +1,6 @@
 """Monitoring over real sockets, with clients that are not kind."""
 
+import gzip
 import http.client
 import logging
 import socket
@@ -87,6 +88,18 @@ def test_metrics_in_openmetrics_format(serve: Serve, registry: CollectorRegistry
     assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     (family,) = parse_openmetrics(body.decode())
     assert family.samples[0].value == 42
+
+
+def test_metrics_are_compressed_for_those_who_take_it(serve: Serve, registry: CollectorRegistry) -> None:
+    """By gzip, and others share nothing of it."""
+    server = serve(registry)
+    _, plain, text = request(server, "/metrics")
+    _, headers, body = request(server, "/metrics", **{"Accept-Encoding": "gzip"})
+    assert (headers["content-encoding"], headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert int(headers["content-length"]) == len(body)
+    assert gzip.decompress(body) == text
+    assert "content-encoding" not in plain
+    assert plain["vary"] == "Accept-Encoding"
 
 
 def test_a_nonsensical_accept_header_is_only_a_wish(serve: Serve, registry: CollectorRegistry) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from inferd.observability.histogram import DURATION_BOUNDS_S
 from inferd.observability.timing import STAGES
 from scripts.generate_dashboard import TARGET, dashboard
 from tests.prometheus import PROMTOOL, RULES, metrics_in
@@ -86,6 +87,12 @@ def test_rules_and_runbooks_ask_for_metrics_that_exist() -> None:
         assert metrics_in(expr) <= NAMES, expr
         assert set(re.findall(r"inferd:\w+:\w+", expr)) <= recorded, expr
         assert set(re.findall(r'stage="(\w+)"', expr)) <= set(STAGES), expr
+        assert set(map(float, re.findall(r'le="([\d.]+)"', expr))) <= set(DURATION_BOUNDS_S), expr
+
+
+def test_no_rule_asks_for_what_is_not_there_from_the_start() -> None:
+    """Whose first increase would not be seen: the stages of a version that has not run."""
+    assert not [rule for rule in (*ALERTS, *RECORDED) if "inferd_stage_duration_seconds" in str(rule["expr"])]
 
 
 def test_the_dashboard_is_the_one_that_is_written_here() -> None:

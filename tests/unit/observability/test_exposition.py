@@ -1,5 +1,7 @@
 """What scrapes are answered with, beside what prometheus-client would write."""
 
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from inferd.observability.exposition import HistogramFamily, content_type_of, exposition
+from inferd.observability.exposition import HistogramFamily, content_type_of, exposition, form_of, rendered
 from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -33,6 +35,43 @@ class _Histograms(Collector):
 
     def collect(self) -> list[HistogramFamily]:
         return [HistogramFamily("seconds", "How long", ("one", "other"), self._series)]
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "gzipped"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("deflate, GZIP ; q=0.5, br", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.0, deflate", False),
+        ("gzip;q=0.5, identity", False),
+        ("gzip, identity;q=0.5", True),
+        ("gzip, identity", True),
+        ("identity", False),
+        ("identity;q=0, *", True),
+        ("*", False),
+        ("*;q=0", False),
+        ("*;q=0, gzip", True),
+        ("gzip;q=0, *", False),
+        ("deflate, br", False),
+        ("gzip;q=abc", False),
+        ("gzip;q=nan", False),
+        (",;,=", False),
+    ],
+)
+def test_who_gets_it_compressed(accept_encoding: str, gzipped: bool) -> None:
+    """Whoever wants it no less than plain text, as RFC 9110 has it; others get plain text."""
+    assert form_of("", accept_encoding).gzipped is gzipped
+
+
+def test_what_is_compressed_is_the_same_text() -> None:
+    """In the format that was asked for."""
+    registry = CollectorRegistry()
+    Gauge("answer", "of all", registry=registry).set(42)
+    for accept in ("", OPENMETRICS):
+        plain, compressed = (rendered(registry, form_of(accept, encoding)) for encoding in ("", "gzip"))
+        assert gzip.decompress(compressed) == plain == exposition(registry, accept)[0]
 
 
 @pytest.mark.parametrize(

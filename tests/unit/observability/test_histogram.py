@@ -1,12 +1,22 @@
 """Counting values into buckets."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.samples import Exemplar
 
+from inferd.config.settings import Settings
 from inferd.observability.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
 
 VALUES = st.lists(st.floats(0, 100) | st.sampled_from(DURATION_BOUNDS_S))
+
+
+def test_durations_are_told_apart_up_to_what_a_run_may_take() -> None:
+    """From one bound to the next it is three times as long at most, and the last one is the default limit."""
+    assert Settings().runtime.max_run_ms == DURATION_BOUNDS_S[-1] * 1000
+    assert all(high <= 3 * low for low, high in itertools.pairwise(DURATION_BOUNDS_S))
+    assert {0.1, 0.25, 0.5, 1.0, 5.0, 30.0} < set(DURATION_BOUNDS_S)
 
 
 @given(VALUES)
@@ -53,9 +63,9 @@ def test_a_bucket_keeps_its_last_example() -> None:
 
 
 def test_bounds() -> None:
-    """From 100 microseconds to 10 seconds, and powers of two to 1024, in Prometheus' notation."""
+    """From 100 microseconds to a minute, and powers of two to 1024, in Prometheus' notation."""
     assert [bucket[0] for bucket in Histogram(DURATION_BOUNDS_S).buckets()][:2] == ["0.0001", "0.00025"]
-    assert DURATION_BOUNDS_S[-1] == 10.0
+    assert DURATION_BOUNDS_S[-1] == 60.0
     assert [bucket[0] for bucket in Histogram(ROWS_BOUNDS).buckets()] == [
         *("1.0", "2.0", "4.0", "8.0", "16.0", "32.0", "64.0", "128.0", "256.0", "512.0", "1024.0", "+Inf")
     ]

@@ -11,9 +11,13 @@ from inferd.observability.http_messages import BadRequestError, Request, Respons
 
 def test_a_request() -> None:
     """Method, path and query; names of headers in any case; several Accept headers are one list."""
-    head = b"GET /readyz?verbose&x=1 HTTP/1.1\r\nHost: a\r\nACCEPT: text/plain\r\naccept: */*\r\n\r\n"
+    head = (
+        b"GET /readyz?verbose&x=1 HTTP/1.1\r\nHost: a\r\nACCEPT: text/plain\r\naccept: */*\r\nAccept-encoding: gzip\r\n"
+    )
     request = parse_request(head)
-    assert request == Request(method="GET", path="/readyz", query="verbose&x=1", accept="text/plain,*/*")
+    assert request == Request(
+        method="GET", path="/readyz", query="verbose&x=1", accept="text/plain,*/*", accept_encoding="gzip"
+    )
     assert (request.has_query("verbose"), request.has_query("x"), request.has_query("y")) == (True, True, False)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -263,6 +264,28 @@ def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> N
     assert registry.get_sample_value("inferd_queue_duration_seconds_sum", labels) == pytest.approx(0.202)
     assert registry.get_sample_value("inferd_inference_duration_seconds_sum", labels) == pytest.approx(0.03)
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
+
+
+def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Those of its stages come when there is something to tell; the others, which rules ask for, are there at 0."""
+
+    def names() -> Counter[str]:
+        return Counter(
+            sample.name
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.labels.get("model") == "digits"
+        )
+
+    observer = metrics.observer_for("digits", "1")
+    observer.offered(1)
+    observer.refused("QUEUE_FULL", 1)
+    before = names()
+    observer.batch_done(REPORT)
+    after = names()
+    assert set(after - before) == {f"inferd_stage_duration_seconds_{suffix}" for suffix in ("bucket", "count", "sum")}
+    assert sum(before.values()) < 0.55 * sum(after.values())
+    assert {"inferd_queue_duration_seconds_count", "inferd_batch_rows_sum", "inferd_rejected_total"} <= set(before)
 
 
 def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import inferd
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, ExitCode, missing_package
 from inferd.cli.lazy import HELP_OPTIONS, LazyGroup, add_stand_ins
 from inferd.plain_text import escaped
 
@@ -38,19 +38,14 @@ def _root(
     """Serve ONNX models over gRPC, and call them."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments`` are by default those of the process."""
     try:
         return _run(arguments)
     except CommandError as error:
         return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "inferd":
-            raise
-        return _fail(
-            f"this needs the package {error.name}, which is not installed; the server's packages come with "
-            "pip install 'inferd[cpu]' or, for NVIDIA GPUs, 'inferd[gpu]'"
-        )
+        return _fail(missing_package(error))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:

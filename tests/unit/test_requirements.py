@@ -34,7 +34,7 @@ def _locked(name):
 def test_every_requirement_is_locked_within_its_range(variant):
     """Whoever changes setup.cfg also runs `make lock`."""
     locked = _locked(variant)
-    for wanted in _wanted([variant, "server", "otel"]):
+    for wanted in _wanted([variant, "server", "cli", "otel"]):
         versions = locked[re.sub(r"[._]", "-", wanted.name.lower())]
         assert all(wanted.specifier.contains(version) for version in versions), wanted
 

@@ -71,6 +71,16 @@ def test_missing_packages_are_explained():
     assert "Traceback" not in done.stderr
 
 
+def test_the_client_is_installed_without_the_command_line():
+    """The command is there all the same, and says what is missing in one line."""
+    done = _python("import sys; sys.modules['typer'] = None; from inferd.cli import main; sys.exit(main(['models']))")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "inferd: this needs the package typer, which is not installed; "
+        "the command line comes with pip install 'inferd[cli]', and with the server\n"
+    )
+
+
 def test_version(inferd):
     """The version is that of the package, and nothing else is done."""
     assert inferd("--version") == inferd("--version", "serve")

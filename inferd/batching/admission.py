@@ -4,16 +4,16 @@ from inferd.batching.request import InferenceRequest
 from inferd.batching.waiting import WaitingRequests
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 
-#: Share of the past that is kept for each batch that is added: about the last twenty batches count.
+#: Fading per batch: about the last twenty batches count.
 _KEPT = 0.95
 _SHORTEST_HINT_S = 0.01
 _LONGEST_HINT_S = 30.0
-#: Before any batch has run there is nothing to compute from.
+#: The retry delay before any batch has run.
 _UNKNOWN_HINT_S = 1.0
 
 
 def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> ServingError | None:
-    """Say why ``request`` cannot be admitted to a queue with the bounds of ``waiting``; None if it can."""
+    """Return why ``request`` can never be admitted to a queue with the limits of ``waiting``; None if it can."""
     if request.deadline <= now:
         return DeadlineExceededError("the deadline passed before the request reached the queue")
     if request.rows > waiting.max_rows:
@@ -32,15 +32,15 @@ def _too_large(given: int, bound: int, unit: str) -> InvalidInputError:
 
 
 class DrainRate:
-    """Rows that leave the queue in a second when there are always some to take.
+    """Rows per second that leave the queue while it is not empty.
 
-    Measured from one batch that is taken to the next, and only where the first left something behind: so whatever it
-    is that takes the time counts, the model, its workers or the handling of requests, and idle time does not make the
-    rate look low. Not thread-safe: guarded by the lock of the `RequestQueue` that it is a part of.
+    Measured from one dispatched batch to the next, and only where the first left rows behind: whatever limits the rate
+    counts, be it the model, its workers or the handling of requests, and idle time does not. Not thread-safe: guarded
+    by the lock of the `RequestQueue`.
     """
 
     def __init__(self) -> None:
-        #: The rate, or None while nothing is known of it.
+        #: The rate; None until it is known.
         self.rows_per_s: float | None = None
         self._rows = 0.0
         self._seconds = 0.0
@@ -48,7 +48,7 @@ class DrainRate:
         self._last_at: float | None = None
 
     def taken(self, rows: int, now: float, *, left: int) -> None:
-        """A batch of ``rows`` was taken at ``now``, and ``left`` rows still wait."""
+        """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
         if self._last_at is not None:
             self._rows = self._rows * _KEPT + self._last_rows
             self._seconds = self._seconds * _KEPT + (now - self._last_at)
@@ -57,12 +57,12 @@ class DrainRate:
         self._last_at = now if left else None
 
     def interrupted(self) -> None:
-        """How long the batch that was taken last held up the next one says nothing of others."""
+        """Ignore the time since the last batch, whose run was terminated or hangs."""
         self._last_at = None
 
 
 def retry_after_s(waiting_rows: int, rows_per_s: float | None) -> float:
-    """When the rows that wait now will have been taken, so that a retry is likely to be admitted."""
+    """Return when the rows that wait now will have been dispatched, so that a retry is likely to be admitted."""
     if not rows_per_s:
         return _UNKNOWN_HINT_S
     return min(max(waiting_rows / rows_per_s, _SHORTEST_HINT_S), _LONGEST_HINT_S)

@@ -1,4 +1,4 @@
-"""Gives requests their outcome, and counts it."""
+"""Answers requests and counts the outcomes."""
 
 import logging
 from collections.abc import Callable
@@ -15,9 +15,10 @@ _RECEIVER_FAILED = "the receiver of an outcome failed"
 
 
 class Answers:
-    """The way out of batching. Any thread may call, with no lock held; nothing that is raised on the way gets out.
+    """Delivers outcomes to replies and reports to the observer and the statistics.
 
-    A request that has its outcome already is left alone.
+    Any thread may call, with no lock held. Exceptions of observers and receivers are logged and go no further. A
+    request that already has its outcome is skipped.
     """
 
     def __init__(self, *, clock: Clock, observer: Observer, statistics: Statistics) -> None:
@@ -26,8 +27,8 @@ class Answers:
         self._statistics = statistics
 
     def offered(self, request: InferenceRequest) -> None:
-        """Count ``request`` before anything is decided about it."""
-        # As in `_observe`, not called because there are so many of these.
+        """Count ``request`` before it is admitted or rejected."""
+        # Not through `_observe`: this runs for each request.
         try:
             self._observer.offered(request.rows)
         except Exception:  # see there
@@ -38,8 +39,8 @@ class Answers:
         self._observe(self._observer.caller_ran)
 
     def batch_done(self, report: BatchReport) -> None:
-        """Tell of a run, before the requests that it answers are told."""
-        # As in `_observe`, as in the others without it: they are called for each request or batch.
+        """Report a run, before its requests are answered."""
+        # Not through `_observe`: this runs for each batch.
         try:
             self._observer.batch_done(report)
         except Exception:  # see there
@@ -50,7 +51,7 @@ class Answers:
         self._observe(self._observer.run_ended, reason)
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
-        """Tell of a member of a batch that ran again alone."""
+        """Report that one request of a batch ran again alone."""
         self._statistics.checked(mismatch=mismatch)
         try:
             self._observer.checked(run_s, mismatch=mismatch)
@@ -58,7 +59,7 @@ class Answers:
             _logger.exception(_OBSERVER_FAILED)
 
     def answered(self, encode_s: float) -> None:
-        """Tell how long it took to answer what a run has computed."""
+        """Report how long answering the requests of a run took."""
         try:
             self._observer.answered(encode_s)
         except Exception:  # as in `_observe`
@@ -75,18 +76,18 @@ class Answers:
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
         """Answer ``request`` with ``result``."""
-        # As in `_deliver`, not called because there are so many of these.
+        # Not through `_deliver`: this runs for each request.
         try:
             request.reply.deliver(result)
         except Exception:  # see there
             _logger.exception(_RECEIVER_FAILED)
 
     def admitted(self, request: InferenceRequest) -> None:
-        """Tell the producer of ``request`` that it may bring its next one."""
+        """Let the producer of ``request`` send its next one."""
         try:
             request.reply.release()
         except Exception:  # one broken producer must not hurt the requests of others
-            _logger.exception("the producer of a request failed to go on")
+            _logger.exception("the producer of a request failed")
 
     def _observe(self, call: Callable[..., None], *facts: object) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Everything between a request that has been checked and its answer, for one version of a model."""
+"""The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ _logger = logging.getLogger("inferd.batching")
 
 
 class Batcher:
-    """The bounded queue of a model version and the workers that run it.
+    """The bounded queue of a model version and its workers.
 
-    Invariant: every request that is submitted gets exactly one outcome, or is withdrawn, whatever the model, a policy,
-    a deadline or `stop` does. `submit` and `cancel` are called by the rpc poll thread and never block; `start` and
-    `stop` by the thread that loads models; the counts may be read by any thread.
+    Invariant: every submitted request gets exactly one outcome, or is cancelled, whatever the model, a policy, a
+    deadline or `stop` does. `submit` and `cancel` are called by the rpc poll thread and never block; `start` and `stop`
+    by the thread that loads models; the counts may be read by any thread.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class Batcher:
         )
 
     def start(self) -> None:
-        """Begin to run what is submitted."""
+        """Start the workers."""
         self._workers.start()
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
-        """Have ``requests`` answered through their replies, be it with a refusal; perhaps before this returns."""
+        """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
         for request in requests:
             self._answers.offered(request)
         for batch in self._queue.offer(requests):
@@ -117,22 +117,22 @@ class Batcher:
             self._caller_runs.run(batch)
 
     def cancel(self, request: InferenceRequest) -> None:
-        """Withdraw ``request`` and give its place in the queue back at once; nothing if it has been answered."""
+        """Cancel ``request`` and free its place in the queue immediately; no effect if it has been answered."""
         if request.reply.withdraw():
             self._queue.remove(request)
 
     def stop(self, timeout_s: float) -> bool:
-        """Refuse new requests, finish those that are here, and end the workers.
+        """Reject new requests, finish the admitted ones, and end the workers.
 
-        Returns True once everything has finished. After ``timeout_s`` the requests that are left are failed and False
-        is returned, as it is if a thread is stuck: it may then still be inside the session, which must not be closed.
+        Returns True when everything has finished. Returns False after ``timeout_s``, when the remaining requests are
+        failed, or if a thread hangs; that thread may still use the session, which must then not be closed.
         """
         ended_at = self._clock() + timeout_s
         self._queue.close()
         finished = self._queue.wait_drained(timeout_s)
         self._caller_runs.stop()
         if not finished:
-            _logger.error("model %s: requests are left unanswered when it is unloaded", self._name)
+            _logger.error("model %s is unloaded before all requests were answered", self._name)
             self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
             return False
         return self._ended(max(0.0, ended_at - self._clock()))
@@ -140,7 +140,7 @@ class Batcher:
     def _ended(self, timeout_s: float) -> bool:
         if self._workers.join(timeout_s):
             return True
-        _logger.error("model %s: a thread hangs in a run when it is unloaded", self._name)
+        _logger.error("model %s is unloaded while a thread hangs in a run", self._name)
         return False
 
     def _replace(self, batch: Batch) -> None:
@@ -151,39 +151,39 @@ class Batcher:
 
     @property
     def queue_rows(self) -> int:
-        """Rows that wait."""
+        """Waiting rows."""
         return self._queue.rows
 
     @property
     def queue_limit_rows(self) -> int:
-        """Rows that may wait at present."""
+        """Rows that may wait at present, at most."""
         return self._queue.row_limit
 
     @property
     def most_rows_per_s(self) -> float:
-        """Rows a second of one worker that takes the batches that are cheapest; 0 before the first."""
+        """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._queue.most_rows_per_s
 
     @property
     def queue_bytes(self) -> int:
-        """Bytes of inputs that wait."""
+        """Bytes of waiting inputs."""
         return self._queue.nbytes
 
     @property
     def running_rows(self) -> int:
-        """Rows in batches that are being run."""
+        """Rows in running batches."""
         return self._queue.running_rows
 
     @property
     def unanswered_requests(self) -> int:
-        """Requests that wait, wait for room, or are being run."""
+        """Requests that are waiting, blocked or running."""
         return self._queue.present
 
     @property
     def stuck_threads(self) -> int:
-        """Threads whose runs were given up because they did not end, and have not returned."""
+        """Threads that hang in a run that was given up."""
         return self._workers.stuck
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what has been counted since the start."""
+        """Return the counts since the start."""
         return self._statistics.snapshot()

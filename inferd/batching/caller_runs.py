@@ -1,7 +1,4 @@
-"""The threads that stand in for callers under the caller_runs policy.
-
-The callers themselves are on the rpc poll thread, which must not run a model.
-"""
+"""The threads of the caller_runs policy. They run requests on behalf of their callers, which share the poll thread."""
 
 from queue import SimpleQueue
 
@@ -13,9 +10,8 @@ from inferd.batching.worker import Post
 class CallerRuns:
     """Runs batches outside the queue.
 
-    Invariant: the handover holds no more batches than there are threads, because the policy lets no more than that run
-    outside the queue at a time. `run` is called by the submitting thread and does not block; `take` by the threads,
-    one for each of the ``posts``.
+    Invariant: the handover holds at most one batch per thread, because the policy permits no more runs at a time. `run`
+    is called by the submitting thread and does not block; `take` by the threads, one for each of the ``posts``.
     """
 
     def __init__(self, *, name: str, threads: int, queue: RequestQueue) -> None:
@@ -24,16 +20,16 @@ class CallerRuns:
         self.posts = [Post(f"{name}-{number}", self) for number in range(threads)]
 
     def run(self, batch: Batch) -> None:
-        """Have ``batch`` run at once."""
+        """Run ``batch`` immediately in one of the threads."""
         self._handover.put(batch)
 
     def take(self, finished: Batch | None) -> Batch | None:
-        """As `BatchSource` says."""
+        """Implement `BatchSource`."""
         if finished is not None:
             self._queue.retire(finished)
         return self._handover.get()
 
     def stop(self) -> None:
-        """Let each thread end after what it is running."""
+        """End each thread after its current run."""
         for _ in self.posts:
             self._handover.put(None)

@@ -1,4 +1,4 @@
-"""Which requests of a batch that failed run together next, so that only those fail that do so by themselves. Pure."""
+"""Bisection of a failed batch, so that only requests that fail by themselves fail. Pure."""
 
 import math
 from collections import deque
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from inferd.batching.request import InferenceRequest
 
-#: So many groups may fail, times the logarithm of their number. One culprit takes the logarithm to be found, several
-#: that are spread take more, and of a batch that fails throughout each failure of a group has been in vain.
+#: Failures of groups that are tolerated, per binary logarithm of the batch size. Finding one failing request takes the
+#: logarithm, several spread ones more; in a batch in which every request fails, each failed group is wasted work.
 _FAILURES = 1.5
 
 
 class CulpritSearch:
-    """Halves what fails, the largest groups first, so that most of the others have their answers soon.
+    """Halves failing groups, the largest first, so that most other requests are answered early.
 
-    Invariant: each request's outcome comes from one run, that of a group that succeeds or its own, and besides those
-    and the run of the whole batch at most ``1.5 log2 n`` groups of n requests fail, whichever fail: after as many
-    failures every request runs alone.
+    Invariant: each request gets its outcome from one run, that of a successful group or its own. Besides those and the
+    run of the whole batch, at most ``1.5 log2 n`` groups of n requests fail: after that many failures every remaining
+    request runs alone.
     """
 
     def __init__(self, requests: Sequence[InferenceRequest]) -> None:
@@ -25,7 +25,7 @@ class CulpritSearch:
         self._halve(requests)
 
     def next(self) -> Sequence[InferenceRequest] | None:
-        """Return the group that runs next; None when there is none left."""
+        """Return the next group to run; None when none is left."""
         if not self._groups:
             return None
         group = self._groups.popleft()
@@ -35,7 +35,7 @@ class CulpritSearch:
         return group
 
     def failed(self, group: Sequence[InferenceRequest]) -> None:
-        """The ``group``, of several, failed."""
+        """Record that ``group``, of several requests, failed."""
         self._failures_left -= 1
         self._halve(group)
 

@@ -1,4 +1,4 @@
-"""Runs batches: drop who needs no answer, stack, run, check, split, answer; and if a run fails, find the culprits."""
+"""Runs batches: drop answered requests, stack, run, check, split, answer; bisect a batch whose run fails."""
 
 import logging
 import time
@@ -23,15 +23,15 @@ from inferd.runtime.stacking import RowsDoNotFollowError, chunks, join, split, s
 
 _logger = logging.getLogger("inferd.batching")
 
-#: So many answers at least are left to the poll thread. Starting to send one lets go of Python's interpreter lock,
-#: which that thread would take each time; fewer answers are given sooner than another thread is woken.
+#: From this many answers on, the poll thread sends them: each send releases the interpreter lock, which that thread
+#: would take every time. Fewer answers are sent sooner than another thread is woken.
 _WORTH_HANDING_OVER = 3
 
 _Outputs = dict[str, NDArray[np.generic]]
 
 
 class _Before(NamedTuple):
-    """What was before a run: durations in seconds, one for each of its requests that had not run yet."""
+    """Durations before a run in seconds, one for each of its requests that runs for the first time."""
 
     decode_s: Sequence[float]
     queue_s: Sequence[float]
@@ -42,7 +42,7 @@ _RAN_BEFORE = _Before((), ())
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What came of requests that ran: one set of outputs for each of them, and the runs that it took."""
+    """Requests that ran successfully: the outputs of each, and the runs that it took."""
 
     parts: list[_Outputs]
     reports: list[BatchReport]
@@ -51,23 +51,23 @@ class _Done:
 
 
 class _Failed(NamedTuple):
-    """Why a run failed, and how long that took."""
+    """Why a run failed, and its timing."""
 
     error: Exception
     timing: BatchTiming
 
 
 class _MismatchError(Exception):
-    """A member of a batch gets another answer alone; the text says which and how, without any value."""
+    """A request gets another answer alone than in its batch; the text says which output and how, without values."""
 
 
 class Executor:
     """Answers every request of a batch, whatever happens, and raises nothing.
 
-    Any number of threads may call `execute` at a time. A batch that is given up meanwhile is no longer its own. A
-    request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; None runs every request as it
-    is. ``on_mismatch`` is called when it
-    has turned out that requests must run alone; those of the batch at hand do at once.
+    Any number of threads may call `execute` at a time. A batch that is given up meanwhile no longer belongs to the
+    executor. A request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; with None every
+    request runs in one piece. ``on_mismatch`` is called when requests turn out to get other answers in a batch than
+    alone; from then on, and in the batch at hand, each runs alone.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Executor:
         thread_clock: Clock = time.thread_time,
     ) -> None:
         self._check = check
-        #: Whether the log says so already; said twice if two threads find out at once.
+        #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
         self._mismatch_told = False
         self._on_mismatch = on_mismatch
         self._poll_thread = poll_thread
@@ -103,8 +103,8 @@ class Executor:
         """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
         try:
             self._run(batch, batch.requests, first=not batch.ran_before)
-        except BaseException:  # whatever it is, the requests must be answered and the thread must live
-            _logger.exception("running a batch of model %s went wrong", self._name)
+        except BaseException:  # whatever it is, the requests must be answered and the thread must survive
+            _logger.exception("running a batch of model %s failed", self._name)
             for request in batch.requests:
                 self._answers.fail(request, InferenceFailedError())
 
@@ -121,12 +121,12 @@ class Executor:
     def _attempt(
         self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool
     ) -> Sequence[InferenceRequest]:
-        """Run ``requests`` together and answer them. Returns those that failed together and have no answer."""
+        """Run ``requests`` together and answer them. Returns those that failed together and have no answer yet."""
         live = self._live(requests)
         if not live or batch.given_up:
             return ()
         if len(live) > 1 and not self._session.signature.batchable:
-            # Taken from the queue before it was told to hand out every request alone.
+            # Dispatched before the queue stopped batching.
             self._run_each(batch, live, first=first)
             return ()
         queue_s = [batch.started_at - request.enqueued_at for request in live]
@@ -146,18 +146,17 @@ class Executor:
     def _failed(
         self, batch: Batch, live: Sequence[InferenceRequest], failed: _Failed, queue_s: Sequence[float]
     ) -> Sequence[InferenceRequest]:
-        """Answer requests whose run failed, as far as it is known whose fault it was. Returns the others."""
+        """Answer the requests of a failed run, if only one can be at fault. Returns the others, to be bisected."""
         error = failed.error
         if isinstance(error, _MismatchError | RowsDoNotFollowError):
             stops = self._stop_batching(live, error)
             if stops or isinstance(error, _MismatchError):
-                # If it does not stop, the operator's word for batching counts for more; the answers are given as they
-                # would have been.
+                # If the operator has set that the model batches, only this batch runs one by one.
                 self._run_each(batch, live)
                 return ()
         if len(live) > 1:
             _logger.warning(
-                "%d requests to model %s failed together; they run again in parts: %r", len(live), self._name, error
+                "a batch of %d requests to model %s failed; running it again in parts: %r", len(live), self._name, error
             )
             return live
         if isinstance(error, ServingError):
@@ -169,9 +168,10 @@ class Executor:
         return ()
 
     def _try(self, batch: Batch, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
-        """Run the model, or return why that failed; None if nobody is left to be answered.
+        """Run the model, or return why that failed; None if no request needs an answer any more.
 
-        Were the parts of a batch run while its failure is handled, each failure in them would carry along all before.
+        The failure is returned and not raised: parts of a batch that ran inside an ``except`` block would chain their
+        exceptions to the earlier ones.
         """
         started_at = self._clock()
         try:
@@ -185,7 +185,7 @@ class Executor:
             return _Failed(error, BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows))
 
     def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:
-        """Leave out requests that need no run any more, and answer the expired ones."""
+        """Return the requests that still need a run; answer the expired ones."""
         now = self._clock()
         live = []
         for request in requests:
@@ -196,7 +196,7 @@ class Executor:
         return live
 
     def _stop_batching(self, live: Sequence[InferenceRequest], error: Exception) -> bool:
-        """Have requests run alone from now on; False if the operator has said that the model batches."""
+        """Stop batching; False if the operator has set that the model batches."""
         if not self._session.signature.batchable:
             return True
         stops = self._session.stop_batching(f"found while serving: {error}")
@@ -208,7 +208,7 @@ class Executor:
         _logger.error(
             "a request to model %s gets another answer in a batch than alone; %s",
             self._name,
-            "its version is not batched any longer" if stops else "it is batched all the same, as batch_axis is set",
+            "its version is no longer batched" if stops else "it is still batched, because batch_axis is set",
             extra={"request_ids": [request.reply.request_id for request in live], "reason": str(error)},
         )
         return stops
@@ -228,7 +228,7 @@ class Executor:
     def _run_in_chunks(
         self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
     ) -> _Done | None:
-        """Run one request in pieces; None if it was answered otherwise before the last."""
+        """Run one request in pieces; None if it was answered, for example expired, before the last one."""
         runs: list[_Done] = []
         sizes: list[int] = []
         rows_left = request.rows
@@ -252,7 +252,7 @@ class Executor:
         return _Done([outputs], [run.reports[0] for run in runs], timing, sum(run.cpu_s for run in runs))
 
     def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
-        """Every output that one of the requests wants."""
+        """Return every output that at least one of the requests wants."""
         first = live[0].outputs
         for request in live:
             if request.outputs != first:
@@ -306,12 +306,12 @@ class Executor:
         outputs: Mapping[str, NDArray[np.generic]],
         members: Sequence[int],
     ) -> None:
-        """Run a member of a batch again alone. Raises `_MismatchError` if that has another answer."""
+        """Run one request of a batch again alone. Raises `_MismatchError` if its answer differs."""
         try:
             mismatch, run_s = self._check.find(run, inputs, outputs, members)
         except RunEndedError:
             raise
-        except Exception as error:  # noqa: BLE001  (the batch ran; what fails now is no reason to refuse its answers)
+        except Exception as error:  # noqa: BLE001  (the batch ran; a failed check must not cost its answers)
             _logger.warning("a batch of model %s could not be checked: %r", self._name, error)
             return
         self._answers.checked(run_s, mismatch=mismatch is not None)

@@ -1,4 +1,4 @@
-"""Which of the waiting requests run next, together. Pure."""
+"""Plans the next batch from the waiting requests. Pure."""
 
 import math
 from collections.abc import Hashable, Iterable
@@ -9,7 +9,7 @@ from inferd.batching.request import InferenceRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchRules:
-    """``max_rows`` bounds a batch, except that a larger request makes one alone; 1 runs every request alone."""
+    """Limits for batches. A request with more than ``max_rows`` rows runs alone; 1 runs every request alone."""
 
     max_rows: int
     max_wait_s: float = 0.0
@@ -17,7 +17,7 @@ class BatchRules:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run these together, now."""
+    """Run these requests together now; ``rows`` is their sum."""
 
     requests: list[InferenceRequest]
     rows: int
@@ -25,7 +25,7 @@ class Dispatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaitUntil:
-    """Nothing is ready before ``time``, unless so many further requests, or so many further rows, come first."""
+    """No batch is ready before ``time``, unless this many further ``requests`` or ``rows`` arrive first."""
 
     time: float
     requests: int
@@ -37,7 +37,7 @@ Plan = Dispatch | WaitUntil
 
 @dataclass(slots=True)
 class _Group:
-    """Requests that can be stacked, in the order of service, as far as they fit into one batch."""
+    """Requests that can be stacked, in order of service, as far as they fit into one batch."""
 
     max_rows: int
     requests: list[InferenceRequest] = field(default_factory=list)
@@ -45,7 +45,7 @@ class _Group:
     complete: bool = False
 
     def add(self, request: InferenceRequest) -> None:
-        """Take ``request`` in, or leave it for the next batch: then there is no point in waiting with this one."""
+        """Add ``request``, or leave it for the next batch; then there is no point in holding this one."""
         if self.requests and self.rows + request.rows > self.max_rows:
             self.complete = True
             return
@@ -62,12 +62,12 @@ class _Group:
 def plan(
     pending: Iterable[InferenceRequest], now: float, rules: BatchRules, *, further: int = 0, idle_since: float = 0.0
 ) -> Plan:
-    """Choose the next batch from ``pending``, which comes in the order of service.
+    """Choose the next batch from ``pending``, which is in order of service.
 
-    ``further`` is how many requests are to be expected. With none, or no wait allowed, the head of ``pending`` runs at
-    once, with as many of the others that can be stacked on it as fit. Otherwise a batch that is not complete is held
-    for them, at most ``max_wait_s`` from when it could have run: when its oldest member was there and the worker that
-    asks was idle. The first batch that need not be held goes.
+    ``further`` is how many requests are expected to arrive. If none are, or no wait is allowed, the head of ``pending``
+    runs immediately, with as many of the others that can be stacked with it as fit. Otherwise an incomplete batch is
+    held for at most ``max_wait_s`` from when it could have run: when its oldest request had arrived and the worker was
+    idle. The first batch that need not be held is dispatched.
     """
     if further == 0 or rules.max_wait_s == 0:
         return _plan_at_once(pending, rules.max_rows)
@@ -75,7 +75,7 @@ def plan(
 
 
 def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
-    # Without `_Group`, as each request of each batch comes by here.
+    # Without `_Group`, because this runs for each request of each batch.
     requests: list[InferenceRequest] = []
     rows = 0
     key: Hashable = None

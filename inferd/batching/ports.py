@@ -1,4 +1,4 @@
-"""What batching needs from outside, so that it can be tested without any of it."""
+"""The interfaces that batching needs from outside; tests implement them with fakes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.runtime.run_stop import RunStop
+from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors
 
-#: Seconds on a clock that never goes back: ``time.monotonic``, a thread's own, or a fake one in tests.
+#: Seconds on a clock that never goes back: ``time.monotonic``, a thread's processor time, or a fake in tests.
 Clock = Callable[[], float]
 
 
@@ -19,38 +19,38 @@ class Session(Protocol):
 
     @property
     def signature(self) -> ModelSignature:
-        """What the model takes and gives; the same object every time until `stop_batching` replaces it."""
+        """The model's inputs and outputs; the same object every time until `stop_batching` replaces it."""
         ...
 
     @property
     def parallel_runs(self) -> int:
-        """How many runs at a time take no longer than one alone."""
+        """How many parallel runs take no longer than one alone."""
         ...
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether a run waits for a device, so that its thread's processor time does not say how long it takes."""
+        """Whether runs happen on a device, so that the thread's processor time says nothing about the run time."""
         ...
 
     @property
     def runs_are_bounded(self) -> bool:
-        """Whether how long a run takes follows from its rows alone, whatever numbers are in them."""
+        """Whether the run time depends on the number of rows only, and not on the values in them."""
         ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[NDArray[np.generic]]:
-        """Run the model once and return ``outputs`` in that order; it may fail soon after ``stop`` told it to end.
+        """Run the model once and return ``outputs`` in that order; fails soon after ``stop`` was triggered.
 
-        What it raises is logged, so its text must not quote the values of ``inputs``.
+        Exceptions are logged, so their text must not quote values of ``inputs``.
         """
         ...
 
     def stop_batching(self, reason: str) -> bool:
-        """Have a signature without batch axes from now on; False if the operator has said that the model batches."""
+        """Replace the signature by one without batch axes; False if the operator has set that the model batches."""
         ...
 
 
 class Alarm(Protocol):
-    """Keeps times in a thread of its own, which no model runs on."""
+    """A timer thread on which no model runs."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` once when the monotonic clock has reached ``when``. Callable from any thread."""
@@ -58,14 +58,14 @@ class Alarm(Protocol):
 
 
 class PollThread(Protocol):
-    """The thread that requests come from and cancels too, seen from here. It must not be blocked."""
+    """The rpc poll thread, from which requests and cancellations come. It must not be blocked."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` before any further request is taken in but the one at hand. Callable from any thread."""
+        """Call ``callback`` before the next request is read. Callable from any thread."""
         ...
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when no further request is ready to be taken in, or soon. From that thread only."""
+        """Call ``callback`` when no request is ready to be read, or soon. Callable from the poll thread only."""
         ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
@@ -77,11 +77,9 @@ class PollThread(Protocol):
 class BatchReport:
     """One finished run of the model, successful or not. Durations in seconds.
 
-    Not to be changed. (It is not frozen because frozen ones take several times as long to make.)
-
-    ``decode_s`` and ``queue_s`` have one duration for each request that runs for the first time: none when the halves
-    of a failed batch run again, or the further pieces of a request that is larger than a batch. Of a run itself that
-    failed there is ``run_s`` only.
+    ``decode_s`` and ``queue_s`` have one duration for each request that runs for the first time: none when parts of a
+    failed batch run again, or for the later pieces of a request that is larger than a batch. A failed run has only
+    ``run_s``. Do not modify. (Not frozen, because creating a frozen dataclass takes several times as long.)
     """
 
     requests: int
@@ -95,18 +93,18 @@ class BatchReport:
 
 
 class Observer(Protocol):
-    """Is told what happens to a model's requests. Called from several threads; must not block.
+    """Receives what happens to a model's requests. Called from several threads; must not block.
 
-    Each call but ``answered`` is made before the answers that it counts are given, so that whoever has an answer finds
+    All calls but ``answered`` are made before the counted requests are answered, so that a caller with an answer finds
     it counted.
     """
 
     def offered(self, rows: int) -> None:
-        """Rows asked to be admitted, whatever came of it."""
+        """Rows were offered, whether they are admitted or rejected."""
         ...
 
     def refused(self, reason: str, rows: int) -> None:
-        """Rows were refused or shed; ``reason`` is that of the `OverloadedError`."""
+        """Rows were rejected or shed; ``reason`` is that of the `OverloadedError`."""
         ...
 
     def caller_ran(self) -> None:
@@ -118,13 +116,13 @@ class Observer(Protocol):
         ...
 
     def run_ended(self, reason: str) -> None:
-        """A run was ended before it came to its own end."""
+        """A run was ended early."""
         ...
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
-        """A member of a batch ran again alone, for so long, and got another answer or the same."""
+        """One request of a batch ran again alone for ``run_s``, and its answer differed (``mismatch``) or not."""
         ...
 
     def answered(self, encode_s: float) -> None:
-        """The answers of a batch were encoded and handed over, so long after its run. The one call that comes later."""
+        """The answers of a batch were encoded and sent within ``encode_s`` after its run."""
         ...

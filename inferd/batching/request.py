@@ -1,4 +1,4 @@
-"""A request on its way through the queue, and the handle through which it is answered exactly once."""
+"""Requests and batches, and the handle through which a request is answered exactly once."""
 
 import math
 import threading
@@ -14,7 +14,7 @@ from inferd.runtime.signature import Tensors
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTiming:
-    """Where a batch's time went; one object for all requests of the batch. Seconds on the monotonic clock."""
+    """Timing of a batch, shared by its requests: ``started_at`` on the monotonic clock, durations in seconds."""
 
     started_at: float
     stack_s: float
@@ -26,7 +26,7 @@ class BatchTiming:
 class InferenceResult:
     """The answer to one request: its own rows of the outputs it asked for, in the order it asked.
 
-    Not to be changed. (It is not frozen because frozen ones take several times as long to make.)
+    Do not modify. (Not frozen, because creating a frozen dataclass takes several times as long.)
     """
 
     outputs: dict[str, NDArray[np.generic]]
@@ -35,9 +35,9 @@ class InferenceResult:
 
 
 class FailedRunError(InferenceFailedError):
-    """The model ran for this request alone and failed.
+    """The model ran this request alone and failed.
 
-    ``timing`` is of that run; what came before it is not told apart from it. ``queue_s`` is as for a result.
+    ``timing`` is that of this run, ``queue_s`` as in `InferenceResult`.
     """
 
     def __init__(self, timing: BatchTiming, queue_s: float) -> None:
@@ -54,20 +54,21 @@ def _ignore(_outcome: Outcome) -> None:
 
 
 class Reply:
-    """Delivers one outcome to whoever waits for it.
+    """The handle through which a request gets exactly one outcome.
 
-    Invariant: however many threads try, exactly one `deliver` or `withdraw` takes effect; the others return False and
-    do nothing. A result, an error, a cancel and an expiry may all race for it.
+    A result, an error, a cancellation and an expiry may race in different threads. Exactly one `deliver` or `withdraw`
+    takes effect; the others return False and do nothing. The test-and-set behind it is a lock that is acquired once
+    and never released.
 
-    ``on_outcome`` is called in the thread that won and must not block. ``on_released`` tells a producer that it may
-    bring its next request; it is called exactly once, at the latest with the outcome. If one thread releases while
-    another delivers, the two callbacks run side by side.
+    ``on_outcome`` is called in the thread that won and must not block. ``on_released`` lets a producer send its next
+    request; it is called exactly once, at the latest with the outcome. If one thread releases while another delivers,
+    the two callbacks may run at the same time.
 
-    ``done`` tells whether the outcome is settled, so that further work on the request is in vain. ``request_id`` is
-    the id of its call, for the log.
+    ``done()`` says whether the outcome is settled, so that further work on the request is useless. ``request_id`` is
+    the id of the call, for the log.
 
-    Once settled, it holds on to neither. Callbacks usually lead back to the request: in such a cycle its tensors would
-    stay until Python's garbage collector comes by, which it decides by counting objects and not bytes.
+    A settled reply drops both callbacks: they usually refer back to the request, and its tensors would stay in that
+    cycle until Python's garbage collector runs, which counts objects and not bytes.
     """
 
     __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "done", "request_id")
@@ -81,25 +82,25 @@ class Reply:
         self.request_id = request_id
         self._on_outcome = on_outcome
         self._on_released = on_released
-        # Locks that are taken once and never given back: the cheapest atomic test-and-set that Python has.
+        # A lock is the cheapest atomic test-and-set that Python has.
         self._taken = threading.Lock()
         self._released = threading.Lock()
-        # The lock's own method: each request is looked at several times.
+        # The lock's own method, because each request is checked several times.
         self.done = self._taken.locked
 
     @property
     def has_producer(self) -> bool:
-        """Whether somebody is to be told that the next request may come."""
+        """Whether a producer waits to send its next request."""
         return self._on_released is not None
 
     def release(self) -> None:
-        """Let the producer go on, if it was not told so before."""
+        """Let the producer send its next request, once."""
         if self._on_released is not None and self._released.acquire(blocking=False):
             on_released, self._on_released = self._on_released, None
             on_released()
 
     def deliver(self, outcome: Outcome) -> bool:
-        """Answer the request. Returns False if it was answered or withdrawn before."""
+        """Answer the request. Returns False if it was settled before."""
         if not self._taken.acquire(False):
             return False
         on_outcome, self._on_outcome = self._on_outcome, _ignore
@@ -111,7 +112,7 @@ class Reply:
         return True
 
     def withdraw(self) -> bool:
-        """Give up on an answer: nobody waits for it any more. Returns False if it was settled before."""
+        """Cancel the request: nobody waits for the answer. Returns False if it was settled before."""
         if not self._taken.acquire(blocking=False):
             return False
         self._on_outcome = _ignore
@@ -144,12 +145,12 @@ class InferenceRequest:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Batch:
-    """Requests that run together. ``outside_queue`` if one ran at once because the queue had no room for it.
+    """Requests that run together; ``outside_queue`` for a request that caller_runs runs immediately.
 
-    ``answering`` is set by the thread that runs the batch when it begins to answer: from then on its callers may be
-    back with their next requests. ``run_s`` and ``cpu_s`` are set by it too: how long the model itself took, and how
-    much processor time of that thread, unless that says nothing; and ``cut_off`` if a run was ended early.
-    ``given_up`` is set by another thread, when the one that runs it is stuck; the rest is a batch that ``ran_before``.
+    Set by the thread that runs the batch: ``answering`` when it begins to answer, so that callers may send their next
+    requests; ``run_s``, the model's run time; ``cpu_s``, that thread's processor time during the run, None where it
+    says nothing; ``cut_off`` if a run was ended early. Set by another thread: ``given_up`` when the thread that runs
+    the batch hangs. The unanswered rest then forms a batch that ``ran_before``.
     """
 
     requests: list[InferenceRequest]

@@ -1,7 +1,7 @@
-"""Sees to it that every run has an end for its callers.
+"""Bounds the time that a run can keep its callers waiting.
 
-A run that takes longer than the model's limit, or that nobody waits for any more, is told to end, which ONNX Runtime
-does between two operators. One that goes on nevertheless, inside one long operator, is given up.
+A run that exceeds the model's limit, or for which nobody waits any more, is terminated, which ONNX Runtime does between
+two operators. If it continues inside one long operator, its thread is given up and replaced.
 """
 
 import logging
@@ -18,29 +18,29 @@ from inferd.batching.answers import Answers
 from inferd.batching.ports import Alarm, Clock, Session
 from inferd.batching.request import Batch, InferenceRequest
 from inferd.errors import RunTooLongError
-from inferd.runtime.run_stop import RunStop
+from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import Tensors
 
 _logger = logging.getLogger("inferd.batching")
 
-#: How long a run that was told to end may take for that, until its thread is given up: most operators are done sooner.
+#: How long a terminated run may take to end before its thread is given up; most operators take less.
 ENDING_S = 1.0
 
 
 class EndReason(StrEnum):
-    """Why a run was ended."""
+    """Why a run was terminated."""
 
     TIME_LIMIT = "time_limit"
     ABANDONED = "abandoned"
 
 
 class RunEndedError(Exception):
-    """A run was ended before it came to its own end; what it gave, if anything, is nobody's."""
+    """A run was terminated; its outputs, if any, are discarded."""
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A run in progress, and when to look at it: at its limit, and then to see whether it has ended."""
+    """A run in progress, and when to check it: at its limit, and after its termination."""
 
     requests: Sequence[InferenceRequest]
     batch: Batch
@@ -50,14 +50,14 @@ class _Run:
 
 
 class RunGuard:
-    """Runs a model, and ends runs.
+    """Runs a model and terminates runs that take too long.
 
-    Invariants: a run that is in ``_active`` is looked at when its time has come: ``_next_look`` is when the alarm rings
-    and never later than the earliest of them. A run has one reason for its end, which is counted and logged once. The
-    lock is held for a few assignments only.
+    Invariants: each run in ``_active`` is checked when its time has come; the alarm is set for ``_next_look``, which is
+    not later than the earliest of them. A run is terminated for one reason, which is counted and logged once. The lock
+    is held for a few assignments only.
 
-    `run` is called by whichever threads run batches, `look_for_abandoned` by any thread after it has settled requests
-    that may be running, and ``on_stuck`` in the thread of the alarm, for a batch whose run was given up.
+    `run` is called by the threads that run batches, `look_for_abandoned` by any thread that has settled requests that
+    may be running. ``on_stuck`` is called in the alarm's thread with a batch whose run did not end.
     """
 
     def __init__(
@@ -88,11 +88,10 @@ class RunGuard:
     ) -> list[NDArray[np.generic]]:
         """Run the model for ``requests`` of ``batch``, as `Session.run`, which may raise anything.
 
-        Raises `RunEndedError` if the run was ended early, or if nobody waits for it.
+        Raises `RunEndedError` if the run was terminated, or if nobody waits for it.
         """
         run = _Run(requests, batch, RunStop(), now + self._limit_s)
-        # Add to the list before looking. Threads that settle requests, and the alarm, look at the list last, so that
-        # one of both sees the other.
+        # Register the run before checking the requests: a thread that settles requests afterwards finds it.
         self._active[run] = None
         try:
             if run.look_at < self._next_look:
@@ -111,7 +110,7 @@ class RunGuard:
         return arrays
 
     def look_for_abandoned(self) -> None:
-        """End the runs that nobody waits for any more."""
+        """Terminate the runs for which nobody waits any more."""
         for run in list(self._active):
             if run.reason is None and _nobody_waits(run.requests):
                 self._end(run, EndReason.ABANDONED)
@@ -124,10 +123,10 @@ class RunGuard:
         self._alarm.call_at(when, self._look)
 
     def _look(self) -> None:
-        """The alarm rings: end what has reached its limit, and give up what has not ended."""
+        """Terminate runs at their limit, and give up terminated runs that have not ended."""
         now = self._clock()
         if now < self._next_look:
-            # There has been a look for an earlier alarm, which has set the next one.
+            # A check for an earlier alarm has already set the next one.
             return
         self._next_look = math.inf
         for run in list(self._active):
@@ -151,13 +150,13 @@ class RunGuard:
         run.stop.stop()
         self._answers.run_ended(reason)
         _logger.log(
-            # Callers leave all the time.
+            # Callers cancel all the time.
             logging.WARNING if reason is EndReason.TIME_LIMIT else logging.INFO,
-            "a run of model %s is ended: %s",
+            "a run of model %s is terminated: %s",
             self._name,
             f"it took longer than {self._limit_s:g} s (runtime.max_run_ms)"
             if reason is EndReason.TIME_LIMIT
-            else "nobody waits for it any more",
+            else "all of its requests were cancelled or expired",
             extra={"request_ids": [request.reply.request_id for request in run.requests]},
         )
         if reason is EndReason.TIME_LIMIT:
@@ -168,5 +167,5 @@ class RunGuard:
 
 
 def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:
-    # The first mostly does, and looking at it alone takes a fraction of the time.
+    # Somebody mostly waits for the first one, and checking only that takes a fraction of the time.
     return requests[0].reply.done() and all(request.reply.done() for request in requests)

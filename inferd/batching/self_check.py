@@ -1,9 +1,9 @@
-"""Goes on proving, while a model serves, that a request gets the same answer in a batch as alone.
+"""Checks while a model serves that a request gets the same answer in a batch as alone.
 
-Now and then one member of a batch runs again alone and the answers are compared before any is given. The first batch of
-each size class is checked, and then so many that these runs take no more than a set share of the model's run time. When
-a check is due, a few batches are looked at and the first with numbers out of the ordinary is taken: what is only wrong
-for large numbers is found soon although they are rare.
+From time to time one request of a batch runs again alone, and the answers are compared before any is sent. The first
+batch of each size class is checked; after that, checks take at most a set share of the model's run time. When a check
+is due, the first of the next batches with unusually large values is chosen, so that faults which only show for rare,
+large values are found early.
 """
 
 import random
@@ -14,34 +14,33 @@ from itertools import pairwise
 import numpy as np
 
 from inferd.batching.ports import Clock, Session
-from inferd.runtime.row_check import Cause, Mismatch, Profiles, find_mismatch
-from inferd.runtime.row_comparison import Array, profile, take_rows
+from inferd.runtime.batch_axes.row_comparison import Array, Cause, Mismatch, Profiles, find_mismatch, profile, take_rows
 from inferd.runtime.signature import ModelSignature, Tensors
 
-#: So many batches, or this part of those since the last check, are looked at for one that is out of the ordinary, which
-#: is one with numbers so many times larger than the others have.
+#: A due check considers this many batches, or this fraction of those since the last check, whichever is less. A batch
+#: is unusual if its largest value is this many times the average.
 _BATCHES_LOOKED_AT = 16
 _PART_LOOKED_AT = 8
 _OUT_OF_THE_ORDINARY = 2.0
-#: Weight of a batch in what is ordinary.
+#: Weight of a batch in the average of the largest values.
 _WEIGHT = 0.1
-#: Of the share, a part is left for the first batches of each size class, and for a closer look.
+#: The fraction of the share for regular checks; the rest is for first batches and for closer looks.
 _REGULAR_PART = 0.8
-#: Whole numbers that floats were rounded to may differ in so many of the checks; fewer checks than these tell nothing.
+#: Integers that floats were rounded to may differ in this share of the checks; fewer checks than this prove nothing.
 _MOST_ROUNDED = 0.1
 _TELLING_CHECKS = 20
 
 
-#: Runs the model on inputs, for the outputs of these names, and is told when that begins.
+#: Runs the model: takes inputs, names of outputs and the time at which the run starts.
 RunAt = Callable[[Tensors, Sequence[str], float], list[Array]]
 
 
 class SelfCheck:
-    """Decides which batches are checked, and checks them.
+    """Chooses batches to check, and checks them.
 
-    Invariant: over time, the runs of `find` take at most ``share`` of the time told to `ran`, apart from the first
-    batches of each size class and closer looks at differences. The lock is held for a few additions only. Any of the
-    model's threads may call.
+    Invariant: over time, the runs of `find` take at most ``share`` of the run time passed to `is_due`, apart from the
+    first batch of each size class and closer looks at differences. The lock is held for a few additions only. Any of
+    the model's threads may call.
     """
 
     def __init__(self, *, session: Session, share: float, clock: Clock, seed: int = 0) -> None:
@@ -49,10 +48,10 @@ class SelfCheck:
         self._share = share * _REGULAR_PART
         self._is_on = share > 0
         self._clock = clock
-        self._random = random.Random(seed)  # noqa: S311  (nobody gains by foreseeing it)
+        self._random = random.Random(seed)  # noqa: S311  (not for security)
         self._lock = threading.Lock()
         self._seen_sizes: set[int] = set()
-        #: Run time and batches since the last check, what a check takes, and what is left to look at before the next.
+        #: Run time and batches since the last check, the average time of a check, and batches left to consider.
         self._ran_s = 0.0
         self._batches = 0
         self._check_s = 0.0
@@ -62,7 +61,7 @@ class SelfCheck:
         self._rounded = 0
 
     def is_due(self, inputs: Tensors, rows: int, run_s: float) -> bool:
-        """Take note of a run of several ``rows`` that took ``run_s``; return whether it is to be checked."""
+        """Record a run of several ``rows`` that took ``run_s``; return whether to check it."""
         if not self._is_on:
             return False
         with self._lock:
@@ -77,7 +76,7 @@ class SelfCheck:
         return self._is_chosen(inputs)
 
     def _is_chosen(self, inputs: Tensors) -> bool:
-        """Look at a batch while a check is due."""
+        """Consider a batch while a check is due."""
         largest = _largest(inputs)
         with self._lock:
             ordinary = self._ordinary
@@ -94,10 +93,10 @@ class SelfCheck:
     def find(
         self, run_at: RunAt, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
     ) -> tuple[Mismatch | None, float]:
-        """Run a member of a batch again alone and compare.
+        """Run one request of a batch again alone and compare.
 
-        ``run_at`` runs the model, and ``members`` are the numbers of rows of each. Returns what is wrong, and how long
-        the run of the member alone took in seconds. Raises whatever ``run_at`` raises.
+        ``members`` are the rows of each request. Returns the mismatch, if any, and how long the single run took in
+        seconds. Raises whatever ``run_at`` raises.
         """
         signature = self._session.signature
         bounds = list(pairwise(np.cumsum([0, *members]).tolist()))
@@ -138,9 +137,9 @@ class SelfCheck:
             return mismatch if often else None
 
     def _member(self, signature: ModelSignature, inputs: Tensors, bounds: Sequence[tuple[int, int]]) -> int:
-        """Choose a member: in turn the one with the largest numbers, that with the smallest, and any.
+        """Choose a request: in turn the one with the largest values, the one with the smallest, and a random one.
 
-        Large numbers may be answered wrongly themselves, or have others answered wrongly.
+        Large values may get wrong answers themselves, or cause wrong answers for others.
         """
         turn = self._checks % 3
         sizes = _sizes_of_rows(signature, inputs) if turn < 2 else None

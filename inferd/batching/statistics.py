@@ -1,4 +1,4 @@
-"""Counts and durations since the model was loaded, as the Open Inference Protocol's ModelStatistics reports them."""
+"""Counts and durations since a model was loaded, in the terms of the Open Inference Protocol's ModelStatistics."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ _NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How many durations were summed, and their sum."""
+    """A number of durations and their sum."""
 
     count: int
     ns: int
@@ -20,7 +20,7 @@ class Durations:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSizeStatistics:
-    """Of the runs with one number of rows."""
+    """Durations of the runs with one number of rows."""
 
     compute_input: Durations
     compute_infer: Durations
@@ -29,13 +29,13 @@ class BatchSizeStatistics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatisticsSnapshot:
-    """What a model has done so far.
+    """The statistics of a model at one moment.
 
-    Of requests: ``success`` from admission to the answer; ``fail`` from arrival, refusals included; ``queue`` and the
-    compute durations of successful requests, each of which counts the whole duration of its batch. Of runs that did
-    not fail: ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows.
-    ``last_inference_ms`` is since the epoch, 0 before the first run. ``checks`` batches had a member run again alone,
-    and ``mismatches`` of them a member that got another answer.
+    Per request: ``success`` from admission to the answer; ``fail`` from arrival, including rejections; ``queue`` and
+    the compute durations of successful requests, each of which counts the whole duration of its batch. Per successful
+    run: ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows.
+    ``last_inference_ms`` is since the epoch, 0 before the first run. ``checks`` counts batches of which one request ran
+    again alone, ``mismatches`` those whose answer differed.
     """
 
     success: Durations
@@ -73,7 +73,7 @@ class _Compute:
     split_s: float = 0.0
 
     def add(self, count: int, stack_s: float, run_s: float, split_s: float) -> None:
-        """Add stages that count so often."""
+        """Add stages ``count`` times."""
         self.count += count
         self.stack_s += count * stack_s
         self.run_s += count * run_s
@@ -92,7 +92,7 @@ def _durations(count: int, seconds: float) -> Durations:
 
 
 class Statistics:
-    """Adds up what batches report. Any thread may call; one lock is taken once per batch, failure or snapshot."""
+    """Adds up reported runs and failures. Any thread may call; the lock is taken once per batch or failure."""
 
     def __init__(self, *, epoch_s: Callable[[], float] = time.time) -> None:
         self._epoch_s = epoch_s
@@ -109,10 +109,7 @@ class Statistics:
         self._mismatches = 0
 
     def ran(self, runs: Sequence[BatchReport], *, queue_s: Sequence[float], success_s: Sequence[float]) -> None:
-        """``runs`` have succeeded and answer requests, for each of which there is one duration.
-
-        They are the run of a batch, or those of a request that is larger than one.
-        """
+        """Add successful ``runs``, that of a batch or those of one large request, and one duration per request."""
         requests = len(success_s)
         stack_s = run_s = split_s = 0.0
         with self._lock:
@@ -134,19 +131,19 @@ class Statistics:
             self._last_run_s = self._epoch_s()
 
     def failed(self, duration_s: float) -> None:
-        """A request got an error ``duration_s`` after its arrival."""
+        """Add a request that failed ``duration_s`` after its arrival."""
         with self._lock:
             self._fail.count += 1
             self._fail.seconds += duration_s
 
     def checked(self, *, mismatch: bool) -> None:
-        """A member of a batch ran again alone."""
+        """Add a check of a batch."""
         with self._lock:
             self._checks += 1
             self._mismatches += mismatch
 
     def snapshot(self) -> StatisticsSnapshot:
-        """Return what has been added up so far."""
+        """Return the statistics so far."""
         with self._lock:
             compute = self._of_requests.frozen()
             return StatisticsSnapshot(

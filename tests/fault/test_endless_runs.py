@@ -158,7 +158,7 @@ def test_a_long_operator_costs_its_model_no_worker(repository, limit):
         began_at = time.monotonic()
         assert server.stop() == 1, "a thread is still in the run"
         assert time.monotonic() - began_at < 25
-        assert server.events("model long: a thread hangs in a run when it is unloaded")
+        assert server.events("model long is unloaded while a thread hangs in a run")
 
 
 @pytest.mark.parametrize("hang", ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)"], ids=["waits", "keeps Python"])

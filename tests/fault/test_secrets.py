@@ -182,7 +182,7 @@ def test_what_a_run_fails_for(failing):
     assert failing.stop() == 0
     assert "InvalidArgument in Gather" in failing.text
     assert "Fail in Reshape" in failing.text
-    assert "failed together; they run again in parts" in failing.text
+    assert "running it again in parts" in failing.text
     assert str(PLANTED_NUMBER) not in failing.text
 
 

@@ -69,7 +69,7 @@ def test_a_model_that_is_wrong_for_large_numbers_is_caught(server):
         assert all(pool.map(ask, range(2000, 2200)))
     assert _mismatches(server) == 1
     line = server.wait_event(
-        "a request to model sums gets another answer in a batch than alone; its version is not batched any longer"
+        "a request to model sums gets another answer in a batch than alone; its version is no longer batched"
     )
     assert line["level"] == "error"
     assert len(line["request_ids"]) > 1

@@ -59,7 +59,7 @@ def test_an_ended_run_is_no_failure(caplog):
     assert run.model.session.runs == [2]
     assert [report.failed for report in run.model.observer.reports] == [False]
     assert [record.getMessage() for record in caplog.records] == [
-        "a run of model m is ended: it took longer than 60 s (runtime.max_run_ms)"
+        "a run of model m is terminated: it took longer than 60 s (runtime.max_run_ms)"
     ]
     assert batch.cut_off
 

@@ -41,8 +41,8 @@ from inferd.rpc import MemoryMeter, Server
 from inferd.runtime.cpus import usable_cores
 from inferd.runtime.memory import give_back, request_budget, resident_bytes, usable_bytes
 from inferd.runtime.watchdog import Watchdog
+from inferd.security.authorization.methods import MethodKind, methods_of
 from inferd.security.limits import channel_options
-from inferd.security.methods import MethodKind, methods_of
 from inferd.security.setup import Security
 from inferd.security.transport import Transport
 

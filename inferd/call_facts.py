@@ -35,7 +35,7 @@ class CallFacts:
     ended reads ``batch`` first.
     """
 
-    __slots__ = ("batch", "model", "permit", "principal", "queue_s", "request_id", "rows", "version")
+    __slots__ = ("batch", "model", "permissions", "principal", "queue_s", "request_id", "rows", "version")
 
     def __init__(self) -> None:
         #: Printable ASCII of bounded length; see `inferd.request_id`.
@@ -43,7 +43,7 @@ class CallFacts:
         #: Who calls.
         self.principal: str | None = None
         #: What the rules grant the caller, which is everything where there are no rules.
-        self.permit: object | None = None
+        self.permissions: object | None = None
         self.model: str | None = None
         self.version: str | None = None
         #: Of the call's own request, if it has a single one.

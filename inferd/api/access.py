@@ -16,18 +16,18 @@ from inferd.errors import (
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.rpc import Call
-from inferd.security.methods import MethodKind, kind_of
-from inferd.security.permit import Grant, Permit
-from inferd.security.quota import Quota
+from inferd.security.authorization.methods import MethodKind, kind_of
+from inferd.security.authorization.policy import Grant, Permissions
+from inferd.security.authorization.quota import Quota
 
 #: How a call ends that was counted in and then refused: the queue was full, or the server is to end.
 _REFUSED = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 
 
-def permit_of(call: Call) -> Permit | None:
+def permissions_of(call: Call) -> Permissions | None:
     """Return what the caller may do; None is everything."""
-    permit = call.facts.permit
-    return permit if isinstance(permit, Permit) else None
+    permissions = call.facts.permissions
+    return permissions if isinstance(permissions, Permissions) else None
 
 
 def find_granted(registry: ModelRegistry, call: Call, name: str, version: str) -> tuple[ModelVersion, Grant | None]:
@@ -35,11 +35,11 @@ def find_granted(registry: ModelRegistry, call: Call, name: str, version: str) -
 
     Raises as `ModelRegistry.get`, which knows only the models that the caller may see, and `NotAllowedError`.
     """
-    permit = permit_of(call)
-    if permit is None:
+    permissions = permissions_of(call)
+    if permissions is None:
         return registry.get(name, version), None
-    found = registry.find(name, version, permit.sees)
-    grant = permit.require(MethodKind.INFER, found.name)
+    found = registry.find(name, version, permissions.sees)
+    grant = permissions.require(MethodKind.INFER, found.name)
     return registry.ready(found), grant
 
 
@@ -47,13 +47,13 @@ def admit(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota
     """Count ``request`` to ``model`` in, with no more urgent a priority than granted.
 
     Returns the quota that the request must be given back to when it is no longer open, exactly once. Raises as
-    `Quota.take`.
+    `Quota.acquire`.
     """
     levels = model.settings.queue.priority_levels
     request.priority = max(request.priority, min(grant.priority_ceiling, levels))
     quota = grant.quota
     if quota is not None:
-        quota.take(request.rows, request.received_at)
+        quota.acquire(request.rows, request.received_at)
     return quota
 
 
@@ -61,13 +61,13 @@ def hold(call: Call, quota: Quota) -> None:
     """Give the request of ``call`` back to ``quota`` when the call ends, which it may have already."""
 
     def finished(call: Call, code: grpc.StatusCode, _details: str) -> None:
-        quota.give_back(call.facts.rows if code in _REFUSED else None)
+        quota.release(call.facts.rows if code in _REFUSED else None)
 
     call.on_finished(finished)
 
 
 def rows_not_run(request: InferenceRequest | None, outcome: object) -> int | None:
-    """Return the rows of a ``request`` that was refused after it was counted in, for `Quota.give_back`; else None."""
+    """Return the rows of a ``request`` that was refused after it was counted in, for `Quota.release`; else None."""
     refused = isinstance(outcome, OverloadedError | ModelUnavailableError)
     return request.rows if refused and request is not None else None
 
@@ -80,18 +80,18 @@ def counted(call: Call, error: ServingError) -> ServingError:
     """
     if isinstance(error, InvalidInputError | ModelNotFoundError | NotAllowedError):
         try:
-            _take_unopened(call, call.facts.model)
+            _charge_request(call, call.facts.model)
         except QuotaExceededError as exceeded:
             return exceeded
     return error
 
 
-def _take_unopened(call: Call, model: str | None) -> None:
+def _charge_request(call: Call, model: str | None) -> None:
     """Count a request about ``model`` that runs none. Raises `QuotaExceededError`."""
-    permit = permit_of(call)
-    quota = None if permit is None else permit.quota(kind_of(call.method), model)
+    permissions = permissions_of(call)
+    quota = None if permissions is None else permissions.quota(kind_of(call.method), model)
     if quota is not None:
-        quota.take_unopened(monotonic())
+        quota.charge_request(monotonic())
 
 
 class ModelView:
@@ -100,31 +100,31 @@ class ModelView:
     def __init__(self, registry: ModelRegistry, call: Call) -> None:
         self._registry = registry
         self._call = call
-        self._permit = permit_of(call)
+        self._permissions = permissions_of(call)
         self._counted = False
 
     def count(self, model: str | None = None) -> None:
         """Count the query, which is about ``model``, unless it has been. Raises `QuotaExceededError`."""
         if not self._counted:
             self._counted = True
-            _take_unopened(self._call, model)
+            _charge_request(self._call, model)
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version in any state. Raises as `ModelRegistry.find`, `NotAllowedError`, `QuotaExceededError`."""
-        permit = self._permit
-        if permit is None:
+        permissions = self._permissions
+        if permissions is None:
             return self._registry.find(name, version)
-        found = self._registry.find(name, version, permit.sees)
+        found = self._registry.find(name, version, permissions.sees)
         self.count(found.name)
-        permit.require(MethodKind.METADATA, found.name)
+        permissions.require(MethodKind.METADATA, found.name)
         return found
 
     def all(self) -> list[ModelVersion]:
         """Return every version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
         self.count()
-        permit = self._permit
+        permissions = self._permissions
         return [
             version
             for version in self._registry.all()
-            if permit is None or permit.allows(MethodKind.METADATA, version.name)
+            if permissions is None or permissions.allows(MethodKind.METADATA, version.name)
         ]

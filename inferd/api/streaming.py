@@ -38,8 +38,8 @@ from inferd.models.version import ModelVersion
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall
-from inferd.security.permit import Grant
-from inferd.security.quota import Quota
+from inferd.security.authorization.policy import Grant
+from inferd.security.authorization.quota import Quota
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class StreamItem(Generic[Request]):
     def closed(self, outcome: Outcome | None = None) -> None:
         """It is no longer open, for want of a caller if there is no ``outcome``; called once, with the lock held."""
         if self.quota is not None:
-            self.quota.give_back(rows_not_run(self.request, outcome))
+            self.quota.release(rows_not_run(self.request, outcome))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

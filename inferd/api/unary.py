@@ -20,7 +20,7 @@ from inferd.observability import timing
 from inferd.observability.timing import Stages
 from inferd.request_id import log_fields
 from inferd.rpc import Call, UnaryCall
-from inferd.security.permit import Grant
+from inferd.security.authorization.policy import Grant
 
 _log = logging.getLogger(__name__)
 

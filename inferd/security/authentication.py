@@ -8,10 +8,11 @@ import grpc
 from inferd.config.security import SecuritySettings
 from inferd.principal import ANONYMOUS
 from inferd.rpc import Call, CallRefusal
+from inferd.security.authorization.methods import UNARY_METHODS, MethodKind, kind_of, methods_of
+from inferd.security.authorization.policy import denial
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.identity import CredentialError
 from inferd.security.known_callers import Caller, KnownCallers
-from inferd.security.methods import SHORT_METHODS, MethodKind, kind_of, methods_of
-from inferd.security.permits import QuotaLedger
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
 
@@ -20,7 +21,7 @@ _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
 class AuthenticationInterceptor:
-    """Says who makes each call and, where there are rules, what they permit; refuses who has no credential that holds.
+    """Says who makes each call and, where there are rules, what they allow; refuses who has no credential that holds.
 
     A call with a bearer token that was seen before costs half a microsecond. A certificate counts where no such token
     was sent: who sends one that does not hold is not somebody else instead. On the poll thread.
@@ -33,16 +34,16 @@ class AuthenticationInterceptor:
         self,
         settings: SecuritySettings,
         in_force: InForce,
-        ledger: QuotaLedger,
+        quotas: QuotaStore,
         streams: StreamGuard,
         *,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._in_force = in_force
-        self._ledger = ledger
+        self._quotas = quotas
         self._streams = streams
         self._wall_clock = wall_clock
-        self._known = KnownCallers(in_force.current, ledger)
+        self._known = KnownCallers(in_force.current, quotas)
         self._takes_tokens = settings.tokens_file is not None or settings.jwt.enabled
         self._takes_certificates = bool(settings.spiffe.trust_domains)
         self._missing = "expected " + ", or ".join(
@@ -69,20 +70,20 @@ class AuthenticationInterceptor:
         except CredentialError as error:
             return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
         facts.principal = caller.identity.principal
-        permit = caller.permit
-        if permit is not None:
+        permissions = caller.permissions
+        if permissions is not None:
             kind = kind_of(method)
-            if not permit.may_call(kind):
+            if not permissions.may_call(kind):
                 return forbidden(kind)
-            facts.permit = permit
-        if method not in SHORT_METHODS:
+            facts.permissions = permissions
+        if method not in UNARY_METHODS:
             self._streams.add(call, caller.identity, self._known.snapshot)
         return None
 
     def _caller(self, call: Call) -> Caller:
         known = self._known
         if known.snapshot is not self._in_force.current:
-            known = self._known = KnownCallers(self._in_force.current, self._ledger)
+            known = self._known = KnownCallers(self._in_force.current, self._quotas)
         header: str | bytes | None = None
         # By index, because pairs of the core's are named tuples, which take long to unpack.
         for pair in call.metadata if self._takes_tokens else ():
@@ -100,4 +101,4 @@ class AuthenticationInterceptor:
 
 def forbidden(kind: MethodKind) -> CallRefusal:
     """Return the refusal of a caller that no rule grants methods of ``kind``."""
-    return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, f"expected a caller who may call {kind} methods")
+    return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, denial(kind))

@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from inferd.security.authorization.policy import Permissions, Policy, permissions_of
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.identity import CredentialError, Identity
-from inferd.security.permit import Permit
-from inferd.security.permits import QuotaLedger, permit_of
-from inferd.security.policy import Policy
 from inferd.security.snapshot import Snapshot
 from inferd.security.spiffe import CERTIFICATE
 
@@ -31,15 +30,15 @@ _FORM = 'expected an authorization header of the form "Bearer TOKEN"'
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls and what it may do; ``permit`` is None where there are no rules."""
+    """Who calls and what it may do; ``permissions`` is None where there are no rules."""
 
     identity: Identity
-    permit: Permit | None
+    permissions: Permissions | None
 
 
-def caller_of(identity: Identity, policy: Policy | None, ledger: QuotaLedger) -> Caller:
+def caller_of(identity: Identity, policy: Policy | None, quotas: QuotaStore) -> Caller:
     """Return what ``policy`` lets ``identity`` do."""
-    return Caller(identity, None if policy is None else permit_of(identity.principal, policy, ledger))
+    return Caller(identity, None if policy is None else permissions_of(identity.principal, policy, quotas))
 
 
 class RecentlyUsed(dict[str | bytes, V | None]):
@@ -77,9 +76,9 @@ class KnownCallers:
     under a key that Python makes up for each process.
     """
 
-    def __init__(self, snapshot: Snapshot, ledger: QuotaLedger) -> None:
+    def __init__(self, snapshot: Snapshot, quotas: QuotaStore) -> None:
         self.snapshot = snapshot
-        self._ledger = ledger
+        self._quotas = quotas
         self._callers: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
         # Apart, as certificates are no secrets: none must let in who sends it as a header.
         self._shown: RecentlyUsed[Caller] = RecentlyUsed(_MAX_CALLERS)
@@ -106,7 +105,7 @@ class KnownCallers:
             return None
         caller = self._shown[shown[0]]
         if caller is None:
-            caller = caller_of(verifier.check(proven), self.snapshot.policy, self._ledger)
+            caller = caller_of(verifier.check(proven), self.snapshot.policy, self._quotas)
             self._shown[shown[0]] = caller
         return caller
 
@@ -115,7 +114,7 @@ class KnownCallers:
         if reason is not None:
             raise CredentialError(reason)
         try:
-            caller = caller_of(self.snapshot.identify(_token_in(header), now), self.snapshot.policy, self._ledger)
+            caller = caller_of(self.snapshot.identify(_token_in(header), now), self.snapshot.policy, self._quotas)
         except CredentialError as error:
             if error.lasting and len(header) <= _LONGEST_STRANGER:
                 self._strangers[header] = str(error)

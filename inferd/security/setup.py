@@ -6,14 +6,14 @@ from pathlib import Path
 from inferd.config.security import SecuritySettings
 from inferd.rpc import CallInterceptor
 from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authorization.policy import read_policy
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.bearer_tokens import TokenTable
 from inferd.security.files import FileWatcher
 from inferd.security.json_web_tokens import JwtVerifier
 from inferd.security.jwks import KeySet
 from inferd.security.jwks_url import JwksUrl
 from inferd.security.periodic import PeriodicThread
-from inferd.security.permits import QuotaLedger
-from inferd.security.policy import read_policy
 from inferd.security.snapshot import InForce
 from inferd.security.spiffe import SpiffeVerifier
 from inferd.security.stream_guard import StreamGuard
@@ -36,14 +36,14 @@ class Security:
         self.files = FileWatcher()
         self._settings = settings
         self._in_force = InForce()
-        self._ledger = QuotaLedger()
+        self._quotas = QuotaStore()
         url = settings.jwt.jwks_url
         self._jwks_url = None if url is None else JwksUrl(url, period_s=settings.jwt.refresh_s, on_keys=self._use_keys)
-        self._streams = StreamGuard(self._in_force, self._ledger)
+        self._streams = StreamGuard(self._in_force, self._quotas)
         self._sweeps = PeriodicThread("inferd-stream-guard", period_s=_SWEEP_PERIOD_S, action=self._streams.sweep)
         #: What shows every call to this package; none if nobody has to say who they are.
         self.interceptors: Sequence[CallInterceptor] = (
-            (AuthenticationInterceptor(settings, self._in_force, self._ledger, self._streams),)
+            (AuthenticationInterceptor(settings, self._in_force, self._quotas, self._streams),)
             if settings.authenticates
             else ()
         )
@@ -85,7 +85,7 @@ class Security:
 
     def quota_rejections(self) -> Mapping[str, int]:
         """How many requests were over a quota, by the limit."""
-        return self._ledger.rejections.by_limit
+        return self._quotas.rejections.by_limit
 
     def _follow(self, name: str, path: Path, read: Callable[[Path], None]) -> None:
         self.files.watch(name, [path], lambda: read(path))

@@ -3,10 +3,10 @@
 import threading
 from dataclasses import dataclass, replace
 
+from inferd.security.authorization.policy import Policy
 from inferd.security.bearer_tokens import TokenTable
 from inferd.security.identity import CredentialError, Identity
 from inferd.security.json_web_tokens import JwtVerifier
-from inferd.security.policy import Policy
 from inferd.security.spiffe import SpiffeVerifier
 
 _INVALID = "the bearer token is not valid"

@@ -10,11 +10,11 @@ import grpc
 
 from inferd.errors import NotAllowedError, NotAuthenticatedError, ServingError
 from inferd.rpc import Call, UnaryCall
+from inferd.security.authorization.methods import kind_of
+from inferd.security.authorization.policy import Policy, denial
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.identity import Identity
 from inferd.security.known_callers import caller_of
-from inferd.security.methods import kind_of
-from inferd.security.permits import QuotaLedger
-from inferd.security.policy import Policy
 from inferd.security.snapshot import InForce, Snapshot
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _CODES = {
 
 @dataclass(slots=True)
 class _Stream:
-    """Who opened it, and what was in force when its permit was made."""
+    """Who opened it, and what was in force when its permissions was made."""
 
     identity: Identity
     permitted_by: Snapshot
@@ -43,9 +43,9 @@ class StreamGuard:
     them uses in single steps only.
     """
 
-    def __init__(self, in_force: InForce, ledger: QuotaLedger, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, in_force: InForce, quotas: QuotaStore, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._in_force = in_force
-        self._ledger = ledger
+        self._quotas = quotas
         self._wall_clock = wall_clock
         self._open: dict[Call, _Stream] = {}
 
@@ -79,13 +79,13 @@ class StreamGuard:
             self._grant_anew(call, stream.identity, snapshot.policy)
 
     def _grant_anew(self, call: Call, identity: Identity, policy: Policy | None) -> None:
-        permit = caller_of(identity, policy, self._ledger).permit
-        call.facts.permit = permit
-        if permit is None:
+        permissions = caller_of(identity, policy, self._quotas).permissions
+        call.facts.permissions = permissions
+        if permissions is None:
             return
         kind = kind_of(call.method)
-        if not permit.may_call(kind):
-            _end(call, NotAllowedError(f"expected a caller who may call {kind} methods"))
+        if not permissions.may_call(kind):
+            _end(call, NotAllowedError(denial(kind)))
 
 
 def _end(call: Call, error: ServingError) -> None:

@@ -9,7 +9,7 @@ import yaml
 import inferd
 from inferd.config import load_settings
 from inferd.config.settings import Settings
-from inferd.security.policy import read_policy
+from inferd.security.authorization.policy import read_policy
 from tests.chart.rendering import (
     CHART,
     HELMS,

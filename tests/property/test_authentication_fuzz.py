@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from inferd.config.security import JwtSettings, SecuritySettings
 from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.json_web_tokens import JwtVerifier
 from inferd.security.jwks import KeySet
-from inferd.security.permits import QuotaLedger
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
@@ -33,12 +33,12 @@ TEXTS = {
 def _interceptor() -> AuthenticationInterceptor:
     settings = JwtSettings(jwks_file="keys.json", issuer=NAME, audience=[AUDIENCE])
     keys = KeySet.parse(jwks(ISSUER.jwk()), "test")
-    in_force, ledger = InForce(), QuotaLedger()
+    in_force, quotas = InForce(), QuotaStore()
     in_force.update(tokens=table(alice="right"), jwt=JwtVerifier(settings, keys, lambda: None))
     clock = WallClock()
-    guard = StreamGuard(in_force, ledger, wall_clock=clock)
+    guard = StreamGuard(in_force, quotas, wall_clock=clock)
     security = SecuritySettings(tokens_file="tokens.yaml", jwt=settings)
-    return AuthenticationInterceptor(security, in_force, ledger, guard, wall_clock=clock)
+    return AuthenticationInterceptor(security, in_force, quotas, guard, wall_clock=clock)
 
 
 INTERCEPTOR = _interceptor()

@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.security.patterns import matches
+from inferd.security.authorization.policy import matches
 
 patterns = st.lists(st.sampled_from(["a", "b", "/", "*", "**"]), max_size=9).map("".join)
 names = st.text("ab/", max_size=12)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.security.bucket import TokenBucket
+from inferd.security.authorization.quota import TokenBucket
 
 rates = st.floats(0.1, 1e6)
 steps = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 10_000)), max_size=50)

@@ -153,7 +153,7 @@ def test_new_rules_hold_for_open_streams(secured, channel) -> None:
         secured.change("policy.yaml", lambda text: text.replace(line, f"{line}, models: [digits]"))
         _soon(lambda: stream.ask("secret-model"), NOT_FOUND)
         secured.change("policy.yaml", lambda text: text.replace(line, "methods: [admin]"))
-        assert stream.wait_for_end() == (FORBIDDEN, "expected a caller who may call infer methods")
+        assert stream.wait_for_end() == (FORBIDDEN, "no rule allows this caller to call infer methods")
     finally:
         secured.change("policy.yaml", lambda _: before)
         operator = secured.bearer("inferd_operator")
@@ -207,7 +207,7 @@ def test_a_certificate_without_a_rule_ends_its_stream(mutual, authority) -> None
         assert stream.ask("digits")[0] is OK
         try:
             mutual.change("policy.yaml", lambda text: text.replace("spiffe://inferd.test/alice", "spiffe://none/a"))
-            assert stream.wait_for_end() == (FORBIDDEN, "expected a caller who may call infer methods")
+            assert stream.wait_for_end() == (FORBIDDEN, "no rule allows this caller to call infer methods")
             assert ABOUT_A_MODEL[0].call(channel, "digits", ())[0] is FORBIDDEN
         finally:
             mutual.change("policy.yaml", lambda _: before)

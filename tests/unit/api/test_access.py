@@ -13,9 +13,9 @@ from inferd.api.request_scan import MessageLimits
 from inferd.api.streaming import OpenStreams, StreamParts, open_stream
 from inferd.api.unary import UnaryInference
 from inferd.errors import DeadlineExceededError, NotAuthenticatedError
-from inferd.security.methods import MethodKind
-from inferd.security.permits import QuotaLedger, permit_of
-from inferd.security.policy import Policy
+from inferd.security.authorization.methods import MethodKind
+from inferd.security.authorization.policy import Policy, permissions_of
+from inferd.security.authorization.quota import QuotaStore
 from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
 
 CODES = grpc.StatusCode
@@ -33,13 +33,13 @@ class Bench:
     def __init__(self, **rule: object) -> None:
         self.model = FakeModel()
         self._registry = FakeRegistry(self.model)
-        ledger = QuotaLedger(clock=lambda: 0.0)
+        quotas = QuotaStore(clock=lambda: 0.0)
         policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], **rule}]})
-        self.permit = permit_of("token:alice", policy, ledger)
+        self.permissions = permissions_of("token:alice", policy, quotas)
 
     def call(self) -> FakeCall:
         call = FakeCall()
-        call.facts.principal, call.facts.permit = "token:alice", self.permit
+        call.facts.principal, call.facts.permissions = "token:alice", self.permissions
         return call
 
     def infer(self, **fields: object) -> FakeCall:
@@ -62,16 +62,16 @@ class Bench:
 
     def slots(self) -> int:
         """How many requests may still be opened."""
-        quota = self.permit.require(MethodKind.INFER, "fake").quota
+        quota = self.permissions.require(MethodKind.INFER, "fake").quota
         taken = 0
         while True:
             try:
-                quota.take(1, 0.0)
+                quota.acquire(1, 0.0)
             except Exception:  # noqa: BLE001  what it is, other tests say
                 break
             taken += 1
         for _ in range(taken):
-            quota.give_back()
+            quota.release()
         return taken
 
 

@@ -15,8 +15,8 @@ from inferd.errors import (
     QuotaExceededError,
     ServingError,
 )
-from inferd.security.permits import QuotaLedger, permit_of
-from inferd.security.policy import Policy
+from inferd.security.authorization.policy import Policy, permissions_of
+from inferd.security.authorization.quota import QuotaStore
 from tests.unit.api.fakes import FakeCall, FakeModel, FakeRegistry
 
 CODES = grpc.StatusCode
@@ -32,12 +32,12 @@ class Caller:
 
     def __init__(self, *rules: dict[str, object]) -> None:
         policy = Policy.model_validate({"rules": [{"principals": ["*"], **rule} for rule in rules]})
-        self.permit = permit_of("token:alice", policy, QuotaLedger(clock=lambda: 0.0))
+        self.permissions = permissions_of("token:alice", policy, QuotaStore(clock=lambda: 0.0))
 
     def call(self, method: str = "Infer", model: str | None = None) -> FakeCall:
         call = FakeCall()
         call.method = f"/inferd.v1.InferenceService/{method}"
-        call.facts.permit, call.facts.model = self.permit, model
+        call.facts.permissions, call.facts.model = self.permissions, model
         return call
 
     def ask(self, name: str = "fake") -> FakeCall:
@@ -105,8 +105,8 @@ def test_a_request_that_the_queue_refuses_is_given_back(code: grpc.StatusCode, l
     """Only what ran, or tried to, has used something up."""
     caller = Caller({"quota": {"requests_per_s": 1}})
     call = caller.call(model="fake")
-    grant = caller.permit.require("infer", "fake")
-    grant.quota.take(1, 0.0)
+    grant = caller.permissions.require("infer", "fake")
+    grant.quota.acquire(1, 0.0)
     finishers = []
     call.on_finished = finishers.append
     hold(call, grant.quota)

@@ -86,7 +86,7 @@ def test_a_broken_traceparent_begins_a_trace():
 
 def test_a_record_of_a_call():
     """Texts and numbers, cut to length."""
-    call = FakeCall(facts=facts(model="m", version="1", rows=2, principal="token:a", permit=object()))
+    call = FakeCall(facts=facts(model="m", version="1", rows=2, principal="token:a", permissions=object()))
     (record,) = traced(call, draw=0.0, code=grpc.StatusCode.INTERNAL, details="x" * 10_000)
     assert (record.method, record.peer) == (INFER, "ipv4:127.0.0.1:40000")
     assert (record.started_at, record.ended_at) == (100.0, 100.5)

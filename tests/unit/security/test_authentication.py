@@ -6,11 +6,10 @@ import pytest
 from inferd.config.security import SecuritySettings
 from inferd.rpc import CallRefusal
 from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authorization.policy import Permissions, Policy
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.bearer_tokens import TokenTable
 from inferd.security.known_callers import RecentlyUsed
-from inferd.security.permit import Permit
-from inferd.security.permits import QuotaLedger
-from inferd.security.policy import Policy
 from inferd.security.snapshot import InForce
 from inferd.security.stream_guard import StreamGuard
 from tests.unit.call_facts import told
@@ -25,12 +24,12 @@ class Bench:
     def __init__(self, **settings: object) -> None:
         self.clock = WallClock()
         self.in_force = InForce()
-        ledger = QuotaLedger(clock=lambda: 0.0)
-        self.guard = StreamGuard(self.in_force, ledger, wall_clock=self.clock)
+        quotas = QuotaStore(clock=lambda: 0.0)
+        self.guard = StreamGuard(self.in_force, quotas, wall_clock=self.clock)
         self.interceptor = AuthenticationInterceptor(
             SecuritySettings(tokens_file="tokens.yaml", **settings),
             self.in_force,
-            ledger,
+            quotas,
             self.guard,
             wall_clock=self.clock,
         )
@@ -49,7 +48,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("header", ["Bearer a", "bearer a", "BEARER   a "])
 def test_who_has_a_token_is_let_in_by_name(bench: Bench, header: str) -> None:
-    """The first time and when it is known; without rules there is no permit, which allows everything."""
+    """The first time and when it is known; without rules there is no permissions, which allows everything."""
     for _ in range(2):
         call, refusal = bench.start(("x", "y"), ("authorization", header))
         assert refusal is None
@@ -110,13 +109,13 @@ def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
     bench.in_force.update(policy=policy)
     call, refusal = bench.start(bearer("a"))
     assert refusal is None
-    assert isinstance(call.facts.permit, Permit)
+    assert isinstance(call.facts.permissions, Permissions)
     assert bench.start(bearer("a"), method=REFLECT)[1] is None
     for method, kind in ((LIST, "metadata"), ("/grpc.channelz.v1.Channelz/GetServers", "admin")):
         call, refusal = bench.start(bearer("a"), method=method)
         assert (refusal.code, refusal.details) == (
             grpc.StatusCode.PERMISSION_DENIED,
-            f"expected a caller who may call {kind} methods",
+            f"no rule allows this caller to call {kind} methods",
         )
         assert call.facts.principal == "token:alice"
     assert bench.start(bearer("b"))[1].code is grpc.StatusCode.PERMISSION_DENIED
@@ -166,13 +165,13 @@ def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
 
 
 def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
-    """Those that may go on get their new permit, and the others end; no rules are no permit."""
+    """Those that may go on get their new permissions, and the others end; no rules are no permissions."""
     call, ended = _stream(bench, "a")
     rule = {"principals": ["token:alice"], "models": ["digits"]}
     bench.in_force.update(policy=Policy.model_validate({"rules": [rule]}))
     bench.guard.sweep()
-    assert call.facts.permit.sees("digits")
-    assert not call.facts.permit.sees("other")
+    assert call.facts.permissions.sees("digits")
+    assert not call.facts.permissions.sees("other")
     assert ended == []
     bench.in_force.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
     bench.guard.sweep()
@@ -181,7 +180,7 @@ def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
 
 def test_streams_of_others_are_just_ended(bench: Bench) -> None:
     """Watching health, where that is not open, and whatever else may last."""
-    call, _ = bench.start(bearer("a"), method="/grpc.channelz.v1.Channelz/GetServers")
+    call, _ = bench.start(bearer("a"), method="/other.Service/Method")
     bench.in_force.update(tokens=table())
     bench.guard.sweep()
     assert call.ended[0] is grpc.StatusCode.UNAUTHENTICATED
@@ -230,7 +229,7 @@ def test_a_stream_that_was_let_in_by_old_rules_gets_the_new_ones(bench: Bench) -
     late = FakeCall(STREAM)
     bench.guard.add(late, table(alice="a").check("a", 0), old)
     bench.guard.sweep()
-    assert late.ended == (grpc.StatusCode.PERMISSION_DENIED, "expected a caller who may call infer methods")
+    assert late.ended == (grpc.StatusCode.PERMISSION_DENIED, "no rule allows this caller to call infer methods")
 
 
 def test_a_flood_of_wrong_tokens_pushes_out_none_that_is_right(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,13 @@ import jwt
 import pytest
 
 from inferd.config.security import JwtSettings
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import BadFileError
 from inferd.security.identity import CredentialError
 from inferd.security.json_web_tokens import JwtVerifier
 from inferd.security.jwks import KeySet
 from inferd.security.jwks_url import JwksUrl, fetch
 from inferd.security.known_callers import KnownCallers
-from inferd.security.permits import QuotaLedger
 from inferd.security.snapshot import Snapshot
 from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
 from tests.unit.security.fakes import WallClock, bearer
@@ -156,7 +156,7 @@ def test_an_unknown_key_is_told(issuer: Issuer) -> None:
 def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> None:
     """The key may not have been published the first time, or its URL been asked just before."""
     unknown: list = []
-    known = KnownCallers(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaLedger())
+    known = KnownCallers(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaStore())
     _, header = bearer(Issuer("two").token())
     for _ in range(2):
         with pytest.raises(CredentialError, match="not valid"):

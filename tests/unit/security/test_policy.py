@@ -4,16 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from inferd._generated.inferd.v1 import inference_pb2
-from inferd._generated.inference import grpc_service_pb2
-from inferd.api.reflection import SERVICE_NAMES
 from inferd.errors import NotAllowedError
+from inferd.security.authorization.methods import MethodKind
+from inferd.security.authorization.policy import Permissions, Policy, matches, permissions_of, read_policy
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import BadFileError
-from inferd.security.methods import SHORT_METHODS, MethodKind, kind_of
-from inferd.security.patterns import matches
-from inferd.security.permit import Permit
-from inferd.security.permits import QuotaLedger, permit_of
-from inferd.security.policy import Policy, read_policy
 
 RULES = """
 rules:
@@ -30,8 +25,8 @@ def policy(tmp_path: Path) -> Policy:
     return read_policy(tmp_path / "policy.yaml")
 
 
-def _permit(policy: Policy, principal: str) -> Permit:
-    return permit_of(principal, policy, QuotaLedger(clock=lambda: 0.0))
+def _permissions(policy: Policy, principal: str) -> Permissions:
+    return permissions_of(principal, policy, QuotaStore(clock=lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -46,18 +41,18 @@ def _permit(policy: Policy, principal: str) -> Permit:
 )
 def test_what_no_rule_allows_is_forbidden(policy, principal, infer, metadata, admin) -> None:
     """By caller, model and kind of method."""
-    permit = _permit(policy, principal)
+    permissions = _permissions(policy, principal)
     models = {"digits", "minilm", "other"}
-    assert {model for model in models if permit.allows(MethodKind.INFER, model)} == infer
-    assert {model for model in models if permit.allows(MethodKind.METADATA, model)} == metadata
-    assert permit.may_call(MethodKind.ADMIN) is admin
-    assert permit.may_call(MethodKind.INFER) is bool(infer)
-    assert permit.may_call(MethodKind.HEALTH)
+    assert {model for model in models if permissions.allows(MethodKind.INFER, model)} == infer
+    assert {model for model in models if permissions.allows(MethodKind.METADATA, model)} == metadata
+    assert permissions.may_call(MethodKind.ADMIN) is admin
+    assert permissions.may_call(MethodKind.INFER) is bool(infer)
+    assert permissions.may_call(MethodKind.HEALTH)
 
 
 def test_the_first_rule_that_fits_counts(policy: Policy) -> None:
     """Alice's own rule comes before everybody's, so that she has its ceiling and no quota."""
-    alice, bob = _permit(policy, "token:alice"), _permit(policy, "token:bob")
+    alice, bob = _permissions(policy, "token:alice"), _permissions(policy, "token:bob")
     grant = alice.require(MethodKind.INFER, "digits")
     assert (grant.priority_ceiling, grant.quota) == (2, None)
     grant = bob.require(MethodKind.INFER, "digits")
@@ -67,10 +62,12 @@ def test_the_first_rule_that_fits_counts(policy: Policy) -> None:
 
 def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
     """A model that may not even be seen is not for `require`; the registry does not find it."""
-    alice = _permit(policy, "token:alice")
+    alice = _permissions(policy, "token:alice")
     assert alice.sees("minilm")
     assert not alice.sees("other")
-    with pytest.raises(NotAllowedError, match='model "minilm": expected a caller who may call its metadata methods'):
+    with pytest.raises(
+        NotAllowedError, match='model "minilm": no rule allows this caller to call its metadata methods'
+    ):
         alice.require(MethodKind.METADATA, "minilm")
 
 
@@ -122,26 +119,10 @@ def test_a_quota_outlives_the_rules_it_came_with() -> None:
     """As long as its limits stay the same: rewriting the file gives nobody a fresh start."""
     policy = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 5}}]})
     other = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 6}}]})
-    ledger = QuotaLedger(clock=lambda: 0.0)
+    quotas = QuotaStore(clock=lambda: 0.0)
 
     def quota(of: Policy) -> object:
-        return permit_of("a", of, ledger).require(MethodKind.INFER, "m").quota
+        return permissions_of("a", of, quotas).require(MethodKind.INFER, "m").quota
 
     assert quota(policy) is quota(policy.model_copy())
     assert quota(policy) is not quota(other)
-
-
-def test_every_method_of_ours_has_a_kind() -> None:
-    """One that was forgotten would be for admins only."""
-    services = [
-        inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
-        grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
-    ]
-    methods = [method for service in services for method in service.methods]
-    names = [f"/{method.containing_service.full_name}/{method.name}" for method in methods]
-    assert MethodKind.ADMIN not in {kind_of(name) for name in names}
-    assert {kind_of(f"/{name}/ServerReflectionInfo") for name in SERVICE_NAMES} == {MethodKind.REFLECTION}
-    assert kind_of("/grpc.channelz.v1.Channelz/GetServers") is MethodKind.ADMIN
-    assert {name for name in names if name not in SHORT_METHODS} == {
-        f"/{method.containing_service.full_name}/{method.name}" for method in methods if method.client_streaming
-    }

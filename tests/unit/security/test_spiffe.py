@@ -5,8 +5,8 @@ import pytest
 
 from inferd.config.security import SecuritySettings
 from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authorization.quota import QuotaStore
 from inferd.security.identity import CredentialError, Identity
-from inferd.security.permits import QuotaLedger
 from inferd.security.snapshot import InForce
 from inferd.security.spiffe import SpiffeVerifier
 from inferd.security.stream_guard import StreamGuard
@@ -68,13 +68,13 @@ def test_any_other_certificate_is_refused(proven: dict) -> None:
 
 @pytest.fixture
 def interceptor() -> AuthenticationInterceptor:
-    in_force, ledger = InForce(), QuotaLedger()
+    in_force, quotas = InForce(), QuotaStore()
     in_force.update(tokens=table(bob="b"), spiffe=SpiffeVerifier(["prod"]))
     tls = {"cert_file": "a", "key_file": "b", "client_ca_file": "c", "client_certificates": "required"}
     settings = SecuritySettings(tokens_file="tokens.yaml", spiffe={"trust_domains": ["prod"]}, tls=tls)
     clock = WallClock(0.0)
     return AuthenticationInterceptor(
-        settings, in_force, ledger, StreamGuard(in_force, ledger, wall_clock=clock), wall_clock=clock
+        settings, in_force, quotas, StreamGuard(in_force, quotas, wall_clock=clock), wall_clock=clock
     )
 
 

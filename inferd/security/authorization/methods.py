@@ -1,4 +1,4 @@
-"""What kind of method each one is, for rules and for what is open."""
+"""The kind of each method, which rules refer to. A test fails for a method that is served and not listed here."""
 
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ class MethodKind(StrEnum):
 
 _OWN = "/inferd.v1.InferenceService"
 _OPEN_INFERENCE = "/inference.GRPCInferenceService"
+_CHANNELZ = "/grpc.channelz.v1.Channelz"
 
 _KINDS = {
     MethodKind.INFER: (
@@ -32,6 +33,15 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/ModelConfig",
         f"{_OPEN_INFERENCE}/ModelStatistics",
     ),
+    MethodKind.ADMIN: (
+        f"{_CHANNELZ}/GetTopChannels",
+        f"{_CHANNELZ}/GetServers",
+        f"{_CHANNELZ}/GetServer",
+        f"{_CHANNELZ}/GetServerSockets",
+        f"{_CHANNELZ}/GetChannel",
+        f"{_CHANNELZ}/GetSubchannel",
+        f"{_CHANNELZ}/GetSocket",
+    ),
     MethodKind.HEALTH: (
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/List",
@@ -45,23 +55,25 @@ _KINDS = {
     ),
 }
 
-#: Methods of one request and one answer, which end by themselves soon enough. All others may last for as long as the
-#: caller likes.
-SHORT_METHODS = frozenset(method for methods in _KINDS.values() for method in methods) - {
+_KIND_OF = {method: kind for kind, methods in _KINDS.items() for method in methods}
+
+#: All methods whose kind is listed.
+KNOWN_METHODS = frozenset(_KIND_OF)
+
+#: Unary methods, which end soon by themselves. Any other method may stay open for as long as its caller likes.
+UNARY_METHODS = KNOWN_METHODS - {
     f"{_OWN}/StreamInfer",
     f"{_OPEN_INFERENCE}/ModelStreamInfer",
     "/grpc.health.v1.Health/Watch",
     *_KINDS[MethodKind.REFLECTION],
 }
 
-_KIND_OF = {method: kind for kind, methods in _KINDS.items() for method in methods}
-
 
 def methods_of(kind: MethodKind) -> frozenset[str]:
-    """Return the methods of ``kind`` that are known here."""
-    return frozenset(_KINDS.get(kind, ()))
+    """Return the methods of ``kind``."""
+    return frozenset(_KINDS[kind])
 
 
 def kind_of(method: str) -> MethodKind:
-    """Return the kind of ``method``, which is ``/package.Service/Name``. What is not known here is for admins."""
+    """Return the kind of ``method``, ``/package.Service/Name``; ADMIN, the most restricted, if it is not listed."""
     return _KIND_OF.get(method, MethodKind.ADMIN)

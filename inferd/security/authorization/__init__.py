@@ -1,0 +1,1 @@
+"""Authorization: what a principal may call, and how much of it."""

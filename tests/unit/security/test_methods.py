@@ -1,0 +1,53 @@
+"""The kinds of methods, compared with the descriptors of the services that are served."""
+
+import pytest
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from grpc_channelz.v1 import channelz_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from inferd._generated.inferd.v1 import inference_pb2
+from inferd._generated.inference import grpc_service_pb2
+from inferd.api.reflection import SERVICE_NAMES
+from inferd.security.authorization.methods import KNOWN_METHODS, UNARY_METHODS, MethodKind, kind_of, methods_of
+
+#: The files that define what is served; reflection is also served under the name of its v1.
+FILES = (inference_pb2, grpc_service_pb2, health_pb2, channelz_pb2, reflection_pb2)
+SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
+
+
+def _methods(service: ServiceDescriptor) -> dict[str, MethodDescriptor]:
+    """Return the methods of ``service`` by full name, under each name that the service is served by."""
+    names = SERVICE_NAMES if service.full_name in SERVICE_NAMES else (service.full_name,)
+    return {f"/{name}/{method.name}": method for name in names for method in service.methods}
+
+
+METHODS = {name: method for service in SERVICES for name, method in _methods(service).items()}
+
+
+def test_every_served_method_is_listed() -> None:
+    """An RPC that is added must be given a kind; until then only admins may call it."""
+    assert METHODS.keys() == KNOWN_METHODS
+
+
+def test_streaming_methods_are_those_of_the_descriptors() -> None:
+    """Calls of all others end by themselves, so their callers need not be checked again."""
+    streaming = {name for name, method in METHODS.items() if method.client_streaming or method.server_streaming}
+    assert METHODS.keys() - UNARY_METHODS == streaming
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("/inferd.v1.InferenceService/StreamInfer", MethodKind.INFER),
+        ("/inference.GRPCInferenceService/ModelReady", MethodKind.METADATA),
+        ("/inference.GRPCInferenceService/ServerLive", MethodKind.HEALTH),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind.REFLECTION),
+        ("/grpc.channelz.v1.Channelz/GetServers", MethodKind.ADMIN),
+        ("/other.Service/Method", MethodKind.ADMIN),
+    ],
+)
+def test_kinds(method: str, kind: MethodKind) -> None:
+    """A method that is not listed is for admins only."""
+    assert kind_of(method) is kind
+    assert (method in methods_of(kind)) is (method in KNOWN_METHODS)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import grpc
 
+from tests.patience import PATIENCE_S
+
 _KEPT_OPEN = 400
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = PATIENCE_S
 _GARBAGE = bytes(range(256)) * 16
 _BEGUN_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01"
 _INFER = "/inferd.v1.InferenceService/Infer"

@@ -1,7 +1,8 @@
 """What tests of a server under load need: a model that is busy for as long as a request says, and views from outside.
 
-`BusyModel` calls a served `busy_model`. While its worker is occupied, requests wait in the queue for as long as a test
-needs them there; the metrics tell when they have arrived, so that no test depends on how fast anything is.
+`BusyModel` calls a served `busy_model`. While its worker is occupied, by a run without an end that its caller gives up
+at last, requests wait in the queue for as long as a test needs them there; the metrics tell when they have arrived, so
+that no test depends on how fast anything is.
 """
 
 import os
@@ -25,18 +26,19 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess
 
 MIB = 1024 * 1024
-
-#: What a request may wait for an answer in tests where that is not the point.
-PATIENCE_S = 30
 
 #: A length that only `BusyModel.occupied` uses: its request never shares a batch with those that wait behind it.
 _OCCUPYING_LENGTH = 2
 
 _WORK_WIDTH = 128
 _MEASURED_TURNS = 2000
+
+#: More turns than any machine does; such a run ends with its caller.
+ENDLESS_TURNS = 4e18
 
 
 def busy_model(*, turns: int | None = None) -> onnx.ModelProto:
@@ -99,12 +101,12 @@ def connect(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
 
 
-def eventually(is_so: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+def eventually(is_so: Callable[[], bool], what: str) -> None:
     """Wait until ``is_so``, for what comes about in another process without anyone being told."""
     pause = threading.Event()
-    ends_at = time.monotonic() + timeout_s
+    ends_at = time.monotonic() + PATIENCE_S
     while not is_so():
-        assert time.monotonic() < ends_at, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() < ends_at, f"not within {PATIENCE_S} s: {what}"
         pause.wait(0.01)
 
 
@@ -132,7 +134,7 @@ def descriptor_count(server: ServerProcess) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
-def array(number: int, *, rows: int = 1, length: int = 1, turns: int = 0) -> np.ndarray:
+def array(number: int, *, rows: int = 1, length: int = 1, turns: float = 0) -> np.ndarray:
     """Return an input of `busy_model` that is known again by ``number``, at least 1, and takes ``turns`` turns."""
     x = np.full((rows, length), -number, np.float32)
     if turns:
@@ -182,15 +184,16 @@ class BusyModel:
         return self._stub.StreamInfer(messages, timeout=PATIENCE_S)
 
     @contextmanager
-    def occupied(self, busy_s: float = 0.6) -> Iterator[grpc.Future]:
-        """Keep the worker busy for about ``busy_s``, from the beginning of the block; wait for it at the end."""
-        x = array(1, length=_OCCUPYING_LENGTH, turns=self.turns(busy_s))
+    def occupied(self) -> Iterator[grpc.Future]:
+        """Keep the worker busy until the block ends, or the call that it is busy with is cancelled."""
         offered = self._metric("inferd_offered_rows_total")
-        call = self.send(x)
-        eventually(lambda: self._metric("inferd_offered_rows_total") > offered, "the request has arrived")
-        self.wait_queued(0)
-        yield call
-        check(call.result(), x)
+        call = self.send(array(1, length=_OCCUPYING_LENGTH, turns=ENDLESS_TURNS))
+        try:
+            eventually(lambda: self._metric("inferd_offered_rows_total") > offered, "the request has arrived")
+            self.wait_queued(0)
+            yield call
+        finally:
+            call.cancel()
 
     def wait_queued(self, rows: int) -> None:
         """Wait until as many rows are in the queue."""

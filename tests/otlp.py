@@ -10,7 +10,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-TIMEOUT_S = 20.0
+from tests.patience import PATIENCE_S
+
+TIMEOUT_S = PATIENCE_S
 
 
 class Receiver:

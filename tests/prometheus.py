@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 from tests.server import ROOT
 
 PROMETHEUS = ROOT / ".tools/bin/prometheus"
@@ -51,7 +52,7 @@ class Prometheus:
         """Ask the HTTP API; what it does not like fails the test with its words."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as response:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{query}: {error.read().decode()}") from error
@@ -68,7 +69,7 @@ class Prometheus:
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(PATIENCE_S)
 
     def _answers(self) -> bool:
         log = self._log.read_text()

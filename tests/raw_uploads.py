@@ -10,6 +10,8 @@ import struct
 import time
 from typing import Self
 
+from tests.patience import PATIENCE_S
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
@@ -32,7 +34,7 @@ class RawUpload:
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
         host, port = address.rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), timeout=5)
+        self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
         self._received = bytearray()
         self._initial_window = _DEFAULT_WINDOW
         self._windows = {0: _DEFAULT_WINDOW, _STREAM: _DEFAULT_WINDOW}

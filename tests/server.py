@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 40
-STOP_TIMEOUT_S = 40
+from tests.patience import PATIENCE_S
+
+START_TIMEOUT_S = PATIENCE_S
+STOP_TIMEOUT_S = PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -29,9 +31,10 @@ class ServerProcess:
         folder: Path = ROOT,
         grpc_port: int = 0,
         prefix: Sequence[str] = (),
+        program: Sequence[str | Path] = (BIN / "inferd",),
     ) -> None:
         ports = ("--grpc-port", str(grpc_port), "--http-port", "0")
-        command = [*prefix, str(BIN / "inferd"), "serve", *map(str, arguments), *ports]
+        command = [*prefix, *map(str, program), "serve", *map(str, arguments), *ports]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

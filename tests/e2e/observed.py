@@ -14,7 +14,8 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd.security.bearer_tokens import StoredToken, hash_of
 from inferd.security.token_file import entry_of
 from tests.certificates import LOCAL_NAMES, Authority
-from tests.load import PATIENCE_S, add_model, array, busy_model, request
+from tests.load import add_model, array, busy_model, request
+from tests.patience import PATIENCE_S
 from tests.prometheus import Prometheus, scraping
 from tests.server import ServerProcess, serving
 

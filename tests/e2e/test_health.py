@@ -5,6 +5,7 @@ import subprocess
 
 from tests.load import busy_model
 from tests.onnx_models import save
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
 NAMES = ("", "readiness", "startup", "liveness", "inferd.v1.InferenceService")
@@ -20,7 +21,7 @@ def _exit_codes(address):
         )
         for name in NAMES
     ]
-    return dict(zip(NAMES, (probe.wait(30) for probe in probes), strict=True))
+    return dict(zip(NAMES, (probe.wait(PATIENCE_S) for probe in probes), strict=True))
 
 
 def test_only_liveness_and_startup_outlast_the_stop_signal():

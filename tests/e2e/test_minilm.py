@@ -9,6 +9,7 @@ from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from scripts import build_minilm
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "over", "hills", "and", "people", "spoke"] * 2
@@ -60,12 +61,12 @@ def test_every_batched_answer_equals_the_single_one(server, folder, sentences):
     with grpc.insecure_channel(server.grpc) as channel:
         stub = InferenceServiceStub(channel)
         calls = [
-            (number, stub.Infer.future(_request(name, inputs, number), timeout=50))
+            (number, stub.Infer.future(_request(name, inputs, number), timeout=PATIENCE_S))
             for _ in range(3)
             for number, inputs in enumerate(sentences)
         ]
         beside = [
-            stub.Infer.future(_request("digits", {"X": digits.inputs[row : row + 1]}, row), timeout=50)
+            stub.Infer.future(_request("digits", {"X": digits.inputs[row : row + 1]}, row), timeout=PATIENCE_S)
             for row in range(10)
         ]
         rows = []

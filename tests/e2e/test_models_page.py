@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT
 
 PAGE = (ROOT / "docs/models.md").read_text()
@@ -34,7 +35,7 @@ def _block(language, mark):
 
 def _run(command, folder):
     words = [str(BIN / "inferd"), *command.split()[1:]]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

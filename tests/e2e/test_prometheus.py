@@ -15,7 +15,7 @@ from scripts.dashboard_panels import SECTIONS
 from scripts.draw_dashboard import Source, draw
 from scripts.generate_dashboard import expression
 from tests.e2e.observed import bearer, observed
-from tests.load import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.prometheus import PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT, serving
 
 README = (ROOT / "README.md").read_text()
@@ -30,7 +31,7 @@ def _block(language, mark, page=README):
 def _run(server, *command):
     command = [part.replace("127.0.0.1:8001", server.grpc) for part in map(str, command)]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -14,6 +14,7 @@ from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT, serving
 
 
@@ -81,7 +82,7 @@ def _check_oip(response, digits):
 def test_infer_equals_onnxruntime(channel, digits):
     """Every digit by Infer, many in flight so that they are batched."""
     stub = InferenceServiceStub(channel)
-    calls = [stub.Infer.future(_v1_request(row, digits[0]), timeout=30) for row in range(len(digits[0]))]
+    calls = [stub.Infer.future(_v1_request(row, digits[0]), timeout=PATIENCE_S) for row in range(len(digits[0]))]
     responses = [call.result() for call in calls]
     for response in responses:
         _check_v1(response, digits)
@@ -97,7 +98,7 @@ def test_stream_infer_equals_onnxruntime(channel, digits):
     ]
     answered = [
         result
-        for message in InferenceServiceStub(channel).StreamInfer(iter(messages), timeout=30)
+        for message in InferenceServiceStub(channel).StreamInfer(iter(messages), timeout=PATIENCE_S)
         for result in message.results
     ]
     assert sorted(int(result.request_id) for result in answered) == list(rows)
@@ -108,7 +109,7 @@ def test_stream_infer_equals_onnxruntime(channel, digits):
 def test_model_infer_equals_onnxruntime(channel, digits):
     """Every digit by ModelInfer."""
     stub = GRPCInferenceServiceStub(channel)
-    calls = [stub.ModelInfer.future(_oip_request(row, digits[0]), timeout=30) for row in range(len(digits[0]))]
+    calls = [stub.ModelInfer.future(_oip_request(row, digits[0]), timeout=PATIENCE_S) for row in range(len(digits[0]))]
     for call in calls:
         _check_oip(call.result(), digits)
 
@@ -116,7 +117,7 @@ def test_model_infer_equals_onnxruntime(channel, digits):
 def test_model_stream_infer_answers_in_order(channel, digits):
     """Every digit by ModelStreamInfer; answers come in the order of the requests."""
     requests = (_oip_request(row, digits[0]) for row in range(len(digits[0])))
-    answers = list(GRPCInferenceServiceStub(channel).ModelStreamInfer(requests, timeout=30))
+    answers = list(GRPCInferenceServiceStub(channel).ModelStreamInfer(requests, timeout=PATIENCE_S))
     assert [int(answer.infer_response.id) for answer in answers] == list(range(len(digits[0])))
     for answer in answers:
         assert answer.error_message == ""
@@ -125,7 +126,7 @@ def test_model_stream_infer_answers_in_order(channel, digits):
 
 def _grpcurl(server, *arguments, request=None):
     command = [str(BIN / "grpcurl"), "-plaintext", *(["-d", "@"] if request else []), server.grpc, *arguments]
-    return subprocess.run(command, input=request, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, input=request, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_grpcurl_lists_the_services(server):
@@ -157,12 +158,12 @@ def test_grpcurl_classifies_a_digit_from_json(server, digits):
 def test_metrics_and_probes_tell_of_it(server, channel, digits):
     """What was served is counted; the probes say yes."""
     InferenceServiceStub(channel).Infer(_v1_request(0, digits[0]))
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as response:
         text = response.read().decode()
     assert 'inferd_requests_total{code="OK",method="inferd.v1.InferenceService/Infer"' in text
     assert 'inferd_model_state{model="digits",state="ready",version="1"} 1.0' in text
     for probe in ("livez", "readyz"):
-        with urllib.request.urlopen(f"http://{server.http}/{probe}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{server.http}/{probe}", timeout=PATIENCE_S) as response:
             assert response.status == 200
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT, ServerProcess, serving
 
 SECTION = (ROOT / "docs/security.md").read_text().partition("## Quick start")[2].partition("\n## ")[0]
@@ -37,7 +38,9 @@ def run(folder: Path, script: str, server: ServerProcess | None = None) -> subpr
         script = script.replace("127.0.0.1:8001", server.grpc).replace("models ", f"models --address {server.grpc} ")
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     command = ["bash", "-euc", script]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=40, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 def succeed(folder: Path, script: str, server: ServerProcess) -> str:
@@ -102,7 +105,7 @@ def get(folder: Path, server: ServerProcess, path: str, *own: str) -> tuple[int,
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     if own:
         context.load_cert_chain(*(folder / name for name in own))
-    connection = http.client.HTTPSConnection(server.http, timeout=30, context=context)
+    connection = http.client.HTTPSConnection(server.http, timeout=PATIENCE_S, context=context)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -8,6 +8,7 @@ import pytest
 
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import ROOT, serving
 
 TOOLS = ROOT / ".venv"
@@ -34,7 +35,7 @@ def test_the_python_client(server):
     """Metadata, configuration, statistics, infer, streams, types and errors; see the script."""
     script = ROOT / "tests/e2e/tritonclient_script.py"
     command = [str(TOOLS / "tritonclient/bin/python"), str(script), server.grpc]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 7
 
@@ -47,7 +48,7 @@ def test_perf_analyzer_sweeps(server, tmp_path, streaming):
     command += ["--concurrency-range", "1:5:4", "-p", "500", "-s", "999", "-r", "3", "--verbose-csv", "-f", str(report)]
     command += ["--max-threads", "2", *(["--streaming"] if streaming else [])]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(TOOLS / "perf_analyzer")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Inference count" in done.stdout, "it read ModelStatistics"
     with report.open() as file:

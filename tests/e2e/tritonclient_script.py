@@ -12,6 +12,9 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+#: As in `tests.patience`, which this environment does not have.
+PATIENCE_S = 120.0
+
 
 def _input(name, array, datatype):
     tensor = triton.InferInput(name, list(array.shape), datatype)
@@ -47,8 +50,8 @@ def check_infer(client):
         outputs=[triton.InferRequestedOutput("y")],
         request_id="mine",
         priority=1,
-        timeout=5_000_000,
-        client_timeout=10,
+        timeout=int(PATIENCE_S * 1e6),
+        client_timeout=PATIENCE_S,
     )
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * x + 1)
     assert result.get_response().id == "mine"
@@ -60,7 +63,7 @@ def check_infer(client):
             partial(lambda n, result, error: answers.put((n, result, error)), number),
         )
     for _ in range(50):
-        number, result, error = answers.get(timeout=20)
+        number, result, error = answers.get(timeout=PATIENCE_S)
         assert error is None, error
         np.testing.assert_array_equal(result.as_numpy("y"), 2 * (x + number) + 1)
 
@@ -75,13 +78,13 @@ def check_stream(client):
     client.async_stream_infer("nobody", [_input("x", x, "FP32")], request_id="bad")
     client.async_stream_infer("linear", [_input("x", x, "FP32")], request_id="last")
     for number in range(20):
-        result, error = answers.get(timeout=20)
+        result, error = answers.get(timeout=PATIENCE_S)
         assert error is None, error
         assert result.get_response().id == str(number)
         np.testing.assert_array_equal(result.as_numpy("y"), 2 * x * number + 1)
-    result, error = answers.get(timeout=20)
+    result, error = answers.get(timeout=PATIENCE_S)
     assert "nobody" in str(error)
-    result, error = answers.get(timeout=20)
+    result, error = answers.get(timeout=PATIENCE_S)
     assert error is None
     assert result.get_response().id == "last"
     client.stop_stream()

@@ -12,6 +12,7 @@ from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.patience import PATIENCE_S
 
 _SUBMITTERS = 4
 _REQUESTS_EACH = 400
@@ -106,7 +107,7 @@ def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_
         submitter.join()
     batcher.submit([(alive := Caller(priority=1)).request])
     assert isinstance(alive.wait(), InferenceResult | OverloadedError)
-    assert batcher.stop(20)
+    assert batcher.stop(PATIENCE_S)
     for submitter in submitters:
         for caller in submitter.callers:
             if not (caller in submitter.cancelled and caller.waits):
@@ -139,7 +140,7 @@ def test_workers_outlive_a_model_that_always_fails():
     healthy.set()
     batcher.submit([(caller := Caller()).request])
     assert isinstance(caller.wait(), InferenceResult)
-    assert batcher.stop(10)
+    assert batcher.stop(PATIENCE_S)
 
 
 def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
@@ -163,7 +164,7 @@ def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
     now[0] = 102.0
     batcher.submit([(alive := Caller()).request])
     batcher.start()
-    assert batcher.stop(10)
+    assert batcher.stop(PATIENCE_S)
     assert all(isinstance(caller.error, DeadlineExceededError) for caller in expired)
     assert alive.result
     assert session.runs == [1]

@@ -12,12 +12,13 @@ import pytest
 from inferd import demo
 from inferd.client import TLS, Client, InferdError, Unavailable
 from tests.certificates import LOCAL_NAMES, Authority, Files
-from tests.load import PATIENCE_S, eventually, metric
+from tests.load import eventually, metric
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
 _WORKERS = 4
 _CALLS_PER_CONNECTION = 20
-_REPLACEMENTS = 5
+_REPLACEMENTS = 3
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 WIDTH = 256
@@ -32,7 +33,7 @@ def test_everything_admitted_is_answered(model, number):
     with serving(model, "--set", "batching.max_batch_size=2") as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
-            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(60)]
+            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]
             calls[0].result()
             # Calls are accepted in their order on one connection, so the last one being admitted says that all are.
             server.process.send_signal(number)
@@ -57,13 +58,13 @@ def test_streams_finish_what_they_have_open(model):
     def messages():
         yield v1.StreamInferRequest(requests=[_request(each) for each in range(20)])
         asked.set()
-        ended.wait(30)
+        ended.wait(PATIENCE_S)
 
     with serving(model, "--set", "batching.max_batch_size=2") as server:
         with grpc.insecure_channel(server.grpc) as channel:
-            stream = InferenceServiceStub(channel).StreamInfer(messages(), timeout=30)
+            stream = InferenceServiceStub(channel).StreamInfer(messages(), timeout=PATIENCE_S)
             results = list(next(stream).results)
-            assert asked.wait(10)
+            assert asked.wait(PATIENCE_S)
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(grpc.RpcError) as end:
                 results.extend(result for message in stream for result in message.results)
@@ -81,12 +82,12 @@ def test_what_outlasts_the_grace_is_cut_off(model):
     with serving(model, *arguments) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
-            calls = [stub.Infer.future(_request(each), timeout=30) for each in range(250)]
+            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(250)]
             # Calls need not be answered in the order in which they were made: the first one may be among the last.
             answered = threading.Event()
             for call in calls:
                 call.add_done_callback(lambda _: answered.set())
-            assert answered.wait(30)
+            assert answered.wait(PATIENCE_S)
             server.process.send_signal(signal.SIGTERM)
             codes = {call.code() for call in calls}
         assert server.wait() == 1, server.text

@@ -1,5 +1,6 @@
 """A replica that stops, behind a balancer of connections that sends it no new ones, as a Kubernetes Service does."""
 
+import signal
 import socket
 import socketserver
 import threading
@@ -19,18 +20,23 @@ class Relay(socketserver.ThreadingTCPServer):
     def __init__(self, target: ServerProcess) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.target = target
+        #: Where the connections that are open lead to.
+        self.targets: list[ServerProcess] = []
 
 
 class _Connection(socketserver.BaseRequestHandler):
     server: Relay
 
     def handle(self) -> None:
-        host, _, port = self.server.target.grpc.rpartition(":")
+        target = self.server.target
+        host, _, port = target.grpc.rpartition(":")
         with socket.create_connection((host, int(port))) as onward:
+            self.server.targets.append(target)
             back = threading.Thread(target=_pass_on, args=(onward, self.request))
             back.start()
             _pass_on(self.request, onward)
             back.join()
+            self.server.targets.remove(target)
 
 
 def _pass_on(source: socket.socket, sink: socket.socket) -> None:
@@ -56,7 +62,7 @@ def _relaying(target: ServerProcess) -> Iterator[Relay]:
 @pytest.fixture
 def replicas() -> Iterator[tuple[ServerProcess, ServerProcess]]:
     """Two whose connections are much younger than the time for which they go on after a signal."""
-    settings = ("--set", "server.connections.max_age_s=0.2", "--set", "server.drain_delay_s=2")
+    settings = ("--set", "server.connections.max_age_s=0.2", "--set", "server.drain_delay_s=600")
     with serving(*settings) as one, serving(*settings) as other:
         yield one, other
 
@@ -69,7 +75,11 @@ def test_callers_are_gone_before_it_stops(replicas) -> None:
         with connect(f"{host}:{port}") as channel, traffic(channel) as calls:
             eventually(lambda: calls.answered > 100, "calls are answered")
             relay.target = other
-            assert stopping.stop() == 0
+            stopping.process.send_signal(signal.SIGTERM)
+            stopping.wait_event("draining")
+            eventually(lambda: stopping not in relay.targets, "nobody calls the one that stops")
+            # There is nothing to wait for any more.
+            assert stopping.stop() == 128 + signal.SIGTERM
             answered = calls.answered
             eventually(lambda: calls.answered > answered, "calls are answered by the other one")
     assert calls.failed == []

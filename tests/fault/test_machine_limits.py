@@ -8,7 +8,7 @@ import pytest
 
 from inferd import demo
 from inferd.client import Client
-from tests.load import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess
 
 

@@ -4,16 +4,17 @@ Requests are sent while the model's only worker is busy, so that it is known whi
 """
 
 import grpc
-import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from tests.load import PATIENCE_S, BusyModel, add_model, array, busy_model, check, connect, request
+from tests.load import BusyModel, add_model, array, busy_model, check, connect, request
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 MAX_BATCH_ROWS = 4
-MAX_WAIT_MS = 200
+#: Longer than anything takes here: whoever waits for a batch that is held is told from who waits for the machine.
+MAX_WAIT_MS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +65,23 @@ def test_cancelled_members_leave_before_the_run(busy):
     for number, call in list(zip(numbers, calls, strict=True))[1::2]:
         check(call.result(), array(number))
         assert call.result().timing.batch_rows == MAX_BATCH_ROWS
-    assert busy.statistics().inference_count - before == 1 + MAX_BATCH_ROWS
+    assert busy.statistics().inference_count - before == MAX_BATCH_ROWS
 
 
 def test_a_member_that_is_cancelled_during_the_run_hurts_no_batch_mate(busy):
     """One of two goes away while both run; the other gets its answer, and so does the next."""
-    with busy.occupied() as before:
-        leaving, staying = busy.send(array(1, turns=busy.turns(0.5))), busy.send(array(2))
-        busy.wait_queued(2)
-        before.result()
+    # The run is to take longer than it takes to notice that it has begun, on whatever machine this is.
+    for run_s in (0.1, 0.4, 1.6, 6.4):
+        with busy.occupied():
+            leaving, staying = busy.send(array(1, turns=busy.turns(run_s))), busy.send(array(2))
+            busy.wait_queued(2)
         busy.wait_queued(0)
-        leaving.cancel()
-        assert not staying.done(), "the run goes on"
-    check(staying.result(), array(2))
-    assert staying.result().timing.batch_rows == 2
+        left = leaving.cancel()
+        check(staying.result(), array(2))
+        assert staying.result().timing.batch_rows == 2
+        if left:
+            break
+    assert left
     busy.call(array(3))
 
 
@@ -93,7 +97,7 @@ def test_what_has_expired_does_not_run_beside_what_has_not(busy):
         assert not occupying.done(), "nobody had to wait for the worker to hear of it"
     check(patient.result(), array(3))
     assert patient.result().timing.batch_rows == 1
-    assert busy.statistics().inference_count - before == 2
+    assert busy.statistics().inference_count - before == 1
 
 
 def test_rows_are_counted_not_requests(busy):
@@ -109,8 +113,7 @@ def test_rows_are_counted_not_requests(busy):
     assert calls[2].result().timing.batch_rows == MAX_BATCH_ROWS, "a single row fills up a batch of three"
     runs = {size: count - before.get(size, 0) for size, count in _runs(busy).items()}
     assert max(runs) == MAX_BATCH_ROWS
-    # The one that kept the worker busy ran as well.
-    assert sum(size * count for size, count in runs.items()) == sum(rows) + 1
+    assert sum(size * count for size, count in runs.items()) == sum(rows)
 
 
 def test_other_lengths_ahead_close_no_batch(busy):
@@ -124,7 +127,7 @@ def test_other_lengths_ahead_close_no_batch(busy):
         check(call.result(), array(number, length=length))
         assert [list(output.shape) for output in call.result().outputs] == [[1, length]] * 2
         assert call.result().timing.batch_rows == MAX_BATCH_ROWS
-    assert busy.statistics().execution_count - before == 1 + 2
+    assert busy.statistics().execution_count - before == 2
 
 
 def test_batch_mates_get_the_outputs_that_they_asked_for(busy):
@@ -141,13 +144,10 @@ def test_batch_mates_get_the_outputs_that_they_asked_for(busy):
 
 def test_a_lone_caller_does_not_pay_the_wait(holding):
     """One request after the other: each runs as soon as it comes, however long a batch may be held."""
-    waits_us = []
     for number in range(1, 21):
         response = holding.Infer(request("holding", array(number)), timeout=PATIENCE_S)
         check(response, array(number))
-        waits_us.append(response.timing.queue_us)
-    assert np.median(waits_us) < 1000 * MAX_WAIT_MS / 4
-    assert sum(wait_us >= 1000 * MAX_WAIT_MS for wait_us in waits_us) == 0
+        assert response.timing.queue_us < 1000 * MAX_WAIT_MS / 2
 
 
 def test_on_one_stream_everybody_gets_their_own(busy):

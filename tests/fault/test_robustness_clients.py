@@ -4,6 +4,7 @@ import random
 import socket
 import struct
 import threading
+import time
 
 import grpc
 import pytest
@@ -12,7 +13,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from tests.load import (
     MIB,
-    PATIENCE_S,
     BusyModel,
     add_model,
     array,
@@ -26,6 +26,7 @@ from tests.load import (
     request,
     thread_count,
 )
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 QUEUE_BYTES = 8 * MIB
@@ -156,7 +157,7 @@ def test_what_clients_leave_behind_is_not_run(server, busy, baseline):
         with pytest.raises(grpc.RpcError):
             next(stream)
     busy.call(array(1))
-    assert busy.statistics().inference_count - before == 2
+    assert busy.statistics().inference_count - before == 1
 
 
 def test_a_storm_of_cancels(server, busy, baseline):
@@ -225,7 +226,7 @@ def test_a_client_that_sends_faster_than_it_is_answered_is_slowed_down(server, b
 def test_large_answers_reach_a_client_with_grpc_s_usual_limit(busy, baseline):
     """Many answers of half a mebibyte are ready together, and do not come in a message above 4 MiB."""
     requests = 24
-    with busy.occupied(0.3):
+    with busy.occupied():
         stream = busy.stream(_message(array(n, length=LARGE_LENGTH), number=n) for n in range(1, requests + 1))
         busy.wait_queued(requests)
     results = [result for message in stream for result in message.results]
@@ -254,8 +255,9 @@ def test_nothing_is_left_behind_and_idling_is_free(server, baseline):
     _wait_no_calls(server)
     eventually(lambda: descriptor_count(server) <= descriptors, f"{descriptors} descriptors again")
     eventually(lambda: thread_count(server) <= threads, f"{threads} threads again")
-    started_s = cpu_s(server)
+    began_at, used_s = time.monotonic(), cpu_s(server)
     threading.Event().wait(1.5)
-    assert cpu_s(server) - started_s < 0.05 * 1.5
+    used_s = cpu_s(server) - used_s
+    assert used_s < 0.05 * (time.monotonic() - began_at)
     with connect(server.grpc) as channel:
         BusyModel(server, channel, "busy").call(array(7, rows=3))

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import grpc
@@ -17,30 +18,38 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests import onnx_models
-from tests.load import PATIENCE_S, BusyModel, add_model, array, busy_model, check, connect, metric, request
+from tests.load import BusyModel, add_model, array, busy_model, check, connect, metric, request
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
-#: Some tenths of a second for each run, of which loading makes several.
-SLOW_TO_LOAD_TURNS = 10_000
+#: More than any machine does while a test runs.
+NEVER_LOADED_TURNS = 2_000_000_000
+
+#: `inferd`, in which the warm-up of the second model waits until there is a file.
+_HELD_UP = """
+import inferd.core_environment
+import pathlib, time
+from structlog.contextvars import get_contextvars
+from inferd.runtime import warmup
+
+warm_up = warmup.warm_up
+
+def held_up(*arguments, **options):
+    while get_contextvars()["model"] == "b-second" and not pathlib.Path({file!r}).exists():
+        time.sleep(0.01)
+    warm_up(*arguments, **options)
+
+warmup.warm_up = held_up
+
+from inferd.cli import main
+main()
+"""
 
 NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
 
 ODD_INPUT = "serving_default/encoder.0/x:0"
 ODD_OUTPUT = "größe → y"
 ODD_MODELS = ["модель", "text-v1.5 (final)", "a" * 200]
-
-
-@pytest.fixture
-def slow_to_load(tmp_path):
-    """A repository with a model that is ready at once and one that is not."""
-    add_model(tmp_path, "a-quick", busy_model())
-    add_model(tmp_path, "b-slow", busy_model(turns=SLOW_TO_LOAD_TURNS), {"runtime": {"intra_op_threads": 1}})
-    return tmp_path
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("taken", ["grpc_port", "http_port"])
@@ -64,24 +73,29 @@ def test_two_servers_do_not_share_a_port():
             InferenceServiceStub(channel).ListModels(v1.ListModelsRequest(), timeout=PATIENCE_S)
 
 
-def test_readiness_changes_once_while_models_load(slow_to_load):
+def test_readiness_changes_once_while_models_load(tmp_path):
     """The first model answers while the second loads; health is NOT_SERVING until that is over, then SERVING."""
-    port = _free_port()
-    server = ServerProcess(slow_to_load, "--set", f"server.grpc_port={port}")
+    script, may_go_on = tmp_path / "serve.py", tmp_path / "may go on"
+    script.write_text(_HELD_UP.format(file=str(may_go_on)))
+    for name in ("a-first", "b-second"):
+        add_model(tmp_path / "models", name, busy_model())
+    server = ServerProcess(tmp_path / "models", program=(sys.executable, script))
     try:
-        server.wait_event("model ready", model="a-quick")
-        with connect(f"127.0.0.1:{port}") as channel:
+        address = server.wait_event("listening")["grpc"]
+        server.wait_event("model ready", model="a-first")
+        with connect(address) as channel:
             states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
             seen = [next(states).status]
             stub = InferenceServiceStub(channel)
-            check(stub.Infer(request("a-quick", array(1)), timeout=PATIENCE_S), array(1))
+            check(stub.Infer(request("a-first", array(1)), timeout=PATIENCE_S), array(1))
             with pytest.raises(grpc.RpcError) as refused:
-                stub.Infer(request("b-slow", array(1)), timeout=PATIENCE_S)
+                stub.Infer(request("b-second", array(1)), timeout=PATIENCE_S)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             assert "is loading" in refused.value.details()
-            assert not server.events("ready"), "the slow model is still being loaded"
+            assert not server.events("ready"), "the second model is still being loaded"
+            may_go_on.touch()
             server.wait_ready()
-            calls = [stub.Infer.future(request("a-quick", array(n)), timeout=PATIENCE_S) for n in range(1, 101)]
+            calls = [stub.Infer.future(request("a-first", array(n)), timeout=PATIENCE_S) for n in range(1, 101)]
             for number, call in enumerate(calls, start=1):
                 check(call.result(), array(number))
             assert metric(server, "inferd_model_state", state="ready") == 2
@@ -92,13 +106,14 @@ def test_readiness_changes_once_while_models_load(slow_to_load):
         server.stop(signal.SIGKILL)
 
 
-def test_a_signal_while_a_model_loads_is_heeded(slow_to_load):
+def test_a_signal_while_a_model_loads_is_heeded(tmp_path):
     """There is no need to wait for the load to be over."""
-    server = ServerProcess(slow_to_load)
-    server.wait_event("model ready", model="a-quick")
+    add_model(tmp_path, "never-loaded", busy_model(turns=NEVER_LOADED_TURNS))
+    server = ServerProcess(tmp_path)
+    server.wait_event("model loading")
     assert server.stop(signal.SIGTERM) == 0, server.text
     assert server.events("stopped")
-    assert not [line for line in server.events("model ready") if line["model"] == "b-slow"]
+    assert not server.events("model ready")
 
 
 def test_signals_are_heeded_whichever_thread_gets_them():
@@ -120,9 +135,11 @@ def _signal_thread(pid, thread, number):
 def test_two_sigterms_end_a_busy_server_at_once(tmp_path):
     """The first one would wait for the work to be done, the second one does not."""
     add_model(tmp_path, "busy", busy_model(), {"runtime": {"intra_op_threads": 1}})
-    with serving(tmp_path) as server, connect(server.grpc) as channel:
-        model = BusyModel(server, channel, "busy")
-        work = model.send(array(1, turns=model.turns(20)))
+    with (
+        serving(tmp_path) as server,
+        connect(server.grpc) as channel,
+        BusyModel(server, channel, "busy").occupied() as work,
+    ):
         server.process.send_signal(signal.SIGTERM)
         server.wait_event("draining")
         assert not work.done()

@@ -17,14 +17,14 @@ from inferd.security.bearer_tokens import StoredToken, hash_of
 from inferd.security.token_file import entry_of
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.load import MIB, descriptor_count, eventually, metric
+from tests.patience import PATIENCE_S
 from tests.server import ROOT, ServerProcess, serving
 
 _TOKEN = "inferd_of-a-test"
 #: Each second.
 _STRANGERS = 300
 _CALLERS = 2
-_CALLS = 1000
-_HANDSHAKE_TIMEOUT_S = 1
+_CALLS = 300
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,6 @@ def server(folder) -> Iterator[ServerProcess]:
         "security.tls.key_file": folder / "server.key",
         "security.http_tls": "false",
         "security.tokens_file": folder / "tokens.yaml",
-        "server.connections.handshake_timeout_s": _HANDSHAKE_TIMEOUT_S,
         "log.access": "false",
     }
     with serving(*(part for name, value in settings.items() for part in ("--set", f"{name}={value}"))) as running:
@@ -60,7 +59,7 @@ def flood(server: ServerProcess, folder) -> Iterator[dict[str, int]]:
         try:
             yield counts
         finally:
-            counts.update(json.loads(process.communicate(b"\n", timeout=30)[0]))
+            counts.update(json.loads(process.communicate(b"\n", timeout=PATIENCE_S)[0]))
 
 
 def durations(server: ServerProcess, folder) -> list[float]:

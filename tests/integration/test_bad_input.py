@@ -15,6 +15,7 @@ from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 MAX_MESSAGE_BYTES = 4096
@@ -207,7 +208,7 @@ def test_infer(channel, case):
     """The code fits, and the text says which field, what was expected and what came."""
     request, code, said = V1_CASES[case]
     with pytest.raises(grpc.RpcError) as raised:
-        InferenceServiceStub(channel).Infer(request, timeout=10)
+        InferenceServiceStub(channel).Infer(request, timeout=PATIENCE_S)
     error = raised.value
     assert error.code() is code, error.details()
     assert re.search(said, error.details()), error.details()
@@ -228,7 +229,7 @@ def test_stream_infer_lives_on(channel):
         messages.append(v1.StreamInferRequest(requests=[_good(number), bad]))
     results = {
         result.request_id: result
-        for message in InferenceServiceStub(channel).StreamInfer(iter(messages), timeout=20)
+        for message in InferenceServiceStub(channel).StreamInfer(iter(messages), timeout=PATIENCE_S)
         for result in message.results
     }
     assert len(results) == 2 * len(V1_CASES)
@@ -247,18 +248,18 @@ def test_messages_that_are_none(channel):
         call = channel.unary_unary(f"/{method}")
         for message in (b"\xff\xff\xff", whole[:-3]):
             with pytest.raises(grpc.RpcError) as raised:
-                call(message, timeout=10)
+                call(message, timeout=PATIENCE_S)
             assert raised.value.code() is INVALID
             assert "the message is not a" in raised.value.details()
     for method in ("inferd.v1.InferenceService/StreamInfer", "inference.GRPCInferenceService/ModelStreamInfer"):
         with pytest.raises(grpc.RpcError) as raised:
-            list(channel.stream_stream(f"/{method}")(iter([b"\xff\xff\xff"]), timeout=10))
+            list(channel.stream_stream(f"/{method}")(iter([b"\xff\xff\xff"]), timeout=PATIENCE_S))
         assert raised.value.code() is INVALID
 
 
 def test_an_empty_message_on_a_stream(channel):
     """A message without requests cannot be answered by id, so it ends the stream."""
-    stream = InferenceServiceStub(channel).StreamInfer(iter([v1.StreamInferRequest()]), timeout=10)
+    stream = InferenceServiceStub(channel).StreamInfer(iter([v1.StreamInferRequest()]), timeout=PATIENCE_S)
     with pytest.raises(grpc.RpcError) as raised:
         list(stream)
     assert raised.value.code() is INVALID
@@ -268,7 +269,7 @@ def test_an_empty_message_on_a_stream(channel):
 def test_messages_beyond_the_limit(channel):
     """GRPC itself refuses them, and says the limit."""
     with pytest.raises(grpc.RpcError) as raised:
-        InferenceServiceStub(channel).Infer(_linear(_x(raw=b"\0" * 2 * MAX_MESSAGE_BYTES)), timeout=10)
+        InferenceServiceStub(channel).Infer(_linear(_x(raw=b"\0" * 2 * MAX_MESSAGE_BYTES)), timeout=PATIENCE_S)
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert str(MAX_MESSAGE_BYTES) in raised.value.details()
 
@@ -361,7 +362,7 @@ def test_model_infer(channel, case):
     """The same care for the other protocol."""
     request, code, said = OIP_CASES[case]
     with pytest.raises(grpc.RpcError) as raised:
-        GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
+        GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=PATIENCE_S)
     assert raised.value.code() is code, raised.value.details()
     assert re.search(said, raised.value.details()), raised.value.details()
     status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
@@ -374,7 +375,7 @@ def test_model_stream_infer_lives_on(channel):
     for number, request in enumerate(requests):
         request.id = str(number)
     requests.append(_oip(_oip_x(), id="good"))
-    answers = list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests), timeout=10))
+    answers = list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests), timeout=PATIENCE_S))
     assert [answer.infer_response.id for answer in answers] == [request.id for request in requests]
     assert all(answer.error_message for answer in answers[:-1])
     assert answers[-1].infer_response.outputs[0].name == "y"
@@ -385,7 +386,7 @@ def test_model_stream_infer_may_end_at_the_first_error(channel):
     """With `triton_grpc_error`, the stream ends with the status of the error; what came before is answered."""
     requests = iter([_oip(_oip_x(), id="good"), _oip(model_name="nobody")])
     stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(
-        requests, timeout=10, metadata=[("triton_grpc_error", "true")]
+        requests, timeout=PATIENCE_S, metadata=[("triton_grpc_error", "true")]
     )
     with pytest.raises(grpc.RpcError) as raised:
         list(stream)
@@ -397,7 +398,9 @@ def test_one_bad_request_hurts_no_other_in_its_batch(channel):
     stub = InferenceServiceStub(channel)
     indexes = [0, 1, 99, 2, 3] * 8
     calls = [
-        stub.Infer.future(v1.InferRequest(model="lookup", inputs=[v1.Tensor(name="index", ints=[index])]), timeout=10)
+        stub.Infer.future(
+            v1.InferRequest(model="lookup", inputs=[v1.Tensor(name="index", ints=[index])]), timeout=PATIENCE_S
+        )
         for index in indexes
     ]
     for index, call in zip(indexes, calls, strict=True):
@@ -410,7 +413,7 @@ def test_one_bad_request_hurts_no_other_in_its_batch(channel):
 
 def test_nothing_is_left_behind(server, channel):
     """After all of that the server answers, and the only errors in its log are of the runs that failed."""
-    _check_good(InferenceServiceStub(channel).Infer(_good(5), timeout=10), 5)
+    _check_good(InferenceServiceStub(channel).Infer(_good(5), timeout=PATIENCE_S), 5)
     lines = [json.loads(line) for line in server.log]
     errors = [line for line in lines if line["level"] == "error" and line["event"] != "access"]
     assert {line.get("model") or line["logger"] for line in errors} == {"broken", "inferd.batching"}

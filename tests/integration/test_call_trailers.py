@@ -8,9 +8,10 @@ from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = PATIENCE_S
 STAGES = ["decode", "queue", "stack", "run", "encode", "total"]
 
 

@@ -25,6 +25,7 @@ from inferd.client import (
 )
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
 _TINY_QUEUE = """
@@ -150,7 +151,7 @@ def test_a_slow_source_keeps_nothing_back(server):
     def source():
         yield {"X": samples.inputs[:1]}
         yield {"X": samples.inputs[1:2]}
-        assert seen.wait(30)
+        assert seen.wait(PATIENCE_S)
         yield {"X": samples.inputs[2:3]}
 
     labels = []

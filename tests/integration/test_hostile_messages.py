@@ -16,6 +16,7 @@ from inferd.api.inference_messages import InferenceCodec
 from inferd.api.open_inference_messages import OpenInferenceCodec
 from inferd.api.request_scan import MessageLimits
 from inferd.errors import InvalidInputError
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 #: Read by the poll thread, and by the thread for large messages.
@@ -40,7 +41,7 @@ def server(tmp_path_factory):
 
 
 def _send(channel: grpc.Channel, kind: Kind, nbytes: int) -> tuple[grpc.StatusCode, str]:
-    call = channel.stream_stream(kind.method, None, None)(iter([kind.build(nbytes)]), timeout=60)
+    call = channel.stream_stream(kind.method, None, None)(iter([kind.build(nbytes)]), timeout=PATIENCE_S)
     with suppress(grpc.RpcError):
         for _ in call:
             if kind.method == WATCH:
@@ -58,10 +59,10 @@ def test_each_kind_ends_in_one_status_and_leaves_nothing(server):
                 if code not in EXPECTED:
                     wrong.append(f"{kind.name}, {nbytes} bytes: {code} {details}")
         health = health_pb2_grpc.HealthStub(channel)
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     assert not wrong, "\n".join(wrong)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    with urlopen(f"http://{server.http}/metrics", timeout=10) as metrics:
+    with urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as metrics:
         assert "inferd_inflight_requests 0.0" in metrics.read().decode().splitlines()
     assert "Traceback" not in server.text
 

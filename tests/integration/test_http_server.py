@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.observability.http import BindError, Health, HttpServer
+from tests.patience import PATIENCE_S
 
 Serve = Callable[..., HttpServer]
 
@@ -37,7 +38,7 @@ def serve() -> Iterator[Serve]:
 
 
 def request(server: HttpServer, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
@@ -47,7 +48,7 @@ def request(server: HttpServer, path: str, method: str = "GET", **headers: str) 
 
 
 def connect(server: HttpServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
 
 
 def raw(server: HttpServer, data: bytes) -> bytes:

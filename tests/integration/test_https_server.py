@@ -16,6 +16,7 @@ from inferd.observability.http import Health, HttpServer
 from inferd.security.tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 
 Serve = Callable[..., HttpServer]
 
@@ -74,7 +75,7 @@ def context(authority: Authority, own: Pair | None = None, folder: Path | None =
 
 
 def get(server: HttpServer, path: str, trusting: ssl.SSLContext) -> tuple[int, bytes]:
-    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=20, context=trusting)
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=PATIENCE_S, context=trusting)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -86,7 +87,7 @@ def get(server: HttpServer, path: str, trusting: ssl.SSLContext) -> tuple[int, b
 def raw(server: HttpServer, data: bytes, trusting: ssl.SSLContext) -> bytes:
     """Send bytes and return all that comes back until the server closes."""
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection,
         trusting.wrap_socket(connection, server_hostname="127.0.0.1") as encrypted,
     ):
         encrypted.sendall(data)
@@ -121,7 +122,7 @@ def test_a_changed_certificate(serve: Serve, tmp_path: Path, authority: Authorit
     server = serve(tls)
     other = Authority("other")
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection,
         context(authority).wrap_socket(connection, server_hostname="127.0.0.1") as encrypted,
     ):
         other.issue(*LOCAL_NAMES).save(tmp_path)
@@ -160,7 +161,7 @@ def test_a_client_certificate_that_expires(serve: Serve, tmp_path: Path, authori
     def answer() -> bytes:
         nonlocal session
         with (
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+            socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection,
             brief.wrap_socket(connection, server_hostname="127.0.0.1", session=session) as encrypted,
         ):
             assert bool(encrypted.session_reused) == (session is not None)
@@ -184,7 +185,7 @@ def test_the_oldest_version_of_tls(serve: Serve, tls: ServerTls, authority: Auth
 def test_a_handshake_that_never_ends(serve: Serve, tls: ServerTls, sent: bytes) -> None:
     """It is cut off when the time of the whole request is up."""
     server = serve(tls, timeout_s=0.05)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
 
@@ -194,7 +195,7 @@ def test_what_is_no_tls(serve: Serve, tls: ServerTls, authority: Authority, capl
     server = serve(tls)
     with caplog.at_level(logging.INFO):
         for sent in (b"GET /livez HTTP/1.1\r\n\r\n", bytes(range(256)) * 64):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
                 connection.sendall(sent)
                 assert not received(connection).startswith(b"HTTP")
         assert get(server, "/livez", context(authority))[0] == 200

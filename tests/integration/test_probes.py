@@ -15,7 +15,8 @@ from inferd.app import Application
 from inferd.config import load_settings
 from inferd.models.repository import resolve
 from inferd.observability import logs
-from tests.load import PATIENCE_S, eventually
+from tests.load import eventually
+from tests.patience import PATIENCE_S
 
 _SETTINGS = {
     "server.grpc_port": 0,

@@ -8,9 +8,10 @@ from grpc_health.v1 import health_pb2
 from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = PATIENCE_S
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 

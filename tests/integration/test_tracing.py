@@ -10,9 +10,10 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from tests.integration.test_call_trailers import request
 from tests.otlp import Receiver, attributes
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = PATIENCE_S
 METHOD = "inferd.v1.InferenceService/Infer"
 STREAM = "inferd.v1.InferenceService/StreamInfer"
 

@@ -10,6 +10,7 @@ from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings, QueueSettings
 from inferd.errors import InferenceFailedError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.patience import PATIENCE_S
 
 _OUTPUTS = st.lists(st.sampled_from(["y", "sum", "same"]), min_size=1, max_size=3, unique=True).map(tuple)
 
@@ -57,7 +58,7 @@ def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabl
     for caller in callers:
         batcher.submit([caller.request])
     batcher.start()
-    assert batcher.stop(10)
+    assert batcher.stop(PATIENCE_S)
     for caller in callers:
         _assert_as_alone(caller)
     if enabled:

@@ -11,9 +11,10 @@ import grpc
 from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from tests.patience import PATIENCE_S
 
 CALLERS = 4
-_TIMEOUT_S = 20
+_TIMEOUT_S = PATIENCE_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

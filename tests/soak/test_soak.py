@@ -16,7 +16,6 @@ from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests.load import (
     MIB,
-    PATIENCE_S,
     BusyModel,
     add_model,
     array,
@@ -29,6 +28,7 @@ from tests.load import (
     request,
     thread_count,
 )
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 SOAK_S = float(os.environ.get("SOAK_S", "120"))

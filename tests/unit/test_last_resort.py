@@ -4,11 +4,11 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from inferd.last_resort import LastResort
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_process_ends_and_the_log_says_what_hangs(ended, caplog):
     resort, statuses, happened = ended(flush=lambda: flushed.append(caplog.records[-1]))
     with caplog.at_level(logging.CRITICAL):
         resort.arm(0.01)
-        assert happened.wait(10)
+        assert happened.wait(PATIENCE_S)
     assert statuses == [1]
     assert flushed[0].models == ["m 1"]
     assert any(thread.startswith("MainThread: ") for thread in flushed[0].threads)
@@ -50,7 +50,7 @@ def test_nothing_happens_if_the_end_comes_in_time(ended, caplog):
     resort.arm(1000)
     (thread,) = [each for each in threading.enumerate() if each.name == "last-resort"]
     resort.disarm()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert statuses == []
     assert caplog.records == []
@@ -60,9 +60,9 @@ def test_nothing_happens_if_the_end_comes_in_time(ended, caplog):
 def test_a_log_that_hangs_does_not_keep_the_process(ended, hanging):
     """It is given up after a while."""
     never = threading.Event()
-    resort, statuses, happened = ended(**{hanging: lambda: never.wait(60) and {}})
+    resort, statuses, happened = ended(**{hanging: lambda: never.wait() and {}})
     resort.arm(0.01)
-    assert happened.wait(10)
+    assert happened.wait(PATIENCE_S)
     assert statuses == [1]
     never.set()
 
@@ -73,10 +73,10 @@ def test_a_thread_that_keeps_the_interpreter_does_not_keep_the_process():
         "import ctypes, threading\n"
         "from inferd.last_resort import LastResort\n"
         "LastResort(describe=dict, flush=lambda: None).arm(0.1)\n"
-        "ctypes.PyDLL(None).sleep(60)\n"
+        "ctypes.PyDLL(None).sleep(1000)\n"
     )
-    began_at = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
-    assert time.monotonic() - began_at < 30

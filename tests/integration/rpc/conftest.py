@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.integration.rpc.support import Running
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def serve():
         assert server.server.live_calls == 0
     left = [thread for thread in threading.enumerate() if thread.name.startswith("inferd-rpc")]
     for thread in left:
-        thread.join(5.0)
+        thread.join(PATIENCE_S)
     assert not [thread.name for thread in left if thread.is_alive()]
 
 

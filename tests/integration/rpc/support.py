@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 
 from inferd.rpc import Server, callback_stream, callback_unary
+from tests.patience import PATIENCE_S
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = PATIENCE_S
 SERVICE = "test.Service"
 
 

@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 PREAMBLE = """
 import os, sys, threading
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -24,7 +26,7 @@ def make():
     })
     return server, server.add_insecure_port("127.0.0.1:0")
 
-def call(port, method, timeout=10):
+def call(port, method, timeout=120):
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         return channel.unary_unary(f"/x.Y/{method}")(b"x", timeout=timeout)
 """
@@ -53,7 +55,7 @@ def run(script):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 

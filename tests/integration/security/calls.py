@@ -11,8 +11,9 @@ from inferd._generated.inferd.v1 import inference_pb2 as own
 from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
+from tests.patience import PATIENCE_S
 
-TIMEOUT_S = 20
+TIMEOUT_S = PATIENCE_S
 Metadata = tuple[tuple[str, str], ...]
 Status = tuple[grpc.StatusCode, str]
 
@@ -131,7 +132,7 @@ class OpenStream:
     def __init__(self, channel: grpc.Channel, metadata: Metadata) -> None:
         self._more = queue.SimpleQueue[own.StreamInferRequest | None]()
         stub = own_grpc.InferenceServiceStub(channel)
-        self._call = stub.StreamInfer(self._requests(), metadata=metadata, timeout=60)
+        self._call = stub.StreamInfer(self._requests(), metadata=metadata, timeout=PATIENCE_S)
 
     def ask(self, model: str) -> Status:
         """Send one request and return how it went, or how the stream ended."""

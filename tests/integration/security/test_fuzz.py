@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.integration.security.calls import ABOUT_A_MODEL
 from tests.integration.security.conftest import Secured
 from tests.issuer import Issuer
+from tests.patience import PATIENCE_S
 
 _PRINTABLE = "".join(character for character in string.printable if character.isprintable())
 
@@ -39,7 +40,7 @@ def test_no_metadata_lets_anybody_in_or_breaks_anything(secured: Secured) -> Non
         @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
         @given(method=methods, metadata=st.lists(pairs, max_size=4), message=st.binary(max_size=20))
         def call(method: str, metadata: list, message: bytes) -> None:
-            sent = channel.stream_stream(method)(iter([message]), metadata=metadata, timeout=20)
+            sent = channel.stream_stream(method)(iter([message]), metadata=metadata, timeout=PATIENCE_S)
             assert sent.code() is grpc.StatusCode.UNAUTHENTICATED, sent.details()
 
         call()

@@ -12,6 +12,7 @@ from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.runtime.signature import ModelSignature
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, tensor
+from tests.patience import PATIENCE_S
 
 UNBATCHABLE = ModelSignature(
     inputs=(tensor("x", (1, "length"), batch_axis=None),),
@@ -62,20 +63,20 @@ def busy(gate):
         services.append(service)
         service.batcher.start()
         service.submit(first := Caller())
-        assert service.session.entered.acquire(timeout=10)
+        assert service.session.entered.acquire(timeout=PATIENCE_S)
         return service, first
 
     yield start
     gate.set()
     for service in services:
-        assert service.batcher.stop(10)
+        assert service.batcher.stop(PATIENCE_S)
 
 
 def _run_all(service, *callers):
     """Submit before the workers start, so that what is stacked does not depend on timing."""
     service.submit(*callers)
     service.batcher.start()
-    assert service.batcher.stop(10)
+    assert service.batcher.stop(PATIENCE_S)
 
 
 class _Threads(FakeSession):
@@ -112,7 +113,7 @@ def _threads_that_run(run_s, *, bounded=True):
         caller = Caller()
         batcher.submit([caller.request])
         assert isinstance(caller.wait(), InferenceResult)
-    assert batcher.stop(10)
+    assert batcher.stop(PATIENCE_S)
     return session.threads
 
 
@@ -211,7 +212,7 @@ def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
     """On threads of its own: the worker is busy and the queue is full all the while."""
     service, _ = busy(max_rows=1, policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
     service.submit(waiting := Caller(), beside := Caller())
-    assert service.session.entered.acquire(timeout=10)
+    assert service.session.entered.acquire(timeout=PATIENCE_S)
     assert waiting.released
     assert beside.releases == 0
     service.submit(refused := Caller())
@@ -228,11 +229,11 @@ def test_stop_finishes_everything_that_is_here(busy, gate):
     service, running = busy(max_rows=1, policy=Backpressure.BLOCK)
     service.submit(queued := Caller(), blocked := Caller())
     stopped = []
-    stopper = threading.Thread(target=lambda: stopped.append(service.batcher.stop(10)), daemon=True)
+    stopper = threading.Thread(target=lambda: stopped.append(service.batcher.stop(PATIENCE_S)), daemon=True)
     stopper.start()
     late = _submit_until_refused(service)
     gate.set()
-    stopper.join(10)
+    stopper.join(PATIENCE_S)
     assert stopped == [True]
     assert running.result
     assert queued.result
@@ -256,7 +257,7 @@ def test_stop_ends_the_threads():
     before = threading.active_count()
     service.batcher.start()
     assert threading.active_count() == before + 5
-    assert service.batcher.stop(10)
+    assert service.batcher.stop(PATIENCE_S)
     assert threading.active_count() == before
 
 
@@ -290,10 +291,10 @@ def test_several_instances_run_at_the_same_time(gate):
     service = _Service(FakeSession(gate=gate), instances=2, max_batch_size=1)
     service.batcher.start()
     service.submit(Caller(), Caller())
-    assert service.session.entered.acquire(timeout=10)
-    assert service.session.entered.acquire(timeout=10)
+    assert service.session.entered.acquire(timeout=PATIENCE_S)
+    assert service.session.entered.acquire(timeout=PATIENCE_S)
     gate.set()
-    assert service.batcher.stop(10)
+    assert service.batcher.stop(PATIENCE_S)
 
 
 def test_one_caller_alone_does_not_pay_the_wait():
@@ -303,4 +304,4 @@ def test_one_caller_alone_does_not_pay_the_wait():
     for _ in range(40):
         service.submit(caller := Caller())
         caller.wait()
-    assert service.batcher.stop(10)
+    assert service.batcher.stop(PATIENCE_S)

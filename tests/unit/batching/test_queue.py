@@ -15,6 +15,7 @@ from inferd.batching.statistics import Statistics
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError
 from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingObserver
+from tests.patience import PATIENCE_S
 
 
 class _Queue:
@@ -63,7 +64,7 @@ class _Taker(threading.Thread):
         self.batch = self._queue.take(None)
 
     def taken(self):
-        self.join(10)
+        self.join(PATIENCE_S)
         assert not self.is_alive(), "the worker was never woken"
         return self.batch
 
@@ -121,7 +122,7 @@ def test_requests_that_come_together_are_taken_together(q):
     q.poll_thread.busy = True
     waiting = _when_waiting(q.queue)
     taker = _Taker(q.queue)
-    assert waiting.wait(10)
+    assert waiting.wait(PATIENCE_S)
     callers = [Caller() for _ in range(3)]
     q.offer(*callers)
     assert len(q.poll_thread.when_idle) == 1
@@ -134,7 +135,7 @@ def test_a_full_batch_is_taken_at_once(q):
     q.poll_thread.busy = True
     waiting = _when_waiting(q.queue)
     taker = _Taker(q.queue)
-    assert waiting.wait(10)
+    assert waiting.wait(PATIENCE_S)
     callers = [Caller(rows=2) for _ in range(2)]
     q.offer(*callers)
     assert taker.taken().requests == [caller.request for caller in callers]
@@ -179,7 +180,7 @@ def test_a_worker_delivers_expiries_before_it_waits(q):
     q.offer(Caller(deadline=101.0, on_outcome=lambda _: answered.set()))
     q.clock.now = 101.0
     taker = _Taker(q.queue)
-    assert answered.wait(10)
+    assert answered.wait(PATIENCE_S)
     q.queue.close()
     assert taker.taken() is None
 
@@ -220,7 +221,7 @@ def test_a_cancel_can_be_what_drains_a_closed_queue(q):
     waiter = threading.Thread(target=lambda: drained.append(q.queue.wait_drained(10)), daemon=True)
     waiter.start()
     q.queue.remove(first.request)
-    waiter.join(10)
+    waiter.join(PATIENCE_S)
     assert drained == [True]
     assert q.queue.take(None) is None
 
@@ -253,8 +254,8 @@ def test_planning_that_fails_answers_what_waits_and_the_worker_lives(q, caplog):
     q.offer(*callers)
     with caplog.at_level(logging.ERROR, "inferd.batching"):
         taker = _Taker(q.queue)
-        assert answered.acquire(timeout=10)
-        assert answered.acquire(timeout=10)
+        assert answered.acquire(timeout=PATIENCE_S)
+        assert answered.acquire(timeout=PATIENCE_S)
     assert [type(caller.error) for caller in callers] == [InferenceFailedError] * 2
     assert "cannot compare" in caplog.text
     q.offer(good := Caller())

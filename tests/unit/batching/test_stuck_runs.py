@@ -10,6 +10,7 @@ from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 from tests.unit.batching.executing import x
 
 _LIMIT_S = 60.0
@@ -42,7 +43,7 @@ class _Service:
         if (inputs["x"] < 0).any():
             self.hanging.append(ended := threading.Event())
             self.entered.release()
-            assert ended.wait(10)
+            assert ended.wait(PATIENCE_S)
         return scale(inputs)
 
     def submit(self, *callers):
@@ -51,7 +52,7 @@ class _Service:
     def hang(self, caller):
         """Have the run of ``caller`` hang."""
         self.submit(caller)
-        assert self.entered.acquire(timeout=10)
+        assert self.entered.acquire(timeout=PATIENCE_S)
 
     def pass_limit(self):
         """Let the time go by in which a run may last, and then the one in which it may end."""
@@ -62,8 +63,8 @@ class _Service:
     def close(self):
         for event in self.hanging:
             event.set()
-        eventually(lambda: self.batcher.stuck_threads == 0, "no thread is stuck", 10)
-        assert self.batcher.stop(10)
+        eventually(lambda: self.batcher.stuck_threads == 0, "no thread is stuck")
+        assert self.batcher.stop(PATIENCE_S)
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_run_that_comes_back_late_answers_nobody(make):
     service.hang(stuck := _endless())
     service.pass_limit()
     service.hanging[0].set()
-    eventually(lambda: service.batcher.stuck_threads == 0, "the thread has come back", 10)
+    eventually(lambda: service.batcher.stuck_threads == 0, "the thread has come back")
     assert isinstance(stuck.error, RunTooLongError)
     for _ in range(3):
         service.submit(caller := Caller())
@@ -149,8 +150,8 @@ def test_too_many_threads_that_hang_have_requests_refused(make):
         assert isinstance(caller.error, OverloadedError)
     assert service.observer.refusals == 2 * [("RUNS_STUCK", 1)]
     service.hanging[0].set()
-    eventually(lambda: service.batcher.stuck_threads == 4, "a thread has come back", 10)
-    eventually(lambda: _answers(service), "the model answers", 10)
+    eventually(lambda: service.batcher.stuck_threads == 4, "a thread has come back")
+    eventually(lambda: _answers(service), "the model answers")
 
 
 def _answers(service):
@@ -192,7 +193,7 @@ def test_a_part_of_a_failed_batch_that_hangs_leaves_the_rest_its_answers(make):
     service.submit(bad := _endless(), good := Caller())
     service.hanging[0].set()
     assert first.wait()
-    assert service.entered.acquire(timeout=10)
+    assert service.entered.acquire(timeout=PATIENCE_S)
     service.pass_limit()
     assert isinstance(bad.error, RunTooLongError)
     good.wait()

@@ -8,6 +8,7 @@ from inferd.batching.request import Batch
 from inferd.batching.worker import Post, Workers
 from tests.fakes import Caller, FakeClock
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 
 
 class _Source:
@@ -27,7 +28,7 @@ class _Source:
         with self._changed:
             if finished is not None:
                 self.finished.append(finished)
-            self._changed.wait_for(lambda: self._batches, 10)
+            self._changed.wait_for(lambda: self._batches, PATIENCE_S)
             return self._batches.pop(0)
 
 
@@ -40,7 +41,7 @@ class _Executor:
 
     def execute(self, batch):
         self.running[batch] = threading.Event()
-        assert self.is_closing or self.running[batch].wait(10)
+        assert self.is_closing or self.running[batch].wait(PATIENCE_S)
 
     def close(self):
         self.is_closing = True
@@ -78,7 +79,7 @@ class _Crew:
         """Have a batch run by a worker that is free; return it while it runs."""
         batch = _batch()
         self.source.put(batch)
-        eventually(lambda: batch in self.executor.running, "a worker takes the batch", 10)
+        eventually(lambda: batch in self.executor.running, "a worker takes the batch")
         return batch
 
     def end(self, batch):
@@ -87,8 +88,8 @@ class _Crew:
     def close(self, posts):
         self.executor.close()
         self.source.put(*posts * [None])
-        eventually(lambda: self.workers.stuck == 0, "no thread is stuck", 10)
-        assert self.workers.join(10)
+        eventually(lambda: self.workers.stuck == 0, "no thread is stuck")
+        assert self.workers.join(PATIENCE_S)
 
 
 def _batch():
@@ -116,10 +117,10 @@ def test_a_worker_that_was_replaced_hands_nothing_back(crew):
     stuck = crew.stick()
     assert stuck.given_up
     crew.end(stuck)
-    eventually(lambda: crew.workers.stuck == 0, "the thread has come back", 10)
+    eventually(lambda: crew.workers.stuck == 0, "the thread has come back")
     other = crew.run()
     crew.end(other)
-    eventually(lambda: crew.source.finished, "the other is handed back", 10)
+    eventually(lambda: crew.source.finished, "the other is handed back")
     assert crew.source.finished == [other]
 
 
@@ -129,7 +130,7 @@ def test_what_is_left_of_a_batch_is_run_first(crew):
     stuck = crew.run()
     crew.source.put(later := _batch())
     crew.workers.replace(stuck)
-    eventually(lambda: rest in crew.executor.running, "the rest runs", 10)
+    eventually(lambda: rest in crew.executor.running, "the rest runs")
     assert later not in crew.executor.running
 
 
@@ -137,7 +138,7 @@ def test_a_worker_that_has_come_back_is_not_replaced(crew):
     """It was faster than who wanted to give it up, and it is the one that hands its batch back."""
     batch = crew.run()
     crew.end(batch)
-    eventually(lambda: crew.source.finished, "it is handed back", 10)
+    eventually(lambda: crew.source.finished, "it is handed back")
     crew.workers.replace(batch)
     assert crew.workers.stuck == 0
     assert crew.handed_over == []
@@ -158,7 +159,7 @@ def test_a_vacant_post_is_filled_when_a_thread_comes_back(crew):
     """By a fresh thread; the one that was stuck ends."""
     stuck = [crew.stick() for _ in range(5)]
     crew.end(stuck[2])
-    eventually(lambda: crew.vacancies == [True, False], "the post is filled", 10)
+    eventually(lambda: crew.vacancies == [True, False], "the post is filled")
     crew.end(crew.run())
     assert crew.workers.stuck == 4
 
@@ -180,8 +181,8 @@ def test_those_that_are_stuck_are_not_waited_for(crew):
     crew.source.put(None)
     assert not crew.workers.join(10)
     crew.end(stuck)
-    eventually(lambda: crew.workers.stuck == 0, "the thread has come back", 10)
-    assert crew.workers.join(10)
+    eventually(lambda: crew.workers.stuck == 0, "the thread has come back")
+    assert crew.workers.join(PATIENCE_S)
 
 
 def test_a_post_stays_vacant_if_there_is_no_thread_for_it(crew, monkeypatch):
@@ -194,7 +195,7 @@ def test_a_post_stays_vacant_if_there_is_no_thread_for_it(crew, monkeypatch):
     assert crew.vacancies == [True]
     assert crew.handed_over == [stuck, rest]
     crew.end(stuck)
-    eventually(lambda: crew.vacancies == [True, False], "the post is filled", 10)
+    eventually(lambda: crew.vacancies == [True, False], "the post is filled")
     crew.end(crew.run())
 
 

@@ -11,18 +11,19 @@ import pytest
 
 from inferd import __version__
 from inferd.cli.lazy import COMMANDS
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echo
 
 _BIN = Path(sys.executable).with_name("inferd")
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def _complete(words: str) -> list[str]:
     env = {**os.environ, "_INFERD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run([_BIN], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([_BIN], env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return done.stdout.split()
 
 
@@ -114,16 +115,16 @@ def test_interruption_is_quiet(server, service):
     def hang(request, context):
         context.add_callback(ended.set)
         begun.set()
-        ended.wait(10)
+        ended.wait(PATIENCE_S)
         return echo(request)
 
     service.on_infer = hang
     command = [_BIN, "infer", "digits", "-i", f"X={64 * [0]}", "-a", server.address]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE_S)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, "", "")
@@ -141,7 +142,7 @@ def test_readers_may_leave():
     process.stdout.close()
     process.stdin.close()
     assert process.stderr.read() == b""
-    assert process.wait(20) == 1
+    assert process.wait(PATIENCE_S) == 1
     process.stderr.close()
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.certificates import Authority, server_credentials
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import serving
 
 
@@ -69,5 +70,5 @@ def test_probing_is_quick():
         "heavy = {'numpy', 'google.protobuf', 'onnxruntime', 'inferd.client', 'inferd.config'}\n"
         "print('HEAVY', heavy & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert "HEAVY set()" in done.stdout

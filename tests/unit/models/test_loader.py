@@ -18,6 +18,7 @@ from inferd.models.version import ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.fakes import FakeClock, ManualPollThread, RecordingObserver
+from tests.patience import PATIENCE_S
 
 
 class House:
@@ -47,7 +48,7 @@ class House:
 
     def load(self, *paths: Path) -> "House":
         self.begin(resolve(paths))
-        assert self.loaded.wait(30)
+        assert self.loaded.wait(PATIENCE_S)
         return self
 
 
@@ -85,7 +86,7 @@ def ask(version: ModelVersion, value: float) -> Outcome:
         received_at=0.0,
     )
     version.submit([request])
-    assert answered.wait(10)
+    assert answered.wait(PATIENCE_S)
     return outcomes[0]
 
 
@@ -177,7 +178,7 @@ def test_all_models_are_known_before_the_first_is_loaded(house, linear, tmp_path
     gate, real = threading.Event(), loader_module.open_session
 
     def gated(path, settings):
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
         return real(path, settings)
 
     monkeypatch.setattr(loader_module, "open_session", gated)
@@ -187,14 +188,14 @@ def test_all_models_are_known_before_the_first_is_loaded(house, linear, tmp_path
         assert not house.loaded.is_set()
     finally:
         gate.set()
-    assert house.loaded.wait(10)
+    assert house.loaded.wait(PATIENCE_S)
     assert [version.state for version in house.registry.all()] == [ModelState.READY] * 2
 
 
 def test_without_models_there_is_nothing_to_wait_for(house):
     """An empty list is loaded at once."""
     house.begin([])
-    assert house.loaded.wait(10)
+    assert house.loaded.wait(PATIENCE_S)
 
 
 def test_unloading_closes_sessions_and_refuses_requests(linear):
@@ -228,7 +229,7 @@ def test_what_is_being_loaded_when_all_are_unloaded_never_becomes_ready(outcome,
 
     def gated(path, settings):
         opening.set()
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
         if outcome == "fails":
             raise loader_module.ModelLoadError("broken")
         opened.append(real(path, settings))
@@ -237,10 +238,10 @@ def test_what_is_being_loaded_when_all_are_unloaded_never_becomes_ready(outcome,
     monkeypatch.setattr(loader_module, "open_session", gated)
     sources = [ModelSource(name=name, version="1", path=linear) for name in ("first", "second")]
     house.begin(sources)
-    assert opening.wait(10)
+    assert opening.wait(PATIENCE_S)
     assert house.loader.unload_all(10)
     gate.set()
-    assert house.loaded.wait(10)
+    assert house.loaded.wait(PATIENCE_S)
     assert [version.state for version in house.registry.all()] == [ModelState.UNLOADING] * 2
     assert ModelState.READY not in {state for _, state in house.states}
     assert len(house.states) == 4
@@ -258,4 +259,4 @@ def test_a_run_that_outlasts_the_timeout_keeps_its_session(linear, monkeypatch):
     assert not house.loader.unload_all(0)
     assert version._loaded.session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
     monkeypatch.undo()
-    assert version.batcher.stop(10)
+    assert version.batcher.stop(PATIENCE_S)

@@ -3,8 +3,9 @@
 import threading
 
 from inferd.observability.gathering import GatheringThread
+from tests.patience import PATIENCE_S
 
-TIMEOUT_S = 10
+TIMEOUT_S = PATIENCE_S
 
 
 class Work:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from inferd.observability.gpu import GpuSample, GpuSampler
+from tests.patience import PATIENCE_S
 
 
 class FakeNvml:
@@ -38,7 +39,7 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, device: int) -> SimpleNamespace:  # noqa: N802
         self.asked.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         if device in self.lost:
             raise self.NVMLError
         return SimpleNamespace(used=10 + device, total=40)
@@ -58,9 +59,9 @@ def sampled(nvml: FakeNvml) -> GpuSampler:
     sampler = GpuSampler(lambda: nvml, interval_s=0.0)
     sampler.start()
     for _ in range(4):
-        assert nvml.asked.acquire(timeout=10)
+        assert nvml.asked.acquire(timeout=PATIENCE_S)
     sampler.stop()
-    sampler._thread.join(10)
+    sampler._thread.join(PATIENCE_S)
     return sampler
 
 
@@ -89,11 +90,11 @@ def test_who_asks_never_waits_for_the_driver() -> None:
     nvml.gate.clear()
     sampler = GpuSampler(lambda: nvml)
     sampler.start()
-    assert nvml.asked.acquire(timeout=10)
+    assert nvml.asked.acquire(timeout=PATIENCE_S)
     assert sampler.samples() == ()
     sampler.stop()
     nvml.gate.set()
-    sampler._thread.join(10)
+    sampler._thread.join(PATIENCE_S)
     assert not sampler._thread.is_alive()
 
 
@@ -106,7 +107,7 @@ def test_nothing_is_told_where_there_is_nothing_to_ask(error: Exception) -> None
 
     sampler = GpuSampler(load)
     sampler.start()
-    sampler._thread.join(10)
+    sampler._thread.join(PATIENCE_S)
     assert not sampler._thread.is_alive()
     assert sampler.samples() == ()
     sampler.stop()
@@ -118,5 +119,5 @@ def test_a_machine_without_the_library_is_quiet(caplog: pytest.LogCaptureFixture
         sampler = GpuSampler(interval_s=0.0)
         sampler.start()
         sampler.stop()
-        sampler._thread.join(10)
+        sampler._thread.join(PATIENCE_S)
     assert caplog.records == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inferd.observability.line_writer import LineWriter, write_to
+from tests.patience import PATIENCE_S
 from tests.unit.observability.fakes import Sink
 
 
@@ -61,7 +62,7 @@ def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
     writer = LineWriter(gate, gather_s=0)
     writer.start()
     writer.submit(line("first"))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(PATIENCE_S)
     for number in range(100):
         writer.submit(line(number))
     gate.open.set()
@@ -97,7 +98,7 @@ def test_the_bound_is_exact_under_a_burst() -> None:
     writer = LineWriter(gate, max_lines=500, gather_s=0)
     writer.start()
     writer.submit(line("first"))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(PATIENCE_S)
     threads = [
         threading.Thread(target=lambda: [writer.submit(line(number)) for number in range(1000)]) for _ in range(4)
     ]
@@ -188,7 +189,7 @@ def test_stop_does_not_wait_for_ever() -> None:
     writer = LineWriter(gate, gather_s=0)
     writer.start()
     writer.submit(line("stuck"))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(PATIENCE_S)
     assert not writer.stop(timeout_s=0.01)
     gate.open.set()
     assert writer.stop()
@@ -203,7 +204,7 @@ def test_a_process_that_just_ends_has_written_its_lines() -> None:
         "writer.start()\n"
         "writer.submit(b'last words')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=PATIENCE_S)
     assert done.stdout == b"last words"
 
 

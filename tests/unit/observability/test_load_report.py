@@ -9,6 +9,7 @@ from inferd.observability.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.load_report import Load, LoadReporter, LoadSources
 from inferd.observability.request_metrics import RequestLabels
 from inferd.observability.samples import ModelSample
+from tests.patience import PATIENCE_S
 
 _DOUBLES = {
     "cpu_utilization": 1,
@@ -170,7 +171,7 @@ def test_nobody_waits_for_a_report():
     def report_elsewhere():
         thread = threading.Thread(target=lambda: given.append(server.reporter.report()))
         thread.start()
-        thread.join(10.0)
+        thread.join(PATIENCE_S)
 
     server.when_looked_at = report_elsewhere
     server.reporter.report()

@@ -11,6 +11,7 @@ import pytest
 from inferd.observability import recorder as module
 from inferd.observability.calls import Call, StreamResult, result_listeners
 from inferd.observability.recorder import CallRecorder, EndedCall
+from tests.patience import PATIENCE_S
 from tests.unit.call_facts import facts
 from tests.unit.observability.fakes import INFER, FakeCall
 
@@ -94,7 +95,7 @@ def test_a_process_that_just_ends_has_shown_its_calls() -> None:
         "recorder.start()\n"
         "recorder.finished(FakeCall(), None, '')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=PATIENCE_S)
     assert done.stdout == b"1"
 
 

@@ -6,9 +6,10 @@ import threading
 import pytest
 
 from inferd.rpc.inflating import InflateError, Inflater
+from tests.patience import PATIENCE_S
 
 LIMIT = 1_000_000
-TIMEOUT_S = 5.0
+TIMEOUT_S = PATIENCE_S
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from inferd.rpc.poll_loop import PollLoop
+from tests.patience import PATIENCE_S
 from tests.unit.rpc.fakes import EPOCH_AHEAD_S, FakeEvent, LoopBench
 
 
@@ -327,7 +328,7 @@ class RealQueue:
 
     def poll(self, deadline):
         try:
-            return self._events.get(block=deadline is None, timeout=10)
+            return self._events.get(block=deadline is None, timeout=PATIENCE_S)
         except queue.Empty:
             assert deadline is not None, "nobody woke the loop"
             return FakeEvent()
@@ -351,7 +352,7 @@ def test_no_callback_of_any_thread_is_slept_on():
             loop.call_soon(partial(done.append, (name, number)))
             loop.call_soon(partial(done.append, (name, number + 1)))
             loop.call_soon(came_back.set)
-            came_back.wait(10)
+            came_back.wait(PATIENCE_S)
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in range(4)]
     for thread in threads:

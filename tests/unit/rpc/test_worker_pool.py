@@ -6,6 +6,7 @@ import pytest
 
 from inferd.rpc import worker_pool
 from inferd.rpc.worker_pool import WorkerPool
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def start():
 
     yield make
     for pool in pools:
-        pool.stop(5.0)
+        pool.stop(PATIENCE_S)
 
 
 def test_work_is_done_and_threads_end(start):
@@ -28,7 +29,7 @@ def test_work_is_done_and_threads_end(start):
     done = []
     for number in range(10):
         assert pool.submit(lambda number=number: done.append(number))
-    assert pool.stop(5.0)
+    assert pool.stop(PATIENCE_S)
     assert sorted(done) == list(range(10))
     assert running() == set()
 
@@ -44,7 +45,7 @@ def test_a_thread_survives_what_work_raises(start, caplog, error):
 
     pool.submit(fail)
     pool.submit(done.set)
-    assert done.wait(5.0)
+    assert done.wait(PATIENCE_S)
     assert "failed in a pool thread" in caplog.text
 
 
@@ -58,18 +59,18 @@ def test_threads_come_and_go_as_they_are_needed(start, monkeypatch):
 
         def block(begun=begun, release=release):
             begun.release()
-            release.wait(5.0)
+            release.wait(PATIENCE_S)
 
         for _ in range(3):
             pool.submit(block)
-        assert begun.acquire(timeout=5.0)
-        assert begun.acquire(timeout=5.0)
+        assert begun.acquire(timeout=PATIENCE_S)
+        assert begun.acquire(timeout=PATIENCE_S)
         threads = running()
         assert len(threads) == 2
         release.set()
         for thread in threads:
-            thread.join(5.0)
-        assert begun.acquire(timeout=5.0)
+            thread.join(PATIENCE_S)
+        assert begun.acquire(timeout=PATIENCE_S)
         assert running() == set()
 
 
@@ -84,10 +85,10 @@ def test_what_waits_is_bounded(start):
 
     def block():
         begun.set()
-        release.wait(5.0)
+        release.wait(PATIENCE_S)
 
     assert pool.submit(block)
-    assert begun.wait(5.0)
+    assert begun.wait(PATIENCE_S)
     assert [pool.submit(lambda: None) for _ in range(3)] == [True, True, False]
     release.set()
 
@@ -96,6 +97,6 @@ def test_a_stop_does_not_wait_for_ever(start):
     """Work that does not end is left behind, and that is said."""
     pool = start(threads=1)
     release = threading.Event()
-    pool.submit(lambda: release.wait(30.0))
+    pool.submit(lambda: release.wait(PATIENCE_S))
     assert not pool.stop(0.0)
     release.set()

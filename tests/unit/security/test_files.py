@@ -8,6 +8,7 @@ import pytest
 
 from inferd.security.files import BadFileError, FileWatcher
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_the_thread_looks_by_itself_until_it_is_stopped(tmp_path: Path) -> None:
     watcher.watch("tokens", [file], noticed.set)
     watcher.start()
     file.write_text("a")
-    assert noticed.wait(10)
+    assert noticed.wait(PATIENCE_S)
     watcher.stop()
     assert not any(thread.name == "inferd-files" for thread in threading.enumerate())
 

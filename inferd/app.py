@@ -38,9 +38,8 @@ from inferd.observability.rendering import renderer
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
-from inferd.runtime.cpus import usable_cores
-from inferd.runtime.memory import give_back, request_budget, resident_bytes, usable_bytes
-from inferd.runtime.watchdog import Watchdog
+from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes, usable_cores
+from inferd.runtime.run_timeout import Watchdog
 from inferd.security.authorization.methods import MethodKind, methods_of
 from inferd.security.limits import channel_options
 from inferd.security.setup import Security
@@ -252,7 +251,7 @@ class Application:
                 "the memory for requests is small for server.max_message_bytes",
                 extra={"budget_bytes": budget, "max_message_bytes": server.max_message_bytes},
             )
-        self._server.limit_memory(budget, MemoryMeter(resident=resident_bytes, give_back=give_back))
+        self._server.limit_memory(budget, MemoryMeter(resident=resident_bytes, give_back=trim_heap))
 
     def drain(self) -> bool:
         """End the server: finish what was admitted, within the grace. Returns True if nothing was cut off."""

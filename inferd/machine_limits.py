@@ -11,9 +11,7 @@ from typing import TypeVar
 from inferd.config.section import Section
 from inferd.config.settings import Backpressure, Settings
 from inferd.observability.http import MOST_CONNECTIONS
-from inferd.runtime.cgroups import folders, read
-from inferd.runtime.cpus import usable_cores
-from inferd.runtime.memory import usable_bytes
+from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes, usable_cores
 
 #: Descriptors that are opened after the start: the core's own, models and credentials that are read again, the log.
 _OWN_DESCRIPTORS = 48
@@ -144,8 +142,8 @@ def _threads_left() -> Iterator[int]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
         yield max(0, soft - _threads_of_user(os.geteuid()))
-    for folder in folders("pids"):
-        most, current = read(folder / "pids.max"), read(folder / "pids.current")
+    for folder in cgroup_directories("pids"):
+        most, current = read_file(folder / "pids.max"), read_file(folder / "pids.current")
         if most is not None and current is not None and most.strip() != "max":
             yield max(0, int(most) - int(current))
 

@@ -13,8 +13,8 @@ from inferd import dtypes
 from inferd.batching.ports import BatchReport
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
-from inferd.runtime.proof import unbatchable
-from inferd.runtime.run_stop import RunStop
+from inferd.runtime.batch_axes.verification import unbatchable
+from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
 Array = NDArray[np.generic]

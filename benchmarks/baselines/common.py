@@ -21,7 +21,7 @@ from inferd.models.repository import resolve
 from inferd.observability.metrics import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.calls import UnaryHandler
-from inferd.runtime.watchdog import Watchdog
+from inferd.runtime.run_timeout import Watchdog
 
 #: Makes a stock server's handler out of one of ours.
 Adapt = Callable[[UnaryHandler], "grpc.RpcMethodHandler[Any, Any]"]

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from inferd.batching.ports import Clock, Session
-from inferd.runtime.batch_axes.row_comparison import Array, Cause, Mismatch, Profiles, find_mismatch, profile, take_rows
-from inferd.runtime.signature import ModelSignature, Tensors
+from inferd.runtime.batch_axes.row_comparison import Cause, Mismatch, Profiles, find_mismatch, profile, take_rows
+from inferd.runtime.signature import Array, ModelSignature, Tensors
 
 #: A due check considers this many batches, or this fraction of those since the last check, whichever is less. A batch
 #: is unusual if its largest value is this many times the average.

@@ -11,10 +11,10 @@ from inferd.cli.model_loading import ServedModel, find_model, load_model, server
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.models.repository import ModelSource
 from inferd.plain_text import escaped
+from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import ModelFile, read_model_file
 from inferd.runtime.signature import TensorSpec
-from inferd.runtime.verdict import Standing
 
 EXAMPLES = (
     "inferd inspect model.onnx",

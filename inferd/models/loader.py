@@ -14,7 +14,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import LoadedModel, ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.memory import resident_bytes
+from inferd.runtime.resources import resident_bytes
 from inferd.runtime.session import open_session
 from inferd.runtime.warmup import warm_up
 

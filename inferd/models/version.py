@@ -8,9 +8,9 @@ from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
 from inferd.models.lifecycle import ModelState, require_transition
+from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.session import OnnxSession
 from inferd.runtime.signature import ModelSignature
-from inferd.runtime.verdict import Verdict
 
 __all__ = ["LoadedModel", "ModelState", "ModelVersion"]
 

@@ -5,7 +5,7 @@ Both may be called from several threads at once.
 
 import ctypes
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -13,8 +13,7 @@ import numpy as np
 import onnxruntime
 
 from inferd.dtypes import BY_NAME, BYTES
-from inferd.runtime.signature import Tensors, TensorSpec
-from inferd.runtime.values import Array, aligned, to_bytes, to_text
+from inferd.runtime.signature import Array, Tensors, TensorSpec
 
 #: A session, binding or value of ONNX Runtime, which ships no types.
 OrtObject = Any
@@ -152,3 +151,28 @@ def _array(value: OrtObject) -> Array:
         return np.asarray(value.numpy())
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()) if value.tensor_size_in_bytes() else b""
     return np.frombuffer(data, ml_dtypes.bfloat16).reshape(value.shape())
+
+
+def aligned(array: Array) -> Array:
+    """Return ``array``, or a copy if it is a view that ONNX Runtime's kernels may not read: unaligned or with gaps."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
+    return np.array(array, order="C")
+
+
+def to_text(array: Array) -> Array:
+    """Make ``str`` of an array of ``bytes``. They are UTF-8: `ModelSignature.check` lets nothing else in."""
+    return _map_objects(array, bytes.decode)
+
+
+def to_bytes(array: Array) -> Array:
+    """Make ``bytes`` of an array of ``str``."""
+    return _map_objects(array, str.encode)
+
+
+def _map_objects(array: Array, convert: Callable[[Any], object]) -> Array:
+    elements = array.ravel().tolist()
+    converted = np.empty(len(elements), object)
+    converted[:] = [convert(element) for element in elements]
+    return converted.reshape(array.shape)

@@ -13,23 +13,21 @@ from inferd.config.settings import ModelSettings, TensorOverride
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime import providers
-from inferd.runtime.cpus import parallel_runs, usable_cores
+from inferd.runtime.batch_axes.inference import Inspection, has_configured_axes, inspect
+from inferd.runtime.batch_axes.input_search import Hints, Run, example_rows
+from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
+from inferd.runtime.batch_axes.verdict import Standing, Verdict
+from inferd.runtime.batch_axes.verification import Proof, prove, unbatchable
+from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
-from inferd.runtime.inspection import Inspection, has_given_axes, inspect
 from inferd.runtime.onnx_file import ModelFile, read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
-from inferd.runtime.proof import Proof, prove, unbatchable
+from inferd.runtime.resources import parallel_runs, usable_cores
 from inferd.runtime.row_analysis.analysis import analyse
-from inferd.runtime.row_comparison import Array
-from inferd.runtime.run_length import has_fixed_rows, has_steady_graph
-from inferd.runtime.run_limit import RunLimit
-from inferd.runtime.run_stop import RunStop
+from inferd.runtime.run_timeout import RunStop, TrialRunner
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner
-from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
-from inferd.runtime.trial_inputs import TrialInputs
-from inferd.runtime.trial_search import Hints, Run, example_rows
-from inferd.runtime.verdict import Standing, Verdict
+from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 from inferd.runtime.verdict_cache import CachedProof, VerdictCache, cache_key, fingerprint
 
 _log = logging.getLogger("inferd.runtime")
@@ -53,10 +51,10 @@ class OnnxSession:
         proof: Proof,
         used: tuple[str, ...],
         parallel_runs: int,
-        has_steady_graph: bool,
+        has_data_independent_work: bool,
     ) -> None:
         self._runner: Runner | None = runner
-        self._has_steady_graph = has_steady_graph
+        self._has_steady_graph = has_data_independent_work
         self._signature = proof.inspection.signature
         self._verdict = proof.verdict
         self._trial = proof.trial
@@ -92,10 +90,10 @@ class OnnxSession:
     @property
     def runs_are_bounded(self) -> bool:
         """Whether how long a run takes follows from its rows alone, whatever numbers are in them."""
-        return self._has_steady_graph and has_fixed_rows(self._signature)
+        return self._has_steady_graph and has_fixed_size_rows(self._signature)
 
     @property
-    def trial(self) -> TrialInputs | None:
+    def trial(self) -> SyntheticInputs | None:
         """Inputs that the model is known to run on; None if none were found."""
         return self._trial
 
@@ -166,7 +164,7 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
             cores=usable_cores(),
         ),
         # From the file itself, which is read whether or not the verdict is cached.
-        has_steady_graph=has_steady_graph(file),
+        has_data_independent_work=has_data_independent_work(file),
     )
 
 
@@ -201,7 +199,7 @@ def _proof(
     known = None if cached is None else _restored(cached, claims[0].signature, hints)
     if known is not None:
         return known
-    with RunLimit(runner, [spec.name for spec in outputs]) as limit:
+    with TrialRunner(runner, [spec.name for spec in outputs]) as limit:
         proof = _proof_of_claims(claims[:_MOST_CLAIMS], file, settings, hints, limit.run)
     if key:
         cache.store(key, _cacheable(proof))
@@ -212,7 +210,7 @@ def _proof_of_claims(
     claims: Sequence[Inspection], file: ModelFile, settings: ModelSettings, hints: Hints, run: Run
 ) -> Proof:
     """Return the proof of the first claim that holds, or else what speaks against the likeliest."""
-    given = has_given_axes(settings)
+    given = has_configured_axes(settings)
     proofs = []
     for claim in claims:
         graph = analyse(file, claim.signature) if claim.signature.batchable else None
@@ -334,11 +332,11 @@ def _restored(cached: CachedProof, declared_as: ModelSignature, hints: Hints) ->
     )
 
 
-def _restored_trial(cached: CachedProof, signature: ModelSignature, hints: Hints) -> TrialInputs | None:
+def _restored_trial(cached: CachedProof, signature: ModelSignature, hints: Hints) -> SyntheticInputs | None:
     if not cached.shapes:
         return None
     examples = example_rows(signature, hints.examples, cached.shapes)
-    return TrialInputs(
+    return SyntheticInputs(
         signature=signature,
         shapes={spec.name: cached.shapes[spec.name] for spec in signature.inputs},
         bounds=cached.bounds,

@@ -16,7 +16,8 @@ from inferd.plain_text import clipped, listed
 _MOST_DIMENSIONS = 64
 
 #: Arrays by tensor name. BYTES tensors are ``object`` arrays of ``bytes``.
-Tensors = Mapping[str, NDArray[np.generic]]
+Array = NDArray[np.generic]
+Tensors = Mapping[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,11 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from inferd.runtime.signature import ModelSignature, Tensors
-
-Array = NDArray[np.generic]
+from inferd.runtime.signature import Array, ModelSignature, Tensors
 
 
 class RowsDoNotFollowError(Exception):

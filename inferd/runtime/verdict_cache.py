@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from inferd.runtime.verdict import Standing, Verdict
+from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.small_files import open_file
 
 #: To be raised when the proof changes, so that what an older one found is not believed any longer.
@@ -31,8 +31,8 @@ class CachedProof:
     """A verdict with what is needed to serve by it.
 
     ``axes`` are the batch axes by input and output, None for a tensor without one. ``ranks`` are those of outputs that
-    declare none. ``shapes``, ``bounds`` and ``numeric_texts`` are those of `TrialInputs`; without ``shapes`` nothing
-    was found that the model runs on.
+    declare none. ``shapes``, ``bounds`` and ``numeric_texts`` are those of `SyntheticInputs`; without ``shapes``
+    no inputs were found that the model runs on.
     """
 
     verdict: Verdict

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from inferd.config.settings import BatchingSettings, ModelSettings
 from inferd.runtime.errors import ModelLoadError, RunFailedError, runtime_message
-from inferd.runtime.memory import MemoryGrowth, give_back, resident_bytes, usable_bytes
 from inferd.runtime.providers import on_cuda
+from inferd.runtime.resources import MemoryGrowth, resident_bytes, trim_heap, usable_bytes
 from inferd.runtime.session import OnnxSession
 
 #: Part of the memory budget that the largest batch may be expected to take if the sizes before it are passed over.
@@ -90,7 +90,7 @@ def _free(session: OnnxSession) -> None:
     except RunFailedError as error:
         msg = f"the model does not run any more: {runtime_message(error.cause)}"
         raise ModelLoadError(msg) from error.cause
-    give_back()
+    trim_heap()
 
 
 def largest_batch(batching: BatchingSettings, *, batchable: bool) -> int:

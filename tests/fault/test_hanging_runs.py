@@ -12,7 +12,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
-from inferd.runtime.watchdog import Watchdog
+from inferd.runtime.run_timeout import Watchdog
 from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
 from tests.load import eventually
 

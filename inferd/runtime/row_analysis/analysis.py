@@ -70,7 +70,7 @@ _DEEPEST = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphFinding:
+class GraphAnalysis:
     """What a graph says of a claim that a model batches.
 
     ``mixes`` says what lets rows depend on each other, ``unclear`` what could not be followed; with both empty each
@@ -85,7 +85,7 @@ class GraphFinding:
     axes: Mapping[str, int] = field(default_factory=dict)
 
 
-def analyse(file: ModelFile, signature: ModelSignature) -> GraphFinding:
+def analyse(file: ModelFile, signature: ModelSignature) -> GraphAnalysis:
     """Follow the rows of ``signature``'s batched inputs through the graph of ``file`` to its outputs."""
     inputs = {spec.name: _input_flow(spec, signature.loose_dimensions) for spec in signature.inputs}
     outputs = _Walk(file).outputs(inputs)
@@ -102,7 +102,7 @@ def analyse(file: ModelFile, signature: ModelSignature) -> GraphFinding:
             # What follows from the number of rows may do so for larger ones than any that is tried.
             doubtful = doubtful or flow.doubtful or flow.kind is Kind.COUNT
             unclear = unclear or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
-    return GraphFinding(mixes=mixes, unclear=unclear, doubtful=doubtful, axes=axes)
+    return GraphAnalysis(mixes=mixes, unclear=unclear, doubtful=doubtful, axes=axes)
 
 
 def _input_flow(spec: TensorSpec, loose: Collection[str]) -> Flow:

@@ -8,7 +8,7 @@ from inferd.api.triton_statistics import model_statistics
 from inferd.batching.statistics import Statistics
 from inferd.config.settings import ModelSettings
 from inferd.models.version import LoadedModel, ModelVersion
-from inferd.runtime.verdict import Standing, Verdict
+from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from tests.fakes import SCALING
 
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import parser
 
 from inferd.runtime.onnx_file import read_model_file
-from inferd.runtime.row_analysis.analysis import GraphFinding, analyse
+from inferd.runtime.row_analysis.analysis import GraphAnalysis, analyse
 from tests import onnx_models
 from tests.unit.runtime.specs import signature, spec
 
@@ -26,7 +26,7 @@ def model_of(text: str, opset: int = 20, functions: str = ""):
     return parser.parse_model(f"{_HEADER.format(opset=opset)}\n{text}\n{functions}")
 
 
-def found(folder, model, axes=None, out_axis=0) -> GraphFinding:
+def found(folder, model, axes=None, out_axis=0) -> GraphAnalysis:
     axes = {"x": 0} if axes is None else axes
     shapes = {
         value.name: tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
@@ -115,7 +115,7 @@ TWICE = '<domain: "own", opset_import: ["": 20]> Twice (a) => (b) { b = Add (a, 
 def test_graphs_that_keep_rows_apart(text, tmp_path):
     """Every row's answer follows from that row alone, and a run bears it out."""
     model = model_of(graph(text), functions=TWICE if "own." in text else "")
-    assert found(tmp_path, model) == GraphFinding(axes={"y": 0})
+    assert found(tmp_path, model) == GraphAnalysis(axes={"y": 0})
     assert_rows_are_apart(model)
 
 
@@ -363,7 +363,7 @@ def test_rows_on_another_axis_are_followed(tmp_path):
     """To wherever the graph brings them."""
     text = "a = Constant <value_ints = [0]> () y = ReduceSum <keepdims = 0> (x, a)"
     model = model_of(graph(text, inputs="float[time,batch,2] x", output="float[batch,2] y"))
-    assert found(tmp_path, model, axes={"x": 1}) == GraphFinding(axes={"y": 0})
+    assert found(tmp_path, model, axes={"x": 1}) == GraphAnalysis(axes={"y": 0})
 
 
 def test_padded_texts(tmp_path):
@@ -391,7 +391,7 @@ def test_what_a_shared_input_decides(tmp_path):
     text = """y = If (flag) <then_branch = t () => (float[a, b] p) { p = Neg (x) },
         else_branch = e () => (float[a, b] q) { q = Identity (x) }>"""
     model = model_of(graph(text, inputs="float[batch,4] x, bool flag"))
-    assert found(tmp_path, model) == GraphFinding(axes={"y": 0})
+    assert found(tmp_path, model) == GraphAnalysis(axes={"y": 0})
 
 
 @pytest.mark.parametrize("name", ["two", "one"])

@@ -12,10 +12,10 @@ import pytest
 from inferd import dtypes
 from inferd.config.settings import ModelSettings
 from inferd.runtime import session as session_module
+from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError, RunFailedError
-from inferd.runtime.run_stop import RunStop
+from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.session import OnnxSession, open_session
-from inferd.runtime.verdict import Standing
 from tests import onnx_models
 from tests.load import busy_model
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from inferd.config.settings import BatchingSettings, ModelSettings
+from inferd.runtime.batch_axes.inference import Inspection
+from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
+from inferd.runtime.batch_axes.verdict import Standing, Verdict
+from inferd.runtime.batch_axes.verification import Proof
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.inspection import Inspection
-from inferd.runtime.proof import Proof
 from inferd.runtime.providers import CPU, CUDA
 from inferd.runtime.session import OnnxSession
-from inferd.runtime.trial_inputs import TrialInputs
-from inferd.runtime.verdict import Standing, Verdict
 from inferd.runtime.warmup import warm_up
 from tests.unit.runtime.specs import signature, spec
 
@@ -46,9 +46,11 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
     proof = Proof(
         inspection=Inspection(signature=SIGNATURE),
         verdict=Verdict(standing=Standing.PROVEN),
-        trial=TrialInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
+        trial=SyntheticInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
     )
-    session = OnnxSession(runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1, has_steady_graph=True)
+    session = OnnxSession(
+        runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1, has_data_independent_work=True
+    )
     batching = BatchingSettings(max_batch_size=max_batch_size)
     warm_up(
         session,
@@ -108,7 +110,8 @@ def test_without_batching_one_row_is_run():
     proof = Proof(inspection=Inspection(signature=SIGNATURE), verdict=Verdict(standing=Standing.UNPROVEN), trial=None)
     runner = Recorder()
     warm_up(
-        OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1, has_steady_graph=True), ModelSettings()
+        OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1, has_data_independent_work=True),
+        ModelSettings(),
     )
     assert runner.rows == []
     assert run(Recorder(), batching={"enabled": False}).rows == [1]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from inferd.dtypes import BYTES
-from inferd.runtime.row_comparison import Array, take_rows
-from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
+from inferd.runtime.batch_axes.row_comparison import take_rows
+from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 from inferd.runtime.stacking import stack
 
 _SEED = 20_260_101
@@ -45,7 +45,7 @@ _MOST_TEXTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrialInputs:
+class SyntheticInputs:
     """Makes requests that a model is known, or hoped, to accept.
 
     ``shapes`` has a size for every dimension of each input, 1 along its batch axis. ``bounds`` are the smallest and the
@@ -78,7 +78,7 @@ class TrialInputs:
         known = [self.row(number) for number in range(max(len(self.examples), 1))]
         return stack(self.signature, [known[number % len(known)] for number in range(count)])
 
-    def bounded(self, name: str, low: int, high: int) -> "TrialInputs":
+    def bounded(self, name: str, low: int, high: int) -> "SyntheticInputs":
         """Return the same with other bounds for the integers of input ``name``."""
         return replace(self, bounds={**self.bounds, name: (low, high)})
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from inferd.dtypes import BYTES
-from inferd.runtime.memory import resident_bytes
-from inferd.runtime.row_comparison import Array
-from inferd.runtime.run_limit import TrialTooLongError
-from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
-from inferd.runtime.trial_inputs import TrialInputs, single_rows
+from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs, single_rows
+from inferd.runtime.resources import resident_bytes
+from inferd.runtime.run_timeout import TrialTimeoutError
+from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 
 #: Runs the model and returns all of its outputs.
 Run = Callable[[Tensors], Mapping[str, Array]]
@@ -42,21 +41,21 @@ class Hints:
     examples: Sequence[Tensors] = ()
 
 
-def find_trial(
+def find_inputs(
     signature: ModelSignature, run: Run, hints: Hints, clock: Callable[[], float] = time.monotonic
-) -> TrialInputs | None:
+) -> SyntheticInputs | None:
     """Return inputs that the model runs on, None if none were found."""
     found = _first(signature, run, hints)
     return found if found is None or found.examples else _widened(found, run, clock)
 
 
-def _first(signature: ModelSignature, run: Run, hints: Hints) -> TrialInputs | None:
+def _first(signature: ModelSignature, run: Run, hints: Hints) -> SyntheticInputs | None:
     """Return the first inputs that the model runs on, preferably some for which no output is empty."""
     second_best = None
     for trial in _candidates(signature, hints):
         try:
             outputs = _outcome(trial, run)
-        except TrialTooLongError:
+        except TrialTimeoutError:
             # Other sizes would hardly be quicker.
             break
         if outputs is None:
@@ -67,7 +66,7 @@ def _first(signature: ModelSignature, run: Run, hints: Hints) -> TrialInputs | N
     return second_best
 
 
-def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[TrialInputs]:
+def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[SyntheticInputs]:
     has_integers = any(spec.datatype.numpy.kind in "iu" for spec in signature.inputs)
     has_texts = any(spec.datatype is BYTES for spec in signature.inputs)
     seen: list[Mapping[str, tuple[int, ...]]] = []
@@ -80,7 +79,7 @@ def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[TrialInputs
             for largest in (1, 0) if has_integers else (1,):
                 bounds = {spec.name: (0, largest) for spec in signature.inputs if spec.datatype.numpy.kind in "iu"}
                 for numeric in (False, True) if has_texts else (False,):
-                    yield TrialInputs(
+                    yield SyntheticInputs(
                         signature=signature, shapes=shapes, bounds=bounds, numeric_texts=numeric, examples=examples
                     )
 
@@ -143,17 +142,17 @@ def _with_one_row(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if axis == spec.batch_axis else size for axis, size in enumerate(shape))
 
 
-def _outcome(trial: TrialInputs, run: Run) -> Mapping[str, Array] | None:
+def _outcome(trial: SyntheticInputs, run: Run) -> Mapping[str, Array] | None:
     try:
         return run(trial.row(0))
-    except TrialTooLongError:
+    except TrialTimeoutError:
         raise
     except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
         _log.debug("the model does not run with %s: %s", trial.shapes, error)
         return None
 
 
-def _widened(trial: TrialInputs, run: Run, clock: Callable[[], float]) -> TrialInputs:
+def _widened(trial: SyntheticInputs, run: Run, clock: Callable[[], float]) -> SyntheticInputs:
     """Return the same with the widest ranges of integers that the model accepts, as far as a few runs can tell."""
     integers = [
         spec for spec in trial.signature.inputs if trial.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional
@@ -169,8 +168,8 @@ def _widened(trial: TrialInputs, run: Run, clock: Callable[[], float]) -> TrialI
 
 
 def _widened_input(
-    trial: TrialInputs, spec: TensorSpec, run: Run, clock: Callable[[], float], usual_s: float
-) -> TrialInputs:
+    trial: SyntheticInputs, spec: TensorSpec, run: Run, clock: Callable[[], float], usual_s: float
+) -> SyntheticInputs:
     def accepts(value: int) -> bool:
         inputs = trial.row(0)
         inputs[spec.name] = np.full_like(inputs[spec.name], value)
@@ -201,7 +200,7 @@ def _widened_input(
     return trial.bounded(spec.name, low, high)
 
 
-def variants(found: TrialInputs, run: Run, hints: Hints) -> Iterator[TrialInputs]:
+def variants(found: SyntheticInputs, run: Run, hints: Hints) -> Iterator[SyntheticInputs]:
     """Yield inputs with other values of shared inputs than in ``found``, and with other sizes of open dimensions."""
     signature = found.signature
     has_shared = any(spec.batch_axis is None for spec in signature.inputs)
@@ -219,6 +218,6 @@ def variants(found: TrialInputs, run: Run, hints: Hints) -> Iterator[TrialInputs
                 tried.append(shapes)
                 others.append(replace(found, shapes=shapes, shared_draw=1 if has_shared else 0))
     for trial in others:
-        with suppress(TrialTooLongError):
+        with suppress(TrialTimeoutError):
             if _outcome(trial, run) is not None:
                 yield trial

@@ -70,7 +70,7 @@ _TELL_SHAPES = frozenset({"Shape", "Size"})
 _STEADY_BY_DOMAIN = {"": _STEADY | _SIZES.keys(), "ai.onnx": _STEADY | _SIZES.keys(), "ai.onnx.ml": _STEADY_ML}
 
 
-def has_steady_graph(file: ModelFile) -> bool:
+def has_data_independent_work(file: ModelFile) -> bool:
     """Whether the work that the graph does follows from the shapes of its inputs."""
     if file.functions:
         # They may stand for any operator by its name.
@@ -94,7 +94,7 @@ def _is_steady(node: Node, fixed: set[str]) -> bool:
     return True
 
 
-def has_fixed_rows(signature: ModelSignature) -> bool:
+def has_fixed_size_rows(signature: ModelSignature) -> bool:
     """Whether all rows are of one size: no dimension is open but the batch axis, and no element is a text."""
     return all(
         spec.datatype is not BYTES

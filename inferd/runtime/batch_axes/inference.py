@@ -3,7 +3,7 @@
 A model can batch when some open dimension counts rows: it is in the batched inputs and comes back in the outputs. Names
 are the best evidence ("batch" in every tensor); without them an open first dimension is taken to be it. A name that
 occurs once says nothing: some exporters make one up for every open dimension. What is found here are claims, which
-`inferd.runtime.proof` puts to the test before the model is served.
+`inferd.runtime.batch_axes.verification` puts to the test before the model is served.
 """
 
 from collections import Counter
@@ -14,7 +14,6 @@ from typing import Literal
 from inferd.config.settings import ModelSettings, TensorOverride
 from inferd.dtypes import BY_ONNX
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.loose_dimensions import loose_dimensions
 from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
 
 Kind = Literal["input", "output"]
@@ -101,7 +100,7 @@ def _known(spec: TensorSpec, telling: frozenset[str]) -> TensorSpec:
     )
 
 
-def has_given_axes(settings: ModelSettings) -> bool:
+def has_configured_axes(settings: ModelSettings) -> bool:
     """Whether the settings say of any tensor where its rows are."""
     overrides = (*settings.inputs.values(), *settings.outputs.values())
     return any(override.batch_axis is not None for override in overrides)
@@ -229,3 +228,14 @@ def _dimension(size: int | str | None) -> int | str | None:
         return size if any(map(str.isalpha, size)) else None
     # Some write -1 where they mean a dimension that is open.
     return None if size is None or size < 0 else size
+
+
+def loose_dimensions(names: Sequence[str], inputs: Sequence[TensorSpec]) -> frozenset[str]:
+    """Return ``names`` for a `ModelSignature`. Raises `ModelLoadError` for one that no open dimension of them has."""
+    known = dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str))
+    for name in names:
+        if name not in known:
+            have = ", ".join(known) or "none with a name"
+            msg = f"loose_dimensions: expected open dimensions of the model's inputs, which are {have}, got {name}"
+            raise ModelLoadError(msg)
+    return frozenset(names)

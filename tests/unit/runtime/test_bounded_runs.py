@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inferd.runtime import run_length
+from inferd.runtime import bounded_runs
+from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.onnx_file import read_model_file
-from inferd.runtime.run_length import has_fixed_rows, has_steady_graph
 from tests import onnx_models
 from tests.load import busy_model
 from tests.unit.runtime.specs import signature, spec
@@ -17,7 +17,7 @@ _FEW = numpy_helper.from_array(np.array([2, 3], np.int64), "few")
 
 
 def _steady(model, tmp_path):
-    return has_steady_graph(read_model_file(onnx_models.save(model, tmp_path / "model.onnx")))
+    return has_data_independent_work(read_model_file(onnx_models.save(model, tmp_path / "model.onnx")))
 
 
 def _model(*nodes, functions=()):
@@ -137,16 +137,16 @@ def test_operators_of_the_file_itself_are_not_steady(tmp_path):
 )
 def test_rows_are_of_one_size_unless_something_is_open(spec_of_x, fixed):
     """A dimension besides that of the rows, or the length of a text."""
-    assert has_fixed_rows(signature([spec_of_x])) is fixed
+    assert has_fixed_size_rows(signature([spec_of_x])) is fixed
 
 
 def test_an_input_that_a_batch_shares_counts_too():
     """Its length is the caller's as well."""
     inputs = [spec("x", ("batch", 3), 0), spec("table", ("length",), None)]
-    assert not has_fixed_rows(signature(inputs))
+    assert not has_fixed_size_rows(signature(inputs))
 
 
 def test_every_operator_that_is_called_steady_exists():
     """A misspelt name would be one that nobody meant."""
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
-    assert {name for names in run_length._STEADY_BY_DOMAIN.values() for name in names} <= known
+    assert {name for names in bounded_runs._STEADY_BY_DOMAIN.values() for name in names} <= known

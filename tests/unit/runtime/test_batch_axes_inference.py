@@ -3,8 +3,8 @@
 import pytest
 
 from inferd.config.settings import ModelSettings
+from inferd.runtime.batch_axes.inference import has_configured_axes, inspect, loose_dimensions, tensor_spec
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.inspection import has_given_axes, inspect, tensor_spec
 from tests.unit.runtime.specs import spec
 
 
@@ -140,8 +140,8 @@ def test_settings_of_something_else_leave_the_axis_open():
     """A shape to warm up with says nothing of the batch axis."""
     over = settings(inputs={"x": {"warmup_shape": [1, 80]}})
     assert axes(shapes(x=("batch", "time")), shapes(y=("batch",)), over) == {"x": 0, "y": 0}
-    assert not has_given_axes(over)
-    assert has_given_axes(settings(outputs={"y": {"batch_axis": 0}}))
+    assert not has_configured_axes(over)
+    assert has_configured_axes(settings(outputs={"y": {"batch_axis": 0}}))
 
 
 @pytest.mark.parametrize(
@@ -205,3 +205,21 @@ def test_what_cannot_be_sent_is_refused_by_name(onnx_type, message):
     """Everything but tensors, and element types that the protocols do not have."""
     with pytest.raises(ModelLoadError, match=message):
         tensor_spec("output", "y", onnx_type, [])
+
+
+INPUTS = [spec("ids", ("batch", "sequence"), datatype="INT64"), spec("size", (2, None))]
+
+
+def test_names_of_the_model_are_taken():
+    """Or none."""
+    assert loose_dimensions(["sequence"], INPUTS) == {"sequence"}
+    assert loose_dimensions([], INPUTS) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "have"), [(INPUTS, "which are batch, sequence"), (INPUTS[1:], "which are none with a name")]
+)
+def test_a_name_that_the_model_does_not_have_is_refused(inputs, have):
+    """With those that it has."""
+    with pytest.raises(ModelLoadError, match=rf"^loose_dimensions: expected open dimensions .*, {have}, got seq$"):
+        loose_dimensions(["seq"], inputs)

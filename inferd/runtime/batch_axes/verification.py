@@ -1,11 +1,11 @@
 """Puts the claim that a model batches to the test: by its graph, and by running it. Knows no session.
 
-The claim comes from `inferd.runtime.inspection`: these dimensions count rows. It is wrong if a row's answer depends on
+The claim of `inferd.runtime.batch_axes.inference` is: these dimensions count rows. It is wrong if an answer depends on
 the rows beside it, on their number, or on its place among them. The graph can show that without a run, whatever the
 numbers are (`inferd.runtime.row_analysis`); where it cannot be followed to the end, and always to be sure, the model
 runs rows alone and in batches of several sizes, in other orders and beside other rows, and every output is compared.
 
-An answer that differs is looked into by `inferd.runtime.row_check` before it counts.
+An answer that differs is looked into by `inferd.runtime.batch_axes.row_comparison` before it counts.
 """
 
 import logging
@@ -16,17 +16,23 @@ from functools import partial
 
 import numpy as np
 
-from inferd.runtime.inspection import Inspection
-from inferd.runtime.memory import MemoryGrowth
-from inferd.runtime.row_analysis.analysis import GraphFinding
-from inferd.runtime.row_check import Cause, Mismatch, Profiles, find_mismatch
-from inferd.runtime.row_comparison import Array, difference, profile
-from inferd.runtime.run_limit import TrialTooLongError
-from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec, format_shape
+from inferd.runtime.batch_axes.inference import Inspection
+from inferd.runtime.batch_axes.input_search import Hints, Run, find_inputs, variants
+from inferd.runtime.batch_axes.row_comparison import (
+    Cause,
+    Mismatch,
+    Profiles,
+    difference,
+    find_mismatch,
+    profile,
+)
+from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
+from inferd.runtime.batch_axes.verdict import Standing, Verdict
+from inferd.runtime.resources import MemoryGrowth
+from inferd.runtime.row_analysis.analysis import GraphAnalysis
+from inferd.runtime.run_timeout import TrialTimeoutError
+from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec, format_shape
 from inferd.runtime.stacking import stack
-from inferd.runtime.trial_inputs import TrialInputs
-from inferd.runtime.trial_search import Hints, Run, find_trial, variants
-from inferd.runtime.verdict import Standing, Verdict
 
 #: Rows of a trial: at least, for the first one, and for the others.
 _LEAST_ROWS = 3
@@ -58,7 +64,7 @@ class Proof:
 
     inspection: Inspection
     verdict: Verdict
-    trial: TrialInputs | None
+    trial: SyntheticInputs | None
 
 
 class _ContradictedError(Exception):
@@ -77,7 +83,7 @@ def prove(
     claim: Inspection,
     run: Run,
     *,
-    graph: GraphFinding | None = None,
+    graph: GraphAnalysis | None = None,
     hints: Hints | None = None,
     given: bool = False,
     clock: Callable[[], float] = time.monotonic,
@@ -87,7 +93,7 @@ def prove(
     ``graph`` is None if nothing is known of it. ``given``: the claim is the operator's own.
     """
     hints = Hints() if hints is None else hints
-    trial = find_trial(claim.signature, run, hints, clock)
+    trial = find_inputs(claim.signature, run, hints, clock)
     if not claim.signature.batchable:
         verdict = Verdict(standing=Standing.CONTRADICTED, reason=claim.why_not_batchable, misfit=True)
         return _concluded(_with_true_ranks(claim, trial, run), verdict, trial)
@@ -105,7 +111,7 @@ def prove(
         verdict = replace(verdict, standing=Standing.CONTRADICTED, reason=f"{graph.mixes}{shown}")
     if trial is None and not verdict.allows_batching:
         # One row may be too few for what are no rows.
-        trial = find_trial(unbatchable(claim.signature, "").signature, run, hints, clock)
+        trial = find_inputs(unbatchable(claim.signature, "").signature, run, hints, clock)
     return _concluded(Inspection(signature=prover.signature), verdict, trial)
 
 
@@ -128,14 +134,14 @@ def unbatchable(signature: ModelSignature, why: str) -> Inspection:
     )
 
 
-def _concluded(inspection: Inspection, verdict: Verdict, trial: TrialInputs | None) -> Proof:
+def _concluded(inspection: Inspection, verdict: Verdict, trial: SyntheticInputs | None) -> Proof:
     if not verdict.allows_batching:
         inspection = unbatchable(inspection.signature, verdict.reason)
     trial = None if trial is None else replace(trial, signature=inspection.signature)
     return Proof(inspection=inspection, verdict=verdict, trial=trial)
 
 
-def _with_true_ranks(claim: Inspection, trial: TrialInputs | None, run: Run) -> Inspection:
+def _with_true_ranks(claim: Inspection, trial: SyntheticInputs | None, run: Run) -> Inspection:
     """Open the dimensions of outputs that were declared without any, which may mean that their rank is not known."""
     if trial is None or all(spec.shape for spec in claim.signature.outputs):
         return claim
@@ -155,7 +161,7 @@ class _Prover:
         self,
         signature: ModelSignature,
         run: Run,
-        graph: GraphFinding | None,
+        graph: GraphAnalysis | None,
         clock: Callable[[], float],
         *,
         given: bool,
@@ -168,7 +174,7 @@ class _Prover:
         self._given = given
         self._ends_at = clock() + _BUDGET_S
 
-    def prove(self, first: TrialInputs | None, hints: Hints) -> None:
+    def prove(self, first: SyntheticInputs | None, hints: Hints) -> None:
         """Try the inputs that were found, and others like them. Raises `_ContradictedError` or `_UnprovenError`."""
         if first is None:
             raise _UnprovenError(_NOTHING_RUNS)
@@ -182,7 +188,7 @@ class _Prover:
             msg = f"all rows that were tried agree, but the graph could not be followed: {self._graph.unclear}"
             raise _UnprovenError(msg)
 
-    def _try(self, trial: TrialInputs, rows: int, *, is_clear: bool) -> None:
+    def _try(self, trial: SyntheticInputs, rows: int, *, is_clear: bool) -> None:
         ends_at = min(self._clock() + _CHEAP_S, self._ends_at) if is_clear else self._ends_at
         enough = partial(self._is_past, ends_at)
         _Trial(self.signature, self._run, trial, self._late, MemoryGrowth()).go(rows, enough)
@@ -193,7 +199,7 @@ class _Prover:
     def _is_past(self, when: float) -> bool:
         return self._clock() >= when
 
-    def _found_outputs(self, trial: TrialInputs) -> tuple[TensorSpec, ...]:
+    def _found_outputs(self, trial: SyntheticInputs) -> tuple[TensorSpec, ...]:
         """Return the outputs with the axes that the graph tells, or else the way in which their shapes grow."""
         one = self._run(trial.row(0))
         rows = stack(self.signature, [trial.row(number) for number in range(_LEAST_ROWS)])
@@ -211,7 +217,7 @@ class _Prover:
             raise _ContradictedError(msg, misfit=True)
         return outputs
 
-    def _require_rows_alone(self, trial: TrialInputs) -> None:
+    def _require_rows_alone(self, trial: SyntheticInputs) -> None:
         """Raise `_UnprovenError` unless each of a few rows runs alone, so that it is running together that fails."""
         try:
             for number in range(_LEAST_ROWS):
@@ -241,7 +247,7 @@ class _Trial:
         self,
         signature: ModelSignature,
         run: Run,
-        trial: TrialInputs,
+        trial: SyntheticInputs,
         late: Callable[[], bool],
         memory: MemoryGrowth,
     ) -> None:
@@ -373,7 +379,7 @@ class _Trial:
 
 def _require_time(error: Exception) -> None:
     """Raise `_UnprovenError` if a run did not fail but was ended."""
-    if isinstance(error, TrialTooLongError):
+    if isinstance(error, TrialTimeoutError):
         msg = f"rows take much longer in a batch than alone: {error}"
         raise _UnprovenError(msg) from error
 

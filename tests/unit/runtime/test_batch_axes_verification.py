@@ -6,12 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from inferd.runtime.inspection import Inspection
-from inferd.runtime.proof import Proof, prove
-from inferd.runtime.row_analysis.analysis import GraphFinding
+from inferd.runtime.batch_axes.inference import Inspection
+from inferd.runtime.batch_axes.input_search import Hints
+from inferd.runtime.batch_axes.verdict import Standing
+from inferd.runtime.batch_axes.verification import Proof, prove
+from inferd.runtime.row_analysis.analysis import GraphAnalysis
 from inferd.runtime.signature import TensorSpec
-from inferd.runtime.trial_search import Hints
-from inferd.runtime.verdict import Standing
 from tests.fakes import FakeClock
 from tests.unit.runtime.specs import signature, spec
 
@@ -153,7 +153,7 @@ def test_the_axis_of_an_output_without_declared_shape_is_found():
     """From how its shape grows, or from the graph."""
     proof = proof_of(lambda x: np.moveaxis(x[:, None], 0, 1), spec("y", ()))
     assert proof.inspection.signature.outputs == (spec("y", (None, None, None), 1),)
-    graph = GraphFinding(axes={"y": 0})
+    graph = GraphAnalysis(axes={"y": 0})
     wrong = proof_of(lambda x: x[:, None].repeat(2, 1), spec("y", (None, None, None), 1), graph=graph)
     assert (wrong.verdict.standing, wrong.inspection.signature.outputs[0].batch_axis) == (Standing.PROVEN, 0)
 
@@ -243,7 +243,7 @@ def test_examples_are_not_quoted():
 
 def test_what_the_graph_says_counts_whatever_runs_show():
     """A threshold that no made-up number reaches is in the graph all the same."""
-    graph = GraphFinding(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')
+    graph = GraphAnalysis(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')
     hidden = proof_of(lambda x: x, graph=graph)
     assert (hidden.verdict.standing, hidden.verdict.reason) == (Standing.CONTRADICTED, graph.mixes)
     shown = proof_of(lambda x: x - x.max(axis=0), graph=graph)
@@ -252,9 +252,9 @@ def test_what_the_graph_says_counts_whatever_runs_show():
 
 def test_a_graph_that_could_not_be_followed_is_unproven():
     """If operators that can mix rows could not; those that nothing is known of are taken at what runs show."""
-    doubtful = GraphFinding(unclear="Loop is not understood", doubtful=True)
+    doubtful = GraphAnalysis(unclear="Loop is not understood", doubtful=True)
     assert standing(lambda x: x, graph=doubtful) is Standing.UNPROVEN
-    assert standing(lambda x: x, graph=GraphFinding(unclear="nothing is known of Custom")) is Standing.PROVEN
+    assert standing(lambda x: x, graph=GraphAnalysis(unclear="nothing is known of Custom")) is Standing.PROVEN
 
 
 def test_a_slow_model_is_tried_with_the_least():

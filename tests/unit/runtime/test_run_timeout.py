@@ -1,0 +1,111 @@
+"""Ending trial runs that take far longer than others, with real loops."""
+
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime.opening import declared, open_runtime_session
+from inferd.runtime.run_timeout import TrialRunner, TrialTimeoutError, Watchdog
+from inferd.runtime.runners import DirectRunner
+from tests import onnx_models
+from tests.load import busy_model
+
+
+@pytest.fixture
+def limit(tmp_path):
+    """Of a model that loops as often as its largest element says, with a clock that the test sets."""
+    session = open_runtime_session(onnx_models.save(busy_model(), tmp_path / "model.onnx"), ModelSettings())
+    inputs, outputs = declared(session)
+    with TrialRunner(DirectRunner(session, inputs, outputs), ["y"]) as limit:
+        yield limit
+
+
+def test_a_run_without_end_is_ended(limit):
+    """ONNX Runtime ends it between two rounds of its loop; the next run is none the worse."""
+    limit.run({"x": np.ones((1, 1), np.float32)})
+    with pytest.raises(TrialTimeoutError, match="stopped after 1 s"):
+        limit.run({"x": np.full((1, 1), 1e18, np.float32)})
+    assert limit.run({"x": np.ones((1, 1), np.float32)})["y"] == 1
+
+
+def test_an_error_of_the_model_goes_on(limit):
+    """It is no matter of time."""
+    with pytest.raises(Exception, match="rank"):
+        limit.run({"x": np.ones((1, 1, 1), np.float32)})
+
+
+def test_the_limit_follows_the_longest_run():
+    """Ten times as long may be a larger batch."""
+
+    class Runner:
+        def run(self, inputs, outputs, options):
+            now[0] += inputs["x"]
+            return [inputs["x"]]
+
+    now = [0.0]
+    limit = TrialRunner(Runner(), ["y"], clock=lambda: now[0])
+    assert limit.limit_s == 30
+    for took_s, limit_s in ((0.01, 1), (0.5, 5), (0.1, 5), (4, 40)):
+        limit.run({"x": took_s})
+        assert limit.limit_s == limit_s
+
+
+@pytest.fixture
+def watchdog():
+    made = Watchdog("test-watchdog")
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_it_calls_back_in_the_order_of_the_times(watchdog):
+    """Whatever the order in which they were set, and with one that is over at once."""
+    called, done = [], threading.Event()
+    now = time.monotonic()
+    watchdog.call_at(now + 0.04, done.set)
+    watchdog.call_at(now + 0.02, lambda: called.append((2, time.monotonic())))
+    watchdog.call_at(now - 1, lambda: called.append((1, time.monotonic())))
+    assert done.wait(10)
+    assert [number for number, _ in called] == [1, 2]
+    assert called[1][1] >= now + 0.02
+
+
+def test_it_goes_by_its_own_clock():
+    """Not by how long it has slept."""
+    reads, called = [], threading.Event()
+
+    def clock():
+        reads.append(None)
+        return 100.0 if len(reads) == 1 else 200.0
+
+    watchdog = Watchdog("test-watchdog", clock)
+    watchdog.call_at(100.01, called.set)
+    watchdog.start()
+    assert called.wait(10)
+    watchdog.stop()
+
+
+def test_a_callback_that_fails_hurts_no_other(watchdog, caplog):
+    """The thread goes on."""
+    called = threading.Event()
+    with caplog.at_level(logging.ERROR, "inferd.runtime"):
+        watchdog.call_at(0, lambda: 1 / 0)
+        watchdog.call_at(1, called.set)
+        assert called.wait(10)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_it_ends_when_it_is_stopped():
+    """With what it was to do left undone."""
+    before = set(threading.enumerate())
+    watchdog = Watchdog("test-watchdog")
+    watchdog.start()
+    (thread,) = set(threading.enumerate()) - before
+    watchdog.call_at(time.monotonic() + 1000, lambda: None)
+    watchdog.stop()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,18 +1,23 @@
 """Where a server is, how to trust it and what may be sent there: the same for the client and for `inferd health`."""
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from inferd.arguments import Metadata, checked_token
+from inferd.plain_text import clipped, escaped
 from inferd.small_files import read_bytes
-
-Metadata = tuple[tuple[str, str | bytes], ...]
 
 # How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
 _TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
+# Kinds of addresses that are gRPC's own to read.
+_OTHER_SCHEMES = ("unix-abstract:", "vsock:", "xds:")
+# What a name in the file system may have at most to be a socket's, its end included.
+_SOCKET_NAME_BYTES = 108
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,14 +35,22 @@ class TLS:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            path = getattr(self, name)
+            if not isinstance(path, str | Path | None):
+                raise TypeError(f"{name}: expected the path of a PEM file, got {type(path).__name__}")
         if (self.certificate is None) != (self.key is None):
             msg = "certificate and key: expected both or none"
             raise ValueError(msg)
+        if not isinstance(self.server_name, str | None):
+            raise TypeError(f"server_name: expected a str, got {type(self.server_name).__name__}")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files."""
+        """Read the files. Raises `OSError`, or `ValueError` for one that is no PEM file; both name the field."""
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca), private_key=_read(self.key), certificate_chain=_read(self.certificate)
+            root_certificates=_read("ca", self.ca),
+            private_key=_read("key", self.key),
+            certificate_chain=_read("certificate", self.certificate),
         )
 
 
@@ -45,8 +58,8 @@ class TLS:
 class Endpoint:
     """A server's address, with what connections there need and what each call brings along.
 
-    Raises `ValueError` if the address is none, or if the token would travel in clear text to another machine without
-    being allowed to.
+    Raises `TypeError` or `ValueError` if the address is none, or if the token would travel in clear text to another
+    machine without being allowed to.
     """
 
     address: str
@@ -55,8 +68,11 @@ class Endpoint:
     allow_insecure_token: bool = False
 
     def __post_init__(self) -> None:
-        if "://" in self.address and not self.address.startswith(("dns://", "unix://", "xds://")):
-            raise ValueError(f'address is "{self.address}", expected HOST:PORT')
+        _check_address(self.address)
+        if not isinstance(self.tls, TLS | None):
+            raise TypeError(f"tls: expected TLS or None, got {type(self.tls).__name__}")
+        if self.token is not None:
+            checked_token(self.token)
         protected = self.tls is not None or self.allow_insecure_token or is_loopback(self.address)
         if self.token is not None and not protected:
             raise ValueError(
@@ -91,5 +107,61 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _read(path: str | Path | None) -> bytes | None:
-    return None if path is None else read_bytes(Path(path))
+def _check_address(address: str) -> None:
+    if not isinstance(address, str):
+        raise TypeError(f"address: expected a str, got {type(address).__name__}")
+    fault = _fault(address)
+    if fault:
+        raise ValueError(f'address is "{escaped(clipped(address))}", expected HOST:PORT or unix:PATH, got {fault}')
+
+
+def _fault(address: str) -> str:
+    """Say what is wrong with an address; empty if nothing is."""
+    if not address.isprintable():
+        return "a character that cannot be seen"
+    if address.startswith("unix:"):
+        return _fault_of_path(address.removeprefix("unix:"))
+    if address.startswith(_OTHER_SCHEMES):
+        return ""
+    scheme = _TCP_SCHEME.match(address)
+    rest = address[scheme.end() :] if scheme else address
+    several = rest.split(",") if address.startswith(("ipv4:", "ipv6:")) else [rest]
+    return next(filter(None, map(_fault_of_host_and_port, several)), "")
+
+
+def _fault_of_path(path: str) -> str:
+    if path.startswith("//") and not path.startswith("///"):
+        return "another machine's path"
+    name = path.removeprefix("//")
+    if not name:
+        return "no path"
+    if len(os.fsencode(name)) >= _SOCKET_NAME_BYTES:
+        return f"a path of more than {_SOCKET_NAME_BYTES - 1} bytes, too long for a socket"
+    return ""
+
+
+def _fault_of_host_and_port(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if "/" in text:
+        return "a URL"
+    if not colon or text.endswith("]"):
+        return "no port" if text else "nothing"
+    if not host or re.search(r"[\s@?#]", host):
+        return "no host" if not host.strip() else "no name of a host"
+    if ":" in host and not re.fullmatch(r"\[[0-9A-Fa-f:.]+(%\w+)?\]", host):
+        return "colons in the host; an IPv6 address stands in brackets"
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        return "a port that is no number from 1 to 65535"
+    return ""
+
+
+def _read(field: str, path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        content = read_bytes(Path(path))
+    except OSError as error:
+        raise OSError(error.errno, f"{field}: {error.strerror}", str(path)) from None
+    if b"-----BEGIN " not in content:
+        raise ValueError(f'{field}: expected a PEM file, got "{escaped(str(path))}"')
+    return content

@@ -101,5 +101,12 @@ def test_refused_tokens_are_unauthenticated():
 
 def test_missing_files_are_named(tmp_path):
     """A certificate file that is not there fails when the client is made, by its name."""
-    with pytest.raises(FileNotFoundError, match=r"nope\.pem"):
+    with pytest.raises(FileNotFoundError, match=r"ca: No such file or directory: .*nope\.pem"):
         Client("inferd:8001", tls=TLS(ca=tmp_path / "nope.pem"))
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    """A file that holds no certificate would show only as a failed connection."""
+    (tmp_path / "ca.der").write_bytes(b"\x30\x82")
+    with pytest.raises(ValueError, match=r"ca: expected a PEM file, got .*ca\.der"):
+        Client("inferd:8001", tls=TLS(ca=tmp_path / "ca.der"))

@@ -1,7 +1,7 @@
 """The client for asyncio code."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -12,58 +12,29 @@ import grpc.aio
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
+from inferd.arguments import Metadata, MetadataLike
 from inferd.client import messages
 from inferd.client.aio_feed import AsyncFeed, StreamCall
 from inferd.client.aio_shared import AsyncSharedStream
-from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, RetryPolicy, channel_config
+from inferd.client.base import BaseClient, Terms
+from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.codec import Inputs
-from inferd.client.errors import NOT_READY, Cancelled, from_rpc_error
+from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
 from inferd.client.ledger import StreamInput, StreamLedger
-from inferd.client.lifetime import Lifetime
-from inferd.client.pack import MESSAGE_BYTES
-from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
-from inferd.endpoint import TLS
+from inferd.client.readiness import PASSING, Patience, model_obstacle, server_obstacle
+from inferd.client.results import ModelInfo, Result, StreamItem
 from inferd.health_check import METHOD as HEALTH_METHOD
-from inferd.health_check import HealthStatus, question, status_of
+from inferd.health_check import question
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
     """As `inferd.client.Client`, with coroutines; parameters, results and errors are the same.
 
-    Belongs to the event loop of its first call. Cancelling a task cancels its call.
+    ``interceptors`` are those of `grpc.aio`. Belongs to the event loop of its first call, and raises RuntimeError in
+    another. Cancelling a task cancels its call.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        token: str | None = None,
-        allow_insecure_token: bool = False,
-        tls: TLS | None = None,
-        timeout_s: float | None = 30.0,
-        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
-        round_robin: bool = False,
-        metadata: Mapping[str, str | bytes] | None = None,
-        max_receive_bytes: int = MAX_MESSAGE_BYTES,
-        coalesce: bool = False,
-    ) -> None:
-        self._config = channel_config(
-            address,
-            token=token,
-            allow_insecure_token=allow_insecure_token,
-            tls=tls,
-            retry=retry,
-            round_robin=round_robin,
-            metadata=metadata,
-            max_receive_bytes=max_receive_bytes,
-        )
-        self._timeout_s = timeout_s
-        self._metadata = self._config.metadata
-        self._lifetime = Lifetime()
-        self._shared = AsyncSharedStream(self._open_stream) if coalesce else None
 
     async def infer(
         self,
@@ -75,15 +46,27 @@ class AsyncClient:
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
     ) -> Result:
         """Run ``model`` once; see `inferd.client.Client.infer`."""
-        fields, limit_s = messages.input_fields(inputs), self._timeout_s if timeout_s is None else timeout_s
-        if self._shared is None or sum(map(len, fields)) > MESSAGE_BYTES:
-            writer = messages.request_writer(model, version, tuple(outputs), priority, None)
-            return messages.result(await self._call(self._infer, writer.write(request_id, fields), limit_s))
-        self._lifetime.check()
-        writer = messages.request_writer(model, version, tuple(outputs), priority, limit_s)
-        return await self._shared.infer(writer, fields, request_id, limit_s)
+        self._lifetime.check_loop()
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        if request_id != "":
+            messages.check_request_id(request_id)
+        try:
+            fields = messages.input_fields(inputs)
+            if self._shared is not None and not self._goes_alone(fields, terms):
+                writer = messages.request_writer(model, version, outputs, priority, terms[0])
+                return await self._shared.infer(writer, fields, request_id, terms[0])
+            request = messages.request_writer(model, version, outputs, priority, None).write(request_id, fields)
+            if metadata is None:
+                return messages.result(await self._called(self._infer, request, terms))
+            response, trailing = await self._called(self._infer_with_trailing, request, terms)
+            return messages.result(response, trailing)
+        except InferdError as error:
+            error.request_id = request_id or error.request_id
+            raise
 
     def stream(
         self,
@@ -96,38 +79,84 @@ class AsyncClient:
         timeout_s: float | None = None,
         max_in_flight: int = 64,
         ordered: bool = False,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
     ) -> AsyncGenerator[StreamItem, None]:
         """Run ``model`` on every element of ``inputs`` over one stream; see `inferd.client.Client.stream`.
 
         ``inputs`` may be asynchronous; an ordinary iterable is read on the event loop and should not block.
         """
         self._lifetime.check()
-        writer = messages.request_writer(model, version, tuple(outputs), priority, timeout_s)
-        ledger = StreamLedger(writer, ordered=ordered)
-        return self._run_stream(AsyncFeed(inputs, ledger, max_in_flight), ledger)
+        terms = self._terms(None, metadata, wait_for_ready)
+        ledger = self._ledger(model, outputs, version, priority, timeout_s, ordered=ordered)
+        return self._run_stream(AsyncFeed(inputs, ledger, max_in_flight), ledger, terms)
 
-    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+    async def models(
+        self,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
-        response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout_s)
+        self._lifetime.check_loop()
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        response = await self._called(self._stub.ListModels, pb.ListModelsRequest(), terms)
         return [messages.model_info(model) for model in response.models]
 
-    async def model(self, name: str, *, version: str = "", timeout_s: float | None = None) -> ModelInfo:
+    async def model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> ModelInfo:
         """Describe one model version, by default the highest."""
-        response = await self._call(self._stub.GetModel, pb.GetModelRequest(model=name, version=version), timeout_s)
-        return messages.model_info(response.model)
+        return await self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
 
-    async def is_ready(self, model: str = "", *, version: str = "", timeout_s: float | None = None) -> bool:
+    async def is_ready(
+        self,
+        model: str = "",
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> bool:
         """Whether the server takes requests, or this model of it. False also if nobody answers."""
         try:
-            if model:
-                return (await self.model(model, version=version, timeout_s=timeout_s)).state is ModelState.READY
-            answer = await self._call(self._health, question(), timeout_s)
-            return status_of(answer) is HealthStatus.SERVING
+            return not await self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
         except NOT_READY:
             return False
 
+    async def wait_until_ready(
+        self,
+        model: str = "",
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> None:
+        """Wait until the server takes requests, or this model of it; see `inferd.client.Client.wait_until_ready`."""
+        limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
+        patience = Patience(limit_s)
+        while True:
+            try:
+                obstacle: str | InferdError = await self._obstacle(model, version, (patience.left_s(), sent, waits))
+            except PASSING as error:
+                obstacle = error
+            if not obstacle:
+                return
+            patience.not_ready(obstacle)
+            await asyncio.sleep(patience.pause_s())
+
     async def close(self) -> None:
         """Cancel what is under way and let go of the connection. May be called again."""
+        if self._lifetime.closed or self._lifetime.forked or "_channel" not in vars(self):
+            self._lifetime.closed = True
+            return
+        self._lifetime.check_loop()
         self._lifetime.closed = True
         await self._channel.close(None)
         if self._shared is not None:
@@ -141,13 +170,22 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    def _start(self, *, coalesce: bool) -> None:
+        self._shared = AsyncSharedStream(lambda: self._open_stream(self._metadata, self._waits)) if coalesce else None
+
+    @classmethod
+    def _interceptor_kinds(cls) -> tuple[type, ...]:
+        return (grpc.aio.ClientInterceptor,)
+
     # Made at the first call, because the channel belongs to the event loop that runs then.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         config = self._config
         if config.credentials is None:
-            return grpc.aio.insecure_channel(config.address, config.options)
-        return grpc.aio.secure_channel(config.address, config.credentials, config.options)
+            return grpc.aio.insecure_channel(config.address, config.options, config.compression, self._interceptors)
+        return grpc.aio.secure_channel(
+            config.address, config.credentials, config.options, config.compression, self._interceptors
+        )
 
     @cached_property
     def _stub(self) -> "inference_pb2_grpc.InferenceServiceAsyncStub":
@@ -165,23 +203,42 @@ class AsyncClient:
     def _health(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
         return self._channel.unary_unary(HEALTH_METHOD, None, None)
 
-    async def _call(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        timeout_s: float | None,
-    ) -> _Response:
-        self._lifetime.check()
+    async def _model(self, name: str, version: str, terms: Terms) -> ModelInfo:
+        self._lifetime.check_loop()
+        response = await self._called(self._stub.GetModel, messages.model_request(name, version), terms)
+        return messages.model_info(response.model)
+
+    async def _obstacle(self, model: str, version: str, terms: Terms) -> str:
+        """Say why the server or a model is not ready; empty if it is."""
+        if model != "":
+            return model_obstacle(await self._model(model, version, terms))
+        self._lifetime.check_loop()
+        return server_obstacle(await self._called(self._health, question(), terms))
+
+    async def _infer_with_trailing(
+        self, request: bytes, *, timeout: float | None, metadata: Metadata, wait_for_ready: bool | None
+    ) -> tuple[pb.InferResponse, Mapping[str, str | bytes]]:
+        call = self._infer(request, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready)
+        response = await call
+        return response, own_metadata(await call.trailing_metadata())
+
+    async def _called(self, method: Callable[..., Awaitable[_Response]], request: object, terms: Terms) -> _Response:
+        """Start a call and wait for its end."""
+        timeout_s, metadata, waits = terms
+        if timeout_s == 0:  # gRPC may still answer such a call
+            raise out_of_time(timeout_s)
         with self._translated_errors():
-            return await method(
-                request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=self._metadata
-            )
+            return await method(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
 
-    def _open_stream(self) -> StreamCall:
-        return self._stream_infer(None, metadata=self._metadata)
+    def _open_stream(self, metadata: Metadata, waits: bool | None) -> StreamCall:
+        return self._stream_infer(None, metadata=metadata, wait_for_ready=waits)
 
-    async def _run_stream(self, feed: AsyncFeed, ledger: StreamLedger) -> AsyncGenerator[StreamItem, None]:
-        call = self._open_stream()
+    async def _run_stream(
+        self, feed: AsyncFeed, ledger: StreamLedger, terms: Terms
+    ) -> AsyncGenerator[StreamItem, None]:
+        self._lifetime.check_loop()
+        _, metadata, waits = terms
+        call = self._open_stream(metadata, waits)
         writer = asyncio.create_task(feed.run(call))
         try:
             with self._translated_errors():

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client.ledger import StreamInput, StreamLedger, check_window
+from inferd.client.ledger import StreamInput, StreamLedger, check_elements, check_window
 from inferd.client.pack import Pack
 
 StreamCall = grpc.aio.StreamStreamCall[bytes, pb.StreamInferResponse]
@@ -76,6 +76,7 @@ class AsyncFeed:
         self, inputs: Iterable[StreamInput] | AsyncIterable[StreamInput], ledger: StreamLedger, max_in_flight: int
     ) -> None:
         check_window(max_in_flight)
+        check_elements(inputs, asynchronous=True)
         self._elements = _elements(inputs)
         self._ledger = ledger
         self._slots = asyncio.Semaphore(max_in_flight)

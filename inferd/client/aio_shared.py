@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from inferd.client.aio_feed import AsyncOutbox, StreamCall
-from inferd.client.errors import DeadlineExceeded
+from inferd.client.errors import out_of_time
 from inferd.client.messages import RequestWriter
 from inferd.client.results import Result
 from inferd.client.waiting import Outcome, Waiting, answer, broken
@@ -32,7 +32,7 @@ class AsyncSharedStream:
             async with asyncio.timeout(timeout_s):
                 outcome = await reply
         except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
+            raise out_of_time(timeout_s) from None
         return answer(outcome, request_id)
 
     async def wait_closed(self) -> None:
@@ -49,7 +49,8 @@ class _Line:
         self._waiting: Waiting[_Reply] = Waiting()
         self._outbox = AsyncOutbox()
         # Kept here, because the event loop itself does not hold on to tasks.
-        self._tasks = [asyncio.create_task(self._outbox.write_to(call)), asyncio.create_task(self._read(call))]
+        self._writer = asyncio.create_task(self._outbox.write_to(call))
+        self._reader = asyncio.create_task(self._read(call))
 
     def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:
         """Send a request and return where its outcome will be. Not for a stream that has ended."""
@@ -59,7 +60,7 @@ class _Line:
 
     async def wait_ended(self) -> None:
         """Wait until gRPC has let go of the call: a loop must not be closed before."""
-        await asyncio.wait(self._tasks)
+        await asyncio.wait([self._writer, self._reader])
 
     async def _read(self, call: StreamCall) -> None:
         failure: grpc.RpcError | asyncio.CancelledError | None = None
@@ -70,7 +71,8 @@ class _Line:
         except (grpc.RpcError, asyncio.CancelledError) as error:
             failure = error  # Closing the channel cancels who reads from it; this task ends here in either case.
         self.ended = True
-        self._outbox.end()
+        # A call that was cancelled before it was started leaves who writes to it waiting for ever.
+        self._writer.cancel()
         for reply in self._waiting.leave_all():
             _settle(reply, broken(failure))
 

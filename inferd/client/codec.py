@@ -3,12 +3,14 @@
 import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.arguments import checked_text
 from inferd.client.errors import Internal, InvalidInput
 from inferd.dtypes import DataType
 
@@ -42,7 +44,7 @@ def encode(name: str, value: ArrayLike) -> tuple[bytes, bytes]:
     return _head(name, number, array.shape, len(raw)), raw
 
 
-def decode(tensor: pb.Tensor) -> NDArray[np.generic]:
+def decode(tensor: pb.Tensor) -> NDArray[Any]:
     """Turn a tensor of a response into a read-only view of its bytes, or BYTES into an object array of ``bytes``."""
     number, shape = tensor.datatype, tuple(tensor.shape)
     try:
@@ -67,13 +69,14 @@ def datatype_numbered(number: int) -> DataType:
 def _array(name: str, value: ArrayLike) -> NDArray[np.generic]:
     try:
         return np.asarray(value)
-    except ValueError as error:
-        raise InvalidInput(f'input "{name}": expected an array, got {type(value).__name__}: {error}') from None
+    except Exception as error:
+        raise InvalidInput(f'input "{name}": expected an array, got {type(value).__name__}: {error}') from error
 
 
 @lru_cache(maxsize=1024)
 def _head(name: str, number: int, shape: tuple[int, ...], nbytes: int) -> bytes:
     """Write the field of one input up to its elements, which follow as raw bytes; callers repeat themselves."""
+    checked_text("name of an input", name)
     described = pb.Tensor(name=name, datatype=pb.DataType.ValueType(number), shape=shape).SerializeToString()
     head = described + wire.prefix(_RAW, nbytes)
     return wire.prefix(_INPUTS, len(head) + nbytes) + head

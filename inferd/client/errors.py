@@ -2,7 +2,7 @@
 
 # ruff: noqa: N818 - users catch `client.NotFound`; a suffix "Error" on each would tell them nothing more.
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
 
 import grpc
@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_ID_KEY = "x-request-id"
 
 
 class InferdError(Exception):
@@ -19,6 +20,9 @@ class InferdError(Exception):
     ``status`` is the gRPC status, ``message`` the text that came with it. ``reason`` is the server's constant for
     programs, such as ``QUEUE_FULL``, or empty. ``retry_after_s`` is when the server expects to have room again, or
     None where it said nothing. Statuses without a class of their own come as this class.
+
+    ``request_id`` is what to quote to whoever runs the server: the id that the caller gave the request, or else the one
+    that the server gave the call; empty if neither did. ``metadata`` is what else came with the status.
 
     The gRPC error is kept as ``__context__``, which tracebacks leave out.
     """
@@ -32,16 +36,20 @@ class InferdError(Exception):
         status: grpc.StatusCode | None = None,
         reason: str = "",
         retry_after_s: float | None = None,
+        request_id: str = "",
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
+        self.metadata: Mapping[str, str | bytes] = metadata or {}
         if status is not None:
             self.status = status
 
 
-class InvalidInput(InferdError):
+class InvalidInput(InferdError, ValueError):
     """The request does not fit the model, or cannot be sent; the message says which field, expected and given."""
 
     status = grpc.StatusCode.INVALID_ARGUMENT
@@ -110,20 +118,38 @@ _STATUSES: dict[int, grpc.StatusCode] = {status.value[0]: status for status in g
 
 def from_rpc_error(error: grpc.RpcError) -> InferdError:
     """Translate what a call of grpc or grpc.aio raised."""
-    pushback_s: float | None = None
-    details = status_pb2.Status()
-    trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    for key, value in trailing:
-        if key == _PUSHBACK_KEY:
-            pushback_s = _pushback_s(value)
-        elif key == _DETAILS_KEY and isinstance(value, bytes):
-            details = _parse(status_pb2.Status, value) or details
-    return _error(error.code(), error.details() or "", details, pushback_s)
+    trailing = dict(_pairs(error.trailing_metadata()))
+    pushback = trailing.get(_PUSHBACK_KEY)
+    packed = trailing.get(_DETAILS_KEY)
+    details = _parse(status_pb2.Status, packed) if isinstance(packed, bytes) else None
+    translated = _error(
+        error.code(),
+        error.details() or "",
+        details or status_pb2.Status(),
+        None if pushback is None else _pushback_s(pushback),
+    )
+    translated.metadata = own_metadata(error.trailing_metadata())
+    translated.request_id = str(translated.metadata.get(_ID_KEY, ""))
+    return translated
+
+
+def out_of_time(timeout_s: float | None) -> DeadlineExceeded:
+    """Say that a call has not been answered in its time."""
+    return DeadlineExceeded(f"no answer within {timeout_s:g} s")
 
 
 def from_status(status: status_pb2.Status) -> InferdError:
     """Translate an error that came within a stream."""
     return _error(_STATUSES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status, None)
+
+
+def own_metadata(trailing: object) -> dict[str, str | bytes]:
+    """Return what came with a status, by its key, without what gRPC keeps for itself."""
+    return {key: value for key, value in _pairs(trailing) if not key.startswith("grpc-")}
+
+
+def _pairs(trailing: object) -> Iterable[tuple[str, str | bytes]]:
+    return cast("Iterable[tuple[str, str | bytes]]", trailing or ())
 
 
 def _error(code: grpc.StatusCode, message: str, details: status_pb2.Status, pushback_s: float | None) -> InferdError:

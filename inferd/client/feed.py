@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 
-from inferd.client.ledger import StreamInput, StreamLedger, check_window
+from inferd.client.ledger import StreamInput, StreamLedger, check_elements, check_window
 from inferd.client.pack import Pack
 
 
@@ -64,6 +64,7 @@ class Feed:
 
     def __init__(self, inputs: Iterable[StreamInput], ledger: StreamLedger, max_in_flight: int) -> None:
         check_window(max_in_flight)
+        check_elements(inputs, asynchronous=False)
         self._elements = iter(inputs)
         self._ledger = ledger
         self._slots = threading.Semaphore(max_in_flight)

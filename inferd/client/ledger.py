@@ -1,8 +1,9 @@
 """Which requests of a stream are open, and when their results are handed over. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.arguments import checked_integer
 from inferd.client import messages
 from inferd.client.codec import Inputs
 from inferd.client.errors import Internal, InvalidInput
@@ -29,14 +30,26 @@ class StreamLedger:
         self._due = 0
 
     def open(self, element: StreamInput) -> bytes:
-        """Enter the next request and write it, as an `InferRequest`. Raises `InvalidInput` for what cannot be sent."""
-        request_id, inputs = element if isinstance(element, tuple) else (str(self._opened), element)
+        """Enter the next request and write it, as an `InferRequest`. Raises as `infer` for what cannot be sent."""
+        request_id, inputs = self._split(element)
         if request_id in self._open:
             raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
         request = self._writer.write(request_id, messages.input_fields(inputs))
         self._open[request_id] = self._opened
         self._opened += 1
         return request
+
+    def _split(self, element: object) -> tuple[str, Inputs]:
+        if isinstance(element, Mapping):
+            return str(self._opened), element
+        if not isinstance(element, tuple) or len(element) != 2:
+            raise TypeError(
+                f"inputs: expected a mapping of arrays by name, or a pair of a request id and one, as element "
+                f"{self._opened}, got {type(element).__name__}"
+            )
+        request_id, inputs = element
+        messages.check_request_id(request_id)
+        return request_id, inputs
 
     def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:
         """Take a result and yield what can be handed over now: this one, or in order as many as are due."""
@@ -59,7 +72,15 @@ class StreamLedger:
             raise Internal(f"the server ended the stream with {len(self._open)} requests unanswered")
 
 
+def check_elements(inputs: object, *, asynchronous: bool) -> None:
+    """Refuse what does not give elements one after another, and the inputs of a single request."""
+    kinds = (Iterable, AsyncIterable) if asynchronous else (Iterable,)
+    if isinstance(inputs, Mapping | str | bytes) or not isinstance(inputs, kinds):
+        raise TypeError(
+            f"inputs: expected an iterable whose elements are mappings of arrays by name, got {type(inputs).__name__}"
+        )
+
+
 def check_window(max_in_flight: int) -> None:
     """Refuse a window in which nothing could ever be sent."""
-    if max_in_flight < 1:
-        raise ValueError(f"max_in_flight is {max_in_flight}, expected at least 1")
+    checked_integer("max_in_flight", max_in_flight, 1)

@@ -1,19 +1,23 @@
 """Requests and answers of the contract, made from and turned into the client's own types. Pure."""
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.arguments import checked_integer, checked_text
 from inferd.client import codec
 from inferd.client.codec import Inputs
 from inferd.client.errors import InferdError, from_status
 from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, TensorInfo, Timing
 
 _REQUEST_ID = wire.tag(pb.InferRequest, "request_id")
+
+# Servers show no more of an id in their logs.
+_LONGEST_ID = 128
+_MAX_PRIORITY = 2**32 - 1
 
 
 class RequestWriter:
@@ -27,6 +31,11 @@ class RequestWriter:
     def __init__(
         self, model: str, version: str, outputs: tuple[str, ...], priority: int, timeout_s: float | None
     ) -> None:
+        checked_text("model", model)
+        checked_text("version", version)
+        for output in outputs:
+            checked_text("outputs", output)
+        checked_integer("priority", priority, 0, _MAX_PRIORITY)
         self._head = pb.InferRequest(model=model, version=version).SerializeToString()
         self._tail = pb.InferRequest(
             outputs=outputs, priority=priority, timeout=None if timeout_s is None else _duration(timeout_s)
@@ -38,24 +47,58 @@ class RequestWriter:
         return b"".join((self._head, own_id, *fields, self._tail))
 
 
-#: Callers repeat themselves, and what they repeat is written once.
-request_writer = lru_cache(maxsize=256)(RequestWriter)
+# Callers repeat themselves, and what they repeat is written once. Typed, because True is equal to 1.
+_known_writer = lru_cache(maxsize=256, typed=True)(RequestWriter)
+
+
+def request_writer(
+    model: str, version: str, outputs: Sequence[str], priority: int, timeout_s: float | None
+) -> RequestWriter:
+    """Return what writes such requests. Raises `TypeError` or `ValueError`, which name the argument."""
+    names = outputs if type(outputs) is tuple else _names(outputs)
+    try:
+        return _known_writer(model, version, names, priority, timeout_s)
+    except TypeError:
+        pass  # What cannot be looked up is not of the right type either, and the writer says so itself.
+    return RequestWriter(model, version, names, priority, timeout_s)
+
+
+def _names(outputs: object) -> tuple[str, ...]:
+    if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
+        raise TypeError(f"outputs: expected a sequence of names, got {type(outputs).__name__}")
+    return tuple(outputs)
+
+
+def check_request_id(request_id: str) -> None:
+    """Raise `TypeError` or `ValueError` for an id that a server's log could not show as it is."""
+    checked_text("request_id", request_id)
+    if len(request_id) > _LONGEST_ID:
+        raise ValueError(f"request_id: expected at most {_LONGEST_ID} characters, got {len(request_id)}")
 
 
 def input_fields(inputs: Inputs) -> list[bytes]:
     """Write the inputs of a request, in parts that belong together. Raises `InvalidInput` for what cannot be sent."""
+    if type(inputs) is not dict and not isinstance(inputs, Mapping):  # the second alone takes longer
+        raise TypeError(f"inputs: expected a mapping of arrays by name, got {type(inputs).__name__}")
     fields: list[bytes] = []
     for name, value in inputs.items():
         fields += codec.encode(name, value)
     return fields
 
 
-def result(response: pb.InferResponse) -> Result:
-    """Read one answer."""
-    return _result(response, response.request_id)
+def model_request(name: str, version: str) -> pb.GetModelRequest:
+    """Write the question for one model version. Raises `TypeError` or `ValueError`, which name the argument."""
+    checked_text("model", name)
+    checked_text("version", version)
+    return pb.GetModelRequest(model=name, version=version)
 
 
-def _result(response: pb.InferResponse, request_id: str) -> Result:
+def result(response: pb.InferResponse, metadata: Mapping[str, str | bytes] | None = None) -> Result:
+    """Read one answer, and keep the metadata that came with it."""
+    return _result(response, response.request_id, metadata)
+
+
+def _result(response: pb.InferResponse, request_id: str, metadata: Mapping[str, str | bytes] | None = None) -> Result:
     timing = response.timing
     return Result(
         outputs={tensor.name: codec.decode(tensor) for tensor in response.outputs},
@@ -63,6 +106,7 @@ def _result(response: pb.InferResponse, request_id: str) -> Result:
         version=response.version,
         request_id=request_id,
         timing=Timing(queue_s=timing.queue_us / 1e6, run_s=timing.run_us / 1e6, batch_rows=timing.batch_rows),
+        metadata=metadata or {},
     )
 
 
@@ -70,7 +114,9 @@ def stream_outcome(infer_result: pb.InferResult, request_id: str) -> Result | In
     """Read the end of one request of a stream; ``request_id`` is what its caller calls it."""
     if infer_result.HasField("response"):
         return _result(infer_result.response, request_id)
-    return from_status(infer_result.error)
+    error = from_status(infer_result.error)
+    error.request_id = request_id or infer_result.request_id
+    return error
 
 
 def model_info(model: pb.Model) -> ModelInfo:
@@ -129,6 +175,7 @@ def _state(number: pb.Model.State.ValueType) -> ModelState:
 
 
 def _duration(seconds: float) -> Duration:
+    """Write a time; servers take none to be a mistake, so it is at least a nanosecond."""
     duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
+    duration.FromNanoseconds(max(1, round(seconds * 1e9)))
     return duration

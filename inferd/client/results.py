@@ -1,8 +1,9 @@
 """What the client returns: results with their timing, items of a stream, and descriptions of models."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +20,43 @@ class Timing:
     batch_rows: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """The answer to one request.
+# Arrays have no equality that is true or false, so results are equal only to themselves.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Result(Mapping[str, NDArray[Any]]):
+    """The answer to one request: a mapping of its outputs by their names.
 
     ``outputs`` are in the order asked for, or the model's. Arrays are read-only views of the received message; copy
-    those that you want to change. BYTES outputs are ``object`` arrays of ``bytes``.
+    those that you want to change. BYTES outputs are ``object`` arrays of ``bytes``. ``metadata`` is what came with the
+    answer to a call that sent metadata of its own, and empty otherwise.
     """
 
-    outputs: Mapping[str, NDArray[np.generic]]
+    outputs: Mapping[str, NDArray[Any]]
     model: str
     version: str
     request_id: str
     timing: Timing
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
 
-    def __getitem__(self, output: str) -> NDArray[np.generic]:
+    def __getitem__(self, output: str) -> NDArray[Any]:
         """Return one output by its name."""
         return self.outputs[output]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names of the outputs."""
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        """Count the outputs."""
+        return len(self.outputs)
+
+    def __bool__(self) -> bool:
+        """Stay true without outputs: there is a result."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

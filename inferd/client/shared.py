@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 import grpc
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client.errors import DeadlineExceeded
+from inferd.client.errors import out_of_time
 from inferd.client.feed import Outbox
 from inferd.client.messages import RequestWriter
 from inferd.client.results import Result
@@ -31,9 +31,9 @@ class SharedStream:
         """Send a request and wait for its answer, for ``timeout_s`` at most."""
         reply = self._send(writer, fields, request_id)
         try:
-            outcome = reply.get(timeout=None if timeout_s is None else max(timeout_s, 0))
+            outcome = reply.get(timeout=timeout_s)
         except Empty:
-            raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
+            raise out_of_time(timeout_s) from None
         return answer(outcome, request_id)
 
     def _send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:

@@ -1,87 +1,58 @@
 """The client for ordinary, blocking code."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import grpc
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
+from inferd.arguments import MetadataLike
 from inferd.client import messages
-from inferd.client.channel import INFER, MAX_MESSAGE_BYTES, STREAM_INFER, RetryPolicy, channel_config
+from inferd.client.base import BaseClient, Terms
+from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.codec import Inputs
-from inferd.client.errors import NOT_READY, from_rpc_error
+from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
 from inferd.client.feed import Feed
 from inferd.client.ledger import StreamInput, StreamLedger
-from inferd.client.lifetime import Lifetime
-from inferd.client.pack import MESSAGE_BYTES
-from inferd.client.results import ModelInfo, ModelState, Result, StreamItem
+from inferd.client.readiness import PASSING, Patience, model_obstacle, server_obstacle
+from inferd.client.results import ModelInfo, Result, StreamItem
 from inferd.client.shared import SharedStream
-from inferd.endpoint import TLS
 from inferd.health_check import METHOD as HEALTH_METHOD
-from inferd.health_check import HealthStatus, question, status_of
+from inferd.health_check import question
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
+# The classes take arguments only in the stubs.
+ClientInterceptor = (
+    grpc.UnaryUnaryClientInterceptor  # type: ignore[type-arg]
+    | grpc.UnaryStreamClientInterceptor  # type: ignore[type-arg]
+    | grpc.StreamUnaryClientInterceptor  # type: ignore[type-arg]
+    | grpc.StreamStreamClientInterceptor  # type: ignore[type-arg]
+)
 
-class Client:
+
+class Client(BaseClient[ClientInterceptor]):
     """A connection to an inferd server: numpy in, numpy out.
 
-    ``timeout_s`` is how long a call may take, retries included, where the call does not say; None is for ever.
-    ``token`` is sent as a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``.
+    ``timeout_s`` is how long a call may take, retries included, where the call does not say; None or infinity is for
+    ever. ``token`` is sent as a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``.
     ``metadata`` goes with every call. ``retry=None`` turns retries off. With ``round_robin`` calls go by turns to all
     addresses of the name whose health is SERVING, instead of to one. With ``coalesce`` the calls of `infer` share a
-    stream, which costs much less where many threads call at once; they then share its fate and are not retried.
+    stream, which costs much less where many threads call at once; they then share its fate and are not retried. With
+    ``wait_for_ready`` calls wait for a connection for as long as they may take, instead of failing without one.
+
+    ``options`` are gRPC's for the channel and win over the client's own, ``interceptors`` and ``compression`` gRPC's as
+    well. Servers refuse compressed requests unless they are told to take them.
 
     May be used by any number of threads at once. The connection is made by the first call and made again when it is
     lost. `close`, or leaving the ``with`` block, cancels the calls that are under way (`Cancelled`). gRPC does not
     survive a fork: a client used in another process than its own raises RuntimeError; make one in each.
+    Arguments that cannot be meant raise `TypeError` or `ValueError`, which name them.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        token: str | None = None,
-        allow_insecure_token: bool = False,
-        tls: TLS | None = None,
-        timeout_s: float | None = 30.0,
-        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
-        round_robin: bool = False,
-        metadata: Mapping[str, str | bytes] | None = None,
-        max_receive_bytes: int = MAX_MESSAGE_BYTES,
-        coalesce: bool = False,
-    ) -> None:
-        config = channel_config(
-            address,
-            token=token,
-            allow_insecure_token=allow_insecure_token,
-            tls=tls,
-            retry=retry,
-            round_robin=round_robin,
-            metadata=metadata,
-            max_receive_bytes=max_receive_bytes,
-        )
-        self._timeout_s = timeout_s
-        self._metadata = config.metadata
-        self._channel = (
-            grpc.insecure_channel(config.address, config.options)
-            if config.credentials is None
-            else grpc.secure_channel(config.address, config.credentials, config.options)
-        )
-        self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
-        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH_METHOD, None, None)
-        self._infer: grpc.UnaryUnaryMultiCallable[bytes, pb.InferResponse] = self._channel.unary_unary(
-            INFER, None, pb.InferResponse.FromString
-        )
-        self._stream_infer: grpc.StreamStreamMultiCallable[bytes, pb.StreamInferResponse] = self._channel.stream_stream(
-            STREAM_INFER, None, pb.StreamInferResponse.FromString
-        )
-        self._shared = SharedStream(partial(self._stream_infer, metadata=config.metadata)) if coalesce else None
-        self._lifetime = Lifetime()
 
     def infer(
         self,
@@ -93,21 +64,35 @@ class Client:
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
     ) -> Result:
         """Run ``model`` once.
 
         ``inputs`` are arrays by name, with the dtype and shape that the model declares. ``outputs`` names the wanted
         ones, by default all; ``version`` is by default the highest; ``priority`` 1 is served first, 0 is the model's
-        default. ``request_id`` comes back in the result and stands in the server's log.
+        default. ``request_id`` comes back in the result and stands in the server's log. ``metadata`` goes with this
+        call, in place of what the client sends by the same keys; what comes back with the answer is then the result's
+        ``metadata``. ``timeout_s`` 0 is no time at all.
         Raises `InferdError`, of the class that fits.
         """
-        fields, limit_s = messages.input_fields(inputs), self._timeout_s if timeout_s is None else timeout_s
-        if self._shared is None or sum(map(len, fields)) > MESSAGE_BYTES:
-            writer = messages.request_writer(model, version, tuple(outputs), priority, None)
-            return messages.result(self._call(self._infer, writer.write(request_id, fields), limit_s))
         self._lifetime.check()
-        writer = messages.request_writer(model, version, tuple(outputs), priority, limit_s)
-        return self._shared.infer(writer, fields, request_id, limit_s)
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        if request_id != "":
+            messages.check_request_id(request_id)
+        try:
+            fields = messages.input_fields(inputs)
+            if self._shared is not None and not self._goes_alone(fields, terms):
+                writer = messages.request_writer(model, version, outputs, priority, terms[0])
+                return self._shared.infer(writer, fields, request_id, terms[0])
+            request = messages.request_writer(model, version, outputs, priority, None).write(request_id, fields)
+            if metadata is None:
+                return messages.result(_called(self._infer, request, terms))
+            response, call = _called(self._infer.with_call, request, terms)
+            return messages.result(response, own_metadata(call.trailing_metadata()))
+        except InferdError as error:
+            error.request_id = request_id or error.request_id
+            raise
 
     def stream(
         self,
@@ -120,6 +105,8 @@ class Client:
         timeout_s: float | None = None,
         max_in_flight: int = 64,
         ordered: bool = False,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
     ) -> Generator[StreamItem, None, None]:
         """Run ``model`` on every element of ``inputs`` over one stream, and yield what each came to.
 
@@ -130,38 +117,83 @@ class Client:
         ``inputs`` is read lazily, by another thread, and never more than ``max_in_flight`` elements ahead of what was
         yielded. If it raises, or an element cannot be sent, the requests before it are finished and yielded, and then
         the exception comes out here. ``timeout_s`` is for each request, from its arrival at the server, by default
-        the model's; the stream as a whole has no deadline. Leaving the loop early cancels what is under way. Raises
-        `InferdError` if the stream itself breaks.
+        the model's; the stream as a whole has no deadline, and with ``wait_for_ready`` waits for a connection for ever.
+        Leaving the loop early cancels what is under way. Raises `InferdError` if the stream itself breaks.
         """
         self._lifetime.check()
-        writer = messages.request_writer(model, version, tuple(outputs), priority, timeout_s)
-        ledger = StreamLedger(writer, ordered=ordered)
-        return self._run_stream(Feed(inputs, ledger, max_in_flight), ledger)
+        terms = self._terms(None, metadata, wait_for_ready)
+        ledger = self._ledger(model, outputs, version, priority, timeout_s, ordered=ordered)
+        return self._run_stream(Feed(inputs, ledger, max_in_flight), ledger, terms)
 
-    def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
+    def models(
+        self,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
-        response = self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout_s)
+        self._lifetime.check()
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        response = _called(self._stub.ListModels, pb.ListModelsRequest(), terms)
         return [messages.model_info(model) for model in response.models]
 
-    def model(self, name: str, *, version: str = "", timeout_s: float | None = None) -> ModelInfo:
+    def model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> ModelInfo:
         """Describe one model version, by default the highest."""
-        response = self._call(self._stub.GetModel, pb.GetModelRequest(model=name, version=version), timeout_s)
-        return messages.model_info(response.model)
+        return self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
 
-    def is_ready(self, model: str = "", *, version: str = "", timeout_s: float | None = None) -> bool:
+    def is_ready(
+        self,
+        model: str = "",
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> bool:
         """Whether the server takes requests, or this model of it. False also if nobody answers."""
         try:
-            if model:
-                return self.model(model, version=version, timeout_s=timeout_s).state is ModelState.READY
-            answer = self._call(self._health, question(), timeout_s)
-            return status_of(answer) is HealthStatus.SERVING
+            return not self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
         except NOT_READY:
             return False
+
+    def wait_until_ready(
+        self,
+        model: str = "",
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> None:
+        """Wait until the server takes requests, or this model of it, from before it is there.
+
+        It asks again and again, at most once a second. Raises `DeadlineExceeded`, which says what it waited for, and at
+        once what waiting does not mend, such as `PermissionDenied`.
+        """
+        limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
+        patience = Patience(limit_s)
+        while True:
+            try:
+                obstacle: str | InferdError = self._obstacle(model, version, (patience.left_s(), sent, waits))
+            except PASSING as error:
+                obstacle = error
+            if not obstacle:
+                return
+            patience.not_ready(obstacle)
+            time.sleep(patience.pause_s())
 
     def close(self) -> None:
         """Cancel what is under way and let go of the connection. May be called again."""
         self._lifetime.closed = True
-        self._channel.close()
+        if not self._lifetime.forked:  # there gRPC would hang, and the connection is the other process'
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -171,20 +203,45 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        timeout_s: float | None,
-    ) -> _Response:
-        self._lifetime.check()
-        try:
-            return method(request, timeout=self._timeout_s if timeout_s is None else timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+    def _start(self, *, coalesce: bool) -> None:
+        config = self._config
+        channel = (
+            grpc.insecure_channel(config.address, config.options, config.compression)
+            if config.credentials is None
+            else grpc.secure_channel(config.address, config.credentials, config.options, config.compression)
+        )
+        self._channel = grpc.intercept_channel(channel, *self._interceptors)
+        self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH_METHOD, None, None)
+        self._infer: grpc.UnaryUnaryMultiCallable[bytes, pb.InferResponse] = self._channel.unary_unary(
+            INFER, None, pb.InferResponse.FromString
+        )
+        self._stream_infer: grpc.StreamStreamMultiCallable[bytes, pb.StreamInferResponse] = self._channel.stream_stream(
+            STREAM_INFER, None, pb.StreamInferResponse.FromString
+        )
+        open_stream = partial(self._stream_infer, metadata=self._metadata, wait_for_ready=self._waits)
+        self._shared = SharedStream(open_stream) if coalesce else None
 
-    def _run_stream(self, feed: Feed, ledger: StreamLedger) -> Generator[StreamItem, None, None]:
-        call = self._stream_infer(feed.messages(), metadata=self._metadata)
+    @classmethod
+    def _interceptor_kinds(cls) -> tuple[type, ...]:
+        return get_args(ClientInterceptor)
+
+    def _model(self, name: str, version: str, terms: Terms) -> ModelInfo:
+        self._lifetime.check()
+        response = _called(self._stub.GetModel, messages.model_request(name, version), terms)
+        return messages.model_info(response.model)
+
+    def _obstacle(self, model: str, version: str, terms: Terms) -> str:
+        """Say why the server or a model is not ready; empty if it is."""
+        if model != "":
+            return model_obstacle(self._model(model, version, terms))
+        self._lifetime.check()
+        return server_obstacle(_called(self._health, question(), terms))
+
+    def _run_stream(self, feed: Feed, ledger: StreamLedger, terms: Terms) -> Generator[StreamItem, None, None]:
+        self._lifetime.check()
+        _, metadata, waits = terms
+        call = self._stream_infer(feed.messages(), metadata=metadata, wait_for_ready=waits)
         try:
             for message in call:
                 for result in message.results:
@@ -199,3 +256,14 @@ class Client:
         if feed.failure is not None:
             raise feed.failure
         ledger.finish()
+
+
+def _called(method: Callable[..., _Response], request: object, terms: Terms) -> _Response:
+    """Start a call and wait for its end."""
+    timeout_s, metadata, waits = terms
+    if timeout_s == 0:  # gRPC may still answer such a call
+        raise out_of_time(timeout_s)
+    try:
+        return method(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None

@@ -118,6 +118,7 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.ListModelsResponse(models=self.models)
 
     def GetModel(self, request, context):
+        self.metadata.append(dict(context.invocation_metadata()))
         known = [m for m in self.models if m.name == request.model and request.version in {"", m.version}]
         if not known:
             context.abort(grpc.StatusCode.NOT_FOUND, f'model "{request.model}" is not known')
@@ -143,22 +144,18 @@ class Serving:
 
 @contextmanager
 def serving(
-    service: FakeService, credentials: grpc.ServerCredentials | None = None, host: str = "localhost"
+    service: FakeService, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
 ) -> Iterator[Serving]:
-    """Serve on a free port of the loopback interface until the block ends."""
+    """Serve until the block ends, by default on a free port of the loopback interface."""
     pool = ThreadPoolExecutor(max_workers=8)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)])
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    port = (
-        server.add_insecure_port("127.0.0.1:0")
-        if credentials is None
-        else server.add_secure_port("127.0.0.1:0", credentials)
-    )
+    port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     server.start()
     try:
-        yield Serving(f"{host}:{port}", health_servicer)
+        yield Serving(address if address.startswith("unix:") else f"localhost:{port}", health_servicer)
     finally:
         server.stop(grace=None).wait()
         pool.shutdown()

@@ -38,7 +38,7 @@ def _numbers(count: int):
 
 def test_both_clients_have_the_same_methods():
     """Constructor and methods take the same parameters with the same defaults."""
-    for name in ("__init__", "infer", "stream", "models", "model", "is_ready", "close"):
+    for name in ("__init__", "infer", "stream", "models", "model", "is_ready", "wait_until_ready", "close"):
         ours = inspect.signature(getattr(AsyncClient, name)).parameters
         theirs = inspect.signature(getattr(Client, name)).parameters
         assert [(p.name, p.kind, p.default) for p in ours.values()] == [

@@ -150,6 +150,19 @@ def test_closing_cancels_those_who_wait(server, service):
     asyncio.run(run())
 
 
+def test_closing_right_after_opening(server):
+    """A stream that was cancelled before it was started does not keep the client from closing."""
+
+    async def run():
+        client = AsyncClient(server.address, coalesce=True)
+        task = asyncio.create_task(client.infer("m", {"x": 1}))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait_for(client.close(), 10)
+
+    asyncio.run(run())
+
+
 def test_large_requests_go_by_themselves(server, service):
     """A request that would fill a message alone is a call of its own."""
     big = np.zeros(MESSAGE_BYTES + 1, np.uint8)

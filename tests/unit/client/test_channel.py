@@ -1,6 +1,7 @@
 """What a channel is opened with."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ def _config(address: str = "127.0.0.1:8001", **changes: object) -> ChannelConfig
         "round_robin": False,
         "metadata": None,
         "max_receive_bytes": 1000,
+        "options": (),
+        "compression": None,
     }
     return channel_config(address, **{**arguments, **changes})
 
@@ -129,20 +132,168 @@ def test_attempts_are_bounded(attempts):
         RetryPolicy(max_attempts=attempts)
 
 
-@pytest.mark.parametrize("backoff_s", [0.001, 3.0])
+@pytest.mark.parametrize("backoff_s", [0.001, 3.0, math.nan])
 def test_backoffs_are_bounded(backoff_s):
     """After a backoff of less than a millisecond gRPC hangs, and one above the maximum contradicts itself."""
-    with pytest.raises(ValueError, match=f"initial_backoff_s is {backoff_s}, expected 0.01 to max_backoff_s, 2.0"):
+    with pytest.raises(ValueError, match=f"initial_backoff_s is {backoff_s}, expected 0.01 to 2.0"):
         RetryPolicy(initial_backoff_s=backoff_s)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("max_attempts", 2.5, TypeError),
+        ("max_attempts", True, TypeError),
+        ("initial_backoff_s", "1", TypeError),
+        ("max_backoff_s", math.inf, ValueError),
+        ("max_backoff_s", math.nan, ValueError),
+        ("max_backoff_s", -1, ValueError),
+        ("multiplier", math.nan, ValueError),
+        ("multiplier", 0.5, ValueError),
+        ("max_tokens", 0, ValueError),
+        ("max_tokens", 1001, ValueError),
+        ("token_ratio", 0.0001, ValueError),
+        ("token_ratio", math.nan, ValueError),
+        ("token_ratio", None, TypeError),
+    ],
+)
+def test_policies_that_grpc_would_not_take(field, value, error):
+    """GRPC would refuse the whole service config, or take it for something else; the policy names its field."""
+    with pytest.raises(error, match=f"^{field}"):
+        RetryPolicy(**{field: value})
+
+
+def test_connections_are_made_again_soon():
+    """Attempts to connect come at most a second and a fifth apart, and names are looked up as often."""
+    options = dict(_config().options)
+    assert options["grpc.initial_reconnect_backoff_ms"] == 100
+    assert options["grpc.max_reconnect_backoff_ms"] == 1000
+    assert options["grpc.min_reconnect_backoff_ms"] == 5000
+    assert options["grpc.dns_min_time_between_resolutions_ms"] == 1000
+
+
+def test_silent_connections_are_kept():
+    """Pings come within a minute, whether or not there are calls and data."""
+    options = dict(_config().options)
+    assert options["grpc.keepalive_time_ms"] == 45_000
+    assert options["grpc.keepalive_permit_without_calls"] == 1
+    assert options["grpc.http2.max_pings_without_data"] == 0
+
+
+@pytest.mark.parametrize("options", [{"grpc.keepalive_time_ms": 310_000}, [("grpc.keepalive_time_ms", 310_000)]])
+def test_own_options_win(options):
+    """What the caller says of gRPC's options holds instead of the client's own, and each is there once."""
+    config = _config(options=options)
+    assert dict(config.options)["grpc.keepalive_time_ms"] == 310_000
+    assert len(dict(config.options)) == len(config.options)
+
+
+def test_a_service_config_of_ones_own():
+    """It would silently replace the retries, so those have to be off."""
+    own = {"grpc.service_config": "{}"}
+    for changes in ({}, {"retry": None, "round_robin": True}):
+        with pytest.raises(ValueError, match=r'"grpc\.service_config" would replace what retry and round_robin say'):
+            _config(options=own, **changes)
+    assert dict(_config(options=own, retry=None).options)["grpc.service_config"] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"options": "grpc.x"}, TypeError, "options: expected a mapping or pairs, got str"),
+        ({"options": 5}, TypeError, "options: expected a mapping or pairs, got int"),
+        ({"options": [("a",)]}, TypeError, "options: expected a mapping or pairs, got tuple in it"),
+        ({"options": [(1, 2)]}, TypeError, "options: expected a str as name, got int"),
+        ({"options": {"a": 1.5}}, TypeError, 'options: expected an int, str or bytes for "a", got float'),
+        ({"options": {"a": 2**31}}, ValueError, 'options: "a" is 2147483648'),
+        ({"retry": 3}, TypeError, "retry: expected a RetryPolicy or None, got int"),
+        ({"tls": True}, TypeError, "tls: expected TLS or None, got bool"),
+        ({"compression": "gzip"}, TypeError, r"compression: expected a grpc\.Compression or None, got str"),
+        ({"max_receive_bytes": 0}, ValueError, "max_receive_bytes is 0, expected 1 to 2147483647"),
+        ({"max_receive_bytes": 2**31}, ValueError, "max_receive_bytes is 2147483648"),
+        ({"max_receive_bytes": 1e6}, TypeError, "max_receive_bytes: expected an int, got float"),
+        ({"token": "a\nb"}, ValueError, "token: expected printable ASCII without spaces"),
+        ({"token": ""}, ValueError, "token: expected printable ASCII without spaces, got 'nothing'"),
+        ({"token": 5}, TypeError, "token: expected a str, got int"),
+        ({"metadata": {"grpc-a": "1"}}, ValueError, 'metadata "grpc-a"'),
+        ({"token": "t", "metadata": {"Authorization": "x"}}, ValueError, 'metadata "authorization": expected none'),
+    ],
+)
+def test_settings_that_cannot_be_meant(changes, error, message):
+    """Each is refused when the client is made, by its name."""
+    with pytest.raises(error, match=message):
+        _config(**changes)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "inferd:8001",
+        "[::1]:8001",
+        "[fe80::1%eth0]:8001",
+        "dns:///inferd-headless:8001",
+        "dns://8.8.8.8/inferd:8001",
+        "dns:inferd:8001",
+        "ipv4:10.0.0.1:1,10.0.0.2:65535",
+        "ipv6:[::1]:1",
+        "unix:/run/inferd.sock",
+        "unix:///run/inferd.sock",
+        "unix:inferd.sock",
+        "unix-abstract:inferd",
+        "xds:///inferd",
+    ],
+)
+def test_addresses(address):
+    """Every kind of address that gRPC knows is taken as it is."""
+    assert _config(address).address == address
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("", "nothing"),
+        (":8001", "no host"),
+        ("inferd", "no port"),
+        ("dns:///inferd", "no port"),
+        ("ipv4:10.0.0.1:1,10.0.0.2", "no port"),
+        ("[::1]", "no port"),
+        ("::1:8001", "colons in the host"),
+        ("inferd:", "a port that is no number"),
+        ("inferd:http", "a port that is no number"),
+        ("inferd:0", "a port that is no number from 1 to 65535"),
+        ("inferd:65536", "a port that is no number"),
+        ("inferd:-1", "a port that is no number"),
+        ("inferd: 8001", "a port that is no number"),
+        ("in ferd:8001", "no name of a host"),
+        ("me@inferd:8001", "no name of a host"),
+        ("inferd:8001\n", "a character that cannot be seen"),
+        ("http://127.0.0.1:8001", "a URL"),
+        ("inferd:8001/v2", "a URL"),
+        ("unix:", "no path"),
+        ("unix://inferd.sock", "another machine's path"),
+        ("unix:/" + "a" * 107, "too long for a socket"),
+    ],
+)
+def test_what_is_no_address(address, fault):
+    """It would be dialled at port 443, or never answer; the message says what an address looks like."""
+    with pytest.raises(ValueError, match=f"expected HOST:PORT or unix:PATH, got .*{fault}"):
+        _config(address)
+
+
+def test_an_address_is_text():
+    """Anything else is named by its type."""
+    with pytest.raises(TypeError, match="address: expected a str, got int"):
+        _config(8001)
+
+
+@pytest.mark.parametrize("changes", [{"ca": 5}, {"server_name": b"inferd"}, {"certificate": 1, "key": "k.pem"}])
+def test_fields_of_tls_have_types(changes):
+    """The field is named."""
+    with pytest.raises(TypeError, match=f"{next(iter(changes))}: expected"):
+        TLS(**changes)
 
 
 def test_certificate_and_key_belong_together():
     """Half of a client certificate is a mistake that would otherwise show only as a failed handshake."""
     with pytest.raises(ValueError, match="expected both or none"):
         TLS(certificate="client.pem")
-
-
-def test_urls_are_not_addresses():
-    """A URL would make gRPC look up a host called http; the message says what an address looks like."""
-    with pytest.raises(ValueError, match="expected HOST:PORT"):
-        _config("http://127.0.0.1:8001")

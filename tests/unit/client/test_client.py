@@ -1,6 +1,5 @@
 """The synchronous client over a real socket."""
 
-import os
 import threading
 
 import grpc
@@ -210,13 +209,6 @@ def test_closed_clients_say_so(client):
         client.models()
     with pytest.raises(RuntimeError, match="the client is closed"):
         client.stream("m", [])
-
-
-def test_forks_are_told(client, monkeypatch):
-    """In a forked process gRPC would hang; the client says what to do instead."""
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    with pytest.raises(RuntimeError, match="make one in each process"):
-        client.models()
 
 
 def test_metadata_goes_with_every_call(server, service):

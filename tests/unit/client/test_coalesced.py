@@ -112,9 +112,8 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(client, service):
 def test_a_time_that_is_up_already(client, service):
     """A call without any time left ends as one whose time has passed."""
     service.on_stream = lambda messages, context: iter(list(messages)[:0])
-    for timeout_s in (0, -1):
-        with pytest.raises(DeadlineExceeded):
-            client.infer("m", {"x": 1}, timeout_s=timeout_s)
+    with pytest.raises(DeadlineExceeded):
+        client.infer("m", {"x": 1}, timeout_s=0)
 
 
 def test_a_broken_stream_fails_those_who_wait(client, service):

@@ -18,6 +18,7 @@ from inferd.api.reflection import add_reflection
 from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.logging import LogSettings
+from inferd.config.loopback import is_unix_socket
 from inferd.config.settings import Settings
 from inferd.last_resort import LastResort
 from inferd.machine_limits import Lowered
@@ -144,7 +145,7 @@ class Application:
             on_change=self._health.update,
         )
         self._http = HttpServer(
-            host=settings.server.host,
+            host=settings.server.http_listens_on,
             port=settings.server.http_port,
             registry=self._metrics_registry,
             readiness=self._readiness,
@@ -199,12 +200,13 @@ class Application:
     @property
     def grpc_address(self) -> str:
         """Where gRPC is served, with the real port."""
-        return f"{self._settings.server.host}:{self._grpc_port}"
+        server = self._settings.server
+        return server.host if is_unix_socket(server.host) else f"{server.host}:{self._grpc_port}"
 
     @property
     def http_address(self) -> str:
         """Where HTTP is served, with the real port."""
-        return f"{self._settings.server.host}:{self._http.port}"
+        return f"{self._settings.server.http_listens_on}:{self._http.port}"
 
     def change_log(self, settings: LogSettings) -> None:
         """Take over the levels of the log and whether there are access lines; any thread. Before the start: nothing."""

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from inferd.config.connections import ConnectionSettings
 from inferd.config.logging import LogSettings
+from inferd.config.loopback import is_unix_socket
 from inferd.config.merging import merge
 from inferd.config.section import Section, refusal
 from inferd.config.security import SecuritySettings
@@ -18,15 +19,21 @@ from inferd.config.validation import Problem, SettingsError, validate
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 _MIB = 1024 * 1024
+_LOOPBACK = "127.0.0.1"
+#: What the system takes, without the zero at the end.
+_LONGEST_SOCKET_BYTES = 107
 
 
 class ServerSettings(Section):
     """Ports, limits and the way to stop."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """Address to listen on. The default is reachable from this machine only; 0.0.0.0 or [::] is every interface."""
+    """Address to listen on. The default is reachable from this machine only; 0.0.0.0 or [::] is every interface. \
+unix:PATH or unix-abstract:NAME is a Unix socket, for gRPC only."""
     grpc_port: Port = 8001
-    """Port of the gRPC server; 0 takes a free one."""
+    """Port of the gRPC server; 0 takes a free one. Not used where host is a Unix socket."""
+    http_host: str | None = Field(default=None, min_length=1)
+    """Address of the HTTP port. Without it, that of host, or 127.0.0.1 where host is a Unix socket."""
     http_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 takes a free one."""
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
@@ -72,13 +79,25 @@ anew."""
 
     @field_validator("host")
     @classmethod
-    def _host_goes_before_a_port(cls, host: str) -> str:
-        if ":" in host:
-            return f"[{_ipv6(host)}]"
-        if any(character.isspace() or character in "/[]" for character in host):
-            text = f"expected a host name or an IP address, got {host!r}"
-            raise refusal(text)
-        return host
+    def _host_is_an_address(cls, host: str) -> str:
+        return _socket(host) if is_unix_socket(host) else _before_a_port(host)
+
+    @field_validator("http_host")
+    @classmethod
+    def _http_host_goes_before_a_port(cls, host: str | None) -> str | None:
+        return None if host is None else _before_a_port(host)
+
+    @property
+    def grpc_address(self) -> str:
+        """Where to listen for gRPC."""
+        return self.host if is_unix_socket(self.host) else f"{self.host}:{self.grpc_port}"
+
+    @property
+    def http_listens_on(self) -> str:
+        """The host of the HTTP port."""
+        if self.http_host is not None:
+            return self.http_host
+        return _LOOPBACK if is_unix_socket(self.host) else self.host
 
     @model_validator(mode="after")
     def _late_comes_before_stuck(self) -> Self:
@@ -89,10 +108,37 @@ anew."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.grpc_port == self.http_port != 0:
+        if self.grpc_port == self.http_port != 0 and not is_unix_socket(self.host):
             text = f"expected another port than grpc_port, got {self.http_port} for both"
             raise refusal(text, setting="http_port")
         return self
+
+
+def _before_a_port(host: str) -> str:
+    if ":" in host:
+        return f"[{_ipv6(host)}]"
+    if any(character.isspace() or character in "/[]" for character in host):
+        text = f"expected a host name or an IP address, got {host!r}"
+        raise refusal(text)
+    return host
+
+
+def _socket(address: str) -> str:
+    """Return the address of a Unix socket as it is written with one slash."""
+    scheme, _, name = address.partition(":")
+    if scheme == "unix" and name.startswith("//"):
+        name = name[2:]
+        if not name.startswith("/"):
+            text = f"expected unix:PATH, or unix:// and an absolute path, got {address!r}"
+            raise refusal(text)
+    # These mean something in an address of gRPC; a name could have them only in another spelling.
+    if not name or not name.isprintable() or any(character in "%?#" for character in name):
+        text = f"expected the name of a Unix socket without %, ? and #, got {address!r}"
+        raise refusal(text)
+    if len(name.encode()) > _LONGEST_SOCKET_BYTES:
+        text = f"expected the name of a Unix socket of at most {_LONGEST_SOCKET_BYTES} bytes, got {address!r}"
+        raise refusal(text)
+    return f"{scheme}:{name}"
 
 
 def _ipv6(host: str) -> IPv6Address:

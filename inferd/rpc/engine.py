@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from inferd.rpc import core
+from inferd.rpc import core, unix_sockets
 from inferd.rpc.acceptor import Acceptor
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.cut_off import ConnectionAges, Ends
@@ -153,9 +153,13 @@ class Engine:
         self._loop.call_when_idle(callback)
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen on ``address``; returns the port. Raises RuntimeError if that is not possible."""
+        """Listen on ``address``; returns the port, 1 for a Unix socket. Raises RuntimeError if that is not possible."""
         if self._is_launched:
             raise RuntimeError(f"cannot listen on {address}: the server was started before")
+        path = unix_sockets.path_of(address)
+        reason = None if path is None else unix_sockets.why_not_free(path)
+        if reason is not None:
+            raise RuntimeError(f"cannot listen on {address}: {reason}")
         port = core.bind(self._core, address, credentials)
         if port == 0:
             raise RuntimeError(

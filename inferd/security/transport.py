@@ -43,7 +43,7 @@ class Transport:
 
     def listen(self, server: Server) -> int:
         """Open the gRPC port of ``server`` and return it. Raises RuntimeError naming the address if it is taken."""
-        address = f"{self._settings.server.host}:{self._settings.server.grpc_port}"
+        address = self._settings.server.grpc_address
         if self._tls is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._tls.grpc_credentials())

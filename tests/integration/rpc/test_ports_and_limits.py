@@ -52,6 +52,33 @@ def test_an_address_that_is_none():
     stop(server)
 
 
+@pytest.mark.parametrize("kind", ["unix:", "unix://", "unix-abstract:"])
+def test_a_unix_socket(tmp_path, kind):
+    """A second server is refused, with the address and the reason, and leaves the first one where it is."""
+    address = f"{kind}{tmp_path}/server.sock"
+    first, second = Server(), Server()
+    first.add_registered_method_handlers(SERVICE, {"Echo": callback_unary(lambda call, message: call.reply(message))})
+    first.add_insecure_port(address)
+    first.start()
+    with pytest.raises(RuntimeError, match=rf"cannot listen on {address}: (another server listens there|it is taken)"):
+        second.add_insecure_port(address)
+    stop(second)
+    with grpc.insecure_channel(address) as channel:
+        assert channel.unary_unary(f"/{SERVICE}/Echo")(b"x", timeout=TIMEOUT_S) == b"x"
+    stop(first)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_unix_socket_takes_no_file_away(tmp_path):
+    """What is there and is no socket stays."""
+    (tmp_path / "precious").write_text("x")
+    server = Server()
+    with pytest.raises(RuntimeError, match="precious: there is something else than a socket"):
+        server.add_insecure_port(f"unix:{tmp_path}/precious")
+    stop(server)
+    assert (tmp_path / "precious").read_text() == "x"
+
+
 def test_ports_are_bound_before_the_start(running):
     """A port that is added later would silently not be served."""
     with pytest.raises(RuntimeError, match="was started before"):

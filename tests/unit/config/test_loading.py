@@ -104,3 +104,23 @@ def test_provider_options_may_be_numbers(load: Load) -> None:
 def test_hosts(load: Load, host: str, kept: str) -> None:
     """Names and addresses; an IPv6 address gets the brackets that it needs in front of a port."""
     assert load(None, {"server.host": host}).server.host == kept
+
+
+@pytest.mark.parametrize(
+    ("host", "grpc", "http"),
+    [
+        ("unix:/run/inferd.sock", "unix:/run/inferd.sock", "127.0.0.1"),
+        ("unix:///run/inferd.sock", "unix:/run/inferd.sock", "127.0.0.1"),
+        ("unix:inferd.sock", "unix:inferd.sock", "127.0.0.1"),
+        ("unix-abstract:inferd", "unix-abstract:inferd", "127.0.0.1"),
+        ("::1", "[::1]:7", "[::1]"),
+    ],
+)
+def test_where_to_listen(load: Load, host: str, grpc: str, http: str) -> None:
+    """A Unix socket has no port, so that the HTTP port may be the one that is set for gRPC."""
+    server = load(
+        None, {"server.host": host, "server.grpc_port": 7, "server.http_port": 7 if "unix" in host else 8}
+    ).server
+    assert (server.grpc_address, server.http_listens_on) == (grpc, http)
+    other = load(None, {"server.host": host, "server.http_host": "::"}).server
+    assert other.http_listens_on == "[::]"

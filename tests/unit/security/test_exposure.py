@@ -13,7 +13,9 @@ def _warned_of(host, security=None):
     return [exposure.text.partition(":")[0] for exposure in exposures(settings)]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "unix:/run/a", "unix-abstract:a"]
+)
 def test_this_machine_only(host):
     """Nothing to warn of."""
     assert _warned_of(host) == []

@@ -1,0 +1,90 @@
+"""A server on a Unix socket: who can call it, and what becomes of the socket."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from tests.server import BIN, ServerProcess, serving
+
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "inferd.sock"
+
+
+@pytest.fixture(scope="module")
+def server(path):
+    """Begins where a server that was killed has left its socket."""
+    killed = ServerProcess("--host", f"unix:{path}")
+    killed.wait_ready()
+    assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert path.is_socket()
+    with serving("--host", f"unix://{path}", "--set", "log.level=debug") as running:
+        yield running
+
+
+def _inferd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([BIN / "inferd", *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_log_says_where(server, path):
+    """In the form that clients take. Probes and metrics have a port, which only this machine can reach."""
+    (listening,) = server.events("listening")
+    assert listening["grpc"] == server.grpc == f"unix:{path}"
+    assert server.http.startswith("127.0.0.1:")
+    assert urllib.request.urlopen(f"http://{server.http}/readyz", timeout=TIMEOUT_S).status == 200
+    assert not [line for line in server.log if "no TLS" in line or "no authentication" in line]
+
+
+def test_the_commands_take_it(server):
+    """`inferd health` and `infer`, and what the log proposes to try."""
+    assert _inferd("health", "--address", server.grpc).stdout == "SERVING\n"
+    assert "digits" in _inferd("models", "--address", server.grpc).stdout
+    answer = _inferd("infer", "digits", "--address", server.grpc, "--input", f"X={json.dumps([[0.0] * 64])}")
+    assert answer.returncode == 0, answer.stderr
+    (ready,) = server.events("ready")
+    assert any(server.grpc in command for command in ready["try"])
+
+
+def test_calls_are_logged(server):
+    """Of callers on a Unix socket no more is known than that."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        listed = InferenceServiceStub(channel).ListModels(
+            v1.ListModelsRequest(), timeout=TIMEOUT_S, metadata=[("x-request-id", "over-a-socket")]
+        )
+    assert [model.name for model in listed.models] == ["digits"]
+    assert server.wait_event("access", request_id="over-a-socket")["peer"] == "unix:"
+
+
+def test_another_server_does_not_take_it_over(server, path):
+    """GRPC would let it; callers would go to the other one, and this one would never hear of it."""
+    other = ServerProcess("--host", f"unix:{path}")
+    assert other.wait() == 1
+    assert f"cannot listen on unix:{path}: another server listens there" in other.text
+    assert _inferd("health", "--address", server.grpc).stdout == "SERVING\n"
+
+
+def test_permissions_and_the_end(tmp_path):
+    """Who may connect follows from the umask of the process; a server that stops takes its socket away."""
+    path = tmp_path / "inferd.sock"
+    before = os.umask(0o117)
+    try:
+        server = ServerProcess("--host", f"unix:{path}", "--set", "server.http_host=localhost")
+    finally:
+        os.umask(before)
+    server.wait_ready()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert server.http.startswith("localhost:")
+    assert server.stop() == 0
+    assert not path.exists()

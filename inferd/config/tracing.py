@@ -12,13 +12,15 @@ _DEFAULT_PATH = "/v1/traces"
 
 
 class TracingSettings(Section):
-    """Traces for OpenTelemetry. Off without an endpoint; what is not set here is as OTEL_* variables say."""
+    """Traces for OpenTelemetry, off without an endpoint; docs/tracing.md says which OTEL_* variables count as well."""
 
     endpoint: str | None = None
-    """Where to send spans by OTLP over HTTP, for example http://collector:4318; without a path, /v1/traces is added."""
+    """Where to send spans by OTLP over HTTP, for example http://collector:4318; without a path, /v1/traces is added. \
+Where it is not set, OTEL_EXPORTER_OTLP_ENDPOINT says it."""
     sampling_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the calls without a traceparent that are traced. For the others their traceparent decides, unless they \
-are refused for want of a credential. Health checks are never traced."""
+are refused for want of a credential. Health checks are never traced. Where it is not set, OTEL_TRACES_SAMPLER goes \
+before the default."""
     headers_file: Path | None = None
     """A YAML file of headers to send along, by name, for receivers that want to know who sends."""
     service_name: str | None = Field(default=None, min_length=1)

@@ -11,6 +11,7 @@ from inferd.observability import timing
 from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
 from inferd.observability.timing import Stages
 from inferd.observability.tracing_context import Parent, join_tracestate, parse_traceparent
+from inferd.observability.tracing_plan import Sampling
 from inferd.observability.tracing_records import SpanQueue, SpanRecord
 
 _COUNTS = ("requests", "messages_in", "messages_out")
@@ -29,7 +30,7 @@ class _Span:
 
 
 class TracingInterceptor:
-    """Traces those calls whose callers trace them, and of the others a share.
+    """Traces those calls whose callers trace them, and of the others a share, or as `Sampling` says otherwise.
 
     Calls that are not traced pay for a look at their metadata and for a random number. Of those that are, a record is
     left at their end for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for
@@ -46,7 +47,7 @@ class TracingInterceptor:
 
     def __init__(
         self,
-        ratio: float,
+        sampling: Sampling,
         queue: SpanQueue,
         *,
         untraced: Collection[str] = (),
@@ -54,7 +55,8 @@ class TracingInterceptor:
         # Not for secrets, and several times faster than the operating system's.
         source: random.Random | None = None,
     ) -> None:
-        self._ratio = ratio
+        self._sampling = sampling
+        self._ratio = sampling.ratio
         self._queue = queue
         self._untraced = frozenset(untraced)
         self._clock = clock
@@ -67,13 +69,20 @@ class TracingInterceptor:
             return
         parent, tracestate = None, ""
         # By index, because pairs of gRPC's core are named tuples, which take long to unpack.
-        for pair in call.metadata:
+        for pair in call.metadata if self._sampling.reads_parent else ():
             if pair[0] == "traceparent":
                 parent = parse_traceparent(pair[1])
             elif pair[0] == "tracestate":
                 tracestate = join_tracestate(tracestate, pair[1])
-        if parent.sampled if parent is not None else self._draw() < self._ratio:
+        if self._is_sampled(parent) if parent is not None else self._draw() < self._ratio:
             self._trace(call, parent, tracestate)
+
+    def _is_sampled(self, parent: Parent) -> bool:
+        """Whether a call is traced whose caller has told its own trace."""
+        if self._sampling.by_parent:
+            return parent.sampled
+        # As all who go by this part of the id do, so that a trace is whole.
+        return int(parent.trace_id[-16:], 16) < self._ratio * 2**64
 
     def _ended(self, span: _Span, call: Call, code: Status, details: str) -> None:
         """Leave a record of a traced call."""

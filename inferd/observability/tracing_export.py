@@ -15,11 +15,9 @@ _log = logging.getLogger(__name__)
 #: Where OpenTelemetry says what goes wrong with sending, each time.
 _SDK_LOG = logging.getLogger("opentelemetry.exporter")
 
-_RECORDS_PER_EXPORT = 512
-
 
 class SpanSender:
-    """Makes spans of the records in ``queue`` every ``period_s``, and has ``exporter`` send them.
+    """Makes spans of the records in ``queue`` every ``period_s``, and has ``exporter`` send ``max_export`` at a time.
 
     The exporter tries again what is not taken, for as long as it is set to; what it gives up is counted as lost.
     Meanwhile records wait in their queue, whose bound is the bound of it all.
@@ -28,12 +26,19 @@ class SpanSender:
     """
 
     def __init__(
-        self, queue: SpanQueue, maker: SpanMaker, exporter: sdk.SpanExporter, *, period_s: float = 1.0
+        self,
+        queue: SpanQueue,
+        maker: SpanMaker,
+        exporter: sdk.SpanExporter,
+        *,
+        period_s: float = 1.0,
+        max_export: int = 512,
     ) -> None:
         self._queue = queue
         self._maker = maker
         self._exporter = exporter
         self._period_s = period_s
+        self._max_export = max_export
         self._stopping = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
@@ -56,7 +61,7 @@ class SpanSender:
     def send(self) -> None:
         """Send what waits. In the thread, or in a test instead of it."""
         while True:
-            records = self._queue.take(_RECORDS_PER_EXPORT)
+            records = self._queue.take(self._max_export)
             try:
                 spans = self._maker.make(records)
             except Exception:  # noqa: BLE001  the thread must go on, whatever is wrong with one record

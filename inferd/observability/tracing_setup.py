@@ -5,6 +5,8 @@ import os
 import secrets
 import socket
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import inferd
 from inferd.config.tracing import TracingSettings
 from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.observability.tracing import TracingInterceptor
+from inferd.observability.tracing_plan import TracingPlan, plan_tracing
 from inferd.observability.tracing_records import SpanQueue
 from inferd.small_files import read_text
 
@@ -19,20 +22,27 @@ if TYPE_CHECKING:
     from inferd.observability.tracing_export import SpanSender
 
 
+_log = logging.getLogger(__name__)
+
+#: What is not installed without the extra.
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+
+
 class Tracing:
-    """The tracing of one server, but for ``untraced`` methods; without an endpoint it has no interceptor.
+    """The tracing of one server, but for ``untraced`` methods; unless something asks for it, it has no interceptor.
 
     Threads: the main one.
     """
 
     def __init__(self, settings: TracingSettings, *, untraced: Collection[str] = ()) -> None:
         self._settings = settings
-        self._queue = SpanQueue()
+        self._plan = plan = _possible(plan_tracing(settings, os.environ))
+        self._queue = SpanQueue(plan.max_waiting)
         self._sender: SpanSender | None = None
         #: What has to see every call.
         self.interceptors: tuple[TracingInterceptor, ...] = ()
-        if settings.endpoint is not None:
-            self.interceptors = (TracingInterceptor(settings.sampling_ratio, self._queue, untraced=untraced),)
+        if plan.is_on:
+            self.interceptors = (TracingInterceptor(plan.sampling, self._queue, untraced=untraced),)
 
     @property
     def dropped(self) -> int:
@@ -40,13 +50,15 @@ class Tracing:
         return self._queue.dropped
 
     def start(self) -> None:
-        """Begin to send spans.
+        """Begin to send spans, and say what of the environment is not heeded.
 
         Raises RuntimeError if a package for it is not installed, and OSError or RuntimeError if the headers cannot be
         read.
         """
-        if self._settings.endpoint is not None:
-            self._sender = _sender(self._settings, self._queue)
+        for warning in self._plan.warnings:
+            _log.warning(warning)
+        if self._plan.is_on:
+            self._sender = _sender(self._settings, self._plan, self._queue)
             self._sender.start()
 
     def stop(self) -> None:
@@ -55,7 +67,22 @@ class Tracing:
             self._sender.stop()
 
 
-def _sender(settings: TracingSettings, queue: SpanQueue) -> "SpanSender":
+def _possible(plan: TracingPlan) -> TracingPlan:
+    """Return ``plan``, or one that is off if only the environment asks for it, as it may of all programs there are."""
+    if not plan.is_on or plan.endpoint is not None or _is_installed(_EXPORTER):
+        return plan
+    missing = f"nothing is traced, although {plan.asked_by} is set: install OpenTelemetry, pip install 'inferd[otel]'"
+    return replace(plan, is_on=False, warnings=(missing,))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _sender(settings: TracingSettings, plan: TracingPlan, queue: SpanQueue) -> "SpanSender":
     try:
         # Only here, so that nothing of OpenTelemetry need be installed where nothing is traced.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
@@ -84,8 +111,9 @@ def _sender(settings: TracingSettings, queue: SpanQueue) -> "SpanSender":
         }
     )
     headers = _headers(settings.headers_file) if settings.headers_file else None
-    exporter = OTLPSpanExporter(settings.endpoint, headers=headers)
-    return SpanSender(queue, SpanMaker(resource, inferd.__version__), exporter)
+    exporter = OTLPSpanExporter(plan.endpoint, headers=headers)
+    maker = SpanMaker(resource, inferd.__version__)
+    return SpanSender(queue, maker, exporter, period_s=plan.period_s, max_export=plan.max_export)
 
 
 def _without_header(record: logging.LogRecord) -> bool:

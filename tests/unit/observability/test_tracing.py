@@ -11,6 +11,7 @@ from inferd.observability import timing
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.observability.tracing import TracingInterceptor
+from inferd.observability.tracing_plan import Sampling
 from inferd.observability.tracing_records import SpanQueue
 from tests.unit.call_facts import facts
 from tests.unit.observability.fakes import INFER, FakeCall
@@ -30,9 +31,10 @@ class Drawn(random.Random):
         return self._draw
 
 
-def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None, untraced=()):
+def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None, untraced=(), **sampling):
     queue = SpanQueue() if queue is None else queue
-    interceptor = TracingInterceptor(ratio, queue, untraced=untraced, clock=lambda: 100.5, source=Drawn(draw))
+    sampling = Sampling(ratio=ratio, **sampling)
+    interceptor = TracingInterceptor(sampling, queue, untraced=untraced, clock=lambda: 100.5, source=Drawn(draw))
     assert interceptor.started(call) is None
     call.over(code, details)
     return queue.take(100)
@@ -55,6 +57,32 @@ def test_the_caller_decides_for_its_own_traces(flags, ratio, expected):
     """Whatever the share."""
     call = FakeCall(metadata=(("traceparent", f"00-{TRACE}-{SPAN}-{flags}"),))
     assert len(traced(call, ratio=ratio)) == expected
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+@pytest.mark.parametrize(
+    ("trace", "ratio", "expected"),
+    [
+        ("0" * 31 + "1", 0.0, 0),
+        ("f" * 32, 1.0, 1),
+        ("f" * 16 + "4" + "0" * 15, 0.25, 0),
+        ("f" * 16 + "3" + "f" * 15, 0.25, 1),
+    ],
+)
+def test_a_share_of_all_traces_whatever_the_caller_decides(flags, trace, ratio, expected):
+    """By the trace id, so that others who take the same share trace the same calls; under the caller's span."""
+    call = FakeCall(metadata=(("traceparent", f"00-{trace}-{SPAN}-{flags}"),))
+    records = traced(call, ratio=ratio, by_parent=False)
+    assert [(record.trace_id, record.parent_id) for record in records] == [(trace, SPAN)] * expected
+
+
+def test_traces_of_callers_may_count_for_nothing():
+    """Where the environment has it that they are not read."""
+    call = FakeCall(metadata=(("traceparent", f"00-{TRACE}-{SPAN}-01"), ("tracestate", "a=b")))
+    assert traced(call, ratio=0.0, reads_parent=False) == []
+    (record,) = traced(call, draw=0.0, reads_parent=False)
+    assert (record.parent_id, record.tracestate) == ("", "")
+    assert record.trace_id != TRACE
 
 
 def test_a_call_continues_the_trace_of_its_caller():
@@ -99,7 +127,7 @@ def test_a_record_of_a_call():
 def test_requests_of_a_traced_stream_have_records_of_their_own():
     """Under that of the stream."""
     call, queue = FakeCall(), SpanQueue()
-    interceptor = TracingInterceptor(1.0, queue, clock=lambda: 100.5)
+    interceptor = TracingInterceptor(Sampling(ratio=1.0), queue, clock=lambda: 100.5)
     interceptor.started(call)
     (listener,) = result_listeners(call)
     stages = Stages(decoding_at=100.1, queue_s=0.1, batch=BatchTiming(started_at=100.2, stack_s=0, run_s=0, rows=1))
@@ -124,7 +152,7 @@ def test_requests_of_a_traced_stream_have_records_of_their_own():
 def test_ids_of_requests_are_made_harmless():
     """Records wait by the thousand, and callers write the ids."""
     call, queue = FakeCall(), SpanQueue()
-    TracingInterceptor(1.0, queue).started(call)
+    TracingInterceptor(Sampling(ratio=1.0), queue).started(call)
     (listener,) = result_listeners(call)
     named = StreamResult(
         request_id="é" + "x" * 10_000, model="", version="", rows=0, status="OK", error="", stages=Stages()
@@ -151,5 +179,5 @@ def test_what_finds_no_room_is_counted():
 
 def started(queue):
     call = FakeCall()
-    TracingInterceptor(1.0, queue).started(call)
+    TracingInterceptor(Sampling(ratio=1.0), queue).started(call)
     return call

@@ -1,5 +1,6 @@
 """What it takes to trace."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,13 @@ from tests.otlp import Receiver, attributes
 from tests.unit.observability.fakes import INFER, FakeCall
 from tests.unit.observability.test_access_log import OK
 from tests.unit.observability.test_tracing_context import SPAN, TRACE
+
+
+@pytest.fixture(autouse=True)
+def _without_variables(monkeypatch):
+    """Whatever the tests are run with."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -45,14 +53,20 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
     assert done.stdout.strip() == "[]"
 
 
-def test_a_package_that_is_missing(monkeypatch):
-    """Said at the start, with what to do."""
+@pytest.fixture
+def _not_installed(monkeypatch):
+    """As without the extra."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     for name in [*sys.modules]:
         if name.startswith(
             ("opentelemetry.", "inferd.observability.tracing_export", "inferd.observability.tracing_spans")
         ):
             monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("_not_installed")
+def test_a_package_that_is_missing():
+    """Said at the start, with what to do."""
     tracing = Tracing(TracingSettings(endpoint="http://127.0.0.1:9"))
     with pytest.raises(RuntimeError, match=r"tracing.endpoint is set, .*pip install 'inferd\[otel\]'"):
         tracing.start()
@@ -102,6 +116,46 @@ def test_what_the_environment_says(monkeypatch, tmp_path, receiver, named, name)
     assert (resource["service.name"], resource["k8s.pod.name"]) == (name, "digits-0")
     assert resource["deployment.environment.name"] == "staging"
     assert (receiver.headers[0]["X-Api-Key"], receiver.headers[0]["X-Tenant"]) == ("planted", "them")
+
+
+@pytest.mark.parametrize(
+    ("variable", "suffix"),
+    [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces")],
+)
+def test_an_endpoint_of_the_environment_is_enough(monkeypatch, receiver, caplog, variable, suffix):
+    """As for every other program with OpenTelemetry, with its sampler and headers."""
+    monkeypatch.setenv(variable, receiver.endpoint + suffix)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=theirs")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    send_one(Tracing(TracingSettings()))
+    assert receiver.paths == ["/v1/traces"]
+    assert [span.name for span in receiver.spans] == [INFER.removeprefix("/")]
+    assert receiver.headers[0]["X-Api-Key"] == "theirs"
+    assert caplog.records == []
+
+
+def test_what_is_not_heeded_is_said_at_the_start(monkeypatch, caplog):
+    """In the log, a line for each."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    tracing = Tracing(TracingSettings())
+    tracing.start()
+    tracing.stop()
+    assert tracing.interceptors == ()
+    (entry,) = caplog.records
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is set: set OTEL_EXPORTER_OTLP_PROTOCOL to http/protobuf" in entry.getMessage()
+
+
+@pytest.mark.usefixtures("_not_installed")
+def test_a_package_that_only_the_environment_asks_for(monkeypatch, caplog):
+    """Variables are set for many programs at once: the server starts without traces, and says so."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    tracing = Tracing(TracingSettings())
+    tracing.start()
+    assert tracing.interceptors == ()
+    (entry,) = caplog.records
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is set: install OpenTelemetry, pip install 'inferd[otel]'" in entry.getMessage()
 
 
 def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, receiver):

@@ -34,6 +34,8 @@ WRONG: dict[str, tuple[Values, str]] = {
     "an address for a range": ({"service": {"loadBalancerSourceRanges": ["10.0.0.1"]}}, "loadBalancerSourceRanges"),
     "a port that DNS cannot have": ({"networkPolicy": {"dns": {"ports": [0]}}}, "ports"),
     "a host without an address": ({"hostAliases": [{"hostnames": ["a"]}]}, "hostAliases"),
+    "a variable without a name": ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
+    "a mount without a place": ({"extraVolumeMounts": [{"name": "x"}]}, "extraVolumeMounts"),
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 
@@ -48,6 +50,14 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         "config.security.tls: the chart sets it, use the value tls",
     ),
     "models in config": ({"config": {"models": ["/models"]}}, "config.models: the chart sets it, use the value models"),
+    "a server that only its own pod reaches": (
+        {"config": {"server": {"host": "127.0.0.1"}}},
+        "config.server.host: expected an address that the Services and the kubelet's probes reach",
+    ),
+    "traces to nowhere, by the environment": (
+        {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://x"}]},
+        "extraEnv: the network policy lets",
+    ),
     "one port for both": ({"ports": {"http": 8001}}, "ports.http: expected another port"),
     "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
     "a StatefulSet without its Service": ({"kind": "StatefulSet", "service": {"headless": False}}, "service.headless:"),

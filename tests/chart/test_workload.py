@@ -195,6 +195,11 @@ def test_traces_name_the_pod() -> None:
         each["value"] for each in container(of_scenario("everything"))["env"] if each["name"].startswith("INFERD_")
     )
     assert json.loads(resource)["k8s.pod.name"] == "$(POD_NAME)"
+    by_environment: Values = {
+        "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}],
+        "networkPolicy": {"restrictEgress": False},
+    }
+    assert {"name": "INFERD_TRACING__RESOURCE", "value": resource} in container(rendered(by_environment))["env"]
 
 
 def test_pods_are_scheduled_and_find_names_as_they_are_told() -> None:

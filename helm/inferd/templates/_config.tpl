@@ -35,6 +35,16 @@
 {{- if and .Values.tls.enabled (ne (toString (get $security "http_tls")) "false") }}true{{ end -}}
 {{- end -}}
 
+{{/* The value by which spans are sent somewhere; empty if they are not. */}}
+{{- define "inferd.traces" -}}
+{{- $variables := include "inferd.pluck" (dict "items" .Values.extraEnv "key" "name") | fromJsonArray -}}
+{{- if include "inferd.setting" (dict "root" . "path" "tracing.endpoint") -}}
+config.tracing.endpoint
+{{- else if or (has "OTEL_EXPORTER_OTLP_ENDPOINT" $variables) (has "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" $variables) -}}
+extraEnv
+{{- end -}}
+{{- end -}}
+
 {{- define "inferd.authenticates" -}}
 {{- $jwt := include "inferd.setting" (dict "root" . "path" "security.jwt.jwks_url") -}}
 {{- $spiffe := include "inferd.setting" (dict "root" . "path" "security.spiffe.trust_domains") -}}

@@ -48,7 +48,7 @@
 
 {{/* What the chart itself sets, which extraEnv may not. */}}
 {{- define "inferd.ownEnvironment" -}}
-{{- if include "inferd.setting" (dict "root" . "path" "tracing.endpoint") }}
+{{- if include "inferd.traces" . }}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: POD_NAMESPACE

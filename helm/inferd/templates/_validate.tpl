@@ -30,6 +30,12 @@ security.jwt.jwks_file: auth.jwks
 {{- fail (printf "config.%s: the chart sets it, use the value %s instead" $setting $value) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name := list "host" "http_host" -}}
+{{- $host := dig "server" $name "" $.Values.config | toString -}}
+{{- if regexMatch "^(unix|127[.]|localhost$|\\[?::1\\]?$)" $host -}}
+{{- fail (printf "config.server.%s: expected an address that the Services and the kubelet's probes reach, such as 0.0.0.0, got %s" $name $host) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.ports.grpc .Values.ports.http }}{{ fail "ports.http: expected another port than ports.grpc" }}{{ end -}}
 {{- if and .Values.volumeClaimTemplates (ne .Values.kind "StatefulSet") -}}
 {{- fail "volumeClaimTemplates: only a StatefulSet has them, set kind to StatefulSet or use extraVolumes" -}}
@@ -85,10 +91,11 @@ security.jwt.jwks_file: auth.jwks
 {{- define "inferd.validateNetwork" -}}
 {{- $policy := .Values.networkPolicy -}}
 {{- if and $policy.enabled $policy.restrictEgress (not $policy.extraEgress) -}}
-{{- $tracing := include "inferd.setting" (dict "root" . "path" "tracing.endpoint") -}}
 {{- $keys := include "inferd.setting" (dict "root" . "path" "security.jwt.jwks_url") -}}
-{{- range $value, $needs := dict "models.fetch" .Values.models.fetch.image "config.tracing.endpoint" $tracing "config.security.jwt.jwks_url" $keys -}}
-{{- if $needs -}}
+{{- $needs := dict "models.fetch" .Values.models.fetch.image "config.security.jwt.jwks_url" $keys -}}
+{{- with include "inferd.traces" . }}{{ $_ := set $needs . "traces" }}{{ end -}}
+{{- range $value, $needed := $needs -}}
+{{- if $needed -}}
 {{- fail (printf "%s: the network policy lets the pods connect to nobody, list where it is in networkPolicy.extraEgress or set networkPolicy.restrictEgress to false" $value) -}}
 {{- end -}}
 {{- end -}}

@@ -9,6 +9,8 @@ from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from inferd.api.health import HealthService
+from inferd.health_check import HealthStatus, listing
 from tests.integration.rpc.support import TIMEOUT_S, Running, wait_idle
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -51,6 +53,22 @@ def test_health_check(start, servicer):
     with pytest.raises(grpc.RpcError) as error:
         check(stub, "other")
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_health_list(start):
+    """Answered whatever release of grpcio-health-checking there is: older ones know nothing of it."""
+    service = HealthService(["some.Service"])
+
+    def add(server):
+        health_pb2_grpc.add_HealthServicer_to_server(service, server)
+        server.add_registered_method_handlers("grpc.health.v1.Health", service.handlers())
+
+    running = start(add)
+    stub = health_pb2_grpc.HealthStub(running.channel)
+    list_all = running.channel.unary_unary("/grpc.health.v1.Health/List")
+    assert list_all(b"", timeout=TIMEOUT_S) == listing(
+        {name: HealthStatus(check(stub, name)) for name in ("startup", "", "readiness", "some.Service", "liveness")}
+    )
 
 
 def test_health_watch(start, servicer):

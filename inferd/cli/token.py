@@ -11,9 +11,8 @@ import typer
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.lazy import HELP_OPTIONS
 from inferd.config.validation import SettingsError, validate
-from inferd.security.bearer_tokens import StoredToken, hash_of, new_token
+from inferd.security.authentication.bearer_tokens import StoredToken, append_token, format_entry, hash_token, new_token
 from inferd.security.files import BadFileError
-from inferd.security.token_file import append_token, entry_of
 
 EXAMPLES = (
     "inferd token new alice --file tokens.yaml",
@@ -51,7 +50,7 @@ def new(
     secret = new_token()
     token = _stored(name, secret, None if expires is None else datetime.now(UTC) + _period(expires))
     if file is None:
-        print(f"add to your file of tokens:\n{entry_of(token)}", file=sys.stderr)
+        print(f"add to your file of tokens:\n{format_entry(token)}", file=sys.stderr)
     else:
         try:
             append_token(file, token)
@@ -63,7 +62,7 @@ def new(
 
 def _stored(name: str, secret: str, expires: datetime | None) -> StoredToken:
     try:
-        entry = {"name": name, "sha256": hash_of(secret), "expires": expires}
+        entry = {"name": name, "sha256": hash_token(secret), "expires": expires}
         return validate(StoredToken, entry, origin_of=lambda _: "command line")
     except SettingsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None

@@ -11,8 +11,7 @@ import numpy as np
 from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from inferd.security.bearer_tokens import StoredToken, hash_of
-from inferd.security.token_file import entry_of
+from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.load import add_model, array, busy_model, request
 from tests.patience import PATIENCE_S
@@ -95,7 +94,9 @@ def bearer(name: str = "all") -> list[tuple[str, str]]:
 
 def _settings(folder: Path, authority: Authority) -> list[str]:
     files = authority.issue(*LOCAL_NAMES).save(folder)
-    entries = [entry_of(StoredToken(name=name, sha256=hash_of(token), expires=None)) for name, token in _TOKENS.items()]
+    entries = [
+        format_entry(StoredToken(name=name, sha256=hash_token(token), expires=None)) for name, token in _TOKENS.items()
+    ]
     (folder / "tokens.yaml").write_text("".join(entries))
     (folder / "policy.yaml").write_text(_POLICY)
     settings = {

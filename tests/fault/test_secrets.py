@@ -18,8 +18,7 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from inferd.client import TLS, Client, InferdError
-from inferd.security.bearer_tokens import StoredToken, hash_of
-from inferd.security.token_file import entry_of
+from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority, Files
 from tests.load import PATIENCE_S, add_model, connect, eventually, metric
@@ -49,7 +48,7 @@ TRACES = (MARK, base64.b64encode(MARK.encode()).decode(), *_jwt().split("."))
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("secrets")
     Authority().save(folder)
-    (folder / "tokens.yaml").write_text(entry_of(StoredToken(name="alice", sha256=hash_of(TOKEN))))
+    (folder / "tokens.yaml").write_text(format_entry(StoredToken(name="alice", sha256=hash_token(TOKEN))))
     return folder
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from inferd import demo
 from inferd.client import TLS, Client
-from inferd.security.bearer_tokens import StoredToken, hash_of
-from inferd.security.token_file import entry_of
+from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.load import MIB, descriptor_count, eventually, metric
 from tests.patience import PATIENCE_S
@@ -33,7 +32,7 @@ def folder(tmp_path_factory):
     authority = Authority()
     authority.save(folder)
     authority.issue(*LOCAL_NAMES).save(folder)
-    (folder / "tokens.yaml").write_text(entry_of(StoredToken(name="alice", sha256=hash_of(_TOKEN))))
+    (folder / "tokens.yaml").write_text(format_entry(StoredToken(name="alice", sha256=hash_token(_TOKEN))))
     return folder
 
 

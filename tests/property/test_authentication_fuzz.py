@@ -9,12 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inferd.config.security import JwtSettings, SecuritySettings
-from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authentication.credentials import SnapshotStore
+from inferd.security.authentication.interceptor import AuthenticationInterceptor
+from inferd.security.authentication.json_web_tokens import JwtVerifier, KeySet
+from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.quota import QuotaStore
-from inferd.security.json_web_tokens import JwtVerifier
-from inferd.security.jwks import KeySet
-from inferd.security.snapshot import InForce
-from inferd.security.stream_guard import StreamGuard
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
 from tests.unit.call_facts import told
 from tests.unit.security.fakes import FakeCall, WallClock, table
@@ -33,12 +32,12 @@ TEXTS = {
 def _interceptor() -> AuthenticationInterceptor:
     settings = JwtSettings(jwks_file="keys.json", issuer=NAME, audience=[AUDIENCE])
     keys = KeySet.parse(jwks(ISSUER.jwk()), "test")
-    in_force, quotas = InForce(), QuotaStore()
-    in_force.update(tokens=table(alice="right"), jwt=JwtVerifier(settings, keys, lambda: None))
+    snapshots, quotas = SnapshotStore(), QuotaStore()
+    snapshots.update(tokens=table(alice="right"), jwt=JwtVerifier(settings, keys, lambda: None))
     clock = WallClock()
-    guard = StreamGuard(in_force, quotas, wall_clock=clock)
+    revoker = StreamRevoker(snapshots, quotas, wall_clock=clock)
     security = SecuritySettings(tokens_file="tokens.yaml", jwt=settings)
-    return AuthenticationInterceptor(security, in_force, quotas, guard, wall_clock=clock)
+    return AuthenticationInterceptor(security, snapshots, quotas, revoker, wall_clock=clock)
 
 
 INTERCEPTOR = _interceptor()

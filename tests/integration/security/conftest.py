@@ -11,8 +11,7 @@ import grpc
 import pytest
 
 from inferd import demo
-from inferd.security.bearer_tokens import StoredToken, hash_of
-from inferd.security.token_file import entry_of
+from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.integration.security.calls import Metadata
 from tests.issuer import AUDIENCE, Issuer, jwks
@@ -54,7 +53,7 @@ class Secured:
 
 def token_entry(name: str, token: str, expires: datetime | None = None) -> str:
     """Return the lines of the file of tokens for one."""
-    return entry_of(StoredToken(name=name, sha256=hash_of(token), expires=expires))
+    return format_entry(StoredToken(name=name, sha256=hash_token(token), expires=expires))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from inferd.config.security import SecuritySettings
-from inferd.security.jwks_url import fetch
+from inferd.security.authentication.json_web_tokens import fetch
 from inferd.security.setup import Security
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
 from tests.load import eventually

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from inferd.security.bearer_tokens import TokenTable
+from inferd.security.authentication.bearer_tokens import TokenTable
 
 
 def test_the_secret_is_shown_once_and_only_its_hash_is_kept(inferd, tmp_path):
@@ -15,7 +15,7 @@ def test_the_secret_is_shown_once_and_only_its_hash_is_kept(inferd, tmp_path):
     secret = ended.out.strip()
     assert (ended.exit_code, re.fullmatch(r"inferd_[\w-]{43}", secret) is not None) == (0, True)
     assert secret not in ended.err + file.read_text()
-    identity = TokenTable.read(file).check(secret, 0)
+    identity = TokenTable.read(file).verify(secret, 0)
     assert identity.principal == "token:alice"
     in_30_days = datetime.now(UTC) + timedelta(days=30)
     assert abs(identity.expires_at - in_30_days.timestamp()) < 60
@@ -25,7 +25,7 @@ def test_without_a_file_the_entry_is_shown(inferd):
     """For files that are made elsewhere, such as Secrets of Kubernetes."""
     ended = inferd("token", "new", "alice")
     entry = ended.err.partition("\n")[2]
-    assert TokenTable.parse(entry, "entry").check(ended.out.strip(), 0).principal == "token:alice"
+    assert TokenTable.parse(entry, "entry").verify(ended.out.strip(), 0).principal == "token:alice"
 
 
 @pytest.mark.parametrize(

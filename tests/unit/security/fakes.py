@@ -8,7 +8,7 @@ import grpc
 
 from inferd.call_facts import CallFacts
 from inferd.rpc.calls import Finisher
-from inferd.security.bearer_tokens import StoredToken, TokenTable, hash_of
+from inferd.security.authentication.bearer_tokens import StoredToken, TokenTable, hash_token
 from tests.unit.finishing import Finishing
 
 INFER = "/inferd.v1.InferenceService/Infer"
@@ -62,12 +62,12 @@ def table(**tokens: str | tuple[str, float]) -> TokenTable:
     for name, token in tokens.items():
         secret, expires_at = token if isinstance(token, tuple) else (token, None)
         expires = "" if expires_at is None else f"\n  expires: {_time(expires_at)}"
-        entries.append(f'- name: {name}\n  sha256: "{hash_of(secret)}"{expires}')
+        entries.append(f'- name: {name}\n  sha256: "{hash_token(secret)}"{expires}')
     return TokenTable.parse("\n".join(entries) or "[]", Path("tokens.yaml"))
 
 
 def stored(name: str, token: str) -> StoredToken:
-    return StoredToken(name=name, sha256=hash_of(token))
+    return StoredToken(name=name, sha256=hash_token(token))
 
 
 def _time(at: float) -> str:

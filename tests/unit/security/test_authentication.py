@@ -5,13 +5,12 @@ import pytest
 
 from inferd.config.security import SecuritySettings
 from inferd.rpc import CallRefusal
-from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authentication.bearer_tokens import TokenTable
+from inferd.security.authentication.credentials import SnapshotStore, TwoGenerationCache
+from inferd.security.authentication.interceptor import AuthenticationInterceptor
+from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import Permissions, Policy
 from inferd.security.authorization.quota import QuotaStore
-from inferd.security.bearer_tokens import TokenTable
-from inferd.security.known_callers import RecentlyUsed
-from inferd.security.snapshot import InForce
-from inferd.security.stream_guard import StreamGuard
 from tests.unit.call_facts import told
 from tests.unit.security.fakes import CHECK, INFER, LIST, STREAM, FakeCall, WallClock, bearer, table
 
@@ -23,14 +22,14 @@ class Bench:
 
     def __init__(self, **settings: object) -> None:
         self.clock = WallClock()
-        self.in_force = InForce()
+        self.snapshots = SnapshotStore()
         quotas = QuotaStore(clock=lambda: 0.0)
-        self.guard = StreamGuard(self.in_force, quotas, wall_clock=self.clock)
+        self.revoker = StreamRevoker(self.snapshots, quotas, wall_clock=self.clock)
         self.interceptor = AuthenticationInterceptor(
             SecuritySettings(tokens_file="tokens.yaml", **settings),
-            self.in_force,
+            self.snapshots,
             quotas,
-            self.guard,
+            self.revoker,
             wall_clock=self.clock,
         )
 
@@ -42,7 +41,7 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     bench = Bench()
-    bench.in_force.update(tokens=table(alice="a", brief=("b", bench.clock.now + 60)))
+    bench.snapshots.update(tokens=table(alice="a", brief=("b", bench.clock.now + 60)))
     return bench
 
 
@@ -86,7 +85,7 @@ def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
     """The next call after a revocation is refused, and one that was refused may hold now."""
     assert bench.start(bearer("a"))[1] is None
     assert bench.start(bearer("new"))[1] is not None
-    bench.in_force.update(tokens=table(alice="new"))
+    bench.snapshots.update(tokens=table(alice="new"))
     assert bench.start(bearer("a"))[1] is not None
     assert bench.start(bearer("new"))[1] is None
 
@@ -106,7 +105,7 @@ def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
 def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
     """Before anything of the call is read; health and reflection need no rule."""
     policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], "methods": ["infer"]}]})
-    bench.in_force.update(policy=policy)
+    bench.snapshots.update(policy=policy)
     call, refusal = bench.start(bearer("a"))
     assert refusal is None
     assert isinstance(call.facts.permissions, Permissions)
@@ -132,10 +131,10 @@ def _stream(bench: Bench, token: str) -> tuple[FakeCall, list]:
 def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
     """And not before; the stream itself does it, so that it gives up on what is open."""
     _, ended = _stream(bench, "a")
-    bench.guard.sweep()
+    bench.revoker.check()
     assert ended == []
-    bench.in_force.update(tokens=table(bob="b"))
-    bench.guard.sweep()
+    bench.snapshots.update(tokens=table(bob="b"))
+    bench.revoker.check()
     assert [(error.reason, error.message) for error in ended] == [
         ("NOT_AUTHENTICATED", "the credential of this stream is no longer valid")
     ]
@@ -144,12 +143,12 @@ def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
 def test_a_stream_lasts_as_long_as_its_token_does_by_now(bench: Bench) -> None:
     """Whether that was made to last longer or shorter since."""
     _, ended = _stream(bench, "b")
-    bench.in_force.update(tokens=table(brief=("b", bench.clock.now + 120)))
+    bench.snapshots.update(tokens=table(brief=("b", bench.clock.now + 120)))
     bench.clock.now += 119
-    bench.guard.sweep()
+    bench.revoker.check()
     assert ended == []
-    bench.in_force.update(tokens=table(brief=("b", bench.clock.now)))
-    bench.guard.sweep()
+    bench.snapshots.update(tokens=table(brief=("b", bench.clock.now)))
+    bench.revoker.check()
     assert [error.message for error in ended] == ["the credential of this stream has expired"]
 
 
@@ -157,10 +156,10 @@ def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
     """Nothing has to change for that but the time."""
     _, ended = _stream(bench, "b")
     bench.clock.now += 59
-    bench.guard.sweep()
+    bench.revoker.check()
     assert ended == []
     bench.clock.now += 1
-    bench.guard.sweep()
+    bench.revoker.check()
     assert [error.message for error in ended] == ["the credential of this stream has expired"]
 
 
@@ -168,21 +167,21 @@ def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
     """Those that may go on get their new permissions, and the others end; no rules are no permissions."""
     call, ended = _stream(bench, "a")
     rule = {"principals": ["token:alice"], "models": ["digits"]}
-    bench.in_force.update(policy=Policy.model_validate({"rules": [rule]}))
-    bench.guard.sweep()
+    bench.snapshots.update(policy=Policy.model_validate({"rules": [rule]}))
+    bench.revoker.check()
     assert call.facts.permissions.sees("digits")
     assert not call.facts.permissions.sees("other")
     assert ended == []
-    bench.in_force.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
-    bench.guard.sweep()
+    bench.snapshots.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
+    bench.revoker.check()
     assert [error.reason for error in ended] == ["NOT_ALLOWED"]
 
 
 def test_streams_of_others_are_just_ended(bench: Bench) -> None:
     """Watching health, where that is not open, and whatever else may last."""
     call, _ = bench.start(bearer("a"), method="/other.Service/Method")
-    bench.in_force.update(tokens=table())
-    bench.guard.sweep()
+    bench.snapshots.update(tokens=table())
+    bench.revoker.check()
     assert call.ended[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -191,14 +190,14 @@ def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
     call, ended = _stream(bench, "a")
     call.over()
     assert "end_stream" not in call.annotations
-    bench.in_force.update(tokens=table())
-    bench.guard.sweep()
+    bench.snapshots.update(tokens=table())
+    bench.revoker.check()
     assert (ended, call.ended) == ([], None)
 
 
 def test_what_is_used_is_remembered_and_memory_is_bounded() -> None:
     """However many others come in between, at most twice the limit is kept."""
-    known: RecentlyUsed[int] = RecentlyUsed(4)
+    known: TwoGenerationCache[int] = TwoGenerationCache(4)
     known[b"used"] = 1
     for number in range(100):
         known[b"%d" % number] = number
@@ -215,29 +214,29 @@ def test_a_stream_that_cannot_be_ended_keeps_no_other_open(bench: Bench, caplog:
         raise RuntimeError("a fault of ours")
 
     broken.annotations["end_stream"] = fail
-    bench.in_force.update(tokens=table())
-    bench.guard.sweep()
+    bench.snapshots.update(tokens=table())
+    bench.revoker.check()
     assert len(ended) == 1
-    assert "could not be ended" in caplog.text
+    assert "failed to end a stream" in caplog.text
 
 
 def test_a_stream_that_was_let_in_by_old_rules_gets_the_new_ones(bench: Bench) -> None:
     """Also if it opened while the others were looked over already."""
-    old = bench.in_force.current
-    bench.in_force.update(policy=Policy.model_validate({"rules": [{"principals": ["token:bob"]}]}))
-    bench.guard.sweep()
+    old = bench.snapshots.current
+    bench.snapshots.update(policy=Policy.model_validate({"rules": [{"principals": ["token:bob"]}]}))
+    bench.revoker.check()
     late = FakeCall(STREAM)
-    bench.guard.add(late, table(alice="a").check("a", 0), old)
-    bench.guard.sweep()
+    bench.revoker.add(late, table(alice="a").verify("a", 0), old)
+    bench.revoker.check()
     assert late.ended == (grpc.StatusCode.PERMISSION_DENIED, "no rule allows this caller to call infer methods")
 
 
 def test_a_flood_of_wrong_tokens_pushes_out_none_that_is_right(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a wrong one that comes again and again is verified once."""
     verified: list[str] = []
-    check = TokenTable.check
+    check = TokenTable.verify
     monkeypatch.setattr(
-        TokenTable, "check", lambda self, token, now: (verified.append(token), check(self, token, now))[1]
+        TokenTable, "verify", lambda self, token, now: (verified.append(token), check(self, token, now))[1]
     )
     assert bench.start(bearer("a"))[1] is None
     for number in range(10_000):

@@ -4,32 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from inferd.security.bearer_tokens import PREFIX, TokenTable, hash_of, new_token
+from inferd.security.authentication.bearer_tokens import PREFIX, TokenTable, hash_token, new_token
+from inferd.security.authentication.identity import CredentialError
 from inferd.security.files import BadFileError
-from inferd.security.identity import CredentialError
 from tests.unit.security.fakes import table
 
-HASH = hash_of("secret")
+HASH = hash_token("secret")
 FILE = Path("tokens.yaml")
 
 
 def test_a_token_is_its_owners_until_it_expires() -> None:
     """Names may have several tokens, so that one can replace another."""
     tokens = table(alice="a", bob=("b", 1_800_000_000.0))
-    assert tokens.check("a", 0).principal == "token:alice"
-    assert tokens.check("b", 1_799_999_999.0).principal == "token:bob"
-    assert tokens.check("c", 0) is None
+    assert tokens.verify("a", 0).principal == "token:alice"
+    assert tokens.verify("b", 1_799_999_999.0).principal == "token:bob"
+    assert tokens.verify("c", 0) is None
     with pytest.raises(CredentialError, match="has expired"):
-        tokens.check("b", 1_800_000_000.0)
+        tokens.verify("b", 1_800_000_000.0)
 
 
 def test_an_identity_holds_as_long_as_its_very_token_does() -> None:
     """Not if the name has another one now, nor if the token went to somebody else. It may last for another time."""
-    identity = table(alice="a").check("a", 0)
-    assert table(alice="a", bob="b").renewed(identity) == identity
-    assert table(alice=("a", 2.0)).renewed(identity).expires_at == 2.0
+    identity = table(alice="a").verify("a", 0)
+    assert table(alice="a", bob="b").revalidate(identity) == identity
+    assert table(alice=("a", 2.0)).revalidate(identity).expires_at == 2.0
     for changed in (table(), table(alice="b"), table(bob="a")):
-        assert changed.renewed(identity) is None
+        assert changed.revalidate(identity) is None
 
 
 def test_new_tokens_cannot_be_guessed() -> None:
@@ -48,9 +48,9 @@ def test_new_tokens_cannot_be_guessed() -> None:
         ("- {", "line 1: expected YAML"),
         ("- !!python/object/apply:os.getcwd []", "line 1: expected YAML"),
         pytest.param("[" * 10_000, "expected YAML", id="deep"),
-        ("- PLANTED", "expected of each token its name"),
-        (f"- {{name: a, sha256: '{HASH}', PLANTED: 1}}", "expected of each token its name"),
-        ("- {name: a}", "expected of each token its name"),
+        ("- PLANTED", "expected name, sha256 and optionally expires"),
+        (f"- {{name: a, sha256: '{HASH}', PLANTED: 1}}", "expected name, sha256 and optionally expires"),
+        ("- {name: a}", "expected name, sha256 and optionally expires"),
         ("- {name: a, sha256: PLANTED}", "sha256: expected the SHA-256 of a token"),
         (f"- {{name: 'PLANTED PLANTED', sha256: '{HASH}'}}", "name: expected 1 to 128 letters"),
         (f"- {{name: a, sha256: '{HASH}', expires: PLANTED}}", "expires: expected a time"),
@@ -71,7 +71,7 @@ def test_bad_files_are_refused_without_quoting_them(text: str, complaint: str) -
 def test_times_without_a_zone_are_utc() -> None:
     """Also plain dates."""
     tokens = TokenTable.parse(f"- {{name: a, sha256: '{HASH}', expires: 2030-01-31}}", FILE)
-    assert tokens.check("secret", 0).expires_at == 1_896_048_000.0
+    assert tokens.verify("secret", 0).expires_at == 1_896_048_000.0
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:

@@ -11,14 +11,11 @@ import jwt
 import pytest
 
 from inferd.config.security import JwtSettings
+from inferd.security.authentication.credentials import CredentialCache, Snapshot
+from inferd.security.authentication.identity import CredentialError
+from inferd.security.authentication.json_web_tokens import JwksFetcher, JwtVerifier, KeySet, fetch
 from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import BadFileError
-from inferd.security.identity import CredentialError
-from inferd.security.json_web_tokens import JwtVerifier
-from inferd.security.jwks import KeySet
-from inferd.security.jwks_url import JwksUrl, fetch
-from inferd.security.known_callers import KnownCallers
-from inferd.security.snapshot import Snapshot
 from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
 from tests.unit.security.fakes import WallClock, bearer
 
@@ -57,22 +54,22 @@ def issuer() -> Issuer:
 def test_tokens_of_every_algorithm_of_ours_are_taken(algorithm: str) -> None:
     """The identity is the subject's, and lasts as long as the token and what clocks may differ by."""
     issuer = ISSUERS[algorithm]
-    identity = _verifier(issuer).check(issuer.token(exp=NOW + HOUR_S), 0)
+    identity = _verifier(issuer).verify(issuer.token(exp=NOW + HOUR_S), 0)
     assert (identity.principal, identity.expires_at) == ("jwt:alice", NOW + HOUR_S + 30)
 
 
 def test_another_claim_may_name_the_caller(issuer: Issuer) -> None:
     """And then has to be there."""
     verifier = _verifier(issuer, principal_claim="client_id")
-    assert verifier.check(issuer.token(client_id="web"), 0).principal == "jwt:web"
+    assert verifier.verify(issuer.token(client_id="web"), 0).principal == "jwt:web"
     with pytest.raises(CredentialError, match="not valid"):
-        verifier.check(issuer.token(), 0)
+        verifier.verify(issuer.token(), 0)
 
 
 @pytest.mark.parametrize("token", ["", "a", "a.b", "inferd_secret", "a.b.c.d"])
 def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str) -> None:
     """It has three parts or it is something else."""
-    assert _verifier(issuer).check(token, 0) is None
+    assert _verifier(issuer).verify(token, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -97,17 +94,17 @@ def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str)
 def test_claims_that_do_not_fit_are_refused(issuer: Issuer, claims: dict) -> None:
     """With one text for all of them."""
     with pytest.raises(CredentialError) as caught:
-        _verifier(issuer).check(issuer.token(claims.pop("subject", "alice"), **claims), 0)
+        _verifier(issuer).verify(issuer.token(claims.pop("subject", "alice"), **claims), 0)
     assert str(caught.value) == "the bearer token is not valid"
     # What will be valid in a minute must not be remembered as invalid.
-    assert caught.value.lasting is ("nbf" not in claims and "iat" not in claims)
+    assert caught.value.cacheable is ("nbf" not in claims and "iat" not in claims)
 
 
 def test_an_expired_token_says_so(issuer: Issuer) -> None:
     """Beyond the leeway; the caller can do something about it."""
-    assert _verifier(issuer).check(issuer.token(exp=NOW - 10), 0)
+    assert _verifier(issuer).verify(issuer.token(exp=NOW - 10), 0)
     with pytest.raises(CredentialError, match=r"^the bearer token has expired$"):
-        _verifier(issuer).check(issuer.token(exp=NOW - 60), 0)
+        _verifier(issuer).verify(issuer.token(exp=NOW - 60), 0)
 
 
 @pytest.mark.parametrize("algorithm", ISSUERS)
@@ -129,7 +126,7 @@ def test_signatures_that_are_none_are_refused(algorithm: str) -> None:
     ]
     for token in forged:
         with pytest.raises(CredentialError, match=r"^the bearer token is not valid$"):
-            _verifier(issuer).check(token, 0)
+            _verifier(issuer).verify(token, 0)
 
 
 def test_a_key_is_used_with_its_own_algorithm_only() -> None:
@@ -137,7 +134,7 @@ def test_a_key_is_used_with_its_own_algorithm_only() -> None:
     issuer = ISSUERS["RS256"]
     token = jwt.encode({"sub": "a", "iss": NAME, "aud": AUDIENCE, "exp": NOW + 60}, issuer.key, "PS256", {"kid": "one"})
     with pytest.raises(CredentialError):
-        _verifier(issuer).check(token, 0)
+        _verifier(issuer).verify(token, 0)
 
 
 def test_an_unknown_key_is_told(issuer: Issuer) -> None:
@@ -146,17 +143,17 @@ def test_an_unknown_key_is_told(issuer: Issuer) -> None:
     verifier = _verifier(issuer, unknown=unknown)
     for token in (Issuer("two").token(), Issuer("").token()):
         with pytest.raises(CredentialError, match=r"^the bearer token is not valid$"):
-            verifier.check(token, 0)
+            verifier.verify(token, 0)
     assert len(unknown) == 2
     with pytest.raises(CredentialError):
-        verifier.check(Issuer("one").token(), 0)
+        verifier.verify(Issuer("one").token(), 0)
     assert len(unknown) == 2
 
 
 def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> None:
     """The key may not have been published the first time, or its URL been asked just before."""
     unknown: list = []
-    known = KnownCallers(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaStore())
+    known = CredentialCache(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaStore())
     _, header = bearer(Issuer("two").token())
     for _ in range(2):
         with pytest.raises(CredentialError, match="not valid"):
@@ -183,12 +180,12 @@ def test_a_key_without_a_kid(kid: str, algorithm: str) -> None:
     issuer, other = ISSUERS[algorithm], Issuer("", algorithm)
     unknown: list = []
     verifier = _verifier_of([{**_without_id(issuer), **WITHOUT_ID[kid]}], unknown)
-    assert verifier.check(issuer.token(), 0).principal == "jwt:alice"
-    assert verifier.check(issuer.token_without_kid(), 0).principal == "jwt:alice"
+    assert verifier.verify(issuer.token(), 0).principal == "jwt:alice"
+    assert verifier.verify(issuer.token_without_kid(), 0).principal == "jwt:alice"
     assert unknown == []
     for token in (other.token(), other.token_without_kid(), issuer.unsigned(), issuer.signed_with_the_public_key()):
         with pytest.raises(CredentialError, match="not valid"):
-            verifier.check(token, 0)
+            verifier.verify(token, 0)
     # Any of these may be signed with a key that is not published yet.
     assert len(unknown) == 4
 
@@ -200,12 +197,12 @@ def test_a_token_without_a_kid_is_tried_with_every_key_of_its_algorithm() -> Non
     keys = [each.jwk() for each in (ISSUERS["RS256"], *others, last, beyond)]
     unknown: list = []
     verifier = _verifier_of(keys, unknown)
-    assert verifier.check(last.token_without_kid(), 0).principal == "jwt:alice"
+    assert verifier.verify(last.token_without_kid(), 0).principal == "jwt:alice"
     with pytest.raises(CredentialError, match="has expired"):
-        verifier.check(last.token_without_kid(exp=NOW - 60), 0)
+        verifier.verify(last.token_without_kid(exp=NOW - 60), 0)
     assert unknown == []
     with pytest.raises(CredentialError, match="not valid"):
-        verifier.check(beyond.token_without_kid(), 0)
+        verifier.verify(beyond.token_without_kid(), 0)
     assert unknown == ["unknown"]
 
 
@@ -214,15 +211,15 @@ def test_a_key_with_another_kid_is_not_tried() -> None:
     unknown: list = []
     verifier = _verifier_of([Issuer("two").jwk(), ISSUERS["ES256"].jwk(kid="three")], unknown)
     with pytest.raises(CredentialError, match="not valid"):
-        verifier.check(ISSUERS["ES256"].token(), 0)
+        verifier.verify(ISSUERS["ES256"].token(), 0)
     assert unknown == ["unknown"]
 
 
 def test_an_identity_of_a_key_without_a_kid_holds_as_long(issuer: Issuer) -> None:
     """As the key is published, with or without a kid."""
-    identity = _verifier_of([_without_id(issuer)], []).check(issuer.token(), 0)
-    assert _verifier(issuer).renewed(identity) == identity
-    assert _verifier_of([_without_id(Issuer())], []).renewed(identity) is None
+    identity = _verifier_of([_without_id(issuer)], []).verify(issuer.token(), 0)
+    assert _verifier(issuer).revalidate(identity) == identity
+    assert _verifier_of([_without_id(Issuer())], []).revalidate(identity) is None
 
 
 def test_sets_differ_in_keys_without_a_kid() -> None:
@@ -235,9 +232,9 @@ def test_sets_differ_in_keys_without_a_kid() -> None:
 
 def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
     """Under any id, but not if another key has its id."""
-    identity = _verifier(issuer).check(issuer.token(), 0)
-    assert _verifier(Issuer("two"), issuer).renewed(identity) == identity
-    assert _verifier(Issuer("one")).renewed(identity) is None
+    identity = _verifier(issuer).verify(issuer.token(), 0)
+    assert _verifier(Issuer("two"), issuer).revalidate(identity) == identity
+    assert _verifier(Issuer("one")).revalidate(identity) is None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +289,7 @@ class Url:
 def test_keys_of_a_url_are_handed_over_when_they_are_new(issuer: Issuer) -> None:
     """A URL that is down, or has nonsense, changes nothing but the age of what there is."""
     url, clock, found = Url(issuer), WallClock(100.0), []
-    source = JwksUrl("https://issuer.test", period_s=60, on_keys=found.append, fetch=url, clock=clock)
+    source = JwksFetcher("https://issuer.test", period_s=60, on_keys=found.append, fetch=url, clock=clock)
     clock.now += 2
     assert source.age_s() == 2
     source.refresh()
@@ -311,14 +308,14 @@ def test_keys_of_a_url_are_handed_over_when_they_are_new(issuer: Issuer) -> None
 def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> None:
     """Anybody can make tokens with unknown keys."""
     url, clock = Url(issuer), WallClock(100.0)
-    source = JwksUrl("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url, clock=clock)
+    source = JwksFetcher("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url, clock=clock)
     source.start()
     assert url.fetched.acquire(timeout=10)
     clock.now += 9
-    source.unknown_key()
+    source.request()
     clock.now += 1
     for _ in range(100):
-        source.unknown_key()
+        source.request()
     assert url.fetched.acquire(timeout=10)
     source.stop()
     assert not url.fetched.acquire(blocking=False)
@@ -328,7 +325,7 @@ def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> Non
     ("error", "reason"),
     [
         (urllib.error.HTTPError("https://issuer.test", 503, "PLANTED", Message(), None), "HTTP status 503"),
-        (http.client.BadStatusLine("PLANTED"), "expected an answer in HTTP, got BadStatusLine"),
+        (http.client.BadStatusLine("PLANTED"), "expected an HTTP response, got BadStatusLine"),
         (OSError("no route"), "no route"),
     ],
 )
@@ -338,7 +335,7 @@ def test_what_the_other_side_says_is_not_logged(
     """It may say anything; what it is comes to the log."""
     url = Url()
     url.content = error
-    JwksUrl("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url).refresh()
+    JwksFetcher("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url).refresh()
     assert [record.reason for record in caplog.records] == [reason]
 
 

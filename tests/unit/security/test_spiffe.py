@@ -4,12 +4,12 @@ import grpc
 import pytest
 
 from inferd.config.security import SecuritySettings
-from inferd.security.authentication import AuthenticationInterceptor
+from inferd.security.authentication.credentials import SnapshotStore
+from inferd.security.authentication.identity import CredentialError, Identity
+from inferd.security.authentication.interceptor import AuthenticationInterceptor
+from inferd.security.authentication.spiffe import SpiffeVerifier
+from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.quota import QuotaStore
-from inferd.security.identity import CredentialError, Identity
-from inferd.security.snapshot import InForce
-from inferd.security.spiffe import SpiffeVerifier
-from inferd.security.stream_guard import StreamGuard
 from tests.unit.security.fakes import FakeCall, WallClock, bearer, table
 
 ALICE = "spiffe://prod/ns/a/sa/alice"
@@ -28,10 +28,10 @@ def _proven(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
 
 def test_an_identity_of_a_trusted_domain_is_taken() -> None:
     """As it is, for as long as its connection is open."""
-    SpiffeVerifier(["prod"]).check(_proven("spiffe://prod/..a/_.-Z9"))
-    identity = SpiffeVerifier(["prod", "other"]).check(_proven(ALICE))
+    SpiffeVerifier(["prod"]).verify(_proven("spiffe://prod/..a/_.-Z9"))
+    identity = SpiffeVerifier(["prod", "other"]).verify(_proven(ALICE))
     assert identity == Identity(ALICE)
-    assert SpiffeVerifier(["prod"]).renewed(identity) == identity
+    assert SpiffeVerifier(["prod"]).revalidate(identity) == identity
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,18 @@ def test_an_identity_of_a_trusted_domain_is_taken() -> None:
 def test_any_other_certificate_is_refused(proven: dict) -> None:
     """Other domains, other URIs, none or several of them."""
     with pytest.raises(CredentialError, match=r"^the client certificate has no SPIFFE ID that is accepted$"):
-        SpiffeVerifier(["prod"]).check(proven)
+        SpiffeVerifier(["prod"]).verify(proven)
 
 
 @pytest.fixture
 def interceptor() -> AuthenticationInterceptor:
-    in_force, quotas = InForce(), QuotaStore()
-    in_force.update(tokens=table(bob="b"), spiffe=SpiffeVerifier(["prod"]))
+    snapshots, quotas = SnapshotStore(), QuotaStore()
+    snapshots.update(tokens=table(bob="b"), spiffe=SpiffeVerifier(["prod"]))
     tls = {"cert_file": "a", "key_file": "b", "client_ca_file": "c", "client_certificates": "required"}
     settings = SecuritySettings(tokens_file="tokens.yaml", spiffe={"trust_domains": ["prod"]}, tls=tls)
     clock = WallClock(0.0)
     return AuthenticationInterceptor(
-        settings, in_force, quotas, StreamGuard(in_force, quotas, wall_clock=clock), wall_clock=clock
+        settings, snapshots, quotas, StreamRevoker(snapshots, quotas, wall_clock=clock), wall_clock=clock
     )
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.security.bearer_tokens import TokenTable
+from inferd.security.authentication.bearer_tokens import TokenTable, append_token
 from inferd.security.files import BadFileError
-from inferd.security.token_file import append_token
 from tests.unit.security.fakes import stored
 
 
@@ -21,7 +20,7 @@ def test_a_token_is_added_to_any_file(tmp_path: Path, before: str | None) -> Non
     append_token(file, stored("123", "a"))
     append_token(file, stored("bob", "b"))
     tokens = TokenTable.read(file)
-    assert [tokens.check(secret, 0).principal for secret in "ab"] == ["token:123", "token:bob"]
+    assert [tokens.verify(secret, 0).principal for secret in "ab"] == ["token:123", "token:bob"]
     assert file.read_text().startswith("# ours") == (before or "").startswith("# ours")
     assert file.stat().st_mode & 0o777 == (0o600 if before is None else 0o640), "others may read it as before"
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
@@ -73,4 +72,4 @@ def test_nothing_is_lost_when_several_add_at_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(TokenTable.read(file).check(str(n), 0) for n in range(8))
+    assert all(TokenTable.read(file).verify(str(n), 0) for n in range(8))

@@ -1,0 +1,1 @@
+"""Authentication: which principal makes a call."""

@@ -10,6 +10,7 @@ from onnx import parser
 
 from inferd.client import Client
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 #: Rows above 100 get the sum of the batch added to them.
@@ -43,7 +44,7 @@ def server(tmp_path):
 
 
 def _mismatches(server):
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     return float(text.split('inferd_batch_mismatches_total{model="sums",version="1"} ')[1].split("\n")[0])
 

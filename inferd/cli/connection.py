@@ -39,7 +39,8 @@ def open_client(
             yield client
     except InferdError as error:
         hint = "" if error.retry_after_s is None else f" (try again in {error.retry_after_s:g} s)"
-        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}") from None
+        known_as = f" (request {escaped(error.request_id)})" if error.request_id else ""
+        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}{known_as}") from None
 
 
 def connects(command: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,7 @@ def timeout(text: str) -> Any:  # noqa: ANN401 - typer's own type for options
     return _option("--timeout", metavar="SECONDS", help=text)
 
 
-Address = Annotated[str, _option("--address", "-a", metavar="HOST:PORT", help="The server.")]
+Address = Annotated[str, _option("--address", "-a", metavar="HOST:PORT|unix:PATH", help="The server.")]
 TokenFile = Annotated[
     Path | None,
     _file("--token-file", help=f"Holds the bearer token. Left out, the variable {_TOKEN_VARIABLE} does, if set."),
@@ -66,7 +66,7 @@ def tls(
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """End the command with one line if options name files that cannot be read, or contradict each other."""
+    """End the command with one line if options name files that cannot be read, or cannot be meant."""
     try:
         yield
     except (OSError, ValueError) as error:

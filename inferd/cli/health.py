@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from inferd.arguments import checked_timeout
 from inferd.cli import connection_options as options
 from inferd.cli.failures import CommandError
 from inferd.endpoint import Endpoint
@@ -54,8 +55,9 @@ def health(
             tls=options.tls(tls, ca=ca, certificate=certificate, key=key, server_name=server_name),
         )
         channel = _channel(endpoint)
+        limit_s = checked_timeout(timeout_s)
     with channel:
-        status = _ask(channel, endpoint, service, timeout_s)
+        status = _ask(channel, endpoint, service, limit_s)
     if status is not HealthStatus.SERVING:
         raise CommandError(f"{address}: {status.name}")
     print(status.name)
@@ -68,7 +70,7 @@ def _channel(endpoint: Endpoint) -> grpc.Channel:
     return grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), own)
 
 
-def _ask(channel: grpc.Channel, endpoint: Endpoint, service: str, timeout_s: float) -> HealthStatus:
+def _ask(channel: grpc.Channel, endpoint: Endpoint, service: str, timeout_s: float | None) -> HealthStatus:
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD, None, None)
     try:
         return status_of(check(question(service), timeout=timeout_s, metadata=endpoint.metadata()))

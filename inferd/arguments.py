@@ -4,7 +4,7 @@ Also for commands that must not wait for the client's import.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from numbers import Integral, Real
 
@@ -14,7 +14,7 @@ from inferd.plain_text import clipped, escaped
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 #: Metadata as callers give it: values by key, or pairs, of which several may have the same key.
-MetadataLike = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
+MetadataLike = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 # So long that nobody waits for it, and still within what clocks, queues and gRPC can count.
 _FOR_EVER_S = 1_000_000_000

@@ -1,7 +1,11 @@
 """The Python client: numpy in, numpy out, synchronous and asyncio. Needs nothing of the server's."""
 
+# Part of the interface. grpcio has no types, so type checkers complain of programs that import these from there.
+from grpc import Compression, StatusCode
+
+from inferd.arguments import MetadataLike
 from inferd.client.aio import AsyncClient
-from inferd.client.channel import RetryPolicy
+from inferd.client.channel import ChannelOptions, RetryPolicy
 from inferd.client.codec import Inputs
 from inferd.client.errors import (
     Cancelled,
@@ -26,12 +30,15 @@ __all__ = [
     "AsyncClient",
     "BatchingInfo",
     "Cancelled",
+    "ChannelOptions",
     "Client",
+    "Compression",
     "DeadlineExceeded",
     "InferdError",
     "Inputs",
     "Internal",
     "InvalidInput",
+    "MetadataLike",
     "ModelInfo",
     "ModelState",
     "NotFound",
@@ -39,6 +46,7 @@ __all__ = [
     "PermissionDenied",
     "Result",
     "RetryPolicy",
+    "StatusCode",
     "StreamInput",
     "StreamItem",
     "TensorInfo",

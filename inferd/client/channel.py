@@ -1,7 +1,7 @@
 """What a channel to a server is opened with: its options, credentials and the metadata of its calls."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -18,7 +18,7 @@ INFER = f"/{SERVICE}/Infer"
 STREAM_INFER = f"/{SERVICE}/StreamInfer"
 
 #: Options of gRPC as it takes them: a mapping, or pairs of a name and a value.
-ChannelOptions = Mapping[str, str | int | bytes] | Iterable[tuple[str, str | int | bytes]]
+ChannelOptions = Mapping[str, str | int | bytes] | Sequence[tuple[str, str | int | bytes]]
 
 # Balancers and firewalls forget connections that are silent for longer, some after a minute.
 _KEEPALIVE_S = 45

@@ -26,6 +26,7 @@ from inferd.client import (
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
 from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
 _TINY_QUEUE = """
@@ -235,6 +236,51 @@ def test_errors_have_their_classes(client):
         with pytest.raises(kind) as caught:
             client.infer(model, inputs)
         assert caught.value.reason == reason
+
+
+def test_errors_are_found_in_the_log(server, client):
+    """By the id that the caller gave, or the one that the server gave the call, which comes with its status."""
+    for request_id in ("", "mine-1"):
+        with pytest.raises(NotFound) as caught:
+            client.infer("nobody", {}, request_id=request_id)
+        assert request_id in {"", caught.value.request_id}
+        assert server.wait_event("access", request_id=caught.value.request_id)["status"] == "NOT_FOUND"
+    (item,) = client.stream("nobody", [("mine-2", {})])
+    assert item.error.request_id == "mine-2"
+
+
+def test_metadata_asks_for_times_and_names_the_call(server, client):
+    """What the server sends beside an answer is in the result, and the call's id in the log."""
+    asked = {"inferd-timing": "1", "x-request-id": "traced-1"}
+    result = client.infer("lookup", {"index": [3]}, metadata=asked)
+    assert "total;dur=" in result.metadata["inferd-timing"]
+    assert result.metadata["x-request-id"] == "traced-1"
+    assert server.wait_event("access", request_id="traced-1")["status"] == "OK"
+
+    async def run():
+        async with AsyncClient(server.grpc) as other:
+            return await other.infer("lookup", {"index": [3]}, metadata=asked)
+
+    assert asyncio.run(run()).metadata.keys() == result.metadata.keys()
+
+
+def test_a_client_may_come_before_its_server(tmp_path):
+    """It waits for the server and its model, over a Unix socket, and gets its answer at the first attempt."""
+    address = f"unix:{tmp_path / 'inferd.sock'}"
+    tried, samples = threading.Event(), demo.samples()
+
+    def call() -> int:
+        with Client(address, timeout_s=PATIENCE_S, retry=None) as early:
+            assert not early.is_ready()
+            tried.set()
+            early.wait_until_ready("digits")
+            return early.infer("digits", {"X": samples.inputs[7:8]})["label"].item()
+
+    with ThreadPoolExecutor(1) as pool:
+        label = pool.submit(call)
+        assert tried.wait(PATIENCE_S)
+        with serving(demo.repository(), "--host", address):
+            assert label.result(PATIENCE_S) == samples.labels[7]
 
 
 def test_a_failed_request_leaves_its_stream_alone(client):

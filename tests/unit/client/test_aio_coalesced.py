@@ -10,6 +10,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import AsyncClient, Cancelled, DeadlineExceeded, Overloaded, Unavailable
 from inferd.client.pack import MESSAGE_BYTES
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echoed, overload_status
 
 
@@ -158,7 +159,7 @@ def test_closing_right_after_opening(server):
         task = asyncio.create_task(client.infer("m", {"x": 1}))
         await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait_for(client.close(), 10)
+        await asyncio.wait_for(client.close(), PATIENCE_S)
 
     asyncio.run(run())
 

@@ -11,6 +11,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import AsyncClient, Client, DeadlineExceeded, NotFound, PermissionDenied, Unavailable, messages
 from inferd.client.readiness import Patience, model_obstacle, server_obstacle
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import FakeService, serving
 
 
@@ -132,7 +133,7 @@ def test_a_client_may_start_before_its_server(tmp_path, method):
     named = {} if method == "wait_until_ready" else {"wait_for_ready": True}
 
     def connect() -> object:
-        with Client(address, timeout_s=50) as client:
+        with Client(address, timeout_s=PATIENCE_S) as client:
             client._channel.subscribe(lambda state: state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and tried.set())
             result = getattr(client, method)(*arguments, **named)
             return list(result) if method == "stream" else result
@@ -140,9 +141,9 @@ def test_a_client_may_start_before_its_server(tmp_path, method):
     outcome: list[object] = []
     caller = threading.Thread(target=lambda: outcome.append(connect()))
     caller.start()
-    assert tried.wait(50)
+    assert tried.wait(PATIENCE_S)
     with serving(FakeService(), address=address):
-        caller.join(50)
+        caller.join(PATIENCE_S)
         assert len(outcome) == 1
 
 
@@ -152,7 +153,7 @@ def test_tasks_may_start_before_their_server(tmp_path, coalesce):
     address = f"unix:{tmp_path / 'server'}"
 
     async def run():
-        async with AsyncClient(address, timeout_s=50, wait_for_ready=True, coalesce=coalesce) as client:
+        async with AsyncClient(address, timeout_s=PATIENCE_S, wait_for_ready=True, coalesce=coalesce) as client:
             calls = [
                 asyncio.create_task(call)
                 for call in (client.infer("m", {"x": 1}), client.wait_until_ready("digits"), client.models())

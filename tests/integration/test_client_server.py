@@ -26,7 +26,6 @@ from inferd.client import (
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
 from tests.patience import PATIENCE_S
-from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
 _TINY_QUEUE = """

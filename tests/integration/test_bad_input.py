@@ -369,6 +369,22 @@ def test_model_infer(channel, case):
     assert _violated(status) == OIP_FIELDS.get(case)
 
 
+@pytest.mark.parametrize(
+    ("stub", "method", "query", "field"),
+    [
+        (InferenceServiceStub, "GetModel", v1.GetModelRequest(), "model"),
+        (GRPCInferenceServiceStub, "ModelMetadata", oip.ModelMetadataRequest(), "name"),
+        (GRPCInferenceServiceStub, "ModelConfig", oip.ModelConfigRequest(), "name"),
+    ],
+)
+def test_queries_without_a_name(channel, stub, method, query, field):
+    """There are several models; the field is named as the contract has it."""
+    with pytest.raises(grpc.RpcError) as raised:
+        getattr(stub(channel), method)(query, timeout=10)
+    assert raised.value.code() is INVALID
+    assert _violated(Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])) == field
+
+
 def test_model_stream_infer_lives_on(channel):
     """Errors come in `error_message`, in the order of the requests."""
     requests = [oip.ModelInferRequest.FromString(case[0].SerializeToString()) for case in OIP_CASES.values()]

@@ -39,12 +39,12 @@ from inferd.observability.rendering import renderer
 from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
+from inferd.rpc.channel_options import channel_options
 from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes, usable_cores
 from inferd.runtime.run_timeout import Watchdog
 from inferd.security.authorization.methods import MethodKind, methods_of
-from inferd.security.limits import channel_options
 from inferd.security.setup import Security
-from inferd.security.transport import Transport
+from inferd.security.tls.transport import Transport
 
 _log = logging.getLogger(__name__)
 

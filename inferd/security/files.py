@@ -1,20 +1,22 @@
-"""Notices that files have changed."""
+"""Files of credentials, policies and certificates: reads them without quoting them in errors, and watches them."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferd.security.periodic import PeriodicThread
+from inferd import small_files
+from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
+from inferd.security.periodic_thread import PeriodicThread
 
 _log = logging.getLogger(__name__)
 
-#: How long after files were refused they are tried again.
+#: When to retry files that were rejected.
 _RETRY_S = 5.0
 
-#: What tells one content of a file from another: where it really is, inode, times of change (ns), size.
+#: Identifies a version of a file: its real path, inode, times of change in ns, size; None if there is no file.
 _Fingerprint = tuple[str, int, int, int, int] | None
 
 
@@ -22,33 +24,58 @@ class BadFileError(Exception):
     """A file that cannot be used; the text names the file, what was expected and what came, and holds no secrets."""
 
 
+def read_text(path: Path) -> str:
+    """Return the text of ``path``. Raises `BadFileError`."""
+    try:
+        return small_files.read_text(path)
+    except OSError as error:
+        raise BadFileError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadFileError(f"{path}: expected UTF-8 text") from None
+
+
+def parse_yaml(text: str, path: Path, keys: Collection[str] = ()) -> object:
+    """Parse ``text``, the content of ``path``. Raises `BadFileError`.
+
+    The error names a repeated key only if it is one of ``keys``: another may be a secret in the wrong place.
+    """
+    try:
+        _, content = read_yaml(text)
+    except YamlError as error:
+        where = f"{path} line {error.line}" if error.line else str(path)
+        if not isinstance(error, RepeatedKeyError):
+            raise BadFileError(f"{where}: expected YAML") from None
+        key = error.key if error.key in keys else "a key"
+        raise BadFileError(f"{where}: expected {key} once, got it on line {error.first_line} already") from None
+    return content
+
+
 @dataclass(slots=True)
 class _Watched:
     name: str
     paths: tuple[Path, ...]
     reload: Callable[[], None]
-    seen: tuple[_Fingerprint, ...]
-    """As they were when they were read."""
-    last: tuple[_Fingerprint, ...]
-    """As they were at the last look."""
-    refused: str | None = None
-    """Why they could not be used the last time, if so."""
+    loaded: tuple[_Fingerprint, ...]
+    """When they were last reloaded."""
+    polled: tuple[_Fingerprint, ...]
+    """At the last poll."""
+    error: str | None = None
+    """Why the last reload was rejected, if it was."""
     tried_at: float = 0.0
 
 
 class FileWatcher:
-    """Calls back within about two times ``period_s`` seconds of a change to watched files.
+    """Reloads files within about twice ``period_s`` seconds of a change.
 
-    It does so once they are as they were a look before: a certificate and its key are often written one after the
-    other, and not at one blow.
+    A change is acted on when two polls in a row see the same files: a certificate and its key are often written one
+    after the other. Files are polled because kernel events do not come for all file systems, nor through the symbolic
+    links that Kubernetes swaps.
 
-    It looks at the files rather than at events of the kernel: those do not come for all file systems, nor for what lies
-    behind the symbolic links that Kubernetes swaps. A callback that raises `BadFileError` or `OSError` has refused the
-    new content, and must keep what it had. That is logged and counted once, and tried again every few seconds: what
-    stood in the way may be gone without a change of the files, such as too many connections for one more file to be
-    opened, and must not have kept a token from being revoked.
+    A callback that raises has rejected the new content and must keep what it had. This is logged and counted once per
+    reason, and retried every few seconds: the cause, such as too many open files, may disappear without another change,
+    and must not keep a token from being revoked.
 
-    Threads: ``watch`` any, before or after ``start``; callbacks run in the watcher's own thread, one after the other.
+    Threads: ``watch`` any, before or after ``start``; callbacks run one after the other in the watcher's own thread.
     """
 
     def __init__(self, *, period_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,60 +86,59 @@ class FileWatcher:
         self._thread = PeriodicThread("inferd-files", period_s=period_s, action=self.poll)
 
     def watch(self, name: str, paths: Sequence[Path], reload: Callable[[], None]) -> None:
-        """Call ``reload`` whenever one of ``paths`` has changed since now, or since the last call.
+        """Call ``reload`` after each change of ``paths`` from now on.
 
-        Call this first and read the files after that: a change in between is then told, rather than missed.
-        ``name`` says what the files are for, in the log and in metrics.
+        Call this before reading the files, so that no change in between is missed. ``name`` says in the log and in
+        metrics what the files are for.
         """
         now = _fingerprints(paths)
-        watched = _Watched(name, tuple(paths), reload, seen=now, last=now)
+        watched = _Watched(name, tuple(paths), reload, loaded=now, polled=now)
         with self._lock:
             self._watched.append(watched)
             self._failures.setdefault(name, 0)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; a callback that runs is waited for."""
+        """Stop the thread; wait for a callback that is running."""
         self._thread.stop()
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """How often changed files were refused, by what they are for."""
+        """Rejected reloads, by name."""
         with self._lock:
             return dict(self._failures)
 
     def poll(self) -> None:
-        """Look once, and call back for what has changed and is the same as at the last look."""
+        """Compare all files once, and reload those that have changed and are the same as at the last poll."""
         with self._lock:
             watched = list(self._watched)
         for each in watched:
             now = _fingerprints(each.paths)
-            is_settled, each.last = now == each.last, now
-            has_changed = now != each.seen
-            is_due = each.refused is not None and self._clock() - each.tried_at >= _RETRY_S
-            if is_settled and (has_changed or is_due):
-                each.seen = now
+            is_settled, each.polled = now == each.polled, now
+            has_changed = now != each.loaded
+            is_retry_due = each.error is not None and self._clock() - each.tried_at >= _RETRY_S
+            if is_settled and (has_changed or is_retry_due):
+                each.loaded = now
                 self._reload(each, has_changed=has_changed)
 
     def _reload(self, watched: _Watched, *, has_changed: bool) -> None:
         watched.tried_at = self._clock()
-        facts = {"file_use": watched.name, "files": [str(path) for path in watched.paths]}
+        fields = {"file_use": watched.name, "files": [str(path) for path in watched.paths]}
         try:
             watched.reload()
-        except Exception as error:  # noqa: BLE001  whatever it is, it is counted, and other files are looked at
+        except Exception as error:  # noqa: BLE001  any error is a rejection, and must not stop the watcher
             reason = str(error) if isinstance(error, BadFileError | OSError) else f"unexpected {type(error).__name__}"
-            if has_changed or reason != watched.refused:
+            if has_changed or reason != watched.error:
                 with self._lock:
                     self._failures[watched.name] += 1
-                text = "changed files are refused; what was read before stays in force"
-                _log.error(text, extra={**facts, "reason": reason})
-            watched.refused = reason
+                _log.error("file reload rejected; keeping the previous content", extra={**fields, "reason": reason})
+            watched.error = reason
         else:
-            watched.refused = None
-            _log.info("changed files are in force", extra=facts)
+            watched.error = None
+            _log.info("files reloaded", extra=fields)
 
 
 def _fingerprints(paths: Sequence[Path]) -> tuple[_Fingerprint, ...]:
@@ -120,10 +146,9 @@ def _fingerprints(paths: Sequence[Path]) -> tuple[_Fingerprint, ...]:
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
-    """Return what identifies the content of ``path``, or None if there is no such file now."""
     try:
         real = path.resolve()
-        facts = real.stat()
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        status = real.stat()
+    except (OSError, RuntimeError):  # RuntimeError: a cycle of links
         return None
-    return (str(real), facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size)
+    return (str(real), status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)

@@ -14,7 +14,7 @@ from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import read_policy
 from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import FileWatcher
-from inferd.security.periodic import PeriodicThread
+from inferd.security.periodic_thread import PeriodicThread
 
 #: How soon a stream ends after its credential expired; changed files are noticed later by the watcher's period.
 _STREAM_CHECK_PERIOD_S = 0.5

@@ -131,8 +131,8 @@ def test_unusable_files(server, authority, folder):
     before = _shown(server, authority)
     failures = metric(server, "inferd_file_reload_failures_total", file="tls")
     (folder / "server.pem").write_text("oops")
-    reason = f"{folder}/server.pem: expected certificates in PEM, got something else than PEM"
-    server.wait_event("changed files are refused; what was read before stays in force", reason=reason)
+    reason = f"{folder}/server.pem: expected certificates in PEM, got a file that is not PEM"
+    server.wait_event("file reload rejected; keeping the previous content", reason=reason)
     assert metric(server, "inferd_file_reload_failures_total", file="tls") == failures + 1
     assert _shown(server, authority) == before
     pair = authority.issue(*LOCAL_NAMES)

@@ -8,7 +8,7 @@ import pytest
 
 from inferd.config.tls import ClientCertificates, TlsSettings
 from inferd.rpc import callback_unary
-from inferd.security.tls import ServerTls
+from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.fakes import FakeClock
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running, ask, secure_port

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from inferd.config.tls import TlsSettings
 from inferd.observability.http import Health, HttpServer
-from inferd.security.tls import ServerTls
+from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
 from tests.load import eventually
 from tests.patience import PATIENCE_S

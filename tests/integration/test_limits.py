@@ -14,8 +14,8 @@ import pytest
 
 from inferd.config.settings import ServerSettings
 from inferd.rpc import upkeep
+from inferd.rpc.channel_options import channel_options
 from inferd.rpc.cut_off import TOO_OLD
-from inferd.security.limits import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 from tests.load import eventually
 

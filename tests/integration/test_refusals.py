@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from inferd.api.errors import StatusTable
 from inferd.config.settings import ServerSettings
 from inferd.rpc import MemoryMeter, blocking
-from inferd.security.limits import channel_options
+from inferd.rpc.channel_options import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running, wait_for, wait_idle
 from tests.raw_uploads import RawUpload
 

@@ -22,8 +22,7 @@ from pydantic import BaseModel, field_validator
 from inferd.config.section import Section, refusal
 from inferd.config.validation import SettingsError, validate
 from inferd.security.authentication.identity import EXPIRED, CredentialError, Identity
-from inferd.security.files import BadFileError
-from inferd.security.yaml_file import parse_yaml, read_text
+from inferd.security.files import BadFileError, parse_yaml, read_text
 
 #: Lets secret scanners find leaked tokens.
 PREFIX = "inferd_"

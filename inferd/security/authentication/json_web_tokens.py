@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from inferd.config.security import JwtSettings
 from inferd.security.authentication.identity import EXPIRED, INVALID, CredentialError, Identity
-from inferd.security.files import BadFileError
-from inferd.security.periodic import PeriodicThread
-from inferd.security.yaml_file import read_text
+from inferd.security.files import BadFileError, read_text
+from inferd.security.periodic_thread import PeriodicThread
 
 _log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from inferd.config.validation import SettingsError, validate
 from inferd.errors import NotAllowedError
 from inferd.security.authorization.methods import MethodKind
 from inferd.security.authorization.quota import Quota, QuotaLimits, QuotaStore
-from inferd.security.files import BadFileError
-from inferd.security.yaml_file import parse_yaml, read_text
+from inferd.security.files import BadFileError, parse_yaml, read_text
 
 _Pattern = Annotated[str, Field(min_length=1)]
 

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from inferd.security.certificates import read_authorities, read_server_pair
 from inferd.security.files import BadFileError
+from inferd.security.tls.certificates import read_authorities, read_server_pair
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair, key_pem
 
 NOW = dt.datetime.now(dt.UTC)
@@ -85,7 +85,7 @@ def test_weak_keys(read, authority, key, found):
 def test_keys_that_clients_cannot_check(read, authority, key, found):
     """Strong, but clients on gRPC's C core refuse the connection."""
     assert refused(read, authority.issue(*LOCAL_NAMES, key=key)) == (
-        "server.pem: expected an RSA key or one on P-256 or P-384, which every client of gRPC can check, "
+        "server.pem: expected an RSA key or one on P-256 or P-384, which every gRPC client supports, "
         f"got {found} (CN=test)"
     )
 
@@ -172,10 +172,10 @@ def test_the_chain(read, authority):
     ("content", "found"),
     [
         (b"", "an empty file"),
-        (b"\x30\x82\x01\x0a", "something else than PEM"),
+        (b"\x30\x82\x01\x0a", "a file that is not PEM"),
         (
             b"-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
-            "what cannot be read, labelled CERTIFICATE",
+            "malformed PEM labelled CERTIFICATE",
         ),
     ],
 )
@@ -189,10 +189,10 @@ def test_files_the_wrong_way_round(read, authority):
     """A key where the certificate should be, and the reverse."""
     pair = authority.issue(*LOCAL_NAMES)
     assert refused(read, Pair(pair.key, pair.certificate)) == (
-        "server.pem: expected certificates in PEM, got what cannot be read, labelled PRIVATE KEY"
+        "server.pem: expected certificates in PEM, got malformed PEM labelled PRIVATE KEY"
     )
     assert refused(read, Pair(pair.certificate, pair.certificate)) == (
-        "server.key: expected a private key in PEM, got what cannot be read, labelled CERTIFICATE"
+        "server.key: expected a private key in PEM, got malformed PEM labelled CERTIFICATE"
     )
 
 
@@ -239,7 +239,5 @@ def test_an_authority_may_have_any_strong_key(tmp_path):
 def test_an_authority_must_be_one(tmp_path, authority):
     """A caller's own certificate in the place of the one that vouches for it would let nobody in."""
     file = authority.issue("spiffe://example/me").save(tmp_path, "me").certificate
-    with pytest.raises(
-        BadFileError, match=r"expected certificates of authorities, got one of somebody else \(CN=test\)$"
-    ):
+    with pytest.raises(BadFileError, match=r"expected CA certificates, got one that is not a CA \(CN=test\)$"):
         read_authorities(file, NOW)

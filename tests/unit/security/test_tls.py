@@ -7,7 +7,7 @@ import pytest
 
 from inferd.config.tls import ClientCertificates, TlsSettings
 from inferd.security.files import BadFileError, FileWatcher
-from inferd.security.tls import ServerTls
+from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority
 
 
@@ -87,9 +87,7 @@ def test_who_may_read_the_key(files, caplog, mode, warnings):
     files.key.chmod(mode)
     with caplog.at_level(logging.WARNING):
         ServerTls(_settings(files)).load()
-    assert [line.getMessage() for line in caplog.records] == [
-        "every user of this machine can read the private key"
-    ] * warnings
+    assert [line.getMessage() for line in caplog.records] == ["private key file is readable by every user"] * warnings
 
 
 def test_without_certificates():

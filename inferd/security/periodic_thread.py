@@ -1,4 +1,4 @@
-"""A thread that does one thing over and over."""
+"""A thread that repeats one action."""
 
 import logging
 import threading
@@ -8,10 +8,10 @@ _log = logging.getLogger(__name__)
 
 
 class PeriodicThread:
-    """Calls ``action`` every ``period_s`` seconds, and sooner when woken; what it raises is logged and forgotten.
+    """Calls ``action`` every ``period_s`` seconds, and at once when woken; its errors are logged.
 
-    Threads: ``wake`` any, ``start`` and ``stop`` once each, one after the other; ``action`` runs in a daemon thread of
-    its own, so it may block. ``stop`` without ``start`` does nothing.
+    Threads: ``wake`` any; ``start``, then ``stop``, once each; ``action`` runs in a daemon thread of its own,
+    so it may block. ``stop`` without ``start`` does nothing.
     """
 
     def __init__(self, name: str, *, period_s: float, action: Callable[[], None]) -> None:
@@ -22,15 +22,15 @@ class PeriodicThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin; the first call comes after one period."""
+        """Start the thread; the first call comes after one period."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the next call come at once."""
+        """Call the action now."""
         self._woken.set()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Let a call that is under way finish, for at most ``timeout_s``, and end."""
+        """Stop the thread; wait at most ``timeout_s`` for a call that is running."""
         self._stopping = True
         self._woken.set()
         if self._thread.is_alive():
@@ -44,5 +44,5 @@ class PeriodicThread:
                 return
             try:
                 self._action()
-            except Exception:  # noqa: BLE001  one failure must not end all later calls
+            except Exception:  # noqa: BLE001  one failure must not prevent later calls
                 _log.exception("%s failed", self._thread.name)

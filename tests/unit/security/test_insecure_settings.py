@@ -3,14 +3,14 @@
 import pytest
 
 from inferd.config.settings import Settings
-from inferd.security.exposure import exposures
+from inferd.security.tls.transport import insecure_settings
 
 _TLS = {"cert_file": "server.pem", "key_file": "server.key"}
 
 
 def _warned_of(host, security=None):
     settings = Settings.model_validate({"server": {"host": host}, "security": security or {}})
-    return [exposure.text.partition(":")[0] for exposure in exposures(settings)]
+    return [insecure.text.partition(":")[0] for insecure in insecure_settings(settings)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""TLS: the server's certificates, and which port uses them."""

@@ -1,0 +1,81 @@
+"""Opens the ports of one server with or without TLS, and warns of what is not protected."""
+
+import logging
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from inferd.config.loopback import is_loopback
+from inferd.config.settings import Settings
+from inferd.config.tls import ClientCertificates
+from inferd.rpc import Server
+from inferd.security.files import FileWatcher
+from inferd.security.tls.server_tls import ServerTls
+
+_log = logging.getLogger(__name__)
+
+
+class Transport:
+    """TLS for both ports of a server, or none.
+
+    Threads: ``start`` and ``listen`` are called by the thread that starts the server, the rest by any.
+    """
+
+    def __init__(self, settings: Settings, files: FileWatcher) -> None:
+        self._settings = settings
+        self._files = files
+        security = settings.security
+        self._tls = ServerTls(security.tls) if security.tls.enabled else None
+        with_http = self._tls is not None if security.http_tls is None else security.http_tls
+        #: Returns the context for a new connection to the HTTP port; None without TLS.
+        self.http_context: Callable[[], ssl.SSLContext] | None = (
+            self._tls.http_context if self._tls is not None and with_http else None
+        )
+
+    def start(self) -> None:
+        """Load and watch the certificates, and warn of insecure settings. Raises `BadFileError`."""
+        if self._tls is not None:
+            self._tls.watch(self._files)
+            self._tls.load()
+        for insecure in insecure_settings(self._settings):
+            _log.warning(insecure.text, extra={"set": insecure.settings})
+
+    def listen(self, server: Server) -> int:
+        """Open the gRPC port of ``server`` and return it. Raises RuntimeError naming the address if it is taken."""
+        address = self._settings.server.grpc_address
+        if self._tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, self._tls.grpc_credentials())
+
+    def certificate_expiry(self) -> Mapping[str, float]:
+        """Return when the loaded certificates expire, by their use, in seconds since the epoch."""
+        return {} if self._tls is None else self._tls.expiry_timestamps
+
+    def certificate_lifetimes_s(self) -> Mapping[str, float]:
+        """Return the validity periods of the loaded certificates, by their use."""
+        return {} if self._tls is None else self._tls.lifetimes_s
+
+
+@dataclass(frozen=True, slots=True)
+class InsecureSetting:
+    """What is not protected, and the settings that protect it."""
+
+    text: str
+    settings: str
+
+
+def insecure_settings(settings: Settings) -> Iterator[InsecureSetting]:
+    """Yield what is not protected, unless only this machine can connect."""
+    if is_loopback(settings.server.host):
+        return
+    security = settings.security
+    if not security.tls.enabled:
+        yield InsecureSetting(
+            "no TLS: anyone on the network path can read and change all traffic, including credentials",
+            "security.tls.cert_file and security.tls.key_file",
+        )
+    if not security.authenticates and security.tls.client_certificates is ClientCertificates.NONE:
+        yield InsecureSetting(
+            "no authentication: every machine that can connect may call every method",
+            "security.tokens_file, security.jwt or security.tls.client_certificates",
+        )

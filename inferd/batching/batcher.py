@@ -105,11 +105,13 @@ class Batcher:
         )
 
     def start(self) -> None:
-        """Start the workers."""
+        """Let the workers start with the first request."""
         self._workers.start()
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
+        if not self._workers.have_started:
+            self._workers.need()
         for request in requests:
             self._answers.offered(request)
         for batch in self._queue.offer(requests):

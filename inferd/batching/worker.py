@@ -47,6 +47,11 @@ class Worker:
         self._is_replaced = is_replaced
         self._thread = threading.Thread(target=self._run, name=post.name, daemon=True)
 
+    @property
+    def has_started(self) -> bool:
+        """Whether its thread was started."""
+        return self._thread.ident is not None
+
     def start(self, first: Batch | None = None) -> None:
         """Begin to take batches, after the ``first``."""
         self.batch = first
@@ -54,7 +59,7 @@ class Worker:
 
     def join(self, timeout_s: float) -> bool:
         """Wait until the source has no more. Returns False if that took longer than the timeout."""
-        if self._thread.ident is not None:
+        if self.has_started:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -74,11 +79,11 @@ class Workers:
 
     Invariants: each post has a worker that is not known to be stuck, or is vacant, which it only is while more threads
     are stuck than may be, or the system gives no further one. A batch is handed back by the worker that took it, or is
-    given up with it, never both.
+    given up with it, never both. The threads start with the first request, so that idle versions have none.
 
-    `start` is called once, `replace` by one thread at a time, the others by any. ``hand_over`` gives up the batch of a
-    stuck worker and returns what is left of it to be run; ``on_vacancy`` is told whether posts are vacant, and what it
-    was told last is so.
+    `start` is called once, `need` by the poll thread, `replace` by one thread at a time, the others by any.
+    ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is told
+    whether posts are vacant, and what it was told last is so.
     """
 
     def __init__(
@@ -100,11 +105,37 @@ class Workers:
         self._stuck: list[Worker] = []
         self._vacant: list[Post] = []
         self._telling = threading.Lock()
+        self._may_start = False
+        self._is_needed = False
+        self._are_missing = False
+        #: Whether all threads have been started; until then `need` has to be called for each request.
+        self.have_started = False
 
     def start(self) -> None:
-        """Start the threads."""
-        for worker in self._working:
-            worker.start()
+        """Let the threads start as soon as there is a request."""
+        self._may_start = True
+        if self._is_needed:
+            self.need()
+
+    def need(self) -> None:
+        """Start the threads for a request that comes; while the system gives none at all, requests are rejected."""
+        self._is_needed = True
+        if not self._may_start:
+            return
+        with self._lock:
+            missing = [worker for worker in self._working if not worker.has_started]
+            all_missing = len(missing) == len(self._working)
+        try:
+            for worker in missing:
+                worker.start()
+                all_missing = False
+        except RuntimeError:
+            _logger.exception("a thread could not be started for %s", worker.post.name)
+        else:
+            self.have_started = True
+        if all_missing != self._are_missing:
+            self._are_missing = all_missing
+            self._on_vacancy(all_missing)
 
     @property
     def stuck(self) -> int:

@@ -256,6 +256,7 @@ def test_stop_ends_the_threads():
     service = _Service(FakeSession(), QueueSettings(policy=Backpressure.CALLER_RUNS), instances=3)
     before = threading.active_count()
     service.batcher.start()
+    service.submit(Caller())
     assert threading.active_count() == before + 5
     assert service.batcher.stop(PATIENCE_S)
     assert threading.active_count() == before

@@ -63,6 +63,7 @@ class _Crew:
             clock=FakeClock(),
         )
         self.workers.start()
+        self.workers.need()
 
     def _hand_over(self, batch):
         self.handed_over.append(batch)
@@ -201,3 +202,55 @@ def test_a_post_stays_vacant_if_there_is_no_thread_for_it(crew, monkeypatch):
 
 def _no_thread(_thread):
     raise RuntimeError("can't start new thread")
+
+
+def test_threads_start_with_the_first_request(monkeypatch):
+    """Not before, since most of many models are idle; and not before they may."""
+    started = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
+    workers = Workers(
+        executor=_Executor(),
+        posts=[Post("one", _Source()), Post("two", _Source())],
+        hand_over=lambda _: None,
+        on_vacancy=lambda _: None,
+        clock=FakeClock(),
+    )
+    workers.start()
+    assert (started, workers.have_started) == ([], False)
+    workers.need()
+    assert (started, workers.have_started) == (["one", "two"], True)
+    assert workers.join(0)
+
+
+def test_a_system_that_gives_no_thread(monkeypatch):
+    """Requests are rejected until it gives one; those that are missing are tried again with each request."""
+    vacancies, started, allowed = [], [], 0
+    source = _Source()
+    start = threading.Thread.start
+
+    def limited(thread):
+        if len(started) >= allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    workers = Workers(
+        executor=_Executor(),
+        posts=[Post("one", source), Post("two", source)],
+        hand_over=lambda _: None,
+        on_vacancy=vacancies.append,
+        clock=FakeClock(),
+    )
+    workers.start()
+    workers.need()
+    workers.need()
+    assert (vacancies, workers.have_started) == ([True], False)
+    allowed = 1
+    workers.need()
+    assert (vacancies, workers.have_started) == ([True, False], False)
+    allowed = 2
+    workers.need()
+    assert (vacancies, workers.have_started) == ([True, False], True)
+    source.put(None, None)
+    assert workers.join(PATIENCE_S)

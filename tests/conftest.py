@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from pathlib import Path
 
 # Servers in the process of the tests run on gRPC's core as `inferd serve` has it.
 import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported
@@ -13,3 +14,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # What is kept between starts of a server is kept for these tests only: no verdict of an older proof counts here.
 _cache = tempfile.TemporaryDirectory(prefix="inferd-tests-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
+
+# Where Python may not keep what it compiles, the many processes that tests start would each compile all of it again.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(_cache.name) / "bytecode")

@@ -134,7 +134,7 @@ def test_the_dashboard_can_be_drawn(watched, tmp_path):
 
 
 def _scrape(served):
-    with urllib.request.urlopen(f"http://{served.server.http}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{served.server.http}/metrics", timeout=PATIENCE_S) as response:
         return response.read()
 
 

@@ -15,6 +15,7 @@ from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongErro
 from inferd.runtime.run_timeout import Watchdog
 from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 
 _REQUESTS = 600
 _MOST_RUN_S = 0.01
@@ -94,8 +95,8 @@ def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, 
         poll_thread.fire_due()
         if dice.random() < 0.2:
             threading.Event().wait(0.002)
-    eventually(lambda: batcher.unanswered_requests == 0, "everything is answered", 20)
-    eventually(lambda: batcher.stuck_threads == 0, "all threads have come back", 20)
+    eventually(lambda: batcher.unanswered_requests == 0, "everything is answered")
+    eventually(lambda: batcher.stuck_threads == 0, "all threads have come back")
     for caller in callers:
         if not (caller in cancelled and caller.waits):
             assert len(caller.outcomes) == 1
@@ -106,5 +107,5 @@ def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, 
         batcher.submit([(alive := Caller()).request])
         assert isinstance(alive.wait(), InferenceResult)
     assert (batcher.running_rows, batcher.queue_bytes) == (0, 0)
-    assert batcher.stop(20)
+    assert batcher.stop(PATIENCE_S)
     assert [each.name for each in threading.enumerate() if each.name.startswith(("batch-", "caller-"))] == []

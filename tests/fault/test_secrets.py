@@ -7,6 +7,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from inferd.client import TLS, Client, InferdError
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority, Files
-from tests.load import PATIENCE_S, add_model, connect, eventually, metric
+from tests.load import add_model, connect, eventually, metric
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
 #: In every secret that is planted, so that parts of it are found as well.
@@ -253,7 +255,7 @@ def run(*command: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.stdout + done.stderr
@@ -265,17 +267,27 @@ def test_the_command_line(server, folder, files):
     ca = ("--address", server.grpc, "--ca", str(folder / "ca.pem"))
     token = folder / "token"
     token.write_text(TOKEN)
-    assert holds_none(run("models", *ca, INFERD_TOKEN=TOKEN))
-    assert holds_none(run("models", *ca, "--token-file", str(token)))
-    assert holds_none(run("models", *ca, INFERD_TOKEN=f"{MARK}\n{MARK}"))
-    assert holds_none(run("models", "--address", "10.0.0.1:1", INFERD_TOKEN=TOKEN))
-    assert holds_none(run("config", INFERD_TOKEN=TOKEN))
     url = f"https://user:{MARK}@issuer.example/jwks"
     jwt = {"INFERD_SECURITY__JWT__ISSUER": "issuer", "INFERD_SECURITY__JWT__AUDIENCE": "inferd"}
-    assert holds_none(run("config", INFERD_SECURITY__JWT__JWKS_URL=url, **jwt))
-    assert holds_none(run("config", INFERD_SECURITY__JWT=f'{{"jwks_url": "{url}"}}', **jwt))
-    assert holds_none(run("config", INFERD_SECURITY__JWT__SECRET=MARK))
-    assert holds_none(run("serve", "--grpc-port", "0", "--http-port", "0", INFERD_SECURITY__JWT__JWKS_URL=url, **jwt))
+    with ThreadPoolExecutor(2) as pool:
+        outputs = [
+            pool.submit(run, *command, **environment)
+            for command, environment in (
+                (("models", *ca), {"INFERD_TOKEN": TOKEN}),
+                (("models", *ca, "--token-file", str(token)), {}),
+                (("models", *ca), {"INFERD_TOKEN": f"{MARK}\n{MARK}"}),
+                (("models", "--address", "10.0.0.1:1"), {"INFERD_TOKEN": TOKEN}),
+                (("config",), {"INFERD_TOKEN": TOKEN}),
+                (("config",), {"INFERD_SECURITY__JWT__JWKS_URL": url, **jwt}),
+                (("config",), {"INFERD_SECURITY__JWT": f'{{"jwks_url": "{url}"}}', **jwt}),
+                (("config",), {"INFERD_SECURITY__JWT__SECRET": MARK}),
+                (
+                    ("serve", "--grpc-port", "0", "--http-port", "0"),
+                    {"INFERD_SECURITY__JWT__JWKS_URL": url, **jwt},
+                ),
+            )
+        ]
+    assert all(holds_none(output.result()) for output in outputs)
 
 
 def test_the_client_s_own_objects(folder):

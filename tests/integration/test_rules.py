@@ -10,6 +10,7 @@ import yaml
 from inferd.observability.histogram import DURATION_BOUNDS_S
 from inferd.observability.timing import STAGES
 from scripts.generate_dashboard import TARGET, dashboard
+from tests.patience import PATIENCE_S
 from tests.prometheus import PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
 from tests.unit.observability.test_metrics import NAMES
@@ -29,7 +30,7 @@ RECORDED = _rules(RULES / "recording.yaml")
 def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
     """Run promtool; what it does not like fails the test."""
     command = [str(PROMTOOL), *map(str, arguments)]
-    done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,9 +13,10 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
+from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def server(path):
 
 
 def _inferd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([BIN / "inferd", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([BIN / "inferd", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_the_log_says_where(server, path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inferd.models.repository import ModelSource, RepositoryError, as_given, resolve
+from tests.patience import PATIENCE_S
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -394,7 +395,7 @@ def test_lost_and_found_of_a_volume():
         if os.getuid() != 0:
             (volume / "lost+found").chmod(0)
         done = subprocess.run(
-            [sys.executable, "-c", _AS_NOBODY, volume], capture_output=True, text=True, timeout=30, check=True
+            [sys.executable, "-c", _AS_NOBODY, volume], capture_output=True, text=True, timeout=PATIENCE_S, check=True
         )
     finally:
         shutil.rmtree(volume)

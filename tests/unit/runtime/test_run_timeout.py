@@ -13,6 +13,7 @@ from inferd.runtime.run_timeout import TrialRunner, TrialTimeoutError, Watchdog
 from inferd.runtime.runners import DirectRunner
 from tests import onnx_models
 from tests.load import busy_model
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_it_calls_back_in_the_order_of_the_times(watchdog):
     watchdog.call_at(now + 0.04, done.set)
     watchdog.call_at(now + 0.02, lambda: called.append((2, time.monotonic())))
     watchdog.call_at(now - 1, lambda: called.append((1, time.monotonic())))
-    assert done.wait(10)
+    assert done.wait(PATIENCE_S)
     assert [number for number, _ in called] == [1, 2]
     assert called[1][1] >= now + 0.02
 
@@ -85,7 +86,7 @@ def test_it_goes_by_its_own_clock():
     watchdog = Watchdog("test-watchdog", clock)
     watchdog.call_at(100.01, called.set)
     watchdog.start()
-    assert called.wait(10)
+    assert called.wait(PATIENCE_S)
     watchdog.stop()
 
 
@@ -95,7 +96,7 @@ def test_a_callback_that_fails_hurts_no_other(watchdog, caplog):
     with caplog.at_level(logging.ERROR, "inferd.runtime"):
         watchdog.call_at(0, lambda: 1 / 0)
         watchdog.call_at(1, called.set)
-        assert called.wait(10)
+        assert called.wait(PATIENCE_S)
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -107,5 +108,5 @@ def test_it_ends_when_it_is_stopped():
     (thread,) = set(threading.enumerate()) - before
     watchdog.call_at(time.monotonic() + 1000, lambda: None)
     watchdog.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()

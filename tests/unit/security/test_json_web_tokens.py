@@ -17,6 +17,7 @@ from inferd.security.authentication.json_web_tokens import JwksFetcher, JwtVerif
 from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import BadFileError
 from tests.issuer import AUDIENCE, HOUR_S, NAME, Issuer, jwks
+from tests.patience import PATIENCE_S
 from tests.unit.security.fakes import WallClock, bearer
 
 ISSUERS = {algorithm: Issuer("one", algorithm) for algorithm in ("RS256", "ES256", "EdDSA")}
@@ -310,13 +311,13 @@ def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> Non
     url, clock = Url(issuer), WallClock(100.0)
     source = JwksFetcher("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url, clock=clock)
     source.start()
-    assert url.fetched.acquire(timeout=10)
+    assert url.fetched.acquire(timeout=PATIENCE_S)
     clock.now += 9
     source.request()
     clock.now += 1
     for _ in range(100):
         source.request()
-    assert url.fetched.acquire(timeout=10)
+    assert url.fetched.acquire(timeout=PATIENCE_S)
     source.stop()
     assert not url.fetched.acquire(blocking=False)
 

@@ -28,13 +28,15 @@ class Lifetime:
         """Whether this is another process than the client's own."""
         return self._process != _process
 
-    def check(self) -> None:
-        """Raise RuntimeError where gRPC itself would hang or fail with a text that helps nobody."""
+    def check_process(self) -> None:
+        """Raise RuntimeError in a fork, where gRPC itself would hang."""
         if self._process != _process:
-            raise RuntimeError(
-                f"this client was made in process {self._process} and cannot be used in its fork {_process}: "
-                "make one in each process"
-            )
+            raise self._used_in_fork()
+
+    def check(self) -> None:
+        """As `check_process`, and raise RuntimeError after the end, where gRPC's own text would help nobody."""
+        if self._process != _process:
+            raise self._used_in_fork()
         if self.closed:
             msg = "the client is closed"
             raise RuntimeError(msg)
@@ -48,3 +50,9 @@ class Lifetime:
                 msg = "this client belongs to the event loop of its first call: make one in each event loop"
                 raise RuntimeError(msg)
             self._loop = loop
+
+    def _used_in_fork(self) -> RuntimeError:
+        return RuntimeError(
+            f"this client was made in process {self._process} and cannot be used in its fork {_process}: "
+            "make one in each process"
+        )

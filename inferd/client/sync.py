@@ -248,11 +248,13 @@ class Client(BaseClient[ClientInterceptor]):
                     for item in ledger.settle(result):
                         feed.free_slot()
                         yield item
+                self._lifetime.check_process()
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
         finally:
-            feed.stop()
-            call.cancel()  # type: ignore[no-untyped-call] # the stubs leave its result out
+            if not self._lifetime.forked:  # where locks may be held by threads that are not there
+                feed.stop()
+                call.cancel()  # type: ignore[no-untyped-call] # the stubs leave its result out
         if feed.failure is not None:
             raise feed.failure
         ledger.finish()

@@ -263,9 +263,9 @@ def test_results_and_errors_are_copied(client, service):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forks_are_told(client):
     """A client from before the fork says what to do instead, also in a stream begun before; leaving it does no harm."""
-    client.infer("m", X)
     asynchronous = AsyncClient("127.0.0.1:1")
-    stream = client.stream("m", [X])
+    stream = client.stream("m", [X, X], max_in_flight=1)
+    next(stream)
     child = os.fork()
     if child == 0:
         status = 1

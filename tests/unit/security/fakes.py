@@ -15,7 +15,7 @@ INFER = "/inferd.v1.InferenceService/Infer"
 STREAM = "/inferd.v1.InferenceService/StreamInfer"
 LIST = "/inferd.v1.InferenceService/ListModels"
 CHECK = "/grpc.health.v1.Health/Check"
-LIST = "/grpc.health.v1.Health/List"
+LIST_HEALTH = "/grpc.health.v1.Health/List"
 
 
 class FakeCall(Finishing):

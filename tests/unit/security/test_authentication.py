@@ -12,7 +12,7 @@ from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import Permissions, Policy
 from inferd.security.authorization.quota import QuotaStore
 from tests.unit.call_facts import told
-from tests.unit.security.fakes import CHECK, LIST, INFER, LIST, STREAM, FakeCall, WallClock, bearer, table
+from tests.unit.security.fakes import CHECK, INFER, LIST, LIST_HEALTH, STREAM, FakeCall, WallClock, bearer, table
 
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
@@ -92,14 +92,14 @@ def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
 
 def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
     """By default; who is anonymous stays so."""
-    for method in (CHECK, LIST):
+    for method in (CHECK, LIST_HEALTH):
         call, refusal = bench.start(method=method)
         assert (refusal, call.facts.principal) == (None, "anonymous")
         assert call.must_hurry, "whoever it is may not fill the memory with half a message"
     assert not bench.start(bearer("a"))[0].must_hurry
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
     closed = Bench(open_health=False, open_reflection=True)
-    for method in (CHECK, LIST):
+    for method in (CHECK, LIST_HEALTH):
         assert closed.start(method=method)[1].code is grpc.StatusCode.UNAUTHENTICATED
     assert closed.start(method=REFLECT)[1] is None
 

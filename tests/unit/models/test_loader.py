@@ -1,5 +1,6 @@
 """Loading and unloading, with real models and a real thread."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -126,6 +127,27 @@ def test_a_model_that_fails_leaves_the_others_alone(house, linear, tmp_path):
     assert "only tensors can be served" in house.registry.find("maps").reason
     with pytest.raises(ModelUnavailableError):
         house.registry.get("broken")
+
+
+def test_files_that_cannot_be_read_fail_alone(house, tmp_path):
+    """Of a repository: a model, its settings and its weights."""
+    for name in ("good", "pipe", "link", "settings", "weights"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    onnx_models.save(onnx_models.linear(), tmp_path / "good" / "1" / "model.onnx")
+    onnx_models.save(onnx_models.linear(), tmp_path / "settings" / "1" / "model.onnx")
+    onnx_models.save_with_external_data(tmp_path / "weights" / "1" / "model.onnx")
+    os.mkfifo(tmp_path / "pipe" / "1" / "model.onnx")
+    (tmp_path / "link" / "1" / "model.onnx").symlink_to("nowhere")
+    (tmp_path / "settings" / "model.yaml").symlink_to("model.yaml")
+    (tmp_path / "weights" / "1" / "model.weights").unlink()
+    house.load(tmp_path)
+    assert {version.name: version.reason for version in house.registry.all()} == {
+        "good": "",
+        "pipe": "cannot read model.onnx: not a file but a pipe",
+        "link": "cannot read model.onnx: a link that leads nowhere",
+        "settings": "model.yaml cannot be read: Too many levels of symbolic links",
+        "weights": "model.onnx has its weights in model.weights: there is no such file or directory",
+    }
 
 
 def test_what_is_logged_while_a_model_loads_is_about_it(house, linear, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from inferd.config.settings import ModelSettings
 from inferd.runtime import opening
@@ -101,6 +102,29 @@ def test_weights_are_found_wherever_links_lead(lay_out, handed_over, made, tmp_p
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     weights.files["model.weights"].write_bytes(b"")
     assert answers(session)
+
+
+def test_weights_of_a_branch_are_kept_too(tmp_path):
+    """Those of subgraphs are not among what ONNX Runtime takes from others."""
+    np.arange(2, dtype=np.float32).tofile(tmp_path / "weights")
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="weights")
+    result = helper.make_tensor_value_info("r", TensorProto.FLOAT, [2])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    wanted = helper.make_tensor_value_info("wanted", TensorProto.BOOL, [])
+    branches = {
+        "then_branch": helper.make_graph([helper.make_node("Add", ["x", "w"], ["r"])], "then", [], [result], [weights]),
+        "else_branch": helper.make_graph([helper.make_node("Identity", ["x"], ["r"])], "else", [], [result]),
+    }
+    choice = helper.make_node("If", ["wanted"], ["y"], **branches)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([choice], "choice", [x, wanted], [y])
+    opsets = [helper.make_opsetid("", 20)]
+    path = onnx_models.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
+    session = open_session(path, ModelSettings())
+    (tmp_path / "weights").write_bytes(bytes(8))
+    (found,) = session.run({"x": np.ones(2, np.float32), "wanted": np.array(True)}, ["y"])
+    assert found.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Names stay within what Kubernetes takes, and two long ones stay two."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.rendering import Object, RefusedError, Values, rendered, scenario
+from tests.chart.rendering import CHART, Object, RefusedError, Values, helm, parsed, rendered, scenario
 
 #: Everything that has a name made of the release's: all templates but the Deployment, which has the StatefulSet's.
 EVERYTHING: Values = yaml.safe_load(scenario("everything").read_text()) | {
@@ -117,3 +119,15 @@ def test_a_release_whose_name_no_service_may_have_is_refused() -> None:
     with pytest.raises(RefusedError, match="fullnameOverride: names of Services begin with a letter"):
         rendered(release="1a")
     assert ("Deployment", "a") in rendered({"fullnameOverride": "a"}, release="1a")
+
+
+def test_versions_of_builds_fit_into_labels(tmp_path: Path) -> None:
+    """They may be longer than a label, and have a plus."""
+    chart = shutil.copytree(CHART, tmp_path / "inferd")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    version = f"0.1.0-nightly+sha.{'0123456789abcdef' * 4}"
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": version, "appVersion": version}))
+    objects = parsed(helm("helm4", "template", "rel", chart, "--namespace", "ns", values={"image": {"tag": "nightly"}}))
+    _check(objects)
+    labels = objects["Service", "rel-inferd"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/version"].startswith("0.1.0-nightly_sha.0123456789abcdef")

@@ -3,7 +3,7 @@
 # range. `make test` runs them against the newest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-oldest=$(sed -nE 's/^ *grpcio>=([0-9.]+),.*/\1/p' setup.cfg)
+oldest=$(sed -nE 's/^ *grpcio-channelz>=([0-9.]+),.*/\1/p' setup.cfg)
 venv=.venv/oldest-grpcio
 if [ "$(cat "$venv/.version" 2>/dev/null)" != "$oldest" ]; then
   .venv/bin/python -m venv --clear "$venv"

@@ -6,6 +6,7 @@ the process during a load is the model's: weights, execution plan and, with warm
 """
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -15,20 +16,26 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATM = "/proc/self/statm"
 _MEMINFO = Path("/proc/meminfo")
 
 #: Memory limit files of cgroup v2 and v1.
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 
+@functools.cache
 def cgroup_directories(
     controller: str, root: Path = CGROUP_ROOT, membership: Path = CGROUP_MEMBERSHIP
-) -> Iterator[Path]:
-    """Yield the cgroup directories, v1 or v2, that may limit ``controller``, innermost first; the tightest limit wins.
+) -> tuple[Path, ...]:
+    """Return the cgroup directories, v1 or v2, that may limit ``controller``, innermost first; the tightest limit wins.
 
     A directory need not exist. Inside a container the listed path is often the host's; the limits are then in the root
-    of the mount.
+    of the mount. Kept, because it is asked for several times for each model; the limits themselves are read anew.
     """
+    return tuple(_cgroup_directories(controller, root, membership))
+
+
+def _cgroup_directories(controller: str, root: Path, membership: Path) -> Iterator[Path]:
     for line in (read_file(membership) or "").splitlines():
         _, controllers, path = line.split(":", 2)
         inside = PurePosixPath(path.lstrip("/"))
@@ -106,7 +113,12 @@ def _cfs_quota(directory: Path) -> float | None:
 
 def resident_bytes() -> int:
     """Return the resident memory of this process; takes a few microseconds."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    # Without a file object, which would take longer than all the rest; models are tried with dozens of runs.
+    descriptor = os.open(_STATM, os.O_RDONLY)
+    try:
+        return int(os.read(descriptor, 256).split()[1]) * _PAGE_BYTES
+    finally:
+        os.close(descriptor)
 
 
 def usable_bytes(
@@ -134,7 +146,8 @@ class MemoryGrowth:
     def __init__(self, resident: Callable[[], int] = resident_bytes, usable: Callable[[], int] = usable_bytes) -> None:
         self._resident = resident
         self._before = resident()
-        self.budget = min(usable() // 4, max(usable() - self._before, 0) // 2)
+        limit = usable()
+        self.budget = min(limit // 4, max(limit - self._before, 0) // 2)
         self._rows = 1
         self._taken = 0
 

@@ -28,7 +28,9 @@ def check_metadata(client):
     assert client.is_server_ready()
     assert client.is_model_ready("linear")
     assert client.is_model_ready("linear", "1")
+    assert client.is_model_ready("linear", "01")
     assert not client.is_model_ready("nobody")
+    assert not client.is_model_ready("")
     server = client.get_server_metadata()
     assert server.name == "inferd"
     assert list(server.extensions) == ["model_configuration", "parameters", "schedule_policy", "statistics"]
@@ -55,6 +57,12 @@ def check_infer(client):
     )
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * x + 1)
     assert result.get_response().id == "mine"
+    # Values that ask for nothing, and an output twice.
+    twice = [triton.InferRequestedOutput("y")] * 2
+    result = client.infer(
+        "linear", [_input("x", x, "FP32")], "01", outputs=twice, sequence_id=0, priority=0, timeout=0, client_timeout=10
+    )
+    assert [output.name for output in result.get_response().outputs] == ["y"]
     answers = queue.Queue()
     for number in range(50):
         client.async_infer(

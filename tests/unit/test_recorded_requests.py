@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inferd import recorded_requests
 from inferd.dtypes import ALL, BY_NAME
-from inferd.recorded_requests import InputForm, RecordedRequestsError, find, from_json, parse_json, read
+from inferd.recorded_requests import InputForm, RecordedRequestsError, files, find, from_json, parse_json, read
 
 _MODEL = (
     InputForm("X", BY_NAME["FP32"], ("batch", 2), 0, False),
@@ -508,7 +507,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_files_that_would_fill_the_memory(tmp_path, monkeypatch):
     """Once they are unpacked, or as they are; and a pipe, which has no end."""
-    monkeypatch.setattr(recorded_requests, "_MOST_BYTES", 500)
+    monkeypatch.setattr(files, "_MOST_BYTES", 500)
     packed, pipe = tmp_path / "examples.npz", tmp_path / "pipe.npz"
     np.savez_compressed(packed, x=np.zeros((100, 2), np.float32))
     assert packed.stat().st_size < 500

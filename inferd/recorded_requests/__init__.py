@@ -1,0 +1,193 @@
+"""Requests to a model that somebody has recorded, in a file ``examples.json`` or ``examples.npz`` beside it.
+
+JSON holds one request or a list of them. A request is an object with the inputs by their names, or the body of a
+request of the Open Inference Protocol over REST: ``{"inputs": [{"name", "shape", "datatype", "data"}]}``. In an
+``.npz`` file an array for each input, by its name, is one request; several are named ``0/NAME``, ``1/NAME`` and so on.
+
+`files` reads the files, `arrays` converts single inputs. A leaf: everyone may import it, and it imports numpy and the
+element types only.
+"""
+
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inferd.plain_text import clipped
+from inferd.recorded_requests.arrays import (
+    Array,
+    InputForm,
+    MismatchError,
+    cast,
+    converted,
+    flattened,
+    from_json,
+    naming,
+    shape_text,
+    shaped,
+    shown,
+    with_rows,
+)
+from inferd.recorded_requests.files import parse_json, recorded_requests
+
+__all__ = ["FILE_NAMES", "InputForm", "RecordedRequestsError", "find", "from_json", "parse_json", "read"]
+
+#: What the file beside a model may be called.
+FILE_NAMES = ("examples.npz", "examples.json")
+
+#: What the body of a request may have beside its inputs, and which changes nothing for a model.
+_BODY_KEYS = frozenset({"id", "inputs", "outputs", "parameters"})
+
+
+class RecordedRequestsError(ValueError):
+    """A file with recorded requests that cannot be used.
+
+    The text names the file without its folders and, as far as they are known, the request's number, counted from 0, the
+    input, what was expected and what came.
+    """
+
+
+def find(folder: Path) -> Path | None:
+    """Return the file with recorded requests in ``folder``, or None.
+
+    Raises:
+        RecordedRequestsError: There are two, and no way to tell which counts.
+    """
+    # A link that leads nowhere counts, so that somebody learns of it.
+    found = [folder / name for name in FILE_NAMES if os.path.lexists(folder / name)]
+    if len(found) > 1:
+        msg = f"expected either {' or '.join(FILE_NAMES)}, got both"
+        raise RecordedRequestsError(msg)
+    return found[0] if found else None
+
+
+def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection[str] = ()) -> list[dict[str, Array]]:
+    """Read all requests of a file, each an array of the declared type for each input that it gives.
+
+    BYTES arrays are ``object`` arrays of ``bytes``. ``forms`` are all inputs of the model, and ``loose_dimensions``
+    names of open dimensions on which the inputs of a request need not agree.
+
+    Raises:
+        RecordedRequestsError: The file cannot be read, holds no requests, or one that does not fit ``forms``.
+    """
+    by_name = {form.name: form for form in forms}
+    requests: list[dict[str, Array]] = []
+    origin = path.name
+    try:
+        for number, recorded in enumerate(recorded_requests(path, by_name)):
+            origin = f"{path.name}: request {number}"
+            request = _of_arrays(by_name, recorded) if path.suffix == ".npz" else _of_json(by_name, recorded)
+            _require_complete(forms, request)
+            _require_agreement(forms, request, loose_dimensions)
+            requests.append(request)
+    except ValueError as error:
+        msg = f"{origin}: {error}"
+        raise RecordedRequestsError(msg) from None
+    except OSError as error:
+        msg = f"{origin}: cannot be read: {error.strerror or error}"
+        raise RecordedRequestsError(msg) from None
+    return requests
+
+
+def _of_json(forms: Mapping[str, InputForm], recorded: object) -> dict[str, Array]:
+    if not isinstance(recorded, dict):
+        msg = f"expected an object with the inputs by name, got {shown(recorded)}"
+        raise ValueError(msg)  # noqa: TRY004  (it is the file's mistake, not the program's)
+    if _is_body(forms, recorded):
+        return _of_body(forms, recorded)
+    return {name: from_json(_form(forms, name), value) for name, value in recorded.items()}
+
+
+def _is_body(forms: Mapping[str, InputForm], recorded: Mapping[str, object]) -> bool:
+    """Whether this is a body of the protocol. A model may have an input called ``inputs``, but none of objects."""
+    inputs = recorded.get("inputs")
+    if not isinstance(inputs, list):
+        return False
+    return "inputs" not in forms or any(isinstance(tensor, dict) for tensor in inputs)
+
+
+def _of_body(forms: Mapping[str, InputForm], body: Mapping[str, Any]) -> dict[str, Array]:
+    unknown = next((key for key in body if key not in _BODY_KEYS), None)
+    if unknown is not None:
+        msg = f"expected {', '.join(sorted(_BODY_KEYS))} only, got {shown(unknown)}"
+        raise ValueError(msg)
+    request: dict[str, Array] = {}
+    for tensor in body["inputs"]:
+        name = tensor.get("name") if isinstance(tensor, dict) else None
+        if not isinstance(name, str):
+            msg = f"inputs: expected objects with a name, got {shown(tensor)}"
+            raise ValueError(msg)  # noqa: TRY004  (as above)
+        if name in request:
+            msg = f"input {shown(name)}: expected it once, got it again"
+            raise ValueError(msg)
+        form = _form(forms, name)
+        with naming(form):
+            request[name] = _of_tensor(form, tensor)
+    return request
+
+
+def _of_tensor(form: InputForm, tensor: Mapping[str, Any]) -> Array:
+    datatype, shape = tensor.get("datatype"), tensor.get("shape")
+    if datatype != form.datatype.name:
+        raise MismatchError(f"expected datatype {form.datatype.name}, got {shown(datatype)}")
+    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+        raise MismatchError(f"expected a shape, a list of integers, got {shown(shape)}")
+    if "data" not in tensor:
+        raise MismatchError("expected data, got none")
+    elements, nested = flattened(tensor["data"])
+    is_flat = len(nested) <= 1 and len(elements) == math.prod(shape)
+    if not is_flat and nested != tuple(shape):
+        raise MismatchError(f"expected data for shape {clipped(str(shape))}, got data of shape {list(nested)}")
+    return shaped(form, converted(form.datatype, elements), tuple(shape))
+
+
+def _of_arrays(forms: Mapping[str, InputForm], recorded: Mapping[str, Array]) -> dict[str, Array]:
+    request: dict[str, Array] = {}
+    for name, array in recorded.items():
+        form = _form(forms, name)
+        with naming(form):
+            request[name] = shaped(form, cast(form.datatype, array), with_rows(form, array.shape))
+    return request
+
+
+def _form(forms: Mapping[str, InputForm], name: str) -> InputForm:
+    form = forms.get(name)
+    if form is None:
+        msg = f"input {shown(name)}: the model has no such input, it has {', '.join(forms) or 'none'}"
+        raise ValueError(msg)
+    return form
+
+
+def _require_complete(forms: Sequence[InputForm], request: Mapping[str, Array]) -> None:
+    for form in forms:
+        if form.name not in request and not form.optional:
+            msg = f'input "{form.name}": expected {form.datatype.name} {shape_text(form.shape)}, got no such input'
+            raise ValueError(msg)
+
+
+def _require_agreement(forms: Sequence[InputForm], request: Mapping[str, Array], loose: Collection[str]) -> None:
+    """Refuse inputs that differ in rows, whatever the batch axis is called, or in open dimensions of one name."""
+    #: Sizes by the dimension's name, None for rows, and the input that each was first seen in.
+    seen: dict[str | None, tuple[int, str]] = {}
+    for form in forms:
+        if form.name not in request:
+            continue
+        for dimension, size in _compared(form, request[form.name].shape, loose):
+            expected, first = seen.setdefault(dimension, (size, form.name))
+            if dimension is None and expected == 0:
+                msg = f'input "{form.name}": expected at least 1 row, got none'
+                raise ValueError(msg)
+            if size != expected:
+                what = f"{expected} rows" if dimension is None else f"{dimension} = {expected}"
+                msg = f'input "{form.name}": expected {what} as in input "{first}", got {size}'
+                raise ValueError(msg)
+
+
+def _compared(form: InputForm, shape: tuple[int, ...], loose: Collection[str]) -> Iterator[tuple[str | None, int]]:
+    """Yield the sizes on which inputs must agree, None for rows."""
+    for axis, (declared, size) in enumerate(zip(form.shape, shape, strict=True)):
+        if axis == form.batch_axis:
+            yield None, size
+        elif isinstance(declared, str) and declared not in loose:
+            yield declared, size

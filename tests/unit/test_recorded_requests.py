@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inferd.dtypes import ALL, BY_NAME
-from inferd.recorded_requests import InputForm, RecordedRequestsError, files, find, from_json, parse_json, read
+from inferd.recorded_requests import (
+    FILE_NAMES,
+    InputForm,
+    RecordedRequestsError,
+    files,
+    find,
+    from_json,
+    parse_json,
+    read,
+)
 
 _MODEL = (
     InputForm("X", BY_NAME["FP32"], ("batch", 2), 0, False),
@@ -527,11 +536,11 @@ def test_the_file_beside_a_model_is_found(tmp_path):
     """There is none, or one of either kind, a lost link too, but not both."""
     assert find(tmp_path) is None
     assert find(tmp_path / "nowhere") is None
-    for name in recorded_requests.FILE_NAMES:
+    for name in FILE_NAMES:
         (tmp_path / name).symlink_to("nowhere")
         assert find(tmp_path) == tmp_path / name
         (tmp_path / name).unlink()
-    for name in recorded_requests.FILE_NAMES:
+    for name in FILE_NAMES:
         (tmp_path / name).touch()
     with pytest.raises(RecordedRequestsError, match=r"^expected either examples\.npz or examples\.json, got both$"):
         find(tmp_path)

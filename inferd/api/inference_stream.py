@@ -24,6 +24,8 @@ MESSAGE_BYTES = 1024 * 1024
 class InferenceStream(RequestStream[pb.InferRequest]):
     """One ``StreamInfer`` call."""
 
+    _path_to_requests = "requests."
+
     def __init__(self, call: StreamCall, reader: RequestReader[pb.InferRequest], parts: StreamParts) -> None:
         super().__init__(call, reader, parts)
         self._ready: list[bytes] = []

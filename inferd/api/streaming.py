@@ -91,6 +91,9 @@ class StreamParts:
 class RequestStream(ABC, Generic[Request]):
     """One stream of inference requests; the listener of its call."""
 
+    #: What leads to the fields of a request in a message.
+    _path_to_requests = ""
+
     def __init__(self, call: StreamCall, reader: RequestReader[Request], parts: StreamParts) -> None:
         self._call = call
         self._reader = reader
@@ -191,6 +194,8 @@ class RequestStream(ABC, Generic[Request]):
         try:
             return self._reader.read(content)
         except ServingError as error:
+            if error.field:
+                error.field = self._path_to_requests + error.field
             self.end(counted(self._call, error))
         except Exception:  # noqa: BLE001  (the thread serves others, and this caller must hear something)
             _log.exception("could not read a request of %s", self._call.method, extra=self._log_fields())

@@ -266,6 +266,15 @@ def test_an_empty_message_on_a_stream(channel):
     assert "requests: expected at least one, got none" in raised.value.details()
 
 
+def test_what_ends_a_stream_names_its_field(channel):
+    """A request that is too much to be read has no id; the path begins at the message."""
+    request = v1.StreamInferRequest(requests=[_good(1), _linear(_x(), _x(shape=[1] * 65))])
+    with pytest.raises(grpc.RpcError) as raised:
+        list(InferenceServiceStub(channel).StreamInfer(iter([request]), timeout=10))
+    status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
+    assert _violated(status) == "requests.inputs[1].shape"
+
+
 def test_messages_beyond_the_limit(channel):
     """GRPC itself refuses them, and says the limit."""
     with pytest.raises(grpc.RpcError) as raised:

@@ -8,13 +8,15 @@ from structlog.contextvars import bound_contextvars
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.ports import Alarm, Clock, Observer, PollThread
-from inferd.config.settings import Settings
+from inferd.config.settings import ModelSettings, Settings
 from inferd.models.model_yaml import read_model_settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.run_threads import bounded
 from inferd.models.version import LoadedModel, ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.resources import resident_bytes
+from inferd.runtime.providers import built_in
+from inferd.runtime.resources import resident_bytes, usable_cores
 from inferd.runtime.session import open_session
 from inferd.runtime.warmup import warm_up
 
@@ -61,6 +63,14 @@ class ModelLoader:
             self._registry.add(version)
             self._on_state(version)
             pending.append((source, version))
+        usual = self._settings.for_model({})
+        threads = self._bounded(usual).runtime.intra_op_threads
+        if threads != usual.runtime.intra_op_threads:
+            _log.info(
+                "runs of %d model versions have %d threads each, unless runtime.intra_op_threads is set",
+                len(pending),
+                threads,
+            )
         # A daemon, because a load cannot be broken off and must not keep a process alive that is to end.
         threading.Thread(target=self._load_each, args=(pending, on_loaded), name="model-loader", daemon=True).start()
 
@@ -104,8 +114,12 @@ class ModelLoader:
         else:
             self._finish(version, loaded)
 
+    def _bounded(self, settings: ModelSettings) -> ModelSettings:
+        versions = len(self._registry.all())
+        return bounded(settings, versions=versions, cores=usable_cores(), available=built_in())
+
     def _loaded(self, source: ModelSource, version: ModelVersion) -> LoadedModel:
-        settings = read_model_settings(self._settings, source.config)
+        settings = self._bounded(read_model_settings(self._settings, source.config))
         version.settings = settings
         bytes_before = resident_bytes()
         session = open_session(source.path, settings)

@@ -101,6 +101,20 @@ def test_a_model_is_loaded_and_answers(house, linear):
     assert house.observers["linear", "1"].offered_rows == [1]
 
 
+@pytest.mark.parametrize(("models", "told"), [(9, []), (20, ["runs of 20 model versions have 29 threads each"])])
+def test_many_models_share_a_number_of_threads(house, tmp_path, monkeypatch, caplog, models, told):
+    """Which is said once, since it differs from what one model has."""
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 64)
+    caplog.set_level("INFO")
+    names = [f"broken-{number}" for number in range(models)]
+    for name in names:
+        (tmp_path / f"{name}.onnx").write_bytes(b"not a model")
+    house.load(*(tmp_path / f"{name}.onnx" for name in names))
+    threads = {version.settings.runtime.intra_op_threads for version in house.registry.all()}
+    assert threads == {29 if told else 0}
+    assert [text.partition(",")[0] for text in caplog.messages if text.startswith("runs of")] == told
+
+
 @pytest.mark.parametrize(("before", "after", "grown"), [(1000, 5000, 4000), (5000, 1000, 0)])
 def test_a_version_knows_by_how_much_the_process_grew(house, linear, monkeypatch, before, after, grown):
     """Memory that was free before may be enough for it, which is no less than nothing."""

@@ -1,0 +1,39 @@
+"""A server of many models, most of which are idle."""
+
+import gzip
+import os
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from inferd.client import Client
+from tests import onnx_models
+from tests.server import serving
+
+MODELS = 100
+
+
+def test_idle_models_cost_few_threads_and_series(tmp_path: Path) -> None:
+    """Their workers start with the first request, and their runtimes share a number of threads."""
+    for number in range(MODELS):
+        folder = tmp_path / "models" / f"m{number}" / "1"
+        folder.mkdir(parents=True)
+        onnx_models.save(onnx_models.linear(), folder / "model.onnx")
+    with serving(tmp_path / "models", environment={"XDG_CACHE_HOME": str(tmp_path / "cache")}) as server:
+        before = _threads(server.process.pid)
+        cores = os.cpu_count() or 1
+        assert before < 24 + 2 * cores + 64 + 8 * cores
+        with Client(server.grpc) as client:
+            assert client.infer("m7", {"x": np.zeros((1, 3), np.float32)})["y"].tolist() == [[1, 1, 1]]
+        assert _threads(server.process.pid) <= before + 2
+        request = urllib.request.Request(f"http://{server.http}/metrics", headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(request) as response:
+            compressed = response.read()
+        text = gzip.decompress(compressed)
+        assert len(compressed) < len(text) / 5
+        assert text.count(b'model="m6"') < text.count(b'model="m7"') / 2
+
+
+def _threads(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())

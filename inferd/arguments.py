@@ -62,6 +62,13 @@ def checked_number(name: str, value: object, least: float, most: float = inf) ->
     return number
 
 
+def checked_flag(name: str, value: object) -> bool:
+    """Return ``value``, True or False: text that says "no" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {_kind(value)}")
+    return value
+
+
 def checked_text(name: str, value: object) -> str:
     """Return ``value``, a text that can be sent."""
     if not isinstance(value, str):

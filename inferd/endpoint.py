@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from inferd.arguments import Metadata, checked_token
+from inferd.arguments import Metadata, checked_flag, checked_token
 from inferd.plain_text import clipped, escaped
 from inferd.small_files import read_bytes
 
@@ -71,6 +71,7 @@ class Endpoint:
         _check_address(self.address)
         if not isinstance(self.tls, TLS | None):
             raise TypeError(f"tls: expected TLS or None, got {type(self.tls).__name__}")
+        checked_flag("allow_insecure_token", self.allow_insecure_token)
         if self.token is not None:
             checked_token(self.token)
         protected = self.tls is not None or self.allow_insecure_token or is_loopback(self.address)

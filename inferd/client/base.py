@@ -6,7 +6,7 @@ from typing import Generic, NoReturn, TypeVar
 
 import grpc
 
-from inferd.arguments import Metadata, MetadataLike, checked_metadata, checked_timeout, merged
+from inferd.arguments import Metadata, MetadataLike, checked_flag, checked_metadata, checked_timeout, merged
 from inferd.client import messages
 from inferd.client.channel import MAX_MESSAGE_BYTES, ChannelOptions, RetryPolicy, channel_config
 from inferd.client.ledger import StreamLedger
@@ -56,10 +56,10 @@ class BaseClient(ABC, Generic[Interceptor]):
         self._timeout_s = checked_timeout(timeout_s)
         self._metadata = self._config.metadata
         # Left to gRPC where it is not wanted, so that a service config may ask for it.
-        self._waits = True if wait_for_ready else None
+        self._waits = checked_flag("wait_for_ready", wait_for_ready) or None
         self._interceptors = self._checked_interceptors(interceptors)
         self._lifetime = Lifetime()
-        self._start(coalesce=coalesce)
+        self._start(coalesce=checked_flag("coalesce", coalesce))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -81,13 +81,14 @@ class BaseClient(ABC, Generic[Interceptor]):
         return (
             self._timeout_s if timeout_s is None else checked_timeout(timeout_s),
             self._metadata if metadata is None else merged(self._metadata, checked_metadata(metadata)),
-            self._waits if wait_for_ready is None else wait_for_ready,
+            self._waits if wait_for_ready is None else checked_flag("wait_for_ready", wait_for_ready),
         )
 
     def _goes_alone(self, fields: Sequence[bytes], terms: Terms) -> bool:
         """Whether a request is too large for the shared stream, or is called otherwise than that was."""
         _, metadata, waits = terms
-        return metadata is not self._metadata or waits is not self._waits or sum(map(len, fields)) > MESSAGE_BYTES
+        differs = metadata is not self._metadata or (waits or None) is not self._waits
+        return differs or sum(map(len, fields)) > MESSAGE_BYTES
 
     def _ledger(
         self,
@@ -101,7 +102,7 @@ class BaseClient(ABC, Generic[Interceptor]):
     ) -> StreamLedger:
         """Make the ledger of a stream, whose requests have times of their own."""
         writer = messages.request_writer(model, version, outputs, priority, checked_timeout(timeout_s))
-        return StreamLedger(writer, ordered=ordered)
+        return StreamLedger(writer, ordered=checked_flag("ordered", ordered))
 
     def _checked_interceptors(self, interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
         kinds = self._interceptor_kinds()

@@ -8,7 +8,15 @@ import grpc
 
 import inferd
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.arguments import Metadata, MetadataLike, checked_integer, checked_metadata, checked_number, pairs_of
+from inferd.arguments import (
+    Metadata,
+    MetadataLike,
+    checked_flag,
+    checked_integer,
+    checked_metadata,
+    checked_number,
+    pairs_of,
+)
 from inferd.endpoint import TLS, Endpoint
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -119,7 +127,7 @@ def channel_config(
     if token is not None and "authorization" in dict(sent):
         msg = 'metadata "authorization": expected none beside a token, which goes by that name'
         raise ValueError(msg)
-    config = service_config(retry, round_robin=round_robin)
+    config = service_config(retry, round_robin=checked_flag("round_robin", round_robin))
     given = _given_options(options)
     if config and _SERVICE_CONFIG in given:
         raise ValueError(

@@ -34,7 +34,12 @@ class StreamLedger:
         request_id, inputs = self._split(element)
         if request_id in self._open:
             raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
-        request = self._writer.write(request_id, messages.input_fields(inputs))
+        try:
+            fields = messages.input_fields(inputs)
+        except InvalidInput as error:
+            error.request_id = request_id
+            raise
+        request = self._writer.write(request_id, fields)
         self._open[request_id] = self._opened
         self._opened += 1
         return request

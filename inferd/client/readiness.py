@@ -16,7 +16,7 @@ _GROWTH = 1.5
 
 
 class Patience:
-    """One wait for a server, or for a model of it, to be ready: `left_s`, ask, `refused`, `pause_s`, and again."""
+    """One wait for a server, or for a model of it, to be ready: `left_s`, ask, `not_ready`, `pause_s`, and again."""
 
     def __init__(self, timeout_s: float | None, clock: Callable[[], float] = monotonic) -> None:
         self._timeout_s = timeout_s

@@ -54,7 +54,9 @@ def test_a_call_with_metadata_does_not_share_a_stream(call, server, service):
     call(server.address, "infer", "m", X, settings={"coalesce": True}, metadata={"x-trace": "1"})
     call(server.address, "infer", "m", X, settings={"coalesce": True, "metadata": {"x-trace": "2"}})
     assert [metadata["x-trace"] for metadata in service.metadata] == ["1", "2"]
-    assert [request.HasField("timeout") for request in service.requests] == [False, True]
+    call(server.address, "infer", "m", X, settings={"coalesce": True}, wait_for_ready=False)
+    call(server.address, "infer", "m", X, settings={"coalesce": True}, wait_for_ready=True)
+    assert [request.HasField("timeout") for request in service.requests] == [False, True, True, False]
 
 
 def test_what_comes_with_the_answer(call, server, service):

@@ -214,6 +214,8 @@ def test_a_service_config_of_ones_own():
         ({"max_receive_bytes": 1e6}, TypeError, "max_receive_bytes: expected an int, got float"),
         ({"token": "a\nb"}, ValueError, "token: expected printable ASCII without spaces"),
         ({"token": ""}, ValueError, "token: expected printable ASCII without spaces, got 'nothing'"),
+        ({"allow_insecure_token": "false"}, TypeError, "allow_insecure_token: expected True or False, got str"),
+        ({"round_robin": 1}, TypeError, "round_robin: expected True or False, got int"),
         ({"token": 5}, TypeError, "token: expected a str, got int"),
         ({"metadata": {"grpc-a": "1"}}, ValueError, 'metadata "grpc-a"'),
         ({"token": "t", "metadata": {"Authorization": "x"}}, ValueError, 'metadata "authorization": expected none'),

@@ -174,8 +174,9 @@ def test_elements_that_cannot_be_sent_end_the_inputs(client):
     """An array of an unsupported type is named, after the results of what was sent before."""
     stream = client.stream("m", [{"x": 1}, {"x": np.array([1j])}, {"x": 3}])
     assert next(stream).result()["x"] == 1
-    with pytest.raises(InvalidInput, match="complex128"):
+    with pytest.raises(InvalidInput, match="complex128") as caught:
         next(stream)
+    assert caught.value.request_id == "1"
 
 
 def test_a_broken_stream_raises(client, service):

@@ -120,6 +120,7 @@ def test_half_a_message_from_a_stranger(monkeypatch, method):
         connection.send(_DATA, b"\0" + struct.pack(">I", 100_000) + bytes(1000), stream=1)
         connection.wait_for(_HEADERS)
         assert running.recorder.next_code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        monkeypatch.undo()
         assert running.call("CallbackUnaryUnary") == b"hello"
 
 
@@ -157,6 +158,7 @@ def _answers(port: int) -> bool:
 def test_a_connection_that_is_never_ready(limited, sent):
     """Whoever connects and says nothing, or no settings, is closed, and holds nobody else up."""
     running = limited(handshake_timeout_s=1.0)
+    assert running.call("CallbackUnaryUnary") == b"hello"
     with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT_S) as silent:
         silent.sendall(sent)
         assert running.call("CallbackUnaryUnary") == b"hello"
@@ -231,19 +233,33 @@ def test_an_old_connection_fails_no_call(limited):
         assert sum(each.result(timeout=4 * TIMEOUT_S) for each in [pool.submit(work) for _ in range(4)]) > 0
 
 
-def test_a_stream_on_an_old_connection(limited):
-    """It may go on for the grace, and is cut off then, which is not put down to the caller."""
-    running = limited(max_age_s=0.2, max_age_grace_s=2.0)
+def _open_stream(running: Running) -> tuple[Requests, Any]:
+    """Return the requests and the answers of a stream that has begun."""
     requests = Requests()
     answers = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
     requests.put(b"1")
     assert next(answers) == b"1"
+    return requests, answers
+
+
+def test_a_stream_on_an_old_connection(limited):
+    """It may go on for the grace."""
+    running = limited(max_age_s=0.2, max_age_grace_s=TIMEOUT_S)
+    requests, answers = _open_stream(running)
     with RawConnection(running.port) as connection:
         connection.open()
         connection.wait_for(_GOAWAY)
     # The stream's connection is older than this one, so it has been told to go too.
     requests.put(b"2")
     assert next(answers) == b"2"
+    requests.put(None)
+    assert list(answers) == []
+
+
+def test_a_stream_on_a_connection_whose_grace_is_over(limited):
+    """It is cut off, which is not put down to the caller."""
+    running = limited(max_age_s=1.0, max_age_grace_s=0.1)
+    requests, answers = _open_stream(running)
     with pytest.raises(grpc.RpcError) as error:
         next(answers)
     requests.put(None)

@@ -7,9 +7,12 @@ from inferd import demo
 from inferd.client import Client
 from tests.server import ServerProcess, serving
 
+#: Read here, as several threads at once had better not parse what NumPy's files say (CPython 3.11).
+PICTURE = {"X": demo.samples().inputs[:1]}
+
 
 def infer(client, request_id):
-    client.infer("digits", {"X": demo.samples().inputs[:1]}, request_id=request_id)
+    client.infer("digits", PICTURE, request_id=request_id)
 
 
 def hang_up(server):

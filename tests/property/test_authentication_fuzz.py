@@ -1,4 +1,4 @@
-"""Whatever callers send as credentials, they get one status and a fixed text, and nothing of it gets into the log."""
+"""Arbitrary credentials get one status and a fixed text, and do not reach the log."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from tests.unit.security.fakes import FakeCall, WallClock, table
 
 ISSUER = Issuer()
 
-#: All that strangers may be told.
+#: All texts that unauthenticated callers may get.
 TEXTS = {
     "expected an authorization header with a bearer token",
     'expected an authorization header of the form "Bearer TOKEN"',
@@ -82,8 +82,8 @@ keys = st.just("authorization") | st.sampled_from(["x-api-key", "authorization-b
 @example(metadata=[("authorization", "Bearer \ud800")])
 @example(metadata=[("authorization", f"Bearer {ISSUER.unsigned()}")])
 @example(metadata=[("authorization", f"Bearer {_part(b'[' * 9000)}.{_part(b'[' * 9000)}.AAAA")])
-def test_nothing_that_strangers_send_lets_them_in_or_breaks_anything(metadata: list) -> None:
-    """Each time the status that it should be, and a text that holds nothing of what was sent."""
+def test_rejects_arbitrary_metadata(metadata: list) -> None:
+    """Always with the same status, and a text that quotes nothing."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -101,8 +101,8 @@ def test_nothing_that_strangers_send_lets_them_in_or_breaks_anything(metadata: l
 
 
 @given(prefix=st.text(alphabet="Bb eErR", max_size=10), suffix=st.text(alphabet=" \t\nx", max_size=4))
-def test_only_the_very_token_lets_in(prefix: str, suffix: str) -> None:
-    """Around it nothing but spaces and the name of the scheme."""
+def test_accepts_only_the_exact_token(prefix: str, suffix: str) -> None:
+    """After the scheme and between spaces."""
     header = f"{prefix}right{suffix}"
     call = FakeCall("/inferd.v1.InferenceService/Infer", ("authorization", header))
     is_right = prefix[:7].lower() == "bearer " and not prefix[7:].strip(" ") and not suffix.strip(" ")

@@ -1,4 +1,4 @@
-"""A token bucket keeps its rate, whatever is asked of it and when."""
+"""A token bucket keeps its rate for any amounts and times."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,21 +10,21 @@ steps = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 10_000)), max_size=5
 
 
 @given(rate=rates, steps=steps)
-def test_no_more_passes_than_the_rate_the_burst_and_one_request_allow(rate: float, steps: list) -> None:
-    """Over any time: what passed is at most the burst, what came in since, and the last one."""
-    bucket, now, passed, largest = TokenBucket(rate, rate, 0.0), 0.0, 0, 0
+def test_takes_at_most_rate_burst_and_one_amount(rate: float, steps: list) -> None:
+    """Over any time: the burst, what the rate adds, and the largest single amount."""
+    bucket, now, taken, largest = TokenBucket(rate, rate, 0.0), 0.0, 0, 0
     for pause, amount in steps:
         now += pause
         if bucket.wait_s(amount, now) == 0:
             bucket.take(amount)
-            passed += amount
+            taken += amount
             largest = max(largest, amount)
-    assert passed <= rate * now + rate + largest + 1e-6 * (passed + 1)
+    assert taken <= rate * now + rate + largest + 1e-6 * (taken + 1)
 
 
 @given(rate=rates, steps=steps, amount=st.integers(1, 10_000))
-def test_who_waits_as_told_passes(rate: float, steps: list, amount: int) -> None:
-    """The hint is true, and no longer than it must be."""
+def test_wait_is_exact(rate: float, steps: list, amount: int) -> None:
+    """After it the amount can be taken, and not after half of it."""
     bucket, now = TokenBucket(rate, rate, 0.0), 0.0
     for pause, each in steps:
         now += pause
@@ -37,8 +37,8 @@ def test_who_waits_as_told_passes(rate: float, steps: list, amount: int) -> None
 
 
 @given(rate=rates, pauses=st.lists(st.floats(0, 10), max_size=30), back=st.floats(0, 100))
-def test_a_clock_that_steps_back_gives_nothing_away(rate: float, pauses: list[float], back: float) -> None:
-    """Asking with an older time changes nothing."""
+def test_ignores_a_clock_that_steps_back(rate: float, pauses: list[float], back: float) -> None:
+    """An earlier time adds no tokens."""
     bucket, now = TokenBucket(rate, rate, 0.0), 0.0
     bucket.take(3 * rate)
     for pause in pauses:

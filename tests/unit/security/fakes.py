@@ -1,4 +1,4 @@
-"""Stand-ins for what security looks at."""
+"""Fakes for the tests of security."""
 
 import math
 from datetime import UTC, datetime
@@ -19,24 +19,26 @@ LIST_HEALTH = "/grpc.health.v1.Health/List"
 
 
 class FakeCall(Finishing):
-    """What interceptors see of a call."""
+    """The part of a call that interceptors use."""
 
-    def __init__(self, method: str = INFER, *metadata: tuple[str, str | bytes], proven: dict | None = None) -> None:
+    def __init__(
+        self, method: str = INFER, *metadata: tuple[str, str | bytes], auth_context: dict | None = None
+    ) -> None:
         self.method = method
         self.metadata = metadata
         self.deadline = math.inf
         self.facts = CallFacts()
         self.annotations: dict[str, object] = {}
-        self.proven = proven or {}
+        self._auth_context = auth_context or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None
-        self.must_hurry = False
+        self.expects_small_message = False
         self.finishers: list[Finisher] = []
 
     def expect_small_message(self) -> None:
-        self.must_hurry = True
+        self.expects_small_message = True
 
     def auth_context(self) -> dict:
-        return self.proven
+        return self._auth_context
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> bool:
         self.ended = (code, details)
@@ -44,7 +46,7 @@ class FakeCall(Finishing):
 
 
 class WallClock:
-    """A clock that goes only when told to."""
+    """A wall clock that the test sets."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -58,7 +60,7 @@ def bearer(token: str) -> tuple[str, str]:
 
 
 def table(**tokens: str | tuple[str, float]) -> TokenTable:
-    """Return a table of tokens by name; one with a tuple expires at that time."""
+    """Return a table of tokens by name; a tuple is a token and when it expires."""
     entries = []
     for name, token in tokens.items():
         secret, expires_at = token if isinstance(token, tuple) else (token, None)

@@ -1,4 +1,4 @@
-"""Who is let in, as what, and what everybody else hears."""
+"""Authentication of calls: principals, rejections, the credential cache and the revocation of streams."""
 
 import grpc
 import pytest
@@ -18,7 +18,7 @@ REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 
 class Bench:
-    """An interceptor with a clock that the test moves."""
+    """An interceptor with a clock that the test sets."""
 
     def __init__(self, **settings: object) -> None:
         self.clock = WallClock()
@@ -46,8 +46,8 @@ def bench() -> Bench:
 
 
 @pytest.mark.parametrize("header", ["Bearer a", "bearer a", "BEARER   a "])
-def test_who_has_a_token_is_let_in_by_name(bench: Bench, header: str) -> None:
-    """The first time and when it is known; without rules there is no permissions, which allows everything."""
+def test_accepts_valid_token(bench: Bench, header: str) -> None:
+    """Verified the first time and cached the second; without a policy there are no permissions to check."""
     for _ in range(2):
         call, refusal = bench.start(("x", "y"), ("authorization", header))
         assert refusal is None
@@ -65,8 +65,8 @@ def test_who_has_a_token_is_let_in_by_name(bench: Bench, header: str) -> None:
         ([bearer("a"), bearer("a")], "expected one authorization header, got several"),
     ],
 )
-def test_others_are_told_what_was_missing_and_nothing_else(bench: Bench, metadata: list, text: str) -> None:
-    """The same the second time."""
+def test_rejects_with_a_fixed_text(bench: Bench, metadata: list, text: str) -> None:
+    """The same when the rejection is cached."""
     for _ in range(2):
         call, refusal = bench.start(*metadata)
         assert (refusal.code, refusal.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
@@ -74,15 +74,15 @@ def test_others_are_told_what_was_missing_and_nothing_else(bench: Bench, metadat
         assert call.facts.principal is None
 
 
-def test_a_token_expires_while_it_is_known(bench: Bench) -> None:
-    """Being remembered makes no credential last."""
+def test_cached_token_expires(bench: Bench) -> None:
+    """The cache does not extend a credential."""
     assert bench.start(bearer("b"))[1] is None
     bench.clock.now += 60
     assert bench.start(bearer("b"))[1].details == "the bearer token has expired"
 
 
-def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
-    """The next call after a revocation is refused, and one that was refused may hold now."""
+def test_reload_invalidates_the_cache(bench: Bench) -> None:
+    """A revoked token is rejected by the next call, and one that was rejected may be valid now."""
     assert bench.start(bearer("a"))[1] is None
     assert bench.start(bearer("new"))[1] is not None
     bench.snapshots.update(tokens=table(alice="new"))
@@ -90,13 +90,13 @@ def test_what_is_known_is_forgotten_with_new_files(bench: Bench) -> None:
     assert bench.start(bearer("new"))[1] is None
 
 
-def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
-    """By default; who is anonymous stays so."""
+def test_health_needs_no_credential_and_reflection_does(bench: Bench) -> None:
+    """By default; each can be set the other way."""
     for method in (CHECK, LIST_HEALTH):
         call, refusal = bench.start(method=method)
         assert (refusal, call.facts.principal) == (None, "anonymous")
-        assert call.must_hurry, "whoever it is may not fill the memory with half a message"
-    assert not bench.start(bearer("a"))[0].must_hurry
+        assert call.expects_small_message, "an anonymous caller must not fill the memory with half a message"
+    assert not bench.start(bearer("a"))[0].expects_small_message
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
     closed = Bench(open_health=False, open_reflection=True)
     for method in (CHECK, LIST_HEALTH):
@@ -104,8 +104,8 @@ def test_health_is_open_and_reflection_is_not(bench: Bench) -> None:
     assert closed.start(method=REFLECT)[1] is None
 
 
-def test_rules_forbid_kinds_of_methods_at_once(bench: Bench) -> None:
-    """Before anything of the call is read; health and reflection need no rule."""
+def test_policy_denies_kinds_of_methods(bench: Bench) -> None:
+    """Before the message is read; health and reflection need no rule."""
     policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], "methods": ["infer"]}]})
     bench.snapshots.update(policy=policy)
     call, refusal = bench.start(bearer("a"))
@@ -130,8 +130,8 @@ def _stream(bench: Bench, token: str) -> tuple[FakeCall, list]:
     return call, ended
 
 
-def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
-    """And not before; the stream itself does it, so that it gives up on what is open."""
+def test_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
+    """Not before, and by its own handler, which cancels the open requests."""
     _, ended = _stream(bench, "a")
     bench.revoker.check()
     assert ended == []
@@ -142,8 +142,8 @@ def test_a_stream_ends_when_its_token_is_revoked(bench: Bench) -> None:
     ]
 
 
-def test_a_stream_lasts_as_long_as_its_token_does_by_now(bench: Bench) -> None:
-    """Whether that was made to last longer or shorter since."""
+def test_stream_follows_the_present_expiry_of_its_token(bench: Bench) -> None:
+    """Whether it was extended or shortened since the stream was opened."""
     _, ended = _stream(bench, "b")
     bench.snapshots.update(tokens=table(brief=("b", bench.clock.now + 120)))
     bench.clock.now += 119
@@ -154,8 +154,8 @@ def test_a_stream_lasts_as_long_as_its_token_does_by_now(bench: Bench) -> None:
     assert [error.message for error in ended] == ["the credential of this stream has expired"]
 
 
-def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
-    """Nothing has to change for that but the time."""
+def test_stream_ends_when_its_token_expires(bench: Bench) -> None:
+    """Without any change of files."""
     _, ended = _stream(bench, "b")
     bench.clock.now += 59
     bench.revoker.check()
@@ -165,8 +165,8 @@ def test_a_stream_ends_when_its_token_expires(bench: Bench) -> None:
     assert [error.message for error in ended] == ["the credential of this stream has expired"]
 
 
-def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
-    """Those that may go on get their new permissions, and the others end; no rules are no permissions."""
+def test_new_policy_applies_to_open_streams(bench: Bench) -> None:
+    """A stream gets its new permissions, and ends if it has none for its method."""
     call, ended = _stream(bench, "a")
     rule = {"principals": ["token:alice"], "models": ["digits"]}
     bench.snapshots.update(policy=Policy.model_validate({"rules": [rule]}))
@@ -179,16 +179,16 @@ def test_new_rules_hold_for_open_streams(bench: Bench) -> None:
     assert [error.reason for error in ended] == ["NOT_ALLOWED"]
 
 
-def test_streams_of_others_are_just_ended(bench: Bench) -> None:
-    """Watching health, where that is not open, and whatever else may last."""
+def test_aborts_streams_of_other_handlers(bench: Bench) -> None:
+    """Those of methods that are not listed, such as a third party's."""
     call, _ = bench.start(bearer("a"), method="/other.Service/Method")
     bench.snapshots.update(tokens=table())
     bench.revoker.check()
     assert call.ended[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
-    """Nothing of it is kept."""
+def test_ended_stream_is_not_checked(bench: Bench) -> None:
+    """No reference to it is kept."""
     call, ended = _stream(bench, "a")
     call.over()
     assert "end_stream" not in call.annotations
@@ -197,18 +197,18 @@ def test_what_has_ended_is_looked_after_no_more(bench: Bench) -> None:
     assert (ended, call.ended) == ([], None)
 
 
-def test_what_is_used_is_remembered_and_memory_is_bounded() -> None:
-    """However many others come in between, at most twice the limit is kept."""
-    known: TwoGenerationCache[int] = TwoGenerationCache(4)
-    known[b"used"] = 1
+def test_cache_keeps_used_entries_and_is_bounded() -> None:
+    """An entry in use is never evicted, and at most twice the limit is kept."""
+    cache: TwoGenerationCache[int] = TwoGenerationCache(4)
+    cache[b"used"] = 1
     for number in range(100):
-        known[b"%d" % number] = number
-        assert known[b"used"] == 1
-    assert sum(known[b"%d" % number] is not None for number in range(100)) <= 8
+        cache[b"%d" % number] = number
+        assert cache[b"used"] == 1
+    assert sum(cache[b"%d" % number] is not None for number in range(100)) <= 8
 
 
-def test_a_stream_that_cannot_be_ended_keeps_no_other_open(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and tried again the next time."""
+def test_failure_to_end_a_stream_does_not_affect_others(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and retried at the next check."""
     broken, _ = _stream(bench, "a")
     _, ended = _stream(bench, "a")
 
@@ -222,8 +222,8 @@ def test_a_stream_that_cannot_be_ended_keeps_no_other_open(bench: Bench, caplog:
     assert "failed to end a stream" in caplog.text
 
 
-def test_a_stream_that_was_let_in_by_old_rules_gets_the_new_ones(bench: Bench) -> None:
-    """Also if it opened while the others were looked over already."""
+def test_stream_opened_during_a_reload_gets_the_new_policy(bench: Bench) -> None:
+    """Also if the other streams were checked already when it was added."""
     old = bench.snapshots.current
     bench.snapshots.update(policy=Policy.model_validate({"rules": [{"principals": ["token:bob"]}]}))
     bench.revoker.check()
@@ -233,8 +233,8 @@ def test_a_stream_that_was_let_in_by_old_rules_gets_the_new_ones(bench: Bench) -
     assert late.ended == (grpc.StatusCode.PERMISSION_DENIED, "no rule allows this caller to call infer methods")
 
 
-def test_a_flood_of_wrong_tokens_pushes_out_none_that_is_right(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a wrong one that comes again and again is verified once."""
+def test_invalid_tokens_evict_no_valid_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid token that is sent repeatedly is verified once."""
     verified: list[str] = []
     check = TokenTable.verify
     monkeypatch.setattr(

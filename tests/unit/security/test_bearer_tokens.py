@@ -1,4 +1,4 @@
-"""The file of tokens: what it may hold, and whose a token is."""
+"""Verification of bearer tokens, and the format of the token file."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ HASH = hash_token("secret")
 FILE = Path("tokens.yaml")
 
 
-def test_a_token_is_its_owners_until_it_expires() -> None:
-    """Names may have several tokens, so that one can replace another."""
+def test_verifies_tokens_until_they_expire() -> None:
+    """Also those without an expiry; an unknown token is not an error."""
     tokens = table(alice="a", bob=("b", 1_800_000_000.0))
     assert tokens.verify("a", 0).principal == "token:alice"
     assert tokens.verify("b", 1_799_999_999.0).principal == "token:bob"
@@ -23,8 +23,8 @@ def test_a_token_is_its_owners_until_it_expires() -> None:
         tokens.verify("b", 1_800_000_000.0)
 
 
-def test_an_identity_holds_as_long_as_its_very_token_does() -> None:
-    """Not if the name has another one now, nor if the token went to somebody else. It may last for another time."""
+def test_revalidates_the_identity_of_a_token() -> None:
+    """With its new expiry; not if its name has another token now, nor if the token has another name."""
     identity = table(alice="a").verify("a", 0)
     assert table(alice="a", bob="b").revalidate(identity) == identity
     assert table(alice=("a", 2.0)).revalidate(identity).expires_at == 2.0
@@ -32,8 +32,8 @@ def test_an_identity_holds_as_long_as_its_very_token_does() -> None:
         assert changed.revalidate(identity) is None
 
 
-def test_new_tokens_cannot_be_guessed() -> None:
-    """They differ, carry 256 bits, and scanners know them."""
+def test_new_tokens_are_random() -> None:
+    """256 bits each, with a prefix for secret scanners."""
     first, second = new_token(), new_token()
     assert first != second
     assert first.startswith(PREFIX)
@@ -60,8 +60,8 @@ def test_new_tokens_cannot_be_guessed() -> None:
         (f"- {{name: a, sha256: '{HASH}', expires: 2030-13-45}}", "expected YAML|expected a time"),
     ],
 )
-def test_bad_files_are_refused_without_quoting_them(text: str, complaint: str) -> None:
-    """What stands in the wrong place may be the secret itself."""
+def test_rejects_bad_files_without_quoting_them(text: str, complaint: str) -> None:
+    """A value in the wrong place may be a secret."""
     with pytest.raises(BadFileError, match=complaint) as caught:
         TokenTable.parse(text, FILE)
     assert "PLANTED" not in str(caught.value)
@@ -69,13 +69,13 @@ def test_bad_files_are_refused_without_quoting_them(text: str, complaint: str) -
 
 
 def test_times_without_a_zone_are_utc() -> None:
-    """Also plain dates."""
+    """Plain dates too."""
     tokens = TokenTable.parse(f"- {{name: a, sha256: '{HASH}', expires: 2030-01-31}}", FILE)
     assert tokens.verify("secret", 0).expires_at == 1_896_048_000.0
 
 
-def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
-    """They may be missing or no text."""
+def test_rejects_unreadable_files(tmp_path: Path) -> None:
+    """Missing, or not text."""
     with pytest.raises(BadFileError, match="No such file"):
         TokenTable.read(tmp_path / "none")
     (tmp_path / "bytes").write_bytes(b"\xff")

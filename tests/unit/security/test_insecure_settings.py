@@ -1,4 +1,4 @@
-"""What an operator is warned of."""
+"""Warnings of insecure settings."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from inferd.security.tls.transport import insecure_settings
 _TLS = {"cert_file": "server.pem", "key_file": "server.key"}
 
 
-def _warned_of(host, security=None):
+def _warnings(host, security=None):
     settings = Settings.model_validate({"server": {"host": host}, "security": security or {}})
     return [insecure.text.partition(":")[0] for insecure in insecure_settings(settings)]
 
@@ -16,15 +16,15 @@ def _warned_of(host, security=None):
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "unix:/run/a", "unix-abstract:a"]
 )
-def test_this_machine_only(host):
-    """Nothing to warn of."""
-    assert _warned_of(host) == []
+def test_no_warnings_on_loopback(host):
+    """Only this machine can connect."""
+    assert _warnings(host) == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "inferd.internal", "localhost.example.com"])
-def test_other_machines(host):
-    """Both are told, whatever the address."""
-    assert _warned_of(host) == ["no TLS", "no authentication"]
+def test_warns_when_other_machines_can_connect(host):
+    """Of both, whatever the address."""
+    assert _warnings(host) == ["no TLS", "no authentication"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,6 @@ def test_other_machines(host):
         ({"tls": _TLS | {"client_ca_file": "ca.pem", "client_certificates": "required"}}, []),
     ],
 )
-def test_what_has_been_done_about_it(security, left):
-    """Each of them by itself; client certificates are both."""
-    assert _warned_of("0.0.0.0", security) == left
+def test_does_not_warn_of_what_is_protected(security, left):
+    """Each separately; client certificates count as authentication."""
+    assert _warnings("0.0.0.0", security) == left

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: which are taken, which are not, and what is told of those."""
+"""Verification of JSON Web Tokens, key sets, and fetching them."""
 
 import http.client
 import threading
@@ -25,7 +25,7 @@ NOW = 1_800_000_000
 
 
 class FrozenDatetime(datetime):
-    """What PyJWT takes the time from, standing still."""
+    """The clock of PyJWT, fixed at ``NOW``."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:
@@ -33,8 +33,8 @@ class FrozenDatetime(datetime):
 
 
 @pytest.fixture(autouse=True)
-def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is ``NOW`` for issuers and for the verifier, however long the tests before this one have taken."""
+def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the time of issuers and of the verifier to ``NOW``."""
     monkeypatch.setattr(time, "time", lambda: float(NOW))
     monkeypatch.setattr("jwt.api_jwt.datetime", FrozenDatetime)
 
@@ -52,15 +52,15 @@ def issuer() -> Issuer:
 
 
 @pytest.mark.parametrize("algorithm", ISSUERS)
-def test_tokens_of_every_algorithm_of_ours_are_taken(algorithm: str) -> None:
-    """The identity is the subject's, and lasts as long as the token and what clocks may differ by."""
+def test_accepts_every_supported_algorithm(algorithm: str) -> None:
+    """The principal is the subject, and expires with the token plus the leeway."""
     issuer = ISSUERS[algorithm]
     identity = _verifier(issuer).verify(issuer.token(exp=NOW + HOUR_S), 0)
     assert (identity.principal, identity.expires_at) == ("jwt:alice", NOW + HOUR_S + 30)
 
 
-def test_another_claim_may_name_the_caller(issuer: Issuer) -> None:
-    """And then has to be there."""
+def test_principal_claim_is_configurable(issuer: Issuer) -> None:
+    """The claim is then required."""
     verifier = _verifier(issuer, principal_claim="client_id")
     assert verifier.verify(issuer.token(client_id="web"), 0).principal == "jwt:web"
     with pytest.raises(CredentialError, match="not valid"):
@@ -68,8 +68,8 @@ def test_another_claim_may_name_the_caller(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "a", "a.b", "inferd_secret", "a.b.c.d"])
-def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str) -> None:
-    """It has three parts or it is something else."""
+def test_ignores_tokens_of_other_kinds(issuer: Issuer, token: str) -> None:
+    """A JSON Web Token has three parts."""
     assert _verifier(issuer).verify(token, 0) is None
 
 
@@ -92,25 +92,25 @@ def test_what_is_no_such_token_is_for_others_to_know(issuer: Issuer, token: str)
     ],
     ids=lambda claims: str(claims)[:30],
 )
-def test_claims_that_do_not_fit_are_refused(issuer: Issuer, claims: dict) -> None:
-    """With one text for all of them."""
+def test_rejects_bad_claims(issuer: Issuer, claims: dict) -> None:
+    """With the same text for all of them."""
     with pytest.raises(CredentialError) as caught:
         _verifier(issuer).verify(issuer.token(claims.pop("subject", "alice"), **claims), 0)
     assert str(caught.value) == "the bearer token is not valid"
-    # What will be valid in a minute must not be remembered as invalid.
+    # A token that becomes valid in a minute must not be cached as invalid.
     assert caught.value.cacheable is ("nbf" not in claims and "iat" not in claims)
 
 
-def test_an_expired_token_says_so(issuer: Issuer) -> None:
-    """Beyond the leeway; the caller can do something about it."""
+def test_rejects_expired_token(issuer: Issuer) -> None:
+    """Beyond the leeway; the text says so, as the caller can renew it."""
     assert _verifier(issuer).verify(issuer.token(exp=NOW - 10), 0)
     with pytest.raises(CredentialError, match=r"^the bearer token has expired$"):
         _verifier(issuer).verify(issuer.token(exp=NOW - 60), 0)
 
 
 @pytest.mark.parametrize("algorithm", ISSUERS)
-def test_signatures_that_are_none_are_refused(algorithm: str) -> None:
-    """No signature, one with the public key as a secret, another issuer's, and none over changed claims."""
+def test_rejects_bad_signatures(algorithm: str) -> None:
+    """None, an HMAC with the public key, another issuer's, and one over other claims."""
     issuer, other = ISSUERS[algorithm], Issuer("one", algorithm)
     header, body, signature = issuer.token().split(".")
     forged = [
@@ -130,16 +130,16 @@ def test_signatures_that_are_none_are_refused(algorithm: str) -> None:
             _verifier(issuer).verify(token, 0)
 
 
-def test_a_key_is_used_with_its_own_algorithm_only() -> None:
-    """Whatever the token says, and although the library would do it."""
+def test_key_is_used_with_its_own_algorithm_only() -> None:
+    """PyJWT could verify the token with the algorithm that it names."""
     issuer = ISSUERS["RS256"]
     token = jwt.encode({"sub": "a", "iss": NAME, "aud": AUDIENCE, "exp": NOW + 60}, issuer.key, "PS256", {"kid": "one"})
     with pytest.raises(CredentialError):
         _verifier(issuer).verify(token, 0)
 
 
-def test_an_unknown_key_is_told(issuer: Issuer) -> None:
-    """It may be a new one; a token with a known one tells nothing, however wrong."""
+def test_reports_unknown_keys(issuer: Issuer) -> None:
+    """They may be new; a token that names a known key is not reported."""
     unknown: list = []
     verifier = _verifier(issuer, unknown=unknown)
     for token in (Issuer("two").token(), Issuer("").token()):
@@ -151,14 +151,14 @@ def test_an_unknown_key_is_told(issuer: Issuer) -> None:
     assert len(unknown) == 2
 
 
-def test_an_unknown_key_is_told_each_time_that_a_token_comes(issuer: Issuer) -> None:
-    """The key may not have been published the first time, or its URL been asked just before."""
+def test_reports_an_unknown_key_for_each_token(issuer: Issuer) -> None:
+    """The rejection is not cached: the key may be published by now."""
     unknown: list = []
-    known = CredentialCache(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaStore())
+    cache = CredentialCache(Snapshot(jwt=_verifier(issuer, unknown=unknown)), QuotaStore())
     _, header = bearer(Issuer("two").token())
     for _ in range(2):
         with pytest.raises(CredentialError, match="not valid"):
-            known.by_header(header, lambda: NOW)
+            cache.by_header(header, lambda: NOW)
     assert len(unknown) == 2
 
 
@@ -176,8 +176,8 @@ def _verifier_of(keys: list[dict[str, object]], unknown: list) -> JwtVerifier:
 
 @pytest.mark.parametrize("kid", WITHOUT_ID)
 @pytest.mark.parametrize("algorithm", ISSUERS)
-def test_a_key_without_a_kid(kid: str, algorithm: str) -> None:
-    """It is optional, for keys and for tokens; what another key has signed is refused as ever."""
+def test_accepts_keys_without_a_kid(kid: str, algorithm: str) -> None:
+    """A kid is optional for keys and tokens; a token that another key has signed is rejected."""
     issuer, other = ISSUERS[algorithm], Issuer("", algorithm)
     unknown: list = []
     verifier = _verifier_of([{**_without_id(issuer), **WITHOUT_ID[kid]}], unknown)
@@ -187,12 +187,12 @@ def test_a_key_without_a_kid(kid: str, algorithm: str) -> None:
     for token in (other.token(), other.token_without_kid(), issuer.unsigned(), issuer.signed_with_the_public_key()):
         with pytest.raises(CredentialError, match="not valid"):
             verifier.verify(token, 0)
-    # Any of these may be signed with a key that is not published yet.
+    # Each may have been signed with a key that is not published yet.
     assert len(unknown) == 4
 
 
-def test_a_token_without_a_kid_is_tried_with_every_key_of_its_algorithm() -> None:
-    """But only with so many that it does not take long, and it has to fit otherwise."""
+def test_tries_keys_of_its_algorithm_for_a_token_without_a_kid() -> None:
+    """A limited number of them; the claims are checked as ever."""
     others = [Issuer(f"other {number}") for number in range(3)]
     last, beyond = Issuer("last"), Issuer("beyond")
     keys = [each.jwk() for each in (ISSUERS["RS256"], *others, last, beyond)]
@@ -207,8 +207,8 @@ def test_a_token_without_a_kid_is_tried_with_every_key_of_its_algorithm() -> Non
     assert unknown == ["unknown"]
 
 
-def test_a_key_with_another_kid_is_not_tried() -> None:
-    """A token that names its key is of that one, or of one without a name."""
+def test_does_not_try_keys_with_another_kid() -> None:
+    """A token with a kid is verified with that key or one without a kid."""
     unknown: list = []
     verifier = _verifier_of([Issuer("two").jwk(), ISSUERS["ES256"].jwk(kid="three")], unknown)
     with pytest.raises(CredentialError, match="not valid"):
@@ -216,23 +216,23 @@ def test_a_key_with_another_kid_is_not_tried() -> None:
     assert unknown == ["unknown"]
 
 
-def test_an_identity_of_a_key_without_a_kid_holds_as_long(issuer: Issuer) -> None:
-    """As the key is published, with or without a kid."""
+def test_revalidates_an_identity_of_a_key_without_a_kid(issuer: Issuer) -> None:
+    """For as long as the key is published, with or without a kid."""
     identity = _verifier_of([_without_id(issuer)], []).verify(issuer.token(), 0)
     assert _verifier(issuer).revalidate(identity) == identity
     assert _verifier_of([_without_id(Issuer())], []).revalidate(identity) is None
 
 
-def test_sets_differ_in_keys_without_a_kid() -> None:
-    """So that a key that has been replaced at a URL is seen to be another one."""
+def test_compares_keys_without_a_kid() -> None:
+    """So that a replaced key at a URL is noticed."""
     first, same, second = (
         KeySet.parse(jwks(_without_id(each)), "test") for each in (ISSUERS["ES256"],) * 2 + (Issuer(),)
     )
     assert first == same != second
 
 
-def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> None:
-    """Under any id, but not if another key has its id."""
+def test_revalidates_an_identity_while_its_key_is_published(issuer: Issuer) -> None:
+    """Under any kid, but not if another key has its kid."""
     identity = _verifier(issuer).verify(issuer.token(), 0)
     assert _verifier(Issuer("two"), issuer).revalidate(identity) == identity
     assert _verifier(Issuer("one")).revalidate(identity) is None
@@ -257,21 +257,21 @@ def test_an_identity_holds_as_long_as_its_key_is_published(issuer: Issuer) -> No
         (jwks(ISSUERS["ES256"].jwk(), Issuer("one").jwk()), "expected one key for each kid"),
     ],
 )
-def test_bad_sets_of_keys_are_refused(text: str, complaint: str) -> None:
-    """Keys that can do nothing for us alone, those that are not public, and what is no set."""
+def test_rejects_bad_key_sets(text: str, complaint: str) -> None:
+    """Those without a supported key, with private keys, and malformed ones."""
     with pytest.raises(BadFileError, match=complaint) as caught:
         KeySet.parse(text, "keys.json")
     assert "UExBTlRFRA" not in str(caught.value)
 
 
-def test_keys_for_others_are_left_out(issuer: Issuer) -> None:
-    """An issuer may publish keys that are not for us beside ours."""
+def test_skips_unsupported_keys(issuer: Issuer) -> None:
+    """An issuer may publish them beside supported ones."""
     keys = KeySet.parse(jwks(Issuer("weak", "RS256", bits=1024).jwk(), issuer.jwk()), "test")
     assert (keys.get("weak"), keys.get("one").algorithm, keys.get(None)) == (None, "ES256", None)
 
 
 class Url:
-    """What an issuer publishes, until it cannot be reached."""
+    """A fake URL with the keys of an issuer, or an error."""
 
     def __init__(self, *issuers: Issuer) -> None:
         self.fetched = threading.Semaphore(0)
@@ -287,8 +287,8 @@ class Url:
         return self.content
 
 
-def test_keys_of_a_url_are_handed_over_when_they_are_new(issuer: Issuer) -> None:
-    """A URL that is down, or has nonsense, changes nothing but the age of what there is."""
+def test_fetcher_passes_on_changed_keys(issuer: Issuer) -> None:
+    """A failed fetch changes only the age of the keys."""
     url, clock, found = Url(issuer), WallClock(100.0), []
     source = JwksFetcher("https://issuer.test", period_s=60, on_keys=found.append, fetch=url, clock=clock)
     clock.now += 2
@@ -306,8 +306,8 @@ def test_keys_of_a_url_are_handed_over_when_they_are_new(issuer: Issuer) -> None
     assert (found[1].get("two") is not None, source.age_s()) == (True, 0.0)
 
 
-def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> None:
-    """Anybody can make tokens with unknown keys."""
+def test_fetcher_limits_the_rate_of_requested_fetches(issuer: Issuer) -> None:
+    """Anyone can make tokens with unknown keys."""
     url, clock = Url(issuer), WallClock(100.0)
     source = JwksFetcher("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url, clock=clock)
     source.start()
@@ -330,18 +330,18 @@ def test_an_unknown_key_has_the_url_fetched_but_not_often(issuer: Issuer) -> Non
         (OSError("no route"), "no route"),
     ],
 )
-def test_what_the_other_side_says_is_not_logged(
+def test_does_not_log_text_from_the_remote_side(
     caplog: pytest.LogCaptureFixture, error: Exception, reason: str
 ) -> None:
-    """It may say anything; what it is comes to the log."""
+    """Only the status or the kind of error."""
     url = Url()
     url.content = error
     JwksFetcher("https://issuer.test", period_s=600, on_keys=lambda _: None, fetch=url).refresh()
     assert [record.reason for record in caplog.records] == [reason]
 
 
-def test_only_http_is_fetched_and_no_redirects(tmp_path) -> None:
-    """A name in a setting must not become a way to read files; the settings refuse it first."""
+def test_fetches_http_only(tmp_path) -> None:
+    """The settings reject file URLs."""
     with pytest.raises(ValueError, match="expected https"):
         JwtSettings(jwks_url=f"file://{tmp_path}", issuer="a", audience=["b"])
     with pytest.raises(OSError, match=r"refused|failed"):
@@ -351,8 +351,8 @@ def test_only_http_is_fetched_and_no_redirects(tmp_path) -> None:
 @pytest.mark.parametrize(
     "url", ["http://issuer.test/keys", "https://user:PLANTED@issuer.test", "ftp://localhost", "keys", "https://[", ""]
 )
-def test_unsafe_urls_are_refused_without_quoting_them(url: str) -> None:
-    """They may have a password in them."""
+def test_rejects_unsafe_urls_without_quoting_them(url: str) -> None:
+    """They may contain a password."""
     with pytest.raises(ValueError, match="expected https") as caught:
         JwtSettings(jwks_url=url, issuer="a", audience=["b"])
     assert "PLANTED" not in caught.value.errors()[0]["msg"]

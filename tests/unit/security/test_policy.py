@@ -1,4 +1,4 @@
-"""Rules: what they may say, and what they come to for a caller."""
+"""The policy file, patterns, and the permissions of principals."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ def _permissions(policy: Policy, principal: str) -> Permissions:
         ("jwt:alice", set(), set(), False),
     ],
 )
-def test_what_no_rule_allows_is_forbidden(policy, principal, infer, metadata, admin) -> None:
-    """By caller, model and kind of method."""
+def test_denies_what_no_rule_allows(policy, principal, infer, metadata, admin) -> None:
+    """By principal, model and kind of method."""
     permissions = _permissions(policy, principal)
     models = {"digits", "minilm", "other"}
     assert {model for model in models if permissions.allows(MethodKind.INFER, model)} == infer
@@ -50,8 +50,8 @@ def test_what_no_rule_allows_is_forbidden(policy, principal, infer, metadata, ad
     assert permissions.may_call(MethodKind.HEALTH)
 
 
-def test_the_first_rule_that_fits_counts(policy: Policy) -> None:
-    """Alice's own rule comes before everybody's, so that she has its ceiling and no quota."""
+def test_first_matching_rule_applies(policy: Policy) -> None:
+    """Alice's own rule comes first, so she has its ceiling and no quota."""
     alice, bob = _permissions(policy, "token:alice"), _permissions(policy, "token:bob")
     grant = alice.require(MethodKind.INFER, "digits")
     assert (grant.priority_ceiling, grant.quota) == (2, None)
@@ -60,8 +60,8 @@ def test_the_first_rule_that_fits_counts(policy: Policy) -> None:
     assert grant.quota is not None
 
 
-def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
-    """A model that may not even be seen is not for `require`; the registry does not find it."""
+def test_names_a_visible_model_that_may_not_be_called(policy: Policy) -> None:
+    """The registry does not find a model that the caller may not see."""
     alice = _permissions(policy, "token:alice")
     assert alice.sees("minilm")
     assert not alice.sees("other")
@@ -91,8 +91,8 @@ def test_what_may_be_seen_but_not_called_says_so(policy: Policy) -> None:
         ("rules: []\nrules: []", "line 2: expected rules once, got it on line 1 already"),
     ],
 )
-def test_bad_rules_are_refused_with_their_place(tmp_path: Path, text: str, complaint: str) -> None:
-    """And with the name of the file. An empty one might be half written, and must not open everything."""
+def test_rejects_bad_policies(tmp_path: Path, text: str, complaint: str) -> None:
+    """With the file and the field. An empty file may be half written, and must not allow everything."""
     (tmp_path / "policy.yaml").write_text(text)
     with pytest.raises(BadFileError, match=complaint) as caught:
         read_policy(tmp_path / "policy.yaml")
@@ -110,13 +110,13 @@ def test_bad_rules_are_refused_with_their_place(tmp_path: Path, text: str, compl
     ],
 )
 def test_patterns(pattern: str, fits: list[str], does_not: list[str]) -> None:
-    """One star stays within a segment, two do not, and nothing else is special."""
+    """One star matches within a segment, two across segments; no other character is special."""
     assert all(matches(pattern, name) for name in fits)
     assert not any(matches(pattern, name) for name in does_not)
 
 
-def test_a_quota_outlives_the_rules_it_came_with() -> None:
-    """As long as its limits stay the same: rewriting the file gives nobody a fresh start."""
+def test_quota_survives_a_reload() -> None:
+    """If its limits are the same: rewriting the file resets no quota."""
     policy = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 5}}]})
     other = Policy.model_validate({"rules": [{"principals": ["a"], "quota": {"rows_per_s": 6}}]})
     quotas = QuotaStore(clock=lambda: 0.0)

@@ -1,4 +1,4 @@
-"""What a quota lets pass, and when it says to come back."""
+"""Quotas: what they accept, and their retry hints."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def _quota(**limits: float) -> tuple[Quota, QuotaRejections]:
 
 
 def test_requests_have_a_burst_of_one_second() -> None:
-    """Over it, the hint is when the next one will pass."""
+    """Above it, the retry hint is when the next one will be accepted."""
     quota, rejections = _quota(requests_per_s=4)
     for _ in range(4):
         quota.acquire(1, 100.0)
@@ -23,8 +23,8 @@ def test_requests_have_a_burst_of_one_second() -> None:
     assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "concurrent_requests": 0}
 
 
-def test_a_request_larger_than_the_burst_passes_and_is_paid_off() -> None:
-    """Nothing is too large for ever, and the rate holds over time."""
+def test_accepts_a_request_larger_than_the_burst() -> None:
+    """It leaves a debt, so the rate holds over time."""
     quota, _ = _quota(rows_per_s=10)
     quota.acquire(35, 100.0)
     with pytest.raises(QuotaExceededError) as caught:
@@ -33,8 +33,8 @@ def test_a_request_larger_than_the_burst_passes_and_is_paid_off() -> None:
     quota.acquire(1, 102.601)
 
 
-def test_what_is_refused_by_one_limit_is_not_counted_by_another() -> None:
-    """Rows that were not admitted use up no request, and no slot."""
+def test_rejection_by_one_limit_charges_no_other() -> None:
+    """A request with too many rows takes no request token and no slot."""
     quota, _ = _quota(requests_per_s=2, rows_per_s=10, concurrent_requests=2)
     quota.acquire(10, 100.0)
     with pytest.raises(QuotaExceededError, match="rows"):
@@ -42,8 +42,8 @@ def test_what_is_refused_by_one_limit_is_not_counted_by_another() -> None:
     quota.acquire(0, 100.0)
 
 
-def test_open_requests_are_counted_until_they_are_given_back() -> None:
-    """Each slot comes back once."""
+def test_counts_open_requests_until_release() -> None:
+    """Each release frees one slot."""
     quota, rejections = _quota(concurrent_requests=2)
     quota.acquire(1, 100.0)
     quota.acquire(1, 100.0)
@@ -54,8 +54,8 @@ def test_open_requests_are_counted_until_they_are_given_back() -> None:
     assert rejections.by_limit["concurrent_requests"] == 1
 
 
-def test_no_request_leaves_a_debt_without_end() -> None:
-    """What would take more than ten minutes to pay off is refused for good, and uses up nothing."""
+def test_rejects_a_request_with_too_large_a_debt() -> None:
+    """More than ten minutes' worth of rows is invalid, and charges nothing."""
     quota, rejections = _quota(rows_per_s=10, requests_per_s=1)
     with pytest.raises(InvalidInputError, match="at most 6010 rows, as the quota is 10 rows a second, got 60000000"):
         quota.acquire(60_000_000, 100.0)
@@ -66,16 +66,16 @@ def test_no_request_leaves_a_debt_without_end() -> None:
     assert caught.value.retry_after_s <= 600
 
 
-def test_a_single_row_is_never_too_large() -> None:
-    """Of a quota of a row in a quarter of an hour."""
+def test_accepts_a_single_row_at_any_rate() -> None:
+    """Here one row in a thousand seconds."""
     quota, _ = _quota(rows_per_s=0.001)
     quota.acquire(1, 100.0)
     with pytest.raises(InvalidInputError):
         quota.acquire(2, 10_000.0)
 
 
-def test_what_runs_no_model_counts_as_a_request() -> None:
-    """And takes no slot that would have to come back."""
+def test_charges_requests_that_run_no_model() -> None:
+    """As one request each, without a slot."""
     quota, rejections = _quota(requests_per_s=10, concurrent_requests=1)
     quota.acquire(1, 100.0)
     for _ in range(9):
@@ -86,8 +86,8 @@ def test_what_runs_no_model_counts_as_a_request() -> None:
     assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "concurrent_requests": 0}
 
 
-def test_what_was_refused_after_all_uses_up_nothing() -> None:
-    """The request and its rows are there again; never more than the burst."""
+def test_refunds_a_request_that_did_not_run() -> None:
+    """Both the request and its rows, up to the burst."""
     quota, _ = _quota(requests_per_s=2, rows_per_s=10)
     for _ in range(5):
         quota.acquire(10, 100.0)

@@ -1,4 +1,4 @@
-"""How a server's security starts."""
+"""Start-up of authentication and authorization."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from inferd.security.files import BadFileError
 from inferd.security.setup import Security
 
 
-def test_without_credentials_to_check_nothing_looks_at_calls() -> None:
-    """So that it costs nothing."""
+def test_no_interceptor_without_authentication() -> None:
+    """Calls then cost nothing extra."""
     assert Security(SecuritySettings()).interceptors == ()
     assert len(Security(SecuritySettings(tokens_file="tokens.yaml")).interceptors) == 1
 
 
 @pytest.mark.parametrize("bad", ["tokens_file", "policy_file", "jwks_file"])
-def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path, bad: str) -> None:
-    """Each by itself, with its name."""
+def test_bad_file_fails_the_start(tmp_path: Path, bad: str) -> None:
+    """The error names the file."""
     good = {"tokens_file": "[]", "policy_file": 'rules: [{principals: ["*"]}]'}
     for name, content in good.items():
         (tmp_path / name).write_text(content)

@@ -16,8 +16,8 @@ ALICE = "spiffe://prod/ns/a/sa/alice"
 PEM = b"-----BEGIN CERTIFICATE-----"
 
 
-def _proven(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
-    """What gRPC tells of a connection; it names an id only if there is one URI."""
+def _context(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
+    """Return an authentication context as gRPC makes it: with an ID only if there is one URI."""
     named = list(uris) if ids is None else ids
     return {
         "x509_pem_cert": [PEM],
@@ -26,44 +26,44 @@ def _proven(*uris: str, ids: list[str] | None = None) -> dict[str, list[bytes]]:
     }
 
 
-def test_an_identity_of_a_trusted_domain_is_taken() -> None:
-    """As it is, for as long as its connection is open."""
-    SpiffeVerifier(["prod"]).verify(_proven("spiffe://prod/..a/_.-Z9"))
-    identity = SpiffeVerifier(["prod", "other"]).verify(_proven(ALICE))
+def test_accepts_ids_of_trusted_domains() -> None:
+    """For as long as the connection is open."""
+    SpiffeVerifier(["prod"]).verify(_context("spiffe://prod/..a/_.-Z9"))
+    identity = SpiffeVerifier(["prod", "other"]).verify(_context(ALICE))
     assert identity == Identity(ALICE)
     assert SpiffeVerifier(["prod"]).revalidate(identity) == identity
 
 
 @pytest.mark.parametrize(
-    "proven",
+    "context",
     [
-        _proven(),
-        _proven("spiffe://evil/ns/a/sa/alice"),
-        _proven("spiffe://prod.evil/alice"),
-        _proven("spiffe://prod"),
-        _proven("spiffe://prod/"),
-        _proven("https://prod/alice"),
-        _proven(ALICE, "spiffe://prod/bob"),
-        _proven(ALICE, "spiffe://prod/bob", ids=[ALICE]),
-        _proven("spiffe://prod/bob", ids=[ALICE]),
-        _proven("spiffe://prod/ä"),
-        _proven("spiffe://prod/ns//sa/alice"),
-        _proven("spiffe://prod/ns/a/sa/alice/"),
-        _proven("spiffe://prod/ns/b/../a/sa/alice"),
-        _proven("spiffe://prod/ns/a/sa/."),
-        _proven("spiffe://prod/ns/%61/sa/alice"),
-        _proven("spiffe://prod/ns/a/sa/alice?x"),
-        _proven("spiffe://prod/ns/a/sa/*"),
-        _proven("spiffe://prod:8443/ns/a/sa/alice"),
-        _proven("spiffe://PROD/ns/a/sa/alice"),
-        _proven("SPIFFE://prod/ns/a/sa/alice"),
-        _proven(ALICE + "\n"),
+        _context(),
+        _context("spiffe://evil/ns/a/sa/alice"),
+        _context("spiffe://prod.evil/alice"),
+        _context("spiffe://prod"),
+        _context("spiffe://prod/"),
+        _context("https://prod/alice"),
+        _context(ALICE, "spiffe://prod/bob"),
+        _context(ALICE, "spiffe://prod/bob", ids=[ALICE]),
+        _context("spiffe://prod/bob", ids=[ALICE]),
+        _context("spiffe://prod/ä"),
+        _context("spiffe://prod/ns//sa/alice"),
+        _context("spiffe://prod/ns/a/sa/alice/"),
+        _context("spiffe://prod/ns/b/../a/sa/alice"),
+        _context("spiffe://prod/ns/a/sa/."),
+        _context("spiffe://prod/ns/%61/sa/alice"),
+        _context("spiffe://prod/ns/a/sa/alice?x"),
+        _context("spiffe://prod/ns/a/sa/*"),
+        _context("spiffe://prod:8443/ns/a/sa/alice"),
+        _context("spiffe://PROD/ns/a/sa/alice"),
+        _context("SPIFFE://prod/ns/a/sa/alice"),
+        _context(ALICE + "\n"),
     ],
 )
-def test_any_other_certificate_is_refused(proven: dict) -> None:
-    """Other domains, other URIs, none or several of them."""
+def test_rejects_other_certificates(context: dict) -> None:
+    """Other domains, other or malformed URIs, none or several of them."""
     with pytest.raises(CredentialError, match=r"^the client certificate has no SPIFFE ID that is accepted$"):
-        SpiffeVerifier(["prod"]).verify(proven)
+        SpiffeVerifier(["prod"]).verify(context)
 
 
 @pytest.fixture
@@ -78,31 +78,31 @@ def interceptor() -> AuthenticationInterceptor:
     )
 
 
-def test_a_certificate_counts_where_there_is_no_token(interceptor: AuthenticationInterceptor) -> None:
-    """A token that does not hold is not made good by it."""
+def test_certificate_is_used_without_a_token(interceptor: AuthenticationInterceptor) -> None:
+    """It does not stand in for an invalid token."""
     for _ in range(2):
-        call = FakeCall(proven=_proven(ALICE))
+        call = FakeCall(auth_context=_context(ALICE))
         assert interceptor.started(call) is None
         assert call.facts.principal == ALICE
-    call = FakeCall("/x/y", bearer("b"), proven=_proven(ALICE))
+    call = FakeCall("/x/y", bearer("b"), auth_context=_context(ALICE))
     assert interceptor.started(call) is None
     assert call.facts.principal == "token:bob"
-    assert interceptor.started(FakeCall("/x/y", bearer("wrong"), proven=_proven(ALICE))) is not None
+    assert interceptor.started(FakeCall("/x/y", bearer("wrong"), auth_context=_context(ALICE))) is not None
 
 
-def test_a_certificate_in_a_header_is_no_certificate(interceptor: AuthenticationInterceptor) -> None:
-    """Everybody can have one of somebody else, who is known by it."""
-    assert interceptor.started(FakeCall(proven=_proven(ALICE))) is None
+def test_rejects_a_certificate_in_a_header(interceptor: AuthenticationInterceptor) -> None:
+    """Certificates are public: anyone can send another's, which may be cached."""
+    assert interceptor.started(FakeCall(auth_context=_context(ALICE))) is None
     for header in (PEM, PEM.decode()):
         assert interceptor.started(FakeCall("/x/y", ("authorization", header))) is not None
 
 
-def test_without_either_both_are_asked_for(interceptor: AuthenticationInterceptor) -> None:
-    """And a certificate that is none of ours says so."""
+def test_names_both_credentials_if_neither_is_sent(interceptor: AuthenticationInterceptor) -> None:
+    """A certificate without an accepted ID is named instead."""
     refusal = interceptor.started(FakeCall())
     assert refusal.details == (
         "expected an authorization header with a bearer token, or a client certificate with a SPIFFE ID"
     )
-    refusal = interceptor.started(FakeCall(proven={**_proven("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
+    refusal = interceptor.started(FakeCall(auth_context={**_context("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
     assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
     assert "SPIFFE ID that is accepted" in refusal.details

@@ -1,4 +1,4 @@
-"""Certificates in force: read together, replaced together, or not at all."""
+"""Loading and reloading of the server's TLS files."""
 
 import datetime as dt
 import logging
@@ -26,8 +26,8 @@ def _settings(files, ca=None):
     return TlsSettings(cert_file=files.certificate, key_file=files.key, client_ca_file=ca, client_certificates=required)
 
 
-def test_a_changed_pair(authority, files, tmp_path):
-    """Noticed by the watcher, and what new connections get from then on."""
+def test_reloads_a_changed_pair(authority, files, tmp_path):
+    """New connections use it."""
     tls, watcher = ServerTls(_settings(files)), FileWatcher()
     tls.watch(watcher)
     tls.load()
@@ -41,8 +41,8 @@ def test_a_changed_pair(authority, files, tmp_path):
     assert watcher.failures == {"tls": 0}
 
 
-def test_a_bad_pair_changes_nothing(authority, files, caplog):
-    """It is logged, counted, and what was there stays until there is something better."""
+def test_keeps_the_old_pair_if_the_new_one_is_bad(authority, files, caplog):
+    """The rejection is logged and counted."""
     tls, watcher = ServerTls(_settings(files)), FileWatcher()
     tls.watch(watcher)
     tls.load()
@@ -57,8 +57,8 @@ def test_a_bad_pair_changes_nothing(authority, files, caplog):
     assert "got another key" in line.__dict__["reason"]
 
 
-def test_a_bad_authority_changes_nothing(authority, files, tmp_path):
-    """All files are taken together or not at all."""
+def test_keeps_all_files_if_one_is_bad(authority, files, tmp_path):
+    """A good pair beside bad CA certificates is not used."""
     ca = Authority("clients").save(tmp_path)
     tls = ServerTls(_settings(files, ca))
     tls.load()
@@ -70,8 +70,8 @@ def test_a_bad_authority_changes_nothing(authority, files, tmp_path):
     assert tls.http_context() is before
 
 
-def test_when_they_expire(files, tmp_path):
-    """In seconds since the epoch, for the certificate and for the authorities of clients."""
+def test_reports_expiry(files, tmp_path):
+    """Of the certificate and of the CA certificates of clients."""
     now = dt.datetime.now(dt.UTC)
     tls = ServerTls(_settings(files, Authority("clients", not_after=DAY).save(tmp_path)))
     tls.load()
@@ -82,21 +82,21 @@ def test_when_they_expire(files, tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
-def test_who_may_read_the_key(files, caplog, mode, warnings):
-    """Everybody is too many, but it is how Kubernetes mounts secrets: a warning."""
+def test_warns_of_a_world_readable_key(files, caplog, mode, warnings):
+    """Not an error: Kubernetes mounts secrets like this."""
     files.key.chmod(mode)
     with caplog.at_level(logging.WARNING):
         ServerTls(_settings(files)).load()
     assert [line.getMessage() for line in caplog.records] == ["private key file is readable by every user"] * warnings
 
 
-def test_without_certificates():
-    """There is nothing to serve with."""
+def test_requires_a_certificate():
+    """Settings without one are rejected."""
     with pytest.raises(ValueError, match="expected settings with a certificate and its key"):
         ServerTls(TlsSettings())
 
 
-def test_before_loading(files):
-    """A mistake of ours, said at once."""
+def test_requires_loading_first(files):
+    """A programming error raises at once."""
     with pytest.raises(RuntimeError, match="not loaded yet"):
         ServerTls(_settings(files)).http_context()

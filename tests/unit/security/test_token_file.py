@@ -1,4 +1,4 @@
-"""Tokens are added to a file without harm to what is in it."""
+"""Appending tokens to a file."""
 
 import threading
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.unit.security.fakes import stored
 
 
 @pytest.mark.parametrize("before", [None, "", "# ours\n", "# ours\n[]\n", '- {name: z, sha256: "' + "0" * 64 + '"}'])
-def test_a_token_is_added_to_any_file(tmp_path: Path, before: str | None) -> None:
-    """One that is not there, that is empty, and one whose last line has no end; comments stay."""
+def test_appends_to_any_valid_file(tmp_path: Path, before: str | None) -> None:
+    """Missing, empty, or without a final newline; comments are kept."""
     file = tmp_path / "tokens.yaml"
     if before is not None:
         file.write_text(before)
@@ -22,12 +22,12 @@ def test_a_token_is_added_to_any_file(tmp_path: Path, before: str | None) -> Non
     tokens = TokenTable.read(file)
     assert [tokens.verify(secret, 0).principal for secret in "ab"] == ["token:123", "token:bob"]
     assert file.read_text().startswith("# ours") == (before or "").startswith("# ours")
-    assert file.stat().st_mode & 0o777 == (0o600 if before is None else 0o640), "others may read it as before"
+    assert file.stat().st_mode & 0o777 == (0o600 if before is None else 0o640), "the mode must not change"
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
 
 
-def test_a_file_that_is_bad_stays_as_it_is(tmp_path: Path) -> None:
-    """Nothing is added to what the server would refuse, nor in a way that it would refuse."""
+def test_does_not_change_a_bad_file(tmp_path: Path) -> None:
+    """Neither if the server rejects the file, nor if it would reject the result."""
     file = tmp_path / "tokens.yaml"
     for text in ("not: tokens\n", '[{name: a, sha256: "' + "0" * 64 + '"}]\n'):
         file.write_text(text)
@@ -36,8 +36,8 @@ def test_a_file_that_is_bad_stays_as_it_is(tmp_path: Path) -> None:
         assert file.read_text() == text
 
 
-def test_a_file_stays_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who adds may be root and the server somebody else; where that cannot be kept up, nothing is added."""
+def test_keeps_the_owner_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may run as another user than the one who appends; without permission to chown, nothing is added."""
     file = tmp_path / "tokens.yaml"
     append_token(file, stored("a", "a"))
     given: list[tuple[int, int]] = []
@@ -56,16 +56,16 @@ def test_a_file_stays_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.yaml"]
 
 
-def test_links_stay_links(tmp_path: Path) -> None:
-    """It is the file behind them that changes."""
+def test_follows_symbolic_links(tmp_path: Path) -> None:
+    """The target changes, the link stays."""
     (tmp_path / "link").symlink_to("real")
     append_token(tmp_path / "link", stored("a", "a"))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").is_file()
 
 
-def test_nothing_is_lost_when_several_add_at_once(tmp_path: Path) -> None:
-    """They wait for each other."""
+def test_concurrent_appends_lose_nothing(tmp_path: Path) -> None:
+    """They take turns."""
     file = tmp_path / "tokens.yaml"
     threads = [threading.Thread(target=append_token, args=(file, stored(f"t{n}", str(n)))) for n in range(8)]
     for thread in threads:

@@ -16,6 +16,8 @@ from tests.server import ServerProcess, serving
 TIMEOUT_S = PATIENCE_S
 METHOD = "inferd.v1.InferenceService/Infer"
 STREAM = "inferd.v1.InferenceService/StreamInfer"
+#: Calls that come at once.
+MANY = range(100, 132)
 
 
 def traceparent(number, sampled=True):
@@ -68,11 +70,27 @@ def wait_for_batches(receiver, spans):
     return found
 
 
-def test_a_request(server, receiver, stub):
-    """A server span under the caller's, with its stages in their order, and its batch."""
+@pytest.fixture(scope="module")
+def called(receiver, stub):
+    """All calls of these tests, made at once as spans are sent once a second; numbers are those of their traces."""
     metadata = (traceparent(1), ("tracestate", "a=b"), ("x-request-id", "traced-1"))
     stub.Infer(request(), timeout=TIMEOUT_S, metadata=metadata)
-    (batch,) = receiver.wait_for("batch")
+    stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(2, sampled=False),))
+    stub.Infer(request(), timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError):
+        stub.Infer(request(model="nobody"), timeout=TIMEOUT_S, metadata=(traceparent(4),))
+    message = pb.StreamInferRequest(requests=[request(request_id=str(number)) for number in range(3)])
+    list(stub.StreamInfer(iter([message]), timeout=TIMEOUT_S, metadata=(traceparent(5),)))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: stub.Infer(request(), metadata=(traceparent(number),)), MANY))
+    receiver.wait_for(METHOD, 2 + len(MANY))
+    receiver.wait_for(STREAM)
+    receiver.wait_for("request", 3)
+
+
+@pytest.mark.usefixtures("called")
+def test_a_request(server, receiver):
+    """A server span under the caller's, with its stages in their order, and its batch."""
     spans = of_trace(receiver, 1)
     assert set(spans) == {METHOD}
     call = spans[METHOD]
@@ -83,6 +101,7 @@ def test_a_request(server, receiver, stub):
     begins = [event.time_unix_nano for event in call.events]
     assert begins == sorted(begins)
     assert call.start_time_unix_nano <= begins[0] <= begins[-1] <= call.end_time_unix_nano
+    (batch,) = wait_for_batches(receiver, [call])
     assert linked(batch) == {(call.trace_id, call.span_id)}
     assert linked(call) == {(batch.trace_id, batch.span_id)}
     assert within(batch, call)
@@ -90,28 +109,22 @@ def test_a_request(server, receiver, stub):
     assert (line["trace_id"], line["span_id"]) == (call.trace_id.hex(), call.span_id.hex())
 
 
-def test_callers_who_do_not_trace(receiver, stub):
+@pytest.mark.usefixtures("called")
+def test_callers_who_do_not_trace(receiver):
     """Are not traced, and neither are those who say nothing, as the share here is none."""
-    stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(2, sampled=False),))
-    stub.Infer(request(), timeout=TIMEOUT_S)
-    stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(3),))
-    receiver.wait_for(METHOD, 2)
-    assert {int.from_bytes(span.trace_id) for span in receiver.spans if span.name == METHOD} == {1, 3}
+    traced = [int.from_bytes(span.trace_id) for span in receiver.spans if span.name == METHOD]
+    assert sorted(traced) == [1, 4, *MANY]
 
 
-def test_an_error(receiver, stub):
+@pytest.mark.usefixtures("called")
+def test_an_error(receiver):
     """Has a span, too."""
-    with pytest.raises(grpc.RpcError):
-        stub.Infer(request(model="nobody"), timeout=TIMEOUT_S, metadata=(traceparent(4),))
-    receiver.wait_for(METHOD, 3)
     assert attributes(of_trace(receiver, 4)[METHOD])["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_a_stream(receiver, stub):
+@pytest.mark.usefixtures("called")
+def test_a_stream(receiver):
     """Its requests are spans under its own; they are linked to their batches."""
-    message = pb.StreamInferRequest(requests=[request(request_id=str(number)) for number in range(3)])
-    list(stub.StreamInfer(iter([message]), timeout=TIMEOUT_S, metadata=(traceparent(5),)))
-    receiver.wait_for(STREAM)
     requests = receiver.wait_for("request", 3)
     stream = of_trace(receiver, 5)[STREAM]
     assert {each.parent_span_id for each in requests} == {stream.span_id}
@@ -121,17 +134,10 @@ def test_a_stream(receiver, stub):
     assert {each for batch in batches for each in linked(batch)} == {(each.trace_id, each.span_id) for each in requests}
 
 
-def test_requests_that_shared_a_batch(receiver, stub):
+@pytest.mark.usefixtures("called")
+def test_requests_that_shared_a_batch(receiver):
     """Whatever batches they were put in, each is linked from the one that it is linked to."""
-    with ThreadPoolExecutor(8) as threads:
-        calls = [
-            threads.submit(stub.Infer, request(), timeout=TIMEOUT_S, metadata=(traceparent(number),))
-            for number in range(100, 132)
-        ]
-        for call in calls:
-            call.result()
-    receiver.wait_for(METHOD, 3 + 32)
-    requests = [span for span in receiver.spans if span.name == METHOD and 100 <= int.from_bytes(span.trace_id) < 132]
+    requests = [span for span in receiver.spans if span.name == METHOD and int.from_bytes(span.trace_id) in MANY]
     batches = wait_for_batches(receiver, requests)
     there = {((batch.trace_id, batch.span_id), each) for batch in batches for each in linked(batch)}
     assert there == {(batch, (each.trace_id, each.span_id)) for each in requests for batch in linked(each)}

@@ -8,7 +8,7 @@ import pytest
 from tests.random_graphs import RandomModel, Truth, make_graph, truth
 from tests.random_graphs.claims import inferd_batches
 
-_SEEDS = range(150)
+_SEEDS = range(100)
 _LEAST_PROVEN = 0.95
 
 

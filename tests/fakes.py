@@ -13,7 +13,6 @@ from inferd import dtypes
 from inferd.batching.ports import BatchReport
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
-from inferd.runtime.batch_axes.verification import unbatchable
 from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
@@ -173,7 +172,7 @@ class FakeSession:
     def stop_batching(self, reason: str) -> bool:
         self.stopped_for.append(reason)
         if not self.batch_axis_is_given:
-            self._signature = unbatchable(self._signature, reason).signature
+            self._signature = self._signature.without_batch_axes()
         return not self.batch_axis_is_given
 
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[Array]:

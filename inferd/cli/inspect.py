@@ -99,7 +99,7 @@ def _sentences(model: ServedModel) -> Iterator[str]:
         yield f"Would be served without batching, because {why}."
     else:
         yield "Would be served without batching: each request runs alone and in one piece."
-    if session.trial is None and not model.failure:
+    if session.synthetic_inputs is None and not model.failure:
         yield "It could not be tried, so it is not known whether requests would succeed."
     yield f"Would run on {', '.join(session.providers)}."
 
@@ -137,7 +137,7 @@ def _print_json(file: ModelFile, model: ServedModel) -> None:
             "reason": session.verdict.reason,
             "batchable": session.signature.batchable,
             "max_batch_size": model.max_batch_size,
-            "tried": session.trial is not None,
+            "tried": session.synthetic_inputs is not None,
             "providers": session.providers,
             "warnings": model.warnings,
         }

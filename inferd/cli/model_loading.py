@@ -40,7 +40,7 @@ class ServedModel:
     @property
     def failure(self) -> str:
         """Why requests would fail, as far as that is known from the examples that were given; empty if they do not."""
-        if self.session.trial is not None:
+        if self.session.synthetic_inputs is not None:
             return ""
         given = [f"inputs.{name}.example" for name, each in self.settings.inputs.items() if each.example is not None]
         names = [*given, *([self.examples.name] if self.examples else [])]

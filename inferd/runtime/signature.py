@@ -1,18 +1,19 @@
-"""What a model takes and gives, and whether a request fits it. Pure: knows no session."""
+"""Inputs and outputs of a model, and validation of requests against them. Pure: knows no session."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.dtypes import BY_NUMPY, DataType
+from inferd.dtypes import BY_NUMPY, BY_ONNX, DataType
 from inferd.errors import InvalidInputError, Place
 from inferd.plain_text import clipped, listed
+from inferd.runtime.errors import ModelLoadError
 
-#: Of a shape that is shown; numpy has no more.
+#: Dimensions shown of a shape; numpy has no more.
 _MOST_DIMENSIONS = 64
 
 #: Arrays by tensor name. BYTES tensors are ``object`` arrays of ``bytes``.
@@ -22,12 +23,11 @@ Tensors = Mapping[str, Array]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """One input or output as the model declares it.
+    """One input or output of a model.
 
-    ``shape`` has an ``int`` for a fixed dimension, a ``str`` for an open one with a name and ``None`` for an open one
-    without. ``batch_axis`` is the dimension that counts rows, or ``None``: an input without one is shared by a whole
-    batch, so that only requests with equal values for it can be stacked. ``optional`` is an input with a default, which
-    a request may leave out.
+    ``shape`` has an ``int`` for a fixed dimension, a ``str`` for a named open one and ``None`` for an unnamed open one.
+    ``batch_axis`` is the dimension that counts rows. An input with ``None`` is shared by all rows of a batch: only
+    requests with equal values for it can be stacked. ``optional`` marks an input with a default value.
     """
 
     name: str
@@ -37,12 +37,35 @@ class TensorSpec:
     optional: bool = False
 
 
+def tensor_spec(
+    kind: Literal["input", "output"], name: str, onnx_type: str, shape: Sequence[int | str | None]
+) -> TensorSpec:
+    """Convert a declaration of ONNX Runtime. Raises `ModelLoadError` for a type that the protocols cannot carry."""
+    if not onnx_type.startswith("tensor("):
+        advice = '; convert it with zipmap off (options={"zipmap": False})' if "map(" in onnx_type else ""
+        msg = f'{kind} "{name}" is of type {onnx_type}, only tensors can be served{advice}'
+        raise ModelLoadError(msg)
+    datatype = BY_ONNX.get(onnx_type)
+    if datatype is None:
+        msg = f'{kind} "{name}" is of type {onnx_type}, an element type that cannot be sent over the wire'
+        raise ModelLoadError(msg)
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(map(_dimension, shape)))
+
+
+def _dimension(size: int | str | None) -> int | str | None:
+    if isinstance(size, str):
+        # Some exporters name every open dimension "?" or "-1", which does not make them equal.
+        return size if any(map(str.isalpha, size)) else None
+    # Some write -1 for an open dimension.
+    return None if size is None or size < 0 else size
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedInputs:
-    """What a request's inputs come to.
+    """Size and stack key of a valid request.
 
-    ``rows`` is 1 for a model that cannot batch. ``nbytes`` is what the inputs take in memory. Requests are stackable
-    exactly when their ``stack_key`` is equal.
+    ``rows`` is 1 for a model that cannot batch. ``nbytes`` is the memory of the inputs. Requests can be stacked exactly
+    if their ``stack_key`` is equal.
     """
 
     rows: int
@@ -52,11 +75,10 @@ class CheckedInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSignature:
-    """Inputs and outputs of a model, in its order. ``batchable`` when rows of several requests may be stacked.
+    """Inputs and outputs of a model, in the model's order. ``batchable``: rows of several requests may be stacked.
 
-    Without ``batchable`` no tensor has a batch axis; with it at least one input that must be given has one.
-    ``loose_dimensions`` are names of open dimensions that may stand for several sizes in one request, so that inputs
-    need not agree on them.
+    Without ``batchable`` no tensor has a batch axis; with it at least one required input has one. ``loose_dimensions``
+    are names of open dimensions that may differ between the inputs of one request.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -74,24 +96,33 @@ class ModelSignature:
             msg = "a model that cannot batch has a tensor with a batch axis"
             raise ValueError(msg)
         if self.batchable and all(spec.batch_axis is None for spec in self.inputs if not spec.optional):
-            msg = "a model that can batch has no input with a batch axis that must be given"
+            msg = "a model that can batch has no required input with a batch axis"
             raise ValueError(msg)
         checks = _input_checks(self)
-        # The way to set a field of a frozen dataclass while it is being made.
+        # The only way to set a field of a frozen dataclass.
         object.__setattr__(self, "_required", tuple(check for check in checks if not check.spec.optional))
         object.__setattr__(self, "_optional", tuple(check for check in checks if check.spec.optional))
         object.__setattr__(self, "_inputs_by_name", {spec.name: spec for spec in self.inputs})
         object.__setattr__(self, "_output_names", tuple(spec.name for spec in self.outputs))
 
+    def without_batch_axes(self) -> "ModelSignature":
+        """Return the same inputs and outputs for a model that cannot batch."""
+        return replace(
+            self,
+            inputs=tuple(replace(spec, batch_axis=None) for spec in self.inputs),
+            outputs=tuple(replace(spec, batch_axis=None) for spec in self.outputs),
+            batchable=False,
+        )
+
     def input(self, name: str) -> TensorSpec:
-        """Return what the model declares of input ``name``, or raise `InvalidInputError` if there is no such input."""
+        """Return the spec of input ``name``. Raises `InvalidInputError` for an unknown name."""
         spec = self._inputs_by_name.get(name)
         if spec is None:
             raise self._unknown_input(name)
         return spec
 
     def check(self, inputs: Tensors) -> CheckedInputs:
-        """Say what ``inputs`` come to, or raise `InvalidInputError` naming the input, the expected and the given."""
+        """Validate ``inputs``. Raises `InvalidInputError` with the input, what was expected and what came."""
         given = self._given_optional(inputs) if len(inputs) != len(self._required) else ()
         request = _Request()
         for check in self._required:
@@ -101,7 +132,7 @@ class ModelSignature:
             check.take(array, request)
         for check in given:
             if self.batchable:
-                # Only requests that give the same optional inputs can be stacked.
+                # Only requests with the same optional inputs can be stacked.
                 request.stack_key.append(check.name)
             check.take(inputs[check.name], request)
         return CheckedInputs(
@@ -109,10 +140,7 @@ class ModelSignature:
         )
 
     def select_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``names``, each once, or all of the model's outputs if empty.
-
-        Raises `InvalidInputError` for a name that is unknown.
-        """
+        """Return ``names`` without duplicates, or all outputs if empty. Raises `InvalidInputError`."""
         if not names:
             return self._output_names
         for name in names:
@@ -122,7 +150,7 @@ class ModelSignature:
         return tuple(dict.fromkeys(names))
 
     def _given_optional(self, inputs: Tensors) -> "tuple[_InputCheck, ...]":
-        """Return the optional inputs in ``inputs``, or raise if those and the others are not all that is there."""
+        """Return the optional inputs present in ``inputs``. Raises if ``inputs`` has unknown or missing names."""
         given = tuple(check for check in self._optional if check.name in inputs)
         if len(inputs) != len(self._required) + len(given):
             raise self._wrong_names(inputs)
@@ -144,7 +172,7 @@ class ModelSignature:
 
 
 class _Request:
-    """What has been learned of a request from the inputs looked at so far."""
+    """State of a validation: facts from the inputs checked so far."""
 
     __slots__ = ("nbytes", "rows", "rows_from", "stack_key", "symbols")
 
@@ -153,13 +181,13 @@ class _Request:
         self.rows_from = ""
         self.nbytes = 0
         self.stack_key: list[Hashable] = []
-        #: Size of each named dimension, and the input that it was first seen in.
+        #: Size of each named dimension, and the input where it was first seen.
         self.symbols: dict[str, tuple[int, str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _InputCheck:
-    """How one input is checked, worked out ahead because it is done for every request."""
+    """The checks of one input, precomputed because they run for every request."""
 
     name: str
     spec: TensorSpec
@@ -172,7 +200,7 @@ class _InputCheck:
     key_is_value: bool
 
     def take(self, array: NDArray[np.generic], request: _Request) -> None:
-        """Check ``array`` and add what it comes to to ``request``."""
+        """Check ``array`` and add its facts to ``request``."""
         self._require_declared(array)
         shape = array.shape
         if self.batch_axis is not None:
@@ -211,8 +239,8 @@ class _InputCheck:
             raise self._error(f'{request.rows} rows as in input "{request.rows_from}"', str(rows))
 
     def _text_bytes(self, array: NDArray[np.generic]) -> int:
-        """Return the length of all elements; refuse what is not UTF-8, which ONNX Runtime cannot take."""
-        # No UTF-8 sequence contains a zero byte, so that an element that ends early does not run into the next one.
+        """Return the total length of the elements; reject invalid UTF-8, which ONNX Runtime cannot take."""
+        # No UTF-8 sequence contains a zero byte, so a truncated element cannot combine with the next one.
         text = b"\0".join(array.ravel().tolist())
         try:
             text.decode()
@@ -232,7 +260,7 @@ class _InputCheck:
 
 def _input_checks(signature: ModelSignature) -> tuple[_InputCheck, ...]:
     named = Counter(symbol for spec in signature.inputs for _, symbol in _inner_symbols(spec))
-    # A name that occurs once has nothing to agree with.
+    # A name that occurs once is compared with nothing.
     compared = frozenset(symbol for symbol, count in named.items() if count > 1) - signature.loose_dimensions
     return tuple(_input_check(spec, batchable=signature.batchable, compared=compared) for spec in signature.inputs)
 
@@ -254,7 +282,7 @@ def _input_check(spec: TensorSpec, *, batchable: bool, compared: frozenset[str])
 
 
 def _inner_symbols(spec: TensorSpec) -> list[tuple[int, str]]:
-    """Named open dimensions apart from the batch axis, which is compared by rows whatever it is called."""
+    """Return the named open dimensions except the batch axis, which is compared as rows whatever its name."""
     return [(axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, str) and axis != spec.batch_axis]
 
 
@@ -264,7 +292,7 @@ def _value(array: NDArray[np.generic]) -> Hashable:
 
 
 def format_shape(shape: Iterable[int | str | None]) -> str:
-    """Write a shape for people: open dimensions by their name, or as -1."""
+    """Format a shape for messages: open dimensions by name, or as -1."""
     return f"[{listed(('-1' if size is None else size for size in shape), most=_MOST_DIMENSIONS, separator=',')}]"
 
 

@@ -115,8 +115,8 @@ def _encoded(proof: CachedProof) -> dict[str, Any]:
     return {
         "standing": verdict.standing.value,
         "reason": verdict.reason,
-        "misfit": verdict.misfit,
-        "given": verdict.given,
+        "misfit": verdict.shape_mismatch,
+        "given": verdict.configured,
         "axes": proof.axes,
         "ranks": proof.ranks,
         "shapes": proof.shapes,
@@ -130,8 +130,8 @@ def _decoded(content: Mapping[str, Any]) -> CachedProof:
         verdict=Verdict(
             standing=Standing(content["standing"]),
             reason=str(content["reason"]),
-            misfit=bool(content["misfit"]),
-            given=bool(content["given"]),
+            shape_mismatch=bool(content["misfit"]),
+            configured=bool(content["given"]),
         ),
         axes={kind: {name: _axis(axis) for name, axis in axes.items()} for kind, axes in content["axes"].items()},
         ranks={name: int(rank) for name, rank in content["ranks"].items()},

@@ -1,9 +1,8 @@
-"""From what a model declares to what a batch of it looks like. Pure: knows no session.
+"""Infers candidate batch axes from the declared shapes of a model. Pure: runs nothing.
 
-A model can batch when some open dimension counts rows: it is in the batched inputs and comes back in the outputs. Names
-are the best evidence ("batch" in every tensor); without them an open first dimension is taken to be it. A name that
-occurs once says nothing: some exporters make one up for every open dimension. What is found here are claims, which
-`inferd.runtime.batch_axes.verification` puts to the test before the model is served.
+A model can batch if some open dimension counts rows, in its inputs and in its outputs. Dimension names are the best
+evidence ("batch" in every tensor); without them an open first dimension is the candidate. A name that occurs only once
+is no evidence: some exporters invent one for every open dimension. `verification` tests the candidates.
 """
 
 from collections import Counter
@@ -12,117 +11,106 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from inferd.config.settings import ModelSettings, TensorOverride
-from inferd.dtypes import BY_ONNX
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
 
 Kind = Literal["input", "output"]
-#: Batch axis by tensor name, as far as settings say; None is a tensor that a whole batch shares.
+#: Configured batch axis by tensor name; None is a tensor that all rows of a batch share.
 Axes = Mapping[str, int | None]
-
 
 _NO_INPUT = "no input has an open dimension that counts rows"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inspection:
-    """A signature, and if it is not batchable why not, in words for the operator."""
+class Candidate:
+    """A signature with batch axes to verify, or one without and, for the operator, the reason."""
 
     signature: ModelSignature
     why_not_batchable: str = ""
 
 
 class _NotBatchableError(Exception):
-    """The dimension that was tried does not count rows; the text says why."""
+    """The dimension tried cannot count rows; the text says why."""
 
 
-def tensor_spec(kind: Kind, name: str, onnx_type: str, shape: Sequence[int | str | None]) -> TensorSpec:
-    """Make a spec of what ONNX Runtime reports; raise `ModelLoadError` for what cannot be sent over the wire."""
-    if not onnx_type.startswith("tensor("):
-        advice = '; convert it with zipmap off (options={"zipmap": False})' if "map(" in onnx_type else ""
-        msg = f'{kind} "{name}" is of type {onnx_type}, only tensors can be served{advice}'
-        raise ModelLoadError(msg)
-    datatype = BY_ONNX.get(onnx_type)
-    if datatype is None:
-        msg = f'{kind} "{name}" is of type {onnx_type}, an element type that cannot be sent over the wire'
-        raise ModelLoadError(msg)
-    return TensorSpec(name=name, datatype=datatype, shape=tuple(map(_dimension, shape)))
+def infer_batch_axes(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings
+) -> list[Candidate]:
+    """Return the candidates for the batch axes of ``inputs`` and ``outputs``, the likeliest first.
 
-
-def inspect(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings) -> list[Inspection]:
-    """Return what may be the batch axes of ``inputs`` and ``outputs``, the likeliest claim first.
-
-    A model of which nothing can be claimed gets a single inspection without batch axes. Raises `ModelLoadError` for
-    settings that contradict the model.
+    If there are none, the only element has no batch axes. Raises `ModelLoadError` for settings that contradict the
+    model.
     """
     loose = loose_dimensions(settings.loose_dimensions, inputs)
-    given_inputs = _given_axes("input", inputs, settings.inputs)
-    given_outputs = _given_axes("output", outputs, settings.outputs)
-    telling = _telling_names(inputs, outputs) - loose
-    likely = {size for spec in inputs for size in spec.shape if isinstance(size, str) and _means_the_batch(size)}
-    known = [_known(spec, telling | likely - loose) for spec in inputs if not spec.optional]
-    claims: list[Inspection] = []
+    configured_inputs = _configured_axes("input", inputs, settings.inputs)
+    configured_outputs = _configured_axes("output", outputs, settings.outputs)
+    repeated = _repeated_names(inputs, outputs) - loose
+    likely = {size for spec in inputs for size in spec.shape if isinstance(size, str) and _suggests_batch(size)}
+    known = [_known(spec, repeated | likely - loose) for spec in inputs if not spec.optional]
+    candidates: list[Candidate] = []
     failures: list[str] = []
-    for symbol in _candidates(known, given_inputs):
+    for symbol in _candidate_symbols(known, configured_inputs):
         try:
-            found_inputs = tuple(_batched_input(spec, symbol, given_inputs, telling) for spec in inputs)
-            found_outputs = tuple(_batched_output(spec, symbol, given_outputs) for spec in outputs)
+            found_inputs = tuple(_batched_input(spec, symbol, configured_inputs, repeated) for spec in inputs)
+            found_outputs = tuple(_batched_output(spec, symbol, configured_outputs) for spec in outputs)
             _require_batched(found_inputs, found_outputs)
         except _NotBatchableError as error:
             failures.append(str(error))
             continue
         signature = ModelSignature(inputs=found_inputs, outputs=found_outputs, batchable=True, loose_dimensions=loose)
-        claims.append(Inspection(signature=signature))
-    if claims:
-        return claims
+        candidates.append(Candidate(signature=signature))
+    if candidates:
+        return candidates
     why_not = failures[0] if failures else _NO_INPUT
-    if any(axis is not None for axis in (*given_inputs.values(), *given_outputs.values())):
+    if any(axis is not None for axis in (*configured_inputs.values(), *configured_outputs.values())):
         msg = f"batch_axis is set, but the model cannot batch: {why_not}"
         raise ModelLoadError(msg)
     unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False, loose_dimensions=loose)
-    return [Inspection(signature=unbatched, why_not_batchable=why_not)]
+    return [Candidate(signature=unbatched, why_not_batchable=why_not)]
 
 
-def _telling_names(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> frozenset[str]:
-    """Return the names of dimensions that occur again."""
+def _repeated_names(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> frozenset[str]:
+    """Return the dimension names that occur more than once."""
     counts = Counter(size for spec in (*inputs, *outputs) for size in spec.shape if isinstance(size, str))
     return frozenset(name for name, count in counts.items() if count > 1)
 
 
-def _means_the_batch(name: str) -> bool:
+def _suggests_batch(name: str) -> bool:
     return "batch" in name.lower() or name.lower() in {"n", "b", "bs"}
 
 
-def _known(spec: TensorSpec, telling: frozenset[str]) -> TensorSpec:
-    """Return ``spec`` without the names that say nothing."""
+def _known(spec: TensorSpec, repeated: frozenset[str]) -> TensorSpec:
+    """Return ``spec`` without the dimension names that are no evidence."""
     return replace(
-        spec, shape=tuple(size if not isinstance(size, str) or size in telling else None for size in spec.shape)
+        spec, shape=tuple(size if not isinstance(size, str) or size in repeated else None for size in spec.shape)
     )
 
 
 def has_configured_axes(settings: ModelSettings) -> bool:
-    """Whether the settings say of any tensor where its rows are."""
+    """Whether the settings give the batch axis of any tensor."""
     overrides = (*settings.inputs.values(), *settings.outputs.values())
     return any(override.batch_axis is not None for override in overrides)
 
 
-def _candidates(inputs: Sequence[TensorSpec], given: Axes) -> list[str | None]:
-    """Return the names that the batch dimension may have, the likeliest first; None for one without a name."""
-    if any(axis is not None for axis in given.values()):
+def _candidate_symbols(inputs: Sequence[TensorSpec], configured: Axes) -> list[str | None]:
+    """Return the possible names of the batch dimension, the likeliest first; None for an unnamed one."""
+    if any(axis is not None for axis in configured.values()):
         return list(
-            dict.fromkeys(_at_axis(spec, given[spec.name]) for spec in inputs if given.get(spec.name) is not None)
+            dict.fromkeys(
+                _at_axis(spec, configured[spec.name]) for spec in inputs if configured.get(spec.name) is not None
+            )
         )
-    mine = [spec for spec in inputs if spec.name not in given]
-    named = dict.fromkeys(size for spec in mine for size in spec.shape if isinstance(size, str))
-    ranked = sorted((rank, symbol) for symbol in named if (rank := _rank(symbol, mine)) is not None)
-    anonymous = any(spec.shape[:1] == (None,) for spec in mine)
+    others = [spec for spec in inputs if spec.name not in configured]
+    named = dict.fromkeys(size for spec in others for size in spec.shape if isinstance(size, str))
+    ranked = sorted((rank, symbol) for symbol in named if (rank := _rank(symbol, others)) is not None)
+    anonymous = any(spec.shape[:1] == (None,) for spec in others)
     return [symbol for _, symbol in ranked] + ([None] if anonymous else [])
 
 
 def _rank(symbol: str, inputs: Sequence[TensorSpec]) -> tuple[int, int] | None:
-    """Return how unlikely ``symbol`` is to be the batch dimension, None if it is out of the question.
+    """Return a sort key for ``symbol`` as the batch dimension, the likeliest lowest; None if it cannot be.
 
-    A dimension that is not the first counts only by its name: [1,length] is not a batch of samples.
+    A dimension other than the first qualifies only by its name: [1,length] is not a batch.
     """
     shapes = [spec.shape for spec in inputs if symbol in spec.shape]
     leads = all(shape[0] == symbol for shape in shapes)
@@ -133,14 +121,14 @@ def _rank(symbol: str, inputs: Sequence[TensorSpec]) -> tuple[int, int] | None:
     return (2, 0) if leads else None
 
 
-def _batched_input(spec: TensorSpec, symbol: str | None, given: Axes, telling: frozenset[str]) -> TensorSpec:
-    if spec.name in given:
-        return replace(spec, batch_axis=given[spec.name])
+def _batched_input(spec: TensorSpec, symbol: str | None, configured: Axes, repeated: frozenset[str]) -> TensorSpec:
+    if spec.name in configured:
+        return replace(spec, batch_axis=configured[spec.name])
     axis = _axis_of("input", spec, symbol)
     if spec.optional:
-        # Its default is there for any number of rows, so that it is shared unless its name says otherwise.
+        # The default must suit any number of rows, so the input is shared unless its name says otherwise.
         return replace(spec, batch_axis=axis)
-    first = _known(spec, telling).shape[0] if spec.shape else 1
+    first = _known(spec, repeated).shape[0] if spec.shape else 1
     if axis is None and first is None:
         axis = 0
     if axis is None and isinstance(first, str):
@@ -151,12 +139,12 @@ def _batched_input(spec: TensorSpec, symbol: str | None, given: Axes, telling: f
     return replace(spec, batch_axis=axis)
 
 
-def _batched_output(spec: TensorSpec, symbol: str | None, given: Axes) -> TensorSpec:
-    if spec.name in given:
-        return replace(spec, batch_axis=given[spec.name])
+def _batched_output(spec: TensorSpec, symbol: str | None, configured: Axes) -> TensorSpec:
+    if spec.name in configured:
+        return replace(spec, batch_axis=configured[spec.name])
     axis = _axis_of("output", spec, symbol)
     if axis is None and spec.shape and not isinstance(spec.shape[0], int):
-        # Exporters often lose the name on the way to the outputs, or make one up.
+        # Exporters often drop or invent the names of output dimensions.
         axis = 0
     return replace(spec, batch_axis=axis)
 
@@ -173,13 +161,13 @@ def _axis_of(kind: Kind, spec: TensorSpec, symbol: str | None) -> int | None:
 def _require_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     if all(spec.batch_axis is None for spec in inputs if not spec.optional):
         raise _NotBatchableError(_NO_INPUT)
-    # An output that is declared without dimensions may be one whose rank the model does not tell; a run will.
+    # An output declared without dimensions may have an undeclared rank, which a run will show.
     if all(spec.batch_axis is None and spec.shape for spec in outputs):
         msg = "no output has an open dimension that counts rows"
         raise _NotBatchableError(msg)
 
 
-def _given_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping[str, TensorOverride]) -> Axes:
+def _configured_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping[str, TensorOverride]) -> Axes:
     by_name = {spec.name: spec for spec in specs}
     axes: dict[str, int | None] = {}
     for name, override in overrides.items():
@@ -194,7 +182,7 @@ def _given_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping[str,
 
 
 def _check_axis(kind: Kind, spec: TensorSpec, axis: int | None) -> None:
-    # An output declared without dimensions may have some all the same; an input has not.
+    # An output declared without dimensions may have an undeclared rank; an input may not.
     if axis is None or (kind == "output" and not spec.shape):
         return
     if axis >= len(spec.shape) or isinstance(spec.shape[axis], int):
@@ -209,7 +197,8 @@ def _check_warmup_shape(kind: Kind, spec: TensorSpec, shape: list[int] | None) -
         msg = f"outputs.{spec.name}.warmup_shape: only inputs have one"
         raise ModelLoadError(msg)
     fits = len(shape) == len(spec.shape) and all(
-        not isinstance(declared, int) or given == declared for given, declared in zip(shape, spec.shape, strict=True)
+        not isinstance(declared, int) or configured == declared
+        for configured, declared in zip(shape, spec.shape, strict=True)
     )
     if not fits:
         msg = f"inputs.{spec.name}.warmup_shape: expected a shape that fits {format_shape(spec.shape)}, got {shape}"
@@ -222,16 +211,8 @@ def _at_axis(spec: TensorSpec, axis: int | None) -> str | None:
     return size if isinstance(size, str) else None
 
 
-def _dimension(size: int | str | None) -> int | str | None:
-    if isinstance(size, str):
-        # Some exporters write "?" or "-1" into every open dimension, which does not make them equal.
-        return size if any(map(str.isalpha, size)) else None
-    # Some write -1 where they mean a dimension that is open.
-    return None if size is None or size < 0 else size
-
-
 def loose_dimensions(names: Sequence[str], inputs: Sequence[TensorSpec]) -> frozenset[str]:
-    """Return ``names`` for a `ModelSignature`. Raises `ModelLoadError` for one that no open dimension of them has."""
+    """Return the configured ``names`` as a set. Raises `ModelLoadError` for one that ``inputs`` do not have."""
     known = dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str))
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Finds out what a model accepts, by trying: sizes of open dimensions, ranges of integers, kinds of text."""
+"""Searches for inputs that a model accepts: sizes of open dimensions, integer ranges, kinds of strings."""
 
 import logging
 import time
@@ -14,18 +14,18 @@ from inferd.runtime.resources import resident_bytes
 from inferd.runtime.run_timeout import TrialTimeoutError
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 
-#: Runs the model and returns all of its outputs.
+#: Runs the model and returns all outputs by name.
 Run = Callable[[Tensors], Mapping[str, Array]]
 
-#: Sizes for the open dimensions apart from the batch's, and how much larger each further one is. Convolutions need
-#: room, and some models need lengths that agree, or that differ.
+#: Sizes to try for open dimensions other than the batch axis, and the increment from one dimension to the next.
+#: Convolutions need a minimum size; some models need equal lengths, some need different ones.
 _OPEN_SIZES = ((8, 0), (32, 0), (1, 0), (5, 2), (224, 0), (64, 0), (16, 0))
 
-#: Largest integers to try, one after the other.
+#: Upper bounds of integers to try in turn, and steps of the bisection after the first that fails.
 _LARGEST = (3, 15, 127, 1023, 8191, 49_999)
 _BISECTIONS = 4
 
-#: An input whose size makes a run so much slower, or so much larger, is a size itself and is not raised any further.
+#: A value that makes a run this much slower or larger is taken to be a size, and is not raised further.
 _MUCH_SLOWER = 10.0
 _SLOW_S = 0.05
 _LARGE_BYTES = 64 * 2**20
@@ -35,7 +35,7 @@ _log = logging.getLogger("inferd.runtime")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hints:
-    """What the operator says of the inputs: ``shapes`` to try, batch dimension included, and ``examples``."""
+    """The operator's hints: input ``shapes``, batch axis included, and ``examples``, which are requests."""
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     examples: Sequence[Tensors] = ()
@@ -44,25 +44,25 @@ class Hints:
 def find_inputs(
     signature: ModelSignature, run: Run, hints: Hints, clock: Callable[[], float] = time.monotonic
 ) -> SyntheticInputs | None:
-    """Return inputs that the model runs on, None if none were found."""
-    found = _first(signature, run, hints)
-    return found if found is None or found.examples else _widened(found, run, clock)
+    """Return inputs on which the model runs, None if none were found."""
+    found = _first_accepted(signature, run, hints)
+    return found if found is None or found.examples else _with_widest_bounds(found, run, clock)
 
 
-def _first(signature: ModelSignature, run: Run, hints: Hints) -> SyntheticInputs | None:
-    """Return the first inputs that the model runs on, preferably some for which no output is empty."""
+def _first_accepted(signature: ModelSignature, run: Run, hints: Hints) -> SyntheticInputs | None:
+    """Return the first inputs on which the model runs, preferably without empty outputs."""
     second_best = None
-    for trial in _candidates(signature, hints):
+    for inputs in _candidates(signature, hints):
         try:
-            outputs = _outcome(trial, run)
+            outputs = _outputs_or_none(inputs, run)
         except TrialTimeoutError:
-            # Other sizes would hardly be quicker.
+            # Other sizes would take about as long.
             break
         if outputs is None:
             continue
         if all(array.size for array in outputs.values()):
-            return trial
-        second_best = second_best or trial
+            return inputs
+        second_best = second_best or inputs
     return second_best
 
 
@@ -71,7 +71,7 @@ def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[SyntheticIn
     has_texts = any(spec.datatype is BYTES for spec in signature.inputs)
     seen: list[Mapping[str, tuple[int, ...]]] = []
     for size, step in _OPEN_SIZES:
-        for examples in _groups(signature, hints.examples) or [()]:
+        for examples in _stackable_groups(signature, hints.examples) or [()]:
             shapes = _shapes(signature, hints, examples, size, step)
             if shapes in seen and not examples:
                 continue
@@ -87,24 +87,24 @@ def _candidates(signature: ModelSignature, hints: Hints) -> Iterator[SyntheticIn
 def example_rows(
     signature: ModelSignature, examples: Sequence[Tensors], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Tensors, ...]:
-    """Return the rows of ``examples`` that have ``shapes`` and can be stacked, none if there are none."""
-    for group in _groups(signature, examples):
+    """Return the rows of ``examples`` that have ``shapes`` and can be stacked, empty if there are none."""
+    for group in _stackable_groups(signature, examples):
         if all(array.shape == shapes.get(name) for name, array in group[0].items()):
             return group
     return ()
 
 
-def _groups(signature: ModelSignature, examples: Sequence[Tensors]) -> list[tuple[Tensors, ...]]:
-    """Return the rows of ``examples`` in groups that can be stacked, the largest group first."""
+def _stackable_groups(signature: ModelSignature, examples: Sequence[Tensors]) -> list[tuple[Tensors, ...]]:
+    """Group the rows of ``examples`` by what can be stacked, the largest group first."""
     groups: dict[object, list[Tensors]] = {}
     for request in examples:
         for row in single_rows(signature, request):
-            groups.setdefault(_key(signature, row), []).append(row)
+            groups.setdefault(_stack_key(signature, row), []).append(row)
     return [tuple(group) for group in sorted(groups.values(), key=len, reverse=True)]
 
 
-def _key(signature: ModelSignature, row: Tensors) -> object:
-    """Return what is equal in rows that can be stacked; examples need not have all inputs."""
+def _stack_key(signature: ModelSignature, row: Tensors) -> object:
+    """Return a key equal for rows that can be stacked; examples need not have all inputs."""
     axes = {spec.name: spec.batch_axis for spec in signature.inputs}
     return tuple(
         (name, array.shape, None if axes[name] is not None else repr(array.tolist()))
@@ -124,12 +124,12 @@ def _shapes(
             if isinstance(dimension, str):
                 sizes.setdefault(dimension, known)
     return {
-        spec.name: _with_one_row(spec, given.get(spec.name) or _opened(spec, sizes, size, step))
+        spec.name: _with_one_row(spec, given.get(spec.name) or _filled_shape(spec, sizes, size, step))
         for spec in signature.inputs
     }
 
 
-def _opened(spec: TensorSpec, sizes: dict[str, int], size: int, step: int) -> tuple[int, ...]:
+def _filled_shape(spec: TensorSpec, sizes: dict[str, int], size: int, step: int) -> tuple[int, ...]:
     return tuple(
         dimension
         if isinstance(dimension, int)
@@ -142,70 +142,70 @@ def _with_one_row(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if axis == spec.batch_axis else size for axis, size in enumerate(shape))
 
 
-def _outcome(trial: SyntheticInputs, run: Run) -> Mapping[str, Array] | None:
+def _outputs_or_none(inputs: SyntheticInputs, run: Run) -> Mapping[str, Array] | None:
     try:
-        return run(trial.row(0))
+        return run(inputs.row(0))
     except TrialTimeoutError:
         raise
-    except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many kinds, and any of them means the same here)
-        _log.debug("the model does not run with %s: %s", trial.shapes, error)
+    except Exception as error:  # noqa: BLE001  (ONNX Runtime raises many types)
+        _log.debug("the model does not run with %s: %s", inputs.shapes, error)
         return None
 
 
-def _widened(trial: SyntheticInputs, run: Run, clock: Callable[[], float]) -> SyntheticInputs:
-    """Return the same with the widest ranges of integers that the model accepts, as far as a few runs can tell."""
+def _with_widest_bounds(inputs: SyntheticInputs, run: Run, clock: Callable[[], float]) -> SyntheticInputs:
+    """Widen the integer ranges as far as the model accepts in a few runs."""
     integers = [
-        spec for spec in trial.signature.inputs if trial.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional
+        spec for spec in inputs.signature.inputs if inputs.bounds.get(spec.name, (0, 0))[1] > 0 and not spec.optional
     ]
     if not integers:
-        return trial
+        return inputs
     started_at = clock()
-    _outcome(trial, run)
+    _outputs_or_none(inputs, run)
     usual_s = max(clock() - started_at, _SLOW_S / _MUCH_SLOWER)
     for spec in integers:
-        trial = _widened_input(trial, spec, run, clock, usual_s)
-    return trial
+        inputs = _with_widest_input_bounds(inputs, spec, run, clock, usual_s)
+    return inputs
 
 
-def _widened_input(
-    trial: SyntheticInputs, spec: TensorSpec, run: Run, clock: Callable[[], float], usual_s: float
+def _with_widest_input_bounds(
+    inputs: SyntheticInputs, spec: TensorSpec, run: Run, clock: Callable[[], float], usual_s: float
 ) -> SyntheticInputs:
     def accepts(value: int) -> bool:
-        inputs = trial.row(0)
-        inputs[spec.name] = np.full_like(inputs[spec.name], value)
+        row = inputs.row(0)
+        row[spec.name] = np.full_like(row[spec.name], value)
         before, started_at = resident_bytes(), clock()
         try:
-            run(inputs)
+            run(row)
         except Exception:  # noqa: BLE001  (see above)
             return False
         return clock() - started_at <= usual_s * _MUCH_SLOWER and resident_bytes() - before <= _LARGE_BYTES
 
-    low, high = trial.bounds[spec.name]
-    refused = None
-    ends = np.iinfo(spec.datatype.numpy.str)
+    low, high = inputs.bounds[spec.name]
+    rejected = None
+    limits = np.iinfo(spec.datatype.numpy.str)
     for largest in _LARGEST:
-        if largest > ends.max or not accepts(largest):
-            refused = min(largest, int(ends.max))
+        if largest > limits.max or not accepts(largest):
+            rejected = min(largest, int(limits.max))
             break
         high = largest
-    for _ in range(_BISECTIONS if refused is not None else 0):
-        assert refused is not None
-        middle = (high + refused) // 2
+    for _ in range(_BISECTIONS if rejected is not None else 0):
+        assert rejected is not None
+        middle = (high + rejected) // 2
         if middle > high and accepts(middle):
             high = middle
         else:
-            refused = middle
-    if ends.min < 0 and high > 1 and accepts(-high):
+            rejected = middle
+    if limits.min < 0 and high > 1 and accepts(-high):
         low = -high
-    return trial.bounded(spec.name, low, high)
+    return inputs.bounded(spec.name, low, high)
 
 
-def variants(found: SyntheticInputs, run: Run, hints: Hints) -> Iterator[SyntheticInputs]:
-    """Yield inputs with other values of shared inputs than in ``found``, and with other sizes of open dimensions."""
+def input_variants(found: SyntheticInputs, run: Run, hints: Hints) -> Iterator[SyntheticInputs]:
+    """Yield inputs that run, with other values of shared inputs and other sizes of open dimensions than ``found``."""
     signature = found.signature
     has_shared = any(spec.batch_axis is None for spec in signature.inputs)
     if found.examples:
-        groups = _groups(signature, hints.examples)
+        groups = _stackable_groups(signature, hints.examples)
         others = [
             replace(found, examples=group, shapes=_shapes(signature, hints, group, 1, 0)) for group in groups[1:3]
         ]
@@ -217,7 +217,7 @@ def variants(found: SyntheticInputs, run: Run, hints: Hints) -> Iterator[Synthet
             if shapes not in tried:
                 tried.append(shapes)
                 others.append(replace(found, shapes=shapes, shared_draw=1 if has_shared else 0))
-    for trial in others:
+    for inputs in others:
         with suppress(TrialTimeoutError):
-            if _outcome(trial, run) is not None:
-                yield trial
+            if _outputs_or_none(inputs, run) is not None:
+                yield inputs

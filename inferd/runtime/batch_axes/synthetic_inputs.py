@@ -1,8 +1,8 @@
-"""Made-up requests to try a model with: pseudo-random rows that differ from each other and within themselves.
+"""Synthetic requests for verification and warm-up: pseudo-random rows that differ from each other.
 
-Everything follows from fixed seeds, so that a model is always tried with the same numbers. Floats are drawn from
-several families, because a model may treat pixels of 0 to 255 otherwise than fractions, and negative numbers otherwise
-than positive ones; integers from a range that the model accepts; texts have several words and lengths.
+Seeds are fixed, so a model is always tried with the same numbers. Floats are drawn from several distributions, because
+a model may treat pixels of 0 to 255 unlike fractions, and negative numbers unlike positive ones; integers from a range
+that the model accepts; strings have several words and lengths.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ _SEED = 20_260_101
 
 _Draw = Callable[[np.random.Generator, tuple[int, ...]], "np.typing.NDArray[np.float64]"]
 
-#: Ways to draw a row of floats.
+#: Distributions of floats, one for each row in turn.
 _FLOATS: Sequence[_Draw] = (
     lambda random, shape: random.normal(size=shape),
     lambda random, shape: random.random(shape),
@@ -34,25 +34,24 @@ _FLOATS: Sequence[_Draw] = (
     lambda random, shape: random.normal(size=shape) * 1e6,
 )
 
-#: FP16 ends at 65,504; a network of it overflows long before.
+#: The largest FP16 is 65,504; a network overflows long before.
 _LARGEST_HALF = 1000.0
 
 _WORDS = ("a", "model", "reads", "Words", "of", "SEVERAL", "lengths", "été", "42", "don't", "x-ray", "incomprehensible")
-_WORDS_OF_A_ROW = (1, 4, 0, 9, 2, 1, 6, 25)
+_WORDS_PER_STRING = (1, 4, 0, 9, 2, 1, 6, 25)
 
-#: More elements than this in one row are not worth drawing one by one: a pattern is repeated.
-_MOST_TEXTS = 4096
+#: Strings drawn for one row; a larger row repeats them.
+_MOST_STRINGS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticInputs:
-    """Makes requests that a model is known, or hoped, to accept.
+    """Generates requests of fixed shapes and value ranges.
 
     ``shapes`` has a size for every dimension of each input, 1 along its batch axis. ``bounds`` are the smallest and the
-    largest integer of each input that has integers. ``shared_draw`` chooses the values of shared inputs, and 0 leaves
-    out optional ones. ``numeric_texts``: texts are numbers. ``examples`` are the operator's, of one row each and of
-    some or all inputs, with the same shapes and shared inputs in all of them: rows are made of these instead of at
-    random.
+    largest integer of each integer input. ``shared_draw`` selects the values of shared inputs; 0 omits optional inputs.
+    ``numeric_texts``: strings are numbers. ``examples`` are the operator's: one row each, of some or all inputs, with
+    equal shapes and equal shared inputs. If there are any, rows are derived from them.
     """
 
     signature: ModelSignature
@@ -63,53 +62,53 @@ class SyntheticInputs:
     examples: tuple[Tensors, ...] = ()
 
     def row(self, number: int) -> dict[str, Array]:
-        """Return a request of one row, another one for each ``number``; shared inputs are always the same."""
+        """Return a request of one row, a different one for each ``number``; shared inputs are always the same."""
         example = self._example(number)
         return {
-            spec.name: example[spec.name] if spec.name in example else self._tensor(spec, place, number)
-            for place, spec in enumerate(self.signature.inputs)
+            spec.name: example[spec.name] if spec.name in example else self._tensor(spec, position, number)
+            for position, spec in enumerate(self.signature.inputs)
             if spec.name in example or not spec.optional or self.shared_draw
         }
 
     def rows(self, count: int) -> dict[str, Array]:
-        """Return one request of ``count`` rows that are known to run; without batch axes always the same request."""
+        """Return one request of ``count`` rows known to run; without batch axes always the same request."""
         if not self.signature.batchable:
             return self.row(0)
         known = [self.row(number) for number in range(max(len(self.examples), 1))]
         return stack(self.signature, [known[number % len(known)] for number in range(count)])
 
     def bounded(self, name: str, low: int, high: int) -> "SyntheticInputs":
-        """Return the same with other bounds for the integers of input ``name``."""
+        """Return a copy with other bounds for the integers of input ``name``."""
         return replace(self, bounds={**self.bounds, name: (low, high)})
 
-    def _tensor(self, spec: TensorSpec, place: int, number: int) -> Array:
+    def _tensor(self, spec: TensorSpec, position: int, number: int) -> Array:
         is_shared = spec.batch_axis is None
         draw = self.shared_draw if is_shared else number
         shape = self.shapes[spec.name]
         if is_shared and draw == 0:
             return _ones(spec, shape, self.bounds)
-        random = np.random.default_rng((_SEED, place, int(is_shared), draw))
+        random = np.random.default_rng((_SEED, position, int(is_shared), draw))
         if spec.datatype is BYTES:
-            return _texts(random, shape, draw + place, numeric=self.numeric_texts)
+            return _strings(random, shape, draw + position, numeric=self.numeric_texts)
         kind = spec.datatype.numpy.kind
         if kind == "b":
-            return random.random(shape) < (0.5, 0.9, 0.1)[(draw + place) % 3]
+            return random.random(shape) < (0.5, 0.9, 0.1)[(draw + position) % 3]
         if kind in "iu":
             low, high = self.bounds.get(spec.name, (0, 1))
             return _integers(random, shape, draw, low, high).astype(spec.datatype.numpy)
-        drawn = _FLOATS[(draw + place) % len(_FLOATS)](random, shape)
+        drawn = _FLOATS[(draw + position) % len(_FLOATS)](random, shape)
         if spec.datatype.numpy == np.float16:
             drawn = np.clip(drawn, -_LARGEST_HALF, _LARGEST_HALF)
         return np.asarray(drawn).astype(spec.datatype.numpy)
 
     def _example(self, number: int) -> Mapping[str, Array]:
-        """Return what the examples say of a row: one of them, or once they are used up another one like them."""
+        """Return an example, or a random variation of one beyond their number; empty without examples."""
         if number < len(self.examples) or not self.examples:
             return self.examples[number] if self.examples else {}
         random = np.random.default_rng((_SEED, number))
         axes = {spec.name: spec.batch_axis for spec in self.signature.inputs}
         return {
-            name: array if axes[name] is None else _varied(random, array, [each[name] for each in self.examples])
+            name: array if axes[name] is None else _variation(random, array, [each[name] for each in self.examples])
             for name, array in self.examples[number % len(self.examples)].items()
         }
 
@@ -134,23 +133,23 @@ def _integers(random: np.random.Generator, shape: tuple[int, ...], draw: int, lo
     return np.full(shape, random.integers(low, high, endpoint=True))
 
 
-def _texts(random: np.random.Generator, shape: tuple[int, ...], draw: int, *, numeric: bool) -> Array:
+def _strings(random: np.random.Generator, shape: tuple[int, ...], draw: int, *, numeric: bool) -> Array:
     elements = int(np.prod(shape))
-    texts = np.empty(elements, object)
+    strings = np.empty(elements, object)
     some = []
-    for number in range(min(elements, _MOST_TEXTS)):
+    for number in range(min(elements, _MOST_STRINGS)):
         if numeric:
             some.append(b"%d" % random.integers(-100, 1000) if draw % 2 else b"%.3f" % random.normal())
             continue
-        words = _WORDS_OF_A_ROW[(draw + number) % len(_WORDS_OF_A_ROW)]
+        words = _WORDS_PER_STRING[(draw + number) % len(_WORDS_PER_STRING)]
         some.append(" ".join(random.choice(_WORDS, words)).encode())
-    for start in range(0, elements, _MOST_TEXTS):
-        texts[start : start + _MOST_TEXTS] = some[: min(_MOST_TEXTS, elements - start)]
-    return texts.reshape(shape)
+    for start in range(0, elements, _MOST_STRINGS):
+        strings[start : start + _MOST_STRINGS] = some[: min(_MOST_STRINGS, elements - start)]
+    return strings.reshape(shape)
 
 
-def _varied(random: np.random.Generator, array: Array, seen: Sequence[Array]) -> Array:
-    """Return another row like ``array``: elements of what was ``seen``, floats a little larger or smaller."""
+def _variation(random: np.random.Generator, array: Array, seen: Sequence[Array]) -> Array:
+    """Return a variation of ``array``: integers and strings drawn from ``seen``, floats scaled by a random factor."""
     pool = np.concatenate([each.ravel() for each in seen])
     varied = random.choice(pool, array.shape) if pool.size else array.copy()
     if array.dtype.kind in "iubO":
@@ -159,7 +158,7 @@ def _varied(random: np.random.Generator, array: Array, seen: Sequence[Array]) ->
 
 
 def single_rows(signature: ModelSignature, request: Tensors) -> list[dict[str, Array]]:
-    """Cut a request into requests of one row each; a model without batch axes gets it whole."""
+    """Split a request into requests of one row each; without batch axes it stays whole."""
     axes = {spec.name: spec.batch_axis for spec in signature.inputs}
     counts = [request[name].shape[axis] for name, axis in axes.items() if axis is not None and name in request]
     if not counts:

@@ -1,37 +1,37 @@
-"""What is known of whether a model's rows may run together."""
+"""The verdict on whether rows of several requests may share a batch."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Standing(StrEnum):
-    """How a model stands with batching."""
+    """Outcome of the verification of batch axes."""
 
     PROVEN = "proven"
-    """Every row that was tried had the same answer in a batch as alone, and nothing in the graph speaks against it."""
+    """Every row tried had the same answer in a batch as alone, and nothing in the graph contradicts that."""
     CONTRADICTED = "contradicted"
-    """An answer differed, or the graph or the shapes say that it would."""
+    """An answer differed, or the graph or the shapes show that it would."""
     UNPROVEN = "unproven"
-    """Nothing could be tried, or the model does not give the same answer twice."""
+    """The model could not be tried, is not deterministic, or its graph could not be followed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """``reason`` says what shows it, for the operator; empty if proven.
+    """``reason`` is the evidence, for the operator; empty if proven.
 
-    ``misfit``: it is the shapes that contradict, so that answers could not even be told apart. ``given``: the operator
-    has said where the rows are, so the model is batched whatever the standing, unless it is a misfit.
+    ``shape_mismatch``: the contradiction is in the shapes, so outputs could not even be split. ``configured``: the
+    operator has set the batch axes, so the model is batched whatever the standing, except on a shape mismatch.
     """
 
     standing: Standing
     reason: str = ""
-    misfit: bool = False
-    given: bool = False
+    shape_mismatch: bool = False
+    configured: bool = False
 
     @property
     def allows_batching(self) -> bool:
-        """Whether rows of several requests may run together."""
-        return self.standing is Standing.PROVEN or (self.given and not self.misfit)
+        """Whether rows of several requests may share a batch."""
+        return self.standing is Standing.PROVEN or (self.configured and not self.shape_mismatch)
 
     def __str__(self) -> str:
         return f"{self.standing}: {self.reason}" if self.reason else str(self.standing)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from inferd.runtime.onnx_file import Graph, ModelFile, Node
 from inferd.runtime.row_analysis import pointwise, products, reductions, shapes
-from inferd.runtime.row_analysis.call import RULES, Call, UnclearError, without_rows
 from inferd.runtime.row_analysis.flow import (
     ONE,
     ROWS_SIZE,
@@ -19,6 +18,7 @@ from inferd.runtime.row_analysis.flow import (
     unknown,
     worst,
 )
+from inferd.runtime.row_analysis.operation import RULES, Operation, UndecidedError, without_rows
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 #: The modules whose rules are in the table.
@@ -73,14 +73,14 @@ _DEEPEST = 32
 class GraphAnalysis:
     """What a graph says of a claim that a model batches.
 
-    ``mixes`` says what lets rows depend on each other, ``unclear`` what could not be followed; with both empty each
+    ``mixes`` says what lets rows depend on each other, ``undecided`` what could not be followed; with both empty each
     row's answer depends on that row alone. ``doubtful``: what could not be followed are operators that can mix rows,
     and may do so for rare numbers only; otherwise they are ones that nothing is known of, which runs have to show.
     ``axes`` is where the outputs have their rows, as far as that is certain.
     """
 
     mixes: str = ""
-    unclear: str = ""
+    undecided: str = ""
     doubtful: bool = False
     axes: Mapping[str, int] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def analyse(file: ModelFile, signature: ModelSignature) -> GraphAnalysis:
     inputs = {spec.name: _input_flow(spec, signature.loose_dimensions) for spec in signature.inputs}
     outputs = _Walk(file).outputs(inputs)
     axes = {name: flow.axis for name, flow in outputs.items() if flow.is_plain}
-    mixes = unclear = ""
+    mixes = undecided = ""
     doubtful = False
     for spec in signature.outputs:
         flow = outputs.get(spec.name, unknown("it is not made by any operator"))
@@ -101,8 +101,8 @@ def analyse(file: ModelFile, signature: ModelSignature) -> GraphAnalysis:
         elif not (flow.is_plain or (flow.kind is Kind.SHARED and spec.batch_axis is None)):
             # What follows from the number of rows may do so for larger ones than any that is tried.
             doubtful = doubtful or flow.doubtful or flow.kind is Kind.COUNT
-            unclear = unclear or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
-    return GraphAnalysis(mixes=mixes, unclear=unclear, doubtful=doubtful, axes=axes)
+            undecided = undecided or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
+    return GraphAnalysis(mixes=mixes, undecided=undecided, doubtful=doubtful, axes=axes)
 
 
 def _input_flow(spec: TensorSpec, loose: Collection[str]) -> Flow:
@@ -145,17 +145,17 @@ class _Walk:
         missing = unknown(f"{node}: an input is not known")
         inputs = tuple(known.get(name, missing) if name else None for name in node.inputs)
         domain = "" if node.domain in _OWN_DOMAINS else node.domain
-        call = Call(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0), self._scope)
+        op = Operation(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0), self._scope)
         try:
-            result = self._apply(call, domain, known)
+            result = self._apply(op, domain, known)
         except _MixedError as error:
             result = mixed(str(error))
-        except UnclearError as error:
+        except UndecidedError as error:
             result = unknown(str(error))
         # What a file says need not make sense; it ran, but that does not mean that a rule is right about it.
         except (IndexError, KeyError, TypeError, ValueError, AssertionError):
             result = unknown(f"{node}: it is not understood")
-        if any(flow.is_padded for flow in call.given()) and node.operator not in _LEAVE_PADDING_ALONE:
+        if any(flow.is_padded for flow in op.given()) and node.operator not in _LEAVE_PADDING_ALONE:
             result = mixed(f"{node} sees how many elements the largest row has")
         flows = [result] * len(node.outputs) if isinstance(result, Flow) else list(result)
         may_mix = (domain, node.operator) in RULES or node.operator in _NESTED
@@ -163,150 +163,150 @@ class _Walk:
             flows = [replace(flow, doubtful=True) if flow.kind is Kind.UNKNOWN else flow for flow in flows]
         return flows + [missing] * (len(node.outputs) - len(flows))
 
-    def _apply(self, call: Call, domain: str, known: Mapping[str, Flow]) -> Flow | Sequence[Flow]:
-        operator = call.node.operator
+    def _apply(self, op: Operation, domain: str, known: Mapping[str, Flow]) -> Flow | Sequence[Flow]:
+        operator = op.node.operator
         if domain == "" and operator in _NESTED:
-            return self._nested(call, known)
-        body = self._file.functions.get((call.node.domain, operator))
+            return self._nested(op, known)
+        body = self._file.functions.get((op.node.domain, operator))
         if body is not None:
-            return self._called(call, body)
+            return self._called(op, body)
         rule = RULES.get((domain, operator))
         if rule is not None:
-            return rule(call)
-        plain = without_rows(call.given())
+            return rule(op)
+        plain = without_rows(op.given())
         # A graph of its own may take what it needs from outside.
-        has_graph = any(isinstance(value, Graph) for value in call.node.attributes.values())
+        has_graph = any(isinstance(value, Graph) for value in op.node.attributes.values())
         if plain is not None and not has_graph:
             return plain
-        return unknown(f"{call.node}: nothing is known of this operator")
+        return unknown(f"{op.node}: nothing is known of this operator")
 
-    def _called(self, call: Call, body: Graph) -> list[Flow]:
-        bound = {name: flow for name, flow in zip(body.inputs, call.inputs, strict=False) if flow is not None}
-        flows = self._deeper(call, body, bound)
+    def _called(self, op: Operation, body: Graph) -> list[Flow]:
+        bound = {name: flow for name, flow in zip(body.inputs, op.inputs, strict=False) if flow is not None}
+        flows = self._deeper(op, body, bound)
         return [flows[name] for name in body.outputs]
 
-    def _deeper(self, call: Call, graph: Graph, known: dict[str, Flow], label: str = "") -> dict[str, Flow]:
+    def _deeper(self, op: Operation, graph: Graph, known: dict[str, Flow], label: str = "") -> dict[str, Flow]:
         """Return as `_run`; ``label`` tells the graphs of one operator apart."""
         if self._depth >= _DEEPEST:
-            raise call.unclear("it is nested too deeply")
+            raise op.undecided("it is nested too deeply")
         outside = self._scope
         self._depth += 1
-        self._scope = f"{outside}{call.node.outputs[0] if call.node.outputs else ''!r}{label}/"
+        self._scope = f"{outside}{op.node.outputs[0] if op.node.outputs else ''!r}{label}/"
         try:
             return self._run(graph, known)
         finally:
             self._depth -= 1
             self._scope = outside
 
-    def _nested(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
-        if call.node.operator == "If":
-            return self._if(call, known)
-        return self._loop(call, known) if call.node.operator == "Loop" else self._scan(call, known)
+    def _nested(self, op: Operation, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        if op.node.operator == "If":
+            return self._if(op, known)
+        return self._loop(op, known) if op.node.operator == "Loop" else self._scan(op, known)
 
-    def _if(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
-        condition = call.input(0)
+    def _if(self, op: Operation, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        condition = op.input(0)
         if condition.kind in {Kind.ROWS, Kind.MIXED}:
-            _require_shared(call, condition, "chooses a branch by all rows at once")
+            _require_shared(op, condition, "chooses a branch by all rows at once")
         names: tuple[str, ...] = ("then_branch", "else_branch")
         decided = condition.elements[0] if condition.elements else None
         if decided is not None and decided.number is not None:
             names = ("then_branch",) if decided.number else ("else_branch",)
         results = []
         for name in names:
-            graph = call.graph(name)
-            flows = self._deeper(call, graph, dict(known), name)
+            graph = op.graph(name)
+            flows = self._deeper(op, graph, dict(known), name)
             results.append([flows[output] for output in graph.outputs])
         chosen = [
-            _named(call, f"branch {number}", flows[0], flows[-1], joined(flows[0], flows[-1], str(call.node)))
+            _named(op, f"branch {number}", flows[0], flows[-1], joined(flows[0], flows[-1], str(op.node)))
             for number, flows in enumerate(zip(*results, strict=True))
         ]
         if condition.kind is Kind.SHARED or any(flow.kind is Kind.MIXED for flow in chosen):
             return chosen
-        raise call.unclear("what it decides by may depend on the rows")
+        raise op.undecided("what it decides by may depend on the rows")
 
-    def _loop(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
-        body = call.graph("body")
-        for flow in (call.optional(0), call.optional(1)):
+    def _loop(self, op: Operation, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        body = op.graph("body")
+        for flow in (op.optional(0), op.optional(1)):
             if flow is not None:
-                _require_shared(call, flow, "runs as often as all rows together say")
-        states = list(call.given(*range(2, len(call.inputs)))) if len(call.inputs) > 2 else []
-        begins = call.optional(1)
+                _require_shared(op, flow, "runs as often as all rows together say")
+        states = list(op.given(*range(2, len(op.inputs)))) if len(op.inputs) > 2 else []
+        begins = op.optional(1)
         goes_on = shared([], [ONE] if begins is None or begins.elements == (ONE,) else None)
         flows: dict[str, Flow] = {}
         for _ in range(_MOST_LOOP_ROUNDS):
             bound = dict(zip(body.inputs, [shared([]), goes_on, *states], strict=True))
-            flows = self._deeper(call, body, {**known, **bound})
+            flows = self._deeper(op, body, {**known, **bound})
             condition = flows[body.outputs[0]]
-            _require_shared(call, condition, "runs as often as all rows together say")
-            after = _widened(call, states, [flows[name] for name in body.outputs[1:]])
+            _require_shared(op, condition, "runs as often as all rows together say")
+            after = _widened(op, states, [flows[name] for name in body.outputs[1:]])
             if after == states and goes_on.elements in {None, condition.elements}:
                 break
             states = after
             if goes_on.elements != condition.elements:
                 goes_on = shared([])
         else:
-            raise call.unclear("what it carries from round to round could not be followed")
+            raise op.undecided("what it carries from round to round could not be followed")
         collected = [flows[name] for name in body.outputs[1 + len(states) :]]
-        rounds = call.optional(0)
+        rounds = op.optional(0)
         steps = rounds.elements[0] if rounds and rounds.elements and goes_on.elements else None
-        return [*states, *(_stacked(call, flow, 0, steps) for flow in collected)]
+        return [*states, *(_stacked(op, flow, 0, steps) for flow in collected)]
 
-    def _scan(self, call: Call, known: Mapping[str, Flow]) -> Sequence[Flow]:
-        body = call.graph("body")
-        scanned = call.integer("num_scan_inputs", 0)
-        first = len(call.inputs) - scanned
-        states = list(call.given(*range(first))) if first else []
-        axes = call.integers("scan_input_axes") or (0,) * scanned
-        slices = [_slice(call, call.input(first + index), axis) for index, axis in enumerate(axes)]
-        steps = call.input(first).size(axes[0])
-        if not states and any(flow.kind is Kind.MIXED for flow in slices) and worst(call.given()) is None:
-            raise call.unclear("it goes through the rows, without keeping anything from one to the next")
+    def _scan(self, op: Operation, known: Mapping[str, Flow]) -> Sequence[Flow]:
+        body = op.graph("body")
+        scanned = op.integer("num_scan_inputs", 0)
+        first = len(op.inputs) - scanned
+        states = list(op.given(*range(first))) if first else []
+        axes = op.integers("scan_input_axes") or (0,) * scanned
+        slices = [_slice(op, op.input(first + index), axis) for index, axis in enumerate(axes)]
+        steps = op.input(first).size(axes[0])
+        if not states and any(flow.kind is Kind.MIXED for flow in slices) and worst(op.given()) is None:
+            raise op.undecided("it goes through the rows, without keeping anything from one to the next")
         flows: dict[str, Flow] = {}
         for _ in range(_MOST_LOOP_ROUNDS):
             bound = dict(zip(body.inputs, [*states, *slices], strict=True))
-            flows = self._deeper(call, body, {**known, **bound})
-            after = _widened(call, states, [flows[name] for name in body.outputs])
+            flows = self._deeper(op, body, {**known, **bound})
+            after = _widened(op, states, [flows[name] for name in body.outputs])
             if after == states:
                 break
             states = after
         else:
-            raise call.unclear("what it carries from step to step could not be followed")
+            raise op.undecided("what it carries from step to step could not be followed")
         collected = [flows[name] for name in body.outputs[len(states) :]]
-        out_axes = call.integers("scan_output_axes") or (0,) * len(collected)
+        out_axes = op.integers("scan_output_axes") or (0,) * len(collected)
         steps = None if _may_count(steps) else steps
-        return [*states, *(_stacked(call, flow, axis, steps) for flow, axis in zip(collected, out_axes, strict=True))]
+        return [*states, *(_stacked(op, flow, axis, steps) for flow, axis in zip(collected, out_axes, strict=True))]
 
 
-def _require_shared(call: Call, flow: Flow, otherwise: str) -> None:
+def _require_shared(op: Operation, flow: Flow, otherwise: str) -> None:
     """Raise unless ``flow`` is the same whatever the rows are; a single decision for all rows mixes them."""
     if flow.kind is Kind.SHARED:
         return
     if flow.kind in {Kind.ROWS, Kind.MIXED}:
-        raise _MixedError(f"{call.node} {otherwise}{f' ({flow.why})' if flow.why else ''}")
-    raise call.unclear("what it decides by may depend on the rows")
+        raise _MixedError(f"{op.node} {otherwise}{f' ({flow.why})' if flow.why else ''}")
+    raise op.undecided("what it decides by may depend on the rows")
 
 
 class _MixedError(Exception):
     """A decision is made for all rows at once; the text says where."""
 
 
-def _widened(call: Call, states: Sequence[Flow], after: Sequence[Flow]) -> list[Flow]:
+def _widened(op: Operation, states: Sequence[Flow], after: Sequence[Flow]) -> list[Flow]:
     """Return what is true of ``states`` before a round of a loop as well as after it.
 
     A size that changes gets a name of its own, so that the next round finds nothing new.
     """
     return [
-        _named(call, f"state {number}", one, other, joined(one, other, str(call.node)))
+        _named(op, f"state {number}", one, other, joined(one, other, str(op.node)))
         for number, (one, other) in enumerate(zip(states, after, strict=False))
     ]
 
 
-def _named(call: Call, label: str, one: Flow, other: Flow, both: Flow) -> Flow:
+def _named(op: Operation, label: str, one: Flow, other: Flow, both: Flow) -> Flow:
     """Return what is true of ``both``, with a name for each size that is another one in ``one`` than in ``other``."""
     if both.shape is None or one.shape is None or other.shape is None:
         return both
     sizes = [
-        call.fresh(f"{label} {axis}") if size is None and not _may_count(a) and not _may_count(b) else size
+        op.fresh(f"{label} {axis}") if size is None and not _may_count(a) and not _may_count(b) else size
         for axis, (size, a, b) in enumerate(zip(both.shape, one.shape, other.shape, strict=True))
     ]
     return replace(both, shape=tuple(sizes))
@@ -316,28 +316,28 @@ def _may_count(size: Size | None) -> bool:
     return size is None or size.counts_rows
 
 
-def _slice(call: Call, flow: Flow, axis: int) -> Flow:
+def _slice(op: Operation, flow: Flow, axis: int) -> Flow:
     """Return one step of what is scanned along ``axis``."""
     bad = worst([flow])
     if bad is not None:
         return bad
     if flow.shape is None:
-        raise call.unclear("a rank is not known")
+        raise op.undecided("a rank is not known")
     axis %= len(flow.shape)
     sizes = [size for at, size in enumerate(flow.shape) if at != axis]
     if flow.kind is not Kind.ROWS:
         return Flow(flow.kind, shape=tuple(sizes))
     if axis == flow.axis:
-        return mixed(f"{call.node} goes through the rows one after another")
+        return mixed(f"{op.node} goes through the rows one after another")
     return rows(flow.axis - (axis < flow.axis), sizes)
 
 
-def _stacked(call: Call, flow: Flow, axis: int, steps: Size | None = None) -> Flow:
+def _stacked(op: Operation, flow: Flow, axis: int, steps: Size | None = None) -> Flow:
     """Return what a loop of so many ``steps`` collects of ``flow``, put along a new ``axis``."""
     if flow.shape is None:
         return flow
     axis %= len(flow.shape) + 1
-    sizes = [*flow.shape[:axis], steps or call.fresh("steps"), *flow.shape[axis:]]
+    sizes = [*flow.shape[:axis], steps or op.fresh("steps"), *flow.shape[axis:]]
     return (
         rows(flow.axis + (axis <= flow.axis), sizes) if flow.kind is Kind.ROWS else Flow(flow.kind, shape=tuple(sizes))
     )

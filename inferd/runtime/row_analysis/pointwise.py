@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from inferd.runtime.row_analysis.call import Call, Result, rule, without_rows
 from inferd.runtime.row_analysis.flow import (
     ONE,
     REVERSED_NAME,
@@ -18,6 +17,7 @@ from inferd.runtime.row_analysis.flow import (
     shared,
     unknown,
 )
+from inferd.runtime.row_analysis.operation import Operation, Result, rule, without_rows
 
 _UNARY = (  # noqa: SIM905  (a list of a line each would be a page long)
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
@@ -40,18 +40,18 @@ ELEMENT_BY_ELEMENT = (*_UNARY, *_BINARY, "RegexFullMatch", "Add", "Sub", "Mul", 
 
 @rule(*_UNARY, *_BINARY, "RegexFullMatch")
 @rule("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "BiasAdd", domain="com.microsoft")
-def pointwise(call: Call) -> Result:
+def pointwise(op: Operation) -> Result:
     """Each element of the output is made of the elements at the same place of the inputs."""
-    return broadcast(call, call.given())
+    return broadcast(op, op.given())
 
 
 @rule("Identity", "Cast")
-def identity(call: Call) -> Result:
+def identity(op: Operation) -> Result:
     """Sizes stay what they are, as floats too, but not as booleans or in types that are too narrow for them."""
-    flow = call.input(0)
-    if call.node.operator == "Identity" or flow.elements is None or call.integer("to", 0) in _WIDE:
+    flow = op.input(0)
+    if op.node.operator == "Identity" or flow.elements is None or op.integer("to", 0) in _WIDE:
         return flow
-    is_bool = call.integer("to", 0) == _BOOL
+    is_bool = op.integer("to", 0) == _BOOL
     elements = [None if each is None or not is_bool else _as_bool(each) for each in flow.elements]
     return replace(flow, elements=tuple(elements))
 
@@ -63,61 +63,61 @@ def _as_bool(size: Size) -> Size | None:
 @rule("CastLike", "QuantizeLinear", "DequantizeLinear")
 @rule("QuantizeLinear", "DequantizeLinear", domain="com.microsoft")
 @rule("Scaler", "Imputer", "LabelEncoder", "Binarizer", "CategoryMapper", "Normalizer", domain="ai.onnx.ml")
-def like_the_first(call: Call) -> Result:
+def like_the_first(op: Operation) -> Result:
     """The other inputs say something of a whole axis, or only of the type."""
-    first, others = call.input(0), call.given()[1:]
-    if call.node.operator == "CastLike":
+    first, others = op.input(0), op.given()[1:]
+    if op.node.operator == "CastLike":
         return first
     bad = without_rows([first, *others])
     if bad is not None:
         return bad if bad.kind in {Kind.MIXED, Kind.UNKNOWN} else Flow(bad.kind, shape=first.shape)
     if first.kind is not Kind.ROWS or any(other.kind is not Kind.SHARED for other in others):
-        raise call.unclear("its scale depends on the rows")
-    if call.node.operator == "Normalizer" and first.axis == len(first.shape or ()) - 1:
-        return mixed(f"{call.node} goes along the rows")
+        raise op.undecided("its scale depends on the rows")
+    if op.node.operator == "Normalizer" and first.axis == len(first.shape or ()) - 1:
+        return mixed(f"{op.node} goes along the rows")
     return first
 
 
 @rule("StringNormalizer")
-def normalize_text(call: Call) -> Result:
+def normalize_text(op: Operation) -> Result:
     """Element by element, unless words are left out."""
-    if "stopwords" in call.node.attributes:
-        raise call.unclear("it leaves out elements")
-    return call.input(0)
+    if "stopwords" in op.node.attributes:
+        raise op.undecided("it leaves out elements")
+    return op.input(0)
 
 
 @rule("Dropout")
-def dropout(call: Call) -> Result:
+def dropout(op: Operation) -> Result:
     """Does nothing unless it is told to train."""
-    training = call.optional(2)
+    training = op.optional(2)
     if training is not None and (training.kind is not Kind.SHARED or training.elements != (Size(0),)):
-        raise call.unclear("it may draw random numbers")
-    return call.input(0)
+        raise op.undecided("it may draw random numbers")
+    return op.input(0)
 
 
 @rule("Add", "Sub", "Mul", "Div")
-def arithmetic(call: Call) -> Result:
+def arithmetic(op: Operation) -> Result:
     """As `pointwise`, and works out the elements of shapes."""
-    result = broadcast(call, call.given())
+    result = broadcast(op, op.given())
     if result.kind not in {Kind.SHARED, Kind.COUNT}:
         return result
-    one, other = call.input(0).elements, call.input(1).elements
+    one, other = op.input(0).elements, op.input(1).elements
     # Of more than one dimension, elements would not be laid over each other one by one.
     is_list = result.rank is not None and result.rank <= 1
     if one is None or other is None or not is_list or not (len(one) == len(other) or 1 in {len(one), len(other)}):
         return result
     length = max(len(one), len(other))
     pairs = zip(one * length if len(one) == 1 else one, other * length if len(other) == 1 else other, strict=False)
-    return _counted(result, [_combined(call, index, a, b) for index, (a, b) in enumerate(list(pairs)[:length])])
+    return _counted(result, [_combined(op, index, a, b) for index, (a, b) in enumerate(list(pairs)[:length])])
 
 
-def _combined(call: Call, index: int, a: Size | None, b: Size | None) -> Size | None:
+def _combined(op: Operation, index: int, a: Size | None, b: Size | None) -> Size | None:
     """Return what comes of two elements; a sum or quotient that does not count rows gets a name of its own."""
-    operator = call.node.operator
+    operator = op.node.operator
     found = _worked_out(operator, a, b)
     if found is not None or a is None or b is None or operator not in {"Add", "Div"}:
         return found
-    return None if a.counts_rows or b.counts_rows or min(a.factor, b.factor) <= 0 else call.fresh(f"element {index}")
+    return None if a.counts_rows or b.counts_rows or min(a.factor, b.factor) <= 0 else op.fresh(f"element {index}")
 
 
 def _worked_out(operator: str, a: Size | None, b: Size | None) -> Size | None:
@@ -141,10 +141,10 @@ def _counted(flow: Flow, elements: Sequence[Size | None]) -> Flow:
 
 
 @rule("Equal")
-def equal(call: Call) -> Result:
+def equal(op: Operation) -> Result:
     """As `pointwise`; a shape's element is compared with -1 where exporters expand."""
-    result = broadcast(call, call.given())
-    one, other = call.input(0).elements, call.input(1).elements
+    result = broadcast(op, op.given())
+    one, other = op.input(0).elements, op.input(1).elements
     if result.kind not in {Kind.SHARED, Kind.COUNT} or one is None or other is None or len(one) != len(other):
         return result
     if result.rank is None or result.rank > 1:
@@ -162,12 +162,12 @@ def _equal(a: Size | None, b: Size | None) -> Size | None:
 
 
 @rule("Where")
-def where(call: Call) -> Result:
+def where(op: Operation) -> Result:
     """As `pointwise`, and works out the elements of shapes."""
-    condition, one, other = (call.input(index).elements for index in range(3))
-    result = broadcast(call, call.given())
-    if condition is not None and call.input(0).kind is Kind.SHARED and len({*condition}) == 1:
-        chosen = _chosen(call, condition[0])
+    condition, one, other = (op.input(index).elements for index in range(3))
+    result = broadcast(op, op.given())
+    if condition is not None and op.input(0).kind is Kind.SHARED and len({*condition}) == 1:
+        chosen = _chosen(op, condition[0])
         if chosen is not None:
             return chosen
     if result.kind not in {Kind.SHARED, Kind.COUNT} or condition is None or one is None or other is None:
@@ -181,27 +181,27 @@ def where(call: Call) -> Result:
     return _counted(result, elements)
 
 
-def _chosen(call: Call, which: Size | None) -> Flow | None:
+def _chosen(op: Operation, which: Size | None) -> Flow | None:
     """Return the input that a constant chooses everywhere, None if it is not known or comes out in another shape."""
     if which is None or which.number is None:
         return None
-    flow = call.input(1 if which.number else 2)
-    shape = broadcast_shape([each.shape for each in call.given()])
+    flow = op.input(1 if which.number else 2)
+    shape = broadcast_shape([each.shape for each in op.given()])
     return flow if shape is not None and tuple(shape) == flow.shape else None
 
 
-def broadcast(call: Call, flows: Sequence[Flow]) -> Flow:
+def broadcast(op: Operation, flows: Sequence[Flow]) -> Flow:
     """Return what comes of ``flows`` laid over each other from their last dimensions on."""
     plain = without_rows(flows)
     shape = broadcast_shape([flow.shape for flow in flows])
     if plain is None and shape is not None and _pads_otherwise(flows, len(shape)):
-        return mixed(f"{call.node} sees how many elements the largest row has")
+        return mixed(f"{op.node} sees how many elements the largest row has")
     if plain is not None:
         return replace(plain, shape=None if shape is None else tuple(shape))
     if shape is None:
         counted = next((flow for flow in flows if flow.kind is Kind.COUNT), None)
-        return _with_a_count(call, counted) if counted else unknown(f"{call.node}: the rank of an input is not known")
-    found = _broadcast_rows(call, flows, shape)
+        return _with_a_count(op, counted) if counted else unknown(f"{op.node}: the rank of an input is not known")
+    found = _broadcast_rows(op, flows, shape)
     return found if found.kind is Kind.ROWS else replace(found, shape=tuple(shape))
 
 
@@ -214,18 +214,18 @@ def _pads_otherwise(flows: Sequence[Flow], rank: int) -> bool:
     return False
 
 
-def _broadcast_rows(call: Call, flows: Sequence[Flow], shape: list[Size | None]) -> Flow:
+def _broadcast_rows(op: Operation, flows: Sequence[Flow], shape: list[Size | None]) -> Flow:
     with_rows = [flow for flow in flows if flow.kind is Kind.ROWS]
     places = {flow.axis - len(flow.shape or ()) for flow in with_rows}
     if len(places) > 1:
-        return mixed(f"{call.node} combines each row with every other")
+        return mixed(f"{op.node} combines each row with every other")
     place = places.pop()
     sizes = [flow.size(flow.axis) for flow in with_rows]
     if not all(same_rows(sizes[0], size) for size in sizes):
         turned = any(size is not None and REVERSED_NAME in size.names for size in sizes)
-        return mixed(f"{call.node} combines rows with others") if turned else unknown(f"{call.node}: rows in parts")
+        return mixed(f"{op.node} combines rows with others") if turned else unknown(f"{op.node}: rows in parts")
     for flow in flows:
-        bad = _beside_rows(call, flow, place)
+        bad = _beside_rows(op, flow, place)
         if bad is not None:
             return bad
     # The simplest one: with names of its own, a size may turn out to be the number of rows.
@@ -233,20 +233,20 @@ def _broadcast_rows(call: Call, flows: Sequence[Flow], shape: list[Size | None])
     return rows(place, shape)
 
 
-def _beside_rows(call: Call, flow: Flow, place: int) -> Flow | None:
+def _beside_rows(op: Operation, flow: Flow, place: int) -> Flow | None:
     """Return what makes of rows something else if ``flow`` is laid over them, None if nothing does."""
     if flow.kind is Kind.COUNT:
-        return _with_a_count(call, flow)
+        return _with_a_count(op, flow)
     if flow.kind is not Kind.SHARED or flow.shape is None or len(flow.shape) < -place or flow.size(place) == ONE:
         return None
-    return unknown(f"{call.node}: a shared input has a size of its own where the rows are")
+    return unknown(f"{op.node}: a shared input has a size of its own where the rows are")
 
 
-def _with_a_count(call: Call, flow: Flow) -> Flow:
+def _with_a_count(op: Operation, flow: Flow) -> Flow:
     if flow.elements is not None and any(element is not None and element.counts_rows for element in flow.elements):
-        return mixed(f"{call.node} computes with the number of rows")
+        return mixed(f"{op.node} computes with the number of rows")
     # Such as something for batches that are larger than any that is tried.
-    return replace(unknown(f"{call.node}: an input may depend on the number of rows"), doubtful=True)
+    return replace(unknown(f"{op.node}: an input may depend on the number of rows"), doubtful=True)
 
 
 def broadcast_shape(shapes: Sequence[tuple[Size | None, ...] | None]) -> list[Size | None] | None:

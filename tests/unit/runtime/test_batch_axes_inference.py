@@ -3,8 +3,9 @@
 import pytest
 
 from inferd.config.settings import ModelSettings
-from inferd.runtime.batch_axes.inference import has_configured_axes, inspect, loose_dimensions, tensor_spec
+from inferd.runtime.batch_axes.inference import has_configured_axes, infer_batch_axes, loose_dimensions
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.signature import tensor_spec
 from tests.unit.runtime.specs import spec
 
 
@@ -13,7 +14,7 @@ def shapes(**by_name: tuple) -> list:
 
 
 def axes(inputs: list, outputs: list, settings: ModelSettings | None = None) -> dict[str, int | None]:
-    signature = inspect(inputs, outputs, settings or ModelSettings())[0].signature
+    signature = infer_batch_axes(inputs, outputs, settings or ModelSettings())[0].signature
     assert signature.batchable
     return {each.name: each.batch_axis for each in (*signature.inputs, *signature.outputs)}
 
@@ -76,9 +77,9 @@ def test_the_batch_axes_are_found(inputs, outputs, expected):
 )
 def test_what_cannot_be_batched_is_told_with_its_reason(inputs, outputs, why):
     """And has no batch axis anywhere."""
-    (inspection,) = inspect(inputs, outputs, ModelSettings())
-    assert not inspection.signature.batchable
-    assert why in inspection.why_not_batchable
+    (candidate,) = infer_batch_axes(inputs, outputs, ModelSettings())
+    assert not candidate.signature.batchable
+    assert why in candidate.why_not_batchable
 
 
 def test_a_name_that_occurs_once_says_nothing():
@@ -90,8 +91,8 @@ def test_a_name_that_occurs_once_says_nothing():
 
 def test_further_claims_follow_the_likeliest():
     """If the first is contradicted, another one may hold."""
-    claims = inspect(shapes(x=("n", "batch")), shapes(y=("n", "batch")), ModelSettings())
-    assert [claim.signature.inputs[0].batch_axis for claim in claims] == [1, 0]
+    candidates = infer_batch_axes(shapes(x=("n", "batch")), shapes(y=("n", "batch")), ModelSettings())
+    assert [candidate.signature.inputs[0].batch_axis for candidate in candidates] == [1, 0]
 
 
 def test_an_optional_input_is_shared_unless_its_name_says_otherwise():
@@ -104,15 +105,15 @@ def test_an_optional_input_is_shared_unless_its_name_says_otherwise():
     ]
     found = axes(inputs, shapes(y=("batch", 3)))
     assert found == {"x": 0, "scale": None, "open": None, "state": 0, "y": 0}
-    (nothing,) = inspect([spec("x", ("batch",), optional=True)], shapes(y=("batch",)), ModelSettings())
+    (nothing,) = infer_batch_axes([spec("x", ("batch",), optional=True)], shapes(y=("batch",)), ModelSettings())
     assert not nothing.signature.batchable
 
 
 def test_a_loose_dimension_counts_no_rows():
     """It stands for several lengths; the signature does not compare it."""
     over = settings(loose_dimensions=["time"])
-    (claim,) = inspect(shapes(x=(3, "time"), y=(3, "time")), shapes(z=(3, "time")), over)
-    assert (claim.signature.batchable, claim.signature.loose_dimensions) == (False, {"time"})
+    (candidate,) = infer_batch_axes(shapes(x=(3, "time"), y=(3, "time")), shapes(z=(3, "time")), over)
+    assert (candidate.signature.batchable, candidate.signature.loose_dimensions) == (False, {"time"})
 
 
 def settings(**sections: dict) -> ModelSettings:
@@ -170,13 +171,13 @@ def test_settings_of_something_else_leave_the_axis_open():
 def test_settings_that_contradict_the_model_are_refused(over, message):
     """With the field, what was expected and what came."""
     with pytest.raises(ModelLoadError, match=message):
-        inspect(shapes(x=("batch", 3), size=(2,)), shapes(y=("batch", 3)), settings(**over))
+        infer_batch_axes(shapes(x=("batch", 3), size=(2,)), shapes(y=("batch", 3)), settings(**over))
 
 
 def test_a_batch_axis_that_cannot_be_batched_is_refused():
     """Who sets one does not want to be served one by one without a word."""
     with pytest.raises(ModelLoadError, match="batch_axis is set, but the model cannot batch: no output"):
-        inspect(shapes(x=("n", 3)), shapes(y=(1,)), settings(inputs={"x": {"batch_axis": 0}}))
+        infer_batch_axes(shapes(x=("n", 3)), shapes(y=(1,)), settings(inputs={"x": {"batch_axis": 0}}))
 
 
 def test_a_declaration_is_read():

@@ -6,10 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from inferd.runtime.batch_axes.inference import Inspection
+from inferd.runtime.batch_axes.inference import Candidate
 from inferd.runtime.batch_axes.input_search import Hints
 from inferd.runtime.batch_axes.verdict import Standing
-from inferd.runtime.batch_axes.verification import Proof, prove
+from inferd.runtime.batch_axes.verification import Verification, verify_batch_axes
 from inferd.runtime.row_analysis.analysis import GraphAnalysis
 from inferd.runtime.signature import TensorSpec
 from tests.fakes import FakeClock
@@ -21,20 +21,22 @@ Y = spec("y", ("batch", 3), 0)
 INT_Y = spec("y", ("batch",), 0, "INT64")
 
 
-def proof_of(model: Model, output: TensorSpec = Y, *, x: TensorSpec = X, more: tuple = (), **known) -> Proof:
-    claimed = Inspection(signature=signature([x, *more], [output]))
-    return prove(claimed, lambda inputs: {output.name: model(**inputs)}, clock=FakeClock(), **known)
+def verification_of(
+    model: Model, output: TensorSpec = Y, *, x: TensorSpec = X, more: tuple = (), **known
+) -> Verification:
+    candidate = Candidate(signature=signature([x, *more], [output]))
+    return verify_batch_axes(candidate, lambda inputs: {output.name: model(**inputs)}, clock=FakeClock(), **known)
 
 
 def standing(*arguments, **known) -> Standing:
-    return proof_of(*arguments, **known).verdict.standing
+    return verification_of(*arguments, **known).verdict.standing
 
 
 def test_a_true_claim_is_proven():
     """Rows follow, and each answer is its own."""
-    proof = proof_of(lambda x: x * 2 + 1)
-    assert (proof.verdict.standing, proof.verdict.reason) == (Standing.PROVEN, "")
-    assert proof.inspection.signature.batchable
+    verification = verification_of(lambda x: x * 2 + 1)
+    assert (verification.verdict.standing, verification.verdict.reason) == (Standing.PROVEN, "")
+    assert verification.signature.batchable
 
 
 @pytest.mark.parametrize(
@@ -50,11 +52,11 @@ def test_a_true_claim_is_proven():
 )
 def test_rows_that_do_not_follow_are_found(model, output, what):
     """The model is not batchable whatever the operator says: its answers could not be told apart."""
-    proof = proof_of(model, output)
-    assert what in proof.verdict.reason
-    assert (proof.verdict.standing, proof.verdict.misfit) == (Standing.CONTRADICTED, True)
-    assert not proof.inspection.signature.batchable
-    assert not proof_of(model, output, given=True).verdict.allows_batching
+    verification = verification_of(model, output)
+    assert what in verification.verdict.reason
+    assert (verification.verdict.standing, verification.verdict.shape_mismatch) == (Standing.CONTRADICTED, True)
+    assert not verification.signature.batchable
+    assert not verification_of(model, output, configured=True).verdict.allows_batching
 
 
 def normalised(x):
@@ -91,13 +93,13 @@ def attended(x):
 )  # fmt: skip
 def test_rows_that_influence_each_other_are_found(model, output):
     """With the output, the values and the row that show it; the operator may still have it batched."""
-    proof = proof_of(model, output)
-    assert proof.verdict.standing is Standing.CONTRADICTED
-    assert 'output "y"' in proof.verdict.reason
-    assert " alone and " in proof.verdict.reason
-    assert "the row was x = [" in proof.verdict.reason
-    assert not proof.inspection.signature.batchable
-    assert proof_of(model, output, given=True).inspection.signature.batchable
+    verification = verification_of(model, output)
+    assert verification.verdict.standing is Standing.CONTRADICTED
+    assert 'output "y"' in verification.verdict.reason
+    assert " alone and " in verification.verdict.reason
+    assert "the row was x = [" in verification.verdict.reason
+    assert not verification.signature.batchable
+    assert verification_of(model, output, configured=True).signature.batchable
 
 
 def test_texts_padded_to_the_longest_are_found():
@@ -110,15 +112,19 @@ def test_texts_padded_to_the_longest_are_found():
             row[: len(found)] = found
         return padded
 
-    proof = proof_of(words, spec("y", ("batch", "words"), 0, "BYTES"), x=spec("x", ("batch",), 0, "BYTES"))
-    assert proof.verdict.standing is Standing.CONTRADICTED
+    verification = verification_of(
+        words, spec("y", ("batch", "words"), 0, "BYTES"), x=spec("x", ("batch",), 0, "BYTES")
+    )
+    assert verification.verdict.standing is Standing.CONTRADICTED
 
 
 def test_a_shared_output_that_depends_on_the_rows_is_found():
     """It would tell each caller about all of them."""
-    claimed = Inspection(signature=signature([X], [Y, spec("count", (), None, "INT64")]))
-    proof = prove(claimed, lambda inputs: {"y": inputs["x"], "count": np.int64((inputs["x"] > 0.5).sum())})
-    assert 'output "count"' in proof.verdict.reason
+    candidate = Candidate(signature=signature([X], [Y, spec("count", (), None, "INT64")]))
+    verification = verify_batch_axes(
+        candidate, lambda inputs: {"y": inputs["x"], "count": np.int64((inputs["x"] > 0.5).sum())}
+    )
+    assert 'output "count"' in verification.verdict.reason
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
@@ -151,19 +157,21 @@ def test_not_a_number_is_no_influence():
 
 def test_the_axis_of_an_output_without_declared_shape_is_found():
     """From how its shape grows, or from the graph."""
-    proof = proof_of(lambda x: np.moveaxis(x[:, None], 0, 1), spec("y", ()))
-    assert proof.inspection.signature.outputs == (spec("y", (None, None, None), 1),)
+    verification = verification_of(lambda x: np.moveaxis(x[:, None], 0, 1), spec("y", ()))
+    assert verification.signature.outputs == (spec("y", (None, None, None), 1),)
     graph = GraphAnalysis(axes={"y": 0})
-    wrong = proof_of(lambda x: x[:, None].repeat(2, 1), spec("y", (None, None, None), 1), graph=graph)
-    assert (wrong.verdict.standing, wrong.inspection.signature.outputs[0].batch_axis) == (Standing.PROVEN, 0)
+    wrong = verification_of(lambda x: x[:, None].repeat(2, 1), spec("y", (None, None, None), 1), graph=graph)
+    assert (wrong.verdict.standing, wrong.signature.outputs[0].batch_axis) == (Standing.PROVEN, 0)
 
 
 def test_the_rank_of_an_unbatchable_model_s_output_is_found():
     """Clients see a shape instead of a scalar."""
-    claim = Inspection(signature=signature([spec("x", (1, 3))], [spec("y", ())]), why_not_batchable="no open dimension")
-    proof = prove(claim, lambda inputs: {"y": inputs["x"]})
-    assert proof.inspection.signature.outputs == (spec("y", (None, None)),)
-    assert (proof.verdict.standing, proof.verdict.reason) == (Standing.CONTRADICTED, "no open dimension")
+    candidate = Candidate(
+        signature=signature([spec("x", (1, 3))], [spec("y", ())]), why_not_batchable="no open dimension"
+    )
+    verification = verify_batch_axes(candidate, lambda inputs: {"y": inputs["x"]})
+    assert verification.signature.outputs == (spec("y", (None, None)),)
+    assert (verification.verdict.standing, verification.verdict.reason) == (Standing.CONTRADICTED, "no open dimension")
 
 
 def test_a_model_that_never_runs_is_unproven():
@@ -172,19 +180,19 @@ def test_a_model_that_never_runs_is_unproven():
     def model(x):
         raise RuntimeError
 
-    proof = proof_of(model)
-    assert (proof.verdict.standing, proof.trial) == (Standing.UNPROVEN, None)
-    assert "inputs.NAME.example" in proof.verdict.reason
-    assert not proof.inspection.signature.batchable
-    assert proof_of(model, given=True).inspection.signature.batchable
+    verification = verification_of(model)
+    assert (verification.verdict.standing, verification.inputs) == (Standing.UNPROVEN, None)
+    assert "inputs.NAME.example" in verification.verdict.reason
+    assert not verification.signature.batchable
+    assert verification_of(model, configured=True).signature.batchable
 
 
 def test_a_model_that_draws_random_numbers_is_unproven():
     """No answer can be held against another."""
     random = np.random.default_rng(0)
-    proof = proof_of(lambda x: x + random.normal(size=x.shape))
-    assert proof.verdict.standing is Standing.UNPROVEN
-    assert "not deterministic" in proof.verdict.reason
+    verification = verification_of(lambda x: x + random.normal(size=x.shape))
+    assert verification.verdict.standing is Standing.UNPROVEN
+    assert "not deterministic" in verification.verdict.reason
 
 
 def test_too_few_rows_that_run_are_unproven():
@@ -235,7 +243,7 @@ def test_examples_are_tried_where_made_up_rows_do_not_run():
 def test_examples_are_not_quoted():
     """They may be requests that somebody sent; the verdict is shown to every caller."""
     rows = [{"x": np.full((1, 3), 123.25 + n, np.float32)} for n in range(5)]
-    verdict = proof_of(lambda x: x - x.mean(axis=0), hints=Hints(examples=rows)).verdict
+    verdict = verification_of(lambda x: x - x.mean(axis=0), hints=Hints(examples=rows)).verdict
     assert verdict.standing is Standing.CONTRADICTED
     assert "made of the examples" in verdict.reason
     assert not any(quote in verdict.reason for quote in ("x = [", " alone and ", "123"))
@@ -244,17 +252,17 @@ def test_examples_are_not_quoted():
 def test_what_the_graph_says_counts_whatever_runs_show():
     """A threshold that no made-up number reaches is in the graph all the same."""
     graph = GraphAnalysis(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')
-    hidden = proof_of(lambda x: x, graph=graph)
+    hidden = verification_of(lambda x: x, graph=graph)
     assert (hidden.verdict.standing, hidden.verdict.reason) == (Standing.CONTRADICTED, graph.mixes)
-    shown = proof_of(lambda x: x - x.max(axis=0), graph=graph)
+    shown = verification_of(lambda x: x - x.max(axis=0), graph=graph)
     assert shown.verdict.reason.startswith(f"{graph.mixes}; for example, element")
 
 
 def test_a_graph_that_could_not_be_followed_is_unproven():
     """If operators that can mix rows could not; those that nothing is known of are taken at what runs show."""
-    doubtful = GraphAnalysis(unclear="Loop is not understood", doubtful=True)
+    doubtful = GraphAnalysis(undecided="Loop is not understood", doubtful=True)
     assert standing(lambda x: x, graph=doubtful) is Standing.UNPROVEN
-    assert standing(lambda x: x, graph=GraphAnalysis(unclear="nothing is known of Custom")) is Standing.PROVEN
+    assert standing(lambda x: x, graph=GraphAnalysis(undecided="nothing is known of Custom")) is Standing.PROVEN
 
 
 def test_a_slow_model_is_tried_with_the_least():
@@ -266,6 +274,6 @@ def test_a_slow_model_is_tried_with_the_least():
         clock.advance(10)
         return {"y": inputs["x"]}
 
-    prove(Inspection(signature=signature([X], [Y])), run, clock=clock)
+    verify_batch_axes(Candidate(signature=signature([X], [Y])), run, clock=clock)
     assert sizes.count(1) <= 6
     assert [size for size in sizes if size > 1] == [3, 2, 3]

@@ -279,7 +279,7 @@ def test_graphs_that_only_seem_to_keep_rows_apart(text, tmp_path):
     model = model_of(graph(text, inputs=", ".join(inputs)), functions=_LARGEST if "own." in text else "")
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     finding = found(tmp_path, model)
-    assert finding.mixes or finding.unclear
+    assert finding.mixes or finding.undecided
 
 
 _PARTS = "p, n = StringSplit (x) z = Constant <value_ints = [0]> () o = Constant <value_ints = [1]> ()"
@@ -306,7 +306,7 @@ PADDED = {
 def test_elements_of_padded_texts(text, apart, tmp_path):
     """Those that each row has whatever the largest row is are its own; no others are."""
     finding = found(tmp_path, model_of(graph(text, inputs="string[batch] x", output="string[a,b] y")))
-    assert (not finding.mixes and not finding.unclear) is apart
+    assert (not finding.mixes and not finding.undecided) is apart
 
 
 def test_dimensions_that_a_model_does_not_keep_to(tmp_path):
@@ -315,8 +315,8 @@ def test_dimensions_that_a_model_does_not_keep_to(tmp_path):
     model = model_of(graph(text, inputs="float[batch,m] x, float[p,m] open"))
     path = onnx_models.save(model, tmp_path / "model.onnx")
     claimed = signature([spec("x", ("batch", "m"), 0), spec("open", ("p", "m"))], [spec("y", ("a", "b"), 0)])
-    assert not analyse(read_model_file(path), claimed).unclear
-    assert analyse(read_model_file(path), replace(claimed, loose_dimensions=frozenset({"m"}))).unclear
+    assert not analyse(read_model_file(path), claimed).undecided
+    assert analyse(read_model_file(path), replace(claimed, loose_dimensions=frozenset({"m"}))).undecided
 
 
 def test_an_output_that_follows_from_the_number_of_rows(tmp_path):
@@ -330,7 +330,7 @@ def test_an_unknown_operator_with_a_graph(tmp_path):
     text = """c = Constant <value_float = 1.0> ()
         y = own.Mystery <body = b () => (float[a, b] p) { w = Constant <value_int = 0> () p = CumSum (x, w) }> (c)"""
     model = model_of(graph(text, output="float[n] y"))
-    assert "nothing is known of this operator" in found(tmp_path, model, out_axis=None).unclear
+    assert "nothing is known of this operator" in found(tmp_path, model, out_axis=None).undecided
 
 
 def test_an_output_that_counts_the_rows(tmp_path):
@@ -381,7 +381,7 @@ def test_an_operator_that_nothing_is_known_of(tmp_path):
     """Runs have to show what it does; what known operators make of that may hide it."""
     unknown = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Relu (a)")))
     assert (unknown.mixes, unknown.doubtful) == ("", False)
-    assert "nothing is known of this operator" in unknown.unclear
+    assert "nothing is known of this operator" in unknown.undecided
     after = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Softmax (a)")))
     assert after.doubtful
 

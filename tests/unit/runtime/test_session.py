@@ -12,6 +12,7 @@ import pytest
 from inferd import dtypes
 from inferd.config.settings import ModelSettings
 from inferd.runtime import session as session_module
+from inferd.runtime.batch_axes import establish
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.run_timeout import RunStop
@@ -96,7 +97,7 @@ def test_a_model_that_no_made_up_input_suits_is_unproven(tmp_path, caplog):
     """It runs requests one by one, and the log says how to have it proven."""
     session = opened(onnx_models.needs_size(500), tmp_path)
     assert not session.signature.batchable
-    assert (session.verdict.standing, session.trial) == (Standing.UNPROVEN, None)
+    assert (session.verdict.standing, session.synthetic_inputs) == (Standing.UNPROVEN, None)
     assert "inputs.NAME.example in model.yaml" in caplog.text
     shape = opened(onnx_models.needs_size(500), tmp_path, inputs={"x": {"warmup_shape": [1, 1, 500]}})
     assert shape.verdict.standing is Standing.PROVEN
@@ -111,7 +112,7 @@ def test_examples_of_the_operator_prove_a_model(tmp_path):
     np.savez(tmp_path / "examples.npz", **{"0/x": values.astype(np.float32)})
     recorded = opened(model, tmp_path)
     assert recorded.verdict.standing is Standing.PROVEN
-    assert recorded.trial.rows(5)["x"].shape == (5, 1, 310)
+    assert recorded.synthetic_inputs.rows(5)["x"].shape == (5, 1, 310)
 
 
 def test_a_bad_example_is_refused(tmp_path):
@@ -125,10 +126,10 @@ def test_a_verdict_is_proven_once(tmp_path, monkeypatch):
     cache = {"verdict_cache": tmp_path / "verdicts"}
     first = opened(onnx_models.unknown_output_rank(), tmp_path, runtime=cache)
     proven = opened(onnx_models.batch_axis_one(), tmp_path, runtime=cache)
-    monkeypatch.setattr(session_module, "prove", None)
+    monkeypatch.setattr(establish, "verify_batch_axes", None)
     again = opened(onnx_models.batch_axis_one(), tmp_path, runtime=cache)
     assert (again.signature, again.verdict) == (proven.signature, proven.verdict)
-    assert again.trial.rows(3)["x"].tobytes() == proven.trial.rows(3)["x"].tobytes()
+    assert again.synthetic_inputs.rows(3)["x"].tobytes() == proven.synthetic_inputs.rows(3)["x"].tobytes()
     unproven = opened(onnx_models.unknown_output_rank(), tmp_path, runtime=cache)
     assert (unproven.signature, unproven.verdict) == (first.signature, first.verdict)
 

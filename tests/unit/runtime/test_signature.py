@@ -238,5 +238,5 @@ def test_a_signature_that_contradicts_itself_cannot_be_made(axis, batchable):
 
 def test_an_optional_input_alone_cannot_count_rows():
     """It may be left out."""
-    with pytest.raises(ValueError, match="no input with a batch axis that must be given"):
+    with pytest.raises(ValueError, match="no required input with a batch axis"):
         ModelSignature(inputs=(spec("x", ("batch",), 0, optional=True),), outputs=(), batchable=True)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from inferd.config.settings import BatchingSettings, ModelSettings
-from inferd.runtime.batch_axes.inference import Inspection
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
-from inferd.runtime.batch_axes.verification import Proof
+from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import CPU, CUDA
 from inferd.runtime.session import OnnxSession
@@ -43,13 +42,17 @@ class Recorder:
 
 
 def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_size: int = 64, **settings) -> Recorder:
-    proof = Proof(
-        inspection=Inspection(signature=SIGNATURE),
+    verification = Verification(
+        signature=SIGNATURE,
         verdict=Verdict(standing=Standing.PROVEN),
-        trial=SyntheticInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
+        inputs=SyntheticInputs(signature=SIGNATURE, shapes={"x": (1, 3)}),
     )
     session = OnnxSession(
-        runner=runner, proof=proof, used=providers or (CPU,), parallel_runs=1, has_data_independent_work=True
+        runner=runner,
+        verification=verification,
+        providers=providers or (CPU,),
+        parallel_runs=1,
+        has_data_independent_work=True,
     )
     batching = BatchingSettings(max_batch_size=max_batch_size)
     warm_up(
@@ -107,10 +110,14 @@ def test_warmup_can_be_turned_off(settings):
 
 def test_without_batching_one_row_is_run():
     """No batch will ever be larger."""
-    proof = Proof(inspection=Inspection(signature=SIGNATURE), verdict=Verdict(standing=Standing.UNPROVEN), trial=None)
+    verification = Verification(
+        signature=SIGNATURE.without_batch_axes(), verdict=Verdict(standing=Standing.UNPROVEN), inputs=None
+    )
     runner = Recorder()
     warm_up(
-        OnnxSession(runner=runner, proof=proof, used=(CPU,), parallel_runs=1, has_data_independent_work=True),
+        OnnxSession(
+            runner=runner, verification=verification, providers=(CPU,), parallel_runs=1, has_data_independent_work=True
+        ),
         ModelSettings(),
     )
     assert runner.rows == []

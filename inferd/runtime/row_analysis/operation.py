@@ -10,12 +10,12 @@ from inferd.runtime.row_analysis.flow import Flow, Kind, Size, numbers, shared, 
 Result = Flow | Sequence[Flow]
 
 
-class UnclearError(Exception):
+class UndecidedError(Exception):
     """A rule cannot say anything; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Operation:
     """An operator with what is known of its inputs; an input that is left out is None.
 
     ``opset`` is of its domain. ``scope`` tells the places apart from which one function or branch is entered.
@@ -36,7 +36,7 @@ class Call:
         flow = self.optional(index)
         if flow is None:
             msg = f"{self.node} has no input {index}"
-            raise UnclearError(msg)
+            raise UndecidedError(msg)
         return flow
 
     def optional(self, index: int) -> Flow | None:
@@ -49,7 +49,7 @@ class Call:
         if value is None:
             return default
         if not isinstance(value, int):
-            raise self.unclear(f"its {name} is not known")
+            raise self.undecided(f"its {name} is not known")
         return value
 
     def integers(self, name: str) -> tuple[int, ...] | None:
@@ -57,7 +57,7 @@ class Call:
         value = self._attribute(name)
         if value is None or isinstance(value, tuple):
             return value
-        raise self.unclear(f"its {name} is not known")
+        raise self.undecided(f"its {name} is not known")
 
     def text(self, name: str, default: str = "") -> str:
         """Return an attribute."""
@@ -68,13 +68,13 @@ class Call:
         """Return an attribute."""
         value = self._attribute(name)
         if not isinstance(value, Graph):
-            raise self.unclear(f"it has no {name}")
+            raise self.undecided(f"it has no {name}")
         return value
 
     def _attribute(self, name: str) -> "int | tuple[int, ...] | str | Tensor | Graph | None":
         if name in self.node.attributes and self.node.attributes[name] is None:
-            # In the body of a function, an attribute that is handed on from the call.
-            raise self.unclear(f"its {name} is not known")
+            # In the body of a function, an attribute that is that the caller passes on.
+            raise self.undecided(f"its {name} is not known")
         return self.node.attributes.get(name)
 
     def axes(self, index: int) -> list[int] | None:
@@ -87,7 +87,7 @@ class Call:
             return None
         found = numbers(flow.elements)
         if found is None:
-            raise self.unclear("its axes are not known")
+            raise self.undecided("its axes are not known")
         return found
 
     def fresh(self, label: object) -> Size:
@@ -98,12 +98,12 @@ class Call:
         """Return a size of ``value``, by a name that no file can make equal to another one."""
         return Size(1, (f"size {self.scope}{value!r}.{label}",))
 
-    def unclear(self, why: str) -> UnclearError:
+    def undecided(self, why: str) -> UndecidedError:
         """Return the error to raise when nothing can be said."""
-        return UnclearError(f"{self.node}: {why}")
+        return UndecidedError(f"{self.node}: {why}")
 
 
-Rule = Callable[[Call], Result]
+Rule = Callable[[Operation], Result]
 
 #: Rules by domain and name of the operator; "" is ONNX's own domain.
 RULES: dict[tuple[str, str], Rule] = {}
@@ -131,38 +131,38 @@ def without_rows(flows: Sequence[Flow], shape: Sequence[Size | None] | None = No
     return Flow(Kind.COUNT if Kind.COUNT in kinds else Kind.SHARED, shape=None if shape is None else tuple(shape))
 
 
-def single(call: Call) -> Flow | None:
+def single(op: Operation) -> Flow | None:
     """Return what comes of the inputs if the first has no rows, None if it has; raise unless the others are shared."""
-    first, others = call.input(0), call.given()[1:]
-    bad = worst(call.given())
+    first, others = op.input(0), op.given()[1:]
+    bad = worst(op.given())
     if bad is not None:
         return bad
     if any(other.kind is Kind.ROWS or (first.kind is Kind.ROWS and other.kind is Kind.COUNT) for other in others):
-        raise call.unclear("another input than the first depends on the rows")
-    return None if first.kind is Kind.ROWS else without_rows(call.given())
+        raise op.undecided("another input than the first depends on the rows")
+    return None if first.kind is Kind.ROWS else without_rows(op.given())
 
 
-def only_rows_of(call: Call, index: int, others: Sequence[Flow]) -> Flow:
-    """Return input ``index``, which must have rows while ``others`` are shared. Raises `UnclearError`."""
-    flow = call.input(index)
+def only_rows_of(op: Operation, index: int, others: Sequence[Flow]) -> Flow:
+    """Return input ``index``, which must have rows while ``others`` are shared. Raises `UndecidedError`."""
+    flow = op.input(index)
     if flow.kind is not Kind.ROWS or flow.shape is None or any(other.kind is not Kind.SHARED for other in others):
-        raise call.unclear("rows are where it is not known what they do")
+        raise op.undecided("rows are where it is not known what they do")
     return flow
 
 
-def position(call: Call, axis: int, rank: int) -> int:
+def position(op: Operation, axis: int, rank: int) -> int:
     """Return ``axis`` counted from the front."""
     if not -rank <= axis < rank:
-        raise call.unclear(f"there is no axis {axis}")
+        raise op.undecided(f"there is no axis {axis}")
     return axis % rank
 
 
 __all__ = [
     "RULES",
-    "Call",
+    "Operation",
     "Result",
     "Rule",
-    "UnclearError",
+    "UndecidedError",
     "only_rows_of",
     "position",
     "rule",

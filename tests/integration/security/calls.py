@@ -1,4 +1,4 @@
-"""Every method of ours, called over a real socket, with the status that it came to."""
+"""Calls of every method over a real socket, with their statuses."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Status = tuple[grpc.StatusCode, str]
 
 @dataclass(frozen=True)
 class Method:
-    """How to call one method about a model; ``call`` returns the status."""
+    """One method; ``call`` calls it for a model and returns the status."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ class Method:
 
 
 def status_of(call: Callable[[], object]) -> Status:
-    """Return how ``call`` ended."""
+    """Return the status of ``call``."""
     try:
         call()
     except grpc.RpcError as error:
@@ -103,7 +103,7 @@ def _code(number: int) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == number)
 
 
-#: About one model each.
+#: Methods whose request names a model.
 ABOUT_A_MODEL = [
     Method("Infer", "infer", _infer),
     Method("StreamInfer", "infer", _stream_infer),
@@ -115,7 +115,7 @@ ABOUT_A_MODEL = [
     _oip_query("ModelStatistics", lambda model: oip.ModelStatisticsRequest(name=model)),
 ]
 
-#: About the server, or models at large; asking whether a model is ready is answered in any case.
+#: Methods about the server or all models; ModelReady succeeds for any name.
 ABOUT_THE_SERVER = [
     _own_query("ListModels", lambda _: own.ListModelsRequest()),
     _oip_query("ServerMetadata", lambda _: oip.ServerMetadataRequest()),
@@ -134,8 +134,8 @@ class OpenStream:
         stub = own_grpc.InferenceServiceStub(channel)
         self._call = stub.StreamInfer(self._requests(), metadata=metadata, timeout=PATIENCE_S)
 
-    def ask(self, model: str) -> Status:
-        """Send one request and return how it went, or how the stream ended."""
+    def send(self, model: str) -> Status:
+        """Send one request and return its status, or that of the stream."""
         self._more.put(own.StreamInferRequest(requests=[own_request(model)]))
         found: list[Status] = []
 
@@ -147,7 +147,7 @@ class OpenStream:
         return found[0] if found else ended
 
     def wait_for_end(self) -> Status:
-        """Wait until the server ends the stream."""
+        """Wait until the server ends the stream, and return its status."""
         return status_of(lambda: next(self._call))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A server with two models, credentials and rules, and callers with every kind of credential."""
+"""Servers with two models, every kind of credential, and a policy."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from tests.issuer import AUDIENCE, Issuer, jwks
 from tests.issuer import NAME as ISSUER_NAME
 from tests.server import ServerProcess, serving
 
-#: Alice may use one of the two models, Bob may not infer, and the operator may do anything.
+#: Alice may use one of the two models, Bob may not run any, and the operator may call everything.
 POLICY = """
 rules:
   - {principals: ["*:alice", "spiffe://inferd.test/alice"], models: [digits], methods: [infer, metadata]}
@@ -33,7 +33,7 @@ NAMES = ("alice", "bob", "operator", "limited", "busy", "somebody")
 
 @dataclass
 class Secured:
-    """The server, and what is in its files."""
+    """A server and the folder of its files."""
 
     server: ServerProcess
     folder: Path
@@ -45,14 +45,14 @@ class Secured:
         return grpc.insecure_channel(self.server.grpc)
 
     def change(self, name: str, edit: Callable[[str], str]) -> None:
-        """Put a changed file in the place of the one called ``name``."""
+        """Atomically replace the file ``name`` by an edited one."""
         file = self.folder / name
         (self.folder / "new").write_text(edit(file.read_text()))
         (self.folder / "new").replace(file)
 
 
 def token_entry(name: str, token: str, expires: datetime | None = None) -> str:
-    """Return the lines of the file of tokens for one."""
+    """Return the lines of the token file for one token."""
     return format_entry(StoredToken(name=name, sha256=hash_token(token), expires=expires))
 
 
@@ -80,7 +80,7 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="session")
 def secured(folder: Path, issuer: Issuer) -> Iterator[Secured]:
-    """A server that takes tokens of both kinds, without TLS."""
+    """A server that accepts bearer tokens and JSON Web Tokens, without TLS."""
     (folder / "keys.json").write_text(jwks(issuer.jwk()))
     with _serving(
         folder,
@@ -97,7 +97,7 @@ def secured(folder: Path, issuer: Issuer) -> Iterator[Secured]:
 
 @pytest.fixture(scope="session")
 def mutual(folder: Path, authority: Authority) -> Iterator[Secured]:
-    """A server that takes client certificates, and has rules of its own."""
+    """A server that accepts client certificates, with a policy file of its own."""
     own = folder / "mutual"
     own.mkdir()
     shutil.copy(folder / "policy.yaml", own)

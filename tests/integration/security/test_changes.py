@@ -1,4 +1,4 @@
-"""What callers see of models, what quotas let pass, and what changes while streams are open; over real sockets."""
+"""Visibility of models, quotas, and reloads while streams are open; over real sockets."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.load import eventually, metric
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 
-#: How long credentials hold that are to expire: as long as this machine needs to use them.
+#: Lifetimes of credentials that are to expire, tried in turn until one is long enough to be used.
 BRIEF_S = (2, 8, 32)
 
 
@@ -29,16 +29,16 @@ def channel(secured: Secured) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def _soon(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
-    """Ask until the answer has ``code``."""
-    answers: list[Status] = []
+def _await(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
+    """Call ``probe`` until it returns ``code``."""
+    statuses: list[Status] = []
 
-    def has_come() -> bool:
-        answers.append(probe())
-        return answers[-1][0] is code
+    def is_so() -> bool:
+        statuses.append(probe())
+        return statuses[-1][0] is code
 
-    eventually(has_come, f"an answer with {code}")
-    return answers[-1]
+    eventually(is_so, f"a status of {code}")
+    return statuses[-1]
 
 
 def _wait_until_known(channel: grpc.Channel, metadata: Metadata, expires: float) -> None:
@@ -47,8 +47,8 @@ def _wait_until_known(channel: grpc.Channel, metadata: Metadata, expires: float)
     eventually(lambda: infer(channel, "digits", metadata)[0] is OK or time.time() >= expires, "it is known, or expired")
 
 
-def test_lists_show_what_may_be_seen(secured, channel) -> None:
-    """Of models, of statistics, and of names in errors."""
+def test_lists_only_visible_models(secured, channel) -> None:
+    """In models, statistics, and errors that list names."""
     alice, operator = secured.bearer("inferd_alice"), secured.bearer("inferd_operator")
     for metadata, names in ((alice, ["digits"]), (operator, ["digits", "secret-model"])):
         listed = own_grpc.InferenceServiceStub(channel).ListModels(own.ListModelsRequest(), metadata=metadata)
@@ -64,16 +64,16 @@ def test_lists_show_what_may_be_seen(secured, channel) -> None:
     assert not ready(oip.ModelReadyRequest(name="secret-model"), metadata=alice).ready
 
 
-def test_a_stream_stays_open_over_what_is_forbidden(secured, channel) -> None:
-    """Errors of single requests are for those alone."""
+def test_denied_request_does_not_end_its_stream(secured, channel) -> None:
+    """Errors of single requests are in-band."""
     stream = OpenStream(channel, secured.bearer("inferd_alice"))
-    assert stream.ask("secret-model") == (NOT_FOUND, 'there is no model "secret-model"')
-    assert stream.ask("digits")[0] is OK
+    assert stream.send("secret-model") == (NOT_FOUND, 'there is no model "secret-model"')
+    assert stream.send("digits")[0] is OK
     stream.close()
 
 
-def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
-    """Unary and stream, from the same bucket, and counted apart from the queue's own refusals."""
+def test_quota_rejects_with_a_retry_hint(secured, channel) -> None:
+    """Unary calls and streams share it, and its rejections are counted apart from the queue's."""
     limited = secured.bearer("inferd_limited")
     infer = ABOUT_A_MODEL[0].call
     assert infer(channel, "digits", limited)[0] is OK
@@ -81,11 +81,11 @@ def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
         own_grpc.InferenceServiceStub(channel).Infer(own_request("digits"), metadata=limited)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     hint_ms = int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"])
-    assert 0 < hint_ms <= 100_000, "one request in 100 s, less what has passed of them"
+    assert 0 < hint_ms <= 100_000, "one request in 100 s, less the time since the first"
     assert metric(secured.server, "inferd_quota_rejected_total", reason="requests_per_s") == 1
     assert metric(secured.server, "inferd_rejected_total") == 0
     stream = OpenStream(channel, limited)
-    assert stream.ask("digits")[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stream.send("digits")[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     stream.close()
 
 
@@ -100,8 +100,8 @@ def test_a_quota_refuses_with_a_hint(secured, channel) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_queries_and_wrong_requests_count_to_the_quota(secured, channel, method, request_, code) -> None:
-    """Of hundreds in a moment no more pass than the quota allows."""
+def test_quota_charges_queries_and_invalid_requests(secured, channel, method, request_, code) -> None:
+    """Of hundreds sent at once, only as many are answered as the quota allows."""
     call = getattr(own_grpc.InferenceServiceStub(channel), method)
     started_at = time.monotonic()
     calls = [call.future(request_, metadata=secured.bearer("inferd_busy")) for _ in range(500)]
@@ -112,31 +112,31 @@ def test_queries_and_wrong_requests_count_to_the_quota(secured, channel, method,
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 500 - allowed
 
 
-def test_health_is_open(channel) -> None:
-    """Probes have no credentials."""
+def test_health_needs_no_credential(channel) -> None:
+    """Probes have none; reflection needs one."""
     live = oip_grpc.GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest())
     assert live.live
     reflected = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
     assert status_of(lambda: list(reflected(iter([b""]))))[0] is UNAUTHENTICATED
 
 
-def test_a_revoked_token_ends_calls_and_streams(secured, channel) -> None:
-    """Without a restart; others go on."""
+def test_revoked_token_is_rejected_and_ends_its_streams(secured, channel) -> None:
+    """Without a restart; other streams stay open."""
     secured.change("tokens.yaml", lambda text: text + token_entry("alice", "inferd_late"))
     late, infer = secured.bearer("inferd_late"), ABOUT_A_MODEL[0].call
-    _soon(lambda: infer(channel, "digits", late), OK)
+    _await(lambda: infer(channel, "digits", late), OK)
     stream, other = OpenStream(channel, late), OpenStream(channel, secured.bearer("inferd_alice"))
-    assert [stream.ask("digits")[0], other.ask("digits")[0]] == [OK, OK]
+    assert [stream.send("digits")[0], other.send("digits")[0]] == [OK, OK]
     secured.change("tokens.yaml", lambda text: text.replace(token_entry("alice", "inferd_late"), ""))
     assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream is no longer valid")
     for method in ALL:
         assert method.call(channel, "digits", late) == (UNAUTHENTICATED, "the bearer token is not valid")
-    assert other.ask("digits")[0] is OK
+    assert other.send("digits")[0] is OK
     other.close()
 
 
-def test_a_token_that_expires_ends_its_stream(secured, channel) -> None:
-    """At its time, with no change of any file."""
+def test_expired_token_ends_its_stream(secured, channel) -> None:
+    """Without any change of files."""
     for valid_s in BRIEF_S:
         expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1 + valid_s)
         token = f"inferd_brief-{valid_s}"
@@ -144,31 +144,31 @@ def test_a_token_that_expires_ends_its_stream(secured, channel) -> None:
         secured.change("tokens.yaml", lambda text, entry=entry: text + entry)
         _wait_until_known(channel, secured.bearer(token), expires.timestamp())
         stream = OpenStream(channel, secured.bearer(token))
-        if stream.ask("digits")[0] is OK:
+        if stream.send("digits")[0] is OK:
             break
     assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream has expired")
     assert expires.timestamp() <= time.time()
 
 
-def test_new_rules_hold_for_open_streams(secured, channel) -> None:
-    """What is forbidden now is refused, and a stream that may do nothing any more ends."""
+def test_new_policy_applies_to_open_streams(secured, channel) -> None:
+    """Requests are denied one by one, and a stream without any permission ends."""
     stream = OpenStream(channel, secured.bearer("inferd_operator"))
-    assert stream.ask("secret-model")[0] is OK
+    assert stream.send("secret-model")[0] is OK
     before = (secured.folder / "policy.yaml").read_text()
     try:
         line = "methods: [infer, metadata, admin]"
         secured.change("policy.yaml", lambda text: text.replace(line, f"{line}, models: [digits]"))
-        _soon(lambda: stream.ask("secret-model"), NOT_FOUND)
+        _await(lambda: stream.send("secret-model"), NOT_FOUND)
         secured.change("policy.yaml", lambda text: text.replace(line, "methods: [admin]"))
         assert stream.wait_for_end() == (FORBIDDEN, "no rule allows this caller to call infer methods")
     finally:
         secured.change("policy.yaml", lambda _: before)
         operator = secured.bearer("inferd_operator")
-        _soon(lambda: ABOUT_A_MODEL[0].call(channel, "secret-model", operator), OK)
+        _await(lambda: ABOUT_A_MODEL[0].call(channel, "secret-model", operator), OK)
 
 
-def test_a_bad_file_changes_nothing(secured, channel) -> None:
-    """What was read before stays in force, and the log says what is wrong."""
+def test_keeps_the_previous_content_of_a_bad_file(secured, channel) -> None:
+    """The rejection is logged without quoting the file."""
     before = (secured.folder / "tokens.yaml").read_text()
     try:
         secured.change("tokens.yaml", lambda _: "- inferd_PLANTED")
@@ -180,44 +180,44 @@ def test_a_bad_file_changes_nothing(secured, channel) -> None:
         secured.change("tokens.yaml", lambda _: before)
 
 
-def test_a_withdrawn_key_ends_calls_and_streams(secured, channel, issuer) -> None:
-    """And a new one is taken, both without a restart."""
+def test_removed_key_is_rejected_and_ends_its_streams(secured, channel, issuer) -> None:
+    """And a new one is accepted, both without a restart."""
     new, infer = Issuer("new"), ABOUT_A_MODEL[0].call
     alice, fresh = secured.bearer(issuer.token()), secured.bearer(new.token())
     stream = OpenStream(channel, alice)
-    assert stream.ask("digits")[0] is OK
+    assert stream.send("digits")[0] is OK
     assert infer(channel, "digits", fresh)[0] is UNAUTHENTICATED
     secured.change("keys.json", lambda _: jwks(new.jwk()))
     assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream is no longer valid")
     assert infer(channel, "digits", alice) == (UNAUTHENTICATED, "the bearer token is not valid")
     assert infer(channel, "digits", fresh)[0] is OK
     secured.change("keys.json", lambda _: jwks(issuer.jwk()))
-    _soon(lambda: infer(channel, "digits", alice), OK)
+    _await(lambda: infer(channel, "digits", alice), OK)
 
 
-def test_a_web_token_that_expires_ends_its_stream(secured, channel, issuer) -> None:
-    """Also one that was let in before."""
+def test_expired_web_token_ends_its_stream(secured, channel, issuer) -> None:
+    """Although it was cached when the stream was opened."""
     for valid_s in BRIEF_S:
         expires = int(time.time()) + valid_s
         stream = OpenStream(channel, secured.bearer(issuer.token(exp=expires)))
-        if stream.ask("digits")[0] is OK:
+        if stream.send("digits")[0] is OK:
             break
     assert stream.wait_for_end() == (UNAUTHENTICATED, "the credential of this stream has expired")
     assert expires <= time.time()
 
 
-def test_a_certificate_without_a_rule_ends_its_stream(mutual, authority) -> None:
-    """Revoking an identity is taking it out of the rules."""
+def test_removed_rule_ends_the_streams_of_a_certificate(mutual, authority) -> None:
+    """SPIFFE IDs are revoked by removing their rules."""
     pair = authority.issue("spiffe://inferd.test/alice")
     credentials = grpc.ssl_channel_credentials(authority.pem, pair.key, pair.certificate)
     before = (mutual.folder / "policy.yaml").read_text()
     with grpc.secure_channel(mutual.server.grpc, credentials) as channel:
         stream = OpenStream(channel, ())
-        assert stream.ask("digits")[0] is OK
+        assert stream.send("digits")[0] is OK
         try:
             mutual.change("policy.yaml", lambda text: text.replace("spiffe://inferd.test/alice", "spiffe://none/a"))
             assert stream.wait_for_end() == (FORBIDDEN, "no rule allows this caller to call infer methods")
             assert ABOUT_A_MODEL[0].call(channel, "digits", ())[0] is FORBIDDEN
         finally:
             mutual.change("policy.yaml", lambda _: before)
-            _soon(lambda: ABOUT_A_MODEL[0].call(channel, "digits", ()), OK)
+            _await(lambda: ABOUT_A_MODEL[0].call(channel, "digits", ()), OK)

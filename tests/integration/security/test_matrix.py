@@ -7,7 +7,12 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2  # noqa: F401  registers its descriptor
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from inferd.api.reflection import SERVICE_NAMES as REFLECTION_NAMES
+from inferd.security.authorization.methods import KNOWN_METHODS
 from tests.certificates import HOUR, Authority
 from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Metadata, Method
 from tests.integration.security.conftest import Secured
@@ -20,18 +25,18 @@ OK, UNAUTHENTICATED, UNAVAILABLE = (
 )
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 
-#: Opens a channel and says what goes along with each call of it.
+#: Opens a channel, and returns it with the metadata for its calls.
 Open = Callable[[], "tuple[grpc.Channel, Metadata]"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of credential. ``bad`` are those that do not hold, each with what the caller is told.
+    """One kind of credential; ``bad`` has invalid ones with the expected status.
 
-    One that TLS itself refuses never becomes a call: the text is then gRPC's own, and None here.
+    The text is None, and gRPC's own, if the TLS handshake fails.
     """
 
-    right: Callable[[str], Open]
+    valid: Callable[[str], Open]
     bad: dict[str, tuple[Open, grpc.StatusCode, str | None]]
 
 
@@ -42,7 +47,7 @@ def tokens(secured: Secured) -> Kind:
         return lambda: (secured.channel(), metadata)
 
     return Kind(
-        right=lambda name: bearer(f"Bearer inferd_{name}"),
+        valid=lambda name: bearer(f"Bearer inferd_{name}"),
         bad={
             "none": (bearer(None), UNAUTHENTICATED, "expected an authorization header with a bearer token"),
             "malformed": (
@@ -63,7 +68,7 @@ def web_tokens(secured: Secured, issuer: Issuer) -> Kind:
 
     invalid = (UNAUTHENTICATED, "the bearer token is not valid")
     return Kind(
-        right=lambda name: bearer(issuer.token(name)),
+        valid=lambda name: bearer(issuer.token(name)),
         bad={
             "unsigned": (bearer(issuer.unsigned()), *invalid),
             "public key as secret": (bearer(issuer.signed_with_the_public_key()), *invalid),
@@ -94,7 +99,7 @@ def certificates(mutual: Secured, authority: Authority) -> Kind:
     refused = (UNAUTHENTICATED, "the client certificate has no SPIFFE ID that is accepted")
     alice = "spiffe://inferd.test/alice"
     return Kind(
-        right=lambda name: shown(f"spiffe://inferd.test/{name}"),
+        valid=lambda name: shown(f"spiffe://inferd.test/{name}"),
         bad={
             "none": (nothing, UNAVAILABLE, None),
             "signed by another": (shown(alice, signer=Authority()), UNAVAILABLE, None),
@@ -118,8 +123,22 @@ def _calling(open_channel: Open) -> Iterator[Callable[[Method, str], tuple[grpc.
         yield lambda method, model: method.call(channel, model, metadata)
 
 
-def test_without_a_credential_that_holds_nothing_is_answered(kind: Kind) -> None:
-    """Whatever is asked for, and whether or not it exists."""
+def test_every_reflected_method_has_a_kind(secured: Secured) -> None:
+    """A service that is added must be listed with the kinds of its methods."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with secured.channel() as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        (response,) = stub.ServerReflectionInfo(iter([request]), metadata=secured.bearer("inferd_operator"), timeout=20)
+    names = {service.name for service in response.list_services_response.service}
+    assert {"inferd.v1.InferenceService", "grpc.health.v1.Health"} < names
+    pool = descriptor_pool.Default()
+    services = [pool.FindServiceByName(name) for name in names if name not in REFLECTION_NAMES]
+    methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    assert methods <= KNOWN_METHODS
+
+
+def test_rejects_invalid_credentials(kind: Kind) -> None:
+    """For every method and model, whether or not it exists."""
     for name, (open_channel, code, text) in kind.bad.items():
         with _calling(open_channel) as call:
             for method in ALL:
@@ -128,25 +147,25 @@ def test_without_a_credential_that_holds_nothing_is_answered(kind: Kind) -> None
                     assert found == (code, found[1] if text is None else text), f"{name}: {method.name} of {model}"
 
 
-def test_with_one_that_holds_what_is_allowed_is_answered_and_nothing_else(kind: Kind) -> None:
-    """By the rules for that caller, which differ in models and in kinds of methods."""
-    with _calling(kind.right("operator")) as call:
+def test_accepts_what_the_policy_allows(kind: Kind) -> None:
+    """And denies the rest: callers differ in models and kinds of methods."""
+    with _calling(kind.valid("operator")) as call:
         assert {(method.name, call(method, model)) for method in ALL for model in ("digits", "secret-model")} == {
             (method.name, (OK, "")) for method in ALL
         }
-    with _calling(kind.right("alice")) as call:
+    with _calling(kind.valid("alice")) as call:
         for method in ALL:
             assert call(method, "digits")[0] is (FORBIDDEN if method.kind == "admin" else OK), method.name
-    with _calling(kind.right("bob")) as call:
+    with _calling(kind.valid("bob")) as call:
         for method in ALL:
             assert call(method, "digits")[0] is (OK if method.kind == "metadata" else FORBIDDEN), method.name
-    with _calling(kind.right("somebody")) as call:
+    with _calling(kind.valid("somebody")) as call:
         assert {call(method, "digits")[0] for method in ALL} == {FORBIDDEN}
 
 
-def test_a_forbidden_model_looks_like_one_that_does_not_exist(kind: Kind) -> None:
-    """Same code and same text but for the name that was asked for."""
-    with _calling(kind.right("alice")) as call:
+def test_hides_models_that_the_caller_may_not_see(kind: Kind) -> None:
+    """The same status as for a model that does not exist."""
+    with _calling(kind.valid("alice")) as call:
         for method in ABOUT_A_MODEL:
             code, text = call(method, "no-such-model")
             assert code is NOT_FOUND

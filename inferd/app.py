@@ -12,13 +12,13 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inferd import health_check
+from inferd.addresses import is_unix_socket
 from inferd.api.errors import StatusTable
 from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.logging import LogSettings
-from inferd.config.loopback import is_unix_socket
 from inferd.config.settings import Settings
 from inferd.last_resort import LastResort
 from inferd.machine_limits import Lowered

@@ -1,6 +1,5 @@
 """Where a server is, how to trust it and what may be sent there: the same for the client and for `inferd health`."""
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from inferd import addresses
 from inferd.arguments import Metadata, checked_flag, checked_token
 from inferd.plain_text import clipped, escaped
 from inferd.small_files import read_bytes
@@ -98,14 +98,10 @@ class Endpoint:
 
 def is_loopback(address: str) -> bool:
     """Whether what is sent to ``address`` stays on this machine; anything unclear counts as not."""
-    if address.startswith(("unix:", "unix-abstract:")):
+    if addresses.is_unix_socket(address):
         return True
     endpoint = _TCP_SCHEME.sub("", address)
-    host = (endpoint.rpartition(":")[0] or endpoint).strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return addresses.is_loopback(endpoint.rpartition(":")[0] or endpoint)
 
 
 def _check_address(address: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from inferd.config.describe import json_schema
+from inferd.config.loading import json_schema
 
 CHART = Path(__file__).parents[1] / "helm" / "inferd"
 

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the settings themselves; ``--check`` only says whether it is current."""
+"""Generate docs/configuration.md from the settings; ``--check`` only reports whether it is current."""
 
 import sys
 from collections.abc import Mapping
@@ -17,30 +17,30 @@ PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-<!-- Written by scripts/generate_configuration_doc.py from inferd/config/settings.py. Do not edit. -->
+<!-- Written by scripts/generate_configuration_doc.py from inferd/config/. Do not edit. -->
 
-A setting is looked for in this order, and the first place that has it wins:
+Settings come from these sources; the first one that has a setting wins:
 
 1. flags of `inferd serve`,
 2. environment variables,
 3. the YAML file named by `--config`, else by `INFERD_CONFIG`,
-4. its default.
+4. the default.
 
-Names that do not exist and values out of their bounds are refused at start, with the place they stand in.
-`inferd config` prints what is in force, and `inferd config --schema` the JSON Schema of the file.
+Unknown names and invalid values are errors at start, with the line, variable or flag they come from. `inferd config`
+prints the effective settings, and `inferd config --schema` the JSON Schema of the file.
 
-In the file, sections and names are nested (`queue:` with `max_rows: 512` below it). In the environment two underscores
-divide them (`INFERD_QUEUE__MAX_ROWS=512`); lists are written as `one,two` or in JSON, mappings and whole sections in
-JSON; empty variables count as not set.
+In the file, sections and names are nested (`queue:` with `max_rows: 512` below it). In environment variables they are
+separated by two underscores (`INFERD_QUEUE__MAX_ROWS=512`); lists are written as `one,two` or as JSON, mappings and
+whole sections as JSON; empty variables count as not set.
 """
 
 MODEL_HEAD = """\
 
-## One model's own settings
+## Settings of one model
 
-A `model.yaml` beside a model's file or versions may set anything of `queue`, `batching` and `runtime` for that model
-alone (of `runtime.custom_ops` only what the server's own settings list as well), and tell of its tensors what the model
-file does not:
+A `model.yaml` next to a model's file or version directories overrides settings of `queue`, `batching` and `runtime` for
+that model (`runtime.custom_ops` only with libraries that the server's own settings list too), and adds facts about its
+tensors that the model file does not declare:
 
 ```yaml
 batching:
@@ -51,12 +51,12 @@ inputs:
 loose_dimensions: [sequence]
 ```
 
-| setting | type | default | what it does |
+| setting | type | default | description |
 |---|---|---|---|
 {settings}
-Names under `inputs` and `outputs` are those of the model's tensors. Each may have:
+The names under `inputs` and `outputs` are those of the model's tensors. Each may have:
 
-| setting | type | default | what it does |
+| setting | type | default | description |
 |---|---|---|---|
 """
 
@@ -74,7 +74,7 @@ _WORDS: dict[Any, str] = {
 
 
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the page, or check it."""
     page = render()
     if sys.argv[1:] == ["--check"]:
         if PAGE.read_text(encoding="utf-8") == page:
@@ -93,8 +93,8 @@ def render() -> str:
             parts += _sections(name, section)
         else:
             parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
-    told_above = {"queue", "batching", "runtime", "inputs", "outputs"}
-    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in told_above}
+    described_above = {"queue", "batching", "runtime", "inputs", "outputs"}
+    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_above}
     parts.append(MODEL_HEAD.format(settings=_rows(own)))
     parts.append(_rows(TensorOverride.model_fields))
     return "".join(parts)
@@ -106,7 +106,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _sections(name: str, section: type[BaseModel]) -> list[str]:
-    """Return the text of a section and of those within it."""
+    """Return the text of a section and of its nested sections."""
     inner = [(f"{name}.{key}", _section_of(field)) for key, field in section.model_fields.items()]
     below = [text for key, nested in inner if nested for text in _sections(key, nested)]
     return [_section(name, section), *below]
@@ -114,7 +114,7 @@ def _sections(name: str, section: type[BaseModel]) -> list[str]:
 
 def _section(name: str, section: type[BaseModel]) -> str:
     rows = [_row(inner, field) for inner, field in section.model_fields.items() if not _section_of(field)]
-    table = "\n".join(["| setting | type | default | what it does |", "|---|---|---|---|", *rows])
+    table = "\n".join(["| setting | type | default | description |", "|---|---|---|---|", *rows])
     prefix = variable_of(f"{name}.")
     return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
 
@@ -146,7 +146,7 @@ def _type(field: FieldInfo) -> str:
 
 
 def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type expression)
-    """Names of the alternatives that a type has, in a reader's words."""
+    """Return plain names of the alternatives of a type."""
     origin = get_origin(annotation)
     if annotation is type(None):
         return ["null"]

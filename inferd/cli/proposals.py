@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inferd import demo
-from inferd.config.security import SecuritySettings
-from inferd.config.tls import ClientCertificates
+from inferd.config.security import ClientCertificates, SecuritySettings
 
 #: Where to call a server that listens on every interface: certificates know such an address.
 _CALLED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  nothing listens there

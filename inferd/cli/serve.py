@@ -22,7 +22,7 @@ from inferd.cli.assignments import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.proposals import proposed_calls
 from inferd.cli.signals import heed_signals
-from inferd.config.loading import load_settings, names_a_file
+from inferd.config.loading import has_config_file, load_settings
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
@@ -101,7 +101,7 @@ def serve(
         lowered=fitted.lowered,
         http_connections=fitted.http_connections,
     )
-    on_hangup = partial(_change_log, app, load) if names_a_file(config) else None
+    on_hangup = partial(_change_log, app, load) if has_config_file(config) else None
     status = run(app, examples, on_hangup)
     # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
     # inside ONNX Runtime, though, which aborts the process when the interpreter ends that thread on its way out.

@@ -1,7 +1,6 @@
-"""One validated tree of settings, and where its values come from."""
+"""The validated tree of settings, and the sources that its values come from."""
 
-from inferd.config.describe import effective_yaml, json_schema
-from inferd.config.loading import load_settings
+from inferd.config.loading import effective_yaml, json_schema, load_settings
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import Problem, SettingsError
 

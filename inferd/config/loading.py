@@ -1,26 +1,29 @@
-"""Puts the settings together: flags over environment over file over defaults."""
+"""Load the settings from all sources, and write them as YAML and as a JSON Schema."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inferd.config.merging import merge
+import yaml
+
+from inferd.config.section import merge
 from inferd.config.settings import Settings
 from inferd.config.sources import EnvironmentSource, FileSource, FlagSource, Source
 from inferd.config.validation import SettingPath, validate
+from inferd.plain_text import escaped
 
 #: Names the configuration file where no flag does.
 CONFIG_VARIABLE = "INFERD_CONFIG"
 
 
 def load_settings(*, config_file: Path | None, flags: Mapping[str, object]) -> Settings:
-    """Read every source and validate what they come to.
+    """Merge flags over environment over file over defaults, and validate the result.
 
-    ``flags`` are by dotted name, for example ``{"server.grpc_port": 8001}``; those that are None were not given.
-    Raises `SettingsError`, whose text names each problem, the value and where it came from.
+    ``flags`` are by dotted name, for example ``{"server.grpc_port": 8001}``; None means not given. Raises
+    `SettingsError`, which lists every problem with the value and its origin.
     """
-    path = config_file or _named_file()
+    path = config_file or _config_file_of_environment()
     sources: list[Source] = [FlagSource(flags), EnvironmentSource()]
     if path is not None:
         sources.append(FileSource(path))
@@ -39,14 +42,33 @@ def load_settings(*, config_file: Path | None, flags: Mapping[str, object]) -> S
     return validate(Settings, values, origin_of=origin_of, spell=spell)
 
 
-def names_a_file(config_file: Path | None) -> bool:
-    """Whether there is a configuration file, by flag or by environment."""
-    return (config_file or _named_file()) is not None
+def has_config_file(config_file: Path | None) -> bool:
+    """Whether a flag or the environment names a configuration file."""
+    return (config_file or _config_file_of_environment()) is not None
 
 
-def _named_file() -> Path | None:
-    named = os.environ.get(CONFIG_VARIABLE)
-    return Path(named) if named else None
+def effective_yaml(settings: Settings) -> str:
+    """Return all settings as a configuration file that reproduces them."""
+    values = settings.model_dump(mode="json")
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if escaped(text, keep="\n") == text:
+        return text
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=False)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:inferd:settings",
+        **Settings.model_json_schema(),
+        "title": "inferd settings",
+    }
+
+
+def _config_file_of_environment() -> Path | None:
+    name = os.environ.get(CONFIG_VARIABLE)
+    return Path(name) if name else None
 
 
 def _source_of(setting: SettingPath, sources: Sequence[Source]) -> Source | None:

@@ -1,29 +1,47 @@
-"""What every section of the settings has in common."""
+"""What all sections of the settings share: the base class, its errors, and merging of plain values."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 
-def refusal(text: str, *, setting: str = "") -> PydanticCustomError:
-    """What a check of ours raises; ``setting`` is the offender's name, relative to the section that is checked."""
-    return PydanticCustomError("refused", "{text}", {"text": text, "setting": setting})
+def validation_error(text: str, *, setting: str = "") -> PydanticCustomError:
+    """Return the error that a validator raises; ``setting`` is the invalid name, relative to the validated section."""
+    return PydanticCustomError("invalid", "{text}", {"text": text, "setting": setting})
 
 
 class Section(BaseModel):
-    """Settings that belong together; unknown names are refused."""
+    """A group of settings. Unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_section_is_all_defaults(cls, value: object) -> object:
+    def _default_empty_section(cls, value: object) -> object:
         return {} if value is None else value
 
     @field_validator("*", mode="before")
     @classmethod
-    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        # YAML reads "on" and "yes" as true, which pydantic would take for 1.
+    def _reject_bool(cls, value: object, info: ValidationInfo) -> object:
+        # YAML reads "on" and "yes" as true, which pydantic would convert to 1.
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
             text = f"expected a number, got {value}"
-            raise refusal(text)
+            raise validation_error(text)
         return value
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``overrides`` applied.
+
+    Mappings are merged key by key; other values, lists included, are replaced. A null override of a mapping is a
+    section whose lines are all commented out, and changes nothing.
+    """
+    merged = dict(base)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and value is None:
+            continue
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

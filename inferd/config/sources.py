@@ -1,4 +1,4 @@
-"""Where values come from: the command line, the environment and a YAML file."""
+"""The sources of settings: command line, environment and YAML file."""
 
 import json
 import os
@@ -21,40 +21,40 @@ T = TypeVar("T")
 PREFIX = "INFERD_"
 DELIMITER = "__"
 
-#: Variables that begin like settings but belong to the command line: the configuration file and the client's token.
+#: Variables with the prefix that are no settings: the path of the configuration file and the client's token.
 NOT_SETTINGS = frozenset({"INFERD_CONFIG", "INFERD_TOKEN"})
 
 _POSITIONAL = frozenset({"models"})
 
-#: Settings that have a flag to themselves; the command line sets the others by ``--set NAME=VALUE``.
+#: Settings with a flag of their own; the others are set with ``--set NAME=VALUE``.
 _OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.http_port", "log.format"})
 
-#: YAML's tag of plain text.
-_NAME_TAG = "tag:yaml.org,2002:str"
+#: YAML's tag of strings.
+_STRING_TAG = "tag:yaml.org,2002:str"
 
-#: What Kubernetes puts into every container of a namespace that has a Service called inferd or inferd-something.
+#: Variables that Kubernetes sets in every container of a namespace with a Service called inferd or inferd-NAME.
 _SERVICE_LINK = re.compile(r"INFERD(_[A-Z0-9]+)*_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
 
 
 class Source(Protocol):
-    """Values from one place, as a tree of plain values."""
+    """One source of settings, as a tree of plain values."""
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The values that are set here."""
+        """The values that this source sets."""
         ...
 
     def where(self, path: SettingPath) -> str:
-        """Say where exactly the value at ``path`` stands."""
+        """Return the origin of the value at ``path``, for error messages."""
         ...
 
     def spell(self, name: str) -> str:
-        """Write a dotted name as it is written here."""
+        """Return a dotted name in the notation of this source."""
         ...
 
 
 class FlagSource:
-    """Values from the command line by dotted name; None is a flag that was not given."""
+    """Values from the command line by dotted name; None means not given."""
 
     def __init__(self, flags: Mapping[str, object]) -> None:
         self.values: dict[str, Any] = {}
@@ -63,11 +63,11 @@ class FlagSource:
                 _put(self.values, tuple(name.split(".")), value)
 
     def where(self, path: SettingPath) -> str:
-        """Say which flag."""
+        """Return the flag."""
         return "command line" if path[0] in _POSITIONAL else f"flag {self.spell('.'.join(path))}"
 
     def spell(self, name: str) -> str:
-        """Write the flag of a setting: one of its own, which is the name without the section, or ``--set``."""
+        """Return the flag of a setting: its own, which omits the section, or ``--set``."""
         return "--" + name.rpartition(".")[2].replace("_", "-") if name in _OWN_FLAGS else f"--set {name}"
 
 
@@ -86,16 +86,16 @@ class EnvironmentSource:
                 _put(self.values, path, os.environ[variable])
 
     def where(self, path: SettingPath) -> str:
-        """Say which variable; it may be that of a whole section in JSON."""
+        """Return the variable, which may hold a whole section as JSON."""
         return f"environment variable {_longest_match(self._variables, path)}"
 
     def spell(self, name: str) -> str:
-        """Write the variable of a setting."""
+        """Return the variable of a setting."""
         return variable_of(name)
 
 
 class FileSource:
-    """Values of a YAML file. Raises `SettingsError` with the line where the file is not what YAML or we expect."""
+    """Values of a YAML file. Raises `SettingsError` with the line of what is invalid."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -104,17 +104,17 @@ class FileSource:
             self.values = self._read(read_text(path))
         except (OSError, UnicodeDecodeError) as error:
             cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise self._refusal(f"cannot be read: {cause}") from None
+            raise self._error(f"cannot be read: {cause}") from None
         except YamlError as error:
-            raise self._refusal(str(error), error.line) from None
+            raise self._error(str(error), error.line) from None
 
     def where(self, path: SettingPath) -> str:
-        """Say which line."""
+        """Return the line."""
         line = _longest_match(self._lines, path)
         return f"{self._path} line {line}" if line else str(self._path)
 
     def spell(self, name: str) -> str:
-        """Write the dotted name."""
+        """Return the dotted name."""
         return name
 
     def _read(self, text: str) -> dict[str, Any]:
@@ -122,23 +122,23 @@ class FileSource:
         if node is None or content is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
-            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-            raise self._refusal(f"expected sections with settings, got {found}", node.start_mark.line + 1)
-        self._note_lines(node, ())
+            kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise self._error(f"expected sections with settings, got {kind}", node.start_mark.line + 1)
+        self._record_lines(node, ())
         return dict(content)
 
-    def _note_lines(self, node: yaml.MappingNode, above: SettingPath) -> None:
+    def _record_lines(self, node: yaml.MappingNode, above: SettingPath) -> None:
         for key, value in node.value:
             path = (*above, str(key.value))
             line = key.start_mark.line + 1
-            if key.tag != _NAME_TAG:
-                raise self._refusal(f"expected a name, got {key.value}", line)
+            if key.tag != _STRING_TAG:
+                raise self._error(f"expected a name, got {key.value}", line)
             self._lines[path] = line
-            # Deeper than this there are no settings, and an alias may lead in circles.
+            # No setting is nested deeper, and aliases may be recursive.
             if isinstance(value, yaml.MappingNode) and len(path) < 4:
-                self._note_lines(value, path)
+                self._record_lines(value, path)
 
-    def _refusal(self, text: str, line: int = 0) -> SettingsError:
+    def _error(self, text: str, line: int = 0) -> SettingsError:
         origin = f"{self._path} line {line}" if line else str(self._path)
         return SettingsError([Problem(name="", text=text, origin=origin)])
 
@@ -149,13 +149,13 @@ def variable_of(name: str) -> str:
 
 
 class _Variables(Settings, BaseSettings):
-    """What `EnvSettingsSource` wants to know of the settings; never made an instance of."""
+    """Describes the settings to `EnvSettingsSource`; never instantiated."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_ignore_empty=True)
 
 
 class _Decoder(EnvSettingsSource):
-    """Takes lists and sections as JSON, and lists also as ``one,two``; leaves it to validation to refuse the rest."""
+    """Decodes lists and sections from JSON, and lists also from ``one,two``; validation rejects the rest."""
 
     def decode_complex_value(
         self,
@@ -178,7 +178,7 @@ def _is_setting(variable: str, value: str) -> bool:
         return False
     if not _SERVICE_LINK.fullmatch(variable):
         return True
-    # INFERD_PORT of a Service holds a URL. Without one this is a setting that is spelt with too few underscores.
+    # INFERD_PORT of a Service is a URL. Any other value means a setting that lacks an underscore.
     return "_SERVICE_" not in variable and not re.search(r"_PORT_\d+_", variable) and "://" not in value
 
 

@@ -1,4 +1,4 @@
-"""Turns a tree of plain values into validated settings, or into an error that an operator can act on."""
+"""Validate a tree of plain values against a model, with errors that an operator can act on."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ SettingPath = tuple[str, ...]
 
 M = TypeVar("M", bound=BaseModel)
 
-_LONGEST_VALUE = 80
+_MAX_VALUE_CHARACTERS = 80
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One value that is refused: its dotted ``name``, what is wrong with it and where it came from."""
+    """One invalid value: its dotted ``name``, what was expected, and its origin."""
 
     name: str
     text: str
@@ -30,12 +30,12 @@ class Problem:
 
 
 class SettingsError(ValueError):
-    """Settings that are refused. The text has a line for each problem and is meant for the operator."""
+    """Invalid settings. The text is for the operator, with a line for each problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         lines = [str(problem) for problem in self.problems]
-        super().__init__(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} settings are refused:", *lines]))
+        super().__init__(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} settings are invalid:", *lines]))
 
 
 def validate(
@@ -45,10 +45,10 @@ def validate(
     origin_of: Callable[[SettingPath], str],
     spell: Callable[[str, SettingPath], str] = lambda name, _: name,
 ) -> M:
-    """Validate ``values``, or raise `SettingsError` with every problem there is.
+    """Validate ``values``, or raise `SettingsError` with all problems.
 
-    ``origin_of`` tells where the value at a path came from. ``spell`` writes the dotted name that is suggested in
-    place of an unknown one the way that the unknown one's origin writes names.
+    ``origin_of`` returns the origin of the value at a path. ``spell`` writes a suggested dotted name in the notation
+    of the origin of the unknown name at that path, for example as an environment variable.
     """
     try:
         return model.model_validate(values)
@@ -59,12 +59,12 @@ def validate(
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The settings that exist, for guessing which one was meant."""
+    """The known names of settings, for suggestions."""
 
     model: type[BaseModel]
     spell: Callable[[str, SettingPath], str]
 
-    def meant_by(self, path: SettingPath) -> str | None:
+    def closest_to(self, path: SettingPath) -> str | None:
         names = list(setting_names(self.model))
         elsewhere = [name for name in names if name.rpartition(".")[2] == path[-1]]
         close = elsewhere or get_close_matches(".".join(path), names, n=1, cutoff=0.75)
@@ -87,12 +87,12 @@ def _problems(
     for error in errors:
         path = _path(error, values)
         texts_at.setdefault(path, []).append(_text(error, path, names))
-        if error["type"] not in ("refused", "extra_forbidden"):
+        if error["type"] not in ("invalid", "extra_forbidden"):
             got[path] = error["input"]
     return [
         Problem(
             name=".".join(path),
-            text=_alternatives(texts) + (f", got {_shown(got[path])}" if path in got else ""),
+            text=_alternatives(texts) + (f", got {_quoted(got[path])}" if path in got else ""),
             origin=origin_of(path),
         )
         for path, texts in texts_at.items()
@@ -100,7 +100,7 @@ def _problems(
 
 
 def _path(error: ErrorDetails, values: Mapping[str, Any]) -> SettingPath:
-    """The part of the error's location that is in the values; the rest names types that pydantic tried."""
+    """Return the part of the error's location that is in the values; the rest names types that pydantic tried."""
     path: list[str] = []
     current: Any = values
     for key in error["loc"]:
@@ -108,8 +108,8 @@ def _path(error: ErrorDetails, values: Mapping[str, Any]) -> SettingPath:
             break
         current = current[key]
         path.append(str(key))
-    offender = str(error.get("ctx", {}).get("setting", ""))
-    return (*path, *offender.split(".")) if offender else tuple(path)
+    setting = str(error.get("ctx", {}).get("setting", ""))
+    return (*path, *setting.split(".")) if setting else tuple(path)
 
 
 def _has(values: object, key: str | int) -> bool:
@@ -118,28 +118,28 @@ def _has(values: object, key: str | int) -> bool:
     return isinstance(values, list) and isinstance(key, int) and key < len(values)
 
 
-#: Said in our own words where pydantic's speak of Python.
-_PLAIN = {"model_type": "expected a section with settings", "path_type": "expected a path"}
+#: Replace messages of pydantic that name Python types.
+_MESSAGES = {"model_type": "expected a section with settings", "path_type": "expected a path"}
 
 
 def _text(error: ErrorDetails, path: SettingPath, names: _Names) -> str:
     if error["type"] == "extra_forbidden":
-        meant = names.meant_by(path)
-        return f"no such setting, did you mean {meant}?" if meant else "no such setting"
+        suggestion = names.closest_to(path)
+        return f"no such setting, did you mean {suggestion}?" if suggestion else "no such setting"
     if error["type"] == "missing":
         return f"expected {error['loc'][-1]} in it"
-    return _PLAIN.get(error["type"]) or re.sub(r"^\w+ should (be|have) ", "expected ", error["msg"])
+    return _MESSAGES.get(error["type"]) or re.sub(r"^\w+ should (be|have) ", "expected ", error["msg"])
 
 
 def _alternatives(texts: Sequence[str]) -> str:
-    """One text of several: a value that may be of one of several types has an error for each of them."""
+    """Join the errors of one value, which has one for each type of a union."""
     first, *others = dict.fromkeys(texts)
     return " or ".join([first, *(other.removeprefix("expected ") for other in others)])
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # of integers with thousands of digits
-        return "a number with very many digits"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    except ValueError:  # integers with thousands of digits
+        return "a number with too many digits"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[:_MAX_VALUE_CHARACTERS]}…"

@@ -1,4 +1,4 @@
-"""Reads YAML, in which nothing may be said twice: parsers keep the last of two equal keys and say nothing."""
+"""A strict YAML reader: rejects duplicate keys, of which parsers silently keep the last, and alias bombs."""
 
 from collections import deque
 from itertools import chain
@@ -6,20 +6,20 @@ from typing import Any
 
 import yaml
 
-#: More than any file of settings, rules or tokens has.
-_MOST_VALUES = 1_000_000
+#: More than any file of settings, rules or tokens needs.
+_MAX_VALUES = 1_000_000
 
-#: Long text counts for more.
+#: Long strings count as more than one value.
 _CHARACTERS_PER_VALUE = 64
 
-#: A node, and the keys that lead to it.
+#: A node and the keys that lead to it.
 _Placed = tuple[yaml.Node, tuple[str, ...]]
 
 
 class YamlError(ValueError):
-    """Text that is refused, and what is wrong with it, to be put behind the file's name.
+    """Invalid text. The message is meant to follow the file's name.
 
-    ``line`` counts from 1, and is 0 where it is not known.
+    ``line`` counts from 1; 0 is unknown.
     """
 
     def __init__(self, text: str, line: int = 0) -> None:
@@ -28,7 +28,7 @@ class YamlError(ValueError):
 
 
 class RepeatedKeyError(YamlError):
-    """A mapping has ``key`` a second time; the first is on line ``first_line``."""
+    """A mapping has ``key`` twice; the first is on line ``first_line``."""
 
     def __init__(self, path: tuple[str, ...], line: int, first_line: int) -> None:
         super().__init__(f"{'.'.join(path)} is set on line {first_line} already", line)
@@ -37,12 +37,12 @@ class RepeatedKeyError(YamlError):
 
 
 def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the nodes of ``text``, None if it is empty, and what it says. Raises `YamlError`.
+    """Return the root node of ``text``, None if it is empty, and its value. Raises `YamlError`.
 
-    In the nodes, what comes in by a merge key (``<<``) stands in the mapping itself, before what overrides it.
+    In the nodes, the entries of a merge key (``<<``) are part of the mapping itself, before those that override them.
     """
     try:
-        # The pure Python loader, slow as it is: the one in C crashes the process if a file is nested deeply enough.
+        # The slow pure Python loader: the one in C crashes the process on deeply nested files.
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
@@ -60,19 +60,19 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         raise YamlError("is not YAML: it is nested too deeply") from None
     except YamlError:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: dates that do not exist
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid dates
         raise YamlError(f"is not YAML: {' '.join(str(error).split())}") from None
     except (AttributeError, ArithmeticError, LookupError, TypeError):
-        # How the loader fails on values that do not fit the tag that is written before them.
-        raise YamlError("is not YAML: it holds a value that is not of the kind that its tag says") from None
+        # The loader's errors for values that do not match their explicit tag.
+        raise YamlError("is not YAML: a value does not match its tag") from None
 
 
 def _require_bounded(root: yaml.Node) -> None:
-    """Refuse aliases that make a few lines stand for more values than anybody could write."""
+    """Reject alias bombs: a few lines that expand to a huge number of values."""
     sizes: dict[int, int] = {}
 
     def size_of(node: yaml.Node) -> int:
-        # An alias that leads in a circle counts once, as it is one value.
+        # A recursive alias is one value, counted once.
         known = sizes.setdefault(id(node), 0)
         if known:
             return known
@@ -83,8 +83,8 @@ def _require_bounded(root: yaml.Node) -> None:
         sizes[id(node)] += sum(map(size_of, below))
         return sizes[id(node)]
 
-    if size_of(root) > _MOST_VALUES:
-        raise YamlError(f"is not YAML that can be read: by its aliases it holds more than {_MOST_VALUES} values")
+    if size_of(root) > _MAX_VALUES:
+        raise YamlError(f"is too large: its aliases expand to more than {_MAX_VALUES} values")
 
 
 def _require_unique_keys(root: yaml.Node) -> None:
@@ -93,7 +93,7 @@ def _require_unique_keys(root: yaml.Node) -> None:
     while waiting:
         node, path = waiting.popleft()
         if id(node) in seen:
-            # An alias, which may lead in circles.
+            # An alias, which may be recursive.
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -103,7 +103,7 @@ def _require_unique_keys(root: yaml.Node) -> None:
 
 
 def _unique(mapping: yaml.MappingNode, path: tuple[str, ...]) -> list[_Placed]:
-    """Return the values of ``mapping`` with their paths."""
+    """Return the values of ``mapping`` with their paths. Raises `RepeatedKeyError`."""
     lines: dict[tuple[str, str], int] = {}
     values: list[_Placed] = []
     for key, value in mapping.value:

@@ -1,6 +1,6 @@
 """The gRPC core's arguments for a server, from its settings."""
 
-from inferd.config.settings import ServerSettings
+from inferd.config.server import ServerSettings
 
 #: Bits of the core's compression algorithms.
 _UNCOMPRESSED = 1 << 0

@@ -6,7 +6,7 @@ import ssl
 import grpc
 import pytest
 
-from inferd.config.tls import ClientCertificates, TlsSettings
+from inferd.config.security import ClientCertificates, TlsSettings
 from inferd.rpc import callback_unary
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority

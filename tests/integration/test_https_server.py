@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from inferd.config.tls import TlsSettings
+from inferd.config.security import TlsSettings
 from inferd.observability.http import Health, HttpServer
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 import pytest
 
-from inferd.config.settings import ServerSettings
+from inferd.config.server import ServerSettings
 from inferd.rpc import upkeep
 from inferd.rpc.channel_options import channel_options
 from inferd.rpc.cut_off import TOO_OLD

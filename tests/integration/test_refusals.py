@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from inferd.api.errors import StatusTable
-from inferd.config.settings import ServerSettings
+from inferd.config.server import ServerSettings
 from inferd.rpc import MemoryMeter, blocking
 from inferd.rpc.channel_options import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running, wait_for, wait_idle

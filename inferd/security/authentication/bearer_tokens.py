@@ -19,7 +19,7 @@ from typing import Self
 
 from pydantic import BaseModel, field_validator
 
-from inferd.config.section import Section, refusal
+from inferd.config.section import Section, validation_error
 from inferd.config.validation import SettingsError, validate
 from inferd.security.authentication.identity import EXPIRED, CredentialError, Identity
 from inferd.security.files import BadFileError, parse_yaml, read_text
@@ -47,7 +47,7 @@ class StoredToken(Section):
         if isinstance(name, str) and _NAME.fullmatch(name):
             return name
         text = "expected 1 to 128 letters, digits and ._@-"
-        raise refusal(text)
+        raise validation_error(text)
 
     @field_validator("sha256", mode="before")
     @classmethod
@@ -55,7 +55,7 @@ class StoredToken(Section):
         if isinstance(sha256, str) and _SHA256.fullmatch(sha256):
             return sha256
         text = "expected the SHA-256 of a token as 64 hexadecimal digits, in quotes"
-        raise refusal(text)
+        raise validation_error(text)
 
     @field_validator("expires", mode="before")
     @classmethod
@@ -67,7 +67,7 @@ class StoredToken(Section):
         if expires is None:
             return None
         text = "expected a time such as 2030-01-31T00:00:00Z"
-        raise refusal(text)
+        raise validation_error(text)
 
 
 _KEYS = StoredToken.model_fields.keys()

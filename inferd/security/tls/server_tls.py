@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from inferd.config.tls import TlsSettings
+from inferd.config.security import TlsSettings
 from inferd.security.files import BadFileError, FileWatcher
 from inferd.security.tls.certificates import Authorities, ServerPair, read_authorities, read_server_pair
 

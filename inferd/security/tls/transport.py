@@ -5,9 +5,9 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from inferd.config.loopback import is_loopback
+from inferd.addresses import is_loopback
+from inferd.config.security import ClientCertificates
 from inferd.config.settings import Settings
-from inferd.config.tls import ClientCertificates
 from inferd.rpc import Server
 from inferd.security.files import FileWatcher
 from inferd.security.tls.server_tls import ServerTls

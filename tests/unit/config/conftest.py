@@ -1,4 +1,4 @@
-"""Settings from exactly the sources that a test gives."""
+"""Settings from the sources that a test gives only."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Load = Callable[..., Settings]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
-    """Load settings from the given YAML, flags and environment, and from nothing else."""
+    """Load settings from the given YAML, flags and environment only."""
     for variable in list(os.environ):
         if variable.upper().startswith("INFERD_"):
             monkeypatch.delenv(variable)
@@ -32,11 +32,11 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
 
 @pytest.fixture
 def problems(load: Load) -> Callable[..., list[str]]:
-    """Load settings that must be refused and return a line for each problem."""
+    """Load invalid settings and return a line for each problem."""
 
     def _problems(*arguments: object, **environment: str) -> list[str]:
-        with pytest.raises(SettingsError) as refused:
+        with pytest.raises(SettingsError) as caught:
             load(*arguments, **environment)
-        return [str(problem) for problem in refused.value.problems]
+        return [str(problem) for problem in caught.value.problems]
 
     return _problems

@@ -1,4 +1,4 @@
-"""Which source wins, and what each may hold."""
+"""Precedence of sources, and the values that each accepts."""
 
 from pathlib import Path
 
@@ -9,37 +9,37 @@ from inferd.config.settings import Backpressure
 from tests.unit.config.conftest import Load
 
 
-def test_without_any_source_everything_is_the_default(load: Load) -> None:
+def test_defaults_without_any_source(load: Load) -> None:
     """No file, no variable, no flag."""
     assert load() == Settings()
 
 
 @pytest.mark.parametrize("yaml", ["", "# nothing yet\n", "---\n", "server:\nqueue:\n"])
-def test_empty_files_and_sections_are_all_defaults(load: Load, yaml: str) -> None:
-    """A file or section whose lines are all commented out is fine."""
+def test_empty_files_and_sections_are_defaults(load: Load, yaml: str) -> None:
+    """A file or section with only comments is valid."""
     assert load(yaml) == Settings()
 
 
-def test_flags_win_over_environment_over_file(load: Load) -> None:
-    """Each source is asked for what those above it do not set."""
+def test_precedence_of_flags_environment_and_file(load: Load) -> None:
+    """Each source sets what those above it do not."""
     yaml = "server: {grpc_port: 1, http_port: 2, host: from-file}"
     settings = load(yaml, {"server.grpc_port": 5}, INFERD_SERVER__GRPC_PORT="3", INFERD_SERVER__HTTP_PORT="4")
     assert (settings.server.grpc_port, settings.server.http_port, settings.server.host) == (5, 4, "from-file")
 
 
-def test_flags_that_were_not_given_set_nothing(load: Load) -> None:
-    """None stands for a flag that is not on the command line."""
+def test_flags_not_given_set_nothing(load: Load) -> None:
+    """None is a flag that is not on the command line."""
     assert load("server: {grpc_port: 7}", {"server.grpc_port": None}).server.grpc_port == 7
 
 
-def test_the_environment_may_name_the_file(load: Load, tmp_path: Path) -> None:
+def test_environment_names_the_file(load: Load, tmp_path: Path) -> None:
     """INFERD_CONFIG is used where no flag names a file."""
     (tmp_path / "other.yaml").write_text("queue: {max_rows: 77}")
     assert load(INFERD_CONFIG=str(tmp_path / "other.yaml")).queue.max_rows == 77
 
 
-def test_a_file_named_by_flag_wins_over_one_named_by_the_environment(load: Load) -> None:
-    """The file of INFERD_CONFIG, which is not there, is not even opened."""
+def test_file_flag_overrides_environment(load: Load) -> None:
+    """The missing file of INFERD_CONFIG is not opened."""
     assert load("queue: {max_rows: 78}", INFERD_CONFIG="missing.yaml").queue.max_rows == 78
 
 
@@ -48,29 +48,29 @@ def test_a_file_named_by_flag_wins_over_one_named_by_the_environment(load: Load)
     [("/a", ["/a"]), ("/a, /b", ["/a", "/b"]), ('["/a,b"]', ["/a,b"])],
 )
 def test_lists_in_variables_are_json_or_comma_separated(load: Load, value: str, models: list[str]) -> None:
-    """A single path needs no brackets; one with a comma does."""
+    """Brackets are needed only for a path with a comma."""
     assert load(INFERD_MODELS=value).models == [Path(model) for model in models]
 
 
 @pytest.mark.parametrize(("value", "providers"), [("auto", "auto"), ("cuda", ["cuda"]), ("cuda,cpu", ["cuda", "cpu"])])
 def test_providers_in_variables(load: Load, value: str, providers: object) -> None:
-    """The one word that is no list stays a word."""
+    """`auto` is no list; other words are."""
     assert load(INFERD_RUNTIME__PROVIDERS=value).runtime.providers == providers
 
 
-def test_a_section_may_be_one_json_variable(load: Load) -> None:
-    """Single variables of the section still win over it."""
+def test_section_in_one_json_variable(load: Load) -> None:
+    """Variables of single settings override it."""
     settings = load(INFERD_QUEUE='{"max_rows": 100, "policy": "block"}', INFERD_QUEUE__MAX_ROWS="200")
     assert (settings.queue.max_rows, settings.queue.policy) == (200, Backpressure.BLOCK)
 
 
 def test_empty_variables_are_not_set(load: Load) -> None:
-    """Compose files and charts leave variables empty rather than out."""
+    """Compose files and charts write empty variables."""
     assert load(INFERD_MODELS="", INFERD_SERVER__GRPC_PORT="", INFERD_NONSENSE="") == Settings()
 
 
-def test_variables_that_are_no_settings_are_left_alone(load: Load) -> None:
-    """The client's token, and what Kubernetes sets for Services called inferd and inferd-metrics."""
+def test_other_variables_with_the_prefix_are_ignored(load: Load) -> None:
+    """The client's token, and those that Kubernetes sets for Services called inferd and inferd-metrics."""
     assert (
         load(
             INFERD_TOKEN="secret",
@@ -88,7 +88,7 @@ def test_variables_that_are_no_settings_are_left_alone(load: Load) -> None:
 
 
 def test_provider_options_may_be_numbers(load: Load) -> None:
-    """ONNX Runtime wants text; nobody writes device_id: "0"."""
+    """ONNX Runtime needs text, users write numbers."""
     yaml = "runtime: {providers: [cuda], provider_options: {cuda: {device_id: 0}}}"
     assert load(yaml).runtime.provider_options == {"cuda": {"device_id": "0"}}
 
@@ -102,7 +102,7 @@ def test_provider_options_may_be_numbers(load: Load) -> None:
     ],
 )
 def test_hosts(load: Load, host: str, kept: str) -> None:
-    """Names and addresses; an IPv6 address gets the brackets that it needs in front of a port."""
+    """Names and addresses are kept; an IPv6 address gets the brackets that it needs before a port."""
     assert load(None, {"server.host": host}).server.host == kept
 
 
@@ -116,8 +116,8 @@ def test_hosts(load: Load, host: str, kept: str) -> None:
         ("::1", "[::1]:7", "[::1]"),
     ],
 )
-def test_where_to_listen(load: Load, host: str, grpc: str, http: str) -> None:
-    """A Unix socket has no port, so that the HTTP port may be the one that is set for gRPC."""
+def test_listen_addresses(load: Load, host: str, grpc: str, http: str) -> None:
+    """A Unix socket has no port, so the HTTP port may equal grpc_port."""
     server = load(
         None, {"server.host": host, "server.grpc_port": 7, "server.http_port": 7 if "unix" in host else 8}
     ).server

@@ -1,12 +1,12 @@
-"""A model.yaml over the server's settings."""
+"""A model.yaml overrides the server's settings."""
 
 import pytest
 
 from inferd.config import Settings, SettingsError
 
 
-def test_overrides_reach_into_sections() -> None:
-    """What a model.yaml does not name stays the server's."""
+def test_overrides_within_sections() -> None:
+    """Settings that a model.yaml does not set are the server's."""
     settings = Settings.model_validate({"queue": {"max_rows": 500, "priority_levels": 5}, "runtime": {"warmup": False}})
     model = settings.for_model({"queue": {"max_rows": 200}, "batching": {"instances": 2}})
     assert (model.queue.max_rows, model.queue.priority_levels) == (200, 5)
@@ -21,28 +21,28 @@ def test_no_overrides() -> None:
     assert settings.for_model({}).queue == settings.queue
 
 
-def test_options_of_providers_are_merged() -> None:
-    """One option of one provider leaves the others alone."""
+def test_provider_options_are_merged() -> None:
+    """An override of one option keeps the others."""
     settings = Settings.model_validate({"runtime": {"provider_options": {"cuda": {"a": "1"}, "cpu": {"b": "2"}}}})
     model = settings.for_model({"runtime": {"provider_options": {"cuda": {"c": 3}}}})
     assert model.runtime.provider_options == {"cuda": {"a": "1", "c": "3"}, "cpu": {"b": "2"}}
 
 
-def test_tensors() -> None:
-    """A batch axis that is set to null differs from one that is not set."""
+def test_null_batch_axis_differs_from_unset() -> None:
+    """Null is an explicit setting."""
     inputs = Settings().for_model({"inputs": {"x": {"batch_axis": None}, "y": {"warmup_shape": [1, 8]}}}).inputs
     assert "batch_axis" in inputs["x"].model_fields_set
     assert "batch_axis" not in inputs["y"].model_fields_set
 
 
 def test_loose_dimensions() -> None:
-    """Names, none unless they are set."""
+    """Empty by default."""
     assert Settings().for_model({"loose_dimensions": ["sequence"]}).loose_dimensions == ["sequence"]
     assert Settings().for_model({}).loose_dimensions == []
 
 
-def test_custom_operators_that_the_server_lists() -> None:
-    """A model may do with fewer of them."""
+def test_accepts_custom_ops_that_the_server_lists() -> None:
+    """A model may use a subset of them."""
     settings = Settings.model_validate({"runtime": {"custom_ops": ["/opt/a.so", "/opt/b.so"]}})
     assert settings.for_model({}).runtime.custom_ops == ["/opt/a.so", "/opt/b.so"]
     assert settings.for_model({"runtime": {"custom_ops": ["/opt/b.so"]}}).runtime.custom_ops == ["/opt/b.so"]
@@ -50,12 +50,12 @@ def test_custom_operators_that_the_server_lists() -> None:
 
 
 @pytest.mark.parametrize("library", ["evil.so", "onnxruntime-extensions", "/opt/../opt/a.so", "/opt/./a.so"])
-def test_custom_operators_of_a_model_alone_are_refused(library: str) -> None:
-    """Whoever can write models would otherwise run code; the same file by another path may become another file."""
+def test_rejects_custom_ops_that_the_server_does_not_list(library: str) -> None:
+    """Also by another path to the same file: writing models must not mean running code."""
     settings = Settings.model_validate({"runtime": {"custom_ops": ["/opt/a.so"]}})
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as caught:
         settings.for_model({"runtime": {"custom_ops": ["/opt/a.so", library]}})
-    assert str(refused.value) == (
+    assert str(caught.value) == (
         "runtime.custom_ops: expected only libraries that the server's own settings list as well, "
         f"got {library} (model.yaml)"
     )
@@ -76,8 +76,8 @@ def test_custom_operators_of_a_model_alone_are_refused(library: str) -> None:
         ),
     ],
 )
-def test_refusals(overrides: dict[str, object], problem: str) -> None:
-    """The same texts as for the server's settings."""
-    with pytest.raises(SettingsError) as refused:
+def test_errors(overrides: dict[str, object], problem: str) -> None:
+    """The same messages as for the server's settings."""
+    with pytest.raises(SettingsError) as caught:
         Settings().for_model(overrides)
-    assert str(refused.value) == problem
+    assert str(caught.value) == problem

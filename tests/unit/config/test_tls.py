@@ -1,20 +1,20 @@
-"""Which settings of TLS go together."""
+"""Combinations of TLS settings."""
 
 import pytest
 
 from inferd.config import SettingsError
-from inferd.config.tls import TlsSettings
+from inferd.config.security import TlsSettings
 from inferd.config.validation import validate
 
 
-def _refused(**values):
-    with pytest.raises(SettingsError) as error:
+def _error(**values):
+    with pytest.raises(SettingsError) as caught:
         validate(TlsSettings, values, origin_of=lambda _: "here")
-    return str(error.value)
+    return str(caught.value)
 
 
 def test_off_by_default():
-    """Nothing given, nothing done."""
+    """TLS needs a certificate."""
     assert not TlsSettings().enabled
 
 
@@ -29,7 +29,7 @@ def test_off_by_default():
         ),
         (
             {"cert_file": "c", "key_file": "k", "client_certificates": "required"},
-            "client_ca_file: expected a file of authorities, as client_certificates is required, got none (here)",
+            "client_ca_file: expected a file of CA certificates, as client_certificates is required, got none (here)",
         ),
         (
             {"cert_file": "c", "key_file": "k", "client_ca_file": "a"},
@@ -41,6 +41,6 @@ def test_off_by_default():
         ),
     ],
 )
-def test_what_does_not_go_together(values, text):
-    """Told by the name of what is missing or too much."""
-    assert _refused(**values) == text
+def test_rejects_invalid_combinations(values, text):
+    """The error names the missing or superfluous setting."""
+    assert _error(**values) == text

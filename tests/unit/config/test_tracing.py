@@ -1,4 +1,4 @@
-"""Where spans are sent."""
+"""Settings of tracing."""
 
 import pytest
 
@@ -18,13 +18,13 @@ def tracing(**values):
         ("http://[::1]:4318/custom", "http://[::1]:4318/custom"),
     ],
 )
-def test_endpoints(given, taken):
-    """OTLP's own path is added where there is none."""
+def test_default_path_of_endpoints(given, taken):
+    """OTLP's path is added to endpoints without one."""
     assert tracing(endpoint=given).endpoint == taken
 
 
 def test_off_by_default():
-    """Nobody is told anything unasked."""
+    """No endpoint is set."""
     assert tracing().endpoint is None
 
 
@@ -32,15 +32,15 @@ def test_off_by_default():
     "given",
     ["collector:4318", "grpc://collector:4317", "http://", "http://x:0", "http://x:99999", "http://u:hidden@x/", ""],
 )
-def test_what_is_no_endpoint(given):
-    """Said without what came, which may hold a password."""
+def test_rejects_invalid_endpoints(given):
+    """The error does not quote the value, which may contain a password."""
     with pytest.raises(SettingsError, match=r"tracing.endpoint: expected http://HOST:PORT") as caught:
         tracing(endpoint=given)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_share_is_a_share(ratio):
-    """From none to all."""
+def test_rejects_invalid_sampling_ratios(ratio):
+    """The ratio is from 0 to 1."""
     with pytest.raises(SettingsError, match="sampling_ratio"):
         tracing(sampling_ratio=ratio)

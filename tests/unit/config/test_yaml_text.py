@@ -1,4 +1,4 @@
-"""YAML in which something is said twice."""
+"""The strict YAML reader."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "line"),
+    ("text", "message", "line"),
     [
         ("a: 1\na: 2", "a is set on line 1 already", 2),
         ("a:\n- b: 1\n- b: 1\n  c: 2\n  b: 3", "a.1.b is set on line 3 already", 5),
@@ -17,11 +17,11 @@ from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
         ("x: &x {a: 1}\ny: &y {a: 1}\nz:\n  <<: *x\n  <<: *y", "z.<< is set on line 4 already", 5),
     ],
 )
-def test_a_key_that_stands_twice(text: str, said: str, line: int) -> None:
-    """Wherever it is."""
-    with pytest.raises(RepeatedKeyError, match=f"^{said}$") as refused:
+def test_rejects_duplicate_keys(text: str, message: str, line: int) -> None:
+    """At any depth."""
+    with pytest.raises(RepeatedKeyError, match=f"^{message}$") as caught:
         read_yaml(text)
-    assert refused.value.line == line
+    assert caught.value.line == line
 
 
 @pytest.mark.parametrize(
@@ -34,26 +34,26 @@ def test_a_key_that_stands_twice(text: str, said: str, line: int) -> None:
         ("x: &x {a: 1}\ny: &y {<<: *x, a: 2}\nz: {<<: *y, a: 3}", {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}),
     ],
 )
-def test_keys_that_differ(text: str, content: object) -> None:
-    """In their mapping, case or type; and what overrides a merged value says nothing twice."""
+def test_accepts_distinct_keys(text: str, content: object) -> None:
+    """They differ in mapping, case or type; overrides of merged values are no duplicates."""
     assert read_yaml(text)[1] == content
 
 
-def test_an_alias_that_leads_in_a_circle() -> None:
-    """Is walked around once."""
+def test_recursive_alias() -> None:
+    """It is visited once."""
     with pytest.raises(RepeatedKeyError, match=r"^a\.b is set on line 1 already$"):
         read_yaml("a: &a {self: *a, b: 1, b: 2}")
 
 
 @pytest.mark.parametrize("text", ["a: [", "[" * 10_000, "a: 2030-13-45", "a: \x00", "{[a]: 1}"])
-def test_what_is_no_yaml(text: str) -> None:
-    """One kind of error for all of it."""
+def test_invalid_yaml(text: str) -> None:
+    """All of it raises the same error."""
     with pytest.raises(YamlError, match=r"^is not YAML: "):
         read_yaml(text)
 
 
 def _bomb(first: str, line: str) -> str:
-    """Return nine levels, each of which says nine times what the one before says."""
+    """Return nine levels, each with nine aliases of the previous one."""
     names = "abcdefghij"
     levels = (line.format(name=name, above=", ".join([f"*{above}"] * 9)) for above, name in pairwise(names))
     return "\n".join([first, *levels])
@@ -67,22 +67,22 @@ def _bomb(first: str, line: str) -> str:
         f"a: &a {'x' * 1_000_000}\nb: [{', '.join(['*a'] * 1000)}]",
     ],
 )
-def test_aliases_do_not_stand_for_more_than_can_be_held(text: str) -> None:
-    """In lists, merged, and of long text: refused before anything is made of it."""
-    with pytest.raises(YamlError, match="by its aliases it holds more than 1000000 values"):
+def test_rejects_alias_bombs(text: str) -> None:
+    """In lists, merge keys and long strings, before anything is constructed."""
+    with pytest.raises(YamlError, match="its aliases expand to more than 1000000 values"):
         read_yaml(text)
 
 
 @pytest.mark.parametrize("text", ["a: !!timestamp x", "a: !!int ''", "a: !!bool x", "a: !!float ''", "a: !!int 0x"])
-def test_values_that_do_not_fit_their_tags(text: str) -> None:
-    """The loader fails on them in ways of its own."""
+def test_values_that_do_not_match_their_tags(text: str) -> None:
+    """The loader's own errors are converted."""
     with pytest.raises(YamlError, match=r"^is not YAML: "):
         read_yaml(text)
 
 
 @pytest.mark.parametrize("text", ["a: \x00", "a: 2030-13-45", "a: [", "? [1, 2]\n: 3", "a: !!python/name:os.system x"])
 def test_errors_are_one_line(text: str) -> None:
-    """Whatever the loader says."""
+    """The loader's messages may have several."""
     with pytest.raises(YamlError) as caught:
         read_yaml(text)
     assert len(str(caught.value).splitlines()) == 1

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from inferd.config.tls import ClientCertificates, TlsSettings
+from inferd.config.security import ClientCertificates, TlsSettings
 from inferd.security.files import BadFileError, FileWatcher
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority

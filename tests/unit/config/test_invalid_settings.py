@@ -1,4 +1,4 @@
-"""Every refusal says the name, the value, the bound and where the value came from."""
+"""Errors name the setting, its value, the bound and the origin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +34,11 @@ def test_wrong_value_of_a_flag(problems: Problems) -> None:
 
 
 def test_wrong_positional_argument(problems: Problems) -> None:
-    """Models have no flag."""
+    """Models are positional."""
     assert problems(None, {"models": [3]}) == ["models.0: expected a path, got 3 (command line)"]
 
 
-def test_wrong_value_within_a_section_in_json(problems: Problems) -> None:
+def test_wrong_value_in_a_json_section(problems: Problems) -> None:
     """The variable that holds the whole section is named."""
     assert problems(INFERD_QUEUE='{"max_rows": 0}') == [
         "queue.max_rows: expected greater than or equal to 1, got 0 (environment variable INFERD_QUEUE)"
@@ -56,7 +56,7 @@ def test_wrong_value_within_a_section_in_json(problems: Problems) -> None:
     ],
 )
 def test_unknown_names_in_the_file(problems: Problems, yaml: str, problem: str) -> None:
-    """Near misses, and names that stand in another section, get a suggestion."""
+    """Near misses and names of another section get a suggestion."""
     assert problems(yaml) == [f"{problem} (inferd.yaml line 1)"]
 
 
@@ -70,13 +70,13 @@ def test_unknown_names_in_the_file(problems: Problems, yaml: str, problem: str) 
     ],
 )
 def test_unknown_variables(problems: Problems, variable: str, name: str, suggestion: str) -> None:
-    """Variables are suggested as variables; one underscore too few is a near miss."""
+    """Suggestions are variables; a missing underscore is a near miss."""
     expected = f"{name}: no such setting{suggestion} (environment variable {variable})"
     assert problems(**{variable: "1"}) == [expected]
 
 
 def test_unknown_flag(problems: Problems) -> None:
-    """Flags are suggested as flags."""
+    """Suggestions are flags."""
     assert problems(None, {"server.grpc_prot": 1}) == [
         "server.grpc_prot: no such setting, did you mean --grpc-port? (flag --set server.grpc_prot)"
     ]
@@ -116,49 +116,49 @@ def test_unknown_flag(problems: Problems) -> None:
         ),
     ],
 )
-def test_nonsense(problems: Problems, yaml: str, problem: str) -> None:
-    """Values of the right type that cannot be meant, alone or together."""
+def test_invalid_values(problems: Problems, yaml: str, problem: str) -> None:
+    """Values that are invalid alone or in combination."""
     (found,) = problems(yaml)
     assert found.startswith(problem)
     assert found.endswith("(inferd.yaml line 1)")
 
 
-def test_a_default_that_another_setting_makes_wrong(problems: Problems) -> None:
-    """The origin says that nobody set it; the text names the one that was set."""
+def test_default_that_conflicts_with_a_setting(problems: Problems) -> None:
+    """The origin is the default; the text names the setting."""
     assert problems("queue: {max_rows: 8}") == [
         "batching.max_batch_size: expected at most queue.max_rows, which is 8, got 64 (default)"
     ]
 
 
-def test_batches_need_not_fit_where_there_are_none(load: Callable[..., object]) -> None:
-    """With batching off, the queue may be shorter than the largest batch."""
+def test_queue_may_be_short_without_batching(load: Callable[..., object]) -> None:
+    """The largest batch need not fit."""
     load("queue: {max_rows: 8}\nbatching: {enabled: false}")
 
 
-def test_both_ports_may_be_free_ones(load: Callable[..., object]) -> None:
-    """Zero twice is two free ports."""
+def test_both_ports_may_be_zero(load: Callable[..., object]) -> None:
+    """Two free ports are picked."""
     load("server: {grpc_port: 0, http_port: 0}")
 
 
-def test_all_problems_are_told_at_once(problems: Problems) -> None:
-    """From every source, a line each."""
+def test_all_problems_are_reported_at_once(problems: Problems) -> None:
+    """From every source, with a line each."""
     found = problems("queue: {max_rows: 0}", {"server.host": 3}, INFERD_LOG__LEVEL="x")
     assert [line.split(":")[0] for line in found] == ["server.host", "log.level", "queue.max_rows"]
 
 
-def test_the_text_of_several_problems(load: Callable[..., object]) -> None:
-    """A headline with their number, then a line each."""
-    with pytest.raises(SettingsError) as refused:
+def test_text_of_several_problems(load: Callable[..., object]) -> None:
+    """The number of problems, then a line each."""
+    with pytest.raises(SettingsError) as caught:
         load("a: 1\nb: 2\n")
-    assert str(refused.value).splitlines() == [
-        "2 settings are refused:",
+    assert str(caught.value).splitlines() == [
+        "2 settings are invalid:",
         "  a: no such setting (inferd.yaml line 1)",
         "  b: no such setting (inferd.yaml line 2)",
     ]
 
 
-def test_long_values_are_cut(problems: Problems) -> None:
-    """A whole file in a variable does not flood the terminal."""
+def test_long_values_are_truncated(problems: Problems) -> None:
+    """A file in a variable does not flood the terminal."""
     (found,) = problems(INFERD_LOG__LEVEL="x" * 10_000)
     assert len(found) < 300
 
@@ -184,14 +184,14 @@ def test_long_values_are_cut(problems: Problems) -> None:
         ("a: \x00\n", "inferd.yaml: is not YAML: "),
     ],
 )
-def test_files_that_are_not_what_we_read(problems: Problems, yaml: str, problem: str) -> None:
-    """The line is named where there is one."""
+def test_invalid_files(problems: Problems, yaml: str, problem: str) -> None:
+    """The line is named if it is known."""
     (found,) = problems(yaml)
     assert found.startswith(problem)
 
 
-def test_values_that_come_in_through_a_merge_key(problems: Problems) -> None:
-    """A value from an anchor has the line where it stands; to override one is not to say it twice."""
+def test_values_of_a_merge_key(problems: Problems) -> None:
+    """They have the line of the anchor, and overriding one is no duplicate."""
     yaml = "queue: &q\n  max_rows: 2000\nbatching:\n  <<: *q\n  max_rows: 1\nserver:\n  <<: *q\n"
     assert problems(yaml) == [
         "server.max_rows: no such setting, did you mean queue.max_rows? (inferd.yaml line 2)",
@@ -200,12 +200,12 @@ def test_values_that_come_in_through_a_merge_key(problems: Problems) -> None:
 
 
 def test_missing_file(problems: Problems) -> None:
-    """The system's reason is told."""
+    """The error includes the system's reason."""
     assert problems(INFERD_CONFIG="nowhere.yaml") == ["nowhere.yaml: cannot be read: No such file or directory"]
 
 
-def test_file_that_is_not_text(tmp_path: Path) -> None:
-    """Not a traceback from a decoder."""
+def test_binary_file(tmp_path: Path) -> None:
+    """Not UTF-8: an error, no traceback."""
     file = tmp_path / "binary.yaml"
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match=r"binary\.yaml: cannot be read: it is not UTF-8 text"):

@@ -1,0 +1,165 @@
+"""Settings of the server: addresses, limits, connections and shutdown."""
+
+from ipaddress import IPv6Address
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from inferd.addresses import is_unix_socket
+from inferd.config.section import Section, validation_error
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+_MIB = 1024 * 1024
+_LOOPBACK = "127.0.0.1"
+#: The kernel's limit for the path of a Unix socket, without the terminating zero.
+_MAX_SOCKET_NAME_BYTES = 107
+
+
+class ConnectionSettings(Section):
+    """Connections of the gRPC port: their number, lifetime and keepalive."""
+
+    max_open: int = Field(default=4096, ge=1, le=1_000_000)
+    """Maximum number of open connections, those still in the handshake included; further ones are closed at once."""
+    handshake_timeout_s: float = Field(default=10.0, ge=0.1, le=600.0)
+    """Time allowed for the TLS and HTTP/2 handshake of a new connection before it is closed."""
+    max_idle_s: float = Field(default=0.0, ge=0.0, le=1_000_000.0)
+    """Close connections without a call for this long. Clients reconnect on their own, but a call that starts at that \
+moment may fail with UNAVAILABLE. 0 disables it."""
+    max_age_s: float = Field(default=0.0, ge=0.0, le=1_000_000.0)
+    """Ask clients to reconnect after this time, with a random variation of 10 %, so that load balancers can spread \
+connections and certificates are verified again. 0 disables it."""
+    max_age_grace_s: float = Field(default=300.0, ge=0.1, le=1_000_000.0)
+    """Time that calls, streams included, may continue after max_age_s before they are cancelled."""
+    keepalive_s: float = Field(default=120.0, ge=1.0, le=1_000_000.0)
+    """Ping clients that have been silent for this long, and close the connection if there is no reply within 20 s. \
+Keep it below the idle timeout of load balancers, which is usually 240 s or more."""
+    min_ping_interval_s: float = Field(default=5.0, ge=0.0, le=1_000_000.0)
+    """Minimum interval between a client's keepalive pings, with and without calls. The default leaves enough margin \
+for clients that ping every 10 s, even if some pings are delayed."""
+    max_ping_strikes: int = Field(default=2, ge=0, le=1_000_000)
+    """Number of pings below the minimum interval after which the connection is closed; 0 is unlimited."""
+
+
+class ServerSettings(Section):
+    """Ports, limits and shutdown."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on. The default accepts connections from this machine only; 0.0.0.0 or [::] is all \
+interfaces. unix:PATH or unix-abstract:NAME is a Unix socket, for gRPC only."""
+    grpc_port: Port = 8001
+    """Port of the gRPC server; 0 picks a free one. Ignored if host is a Unix socket."""
+    http_host: str | None = Field(default=None, min_length=1)
+    """Address of the HTTP port. Defaults to host, or to 127.0.0.1 if host is a Unix socket."""
+    http_port: Port = 8002
+    """Port of /metrics, /livez and /readyz; 0 picks a free one."""
+    max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
+    """Largest accepted request message. Responses may have any size; clients set their own limit for these."""
+    message_timeout_s: float = Field(default=60.0, gt=0.0, le=86400.0)
+    """Time allowed for receiving the message of a unary call. Where authentication is on, unauthenticated calls have \
+5 s."""
+    compressed_requests: bool = False
+    """Accept messages compressed with gzip. A message may decompress to at most max_message_bytes and 100 times its \
+own size."""
+    memory_budget_bytes: int | None = Field(default=None, ge=16 * _MIB)
+    """Memory that requests may add to the process: received, queued, running and answered. Above it, new calls are \
+rejected and calls whose message is incomplete are ended. Defaults to half of the memory left after the models are \
+loaded."""
+    max_concurrent_streams: int = Field(default=128, ge=1, le=2**31 - 1)
+    """Maximum number of open calls per connection; HTTP/2 makes the client wait with further ones."""
+    max_metadata_bytes: int = Field(default=16 * 1024, ge=1024, le=2**20)
+    """Largest accepted metadata of a call, counted as in HTTP/2: names, values, and 32 bytes for each."""
+    connections: ConnectionSettings = ConnectionSettings()
+    """Connections of the gRPC port."""
+    armed_calls: int = Field(default=128, ge=1, le=4096)
+    """Number of calls that gRPC may accept ahead of the server's processing."""
+    max_inflight_requests: int = Field(default=8192, ge=1)
+    """Maximum number of open unary calls across all models; further ones are rejected before their message is read."""
+    blocking_threads: int = Field(default=4, ge=1, le=256)
+    """Threads for each service with blocking handlers: health watches and channelz."""
+    reflection: bool = True
+    """Enable server reflection, which grpcurl needs."""
+    channelz: bool = False
+    """Enable channelz, gRPC's debugging service."""
+    load_reports: bool = False
+    """Send an ORCA load report (endpoint-load-metrics-bin) with the status of every call, for load balancers that \
+weigh by utilization. Callers can also request one with the metadata endpoint-load-metrics-format: bin."""
+    ready_max_lag_s: float = Field(default=5.0, ge=0.5, le=3600.0)
+    """Lag of the thread that serves all calls above which /readyz and the health service report not ready."""
+    live_max_lag_s: float = Field(default=30.0, ge=0.5, le=3600.0)
+    """Lag of the same thread above which /livez and the health of "liveness" fail, so that the process is restarted."""
+    drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
+    """Time to keep serving after a stop signal while health reports NOT_SERVING, so that load balancers notice."""
+    drain_grace_s: float = Field(default=25.0, ge=0.0, le=3600.0)
+    """Time allowed for admitted requests to finish before they are cancelled."""
+
+    @property
+    def grpc_address(self) -> str:
+        """The address to listen on for gRPC."""
+        return self.host if is_unix_socket(self.host) else f"{self.host}:{self.grpc_port}"
+
+    @property
+    def http_listens_on(self) -> str:
+        """The host to listen on for HTTP."""
+        if self.http_host is not None:
+            return self.http_host
+        return _LOOPBACK if is_unix_socket(self.host) else self.host
+
+    @field_validator("host")
+    @classmethod
+    def _validate_host(cls, host: str) -> str:
+        return _socket_address(host) if is_unix_socket(host) else _bracketed_host(host)
+
+    @field_validator("http_host")
+    @classmethod
+    def _validate_http_host(cls, host: str | None) -> str | None:
+        return None if host is None else _bracketed_host(host)
+
+    @model_validator(mode="after")
+    def _validate_lags(self) -> Self:
+        if self.live_max_lag_s < self.ready_max_lag_s:
+            text = f"expected at least ready_max_lag_s, which is {self.ready_max_lag_s:g}, got {self.live_max_lag_s:g}"
+            raise validation_error(text, setting="live_max_lag_s")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_ports(self) -> Self:
+        if self.grpc_port == self.http_port != 0 and not is_unix_socket(self.host):
+            text = f"expected another port than grpc_port, got {self.http_port} for both"
+            raise validation_error(text, setting="http_port")
+        return self
+
+
+def _bracketed_host(host: str) -> str:
+    """Return ``host`` with the brackets that an IPv6 address needs before a port. Raises if it is no host."""
+    if ":" in host:
+        return f"[{_ipv6(host)}]"
+    if any(character.isspace() or character in "/[]" for character in host):
+        text = f"expected a host name or an IP address, got {host!r}"
+        raise validation_error(text)
+    return host
+
+
+def _ipv6(host: str) -> IPv6Address:
+    try:
+        return IPv6Address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        text = f"expected a host name or an IP address, without scheme or port, got {host!r}"
+        raise validation_error(text) from None
+
+
+def _socket_address(address: str) -> str:
+    """Return the address of a Unix socket, with the slashes of ``unix://`` removed. Raises if it is invalid."""
+    scheme, _, name = address.partition(":")
+    if scheme == "unix" and name.startswith("//"):
+        name = name[2:]
+        if not name.startswith("/"):
+            text = f"expected unix:PATH, or unix:// and an absolute path, got {address!r}"
+            raise validation_error(text)
+    # gRPC decodes percent-encoding and cuts addresses at ? and #.
+    if not name or not name.isprintable() or any(character in "%?#" for character in name):
+        text = f"expected the name of a Unix socket without %, ? and #, got {address!r}"
+        raise validation_error(text)
+    if len(name.encode()) > _MAX_SOCKET_NAME_BYTES:
+        text = f"expected the name of a Unix socket of at most {_MAX_SOCKET_NAME_BYTES} bytes, got {address!r}"
+        raise validation_error(text)
+    return f"{scheme}:{name}"

@@ -1,6 +1,6 @@
 """Bearer tokens issued by this server's operator: 256 random bits each, of which a file holds only the hash.
 
-docs/decisions/security-credentials.md explains why a plain SHA-256 is enough.
+docs/decisions/security-tokens.md explains why a plain SHA-256 is enough.
 """
 
 import fcntl

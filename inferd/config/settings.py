@@ -87,7 +87,7 @@ cuda, tensorrt, openvino, or any provider name of the installed build of ONNX Ru
     """Options by provider, as documented by ONNX Runtime."""
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     """Threads within one operator; 0 is the number of available cores divided by the number of instances (1 on a \
-GPU)."""
+GPU), or fewer with so many model versions that their idle threads would be too many (docs/scaling.md)."""
     inter_op_threads: int = Field(default=1, ge=1, le=1024)
     """Number of operators that may run in parallel; above 1 the graph runs in parallel mode."""
     allow_spinning: bool = False

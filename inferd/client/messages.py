@@ -47,8 +47,8 @@ class RequestWriter:
         return b"".join((self._head, own_id, *fields, self._tail))
 
 
-# Callers repeat themselves, and what they repeat is written once. Typed, because True is equal to 1.
-_known_writer = lru_cache(maxsize=256, typed=True)(RequestWriter)
+# Callers repeat themselves, and what they repeat is written once.
+_known_writer = lru_cache(maxsize=256)(RequestWriter)
 
 
 def request_writer(
@@ -56,6 +56,8 @@ def request_writer(
 ) -> RequestWriter:
     """Return what writes such requests. Raises `TypeError` or `ValueError`, which name the argument."""
     names = outputs if type(outputs) is tuple else _names(outputs)
+    if type(priority) is not int:  # True and 1.0 would be found under 1
+        priority = checked_integer("priority", priority, 0, _MAX_PRIORITY)
     try:
         return _known_writer(model, version, names, priority, timeout_s)
     except TypeError:

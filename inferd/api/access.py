@@ -50,7 +50,7 @@ def admit(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota
     `Quota.acquire`.
     """
     levels = model.settings.queue.priority_levels
-    request.priority = max(request.priority, min(grant.priority_ceiling, levels))
+    request.priority = max(request.priority, min(grant.rule.priority_ceiling, levels))
     quota = grant.quota
     if quota is not None:
         quota.acquire(request.rows, request.received_at)

@@ -1,9 +1,9 @@
 """The authorization policy: rules read from a file, and the permissions that they give a principal."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,11 +63,6 @@ class Grant:
     rule: Rule
     quota: Quota | None
 
-    @property
-    def priority_ceiling(self) -> int:
-        """The most urgent priority that requests get; 1 is any."""
-        return self.rule.priority_ceiling
-
 
 class Permissions:
     """What a policy grants one principal.
@@ -82,7 +77,8 @@ class Permissions:
         granted = {kind for grant in grants for kind in grant.rule.methods}
         # Every authenticated caller may check health and ask for reflection.
         self._kinds = frozenset({*granted, MethodKind.HEALTH, MethodKind.REFLECTION})
-        self._by_model: dict[str, dict[str, Grant]] = {}
+        # Called several times for each request: a hit in this cache takes no Python call.
+        self._grants_of = cache(partial(_grants_for_model, self._grants))
 
     def may_call(self, kind: MethodKind) -> bool:
         """Return whether methods of ``kind`` are granted for any model."""
@@ -114,20 +110,15 @@ class Permissions:
             grant = next((each for each in self._grants if kind.value in each.rule.methods), None)
         return None if grant is None else grant.quota
 
-    def _grants_of(self, model: str) -> dict[str, Grant]:
-        """Return the grants for ``model`` by method kind."""
-        grants = self._by_model.get(model)
-        if grants is None:
-            grants = self._by_model[model] = self._match(model)
-        return grants
 
-    def _match(self, model: str) -> dict[str, Grant]:
-        matched: dict[str, Grant] = {}
-        for grant in self._grants:
-            if any(matches(pattern, model) for pattern in grant.rule.models):
-                for kind in grant.rule.methods:
-                    matched.setdefault(kind, grant)
-        return matched
+def _grants_for_model(grants: Sequence[Grant], model: str) -> Mapping[str, Grant]:
+    """Return the first of ``grants`` that applies to ``model``, by method kind."""
+    first: dict[str, Grant] = {}
+    for grant in grants:
+        if any(matches(pattern, model) for pattern in grant.rule.models):
+            for kind in grant.rule.methods:
+                first.setdefault(kind, grant)
+    return first
 
 
 def permissions_of(principal: str, policy: Policy, quotas: QuotaStore) -> Permissions:

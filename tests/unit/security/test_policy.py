@@ -54,9 +54,9 @@ def test_first_matching_rule_applies(policy: Policy) -> None:
     """Alice's own rule comes first, so she has its ceiling and no quota."""
     alice, bob = _permissions(policy, "token:alice"), _permissions(policy, "token:bob")
     grant = alice.require(MethodKind.INFER, "digits")
-    assert (grant.priority_ceiling, grant.quota) == (2, None)
+    assert (grant.rule.priority_ceiling, grant.quota) == (2, None)
     grant = bob.require(MethodKind.INFER, "digits")
-    assert grant.priority_ceiling == 1
+    assert grant.rule.priority_ceiling == 1
     assert grant.quota is not None
 
 

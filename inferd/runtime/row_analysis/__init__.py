@@ -1,7 +1,9 @@
-"""What a model's graph says of batching: whether each row's answer depends on that row alone.
+"""Graph analysis: whether each row of a batch is computed from that row alone, for all numbers.
 
-flow          what can be said of one value, with the theory
-op          one operator as a rule sees it, and the table of rules
-pointwise, shapes, reductions, products      the rules, by what operators do
-analysis      goes through a graph, its branches and loops, and says what comes out
+flow          what is known of a tensor, with the theory
+operation     a node with the flows of its inputs, and the table of rules
+analysis      the walk through a graph, its functions, branches and loops
+
+The rules, by the kind of operator: pointwise, shape_values, reshaping, concatenation, slicing, indexing, reductions,
+products, images, layers.
 """

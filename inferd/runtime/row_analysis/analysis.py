@@ -1,10 +1,21 @@
-"""Goes through a model's graph, branches and loops included, and says what becomes of the rows. Pure."""
+"""Walks a model's graph, functions, branches and loops included, and follows the rows to the outputs. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from inferd.runtime.onnx_file import Graph, ModelFile, Node
-from inferd.runtime.row_analysis import pointwise, products, reductions, shapes
+from inferd.runtime.row_analysis import (
+    concatenation,
+    images,
+    indexing,
+    layers,
+    pointwise,
+    products,
+    reductions,
+    reshaping,
+    shape_values,
+    slicing,
+)
 from inferd.runtime.row_analysis.flow import (
     ONE,
     ROWS_SIZE,
@@ -21,11 +32,22 @@ from inferd.runtime.row_analysis.flow import (
 from inferd.runtime.row_analysis.operation import RULES, Operation, UndecidedError, without_rows
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: The modules whose rules are in the table.
-_RULE_MODULES = (pointwise, shapes, reductions, products)
+#: Modules imported for the rules that they register.
+_RULE_MODULES = (
+    pointwise,
+    shape_values,
+    reshaping,
+    concatenation,
+    slicing,
+    indexing,
+    reductions,
+    products,
+    images,
+    layers,
+)
 
-#: Operators that treat padding as they treat any element, or take elements from where there is none.
-_LEAVE_PADDING_ALONE = frozenset(
+#: Operators whose result for a row does not depend on the amount of padding.
+_PADDING_SAFE = frozenset(
     (
         *pointwise.ELEMENT_BY_ELEMENT,
         "Cast",
@@ -42,7 +64,7 @@ _LEAVE_PADDING_ALONE = frozenset(
     )
 )
 
-#: Operators that cannot mix rows whatever they are given, so that what is not known stays as it is.
+#: Operators that cannot mix rows whatever their inputs are.
 _NEVER_MIX = frozenset(
     (
         *pointwise.ELEMENT_BY_ELEMENT,
@@ -57,26 +79,26 @@ _NEVER_MIX = frozenset(
     )
 )
 
-#: Operators with graphs of their own.
+#: Operators with subgraphs.
 _NESTED = frozenset({"If", "Loop", "Scan"})
 
 _OWN_DOMAINS = frozenset({"", "ai.onnx"})
 
-#: After so many rounds, what a loop carries is taken to be unknown.
+#: Iterations after which a loop-carried value without a fixed point is unknown.
 _MOST_LOOP_ROUNDS = 4
 
-#: Functions and branches inside each other, at most.
+#: Deepest nesting of functions and subgraphs that is followed.
 _DEEPEST = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphAnalysis:
-    """What a graph says of a claim that a model batches.
+    """Result of the graph analysis for a candidate of batch axes.
 
-    ``mixes`` says what lets rows depend on each other, ``undecided`` what could not be followed; with both empty each
-    row's answer depends on that row alone. ``doubtful``: what could not be followed are operators that can mix rows,
-    and may do so for rare numbers only; otherwise they are ones that nothing is known of, which runs have to show.
-    ``axes`` is where the outputs have their rows, as far as that is certain.
+    ``mixes`` says which operator combines rows, ``undecided`` what could not be followed; with both empty each row is
+    computed from that row alone. ``doubtful``: an operator that can mix rows, possibly for rare numbers only, uses what
+    could not be followed; otherwise only operators without a rule do, which trial runs can judge. ``axes`` are the
+    batch axes of outputs, as far as they are certain.
     """
 
     mixes: str = ""
@@ -93,15 +115,15 @@ def analyse(file: ModelFile, signature: ModelSignature) -> GraphAnalysis:
     mixes = undecided = ""
     doubtful = False
     for spec in signature.outputs:
-        flow = outputs.get(spec.name, unknown("it is not made by any operator"))
+        flow = outputs.get(spec.name, unknown("no operator computes it"))
         counts = flow.kind is Kind.COUNT and flow.elements is not None and None not in flow.elements
         if flow.kind is Kind.MIXED or counts or flow.is_padded:
             why = flow.why or ("it is padded to the largest row" if flow.is_padded else "it counts them")
             mixes = mixes or f'output "{spec.name}" depends on the other rows of a batch: {why}'
         elif not (flow.is_plain or (flow.kind is Kind.SHARED and spec.batch_axis is None)):
-            # What follows from the number of rows may do so for larger ones than any that is tried.
+            # A dependence on the number of rows may show only in batches larger than any trial.
             doubtful = doubtful or flow.doubtful or flow.kind is Kind.COUNT
-            undecided = undecided or f'output "{spec.name}": {flow.why or "its rows do not stand along one axis"}'
+            undecided = undecided or f'output "{spec.name}": {flow.why or "its rows are not along one axis"}'
     return GraphAnalysis(mixes=mixes, undecided=undecided, doubtful=doubtful, axes=axes)
 
 
@@ -119,7 +141,7 @@ def _input_flow(spec: TensorSpec, loose: Collection[str]) -> Flow:
 
 
 class _Walk:
-    """One way through a graph."""
+    """One walk through a graph."""
 
     def __init__(self, file: ModelFile) -> None:
         self._file = file
@@ -127,15 +149,15 @@ class _Walk:
         self._scope = ""
 
     def outputs(self, inputs: Mapping[str, Flow]) -> dict[str, Flow]:
-        """Return what the outputs of the whole graph are."""
+        """Return the flows of the outputs of the main graph."""
         graph = self._file.graph
         flows = self._run(graph, dict(inputs))
         return {name: flows[name] for name in graph.outputs if name in flows}
 
     def _run(self, graph: Graph, known: dict[str, Flow]) -> dict[str, Flow]:
-        """Return ``known`` with what the operators of ``graph`` make of it."""
+        """Add the flows of all values of ``graph`` to ``known``, and return it."""
         for name, tensor in graph.constants.items():
-            known.setdefault(name, shapes.constant_flow(tensor))
+            known.setdefault(name, shape_values.constant_flow(tensor))
         for node in graph.nodes:
             results = zip(node.outputs, self._results(node, known), strict=False)
             known.update((name, flow) for name, flow in results if name)
@@ -152,10 +174,10 @@ class _Walk:
             result = mixed(str(error))
         except UndecidedError as error:
             result = unknown(str(error))
-        # What a file says need not make sense; it ran, but that does not mean that a rule is right about it.
+        # A file need not satisfy the assumptions of a rule, even if the model runs.
         except (IndexError, KeyError, TypeError, ValueError, AssertionError):
             result = unknown(f"{node}: it is not understood")
-        if any(flow.is_padded for flow in op.given()) and node.operator not in _LEAVE_PADDING_ALONE:
+        if any(flow.is_padded for flow in op.given()) and node.operator not in _PADDING_SAFE:
             result = mixed(f"{node} sees how many elements the largest row has")
         flows = [result] * len(node.outputs) if isinstance(result, Flow) else list(result)
         may_mix = (domain, node.operator) in RULES or node.operator in _NESTED
@@ -174,11 +196,11 @@ class _Walk:
         if rule is not None:
             return rule(op)
         plain = without_rows(op.given())
-        # A graph of its own may take what it needs from outside.
+        # A subgraph may read outer values that are not inputs of the operator.
         has_graph = any(isinstance(value, Graph) for value in op.node.attributes.values())
         if plain is not None and not has_graph:
             return plain
-        return unknown(f"{op.node}: nothing is known of this operator")
+        return unknown(f"{op.node}: this operator has no rule")
 
     def _called(self, op: Operation, body: Graph) -> list[Flow]:
         bound = {name: flow for name, flow in zip(body.inputs, op.inputs, strict=False) if flow is not None}
@@ -186,7 +208,7 @@ class _Walk:
         return [flows[name] for name in body.outputs]
 
     def _deeper(self, op: Operation, graph: Graph, known: dict[str, Flow], label: str = "") -> dict[str, Flow]:
-        """Return as `_run`; ``label`` tells the graphs of one operator apart."""
+        """Run a nested graph as `_run` does; ``label`` distinguishes the graphs of one operator."""
         if self._depth >= _DEEPEST:
             raise op.undecided("it is nested too deeply")
         outside = self._scope
@@ -222,13 +244,13 @@ class _Walk:
         ]
         if condition.kind is Kind.SHARED or any(flow.kind is Kind.MIXED for flow in chosen):
             return chosen
-        raise op.undecided("what it decides by may depend on the rows")
+        raise op.undecided("its condition may depend on the rows")
 
     def _loop(self, op: Operation, known: Mapping[str, Flow]) -> Sequence[Flow]:
         body = op.graph("body")
         for flow in (op.optional(0), op.optional(1)):
             if flow is not None:
-                _require_shared(op, flow, "runs as often as all rows together say")
+                _require_shared(op, flow, "iterates as often as all rows together say")
         states = list(op.given(*range(2, len(op.inputs)))) if len(op.inputs) > 2 else []
         begins = op.optional(1)
         goes_on = shared([], [ONE] if begins is None or begins.elements == (ONE,) else None)
@@ -237,7 +259,7 @@ class _Walk:
             bound = dict(zip(body.inputs, [shared([]), goes_on, *states], strict=True))
             flows = self._deeper(op, body, {**known, **bound})
             condition = flows[body.outputs[0]]
-            _require_shared(op, condition, "runs as often as all rows together say")
+            _require_shared(op, condition, "iterates as often as all rows together say")
             after = _widened(op, states, [flows[name] for name in body.outputs[1:]])
             if after == states and goes_on.elements in {None, condition.elements}:
                 break
@@ -245,7 +267,7 @@ class _Walk:
             if goes_on.elements != condition.elements:
                 goes_on = shared([])
         else:
-            raise op.undecided("what it carries from round to round could not be followed")
+            raise op.undecided("its loop-carried values could not be followed")
         collected = [flows[name] for name in body.outputs[1 + len(states) :]]
         rounds = op.optional(0)
         steps = rounds.elements[0] if rounds and rounds.elements and goes_on.elements else None
@@ -260,7 +282,7 @@ class _Walk:
         slices = [_slice(op, op.input(first + index), axis) for index, axis in enumerate(axes)]
         steps = op.input(first).size(axes[0])
         if not states and any(flow.kind is Kind.MIXED for flow in slices) and worst(op.given()) is None:
-            raise op.undecided("it goes through the rows, without keeping anything from one to the next")
+            raise op.undecided("it scans the rows without a state")
         flows: dict[str, Flow] = {}
         for _ in range(_MOST_LOOP_ROUNDS):
             bound = dict(zip(body.inputs, [*states, *slices], strict=True))
@@ -270,30 +292,30 @@ class _Walk:
                 break
             states = after
         else:
-            raise op.undecided("what it carries from step to step could not be followed")
+            raise op.undecided("its state could not be followed")
         collected = [flows[name] for name in body.outputs[len(states) :]]
         out_axes = op.integers("scan_output_axes") or (0,) * len(collected)
-        steps = None if _may_count(steps) else steps
+        steps = None if _may_count_rows(steps) else steps
         return [*states, *(_stacked(op, flow, axis, steps) for flow, axis in zip(collected, out_axes, strict=True))]
 
 
-def _require_shared(op: Operation, flow: Flow, otherwise: str) -> None:
-    """Raise unless ``flow`` is the same whatever the rows are; a single decision for all rows mixes them."""
+def _require_shared(op: Operation, flow: Flow, effect: str) -> None:
+    """Raise unless ``flow`` is SHARED: a decision computed from the rows mixes them."""
     if flow.kind is Kind.SHARED:
         return
     if flow.kind in {Kind.ROWS, Kind.MIXED}:
-        raise _MixedError(f"{op.node} {otherwise}{f' ({flow.why})' if flow.why else ''}")
-    raise op.undecided("what it decides by may depend on the rows")
+        raise _MixedError(f"{op.node} {effect}{f' ({flow.why})' if flow.why else ''}")
+    raise op.undecided("its condition may depend on the rows")
 
 
 class _MixedError(Exception):
-    """A decision is made for all rows at once; the text says where."""
+    """One decision is made for all rows; the text says where."""
 
 
 def _widened(op: Operation, states: Sequence[Flow], after: Sequence[Flow]) -> list[Flow]:
-    """Return what is true of ``states`` before a round of a loop as well as after it.
+    """Return what holds for ``states`` both before and after an iteration.
 
-    A size that changes gets a name of its own, so that the next round finds nothing new.
+    A size that changes gets a name of its own, so that iteration reaches a fixed point.
     """
     return [
         _named(op, f"state {number}", one, other, joined(one, other, str(op.node)))
@@ -302,22 +324,22 @@ def _widened(op: Operation, states: Sequence[Flow], after: Sequence[Flow]) -> li
 
 
 def _named(op: Operation, label: str, one: Flow, other: Flow, both: Flow) -> Flow:
-    """Return what is true of ``both``, with a name for each size that is another one in ``one`` than in ``other``."""
+    """Return ``both`` with a name for each size that differs between ``one`` and ``other``."""
     if both.shape is None or one.shape is None or other.shape is None:
         return both
     sizes = [
-        op.fresh(f"{label} {axis}") if size is None and not _may_count(a) and not _may_count(b) else size
+        op.fresh(f"{label} {axis}") if size is None and not _may_count_rows(a) and not _may_count_rows(b) else size
         for axis, (size, a, b) in enumerate(zip(both.shape, one.shape, other.shape, strict=True))
     ]
     return replace(both, shape=tuple(sizes))
 
 
-def _may_count(size: Size | None) -> bool:
+def _may_count_rows(size: Size | None) -> bool:
     return size is None or size.counts_rows
 
 
 def _slice(op: Operation, flow: Flow, axis: int) -> Flow:
-    """Return one step of what is scanned along ``axis``."""
+    """Return one step of a value scanned along ``axis``."""
     bad = worst([flow])
     if bad is not None:
         return bad
@@ -328,12 +350,12 @@ def _slice(op: Operation, flow: Flow, axis: int) -> Flow:
     if flow.kind is not Kind.ROWS:
         return Flow(flow.kind, shape=tuple(sizes))
     if axis == flow.axis:
-        return mixed(f"{op.node} goes through the rows one after another")
+        return mixed(f"{op.node} iterates over the rows")
     return rows(flow.axis - (axis < flow.axis), sizes)
 
 
 def _stacked(op: Operation, flow: Flow, axis: int, steps: Size | None = None) -> Flow:
-    """Return what a loop of so many ``steps`` collects of ``flow``, put along a new ``axis``."""
+    """Return the ``steps`` values of ``flow`` that a loop collects along a new ``axis``."""
     if flow.shape is None:
         return flow
     axis %= len(flow.shape) + 1

@@ -1,4 +1,4 @@
-"""Operators that treat each element by itself, with broadcasting. They keep rows apart wherever those are."""
+"""Element-by-element operators with broadcasting, which keep rows apart on any axis."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from inferd.runtime.row_analysis.flow import (
 )
 from inferd.runtime.row_analysis.operation import Operation, Result, rule, without_rows
 
-_UNARY = (  # noqa: SIM905  (a list of a line each would be a page long)
+_UNARY = (  # noqa: SIM905  (one line for each would be a page long)
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
     "IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign "
     "Sqrt Swish Tan Tanh ThresholdedRelu"
@@ -30,24 +30,24 @@ _BINARY = (  # noqa: SIM905
 ).split()
 
 
-#: ONNX's numbers of the types that sizes keep their value in: FLOAT, INT32, INT64, DOUBLE, UINT32, UINT64; and of BOOL.
+#: ONNX type numbers wide enough for sizes (FLOAT, INT32, INT64, DOUBLE, UINT32, UINT64), and that of BOOL.
 _WIDE = frozenset({1, 6, 7, 11, 12, 13})
 _BOOL = 9
 
-#: Operators that make each element of its output of those at the same place.
+#: Operators that compute each output element from the input elements at the same index.
 ELEMENT_BY_ELEMENT = (*_UNARY, *_BINARY, "RegexFullMatch", "Add", "Sub", "Mul", "Div")
 
 
 @rule(*_UNARY, *_BINARY, "RegexFullMatch")
 @rule("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "BiasAdd", domain="com.microsoft")
 def pointwise(op: Operation) -> Result:
-    """Each element of the output is made of the elements at the same place of the inputs."""
+    """Each output element depends on the input elements at the same index."""
     return broadcast(op, op.given())
 
 
 @rule("Identity", "Cast")
 def identity(op: Operation) -> Result:
-    """Sizes stay what they are, as floats too, but not as booleans or in types that are too narrow for them."""
+    """Elements keep their value, except as booleans and in types too narrow for sizes."""
     flow = op.input(0)
     if op.node.operator == "Identity" or flow.elements is None or op.integer("to", 0) in _WIDE:
         return flow
@@ -63,8 +63,8 @@ def _as_bool(size: Size) -> Size | None:
 @rule("CastLike", "QuantizeLinear", "DequantizeLinear")
 @rule("QuantizeLinear", "DequantizeLinear", domain="com.microsoft")
 @rule("Scaler", "Imputer", "LabelEncoder", "Binarizer", "CategoryMapper", "Normalizer", domain="ai.onnx.ml")
-def like_the_first(op: Operation) -> Result:
-    """The other inputs say something of a whole axis, or only of the type."""
+def like_first_input(op: Operation) -> Result:
+    """The other inputs are scales, tables or types."""
     first, others = op.input(0), op.given()[1:]
     if op.node.operator == "CastLike":
         return first
@@ -74,21 +74,21 @@ def like_the_first(op: Operation) -> Result:
     if first.kind is not Kind.ROWS or any(other.kind is not Kind.SHARED for other in others):
         raise op.undecided("its scale depends on the rows")
     if op.node.operator == "Normalizer" and first.axis == len(first.shape or ()) - 1:
-        return mixed(f"{op.node} goes along the rows")
+        return mixed(f"{op.node} normalises along the rows")
     return first
 
 
 @rule("StringNormalizer")
 def normalize_text(op: Operation) -> Result:
-    """Element by element, unless words are left out."""
+    """Element by element, unless stop words are dropped."""
     if "stopwords" in op.node.attributes:
-        raise op.undecided("it leaves out elements")
+        raise op.undecided("it drops elements")
     return op.input(0)
 
 
 @rule("Dropout")
 def dropout(op: Operation) -> Result:
-    """Does nothing unless it is told to train."""
+    """The identity outside of training."""
     training = op.optional(2)
     if training is not None and (training.kind is not Kind.SHARED or training.elements != (Size(0),)):
         raise op.undecided("it may draw random numbers")
@@ -97,30 +97,32 @@ def dropout(op: Operation) -> Result:
 
 @rule("Add", "Sub", "Mul", "Div")
 def arithmetic(op: Operation) -> Result:
-    """As `pointwise`, and works out the elements of shapes."""
+    """As `pointwise`; computes the elements of shape tensors."""
     result = broadcast(op, op.given())
     if result.kind not in {Kind.SHARED, Kind.COUNT}:
         return result
     one, other = op.input(0).elements, op.input(1).elements
-    # Of more than one dimension, elements would not be laid over each other one by one.
+    # Elements are paired one by one for at most one dimension only.
     is_list = result.rank is not None and result.rank <= 1
     if one is None or other is None or not is_list or not (len(one) == len(other) or 1 in {len(one), len(other)}):
         return result
     length = max(len(one), len(other))
     pairs = zip(one * length if len(one) == 1 else one, other * length if len(other) == 1 else other, strict=False)
-    return _counted(result, [_combined(op, index, a, b) for index, (a, b) in enumerate(list(pairs)[:length])])
+    return _with_elements(
+        result, [_result_element(op, index, a, b) for index, (a, b) in enumerate(list(pairs)[:length])]
+    )
 
 
-def _combined(op: Operation, index: int, a: Size | None, b: Size | None) -> Size | None:
-    """Return what comes of two elements; a sum or quotient that does not count rows gets a name of its own."""
+def _result_element(op: Operation, index: int, a: Size | None, b: Size | None) -> Size | None:
+    """Return the result for two elements; an unknown sum or quotient without row counts gets its own name."""
     operator = op.node.operator
-    found = _worked_out(operator, a, b)
+    found = _computed(operator, a, b)
     if found is not None or a is None or b is None or operator not in {"Add", "Div"}:
         return found
     return None if a.counts_rows or b.counts_rows or min(a.factor, b.factor) <= 0 else op.fresh(f"element {index}")
 
 
-def _worked_out(operator: str, a: Size | None, b: Size | None) -> Size | None:
+def _computed(operator: str, a: Size | None, b: Size | None) -> Size | None:
     if a is None or b is None:
         return None
     if operator in {"Mul", "Div"}:
@@ -134,22 +136,22 @@ def _worked_out(operator: str, a: Size | None, b: Size | None) -> Size | None:
     return Size(a.number + b.number if operator == "Add" else a.number - b.number)
 
 
-def _counted(flow: Flow, elements: Sequence[Size | None]) -> Flow:
-    """Return ``flow`` with its elements, which may show that it does not depend on the number of rows after all."""
+def _with_elements(flow: Flow, elements: Sequence[Size | None]) -> Flow:
+    """Return ``flow`` with ``elements``, which may show that it does not depend on the number of rows."""
     known = all(element is not None and not element.counts_rows for element in elements)
     return shared(flow.shape, elements) if known or flow.kind is Kind.SHARED else count(flow.shape, elements)
 
 
 @rule("Equal")
 def equal(op: Operation) -> Result:
-    """As `pointwise`; a shape's element is compared with -1 where exporters expand."""
+    """As `pointwise`; compares elements of shape tensors, which exporters do with -1 before Expand."""
     result = broadcast(op, op.given())
     one, other = op.input(0).elements, op.input(1).elements
     if result.kind not in {Kind.SHARED, Kind.COUNT} or one is None or other is None or len(one) != len(other):
         return result
     if result.rank is None or result.rank > 1:
         return result
-    return _counted(result, [_equal(a, b) for a, b in zip(one, other, strict=True)])
+    return _with_elements(result, [_equal(a, b) for a, b in zip(one, other, strict=True)])
 
 
 def _equal(a: Size | None, b: Size | None) -> Size | None:
@@ -163,7 +165,7 @@ def _equal(a: Size | None, b: Size | None) -> Size | None:
 
 @rule("Where")
 def where(op: Operation) -> Result:
-    """As `pointwise`, and works out the elements of shapes."""
+    """As `pointwise`; computes the elements of shape tensors."""
     condition, one, other = (op.input(index).elements for index in range(3))
     result = broadcast(op, op.given())
     if condition is not None and op.input(0).kind is Kind.SHARED and len({*condition}) == 1:
@@ -178,11 +180,11 @@ def where(op: Operation) -> Result:
         None if which is None or which.number is None else (a if which.number else b)
         for which, a, b in zip(condition, one, other, strict=True)
     ]
-    return _counted(result, elements)
+    return _with_elements(result, elements)
 
 
 def _chosen(op: Operation, which: Size | None) -> Flow | None:
-    """Return the input that a constant chooses everywhere, None if it is not known or comes out in another shape."""
+    """Return the input that a constant condition selects, None if unknown or if broadcasting changes its shape."""
     if which is None or which.number is None:
         return None
     flow = op.input(1 if which.number else 2)
@@ -191,10 +193,10 @@ def _chosen(op: Operation, which: Size | None) -> Flow | None:
 
 
 def broadcast(op: Operation, flows: Sequence[Flow]) -> Flow:
-    """Return what comes of ``flows`` laid over each other from their last dimensions on."""
+    """Return the result of broadcasting ``flows``."""
     plain = without_rows(flows)
     shape = broadcast_shape([flow.shape for flow in flows])
-    if plain is None and shape is not None and _pads_otherwise(flows, len(shape)):
+    if plain is None and shape is not None and _broadcasts_padding(flows, len(shape)):
         return mixed(f"{op.node} sees how many elements the largest row has")
     if plain is not None:
         return replace(plain, shape=None if shape is None else tuple(shape))
@@ -205,10 +207,10 @@ def broadcast(op: Operation, flows: Sequence[Flow]) -> Flow:
     return found if found.kind is Kind.ROWS else replace(found, shape=tuple(shape))
 
 
-def _pads_otherwise(flows: Sequence[Flow], rank: int) -> bool:
-    """Whether what is padded to the largest row is laid over something of another size."""
-    for place in range(-rank, 0):
-        sizes = {flow.size(place) for flow in flows if len(flow.shape or ()) >= -place} - {ONE}
+def _broadcasts_padding(flows: Sequence[Flow], rank: int) -> bool:
+    """Whether a dimension padded to the largest row is broadcast with one of another size."""
+    for position in range(-rank, 0):
+        sizes = {flow.size(position) for flow in flows if len(flow.shape or ()) >= -position} - {ONE}
         if len(sizes) > 1 and any(size is not None and size.padding is not None for size in sizes):
             return True
     return False
@@ -216,46 +218,48 @@ def _pads_otherwise(flows: Sequence[Flow], rank: int) -> bool:
 
 def _broadcast_rows(op: Operation, flows: Sequence[Flow], shape: list[Size | None]) -> Flow:
     with_rows = [flow for flow in flows if flow.kind is Kind.ROWS]
-    places = {flow.axis - len(flow.shape or ()) for flow in with_rows}
-    if len(places) > 1:
+    positions = {flow.axis - len(flow.shape or ()) for flow in with_rows}
+    if len(positions) > 1:
         return mixed(f"{op.node} combines each row with every other")
-    place = places.pop()
+    position = positions.pop()
     sizes = [flow.size(flow.axis) for flow in with_rows]
     if not all(same_rows(sizes[0], size) for size in sizes):
         turned = any(size is not None and REVERSED_NAME in size.names for size in sizes)
         return mixed(f"{op.node} combines rows with others") if turned else unknown(f"{op.node}: rows in parts")
     for flow in flows:
-        bad = _beside_rows(op, flow, place)
+        bad = _broadcast_over_rows(op, flow, position)
         if bad is not None:
             return bad
-    # The simplest one: with names of its own, a size may turn out to be the number of rows.
-    shape[place] = min(sizes, key=lambda size: 0 if size is None else len(size.names))
-    return rows(place, shape)
+    # The simplest: two sizes that must be equal may differ in names.
+    shape[position] = min(sizes, key=lambda size: 0 if size is None else len(size.names))
+    return rows(position, shape)
 
 
-def _beside_rows(op: Operation, flow: Flow, place: int) -> Flow | None:
-    """Return what makes of rows something else if ``flow`` is laid over them, None if nothing does."""
+def _broadcast_over_rows(op: Operation, flow: Flow, position: int) -> Flow | None:
+    """Return the result if ``flow``, broadcast over rows, changes what is known of them; else None."""
     if flow.kind is Kind.COUNT:
         return _with_a_count(op, flow)
-    if flow.kind is not Kind.SHARED or flow.shape is None or len(flow.shape) < -place or flow.size(place) == ONE:
+    if flow.kind is not Kind.SHARED or flow.shape is None or len(flow.shape) < -position or flow.size(position) == ONE:
         return None
-    return unknown(f"{op.node}: a shared input has a size of its own where the rows are")
+    return unknown(f"{op.node}: a shared input has a size other than 1 along the rows")
 
 
 def _with_a_count(op: Operation, flow: Flow) -> Flow:
     if flow.elements is not None and any(element is not None and element.counts_rows for element in flow.elements):
         return mixed(f"{op.node} computes with the number of rows")
-    # Such as something for batches that are larger than any that is tried.
+    # It may take effect only in batches larger than any trial.
     return replace(unknown(f"{op.node}: an input may depend on the number of rows"), doubtful=True)
 
 
 def broadcast_shape(shapes: Sequence[tuple[Size | None, ...] | None]) -> list[Size | None] | None:
-    """Return the shape of arrays laid over each other, None if the rank is not known."""
+    """Return the shape of broadcast arrays, None if a rank is unknown."""
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return None
     rank = max(map(len, known), default=0)
-    return [_broadcast_size([shape[place] for shape in known if len(shape) >= -place]) for place in range(-rank, 0)]
+    return [
+        _broadcast_size([shape[position] for shape in known if len(shape) >= -position]) for position in range(-rank, 0)
+    ]
 
 
 def _broadcast_size(sizes: Sequence[Size | None]) -> Size | None:
@@ -266,7 +270,7 @@ def _broadcast_size(sizes: Sequence[Size | None]) -> Size | None:
         if found == ONE or found is None or size is None:
             found = size if found == ONE else None
         elif found.number is None and size.number is not None:
-            # Whatever the name stands for, it is this or 1.
+            # The named size must be this one or 1.
             found = size
         elif found.number is None or size.number is not None:
             found = either(found, size)

@@ -330,7 +330,7 @@ def test_an_unknown_operator_with_a_graph(tmp_path):
     text = """c = Constant <value_float = 1.0> ()
         y = own.Mystery <body = b () => (float[a, b] p) { w = Constant <value_int = 0> () p = CumSum (x, w) }> (c)"""
     model = model_of(graph(text, output="float[n] y"))
-    assert "nothing is known of this operator" in found(tmp_path, model, out_axis=None).undecided
+    assert "this operator has no rule" in found(tmp_path, model, out_axis=None).undecided
 
 
 def test_an_output_that_counts_the_rows(tmp_path):
@@ -381,7 +381,7 @@ def test_an_operator_that_nothing_is_known_of(tmp_path):
     """Runs have to show what it does; what known operators make of that may hide it."""
     unknown = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Relu (a)")))
     assert (unknown.mixes, unknown.doubtful) == ("", False)
-    assert "nothing is known of this operator" in unknown.undecided
+    assert "this operator has no rule" in unknown.undecided
     after = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Softmax (a)")))
     assert after.doubtful
 

@@ -62,8 +62,8 @@ def busy(server):
 def baseline(server):
     """Threads and descriptors after the first calls of each kind, with all connections closed again."""
     with connect(server.grpc) as channel:
-        model = BusyModel(server, channel, "busy")
-        list(model.stream(iter([_message(array(1))])))
+        for name in ("busy", "blocking"):
+            list(BusyModel(server, channel, name).stream(iter([_message(array(1), name)])))
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     _wait_no_calls(server)
     return thread_count(server), descriptor_count(server)

@@ -15,6 +15,7 @@ from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, 
 from inferd.errors import ServingError
 from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
+from tests.patience import PATIENCE_S
 
 Array = NDArray[np.generic]
 
@@ -180,7 +181,7 @@ class FakeSession:
         self.stops.append(stop)
         self.wanted.append(tuple(outputs))
         self.entered.release()
-        if self._gate is not None and not self._gate.wait(10):
+        if self._gate is not None and not self._gate.wait(PATIENCE_S):
             raise TimeoutError("the test never opened the gate")
         computed = self._compute(inputs)
         return [computed[name] for name in outputs]
@@ -258,5 +259,5 @@ class Caller:
 
     def wait(self) -> Outcome:
         """Wait for the outcome, for threads."""
-        assert self._answered.wait(10), "no outcome came"
+        assert self._answered.wait(PATIENCE_S), "no outcome came"
         return self.outcome

@@ -1,7 +1,7 @@
-"""ONNX Runtime sessions: what a model takes and gives, stacking rows for it and splitting its answers."""
+"""ONNX Runtime sessions: opening, signatures, batch axes, stacking and splitting of batches, warm-up."""
 
 import os
 
-# Read by ONNX Runtime when it is imported. Its builds send telemetry to their vendor and keep an id of the machine in a
-# file; nobody who runs a server expects that of it.
+# Read by ONNX Runtime on import. Its builds send telemetry to the vendor and store a machine id in a file, which a
+# server must not do without consent.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,6 +1,6 @@
-"""Whether how long a run takes follows from its rows alone, whatever numbers are in them. Pure.
+"""Decides whether the duration of a run depends on the number of rows alone, not on their values. Pure.
 
-What is not known to be so is taken not to be: such a run must not keep a thread that others wait for.
+Conservative: an unknown operator counts as unbounded. Unbounded runs must not block a thread that other requests need.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from inferd.dtypes import BYTES
 from inferd.runtime.onnx_file import Graph, ModelFile, Node
 from inferd.runtime.signature import ModelSignature
 
-#: Operators whose work and whose outputs' shapes follow from the shapes of their inputs, but for the operands that are
-#: named in `_SIZES`. None with a graph of its own, and none whose output is as long as its numbers say.
-_STEADY = frozenset(
+#: Operators whose work and output shapes follow from their input shapes. None has a subgraph, and none has an output
+#: whose size depends on values.
+_DATA_INDEPENDENT = frozenset(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift BitwiseAnd
     BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Concat Constant Conv ConvInteger ConvTranspose Cos
@@ -23,18 +23,18 @@ _STEADY = frozenset(
     Or PRelu Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Reciprocal Relu ReverseSequence Round
     ScatterElements ScatterND Scatter Selu Shape Shrink Sigmoid Sign Sin Sinh Size Softmax Softplus Softsign
     SpaceToDepth Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Transpose Where Xor
-    """.split()  # noqa: SIM905  (a list that long would have a line for each)
+    """.split()  # noqa: SIM905  (a list would have a line for each)
 )
-_STEADY_ML = frozenset(
+_DATA_INDEPENDENT_ML = frozenset(
     """
     ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
     Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble TreeEnsembleClassifier
     TreeEnsembleRegressor ZipMap
-    """.split()  # noqa: SIM905  (a list that long would have a line for each)
+    """.split()  # noqa: SIM905  (a list would have a line for each)
 )
 
-#: Operators that are steady if these operands, which say how much there is to do or to give, do not come from requests.
-_SIZES: Mapping[str, tuple[int, ...]] = {
+#: Operators for which that holds if these operands, which set the amount of work or output, are not from requests.
+_SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "CenterCropPad": (1,),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
@@ -64,38 +64,42 @@ _SIZES: Mapping[str, tuple[int, ...]] = {
     ),
 }
 
-#: Of these, what comes out follows from the shape of what goes in.
-_TELL_SHAPES = frozenset({"Shape", "Size"})
+#: Operators whose output values follow from the input shape.
+_SHAPE_OPERATORS = frozenset({"Shape", "Size"})
 
-_STEADY_BY_DOMAIN = {"": _STEADY | _SIZES.keys(), "ai.onnx": _STEADY | _SIZES.keys(), "ai.onnx.ml": _STEADY_ML}
+_BY_DOMAIN = {
+    "": _DATA_INDEPENDENT | _SIZE_OPERANDS.keys(),
+    "ai.onnx": _DATA_INDEPENDENT | _SIZE_OPERANDS.keys(),
+    "ai.onnx.ml": _DATA_INDEPENDENT_ML,
+}
 
 
 def has_data_independent_work(file: ModelFile) -> bool:
-    """Whether the work that the graph does follows from the shapes of its inputs."""
+    """Whether the work of the graph follows from the shapes of its inputs."""
     if file.functions:
-        # They may stand for any operator by its name.
+        # A function may replace any operator by its name.
         return False
     fixed = set(file.graph.constants) - set(file.graph.inputs)
-    return all(_is_steady(node, fixed) for node in file.graph.nodes)
+    return all(_is_data_independent(node, fixed) for node in file.graph.nodes)
 
 
-def _is_steady(node: Node, fixed: set[str]) -> bool:
-    """Whether ``node`` is; adds those of its outputs to ``fixed`` whose values follow from shapes and constants."""
-    if node.operator not in _STEADY_BY_DOMAIN.get(node.domain, ()):
+def _is_data_independent(node: Node, fixed: set[str]) -> bool:
+    """Whether ``node`` is data-independent; adds outputs that follow from constants and shapes to ``fixed``."""
+    if node.operator not in _BY_DOMAIN.get(node.domain, ()):
         return False
     if any(isinstance(value, Graph) for value in node.attributes.values()):
         return False
     given = [name for name in node.inputs if name]
-    sizes = _SIZES.get(node.operator, ())
+    sizes = _SIZE_OPERANDS.get(node.operator, ())
     if any(name and name not in fixed for position, name in enumerate(node.inputs) if position in sizes):
         return False
-    if node.operator in _TELL_SHAPES or all(name in fixed for name in given):
+    if node.operator in _SHAPE_OPERATORS or all(name in fixed for name in given):
         fixed.update(node.outputs)
     return True
 
 
 def has_fixed_size_rows(signature: ModelSignature) -> bool:
-    """Whether all rows are of one size: no dimension is open but the batch axis, and no element is a text."""
+    """Whether all rows have the same size: only the batch axis is open, and there are no strings."""
     return all(
         spec.datatype is not BYTES
         and all(isinstance(size, int) or axis == spec.batch_axis for axis, size in enumerate(spec.shape))

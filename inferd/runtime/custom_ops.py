@@ -1,4 +1,4 @@
-"""Libraries of custom operators: code of the operator's own choice, which runs inside the server."""
+"""Libraries of custom operators, which run inside the server process."""
 
 import importlib
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.runners import OrtObject
 
-#: Stands for the library of the Python package of that name.
+#: Configuration entry for the library of the Python package of that name.
 EXTENSIONS = "onnxruntime-extensions"
 
-#: Set by that package when it is imported, to an implementation that takes many times as long.
+#: Set by that package on import, to a protobuf implementation that is many times slower.
 _PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
 def libraries(entries: Sequence[str]) -> list[Path]:
-    """Return the absolute path of each library that ``entries`` name, once each; nothing is opened.
+    """Return the absolute paths of the libraries in ``entries``, without duplicates; opens nothing.
 
     An entry is a path, which may be relative to the working directory, or ``onnxruntime-extensions``. Raises
     `ModelLoadError` if that package is not installed.
     """
-    # Absolute, because the dynamic linker would look for a bare name in folders of its own.
+    # Absolute, because the dynamic linker would search its own path for a bare name.
     paths = [_extensions() if entry == EXTENSIONS else Path(entry).absolute() for entry in entries]
     return list(dict.fromkeys(paths))
 
 
 def register(custom_ops: Sequence[Path], options: OrtObject) -> None:
-    """Load the libraries for sessions that are opened with ``options``. Raises `ModelLoadError`."""
+    """Register the libraries with the session ``options``. Raises `ModelLoadError`."""
     for library in custom_ops:
         try:
             options.register_custom_ops_library(str(library))

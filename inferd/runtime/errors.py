@@ -1,20 +1,20 @@
-"""What goes wrong with a model, said for the operator."""
+"""Errors of loading and running models, and ONNX Runtime's messages cleaned for logs and clients."""
 
 import re
 from pathlib import Path
 
 
 class ModelLoadError(Exception):
-    """A model cannot be served. The text says why and, where there is one, the way out.
+    """A model cannot be served. The text says why and, if possible, what to do.
 
-    It names files without their folders, because callers who ask for the model's state get to see it.
+    It names files without their directories, because clients can query it with the model's state.
     """
 
 
 class RunFailedError(Exception):
-    """A run failed. The text says where in the model and how, and may be logged: it quotes no value of an input.
+    """A run failed. The text names the node and the kind of error, and is safe to log: it quotes no input values.
 
-    ``cause`` is what was raised. Its text may quote some: an index beyond a table, a shape, a word that is no number.
+    ``cause`` is the original exception. Its text may quote inputs: an index out of range, a shape, a string.
     """
 
     def __init__(self, cause: Exception) -> None:
@@ -22,7 +22,7 @@ class RunFailedError(Exception):
         self.cause = cause
 
 
-#: What ONNX Runtime puts before the words that mean something: its own name, an error code, source files and C++ names.
+#: Prefixes of ONNX Runtime's messages without information: its name, error codes, source files and C++ names.
 _NOISE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : "
     r"|Exception during (?:loading|initialization): "
@@ -30,12 +30,12 @@ _NOISE = re.compile(
     r"|/onnxruntime_src/\S+:\d+ .*?(?:\)|\bnoexcept) (?=[A-Z])"
 )
 
-#: What it says, among much else, of an operator set that it is too old for.
+#: Part of its message for an opset that is too new.
 _TOO_NEW = re.compile(r"Opset (\d+) is under development.*domain (\S+) is till opset (\d+)", re.DOTALL)
 
 
 def runtime_message(error: Exception, folder: Path | None = None) -> str:
-    """Return what ONNX Runtime said, in one line, without names of its source files and the model's ``folder``."""
+    """Return ONNX Runtime's message in one line, without its source files and the model's ``folder``."""
     too_new = _TOO_NEW.search(str(error))
     if too_new:
         wanted, domain, supported = too_new.groups()
@@ -46,21 +46,21 @@ def runtime_message(error: Exception, folder: Path | None = None) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-#: How ONNX Runtime begins to tell of a run that failed; the second where inputs and outputs were bound.
+#: Prefix of ONNX Runtime's message for a failed run; the second with bound inputs and outputs.
 _RUN_FAILED = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Error in execution: ")
 
-#: Then it names the node, and where that has a graph of its own, the node in there, and so on.
+#: Then the node and, for nodes with subgraphs, the inner nodes.
 _NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ", re.DOTALL)
 
-#: Then, often, the line of its source that says so.
+#: Then, often, the line in its source.
 _SOURCE_LINE = re.compile(r"(?:/\S+/)?(\w+\.(?:cc|h|cu|cuh):\d+) ")
 
-#: The one reason that an operator can do something about.
+#: The only reason that is worth quoting to the operator.
 _NO_MEMORY = "Failed to allocate memory"
 
 
 def _run_failure(cause: Exception) -> str:
-    """Return the kind of the error and what is the model's and the runtime's own of its text; the rest may quote."""
+    """Return the type of the error and the parts of its text that cannot quote inputs."""
     text = str(cause)
     start = _RUN_FAILED.match(text)
     position = start.end() if start else 0
@@ -69,9 +69,9 @@ def _run_failure(cause: Exception) -> str:
         nodes.append(f'{node[1]} "{node[2]}"')
         position = node.end()
     line = _SOURCE_LINE.match(text, position) if nodes else None
-    told = type(cause).__name__
+    description = type(cause).__name__
     if nodes:
-        told += f" in {', '.join(nodes)}"
+        description += f" in {', '.join(nodes)}"
     if line:
-        told += f" at {line[1]}"
-    return f"{told}: {_NO_MEMORY}" if _NO_MEMORY in text else told
+        description += f" at {line[1]}"
+    return f"{description}: {_NO_MEMORY}" if _NO_MEMORY in text else description

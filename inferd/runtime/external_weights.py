@@ -1,8 +1,8 @@
-"""Finds the files in which a model keeps its weights, and has ONNX Runtime take them from wherever links lead.
+"""Locates the external weight files of a model, and passes them to ONNX Runtime if it would reject symbolic links.
 
-ONNX Runtime opens such a file by itself if it is, with all links followed, in the directory of the model's path or in
-the one that this path leads to. So it does for the caches of Hugging Face and for ConfigMaps. It refuses those that
-git-annex, DVC or a person linked to from elsewhere; the contents of these are handed to it.
+ONNX Runtime opens a weight file by itself if its resolved path is in the directory of the model's path or in that of
+the resolved path, as in Hugging Face caches and ConfigMaps. It rejects links to elsewhere, such as those of git-annex
+and DVC; the contents of these files are passed in memory.
 """
 
 import mmap
@@ -19,41 +19,41 @@ from inferd.small_files import open_file, why_unreadable
 
 @dataclass(frozen=True, slots=True)
 class ExternalWeights:
-    """The files by the names that the model has for them. ``handed_over``: ONNX Runtime would not open them itself."""
+    """Weight files by their names in the model. ``in_memory``: ONNX Runtime rejects them, so contents are passed."""
 
     files: Mapping[str, Path] = field(default_factory=dict)
-    handed_over: bool = False
+    in_memory: bool = False
 
     @contextmanager
     def given_to(self, options: OrtObject) -> Iterator[None]:
-        """Make a session that is opened meanwhile with ``options`` find the weights. Raises `OSError`."""
-        if not self.handed_over:
+        """Context in which a session opened with ``options`` finds the weights. Raises `OSError`."""
+        if not self.in_memory:
             yield
             return
         with ExitStack() as opened:
             contents = [opened.enter_context(_content(path)) for path in self.files.values()]
-            # It copies what it needs, and takes all files in this way or none.
+            # ONNX Runtime copies what it needs, and takes all files in this way or none.
             options.add_external_initializers_from_files_in_memory(list(self.files), contents, list(map(len, contents)))
             yield
 
 
-#: Those of a model whose weights are in its own file.
+#: A model with all weights in its own file.
 NO_WEIGHTS = ExternalWeights()
 
 
 def find_weights(model: Path, names: Iterable[str]) -> ExternalWeights:
-    """Return the files that ``model`` calls ``names``. Raises `ModelLoadError` for one that cannot be read."""
+    """Locate the weight files ``names`` of ``model``. Raises `ModelLoadError` for one that cannot be read."""
     files = {name: _located(model, name) for name in sorted(names)}
     allowed = [Path(os.path.realpath(model.parent)), Path(os.path.realpath(model)).parent]
-    handed_over = not all(
+    in_memory = not all(
         path == model.parent / name and any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in allowed)
         for name, path in files.items()
     )
-    return ExternalWeights(files, handed_over)
+    return ExternalWeights(files, in_memory)
 
 
 def _located(model: Path, name: str) -> Path:
-    """Return the file beside ``model``, or else beside the file that it is a link to."""
+    """Return the file beside ``model``, or else beside the target of the link ``model``."""
     if not name or os.path.isabs(name) or os.path.normpath(name).startswith(os.pardir):  # noqa: PTH117  (no path yet)
         msg = f'{model.name} has its weights in "{name}", expected a file beside it or below'
         raise ModelLoadError(msg)
@@ -67,7 +67,7 @@ def _located(model: Path, name: str) -> Path:
 
 
 def _why_not(path: Path) -> str | None:
-    """Say why ``path`` cannot be read; None if it can."""
+    """Return why ``path`` cannot be read; None if it can."""
     try:
         open_file(path).close()
     except OSError as error:

@@ -1,8 +1,7 @@
-"""Makes the process' own what it has mapped from files that others may change.
+"""Replaces file mappings of this process by private copies.
 
-ONNX Runtime maps files of weights into memory and leaves those tensors there that its kernels take as they are. Who
-then writes into such a file changes the model's answers at once; who makes it shorter has the kernel end the process
-with SIGBUS. After `detach` neither can happen.
+ONNX Runtime maps weight files into memory and uses tensors in place if its kernels allow it. A later write to such a
+file changes the model's outputs at once; truncation kills the process with SIGBUS. After `detach` neither can happen.
 """
 
 import ctypes
@@ -31,16 +30,16 @@ class _Part(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """Consecutive pages of a file in this process' memory."""
+    """Consecutive mapped pages of a file."""
 
     address: int
     length: int
 
 
 def detach(path: Path) -> int:
-    """Put copies in the place of what is mapped from ``path``, at the same addresses; return how many bytes.
+    """Replace all mappings of ``path`` by copies at the same addresses; return the number of bytes.
 
-    Nobody may write there meanwhile; reading goes on. Raises `OSError` if the file has become shorter.
+    Other threads may read the pages meanwhile, but not write them. Raises `OSError` if the file was truncated.
     """
     copied = 0
     for region in list(_mapped_from(path)):
@@ -50,7 +49,7 @@ def detach(path: Path) -> int:
 
 
 def _mapped_from(path: Path) -> Iterator[_Region]:
-    # As the kernel writes it, which knows of mounts, and of renaming and deletion since it was opened.
+    # The name as the kernel has it, which accounts for mounts, renames and deletion.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         name = os.fsencode(Path(f"/proc/self/fd/{descriptor}").readlink()).replace(b"\n", rb"\012")
@@ -70,7 +69,7 @@ def _replace(region: _Region) -> None:
         raise _last_error()
     try:
         _copy(system, region, copy)
-        # In one step: who reads there finds the old pages or the new ones.
+        # Atomic: a reader sees either the old pages or the new ones.
         if system.mremap(copy, region.length, region.length, _MREMAP_MAYMOVE_FIXED, region.address) == _FAILED:
             raise _last_error()
     except OSError:
@@ -79,7 +78,7 @@ def _replace(region: _Region) -> None:
 
 
 def _copy(system: ctypes.CDLL, region: _Region, target: int) -> None:
-    """Copy by the kernel, which says so where a file has ended, instead of ending the process."""
+    """Copy by system call, which returns an error at the end of a truncated file instead of SIGBUS."""
     done = 0
     while done < region.length:
         left = region.length - done
@@ -91,7 +90,7 @@ def _copy(system: ctypes.CDLL, region: _Region, target: int) -> None:
 
 
 def _system() -> ctypes.CDLL:
-    """Return the C library."""
+    """Return the C library with typed functions."""
     system = ctypes.CDLL(None, use_errno=True)
     system.mmap.restype = system.mremap.restype = ctypes.c_void_p
     system.process_vm_readv.restype = ctypes.c_ssize_t

@@ -1,4 +1,4 @@
-"""Which execution providers to open a session with: names, defaults and refusals."""
+"""Selection and validation of ONNX Runtime's execution providers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import onnxruntime
 from inferd.config.settings import RuntimeSettings
 from inferd.runtime.errors import ModelLoadError
 
-#: A provider and its options, as ONNX Runtime takes them.
+#: A provider and its options, in ONNX Runtime's form.
 Provider = tuple[str, dict[str, str]]
 
 CPU = "CPUExecutionProvider"
@@ -28,30 +28,30 @@ _SHORT_NAMES = {
     "qnn": "QNNExecutionProvider",
 }
 
-#: The exhaustive search that is ONNX Runtime's default costs hundreds of milliseconds for every new shape, and every
-#: batch size is a new shape.
+#: ONNX Runtime's default, an exhaustive search, costs hundreds of milliseconds per new shape, and every batch size is a
+#: new shape.
 _DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {CUDA: {"cudnn_conv_algo_search": "HEURISTIC"}}
 
-#: Providers whose tensors live in CUDA's memory.
+#: Providers whose tensors are in CUDA memory.
 _ON_CUDA = frozenset({CUDA, TENSORRT})
 
 
 def built_in() -> list[str]:
-    """Return the providers that the installed build of ONNX Runtime has, the preferred one first."""
+    """Return the providers of the installed build of ONNX Runtime, the preferred one first."""
     return list(onnxruntime.get_available_providers())
 
 
 def preload_cuda() -> None:
-    """Load CUDA's libraries from their Python packages, where ONNX Runtime would not look for them by itself."""
+    """Load the CUDA libraries from their Python packages, where ONNX Runtime does not search for them."""
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
 
 
 def attempts(settings: RuntimeSettings, available: Sequence[str]) -> list[list[Provider]]:
-    """Return the lists of providers to try, one after the other until a session opens with all of its list.
+    """Return the lists of providers to try in turn, until a session opens with all providers of a list.
 
-    ``auto`` has CUDA before the CPU where the build offers it; an explicit list has only itself. Raises
-    `ModelLoadError` for a name that the build does not have and for options that would be ignored.
+    ``auto`` tries CUDA first if the build has it, then the CPU; an explicit list has no fallback. Raises
+    `ModelLoadError` for a provider that the build does not have and for options that would be ignored.
     """
     options = {_full_name(name, available): values for name, values in settings.provider_options.items()}
     if options.get(CPU):
@@ -65,12 +65,12 @@ def attempts(settings: RuntimeSettings, available: Sequence[str]) -> list[list[P
 
 
 def on_cuda(providers: Sequence[str]) -> bool:
-    """Whether a session with these providers runs in CUDA's memory first of all."""
+    """Whether the preferred provider uses CUDA memory."""
     return bool(providers) and providers[0] in _ON_CUDA
 
 
 def on_accelerator(providers: Sequence[str]) -> bool:
-    """Whether a session with these providers does its work elsewhere than on the CPU's cores."""
+    """Whether the preferred provider runs elsewhere than on CPU cores."""
     return bool(providers) and providers[0] not in {CPU, _SHORT_NAMES["dnnl"], _SHORT_NAMES["xnnpack"]}
 
 

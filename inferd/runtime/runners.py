@@ -1,6 +1,7 @@
-"""Two ways to run an ONNX Runtime session: with numpy arrays, or with values bound to a device's memory.
+"""Two ways to run an ONNX Runtime session: with numpy arrays, or with values bound to device memory.
 
-Both may be called from several threads at once.
+Both are thread-safe. ONNX Runtime needs aligned contiguous arrays, and strings as ``str``; the rest of inferd uses
+``bytes``.
 """
 
 import ctypes
@@ -15,26 +16,26 @@ import onnxruntime
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime.signature import Array, Tensors, TensorSpec
 
-#: A session, binding or value of ONNX Runtime, which ships no types.
+#: A session, binding or value of ONNX Runtime, which has no type stubs.
 OrtObject = Any
 
 _BF16 = BY_NAME["BF16"]
 
 
 class Runner(Protocol):
-    """Something that runs a session."""
+    """Runs a session."""
 
     def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
-        """Run once and return ``outputs`` in that order; ``options`` are ONNX Runtime's of a run."""
+        """Run once and return ``outputs`` in that order; ``options`` are ONNX Runtime's run options."""
         ...
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
-        """Run once and free what ONNX Runtime's arenas hold and this run did not need."""
+        """Run once and free the memory of ONNX Runtime's arenas that this run did not need."""
         ...
 
 
 class DirectRunner:
-    """Hands numpy arrays over as they are; their memory is not copied, and neither are the outputs."""
+    """Passes numpy arrays without copying inputs or outputs."""
 
     def __init__(self, session: OrtObject, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         self._session = session
@@ -43,7 +44,7 @@ class DirectRunner:
 
     def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
         """Run once and return ``outputs`` in that order."""
-        feed = {name: to_text(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
+        feed = {name: to_str(array) if name in self._text_inputs else aligned(array) for name, array in inputs.items()}
         results = self._session.run(outputs, feed, options)
         return [
             to_bytes(np.asarray(result)) if name in self._text_outputs else np.asarray(result)
@@ -51,7 +52,7 @@ class DirectRunner:
         ]
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
-        """Run once and free what ONNX Runtime's arenas hold and this run did not need."""
+        """Run once and free the memory of ONNX Runtime's arenas that this run did not need."""
         self.run(inputs, outputs, _shrinking("cpu:0"))
 
 
@@ -62,11 +63,11 @@ def _shrinking(devices: str) -> OrtObject:
 
 
 class BoundRunner:
-    """Runs with values bound to a device's memory, in buffers that are used again.
+    """Runs with values bound to device memory, in reusable buffers.
 
-    It is also the only way for BF16 on any device, because ONNX Runtime knows no numpy type for it. Strings cannot be
-    bound. Each run in progress has a binding of its own; idle ones wait in a pool, so there are never more of them than
-    there were runs at a time.
+    It is also the only way to pass BF16, on any device, because ONNX Runtime has no numpy type for it. Strings cannot
+    be bound. Each run in progress uses its own binding; idle ones are pooled, so their number is that of the most
+    concurrent runs.
     """
 
     def __init__(self, session: OrtObject, inputs: Sequence[TensorSpec], *, device: str, device_id: int) -> None:
@@ -83,22 +84,22 @@ class BoundRunner:
         except IndexError:
             binding = _Binding(self._session, self._bf16_inputs, self._device, self._device_id)
         results = binding.run(inputs, outputs, options)
-        # Not after a failure: what a binding holds then is unknown.
+        # Not after a failure, which leaves the state of the binding unknown.
         self._idle.append(binding)
         return results
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
-        """Run once and free what ONNX Runtime's arenas hold and this run did not need, and all buffers."""
+        """Run once and free all buffers, and the memory of ONNX Runtime's arenas that this run did not need."""
         self._idle.clear()
         devices = "cpu:0" if self._device == "cpu" else f"cpu:0;gpu:{self._device_id}"
         self.run(inputs, outputs, _shrinking(devices))
 
 
 class _Binding:
-    """One ONNX Runtime binding and its input buffers; used by one thread at a time.
+    """One ONNX Runtime binding with its input buffers; used by one thread at a time.
 
-    A buffer is kept as long as inputs come in its shape, which full batches do. Outputs get fresh memory from ONNX
-    Runtime's arena in every run, because the arrays given out may be views of it.
+    A buffer is reused while inputs keep its shape, as full batches do. Outputs are allocated anew in every run, because
+    the returned arrays may be views of that memory.
     """
 
     def __init__(self, session: OrtObject, bf16_inputs: frozenset[str], device: str, device_id: int) -> None:
@@ -112,10 +113,10 @@ class _Binding:
         self._bf16_outputs = {output.name for output in session.get_outputs() if output.type == _BF16.onnx}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], options: OrtObject = None) -> list[Array]:
-        # Values made over numpy memory do not keep it alive.
+        # OrtValues over numpy memory do not keep it alive.
         held = {name: aligned(array) for name, array in inputs.items()}
         if self._bound_inputs != held.keys():
-            # An optional input that is left out has its default, and not what it was in an earlier run.
+            # An omitted optional input must have its default, not the value of an earlier run.
             self._binding.clear_binding_inputs()
             self._bound_inputs = frozenset(held)
         for name, array in held.items():
@@ -154,20 +155,20 @@ def _array(value: OrtObject) -> Array:
 
 
 def aligned(array: Array) -> Array:
-    """Return ``array``, or a copy if it is a view that ONNX Runtime's kernels may not read: unaligned or with gaps."""
+    """Return ``array``, or a copy if it is unaligned or not contiguous, which ONNX Runtime's kernels cannot read."""
     flags = array.flags
     if flags.c_contiguous and flags.aligned:
         return array
     return np.array(array, order="C")
 
 
-def to_text(array: Array) -> Array:
-    """Make ``str`` of an array of ``bytes``. They are UTF-8: `ModelSignature.check` lets nothing else in."""
+def to_str(array: Array) -> Array:
+    """Convert an array of ``bytes`` to ``str``. `ModelSignature.check` has validated the UTF-8."""
     return _map_objects(array, bytes.decode)
 
 
 def to_bytes(array: Array) -> Array:
-    """Make ``bytes`` of an array of ``str``."""
+    """Convert an array of ``str`` to ``bytes``."""
     return _map_objects(array, str.encode)
 
 

@@ -1,7 +1,7 @@
-"""Several requests into one run and its outputs back to each of them. Pure: knows no session.
+"""Stacks requests into one batch and splits its outputs. Pure: knows no session.
 
-Rows are counted along each tensor's ``batch_axis``. A request's rows are copied once, into the stacked array; on the
-way out each request gets views.
+Rows are counted along each tensor's ``batch_axis``. Inputs are copied once, into the stacked array; outputs are split
+into views.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from inferd.runtime.signature import Array, ModelSignature, Tensors
 
 
 class RowsDoNotFollowError(Exception):
-    """An output of a batch has another number of rows than the batch; the text says which."""
+    """An output has another number of rows than the batch; the text says which."""
 
 
 def stack(signature: ModelSignature, batch: Sequence[Tensors]) -> dict[str, Array]:
-    """Put the rows of ``batch`` one behind the other; the requests must have equal stack keys.
+    """Concatenate the rows of ``batch``; the requests must have equal stack keys.
 
-    Shared inputs are taken from the first request; optional ones are there in all requests or in none. A single request
-    is handed on without a copy.
+    Shared inputs are taken from the first request; an optional input is in all requests or in none. A single request is
+    not copied.
     """
     if len(batch) == 1:
         return dict(batch[0])
@@ -36,10 +36,10 @@ def stack(signature: ModelSignature, batch: Sequence[Tensors]) -> dict[str, Arra
 
 
 def split(signature: ModelSignature, outputs: Mapping[str, Array], rows: Sequence[int]) -> list[dict[str, Array]]:
-    """Give each request its rows of ``outputs`` as views; ``rows`` says how many, in the order they were stacked.
+    """Split ``outputs`` into views for each request; ``rows`` are their numbers of rows, in stacking order.
 
-    Every request gets the whole of an output without a batch axis, and a single one everything as it is. Raises
-    `RowsDoNotFollowError` if an output has another number of rows than went in.
+    Every request gets the whole of an output without a batch axis; a single request gets all outputs unchanged. Raises
+    `RowsDoNotFollowError` if an output has another number of rows than the batch.
     """
     if len(rows) == 1:
         return [dict(outputs)]
@@ -54,8 +54,8 @@ def split(signature: ModelSignature, outputs: Mapping[str, Array], rows: Sequenc
             continue
         _require_rows(name, array, axis, slices[-1].stop)
         before = (slice(None),) * axis
-        for part, its_rows in zip(parts, slices, strict=True):
-            part[name] = array[(*before, its_rows)]
+        for part, own_rows in zip(parts, slices, strict=True):
+            part[name] = array[(*before, own_rows)]
     return parts
 
 
@@ -66,21 +66,21 @@ def _require_rows(name: str, array: Array, axis: int, expected: int) -> None:
 
 
 def chunks(signature: ModelSignature, inputs: Tensors, max_rows: int) -> Iterator[dict[str, Array]]:
-    """Cut a request into pieces of at most ``max_rows`` rows, as views; shared inputs go with every piece."""
+    """Split a request into views of at most ``max_rows`` rows; every one has all shared inputs."""
     axes = {name: signature.input(name).batch_axis for name in inputs}
     rows = next(inputs[name].shape[axis] for name, axis in axes.items() if axis is not None)
     for start in range(0, rows, max_rows):
-        its_rows = slice(start, start + max_rows)
+        own_rows = slice(start, start + max_rows)
         yield {
-            name: array if (axis := axes[name]) is None else array[(*(slice(None),) * axis, its_rows)]
+            name: array if (axis := axes[name]) is None else array[(*(slice(None),) * axis, own_rows)]
             for name, array in inputs.items()
         }
 
 
 def join(signature: ModelSignature, parts: Sequence[Mapping[str, Array]], rows: Sequence[int]) -> dict[str, Array]:
-    """Put the outputs of `chunks`, of so many ``rows`` each, together again; a shared one is that of the first part.
+    """Concatenate the outputs of `chunks` of ``rows`` rows each; an output without batch axis is that of the first.
 
-    Raises `RowsDoNotFollowError` if an output has another number of rows than went in.
+    Raises `RowsDoNotFollowError` if an output has another number of rows than its chunk.
     """
     axes = {spec.name: spec.batch_axis for spec in signature.outputs}
     for part, expected in zip(parts, rows, strict=True):

@@ -149,4 +149,4 @@ def test_an_input_that_a_batch_shares_counts_too():
 def test_every_operator_that_is_called_steady_exists():
     """A misspelt name would be one that nobody meant."""
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
-    assert {name for names in bounded_runs._STEADY_BY_DOMAIN.values() for name in names} <= known
+    assert {name for names in bounded_runs._BY_DOMAIN.values() for name in names} <= known

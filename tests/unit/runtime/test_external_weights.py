@@ -83,7 +83,7 @@ def linked_version(made, root):
 
 
 @pytest.mark.parametrize(
-    ("lay_out", "handed_over"),
+    ("lay_out", "in_memory"),
     [
         (hugging_face, False),
         (config_map, False),
@@ -93,11 +93,11 @@ def linked_version(made, root):
         (one_link, True),
     ],
 )
-def test_weights_are_found_wherever_links_lead(lay_out, handed_over, made, tmp_path):
+def test_weights_are_found_wherever_links_lead(lay_out, in_memory, made, tmp_path):
     """What ONNX Runtime would not open itself is handed over, and nothing stays mapped."""
     path = lay_out(made, tmp_path)
     weights = find_weights(path, {"model.weights"})
-    assert weights.handed_over is handed_over
+    assert weights.in_memory is in_memory
     session = open_session(path, ModelSettings())
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     weights.files["model.weights"].write_bytes(b"")

@@ -105,6 +105,8 @@ class Workers:
         self._stuck: list[Worker] = []
         self._vacant: list[Post] = []
         self._telling = threading.Lock()
+        # Held while threads are started: a request may come just when they may be.
+        self._starting = threading.Lock()
         self._may_start = False
         self._is_needed = False
         self._are_missing = False
@@ -122,6 +124,10 @@ class Workers:
         self._is_needed = True
         if not self._may_start:
             return
+        with self._starting:
+            self._start_missing()
+
+    def _start_missing(self) -> None:
         with self._lock:
             missing = [worker for worker in self._working if not worker.has_started]
             all_missing = len(missing) == len(self._working)

@@ -79,16 +79,16 @@ class Application:
         settings: Settings,
         sources: Sequence[ModelSource],
         *,
-        passed_over: Sequence[str] = (),
+        skipped: Sequence[str] = (),
         lowered: Sequence[Lowered] = (),
         http_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Make a server of settings that fit the machine; what was ``lowered`` for that is told in the log.
 
-        So is what was ``passed_over`` in the search for models.
+        So is what was ``skipped`` in the search for models.
         """
         self._settings = settings
-        self._passed_over = passed_over
+        self._skipped = skipped
         self._lowered = lowered
         self._sources = sources
         self._serving = threading.Event()
@@ -167,7 +167,7 @@ class Application:
         self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
         for each in self._lowered:
             _log.warning("%s is lowered from %d to %d, as %s", each.setting, each.value, each.to, each.why)
-        for reason in self._passed_over:
+        for reason in self._skipped:
             _log.warning("%s", reason)
         self._transport.start()
         self._security.start()

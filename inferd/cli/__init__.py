@@ -1,4 +1,4 @@
-"""The command line: one file per command, each imported only when it is used."""
+"""The command line. Each command has a file, which is imported only when the command is used."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from inferd.cli.failures import ExitCode, missing_package
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. ``arguments`` are by default those of the process."""
+    """Run a command and return its exit code. ``arguments`` default to those of the process."""
     try:
-        # Here, because the client is installed without what commands need.
+        # Imported here because the client is installed without the packages of the command line.
         from inferd.cli.entry import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         print(f"inferd: {missing_package(error)}", file=sys.stderr)

@@ -1,5 +1,6 @@
-"""``inferd config``."""
+"""``inferd config``, and the options for settings that other commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,8 @@ import typer
 
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json
-from inferd.config import SettingsError, effective_yaml, json_schema, load_settings
+from inferd.config import Settings, SettingsError, effective_yaml, json_schema, load_settings
+from inferd.config.yaml_text import YamlError, read_yaml
 
 EXAMPLES = ("inferd config --config inferd.yaml", "INFERD_QUEUE__MAX_ROWS=64 inferd config", "inferd config --schema")
 
@@ -16,18 +18,36 @@ def config(
     *,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", "-c", metavar="FILE", help="Settings file; default: the one INFERD_CONFIG names."),
+        typer.Option("--config", "-c", metavar="FILE", help="Settings file. Defaults to the one in INFERD_CONFIG."),
     ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of the settings file instead.")
     ] = False,
 ) -> None:
-    """Print the settings in force, from the environment, the settings file and the defaults, as YAML."""
+    """Print the effective settings, from environment, settings file and defaults, as YAML."""
     if schema:
         print_json(json_schema())
-        return
+    else:
+        print(effective_yaml(server_settings(config_file)), end="")
+
+
+def server_settings(config_file: Path | None, assignments: Sequence[str] = ()) -> Settings:
+    """Return the settings of a server with these ``--config`` and ``--set`` options. Raises `CommandError`."""
     try:
-        settings = load_settings(config_file=config_file, flags={})
+        return load_settings(config_file=config_file, flags=parse_assignments(assignments))
     except SettingsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
-    print(effective_yaml(settings), end="")
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
+    """Return the values of ``--set NAME=VALUE`` by dotted name. Values are YAML. Raises `CommandError`."""
+    flags: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise CommandError(f"--set: expected NAME=VALUE, got {assignment!r}", ExitCode.USAGE)
+        try:
+            _, flags[name] = read_yaml(value)
+        except YamlError as error:
+            raise CommandError(f"--set {name}: {value!r} {error}", ExitCode.USAGE) from error
+    return flags

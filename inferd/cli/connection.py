@@ -1,60 +1,142 @@
-"""The client of commands that call a server."""
+"""The connection of commands that call a server: its options, and the client."""
+
+import os
+
+# Read by grpc when it is first imported. The commands report errors themselves, in one line.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import update_wrapper
-from typing import Annotated
+from dataclasses import dataclass
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from inferd.cli import connection_options as options
-from inferd.cli.failures import CommandError
-from inferd.client import Client, InferdError
+import typer
+
+from inferd.cli.failures import CommandError, ExitCode
+from inferd.endpoint import TLS
 from inferd.plain_text import escaped
+from inferd.small_files import read_text
+
+if TYPE_CHECKING:
+    from inferd.client import Client
+
+_TOKEN_VARIABLE = "INFERD_TOKEN"  # noqa: S105 - the name of a variable, not a token
+
+_option = partial(typer.Option, rich_help_panel="Connection")
+_file = partial(_option, metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """The options of a connection, with the files of secrets read."""
+
+    address: str
+    timeout_s: float
+    token: str | None
+    allow_insecure_token: bool
+    tls: TLS | None
+
+
+def with_connection(
+    *, timeout_s: float = 30.0, timeout_help: str = "Time limit of the call, retries included."
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the connection options to a command, which gets a `Connection` as its first argument."""
+    shared = dict(inspect.signature(_connection).parameters)
+    option = _option("--timeout", metavar="SECONDS", help=timeout_help)
+    shared["timeout_s"] = shared["timeout_s"].replace(default=timeout_s, annotation=Annotated[float, option])
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        def run(**values: object) -> None:
+            mine = {parameter.name: values.pop(parameter.name) for parameter in own}
+            command(_connection(**values), **mine)  # type: ignore[arg-type] # typer has checked the types
+
+        update_wrapper(run, command)
+        # Typer derives the options from these.
+        run.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined] # for inspect
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared.values())}
+        return run
+
+    return decorate
 
 
 @contextmanager
-def open_client(
-    *,
-    address: options.Address = options.DEFAULT_ADDRESS,
-    timeout_s: Annotated[float, options.timeout("How long to wait, retries included.")] = 30.0,
-    token_file: options.TokenFile = None,
-    allow_insecure_token: options.AllowInsecureToken = False,
-    tls: options.Tls = False,
-    ca: options.Ca = None,
-    certificate: options.Certificate = None,
-    key: options.Key = None,
-    server_name: options.ServerName = None,
-) -> Iterator[Client]:
-    """Make a client of the options, and end the command with one line if a call of it fails."""
-    with options.usage_errors():
+def open_client(connection: Connection) -> Iterator["Client"]:
+    """Open a client. Failed calls raise `CommandError`, with the server's status in one line."""
+    # `inferd health` shares this module and does without the client, which takes longer to import.
+    from inferd.client import Client, InferdError  # noqa: PLC0415
+
+    with usage_errors():
         client = Client(
-            address,
-            token=options.token(token_file),
-            allow_insecure_token=allow_insecure_token,
-            tls=options.tls(tls, ca=ca, certificate=certificate, key=key, server_name=server_name),
-            timeout_s=timeout_s,
+            connection.address,
+            token=connection.token,
+            allow_insecure_token=connection.allow_insecure_token,
+            tls=connection.tls,
+            timeout_s=connection.timeout_s,
         )
     try:
         with client:
             yield client
     except InferdError as error:
-        hint = "" if error.retry_after_s is None else f" (try again in {error.retry_after_s:g} s)"
-        known_as = f" (request {escaped(error.request_id)})" if error.request_id else ""
-        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}{known_as}") from None
+        hint = "" if error.retry_after_s is None else f" (retry after {error.retry_after_s:g} s)"
+        request_id = f" (request {escaped(error.request_id)})" if error.request_id else ""
+        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}{request_id}") from None
 
 
-def connects(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options of a connection, and call it with a client in their place."""
-    connection = inspect.signature(open_client).parameters
-    own = list(inspect.signature(command).parameters.values())[1:]
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn errors from invalid options and unreadable files into `CommandError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error), ExitCode.USAGE) from None
 
-    def run(**options: object) -> None:
-        mine = {parameter.name: options.pop(parameter.name) for parameter in own}
-        with open_client(**options) as client:  # type: ignore[arg-type] # typer has checked them
-            command(client, **mine)
 
-    update_wrapper(run, command)
-    # What typer makes the options of.
-    run.__signature__ = inspect.Signature([*own, *connection.values()])  # type: ignore[attr-defined] # for inspect
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *connection.values())}
-    return run
+def _connection(
+    *,
+    address: Annotated[
+        str, _option("--address", "-a", metavar="HOST:PORT|unix:PATH", help="Address of the server.")
+    ] = "127.0.0.1:8001",
+    timeout_s: float,
+    token_file: Annotated[
+        Path | None,
+        _file("--token-file", help=f"File with the bearer token. Defaults to the token in {_TOKEN_VARIABLE}, if set."),
+    ] = None,
+    allow_insecure_token: Annotated[
+        bool, _option("--allow-insecure-token", help="Send the token to other machines even without TLS.")
+    ] = False,
+    tls: Annotated[bool, _option("--tls", help="Use TLS. Implied by each of the options below.")] = False,
+    ca: Annotated[
+        Path | None, _file("--ca", help="Trusted CA certificates in PEM. Defaults to gRPC's own list.")
+    ] = None,
+    certificate: Annotated[Path | None, _file("--certificate", help="Client certificate for mutual TLS.")] = None,
+    key: Annotated[Path | None, _file("--key", help="Private key of the client certificate.")] = None,
+    server_name: Annotated[
+        str | None,
+        _option(
+            "--server-name",
+            metavar="NAME",
+            help="Expected name in the server's certificate, if it differs from the address.",
+        ),
+    ] = None,
+) -> Connection:
+    with usage_errors():
+        uses_tls = tls or ca or certificate or key or server_name
+        return Connection(
+            address=address,
+            timeout_s=timeout_s,
+            token=_token(token_file),
+            allow_insecure_token=allow_insecure_token,
+            tls=TLS(ca=ca, certificate=certificate, key=key, server_name=server_name) if uses_tls else None,
+        )
+
+
+def _token(file: Path | None) -> str | None:
+    """Return the token in ``file``, or else the environment's. Raises `OSError` if the file cannot be read."""
+    if file is None:
+        return os.environ.get(_TOKEN_VARIABLE) or None
+    return read_text(file).strip()

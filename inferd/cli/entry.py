@@ -1,30 +1,80 @@
-"""Where every command begins and ends."""
+"""The entry point of all commands.
+
+``inferd --help`` must be fast and must work without the server's packages, so a command's module is imported only when
+the command is used. The command NAME is the function NAME of ``inferd.cli.NAME``, or its ``app`` if it has subcommands.
+The module may define EXAMPLES, which are shown at the end of its help.
+"""
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
 import inferd
 from inferd.cli.failures import CommandError, ExitCode, missing_package
-from inferd.cli.lazy import HELP_OPTIONS, LazyGroup, add_stand_ins
 from inferd.plain_text import escaped
+
+#: The commands with their summaries.
+COMMANDS = {
+    "serve": "Serve models over gRPC.",
+    "infer": "Run a model on a server once, and print or save its outputs.",
+    "health": "Check the health of a server.",
+    "models": "List the models of a server.",
+    "inspect": "Show the contents of an ONNX file and how it would be served.",
+    "config": "Print the effective settings, or their JSON Schema.",
+    "token": "Create bearer tokens.",
+}
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 _LINE_END = "\n"
 
+
+class _LazyGroup(TyperGroup):
+    """Holds a placeholder for each command, and loads the command when it is called."""
+
+    # The types are Any because some versions of typer bundle click, and others import it.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """Load the command that ``args`` begins with."""
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder and _load(str(name)), rest
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - as above
+    module = import_module(f"inferd.cli.{name}")
+    examples = _epilog(getattr(module, "EXAMPLES", ()))
+    if hasattr(module, "app"):
+        group: typer.Typer = module.app
+        group.info.epilog = examples
+        group.info.context_settings = HELP_OPTIONS
+        return typer.main.get_command(group)
+    app = typer.Typer(add_completion=False)
+    app.command(name, context_settings=HELP_OPTIONS, epilog=examples)(getattr(module, name))
+    return typer.main.get_command(app)
+
+
+def _epilog(examples: Sequence[str]) -> str | None:
+    # Typer joins adjacent lines, and interprets brackets as markup.
+    return escape("\n\n".join(("Examples:", *examples))) if examples else None
+
+
 _app = typer.Typer(
-    cls=LazyGroup,
+    cls=_LazyGroup,
     no_args_is_help=True,
     context_settings=HELP_OPTIONS,
-    epilog="Exit codes: 0 done, 1 the call or the file failed, 2 wrong arguments or settings, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 the call or the file failed, 2 invalid arguments or settings, 130 interrupted.",
 )
-add_stand_ins(_app)
+for _name, _summary in COMMANDS.items():
+    _app.command(_name, help=_summary)(lambda: None)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"inferd {inferd.__version__}")
         raise typer.Exit
 
@@ -39,7 +89,7 @@ def _root(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. ``arguments`` are by default those of the process."""
+    """Run a command and return its exit code. ``arguments`` default to those of the process."""
     try:
         return _run(arguments)
     except CommandError as error:
@@ -49,7 +99,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has gone, which is their right; the interpreter must not fail on what is left to flush.
+        # The reader of our output has exited. Without this the interpreter would fail to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
 
@@ -64,6 +114,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _fail(message: str, exit_code: ExitCode = ExitCode.FAILED) -> int:
-    # Servers and files bring some of it. Several problems are a line each.
+    # Messages may quote servers and files. Line ends stay, as several problems have a line each.
     print(f"inferd: {escaped(message, keep=_LINE_END)}", file=sys.stderr)
     return exit_code

@@ -1,38 +1,38 @@
-"""How commands end, as exit codes and as the one line on stderr that explains them."""
+"""Failures of commands: exit codes, and messages of one line on stderr. Imports nothing beyond the standard library."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the shell gets to see."""
+    """The exit code of a command."""
 
     OK = 0
     #: The call or the file failed.
     FAILED = 1
-    #: Wrong arguments or settings. Also what the parser of the command line uses.
+    #: Invalid arguments or settings; the argument parser uses the same code.
     USAGE = 2
-    #: Ctrl-C, as shells count it: 128 and the number of the signal.
+    #: Ctrl-C: 128 plus the signal's number, as in shells.
     INTERRUPTED = 130
 
 
-#: What comes with the extra for the command line; all else is the server's.
-_COMMAND_LINE = frozenset({"typer", "rich"})
-
-
-def missing_package(error: ModuleNotFoundError) -> str:
-    """Say what to install for the module that was not found. Raises ``error`` if it is one of our own."""
-    package = (error.name or "").partition(".")[0]
-    if package in {"", "inferd"}:
-        raise error
-    told = f"this needs the package {package}, which is not installed; "
-    if package in _COMMAND_LINE:
-        return told + "the command line comes with pip install 'inferd[cli]', and with the server"
-    return told + "the server's packages come with pip install 'inferd[cpu]' or, for NVIDIA GPUs, 'inferd[gpu]'"
-
-
 class CommandError(Exception):
-    """Ends a command with a text for the person who typed it."""
+    """Ends a command with a message for the user."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+#: Packages of the extra ``cli``; all others are the server's.
+_COMMAND_LINE = frozenset({"typer", "rich"})
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return which package to install for a missing module. Re-raises ``error`` if the module is one of inferd's."""
+    package = (error.name or "").partition(".")[0]
+    if package in {"", "inferd"}:
+        raise error
+    missing = f"this needs the package {package}, which is not installed; "
+    if package in _COMMAND_LINE:
+        return missing + "the command line comes with pip install 'inferd[cli]', and with the server"
+    return missing + "the server's packages come with pip install 'inferd[cpu]' or, for NVIDIA GPUs, 'inferd[gpu]'"

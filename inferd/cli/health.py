@@ -1,17 +1,17 @@
-"""``inferd health``: a probe that is quick to start, because orchestrators start it again and again."""
+"""``inferd health``: a health check that starts quickly, as orchestrators run it over and over."""
 
 from typing import Annotated
 
 import typer
 
 from inferd.arguments import checked_timeout
-from inferd.cli import connection_options as options
+from inferd.cli.connection import Connection, usage_errors, with_connection
 from inferd.cli.failures import CommandError
 from inferd.endpoint import Endpoint
 from inferd.health_check import METHOD, HealthStatus, question, status_of
 from inferd.plain_text import escaped
 
-# After the options, which set what gRPC reads when it is imported.
+# After the connection, which sets variables that gRPC reads when it is imported.
 import grpc  # isort: skip
 
 EXAMPLES = (
@@ -21,7 +21,9 @@ EXAMPLES = (
 )
 
 
+@with_connection(timeout_s=3.0, timeout_help="Time limit of the call.")
 def health(
+    connection: Connection,
     *,
     service: Annotated[
         str,
@@ -29,52 +31,43 @@ def health(
             "--service",
             "-s",
             metavar="NAME",
-            help="startup, readiness, liveness or the full name of a service. Left out: the server as a whole.",
+            help="startup, readiness, liveness or the full name of a service. Defaults to the whole server.",
             show_default=False,
         ),
     ] = "",
-    address: options.Address = options.DEFAULT_ADDRESS,
-    timeout_s: Annotated[float, options.timeout("How long to wait for the answer.")] = 3.0,
-    token_file: options.TokenFile = None,
-    allow_insecure_token: options.AllowInsecureToken = False,
-    tls: options.Tls = False,
-    ca: options.Ca = None,
-    certificate: options.Certificate = None,
-    key: options.Key = None,
-    server_name: options.ServerName = None,
 ) -> None:
-    """Ask a server for its health: exit code 0 if it says SERVING, 1 if it says anything else or nothing.
+    """Check the health of a server: exit code 0 if it is SERVING, 1 for any other status or no response.
 
-    Any server with the standard health service can be asked.
+    Works with any server that has the standard health service.
     """
-    with options.usage_errors():
+    with usage_errors():
         endpoint = Endpoint(
-            address=address,
-            token=options.token(token_file),
-            allow_insecure_token=allow_insecure_token,
-            tls=options.tls(tls, ca=ca, certificate=certificate, key=key, server_name=server_name),
+            address=connection.address,
+            token=connection.token,
+            allow_insecure_token=connection.allow_insecure_token,
+            tls=connection.tls,
         )
         channel = _channel(endpoint)
-        limit_s = checked_timeout(timeout_s)
+        timeout_s = checked_timeout(connection.timeout_s)
     with channel:
-        status = _ask(channel, endpoint, service, limit_s)
+        status = _check(channel, endpoint, service, timeout_s)
     if status is not HealthStatus.SERVING:
-        raise CommandError(f"{address}: {status.name}")
+        raise CommandError(f"{endpoint.address}: {status.name}")
     print(status.name)
 
 
 def _channel(endpoint: Endpoint) -> grpc.Channel:
-    own = tuple(endpoint.options().items())
+    options = tuple(endpoint.options().items())
     if endpoint.tls is None:
-        return grpc.insecure_channel(endpoint.address, own)
-    return grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), own)
+        return grpc.insecure_channel(endpoint.address, options)
+    return grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
 
 
-def _ask(channel: grpc.Channel, endpoint: Endpoint, service: str, timeout_s: float | None) -> HealthStatus:
+def _check(channel: grpc.Channel, endpoint: Endpoint, service: str, timeout_s: float | None) -> HealthStatus:
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD, None, None)
     try:
         return status_of(check(question(service), timeout=timeout_s, metadata=endpoint.metadata()))
     except grpc.RpcError as error:
-        unknown = error.code() is grpc.StatusCode.NOT_FOUND
-        told = f"it knows no service {service!r}" if unknown else escaped(error.details() or "")
-        raise CommandError(f"{endpoint.address}: {error.code().name}: {told}") from None
+        not_found = error.code() is grpc.StatusCode.NOT_FOUND
+        reason = f"unknown service {service!r}" if not_found else escaped(error.details() or "")
+        raise CommandError(f"{endpoint.address}: {error.code().name}: {reason}") from None

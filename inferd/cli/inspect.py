@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from inferd.cli.config import server_settings
 from inferd.cli.failures import CommandError
-from inferd.cli.model_loading import ServedModel, find_model, load_model, server_settings
+from inferd.cli.model_loading import ServedModel, find_model, load_model
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.models.repository import ModelSource
 from inferd.plain_text import escaped
@@ -30,18 +31,20 @@ def inspect(
         typer.Argument(exists=True, help="An .onnx file, or the directory of a model or version.", show_default=False),
     ],
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file with the server's settings.", show_default=False)
+        Path | None, typer.Option(help="Settings file of the server, in YAML.", show_default=False)
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the server, such as batching.enabled=false."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the server, such as batching.enabled=false. Repeatable."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tell what an ONNX file holds and how it would be served.
+    """Show the contents of an ONNX file and how it would be served.
 
-    Loads the model as a server would, with the model.yaml and the recorded requests (examples.json, examples.npz) that
-    belong to it. Ends with exit code 1 if a server would refuse the model, or if it does not run on these requests.
+    Loads the model as a server would, with its model.yaml and its recorded requests (examples.json or examples.npz).
+    Exits with 1 if a server would reject the model, or if these requests fail.
     """
     server = server_settings(config, settings or ())
     source = find_model(path)
@@ -49,13 +52,13 @@ def inspect(
         file = read_model_file(source.path)
     except ModelLoadError as error:
         raise CommandError(str(error)) from None
-    # What can be said of a model that is refused is said before.
+    # Printed before loading, so that it is shown for rejected models too.
     if not as_json:
         _print_file(source, file)
     try:
         model = load_model(source, server)
     except ModelLoadError as error:
-        raise CommandError(f"a server would refuse it: {error}") from None
+        raise CommandError(f"a server would reject it: {error}") from None
     if as_json:
         _print_json(file, model)
     else:
@@ -88,7 +91,7 @@ def _print_model(model: ServedModel) -> None:
 
 
 def _sentences(model: ServedModel) -> Iterator[str]:
-    """Yield what the model would be served with."""
+    """Yield how the model would be served."""
     session, batching = model.session, model.settings.batching
     if model.max_batch_size > 1:
         proven = session.verdict.standing is Standing.PROVEN
@@ -100,7 +103,7 @@ def _sentences(model: ServedModel) -> Iterator[str]:
     else:
         yield "Would be served without batching: each request runs alone and in one piece."
     if session.synthetic_inputs is None and not model.failure:
-        yield "It could not be tried, so it is not known whether requests would succeed."
+        yield "It could not be run, so it is unknown whether requests would succeed."
     yield f"Would run on {', '.join(session.providers)}."
 
 
@@ -115,7 +118,7 @@ def _print_fact(name: str, text: str) -> None:
 
 
 def _shown(path: Path) -> str:
-    """Write ``path`` as it is seen from the working directory, if it is below that."""
+    """Return ``path`` relative to the working directory if it is below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

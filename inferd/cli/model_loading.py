@@ -1,16 +1,15 @@
-"""Loads one model as a server would, for a command that looks at it."""
+"""Load one model as a server would, for `inferd inspect`."""
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferd import recorded_requests
-from inferd.cli.assignments import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
-from inferd.config import ModelSettings, Settings, SettingsError, load_settings
+from inferd.config import ModelSettings, Settings
 from inferd.models.model_yaml import read_model_settings
 from inferd.models.repository import ModelSource, RepositoryError, as_given, config_beside, resolve
 from inferd.recorded_requests import InputForm, RecordedRequestsError
@@ -21,9 +20,9 @@ from inferd.runtime.warmup import largest_batch, warm_up
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
-    """A model with what a server would make of it.
+    """A model as a server would load it.
 
-    ``examples`` is the file with recorded requests, if there is one. ``warnings`` are what a server would log.
+    ``examples`` is the file with recorded requests, if any. ``warnings`` are those that a server would log.
     """
 
     source: ModelSource
@@ -34,12 +33,12 @@ class ServedModel:
 
     @property
     def max_batch_size(self) -> int:
-        """Rows that would run together, at most."""
+        """Maximum number of rows per batch."""
         return largest_batch(self.settings.batching, batchable=self.session.signature.batchable)
 
     @property
     def failure(self) -> str:
-        """Why requests would fail, as far as that is known from the examples that were given; empty if they do not."""
+        """Why the given examples fail; empty if they do not, or if there are none."""
         if self.session.synthetic_inputs is not None:
             return ""
         given = [f"inputs.{name}.example" for name, each in self.settings.inputs.items() if each.example is not None]
@@ -51,8 +50,8 @@ class ServedModel:
 
 
 def find_model(path: Path) -> ModelSource:
-    """Return the model at ``path``, of several versions the highest. Raises `CommandError`."""
-    if os.path.isfile(path):  # noqa: PTH113  (what cannot be looked at is for `resolve` to tell)
+    """Return the model at ``path``, in its highest version. Raises `CommandError`."""
+    if os.path.isfile(path):  # noqa: PTH113  (`resolve` reports what is not accessible)
         file = as_given(path)
         return ModelSource(name=file.stem, version="1", path=file, config=config_beside(file))
     try:
@@ -63,14 +62,6 @@ def find_model(path: Path) -> ModelSource:
     if len(names) > 1:
         raise CommandError(f"{path}: expected one model, found {', '.join(names)}", ExitCode.USAGE)
     return max(sources, key=lambda source: int(source.version))
-
-
-def server_settings(config: Path | None, assignments: Sequence[str]) -> Settings:
-    """Return the settings that a server with the same options would have. Raises `CommandError`."""
-    try:
-        return load_settings(config_file=config, flags=parse_assignments(assignments))
-    except SettingsError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
 
 
 def load_model(source: ModelSource, settings: Settings) -> ServedModel:
@@ -85,13 +76,13 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel:
         settings=own,
         session=session,
         examples=_examples(source.path),
-        # The verdict is among them, and is told anyway.
+        # The verdict is one of them, and is printed separately.
         warnings=tuple(warning for warning in warnings if not reason or reason not in warning),
     )
 
 
 class _Collector(logging.Handler):
-    """Keeps the messages of what is logged."""
+    """Collects log messages."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -103,7 +94,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """Keep what is logged from standard error, where it would be without a server's log, and collect warnings."""
+    """Collect warnings. Without a server's log, they would go to standard error."""
     logger, collector = logging.getLogger("inferd"), _Collector()
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
@@ -115,14 +106,14 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def _examples(file: Path) -> Path | None:
-    """Return the recorded requests of a model: those of its version, or else of all of its versions."""
+    """Return the recorded requests of a model: those of its version, or else those of all its versions."""
     folder = file.parent
     found = recorded_requests.find(folder)
     return found or (recorded_requests.find(folder.parent) if folder.name.isdecimal() else None)
 
 
 def _failure_of(session: OnnxSession, examples: Path) -> str:
-    """Return what ONNX Runtime says of the first of ``examples`` that fails, empty if that cannot be told."""
+    """Return the error of ONNX Runtime for the first of ``examples`` that fails; empty if unknown."""
     signature = session.signature
     forms = [
         InputForm(spec.name, spec.datatype, spec.shape, spec.batch_axis, spec.optional) for spec in signature.inputs
@@ -134,6 +125,6 @@ def _failure_of(session: OnnxSession, examples: Path) -> str:
     except RunFailedError as error:
         return runtime_message(error.cause)
     except RecordedRequestsError:
-        # An example may be of one row without its batch dimension, which is not known any longer.
+        # An example may be a row without the batch dimension, which is unknown here.
         return ""
     return ""

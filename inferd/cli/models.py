@@ -6,22 +6,23 @@ from typing import Annotated
 
 import typer
 
-from inferd.cli.connection import connects
+from inferd.cli.connection import Connection, open_client, with_connection
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.client import BatchingInfo, Client, ModelInfo, TensorInfo
+from inferd.client import BatchingInfo, ModelInfo, TensorInfo
 from inferd.plain_text import escaped
 
 EXAMPLES = ("inferd models", "inferd models --address inferd.example.com:443 --tls --json")
 
 
-@connects
+@with_connection()
 def models(
-    client: Client,
+    connection: Connection,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the models of a server: name, version, state, inputs, outputs and batching."""
-    found = client.models()
+    with open_client(connection) as client:
+        found = client.models()
     if as_json:
         print_json([_as_json(model) for model in found])
     elif not found:
@@ -29,7 +30,7 @@ def models(
     else:
         rows = [_row(model) for model in found]
         columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING"]
-        # Most models have no reason, and an empty column would take room from the others.
+        # Usually empty, and then a waste of width.
         if any(row[-1] for row in rows):
             columns.append("REASON")
         print_table(columns, [row[: len(columns)] for row in rows])
@@ -42,13 +43,13 @@ def _row(model: ModelInfo) -> list[str]:
         str(model.state),
         _tensors(model.inputs),
         _tensors(model.outputs),
-        _batching(model.batching) if _has_been_read(model) else "",
+        _batching(model.batching) if _is_loaded(model) else "",
         escaped(model.reason or model.batching.verdict_reason),
     ]
 
 
-def _has_been_read(model: ModelInfo) -> bool:
-    """Whether it is known how the model is batched. Some models have no inputs."""
+def _is_loaded(model: ModelInfo) -> bool:
+    """Whether the description includes batching. Some models have no inputs."""
     return bool(model.batching.verdict or model.inputs or model.outputs)
 
 
@@ -66,13 +67,13 @@ def _batching(batching: BatchingInfo) -> str:
     if not batching.enabled:
         return f"off, {doubt}" if doubt else "off by settings" if batching.verdict else "off"
     wait = f", waits {batching.max_wait_s * 1000:g} ms" if batching.max_wait_s else ""
-    # It may be batched in spite of its verdict, because the operator has set `batch_axis`.
+    # An operator may enable batching against the verdict by setting `batch_axis`.
     return f"up to {batching.max_batch_size} rows{wait}{f', although {doubt}' if doubt else ''}"
 
 
 def _as_json(model: ModelInfo) -> dict[str, object]:
     description = asdict(model)
     for tensor in (*description["inputs"], *description["outputs"]):
-        # It says in numpy's words what datatype says.
+        # The numpy name of datatype.
         del tensor["dtype"]
     return description

@@ -1,6 +1,6 @@
 """``inferd serve``."""
 
-import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported, below
+import inferd.core_environment  # noqa: F401  sets what grpc reads when it is first imported, below
 
 # isort: split
 
@@ -18,12 +18,12 @@ import typer
 
 from inferd import demo
 from inferd.app import Application
-from inferd.cli.assignments import parse_assignments
+from inferd.cli.config import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
-from inferd.cli.proposals import proposed_calls
-from inferd.cli.signals import heed_signals
+from inferd.cli.signals import install_signal_handlers
 from inferd.config.loading import has_config_file, load_settings
 from inferd.config.logging import LogFormat, LogSettings
+from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
 from inferd.machine_limits import fit, this_machine
@@ -38,8 +38,11 @@ EXAMPLES = (
     "inferd serve models/ --host 0.0.0.0 --set queue.policy=shed_oldest",
 )
 
-#: Objects made and not freed again before the garbage collector looks at the youngest; Python's default is 700.
+#: Threshold of the youngest generation of the garbage collector; Python's default is 700.
 _OBJECTS_PER_COLLECTION = 10_000
+
+#: Where to call a server that listens on all interfaces, by an address that certificates can name.
+_WILDCARD_TARGETS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  nothing listens there
 
 
 def serve(
@@ -47,31 +50,33 @@ def serve(
         list[Path] | None,
         typer.Argument(
             help="An .onnx file, a directory with one, or a repository NAME/VERSION/model.onnx. "
-            "Left out: the built-in model, handwritten digits.",
+            "Defaults to the built-in model of handwritten digits.",
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port for gRPC, 0 for a free one.", show_default="8001")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, 0 for a free one.", show_default="8001")] = None,
     http_port: Annotated[
-        int | None, typer.Option(help="Port for metrics and probes, 0 for a free one.", show_default="8002")
+        int | None, typer.Option(help="Port of metrics and probes, 0 for a free one.", show_default="8002")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file with settings.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file in YAML.", show_default=False)] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How log lines look; auto is human on a terminal.", show_default="auto")
+        LogFormat | None, typer.Option(help="Format of log lines; auto is human on a terminal.", show_default="auto")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as batching.max_wait_ms=2."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other setting, such as batching.max_wait_ms=2. Repeatable."
+        ),
     ] = None,
 ) -> None:
     """Serve ONNX models over gRPC.
 
-    Settings come from flags, then INFERD_… environment variables, then the file,
-    then defaults; `inferd config` shows what they come to.
+    Flags take precedence over INFERD_… environment variables, then the settings
+    file, then defaults; `inferd config` prints the result.
 
-    SIGTERM and SIGINT finish what was admitted and exit 0, or 1 if the grace ran
-    out; a second signal ends at once. With a settings file, SIGHUP reads the
-    levels of the log and log.access from it again.
+    SIGTERM and SIGINT finish the admitted requests and exit 0, or 1 if the grace
+    period expired; a second signal exits at once. With a settings file, SIGHUP
+    reloads the levels of the log and log.access.
     """
     flags = {
         "server.host": host,
@@ -87,31 +92,31 @@ def serve(
 
     try:
         effective = load()
-        demonstrating = not effective.models
-        passed_over: list[str] = []
-        sources = resolve([demo.repository()] if demonstrating else effective.models, passed_over.append)
+        is_demo = not effective.models
+        skipped: list[str] = []
+        sources = resolve([demo.repository()] if is_demo else effective.models, skipped.append)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    examples = partial(proposed_calls, effective.security, demonstrating=demonstrating)
+    examples = partial(example_commands, effective.security, is_demo=is_demo)
     fitted = fit(effective, this_machine(), len(sources))
     app = Application(
         fitted.settings,
         sources,
-        passed_over=passed_over,
+        skipped=skipped,
         lowered=fitted.lowered,
         http_connections=fitted.http_connections,
     )
-    on_hangup = partial(_change_log, app, load) if has_config_file(config) else None
+    on_hangup = partial(_reload_log_settings, app, load) if has_config_file(config) else None
     status = run(app, examples, on_hangup)
-    # Everything has been ended in its order and the log is written. A load or a run that was given up may still be
-    # inside ONNX Runtime, though, which aborts the process when the interpreter ends that thread on its way out.
+    # Shutdown is complete and the log is flushed. A load or run that was abandoned may still be inside ONNX Runtime,
+    # which would abort the process when the interpreter ends that thread at exit.
     os._exit(status)
 
 
 def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: Callable[[], None] | None = None) -> int:
-    """Serve until a signal comes or nothing can be served; return the exit status."""
+    """Serve until a stop signal, or until no model could be loaded. Return the exit status."""
     events: SimpleQueue[str] = SimpleQueue()
-    heed_signals(events, on_hangup=on_hangup)
+    install_signal_handlers(events, on_hangup=on_hangup)
     try:
         app.start()
     except BadFileError as error:
@@ -119,42 +124,76 @@ def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: C
     except (OSError, RuntimeError) as error:
         raise CommandError(str(error)) from error
     app.load(on_loaded=lambda: events.put("loaded"))
-    nothing_to_serve = False
+    failed_to_open = False
     if events.get() == "loaded":
-        _spare_garbage_collector()
-        nothing_to_serve = not app.open(examples)
-        if not nothing_to_serve:
+        _tune_garbage_collector()
+        failed_to_open = not app.open(examples)
+        if not failed_to_open:
             events.get()
     finished = app.drain()
-    return ExitCode.FAILED if nothing_to_serve or not finished else ExitCode.OK
+    return ExitCode.FAILED if failed_to_open or not finished else ExitCode.OK
 
 
-def _spare_garbage_collector() -> None:
-    """Leave what start-up has made out of every later collection, and collect less often.
+def _tune_garbage_collector() -> None:
+    """Exclude the objects of start-up from collections, and collect less often.
 
-    Requests make many objects and next to no cycles; the default would look for cycles every few dozen requests.
+    Requests create many objects and hardly any cycles; the default would search for cycles every few dozen requests.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
 
 
-def _change_log(app: Application, load: Callable[[], Settings]) -> None:
-    """Read the settings of the log again; in the thread of the signals."""
+def _reload_log_settings(app: Application, load: Callable[[], Settings]) -> None:
+    """Apply the log settings of the configuration file. Runs in the signal thread."""
     try:
         log = load().log
     except SettingsError as error:
-        _log.error("the configuration was read again and is refused", extra={"reason": str(error)})
+        _log.error("configuration reload rejected", extra={"reason": str(error)})
         return
     app.change_log(log)
     facts = {"level": log.level, "levels": log.levels, "access": log.access}
-    _log.info("the configuration was read again for the log", extra=facts)
+    _log.info("log settings reloaded", extra=facts)
 
 
 def _with_log_format(settings: Settings) -> Settings:
-    """Decide what ``auto`` means for the place that the log goes to."""
+    """Replace the log format ``auto`` according to stdout."""
     if settings.log.format is not LogFormat.AUTO:
         return settings
     style = LogFormat.HUMAN if sys.stdout.isatty() else LogFormat.JSON
     log: LogSettings = settings.log.model_copy(update={"format": style})
     return settings.model_copy(update={"log": log})
+
+
+def example_commands(security: SecuritySettings, address: str, *, is_demo: bool) -> Sequence[str]:
+    """Return shell commands that call the server at ``address``, with the options that its settings require.
+
+    Placeholders for the caller's own files are in capitals.
+    """
+    host, _, port = address.rpartition(":")
+    address = f"{_WILDCARD_TARGETS.get(host, host)}:{port}"
+    inferd, grpcurl = _connection_options(security)
+    commands = [f"{_program()} models --address {address}{inferd}", f"grpcurl {grpcurl} {address} list"]
+    if is_demo:
+        picture = f"--output label --input X=@{demo.DIGIT}"
+        commands.insert(0, f"{_program()} infer digits --address {address}{inferd} {picture}")
+    return commands
+
+
+def _connection_options(security: SecuritySettings) -> tuple[str, str]:
+    """Return the connection options for inferd and for grpcurl."""
+    inferd, grpcurl = "", "-plaintext"
+    if security.tls.enabled:
+        inferd, grpcurl = " --ca CA.pem", "-cacert CA.pem"
+    if security.tls.client_certificates is ClientCertificates.REQUIRED:
+        inferd += " --certificate ME.pem --key ME.key"
+        grpcurl += " -cert ME.pem -key ME.key"
+    if security.tokens_file is not None or security.jwt.enabled:
+        inferd += " --token-file TOKEN"
+        grpcurl += ' -H "authorization: Bearer $(cat TOKEN)"'
+    return inferd, grpcurl
+
+
+def _program() -> str:
+    """Return this program as it was called, so that the examples work if it is not on the PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "inferd" else "inferd"

@@ -1,4 +1,4 @@
-"""What signals make the server do."""
+"""Signal handling of the server."""
 
 import logging
 import os
@@ -10,48 +10,48 @@ from types import FrameType
 
 _log = logging.getLogger(__name__)
 
-#: By convention the exit status of a process that a signal ended is this much above the signal's number.
+#: Exit status of a process ended by a signal, by convention: this plus the signal's number.
 _SIGNAL_BASE = 128
 
 
-def heed_signals(events: SimpleQueue[str], *, on_hangup: Callable[[], None] | None) -> None:
-    """Have the first stop signal end the server in good order, and the second one at once.
+def install_signal_handlers(events: SimpleQueue[str], *, on_hangup: Callable[[], None] | None) -> None:
+    """Put "stop" into ``events`` on the first SIGTERM or SIGINT, and exit at once on the second.
 
-    SIGHUP calls ``on_hangup``, in the thread that is started here; if that is None it ends the process as ever.
+    SIGHUP calls ``on_hangup`` in the thread that this starts; with None, it ends the process as by default.
 
-    The kernel may give a signal to any thread, for example to one of gRPC's that is starting another. Python's handlers
-    run in the main thread only, and nothing wakes it then: under load, one SIGTERM in some hundreds was not heeded. The
-    byte that Python's own C handler writes, in whichever thread, always arrives.
+    The kernel may deliver a signal to any thread, for example to one of gRPC's that is starting another. Python runs
+    its handlers in the main thread only, and nothing wakes that thread then: under load, one SIGTERM in several hundred
+    was lost. The byte that Python's C handler writes to the wake-up descriptor, in any thread, always arrives.
     """
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable)
-    signal.signal(signal.SIGTERM, _left_to_the_thread)
-    signal.signal(signal.SIGINT, _left_to_the_thread)
+    signal.signal(signal.SIGTERM, _ignore)
+    signal.signal(signal.SIGINT, _ignore)
     if on_hangup is not None:
-        signal.signal(signal.SIGHUP, _left_to_the_thread)
-    threading.Thread(target=_heed, args=(readable, events, on_hangup), name="signals", daemon=True).start()
+        signal.signal(signal.SIGHUP, _ignore)
+    threading.Thread(target=_handle_signals, args=(readable, events, on_hangup), name="signals", daemon=True).start()
 
 
-def _left_to_the_thread(_number: int, _frame: FrameType | None) -> None:
-    pass
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the thread handles the signal."""
 
 
-def _guarded(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:  # noqa: BLE001  stop signals must be heeded all the same
-        _log.exception("SIGHUP could not be heeded")
-
-
-def _heed(readable: int, events: SimpleQueue[str], on_hangup: Callable[[], None] | None) -> None:
+def _handle_signals(readable: int, events: SimpleQueue[str], on_hangup: Callable[[], None] | None) -> None:
     stopping = False
     while True:
         (number,) = os.read(readable, 1)
         if number == signal.SIGHUP and on_hangup is not None:
-            _guarded(on_hangup)
+            _run_guarded(on_hangup)
         elif stopping:
             os._exit(_SIGNAL_BASE + number)
         else:
             stopping = True
             events.put("stop")
+
+
+def _run_guarded(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:  # noqa: BLE001  the thread must survive for the stop signals
+        _log.exception("SIGHUP handler failed")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from inferd.cli.entry import HELP_OPTIONS
 from inferd.cli.failures import CommandError, ExitCode
-from inferd.cli.lazy import HELP_OPTIONS
 from inferd.config.validation import SettingsError, validate
 from inferd.security.authentication.bearer_tokens import StoredToken, append_token, format_entry, hash_token, new_token
 from inferd.security.files import BadFileError
@@ -28,27 +28,27 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 @app.callback()
 def _token() -> None:
-    """Make bearer tokens."""
+    """Create bearer tokens."""
 
 
 @app.command(context_settings=HELP_OPTIONS)
 def new(
-    name: Annotated[str, typer.Argument(help="Who gets it; the principal is token:NAME.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of its owner; the principal is token:NAME.", show_default=False)],
     file: Annotated[
         Path | None,
-        typer.Option(help="File of tokens to add it to, the server's security.tokens_file.", show_default=False),
+        typer.Option(help="File of tokens to add it to: the server's security.tokens_file.", show_default=False),
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(metavar="PERIOD", help="How long it holds: 90m, 12h, 30d or 8w.", show_default="for ever"),
+        typer.Option(metavar="PERIOD", help="Lifetime: 90m, 12h, 30d or 8w.", show_default="unlimited"),
     ] = None,
 ) -> None:
-    """Make a token and print it, this once: only a hash of it is kept.
+    """Create a token and print it once: only its hash is stored.
 
-    Without a file, the entry that you are to add to yours is printed on stderr.
+    Without a file, the entry to add to your file of tokens is printed on stderr.
     """
     secret = new_token()
-    token = _stored(name, secret, None if expires is None else datetime.now(UTC) + _period(expires))
+    token = _stored_token(name, secret, None if expires is None else datetime.now(UTC) + _period(expires))
     if file is None:
         print(f"add to your file of tokens:\n{format_entry(token)}", file=sys.stderr)
     else:
@@ -56,11 +56,11 @@ def new(
             append_token(file, token)
         except (BadFileError, OSError) as error:
             raise CommandError(str(error)) from None
-        print(f"{name} is in {file}; its token is shown this once", file=sys.stderr)
+        print(f"added {name} to {file}; the token is not shown again", file=sys.stderr)
     print(secret)
 
 
-def _stored(name: str, secret: str, expires: datetime | None) -> StoredToken:
+def _stored_token(name: str, secret: str, expires: datetime | None) -> StoredToken:
     try:
         entry = {"name": name, "sha256": hash_token(secret), "expires": expires}
         return validate(StoredToken, entry, origin_of=lambda _: "command line")

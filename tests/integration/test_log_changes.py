@@ -28,18 +28,18 @@ def test_levels_and_access_lines(tmp_path):
         server.wait_event("access", request_id="first")
         file.write_text("log: {access: false, levels: {inferd.batching: debug}}\n")
         hang_up(server)
-        changed = server.wait_event("the configuration was read again for the log")
+        changed = server.wait_event("log settings reloaded")
         assert (changed["access"], changed["levels"]) == (False, {"inferd.batching": "debug"})
         infer(client, "second")
         file.write_text("log: {access: perhaps}\n")
         hang_up(server)
-        refused = server.wait_event("the configuration was read again and is refused")
+        refused = server.wait_event("configuration reload rejected")
         assert refused["level"] == "error"
         assert "log.access" in refused["reason"]
         infer(client, "third")
         file.write_text("log: {access: true}\n")
         hang_up(server)
-        server.wait_event("the configuration was read again for the log")
+        server.wait_event("log settings reloaded")
         infer(client, "fourth")
         server.wait_event("access", request_id="fourth")
         assert server.stop() == 0
@@ -55,7 +55,7 @@ def test_calls_while_the_log_changes(tmp_path):
             calls = [threads.submit(infer, client, str(number)) for number in range(200)]
             for _ in range(5):
                 hang_up(server)
-                server.wait_event("the configuration was read again for the log")
+                server.wait_event("log settings reloaded")
             for call in calls:
                 call.result()
         assert server.stop() == 0

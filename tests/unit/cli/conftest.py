@@ -1,4 +1,4 @@
-"""A fake server, and a way to type commands."""
+"""A fake server, and a fixture that runs commands."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, Serving,
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
+class Completed:
+    """A finished command."""
 
     exit_code: int
     out: str
@@ -19,14 +19,14 @@ class Ended:
 
 
 @pytest.fixture
-def inferd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def inferd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Completed]:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: object) -> Ended:
+    def run(*arguments: object) -> Completed:
         exit_code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
-        return Ended(exit_code, out, err)
+        return Completed(exit_code, out, err)
 
     return run
 

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit codes and how errors look."""
+"""What all commands share: help, exit codes and the format of errors."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferd import __version__
-from inferd.cli.lazy import COMMANDS
+from inferd.cli.entry import COMMANDS
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echo
 
@@ -28,13 +28,13 @@ def _complete(words: str) -> list[str]:
 
 
 def test_help_lists_the_commands(inferd):
-    """The overview names every command with its summary, and the exit codes."""
-    ended = inferd("--help")
-    assert ended.exit_code == 0
+    """It lists every command with its summary, and the exit codes."""
+    result = inferd("--help")
+    assert result.exit_code == 0
     for name, summary in COMMANDS.items():
-        assert name in ended.out
-        assert summary in ended.out
-    assert "130 interrupted" in ended.out
+        assert name in result.out
+        assert summary in result.out
+    assert "130 interrupted" in result.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -44,13 +44,13 @@ def test_every_command_has_help(inferd, command):
     assert inferd(command, "-h").exit_code == 0
 
 
-def test_examples_are_shown_as_they_are_typed(inferd):
-    """Brackets in examples are not taken for markup."""
+def test_examples_keep_their_brackets(inferd):
+    """They are not interpreted as markup."""
     assert "inferd infer adder --input a=[1,2] --input b=[3,4]" in inferd("infer", "--help").out
 
 
-def test_help_is_quick():
-    """The overview imports neither gRPC nor numpy nor any of the server."""
+def test_help_imports_little():
+    """The overview imports neither gRPC nor numpy nor the server."""
     done = _python(
         "import sys; from inferd.cli import main; main(['--help'])\n"
         "print('HEAVY', {'numpy', 'grpc', 'pydantic', 'onnxruntime'} & set(sys.modules))"
@@ -59,21 +59,21 @@ def test_help_is_quick():
 
 
 def test_missing_packages_are_explained():
-    """Without the server's packages the client's commands work, and the others say what to install."""
+    """Without the server's packages the client's commands work, and the others name what to install."""
     done = _python(
         "import sys\n"
         "for name in ('onnxruntime', 'pydantic_settings'): sys.modules[name] = None\n"
         "from inferd.cli import main\n"
-        "print('ENDED', int(main(['models', '--help'])), int(main(['serve'])))"
+        "print('EXITED', int(main(['models', '--help'])), int(main(['serve'])))"
     )
-    assert "ENDED 0 1" in done.stdout
+    assert "EXITED 0 1" in done.stdout
     assert done.stderr.startswith("inferd: this needs the package")
     assert "pip install 'inferd[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_client_is_installed_without_the_command_line():
-    """The command is there all the same, and says what is missing in one line."""
+def test_client_without_the_command_line():
+    """The command exists, and names the missing package in one line."""
     done = _python("import sys; sys.modules['typer'] = None; from inferd.cli import main; sys.exit(main(['models']))")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -83,46 +83,46 @@ def test_the_client_is_installed_without_the_command_line():
 
 
 def test_version(inferd):
-    """The version is that of the package, and nothing else is done."""
+    """The version of the package is printed, and no command runs."""
     assert inferd("--version") == inferd("--version", "serve")
     assert inferd("--version").out == f"inferd {__version__}\n"
 
 
-def test_module_is_the_same_program():
-    """``python -m inferd`` is the same as ``inferd``, exit code included."""
+def test_python_m_inferd():
+    """It behaves as ``inferd``, exit code included."""
     done = subprocess.run([sys.executable, "-m", "inferd", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "No such command 'nope'" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["infr"], ["infer"], ["models", "--nope"], ["models", "--timeout", "soon"]])
-def test_wrong_arguments_are_usage_errors(inferd, arguments):
-    """Unknown commands and options, and missing or unreadable values, end with 2 and say so on stderr."""
-    ended = inferd(*arguments)
-    assert (ended.exit_code, ended.out) == (2, "")
-    assert "Usage: inferd" in ended.err
+def test_invalid_arguments_are_usage_errors(inferd, arguments):
+    """Unknown commands and options, and missing or invalid values, exit with 2 and the usage on stderr."""
+    result = inferd(*arguments)
+    assert (result.exit_code, result.out) == (2, "")
+    assert "Usage: inferd" in result.err
 
 
 def test_near_misses_are_suggested(inferd):
-    """A mistyped command suggests the right one."""
+    """A mistyped command suggests a known one."""
     assert "Did you mean 'infer'?" in inferd("infr").err
 
 
 def test_interruption_is_quiet(server, service):
-    """Ctrl-C during a call ends with 130 and no traceback."""
-    begun, ended = threading.Event(), threading.Event()
+    """Ctrl-C during a call exits with 130 and without a traceback."""
+    started, finished = threading.Event(), threading.Event()
 
     def hang(request, context):
-        context.add_callback(ended.set)
-        begun.set()
-        ended.wait(PATIENCE_S)
+        context.add_callback(finished.set)
+        started.set()
+        finished.wait(PATIENCE_S)
         return echo(request)
 
     service.on_infer = hang
     command = [_BIN, "infer", "digits", "-i", f"X={64 * [0]}", "-a", server.address]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert begun.wait(PATIENCE_S)
+        assert started.wait(PATIENCE_S)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S)
     finally:
@@ -130,8 +130,8 @@ def test_interruption_is_quiet(server, service):
     assert (process.returncode, out, err) == (130, "", "")
 
 
-def test_readers_may_leave():
-    """A pipe that is closed early ends the command without a complaint."""
+def test_closed_pipe_is_quiet():
+    """A pipe that is closed early ends the command without an error message."""
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read(); from inferd.cli import main; sys.exit(main(['config']))"],
         stdin=subprocess.PIPE,
@@ -146,7 +146,7 @@ def test_readers_may_leave():
     process.stderr.close()
 
 
-def test_shells_complete_commands_and_their_options():
-    """Completion knows the commands, and the options of a command that was not imported before."""
+def test_shell_completion():
+    """It completes commands, and options of commands that are not imported yet."""
     assert _complete("inferd inf") == ["infer"]
     assert "--model-version" in _complete("inferd infer --mod")

@@ -1,4 +1,4 @@
-"""What a server or a file brings paints no terminal."""
+"""Text from servers and files is escaped before it reaches a terminal."""
 
 import json
 
@@ -26,27 +26,27 @@ def test_models(inferd, server, service, form):
     service.models = [
         pb.Model(name=HARMFUL, version=HARMFUL, state=state, reason=HARMFUL, inputs=tensors, outputs=tensors)
     ]
-    ended = inferd("models", "-a", server.address, *form)
-    assert ended.exit_code == 0
-    assert "FORGED" in ended.out
-    assert _is_harmless(ended.out)
+    result = inferd("models", "-a", server.address, *form)
+    assert result.exit_code == 0
+    assert "FORGED" in result.out
+    assert _is_harmless(result.out)
     if form:
-        assert json.loads(ended.out)[0]["name"] == HARMFUL
+        assert json.loads(result.out)[0]["name"] == HARMFUL
 
 
 def test_errors(inferd, server, service, tmp_path):
-    """One line, whatever the server says."""
+    """A message of the server is one line."""
     service.on_infer = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, HARMFUL)
     np.save(tmp_path / "x.npy", np.zeros(1, np.float32))
-    ended = inferd("infer", "m", "-a", server.address, "-i", f"x=@{tmp_path / 'x.npy'}")
-    assert ended.exit_code == 1
-    assert "FORGED" in ended.err
-    assert _is_harmless(ended.err)
-    assert ended.err.count("\n") == 1
+    result = inferd("infer", "m", "-a", server.address, "-i", f"x=@{tmp_path / 'x.npy'}")
+    assert result.exit_code == 1
+    assert "FORGED" in result.err
+    assert _is_harmless(result.err)
+    assert result.err.count("\n") == 1
 
 
-def test_json_keeps_its_values(capsys):
-    """What is escaped is the same to a parser."""
+def test_json_values_survive_escaping(capsys):
+    """A parser reads the original values."""
     value = {HARMFUL: [HARMFUL, "\ud800", "Grüße \u3000"]}
     print_json(value)
     out = capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_json_keeps_its_values(capsys):
     assert _is_harmless(out)
 
 
-def test_tables_keep_their_lines(capsys):
-    """A cell may have several."""
+def test_table_cells_keep_their_lines(capsys):
+    """A cell may have several lines."""
     print_table(["A"], [["one\ntwo\x1b"]])
     assert [line.strip() for line in capsys.readouterr().out.splitlines()[-2:]] == ["one", r"two\x1b"]

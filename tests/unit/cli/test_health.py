@@ -1,4 +1,4 @@
-"""`inferd health` against grpcio's own health service, over real sockets."""
+"""`inferd health` against grpcio's health service, over real sockets."""
 
 import subprocess
 import sys
@@ -10,36 +10,36 @@ from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import serving
 
 
-def test_serving_is_success(inferd, server):
-    """Exit code 0, and the status on stdout."""
-    ended = inferd("health", "--address", server.address)
-    assert (ended.exit_code, ended.out, ended.err) == (0, "SERVING\n", "")
+def test_exits_0_if_serving(inferd, server):
+    """The status is on stdout."""
+    result = inferd("health", "--address", server.address)
+    assert (result.exit_code, result.out, result.err) == (0, "SERVING\n", "")
 
 
-def test_not_serving_is_failure(inferd, server):
-    """Exit code 1, and the server's word on stderr."""
+def test_exits_1_if_not_serving(inferd, server):
+    """The status is on stderr."""
     server.drain()
-    ended = inferd("health", "--address", server.address)
-    assert (ended.exit_code, ended.out, ended.err) == (1, "", f"inferd: {server.address}: NOT_SERVING\n")
+    result = inferd("health", "--address", server.address)
+    assert (result.exit_code, result.out, result.err) == (1, "", f"inferd: {server.address}: NOT_SERVING\n")
 
 
-def test_services_are_asked_for_by_name(inferd, server):
-    """The name travels; one that the server does not have is an error that names it."""
-    ended = inferd("health", "--address", server.address, "--service", "liveness")
-    assert (ended.exit_code, ended.out) == (1, "")
-    assert ended.err == f"inferd: {server.address}: NOT_FOUND: it knows no service 'liveness'\n"
+def test_service_by_name(inferd, server):
+    """The name is sent; an unknown one is an error that names it."""
+    result = inferd("health", "--address", server.address, "--service", "liveness")
+    assert (result.exit_code, result.out) == (1, "")
+    assert result.err == f"inferd: {server.address}: NOT_FOUND: unknown service 'liveness'\n"
 
 
-def test_nobody_there_is_failure(inferd):
-    """A refused connection is not waited on."""
-    ended = inferd("health", "--address", "127.0.0.1:1")
-    assert ended.exit_code == 1
-    assert ended.err.startswith("inferd: 127.0.0.1:1: UNAVAILABLE: ")
-    assert ended.err.count("\n") == 1
+def test_unreachable_server(inferd):
+    """A refused connection fails at once."""
+    result = inferd("health", "--address", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.err.startswith("inferd: 127.0.0.1:1: UNAVAILABLE: ")
+    assert result.err.count("\n") == 1
 
 
 def test_over_tls(inferd, service, tmp_path):
-    """With the authority the answer comes, also under another name than the address's; without, none does."""
+    """The CA certificate is required, and the name in the certificate may differ from the address."""
     authority = Authority()
     ca = authority.save(tmp_path)
     with serving(service, server_credentials(authority.issue("inferd.test"))) as server:
@@ -49,7 +49,7 @@ def test_over_tls(inferd, service, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--key", "key.pem"), "certificate and key: expected both or none"),
         (("--ca", "/no/such.pem"), "/no/such.pem"),
@@ -59,15 +59,15 @@ def test_over_tls(inferd, service, tmp_path):
         (("--timeout", "-1"), "timeout_s is -1.0, expected at least 0"),
     ],
 )
-def test_wrong_options_are_usage_errors(inferd, arguments, told):
-    """Exit code 2, and what is wrong."""
-    ended = inferd("health", *arguments)
-    assert (ended.exit_code, ended.out) == (2, "")
-    assert told in ended.err
+def test_invalid_options_are_usage_errors(inferd, arguments, message):
+    """Exit code 2, and the reason."""
+    result = inferd("health", *arguments)
+    assert (result.exit_code, result.out) == (2, "")
+    assert message in result.err
 
 
-def test_probing_is_quick():
-    """Neither the client nor anything of the server is imported: probes start again and again."""
+def test_imports_little():
+    """Neither the client nor the server is imported: probes run over and over."""
     code = (
         "import sys; from inferd.cli import main; main(['health', '-a', '127.0.0.1:1'])\n"
         "heavy = {'numpy', 'google.protobuf', 'onnxruntime', 'inferd.client', 'inferd.config'}\n"

@@ -14,14 +14,14 @@ from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, encode, 
 
 @pytest.fixture
 def service():
-    """Its model takes pictures of any size."""
+    """The fake server, with a model that accepts pictures of any size."""
     digits = pb.Model()
     digits.CopyFrom(DIGITS)
     digits.inputs[0].shape[:] = [-1, -1]
     return FakeService(digits, BROKEN)
 
 
-def _answer(**outputs):
+def _respond_with(**outputs):
     tensors = [encode(name.replace("__", "/"), array) for name, array in outputs.items()]
     return lambda request, _: pb.InferResponse(model=request.model, version="2", outputs=tensors)
 
@@ -31,33 +31,33 @@ def _sent(service) -> tuple[str, list[int], bytes]:
     return pb.DataType.Name(tensor.datatype), list(tensor.shape), tensor.raw
 
 
-def test_json_gets_the_declared_type(inferd, server, service):
-    """Integers for a float input are sent as the type that the model declares, in the shape of the lists."""
+def test_json_is_converted_to_the_declared_type(inferd, server, service):
+    """Integers for a float input are sent as floats, in the shape of the lists."""
     assert inferd("infer", "digits", "-i", "X=[[1, 2], [3, 4.5]]", "-a", server.address).exit_code == 0
     assert _sent(service) == ("DATA_TYPE_FP32", [2, 2], np.array([1, 2, 3, 4.5], np.float32).tobytes())
 
 
-def test_models_without_inputs_are_called(inferd, server, service):
-    """There is nothing to give."""
+def test_without_inputs(inferd, server, service):
+    """The request has no inputs."""
     assert inferd("infer", "digits", "-a", server.address).exit_code == 0
     assert list(service.requests[0].inputs) == []
 
 
-def test_a_model_without_inputs_has_none_to_give(inferd, server, service):
-    """Which is not the same as a model whose inputs are not known."""
+def test_rejects_inputs_of_a_model_without_inputs(inferd, server, service):
+    """Unlike a model whose inputs are unknown."""
     service.models = [pb.Model(name="constant", version="1", state=pb.Model.STATE_READY)]
-    ended = inferd("infer", "constant", "-i", "X=[1]", "-a", server.address)
-    assert (ended.exit_code, ended.err) == (2, 'inferd: input "X": the model has no such input, it has none\n')
+    result = inferd("infer", "constant", "-i", "X=[1]", "-a", server.address)
+    assert (result.exit_code, result.err) == (2, 'inferd: input "X": the model has no such input, it has none\n')
 
 
-def test_a_single_row_gets_its_batch_dimension(inferd, server, service):
-    """JSON with a dimension less than declared is one row."""
+def test_single_row_gets_the_batch_dimension(inferd, server, service):
+    """JSON with one dimension less than declared is one row."""
     inferd("infer", "digits", "-i", "X=[1, 2]", "-a", server.address)
     assert _sent(service)[1] == [1, 2]
 
 
-def test_files_are_read(inferd, server, service, tmp_path):
-    """A .json file is like JSON on the command line; a .npy file is sent as it is, without asking for the model."""
+def test_inputs_from_files(inferd, server, service, tmp_path):
+    """A .json file is like JSON on the command line; a .npy file is sent as is, without a call of GetModel."""
     (tmp_path / "x.json").write_text("[1, 2]")
     np.save(tmp_path / "x.npy", np.array([1, 2], np.int16))
     inferd("infer", "digits", "-i", f"X=@{tmp_path}/x.json", "-a", server.address)
@@ -82,8 +82,8 @@ def _received(service, number=-1):
 
 
 @pytest.mark.usefixtures("adder")
-def test_a_recorded_request_is_sent(inferd, server, service, tmp_path):
-    """The first of a file, or the one whose number is given, with the types that the model declares."""
+def test_sends_a_recorded_request(inferd, server, service, tmp_path):
+    """The first of a file, or the one of the given number, with the declared types."""
     examples = tmp_path / "examples.json"
     examples.write_text('[{"a": [[1, 2]], "b": [["x", "zoë"]]}, {"a": [3, 4], "b": ["y", ""]}]', encoding="utf-8")
     assert inferd("infer", "adder", "--example", examples, "-a", server.address).exit_code == 0
@@ -94,32 +94,32 @@ def test_a_recorded_request_is_sent(inferd, server, service, tmp_path):
 
 
 @pytest.mark.usefixtures("adder")
-def test_inputs_replace_those_of_a_recorded_request(inferd, server, service, tmp_path):
-    """Each by its name; the others stay, and whether they go together is for the server to judge."""
+def test_inputs_override_those_of_a_recorded_request(inferd, server, service, tmp_path):
+    """By name; the others stay. The server checks that they match."""
     np.savez(tmp_path / "examples.npz", a=np.array([[1, 2]], np.int32), b=np.array([["x", "y"]]))
-    ended = inferd(
+    result = inferd(
         "infer", "adder", "--example", tmp_path / "examples.npz", "-i", "a=[[5, 6], [7, 8]]", "-a", server.address
     )
-    assert ended.exit_code == 0
+    assert result.exit_code == 0
     assert _received(service) == {"a": [[5, 6], [7, 8]], "b": [[b"x", b"y"]]}
 
 
 @pytest.mark.usefixtures("adder")
-def test_recorded_requests_that_do_not_fit_are_explained(inferd, server, tmp_path):
-    """The file, the request and the input are named, or how many requests there are."""
+def test_invalid_recorded_requests(inferd, server, tmp_path):
+    """The error names the file, request and input, or the number of requests."""
     examples = tmp_path / "examples.json"
     examples.write_text('[{"a": [[1, 2]], "b": [["x", "y"]]}, {"a": [[1, 2]]}]')
-    ended = inferd("infer", "adder", "--example", examples, "-a", server.address)
-    assert ended.exit_code == 2
-    assert ended.err == ('inferd: examples.json: request 1: input "b": expected BYTES [n, 2], got no such input\n')
+    result = inferd("infer", "adder", "--example", examples, "-a", server.address)
+    assert result.exit_code == 2
+    assert result.err == ('inferd: examples.json: request 1: input "b": expected BYTES [n, 2], got no such input\n')
     examples.write_text('{"a": [[1, 2]], "b": [["x", "y"]]}')
-    ended = inferd("infer", "adder", "--example", f"{examples}:1", "-a", server.address)
-    assert ended.exit_code == 2
-    assert ended.err == "inferd: --example: expected a number from 0 to 0 for examples.json, got 1\n"
+    result = inferd("infer", "adder", "--example", f"{examples}:1", "-a", server.address)
+    assert result.exit_code == 2
+    assert result.err == "inferd: --example: expected a number from 0 to 0 for examples.json, got 1\n"
 
 
 def test_options_reach_the_server(inferd, server, service, monkeypatch):
-    """Version, outputs and the environment's token are sent."""
+    """Version, outputs and the token of the environment are sent."""
     monkeypatch.setenv("INFERD_TOKEN", "from-env")
     inferd("infer", "digits", "-i", "X=[1]", "--model-version", "1", "-o", "b", "-o", "a", "-a", server.address)
     (request,) = service.requests
@@ -127,30 +127,30 @@ def test_options_reach_the_server(inferd, server, service, monkeypatch):
     assert service.metadata[0]["authorization"] == "Bearer from-env"
 
 
-def test_token_files_win_over_the_environment(inferd, server, service, monkeypatch, tmp_path):
-    """The token of --token-file is used, without the newline that editors leave."""
+def test_token_file_overrides_the_environment(inferd, server, service, monkeypatch, tmp_path):
+    """The token of --token-file is used, without a final newline."""
     monkeypatch.setenv("INFERD_TOKEN", "from-env")
     (tmp_path / "token").write_text("from-file\n")
     inferd("infer", "digits", "-i", "X=[1]", "--token-file", tmp_path / "token", "-a", server.address)
     assert service.metadata[0]["authorization"] == "Bearer from-file"
 
 
-def test_outputs_are_printed_for_people(inferd, server, service):
-    """Each output comes with its type, shape and values, then where the time went; no colours without a terminal."""
-    service.on_infer = _answer(label=np.array([7]), name=np.array([b"z\xff", "zoë".encode()], object))
+def test_outputs_as_text(inferd, server, service):
+    """Type, shape and values of each output, then the timing; no colors without a terminal."""
+    service.on_infer = _respond_with(label=np.array([7]), name=np.array([b"z\xff", "zoë".encode()], object))
     out = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address).out
     assert out.splitlines() == [
         "label  INT64 [1]",
         "  [7]",
         "name  BYTES [2]",
         "  ['z\\\\xff', 'zoë']",
-        "digits version 2: waited 0.00 ms, ran 0.00 ms, batch of 0",
+        "digits version 2: queued 0.00 ms, ran 0.00 ms, batch of 0",
     ]
 
 
-def test_outputs_are_printed_for_programs(inferd, server, service):
-    """With --json everything is one object; what JSON lacks is text, as in the JSON of protobuf."""
-    service.on_infer = _answer(
+def test_outputs_as_json(inferd, server, service):
+    """One object; non-finite numbers are strings, as in protobuf's JSON."""
+    service.on_infer = _respond_with(
         f=np.array([[1.5, np.nan], [np.inf, -np.inf]], np.float32),
         bf=np.array([0.5], ml_dtypes.bfloat16),
         text=np.array(["zoë"]),
@@ -169,23 +169,25 @@ def test_outputs_are_printed_for_programs(inferd, server, service):
     }
 
 
-def test_outputs_are_saved(inferd, server, service, tmp_path):
-    """A directory takes all outputs, and a name one; they are printed no more, and can be loaded again."""
-    service.on_infer = _answer(a=np.arange(3), dir__b=np.array([b"x"], object), bf=np.array([0.5], ml_dtypes.bfloat16))
+def test_saves_outputs(inferd, server, service, tmp_path):
+    """All outputs to a directory, or one to a file; saved outputs are not printed."""
+    service.on_infer = _respond_with(
+        a=np.arange(3), dir__b=np.array([b"x"], object), bf=np.array([0.5], ml_dtypes.bfloat16)
+    )
     target = tmp_path / "new" / "dir"
-    ended = inferd(
+    result = inferd(
         "infer", "digits", "-i", "X=[1]", "--save", target, "--save", f"a={tmp_path}/mine", "-a", server.address
     )
-    assert f"saved to {tmp_path}/mine" in ended.out
+    assert f"saved to {tmp_path}/mine" in result.out
     assert np.load(tmp_path / "mine").tolist() == [0, 1, 2]
     assert np.load(target / "dir_b.npy").tolist() == [b"x"]
     assert np.load(target / "bf.npy").tolist() == [0.5]
     assert sorted(path.name for path in target.iterdir()) == ["bf.npy", "dir_b.npy"]
 
 
-def test_names_of_outputs_cannot_leave_the_directory(inferd, server, service, tmp_path):
-    """Whatever a server calls its outputs, files are written where the user said."""
-    service.on_infer = _answer(**{"..__..__evil": np.arange(1)})
+def test_saved_outputs_stay_in_the_directory(inferd, server, service, tmp_path):
+    """Whatever names a server returns."""
+    service.on_infer = _respond_with(**{"..__..__evil": np.arange(1)})
     inferd("infer", "digits", "-i", "X=[1]", "--save", tmp_path / "a" / "b", "-a", server.address)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.npy")] == ["a/b/_.._evil.npy"]
 
@@ -210,60 +212,60 @@ def test_names_of_outputs_cannot_leave_the_directory(inferd, server, service, tm
         (["-i", "X=[1]", "--certificate", "c.pem"], "certificate and key: expected both or none"),
     ],
 )
-def test_wrong_arguments_are_explained(inferd, server, arguments, message):
-    """What is wrong with the arguments is one line on stderr, and exit code 2."""
-    ended = inferd("infer", "digits", "-a", server.address, *arguments)
-    assert (ended.exit_code, ended.out) == (2, "")
-    assert ended.err.startswith("inferd: ")
-    assert ended.err.count("\n") == 1
-    assert message in ended.err
+def test_invalid_arguments(inferd, server, arguments, message):
+    """One line on stderr with the reason, and exit code 2."""
+    result = inferd("infer", "digits", "-a", server.address, *arguments)
+    assert (result.exit_code, result.out) == (2, "")
+    assert result.err.startswith("inferd: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err
 
 
-def test_damaged_npy_files_are_explained(inferd, server, tmp_path):
-    """A file that is not numpy's, or holds pickled objects, is refused and not run."""
+def test_damaged_npy_files(inferd, server, tmp_path):
+    """Files that are not numpy's, or contain pickled objects, are rejected and never unpickled."""
     (tmp_path / "x.npy").write_bytes(b"nonsense")
     np.save(tmp_path / "y.npy", np.array([None], object), allow_pickle=True)
     for name in ("x", "y"):
-        ended = inferd("infer", "digits", "-i", f"X=@{tmp_path}/{name}.npy", "-a", server.address)
-        assert ended.exit_code == 2
-        assert f"{name}.npy: cannot be read" in ended.err
+        result = inferd("infer", "digits", "-i", f"X=@{tmp_path}/{name}.npy", "-a", server.address)
+        assert result.exit_code == 2
+        assert f"{name}.npy: cannot be read" in result.err
 
 
-def test_tokens_do_not_travel_in_clear_text(inferd, monkeypatch):
-    """The token is not sent to another machine without TLS, and is not shown."""
+def test_tokens_are_not_sent_in_clear_text(inferd, monkeypatch):
+    """Not to another machine without TLS, and they are not printed."""
     monkeypatch.setenv("INFERD_TOKEN", "s3cret")
-    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", "inferd.example.com:8001")
-    assert ended.exit_code == 2
-    assert "use TLS" in ended.err
-    assert "s3cret" not in ended.err
+    result = inferd("infer", "digits", "-i", "X=[1]", "-a", "inferd.example.com:8001")
+    assert result.exit_code == 2
+    assert "use TLS" in result.err
+    assert "s3cret" not in result.err
 
 
 def test_failed_calls_are_one_line(inferd, server, service):
-    """The server's status and message are one line on stderr, and exit code 1."""
+    """The server's status and message on stderr, and exit code 1."""
     service.on_infer = lambda _, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'input "X": expected [64]')
-    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
-    assert (ended.exit_code, ended.out) == (1, "")
-    assert ended.err == 'inferd: INVALID_ARGUMENT: input "X": expected [64]\n'
+    result = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
+    assert (result.exit_code, result.out) == (1, "")
+    assert result.err == 'inferd: INVALID_ARGUMENT: input "X": expected [64]\n'
 
 
-def test_refusals_tell_when_to_come_back(inferd, server, service):
-    """A server that is full may say when it has room again."""
+def test_rejections_include_the_retry_delay(inferd, server, service):
+    """As sent by an overloaded server."""
     details = overload_status(retry_s=2.5).SerializeToString()
     service.on_infer = lambda _, context: refuse(context, pushback_ms="-1", details=details)
-    ended = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
-    assert ended.err == "inferd: RESOURCE_EXHAUSTED: the queue is full (try again in 2.5 s)\n"
+    result = inferd("infer", "digits", "-i", "X=[1]", "-a", server.address)
+    assert result.err == "inferd: RESOURCE_EXHAUSTED: the queue is full (retry after 2.5 s)\n"
 
 
 @pytest.mark.parametrize("arguments", [("-i", "X=[1]"), ("--example", "x.json")])
-def test_models_that_are_not_read_have_no_inputs(inferd, server, arguments):
-    """JSON for a failed model says why its types are not known."""
-    ended = inferd("infer", "broken", *arguments, "-a", server.address)
-    assert ended.exit_code == 1
-    assert 'model "broken" are not known, its state is FAILED: not an ONNX file' in ended.err
+def test_inputs_of_failed_models_are_unknown(inferd, server, arguments):
+    """The error for JSON inputs includes the reason of the failure."""
+    result = inferd("infer", "broken", *arguments, "-a", server.address)
+    assert result.exit_code == 1
+    assert 'model "broken" are unknown, its state is FAILED: not an ONNX file' in result.err
 
 
-def test_unknown_outputs_cannot_be_saved(inferd, server, tmp_path):
-    """A wrong name in --save names the right ones."""
-    ended = inferd("infer", "digits", "-i", "X=[1]", "--save", f"Y={tmp_path}/y.npy", "-a", server.address)
-    assert ended.exit_code == 1
-    assert 'there is no output "Y", the model gave X' in ended.err
+def test_rejects_unknown_outputs_to_save(inferd, server, tmp_path):
+    """The error lists the outputs that exist."""
+    result = inferd("infer", "digits", "-i", "X=[1]", "--save", f"Y={tmp_path}/y.npy", "-a", server.address)
+    assert result.exit_code == 1
+    assert 'no such output "Y", the model returned X' in result.err

@@ -1,4 +1,4 @@
-"""Whatever a file holds, or is instead of a file: a command ends with lines that name it."""
+"""Malformed files, and other things in place of a file: the command fails and names the path."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def _put(path: Path, kind: str) -> None:
         os.mkfifo(path)
     elif kind == "a folder":
         path.mkdir()
-    elif kind == "a lost link":
+    elif kind == "a dangling link":
         path.symlink_to("nowhere")
     elif kind == "a device":
         path.symlink_to("/dev/zero")
@@ -41,46 +41,49 @@ def _put(path: Path, kind: str) -> None:
         path.write_bytes(CONTENTS[kind])
 
 
-@pytest.fixture(params=[*CONTENTS, "a pipe", "a folder", "a lost link", "a device"])
+@pytest.fixture(params=[*CONTENTS, "a pipe", "a folder", "a dangling link", "a device"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def _is_said(ended, name: str) -> bool:
+def _is_reported(result, name: str) -> bool:
     return (
-        ended.exit_code in {1, 2} and ended.err.startswith("inferd: ") and name in ended.err and "\x1b" not in ended.err
+        result.exit_code in {1, 2}
+        and result.err.startswith("inferd: ")
+        and name in result.err
+        and "\x1b" not in result.err
     )
 
 
 def test_settings(inferd, tmp_path, kind):
-    """Of the server."""
+    """The settings file of the server."""
     _put(tmp_path / "inferd.yaml", kind)
-    assert _is_said(inferd("config", "--config", tmp_path / "inferd.yaml"), "inferd.yaml")
+    assert _is_reported(inferd("config", "--config", tmp_path / "inferd.yaml"), "inferd.yaml")
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "examples.json", "examples.npz"])
-def test_what_stands_beside_a_model(inferd, tmp_path, kind, name):
-    """Its settings, or recorded requests."""
+def test_files_beside_a_model(inferd, tmp_path, kind, name):
+    """Its settings, and its recorded requests."""
     shutil.copy(next(demo.repository().rglob("*.onnx")), tmp_path / "model.onnx")
     _put(tmp_path / name, kind)
-    ended = inferd("inspect", tmp_path)
-    assert _is_said(ended, name), ended
+    result = inferd("inspect", tmp_path)
+    assert _is_reported(result, name), result
 
 
-def test_a_model(inferd, tmp_path, kind):
-    """The file itself."""
+def test_model_file(inferd, tmp_path, kind):
+    """The ONNX file itself."""
     _put(tmp_path / "model.onnx", kind)
-    ended = inferd("inspect", tmp_path / "model.onnx")
-    # Links are followed by the parser of the command line, which looks whether there is anything.
-    assert _is_said(ended, "model.onnx") or kind == "a lost link"
-    assert ended.exit_code in {1, 2}
+    result = inferd("inspect", tmp_path / "model.onnx")
+    # The argument parser rejects a dangling link itself.
+    assert _is_reported(result, "model.onnx") or kind == "a dangling link"
+    assert result.exit_code in {1, 2}
 
 
 def test_tokens(inferd, tmp_path, kind):
-    """To which one is to be added."""
+    """The file to add a token to."""
     _put(tmp_path / "tokens.yaml", kind)
-    ended = inferd("token", "new", "alice", "--file", tmp_path / "tokens.yaml")
-    # One that is not there is made, at the end of a link too.
-    if kind != "a lost link":
-        assert ended.exit_code == 1
-        assert ended.err.startswith("inferd: ")
+    result = inferd("token", "new", "alice", "--file", tmp_path / "tokens.yaml")
+    # A missing file is created, also the target of a link.
+    if kind != "a dangling link":
+        assert result.exit_code == 1
+        assert result.err.startswith("inferd: ")

@@ -8,12 +8,12 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from tests.unit.client.fake_service import DIGITS
 
 
-def test_the_table_tells_what_each_model_is(inferd, server):
-    """Name, version, state, tensors and batching of each; the reason of a failure; no colours without a terminal."""
-    ended = inferd("models", "-a", server.address)
-    head, _, digits, broken = (line.split("  ") for line in ended.out.splitlines())
-    assert ended.exit_code == 0
-    assert "\x1b" not in ended.out
+def test_table(inferd, server):
+    """Name, version, state, tensors and batching of each model, and why it failed; no colors without a terminal."""
+    result = inferd("models", "-a", server.address)
+    head, _, digits, broken = (line.split("  ") for line in result.out.splitlines())
+    assert result.exit_code == 0
+    assert "\x1b" not in result.out
     assert [cell.strip() for cell in head if cell] == [
         "NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "REASON",
     ]  # fmt: skip
@@ -23,8 +23,8 @@ def test_the_table_tells_what_each_model_is(inferd, server):
     assert [cell.strip() for cell in broken if cell.strip()] == ["broken", "3", "FAILED", "not an ONNX file"]
 
 
-def test_open_dimensions_and_models_without_batching(inferd, server, service):
-    """A dimension without a name is a question mark; batching may be off; nothing failed, so there is no reason."""
+def test_dynamic_dimensions_and_no_batching(inferd, server, service):
+    """A dimension without a name is a question mark. Without a failure, there is no column of reasons."""
     service.models = [
         pb.Model(
             name="m", version="1", state=pb.Model.STATE_READY,
@@ -42,7 +42,7 @@ def test_open_dimensions_and_models_without_batching(inferd, server, service):
 
 
 @pytest.mark.parametrize(
-    ("batching", "told"),
+    ("batching", "text"),
     [
         ({"verdict": pb.Batching.VERDICT_PROVEN, "enabled": True, "max_batch_size": 8}, "up to 8 rows"),
         ({"verdict": pb.Batching.VERDICT_PROVEN}, "off by settings"),
@@ -54,21 +54,21 @@ def test_open_dimensions_and_models_without_batching(inferd, server, service):
         ),
     ],
 )
-def test_verdicts_and_their_reasons(inferd, server, service, batching, told):
-    """How a model is batched and why not, also of one without inputs; no column without a reason."""
+def test_verdicts(inferd, server, service, batching, text):
+    """Batching with its verdict and the reason, also of a model without inputs."""
     reason = "" if batching["verdict"] == pb.Batching.VERDICT_PROVEN else 'output "y" differs'
     service.models = [
         pb.Model(name="m", state=pb.Model.STATE_READY, batching=pb.Batching(**batching, verdict_reason=reason))
     ]
     out = inferd("models", "-a", server.address).out
     assert [cell.strip() for cell in out.splitlines()[2].split("  ") if cell.strip()] == [
-        "m", "READY", told, *([reason] if reason else []),
+        "m", "READY", text, *([reason] if reason else []),
     ]  # fmt: skip
     assert ("REASON" in out) is bool(reason)
 
 
 def test_optional_inputs_are_marked(inferd, server, service):
-    """Behind the shape."""
+    """After the shape."""
     scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)
     service.models = [pb.Model(name="m", inputs=[scale, pb.TensorInfo(name="x", datatype=pb.DATA_TYPE_FP32)])]
     out = inferd("models", "-a", server.address).out
@@ -76,15 +76,15 @@ def test_optional_inputs_are_marked(inferd, server, service):
     assert out.count("(optional)") == 1
 
 
-def test_lines_are_not_cut_in_a_pipe(inferd, server, service, monkeypatch):
-    """Output that goes to another program is as wide as it needs to be, whatever the terminal."""
+def test_lines_are_not_truncated_in_a_pipe(inferd, server, service, monkeypatch):
+    """Whatever the width of the terminal."""
     monkeypatch.setenv("COLUMNS", "20")
     service.models = [pb.Model(name="m" * 200)]
     assert "m" * 200 in inferd("models", "-a", server.address).out
 
 
-def test_json_for_programs(inferd, server, service):
-    """The JSON has the fields of the client's descriptions."""
+def test_json(inferd, server, service):
+    """The fields of the client's `ModelInfo`."""
     service.models = [DIGITS]
     (model,) = json.loads(inferd("models", "--json", "-a", server.address).out)
     assert (model["name"], model["state"]) == ("digits", "READY")
@@ -92,19 +92,19 @@ def test_json_for_programs(inferd, server, service):
         {"name": "X", "datatype": "FP32", "shape": ["batch", 64], "batch_axis": 0, "optional": False}
     ]
     assert model["batching"]["max_batch_size"] == 64
-    told = {name: model["batching"][name] for name in ("verdict", "verdict_reason", "checks", "mismatches")}
-    assert told == {"verdict": "proven", "verdict_reason": "", "checks": 12, "mismatches": 0}
+    verdict = {name: model["batching"][name] for name in ("verdict", "verdict_reason", "checks", "mismatches")}
+    assert verdict == {"verdict": "proven", "verdict_reason": "", "checks": 12, "mismatches": 0}
 
 
-def test_a_server_without_models(inferd, server, service):
-    """An empty list is said in words."""
+def test_server_without_models(inferd, server, service):
+    """A sentence instead of an empty table."""
     service.models = []
     assert inferd("models", "-a", server.address).out == "The server has no models.\n"
 
 
-def test_nobody_there(inferd):
-    """A server that cannot be reached is one line on stderr, and exit code 1."""
-    ended = inferd("models", "-a", "127.0.0.1:1")
-    assert ended.exit_code == 1
-    assert ended.err.startswith("inferd: UNAVAILABLE: ")
-    assert ended.err.count("\n") == 1
+def test_unreachable_server(inferd):
+    """One line on stderr, and exit code 1."""
+    result = inferd("models", "-a", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.err.startswith("inferd: UNAVAILABLE: ")
+    assert result.err.count("\n") == 1

@@ -1,8 +1,8 @@
-"""What a server proposes to try has the options that its settings ask for."""
+"""The example commands of a starting server."""
 
 import pytest
 
-from inferd.cli.proposals import proposed_calls
+from inferd.cli.serve import example_commands
 from inferd.config.security import SecuritySettings
 
 _TLS = {"cert_file": "server.pem", "key_file": "server.key"}
@@ -26,23 +26,23 @@ _MUTUAL = _TLS | {"client_ca_file": "ca.pem", "client_certificates": "required"}
         ),
     ],
 )
-def test_options(security, inferd, grpcurl):
-    """For the command line and for grpcurl alike."""
+def test_connection_options(security, inferd, grpcurl):
+    """They match the security settings, for inferd and for grpcurl."""
     settings = SecuritySettings.model_validate(security)
-    assert proposed_calls(settings, "host:1", demonstrating=False) == [
+    assert example_commands(settings, "host:1", is_demo=False) == [
         f"inferd models --address host:1{inferd}",
         f"grpcurl {grpcurl} host:1 list",
     ]
 
 
-def test_the_built_in_model():
-    """The first call reads a digit."""
-    first, *_ = proposed_calls(SecuritySettings(), "host:1", demonstrating=True)
+def test_demo_model():
+    """The first command recognizes a digit."""
+    first, *_ = example_commands(SecuritySettings(), "host:1", is_demo=True)
     assert first.startswith("inferd infer digits --address host:1 --output label --input X=@")
 
 
-@pytest.mark.parametrize(("listens", "called"), [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1")])
-def test_a_server_on_every_interface_is_called_here(listens, called):
-    """No certificate is for every interface."""
-    calls = proposed_calls(SecuritySettings(), listens, demonstrating=False)
-    assert calls == ["inferd models --address " + called, f"grpcurl -plaintext {called} list"]
+@pytest.mark.parametrize(("address", "target"), [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1")])
+def test_wildcard_addresses(address, target):
+    """They are replaced by loopback, which certificates can name."""
+    calls = example_commands(SecuritySettings(), address, is_demo=False)
+    assert calls == ["inferd models --address " + target, f"grpcurl -plaintext {target} list"]

@@ -27,7 +27,7 @@ def test_express_calls_overtake_those_that_wait(serve):
     express.add_done_callback(lambda _: answered.set())
     let_go = 0
     # The pause is for the calls to arrive in: were the others gone before, there would be nothing to overtake.
-    while not answered.wait(0.005) and let_go < WAITING_CALLS:
+    while not answered.wait(0.05) and let_go < WAITING_CALLS:
         permits.release()
         let_go += 1
     permits.release(WAITING_CALLS)

@@ -33,14 +33,21 @@ def permissions_of(call: Call) -> Permissions | None:
 def find_granted(registry: ModelRegistry, call: Call, name: str, version: str) -> tuple[ModelVersion, Grant | None]:
     """Return a version that is READY and what is granted for requests to it, None if they may be any.
 
-    Raises as `ModelRegistry.get`, which knows only the models that the caller may see, and `NotAllowedError`.
+    Notes in the call's facts which model it is about. Raises as `ModelRegistry.get`, which knows only the models that
+    the caller may see, and `NotAllowedError`.
     """
-    permissions = permissions_of(call)
-    if permissions is None:
-        return registry.get(name, version), None
-    found = registry.find(name, version, permissions.sees)
-    grant = permissions.require(MethodKind.INFER, found.name)
-    return registry.ready(found), grant
+    facts = call.facts
+    grant = None
+    if facts.permissions is None:
+        model = registry.get(name, version)
+    else:
+        permissions = permissions_of(call)
+        assert permissions is not None
+        found = registry.find(name, version, permissions.sees)
+        grant = permissions.require(MethodKind.INFER, found.name)
+        model = registry.ready(found)
+    facts.model, facts.version = model.name, model.version
+    return model, grant
 
 
 def admit(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota | None:
@@ -78,7 +85,9 @@ def counted(call: Call, error: ServingError) -> ServingError:
     That is ``error``, or a `QuotaExceededError` if the caller's quota has no room. Any thread. What is refused for
     another reason than what it asks for uses up nothing.
     """
-    if isinstance(error, InvalidInputError | ModelNotFoundError | NotAllowedError):
+    if call.facts.permissions is not None and isinstance(
+        error, InvalidInputError | ModelNotFoundError | NotAllowedError
+    ):
         try:
             _charge_request(call, call.facts.model)
         except QuotaExceededError as exceeded:

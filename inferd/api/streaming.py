@@ -30,7 +30,6 @@ from inferd.api.large_messages import LargeMessages, takes_long_to_write
 from inferd.api.reader import LARGE_BYTES, Incoming, RequestReader
 from inferd.api.request_scan import MessageLimits
 from inferd.api.submission import monotonic
-from inferd.api.unary import note_model
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
@@ -278,7 +277,6 @@ class RequestStream(ABC, Generic[Request]):
         if self._listeners:
             item.stages = Stages(decoding_at=monotonic())
         model, item.grant = find_granted(self._registry, self._call, item.incoming.name, item.incoming.version)
-        note_model(self._call, model)
         request = self._reader.request(item.incoming, model, reply, received_at, self._call.deadline)
         if item.stages is not None:
             item.stages.decoded_at = monotonic()

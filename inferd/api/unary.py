@@ -82,7 +82,6 @@ class UnaryInference(Generic[Request]):
             request_id.name_by_message(call, incoming.request_id)
         try:
             model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
-            note_model(call, model)
             answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
             reply = Reply(answer, None, request_id.of(call.facts))
             return model, grant, self._reader.request(incoming, model, reply, received_at, call.deadline)
@@ -140,12 +139,6 @@ class UnaryInference(Generic[Request]):
         if stages is not None:
             stages.encoded_at = monotonic()
         call.reply(message)
-
-
-def note_model(call: Call, model: ModelVersion) -> None:
-    """Tell the interceptors which model a call is about."""
-    call.facts.model = model.name
-    call.facts.version = model.version
 
 
 def _note_run(call: Call, ran: InferenceResult | FailedRunError) -> Stages | None:

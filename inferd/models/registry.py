@@ -1,4 +1,4 @@
-"""Which model and version answers a request."""
+"""The registry of model versions, and which version serves a request."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -8,15 +8,15 @@ from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.models.version import ModelState, ModelVersion
 from inferd.plain_text import clipped, listed
 
-#: Says whether a model exists for somebody; asked only for names of models that there are.
+#: Whether the caller may see a model; called with names of existing models only.
 Visible = Callable[[str], bool]
 
 
 class ModelRegistry:
-    """Every model version that the server knows, whatever its state.
+    """All model versions of the server, in any state.
 
-    Invariant: the mapping is never changed, only replaced by a new one, so that reads take no lock. `get`, `find` and
-    `all` may be called from any thread, `add` too; each model's versions are kept with the highest first.
+    Invariants: the mapping is immutable and replaced as a whole, so that reads take no lock; the versions of a model
+    are sorted with the highest first. All methods may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class ModelRegistry:
         self._writing = threading.Lock()
 
     def add(self, version: ModelVersion) -> None:
-        """Make ``version`` known. Raises `ValueError` if there is one of the same name and version."""
+        """Register ``version``. Raises `ValueError` if its name and version are registered already."""
         with self._writing:
             others = self._models.get(version.name, ())
             if any(other.version == version.version for other in others):
@@ -36,13 +36,16 @@ class ModelRegistry:
     def get(self, name: str, version: str = "") -> ModelVersion:
         """Return a version that is READY.
 
-        Without ``version`` it is the highest that is READY; without ``name`` it is the only model there is.
+        Without ``version``, the highest one that is READY; without ``name``, the only model.
 
         Raises:
-            InvalidInputError: no name, but several models.
+            InvalidInputError: there are several models, and no name is given.
             ModelNotFoundError: no such model or version.
-            ModelUnavailableError: it is not READY.
+            ModelUnavailableError: the version is not READY.
         """
+        for each in self._models.get(name, ()):
+            if (not version or each.version == version) and each.state is ModelState.READY:
+                return each
         return self.ready(self.find(name, version))
 
     @staticmethod
@@ -53,9 +56,9 @@ class ModelRegistry:
         return version
 
     def find(self, name: str, version: str = "", visible: Visible | None = None) -> ModelVersion:
-        """Return the same as `get`, but in any state; without ``version`` the highest if none is READY.
+        """Return the same as `get`, but in any state; without ``version``, the highest one if none is READY.
 
-        Models that are not ``visible`` are treated just as if they did not exist.
+        Models that are not ``visible`` are treated as if they did not exist.
         """
         versions = self._models.get(name)
         if versions is None or (visible is not None and not visible(name)):
@@ -65,14 +68,14 @@ class ModelRegistry:
                 return each
         if not version:
             return versions[0]
-        plain = _plain_number(version)
-        if plain != version:
-            return self.find(name, plain, visible)
+        normal = _normalized(version)
+        if normal != version:
+            return self.find(name, normal, visible)
         have = listed(each.version for each in versions)
         raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{clipped(version)}", it has {have}')
 
     def all(self) -> list[ModelVersion]:
-        """Return every version, ordered by name, then by version with the highest first."""
+        """Return all versions, ordered by name, then by version with the highest first."""
         return [version for _, versions in sorted(self._models.items()) for version in versions]
 
     def _without_name(self, name: str, visible: Visible | None) -> tuple[ModelVersion, ...]:
@@ -88,8 +91,8 @@ class ModelRegistry:
         return next(iter(models.values()))
 
 
-def _plain_number(version: str) -> str:
-    """Return ``version`` as versions are named; leading zeros, which Triton takes as well, change no number."""
+def _normalized(version: str) -> str:
+    """Return ``version`` without leading zeros, which Triton accepts too."""
     if version[:1] == "0" and version.isdecimal():
         return version.lstrip("0") or "0"
     return version

@@ -1,25 +1,41 @@
-"""One version of a model: what it is, where it is in its life, and the way to its queue."""
+"""One version of a model: its state, its properties and its queue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
-from inferd.models.lifecycle import ModelState, require_transition
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.session import OnnxSession
 from inferd.runtime.signature import ModelSignature
 
-__all__ = ["LoadedModel", "ModelState", "ModelVersion"]
+
+class ModelState(Enum):
+    """State of a model version. Only READY accepts requests."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADING = "unloading"
+
+
+#: The states that may follow each state. FAILED and UNLOADING are final; loading again needs a new version object.
+TRANSITIONS: Mapping[ModelState, frozenset[ModelState]] = {
+    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNLOADING}),
+    ModelState.READY: frozenset({ModelState.UNLOADING}),
+    ModelState.FAILED: frozenset(),
+    ModelState.UNLOADING: frozenset(),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """What a version has once its file has been read: the session and the batcher that feeds it.
+    """The session of a loaded version and the batcher that feeds it.
 
-    ``memory_bytes`` is by how much the process grew meanwhile; memory that had been freed before may be used again.
+    ``memory_bytes`` is the growth of the process during loading, which may reuse memory freed before.
     """
 
     session: OnnxSession
@@ -30,10 +46,10 @@ class LoadedModel:
 class ModelVersion:
     """One version of a model.
 
-    Invariant: ``loaded`` is set before the state becomes READY and stays, so that whoever has seen READY may use it;
-    requests that arrive after unloading began are refused by the batcher. ``settings`` are the server's until the
-    loader has read the model's own, and do not change after that. `load`, `fail` and `unload` are called under the
-    loader's lock; everything else may be called from any thread.
+    Invariants: the session and batcher are set before the state becomes READY, and stay set, so that a thread that has
+    seen READY may use them; the batcher rejects requests that arrive after unloading began. ``settings`` are the
+    server's until the loader has read the model's own, and do not change after that. `mark_ready`, `mark_failed` and
+    `mark_unloading` are called under the loader's lock; everything else may be called from any thread.
     """
 
     def __init__(self, *, name: str, version: str, settings: ModelSettings) -> None:
@@ -46,7 +62,7 @@ class ModelVersion:
 
     @property
     def state(self) -> ModelState:
-        """Where the version is in its life."""
+        """The current state."""
         return self._state
 
     @property
@@ -56,45 +72,45 @@ class ModelVersion:
 
     @property
     def signature(self) -> ModelSignature | None:
-        """What the model takes and gives; None until it has been read."""
+        """The inputs and outputs; None until loaded."""
         return None if self._loaded is None else self._loaded.session.signature
 
     @property
     def batcher(self) -> Batcher | None:
-        """The queue and its workers; None until the model has been read."""
+        """The queue and its workers; None until loaded."""
         return None if self._loaded is None else self._loaded.batcher
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The execution providers in use, the preferred one first; empty until the model has been read."""
+        """The execution providers in use, in order of preference; empty until loaded."""
         return () if self._loaded is None else self._loaded.session.providers
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether its requests may be batched, and why not; None until the model has been read."""
+        """Whether requests may be batched, and why not; None until loaded."""
         return None if self._loaded is None else self._loaded.session.verdict
 
     @property
     def memory_bytes(self) -> int:
-        """By how much the process grew as the model was loaded and warmed up; 0 until then."""
+        """Growth of the process while the model was loaded and warmed up; 0 until then."""
         return 0 if self._loaded is None else self._loaded.memory_bytes
 
     @property
     def max_batch_size(self) -> int:
-        """Rows of a batch, at most: 1 for a model that does not batch, be it by nature or by its settings."""
+        """Maximum number of rows per batch; 1 if the model or its settings do not allow batching."""
         batches = (
             self.settings.batching.enabled and self._loaded is not None and self._loaded.session.signature.batchable
         )
         return self.settings.batching.max_batch_size if batches else 1
 
     def require_signature(self) -> ModelSignature:
-        """Return what the model takes and gives. Raises `ModelUnavailableError` if it has not been read."""
+        """Return the inputs and outputs. Raises `ModelUnavailableError` if the model is not loaded."""
         if self._loaded is None:
             raise self.unavailable()
         return self._loaded.session.signature
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
-        """Have ``requests`` answered through their replies; never blocks."""
+        """Enqueue ``requests``, which are answered through their replies. Never blocks."""
         if self._loaded is not None:
             self._loaded.batcher.submit(requests)
             return
@@ -102,31 +118,38 @@ class ModelVersion:
             request.reply.deliver(self.unavailable())
 
     def cancel(self, request: InferenceRequest) -> None:
-        """Withdraw ``request``; nothing if it has been answered."""
+        """Withdraw ``request``, unless it has been answered."""
         if self._loaded is None:
             request.reply.withdraw()
         else:
             self._loaded.batcher.cancel(request)
 
     def unavailable(self) -> ModelUnavailableError:
-        """Return the error for a caller who wants what only a ready model can do."""
+        """Return the error for calls that need a ready model."""
         state = "failed to load" if self._state is ModelState.FAILED else f"is {self._state.value}"
         return ModelUnavailableError(f'model "{self.name}" version "{self.version}" {state}')
 
-    def load(self, loaded: LoadedModel) -> None:
+    def mark_ready(self, loaded: LoadedModel) -> None:
         """Become READY with ``loaded``."""
         require_transition(self._state, ModelState.READY)
         self._loaded = loaded
         self._state = ModelState.READY
 
-    def fail(self, reason: str) -> None:
+    def mark_failed(self, reason: str) -> None:
         """Become FAILED."""
         require_transition(self._state, ModelState.FAILED)
         self._reason = reason
         self._state = ModelState.FAILED
 
-    def unload(self) -> LoadedModel | None:
-        """Become UNLOADING; return what there is to stop."""
+    def mark_unloading(self) -> LoadedModel | None:
+        """Become UNLOADING. Return what the caller has to stop and close."""
         require_transition(self._state, ModelState.UNLOADING)
         self._state = ModelState.UNLOADING
         return self._loaded
+
+
+def require_transition(current: ModelState, following: ModelState) -> None:
+    """Raise `ValueError` unless ``following`` may come after ``current``."""
+    if following not in TRANSITIONS[current]:
+        msg = f"a model that is {current.value} cannot become {following.value}"
+        raise ValueError(msg)

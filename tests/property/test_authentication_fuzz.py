@@ -90,13 +90,13 @@ def test_rejects_arbitrary_metadata(metadata: list) -> None:
     logging.getLogger().addHandler(handler)
     try:
         call = FakeCall("/inferd.v1.InferenceService/Infer", *metadata)
-        refusal = INTERCEPTOR.started(call)
+        rejection = INTERCEPTOR.started(call)
         call.over()
     finally:
         logging.getLogger().removeHandler(handler)
-    assert refusal is not None
-    assert (refusal.code, told(call.facts), call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {}, {})
-    assert refusal.details in TEXTS
+    assert rejection is not None
+    assert (rejection.code, told(call.facts), call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {}, {})
+    assert rejection.details in TEXTS
     assert records == []
 
 

@@ -81,9 +81,9 @@ def test_rotates_keys_without_a_restart(key_server: KeyServer) -> None:
     (interceptor,) = security.interceptors
 
     def is_accepted(issuer: Issuer) -> bool:
-        refusal = interceptor.started(FakeCall("/inferd.v1.InferenceService/Infer", bearer(issuer.token())))
-        assert refusal is None or refusal.code is grpc.StatusCode.UNAUTHENTICATED
-        return refusal is None
+        rejection = interceptor.started(FakeCall("/inferd.v1.InferenceService/Infer", bearer(issuer.token())))
+        assert rejection is None or rejection.code is grpc.StatusCode.UNAUTHENTICATED
+        return rejection is None
 
     security.start()
     try:

@@ -96,7 +96,7 @@ def certificates(mutual: Secured, authority: Authority) -> Kind:
     def nothing() -> tuple[grpc.Channel, Metadata]:
         return grpc.secure_channel(mutual.server.grpc, grpc.ssl_channel_credentials(authority.pem)), ()
 
-    refused = (UNAUTHENTICATED, "the client certificate has no SPIFFE ID that is accepted")
+    rejected = (UNAUTHENTICATED, "the client certificate has no SPIFFE ID that is accepted")
     alice = "spiffe://inferd.test/alice"
     return Kind(
         valid=lambda name: shown(f"spiffe://inferd.test/{name}"),
@@ -104,9 +104,9 @@ def certificates(mutual: Secured, authority: Authority) -> Kind:
             "none": (nothing, UNAVAILABLE, None),
             "signed by another": (shown(alice, signer=Authority()), UNAVAILABLE, None),
             "expired": (shown(alice, not_after=-HOUR), UNAVAILABLE, None),
-            "no id": (shown("alice.test"), *refused),
-            "of another domain": (shown("spiffe://other.test/alice"), *refused),
-            "two ids": (shown(alice, "spiffe://inferd.test/operator"), *refused),
+            "no id": (shown("alice.test"), *rejected),
+            "of another domain": (shown("spiffe://other.test/alice"), *rejected),
+            "two ids": (shown(alice, "spiffe://inferd.test/operator"), *rejected),
         },
     )
 

@@ -49,8 +49,8 @@ def bench() -> Bench:
 def test_accepts_valid_token(bench: Bench, header: str) -> None:
     """Verified the first time and cached the second; without a policy there are no permissions to check."""
     for _ in range(2):
-        call, refusal = bench.start(("x", "y"), ("authorization", header))
-        assert refusal is None
+        call, rejection = bench.start(("x", "y"), ("authorization", header))
+        assert rejection is None
         assert told(call.facts) == {"principal": "token:alice"}
 
 
@@ -68,9 +68,9 @@ def test_accepts_valid_token(bench: Bench, header: str) -> None:
 def test_rejects_with_a_fixed_text(bench: Bench, metadata: list, text: str) -> None:
     """The same when the rejection is cached."""
     for _ in range(2):
-        call, refusal = bench.start(*metadata)
-        assert (refusal.code, refusal.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
-        assert dict(refusal.trailing_metadata) == {"www-authenticate": "Bearer"}
+        call, rejection = bench.start(*metadata)
+        assert (rejection.code, rejection.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
+        assert dict(rejection.trailing_metadata) == {"www-authenticate": "Bearer"}
         assert call.facts.principal is None
 
 
@@ -93,8 +93,8 @@ def test_reload_invalidates_the_cache(bench: Bench) -> None:
 def test_health_needs_no_credential_and_reflection_does(bench: Bench) -> None:
     """By default; each can be set the other way."""
     for method in (CHECK, LIST_HEALTH):
-        call, refusal = bench.start(method=method)
-        assert (refusal, call.facts.principal) == (None, "anonymous")
+        call, rejection = bench.start(method=method)
+        assert (rejection, call.facts.principal) == (None, "anonymous")
         assert call.expects_small_message, "an anonymous caller must not fill the memory with half a message"
     assert not bench.start(bearer("a"))[0].expects_small_message
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
@@ -108,13 +108,13 @@ def test_policy_denies_kinds_of_methods(bench: Bench) -> None:
     """Before the message is read; health and reflection need no rule."""
     policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], "methods": ["infer"]}]})
     bench.snapshots.update(policy=policy)
-    call, refusal = bench.start(bearer("a"))
-    assert refusal is None
+    call, rejection = bench.start(bearer("a"))
+    assert rejection is None
     assert isinstance(call.facts.permissions, Permissions)
     assert bench.start(bearer("a"), method=REFLECT)[1] is None
     for method, kind in ((LIST, "metadata"), ("/grpc.channelz.v1.Channelz/GetServers", "admin")):
-        call, refusal = bench.start(bearer("a"), method=method)
-        assert (refusal.code, refusal.details) == (
+        call, rejection = bench.start(bearer("a"), method=method)
+        assert (rejection.code, rejection.details) == (
             grpc.StatusCode.PERMISSION_DENIED,
             f"no rule allows this caller to call {kind} methods",
         )
@@ -123,8 +123,8 @@ def test_policy_denies_kinds_of_methods(bench: Bench) -> None:
 
 
 def _stream(bench: Bench, token: str) -> tuple[FakeCall, list]:
-    call, refusal = bench.start(bearer(token), method=STREAM)
-    assert refusal is None
+    call, rejection = bench.start(bearer(token), method=STREAM)
+    assert rejection is None
     ended: list = []
     call.annotations["end_stream"] = ended.append
     return call, ended
@@ -213,7 +213,7 @@ def test_failure_to_end_a_stream_does_not_affect_others(bench: Bench, caplog: py
     _, ended = _stream(bench, "a")
 
     def fail(_error: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("a bug")
 
     broken.annotations["end_stream"] = fail
     bench.snapshots.update(tokens=table())

@@ -101,11 +101,11 @@ def test_rejected_file_is_logged_and_counted_once(tmp_path: Path, caplog: pytest
     """It is not read at each poll, and other files are still reloaded."""
     bad, good, reloads = tmp_path / "bad", tmp_path / "good", []
 
-    def refuse() -> None:
+    def reject() -> None:
         raise BadFileError("tokens: expected a list, got a number")
 
     watcher = FileWatcher()
-    watcher.watch("tokens", [bad], refuse)
+    watcher.watch("tokens", [bad], reject)
     watcher.watch("policy", [good], lambda: reloads.append("good"))
     bad.write_text("1")
     good.write_text("1")

@@ -42,8 +42,8 @@ def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def _verifier(*issuers: Issuer, unknown: list | None = None, **settings: object) -> JwtVerifier:
     keys = KeySet.parse(jwks(*(issuer.jwk() for issuer in issuers)), "test")
     given = {"jwks_file": "keys.json", "issuer": NAME, "audience": [AUDIENCE], **settings}
-    told: list = [] if unknown is None else unknown
-    return JwtVerifier(JwtSettings(**given), keys, lambda: told.append("unknown"))
+    reported: list = [] if unknown is None else unknown
+    return JwtVerifier(JwtSettings(**given), keys, lambda: reported.append("unknown"))
 
 
 @pytest.fixture

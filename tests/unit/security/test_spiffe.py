@@ -99,10 +99,10 @@ def test_rejects_a_certificate_in_a_header(interceptor: AuthenticationIntercepto
 
 def test_names_both_credentials_if_neither_is_sent(interceptor: AuthenticationInterceptor) -> None:
     """A certificate without an accepted ID is named instead."""
-    refusal = interceptor.started(FakeCall())
-    assert refusal.details == (
+    rejection = interceptor.started(FakeCall())
+    assert rejection.details == (
         "expected an authorization header with a bearer token, or a client certificate with a SPIFFE ID"
     )
-    refusal = interceptor.started(FakeCall(auth_context={**_context("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
-    assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
-    assert "SPIFFE ID that is accepted" in refusal.details
+    rejection = interceptor.started(FakeCall(auth_context={**_context("spiffe://evil/a"), "x509_pem_cert": [b"other"]}))
+    assert rejection.code is grpc.StatusCode.UNAUTHENTICATED
+    assert "SPIFFE ID that is accepted" in rejection.details

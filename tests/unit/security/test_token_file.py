@@ -46,10 +46,10 @@ def test_keeps_the_owner_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert given == [(file.stat().st_uid, file.stat().st_gid)]
     before = file.read_text()
 
-    def refuse(*_arguments: object) -> None:
+    def reject(*_arguments: object) -> None:
         raise PermissionError("not yours")
 
-    monkeypatch.setattr("os.fchown", refuse)
+    monkeypatch.setattr("os.fchown", reject)
     with pytest.raises(PermissionError):
         append_token(file, stored("c", "c"))
     assert file.read_text() == before

@@ -136,18 +136,23 @@ def _alternative_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
+def now() -> dt.datetime:
+    """Return the time from which validity is counted."""
+    return dt.datetime.now(dt.UTC)
+
+
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: PrivateKey, *, not_before: dt.timedelta, not_after: dt.timedelta
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    signed_at = now()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now + not_before)
-        .not_valid_after(now + not_after)
+        .not_valid_before(signed_at + not_before)
+        .not_valid_after(signed_at + not_after)
     )
 
 

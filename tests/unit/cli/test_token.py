@@ -11,14 +11,17 @@ from inferd.security.authentication.bearer_tokens import TokenTable
 def test_stores_only_the_hash(inferd, tmp_path):
     """The token alone is on stdout, for scripts."""
     file = tmp_path / "tokens.yaml"
+    before = datetime.now(UTC)
     result = inferd("token", "new", "alice", "--file", file, "--expires", "30d")
+    after = datetime.now(UTC)
     secret = result.out.strip()
     assert (result.exit_code, re.fullmatch(r"inferd_[\w-]{43}", secret) is not None) == (0, True)
     assert secret not in result.err + file.read_text()
     identity = TokenTable.read(file).verify(secret, 0)
     assert identity.principal == "token:alice"
-    in_30_days = datetime.now(UTC) + timedelta(days=30)
-    assert abs(identity.expires_at - in_30_days.timestamp()) < 60
+    # In whole seconds.
+    earliest, latest = (moment + timedelta(days=30) for moment in (before - timedelta(seconds=1), after))
+    assert earliest.timestamp() <= identity.expires_at <= latest.timestamp() + 1
 
 
 def test_prints_the_entry_without_a_file(inferd):

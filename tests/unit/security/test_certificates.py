@@ -11,11 +11,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from inferd.security.files import BadFileError
 from inferd.security.tls.certificates import read_authorities, read_server_pair
+from tests import certificates
 from tests.certificates import DAY, HOUR, LOCAL_NAMES, Authority, Pair, key_pem
 
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 SMALL_RSA = rsa.generate_private_key(65537, 1024)
 STRONG_RSA = rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clock():
+    """Have all that is signed be signed at ``NOW``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificates, "now", lambda: NOW)
+        yield
 
 
 @pytest.fixture(scope="module")

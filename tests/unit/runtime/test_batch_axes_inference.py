@@ -1,4 +1,4 @@
-"""Finding what counts a model's rows, from what it declares and what settings say."""
+"""Inference of batch axes from declarations and settings."""
 
 import pytest
 
@@ -50,8 +50,8 @@ def axes(inputs: list, outputs: list, settings: ModelSettings | None = None) -> 
         pytest.param(shapes(x=("batch", 3)), shapes(y=()), {"x": 0, "y": None}, id="rank not told"),
     ],
 )
-def test_the_batch_axes_are_found(inputs, outputs, expected):
-    """By name, and by place where names say nothing."""
+def test_infers_batch_axes(inputs, outputs, expected):
+    """By name, and by position where names are no evidence."""
     assert axes(inputs, outputs) == expected
 
 
@@ -75,28 +75,28 @@ def test_the_batch_axes_are_found(inputs, outputs, expected):
         pytest.param([], shapes(y=(3,)), "no input has an open dimension", id="no inputs"),
     ],
 )
-def test_what_cannot_be_batched_is_told_with_its_reason(inputs, outputs, why):
-    """And has no batch axis anywhere."""
+def test_returns_reason_when_not_batchable(inputs, outputs, why):
+    """No tensor has a batch axis then."""
     (candidate,) = infer_batch_axes(inputs, outputs, ModelSettings())
     assert not candidate.signature.batchable
     assert why in candidate.why_not_batchable
 
 
-def test_a_name_that_occurs_once_says_nothing():
-    """Some exporters make up a name for every open dimension."""
+def test_ignores_name_that_occurs_once():
+    """Some exporters invent a name for every open dimension."""
     found = axes(shapes(a=("unk_1", 4), b=("unk_2", 4)), shapes(y=("unk_3", 2)))
     assert found == {"a": 0, "b": 0, "y": 0}
     assert axes(shapes(a=("batch_a", 4), b=("batch_b", 4)), shapes(y=("c", 2))) == {"a": 0, "b": 0, "y": 0}
 
 
-def test_further_claims_follow_the_likeliest():
-    """If the first is contradicted, another one may hold."""
+def test_orders_candidates_by_likelihood():
+    """If the first is contradicted, the next may hold."""
     candidates = infer_batch_axes(shapes(x=("n", "batch")), shapes(y=("n", "batch")), ModelSettings())
     assert [candidate.signature.inputs[0].batch_axis for candidate in candidates] == [1, 0]
 
 
-def test_an_optional_input_is_shared_unless_its_name_says_otherwise():
-    """And is never the reason for not batching: it may be left out."""
+def test_optional_input_is_shared_unless_named_like_batch():
+    """It never prevents batching, because it may be omitted."""
     inputs = [
         spec("x", ("batch", 3)),
         spec("scale", ("k",), optional=True),
@@ -109,8 +109,8 @@ def test_an_optional_input_is_shared_unless_its_name_says_otherwise():
     assert not nothing.signature.batchable
 
 
-def test_a_loose_dimension_counts_no_rows():
-    """It stands for several lengths; the signature does not compare it."""
+def test_loose_dimension_is_no_batch_axis():
+    """It stands for several sizes, which the signature does not compare."""
     over = settings(loose_dimensions=["time"])
     (candidate,) = infer_batch_axes(shapes(x=(3, "time"), y=(3, "time")), shapes(z=(3, "time")), over)
     assert (candidate.signature.batchable, candidate.signature.loose_dimensions) == (False, {"time"})
@@ -120,8 +120,8 @@ def settings(**sections: dict) -> ModelSettings:
     return ModelSettings.model_validate(sections)
 
 
-def test_settings_say_which_dimension_counts_rows():
-    """Against the names, for the input that they name; the others follow its dimension's name."""
+def test_configured_batch_axis_overrides_names():
+    """Other tensors follow the name of that dimension."""
     over = settings(inputs={"x": {"batch_axis": 1}})
     assert axes(shapes(x=("a", "b"), m=("b", 2)), shapes(y=("b",), z=("a", "b")), over) == {
         "x": 1,
@@ -131,14 +131,14 @@ def test_settings_say_which_dimension_counts_rows():
     }
 
 
-def test_settings_share_an_input():
-    """Null is an input that the whole batch shares, whatever its dimensions are called."""
+def test_null_batch_axis_shares_input():
+    """Whatever the names of its dimensions."""
     over = settings(inputs={"table": {"batch_axis": None}})
     assert axes(shapes(x=("batch", 3), table=("rows", 3)), shapes(y=("batch",)), over)["table"] is None
 
 
-def test_settings_of_something_else_leave_the_axis_open():
-    """A shape to warm up with says nothing of the batch axis."""
+def test_other_settings_do_not_configure_axes():
+    """A warm-up shape says nothing about the batch axis."""
     over = settings(inputs={"x": {"warmup_shape": [1, 80]}})
     assert axes(shapes(x=("batch", "time")), shapes(y=("batch",)), over) == {"x": 0, "y": 0}
     assert not has_configured_axes(over)
@@ -168,20 +168,20 @@ def test_settings_of_something_else_leave_the_axis_open():
         ({"outputs": {"y": {"warmup_shape": [1, 3]}}}, "outputs.y.warmup_shape: only inputs have one"),
     ],
 )
-def test_settings_that_contradict_the_model_are_refused(over, message):
-    """With the field, what was expected and what came."""
+def test_rejects_settings_that_contradict_model(over, message):
+    """Naming the field, the expected and the given value."""
     with pytest.raises(ModelLoadError, match=message):
         infer_batch_axes(shapes(x=("batch", 3), size=(2,)), shapes(y=("batch", 3)), settings(**over))
 
 
-def test_a_batch_axis_that_cannot_be_batched_is_refused():
-    """Who sets one does not want to be served one by one without a word."""
+def test_rejects_configured_axis_of_unbatchable_model():
+    """Serving each request alone would ignore the setting."""
     with pytest.raises(ModelLoadError, match="batch_axis is set, but the model cannot batch: no output"):
         infer_batch_axes(shapes(x=("n", 3)), shapes(y=(1,)), settings(inputs={"x": {"batch_axis": 0}}))
 
 
-def test_a_declaration_is_read():
-    """Open dimensions have a name, none, or what exporters write instead."""
+def test_converts_declared_shape():
+    """Open dimensions have a name, none, or a placeholder of the exporter."""
     assert tensor_spec("input", "x", "tensor(int64)", ["batch", None, "", "?", "-1", -1, 0, 3]) == spec(
         "x", ("batch", None, None, None, None, None, 0, 3), datatype="INT64"
     )
@@ -202,8 +202,8 @@ def test_a_declaration_is_read():
         ("tensor(complex64)", r'output "y" is of type tensor\(complex64\), an element type that cannot be sent'),
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_name(onnx_type, message):
-    """Everything but tensors, and element types that the protocols do not have."""
+def test_rejects_types_that_protocols_lack(onnx_type, message):
+    """Other values than tensors, and some element types."""
     with pytest.raises(ModelLoadError, match=message):
         tensor_spec("output", "y", onnx_type, [])
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_sent_is_refused_by_name(onnx_type, message):
 INPUTS = [spec("ids", ("batch", "sequence"), datatype="INT64"), spec("size", (2, None))]
 
 
-def test_names_of_the_model_are_taken():
+def test_accepts_loose_dimensions_of_model():
     """Or none."""
     assert loose_dimensions(["sequence"], INPUTS) == {"sequence"}
     assert loose_dimensions([], INPUTS) == frozenset()
@@ -220,7 +220,7 @@ def test_names_of_the_model_are_taken():
 @pytest.mark.parametrize(
     ("inputs", "have"), [(INPUTS, "which are batch, sequence"), (INPUTS[1:], "which are none with a name")]
 )
-def test_a_name_that_the_model_does_not_have_is_refused(inputs, have):
-    """With those that it has."""
+def test_rejects_unknown_loose_dimension(inputs, have):
+    """Listing the known ones."""
     with pytest.raises(ModelLoadError, match=rf"^loose_dimensions: expected open dimensions .*, {have}, got seq$"):
         loose_dimensions(["seq"], inputs)

@@ -1,4 +1,4 @@
-"""Holding a claim that a model batches against runs of it, with models written in numpy."""
+"""Verification of candidate batch axes by runs of models written in numpy."""
 
 from collections.abc import Callable
 
@@ -32,8 +32,8 @@ def standing(*arguments, **known) -> Standing:
     return verification_of(*arguments, **known).verdict.standing
 
 
-def test_a_true_claim_is_proven():
-    """Rows follow, and each answer is its own."""
+def test_proves_row_wise_model():
+    """Each output row depends on its own input row."""
     verification = verification_of(lambda x: x * 2 + 1)
     assert (verification.verdict.standing, verification.verdict.reason) == (Standing.PROVEN, "")
     assert verification.signature.batchable
@@ -50,8 +50,8 @@ def test_a_true_claim_is_proven():
         pytest.param(lambda x: x.reshape(1, 3), Y, "runs with one row, but not with 3", id="only one row runs"),
     ],
 )
-def test_rows_that_do_not_follow_are_found(model, output, what):
-    """The model is not batchable whatever the operator says: its answers could not be told apart."""
+def test_detects_outputs_that_cannot_be_split(model, output, what):
+    """Not batchable even if configured: outputs could not be split."""
     verification = verification_of(model, output)
     assert what in verification.verdict.reason
     assert (verification.verdict.standing, verification.verdict.shape_mismatch) == (Standing.CONTRADICTED, True)
@@ -91,8 +91,8 @@ def attended(x):
                      spec("y", ("batch", 4), 0), id="a small column beside large ones"),
     ],
 )  # fmt: skip
-def test_rows_that_influence_each_other_are_found(model, output):
-    """With the output, the values and the row that show it; the operator may still have it batched."""
+def test_detects_rows_that_mix(model, output):
+    """The reason has output, values and row; a configured axis still batches."""
     verification = verification_of(model, output)
     assert verification.verdict.standing is Standing.CONTRADICTED
     assert 'output "y"' in verification.verdict.reason
@@ -102,8 +102,8 @@ def test_rows_that_influence_each_other_are_found(model, output):
     assert verification_of(model, output, configured=True).signature.batchable
 
 
-def test_texts_padded_to_the_longest_are_found():
-    """They tell each caller how long the others' texts are."""
+def test_detects_strings_padded_to_longest():
+    """The padding reveals the length of other rows."""
 
     def words(x):
         split = [text.split() for text in x.tolist()]
@@ -118,8 +118,8 @@ def test_texts_padded_to_the_longest_are_found():
     assert verification.verdict.standing is Standing.CONTRADICTED
 
 
-def test_a_shared_output_that_depends_on_the_rows_is_found():
-    """It would tell each caller about all of them."""
+def test_detects_shared_output_that_depends_on_rows():
+    """Every client would receive facts about all rows."""
     candidate = Candidate(signature=signature([X], [Y, spec("count", (), None, "INT64")]))
     verification = verify_batch_axes(
         candidate, lambda inputs: {"y": inputs["x"], "count": np.int64((inputs["x"] > 0.5).sum())}
@@ -128,8 +128,8 @@ def test_a_shared_output_that_depends_on_the_rows_is_found():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
-def test_rounding_is_no_influence(dtype):
-    """Kernels for other batch sizes add up in another order."""
+def test_tolerates_rounding(dtype):
+    """Kernels for other batch sizes sum in another order."""
 
     def model(x: np.ndarray) -> np.ndarray:
         epsilon = 2e-3 if np.dtype(dtype).itemsize == 2 else 2e-6
@@ -139,8 +139,8 @@ def test_rounding_is_no_influence(dtype):
     assert standing(model, spec("y", ("batch", 3), 0, names[dtype])) is Standing.PROVEN
 
 
-def test_a_class_chosen_from_nearly_equal_scores_may_differ():
-    """Where that is rare, and the scores themselves agree."""
+def test_tolerates_rare_flip_of_argmax():
+    """If the scores themselves agree."""
 
     def label(x):
         scores = x * (1 + 1e-7 * (len(x) % 5))
@@ -149,14 +149,14 @@ def test_a_class_chosen_from_nearly_equal_scores_may_differ():
     assert standing(label, INT_Y) is Standing.PROVEN
 
 
-def test_not_a_number_is_no_influence():
-    """The same nonsense twice is the same."""
+def test_equal_nan_and_infinity_agree():
+    """NaN is compared as equal to NaN."""
     assert standing(lambda x: x * np.float32(np.nan)) is Standing.PROVEN
     assert standing(lambda x: x + np.float32(np.inf)) is Standing.PROVEN
 
 
-def test_the_axis_of_an_output_without_declared_shape_is_found():
-    """From how its shape grows, or from the graph."""
+def test_finds_axis_of_output_without_shape():
+    """From how the shape grows, or from the graph."""
     verification = verification_of(lambda x: np.moveaxis(x[:, None], 0, 1), spec("y", ()))
     assert verification.signature.outputs == (spec("y", (None, None, None), 1),)
     graph = GraphAnalysis(axes={"y": 0})
@@ -164,7 +164,7 @@ def test_the_axis_of_an_output_without_declared_shape_is_found():
     assert (wrong.verdict.standing, wrong.signature.outputs[0].batch_axis) == (Standing.PROVEN, 0)
 
 
-def test_the_rank_of_an_unbatchable_model_s_output_is_found():
+def test_finds_rank_of_unbatchable_output():
     """Clients see a shape instead of a scalar."""
     candidate = Candidate(
         signature=signature([spec("x", (1, 3))], [spec("y", ())]), why_not_batchable="no open dimension"
@@ -174,8 +174,8 @@ def test_the_rank_of_an_unbatchable_model_s_output_is_found():
     assert (verification.verdict.standing, verification.verdict.reason) == (Standing.CONTRADICTED, "no open dimension")
 
 
-def test_a_model_that_never_runs_is_unproven():
-    """Nothing is known against it, and nothing for it."""
+def test_unproven_if_model_never_runs():
+    """There is no evidence for or against it."""
 
     def model(x):
         raise RuntimeError
@@ -187,16 +187,16 @@ def test_a_model_that_never_runs_is_unproven():
     assert verification_of(model, configured=True).signature.batchable
 
 
-def test_a_model_that_draws_random_numbers_is_unproven():
-    """No answer can be held against another."""
+def test_unproven_if_not_deterministic():
+    """Outputs cannot be compared."""
     random = np.random.default_rng(0)
     verification = verification_of(lambda x: x + random.normal(size=x.shape))
     assert verification.verdict.standing is Standing.UNPROVEN
     assert "not deterministic" in verification.verdict.reason
 
 
-def test_too_few_rows_that_run_are_unproven():
-    """Two rows tell nothing of how they would do beside others."""
+def test_unproven_if_too_few_rows_run():
+    """Two rows are not enough for batches."""
 
     def model(x):
         if (np.abs(x) > 1e-2).any():
@@ -207,8 +207,8 @@ def test_too_few_rows_that_run_are_unproven():
 
 
 @pytest.mark.parametrize("draws", [True, False])
-def test_the_values_of_shared_inputs_are_tried(draws):
-    """What is row by row for one value need not be for another."""
+def test_tries_values_of_shared_inputs(draws):
+    """A model may mix rows for one value only."""
 
     def model(x, mode):
         return x - x.mean(axis=0) * (mode < 0 if draws else 0)
@@ -217,8 +217,8 @@ def test_the_values_of_shared_inputs_are_tried(draws):
     assert standing(model, more=(shared,)) is (Standing.CONTRADICTED if draws else Standing.PROVEN)
 
 
-def test_an_optional_input_is_tried_too():
-    """With and without it."""
+def test_tries_optional_inputs():
+    """With and without them."""
 
     def model(x, bias=None):
         return x if bias is None else x - x.mean(axis=0)
@@ -227,8 +227,8 @@ def test_an_optional_input_is_tried_too():
     assert standing(lambda x, bias=0: x + bias, more=(spec("bias", (3,), optional=True),)) is Standing.PROVEN
 
 
-def test_examples_are_tried_where_made_up_rows_do_not_run():
-    """And further rows are made of them."""
+def test_uses_examples_if_synthetic_rows_fail():
+    """Further rows are derived from them."""
 
     def model(x):
         if not ((x >= 7) & (x < 8.1)).all():
@@ -240,8 +240,8 @@ def test_examples_are_tried_where_made_up_rows_do_not_run():
     assert standing(model, hints=Hints(examples=rows)) is Standing.PROVEN
 
 
-def test_examples_are_not_quoted():
-    """They may be requests that somebody sent; the verdict is shown to every caller."""
+def test_reason_does_not_quote_examples():
+    """They may be recorded requests, and every client can read the verdict."""
     rows = [{"x": np.full((1, 3), 123.25 + n, np.float32)} for n in range(5)]
     verdict = verification_of(lambda x: x - x.mean(axis=0), hints=Hints(examples=rows)).verdict
     assert verdict.standing is Standing.CONTRADICTED
@@ -249,8 +249,8 @@ def test_examples_are_not_quoted():
     assert not any(quote in verdict.reason for quote in ("x = [", " alone and ", "123"))
 
 
-def test_what_the_graph_says_counts_whatever_runs_show():
-    """A threshold that no made-up number reaches is in the graph all the same."""
+def test_graph_that_mixes_overrules_runs():
+    """A threshold that no synthetic row reaches is in the graph all the same."""
     graph = GraphAnalysis(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')
     hidden = verification_of(lambda x: x, graph=graph)
     assert (hidden.verdict.standing, hidden.verdict.reason) == (Standing.CONTRADICTED, graph.mixes)
@@ -258,14 +258,14 @@ def test_what_the_graph_says_counts_whatever_runs_show():
     assert shown.verdict.reason.startswith(f"{graph.mixes}; for example, element")
 
 
-def test_a_graph_that_could_not_be_followed_is_unproven():
-    """If operators that can mix rows could not; those that nothing is known of are taken at what runs show."""
+def test_unproven_if_graph_is_doubtful():
+    """Operators without a rule alone leave the decision to runs."""
     doubtful = GraphAnalysis(undecided="Loop is not understood", doubtful=True)
     assert standing(lambda x: x, graph=doubtful) is Standing.UNPROVEN
     assert standing(lambda x: x, graph=GraphAnalysis(undecided="nothing is known of Custom")) is Standing.PROVEN
 
 
-def test_a_slow_model_is_tried_with_the_least():
+def test_slow_model_gets_minimal_trial():
     """Three rows alone and the two smallest batches, however long they take."""
     clock, sizes = FakeClock(), []
 

@@ -1,4 +1,4 @@
-"""Which models take as long as their rows say, and which as long as the numbers in them say."""
+"""Which models have run times that depend on the number of rows alone."""
 
 import numpy as np
 import onnx
@@ -47,14 +47,14 @@ def _node(operator, *inputs, output="y", domain="", **attributes):
 @pytest.mark.parametrize(
     "build", [onnx_models.linear, onnx_models.two_inputs, onnx_models.slow, onnx_models.brightness, onnx_models.centred]
 )
-def test_ordinary_networks_are_steady(build, tmp_path):
-    """They do the same with any numbers."""
+def test_ordinary_networks_are_data_independent(build, tmp_path):
+    """They do the same work for any values."""
     assert _steady(build(), tmp_path)
 
 
 @pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_models.custom_operator])
-def test_loops_choices_and_unknown_operators_are_not(build, tmp_path):
-    """Nobody knows for how long they run."""
+def test_loops_and_unknown_operators_are_not(build, tmp_path):
+    """Their duration cannot be bounded."""
     assert not _steady(build(), tmp_path)
 
 
@@ -76,8 +76,8 @@ def test_loops_choices_and_unknown_operators_are_not(build, tmp_path):
     ],
     ids=lambda node: node[0],
 )
-def test_what_takes_its_size_from_a_request_is_not(node, tmp_path):
-    """A small message may ask for any amount of work or of output."""
+def test_sizes_from_requests_are_not(node, tmp_path):
+    """A small message could ask for any amount of work or output."""
     assert not _steady(_model(node), tmp_path)
 
 
@@ -92,13 +92,13 @@ def test_what_takes_its_size_from_a_request_is_not(node, tmp_path):
     ],
     ids=lambda node: node[0],
 )
-def test_what_takes_its_size_from_the_model_is_steady(node, tmp_path):
-    """It is the same for every request."""
+def test_constant_sizes_are_data_independent(node, tmp_path):
+    """They are the same for every request."""
     assert _steady(_model(node), tmp_path)
 
 
-def test_sizes_that_follow_from_shapes_are_steady_and_those_from_numbers_are_not(tmp_path):
-    """However far the way from there is."""
+def test_sizes_computed_from_shapes_are_data_independent(tmp_path):
+    """Sizes computed from values are not."""
     shape = _node("Shape", "x", output="shape")
     assert _steady(
         _model(shape, _node("Mul", "shape", "few", output="size"), _node("ConstantOfShape", "size")), tmp_path
@@ -107,15 +107,15 @@ def test_sizes_that_follow_from_shapes_are_steady_and_those_from_numbers_are_not
     assert not _steady(_model(shape, mixed, _node("ConstantOfShape", "size")), tmp_path)
 
 
-def test_a_constant_that_a_request_may_replace_is_not_steady(tmp_path):
-    """An initializer that is an input of the graph as well is a default."""
+def test_overridable_initializer_is_no_constant(tmp_path):
+    """An initializer that is also a graph input is a default."""
     model = _model(_node("Expand", "x", "few"))
     model.graph.input.append(helper.make_tensor_value_info("few", TensorProto.INT64, [2]))
     assert not _steady(model, tmp_path)
 
 
-def test_operators_of_the_file_itself_are_not_steady(tmp_path):
-    """Not even under the name of one of ONNX's own."""
+def test_functions_are_not_data_independent(tmp_path):
+    """Not even under the name of a standard operator."""
     body = [helper.make_node("Relu", ["a"], ["b"])]
     function = helper.make_function("own", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
     assert not _steady(_model(_node("Twice", "x", domain="own"), functions=[function]), tmp_path)
@@ -135,18 +135,18 @@ def test_operators_of_the_file_itself_are_not_steady(tmp_path):
         (spec("x", ("batch", 3), 0, "BYTES"), False),
     ],
 )
-def test_rows_are_of_one_size_unless_something_is_open(spec_of_x, fixed):
-    """A dimension besides that of the rows, or the length of a text."""
+def test_rows_have_fixed_size_without_open_dimensions(spec_of_x, fixed):
+    """Apart from the batch axis, and without strings."""
     assert has_fixed_size_rows(signature([spec_of_x])) is fixed
 
 
-def test_an_input_that_a_batch_shares_counts_too():
-    """Its length is the caller's as well."""
+def test_shared_input_must_have_fixed_size_too():
+    """Its size is the client's choice as well."""
     inputs = [spec("x", ("batch", 3), 0), spec("table", ("length",), None)]
     assert not has_fixed_size_rows(signature(inputs))
 
 
-def test_every_operator_that_is_called_steady_exists():
-    """A misspelt name would be one that nobody meant."""
+def test_listed_operators_exist():
+    """Guards against misspelt names."""
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
     assert {name for names in bounded_runs._BY_DOMAIN.values() for name in names} <= known

@@ -1,4 +1,4 @@
-"""Which libraries of custom operators are loaded, and what is told of those that are not."""
+"""Loading of custom operator libraries, and errors."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from inferd.runtime.errors import ModelLoadError
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):
-    """A bare name is one of the working directory, and not of a folder where the system keeps libraries."""
+    """A bare name is relative to the working directory, not searched by the linker."""
     monkeypatch.chdir(tmp_path)
     assert libraries(["ops.so", "lib/ops.so", "/opt/ops.so"]) == [
         tmp_path / "ops.so",
@@ -21,29 +21,29 @@ def test_paths_are_absolute(tmp_path, monkeypatch):
     ]
 
 
-def test_each_is_loaded_once(tmp_path, monkeypatch):
-    """However often it is named."""
+def test_loads_each_library_once(tmp_path, monkeypatch):
+    """However often it is listed."""
     monkeypatch.chdir(tmp_path)
     assert libraries(["ops.so", str(tmp_path / "ops.so")]) == [tmp_path / "ops.so"]
 
 
-def test_the_package_is_found():
+def test_finds_package():
     """By its name, wherever it is installed."""
     (library,) = libraries(["onnxruntime-extensions"])
     assert library.is_absolute()
     register([library], onnxruntime.SessionOptions())
 
 
-def test_the_package_does_not_choose_how_processes_parse_messages():
-    """It would have those that are started later use protobuf's implementation in Python."""
+def test_package_does_not_set_protobuf_implementation():
+    """Child processes would use protobuf's slow Python implementation."""
     sys.modules.pop("onnxruntime_extensions.cvt", None)
     sys.modules.pop("onnxruntime_extensions", None)
     libraries(["onnxruntime-extensions"])
     assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" not in os.environ
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    """With the setting that asks for it."""
+def test_names_missing_package(monkeypatch):
+    """With the setting that requires it."""
     monkeypatch.setitem(sys.modules, "onnxruntime_extensions", None)
     with pytest.raises(ModelLoadError, match=r"^runtime.custom_ops: .* onnxruntime-extensions is not installed"):
         libraries(["onnxruntime-extensions"])
@@ -53,8 +53,8 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     ("content", "told"),
     [(None, "cannot open shared object file: No such file or directory"), (b"nonsense", "file too short")],
 )
-def test_what_cannot_be_loaded_is_told_without_its_folder(content, told, tmp_path):
-    """Callers may ask for the reason why a model failed."""
+def test_load_error_does_not_name_directory(content, told, tmp_path):
+    """Clients can query why a model failed."""
     library = tmp_path / "ops.so"
     if content is not None:
         library.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What may be logged of a run that failed: where and how, but nothing that a caller has sent."""
+"""Log texts of failed runs: where and how, without values from requests."""
 
 import logging
 
@@ -34,8 +34,8 @@ FAILURES = {
 
 @pytest.mark.parametrize("bound", [False, True])
 @pytest.mark.parametrize(("model", "inputs", "said"), FAILURES.values(), ids=FAILURES)
-def test_a_run_that_fails_for_a_value(model, inputs, said, bound):
-    """Real models and ONNX Runtime's own texts, which quote the value, both ways to run."""
+def test_message_does_not_quote_value(model, inputs, said, bound):
+    """ONNX Runtime's own texts do, in direct and bound runs."""
     session = onnxruntime.InferenceSession(model().SerializeToString(), providers=["CPUExecutionProvider"])
     runner = DirectRunner(session, [], [])
     if bound:
@@ -61,13 +61,13 @@ def test_a_run_that_fails_for_a_value(model, inputs, said, bound):
         ),
     ],
 )  # fmt: skip
-def test_texts_that_are_not_known(cause, said):
-    """Nothing is taken from where a value may stand."""
+def test_drops_unknown_text(cause, said):
+    """It could quote a value."""
     assert str(RunFailedError(cause)) == said
 
 
-def test_a_session_tells_where_its_run_failed_and_not_why(tmp_path, caplog):
-    """With the way that led there; what it comes from is not shown."""
+def test_session_error_has_traceback_but_no_cause(tmp_path, caplog):
+    """The text of the cause would be logged."""
     path = onnx_models.save(onnx_models.lookup(), tmp_path / "model.onnx")
     session = open_session(path, ModelSettings())
     with pytest.raises(RunFailedError) as failed:
@@ -79,8 +79,8 @@ def test_a_session_tells_where_its_run_failed_and_not_why(tmp_path, caplog):
     assert str(PLANTED) not in caplog.text
 
 
-def test_onnx_runtime_itself_writes_nothing(tmp_path, capfd):
-    """Its own log would go to standard error, past ours."""
+def test_onnx_runtime_does_not_log(tmp_path, capfd):
+    """Its log would bypass ours on standard error."""
     path = onnx_models.save(onnx_models.lookup(), tmp_path / "model.onnx")
     with pytest.raises(RunFailedError):
         open_session(path, ModelSettings()).run({"index": np.array([PLANTED])}, ["y"])

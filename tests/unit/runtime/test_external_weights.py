@@ -1,4 +1,4 @@
-"""Files with weights, which may be links."""
+"""External weight files, which may be links."""
 
 import errno
 import os
@@ -93,8 +93,8 @@ def linked_version(made, root):
         (one_link, True),
     ],
 )
-def test_weights_are_found_wherever_links_lead(lay_out, in_memory, made, tmp_path):
-    """What ONNX Runtime would not open itself is handed over, and nothing stays mapped."""
+def test_finds_weights_behind_links(lay_out, in_memory, made, tmp_path):
+    """Files that ONNX Runtime rejects are passed in memory, and none stays mapped."""
     path = lay_out(made, tmp_path)
     weights = find_weights(path, {"model.weights"})
     assert weights.in_memory is in_memory
@@ -104,8 +104,8 @@ def test_weights_are_found_wherever_links_lead(lay_out, in_memory, made, tmp_pat
     assert answers(session)
 
 
-def test_weights_of_a_branch_are_kept_too(tmp_path):
-    """Those of subgraphs are not among what ONNX Runtime takes from others."""
+def test_detaches_weights_of_subgraphs(tmp_path):
+    """ONNX Runtime does not report those of subgraphs."""
     np.arange(2, dtype=np.float32).tofile(tmp_path / "weights")
     weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
     weights.external_data.add(key="location", value="weights")
@@ -138,8 +138,8 @@ def test_weights_of_a_branch_are_kept_too(tmp_path):
         (Path.mkdir, os.strerror(errno.EISDIR)),
     ],
 )
-def test_weights_that_cannot_be_read_are_named(put, reason, made, tmp_path):
-    """At once, and without the directory."""
+def test_names_unreadable_weights(put, reason, made, tmp_path):
+    """Without their directory."""
     path = copy(made, "model.onnx", tmp_path / "model.onnx")
     put(tmp_path / "model.weights")
     with pytest.raises(ModelLoadError) as refused:
@@ -148,14 +148,14 @@ def test_weights_that_cannot_be_read_are_named(put, reason, made, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../w", "a/../../w", "/etc/passwd", "..", "", "a\0b"])
-def test_models_may_not_name_files_elsewhere(name, tmp_path):
-    """A link is the choice of whoever placed the files, a path in the model is not."""
+def test_rejects_paths_outside_model_directory(name, tmp_path):
+    """A link is the operator's choice, a path in the model is not."""
     with pytest.raises(ModelLoadError, match=r"model\.onnx has its weights in"):
         find_weights(tmp_path / "model.onnx", {name})
 
 
-def test_weights_that_are_too_short_are_refused(made, tmp_path):
-    """In either way."""
+def test_rejects_truncated_weights(made, tmp_path):
+    """Mapped and in memory."""
     for lay_out in (hugging_face, git_annex):
         path = lay_out(made, tmp_path / lay_out.__name__)
         os.truncate(find_weights(path, {"model.weights"}).files["model.weights"], 10)
@@ -171,16 +171,16 @@ def failing(code: int):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
-def test_a_sandbox_may_not_let_weights_be_kept(code, made, monkeypatch, caplog):
-    """They are served as they are mapped, which is told."""
+def test_serves_mapped_weights_if_detach_is_not_permitted(code, made, monkeypatch, caplog):
+    """With a warning."""
     monkeypatch.setattr(opening, "detach", failing(code))
     assert answers(open_session(made / "model.onnx", ModelSettings()))
     assert "model.weights stays mapped into memory, so it must not be changed" in caplog.text
 
 
 @pytest.mark.parametrize("code", [errno.EFAULT, errno.ENOMEM])
-def test_weights_that_cannot_be_kept_are_refused(code, made, monkeypatch):
-    """The file became shorter meanwhile, or memory is short."""
+def test_rejects_weights_that_cannot_be_detached(code, made, monkeypatch):
+    """Truncated meanwhile, or out of memory."""
     monkeypatch.setattr(opening, "detach", failing(code))
     with pytest.raises(ModelLoadError, match=r"cannot keep what is in model\.weights"):
         open_session(made / "model.onnx", ModelSettings())

@@ -1,4 +1,4 @@
-"""Copies in the place of what is mapped from files."""
+"""Replacement of file mappings by copies."""
 
 import errno
 import mmap
@@ -32,23 +32,23 @@ def _is_mapped(path: Path) -> bool:
     return path.name.partition("\n")[0] in Path("/proc/self/maps").read_text()
 
 
-def test_the_copy_is_what_the_file_was(path, mapped):
-    """Whatever is done to the file, even what ends other processes: to make it shorter."""
+def test_copy_is_independent_of_file(path, mapped):
+    """Also of its truncation, which would kill the process."""
     assert detach(path) == 10 * _PAGE
     assert not _is_mapped(path)
     path.write_bytes(b"")
     assert mapped[:] == b"0123456789" * _PAGE
 
 
-def test_what_the_process_wrote_there_itself_stays(path, mapped):
-    """The file does not have it."""
+def test_keeps_private_writes(path, mapped):
+    """They are not in the file."""
     mapped[0:3] = b"abc"
     detach(path)
     assert mapped[0:5] == b"abc34"
 
 
-def test_parts_of_a_file_keep_their_places(path):
-    """Tensors are mapped each by itself."""
+def test_keeps_addresses_of_parts(path):
+    """Tensors are mapped one by one."""
     with path.open("rb") as file:
         maps = [mmap.mmap(file.fileno(), _PAGE, access=mmap.ACCESS_COPY, offset=number * _PAGE) for number in (7, 2, 5)]
     assert detach(path) == 3 * _PAGE
@@ -59,8 +59,8 @@ def test_parts_of_a_file_keep_their_places(path):
         each.close()
 
 
-def test_links_are_followed_and_other_files_left_alone(path, mapped, tmp_path):
-    """By what the kernel calls the file."""
+def test_follows_links_and_ignores_other_files(path, mapped, tmp_path):
+    """By the kernel's name of the file."""
     link = tmp_path / "link"
     link.symlink_to(path)
     (tmp_path / "other").write_bytes(b"x" * _PAGE)
@@ -69,8 +69,8 @@ def test_links_are_followed_and_other_files_left_alone(path, mapped, tmp_path):
     assert detach(link) == 10 * _PAGE
 
 
-def test_a_file_that_has_become_shorter_is_an_error(path, mapped):
-    """The kernel says so to the call that copies, and does not end the process."""
+def test_truncated_file_is_an_error(path, mapped):
+    """The system call fails instead of killing the process."""
     os.truncate(path, _PAGE)
     with pytest.raises(OSError, match="Bad address") as failed:
         detach(path)
@@ -78,8 +78,8 @@ def test_a_file_that_has_become_shorter_is_an_error(path, mapped):
     assert mapped[:10] == b"0123456789"
 
 
-def test_memory_may_run_out(path, mapped, monkeypatch):
-    """Then all stays as it was."""
+def test_out_of_memory_changes_nothing(path, mapped, monkeypatch):
+    """The mapping stays in place."""
     real = mapped_files._system()
 
     class Short:

@@ -1,4 +1,4 @@
-"""Reading what a model file says without loading its weights."""
+"""Reading of a model file without loading its weights."""
 
 import random
 from contextlib import suppress
@@ -16,7 +16,7 @@ def read(model, folder):
     return read_model_file(onnx_models.save(model, folder / "model.onnx"))
 
 
-def test_the_header_of_a_model(tmp_path):
+def test_reads_header(tmp_path):
     """Versions and producer."""
     file = read(onnx_models.slow(steps=1), tmp_path)
     assert (file.ir_version, file.producer_name, file.producer_version) == (
@@ -25,8 +25,8 @@ def test_the_header_of_a_model(tmp_path):
     assert file.opsets == {"ai.onnx": onnx_models.OPSET, "ai.onnx.ml": 3}
 
 
-def test_operators_and_constants(tmp_path):
-    """In their order, with the elements of small integer constants only."""
+def test_reads_operators_and_constants(tmp_path):
+    """In order, with the elements of small integer constants only."""
     graph = read(onnx_models.batch_axis_one(), tmp_path).graph
     (node,) = graph.nodes
     assert (node.operator, node.domain, node.inputs, node.outputs) == ("ReduceSum", "", ("x", "axes"), ("y",))
@@ -38,8 +38,8 @@ def test_operators_and_constants(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.bool_])
-def test_integers_are_kept_in_whichever_field_they_are(dtype, tmp_path):
-    """As raw bytes, or in a list of their own."""
+def test_reads_integers_from_any_field(dtype, tmp_path):
+    """Raw bytes, or a typed list."""
     values = np.array([1, 0, 1]) if dtype is np.bool_ else np.array([-1, 0, 2**30])
     raw = numpy_helper.from_array(values.astype(dtype), "raw")
     listed = helper.make_tensor("listed", raw.data_type, [3], values.astype(dtype).tolist())
@@ -50,8 +50,8 @@ def test_integers_are_kept_in_whichever_field_they_are(dtype, tmp_path):
     assert constants["raw"].integers == constants["listed"].integers == expected
 
 
-def test_attributes_of_every_kind(tmp_path):
-    """Numbers, lists, text, constants and graphs; of floats only that they are there."""
+def test_reads_attributes_of_every_kind(tmp_path):
+    """Numbers, lists, strings, tensors and graphs; floats without their value."""
     body = helper.make_graph([helper.make_node("Identity", ["x"], ["inner"])], "body", [], [])
     node = helper.make_node(
         "Anything", ["x"], ["z"], number=-3, numbers=[1, -2], text="é", fraction=0.5, body=body,
@@ -69,8 +69,8 @@ def test_attributes_of_every_kind(tmp_path):
     assert attributes["body"].nodes[0].outputs == ("inner",)
 
 
-def test_functions_of_the_file(tmp_path):
-    """Operators that it defines itself, by domain and name."""
+def test_reads_functions(tmp_path):
+    """Operators defined in the file, by domain and name."""
     function = helper.make_function(
         "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 20)]
     )
@@ -80,8 +80,8 @@ def test_functions_of_the_file(tmp_path):
     assert (found.inputs, found.outputs, found.nodes[0].operator) == (("a",), ("b",), "Add")
 
 
-def test_attributes_that_a_function_takes_from_its_call(tmp_path):
-    """They are there, though it is not known what they are."""
+def test_reads_referenced_attributes_of_functions(tmp_path):
+    """Present, with an unknown value."""
     node = helper.make_node("ReduceSum", ["a"], ["b"])
     node.attribute.append(AttributeProto(name="axes", type=AttributeProto.INTS, ref_attr_name="along"))
     model = onnx_models.linear()
@@ -91,8 +91,8 @@ def test_attributes_that_a_function_takes_from_its_call(tmp_path):
     assert read(model, tmp_path).functions["own", "Total"].nodes[0].attributes == {"axes": None}
 
 
-def test_functions_of_one_name(tmp_path):
-    """It is not known which of them is called."""
+def test_drops_functions_of_equal_name(tmp_path):
+    """It is ambiguous which one is called."""
     model = onnx_models.linear()
     for operator in ("Neg", "Abs"):
         body = [helper.make_node(operator, ["a"], ["b"])]
@@ -100,8 +100,8 @@ def test_functions_of_one_name(tmp_path):
     assert read(model, tmp_path).functions["own", "F"] == Graph()
 
 
-def test_texts_and_floats_that_are_known(tmp_path):
-    """Whether all texts are blank, and whether the first of some floats is 1."""
+def test_reads_facts_of_strings_and_floats(tmp_path):
+    """Whether all strings are empty, and whether the first float is 1."""
     model = onnx_models.linear()
     model.graph.initializer.extend(
         [
@@ -117,8 +117,8 @@ def test_texts_and_floats_that_are_known(tmp_path):
     assert [constants[name].one_first for name in ("listed", "raw", "others")] == [True, True, False]
 
 
-def test_files_with_weights_are_named(tmp_path):
-    """A verdict follows from them too."""
+def test_names_external_weight_files(tmp_path):
+    """The verdict depends on them too."""
     path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
     assert read_model_file(path).external_files == {"model.weights"}
 
@@ -135,16 +135,16 @@ def test_files_with_weights_are_named(tmp_path):
     ],
     ids=["empty", "text", "truncated", "endless number", "name that is not text", "longer than the file"],
 )
-def test_what_is_no_model_is_refused(content, tmp_path):
-    """With the file's name."""
+def test_rejects_other_files(content, tmp_path):
+    """Naming the file."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"model\.onnx is not an ONNX file"):
         read_model_file(path)
 
 
-def test_graphs_nested_without_end_are_refused(tmp_path):
-    """They are one clear line."""
+def test_rejects_deeply_nested_graphs(tmp_path):
+    """With a one-line error."""
     graph = b""
     for _ in range(1000):
         node = _field(4, b"If") + _field(5, _field(1, b"then_branch") + _field(6, graph))
@@ -165,8 +165,8 @@ def _field(number, content):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_damage_is_one_clear_line(seed, tmp_path):
-    """Whichever bytes are others, it is read or refused."""
+def test_damaged_file_gives_one_line_error(seed, tmp_path):
+    """For any changed bytes, it is read or rejected."""
     content = bytearray(onnx_models.two_inputs().SerializeToString())
     chance = random.Random(seed)
     path = tmp_path / "model.onnx"
@@ -179,13 +179,13 @@ def test_damage_is_one_clear_line(seed, tmp_path):
             read_model_file(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_rejects_missing_file(tmp_path):
     """With the system's reason."""
     with pytest.raises(ModelLoadError, match=r"cannot read model\.onnx: there is no such file"):
         read_model_file(tmp_path / "model.onnx")
 
 
-def test_a_sparse_constant_has_a_name(tmp_path):
+def test_reads_name_of_sparse_constant(tmp_path):
     """It is that of its values."""
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [2.0])
     indices = helper.make_tensor("at", TensorProto.INT64, [1], [0])

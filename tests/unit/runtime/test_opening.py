@@ -1,4 +1,4 @@
-"""Falling back from one provider to the next, with a stand-in for ONNX Runtime's sessions; what models declare."""
+"""Fallback between providers with a fake of ONNX Runtime's sessions, and declared tensors."""
 
 import logging
 from pathlib import Path
@@ -53,8 +53,8 @@ def opened(providers: str | list[str] = "auto") -> list[str]:
     return open_runtime_session(Path("model.onnx"), settings).get_providers()
 
 
-def test_auto_takes_cuda_where_a_device_opens(gpu_build):
-    """With its libraries loaded first, and one thread on the CPU."""
+def test_auto_uses_cuda_if_device_opens(gpu_build):
+    """After preloading its libraries, with one CPU thread."""
     FakeSession.opens = {CUDA: [CUDA, CPU]}
     assert opened() == [CUDA, CPU]
     assert gpu_build == [True]
@@ -63,8 +63,8 @@ def test_auto_takes_cuda_where_a_device_opens(gpu_build):
 
 @pytest.mark.parametrize("cuda", [RuntimeError("no CUDA-capable device is detected"), [CPU]])
 @pytest.mark.usefixtures("gpu_build")
-def test_auto_takes_the_cpu_where_none_does(cuda, caplog):
-    """Whether ONNX Runtime says so or quietly leaves CUDA out; the log tells."""
+def test_auto_falls_back_to_cpu(cuda, caplog):
+    """Whether ONNX Runtime raises or silently omits CUDA; it is logged."""
     FakeSession.opens = {CUDA: cuda, CPU: [CPU]}
     assert opened() == [CPU]
     assert f"{CUDA} " in caplog.text
@@ -82,21 +82,21 @@ def test_auto_takes_the_cpu_where_none_does(cuda, caplog):
     ],
 )
 @pytest.mark.usefixtures("gpu_build")
-def test_an_explicit_provider_that_does_not_open_is_an_error(cuda, message):
-    """Nobody is served by a GPU that is a CPU."""
+def test_rejects_explicit_provider_that_does_not_open(cuda, message):
+    """The CPU never stands in for a requested GPU."""
     FakeSession.opens = {CUDA: cuda}
     with pytest.raises(ModelLoadError, match=message):
         opened(["cuda"])
 
 
-def test_the_cpu_needs_no_cuda_libraries(gpu_build):
-    """They are large, and may not be there."""
+def test_cpu_does_not_load_cuda_libraries(gpu_build):
+    """They are large and may be missing."""
     FakeSession.opens = {CPU: [CPU]}
     opened(["cpu"])
     assert gpu_build == []
 
 
-def test_idle_threads_do_not_spin_unless_told(gpu_build):
+def test_idle_threads_do_not_spin_by_default(gpu_build):
     """Each would keep a core busy."""
     FakeSession.opens = {CPU: [CPU]}
     opened(["cpu"])
@@ -114,7 +114,7 @@ def test_inputs_with_defaults_are_optional():
     assert inputs == [spec("x", ("batch", 3)), spec("scale", (), optional=True)]
 
 
-def test_the_weights_of_old_models_are_no_inputs():
+def test_weights_of_old_models_are_not_inputs():
     """Before IR version 4, each weight had to be declared as an input."""
     inputs, _ = declarations(onnx_models.optional_scale(ir_version=3))
     assert inputs == [spec("x", ("batch", 3))]
@@ -129,8 +129,8 @@ def test_the_weights_of_old_models_are_no_inputs():
         ("BYTES", onnx.TensorProto.FLOAT, True),
     ],
 )
-def test_an_input_with_a_default_does_not_keep_a_model_from_being_served(required, default, served):
-    """What cannot be sent, or not beside the others, is not offered."""
+def test_drops_optional_inputs_that_cannot_be_sent(required, default, served):
+    """Or not together with the others."""
     model = onnx_models.identity(dtypes.BY_NAME[required])
     scaled = onnx_models.optional_scale(default)
     model.graph.initializer.extend(scaled.graph.initializer)
@@ -139,8 +139,8 @@ def test_an_input_with_a_default_does_not_keep_a_model_from_being_served(require
     assert [each.name for each in inputs] == (["x", "scale"] if served else ["x"])
 
 
-def test_outputs_that_are_no_tensors_are_left_out(caplog):
-    """With one warning that names them, and what to do about it."""
+def test_drops_outputs_that_are_not_tensors(caplog):
+    """With one warning that names them and the remedy."""
     model = onnx_models.label_and_maps()
     parts = onnx.helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.FLOAT, None)
     model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["scores"], ["parts"]))
@@ -161,15 +161,15 @@ def test_outputs_that_are_no_tensors_are_left_out(caplog):
         (onnx_models.sequence_input(), 'input "parts" is of type'),
     ],
 )
-def test_without_an_output_that_can_be_sent_or_with_an_input_that_cannot_it_is_refused(model, message, caplog):
-    """Nothing would be left to answer with, or to ask with."""
+def test_rejects_model_without_servable_inputs_or_outputs(model, message, caplog):
+    """Required inputs, and at least one output."""
     with pytest.raises(ModelLoadError, match=message):
         declarations(model)
     assert caplog.records == []
 
 
-def test_custom_operators_are_there_if_their_library_is_named(tmp_path):
-    """And otherwise the model does not load."""
+def test_loads_configured_custom_operators(tmp_path):
+    """Without them the model does not load."""
     path = onnx_models.save(onnx_models.custom_operator(), tmp_path / "model.onnx")
     settings = ModelSettings.model_validate({"runtime": {"custom_ops": ["onnxruntime-extensions"]}})
     session = open_runtime_session(path, settings)
@@ -181,8 +181,8 @@ def test_custom_operators_are_there_if_their_library_is_named(tmp_path):
 
 
 @pytest.mark.usefixtures("gpu_build")
-def test_a_library_that_does_not_load_is_no_reason_for_another_provider(caplog):
-    """The model is refused at once, whatever there is to run it on."""
+def test_does_not_fall_back_if_library_fails(caplog):
+    """The model is rejected at once, with any provider."""
     settings = ModelSettings.model_validate({"runtime": {"custom_ops": ["missing.so"]}})
     with pytest.raises(ModelLoadError, match=r"^runtime.custom_ops: missing.so: .*No such file"):
         open_runtime_session(Path("model.onnx"), settings)

@@ -1,4 +1,4 @@
-"""Which execution providers are tried, in which order and with which options."""
+"""Selection of execution providers."""
 
 import pytest
 
@@ -12,24 +12,24 @@ GPU_BUILD = [TENSORRT, CUDA, CPU]
 HEURISTIC = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 
-def test_auto_is_the_cpu_where_nothing_else_is_built_in():
-    """Providers that would send data elsewhere are not taken by themselves."""
+def test_auto_uses_cpu_without_cuda():
+    """Providers that send data elsewhere are never chosen automatically."""
     assert attempts(RuntimeSettings(), CPU_BUILD) == [[(CPU, {})]]
 
 
-def test_auto_tries_cuda_first_and_the_cpu_then():
-    """The CPU is the way out if no device opens."""
+def test_auto_tries_cuda_before_cpu():
+    """The CPU is the fallback if no device opens."""
     assert attempts(RuntimeSettings(), GPU_BUILD) == [[(CUDA, HEURISTIC), (CPU, {})], [(CPU, {})]]
 
 
-def test_an_explicit_list_has_no_way_out():
-    """Who names a provider wants to know when it is not there."""
+def test_explicit_list_has_no_fallback():
+    """A missing provider must be noticed."""
     settings = RuntimeSettings(providers=["tensorrt", "CUDAExecutionProvider", "Cpu"])
     assert attempts(settings, GPU_BUILD) == [[(TENSORRT, {}), (CUDA, HEURISTIC), (CPU, {})]]
 
 
-def test_options_are_given_by_either_name_and_win_over_defaults():
-    """The user's word counts for more than ours."""
+def test_options_override_defaults():
+    """Under the short or the full name of a provider."""
     options = {"cuda": {"cudnn_conv_algo_search": "DEFAULT", "device_id": "1"}, TENSORRT: {"trt_fp16_enable": "1"}}
     settings = RuntimeSettings(providers=["tensorrt", "cuda"], provider_options=options)
     assert attempts(settings, GPU_BUILD) == [
@@ -37,7 +37,7 @@ def test_options_are_given_by_either_name_and_win_over_defaults():
     ]
 
 
-def test_options_for_a_provider_that_is_not_used_do_no_harm():
+def test_ignores_options_of_unused_provider():
     """One configuration serves machines with and without a GPU."""
     assert attempts(RuntimeSettings(provider_options={"cuda": {"device_id": "1"}}), CPU_BUILD) == [[(CPU, {})]]
 
@@ -55,14 +55,14 @@ def test_options_for_a_provider_that_is_not_used_do_no_harm():
         (RuntimeSettings(provider_options={"gpu": {}}), "expected one of .* got gpu"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings, message):
-    """With the name and what there is instead."""
+def test_rejects_invalid_settings(settings, message):
+    """With the name and the valid ones."""
     with pytest.raises(ModelLoadError, match=message):
         attempts(settings, CPU_BUILD)
 
 
-def test_the_installed_build_has_the_cpu():
-    """The names are ONNX Runtime's own."""
+def test_installed_build_has_cpu():
+    """Names are ONNX Runtime's."""
     assert CPU in providers.built_in()
 
 
@@ -70,7 +70,7 @@ def test_the_installed_build_has_the_cpu():
     ("used", "cuda", "accelerator"),
     [((CUDA, CPU), True, True), ((TENSORRT, CPU), True, True), ((CPU,), False, False), ((), False, False)],
 )
-def test_the_first_provider_says_where_a_model_runs(used, cuda, accelerator):
-    """The others take what it leaves over."""
+def test_first_provider_determines_device(used, cuda, accelerator):
+    """The others are fallbacks for single operators."""
     assert providers.on_cuda(used) is cuda
     assert providers.on_accelerator(used) is accelerator

@@ -1,4 +1,4 @@
-"""How much memory a process holds, and how much it may."""
+"""Limits of cores and memory, from the files of Linux."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,8 @@ from inferd.runtime.resources import (
 _MIB = 1024 * 1024
 
 
-def test_memory_that_is_written_counts() -> None:
-    """In bytes, and at once."""
+def test_resident_bytes_counts_written_memory() -> None:
+    """In bytes, and immediately."""
     before = resident_bytes()
     held = np.ones(64 * _MIB, np.uint8)
     assert 60 * _MIB < resident_bytes() - before < 80 * _MIB
@@ -40,8 +40,8 @@ def test_memory_that_is_written_counts() -> None:
         ("0::/", "elsewhere", "1\n", 8 * _MIB),
     ],
 )
-def test_memory_that_may_be_used(tmp_path, membership, file, text, expected) -> None:
-    """The limit of a cgroup, or of one that it lies in, where it is below the machine's memory."""
+def test_usable_bytes(tmp_path, membership, file, text, expected) -> None:
+    """The tightest limit of nested cgroups, if below the machine's memory."""
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
     (tmp_path / "membership").write_text(membership)
@@ -49,13 +49,13 @@ def test_memory_that_may_be_used(tmp_path, membership, file, text, expected) -> 
     assert usable_bytes(tmp_path, tmp_path / "membership", tmp_path / "meminfo") == expected
 
 
-def test_this_process_has_room() -> None:
-    """It does not hold all that it may."""
+def test_process_is_below_its_limit() -> None:
+    """With the real files."""
     assert 0 < resident_bytes() < usable_bytes()
 
 
-def test_the_memory_of_larger_batches_is_foreseen():
-    """In proportion to their rows, from what the largest so far took, and with a margin."""
+def test_extrapolates_memory_of_larger_batches():
+    """In proportion to rows, from the largest run so far, with a margin."""
     resident = [100]
     growth = MemoryGrowth(resident=lambda: resident[0], usable=lambda: 1000)
     assert (growth.budget, growth.expected(1000)) == (250, 0)
@@ -67,8 +67,8 @@ def test_the_memory_of_larger_batches_is_foreseen():
     assert not growth.fits(25)
 
 
-def test_the_budget_is_no_more_than_half_of_what_is_left():
-    """Serving needs some as well."""
+def test_budget_is_at_most_half_of_unused_memory():
+    """Requests need memory as well."""
     assert MemoryGrowth(resident=lambda: 800, usable=lambda: 1000).budget == 100
     assert MemoryGrowth(resident=lambda: 1200, usable=lambda: 1000).budget == 0
 
@@ -84,29 +84,29 @@ def test_the_budget_is_no_more_than_half_of_what_is_left():
         ("", []),
     ],
 )
-def test_from_the_innermost_on(tmp_path, membership, expected):
-    """Version 2's line has no controllers; version 1 may mount cpu with others, and cpuset is not cpu."""
+def test_yields_cgroups_from_innermost(tmp_path, membership, expected):
+    """A v2 line has no controllers; v1 may mount cpu with others, and cpuset is not cpu."""
     (tmp_path / "membership").write_text(membership)
     found = cgroup_directories("cpu", Path("root"), tmp_path / "membership")
     assert [str(folder.relative_to("root")) for folder in found] == expected
 
 
-def test_a_system_without_cgroups(tmp_path):
-    """Limits nothing."""
+def test_no_cgroups(tmp_path):
+    """Yields no directory."""
     assert list(cgroup_directories("cpu", tmp_path, tmp_path / "missing")) == []
 
 
 @pytest.mark.parametrize(
     ("text", "cores"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("50000 100000", 0.5), ("200000", 2.0)]
 )
-def test_cgroup_v2_quota(text, cores):
-    """The quota is a share of a period, which may be left out."""
+def test_parses_v2_quota(text, cores):
+    """The quota is relative to a period, which may be omitted."""
     assert parse_cpu_max(text) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1\n", None), ("0", None), ("300000\n", 3.0)])
-def test_cgroup_v1_quota(quota, cores):
-    """Minus one is no limit."""
+def test_parses_v1_quota(quota, cores):
+    """Minus one means no limit."""
     assert parse_cfs_quota(quota, "100000\n") == cores
 
 
@@ -122,8 +122,8 @@ def cores(root: Path, membership: str) -> int:
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_without_a_quota_affinity_counts(tmp_path):
-    """Neither cgroup files nor a limit in them."""
+def test_affinity_limits_cores_without_quota(tmp_path):
+    """Without cgroup files, or without a limit in them."""
     assert cores(tmp_path, "0::/\n") == 4
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cores(tmp_path, "0::/\n") == 4
@@ -132,14 +132,14 @@ def test_without_a_quota_affinity_counts(tmp_path):
 
 @pytest.mark.usefixtures("four_cores")
 @pytest.mark.parametrize(("limit", "expected"), [("250000 100000", 2), ("50000 100000", 1), ("800000 100000", 4)])
-def test_a_quota_is_rounded_down(tmp_path, limit, expected):
-    """To one core at least, and never above affinity."""
+def test_rounds_quota_down(tmp_path, limit, expected):
+    """At least one core, and never more than affinity allows."""
     (tmp_path / "cpu.max").write_text(limit)
     assert cores(tmp_path, "0::/\n") == expected
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_the_tightest_of_nested_limits_counts(tmp_path):
+def test_tightest_nested_limit_wins(tmp_path):
     """A pod's limit holds for its containers."""
     inner = tmp_path / "pod" / "container"
     inner.mkdir(parents=True)
@@ -149,15 +149,15 @@ def test_the_tightest_of_nested_limits_counts(tmp_path):
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_a_path_of_the_host_is_read_at_the_root(tmp_path):
-    """Inside a container the host's path is not there, and the root is the container's own."""
+def test_reads_root_for_host_path(tmp_path):
+    """In a container the host's path does not exist, and the root is the container's own."""
     (tmp_path / "cpu.max").write_text("100000 100000")
     assert cores(tmp_path, "0::/kubepods/on/the/host\n") == 1
 
 
 @pytest.mark.usefixtures("four_cores")
-def test_cgroup_v1_is_read(tmp_path):
-    """Where the cpu hierarchy is mounted by itself or with cpuacct."""
+def test_reads_cgroup_v1(tmp_path):
+    """With the cpu hierarchy mounted alone or with cpuacct."""
     folder = tmp_path / "cpu,cpuacct" / "docker"
     folder.mkdir(parents=True)
     (folder / "cpu.cfs_quota_us").write_text("200000\n")
@@ -169,8 +169,8 @@ def test_cgroup_v1_is_read(tmp_path):
     ("configured", "on_accelerator", "instances", "threads"),
     [(0, False, 1, 8), (0, False, 3, 2), (0, False, 99, 1), (0, True, 1, 1), (6, True, 2, 6)],
 )
-def test_threads_of_a_run(configured, on_accelerator, instances, threads):
-    """The setting if there is one, 1 on an accelerator, else the cores shared out among the instances."""
+def test_threads_per_run(configured, on_accelerator, instances, threads):
+    """As configured, 1 on an accelerator, else the cores divided by the instances."""
     found = threads_per_run(configured=configured, on_accelerator=on_accelerator, instances=instances, cores=8)
     assert found == threads
 
@@ -178,6 +178,6 @@ def test_threads_of_a_run(configured, on_accelerator, instances, threads):
 @pytest.mark.parametrize(
     ("threads", "on_accelerator", "runs"), [(1, False, 8), (3, False, 2), (8, False, 1), (9, False, 1), (1, True, 1)]
 )
-def test_runs_that_have_cores_of_their_own(threads, on_accelerator, runs):
-    """One at least; on an accelerator no more, because all runs are on the same device."""
+def test_parallel_runs(threads, on_accelerator, runs):
+    """At least one; on an accelerator always one, because all runs share the device."""
     assert parallel_runs(threads=threads, on_accelerator=on_accelerator, cores=8) == runs

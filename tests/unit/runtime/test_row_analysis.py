@@ -112,8 +112,8 @@ TWICE = '<domain: "own", opset_import: ["": 20]> Twice (a) => (b) { b = Add (a, 
 
 
 @pytest.mark.parametrize("text", APART.values(), ids=APART.keys())
-def test_graphs_that_keep_rows_apart(text, tmp_path):
-    """Every row's answer follows from that row alone, and a run bears it out."""
+def test_row_wise_graphs(text, tmp_path):
+    """Each row depends on itself alone, and a run confirms it."""
     model = model_of(graph(text), functions=TWICE if "own." in text else "")
     assert found(tmp_path, model) == GraphAnalysis(axes={"y": 0})
     assert_rows_are_apart(model)
@@ -189,7 +189,7 @@ MIXES = {
 
 @pytest.mark.parametrize(("text", "operator"), MIXES.values(), ids=MIXES.keys())
 def test_graphs_that_mix_rows(text, operator, tmp_path):
-    """The reason names the operator, whatever the numbers are and whatever hides it from a run."""
+    """The reason names the operator, even if no run would show it."""
     finding = found(tmp_path, model_of(graph(text)))
     assert 'output "y" depends on the other rows of a batch: ' in finding.mixes
     assert operator in finding.mixes
@@ -273,8 +273,8 @@ _MORE_INPUTS = {"flag": "bool flag", "open": "float[p, q] open"}
 
 
 @pytest.mark.parametrize("text", NOT_APART.values(), ids=NOT_APART.keys())
-def test_graphs_that_only_seem_to_keep_rows_apart(text, tmp_path):
-    """They load, but nothing is proven of them."""
+def test_does_not_accept_graphs_that_mix_rarely(text, tmp_path):
+    """They load, but are not taken to be row-wise."""
     inputs = ["float[batch,4] x", *(declared for name, declared in _MORE_INPUTS.items() if f"({name})" in text)]
     model = model_of(graph(text, inputs=", ".join(inputs)), functions=_LARGEST if "own." in text else "")
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -303,14 +303,14 @@ PADDED = {
 
 
 @pytest.mark.parametrize(("text", "apart"), PADDED.values(), ids=PADDED.keys())
-def test_elements_of_padded_texts(text, apart, tmp_path):
-    """Those that each row has whatever the largest row is are its own; no others are."""
+def test_elements_of_padded_strings(text, apart, tmp_path):
+    """Only elements that every row has are its own."""
     finding = found(tmp_path, model_of(graph(text, inputs="string[batch] x", output="string[a,b] y")))
     assert (not finding.mixes and not finding.undecided) is apart
 
 
-def test_dimensions_that_a_model_does_not_keep_to(tmp_path):
-    """Two of one name need not be equal."""
+def test_loose_dimensions_may_differ(tmp_path):
+    """Two of the same name need not be equal."""
     text = f"s = Shape <start = 1, end = 2> (open) p = Identity (x) {_OWN_NUMBERS} {_AS_WIDE}"
     model = model_of(graph(text, inputs="float[batch,m] x, float[p,m] open"))
     path = onnx_models.save(model, tmp_path / "model.onnx")
@@ -319,22 +319,22 @@ def test_dimensions_that_a_model_does_not_keep_to(tmp_path):
     assert analyse(read_model_file(path), replace(claimed, loose_dimensions=frozenset({"m"}))).undecided
 
 
-def test_an_output_that_follows_from_the_number_of_rows(tmp_path):
-    """It may do so for larger batches only than any that is tried."""
+def test_doubts_output_that_depends_on_number_of_rows(tmp_path):
+    """It may change only in batches larger than any trial."""
     text = f"{_COUNT} c = Constant <value_ints = [1000]> () y = Greater (n, c)"
     assert found(tmp_path, model_of(graph(text, output="bool[n] y")), out_axis=None).doubtful
 
 
-def test_an_unknown_operator_with_a_graph(tmp_path):
-    """The graph may take rows from outside, which are no inputs of the operator."""
+def test_unknown_operator_with_subgraph_is_undecided(tmp_path):
+    """The subgraph may read rows that are not inputs of the operator."""
     text = """c = Constant <value_float = 1.0> ()
         y = own.Mystery <body = b () => (float[a, b] p) { w = Constant <value_int = 0> () p = CumSum (x, w) }> (c)"""
     model = model_of(graph(text, output="float[n] y"))
     assert "this operator has no rule" in found(tmp_path, model, out_axis=None).undecided
 
 
-def test_an_output_that_counts_the_rows(tmp_path):
-    """It tells each caller how many others there are."""
+def test_output_with_number_of_rows_mixes(tmp_path):
+    """Clients would see how many others there are."""
     model = model_of(graph("y = Shape <start = 0, end = 1> (x)", output="int64[n] y"))
     assert "it counts them" in found(tmp_path, model, out_axis=None).mixes
 
@@ -343,14 +343,14 @@ def test_an_output_that_counts_the_rows(tmp_path):
     ("opset", "axis", "mixes"), [(20, 0, True), (20, 1, False), (11, 0, True), (11, 1, False), (12, -1, False)]
 )
 def test_softmax_before_and_after_opset_13(opset, axis, mixes, tmp_path):
-    """It went along all axes from the given one on, and goes along that one alone."""
+    """Before, it covered all axes from the given one on."""
     model = model_of(graph(f"y = Softmax <axis = {axis}> (x)"), opset=opset)
     assert bool(found(tmp_path, model).mixes) is mixes
 
 
 @pytest.mark.parametrize(("axis", "mixes"), [(0, True), (1, False)])
-def test_recurrent_networks_go_along_their_first_axis(axis, mixes, tmp_path):
-    """The second counts rows."""
+def test_recurrent_networks_iterate_over_first_axis(axis, mixes, tmp_path):
+    """The second axis counts rows."""
     weights = """w = ConstantOfShape (s) r = ConstantOfShape (t)"""
     text = f"""s = Constant <value_ints = [1, 5, 4]> () t = Constant <value_ints = [1, 5, 5]> () {weights}
         y, h = RNN <hidden_size = 5> (x, w, r)"""
@@ -359,15 +359,15 @@ def test_recurrent_networks_go_along_their_first_axis(axis, mixes, tmp_path):
     assert (bool(finding.mixes), finding.axes) == (mixes, {} if mixes else {"y": 2})
 
 
-def test_rows_on_another_axis_are_followed(tmp_path):
-    """To wherever the graph brings them."""
+def test_follows_rows_on_other_axes(tmp_path):
+    """Through the whole graph."""
     text = "a = Constant <value_ints = [0]> () y = ReduceSum <keepdims = 0> (x, a)"
     model = model_of(graph(text, inputs="float[time,batch,2] x", output="float[batch,2] y"))
     assert found(tmp_path, model, axes={"x": 1}) == GraphAnalysis(axes={"y": 0})
 
 
-def test_padded_texts(tmp_path):
-    """The parts of a text are padded to the longest text; the first of them is not."""
+def test_padded_strings(tmp_path):
+    """Parts are padded to the longest string; the first part is not."""
     inputs = "string[batch] x"
     whole = model_of(graph("y, n = StringSplit (x)", inputs=inputs, output="string[a,b] y"))
     assert "padded to the largest row" in found(tmp_path, whole).mixes
@@ -377,8 +377,8 @@ def test_padded_texts(tmp_path):
     assert "counts from the end" in found(tmp_path, model_of(graph(last, inputs=inputs, output="string[a,b] y"))).mixes
 
 
-def test_an_operator_that_nothing_is_known_of(tmp_path):
-    """Runs have to show what it does; what known operators make of that may hide it."""
+def test_operator_without_rule_is_undecided(tmp_path):
+    """And doubtful if an operator that can mix rows uses its output."""
     unknown = found(tmp_path, model_of(graph("a = own.Mystery (x) y = Relu (a)")))
     assert (unknown.mixes, unknown.doubtful) == ("", False)
     assert "this operator has no rule" in unknown.undecided
@@ -386,8 +386,8 @@ def test_an_operator_that_nothing_is_known_of(tmp_path):
     assert after.doubtful
 
 
-def test_what_a_shared_input_decides(tmp_path):
-    """It is the same for all rows that run together."""
+def test_branch_by_shared_input_keeps_rows_apart(tmp_path):
+    """It is the same for all rows of a batch."""
     text = """y = If (flag) <then_branch = t () => (float[a, b] p) { p = Neg (x) },
         else_branch = e () => (float[a, b] q) { q = Identity (x) }>"""
     model = model_of(graph(text, inputs="float[batch,4] x, bool flag"))
@@ -395,8 +395,8 @@ def test_what_a_shared_input_decides(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["two", "one"])
-def test_rows_of_a_table_by_number(name, tmp_path):
-    """Taken from a constant they are each row's own; taken from the rows they are others'."""
+def test_gather_from_constant_table(name, tmp_path):
+    """Each row selects for itself."""
     text = "i = Cast <to = 7> (x) y = Gather (table, i)"
     model = model_of(graph(text, output="float[a,b] y", constants="float[3] table = {1.0, 2.0, 3.0}"))
     assert found(tmp_path, model).axes == {"y": 0}

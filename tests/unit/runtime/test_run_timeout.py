@@ -1,4 +1,4 @@
-"""Ending trial runs that take far longer than others, with real loops."""
+"""Stopping of trial runs with real loops, and the watchdog thread."""
 
 import logging
 import threading
@@ -25,22 +25,22 @@ def limit(tmp_path):
         yield limit
 
 
-def test_a_run_without_end_is_ended(limit):
-    """ONNX Runtime ends it between two rounds of its loop; the next run is none the worse."""
+def test_stops_endless_run(limit):
+    """Between two iterations of its loop; later runs are unaffected."""
     limit.run({"x": np.ones((1, 1), np.float32)})
     with pytest.raises(TrialTimeoutError, match="stopped after 1 s"):
         limit.run({"x": np.full((1, 1), 1e18, np.float32)})
     assert limit.run({"x": np.ones((1, 1), np.float32)})["y"] == 1
 
 
-def test_an_error_of_the_model_goes_on(limit):
-    """It is no matter of time."""
+def test_propagates_model_error(limit):
+    """It is not a timeout."""
     with pytest.raises(Exception, match="rank"):
         limit.run({"x": np.ones((1, 1, 1), np.float32)})
 
 
-def test_the_limit_follows_the_longest_run():
-    """Ten times as long may be a larger batch."""
+def test_limit_follows_longest_run():
+    """A larger batch may take ten times as long."""
 
     class Runner:
         def run(self, inputs, outputs, options):
@@ -63,8 +63,8 @@ def watchdog():
     made.stop()
 
 
-def test_it_calls_back_in_the_order_of_the_times(watchdog):
-    """Whatever the order in which they were set, and with one that is over at once."""
+def test_calls_back_in_order_of_time(watchdog):
+    """Whatever the order of registration, and at once for a time in the past."""
     called, done = [], threading.Event()
     now = time.monotonic()
     watchdog.call_at(now + 0.04, done.set)
@@ -75,8 +75,8 @@ def test_it_calls_back_in_the_order_of_the_times(watchdog):
     assert called[1][1] >= now + 0.02
 
 
-def test_it_goes_by_its_own_clock():
-    """Not by how long it has slept."""
+def test_uses_injected_clock():
+    """Not the time that the thread has slept."""
     reads, called = [], threading.Event()
 
     def clock():
@@ -90,8 +90,8 @@ def test_it_goes_by_its_own_clock():
     watchdog.stop()
 
 
-def test_a_callback_that_fails_hurts_no_other(watchdog, caplog):
-    """The thread goes on."""
+def test_failing_callback_does_not_stop_others(watchdog, caplog):
+    """The thread continues."""
     called = threading.Event()
     with caplog.at_level(logging.ERROR, "inferd.runtime"):
         watchdog.call_at(0, lambda: 1 / 0)
@@ -100,8 +100,8 @@ def test_a_callback_that_fails_hurts_no_other(watchdog, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_it_ends_when_it_is_stopped():
-    """With what it was to do left undone."""
+def test_stop_ends_thread():
+    """Without calling pending callbacks."""
     before = set(threading.enumerate())
     watchdog = Watchdog("test-watchdog")
     watchdog.start()

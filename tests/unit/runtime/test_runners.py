@@ -1,4 +1,4 @@
-"""The bound way to run, which GPUs use, exercised in the CPU's memory."""
+"""Bound runs, which GPUs use, exercised in CPU memory."""
 
 import threading
 
@@ -19,7 +19,7 @@ def bound(model) -> BoundRunner:
 
 
 def test_bound_and_direct_runs_agree():
-    """Whatever the batch size, and when a size comes again."""
+    """For any batch size, and when a size returns."""
     model = onnx_models.two_inputs()
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     direct, runner = DirectRunner(session, [], []), bound(model)
@@ -31,16 +31,16 @@ def test_bound_and_direct_runs_agree():
             np.testing.assert_array_equal(left, right)
 
 
-def test_only_the_outputs_asked_for_are_bound():
-    """Those of the run before are forgotten."""
+def test_binds_requested_outputs_only():
+    """Outputs of the previous run are unbound."""
     runner = bound(onnx_models.two_inputs())
     inputs = {"a": np.ones((1, 1), np.float32), "b": np.ones((1, 1), np.int64)}
     assert len(runner.run(inputs, ["total", "product"])) == 2
     assert len(runner.run(inputs, ["product"])) == 1
 
 
-def test_scalars_and_empty_tensors_are_bound():
-    """Shapes without elements or without dimensions are shapes."""
+def test_binds_scalars_and_empty_tensors():
+    """Shapes without dimensions or without elements."""
     runner = bound(onnx_models.shared_scalar())
     (y,) = runner.run({"x": np.ones((1, 3), np.float32), "factor": np.array(5, np.float32)}, ["y"])
     assert y.tolist() == [[5, 5, 5]]
@@ -49,8 +49,8 @@ def test_scalars_and_empty_tensors_are_bound():
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "BF16"])
-def test_an_input_that_is_left_out_has_its_default(datatype):
-    """Not what an earlier run was given."""
+def test_omitted_input_has_its_default(datatype):
+    """Not the value of an earlier run."""
     model = onnx_models.optional_scale(dtypes.BY_NAME[datatype].onnx_element_type)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = [spec("x", ("batch", 3)), spec("scale", (), datatype=datatype, optional=True)]
@@ -60,23 +60,23 @@ def test_an_input_that_is_left_out_has_its_default(datatype):
     assert answers == [2, 5, 2, 5]
 
 
-def test_answers_are_not_overwritten_by_later_runs():
-    """Input buffers are used again; what was given out is not."""
+def test_later_runs_do_not_overwrite_outputs():
+    """Input buffers are reused, outputs are not."""
     runner = bound(onnx_models.linear())
     answers = [runner.run({"x": np.full((2, 3), n, np.float32)}, ["y"])[0] for n in range(4)]
     assert [answer[1, 2] for answer in answers] == [1, 3, 5, 7]
 
 
-def test_a_failed_run_leaves_nothing_behind():
-    """The next one is right again."""
+def test_run_after_failed_run():
+    """A failed binding is discarded."""
     runner = bound(onnx_models.lookup())
     with pytest.raises(Exception, match="out of data bounds"):
         runner.run({"index": np.array([99])}, ["y"])
     assert runner.run({"index": np.array([3])}, ["y"])[0].tolist() == [30]
 
 
-def test_threads_do_not_share_a_binding():
-    """Each run in progress has one of its own."""
+def test_threads_do_not_share_binding():
+    """Each run in progress has its own."""
     runner = bound(onnx_models.linear())
     start = threading.Barrier(4)
     wrong: list[float] = []

@@ -1,4 +1,4 @@
-"""Real ONNX models through a real session on the CPU."""
+"""Real ONNX models in a real session on the CPU."""
 
 import logging
 import os
@@ -43,8 +43,8 @@ def axes(session: OnnxSession) -> dict[str, int | None]:
         (onnx_models.needs_size(), {"x": 0, "y": 0}),
     ],
 )
-def test_the_batch_axes_of_real_models(model, expected, tmp_path):
-    """Found from the declaration, and borne out by running it."""
+def test_establishes_batch_axes_of_real_models(model, expected, tmp_path):
+    """Inferred from the declaration, and verified by runs."""
     session = opened(model, tmp_path)
     assert session.signature.batchable
     assert axes(session) == expected
@@ -60,7 +60,7 @@ def test_the_batch_axes_of_real_models(model, expected, tmp_path):
     ],
 )
 def test_models_that_cannot_batch(model, why, tmp_path):
-    """They are served one by one, with a reason."""
+    """They run each request alone, with a reason."""
     session = opened(model, tmp_path)
     assert not session.signature.batchable
     assert session.verdict.standing is Standing.CONTRADICTED
@@ -68,8 +68,8 @@ def test_models_that_cannot_batch(model, why, tmp_path):
 
 
 @pytest.mark.parametrize("warmup", [True, False])
-def test_a_mean_over_the_batch_is_not_batched(warmup, tmp_path, caplog):
-    """Its answers would depend on who else is asking, with or without warm-up; the log says so once."""
+def test_does_not_batch_mean_over_batch(warmup, tmp_path, caplog):
+    """With or without warm-up; logged once."""
     session = opened(onnx_models.centred(), tmp_path, runtime={"warmup": warmup})
     assert not session.signature.batchable
     assert "ReduceMean looks at all rows at once; for example, element" in session.verdict.reason
@@ -77,24 +77,24 @@ def test_a_mean_over_the_batch_is_not_batched(warmup, tmp_path, caplog):
     assert "model.onnx is not batched, which is contradicted" in caplog.text
 
 
-def test_the_operator_may_batch_it_all_the_same(tmp_path, caplog):
-    """An explicit batch axis counts for more than a guess, but not without a warning."""
+def test_configured_axis_batches_contradicted_model(tmp_path, caplog):
+    """With a warning."""
     session = opened(onnx_models.centred(), tmp_path, inputs={"x": {"batch_axis": 0}})
     assert session.signature.batchable
     assert session.verdict.standing is Standing.CONTRADICTED
     assert "is batched because batch_axis is set, although that is contradicted" in caplog.text
 
 
-def test_a_batch_axis_that_the_run_disproves_is_refused(tmp_path):
-    """Shapes cannot be argued with."""
+def test_rejects_configured_axis_with_wrong_shapes(tmp_path):
+    """Outputs could not be split."""
     with pytest.raises(ModelLoadError, match=r'batch_axis is set, but output "y" .* rows do not follow'):
         opened(
             onnx_models.batch_axis_one(), tmp_path, inputs={"x": {"batch_axis": 0}}, outputs={"y": {"batch_axis": 0}}
         )
 
 
-def test_a_model_that_no_made_up_input_suits_is_unproven(tmp_path, caplog):
-    """It runs requests one by one, and the log says how to have it proven."""
+def test_unproven_without_inputs_that_run(tmp_path, caplog):
+    """Requests run alone, and the log says how to have the model proven."""
     session = opened(onnx_models.needs_size(500), tmp_path)
     assert not session.signature.batchable
     assert (session.verdict.standing, session.synthetic_inputs) == (Standing.UNPROVEN, None)
@@ -103,8 +103,8 @@ def test_a_model_that_no_made_up_input_suits_is_unproven(tmp_path, caplog):
     assert shape.verdict.standing is Standing.PROVEN
 
 
-def test_examples_of_the_operator_prove_a_model(tmp_path):
-    """In the settings, or as recorded requests beside the model."""
+def test_operator_examples_prove_model(tmp_path):
+    """From the settings, or recorded requests beside the model."""
     model = onnx_models.needs_size(300)
     values = np.random.default_rng(0).normal(size=(3, 1, 310)).round(3)
     given = opened(model, tmp_path, inputs={"x": {"example": values.tolist()}})
@@ -115,14 +115,14 @@ def test_examples_of_the_operator_prove_a_model(tmp_path):
     assert recorded.synthetic_inputs.rows(5)["x"].shape == (5, 1, 310)
 
 
-def test_a_bad_example_is_refused(tmp_path):
-    """By its name."""
+def test_rejects_invalid_example(tmp_path):
+    """Naming the setting."""
     path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
     assert refusal(path, inputs={"x": {"example": ["a"]}}).startswith("inputs.x.example: ")
 
 
-def test_a_verdict_is_proven_once(tmp_path, monkeypatch):
-    """The second time it comes from the cache, with the same axes and the same inputs to warm up with."""
+def test_takes_verdict_from_cache(tmp_path, monkeypatch):
+    """With the same axes and the same inputs for warm-up."""
     cache = {"verdict_cache": tmp_path / "verdicts"}
     first = opened(onnx_models.unknown_output_rank(), tmp_path, runtime=cache)
     proven = opened(onnx_models.batch_axis_one(), tmp_path, runtime=cache)
@@ -141,8 +141,8 @@ def test_a_verdict_is_proven_once(tmp_path, monkeypatch):
         pytest.param({"outputs": {"y": {"batch_axis": 0}}}, id="axes"),
     ],
 )
-def test_what_a_verdict_follows_from_is_part_of_its_key(change, tmp_path):
-    """Another file, other settings or other examples are proven anew."""
+def test_cache_key_covers_everything_that_determines_verdict(change, tmp_path):
+    """Another file, other settings or other examples are verified anew."""
     cache = {"verdict_cache": tmp_path / "verdicts"}
     opened(onnx_models.linear(), tmp_path, runtime=cache)
     opened(onnx_models.linear(), tmp_path, runtime=cache, **change)
@@ -152,8 +152,8 @@ def test_what_a_verdict_follows_from_is_part_of_its_key(change, tmp_path):
     assert len(list((tmp_path / "verdicts").iterdir())) == 4
 
 
-def test_batching_can_be_stopped(tmp_path):
-    """From then on the signature has no batch axes, and the verdict says why; the operator's word counts for more."""
+def test_stop_batching(tmp_path):
+    """Removes the batch axes and sets the reason, except for configured axes."""
     session = opened(onnx_models.linear(), tmp_path)
     assert session.stop_batching("found while serving: a test")
     assert not session.signature.batchable
@@ -163,7 +163,7 @@ def test_batching_can_be_stopped(tmp_path):
     assert given.signature.batchable
 
 
-def test_a_run_gives_the_outputs_in_the_order_asked(tmp_path):
+def test_returns_requested_outputs_in_order(tmp_path):
     """And only those."""
     session = opened(onnx_models.two_inputs(), tmp_path)
     inputs = {"a": np.array([[3]], np.float32), "b": np.array([[4]], np.int64)}
@@ -174,8 +174,8 @@ def test_a_run_gives_the_outputs_in_the_order_asked(tmp_path):
 
 @pytest.mark.parametrize("datatype", dtypes.ALL, ids=lambda datatype: datatype.name)
 @pytest.mark.parametrize("shape", [(2, 2), (1, 0)])
-def test_every_element_type_goes_through(datatype, shape, tmp_path):
-    """Bit by bit, and empty as well."""
+def test_passes_every_element_type(datatype, shape, tmp_path):
+    """Bit by bit, also when empty."""
     session = opened(onnx_models.identity(datatype, ("batch", None)), tmp_path)
     x = np.array([b"\xc3\x9f", b"", b"a\0b", b"d"], object) if datatype is dtypes.BYTES else np.arange(4) % 2
     x = x.astype(datatype.numpy)[: np.prod(shape)].reshape(shape)
@@ -187,8 +187,8 @@ def test_every_element_type_goes_through(datatype, shape, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_narrow_floats_are_computed_with(dtype, tmp_path):
-    """Not only passed through."""
+def test_computes_with_narrow_floats(dtype, tmp_path):
+    """Not only passes them through."""
     session = opened(onnx_models.cast_sum(dtypes.BY_NUMPY[np.dtype(dtype)]), tmp_path)
     (y,) = session.run({"x": np.array([[1.5, -2]], dtype)}, ["y"])
     assert y.dtype == dtype
@@ -205,23 +205,23 @@ def test_narrow_floats_are_computed_with(dtype, tmp_path):
     ],
     ids=["unaligned", "gaps", "column by column"],
 )
-def test_any_view_is_read_right(dtype, view, tmp_path):
-    """Inputs may be read-only views over the message they came in."""
+def test_reads_any_view(dtype, view, tmp_path):
+    """Inputs may be read-only views of the received message."""
     session = opened(onnx_models.cast_sum(dtypes.BY_NUMPY[np.dtype(dtype)]), tmp_path)
     x = np.array([[1, 2], [3, 4]], dtype)
     (y,) = session.run({"x": view(x)}, ["y"])
     assert y.tolist() == [[2, 4], [6, 8]]
 
 
-def test_strings_are_bytes_on_both_sides(tmp_path):
-    """ONNX Runtime's str is seen nowhere else."""
+def test_strings_are_bytes(tmp_path):
+    """ONNX Runtime's str stays inside the session."""
     session = opened(onnx_models.strings(), tmp_path)
     (loud,) = session.run({"text": np.array([["hé".encode(), b""]], object)}, ["loud"])
     assert loud.tolist() == [["hé!".encode(), b"!"]]
 
 
-def test_an_answer_outlives_the_runs_after_it(tmp_path):
-    """Buffers that are used again are never those of an answer that was given out."""
+def test_later_runs_do_not_overwrite_outputs(tmp_path):
+    """Reused buffers are never those of an output."""
     for datatype in ("FP32", "BF16"):
         session = opened(onnx_models.cast_sum(dtypes.BY_NAME[datatype]), tmp_path)
         numpy_type = dtypes.BY_NAME[datatype].numpy
@@ -229,15 +229,15 @@ def test_an_answer_outlives_the_runs_after_it(tmp_path):
         assert [answer[0, 0] for answer in answers] == [0, 2, 4, 6, 8]
 
 
-def test_external_data_is_found_beside_the_model(tmp_path):
-    """Large models keep their weights in files of their own."""
+def test_finds_external_data(tmp_path):
+    """In a file beside the model."""
     session = open_session(onnx_models.save_with_external_data(tmp_path / "model.onnx"), ModelSettings())
     (y,) = session.run({"x": np.ones((1, 64), np.float32)}, ["y"])
     assert y[0].tolist() == list(range(64))
 
 
-def test_nothing_that_happens_to_the_weights_changes_a_session(tmp_path):
-    """They are mapped into memory: to write there would change answers, and to cut them off end the process."""
+def test_session_is_independent_of_weight_files(tmp_path):
+    """Writes to a mapped file would change outputs, and truncation kill the process."""
     session = open_session(onnx_models.save_with_external_data(tmp_path / "model.onnx"), ModelSettings())
     weights = tmp_path / "model.weights"
     assert str(weights) not in Path("/proc/self/maps").read_text()
@@ -248,8 +248,8 @@ def test_nothing_that_happens_to_the_weights_changes_a_session(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.weights"])
-def test_files_that_change_while_they_are_loaded_are_refused(name, tmp_path, monkeypatch):
-    """The verdict of one model must not be kept under the hash of another."""
+def test_rejects_files_that_change_during_load(name, tmp_path, monkeypatch):
+    """A verdict must not be stored under the hash of another file."""
     path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
     opening = session_module.open_runtime_session
 
@@ -261,8 +261,8 @@ def test_files_that_change_while_they_are_loaded_are_refused(name, tmp_path, mon
     assert refusal(path) == "model.onnx or a file with its weights was changed while it was loaded"
 
 
-def test_a_closed_session_does_not_run(tmp_path):
-    """It says so, and closing twice is one close."""
+def test_closed_session_does_not_run(tmp_path):
+    """Closing twice is allowed."""
     session = opened(onnx_models.linear(), tmp_path)
     session.close()
     session.close()
@@ -295,8 +295,8 @@ def refusal(path: Path, **settings: dict) -> str:
         (onnx_models.text_and_bf16(), "the model has both BYTES and BF16 tensors"),
     ],
 )
-def test_models_that_cannot_be_served_are_refused(model, message, tmp_path):
-    """In words that say what is wrong with them."""
+def test_rejects_models_that_cannot_be_served(model, message, tmp_path):
+    """Saying what is wrong with them."""
     assert message in refusal(onnx_models.save(model, tmp_path / "model.onnx"))
 
 
@@ -305,8 +305,8 @@ def test_models_that_cannot_be_served_are_refused(model, message, tmp_path):
     [b"", b"not a model at all", bytes(1000), onnx_models.linear().SerializeToString()[:-60]],
     ids=["empty", "text", "zeros", "truncated"],
 )
-def test_damaged_files_are_refused(content, tmp_path):
-    """Without a trace of the folder that they lie in."""
+def test_rejects_damaged_files(content, tmp_path):
+    """Without naming their directory."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     message = refusal(path)
@@ -315,20 +315,20 @@ def test_damaged_files_are_refused(content, tmp_path):
     assert "ONNXRuntimeError" not in message
 
 
-def test_names_that_are_not_text_are_refused(tmp_path):
+def test_rejects_names_that_are_not_utf8(tmp_path):
     """A flipped bit in a name is a damaged file, not a crash."""
     path = tmp_path / "model.onnx"
     path.write_bytes(onnx_models.linear().SerializeToString().replace(b"\x01x", b"\x01\xff"))
     assert "damaged" in refusal(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    """By its name alone."""
+def test_names_missing_file(tmp_path):
+    """Without its directory."""
     assert refusal(tmp_path / "model.onnx") == "cannot read model.onnx: there is no such file or directory"
 
 
-def test_missing_external_data_is_named(tmp_path):
-    """The weights are part of the model."""
+def test_names_missing_external_data(tmp_path):
+    """Without its directory."""
     path = onnx_models.save_with_external_data(tmp_path / "model.onnx")
     (tmp_path / "model.weights").unlink()
     message = refusal(path)
@@ -336,14 +336,14 @@ def test_missing_external_data_is_named(tmp_path):
     assert str(tmp_path) not in message
 
 
-def test_a_provider_that_is_not_built_in_is_refused(tmp_path):
-    """Instead of running on the CPU without a word."""
+def test_rejects_provider_that_is_not_built_in(tmp_path):
+    """Instead of silently running on the CPU."""
     path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
     assert "openvino is not in the installed build" in refusal(path, runtime={"providers": ["openvino"]})
 
 
-def test_threads_and_parallel_mode_are_accepted(tmp_path, caplog):
-    """Every runtime setting makes a session that works."""
+def test_accepts_threads_and_parallel_mode(tmp_path, caplog):
+    """The session runs without warnings."""
     caplog.set_level(logging.WARNING)
     runtime = {"intra_op_threads": 2, "inter_op_threads": 2, "allow_spinning": True, "providers": ["cpu"]}
     (y,) = opened(onnx_models.linear(), tmp_path, runtime=runtime).run({"x": np.ones((1, 3), np.float32)}, ["y"])
@@ -352,15 +352,15 @@ def test_threads_and_parallel_mode_are_accepted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("threads", "runs"), [((1, 1), 4), ((2, 1), 2), ((2, 2), 1)])
-def test_as_many_runs_are_parallel_as_have_cores_for_their_threads(threads, runs, tmp_path, monkeypatch):
-    """Threads within operators, times operators side by side."""
+def test_parallel_runs_follow_cores_and_threads(threads, runs, tmp_path, monkeypatch):
+    """Intra-op threads times inter-op threads."""
     monkeypatch.setattr(session_module, "usable_cores", lambda: 4)
     runtime = {"intra_op_threads": threads[0], "inter_op_threads": threads[1], "providers": ["cpu"]}
     assert opened(onnx_models.linear(), tmp_path, runtime=runtime).parallel_runs == runs
 
 
-def test_it_knows_whether_runs_are_bounded_by_their_rows(tmp_path):
-    """From the file, so that a verdict from the cache changes nothing; and while rows are known to be rows."""
+def test_runs_are_bounded(tmp_path):
+    """Determined from the file, also with a cached verdict; not without batch axes."""
     cache = {"verdict_cache": tmp_path / "verdicts"}
     for _ in range(2):
         session = opened(onnx_models.linear(), tmp_path, runtime=cache)
@@ -371,8 +371,8 @@ def test_it_knows_whether_runs_are_bounded_by_their_rows(tmp_path):
     assert not session.runs_are_bounded
 
 
-def test_a_run_can_be_ended_from_outside(tmp_path):
-    """In any thread; the next run is none the worse."""
+def test_run_can_be_stopped(tmp_path):
+    """From another thread; later runs are unaffected."""
     session = opened(busy_model(), tmp_path)
     stop = RunStop()
     timer = threading.Timer(0.05, stop.stop)

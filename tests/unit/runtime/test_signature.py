@@ -1,4 +1,4 @@
-"""What a request's inputs come to, and what is refused of them."""
+"""Validation of requests against a signature."""
 
 import math
 
@@ -40,8 +40,8 @@ OPTIONAL = signature(
         (FIXED, {"x": zeros(1, 3, 0, 5), "size": zeros(2, dtype=np.int64)}, 1, 16),
     ],
 )
-def test_inputs_that_fit_are_counted(signature, inputs, rows, nbytes):
-    """Rows are counted along the batch axis, and an empty tensor is a tensor."""
+def test_counts_rows_and_bytes(signature, inputs, rows, nbytes):
+    """Rows are counted along the batch axis; empty tensors are allowed."""
     checked = signature.check(inputs)
     assert (checked.rows, checked.nbytes) == (rows, nbytes)
 
@@ -61,8 +61,8 @@ def test_inputs_that_fit_are_counted(signature, inputs, rows, nbytes):
         (FIXED, {"x": zeros(2, 3, 2, 5), "size": zeros(2, dtype=np.int64)}, "expected shape [1,3,h,w], got [2,3,2,5]"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused_by_name(signature, inputs, message):
-    """The message says which input, what was expected and what came."""
+def test_rejects_inputs_that_do_not_fit(signature, inputs, message):
+    """Naming the input, the expected and the given."""
     with pytest.raises(InvalidInputError) as refused:
         signature.check(inputs)
     assert message in refused.value.message
@@ -72,34 +72,34 @@ def tokens(ids: tuple[int, int], mask: tuple[int, int], scale: float = 1) -> dic
     return {"ids": zeros(*ids, dtype=np.int64), "mask": zeros(*mask, dtype=np.int64), "scale": np.array(scale, F32)}
 
 
-def test_inputs_must_agree_on_their_rows():
-    """Rows are compared across inputs."""
+def test_rejects_different_numbers_of_rows():
+    """Across the inputs of a request."""
     with pytest.raises(InvalidInputError, match='input "mask": expected 2 rows as in input "ids", got 3'):
         TEXT.check(tokens((2, 7), (3, 7)))
 
 
-def test_inputs_must_agree_on_named_dimensions():
+def test_rejects_different_sizes_of_named_dimension():
     """A name stands for one size in all inputs."""
     with pytest.raises(InvalidInputError, match='input "mask": expected seq = 7 as in input "ids", got 5'):
         TEXT.check(tokens((2, 7), (2, 5)))
 
 
-def test_requests_of_different_lengths_have_different_keys():
-    """They cannot be stacked."""
+def test_stack_key_has_open_sizes():
+    """Requests of different lengths cannot be stacked."""
     assert TEXT.check(tokens((2, 7), (2, 7))).stack_key == TEXT.check(tokens((3, 7), (3, 7))).stack_key
     assert TEXT.check(tokens((2, 7), (2, 7))).stack_key != TEXT.check(tokens((2, 8), (2, 8))).stack_key
 
 
-def test_requests_with_different_shared_values_have_different_keys():
-    """A value that holds for the whole batch must be the same for all of it."""
+def test_stack_key_has_shared_values():
+    """A shared value must be the same for the whole batch."""
     plain = TEXT.check(tokens((2, 7), (2, 7))).stack_key
     assert plain != TEXT.check(tokens((2, 7), (2, 7), scale=2)).stack_key
     nan = [TEXT.check(tokens((2, 7), (2, 7), scale=math.nan)).stack_key for _ in range(2)]
     assert nan[0] == nan[1]
 
 
-def test_shared_strings_are_compared_by_value():
-    """And by shape, so that a list of two is not a column of two."""
+def test_stack_key_has_shared_strings():
+    """By value and by shape."""
     shared = signature([spec("x", ("batch",), 0), spec("words", (None, None), datatype="BYTES")])
 
     def key(words: list[list[bytes]]) -> object:
@@ -110,33 +110,33 @@ def test_shared_strings_are_compared_by_value():
     assert key([[b"a", b"b"]]) != key([[b"a"], [b"b"]])
 
 
-def test_the_key_is_empty_where_nothing_can_differ():
-    """Nothing to compare costs nothing to compare."""
+def test_stack_key_is_empty_for_fixed_shapes():
+    """Comparing it costs nothing."""
     assert ONE.check({"x": zeros(1, 4)}).stack_key == ()
     assert FIXED.check({"x": zeros(1, 3, 1, 1), "size": zeros(2, dtype=np.int64)}).stack_key == ()
 
 
-def test_a_shared_input_s_open_dimension_is_not_its_rows():
+def test_open_dimension_of_shared_input_is_not_rows():
     """Only the batch axis counts rows."""
     shared = signature([spec("x", ("batch", 2), 0), spec("table", ("entries", 2))])
     assert shared.check({"x": zeros(3, 2), "table": zeros(9, 2)}).rows == 3
 
 
-def test_strings_count_with_their_contents():
-    """A queue bounded in bytes must see them."""
+def test_counts_bytes_of_strings():
+    """The byte limit of the queue needs them."""
     short = WORDS.check({"text": np.array([b"a"], object)}).nbytes
     assert WORDS.check({"text": np.array([b"a" * 1000], object)}).nbytes == short + 999
 
 
 @pytest.mark.parametrize("words", [[b"\xff"], [b"fine", b"\xc3"], [b"\xc3", b"\xa9"]])
-def test_strings_that_are_not_utf8_are_refused(words):
-    """ONNX Runtime cannot take them; a sequence cut in two between elements is found as well."""
+def test_rejects_invalid_utf8(words):
+    """Also a sequence split between two elements; ONNX Runtime cannot take it."""
     with pytest.raises(InvalidInputError, match='input "text": expected UTF-8 text, got other bytes'):
         WORDS.check({"text": np.array(words, object)})
 
 
-def test_any_utf8_is_taken():
-    """Text of any language, zero bytes and nothing at all."""
+def test_accepts_valid_utf8():
+    """Any language, zero bytes, and empty strings."""
     words = np.array(["ß日本".encode(), b"a\0b", b""], object)
     assert WORDS.check({"text": words}).rows == 3
 
@@ -145,16 +145,16 @@ def given(rows: int = 1, **optional: np.ndarray) -> dict[str, np.ndarray]:
     return {"x": zeros(rows, 2), **optional}
 
 
-def test_optional_inputs_may_be_left_out():
-    """All of them, or some; those that are given count."""
+def test_optional_inputs_may_be_omitted():
+    """All or some; those present count."""
     assert OPTIONAL.check(given(3)).rows == 3
     assert OPTIONAL.check(given(3)).nbytes == 24
     assert OPTIONAL.check(given(3, scale=np.array(1, F32))).nbytes == 28
     assert OPTIONAL.check(given(3, state=zeros(3, 3), shift=zeros(5))).nbytes == 24 + 36 + 20
 
 
-def test_optional_inputs_are_in_the_key():
-    """Requests are stacked if they give the same ones, with the same values where these are shared."""
+def test_stack_key_has_optional_inputs():
+    """Requests are stacked if they have the same ones, with equal shared values."""
     requests = {
         "none": given(),
         "scale 0": given(scale=np.array(0, F32)),
@@ -172,8 +172,8 @@ def test_optional_inputs_are_in_the_key():
     assert OPTIONAL.check(given(2, state=np.ones((2, 3), F32))).stack_key == keys["state"]
 
 
-def test_what_cannot_be_stacked_needs_no_key():
-    """A model without batches runs each request alone, whatever it gives."""
+def test_unbatchable_model_has_empty_stack_key():
+    """Each request runs alone."""
     alone = signature([spec("x", (1,)), spec("scale", (), optional=True)])
     assert alone.check({"x": zeros(1), "scale": np.array(1, F32)}).stack_key == ()
 
@@ -189,15 +189,15 @@ def test_what_cannot_be_stacked_needs_no_key():
         (given(2, state=zeros(1, 3)), 'input "state": expected 2 rows as in input "x", got 1'),
     ],
 )
-def test_optional_inputs_are_checked_like_others(inputs, message):
-    """What is given must fit, and what must be given may not be left out."""
+def test_rejects_invalid_optional_and_missing_inputs(inputs, message):
+    """Optional inputs are checked if present; required ones must be present."""
     with pytest.raises(InvalidInputError) as refused:
         OPTIONAL.check(inputs)
     assert refused.value.message == message
 
 
-def test_loose_dimensions_need_not_agree():
-    """Their requests are stacked only if they are alike all the same; other names are compared as ever."""
+def test_loose_dimensions_may_differ():
+    """Such requests are stacked only if their sizes are equal; other names are still compared."""
     inputs = [spec("question", ("batch", "seq", "width"), 0), spec("context", ("batch", "seq", "width"), 0)]
     loose = ModelSignature(inputs=tuple(inputs), outputs=(), batchable=True, loose_dimensions=frozenset({"seq"}))
     checked = loose.check({"question": zeros(1, 8, 2), "context": zeros(1, 64, 2)})
@@ -209,20 +209,20 @@ def test_loose_dimensions_need_not_agree():
         signature(inputs).check({"question": zeros(1, 8, 2), "context": zeros(1, 64, 2)})
 
 
-def test_outputs_are_all_unless_named():
-    """In the model's order, or in the caller's."""
+def test_selects_all_outputs_by_default():
+    """In the model's order, or in the client's."""
     assert ONE.select_outputs(()) == ("y", "z")
     assert ONE.select_outputs(("z",)) == ("z",)
     assert ONE.select_outputs(("z", "y")) == ("z", "y")
 
 
-def test_an_output_that_is_named_twice_comes_once():
-    """As Triton does: in the place of the first."""
+def test_removes_duplicate_outputs():
+    """As Triton does: at the position of the first."""
     assert ONE.select_outputs(("z", "y", "z", "z", "y")) == ("z", "y")
 
 
-def test_an_unknown_output_is_refused():
-    """Naming those that there are."""
+def test_rejects_unknown_output():
+    """Listing the known ones."""
     with pytest.raises(InvalidInputError) as refused:
         ONE.select_outputs(("y", "q"))
     assert refused.value.message == 'output "q": expected one of "y", "z", got an unknown name'
@@ -230,13 +230,13 @@ def test_an_unknown_output_is_refused():
 
 
 @pytest.mark.parametrize(("axis", "batchable"), [(0, False), (None, True)])
-def test_a_signature_that_contradicts_itself_cannot_be_made(axis, batchable):
-    """Batchable and the batch axes say the same."""
+def test_rejects_inconsistent_signature(axis, batchable):
+    """Batchable and the batch axes must agree."""
     with pytest.raises(ValueError, match="batch axis"):
         ModelSignature(inputs=(spec("x", ("batch",), axis),), outputs=(), batchable=batchable)
 
 
-def test_an_optional_input_alone_cannot_count_rows():
-    """It may be left out."""
+def test_rejects_batch_axis_on_optional_input_alone():
+    """The input may be omitted."""
     with pytest.raises(ValueError, match="no required input with a batch axis"):
         ModelSignature(inputs=(spec("x", ("batch",), 0, optional=True),), outputs=(), batchable=True)

@@ -1,4 +1,4 @@
-"""Stacking and splitting, case by case; the property tests have the round trips."""
+"""Stacking of requests, splitting of outputs, and chunks of large requests."""
 
 import ml_dtypes
 import numpy as np
@@ -19,19 +19,19 @@ def rows(*values: float) -> np.ndarray:
     return np.array([[value, value] for value in values], np.float32)
 
 
-def test_a_single_request_is_not_copied():
-    """A batch of one hands its own arrays on."""
+def test_does_not_copy_single_request():
+    """A batch of one passes its own arrays."""
     x = rows(1, 2)
     assert stack(FIRST_AXIS, [{"x": x}])["x"] is x
 
 
-def test_requests_are_put_one_behind_the_other():
-    """Rows come in the order of the requests."""
+def test_concatenates_requests_in_order():
+    """Rows are in the order of the requests."""
     stacked = stack(FIRST_AXIS, [{"x": rows(1)}, {"x": rows(2, 3)}])
     np.testing.assert_array_equal(stacked["x"], rows(1, 2, 3))
 
 
-def test_a_shared_input_is_taken_from_the_first_request():
+def test_takes_shared_input_from_first_request():
     """A scalar that all requests agree on is not stacked."""
     factor = np.array(2, np.float32)
     stacked = stack(WITH_SHARED, [{"x": rows(1), "factor": factor}, {"x": rows(2), "factor": factor.copy()}])
@@ -39,8 +39,8 @@ def test_a_shared_input_is_taken_from_the_first_request():
     assert stacked["x"].shape == (2, 2)
 
 
-def test_rows_are_stacked_along_the_batch_axis():
-    """The batch axis need not be the first."""
+def test_stacks_along_batch_axis():
+    """It need not be the first axis."""
     first, second = np.zeros((3, 1), np.float32), np.ones((3, 2), np.float32)
     stacked = stack(SECOND_AXIS, [{"x": first}, {"x": second}])
     np.testing.assert_array_equal(stacked["x"], [[0, 1, 1]] * 3)
@@ -53,29 +53,29 @@ def test_rows_are_stacked_along_the_batch_axis():
         (np.array([[1, 2]], ml_dtypes.bfloat16), np.array([[3, 4]], ml_dtypes.bfloat16)),
     ],
 )
-def test_any_element_type_can_be_stacked(first, second):
-    """Strings and types that numpy itself does not have keep their dtype."""
+def test_stacks_any_element_type(first, second):
+    """Strings and types unknown to numpy keep their dtype."""
     stacked = stack(FIRST_AXIS, [{"x": first}, {"x": second}])["x"]
     assert stacked.dtype == first.dtype
     assert stacked.tolist() == [*first.tolist(), *second.tolist()]
 
 
-def test_an_unaligned_view_is_stacked():
-    """A view over a message at an odd offset is read right."""
+def test_stacks_unaligned_view():
+    """A view of a message at an odd offset."""
     message = bytes(3) + np.array([1, 1], np.float32).tobytes()
     view = np.frombuffer(message, np.float32, offset=3).reshape(1, 2)
     assert not view.flags.aligned
     np.testing.assert_array_equal(stack(FIRST_AXIS, [{"x": view}, {"x": rows(2)}])["x"], rows(1, 2))
 
 
-def test_several_requests_to_an_unbatchable_model_are_refused():
-    """Taking only the first of them would lose the others' answers."""
+def test_rejects_several_requests_to_unbatchable_model():
+    """Using only the first would lose the others."""
     with pytest.raises(ValueError, match=r"expected a single request .* got 2"):
         stack(UNBATCHABLE, [{"x": rows(1)}, {"x": rows(2)}])
 
 
-def test_each_request_gets_its_rows_as_views():
-    """Splitting copies nothing."""
+def test_splits_into_views():
+    """Without copies."""
     y = rows(1, 2, 3)
     first, second = split(FIRST_AXIS, {"y": y}, [1, 2])
     np.testing.assert_array_equal(first["y"], rows(1))
@@ -83,8 +83,8 @@ def test_each_request_gets_its_rows_as_views():
     assert np.shares_memory(second["y"], y)
 
 
-def test_outputs_are_split_along_their_own_axes():
-    """Each output has a batch axis of its own."""
+def test_splits_along_axis_of_each_output():
+    """Outputs may have different batch axes."""
     y, z = np.arange(3, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
     first, second = split(SECOND_AXIS, {"y": y, "z": z}, [2, 1])
     assert first["y"].tolist() == [0, 1]
@@ -93,21 +93,21 @@ def test_outputs_are_split_along_their_own_axes():
     assert second["z"].tolist() == [[2], [5]]
 
 
-def test_an_output_without_a_batch_axis_goes_to_everyone():
-    """The whole of it, not a part."""
+def test_output_without_batch_axis_goes_to_all_requests():
+    """As a whole."""
     classes = np.array([10, 20, 30], np.float32)
     parts = split(WITH_SHARED, {"y": rows(1, 2), "classes": classes}, [1, 1])
     assert all(part["classes"] is classes for part in parts)
 
 
-def test_only_the_outputs_that_were_run_are_split():
-    """A batch may ask for some of the outputs."""
+def test_splits_requested_outputs_only():
+    """A batch may request some of the outputs."""
     assert [list(part) for part in split(WITH_SHARED, {"y": rows(1)}, [1])] == [["y"]]
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (4, 2), ()])
-def test_a_wrong_number_of_rows_is_an_error(shape):
-    """Nobody gets somebody else's rows."""
+def test_rejects_wrong_number_of_rows(shape):
+    """No request may receive another's rows."""
     wrong = np.zeros(shape, np.float32)
     with pytest.raises(RowsDoNotFollowError, match='output "y": expected 3 rows along axis 0'):
         split(FIRST_AXIS, {"y": wrong}, [1, 2])
@@ -115,20 +115,20 @@ def test_a_wrong_number_of_rows_is_an_error(shape):
         join(FIRST_AXIS, [{"y": wrong}], [3])
 
 
-def test_a_request_that_ran_alone_gets_what_came_out():
-    """Whatever its shape: nobody else could be given its rows."""
+def test_single_request_gets_outputs_unchanged():
+    """Whatever their shape."""
     y = np.zeros((7, 2), np.float32)
     assert split(FIRST_AXIS, {"y": y}, [2])[0]["y"] is y
 
 
-def test_an_unbatchable_model_s_outputs_go_to_its_only_request():
-    """One request, whatever the shapes."""
+def test_unbatchable_outputs_go_to_single_request():
+    """Whatever their shape."""
     y = rows(1)
     assert split(UNBATCHABLE, {"y": y}, [1])[0]["y"] is y
 
 
-def test_a_large_request_is_cut_into_views():
-    """Each piece has at most so many rows, and no row is copied."""
+def test_splits_large_request_into_views():
+    """Of limited rows, without copies."""
     x = rows(1, 2, 3, 4, 5)
     factor = np.array(2, np.float32)
     pieces = list(chunks(WITH_SHARED, {"x": x, "factor": factor}, 2))
@@ -137,8 +137,8 @@ def test_a_large_request_is_cut_into_views():
     assert all(piece["factor"] is factor for piece in pieces)
 
 
-def test_optional_inputs_are_stacked_and_cut_like_others():
-    """If they are given, and otherwise not at all."""
+def test_stacks_and_splits_optional_inputs():
+    """If they are present."""
     signature_ = signature(
         [
             spec("state", ("batch", 2), 0, optional=True),
@@ -158,7 +158,7 @@ def test_optional_inputs_are_stacked_and_cut_like_others():
     assert all(piece["factor"] is factor for piece in pieces)
 
 
-def test_the_answers_of_pieces_are_joined():
+def test_joins_outputs_of_chunks():
     """Outputs without a batch axis are not repeated."""
     classes = np.array([10, 20, 30], np.float32)
     joined = join(WITH_SHARED, [{"y": rows(1, 2), "classes": classes}, {"y": rows(3), "classes": classes}], [2, 1])

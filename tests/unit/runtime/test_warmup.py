@@ -1,4 +1,4 @@
-"""Which sizes are run before a model is ready, and how much memory that may take."""
+"""Batch sizes that warm-up runs, and its memory budget."""
 
 import logging
 
@@ -65,18 +65,18 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
 
 
 @pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (2, [1, 2]), (8, [1, 2, 4, 8]), (64, [1, 2, 4, 64])])
-def test_a_model_that_takes_little_soon_runs_its_largest_batch(largest, sizes):
-    """What a few rows took tells what many will take."""
+def test_small_model_skips_to_largest_batch(largest, sizes):
+    """The memory of a few rows predicts that of many."""
     assert run(Recorder(), max_batch_size=largest).rows == sizes
 
 
-def test_sizes_grow_in_steps_where_a_batch_takes_much():
-    """No step is larger than what can be foreseen."""
+def test_large_model_grows_in_steps():
+    """No step exceeds what can be extrapolated."""
     assert run(Recorder(row_mib=2)).rows == [1, 2, 4, 16, 64]
 
 
-def test_warmup_ends_where_memory_would(caplog):
-    """The size is in the log before it runs, and the one that is too large does not run at all."""
+def test_stops_before_memory_runs_out(caplog):
+    """Each size is logged before it runs; one that is too large does not run."""
     caplog.set_level(logging.INFO)
     runner = run(Recorder(row_mib=10))
     assert runner.rows == [1, 2, 4, 16]
@@ -85,30 +85,30 @@ def test_warmup_ends_where_memory_would(caplog):
     assert "warm-up ends before 64 rows, which would take about 630 MiB of 250 MiB" in caplog.text
 
 
-def test_memory_is_given_back():
-    """Before, so that what the proof took is not counted, and afterwards."""
+def test_frees_memory():
+    """Before, so that verification is not counted, and afterwards."""
     runner = run(Recorder(row_mib=2))
     assert (runner.shrunk, runner.resident_mib) == (2, 102)
 
 
-def test_a_gpu_runs_every_size():
-    """Each is a shape whose kernels must be chosen."""
+def test_gpu_runs_every_size():
+    """Kernels are selected for each shape."""
     assert run(Recorder(), CUDA, CPU, max_batch_size=4).rows == [1, 2, 3, 4]
 
 
-def test_a_size_that_does_not_run_is_an_error():
+def test_failing_size_is_an_error():
     """Better before the first request than under load."""
     with pytest.raises(ModelLoadError, match="cannot run 4 rows at once, lower max_batch_size: no room"):
         run(Recorder(most=3), max_batch_size=4)
 
 
 @pytest.mark.parametrize("settings", [{"runtime": {"warmup": False}}])
-def test_warmup_can_be_turned_off(settings):
-    """Nothing is run then."""
+def test_warmup_can_be_disabled(settings):
+    """Then nothing runs."""
     assert run(Recorder(), **settings).rows == []
 
 
-def test_without_batching_one_row_is_run():
+def test_runs_one_row_without_batching():
     """No batch will ever be larger."""
     verification = Verification(
         signature=SIGNATURE.without_batch_axes(), verdict=Verdict(standing=Standing.UNPROVEN), inputs=None

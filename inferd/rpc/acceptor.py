@@ -1,6 +1,5 @@
 """Takes calls from the core, shows them to the interceptors and gives them to their handlers."""
 
-import contextvars
 import logging
 import time
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from functools import partial
 
 import grpc
 
-from inferd.request_id import log_fields
 from inferd.rpc import core, deadlines
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call_base import CallBase
@@ -35,8 +33,7 @@ class Acceptor:
     The core hands calls over in the order in which they came, so in an overload each waits behind all the others. Those
     of ``express_methods`` have a line of their own.
 
-    Everything runs on the poll thread, but for standard interceptors: they may block and so run in the serial thread
-    of the blocking handlers, while the call waits.
+    Everything runs on the poll thread.
     """
 
     def __init__(
@@ -115,44 +112,24 @@ class Acceptor:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
         elif is_short_of_memory:
             self._live.refuse(call, MEMORY_BUDGET)
-        elif self._methods.are_intercepted and isinstance(call, CoreStreamCall):
-            self._blocking.serial.submit(partial(self._intercept, call))
         elif type(handler) is CallbackUnaryHandler:
+            assert isinstance(call, CoreUnaryCall)
             self._serve_unary(call, handler)
         else:
-            self._dispatch(call, handler, None)
+            self._dispatch(call, handler)
 
     def _find(self, method: bytes, event: core.RequestEvent) -> tuple[str, Handler | None]:
         known = self._methods.remembered.get(method)
         if known is not None:
             return known
-        if self._methods.are_intercepted:
-            return decode(method), None
         try:
             return self._methods.find(method, event.invocation_metadata)
         except Exception:  # noqa: BLE001  a generic handler's fault; the call must still be answered
             _log.exception("looking for the handler of %s failed", decode(method))
             return decode(method), _Failed
 
-    def _intercept(self, call: CoreStreamCall) -> None:
-        """Find the handler through the standard interceptors; in the serial thread."""
-        variables = contextvars.Context()
-        try:
-            handler = variables.run(self._methods.intercepted, call.method, call.metadata)
-        except Exception:  # noqa: BLE001  an interceptor's fault; the call must still be answered
-            _log.exception("a standard interceptor failed on %s", call.method, extra=log_fields(call))
-            handler = _Failed
-        call.call_soon(partial(self._resume, call, handler, variables))
-
-    def _resume(self, call: CoreStreamCall, handler: Handler | None, variables: contextvars.Context) -> None:
-        if not call.has_ended:
-            self._dispatch(call, handler, variables)
-
-    def _dispatch(self, call: CallBase, handler: Handler | None, variables: contextvars.Context | None) -> None:
-        # By exact type: a proxy that some interceptor has put around one of ours must be called, not looked through.
-        if type(handler) is CallbackUnaryHandler:
-            self._serve_unary(call, handler)
-        elif handler is None:
+    def _dispatch(self, call: CallBase, handler: Handler | None) -> None:
+        if handler is None:
             self._live.refuse(call, unknown_method(call.method, self._methods.served()))
         elif handler is _Failed:
             call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
@@ -161,9 +138,9 @@ class Acceptor:
             if type(handler) is CallbackStreamHandler:
                 call.serve(handler.callback)
             else:
-                self._blocking.serve(call, handler, variables or contextvars.Context())
+                self._blocking.serve(call, handler)
 
-    def _serve_unary(self, call: CallBase, handler: CallbackUnaryHandler) -> None:
+    def _serve_unary(self, call: CoreUnaryCall, handler: CallbackUnaryHandler) -> None:
         if self._max_inflight_unary is not None:
             if self._inflight_unary >= self._max_inflight_unary:
                 self._live.refuse(call, TOO_MANY_CALLS)

@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 
 from inferd.request_id import log_fields
-from inferd.rpc.bridge import served_call
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.refusals import NO_THREAD
 from inferd.rpc.request_inbox import CallEndedError, RequestInbox
@@ -63,14 +62,14 @@ class BlockingHandlers:
         if not all(ended):
             _log.warning("a handler is still at work although its call has ended; its thread is left behind")
 
-    def serve(self, call: CoreStreamCall, handler: Handler, variables: contextvars.Context) -> None:
-        """Run ``handler`` for ``call``, in ``variables``; on the poll thread."""
+    def serve(self, call: CoreStreamCall, handler: Handler) -> None:
+        """Run ``handler`` for ``call``; on the poll thread."""
         served = _Served(call, handler, self.serial.submit)
         pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool_of(call.method)
 
         def submit(work: Callable[[], None]) -> None:
-            variables.run(served_call.set, call)
-            if not pool.submit(partial(variables.run, work)):
+            # Each call has context variables of its own, although threads serve many.
+            if not pool.submit(partial(contextvars.Context().run, work)):
                 self._live.refuse(call, NO_THREAD)
 
         if handler.request_streaming:
@@ -78,7 +77,7 @@ class BlockingHandlers:
             submit(partial(served.run, served.inbox))
         else:
             call.on_terminated(served.inbox.on_terminated)
-            call.serve_unary(lambda _call, message: submit(partial(served.run_with, message)))
+            call.receive_one(lambda message: submit(partial(served.run_with, message)))
 
     def _pool_of(self, method: str) -> WorkerPool:
         service = method.rpartition("/")[0]

@@ -12,7 +12,7 @@ from inferd.call_facts import CallFacts
 from inferd.peer import readable
 from inferd.request_id import log_fields
 from inferd.rpc import core, cut_off, refusals
-from inferd.rpc.calls import Finisher, UnaryHandler
+from inferd.rpc.calls import Finisher
 from inferd.rpc.inflating import GZIP, InflateError
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
@@ -128,10 +128,6 @@ class CallBase(ABC):
         self._cause = cut_off.CANCELLED_HERE
         self._core.cancel()
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Run ``callback`` on the poll thread."""
-        self._live.loop.call_soon(callback)
-
     def add_trailing_metadata(self, pairs: Metadata) -> None:
         """See `Call.add_trailing_metadata`."""
         added = checked(pairs)
@@ -172,10 +168,6 @@ class CallBase(ABC):
     @abstractmethod
     def _tell_also(self, finisher: Finisher) -> bool:
         """Have ``finisher`` told of the end before the others. Returns False if the call has ended."""
-
-    @abstractmethod
-    def serve_unary(self, handler: UnaryHandler) -> None:
-        """Read one message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
 
     @abstractmethod
     def _on_close(self, event: core.BatchEvent) -> None:

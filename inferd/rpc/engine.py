@@ -69,7 +69,6 @@ class Engine:
         self,
         *,
         interceptors: Sequence[CallInterceptor],
-        grpc_interceptors: Sequence["grpc.ServerInterceptor[Any, Any]"],
         options: Sequence[tuple[str, Any]],
         armed_calls: int,
         blocking_threads: int,
@@ -96,7 +95,7 @@ class Engine:
         self._upkeep = Upkeep(self._live, message_timeout_s=message_timeout_s)
         self._memory_pool = WorkerPool("inferd-rpc-memory", threads=1)
         self._blocking = BlockingHandlers(blocking_threads, self._live)
-        self.methods = Methods(grpc_interceptors)
+        self.methods = Methods()
         self._acceptor = Acceptor(
             self._core,
             self._queue,

@@ -1,45 +1,41 @@
-"""Handlers that are called back on the poll thread, in the shape of ordinary gRPC handlers.
-
-They go wherever a `grpc.RpcMethodHandler` goes, so that a standard interceptor can wrap one without knowing: its
-``unary_unary`` or ``stream_stream`` is then called in a thread that may block, and bridges to the callbacks.
-"""
+"""Handlers that are called back on the poll thread, in the shape of ordinary gRPC handlers."""
 
 from typing import Any
 
 import grpc
 
-from inferd.rpc.bridge import bridge_stream, bridge_unary
 from inferd.rpc.calls import StreamHandler, UnaryHandler
 
 
-class CallbackUnaryHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class _CallbackHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """What grpcio's registration code expects of a handler, without a behavior that could block a thread."""
+
+    request_deserializer = None
+    response_serializer = None
+    unary_unary = None
+    unary_stream = None
+    stream_unary = None
+    stream_stream = None
+
+
+class CallbackUnaryHandler(_CallbackHandler):
     """A unary method whose handler is called with the request and answers through the call, at any later time."""
+
+    request_streaming = False
+    response_streaming = False
 
     def __init__(self, callback: UnaryHandler) -> None:
         self.callback = callback
-        self.request_streaming = False
-        self.response_streaming = False
-        self.request_deserializer = None
-        self.response_serializer = None
-        self.unary_unary = bridge_unary(callback)
-        self.unary_stream = None
-        self.stream_unary = None
-        self.stream_stream = None
 
 
-class CallbackStreamHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """A streaming method whose handler gets the call and returns who is told of its messages."""
+class CallbackStreamHandler(_CallbackHandler):
+    """A streaming method whose handler gets the call and returns the listener for its messages."""
+
+    request_streaming = True
+    response_streaming = True
 
     def __init__(self, callback: StreamHandler) -> None:
         self.callback = callback
-        self.request_streaming = True
-        self.response_streaming = True
-        self.request_deserializer = None
-        self.response_serializer = None
-        self.unary_unary = None
-        self.unary_stream = None
-        self.stream_unary = None
-        self.stream_stream = bridge_stream(callback)
 
 
 def callback_unary(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":

@@ -1,7 +1,7 @@
 """Which handler serves a method."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -12,7 +12,6 @@ from inferd.rpc.metadata import Metadata
 _log = logging.getLogger("inferd.rpc")
 
 Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
-Find = Callable[[grpc.HandlerCallDetails], Handler | None]
 
 #: Methods whose handler is remembered; far more than any server has.
 _MAX_REMEMBERED = 4096
@@ -24,7 +23,7 @@ class _CallDetails(NamedTuple):
 
 
 class CallDetails(_CallDetails, grpc.HandlerCallDetails):  # type: ignore[misc]  # a protocol at runtime, which the stubs do not know
-    """What handlers are found by; a named tuple because interceptors use those of grpcio as such."""
+    """What generic handlers are asked with; a named tuple as in grpcio."""
 
     __slots__ = ()
 
@@ -36,22 +35,15 @@ class Methods:
     where no handler before them may decide otherwise for another call. Methods that nobody serves are not remembered,
     as callers can make up any number of them.
 
-    Threads: handlers are added before the server starts; after that ``find`` is for the poll thread or, with
-    ``intercepted``, for the one thread that runs interceptors.
+    Threads: handlers are added before the server starts; after that ``find`` is for the poll thread.
     """
 
-    def __init__(self, interceptors: Sequence["grpc.ServerInterceptor[Any, Any]"]) -> None:
-        self._interceptors = tuple(interceptors)
+    def __init__(self) -> None:
         self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
         self._registered: dict[str, Handler] = {}
         self._served: dict[str, list[str]] | None = None
         #: What was found for each method, where that does not change.
         self.remembered: dict[bytes, tuple[str, Handler]] = {}
-
-    @property
-    def are_intercepted(self) -> bool:
-        """Whether handlers have to be found through standard interceptors, for each call anew."""
-        return bool(self._interceptors)
 
     def add_generic(self, handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
         """Ask ``handlers`` for methods, after those added before."""
@@ -91,17 +83,6 @@ class Methods:
                 methods.append(method)
         return {service: sorted(methods) for service, methods in sorted(found.items())}
 
-    def intercepted(self, name: str, metadata: Metadata) -> Handler | None:
-        """Return the handler that the standard interceptors make of what is found. Raises what they raise."""
-
-        def found(details: grpc.HandlerCallDetails) -> Handler | None:
-            return self._look_up(details)[0]
-
-        find: Find = found
-        for interceptor in reversed(self._interceptors):
-            find = _through(interceptor, find)
-        return find(CallDetails(name, metadata))
-
     def _look_up(self, details: grpc.HandlerCallDetails) -> tuple[Handler | None, bool]:
         """Return the handler and whether it is the same for every call of the method."""
         handler = self._registered.get(details.method)
@@ -119,7 +100,3 @@ class Methods:
 def decode(method: bytes) -> str:
     """Return a method's name as text, whatever the caller has sent."""
     return method.decode(errors="replace")
-
-
-def _through(interceptor: "grpc.ServerInterceptor[Any, Any]", find: Find) -> Find:
-    return lambda details: interceptor.intercept_service(find, details)

@@ -39,7 +39,6 @@ def check_core() -> None:
 def _call_ourselves() -> bytes:
     engine = Engine(
         interceptors=(),
-        grpc_interceptors=(),
         options=(),
         armed_calls=1,
         blocking_threads=1,

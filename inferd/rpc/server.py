@@ -23,8 +23,7 @@ class Server(grpc.Server):
     ``options`` are gRPC's channel arguments. ``armed_calls`` is how many calls the core may hand over before the
     last one was looked at. Above ``max_inflight_unary`` open calls to callback unary handlers, further ones are
     refused with RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one
-    first; calls of ``express_methods`` (``/package.Service/Name``) do not wait behind others to be accepted;
-    ``grpc_interceptors`` are standard ones, which see it after those and run in a thread of their own.
+    first; calls of ``express_methods`` (``/package.Service/Name``) do not wait behind others to be accepted.
 
     Calls with a single request must have brought it within ``message_timeout_s``. With ``inflate_up_to_bytes``,
     messages that are compressed with gzip are inflated, up to that size; the ``options`` must leave them to the server.
@@ -37,7 +36,6 @@ class Server(grpc.Server):
         self,
         *,
         interceptors: Sequence[CallInterceptor] = (),
-        grpc_interceptors: Sequence["grpc.ServerInterceptor[Any, Any]"] = (),
         options: Sequence[tuple[str, Any]] = (),
         armed_calls: int = 128,
         blocking_threads: int = 4,
@@ -53,7 +51,6 @@ class Server(grpc.Server):
             _check_at_least_1("max_inflight_unary", max_inflight_unary)
         self._engine = Engine(
             interceptors=interceptors,
-            grpc_interceptors=grpc_interceptors,
             options=options,
             armed_calls=armed_calls,
             blocking_threads=blocking_threads,

@@ -9,7 +9,7 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
-from inferd.rpc.calls import Finisher, StreamHandler, StreamListener, UnaryHandler
+from inferd.rpc.calls import Finisher, StreamHandler, StreamListener
 from inferd.rpc.interceptors import tell_finished
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.metadata import CheckedMetadata, Metadata
@@ -20,7 +20,7 @@ BACKLOG_BYTES = 4 * 1024 * 1024
 
 
 class CoreStreamCall(CallBase):
-    """A `StreamCall`; it does as a `UnaryCall` too, for handlers whose kind is only known late.
+    """A `StreamCall`, which also serves blocking handlers of all four shapes.
 
     Invariants, guarded by ``_lock``, which is never held while the core works:
     at most one receive and one send are in flight; what ``_outbox`` holds goes in order, the status last; ``_ended``
@@ -83,9 +83,9 @@ class CoreStreamCall(CallBase):
 
         self._run_handler(begin)
 
-    def serve_unary(self, handler: UnaryHandler) -> None:
-        """See `CallBase.serve_unary`."""
-        self.listen(_SingleMessage(self, handler))
+    def receive_one(self, deliver: Callable[[bytes], None]) -> None:
+        """Read the call's only message and give it to ``deliver``; on the poll thread."""
+        self.listen(_SingleMessage(self, deliver))
         self.read()
 
     def listen(self, listener: StreamListener) -> None:
@@ -150,10 +150,6 @@ class CoreStreamCall(CallBase):
             batch = self._next_batch()
         self._send_batch(batch)
         return True
-
-    def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
-        """See `UnaryCall.reply`."""
-        return self.finish(trailing_metadata=trailing_metadata, last_message=message)
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.abort`. What was sent before goes first."""
@@ -279,12 +275,9 @@ class CoreStreamCall(CallBase):
 class _SingleMessage:
     """The listener for a handler of one request."""
 
-    def __init__(self, call: CoreStreamCall, handler: UnaryHandler) -> None:
+    def __init__(self, call: CoreStreamCall, deliver: Callable[[bytes], None]) -> None:
         self._call = call
-        self._handler = handler
-
-    def on_message(self, message: bytes, /) -> None:
-        self._handler(self._call, message)
+        self.on_message = deliver
 
     def on_half_close(self) -> None:
         self._call.abort(grpc.StatusCode.UNIMPLEMENTED, MISSING_MESSAGE)

@@ -41,7 +41,7 @@ class CoreUnaryCall(CallBase):
         return True
 
     def serve_unary(self, handler: UnaryHandler) -> None:
-        """See `CallBase.serve_unary`."""
+        """Read the message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
         self._handler = handler
         self._due += 1
         self._start(core.receive_message(), self._on_message)

@@ -1,5 +1,6 @@
 """What ordinary handlers can ask of their context, and do with it."""
 
+import contextvars
 import logging
 import threading
 from concurrent import futures
@@ -292,6 +293,19 @@ def test_a_handler_may_bring_its_own_pool(serve):
 
         behave.experimental_thread_pool = pool
         assert serve(unary(behave)).call("Method").startswith(b"own")
+
+
+def test_context_variables_belong_to_one_call(serve):
+    """What a handler sets is not seen by the next call that its thread serves."""
+    variable = contextvars.ContextVar("variable", default=b"unset")
+
+    def handler(request, context):
+        value = variable.get()
+        variable.set(request)
+        return value
+
+    running = serve({"Set": grpc.unary_unary_rpc_method_handler(handler)}, blocking_threads=1)
+    assert [running.call("Set", b"red"), running.call("Set", b"blue")] == [b"unset", b"unset"]
 
 
 def test_calls_over_the_pool_s_bound_are_refused(serve, monkeypatch):

@@ -5,7 +5,6 @@ import pytest
 
 from inferd.rpc import CallRefusal
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S
-from tests.integration.rpc.test_standard_interceptors import PassThrough
 
 OK = grpc.StatusCode.OK
 ADDED = (("early", "1"), ("late", "2"), ("late-bin", b"\x00\xff"))
@@ -48,15 +47,6 @@ def test_added_to_every_shape_of_call(serve, method):
     assert len(list(call)) == (3 if method.endswith("UnaryStream") else 1)
     own = (("echoed", "1"),) if method.endswith("StreamStream") else ()
     assert ended(call) == (OK, own + ADDED)
-
-
-@pytest.mark.parametrize("kind", ["UnaryUnary", "StreamStream"])
-def test_added_to_bridged_calls(serve, kind):
-    """A standard interceptor makes an ordinary handler of a callback handler; its call is still the one it was."""
-    running = serve(interceptors=[Adding()], grpc_interceptors=[PassThrough()])
-    call = running.channel.stream_stream(f"/{SERVICE}/Callback{kind}")(iter([b"x"]), timeout=TIMEOUT_S)
-    assert list(call) == [b"x"]
-    assert set(ADDED) <= set(ended(call)[1])
 
 
 def test_a_handler_may_add_too(serve):

@@ -229,6 +229,14 @@ class LoopBench:
         return lambda *_: self.log.append(text)
 
 
+def receive_one(call: Any) -> None:
+    """Serve ``call``, of either kind, with a handler of one request that does nothing."""
+    if isinstance(call, CoreUnaryCall):
+        call.serve_unary(lambda call, message: None)
+    else:
+        call.receive_one(lambda message: None)
+
+
 def sent_messages(call: FakeCoreCall) -> int:
     """How many messages were given to the core."""
     return sum(kind == "SendMessage" for batch in call.started for kind in batch.kinds)

@@ -44,7 +44,7 @@ class Bench:
     ):
         self.server, self.loop, self.recorder = FakeServer(), Loop(), Recorder()
         self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))
-        self.methods = Methods(())
+        self.methods = Methods()
         self.methods.add_registered("x.Y", {"Z": callback_unary(handler)})
         self.acceptor = Acceptor(
             self.server,

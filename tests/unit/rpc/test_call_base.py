@@ -22,7 +22,7 @@ def test_an_end_is_told_to_those_who_asked_for_it(kind, end):
     if end == "cancel":
         bench.core.complete("ReceiveCloseOnServer")
     elif end == "answer":
-        bench.call.reply(b"answer")
+        bench.call.reply(b"answer") if kind is CoreUnaryCall else bench.call.finish()
     else:
         bench.call.abort(INTERNAL, "no")
     assert [(code, details) for code, details, *_ in heard] == bench.recorder.ends

@@ -10,7 +10,7 @@ from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
-from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder
+from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder, receive_one
 
 MIB = 1024 * 1024
 BASE = 100 * MIB
@@ -51,7 +51,7 @@ class Bench:
     def upload(self):
         """Begin a call whose message does not come."""
         call = self.call()
-        call.serve_unary(lambda call, message: None)
+        receive_one(call)
         return call
 
     def receive(self, size):

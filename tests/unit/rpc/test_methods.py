@@ -40,7 +40,7 @@ class ByMetadata(grpc.GenericRpcHandler):
 
 @pytest.fixture
 def methods():
-    return Methods(())
+    return Methods()
 
 
 def look(methods, method):
@@ -105,36 +105,3 @@ def test_only_generic_handlers_are_taken(methods):
     """The mistake shows where it is made."""
     with pytest.raises(AttributeError, match=r"expected a grpc\.GenericRpcHandler"):
         methods.add_generic([object()])
-
-
-def test_standard_interceptors_are_asked_for_each_call_in_order():
-    """They see method and metadata, and what the next one returns."""
-    seen = []
-
-    class Interceptor(grpc.ServerInterceptor):
-        def __init__(self, name):
-            self.name = name
-
-        def intercept_service(self, continuation, details):
-            seen.append((self.name, details.method, details.invocation_metadata))
-            return continuation(details)
-
-    methods = Methods([Interceptor("a"), Interceptor("b")])
-    service = Counting("/x.Y/Z", handler())
-    methods.add_generic([service])
-    for _ in range(2):
-        assert methods.intercepted("/x.Y/Z", (("k", "v"),)) is service.result
-    assert seen == [("a", "/x.Y/Z", (("k", "v"),)), ("b", "/x.Y/Z", (("k", "v"),))] * 2
-
-
-def test_an_interceptor_may_change_the_details():
-    """What it passes on is what handlers are found by."""
-
-    class Renaming(grpc.ServerInterceptor):
-        def intercept_service(self, continuation, details):
-            return continuation(details._replace(method="/x.Y/Z"))
-
-    methods = Methods([Renaming()])
-    service = Counting("/x.Y/Z", handler())
-    methods.add_generic([service])
-    assert methods.intercepted("/old/Name", ()) is service.result

@@ -101,7 +101,7 @@ def test_a_status_alone(bench):
 
 def test_reply_is_one_final_batch(bench):
     """Rule 2 holds for unary methods served by this class too."""
-    bench.call.reply(b"answer")
+    bench.call.finish(last_message=b"answer")
     assert bench.kinds_in_flight() == [["SendInitialMetadata", "SendMessage", "SendStatusFromServer"]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 from inferd.rpc.upkeep import SMALL_MESSAGE_S, Upkeep
-from tests.unit.rpc.fakes import Bench
+from tests.unit.rpc.fakes import Bench, receive_one
 
 TIMEOUT_S = 20.0
 
@@ -38,7 +38,7 @@ class Looked:
 
 
 def serve(looked):
-    looked.bench.call.serve_unary(lambda call, request: None)
+    receive_one(looked.bench.call)
 
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from inferd.config.section import Section
 from inferd.config.settings import Backpressure, Settings
-from inferd.models.run_threads import most_threads
+from inferd.models.settings import max_threads_per_run
 from inferd.observability.http import MOST_CONNECTIONS
 from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes, usable_cores
 
@@ -109,7 +109,7 @@ def _threads(settings: Settings, cores: int, left: int, models: int) -> Iterator
     # Of the threads there are, a quarter may wait for something else than a model.
     yield "server.blocking_threads", blocking, max(1, left // 4)
     each = (left - min(blocking, max(1, left // 4))) // models
-    runtime = (settings.runtime.intra_op_threads or min(cores, most_threads(models, cores))) - 1
+    runtime = (settings.runtime.intra_op_threads or min(cores, max_threads_per_run(models, cores))) - 1
     is_caller_runs = settings.queue.policy is Backpressure.CALLER_RUNS
     callers = settings.queue.caller_runs_limit if is_caller_runs else 0
     instances = settings.batching.instances

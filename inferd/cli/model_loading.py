@@ -10,8 +10,8 @@ from pathlib import Path
 from inferd import recorded_requests
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.config import ModelSettings, Settings
-from inferd.models.model_yaml import read_model_settings
-from inferd.models.repository import ModelSource, RepositoryError, as_given, config_beside, resolve
+from inferd.models.repository import ModelSource, RepositoryError, absolute_path, config_beside, resolve
+from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.errors import RunFailedError, runtime_message
 from inferd.runtime.session import OnnxSession, open_session
@@ -52,7 +52,7 @@ class ServedModel:
 def find_model(path: Path) -> ModelSource:
     """Return the model at ``path``, in its highest version. Raises `CommandError`."""
     if os.path.isfile(path):  # noqa: PTH113  (`resolve` reports what is not accessible)
-        file = as_given(path)
+        file = absolute_path(path)
         return ModelSource(name=file.stem, version="1", path=file, config=config_beside(file))
     try:
         sources = resolve([path])

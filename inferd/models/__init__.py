@@ -1,1 +1,1 @@
-"""Which models there are: where they come from, their life, and which of them answers."""
+"""Models: where they are found, their settings, states and loading, and which version serves a request."""

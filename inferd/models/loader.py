@@ -1,4 +1,4 @@
-"""Brings model versions to life and to their end, off the request path."""
+"""Load and unload model versions, off the request path."""
 
 import logging
 import threading
@@ -9,10 +9,9 @@ from structlog.contextvars import bound_contextvars
 from inferd.batching.batcher import Batcher
 from inferd.batching.ports import Alarm, Clock, Observer, PollThread
 from inferd.config.settings import ModelSettings, Settings
-from inferd.models.model_yaml import read_model_settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
-from inferd.models.run_threads import bounded
+from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.version import LoadedModel, ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import built_in
@@ -24,11 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 class ModelLoader:
-    """Loads models one after the other in a thread of its own, and unloads them.
+    """Loads models one after the other in a background thread, and unloads them.
 
-    Invariants: states change only under the lock, so that nothing becomes READY once unloading has begun; a session is
-    closed only after the batcher's workers have ended. `load_all` and `unload_all` are for the main thread, once each;
-    ``on_state`` is called, without the lock, by whichever thread made the change.
+    Invariants: states change only under the lock, so that no version becomes READY once unloading has begun; a session
+    is closed only after its batcher's workers have ended. `load_all` and `unload_all` are called once each by the main
+    thread. ``on_state`` is called without the lock, by the thread that changed the state.
     """
 
     def __init__(
@@ -53,9 +52,9 @@ class ModelLoader:
         self._unloading = False
 
     def load_all(self, sources: Sequence[ModelSource], on_loaded: Callable[[], None]) -> None:
-        """Make all versions known as LOADING, and begin to load them in the background, in this order.
+        """Register all versions as LOADING, and start loading them in the background, in this order.
 
-        ``on_loaded`` is called by the loader's thread when every version has been loaded or has failed.
+        The loader's thread calls ``on_loaded`` when every version is loaded or has failed.
         """
         pending = []
         for source in sources:
@@ -63,29 +62,22 @@ class ModelLoader:
             self._registry.add(version)
             self._on_state(version)
             pending.append((source, version))
-        usual = self._settings.for_model({})
-        threads = self._bounded(usual).runtime.intra_op_threads
-        if threads != usual.runtime.intra_op_threads:
-            _log.info(
-                "runs of %d model versions have %d threads each, unless runtime.intra_op_threads is set",
-                len(pending),
-                threads,
-            )
-        # A daemon, because a load cannot be broken off and must not keep a process alive that is to end.
+        self._log_thread_limit(len(pending))
+        # A daemon, because a load cannot be interrupted and must not keep the process from exiting.
         threading.Thread(target=self._load_each, args=(pending, on_loaded), name="model-loader", daemon=True).start()
 
     def unload_all(self, timeout_s: float) -> bool:
-        """Let every ready version finish what it has admitted, and close it.
+        """Let every ready version finish its admitted requests, and close it.
 
-        Returns True if all have finished within ``timeout_s``; what is left after that is failed. A version that is
-        still being loaded never becomes READY.
+        Returns True if all finished within ``timeout_s``; the remaining requests fail. A version that is still loading
+        never becomes READY.
         """
         deadline = self._clock() + timeout_s
         with self._lock:
             self._unloading = True
-            alive = [each for each in self._registry.all() if each.state in {ModelState.LOADING, ModelState.READY}]
-            stopping = [loaded for each in alive if (loaded := each.unload()) is not None]
-        for version in alive:
+            active = [each for each in self._registry.all() if each.state in {ModelState.LOADING, ModelState.READY}]
+            stopping = [loaded for each in active if (loaded := each.mark_unloading()) is not None]
+        for version in active:
             self._on_state(version)
         finished = True
         for loaded in stopping:
@@ -98,28 +90,23 @@ class ModelLoader:
     def _load_each(self, pending: Sequence[tuple[ModelSource, ModelVersion]], on_loaded: Callable[[], None]) -> None:
         for source, version in pending:
             if version.state is ModelState.LOADING:
-                # Whatever is logged on the way, by whomever, is about this one.
                 with bound_contextvars(model=version.name, version=version.version):
                     self._load(source, version)
         on_loaded()
 
     def _load(self, source: ModelSource, version: ModelVersion) -> None:
         try:
-            loaded = self._loaded(source, version)
+            loaded = self._open(source, version)
         except ModelLoadError as error:
             self._fail(version, str(error))
-        except Exception:  # noqa: BLE001  (whatever is wrong with this model, the others are to be served)
+        except Exception:  # noqa: BLE001  (the other models must still be loaded)
             _log.exception("loading %s failed", source.path)
             self._fail(version, "an unexpected error, see the server's log")
         else:
             self._finish(version, loaded)
 
-    def _bounded(self, settings: ModelSettings) -> ModelSettings:
-        versions = len(self._registry.all())
-        return bounded(settings, versions=versions, cores=usable_cores(), available=built_in())
-
-    def _loaded(self, source: ModelSource, version: ModelVersion) -> LoadedModel:
-        settings = self._bounded(read_model_settings(self._settings, source.config))
+    def _open(self, source: ModelSource, version: ModelVersion) -> LoadedModel:
+        settings = self._limited(read_model_settings(self._settings, source.config))
         version.settings = settings
         bytes_before = resident_bytes()
         session = open_session(source.path, settings)
@@ -144,12 +131,27 @@ class ModelLoader:
                 loaded.session.close()
                 return
             loaded.batcher.start()
-            version.load(loaded)
+            version.mark_ready(loaded)
         self._on_state(version)
 
     def _fail(self, version: ModelVersion, reason: str) -> None:
         with self._lock:
             if self._unloading:
                 return
-            version.fail(reason)
+            version.mark_failed(reason)
         self._on_state(version)
+
+    def _limited(self, settings: ModelSettings) -> ModelSettings:
+        versions = len(self._registry.all())
+        return limit_threads(settings, versions=versions, cores=usable_cores(), available=built_in())
+
+    def _log_thread_limit(self, versions: int) -> None:
+        """Log once if the server's settings give runs fewer threads than a single model would have."""
+        settings = self._settings.for_model({})
+        threads = self._limited(settings).runtime.intra_op_threads
+        if threads != settings.runtime.intra_op_threads:
+            _log.info(
+                "runs of %d model versions have %d threads each, unless runtime.intra_op_threads is set",
+                versions,
+                threads,
+            )

@@ -1,7 +1,7 @@
-"""From the paths that a server is given to the model versions they hold. Looks at names only, opens no file.
+"""Find the model versions in the paths that a server is given. Looks at names only, and opens no file.
 
-Names and neighbours are those of the paths that were given, wherever links lead: caches, ConfigMaps and git-annex link
-``model.onnx`` to a file that is called by its hash. What cannot be looked at is passed over, and hides nothing else.
+Names and neighbors are those of the given paths, even if they are links: caches, ConfigMaps and git-annex link
+``model.onnx`` to a file named by its hash. Entries that cannot be accessed are skipped, and do not hide others.
 """
 
 import logging
@@ -20,17 +20,17 @@ _SUFFIX = ".onnx"
 _CONFIG = "model.yaml"
 _ONLY_VERSION = "1"
 
-#: An error tells so many reasons why there was nothing in a directory.
-_MOST_REASONS = 8
+#: Maximum number of skipped entries in an error about a directory without models.
+_MAX_REASONS = 8
 
 
 class RepositoryError(Exception):
-    """A path does not hold models in a way that is understood; the text says what was found."""
+    """A path does not have the layout of models. The message says what was found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """Where one model version comes from. ``config`` is the model's own settings file, if it has one."""
+    """The file of one model version. ``config`` is the model's own settings file, if any."""
 
     name: str
     version: str
@@ -39,39 +39,39 @@ class ModelSource:
 
 
 def resolve(paths: Sequence[Path], warn: Callable[[str], None] = _log.warning) -> list[ModelSource]:
-    """Return what ``paths`` hold, in their order. Raises `RepositoryError`.
+    """Return the model versions in ``paths``, in their order. Raises `RepositoryError`.
 
     A path is an ``.onnx`` file, a directory with one, a model's directory ``NAME`` with ``VERSION/model.onnx``, or a
-    repository of such. Hidden entries are not looked at. The settings of a model are in its directory; a directory that
-    holds several models has none that would be for one file of them.
+    repository of such directories. Hidden entries are ignored. The settings of a model are in its directory; in a
+    directory with several models, they apply to none of them.
 
-    A path that was given is an error if it holds nothing that is understood. Below it, models and versions that cannot
-    be read or are not understood are passed over, and ``warn`` is told.
+    A given path without models is an error. Below it, entries that cannot be read or do not have this layout are
+    skipped, with a call of ``warn``.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for path in paths:
-        for source in _Search(warn).sources(as_given(path)):
+        for source in _Search(warn).sources(absolute_path(path)):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
-                msg = f'model "{source.name}" version "{source.version}" is there twice: {other.path} and {source.path}'
+                msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
                 raise RepositoryError(msg)
     return list(sources.values())
 
 
-def as_given(path: Path) -> Path:
-    """Return ``path`` from the root on. Only what has no name of its own is resolved: up to the last ``..``."""
+def absolute_path(path: Path) -> Path:
+    """Return ``path`` as an absolute path. Links are resolved only up to the last ``..``, which has no name itself."""
     parts = path.absolute().parts
-    behind = max((at for at, part in enumerate(parts, 1) if part == os.pardir), default=0)
-    return Path(os.path.realpath(Path(*parts[:behind])), *parts[behind:]) if behind else Path(*parts)
+    end = max((position for position, part in enumerate(parts, 1) if part == os.pardir), default=0)
+    return Path(os.path.realpath(Path(*parts[:end])), *parts[end:]) if end else Path(*parts)
 
 
 def config_beside(file: Path) -> Path | None:
-    """Return the settings for the model in ``file``, if it is the one model of its directory and has any."""
+    """Return the settings file of the model in ``file``, if it is the only model of its directory and has one."""
     try:
-        files = _Search(lambda _: None).look_into(file.parent).files
+        files = _Search(lambda _: None).list_folder(file.parent).files
         is_the_model = _model_file(file.parent, files) == file
     except _UnreadableError:
-        # It cannot be told what else is there. That the settings cannot be read either is for somebody to learn.
+        # The neighbors are unknown. If the settings are unreadable too, loading the model reports it.
         is_the_model = True
     except RepositoryError:
         is_the_model = False
@@ -84,7 +84,7 @@ class _UnreadableError(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """What is in a directory, by name: entries that are called ``.onnx``, whatever they are, and directories."""
+    """The entries of a directory: those named ``.onnx``, of any kind, and subdirectories."""
 
     path: Path
     files: Sequence[Path]
@@ -92,7 +92,7 @@ class _Folder:
 
 
 class _Search:
-    """Looks through one path that was given. What is passed over is told at once, and kept for the error."""
+    """Searches one given path. Skipped entries are reported at once, and collected for the error."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -106,17 +106,17 @@ class _Search:
             raise RepositoryError(_cannot_read(path, error)) from error
         if not stat.S_ISDIR(mode):
             return [_source_of_file(path, mode)]
-        folder = self.look_into(path)
+        folder = self.list_folder(path)
         found = list(self._model(folder))
         if not found:
-            found = [source for each in folder.folders for source in self._one_of_several(each)]
+            found = [source for each in folder.folders for source in self._model_or_skip(each)]
         if not found:
             expected = f"expected an {_SUFFIX} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
-            raise RepositoryError("; ".join([f"{path}: {expected}", *self._reasons[:_MOST_REASONS]]))
+            raise RepositoryError("; ".join([f"{path}: {expected}", *self._reasons[:_MAX_REASONS]]))
         return found
 
-    def look_into(self, path: Path) -> _Folder:
-        """List a directory. Raises `RepositoryError` if that cannot be done."""
+    def list_folder(self, path: Path) -> _Folder:
+        """List a directory. Raises `RepositoryError` if it cannot be listed."""
         try:
             entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
         except OSError as error:
@@ -129,22 +129,22 @@ class _Search:
                     folders.append(entry)
                     continue
             except OSError as error:
-                # Whoever loads a model says what is wrong with its file, and the server that it failed.
+                # An unreadable model file still counts: loading it fails, which the server reports.
                 if not is_model:
-                    self._pass_over(_cannot_read(entry, error))
+                    self._skip(_cannot_read(entry, error))
             if is_model:
                 files.append(entry)
         return _Folder(path, files, folders)
 
-    def _one_of_several(self, path: Path) -> list[ModelSource]:
+    def _model_or_skip(self, path: Path) -> list[ModelSource]:
         try:
-            return list(self._model(self.look_into(path)))
+            return list(self._model(self.list_folder(path)))
         except RepositoryError as error:
-            self._pass_over(str(error))
+            self._skip(str(error))
             return []
 
     def _model(self, folder: _Folder) -> Iterator[ModelSource]:
-        """Yield the versions of the model in ``folder``; none if there is no model in it."""
+        """Yield the versions of the model in ``folder``, if it has one."""
         name = folder.path.name
         versions = {entry.name: entry for entry in folder.folders if entry.name.isdecimal()}
         file = _model_file(folder.path, folder.files)
@@ -162,18 +162,18 @@ class _Search:
     def _versions(self, name: str, versions: dict[str, Path], config: Path | None) -> Iterator[ModelSource]:
         for version, path in sorted(versions.items(), key=lambda item: int(item[0])):
             try:
-                file = _model_file(path, self.look_into(path).files)
+                file = _model_file(path, self.list_folder(path).files)
             except RepositoryError as error:
-                self._pass_over(str(error))
+                self._skip(str(error))
                 continue
             if file is None:
-                self._pass_over(f"{path}: expected an {_SUFFIX} file in it, found none")
+                self._skip(f"{path}: expected an {_SUFFIX} file in it, found none")
             else:
                 yield ModelSource(name=name, version=str(int(version)), path=file, config=config)
 
-    def _pass_over(self, reason: str) -> None:
+    def _skip(self, reason: str) -> None:
         self._reasons.append(reason)
-        self._warn(escaped(f"passed over: {reason}"))
+        self._warn(escaped(f"skipped: {reason}"))
 
 
 def _source_of_file(path: Path, mode: int) -> ModelSource:
@@ -185,13 +185,13 @@ def _source_of_file(path: Path, mode: int) -> ModelSource:
 
 
 def _require_name(path: Path, name: str) -> None:
-    """Refuse names that callers could not write: what cannot be seen, or is not UTF-8."""
+    """Reject names with invisible characters, and names that are not UTF-8: callers could not send them."""
     if not name or escaped(name) != name:
-        raise RepositoryError(f"{path}: expected a model with a name of characters that can be seen, in UTF-8")
+        raise RepositoryError(f"{path}: expected a model name of printable characters in UTF-8")
 
 
 def _model_file(folder: Path, files: Sequence[Path]) -> Path | None:
-    """Return the file of ``files`` that is the model in ``folder``; None if there are none."""
+    """Return the model among the ``files`` in ``folder``; None if there are none."""
     named = folder / f"model{_SUFFIX}"
     if len(files) > 1 and named not in files:
         names = ", ".join(file.name for file in files)
@@ -200,7 +200,7 @@ def _model_file(folder: Path, files: Sequence[Path]) -> Path | None:
 
 
 def _config_of_file(file: Path) -> Path | None:
-    """Return the settings in the directory of ``file``, or above it where that is one of a version."""
+    """Return the settings file in the directory of ``file``, or in its parent if that is a version directory."""
     folder = file.parent
     return _config_in(folder) or (_config_in(folder.parent) if folder.name.isdecimal() else None)
 
@@ -212,13 +212,13 @@ def _config_in(folder: Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        # Whatever it is: that it cannot be read is for somebody to learn, as with a link that leads nowhere.
+        # Loading the model reports that it is unreadable, as for a dangling link.
         return config
     return config
 
 
 def _mode(path: Path) -> int:
-    """Return the kind of file that ``path`` leads to. Raises `OSError`."""
+    """Return the mode of the file at ``path``, with links followed. Raises `OSError`."""
     try:
         return path.stat().st_mode
     except ValueError as error:

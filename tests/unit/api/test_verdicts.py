@@ -34,7 +34,7 @@ class FakeBatcher:
 def version(verdict: Verdict | None = None) -> ModelVersion:
     made = ModelVersion(name="m", version="1", settings=ModelSettings())
     if verdict is not None:
-        made.load(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(), memory_bytes=0))
+        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(), memory_bytes=0))
     return made
 
 

@@ -1,4 +1,4 @@
-"""Which model and version answers."""
+"""The registry of model versions."""
 
 import pytest
 
@@ -12,12 +12,12 @@ def version(name: str, number: str = "1", state: ModelState = ModelState.READY) 
     made = ModelVersion(name=name, version=number, settings=ModelSettings())
     loaded = LoadedModel(session=None, batcher=None, memory_bytes=0)
     if state is ModelState.READY:
-        made.load(loaded)
+        made.mark_ready(loaded)
     elif state is ModelState.FAILED:
-        made.fail("a reason that callers do not hear")
+        made.mark_failed("a reason not for callers")
     elif state is ModelState.UNLOADING:
-        made.load(loaded)
-        made.unload()
+        made.mark_ready(loaded)
+        made.mark_unloading()
     return made
 
 
@@ -28,8 +28,8 @@ def registry(*versions: ModelVersion) -> ModelRegistry:
     return made
 
 
-def test_without_a_version_the_highest_that_is_ready_answers():
-    """By number, not by letter, and not one that is still loading."""
+def test_default_version_is_the_highest_ready_one():
+    """Ordered by number, versions that are loading excluded."""
     models = registry(version("m", "9"), version("m", "10"), version("m", "11", ModelState.LOADING), version("m", "2"))
     assert models.get("m").version == "10"
     assert models.find("m").version == "10"
@@ -37,20 +37,20 @@ def test_without_a_version_the_highest_that_is_ready_answers():
 
 
 @pytest.mark.parametrize("asked", ["1", "01", "0001"])
-def test_leading_zeros_are_no_other_version(asked: str):
-    """As for Triton, which reads a number."""
+def test_leading_zeros_are_ignored(asked: str):
+    """As in Triton, which parses a number."""
     assert registry(version("m", "1"), version("m", "10")).get("m", asked).version == "1"
 
 
 @pytest.mark.parametrize("asked", ["1.0", " 1", "+1", "1 ", "0", "00", "0x1", "01a", "-1", "\u0661"])
-def test_what_is_no_version_is_not_found(asked: str):
-    """Triton takes whatever begins with a number for that number; here it would be a guess."""
+def test_invalid_versions_are_not_found(asked: str):
+    """Triton accepts a numeric prefix; here it would be a guess."""
     with pytest.raises(ModelNotFoundError, match='model "m" has no version'):
         registry(version("m", "1")).get("m", asked)
 
 
-def test_without_a_name_the_only_model_answers():
-    """Of several, the caller has to choose."""
+def test_default_model_is_the_only_one():
+    """With several models, a name is required."""
     assert registry(version("m", "1"), version("m", "2")).get("").version == "2"
     with pytest.raises(InvalidInputError, match="model: expected one of a, b, got no name"):
         registry(version("b"), version("a")).get("")
@@ -60,16 +60,16 @@ def test_without_a_name_the_only_model_answers():
     ("name", "number", "message"),
     [("q", "", 'there is no model "q"'), ("m", "7", 'model "m" has no version "7", it has 2, 1')],
 )
-def test_what_is_not_there_is_not_found(name, number, message):
-    """By `get` and by `find`."""
+def test_unknown_models_and_versions(name, number, message):
+    """`get` and `find` raise the same error."""
     models = registry(version("m", "1"), version("m", "2"))
     for look in (models.get, models.find):
         with pytest.raises(ModelNotFoundError, match=message):
             look(name, number)
 
 
-def test_an_empty_registry_has_no_model():
-    """Not even without a name."""
+def test_empty_registry():
+    """There is no default model."""
     with pytest.raises(ModelNotFoundError, match="there is no model"):
         registry().get("")
 
@@ -82,8 +82,8 @@ def test_an_empty_registry_has_no_model():
         (ModelState.UNLOADING, "is unloading"),
     ],
 )
-def test_what_is_not_ready_is_unavailable(state, words):
-    """`find` gives it all the same, and no caller hears why a load failed."""
+def test_versions_that_are_not_ready(state, words):
+    """`find` returns them, `get` raises without the reason of the failure."""
     models = registry(version("m", "3", state))
     for number in ("", "3"):
         with pytest.raises(ModelUnavailableError) as unavailable:
@@ -92,14 +92,14 @@ def test_what_is_not_ready_is_unavailable(state, words):
         assert models.find("m", number).state is state
 
 
-def test_all_are_ordered():
+def test_order_of_all():
     """By name, then by version with the highest first."""
     models = registry(version("b", "1"), version("a", "2"), version("a", "10"))
     assert [(each.name, each.version) for each in models.all()] == [("a", "10"), ("a", "2"), ("b", "1")]
 
 
-def test_a_version_is_added_once():
-    """The first one stays."""
+def test_rejects_duplicate_versions():
+    """The first one is kept."""
     models = registry(version("m"))
     first = models.get("m")
     with pytest.raises(ValueError, match='model "m" has a version "1" already'):
@@ -107,8 +107,8 @@ def test_a_version_is_added_once():
     assert models.get("m") is first
 
 
-def test_what_is_not_visible_does_not_exist():
-    """Same error and same text as for a name that there is not; without a name, others do not count."""
+def test_invisible_models_do_not_exist():
+    """The error is that of an unknown name, and they are not counted without a name."""
     models = registry(version("mine"), version("other"))
     for name in ("other", "none"):
         with pytest.raises(ModelNotFoundError, match=f'^there is no model "{name}"$'):

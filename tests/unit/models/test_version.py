@@ -1,4 +1,4 @@
-"""What a version shows and does in each state."""
+"""Model versions: properties and behavior in each state."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
-from inferd.models.version import LoadedModel, ModelState, ModelVersion
+from inferd.models.version import TRANSITIONS, LoadedModel, ModelState, ModelVersion, require_transition
 from tests.fakes import SCALING, Caller
 
 
@@ -16,7 +16,7 @@ class FakeSession:
 
 
 class FakeBatcher:
-    """Remembers what it is given."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.submitted: list[object] = []
@@ -34,8 +34,8 @@ def version(**batching: object) -> ModelVersion:
     return ModelVersion(name="m", version="1", settings=settings)
 
 
-def test_before_it_is_read_there_is_nothing_to_show():
-    """And a request hears that it is loading."""
+def test_loading():
+    """Properties are empty, and requests are rejected."""
     loading = version()
     assert (loading.state, loading.reason, loading.signature) == (ModelState.LOADING, "", None)
     assert (loading.providers, loading.batcher, loading.max_batch_size) == ((), None, 1)
@@ -46,17 +46,17 @@ def test_before_it_is_read_there_is_nothing_to_show():
     assert isinstance(caller.error, ModelUnavailableError)
 
 
-def test_a_request_to_what_is_not_read_can_be_cancelled():
-    """It is withdrawn, and nothing is delivered."""
+def test_cancel_while_loading():
+    """The request is withdrawn without an answer."""
     caller = Caller()
     version().cancel(caller.request)
     assert caller.request.reply.done()
 
 
-def test_when_ready_requests_go_to_the_batcher():
-    """To submit as to cancel."""
+def test_ready():
+    """Requests are submitted to the batcher, and cancelled there."""
     ready, batcher, caller = version(), FakeBatcher(), Caller()
-    ready.load(LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0))
+    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0))
     ready.submit([caller.request])
     ready.cancel(caller.request)
     assert batcher.submitted == batcher.cancelled == [caller.request]
@@ -65,34 +65,58 @@ def test_when_ready_requests_go_to_the_batcher():
     assert ready.max_batch_size == 16
 
 
-def test_without_batching_a_batch_is_one_row():
-    """However large the setting."""
+def test_batch_size_without_batching():
+    """It is 1, whatever the setting."""
     ready = version(enabled=False)
-    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
+    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
     assert ready.max_batch_size == 1
 
 
-def test_a_failure_has_a_reason():
-    """For the operator."""
+def test_failed():
+    """The reason is kept for the operator."""
     failed = version()
-    failed.fail("no such operator")
+    failed.mark_failed("no such operator")
     assert (failed.state, failed.reason) == (ModelState.FAILED, "no such operator")
 
 
-def test_what_was_ready_can_still_be_looked_at_while_it_unloads():
-    """Requests that had seen it READY reach the batcher, which refuses them itself."""
+def test_unloading():
+    """The batcher stays, and rejects late requests itself."""
     unloading, batcher = version(), FakeBatcher()
     loaded = LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0)
-    unloading.load(loaded)
-    assert unloading.unload() is loaded
+    unloading.mark_ready(loaded)
+    assert unloading.mark_unloading() is loaded
     assert unloading.state is ModelState.UNLOADING
     assert unloading.batcher is batcher
 
 
-def test_states_do_not_go_back():
-    """The table holds for the object as well."""
+def test_rejects_invalid_transitions():
+    """The version's state does not change."""
     ready = version()
-    ready.load(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
+    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
     with pytest.raises(ValueError, match="a model that is ready cannot become failed"):
-        ready.fail("too late")
+        ready.mark_failed("too late")
     assert (ready.state, ready.reason) == (ModelState.READY, "")
+
+
+ALLOWED = {
+    (ModelState.LOADING, ModelState.READY),
+    (ModelState.LOADING, ModelState.FAILED),
+    (ModelState.LOADING, ModelState.UNLOADING),
+    (ModelState.READY, ModelState.UNLOADING),
+}
+
+
+@pytest.mark.parametrize("current", ModelState)
+@pytest.mark.parametrize("following", ModelState)
+def test_transitions(current, following):
+    """Four are allowed, all others are errors."""
+    if (current, following) in ALLOWED:
+        require_transition(current, following)
+    else:
+        with pytest.raises(ValueError, match=f"is {current.value} cannot become {following.value}"):
+            require_transition(current, following)
+
+
+def test_table_of_transitions_is_complete():
+    """It has every state."""
+    assert set(TRANSITIONS) == set(ModelState)

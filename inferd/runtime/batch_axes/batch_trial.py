@@ -50,7 +50,7 @@ def raise_if_timed_out(error: Exception) -> None:
 
 
 class BatchTrial:
-    """Rows of one kind of inputs, alone and in batches. ``is_late`` tells when to do no more than the least."""
+    """Rows of one kind of inputs, alone and in batches. Once ``is_late``, only the minimum is tried."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class BatchTrial:
             try:
                 outputs = self._run(row)
             except Exception as error:  # noqa: BLE001  (some rows may be out of the model's range)
-                _log.debug("the model does not run on made-up row %d: %s", number, error)
+                _log.debug("the model does not run on synthetic row %d: %s", number, error)
                 if self._is_late():
                     break
                 continue
@@ -113,7 +113,7 @@ class BatchTrial:
                 break
         distinct = {tuple(array.tobytes() for array in row.values()) for row in self._rows if not _has_objects(row)}
         if len(self._rows) < LEAST_ROWS or len(distinct) == 1:
-            msg = f"the model runs on {len(self._rows)} of {rows} made-up rows only, too few to compare"
+            msg = f"the model runs on {len(self._rows)} of {rows} synthetic rows only, too few to compare"
             raise UnprovenError(msg)
 
     def _require_one_row(self, spec: TensorSpec, output: Array) -> None:

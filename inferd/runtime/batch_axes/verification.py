@@ -33,7 +33,7 @@ _BUDGET_OF_CLEAR_GRAPH_S = 0.1
 _log = logging.getLogger("inferd.runtime")
 
 _NOTHING_RUNS = (
-    "the model does not run on made-up inputs; give it some that it takes: inputs.NAME.example in model.yaml, or "
+    "the model does not run on synthetic inputs; provide some that it accepts: inputs.NAME.example in model.yaml, or "
     "recorded requests in examples.npz or examples.json beside the model"
 )
 
@@ -192,7 +192,7 @@ class _Verifier:
             for number in range(LEAST_ROWS):
                 self._run(inputs.row(number))
         except Exception:  # noqa: BLE001  (see above)
-            msg = "the model does not run on all of the made-up rows"
+            msg = "the model does not run on all of the synthetic rows"
             raise UnprovenError(msg) from None
 
     def _output_with_axis(self, spec: TensorSpec, one: Outputs, several: Outputs) -> TensorSpec:

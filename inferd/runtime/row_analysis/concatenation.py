@@ -33,7 +33,7 @@ from inferd.runtime.row_analysis.operation import Operation, Result, position, r
 
 @rule("Concat")
 def concat(op: Operation) -> Result:
-    """Concatenate along another axis than the rows', or along the rows as far as `slices` and `split` undo it."""
+    """Concatenate along another axis than the rows', or along the rows as far as Slice and Split undo it."""
     flows = op.given()
     bad = worst(flows)
     if bad is not None:
@@ -78,11 +78,11 @@ def _misaligned(op: Operation, flows: Sequence[Flow]) -> str:
 
 
 def _framed(op: Operation, flows: Sequence[Flow], axis: int) -> Flow:
-    """Return one batch with constant elements before or after it, which `slices` removes again."""
+    """Return one batch with constant elements before or after it, which Slice removes again."""
     place = next(number for number, flow in enumerate(flows) if flow.kind is Kind.ROWS)
-    own, before, behind = flows[place], flows[:place], flows[place + 1 :]
-    more = [numbers([flow.size(axis) for flow in each]) for each in (before, behind)]
-    all_shared = all(flow.kind is Kind.SHARED for flow in (*before, *behind))
+    own, before, after = flows[place], flows[:place], flows[place + 1 :]
+    more = [numbers([flow.size(axis) for flow in each]) for each in (before, after)]
+    all_shared = all(flow.kind is Kind.SHARED for flow in (*before, *after))
     if more[0] is None or more[1] is None or not all_shared or axis != own.axis or not own.is_exact or own.is_padded:
         raise op.undecided("it joins rows with something else")
     sizes = list(own.shape or ())
@@ -91,7 +91,7 @@ def _framed(op: Operation, flows: Sequence[Flow], axis: int) -> Flow:
 
 
 def _stacked(op: Operation, flows: Sequence[Flow]) -> Flow:
-    """Return several copies of a batch in sequence, which `slices` and `split` separate again."""
+    """Return several copies of a batch in sequence, which Slice and Split separate again."""
     if not all(flow.is_exact for flow in flows):
         raise op.undecided("it joins rows along the rows")
     axis, sizes = flows[0].axis, list(_joined_sizes(flows))
@@ -139,8 +139,8 @@ def _concat_without_rows(op: Operation, flows: Sequence[Flow], axis: int, rank: 
 def _shows_padding(sizes: Sizes, flows: Sequence[Flow]) -> bool:
     """Whether anything but more padding follows a part that is padded to the largest row."""
     first = next((at for at, size in enumerate(sizes) if size is not None and size.padding is not None), len(sizes))
-    behind = flows[first + 1 :]
-    return bool(behind) and (flows[first].why != FILLED_UP or any(flow.why != BLANK for flow in behind))
+    after = flows[first + 1 :]
+    return bool(after) and (flows[first].why != FILLED_UP or any(flow.why != BLANK for flow in after))
 
 
 def _padded_total(op: Operation, sizes: Sizes) -> Size | None:

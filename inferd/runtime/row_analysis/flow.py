@@ -18,8 +18,8 @@ without knowing any open dimension.
 Unknown sizes get names of their own. Two sizes that must be equal for the model to run are taken to be equal, because
 the model does run, with one row and with several: the verification tries that in any case.
 
-If all outputs are ROWS, or SHARED for outputs without a batch axis, each row is computed by itself, for all numbers. A
-MIXED output shows the opposite. In all other cases only trial runs can tell.
+If all outputs are ROWS, or SHARED for outputs without a batch axis, each row is computed from itself alone, for all
+numbers. A MIXED output shows the opposite. In all other cases only trial runs can tell.
 """
 
 from collections.abc import Sequence
@@ -74,8 +74,8 @@ class Size:
         """Constant elements before and after the rows; None if there are none."""
         for name in self.names:
             if name.startswith(_FRAMED):
-                before, behind = name.removeprefix(_FRAMED).split()
-                return int(before), int(behind)
+                before, after = name.removeprefix(_FRAMED).split()
+                return int(before), int(after)
         return None
 
     @property
@@ -121,9 +121,9 @@ ROWS_SIZE = Size(1, (ROWS_NAME,))
 Sizes = Sequence[Size | None]
 
 
-def framed(before: int, behind: int) -> Size:
-    """Return the size of a batch with constant elements ``before`` and ``behind`` it."""
-    return Size(1, (f"{_FRAMED}{before} {behind}",))
+def framed(before: int, after: int) -> Size:
+    """Return the size of a batch with constant elements ``before`` and ``after`` it."""
+    return Size(1, (f"{_FRAMED}{before} {after}",))
 
 
 def padded(more: int, what: Size) -> Size:

@@ -64,7 +64,7 @@ def global_pool(op: Operation) -> Result:
 
 @rule("DepthToSpace", "SpaceToDepth", "Resize", "Upsample", "CenterCropPad", "GridSample")
 def within_images(op: Operation) -> Result:
-    """Resize or rearrange images of [rows,channels,...], each by itself."""
+    """Resize or rearrange images of [rows,channels,...], row by row."""
     flows = [op.input(0), *op.given(1)] if op.node.operator == "GridSample" else [op.input(0)]
     bad = without_rows(op.given())
     if bad is not None:

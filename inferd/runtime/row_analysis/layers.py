@@ -51,7 +51,7 @@ def _check_recurrent_input(op: Operation, index: int, flow: Flow | None, *, rows
     domain="com.microsoft",
 )
 def within_sequences(op: Operation) -> Result:
-    """Each of [rows,...] by itself; the first output has the rank of the first input."""
+    """Inputs of [rows,...], row by row; the first output has the rank of the first input."""
     if op.node.operator in {"PackedAttention", "GatedRelativePositionBias"}:
         raise op.undecided("it changes the layout of the rows")
     plain = without_rows(op.given())

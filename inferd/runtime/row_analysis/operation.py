@@ -153,7 +153,7 @@ def only_rows_of(op: Operation, index: int, others: Sequence[Flow]) -> Flow:
 def position(op: Operation, axis: int, rank: int) -> int:
     """Return ``axis`` as a non-negative index."""
     if not -rank <= axis < rank:
-        raise op.undecided(f"there is no axis {axis}")
+        raise op.undecided(f"axis {axis} is out of range")
     return axis % rank
 
 

@@ -62,36 +62,38 @@ def _matmul(op: Operation, a: Flow, b: Flow, given: Sequence[Flow]) -> Flow:
         return replace(plain, shape=tuple(sizes))
     if Kind.COUNT in {a.kind, b.kind}:
         raise op.undecided("it may depend on the number of rows")
-    places = _places(op, a, b, left, right)
-    if isinstance(places, Flow):
-        return replace(places, shape=tuple(sizes))
+    axis = _rows_axis(op, a, b, left, right)
+    if isinstance(axis, Flow):
+        return replace(axis, shape=tuple(sizes))
     # A vector operand has no batch dimensions, and one of the last axes disappears.
-    is_nearer = len(b.shape) == 1 or (len(a.shape) == 1 and places <= -3)
-    place = places + 1 if is_nearer else places
-    sizes[place] = a.size(a.axis) if a.kind is Kind.ROWS else b.size(b.axis)
-    return rows(place, sizes)
+    is_shifted = len(b.shape) == 1 or (len(a.shape) == 1 and axis <= -3)
+    axis = axis + 1 if is_shifted else axis
+    sizes[axis] = a.size(a.axis) if a.kind is Kind.ROWS else b.size(b.axis)
+    return rows(axis, sizes)
 
 
-def _places(op: Operation, a: Flow, b: Flow, left: Sequence[Size | None], right: Sequence[Size | None]) -> int | Flow:
+def _rows_axis(
+    op: Operation, a: Flow, b: Flow, left: Sequence[Size | None], right: Sequence[Size | None]
+) -> int | Flow:
     """Return the axis of the rows, counted from the end of [..., m, n], or a MIXED result."""
-    a_place = a.axis - len(a.shape or ()) if a.kind is Kind.ROWS else None
-    b_place = b.axis - len(b.shape or ()) if b.kind is Kind.ROWS else None
-    if b_place == -1 and len(b.shape or ()) == 1:
-        b_place = -2
-    if a_place == -1 or b_place == -2:
+    a_axis = a.axis - len(a.shape or ()) if a.kind is Kind.ROWS else None
+    b_axis = b.axis - len(b.shape or ()) if b.kind is Kind.ROWS else None
+    if b_axis == -1 and len(b.shape or ()) == 1:
+        b_axis = -2
+    if a_axis == -1 or b_axis == -2:
         return mixed(f"{op.node} sums over the rows")
-    if a_place is not None and b_place is not None:
-        if a_place != b_place or a_place > -3:
+    if a_axis is not None and b_axis is not None:
+        if a_axis != b_axis or a_axis > -3:
             return mixed(f"{op.node} combines each row with every other")
         if not same_rows(a.size(a.axis), b.size(b.axis)):
             raise op.undecided("rows come in parts of different sizes")
-        return a_place
-    place = a_place if a_place is not None else b_place
-    assert place is not None
-    other = right if a_place is not None else left
-    if place <= -3 and len(other) >= -place and other[place] != ONE:
+        return a_axis
+    axis = a_axis if a_axis is not None else b_axis
+    assert axis is not None
+    other = right if a_axis is not None else left
+    if axis <= -3 and len(other) >= -axis and other[axis] != ONE:
         raise op.undecided("a shared input has a size other than 1 along the rows")
-    return place
+    return axis
 
 
 @rule("Gemm")
@@ -110,8 +112,8 @@ def _matrix(op: Operation, index: int, name: str) -> Flow:
     sizes = (*flow.shape[:-2], *flow.shape[:-3:-1])
     if flow.kind is not Kind.ROWS:
         return Flow(flow.kind, shape=sizes, why=flow.why)
-    place = flow.axis - len(sizes)
-    return rows({-1: -2, -2: -1}.get(place, place), sizes)
+    axis = flow.axis - len(sizes)
+    return rows({-1: -2, -2: -1}.get(axis, axis), sizes)
 
 
 @rule("Einsum")

@@ -99,9 +99,9 @@ def _sliced_rows(
 def _is_one_batch(whole: Size, start: Size | None, end: Size | None) -> bool:
     """Whether a slice selects exactly one of several batches, or the batch without the elements around it."""
     if whole.frame is not None:
-        before, behind = whole.frame
-        is_end = end == Size(-behind) if behind else _is_the_end(whole, end)
-        return whole == framed(before, behind) and start == Size(before) and is_end
+        before, after = whole.frame
+        is_end = end == Size(-after) if after else _is_the_end(whole, end)
+        return whole == framed(before, after) and start == Size(before) and is_end
     if whole.names != (STACKED_NAME, ROWS_NAME):
         return False
     for copy in range(whole.factor):

@@ -10,6 +10,7 @@ from onnx import parser
 
 from inferd.client import Client
 from tests import onnx_models
+from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.server import serving
 
@@ -59,10 +60,12 @@ def test_a_model_that_is_wrong_for_large_numbers_is_caught(server):
 
         assert all(pool.map(ask, range(100)))
         assert client.model("sums").batching.verdict == "proven"
-        for _ in range(200):
+
+        def is_caught():
             list(pool.map(ask, range(1000, 1032)))
-            if client.model("sums").batching.verdict == "contradicted":
-                break
+            return client.model("sums").batching.verdict == "contradicted"
+
+        eventually(is_caught, "it is caught")
         described = client.model("sums").batching
         assert (described.verdict, described.enabled, described.mismatches) == ("contradicted", False, 1)
         assert described.verdict_reason.startswith("found while serving: element [0, ")

@@ -122,9 +122,9 @@ class SelfCheck:
             stop=stop,
             usual=_profiles(signature, outputs, bounds),
         )
-        return self._judged(mismatch, took_s), took_s
+        return self._confirm(mismatch, took_s), took_s
 
-    def _judged(self, mismatch: Mismatch | None, took_s: float) -> Mismatch | None:
+    def _confirm(self, mismatch: Mismatch | None, took_s: float) -> Mismatch | None:
         with self._lock:
             self._checks += 1
             self._check_s = took_s if self._check_s == 0 else self._check_s + (took_s - self._check_s) * _WEIGHT

@@ -1,4 +1,4 @@
-"""inferd batches random graphs only where that never changes an answer, and nearly always where it does not."""
+"""Random graphs are batched only if batching never changes an output, and nearly always then."""
 
 import logging
 from pathlib import Path
@@ -13,8 +13,8 @@ _LEAST_PROVEN = 0.95
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, RandomModel, Truth, bool]]:
-    """Each seed with its model, the truth, and whether inferd batches it."""
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, RandomModel, Truth, bool]]:
+    """Return each seed with its model, the truth, and whether inferd batches it."""
     folder: Path = tmp_path_factory.mktemp("random_graphs")
     logging.disable(logging.WARNING)
     try:
@@ -24,12 +24,14 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, RandomMo
         logging.disable(logging.NOTSET)
 
 
-def test_no_graph_is_batched_whose_answers_batching_changes(judged):
-    wrong = [(seed, model.recipe, found.reason) for seed, model, found, batched in judged if batched and not found.safe]
+def test_never_batches_unsafe_graph(verdicts):
+    wrong = [
+        (seed, model.recipe, found.reason) for seed, model, found, batched in verdicts if batched and not found.safe
+    ]
     assert not wrong
 
 
-def test_nearly_all_graphs_are_batched_whose_answers_batching_never_changes(judged):
-    safe = [(seed, model.recipe, batched) for seed, model, found, batched in judged if found.safe]
+def test_batches_nearly_all_safe_graphs(verdicts):
+    safe = [(seed, model.recipe, batched) for seed, model, found, batched in verdicts if found.safe]
     unproven = [(seed, recipe) for seed, recipe, batched in safe if not batched]
     assert len(unproven) <= (1 - _LEAST_PROVEN) * len(safe), unproven

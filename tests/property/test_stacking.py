@@ -1,4 +1,4 @@
-"""Stacking, splitting, cutting and joining undo each other, whatever the shapes."""
+"""Stacking and splitting, and chunking and joining, are inverse for any shapes."""
 
 import numpy as np
 from hypothesis import given
@@ -15,7 +15,7 @@ open_sizes = st.integers(0, 3)
 
 @st.composite
 def signatures(draw: st.DrawFn) -> ModelSignature:
-    """A model that gives its inputs back: some batched along any axis, some shared, the first one batched."""
+    """Draw the identity: some inputs batched along any axis, some shared, the first one batched."""
     specs = []
     for number in range(draw(st.integers(1, 4))):
         rank = draw(st.integers(1, 3))
@@ -28,7 +28,7 @@ def signatures(draw: st.DrawFn) -> ModelSignature:
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[ModelSignature, list[Arrays], list[int]]:
-    """Requests that can be stacked: equal but for their rows, with every element telling where it came from."""
+    """Draw requests that can be stacked, of different rows and values."""
     signature = draw(signatures())
     rows = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     trailing = {spec.name: [draw(open_sizes) for _ in spec.shape] for spec in signature.inputs}
@@ -58,16 +58,16 @@ def equal(left: Arrays, right: Arrays) -> bool:
 
 
 @given(batches())
-def test_splitting_undoes_stacking(case):
-    """Each request gets back what it gave."""
+def test_split_inverts_stack(case):
+    """Each request gets back its own rows."""
     signature, batch, rows = case
     parts = split(signature, stack(signature, batch), rows)
     assert all(equal(part, inputs) for part, inputs in zip(parts, batch, strict=True))
 
 
 @given(batches(), st.integers(1, 6))
-def test_joining_undoes_cutting(case, max_rows):
-    """Whatever the size of the pieces, none of which is empty or too large."""
+def test_join_inverts_chunks(case, max_rows):
+    """For any chunk size; no chunk is empty or too large."""
     signature, (inputs, *_), (rows, *_) = case
     pieces = list(chunks(signature, inputs, max_rows))
     counts = [signature.check(piece).rows for piece in pieces]
@@ -77,8 +77,8 @@ def test_joining_undoes_cutting(case, max_rows):
 
 
 @given(batches())
-def test_a_stacked_batch_fits_the_signature(case):
-    """It has the sum of the rows, and requests that were stacked had equal keys."""
+def test_stacked_batch_fits_signature(case):
+    """It has the sum of the rows, and the key of its requests."""
     signature, batch, rows = case
     checked = [signature.check(inputs) for inputs in batch]
     assert len({each.stack_key for each in checked}) == 1

@@ -1,4 +1,4 @@
-"""`ModelSignature.check` takes exactly what fits, and equal keys mean that numpy can stack."""
+"""`ModelSignature.check` accepts exactly what fits, and requests with equal stack keys can be stacked."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ specs = st.builds(
 
 
 def _signature(inputs: list[TensorSpec], loose: frozenset[str]) -> ModelSignature:
-    """Make one that can batch if an input that must be given has rows; then it has some in any case."""
+    """Return a signature that can batch if a required input has a batch axis."""
     batchable = any(spec.batch_axis is not None and not spec.optional for spec in inputs)
     if not batchable:
         inputs = [replace(spec, batch_axis=None) for spec in inputs]
@@ -47,7 +47,7 @@ signatures = st.builds(
 
 @st.composite
 def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray]:
-    """Inputs that fit, or nearly so: each part of them is wrong now and then."""
+    """Draw inputs that fit, or nearly: each part is wrong now and then."""
     rarely = st.integers(0, 9).map(lambda roll: roll == 0)
     sizes = {symbol: draw(st.integers(0, 2)) for symbol in ("batch", "a", "b")}
     inputs = {}
@@ -67,7 +67,7 @@ def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray
 
 
 def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
-    """Say the same as `check` in the plainest way."""
+    """Return what `check` decides, in the plainest way."""
     if not inputs.keys() <= {spec.name for spec in signature.inputs}:
         return False
     bound: dict[str, int] = {}
@@ -90,8 +90,8 @@ def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
 
 
 @given(st.data(), signatures)
-def test_what_fits_is_taken_and_nothing_else(data, signature):
-    """And what is refused is refused by the name of an input."""
+def test_accepts_exactly_what_fits(data, signature):
+    """Anything else is rejected, naming an input."""
     inputs = data.draw(requests(signature))
     if fits(signature, inputs):
         assert signature.check(inputs).nbytes == sum(array.nbytes for array in inputs.values())
@@ -101,8 +101,8 @@ def test_what_fits_is_taken_and_nothing_else(data, signature):
 
 
 @given(st.data(), signatures)
-def test_equal_keys_can_be_stacked(data, signature):
-    """Numpy has nothing against it, and the outcome fits again."""
+def test_requests_with_equal_keys_can_be_stacked(data, signature):
+    """And the batch fits the signature again."""
     pair = [data.draw(requests(signature)) for _ in range(2)]
     if not signature.batchable or not all(fits(signature, inputs) for inputs in pair):
         return

@@ -1,4 +1,4 @@
-"""Short ways to write specs and signatures in tests."""
+"""Short constructors of specs and signatures for tests."""
 
 from inferd.dtypes import BY_NAME
 from inferd.runtime.signature import ModelSignature, TensorSpec

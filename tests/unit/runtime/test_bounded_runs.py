@@ -16,12 +16,12 @@ _ONE = numpy_helper.from_array(np.array([1], np.int64), "one")
 _FEW = numpy_helper.from_array(np.array([2, 3], np.int64), "few")
 
 
-def _steady(model, tmp_path):
+def _is_data_independent(model, tmp_path):
     return has_data_independent_work(read_model_file(onnx_models.save(model, tmp_path / "model.onnx")))
 
 
 def _model(*nodes, functions=()):
-    """A model on x, FP32 [batch,3], and n, INT64 [2]."""
+    """Build a model with inputs x, FP32 [batch,3], and n, INT64 [2]."""
     made = [
         helper.make_node(operator, list(inputs), [output], domain=domain, **attributes)
         for operator, inputs, output, domain, attributes in nodes
@@ -49,13 +49,13 @@ def _node(operator, *inputs, output="y", domain="", **attributes):
 )
 def test_ordinary_networks_are_data_independent(build, tmp_path):
     """They do the same work for any values."""
-    assert _steady(build(), tmp_path)
+    assert _is_data_independent(build(), tmp_path)
 
 
 @pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_models.custom_operator])
 def test_loops_and_unknown_operators_are_not(build, tmp_path):
     """Their duration cannot be bounded."""
-    assert not _steady(build(), tmp_path)
+    assert not _is_data_independent(build(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_loops_and_unknown_operators_are_not(build, tmp_path):
 )
 def test_sizes_from_requests_are_not(node, tmp_path):
     """A small message could ask for any amount of work or output."""
-    assert not _steady(_model(node), tmp_path)
+    assert not _is_data_independent(_model(node), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -94,33 +94,33 @@ def test_sizes_from_requests_are_not(node, tmp_path):
 )
 def test_constant_sizes_are_data_independent(node, tmp_path):
     """They are the same for every request."""
-    assert _steady(_model(node), tmp_path)
+    assert _is_data_independent(_model(node), tmp_path)
 
 
 def test_sizes_computed_from_shapes_are_data_independent(tmp_path):
     """Sizes computed from values are not."""
     shape = _node("Shape", "x", output="shape")
-    assert _steady(
+    assert _is_data_independent(
         _model(shape, _node("Mul", "shape", "few", output="size"), _node("ConstantOfShape", "size")), tmp_path
     )
     mixed = _node("Mul", "shape", "n", output="size")
-    assert not _steady(_model(shape, mixed, _node("ConstantOfShape", "size")), tmp_path)
+    assert not _is_data_independent(_model(shape, mixed, _node("ConstantOfShape", "size")), tmp_path)
 
 
 def test_overridable_initializer_is_no_constant(tmp_path):
     """An initializer that is also a graph input is a default."""
     model = _model(_node("Expand", "x", "few"))
     model.graph.input.append(helper.make_tensor_value_info("few", TensorProto.INT64, [2]))
-    assert not _steady(model, tmp_path)
+    assert not _is_data_independent(model, tmp_path)
 
 
 def test_functions_are_not_data_independent(tmp_path):
     """Not even under the name of a standard operator."""
     body = [helper.make_node("Relu", ["a"], ["b"])]
     function = helper.make_function("own", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
-    assert not _steady(_model(_node("Twice", "x", domain="own"), functions=[function]), tmp_path)
-    assert not _steady(_model(_node("Relu", "x"), functions=[function]), tmp_path)
-    assert not _steady(_model(_node("Gelu", "x", domain="com.microsoft")), tmp_path)
+    assert not _is_data_independent(_model(_node("Twice", "x", domain="own"), functions=[function]), tmp_path)
+    assert not _is_data_independent(_model(_node("Relu", "x"), functions=[function]), tmp_path)
+    assert not _is_data_independent(_model(_node("Gelu", "x", domain="com.microsoft")), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_parses_v1_quota(quota, cores):
 
 @pytest.fixture
 def four_cores(monkeypatch):
-    """A process that may use four cores as far as affinity goes."""
+    """Set the CPU affinity to four cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
 
 

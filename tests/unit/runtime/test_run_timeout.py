@@ -17,26 +17,26 @@ from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
-def limit(tmp_path):
-    """Of a model that loops as often as its largest element says, with a clock that the test sets."""
+def trials(tmp_path):
+    """Yield a runner of a model that loops as often as its largest element says."""
     session = open_runtime_session(onnx_models.save(busy_model(), tmp_path / "model.onnx"), ModelSettings())
     inputs, outputs = declared(session)
-    with TrialRunner(DirectRunner(session, inputs, outputs), ["y"]) as limit:
-        yield limit
+    with TrialRunner(DirectRunner(session, inputs, outputs), ["y"]) as trials:
+        yield trials
 
 
-def test_stops_endless_run(limit):
+def test_stops_endless_run(trials):
     """Between two iterations of its loop; later runs are unaffected."""
-    limit.run({"x": np.ones((1, 1), np.float32)})
+    trials.run({"x": np.ones((1, 1), np.float32)})
     with pytest.raises(TrialTimeoutError, match="stopped after 1 s"):
-        limit.run({"x": np.full((1, 1), 1e18, np.float32)})
-    assert limit.run({"x": np.ones((1, 1), np.float32)})["y"] == 1
+        trials.run({"x": np.full((1, 1), 1e18, np.float32)})
+    assert trials.run({"x": np.ones((1, 1), np.float32)})["y"] == 1
 
 
-def test_propagates_model_error(limit):
+def test_propagates_model_error(trials):
     """It is not a timeout."""
     with pytest.raises(Exception, match="rank"):
-        limit.run({"x": np.ones((1, 1, 1), np.float32)})
+        trials.run({"x": np.ones((1, 1, 1), np.float32)})
 
 
 def test_limit_follows_longest_run():

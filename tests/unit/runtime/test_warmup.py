@@ -20,7 +20,7 @@ SIGNATURE = signature([spec("x", ("batch", 3), 0)], [spec("y", ("batch", 3), 0)]
 
 
 class Recorder:
-    """Remembers the rows of each run, takes ``row_mib`` for each row, and can run no more than ``most`` at once."""
+    """A fake runner that records rows, allocates ``row_mib`` per row, and fails beyond ``most`` rows."""
 
     def __init__(self, *, most: int = 1000, row_mib: int = 0) -> None:
         self.rows: list[int] = []

@@ -40,6 +40,7 @@ from inferd.observability.tracing_setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
+from inferd.rpc.self_test import check_grpcio
 from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes, usable_cores
 from inferd.runtime.run_timeout import Watchdog
 from inferd.security.authorization.methods import MethodKind, methods_of
@@ -122,7 +123,7 @@ class Application:
             settings=settings,
             registry=self._registry,
             clock=time.monotonic,
-            poll_thread=self._server,
+            poll_thread=self._server.poll_loop,
             alarm=self._watchdog,
             observer_for=self._metrics.observer_for,
             on_state=_log_state,
@@ -194,6 +195,7 @@ class Application:
         self._watchdog.start()
         self._http.start()
         self._poll_watch.start()
+        check_grpcio()
         self._server.start()
         _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
 
@@ -267,7 +269,7 @@ class Application:
         time.sleep(server.drain_delay_s)
         ended_at = time.monotonic() + server.drain_grace_s
         self._health.end_watches()
-        self._server.call_at(time.monotonic(), self._services.drain)
+        self._server.poll_loop.call_at(time.monotonic(), self._services.drain)
         if not self._server.stop(server.drain_grace_s).wait(server.drain_grace_s + _CANCELLED_TIMEOUT_S):
             _log.error("the calls that were cancelled have not ended")
         # Nothing is late any more once nothing is served.

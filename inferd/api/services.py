@@ -53,11 +53,11 @@ class InferenceServices:
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
-        self._large_messages = LargeMessages(server.call_soon)
+        self._large_messages = LargeMessages(server.poll_loop.call_soon)
         parts = StreamParts(
             registry=self._registry,
             statuses=self._statuses,
-            call_soon=server.call_soon,
+            call_soon=server.poll_loop.call_soon,
             streams=self._streams,
             large_messages=self._large_messages,
             limits=self._limits,

@@ -1,35 +1,82 @@
-"""The server as its users see it."""
+"""The gRPC server: ports, start and stop."""
 
+import atexit
+import logging
+import math
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 
-from inferd.rpc.engine import Engine, Usage
-from inferd.rpc.interceptors import CallInterceptor
-from inferd.rpc.memory_guard import MemoryMeter
+from inferd.rpc import core, unix_sockets
+from inferd.rpc.acceptor import Acceptor
+from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.cut_off import ConnectionAges, Ends
+from inferd.rpc.inflating import Inflater
+from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
+from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
+from inferd.rpc.methods import Methods
+from inferd.rpc.poll_lag import PollLag
+from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.refusals import StatusOf, bare_status
-from inferd.rpc.self_test import check_core_once
+from inferd.rpc.upkeep import Upkeep
+from inferd.rpc.worker_pool import WorkerPool
+
+_log = logging.getLogger("inferd.rpc")
+
+#: With port reuse, two servers on one port would bind without an error and share its connections.
+_DEFAULT_OPTIONS: dict[str, Any] = {"grpc.so_reuseport": 0}
+
+#: How long a stop waits until the poll thread accepts no more calls.
+_BEGIN_STOP_S = 1.0
+
+#: How long the server waits for blocking handlers whose calls have ended.
+_HANDLERS_END_S = 1.0
+
+#: How long the exit of the process waits for each server that is still running.
+_EXIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Memory held by calls, and the calls rejected so far.
+
+    ``held_bytes`` is the size of received messages whose calls have not ended; ``taken_bytes`` is the growth of the
+    process, of at most ``budget_bytes``. ``refused`` counts by reason.
+    """
+
+    held_bytes: int
+    taken_bytes: int
+    budget_bytes: int | None
+    refused: Mapping[str, int]
 
 
 class Server(grpc.Server):
     """A `grpc.Server` that handles calls on one poll thread and lets any thread answer them.
 
     Generated ``add_…_to_server`` functions and gRPC's own services work as with grpcio's server. Ordinary handlers of
-    each service run in at most ``blocking_threads`` threads of its own; those made by `callback_unary` and
-    `callback_stream` on the poll thread.
+    each service run in at most ``blocking_threads`` threads of its own; handlers made by `callback_unary` and
+    `callback_stream` run on the poll thread.
 
-    ``options`` are gRPC's channel arguments. ``armed_calls`` is how many calls the core may hand over before the
-    last one was looked at. Above ``max_inflight_unary`` open calls to callback unary handlers, further ones are
-    refused with RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one
-    first; calls of ``express_methods`` (``/package.Service/Name``) do not wait behind others to be accepted.
+    ``options`` are gRPC's channel arguments. The core may hand over up to ``armed_calls`` calls ahead of the poll
+    thread. Above ``max_inflight_unary`` open calls to callback unary handlers, further ones are rejected with
+    RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one first. Calls of
+    ``express_methods`` (``/package.Service/Name``) are accepted from a queue of their own.
 
-    Calls with a single request must have brought it within ``message_timeout_s``. With ``inflate_up_to_bytes``,
-    messages that are compressed with gzip are inflated, up to that size; the ``options`` must leave them to the server.
-    ``status_of`` writes the status of what the server refuses by itself.
+    The message of a unary call must be complete within ``message_timeout_s``. With ``inflate_up_to_bytes``, gzip
+    messages are inflated, up to that size; the ``options`` must leave this to the server. ``status_of`` maps the
+    server's own rejections to statuses.
 
-    It can be started and stopped once. One that still runs when the process exits is stopped then.
+    A server starts and stops once. It is stopped at exit if it still runs then.
+
+    Invariant: the core's queue is shut down only when nothing is pending on it. Threads: any; ``_lock`` orders starts
+    and stops.
     """
 
     def __init__(
@@ -47,107 +94,233 @@ class Server(grpc.Server):
     ) -> None:
         _check_at_least_1("armed_calls", armed_calls)
         _check_at_least_1("blocking_threads", blocking_threads)
-        if max_inflight_unary is not None:
-            _check_at_least_1("max_inflight_unary", max_inflight_unary)
-        self._engine = Engine(
-            interceptors=interceptors,
-            options=options,
+        _check_at_least_1("max_inflight_unary", max_inflight_unary)
+        core_options = _DEFAULT_OPTIONS | dict(options)
+        self._core, self._queue = core.make_server(tuple(core_options.items()))
+        #: Runs callbacks of other parts of the process on the poll thread; never after the server has stopped.
+        self.poll_loop = PollLoop(self._queue)
+        self._lag = PollLag(self.poll_loop)
+        self._inflater = None
+        if inflate_up_to_bytes is not None:
+            self._inflater = Inflater(inflate_up_to_bytes, self.poll_loop.call_soon)
+        self._live = LiveCalls(
+            self.poll_loop,
+            InterceptorChain(interceptors),
+            status_of=status_of,
+            inflater=self._inflater,
+            ends=Ends(ConnectionAges.of(core_options)),
+        )
+        self._upkeep = Upkeep(self._live, message_timeout_s=message_timeout_s)
+        self._memory_pool = WorkerPool("inferd-rpc-memory", threads=1)
+        self._blocking = BlockingHandlers(blocking_threads, self._live)
+        self._methods = Methods()
+        self._acceptor = Acceptor(
+            self._core,
+            self._queue,
+            self._live,
+            self._methods,
+            self._blocking,
             armed_calls=armed_calls,
-            blocking_threads=blocking_threads,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
-            message_timeout_s=message_timeout_s,
-            inflate_up_to_bytes=inflate_up_to_bytes,
-            status_of=status_of,
         )
+        self._shutdown = Shutdown(self._core, self._queue, self.poll_loop, self._is_idle, self._live.ends)
+        self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
+        self._lock = threading.Lock()
+        self._is_launched = False
+        self._stop_begun = threading.Event()
+        self._stopped = threading.Event()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
-        """Serve what ``generic_rpc_handlers`` serve. Before ``start``."""
-        self._engine.methods.add_generic(generic_rpc_handlers)
+        """Serve the methods of ``generic_rpc_handlers``. Before ``start``."""
+        self._methods.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
     ) -> None:
-        """Serve the methods of ``service_name``, rather than what generic handlers have for them. Before ``start``."""
-        self._engine.methods.add_registered(service_name, method_handlers)
+        """Serve the methods of ``service_name``; they precede generic handlers. Before ``start``."""
+        self._methods.add_registered(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen on ``address`` without TLS; returns the port, for port 0 the one that was free.
+        """Listen on ``address`` without TLS; returns the port that was bound, 1 for a Unix socket.
 
-        Raises RuntimeError naming the address if that is not possible. Before ``start``.
+        Raises RuntimeError naming the address if it cannot be bound. Before ``start``.
         """
-        return self._engine.bind(address, None)
+        return self._bind(address, None)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
         """Listen on ``address`` with TLS, else as ``add_insecure_port``."""
-        return self._engine.bind(address, server_credentials)
+        return self._bind(address, server_credentials)
 
     def start(self) -> None:
-        """Begin to serve.
-
-        The first time in a process this also tries out the installed grpcio; raises `IncompatibleGrpcioError` if it
-        does not do.
-        """
-        check_core_once()
-        self._engine.start()
+        """Begin to serve. Raises ValueError if the server was started or stopped before."""
+        with self._lock:
+            if self._is_launched:
+                raise ValueError("a server can be started once only")
+            self._launch(accept=True)
 
     def stop(self, grace: float | None = None) -> threading.Event:
-        """Take no more calls, wait ``grace`` seconds for those there are, then cancel them.
+        """Accept no more calls, wait ``grace`` seconds for the open ones, then cancel them.
 
-        Returns an event that is set when the server has stopped; without a grace, only when it has. May be called
+        Returns an event that is set when the server has stopped; without a grace, returns after that. May be called
         again, with a shorter grace too, and in any thread.
         """
-        self._engine.stop(grace)
-        if grace is None:
-            self._engine.wait(None)
-        return self._engine.stopped
+        with self._lock:
+            if not self._is_launched:
+                # The core releases bound ports only if it was started and shut down.
+                self._launch(accept=False)
+        cancel_at = -math.inf if grace is None else time.monotonic() + grace
+        self.poll_loop.call_soon(partial(self._begin_stop, cancel_at))
+        if not self.poll_loop.in_poll_thread:
+            # So that no call is accepted after this returns. Bounded, because a poll thread that hangs must not hang
+            # others.
+            self._stop_begun.wait(_BEGIN_STOP_S)
+            if grace is None:
+                self.wait_for_termination()
+        return self._stopped
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Wait until the server has stopped. Returns True if it has not after ``timeout`` seconds."""
-        return not self._engine.wait(timeout)
+        """Wait until the server has stopped. Returns True if it has not after ``timeout`` seconds.
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` on the poll thread, after the event that it handles now; never after the end.
-
-        Callable from any thread. The callback must not block.
+        Does not wait on the poll thread.
         """
-        self._engine.call_soon(callback)
-
-    def call_when_idle(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once no event is ready any more, within a millisecond or so; on the poll thread only."""
-        self._engine.call_when_idle(callback)
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` on the poll thread once the monotonic clock has reached ``when``; never after the end.
-
-        Callable from any thread. The callback must not block.
-        """
-        self._engine.call_at(when, callback)
+        if self.poll_loop.in_poll_thread:
+            return not self._stopped.is_set()
+        if not self._stopped.wait(timeout):
+            return True
+        self._thread.join()
+        return False
 
     def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
-        """Keep what calls take of the memory within ``budget_bytes``, counted from what the process holds now.
+        """Keep the memory that calls take within ``budget_bytes``, counted from what the process holds now.
 
-        Calls are refused, and the oldest of those ended whose message is not complete, rather than more taken. Calls of
+        When it runs short, calls are rejected and the oldest calls with an incomplete message are ended. Calls of
         express methods are answered in any case. Any thread, once.
         """
-        self._engine.limit_memory(budget_bytes, meter)
+        # At once, so that it is there for the next call; complete before the poll thread can see it.
+        self._upkeep.memory = MemoryGuard(budget_bytes, meter, self._live, self._memory_pool)
 
     @property
     def usage(self) -> Usage:
-        """What calls take of the server at present, and how many it has refused."""
-        return self._engine.usage
+        """Memory held by calls, and the calls rejected so far; any thread."""
+        memory = self._upkeep.memory
+        return Usage(
+            held_bytes=self._live.held_bytes,
+            taken_bytes=0 if memory is None else memory.taken_bytes,
+            budget_bytes=None if memory is None else memory.budget_bytes,
+            refused=dict(self._live.refused),
+        )
 
     @property
     def live_calls(self) -> int:
-        """Calls that have not come to their end in the core."""
-        return self._engine.live_calls
+        """The number of calls with events still to come from the core."""
+        return self._live.count
 
     @property
     def poll_lag_s(self) -> float:
-        """How far the poll thread is behind: what an event lately waited before it was handled. Seconds."""
-        return self._engine.poll_lag_s
+        """How late the poll thread handles events, in seconds; 0 once the server has stopped."""
+        return 0.0 if self._stopped.is_set() else self._lag.lag_s
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if self._is_launched:
+            raise RuntimeError(f"cannot listen on {address}: the server was started before")
+        path = unix_sockets.path_of(address)
+        reason = None if path is None else unix_sockets.why_not_free(path)
+        if reason is not None:
+            raise RuntimeError(f"cannot listen on {address}: {reason}")
+        port = core.bind(self._core, address, credentials)
+        if port == 0:
+            raise RuntimeError(
+                f"cannot listen on {address}: it is taken, not permitted or no address of this machine; "
+                "gRPC's log on standard error tells which"
+            )
+        return port
+
+    def _launch(self, *, accept: bool) -> None:
+        self._is_launched = True
+        _running.add(self)
+        self._acceptor.register()
+        self._core.start()
+        if accept:
+            self._acceptor.start()
+        self._lag.start()
+        self._thread.start()
+
+    def _begin_stop(self, cancel_at: float) -> None:
+        self._acceptor.stop()
+        self._shutdown.begin(cancel_at)
+        self._stop_begun.set()
+
+    def _is_idle(self) -> bool:
+        return self._acceptor.armed == 0 and self._live.count == 0
+
+    def _run(self) -> None:
+        self.poll_loop.run()
+        self._core.destroy()
+        core.end_queue(self._queue)
+        self._blocking.stop(_HANDLERS_END_S)
+        self._memory_pool.stop(_HANDLERS_END_S)
+        if self._inflater is not None:
+            self._inflater.stop(_HANDLERS_END_S)
+        _running.discard(self)
+        self._stopped.set()
 
 
-def _check_at_least_1(name: str, value: int) -> None:
-    if value < 1:
+class Shutdown:
+    """Stops the core: GOAWAY, wait for open calls, cancel the rest. On the poll thread only.
+
+    The core may be freed only when everything it was asked for has come back: ``is_over``.
+    """
+
+    def __init__(
+        self, server: core.CoreServer, queue: core.Queue, loop: PollLoop, is_idle: Callable[[], bool], ends: Ends
+    ) -> None:
+        self._server = server
+        self._queue = queue
+        self._loop = loop
+        self._is_idle = is_idle
+        self._ends = ends
+        self._has_begun = False
+        self._core_is_done = False
+
+    def begin(self, cancel_at: float) -> None:
+        """Send GOAWAY; cancel open calls at ``cancel_at``. If called again, cancel at the earlier of both times."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._server.shutdown(self._queue, self._on_done)
+            self._loop.run_until(self.is_over)
+        self._loop.call_at(cancel_at, self._cancel)
+
+    def is_over(self) -> bool:
+        """Whether no more events will come from the core."""
+        return self._core_is_done and self._is_idle()
+
+    def _cancel(self) -> None:
+        self._ends.is_stopped = True
+        self._server.cancel_all_calls()
+
+    def _on_done(self, _event: core.Event) -> None:
+        self._core_is_done = True
+
+
+def _check_at_least_1(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
         raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+_running: set[Server] = set()
+# A forked child has none of its parent's threads and must not wait for them.
+os.register_at_fork(after_in_child=_running.clear)
+
+
+@atexit.register
+def _stop_running() -> None:
+    """Stop running servers: the core crashes if the interpreter is finalized while its threads run."""
+    for server in list(_running):
+        stop_and_wait(server, _EXIT_TIMEOUT_S)
+
+
+def stop_and_wait(server: Server, timeout_s: float) -> None:
+    """Cancel all calls of ``server`` and wait until it has stopped, for at most ``timeout_s``."""
+    server.stop(0.0)
+    server.wait_for_termination(timeout_s)

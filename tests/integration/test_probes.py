@@ -68,7 +68,7 @@ def test_probes_of_a_server_that_stands_still() -> None:
         eventually(lambda: _get(app, "/readyz") == (200, "ok\n"), "the server is ready")
         eventually(lambda: bool(seen), "the watcher has been told")
         assert _get(app, "/livez") == (200, "ok\n")
-        app._server.call_soon(lambda: go_on.wait(PATIENCE_S) and None)
+        app._server.poll_loop.call_soon(lambda: go_on.wait(PATIENCE_S) and None)
         try:
             eventually(lambda: _get(app, "/readyz")[0] == 503, "the server is not ready")
             code, body = _get(app, "/readyz")

@@ -188,9 +188,9 @@ def wait_for(server: Server, condition: Callable[[], bool], timeout_s: float = T
         if condition():
             met.set()
         else:
-            server.call_at(time.monotonic() + 0.005, look)
+            server.poll_loop.call_at(time.monotonic() + 0.005, look)
 
-    server.call_at(0.0, look)
+    server.poll_loop.call_at(0.0, look)
     return met.wait(timeout_s)
 
 

@@ -16,7 +16,7 @@ def test_another_thread_leaves_answers_to_the_poll_thread(running):
         for call in held:
             call.reply(b"later")
 
-    running.server.call_soon(answer)
+    running.server.poll_loop.call_soon(answer)
     assert [call.result() for call in calls] == [b"later"] * 4
     assert answered_by[0].name.startswith("inferd-rpc")
 
@@ -27,5 +27,5 @@ def test_nothing_is_called_once_the_server_has_stopped(running):
     running.server.stop(None).wait(TIMEOUT_S)
     assert not running.server.wait_for_termination(TIMEOUT_S)
     called = []
-    running.server.call_soon(lambda: called.append(1))
+    running.server.poll_loop.call_soon(lambda: called.append(1))
     assert called == []

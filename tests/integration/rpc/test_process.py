@@ -97,8 +97,8 @@ def test_a_child_does_not_wait_for_its_parent_s_server():
         server.stop(None)
         sys.exit(os.waitstatus_to_exitcode(status))
     # Whoever waited would be waited for in vain.
-    import atexit, inferd.rpc.engine
-    inferd.rpc.engine._EXIT_TIMEOUT_S = 3600
+    import atexit, inferd.rpc.server
+    inferd.rpc.server._EXIT_TIMEOUT_S = 3600
     atexit._run_exitfuncs()
     os._exit(0)
     """

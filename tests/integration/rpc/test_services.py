@@ -84,7 +84,7 @@ def test_health_watch(start, servicer):
     assert wait_idle(running.server)
     forgotten = threading.Event()
     # The callback that forgets runs in the same thread as this one, before it.
-    running.server._engine._blocking.serial.submit(forgotten.set)
+    running.server._blocking.serial.submit(forgotten.set)
     assert forgotten.wait(TIMEOUT_S)
     assert servicer._send_response_callbacks["model"] == set()
 

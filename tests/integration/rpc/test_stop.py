@@ -116,7 +116,7 @@ def test_a_stop_from_the_poll_thread_does_not_wait_for_itself(serve):
 
 def test_a_stop_from_a_blocking_handler_does_not_wait_for_itself(serve, monkeypatch):
     """Its call is cancelled, and what is left of it does not keep the server."""
-    monkeypatch.setattr("inferd.rpc.engine._HANDLERS_END_S", 0.05)
+    monkeypatch.setattr("inferd.rpc.server._HANDLERS_END_S", 0.05)
     stopped = queue.Queue()
     running = serve(
         {"Stop": grpc.unary_unary_rpc_method_handler(lambda request, _: stopped.put(running.server.stop(None)))}
@@ -159,7 +159,7 @@ def test_ended_calls_are_let_go(running):
 
 def test_a_stuck_handler_does_not_keep_the_server_from_stopping(serve, caplog, monkeypatch):
     """It is left behind, and that is said."""
-    monkeypatch.setattr("inferd.rpc.engine._HANDLERS_END_S", 0.05)
+    monkeypatch.setattr("inferd.rpc.server._HANDLERS_END_S", 0.05)
     begun, release = threading.Event(), threading.Event()
 
     def stuck(request, context):
@@ -224,7 +224,7 @@ def test_timers_of_a_server_without_calls(running):
         done = threading.Event()
         threads = []
         started = time.monotonic()
-        running.server.call_at(
+        running.server.poll_loop.call_at(
             started + 0.02,
             lambda threads=threads, done=done: (threads.append(threading.current_thread().name), done.set()),
         )
@@ -247,7 +247,7 @@ def test_the_poll_lag_shows_a_handler_that_blocks(serve):
     assert running.server.poll_lag_s < 1.0
     future = running.unary("Block").future(b"", timeout=TIMEOUT_S)
     assert begun.wait(TIMEOUT_S)
-    running.server._engine._lag._due_at -= 100.0
+    running.server._lag._due_at -= 100.0
     assert running.server.poll_lag_s > 99.0
     release.set()
     future.result()

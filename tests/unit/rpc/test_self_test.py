@@ -6,9 +6,17 @@ from inferd.rpc import self_test
 from inferd.rpc.core import IncompatibleGrpcioError
 
 
+@pytest.fixture(autouse=True)
+def _untested():
+    """Forget that this process has passed before, and what a fake answered."""
+    self_test.check_grpcio.cache_clear()
+    yield
+    self_test.check_grpcio.cache_clear()
+
+
 def test_passes_with_the_installed_grpcio():
     """One loopback call, answered."""
-    self_test.check_core()
+    self_test.check_grpcio()
 
 
 def test_a_failure_names_the_tested_versions(monkeypatch):
@@ -17,26 +25,25 @@ def test_a_failure_names_the_tested_versions(monkeypatch):
     def fail():
         raise TypeError("request_call() takes 7 arguments")
 
-    monkeypatch.setattr(self_test, "_call_ourselves", fail)
+    monkeypatch.setattr(self_test, "_call_self", fail)
     with pytest.raises(IncompatibleGrpcioError, match=r"failed the self-test; this .* grpcio 1\.76 to 1\.85") as error:
-        self_test.check_core()
+        self_test.check_grpcio()
     assert isinstance(error.value.__cause__, TypeError)
 
 
 def test_a_wrong_answer_is_a_failure(monkeypatch):
     """It is not enough that there is an answer."""
-    monkeypatch.setattr(self_test, "_call_ourselves", lambda: b"other")
+    monkeypatch.setattr(self_test, "_call_self", lambda: b"other")
     with pytest.raises(IncompatibleGrpcioError, match="sent b'probe', got b'other'"):
-        self_test.check_core()
+        self_test.check_grpcio()
 
 
 def test_runs_once_in_a_process_but_again_after_a_failure(monkeypatch):
     """A pass is remembered, a failure is not."""
     answers = [b"other", b"probe"]
-    monkeypatch.setattr(self_test, "_passed", False)
-    monkeypatch.setattr(self_test, "_call_ourselves", lambda: answers.pop(0))
+    monkeypatch.setattr(self_test, "_call_self", lambda: answers.pop(0))
     with pytest.raises(IncompatibleGrpcioError):
-        self_test.check_core_once()
-    self_test.check_core_once()
-    self_test.check_core_once()
+        self_test.check_grpcio()
+    self_test.check_grpcio()
+    self_test.check_grpcio()
     assert answers == []

@@ -3,7 +3,7 @@
 import pytest
 
 from inferd.rpc.cut_off import Ends
-from inferd.rpc.shutdown import Shutdown
+from inferd.rpc.server import Shutdown
 from tests.unit.rpc.fakes import FakeEvent, FakeLoop
 
 

@@ -120,7 +120,7 @@ class SelfCheck:
             alone=alone,
             start=start,
             stop=stop,
-            usual=_profiles(signature, outputs, bounds),
+            typical=_profiles(signature, outputs, bounds),
         )
         return self._confirm(mismatch, took_s), took_s
 

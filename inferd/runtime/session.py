@@ -1,7 +1,7 @@
 """A loaded model: an ONNX Runtime session with its signature and the verdict on batching."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +133,7 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
     cache = VerdictCache(settings.runtime.verdict_cache)
     with ThreadPoolExecutor(1, "model-digest") as background:
         # Hashing a large file takes about as long as opening it, and both release the GIL.
-        hashing = background.submit(_verdict_key, path, settings, before) if cache.is_on else None
+        hashing = background.submit(verdict_key, path, settings, before) if cache.is_on else None
         session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
@@ -176,12 +176,8 @@ def _runner(
 
 
 def _fingerprints(path: Path, weights: ExternalWeights) -> dict[str, str]:
-    """Return the fingerprints of the model file, under "", and of its external weights, by name."""
+    """Return the fingerprints of the model file, under "", and of its external weights, under their names."""
     return {name: fingerprint(file) for name, file in {"": path, **weights.files}.items()}
-
-
-def _verdict_key(path: Path, settings: ModelSettings, fingerprints: Mapping[str, str]) -> str:
-    return verdict_key(path, settings, {name: found for name, found in fingerprints.items() if name})
 
 
 def _log_verdict(path: Path, verdict: Verdict) -> None:
@@ -189,8 +185,8 @@ def _log_verdict(path: Path, verdict: Verdict) -> None:
     if verdict.standing is Standing.PROVEN:
         _log.info("%s is proven to batch", path.name)
     elif verdict.allows_batching:
-        _log.warning("%s is batched because batch_axis is set, although that is %s", path.name, verdict)
+        _log.warning("%s is batched because batch_axis is set, although the verdict is %s", path.name, verdict)
     elif verdict.shape_mismatch:
         _log.info("%s is not batched: %s", path.name, verdict.reason)
     else:
-        _log.warning("%s is not batched, which is %s", path.name, verdict)
+        _log.warning("%s is not batched: %s", path.name, verdict)

@@ -19,7 +19,7 @@ LEAST_ROWS = 3
 #: Batch sizes; the first two are tried even if time is up.
 _BATCH_SIZES = (2, 3, 5, 8, 17, 33)
 _ALWAYS_TRIED = 2
-#: Rounds through the batch sizes, each with other rows, and those before `go` may stop for ``enough``.
+#: Rounds through the batch sizes, each with other rows: at most, and before ``enough`` may end them.
 _ROUNDS = 8
 _LEAST_ROUNDS = 2
 #: Share of the comparisons in which rounding may flip an integer.
@@ -67,18 +67,18 @@ class BatchTrial:
         self._inputs = replace(inputs, signature=signature)
         self._rows: list[dict[str, Array]] = []
         self._alone: list[Outputs] = []
-        self._usual: Profiles = {}
+        self._typical: Profiles = {}
         self._compared = 0
         self._flips: list[str] = []
 
-    def go(self, rows: int, enough: Callable[[], bool]) -> None:
+    def execute(self, rows: int, enough: Callable[[], bool]) -> None:
         """Compare ``rows`` rows in batches of each size, round after round until ``enough``.
 
         Raises `ContradictedError` or `UnprovenError`.
         """
         self._run_alone(rows)
         self._require_determinism()
-        self._usual = {
+        self._typical = {
             spec.name: profile([outputs[spec.name] for outputs in self._alone]) for spec in self._signature.outputs
         }
         random = np.random.default_rng(len(self._rows))
@@ -168,7 +168,7 @@ class BatchTrial:
             alone=self._alone[member],
             start=position,
             stop=position + 1,
-            usual=self._usual,
+            typical=self._typical,
         )
         if mismatch is None or mismatch.cause is Cause.NOISE:
             return

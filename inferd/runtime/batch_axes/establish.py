@@ -56,12 +56,13 @@ def establish_batch_axes(
 def verdict_key(path: Path, settings: ModelSettings, fingerprints: Mapping[str, str]) -> str:
     """Return the hash of everything that determines a verdict; empty if a file cannot be read.
 
-    ``fingerprints`` are those of the files of external weights, by name.
+    ``fingerprints`` are those of the external weights, by name; that of the model file, under "", is not used: its
+    content is hashed.
     """
     runtime = settings.runtime
     facts = {
         "onnxruntime": onnxruntime.__version__,
-        "weights": dict(fingerprints),
+        "weights": {name: found for name, found in fingerprints.items() if name},
         "libraries": {name: fingerprint(Path(name)) for name in runtime.custom_ops},
         "inputs": {name: each.model_dump() for name, each in settings.inputs.items()},
         "outputs": {name: each.model_dump() for name, each in settings.outputs.items()},

@@ -43,7 +43,7 @@ class Difference:
     relative: float = np.inf
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Index of the element as text; empty for a scalar, or if the shapes differ."""
         return f"element {list(self.index)}" if self.index else ""
 
@@ -76,8 +76,8 @@ def profile(answers: Sequence[Array]) -> Profile | None:
     return np.asarray(np.median(relative, axis=0).reshape(answers[0].shape))
 
 
-def difference(alone: Array, batched: Array, usual: Profile | None = None) -> Difference | None:
-    """Return how ``batched`` differs from ``alone``, None if within tolerance; ``usual`` comes from `profile`."""
+def difference(alone: Array, batched: Array, typical: Profile | None = None) -> Difference | None:
+    """Return how ``batched`` differs from ``alone``, None if within tolerance; ``typical`` comes from `profile`."""
     if alone.shape != batched.shape:
         return Difference((), f"of shape {list(alone.shape)}", f"of shape {list(batched.shape)}")
     if alone.size == 0:
@@ -85,10 +85,10 @@ def difference(alone: Array, batched: Array, usual: Profile | None = None) -> Di
     if not is_float(alone):
         unequal = np.asarray(alone != batched)
         return _worst(alone, batched, unequal, None) if unequal.any() else None
-    return _difference_of_floats(alone, batched, usual)
+    return _difference_of_floats(alone, batched, typical)
 
 
-def _difference_of_floats(alone: Array, batched: Array, usual: Profile | None) -> Difference | None:
+def _difference_of_floats(alone: Array, batched: Array, typical: Profile | None) -> Difference | None:
     # The common case, and cheap to test.
     if alone.tobytes() == batched.tobytes():
         return None
@@ -97,8 +97,8 @@ def _difference_of_floats(alone: Array, batched: Array, usual: Profile | None) -
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.where(finite, np.abs(a - b), 0.0)
         sizes = np.where(finite, np.abs(a), 0.0)
-        if usual is not None and usual.shape == sizes.shape:
-            sizes = np.maximum(sizes, usual * sizes.max(initial=0.0))
+        if typical is not None and typical.shape == sizes.shape:
+            sizes = np.maximum(sizes, typical * sizes.max(initial=0.0))
         half = alone.dtype in _TOLERANCE
         allowed = _TOLERANCE.get(alone.dtype, _TOLERANCE_OF_FLOATS) * sizes
         allowed += (_CANCELLED_IN_HALF if half else _CANCELLED) * sizes.max(initial=0.0) + 1e-30
@@ -109,9 +109,9 @@ def _difference_of_floats(alone: Array, batched: Array, usual: Profile | None) -
 
 
 def _worst(alone: Array, batched: Array, unequal: NDArray[np.bool_], relative: Array | None) -> Difference:
-    place = int(np.argmax(unequal if relative is None else np.where(unequal, relative, -1.0)))
-    index = np.unravel_index(place, alone.shape)
-    size = np.inf if relative is None else float(relative.ravel()[place])
+    flat_index = int(np.argmax(unequal if relative is None else np.where(unequal, relative, -1.0)))
+    index = np.unravel_index(flat_index, alone.shape)
+    size = np.inf if relative is None else float(relative.ravel()[flat_index])
     return Difference(tuple(map(int, index)), _shown(alone[index]), _shown(batched[index]), size)
 
 
@@ -132,10 +132,10 @@ Run = Callable[[Tensors], Mapping[str, Array]]
 #: Typical magnitudes by output name; see `profile`.
 Profiles = Mapping[str, Profile | None]
 
-#: A relative change of the last bits of a 24-bit significand, the largest amplification of it that is not
-#: ill-conditioning, and the number of perturbed runs.
+#: A relative change of the last bits of a 24-bit significand; differences of up to this many times the change of output
+#: that it causes are noise; and the number of perturbed runs.
 _PERTURBATION = 2.0**-22
-_AMPLIFICATION = 8.0
+_NOISE_FACTOR = 8.0
 _PERTURBED_RUNS = 3
 
 
@@ -153,25 +153,24 @@ class Mismatch:
     """An output that differs, at which element, and why."""
 
     output: str
-    found: Difference
+    difference: Difference
     cause: Cause
     batch_rows: int
 
     def __str__(self) -> str:
-        where = f"{self.found.place} of " if self.found.place else ""
-        return (
-            f'{where}output "{self.output}" is {self.found.alone} alone and {self.found.batched} in a batch of '
-            f"{self.batch_rows} rows: {self.cause.value}"
-        )
+        values = f"is {self.difference.alone} alone and {self.difference.batched} in a batch of {self.batch_rows} rows"
+        return f"{self._where} {values}: {self.cause.value}"
 
     @property
     def without_values(self) -> str:
         """The same without numbers, for inputs that clients sent and that must not be logged."""
-        where = f"{self.found.place} of " if self.found.place else ""
-        return (
-            f'{where}output "{self.output}" {self.found.amount} in a batch of {self.batch_rows} rows from what it is '
-            f"alone: {self.cause.value}"
-        )
+        amount = f"{self.difference.amount} in a batch of {self.batch_rows} rows from what it is alone"
+        return f"{self._where} {amount}: {self.cause.value}"
+
+    @property
+    def _where(self) -> str:
+        location = self.difference.location
+        return f'{f"{location} of " if location else ""}output "{self.output}"'
 
 
 def find_mismatch(
@@ -183,7 +182,7 @@ def find_mismatch(
     alone: Mapping[str, Array],
     start: int,
     stop: int,
-    usual: Profiles,
+    typical: Profiles,
 ) -> Mismatch | None:
     """Compare the rows from ``start`` to ``stop`` of a batch with ``alone``; return any mismatch.
 
@@ -191,10 +190,10 @@ def find_mismatch(
     """
     axes = {spec.name: spec.batch_axis for spec in signature.outputs}
     for name, answer in alone.items():
-        found = difference(answer, take_rows(outputs[name], axes[name], start, stop), usual.get(name))
+        found = difference(answer, take_rows(outputs[name], axes[name], start, stop), typical.get(name))
         if found is not None:
             return _MismatchAnalysis(signature, run, inputs, outputs, start, stop).explain(
-                name, answer, found, usual.get(name)
+                name, answer, found, typical.get(name)
             )
     return None
 
@@ -210,14 +209,14 @@ class _MismatchAnalysis:
     start: int
     stop: int
 
-    def explain(self, name: str, alone: Array, found: Difference, usual: Profile | None) -> Mismatch:
+    def explain(self, name: str, alone: Array, found: Difference, typical: Profile | None) -> Mismatch:
         rows = self._rows
         axis = next(spec.batch_axis for spec in self.signature.outputs if spec.name == name)
         batched = take_rows(self.outputs[name], axis, self.start, self.stop)
         copies = self.run(self._batch_of_copies(rows))[name]
-        if difference(take_rows(copies, axis, self.start, self.stop), batched, usual) is not None:
+        if difference(take_rows(copies, axis, self.start, self.stop), batched, typical) is not None:
             return Mismatch(name, found, Cause.OTHER_ROWS, rows)
-        if self._is_ill_conditioned(name, alone, found, usual):
+        if self._is_ill_conditioned(name, alone, found, typical):
             return Mismatch(name, found, Cause.NOISE, rows)
         chosen = not is_float(alone) and self._has_floats and alone.shape == batched.shape
         return Mismatch(name, found, Cause.ROUNDING if chosen else Cause.SIZE, rows)
@@ -243,13 +242,13 @@ class _MismatchAnalysis:
             for name, array in self.inputs.items()
         }
 
-    def _is_ill_conditioned(self, name: str, alone: Array, found: Difference, usual: Profile | None) -> bool:
+    def _is_ill_conditioned(self, name: str, alone: Array, found: Difference, typical: Profile | None) -> bool:
         for seed in range(_PERTURBED_RUNS):
             perturbed = self._perturbed(seed)
             if perturbed is None:
                 return False
-            moved = difference(alone, self.run(perturbed)[name], usual)
-            if moved is not None and (not is_float(alone) or moved.relative * _AMPLIFICATION >= found.relative):
+            moved = difference(alone, self.run(perturbed)[name], typical)
+            if moved is not None and (not is_float(alone) or moved.relative * _NOISE_FACTOR >= found.relative):
                 return True
         return False
 

@@ -160,7 +160,7 @@ class _Verifier:
     def _try(self, inputs: SyntheticInputs, rows: int, *, is_clear: bool) -> None:
         ends_at = min(self._clock() + _BUDGET_OF_CLEAR_GRAPH_S, self._ends_at) if is_clear else self._ends_at
         enough = partial(self._is_past, ends_at)
-        BatchTrial(self.signature, self._run, inputs, self._is_late, MemoryGrowth()).go(rows, enough)
+        BatchTrial(self.signature, self._run, inputs, self._is_late, MemoryGrowth()).execute(rows, enough)
 
     def _is_late(self) -> bool:
         return self._is_past(self._ends_at)

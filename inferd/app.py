@@ -20,8 +20,7 @@ from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
-from inferd.last_resort import LastResort
-from inferd.machine_limits import Lowered
+from inferd.machine_limits import LoweredSetting
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -46,6 +45,7 @@ from inferd.runtime.run_timeout import Watchdog
 from inferd.security.authorization.methods import MethodKind, methods_of
 from inferd.security.setup import Security
 from inferd.security.tls.transport import Transport
+from inferd.shutdown_watchdog import ShutdownWatchdog
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ _CANCELLED_TIMEOUT_S = 1.0
 _UNLOAD_TIMEOUT_S = 2.0
 
 #: How much longer than the drain grace all of it may take. Then the process ends, whatever hangs.
-_LAST_RESORT_S = 3.4
+_WATCHDOG_S = 3.4
 
 
 class Application:
@@ -81,7 +81,7 @@ class Application:
         sources: Sequence[ModelSource],
         *,
         skipped: Sequence[str] = (),
-        lowered: Sequence[Lowered] = (),
+        lowered: Sequence[LoweredSetting] = (),
         http_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Make a server of settings that fit the machine; what was ``lowered`` for that is told in the log.
@@ -167,7 +167,7 @@ class Application:
         self._recorder.start()
         self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
         for each in self._lowered:
-            _log.warning("%s is lowered from %d to %d, as %s", each.setting, each.value, each.to, each.why)
+            _log.warning("lowered %s from %d to %d: %s", each.setting, each.value, each.new_value, each.reason)
         for reason in self._skipped:
             _log.warning("%s", reason)
         self._transport.start()
@@ -264,8 +264,8 @@ class Application:
         self._serving.clear()
         self._health.drain()
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
-        last_resort = LastResort(describe=self._unfinished, flush=self._flush_log)
-        last_resort.arm(server.drain_delay_s + server.drain_grace_s + _LAST_RESORT_S)
+        watchdog = ShutdownWatchdog(describe=self._unfinished, flush=self._flush_log)
+        watchdog.arm(server.drain_delay_s + server.drain_grace_s + _WATCHDOG_S)
         time.sleep(server.drain_delay_s)
         ended_at = time.monotonic() + server.drain_grace_s
         self._health.end_watches()
@@ -285,7 +285,7 @@ class Application:
         self._watchdog.stop()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
         self._flush_log()
-        last_resort.disarm()
+        watchdog.disarm()
         return in_time and unloaded
 
     def _flush_log(self) -> None:

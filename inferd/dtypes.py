@@ -1,4 +1,4 @@
-"""The element types that inferd serves, and their names everywhere else."""
+"""The supported element types, and their names in each protocol and library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from numpy.typing import DTypeLike
 class DataType:
     """One element type.
 
-    ``name`` is the Open Inference Protocol's, which the names of ``inferd.v1.DataType`` and of Triton's configuration
-    are made from. ``numpy`` is the dtype that arrays of it have inside inferd, always in native (little-endian) byte
-    order: BYTES arrays are of dtype ``object`` and hold ``bytes``. ``onnx_element_type`` is the number in ONNX's
+    ``name`` is that of the Open Inference Protocol, from which the names in ``inferd.v1.DataType`` and in Triton's
+    configuration derive. ``numpy`` is the dtype of its arrays in inferd, always in native (little-endian) byte order;
+    BYTES arrays have the dtype ``object`` and contain ``bytes``. ``onnx_element_type`` is the number in ONNX's
     ``TensorProto.DataType``. ``itemsize_bytes`` is 0 for BYTES, whose elements differ in size.
     """
 
@@ -36,7 +36,7 @@ def _type(name: str, numpy: DTypeLike, onnx: str, element: int, proto: int, trit
 
 BYTES = _type("BYTES", object, "string", 8, 13, 13)
 
-#: Every type, in the order of ``inferd.v1.DataType``.
+#: All types, in the order of ``inferd.v1.DataType``.
 ALL: tuple[DataType, ...] = (
     _type("BOOL", np.bool_, "bool", 9, 1, 1),
     _type("UINT8", np.uint8, "uint8", 2, 2, 2),

@@ -1,7 +1,7 @@
-"""What can go wrong with a request, said without any transport.
+"""Errors of requests, independent of the transport.
 
-Every message is written for the caller and is sent as it is, so it never holds exception texts, file paths or anything
-else from inside the server. ``inferd.api.errors`` maps the classes to gRPC statuses.
+Messages are written for the caller and sent unchanged, so they never contain exception texts, file paths or other
+internals of the server. ``inferd.api.status`` maps the classes to gRPC statuses.
 """
 
 from dataclasses import dataclass
@@ -9,28 +9,27 @@ from typing import Literal
 
 from inferd.plain_text import escaped
 
-#: What proxies pass of a status is about 2 KiB, header and details together. The message is in both: in the header
-#: percent-encoded, with three bytes for each byte that is not plain ASCII, and in the details in base64. The rest is
-#: for the reason, the retry hint, the request's id and the names of the headers.
-_LONGEST_ENCODED_BYTES = 1400
+#: Proxies pass about 2 KiB of a status, header and details together. The message is in both: percent-encoded in the
+#: header, with three bytes for each byte that is not plain ASCII, and in base64 in the details. The rest is for the
+#: reason, the retry delay, the request id and the header names.
+_MAX_ENCODED_BYTES = 1400
 _BASE64 = 4 / 3
 _ESCAPED_BYTES = 3
-#: So many characters fit whatever they are.
-_ALWAYS_FIT = int(_LONGEST_ENCODED_BYTES / (4 * (_ESCAPED_BYTES + _BASE64)))
-#: And so many at the most.
-_MOST_CHARACTERS = int(_LONGEST_ENCODED_BYTES / (1 + _BASE64))
+#: Any message of this length fits.
+_ALWAYS_FIT = int(_MAX_ENCODED_BYTES / (4 * (_ESCAPED_BYTES + _BASE64)))
+#: No longer message fits.
+_MAX_CHARACTERS = int(_MAX_ENCODED_BYTES / (1 + _BASE64))
 
 
 class ServingError(Exception):
     """A request that ends without a result.
 
-    ``message`` is for the caller to read. It may quote what came: so it is cut to a length that can be sent, and what
-    cannot be seen is escaped.
-    ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric labels; subclasses name theirs.
+    ``message`` is for the caller. As it may quote the request, it is escaped, and truncated to a length that can be
+    sent. ``reason`` is a constant in UPPER_SNAKE_CASE for programs, logs and metric labels; each subclass has one.
     """
 
     reason = "UNKNOWN"
-    #: The path to the field that the error is about, in the terms of the contract that was used; empty if none is.
+    #: The path of the invalid field in the protocol of the call; empty if there is none.
     field = ""
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
@@ -42,22 +41,22 @@ class ServingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an error is about, whatever the protocol: an input or an output of a request, or one aspect of it."""
+    """The part of a request that an error is about, in any protocol: an aspect of an input or output."""
 
     kind: Literal["input", "output"]
     name: str
     aspect: Literal["name", "datatype", "shape", "elements"]
 
 
-#: What else of a request an error may be about.
+#: Other parts of a request that an error may be about.
 Part = Literal["model", "inputs", "priority", "timeout"]
 
 
 class InvalidInputError(ServingError):
-    """The request cannot be run as it is; the message says which field, what was expected and what came.
+    """The request is invalid. The message says which field, what was expected and what was received.
 
-    ``at`` is what it is about, for programs; whoever knows the protocol makes ``field`` of it. Who knows that already
-    gives ``field``.
+    ``at`` is the part of the request, which the api translates to the ``field`` of its protocol. Code that knows the
+    protocol sets ``field`` itself.
     """
 
     reason = "INVALID_INPUT"
@@ -85,9 +84,9 @@ OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIM
 
 
 class OverloadedError(ServingError):
-    """The request was refused, or shed after it was admitted, because a limit was reached.
+    """The request was rejected, or shed after admission, because a limit was reached.
 
-    ``retry_after_s`` is when a retry is likely to be admitted, computed from how fast the queue drains.
+    ``retry_after_s`` is the delay after which a retry is likely to be admitted, from the drain rate of the queue.
     """
 
     reason = "QUEUE_FULL"
@@ -98,21 +97,21 @@ class OverloadedError(ServingError):
 
 
 class NotAuthenticatedError(ServingError):
-    """The caller has no credential that holds, or has one no longer."""
+    """The caller has no valid credential, or its credential has expired or been revoked."""
 
     reason = "NOT_AUTHENTICATED"
 
 
 class NotAllowedError(ServingError):
-    """The caller is known and may not do this. What it may not even see is a `ModelNotFoundError` to it instead."""
+    """The caller lacks the permission. A model that it may not see raises `ModelNotFoundError` instead."""
 
     reason = "NOT_ALLOWED"
 
 
 class QuotaExceededError(ServingError):
-    """The caller has used up what it may ask for; the server itself may have room.
+    """The caller's quota is used up; the server itself may have capacity.
 
-    ``retry_after_s`` is when its quota has room for this request.
+    ``retry_after_s`` is the delay after which the quota allows this request.
     """
 
     reason = "QUOTA_EXCEEDED"
@@ -123,19 +122,19 @@ class QuotaExceededError(ServingError):
 
 
 class DeadlineExceededError(ServingError):
-    """The deadline or timeout passed before there was an answer."""
+    """The deadline or timeout expired before the request was answered."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class RunTooLongError(ServingError):
-    """The model ran for longer than a run may take, and was ended."""
+    """The run exceeded its time limit and was terminated."""
 
     reason = "RUN_TOO_LONG"
 
 
 class InferenceFailedError(ServingError):
-    """The model's run failed for this request. The message is a fixed text; the log has the cause."""
+    """The model failed on this request. The message is a fixed text; the cause is in the log."""
 
     reason = "INFERENCE_FAILED"
 
@@ -144,22 +143,22 @@ class InferenceFailedError(ServingError):
 
 
 def _sendable(message: str) -> str:
-    # One more than can be sent, so that it shows whether it was cut.
-    text = escaped(message[: _MOST_CHARACTERS + 1])
-    if len(text) <= _ALWAYS_FIT or (len(text) <= _MOST_CHARACTERS and text.isascii() and "%" not in text):
+    # One character more than fits, to detect truncation.
+    text = escaped(message[: _MAX_CHARACTERS + 1])
+    if len(text) <= _ALWAYS_FIT or (len(text) <= _MAX_CHARACTERS and text.isascii() and "%" not in text):
         return text
-    left = _LONGEST_ENCODED_BYTES - _encoded_bytes("…")
+    left = _MAX_ENCODED_BYTES - _encoded_bytes("…")
     fits = 0
     for character in text:
         left -= _encoded_bytes(character)
         if left < 0:
             break
         fits += 1
-    return text if fits == len(text) <= _MOST_CHARACTERS else f"{text[:fits]}…"
+    return text if fits == len(text) <= _MAX_CHARACTERS else f"{text[:fits]}…"
 
 
 def _encoded_bytes(character: str) -> float:
-    """Return what ``character`` of a message takes in the header and the details of a status."""
+    """Return the size of ``character`` in the header and details of a status together."""
     if character.isascii() and character != "%":
         return 1 + _BASE64
     return len(character.encode()) * (_ESCAPED_BYTES + _BASE64)

@@ -1,4 +1,4 @@
-"""Makes settings fit the machine: what it cannot hold is lowered before anything relies on it, and said."""
+"""Lower settings that exceed the limits of the machine, before anything depends on them."""
 
 import os
 import resource
@@ -14,16 +14,16 @@ from inferd.models.settings import max_threads_per_run
 from inferd.observability.http import MOST_CONNECTIONS
 from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes, usable_cores
 
-#: Descriptors that are opened after the start: the core's own, models and credentials that are read again, the log.
+#: Descriptors opened after the start: gRPC's own, reloaded models and credentials, the log.
 _OWN_DESCRIPTORS = 48
-#: Connections of the HTTP port: of what is left, a third at most, and no more than it ever wants.
+#: The HTTP port gets at most a third of the remaining descriptors.
 _HTTP_SHARE = 3
 
-#: Threads whatever the settings: those of the architecture's table, and those of gRPC's core and of the exporter.
+#: Threads with any settings: those in docs/architecture.md, gRPC's own and those of the span exporter.
 _OWN_THREADS = 24
 _OWN_THREADS_PER_CORE = 2
 
-#: What a message or a queue takes of the memory, at most: it is there as bytes, as arrays and once more in a batch.
+#: A message or queue may take a quarter of the memory: it exists as bytes, as arrays and once more in a batch.
 _MEMORY_SHARE = 4
 
 S = TypeVar("S", bound=Section)
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Section)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What there is for this process. ``threads`` is how many more it may start, None for no limit."""
+    """Resources available to this process. ``threads`` is the number it may still start; None is unlimited."""
 
     descriptors: int
     open_descriptors: int
@@ -41,26 +41,26 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lowered:
-    """A setting that the machine cannot hold, and what it was lowered to."""
+class LoweredSetting:
+    """A setting above the machine's limit, and its new value."""
 
     setting: str
     value: int
-    to: int
-    why: str
+    new_value: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fitted:
-    """Settings that fit, what had to be lowered for that, and how many connections the HTTP port may have."""
+class FittedSettings:
+    """Settings within the machine's limits, the lowered ones, and the limit for connections of the HTTP port."""
 
     settings: Settings
-    lowered: tuple[Lowered, ...]
+    lowered: tuple[LoweredSetting, ...]
     http_connections: int
 
 
-def this_machine() -> Machine:
-    """Look at what there is, with the soft limits raised to the hard ones, which many systems set higher."""
+def detect_machine() -> Machine:
+    """Return the limits of this process, after raising its soft limits to the hard ones."""
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
         with suppress(ValueError, OSError):  # some containers forbid it
             _, hard = resource.getrlimit(limit)
@@ -74,61 +74,63 @@ def this_machine() -> Machine:
     )
 
 
-def fit(settings: Settings, machine: Machine, models: int) -> Fitted:
-    """Lower what ``machine`` cannot hold of the settings of a server with so many ``models``; pure."""
-    lowered: list[Lowered] = []
+def fit_settings(settings: Settings, machine: Machine, models: int) -> FittedSettings:
+    """Lower the settings of a server with this number of ``models`` to the limits of ``machine``. Pure."""
+    lowered: list[LoweredSetting] = []
 
-    def at_most(setting: str, value: int, most: int, why: str) -> None:
-        if value > most:
-            lowered.append(Lowered(setting=setting, value=value, to=most, why=why))
+    def limit(setting: str, value: int, maximum: int, reason: str) -> None:
+        if value > maximum:
+            lowered.append(LoweredSetting(setting=setting, value=value, new_value=maximum, reason=reason))
 
     spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _HTTP_SHARE)
     http = min(MOST_CONNECTIONS, spare // _HTTP_SHARE)
-    why = f"the process may have {machine.descriptors} files open (ulimit -n)"
-    at_most("server.connections.max_open", settings.server.connections.max_open, spare - http, why)
+    reason = f"the process may open {machine.descriptors} files (ulimit -n)"
+    limit("server.connections.max_open", settings.server.connections.max_open, spare - http, reason)
 
-    bytes_each = machine.memory_bytes // _MEMORY_SHARE
-    why = f"there are {machine.memory_bytes} bytes of memory"
-    at_most("server.max_message_bytes", settings.server.max_message_bytes, bytes_each, why)
-    at_most("queue.max_bytes", settings.queue.max_bytes, bytes_each, why)
+    max_bytes = machine.memory_bytes // _MEMORY_SHARE
+    reason = f"the process may use {machine.memory_bytes} bytes of memory"
+    limit("server.max_message_bytes", settings.server.max_message_bytes, max_bytes, reason)
+    limit("queue.max_bytes", settings.queue.max_bytes, max_bytes, reason)
 
     if machine.threads is not None:
-        why = f"the process may start {machine.threads} more threads (ulimit -u, pids.max)"
-        left = machine.threads - _OWN_THREADS - _OWN_THREADS_PER_CORE * machine.cores
-        for setting, value, most in _threads(settings, machine.cores, left, max(models, 1)):
-            at_most(setting, value, most, why)
-    return Fitted(settings=_with(settings, lowered), lowered=tuple(lowered), http_connections=max(http, 1))
+        reason = f"the process may start {machine.threads} more threads (ulimit -u, pids.max)"
+        remaining = machine.threads - _OWN_THREADS - _OWN_THREADS_PER_CORE * machine.cores
+        for setting, value, maximum in _thread_limits(settings, machine.cores, remaining, max(models, 1)):
+            limit(setting, value, maximum, reason)
+    return FittedSettings(settings=_with(settings, lowered), lowered=tuple(lowered), http_connections=max(http, 1))
 
 
-def _threads(settings: Settings, cores: int, left: int, models: int) -> Iterator[tuple[str, int, int]]:
-    """Yield settings that cost threads, with their values and what is left for each.
+def _thread_limits(settings: Settings, cores: int, remaining: int, models: int) -> Iterator[tuple[str, int, int]]:
+    """Yield the settings that determine numbers of threads, with their values and limits.
 
-    The fewest go to those that may block; a model has its workers, those of ``caller_runs``, and the runtime's.
+    A model has batch workers, threads of ``caller_runs``, and threads of ONNX Runtime.
     """
     blocking = settings.server.blocking_threads
-    # Of the threads there are, a quarter may wait for something else than a model.
-    yield "server.blocking_threads", blocking, max(1, left // 4)
-    each = (left - min(blocking, max(1, left // 4))) // models
+    # At most a quarter of the threads may run blocking handlers.
+    max_blocking = max(1, remaining // 4)
+    yield "server.blocking_threads", blocking, max_blocking
+    per_model = (remaining - min(blocking, max_blocking)) // models
     runtime = (settings.runtime.intra_op_threads or min(cores, max_threads_per_run(models, cores))) - 1
     is_caller_runs = settings.queue.policy is Backpressure.CALLER_RUNS
     callers = settings.queue.caller_runs_limit if is_caller_runs else 0
     instances = settings.batching.instances
     if settings.runtime.intra_op_threads:
-        yield "runtime.intra_op_threads", settings.runtime.intra_op_threads, max(1, each - instances - callers + 1)
+        yield "runtime.intra_op_threads", settings.runtime.intra_op_threads, max(1, per_model - instances - callers + 1)
     if is_caller_runs:
-        yield "queue.caller_runs_limit", callers, max(1, (each - runtime) // 2)
-        callers = min(callers, max(1, (each - runtime) // 2))
-    yield "batching.instances", instances, max(1, each - runtime - callers)
+        max_callers = max(1, (per_model - runtime) // 2)
+        yield "queue.caller_runs_limit", callers, max_callers
+        callers = min(callers, max_callers)
+    yield "batching.instances", instances, max(1, per_model - runtime - callers)
 
 
-def _with(settings: Settings, lowered: Sequence[Lowered]) -> Settings:
+def _with(settings: Settings, lowered: Sequence[LoweredSetting]) -> Settings:
     for each in lowered:
-        settings = _replaced(settings, each.setting.split("."), each.to)
+        settings = _replaced(settings, each.setting.split("."), each.new_value)
     return settings
 
 
 def _replaced(section: S, path: Sequence[str], value: int) -> S:
-    """Return ``section`` with another value at ``path``; it is not validated again, as that is no mistake in it."""
+    """Return ``section`` with ``value`` at ``path``. It is not validated again, as the user made no mistake."""
     name, *below = path
     new = _replaced(getattr(section, name), below, value) if below else value
     return section.model_copy(update={name: new})
@@ -139,22 +141,22 @@ def _finite(limit: int) -> int:
 
 
 def _threads_left() -> Iterator[int]:
-    """Yield how many more threads each limit leaves; none where there is none. Root has none of its own."""
+    """Yield the number of threads that each limit leaves. RLIMIT_NPROC does not apply to root."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
         yield max(0, soft - _threads_of_user(os.geteuid()))
     for folder in cgroup_directories("pids"):
-        most, current = read_file(folder / "pids.max"), read_file(folder / "pids.current")
-        if most is not None and current is not None and most.strip() != "max":
-            yield max(0, int(most) - int(current))
+        maximum, current = read_file(folder / "pids.max"), read_file(folder / "pids.current")
+        if maximum is not None and current is not None and maximum.strip() != "max":
+            yield max(0, int(maximum) - int(current))
 
 
 def _threads_of_user(user: int) -> int:
-    """Count the threads of all of a user's processes, which share one limit."""
+    """Count the threads of all processes of a user, which share one limit."""
     count = 0
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
-            with suppress(OSError):  # it may have ended by now
+            with suppress(OSError):  # it may have exited
                 if process.stat().st_uid == user:
                     count += _entries(process / "task")
     return count

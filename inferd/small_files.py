@@ -1,6 +1,6 @@
-"""Reads files that somebody has put there: what is no file, or is far too large, is an error and holds nothing up.
+"""Read small files safely: a path that is no file, or too large, is an error and never blocks.
 
-A leaf: everyone may import it.
+A leaf: any module may import it.
 """
 
 import errno
@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-#: More than any file of settings, rules, tokens, keys or certificates comes to.
-MOST_BYTES = 4 * 1024 * 1024
+#: More than any file of settings, rules, tokens, keys or certificates needs.
+MAX_BYTES = 4 * 1024 * 1024
 
 _KINDS = {
     stat.S_IFREG: "a file",
@@ -22,52 +22,51 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
-
-#: How long the next part of what is written into a pipe may take: a shell's ``<(command)`` is one.
-_PIPE_PATIENCE_S = 5.0
+#: Timeout of each read from a pipe, such as a shell's ``<(command)``.
+_PIPE_TIMEOUT_S = 5.0
 
 
 def kind_of(mode: int) -> str:
-    """Say what a file of ``mode`` is, such as ``a pipe``."""
+    """Return the kind of a file of ``mode``, such as ``a pipe``."""
     return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def why_unreadable(path: Path, error: OSError) -> str:
-    """Say why ``path`` cannot be read, without naming it."""
+    """Return why ``path`` cannot be read, without its name."""
     if isinstance(error, FileNotFoundError):
         return "a link that leads nowhere" if path.is_symlink() else "there is no such file or directory"
     return error.strerror or str(error)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading, at once. Raises `OSError`, whose ``strerror`` says what else it is."""
+    """Open a regular file without blocking. Raises `OSError`; for other files, ``strerror`` names their kind."""
     return _as_file(*_opened(path), path)
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES, pipe_patience_s: float = _PIPE_PATIENCE_S) -> bytes:
-    """Return what is in a file of at most ``most`` bytes, or what is written into a pipe.
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES, pipe_timeout_s: float = _PIPE_TIMEOUT_S) -> bytes:
+    """Return the content of a file, or what is written into a pipe, of at most ``max_bytes``.
 
-    Raises `OSError` as `open_file`, for a larger one, and for a pipe that nobody writes to.
+    Raises `OSError` as `open_file` does, for more bytes, and for a pipe without a writer.
     """
     descriptor, kind = _opened(path)
     if kind == stat.S_IFIFO:
         with os.fdopen(descriptor, "rb", buffering=0):
-            content = _read_pipe(descriptor, most, pipe_patience_s, path)
+            content = _read_pipe(descriptor, max_bytes, pipe_timeout_s, path)
     else:
         with _as_file(descriptor, kind, path) as file:
-            content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"expected at most {most} bytes, got more", str(path))
+            content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"expected at most {max_bytes} bytes, got more", str(path))
     return content
 
 
 def _opened(path: Path) -> tuple[int, int]:
-    """Return a descriptor, and what kind of file it is of."""
+    """Return a descriptor and the kind of its file."""
     try:
-        # To open a pipe would wait for somebody to write into it.
+        # Opening a pipe would block until it has a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
-        raise OSError(errno.EINVAL, "its name holds a zero byte") from error
+        raise OSError(errno.EINVAL, "its name contains a zero byte") from error
     return descriptor, stat.S_IFMT(os.fstat(descriptor).st_mode)
 
 
@@ -80,26 +79,26 @@ def _as_file(descriptor: int, kind: int, path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, f"not a file but {kind_of(kind)}", str(path))
 
 
-def _read_pipe(descriptor: int, most: int, patience_s: float, path: Path) -> bytes:
+def _read_pipe(descriptor: int, max_bytes: int, timeout_s: float, path: Path) -> bytes:
     content = bytearray()
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    while len(content) <= most:
+    while len(content) <= max_bytes:
         try:
-            part = os.read(descriptor, most + 1 - len(content))
-        except BlockingIOError:  # somebody has it open for writing
-            if poll.poll(patience_s * 1000):
+            part = os.read(descriptor, max_bytes + 1 - len(content))
+        except BlockingIOError:  # it has a writer
+            if poll.poll(timeout_s * 1000):
                 continue
-            text = f"a pipe into which nothing was written for {patience_s:g} s"
+            text = f"a pipe into which nothing was written for {timeout_s:g} s"
             raise OSError(errno.ETIMEDOUT, text, str(path)) from None
         if not part:
             break
         content += part
     if not content:
-        raise OSError(errno.EPIPE, "a pipe that nobody writes to", str(path))
+        raise OSError(errno.EPIPE, "a pipe without a writer", str(path))
     return bytes(content)
 
 
-def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """Return the text of a file in UTF-8. Raises as `read_bytes`, and `UnicodeDecodeError`."""
-    return read_bytes(path, most).decode("utf-8")
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file. Raises as `read_bytes` does, and `UnicodeDecodeError`."""
+    return read_bytes(path, max_bytes).decode("utf-8")

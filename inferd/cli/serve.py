@@ -26,7 +26,7 @@ from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
-from inferd.machine_limits import fit, this_machine
+from inferd.machine_limits import detect_machine, fit_settings
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
 
@@ -98,7 +98,7 @@ def serve(
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     examples = partial(example_commands, effective.security, is_demo=is_demo)
-    fitted = fit(effective, this_machine(), len(sources))
+    fitted = fit_settings(effective, detect_machine(), len(sources))
     app = Application(
         fitted.settings,
         sources,

@@ -1,11 +1,11 @@
-"""Requests to a model that somebody has recorded, in a file ``examples.json`` or ``examples.npz`` beside it.
+"""Recorded requests of a model, in a file ``examples.json`` or ``examples.npz`` beside it.
 
-JSON holds one request or a list of them. A request is an object with the inputs by their names, or the body of a
-request of the Open Inference Protocol over REST: ``{"inputs": [{"name", "shape", "datatype", "data"}]}``. In an
-``.npz`` file an array for each input, by its name, is one request; several are named ``0/NAME``, ``1/NAME`` and so on.
+A JSON file has one request or a list of them. A request is an object with the inputs by name, or a request body of the
+Open Inference Protocol's REST API: ``{"inputs": [{"name", "shape", "datatype", "data"}]}``. An ``.npz`` file has one
+array per input, named NAME, for one request, or ``0/NAME``, ``1/NAME`` and so on for several.
 
-`files` reads the files, `arrays` converts single inputs. A leaf: everyone may import it, and it imports numpy and the
-element types only.
+`files` reads the files, `arrays` converts single inputs. A leaf: any module may import it, and it imports only numpy
+and the element types.
 """
 
 import math
@@ -33,18 +33,18 @@ from inferd.recorded_requests.files import parse_json, recorded_requests
 
 __all__ = ["FILE_NAMES", "InputForm", "RecordedRequestsError", "find", "from_json", "parse_json", "read"]
 
-#: What the file beside a model may be called.
+#: Names of the file.
 FILE_NAMES = ("examples.npz", "examples.json")
 
-#: What the body of a request may have beside its inputs, and which changes nothing for a model.
+#: Keys of a request body; all but the inputs are ignored.
 _BODY_KEYS = frozenset({"id", "inputs", "outputs", "parameters"})
 
 
 class RecordedRequestsError(ValueError):
-    """A file with recorded requests that cannot be used.
+    """A file with recorded requests is invalid.
 
-    The text names the file without its folders and, as far as they are known, the request's number, counted from 0, the
-    input, what was expected and what came.
+    The message has the file's name without its directory and, if known, the number of the request, counted from 0, the
+    input, what was expected and what was found.
     """
 
 
@@ -52,9 +52,9 @@ def find(folder: Path) -> Path | None:
     """Return the file with recorded requests in ``folder``, or None.
 
     Raises:
-        RecordedRequestsError: There are two, and no way to tell which counts.
+        RecordedRequestsError: There are two.
     """
-    # A link that leads nowhere counts, so that somebody learns of it.
+    # A dangling link counts, so that reading it reports the error.
     found = [folder / name for name in FILE_NAMES if os.path.lexists(folder / name)]
     if len(found) > 1:
         msg = f"expected either {' or '.join(FILE_NAMES)}, got both"
@@ -63,13 +63,13 @@ def find(folder: Path) -> Path | None:
 
 
 def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection[str] = ()) -> list[dict[str, Array]]:
-    """Read all requests of a file, each an array of the declared type for each input that it gives.
+    """Read all requests of a file: for each, arrays of the declared types by input name.
 
-    BYTES arrays are ``object`` arrays of ``bytes``. ``forms`` are all inputs of the model, and ``loose_dimensions``
-    names of open dimensions on which the inputs of a request need not agree.
+    BYTES arrays are ``object`` arrays of ``bytes``. ``forms`` are all inputs of the model. ``loose_dimensions`` are
+    names of dynamic dimensions that may differ between the inputs of a request.
 
     Raises:
-        RecordedRequestsError: The file cannot be read, holds no requests, or one that does not fit ``forms``.
+        RecordedRequestsError: The file cannot be read, is empty, or has a request that does not match ``forms``.
     """
     by_name = {form.name: form for form in forms}
     requests: list[dict[str, Array]] = []
@@ -77,7 +77,7 @@ def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection
     try:
         for number, recorded in enumerate(recorded_requests(path, by_name)):
             origin = f"{path.name}: request {number}"
-            request = _of_arrays(by_name, recorded) if path.suffix == ".npz" else _of_json(by_name, recorded)
+            request = _npz_request(by_name, recorded) if path.suffix == ".npz" else _json_request(by_name, recorded)
             _require_complete(forms, request)
             _require_agreement(forms, request, loose_dimensions)
             requests.append(request)
@@ -90,24 +90,24 @@ def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection
     return requests
 
 
-def _of_json(forms: Mapping[str, InputForm], recorded: object) -> dict[str, Array]:
+def _json_request(forms: Mapping[str, InputForm], recorded: object) -> dict[str, Array]:
     if not isinstance(recorded, dict):
         msg = f"expected an object with the inputs by name, got {shown(recorded)}"
-        raise ValueError(msg)  # noqa: TRY004  (it is the file's mistake, not the program's)
+        raise ValueError(msg)  # noqa: TRY004  (the file is wrong, not the program)
     if _is_body(forms, recorded):
-        return _of_body(forms, recorded)
+        return _body_request(forms, recorded)
     return {name: from_json(_form(forms, name), value) for name, value in recorded.items()}
 
 
 def _is_body(forms: Mapping[str, InputForm], recorded: Mapping[str, object]) -> bool:
-    """Whether this is a body of the protocol. A model may have an input called ``inputs``, but none of objects."""
+    """Whether ``recorded`` is a request body. A model may have an input named ``inputs``, but none of objects."""
     inputs = recorded.get("inputs")
     if not isinstance(inputs, list):
         return False
     return "inputs" not in forms or any(isinstance(tensor, dict) for tensor in inputs)
 
 
-def _of_body(forms: Mapping[str, InputForm], body: Mapping[str, Any]) -> dict[str, Array]:
+def _body_request(forms: Mapping[str, InputForm], body: Mapping[str, Any]) -> dict[str, Array]:
     unknown = next((key for key in body if key not in _BODY_KEYS), None)
     if unknown is not None:
         msg = f"expected {', '.join(sorted(_BODY_KEYS))} only, got {shown(unknown)}"
@@ -142,7 +142,7 @@ def _of_tensor(form: InputForm, tensor: Mapping[str, Any]) -> Array:
     return shaped(form, converted(form.datatype, elements), tuple(shape))
 
 
-def _of_arrays(forms: Mapping[str, InputForm], recorded: Mapping[str, Array]) -> dict[str, Array]:
+def _npz_request(forms: Mapping[str, InputForm], recorded: Mapping[str, Array]) -> dict[str, Array]:
     request: dict[str, Array] = {}
     for name, array in recorded.items():
         form = _form(forms, name)
@@ -167,13 +167,13 @@ def _require_complete(forms: Sequence[InputForm], request: Mapping[str, Array]) 
 
 
 def _require_agreement(forms: Sequence[InputForm], request: Mapping[str, Array], loose: Collection[str]) -> None:
-    """Refuse inputs that differ in rows, whatever the batch axis is called, or in open dimensions of one name."""
-    #: Sizes by the dimension's name, None for rows, and the input that each was first seen in.
+    """Reject inputs with different numbers of rows, or different sizes of a dimension of the same name."""
+    # Size and first input of each dimension by name; None is the batch axis.
     seen: dict[str | None, tuple[int, str]] = {}
     for form in forms:
         if form.name not in request:
             continue
-        for dimension, size in _compared(form, request[form.name].shape, loose):
+        for dimension, size in _named_sizes(form, request[form.name].shape, loose):
             expected, first = seen.setdefault(dimension, (size, form.name))
             if dimension is None and expected == 0:
                 msg = f'input "{form.name}": expected at least 1 row, got none'
@@ -184,8 +184,8 @@ def _require_agreement(forms: Sequence[InputForm], request: Mapping[str, Array],
                 raise ValueError(msg)
 
 
-def _compared(form: InputForm, shape: tuple[int, ...], loose: Collection[str]) -> Iterator[tuple[str | None, int]]:
-    """Yield the sizes on which inputs must agree, None for rows."""
+def _named_sizes(form: InputForm, shape: tuple[int, ...], loose: Collection[str]) -> Iterator[tuple[str | None, int]]:
+    """Yield the sizes that must match between inputs by dimension name; None is the batch axis."""
     for axis, (declared, size) in enumerate(zip(form.shape, shape, strict=True)):
         if axis == form.batch_axis:
             yield None, size

@@ -1,4 +1,4 @@
-"""Converts the values of a recorded input to an array of the type and shape that the model declares."""
+"""Convert the values of a recorded input to an array of the declared type and shape."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from inferd.plain_text import clipped
 
 Array = NDArray[np.generic]
 
-#: The types that JSON's values have here, by numpy's kind of what they become; those of other kinds are floats.
+#: Types of JSON values accepted for each numpy kind; other kinds accept numbers.
 _ACCEPTED: Mapping[str, frozenset[type]] = {
     "O": frozenset({str}),
     "b": frozenset({bool}),
@@ -23,17 +23,17 @@ _ACCEPTED: Mapping[str, frozenset[type]] = {
 }
 _NUMBERS: frozenset[type] = frozenset({int, float})
 
-#: No model declares more; YAML, unlike JSON, has lists that hold themselves.
-_MOST_DIMENSIONS = 64
+#: More than any model declares. YAML, unlike JSON, may have recursive lists.
+_MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class InputForm:
-    """What an array must be like to be one input of a model.
+    """The declaration of one input of a model.
 
-    ``shape`` has an ``int`` for a fixed dimension, a ``str`` for an open one with a name and ``None`` for one without.
-    ``batch_axis`` is the dimension that counts rows, or None where there is none or it is not known yet. An input that
-    is ``optional`` may be left out of requests.
+    ``shape`` has an ``int`` for a fixed dimension, a ``str`` for a named dynamic one and ``None`` for an unnamed one.
+    ``batch_axis`` is the dimension that counts rows, or None if there is none or it is unknown. Requests may omit an
+    ``optional`` input.
     """
 
     name: str
@@ -44,14 +44,14 @@ class InputForm:
 
 
 def from_json(form: InputForm, value: object) -> Array:
-    """Make an array of ``value``, a number, text or boolean or lists of them, as parsers of JSON and YAML give them.
+    """Convert ``value``, a number, string or boolean or nested lists of them from JSON or YAML, to an array.
 
-    Where the batch axis is known, a value with one dimension less than declared is taken to be a single row, and gets
-    the batch dimension.
+    If the batch axis is known, a value with one dimension less than declared is a single row, and gets the batch
+    dimension.
 
     Raises:
-        ValueError: Elements are not of the declared type or beyond its range, lists do not line up, or the shape is not
-            what is declared; the text names the input.
+        ValueError: Elements do not have the declared type or are out of its range, lists are ragged, or the shape
+            differs from the declared one. The message names the input.
     """
     with naming(form):
         elements, shape = flattened(value)
@@ -60,7 +60,7 @@ def from_json(form: InputForm, value: object) -> Array:
 
 
 class MismatchError(Exception):
-    """What is wrong with an input, without its name."""
+    """An input does not match its declaration. The message lacks the name of the input."""
 
 
 @contextmanager
@@ -74,12 +74,12 @@ def naming(form: InputForm) -> Iterator[None]:
 
 
 def flattened(value: object) -> tuple[list[Any], tuple[int, ...]]:
-    """Return the elements of lists in lists, and the shape that these have."""
+    """Return the elements of nested lists, and their shape."""
     level: list[Any] = [value]
     shape: list[int] = []
     while any(isinstance(item, list) for item in level):
-        if len(shape) == _MOST_DIMENSIONS:
-            raise MismatchError(f"expected at most {_MOST_DIMENSIONS} dimensions, got lists nested more deeply")
+        if len(shape) == _MAX_DIMENSIONS:
+            raise MismatchError(f"expected at most {_MAX_DIMENSIONS} dimensions, got lists nested more deeply")
         shapes: list[tuple[int, ...]] = sorted({(len(item),) if isinstance(item, list) else () for item in level})
         if len(shapes) > 1:
             raise MismatchError(
@@ -91,11 +91,11 @@ def flattened(value: object) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def converted(datatype: DataType, elements: list[Any]) -> Array:
-    """Return values of JSON as a one-dimensional array of the declared type."""
+    """Return JSON values as a one-dimensional array of the declared type."""
     kind = datatype.numpy.kind
     accepted = _ACCEPTED.get(kind, _NUMBERS)
     for element in elements:
-        # Exact types, because a Python bool is an int as well.
+        # Exact types, because bool is a subclass of int.
         if type(element) not in accepted:
             raise MismatchError(f"expected {datatype.name}, got {shown(element)}")
     if datatype is BYTES:
@@ -112,23 +112,23 @@ def _doubles(datatype: DataType, elements: list[Any]) -> NDArray[Any]:
         return np.array(elements, np.float64)
     except OverflowError:
         largest = max((element for element in elements if isinstance(element, int)), key=abs)
-        raise _beyond(datatype, largest) from None
+        raise _out_of_range(datatype, largest) from None
 
 
 def cast(datatype: DataType, array: NDArray[Any]) -> Array:
-    """Return an array of the declared type, in C's order; changes numbers to another type of their kind only."""
+    """Return a C-contiguous array of the declared type. Numbers are converted within their kind only."""
     target, kind = datatype.numpy, array.dtype.kind
     if datatype is BYTES and kind in "SU":
         try:
             elements = array.ravel().tolist()
         except (ValueError, SystemError):
-            # numpy does not look at what it reads as characters.
+            # numpy does not validate code points.
             raise MismatchError("expected text, got numbers that are no characters") from None
         return _texts(elements).reshape(array.shape)
     if array.dtype.newbyteorder("=") == target:
         return array.astype(target, order="C", copy=False)
     if target.kind == "V" and array.dtype == np.dtype("V2"):
-        # How numpy, whose format knows no bfloat16, writes it.
+        # numpy's format has no bfloat16, and stores it like this.
         return np.asarray(array, order="C").view(target)
     if target.kind in "fV" and kind in "fiu":
         return _rounded(datatype, array)
@@ -139,10 +139,10 @@ def cast(datatype: DataType, array: NDArray[Any]) -> Array:
 
 
 def _require_range(datatype: DataType, integers: Iterable[Any]) -> None:
-    bounds = np.iinfo(datatype.numpy.type)  # type: ignore[type-var]  # callers have looked at its kind
+    bounds = np.iinfo(datatype.numpy.type)  # type: ignore[type-var]  # callers have checked the kind
     for integer in map(int, integers):
         if not bounds.min <= integer <= bounds.max:
-            raise _beyond(datatype, integer)
+            raise _out_of_range(datatype, integer)
 
 
 def _rounded(datatype: DataType, exact: NDArray[Any]) -> Array:
@@ -150,12 +150,12 @@ def _rounded(datatype: DataType, exact: NDArray[Any]) -> Array:
         rounded = exact.astype(datatype.numpy, order="C")
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
     if lost.any():
-        raise _beyond(datatype, exact[lost][0].item())
+        raise _out_of_range(datatype, exact[lost][0].item())
     return rounded
 
 
 def _texts(elements: Sequence[str | bytes]) -> Array:
-    """Return a BYTES array. ``np.array`` would make a fixed-width one and drop trailing zeros."""
+    """Return a BYTES array. ``np.array`` would create a fixed-width one and drop trailing zeros."""
     array = np.empty(len(elements), object)
     array[:] = [_utf8(element, position) for position, element in enumerate(elements)]
     return array
@@ -173,37 +173,37 @@ def _utf8(element: str | bytes, position: int) -> bytes:
 
 
 def with_rows(form: InputForm, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return ``shape``, with a batch dimension if it lacks just that."""
+    """Return ``shape``, with the batch dimension if only that is missing."""
     axis = form.batch_axis
     return shape if axis is None or len(shape) != len(form.shape) - 1 else (*shape[:axis], 1, *shape[axis:])
 
 
 def shaped(form: InputForm, array: Array, shape: tuple[int, ...]) -> Array:
-    """Return ``array``, which has as many elements, in ``shape``, which must be one that is declared."""
+    """Reshape ``array`` to ``shape``, which must match the declaration."""
     if len(shape) == len(form.shape) and all(
         not isinstance(declared, int) or declared == size for declared, size in zip(form.shape, shape, strict=True)
     ):
         try:
             return array.reshape(shape)
         except (ValueError, OverflowError):
-            # Only for shapes of zero elements with dimensions that no array can have.
+            # Only empty arrays with dimensions beyond numpy's limits get here.
             raise MismatchError(f"shape {clipped(str(shape))} is too large") from None
     raise MismatchError(f"expected shape {shape_text(form.shape)}, got {clipped(str(list(shape)))}")
 
 
-def _beyond(datatype: DataType, number: float) -> MismatchError:
+def _out_of_range(datatype: DataType, number: float) -> MismatchError:
     return MismatchError(f"expected {datatype.name}, got a number beyond its range: {shown(number)}")
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:
-    """Write a declared shape, with ``?`` for an open dimension without a name."""
+    """Format a declared shape, with ``?`` for a dynamic dimension without a name."""
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 def shown(value: object) -> str:
-    """Write a value as JSON, the beginning of a long one."""
+    """Format a value as JSON, truncated if it is long."""
     try:
         return clipped(json.dumps(value, default=str))
     except (TypeError, ValueError, RecursionError):
-        # Keys that are no text, numbers of thousands of digits, values that hold themselves.
+        # Keys that are no strings, integers with thousands of digits, recursive values.
         return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Reads files of recorded requests, ``.json`` and ``.npz``, into values that are not checked yet."""
+"""Read files of recorded requests, ``.json`` and ``.npz``, without validating the requests."""
 
 import json
 import math
@@ -14,21 +14,21 @@ from inferd.plain_text import clipped
 from inferd.recorded_requests.arrays import Array, shown
 from inferd.small_files import open_file, read_bytes
 
-#: Of all requests together. A few are enough, and all of them are kept in memory.
-_MOST_BYTES = 256 * 1024 * 1024
+#: Limit for all requests together. A few requests are enough, and all are kept in memory.
+_MAX_BYTES = 256 * 1024 * 1024
 
 _NUMBERED_KEY = re.compile(r"(0|[1-9][0-9]{0,8})/(.+)", re.DOTALL)
 
 
 def recorded_requests(path: Path, inputs: Collection[str]) -> Sequence[Any]:
-    """Return the requests of a file as they are recorded. Raises ValueError or OSError."""
+    """Return the requests of a file. Raises ValueError or OSError."""
     match path.suffix:
         case ".json":
-            requests = _json_requests(read_bytes(path, _MOST_BYTES))
+            requests = _json_requests(read_bytes(path, _MAX_BYTES))
         case ".npz":
             requests = _split(_arrays(path), inputs)
         case _:
-            msg = "expected a file that is called .json or .npz"
+            msg = "expected a file named .json or .npz"
             raise ValueError(msg)
     if not requests:
         msg = "expected requests, got none"
@@ -40,7 +40,7 @@ def _json_requests(content: bytes) -> Sequence[Any]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        msg = f"expected JSON in UTF-8, got other bytes: {error}"
+        msg = f"invalid JSON: {error}"
         raise ValueError(msg) from None
     if not text.strip():
         return []
@@ -49,22 +49,22 @@ def _json_requests(content: bytes) -> Sequence[Any]:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of an ``.npz`` file by their names."""
+    """Return the arrays of an ``.npz`` file by name."""
     arrays: dict[str, Array] = {}
-    # Not by np.load, which lets entries pass that are no arrays, are there twice or have a wrong checksum.
+    # Not with np.load, which accepts duplicate entries, wrong checksums and entries that are no arrays.
     with open_file(path) as file, _archive(file) as archive:
         entries = archive.infolist()
-        # What is packed may come to a thousand times the file.
+        # Decompression may multiply the size by a thousand.
         nbytes = sum(entry.file_size for entry in entries)
-        if nbytes > _MOST_BYTES:
-            msg = f"expected arrays of at most {_MOST_BYTES} bytes, got {nbytes}"
+        if nbytes > _MAX_BYTES:
+            msg = f"expected arrays of at most {_MAX_BYTES} bytes, got {nbytes}"
             raise ValueError(msg)
         for entry in entries:
             if entry.is_dir():
                 continue
             name = entry.filename.removesuffix(".npy")
             if name == entry.filename:
-                msg = f"expected entries that are called .npy, got {shown(name)}"
+                msg = f"expected entries named .npy, got {shown(name)}"
                 raise ValueError(msg)
             if name in arrays:
                 msg = f"expected each entry once, got {shown(entry.filename)} again"
@@ -78,29 +78,29 @@ def _archive(file: BinaryIO) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001  (a damaged archive can fail in any way, and all mean the same)
-        msg = f"expected an archive of arrays, got something else: {_reason(error)}"
+    except Exception as error:  # noqa: BLE001  (damaged archives raise anything)
+        msg = f"invalid archive of arrays: {_reason(error)}"
         raise ValueError(msg) from None
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     try:
         with archive.open(entry) as file:
-            # Without pickles, which can hold any code.
+            # Without pickles, which can run any code.
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
-            # The checksum is looked at where an entry ends.
+            # The checksum is verified at the end of the entry.
             rest = file.read(1)
     except Exception as error:  # noqa: BLE001  (as above)
-        msg = f"{shown(entry.filename)} in it cannot be read: {_reason(error)}"
+        msg = f"entry {shown(entry.filename)} cannot be read: {_reason(error)}"
         raise ValueError(msg) from None
     if rest:
-        msg = f"expected an array as {shown(entry.filename)}, got more behind it"
+        msg = f"expected one array in entry {shown(entry.filename)}, got trailing bytes"
         raise ValueError(msg)
     return array
 
 
 def _split(arrays: Mapping[str, Array], inputs: Collection[str]) -> list[dict[str, Array]]:
-    """Return the requests that ``arrays`` are, judged by their keys."""
+    """Group ``arrays`` into requests by their keys."""
     single: dict[str, Array] = {}
     numbered: dict[int, dict[str, Array]] = {}
     for key, array in arrays.items():
@@ -116,31 +116,31 @@ def _split(arrays: Mapping[str, Array], inputs: Collection[str]) -> list[dict[st
         raise ValueError(msg)
     missing = next((number for number in range(len(numbered)) if number not in numbered), None)
     if missing is not None:
-        msg = f"expected requests numbered from 0 on, got number {max(numbered)} and no number {missing}"
+        msg = f"expected requests numbered from 0 on, got number {max(numbered)} without number {missing}"
         raise ValueError(msg)
     return [numbered[number] for number in range(len(numbered))]
 
 
 def parse_json(text: str) -> object:
-    """Read JSON, in which no key of an object may be there twice. NaN and Infinity are numbers.
+    """Parse JSON strictly: duplicate keys are errors. NaN and Infinity are accepted.
 
     Raises:
-        ValueError: It is something else, or nested too deeply; the text says where.
+        ValueError: The text is not JSON, or nested too deeply. The message says where.
     """
     try:
         return json.loads(text, parse_float=_finite, object_pairs_hook=_unique)
     except ValueError as error:
-        msg = f"expected JSON, got something else: {error}"
+        msg = f"invalid JSON: {error}"
         raise ValueError(msg) from None
     except RecursionError:
-        msg = "expected JSON, got values that are nested too deeply"
+        msg = "invalid JSON: values are nested too deeply"
         raise ValueError(msg) from None
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        msg = f"{clipped(text)} is beyond the range of FP64"
+        msg = f"{clipped(text)} is out of range of FP64"
         raise ValueError(msg)
     return number
 
@@ -149,11 +149,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
-        msg = f"key {shown(next(key for key in keys if keys.count(key) > 1))} is there twice"
+        msg = f"duplicate key {shown(next(key for key in keys if keys.count(key) > 1))}"
         raise ValueError(msg)
     return values
 
 
 def _reason(error: Exception) -> str:
-    # In one line: numpy advises its callers in several.
+    # In one line: numpy's messages may have several.
     return " ".join(str(error).split()) or type(error).__name__

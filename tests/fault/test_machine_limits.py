@@ -1,4 +1,4 @@
-"""A server on a machine that holds less than its settings say."""
+"""A server on a machine with less resources than its settings need."""
 
 import socket
 import urllib.request
@@ -29,10 +29,10 @@ def small():
 
 
 def test_few_descriptors(small: ServerProcess) -> None:
-    """The limit is lowered and told; a crowd hurts neither probes nor callers that are there."""
+    """The limit is lowered and logged; a flood of connections affects neither probes nor clients."""
     small.wait_ready()
-    assert "server.connections.max_open is lowered from 4096 to " in small.text
-    assert "may have 256 files open" in small.text
+    assert "lowered server.connections.max_open from 4096 to " in small.text
+    assert "may open 256 files" in small.text
     client = Client(small.grpc)
     with client, ExitStack() as crowd:
         assert [model.name for model in client.models()] == ["digits"]

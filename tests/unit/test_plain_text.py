@@ -1,4 +1,4 @@
-"""What is shown of text from elsewhere."""
+"""Escaping and truncating untrusted text."""
 
 import itertools
 import sys
@@ -10,7 +10,7 @@ from inferd.plain_text import clipped, escaped, listed
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("model", "model"),
         ("Grüße 東京 🙂 e\u0301 \u3000x\xa0y", "Grüße 東京 🙂 e\u0301 \u3000x\xa0y"),
@@ -21,32 +21,32 @@ from inferd.plain_text import clipped, escaped, listed
         (r"C:\new\x1b", r"C:\new\x1b"),
     ],
 )
-def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
-    """The rest stays, in any script, backslashes too; twice is as good as once."""
-    assert escaped(text) == shown
-    assert escaped(shown) == shown
+def test_escapes_unsafe_characters(text: str, expected: str) -> None:
+    """Other characters of any script are kept, backslashes too; escaping is idempotent."""
+    assert escaped(text) == expected
+    assert escaped(expected) == expected
 
 
-def test_nothing_harmful_is_left_of_any_character() -> None:
-    """Each one that there is: only what can be seen, and spaces."""
+def test_escapes_all_of_unicode() -> None:
+    """Only visible characters and spaces remain."""
     text = escaped("".join(map(chr, range(sys.maxunicode + 1))))
     assert {unicodedata.category(character)[0] for character in text} <= set("LMNPSZ")
     assert not {"\u2028", "\u2029"} & set(text)
 
 
-def test_what_is_to_be_kept_is_kept() -> None:
-    """Line ends of tracebacks."""
+def test_keeps_given_characters() -> None:
+    """Such as line ends of tracebacks."""
     assert escaped("a\n\x1bb\r\n", keep="\n") == "a\n\\x1bb\\x0d\n"
 
 
 def test_long_text_is_clipped() -> None:
-    """And says so."""
+    """With an ellipsis."""
     assert clipped("x" * 80) == "x" * 80
     assert clipped("x" * 81) == "x" * 80 + "…"
 
 
-def test_no_more_of_a_list_is_taken_than_shown() -> None:
-    """Of one without an end as well."""
+def test_lists_the_first_items() -> None:
+    """Also of an endless iterable."""
     assert listed(["a", 1]) == "a, 1"
     assert listed(itertools.count(), most=3, separator=",") == "0,1,2,…"
     assert listed(["x" * 100]) == "x" * 80 + "…"

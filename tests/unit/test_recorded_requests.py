@@ -1,4 +1,4 @@
-"""Requests that are recorded in files, and values of JSON, to arrays."""
+"""Recorded requests in files, and conversion of JSON values to arrays."""
 
 import json
 import os
@@ -78,7 +78,7 @@ _ARRAYS = st.sampled_from(ALL).flatmap(lambda datatype: _array_of(datatype).map(
 
 
 def _plain(array):
-    """What JSON can say of an array."""
+    """The JSON values of an array."""
     if array.dtype.hasobject:
         return np.array([*map(bytes.decode, array.ravel()), None], object)[:-1].reshape(array.shape).tolist()
     return (array.astype(np.float32) if array.dtype.kind == "V" else array).tolist()
@@ -93,16 +93,16 @@ def _assert_same(got, expected):
 
 
 @given(_ARRAYS)
-def test_json_becomes_the_array_that_it_came_from(case):
-    """Any array of any type survives being written as JSON and read as its own type."""
+def test_json_round_trip(case):
+    """Any array of any type, written as JSON and read as its type."""
     datatype, array = case
     form = InputForm("X", datatype, array.shape, None, False)
     _assert_same(from_json(form, parse_json(json.dumps(_plain(array)))), array)
 
 
 @given(st.lists(_ARRAYS, min_size=1, max_size=3))
-def test_files_become_the_arrays_that_they_came_from(tmp_path_factory, cases):
-    """Any request survives each way to record it: by names, as the protocol's body, flat or nested, and in .npz."""
+def test_file_round_trip(tmp_path_factory, cases):
+    """Any request, in each form: by name, as a request body, flat or nested, and in .npz."""
     folder = tmp_path_factory.mktemp("files")
     forms = [InputForm(f"x{n}", datatype, array.shape, None, False) for n, (datatype, array) in enumerate(cases)]
     arrays = {form.name: array for form, (_, array) in zip(forms, cases, strict=True)}
@@ -120,13 +120,13 @@ def test_files_become_the_arrays_that_they_came_from(tmp_path_factory, cases):
     stored = {
         name: np.array(_plain(array), dtype=str) if array.dtype.hasobject else array
         for name, array in arrays.items()
-        # Which numpy itself cuts off at the end of text.
+        # numpy itself drops trailing zeros of strings.
         if not array.dtype.hasobject or not any(element.endswith(b"\0") for element in array.ravel())
     }
-    read_ones = read(_json(folder, [values, *bodies]), forms)
+    requests = read(_json(folder, [values, *bodies]), forms)
     if len(stored) == len(arrays):
-        read_ones += read(_npz(folder, **stored), forms)
-    for request in read_ones:
+        requests += read(_npz(folder, **stored), forms)
+    for request in requests:
         assert list(request) == list(arrays)
         for name, array in arrays.items():
             _assert_same(request[name], array)
@@ -136,8 +136,8 @@ def test_files_become_the_arrays_that_they_came_from(tmp_path_factory, cases):
     ("value", "axis", "shape"),
     [([1, 2, 3], 0, (1, 3)), ([1, 2, 3], 1, (3, 1)), ([[1, 2, 3]], 0, (1, 3)), ([[1], [2]], 1, (2, 1))],
 )
-def test_a_single_row_gets_its_batch_dimension(value, axis, shape):
-    """A value that lacks just the batch dimension gets one."""
+def test_single_row_gets_the_batch_dimension(value, axis, shape):
+    """A value that lacks only the batch dimension."""
     assert from_json(_form("INT32", "batch", None, batch_axis=axis), value).shape == shape
 
 
@@ -153,8 +153,8 @@ def test_a_single_row_gets_its_batch_dimension(value, axis, shape):
         ((), None, [1], "expected shape [], got [1]"),
     ],
 )
-def test_shapes_must_be_those_declared(shape, axis, value, message):
-    """Without a known batch axis no dimension may lack, and fixed ones are as they are."""
+def test_rejects_other_shapes(shape, axis, value, message):
+    """Without a known batch axis, all dimensions are required; fixed ones must match."""
     with pytest.raises(ValueError, match="X") as caught:
         from_json(_form("FP32", *shape, batch_axis=axis), value)
     assert str(caught.value) == f'input "X": {message}'
@@ -183,15 +183,15 @@ def test_shapes_must_be_those_declared(shape, axis, value, message):
         ("FP32", ["a" * 1000], f'expected FP32, got "{"a" * 79}…'),
     ],
 )
-def test_what_does_not_fit_is_named(datatype, value, message):
-    """Elements of another type or beyond its range, and lists that do not line up, are refused by name."""
+def test_rejects_invalid_values(datatype, value, message):
+    """Elements of another type or out of range, and ragged lists; the error names the input."""
     with pytest.raises(ValueError, match="X") as caught:
         from_json(_form(datatype, "batch"), value)
     assert str(caught.value) == f'input "X": {message}'
 
 
-def test_lists_may_hold_themselves():
-    """As YAML can say it; they are refused."""
+def test_rejects_recursive_values():
+    """Which YAML aliases can create."""
     endless = []
     endless.append(endless)
     circular = {}
@@ -204,28 +204,28 @@ def test_lists_may_hold_themselves():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1,", "something else: Expecting value"),
-        ('{"a": 1, "a": 2}', 'something else: key "a" is there twice'),
-        ("1e999", "something else: 1e999 is beyond the range of FP64"),
-        ("9" * 5000, "something else: Exceeds the limit"),
-        ("[" * 100_000, "values that are nested too deeply"),
+        ("[1,", "Expecting value"),
+        ('{"a": 1, "a": 2}', 'duplicate key "a"'),
+        ("1e999", "1e999 is out of range of FP64"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("[" * 100_000, "values are nested too deeply"),
     ],
 )
-def test_what_is_not_json_is_explained(text, message):
-    """Whatever is wrong with it."""
-    with pytest.raises(ValueError, match=r"^expected JSON, got ") as caught:
+def test_rejects_invalid_json(text, message):
+    """The message has the reason."""
+    with pytest.raises(ValueError, match=r"^invalid JSON: ") as caught:
         parse_json(text)
     assert message in str(caught.value)
 
 
-def test_json_has_numbers_that_are_none():
-    """NaN and Infinity may be what a request is recorded for."""
+def test_json_may_have_non_finite_numbers():
+    """A request may be recorded because of them."""
     assert str(from_json(_form("FP32", 3), parse_json("[NaN, Infinity, -Infinity]")).tolist()) == "[nan, inf, -inf]"
 
 
 @pytest.mark.parametrize("recorded", [_VALUES, [_VALUES], _BODY, [_BODY], [_BODY, _VALUES]])
 def test_requests_in_json(tmp_path, recorded):
-    """One request or several, by names or as bodies of the protocol."""
+    """One or several, by name or as request bodies."""
     requests = read(_json(tmp_path, recorded), _MODEL)
     assert len(requests) == (len(recorded) if isinstance(recorded, list) else 1)
     for request in requests:
@@ -234,12 +234,12 @@ def test_requests_in_json(tmp_path, recorded):
 
 
 def test_requests_of_models_without_inputs(tmp_path):
-    """An empty object is a request, and so is a body without inputs."""
+    """An empty object and a body without inputs are requests."""
     assert read(_json(tmp_path, [{}, {"inputs": []}]), []) == [{}, {}]
 
 
-def test_an_input_may_be_called_inputs(tmp_path):
-    """It is told from the protocol's body by what it holds."""
+def test_input_named_inputs(tmp_path):
+    """Its value distinguishes it from a request body."""
     form = _form("INT8", "n", name="inputs")
     tensor = {"name": "inputs", "shape": [1], "datatype": "INT8", "data": [7]}
     requests = read(_json(tmp_path, [{"inputs": [1, 2]}, {"inputs": []}, {"inputs": [tensor]}]), [form])
@@ -247,7 +247,7 @@ def test_an_input_may_be_called_inputs(tmp_path):
 
 
 def test_one_request_in_npz(tmp_path):
-    """An array for each input; text of both kinds becomes bytes, and what is optional may be there."""
+    """An array per input; strings and bytes become bytes, and optional inputs are accepted."""
     for text in (np.array(["a", "zoë"]), np.char.encode(["a", "zoë"])):
         path = _npz(tmp_path, X=np.array([[1, 2.5], [3, 4]], np.float32), words=text, k=np.array(5))
         (request,) = read(path, _MODEL)
@@ -255,7 +255,7 @@ def test_one_request_in_npz(tmp_path):
 
 
 def test_several_requests_in_npz(tmp_path):
-    """In the order of their numbers; a name with a number in front is a name where a model has it."""
+    """Ordered by number; an input may itself be named like a number and a name."""
     forms = (_form("INT8", "n"), _form("INT8", "n", name="1/a", optional=True))
     arrays = {"1/X": [2], "0/X": [1], "0/1/a": [3], "2/X": [4]}
     path = _npz(tmp_path, **{key: np.array(value, np.int8) for key, value in arrays.items()})
@@ -279,16 +279,16 @@ def test_several_requests_in_npz(tmp_path):
         ("INT64", np.array([1, 2], ">i4")),
     ],
 )
-def test_numbers_of_one_kind_become_the_declared_type(tmp_path, datatype, array):
-    """Where nothing but precision is lost, and in native order."""
+def test_converts_numbers_of_the_same_kind(tmp_path, datatype, array):
+    """If only precision is lost; to native byte order."""
     (request,) = read(_npz(tmp_path, X=array), [_form(datatype, "n")])
     assert request["X"].dtype == BY_NAME[datatype].numpy
     assert request["X"].dtype.isnative
     assert request["X"].astype(np.float64).tolist() == array.astype(np.float64).tolist()
 
 
-def test_arrays_of_any_layout_are_taken(tmp_path):
-    """What comes out is in C's order, and a single row gets its batch dimension."""
+def test_accepts_any_memory_layout(tmp_path):
+    """The result is C-contiguous, and a single row gets the batch dimension."""
     (request,) = read(_npz(tmp_path, X=np.arange(6, dtype=np.int32).reshape(2, 3).T), [_form("INT32", 3, 2)])
     assert request["X"].flags.c_contiguous
     assert request["X"].tolist() == [[0, 3], [1, 4], [2, 5]]
@@ -316,8 +316,8 @@ def test_arrays_of_any_layout_are_taken(tmp_path):
         ("FP32", np.zeros((1, 1), np.float32), "expected shape [n], got [1, 1]"),
     ],
 )
-def test_arrays_that_do_not_fit_are_named(tmp_path, datatype, array, message):
-    """Numbers change neither their kind nor their value, and text is text."""
+def test_rejects_arrays_of_other_types(tmp_path, datatype, array, message):
+    """Numbers keep their kind and value; strings are not converted."""
     with pytest.raises(RecordedRequestsError) as caught:
         read(_npz(tmp_path, X=array), [_form(datatype, "n")])
     assert str(caught.value) == f'examples.npz: request 0: input "X": {message}'
@@ -338,8 +338,8 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, datatype, array, message):
         ({"inputs": _BODY["inputs"][:1]}, 'request 0: input "words": expected BYTES [batch], got no such input'),
     ],
 )
-def test_requests_that_do_not_fit_are_named(tmp_path, recorded, message):
-    """With their number, the input, what was expected and what came."""
+def test_rejects_requests_that_do_not_match_the_model(tmp_path, recorded, message):
+    """The error has the number, the input, what was expected and what was found."""
     with pytest.raises(RecordedRequestsError) as caught:
         read(_json(tmp_path, recorded), _MODEL)
     assert str(caught.value) == f"examples.json: {message}"
@@ -360,16 +360,16 @@ def test_requests_that_do_not_fit_are_named(tmp_path, recorded, message):
         ({"shape": [10**30, 2], "data": []}, f"expected data for shape [{10**30}, 2], got data of shape [0]"),
     ],
 )
-def test_tensors_of_the_protocol_are_checked(tmp_path, change, message):
-    """Type, shape and data each; a body says its whole shape, and no dimension is added."""
+def test_rejects_invalid_tensors_in_bodies(tmp_path, change, message):
+    """Type, shape and data. No batch dimension is added, as a body has the whole shape."""
     tensor = {"name": "X", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]} | change
     with pytest.raises(RecordedRequestsError) as caught:
         read(_json(tmp_path, {"inputs": [tensor]}), [_form("FP32", "n", 2, batch_axis=0)])
     assert str(caught.value) == f'examples.json: request 0: input "X": {message}'
 
 
-def test_tensors_of_the_protocol_have_data(tmp_path):
-    """Which binary bodies do not have; and shapes are such that an array can have."""
+def test_rejects_tensors_without_data(tmp_path):
+    """As in binary bodies; and shapes that no array can have."""
     tensor = {"name": "X", "datatype": "FP32", "shape": [1]}
     with pytest.raises(RecordedRequestsError, match='input "X": expected data, got none'):
         read(_json(tmp_path, {"inputs": [tensor]}), [_form("FP32", "n")])
@@ -378,8 +378,8 @@ def test_tensors_of_the_protocol_have_data(tmp_path):
         read(_json(tmp_path, {"inputs": [tensor]}), [_form("FP32", "n", "m")])
 
 
-def test_inputs_agree_on_dimensions_of_one_name(tmp_path):
-    """Unless the name is loose; rows are compared by the batch axis, whatever it is called."""
+def test_dimensions_of_the_same_name_must_match(tmp_path):
+    """Unless the name is loose. Batch axes must match whatever their names."""
     forms = [
         _form("INT8", "n", "width", batch_axis=0, name="a"),
         _form("INT8", "m", "width", batch_axis=0, name="b"),
@@ -394,8 +394,8 @@ def test_inputs_agree_on_dimensions_of_one_name(tmp_path):
         read(path, forms)
 
 
-def test_a_request_has_rows(tmp_path):
-    """The server would refuse one without."""
+def test_rejects_requests_without_rows(tmp_path):
+    """As the server does."""
     path = _npz(tmp_path, X=np.zeros((0, 2), np.float32), words=np.zeros(0, "U1"))
     with pytest.raises(RecordedRequestsError, match='request 0: input "X": expected at least 1 row, got none'):
         read(path, _MODEL)
@@ -407,19 +407,19 @@ def test_a_request_has_rows(tmp_path):
         (b"", "expected requests, got none"),
         (b" \n", "expected requests, got none"),
         (b"[]", "expected requests, got none"),
-        (b"[1", "expected JSON, got something else: Expecting ',' delimiter"),
-        (b'{"X": "\xff"}', "expected JSON in UTF-8, got other bytes"),
-        (b"[" * 100_000, "expected JSON, got values that are nested too deeply"),
+        (b"[1", "invalid JSON: Expecting ',' delimiter"),
+        (b'{"X": "\xff"}', "invalid JSON: 'utf-8' codec can't decode"),
+        (b"[" * 100_000, "invalid JSON: values are nested too deeply"),
         (b"[" * 900 + b"]" * 900, "request 0: expected an object with the inputs by name, got "),
         (b'{"X": ' + b"[" * 900 + b"]" * 900 + b"}", 'request 0: input "X": expected at most 64 dimensions, got'),
         (b'{"X": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}", 'request 0: input "X": expected FP32, got '),
-        (b'{"X": [1, 2], "X": [3, 4]}', 'expected JSON, got something else: key "X" is there twice'),
-        (b'{"X": 1e999}', "expected JSON, got something else: 1e999 is beyond the range of FP64"),
-        (b"PK\x03\x04", "expected JSON, got something else"),
+        (b'{"X": [1, 2], "X": [3, 4]}', 'invalid JSON: duplicate key "X"'),
+        (b'{"X": 1e999}', "invalid JSON: 1e999 is out of range of FP64"),
+        (b"PK\x03\x04", "invalid JSON: "),
     ],
 )
-def test_damaged_json_is_explained(tmp_path, content, message):
-    """Whatever is in the file, the error is ours and begins with its name."""
+def test_rejects_damaged_json(tmp_path, content, message):
+    """Any content raises our error, which begins with the file's name."""
     path = tmp_path / "examples.json"
     path.write_bytes(content)
     with pytest.raises(RecordedRequestsError) as caught:
@@ -432,22 +432,22 @@ def test_damaged_json_is_explained(tmp_path, content, message):
     [
         ({}, "expected requests, got none"),
         ({"X": 1, "1/X": 1}, 'expected the request\'s number in front of every name or of none, got "X"'),
-        ({"0/X": 1, "2/X": 1}, "expected requests numbered from 0 on, got number 2 and no number 1"),
-        ({"1/X": 1}, "expected requests numbered from 0 on, got number 1 and no number 0"),
+        ({"0/X": 1, "2/X": 1}, "expected requests numbered from 0 on, got number 2 without number 1"),
+        ({"1/X": 1}, "expected requests numbered from 0 on, got number 1 without number 0"),
         ({"01/X": 1}, 'request 0: input "01/X": the model has no such input, it has X'),
         ({"0/Y": 1}, 'request 0: input "Y": the model has no such input, it has X'),
         ({"0/X": 1, "1/X": [1]}, 'request 1: input "X": expected shape [], got [1]'),
     ],
 )
-def test_keys_that_do_not_fit_are_named(tmp_path, arrays, message):
-    """Requests are numbered without gaps, or there is one without a number."""
+def test_rejects_invalid_keys(tmp_path, arrays, message):
+    """Requests are numbered without gaps, or there is one without number."""
     with pytest.raises(RecordedRequestsError) as caught:
         read(_npz(tmp_path, **{key: np.array(value) for key, value in arrays.items()}), [_form("INT64")])
     assert str(caught.value) == f"examples.npz: {message}"
 
 
-def test_archives_of_something_else_are_explained(tmp_path):
-    """Other files, entries that are no arrays or there twice, and pickles, which are not run."""
+def test_rejects_other_archives(tmp_path):
+    """Other files, entries that are no arrays or duplicates, and pickles, which are not loaded."""
     path, form = tmp_path / "examples.npz", _form("FP32", "n")
 
     def message():
@@ -457,12 +457,12 @@ def test_archives_of_something_else_are_explained(tmp_path):
 
     for content in (b"", b"nonsense", b"\x93NUMPY"):
         path.write_bytes(content)
-        assert message().startswith("expected an archive of arrays, got something else: ")
+        assert message().startswith("invalid archive of arrays: ")
     np.savez(path, allow_pickle=True, X=np.array([None, os.getcwd]))
-    assert message() == '"X.npy" in it cannot be read: Object arrays cannot be loaded when allow_pickle=False'
+    assert message() == 'entry "X.npy" cannot be read: Object arrays cannot be loaded when allow_pickle=False'
     for name, content, expected in [
-        ("X.txt", b"", 'expected entries that are called .npy, got "X.txt"'),
-        ("X.npy", b"", '"X.npy" in it cannot be read: '),
+        ("X.txt", b"", 'expected entries named .npy, got "X.txt"'),
+        ("X.npy", b"", 'entry "X.npy" cannot be read: '),
     ]:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("folder/", b"")
@@ -477,12 +477,12 @@ def test_archives_of_something_else_are_explained(tmp_path):
     with zipfile.ZipFile(path, "w") as archive, archive.open("X.npy", "w") as entry:
         np.lib.format.write_array(entry, np.ones(1))
         entry.write(b"more")
-    assert message() == 'expected an array as "X.npy", got more behind it'
+    assert message() == 'expected one array in entry "X.npy", got trailing bytes'
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_archives_are_explained(tmp_path, save):
-    """Wherever bytes are changed or missing, what comes is a request or our error."""
+def test_damaged_archives(tmp_path, save):
+    """Changed or missing bytes give a request or our error."""
     path = tmp_path / "examples.npz"
     save(path, X=np.array([[1, 2.5], [3, 4]], np.float32), words=np.array(["a", "zoë"]))
     whole, dice, texts = path.read_bytes(), random.Random(1), []
@@ -499,12 +499,12 @@ def test_damaged_archives_are_explained(tmp_path, save):
     assert [text for text in texts if not text.startswith("examples.npz: ")] == []
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
-    """Without their folders, which are the machine's own."""
+def test_unreadable_files(tmp_path):
+    """The error names the file without its directory."""
     for name, message in [
         ("examples.json", "cannot be read: No such file or directory"),
         ("examples.npz", "cannot be read: No such file or directory"),
-        ("examples.txt", "expected a file that is called .json or .npz"),
+        ("examples.txt", "expected a file named .json or .npz"),
     ]:
         with pytest.raises(RecordedRequestsError) as caught:
             read(tmp_path / name, _MODEL)
@@ -514,9 +514,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read(tmp_path / "examples.json", _MODEL)
 
 
-def test_files_that_would_fill_the_memory(tmp_path, monkeypatch):
-    """Once they are unpacked, or as they are; and a pipe, which has no end."""
-    monkeypatch.setattr(files, "_MOST_BYTES", 500)
+def test_files_that_are_too_large(tmp_path, monkeypatch):
+    """Compressed or not; and a pipe, which may be endless."""
+    monkeypatch.setattr(files, "_MAX_BYTES", 500)
     packed, pipe = tmp_path / "examples.npz", tmp_path / "pipe.npz"
     np.savez_compressed(packed, x=np.zeros((100, 2), np.float32))
     assert packed.stat().st_size < 500
@@ -532,8 +532,8 @@ def test_files_that_would_fill_the_memory(tmp_path, monkeypatch):
         assert str(caught.value) == f"{path.name}: {text}"
 
 
-def test_the_file_beside_a_model_is_found(tmp_path):
-    """There is none, or one of either kind, a lost link too, but not both."""
+def test_finds_the_file_beside_a_model(tmp_path):
+    """None, or one of either kind, also a dangling link, but not both."""
     assert find(tmp_path) is None
     assert find(tmp_path / "nowhere") is None
     for name in FILE_NAMES:
@@ -546,8 +546,8 @@ def test_the_file_beside_a_model_is_found(tmp_path):
         find(tmp_path)
 
 
-def test_it_is_light():
-    """Whoever imports it gets neither ONNX Runtime nor gRPC nor pydantic."""
+def test_imports_little():
+    """Neither ONNX Runtime nor gRPC nor pydantic."""
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""Files as they should not be."""
+"""Reading small files, and paths that are no file."""
 
 import os
 import socket
@@ -11,31 +11,31 @@ import pytest
 from inferd.small_files import open_file, read_bytes, read_text
 
 
-def test_a_file_is_read(tmp_path: Path) -> None:
-    """Up to the most that is taken."""
+def test_reads_files(tmp_path: Path) -> None:
+    """Up to a maximum size."""
     (tmp_path / "x").write_bytes("grün".encode())
     assert read_text(tmp_path / "x") == "grün"
-    assert read_bytes(tmp_path / "x", most=5) == "grün".encode()
+    assert read_bytes(tmp_path / "x", max_bytes=5) == "grün".encode()
     with pytest.raises(OSError, match="at most 4 bytes"):
-        read_bytes(tmp_path / "x", most=4)
+        read_bytes(tmp_path / "x", max_bytes=4)
     with open_file(tmp_path / "x") as file:
         assert file.read(2) == b"gr"
 
 
-def test_what_is_no_file_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To open a pipe without a writer would wait for one, and a device may have no end."""
+def test_other_kinds_of_files_do_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a pipe would wait for a writer, and a device may be endless."""
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         before = len(list(Path("/proc/self/fd").iterdir()))
         for path, why in {
-            "pipe": "a pipe that nobody writes to",
+            "pipe": "a pipe without a writer",
             "/dev/zero": "not a file but a device",
             ".": "Is a directory",
             "none": "No such file or directory",
             "socket": "No such device or address",
-            "a\0b": "its name holds a zero byte",
+            "a\0b": "its name contains a zero byte",
         }.items():
             with pytest.raises(OSError) as caught:
                 read_bytes(Path(path))
@@ -43,28 +43,28 @@ def test_what_is_no_file_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
 
 
-def test_what_is_written_into_a_pipe_is_read() -> None:
-    """A shell's ``<(command)`` is one; the bounds are those of a file."""
-    for most, whole in ((100_000, True), (99_999, False)):
+def test_reads_pipes() -> None:
+    """Such as a shell's ``<(command)``, with the same maximum."""
+    for max_bytes, fits in ((100_000, True), (99_999, False)):
         reading, writing = os.pipe()
         writer = threading.Thread(target=_write, args=(writing, b"x" * 100_000))
         writer.start()
         with os.fdopen(reading, "rb"):
-            if whole:
-                assert read_bytes(Path(f"/dev/fd/{reading}"), most) == b"x" * 100_000
+            if fits:
+                assert read_bytes(Path(f"/dev/fd/{reading}"), max_bytes) == b"x" * 100_000
             else:
                 with pytest.raises(OSError, match="at most 99999 bytes"):
-                    read_bytes(Path(f"/dev/fd/{reading}"), most)
+                    read_bytes(Path(f"/dev/fd/{reading}"), max_bytes)
         writer.join()
 
 
-def test_a_pipe_whose_writer_says_nothing_is_given_up() -> None:
-    """Nothing waits for ever for a file."""
+def test_pipe_with_an_idle_writer() -> None:
+    """Reads have a timeout."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as file:
         file.write(b"half")
         with pytest.raises(OSError, match=r"nothing was written for 0\.01 s"):
-            read_bytes(Path(f"/dev/fd/{reading}"), pipe_patience_s=0.01)
+            read_bytes(Path(f"/dev/fd/{reading}"), pipe_timeout_s=0.01)
 
 
 def _write(descriptor: int, content: bytes) -> None:

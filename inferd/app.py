@@ -25,17 +25,17 @@ from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
-from inferd.observability import logs
-from inferd.observability.access_log import AccessLog
-from inferd.observability.gpu import GpuSampler
-from inferd.observability.http import MOST_CONNECTIONS, Health, HttpServer
-from inferd.observability.line_writer import LineWriter, write_to
-from inferd.observability.load_report import LoadReporter, LoadSources
-from inferd.observability.metrics import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.http.server import MOST_CONNECTIONS, Health, HttpServer
+from inferd.observability.logging import setup as logs
+from inferd.observability.logging.access_log import AccessLog
+from inferd.observability.logging.setup import renderer
+from inferd.observability.logging.writer import LineWriter, write_to
+from inferd.observability.metrics.gpu import GpuSampler
+from inferd.observability.metrics.load_report import LoadReporter, LoadSources
+from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.poll_watch import PollWatch
 from inferd.observability.recorder import CallRecorder
-from inferd.observability.rendering import renderer
-from inferd.observability.tracing_setup import Tracing
+from inferd.observability.tracing.setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options

@@ -18,7 +18,7 @@ from inferd.config.loading import load_settings
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import resolve
-from inferd.observability.metrics import Metrics, new_registry
+from inferd.observability.metrics.registry import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.calls import UnaryHandler
 from inferd.runtime.run_timeout import Watchdog

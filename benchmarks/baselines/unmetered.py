@@ -7,7 +7,7 @@ import sys
 
 from inferd import cli
 from inferd.batching.ports import BatchReport
-from inferd.observability.metrics import Metrics
+from inferd.observability.metrics.registry import Metrics
 from inferd.observability.recorder import CallRecorder
 
 

@@ -1,1 +1,12 @@
-"""What operators see: metrics, the log, and health over HTTP."""
+"""Metrics, logging, tracing, and the HTTP port for monitoring.
+
+metrics/    counters and histograms, the text for scrapes, load reports
+logging/    setup, the writer thread, one line for each RPC
+tracing/    sampling, spans, export
+http/       /metrics, /livez and /readyz
+
+calls             what the interceptors need of an RPC    recorder    finished RPCs, for metrics and the access log
+trailers          trailing metadata for callers           timing      durations of the stages of a request
+poll_watch        readiness by the lag of the poll thread
+coalescing_thread a thread that does work in batches
+"""

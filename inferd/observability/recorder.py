@@ -9,7 +9,7 @@ from typing import Any
 
 from inferd.call_facts import CallFacts
 from inferd.observability.calls import Call, ResultListener, Status, listen_for_results
-from inferd.observability.gathering import GatheringThread
+from inferd.observability.coalescing_thread import GatheringThread
 
 _log = logging.getLogger(__name__)
 

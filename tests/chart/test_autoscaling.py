@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings, QueueSettings
-from inferd.observability.metrics import Metrics, ModelSample, new_registry
+from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.runtime.signature import Tensors
 from tests import onnx_models
@@ -28,7 +28,7 @@ from tests.fakes import Array, Caller, FakeClock, FakeSession, ManualPollThread,
 from tests.load import array, connect, metric, request
 from tests.prometheus import PROMTOOL, RULES
 from tests.server import serving
-from tests.unit.observability.test_metrics import sources
+from tests.unit.observability.metrics.test_registry import sources
 
 LOADS = (0.2, 1.0, 2.0, 5.0)
 #: The server goes on checking its batches, which takes a hundredth of the time.

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.observability.http import BindError, Health, HttpServer
+from inferd.observability.http.server import BindError, Health, HttpServer
 from tests.patience import PATIENCE_S
 
 Serve = Callable[..., HttpServer]

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from inferd.config.security import TlsSettings
-from inferd.observability.http import Health, HttpServer
+from inferd.observability.http.server import Health, HttpServer
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
 from tests.load import eventually

@@ -5,7 +5,7 @@ import json
 import grpc
 import pytest
 
-from inferd.observability.load_report import Load
+from inferd.observability.metrics.load_report import Load
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running
 
 _POLICY = {

@@ -14,7 +14,7 @@ from inferd import demo
 from inferd.app import Application
 from inferd.config import load_settings
 from inferd.models.repository import resolve
-from inferd.observability import logs
+from inferd.observability.logging import setup as logs
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 

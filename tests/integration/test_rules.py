@@ -7,13 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from inferd.observability.histogram import DURATION_BOUNDS_S
+from inferd.observability.metrics.histogram import DURATION_BOUNDS_S
 from inferd.observability.timing import STAGES
 from scripts.generate_dashboard import TARGET, dashboard
 from tests.patience import PATIENCE_S
 from tests.prometheus import PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
-from tests.unit.observability.test_metrics import NAMES
+from tests.unit.observability.metrics.test_registry import NAMES
 
 TESTS = ROOT / "tests/data/rules"
 FILES = sorted(TESTS.glob("*.test.yaml"))

@@ -4,7 +4,7 @@ import logging
 
 from inferd.batching.run_guard import ENDING_S, EndReason
 from inferd.errors import DeadlineExceededError, InferenceFailedError, RunTooLongError
-from inferd.observability.model_metrics import END_REASONS
+from inferd.observability.metrics.models import END_REASONS
 from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 

@@ -1,0 +1,1 @@
+"""Prometheus metrics and ORCA load reports."""

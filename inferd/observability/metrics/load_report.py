@@ -1,0 +1,149 @@
+"""How loaded this server is, for load balancers that weigh by utilisation: ORCA's reports."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from inferd import wire
+from inferd.observability.metrics.families import ModelSample
+from inferd.observability.metrics.histogram import Histogram
+from inferd.observability.metrics.requests import RequestLabels
+
+#: Statuses of calls that the server did not serve as it should have, refusals for want of room among them.
+_FAILURES = frozenset(("DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"))
+
+#: Tags of `xds.data.orca.v3.OrcaLoadReport`, and of the entries of its maps; there is no generated code of it here.
+_CPU, _MEMORY, _RPS, _EPS, _APPLICATION = (wire.double_tag(number) for number in (1, 2, 6, 7, 9))
+_UTILIZATION = wire.length_tag(5)
+_NAME, _VALUE = wire.length_tag(1), wire.double_tag(2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a report says.
+
+    ``cpu`` and ``memory`` are shares of what the process may use. ``application`` is the share of the model's time that
+    is taken, or of the processor's if that is more, and goes on growing up to 2 as the queue fills. ``queue`` is how
+    full the fullest queue is, from 0 to 1. Calls per second: ``served_per_s`` those that were answered, and
+    ``failed_per_s`` those that failed through no fault of their callers, refusals among them.
+    """
+
+    cpu: float
+    memory: float
+    application: float
+    queue: float
+    served_per_s: float
+    failed_per_s: float
+
+    def to_bytes(self) -> bytes:
+        """Return the `OrcaLoadReport`."""
+        entry = wire.field(_NAME, b"queue") + wire.double(_VALUE, self.queue)
+        doubles = (
+            (_CPU, self.cpu),
+            (_MEMORY, self.memory),
+            (_RPS, self.served_per_s),
+            (_EPS, self.failed_per_s),
+            (_APPLICATION, self.application),
+        )
+        return b"".join(wire.double(tag, value) for tag, value in doubles) + wire.field(_UTILIZATION, entry)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadSources:
+    """What reports are made of. None of these may block.
+
+    ``models`` and ``calls`` as they are now; ``busy_s`` for how long each model version has been running so far, by its
+    name and version; ``cpu_s`` the processor time that the process has used; ``memory_bytes`` how much it holds.
+    ``cores`` and ``memory_limit_bytes`` are what it may use.
+    """
+
+    models: Callable[[], Iterable[ModelSample]]
+    busy_s: Callable[[], Mapping[tuple[str, str], float]]
+    calls: Callable[[], Mapping[RequestLabels, Histogram]]
+    cpu_s: Callable[[], float]
+    memory_bytes: Callable[[], int]
+    cores: int
+    memory_limit_bytes: int
+
+
+class _Sample(NamedTuple):
+    at: float
+    cpu_s: float
+    busy_s: Mapping[tuple[str, str], float]
+    served: int
+    failed: int
+
+
+class LoadReporter:
+    """Makes reports, a new one every ``period_s`` at most, of what was in the ``window_s`` before.
+
+    Threads: ``report`` any. None waits for another: while one makes a new report, the others give out the last.
+    """
+
+    def __init__(
+        self,
+        sources: LoadSources,
+        *,
+        period_s: float = 0.1,
+        window_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sources = sources
+        self._period_s = period_s
+        self._window_s = window_s
+        self._clock = clock
+        self._making = threading.Lock()
+        self._samples = deque([self._sample()])
+        self._next_at = 0.0
+        self._report = Load(
+            cpu=0.0, memory=0.0, application=0.0, queue=0.0, served_per_s=0.0, failed_per_s=0.0
+        ).to_bytes()
+
+    def report(self) -> bytes:
+        """Return the present `OrcaLoadReport`."""
+        if self._clock() >= self._next_at and self._making.acquire(blocking=False):
+            try:
+                self._report = self.measure().to_bytes()
+                self._next_at = self._samples[-1].at + self._period_s
+            finally:
+                self._making.release()
+        return self._report
+
+    def measure(self) -> Load:
+        """Return the load since the beginning of the window; one thread at a time."""
+        samples, now = self._samples, self._sample()
+        samples.append(now)
+        while len(samples) > 2 and samples[1].at <= now.at - self._window_s:
+            samples.popleft()
+        before = samples[0]
+        passed_s = max(now.at - before.at, 1e-3)
+        cpu = (now.cpu_s - before.cpu_s) / passed_s / self._sources.cores
+        fullest, application = 0.0, cpu
+        for model in self._sources.models():
+            key = (model.model, model.version)
+            busy_s = now.busy_s.get(key, 0.0) - before.busy_s.get(key, 0.0)
+            filled = min(model.queue_rows / model.queue_limit_rows, 1.0) if model.queue_limit_rows else 0.0
+            taken = min(busy_s / passed_s / model.instances, 1.0) if model.instances else 0.0
+            fullest = max(fullest, filled)
+            application = max(application, taken + filled)
+        return Load(
+            cpu=cpu,
+            memory=min(self._sources.memory_bytes() / self._sources.memory_limit_bytes, 1.0),
+            application=application,
+            queue=fullest,
+            served_per_s=(now.served - before.served) / passed_s,
+            failed_per_s=(now.failed - before.failed) / passed_s,
+        )
+
+    def _sample(self) -> _Sample:
+        sources = self._sources
+        served = failed = 0
+        for labels, durations in sources.calls().items():
+            if labels.code in _FAILURES:
+                failed += durations.count
+            else:
+                served += durations.count
+        return _Sample(self._clock(), sources.cpu_s(), sources.busy_s(), served, failed)

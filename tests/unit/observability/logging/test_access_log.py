@@ -1,0 +1,324 @@
+"""One line for each RPC, with what an operator asks for first."""
+
+import weakref
+from dataclasses import replace
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd import request_id
+from inferd.batching.request import BatchTiming
+from inferd.config.logging import LogFormat, LogSettings
+from inferd.observability.calls import StreamResult, result_listeners
+from inferd.observability.logging.access_log import AccessLog
+from inferd.observability.logging.setup import renderer
+from inferd.observability.logging.writer import LineWriter
+from inferd.observability.recorder import CallRecorder
+from inferd.observability.timing import Stages
+from inferd.plain_text import escaped
+from tests.unit.call_facts import facts
+from tests.unit.observability.fakes import INFER, FakeCall, Sink
+
+OK = grpc.StatusCode.OK
+NOON = 1_700_000_000.25
+BATCH = BatchTiming(started_at=0.0, stack_s=0.1, run_s=0.00025, rows=12)
+
+
+class Log:
+    """An access log whose lines can be looked at, once."""
+
+    def __init__(self, **settings: object) -> None:
+        self.sink = Sink()
+        self.settings = LogSettings.model_validate(settings)
+        self._writer = LineWriter(self.sink)
+        self.recorder = CallRecorder()
+        self.access_log = AccessLog(
+            self.settings,
+            self.recorder,
+            self._writer,
+            renderer(self.settings.format),
+            clock=lambda: 100.0125,
+            wall_clock=lambda: NOON,
+        )
+
+    def finish(self, call: FakeCall, code: grpc.StatusCode = OK, details: str = "") -> None:
+        call.ended_at = 100.0125
+        self.recorder.started(call)
+        self.recorder.finished(call, code, details)
+
+    @property
+    def records(self) -> list[dict[str, object]]:
+        self.recorder.flush()
+        assert self._writer.stop()
+        return self.sink.records
+
+    @property
+    def text(self) -> str:
+        self.recorder.flush()
+        assert self._writer.stop()
+        return b"".join(self.sink.writes).decode()
+
+
+def answered() -> FakeCall:
+    return FakeCall(facts=facts(request_id="abc", model="digits", version="1", rows=2, queue_s=0.0015, batch=BATCH))
+
+
+def test_an_answered_request() -> None:
+    """Every field, in the order in which a person reads it."""
+    log = Log()
+    log.finish(answered())
+    (record,) = log.records
+    assert list(record.items()) == [
+        ("time", "2023-11-14T22:13:20.250Z"),
+        ("level", "info"),
+        ("event", "access"),
+        ("request_id", "abc"),
+        ("peer", "ipv4:127.0.0.1:40000"),
+        ("method", INFER),
+        ("model", "digits"),
+        ("version", "1"),
+        ("status", "OK"),
+        ("total_ms", 12.5),
+        ("queue_ms", 1.5),
+        ("run_ms", 0.25),
+        ("batch_rows", 12),
+        ("rows", 2),
+    ]
+
+
+def test_a_refused_request_has_the_error() -> None:
+    """And leaves out what never happened."""
+    log = Log()
+    log.finish(FakeCall(facts=facts(request_id="r")), grpc.StatusCode.NOT_FOUND, "no model of that name")
+    (record,) = log.records
+    assert record["error"] == "no model of that name"
+    assert {"model", "queue_ms", "rows"}.isdisjoint(record)
+
+
+def test_a_stream_counts_its_messages() -> None:
+    """The line of a stream tells how much went through it."""
+    log = Log()
+    log.finish(FakeCall(annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
+    (record,) = log.records
+    assert (record["requests"], record["messages_in"], record["messages_out"]) == (5, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{"messages_in": 1}, {"requests": 2, "messages_in": 1}, {"requests": 2, "messages_in": 1, "messages_out": 1}],
+)
+def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
+    """It may end before anything of it could be read, or was answered."""
+    log = Log()
+    log.finish(FakeCall(facts=facts(request_id="s"), annotations=counts), grpc.StatusCode.CANCELLED)
+    (record,) = log.records
+    assert {name: record.get(name) for name in counts} == counts
+    assert {"requests", "messages_in", "messages_out"} & set(record) == set(counts)
+
+
+def test_a_call_that_ends_while_its_result_is_being_told_has_a_line() -> None:
+    """A caller may go away at that moment; the poll thread tells of it, and a worker of the result."""
+    log = Log()
+    log.finish(FakeCall(facts=facts(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
+    (record,) = log.records
+    assert {"queue_ms", "run_ms", "batch_rows"}.isdisjoint(record)
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        (OK, "info"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "info"),
+        (grpc.StatusCode.CANCELLED, "info"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "warning"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "warning"),
+        (grpc.StatusCode.INTERNAL, "error"),
+        (grpc.StatusCode.UNKNOWN, "error"),
+    ],
+)
+def test_the_level_tells_whose_fault_it_was(code: grpc.StatusCode, level: str) -> None:
+    """Alerts on errors must not fire for a caller's typing mistake."""
+    log = Log()
+    log.finish(FakeCall(), code)
+    assert [record["level"] for record in log.records] == [level]
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    """At warning, only calls that were refused, late or failed."""
+    log = Log(level="warning")
+    log.finish(FakeCall())
+    log.finish(FakeCall(), grpc.StatusCode.UNAVAILABLE)
+    assert [record["status"] for record in log.records] == ["UNAVAILABLE"]
+
+
+def test_the_log_can_be_turned_off() -> None:
+    """Stream results go with it."""
+    log = Log(access=False, level="debug")
+    call = FakeCall()
+    log.finish(call)
+    assert result_listeners(call) == ()
+    assert log.records == []
+
+
+def test_who_it_was() -> None:
+    """The principal, the trace, and the caller's own id of a request that the metadata has named already."""
+    log = Log()
+    own = {"trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
+    log.finish(FakeCall(facts=facts(request_id="r", principal="token:alice"), annotations=own))
+    log.finish(FakeCall(facts=facts(request_id="s", principal="anonymous")))
+    first, second = log.records
+    said = {"principal": "token:alice", "trace_id": "a" * 32, "span_id": "b" * 16, "id": "mine"}
+    assert first.items() >= said.items()
+    assert second["principal"] == "anonymous"
+    assert {"trace_id", "span_id", "id"}.isdisjoint(second)
+
+
+def test_a_request_without_id_gets_one() -> None:
+    """Different for each call, and between processes."""
+    log, other = Log(), Log()
+    for some_log in (log, log, other):
+        some_log.finish(FakeCall())
+    ids = [record["request_id"] for record in (*log.records, *other.records)]
+    assert len(set(ids)) == 3
+    assert all(ids)
+
+
+def test_long_texts_are_cut() -> None:
+    """A caller can choose these; lines that wait must not hold megabytes."""
+    log = Log()
+    long = "x" * 1_000_000
+    log.finish(FakeCall(method=long), grpc.StatusCode.INTERNAL, long)
+    assert len(log.text) < 3000
+
+
+@given(texts=st.tuples(*[st.text(min_size=1, max_size=20)] * 4), style=st.sampled_from(LogFormat))
+def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str], style: LogFormat) -> None:
+    """Quotes, line ends and the like are part of a value and of nothing else."""
+    log = Log(format=style)
+    given_id, method, model, error = texts
+    call = FakeCall(method=method, facts=facts(request_id=request_id.cleaned(given_id), model=model))
+    log.finish(call, grpc.StatusCode.NOT_FOUND, error)
+    if style is LogFormat.JSON:
+        (record,) = log.records
+        assert record["request_id"] == request_id.cleaned(given_id)
+        assert [record[name] for name in ("method", "model", "error")] == [escaped(each) for each in texts[1:]]
+    assert log.text.count("\n") == 1
+    assert escaped(log.text, keep="\n") == log.text
+
+
+@pytest.mark.parametrize("style", LogFormat)
+def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
+    """A model is named after its directory."""
+    log = Log(format=style)
+    log.finish(answered())
+    log.finish(FakeCall(facts=facts(model="m\udc80")), grpc.StatusCode.INTERNAL, "m\udc80")
+    log.finish(answered())
+    assert log.text.count("\n") == 3
+    escape = r"m\\udc80" if style is not LogFormat.HUMAN else r"m\udc80"
+    assert log.text.count(escape) == 2
+
+
+def test_lines_of_many_calls_are_each_their_own() -> None:
+    """They are made in one go, of calls that differ in what they have to tell."""
+    log = Log()
+    log.finish(answered())
+    log.finish(FakeCall(facts=facts(request_id="r", rows=3)), grpc.StatusCode.NOT_FOUND, "no such model")
+    log.finish(FakeCall(facts=facts(request_id="s"), annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
+    log.finish(answered())
+    first, second, third, last = log.records
+    assert first == last
+    assert list(second) == [
+        "time",
+        "level",
+        "event",
+        "request_id",
+        "peer",
+        "method",
+        "status",
+        "total_ms",
+        "rows",
+        "error",
+    ]
+    assert list(third)[-4:] == ["total_ms", "requests", "messages_in", "messages_out"]
+    assert len(log.sink.writes) == 1
+
+
+RESULT = StreamResult(
+    request_id="r7",
+    model="digits",
+    version="1",
+    rows=3,
+    status="OK",
+    error="",
+    stages=Stages(queue_s=0.001, batch=BatchTiming(started_at=0.0, stack_s=0.1, run_s=0.25, rows=12)),
+)
+
+
+def test_stream_results_are_written_at_debug_only() -> None:
+    """With the id of their stream."""
+    log = Log(level="debug")
+    call = FakeCall(facts=facts(request_id="s1"))
+    log.recorder.started(call)
+    (listener,) = result_listeners(call)
+    listener(call, RESULT)
+    listener(call, replace(RESULT, model="", version="", status="NOT_FOUND", error="no such model", stages=Stages()))
+    log.finish(call)
+    result, failed, access = log.records
+    assert result == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "debug",
+        "event": "stream_result",
+        "stream_id": "s1",
+        "method": INFER,
+        "id": "r7",
+        "status": "OK",
+        "model": "digits",
+        "version": "1",
+        "queue_s": 0.001,
+        "run_s": 0.25,
+        "batch_rows": 12,
+    }
+    assert list(failed)[3:] == ["stream_id", "method", "id", "status", "error"]
+    assert access["request_id"] == result["stream_id"]
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_stream_results_cost_nothing_otherwise(level: str) -> None:
+    """Nobody is told."""
+    log = Log(level=level)
+    call = FakeCall()
+    log.recorder.started(call)
+    assert call.annotations == {}
+
+
+def test_the_settings_may_change() -> None:
+    """For the calls that end from then on."""
+    log = Log(level="warning")
+    log.finish(FakeCall(facts=facts(request_id="before")))
+    log.access_log.change(LogSettings(level="info"))
+    log.finish(FakeCall(facts=facts(request_id="info")))
+    log.access_log.change(LogSettings(access=False))
+    log.finish(FakeCall(facts=facts(request_id="after")))
+    assert [record["request_id"] for record in log.records] == ["info"]
+
+
+def test_human_lines() -> None:
+    """The same facts for a terminal."""
+    log = Log(format=LogFormat.HUMAN)
+    log.finish(answered())
+    (line,) = log.text.splitlines()
+    assert line.startswith("2023-11-14T22:13:20.250Z [info     ] access")
+    assert "model=digits version=1 status=OK total_ms=12.5 queue_ms=1.5" in line
+
+
+def test_waiting_lines_do_not_keep_calls_alive() -> None:
+    """A call may hold a message of megabytes, and a stuck log a hundred thousand lines."""
+    log = Log()
+    call = FakeCall()
+    gone = weakref.ref(call)
+    log.finish(call)
+    del call
+    assert gone() is None
+    assert len(log.records) == 1

@@ -1,0 +1,108 @@
+"""Lines that come again and again."""
+
+import logging
+
+import pytest
+
+from inferd.observability.logging.setup import RepetitionFilter
+
+
+class Bench:
+    """A filter whose time goes, and whose timers end, when the test says."""
+
+    def __init__(self, limit=2):
+        self.now = 100.0
+        self.timers = []
+        self.summaries = []
+        self.filter = RepetitionFilter(
+            limit,
+            10.0,
+            self.summaries.append,
+            clock=lambda: self.now,
+            call_later=lambda delay_s, callback: self.timers.append((delay_s, callback)),
+        )
+
+    def log(self, text="failed %d", *, level=logging.WARNING, name="inferd.x", times=1):
+        records = [logging.LogRecord(name, level, "file", 1, text, (number,), None) for number in range(times)]
+        return [self.filter.filter(record) for record in records].count(True)
+
+    def end_interval(self):
+        self.now += 10.0
+        timers, self.timers = self.timers, []
+        for _, callback in timers:
+            callback()
+
+
+def test_the_first_ones_are_written():
+    """And those beyond are one line at the end of the interval."""
+    bench = Bench()
+    bench.now = 100.0
+    assert bench.log(times=1) == 1
+    bench.now = 104.0
+    assert bench.log(times=5) == 1
+    assert [delay_s for delay_s, _ in bench.timers] == [6.0]
+    assert bench.summaries == []
+    bench.end_interval()
+    (summary,) = bench.summaries
+    assert (summary.getMessage(), summary.repeated, summary.levelno) == ("failed 4", 4, logging.WARNING)
+
+
+def test_the_next_interval_begins_anew():
+    """Whether or not anything was held back in the one before."""
+    bench = Bench()
+    assert bench.log(times=2) == 2
+    bench.now += 10.0
+    assert bench.log(times=2) == 2
+    assert bench.log(times=2) == 0
+    bench.end_interval()
+    assert bench.log(times=2) == 2
+    assert len(bench.summaries) == 1
+
+
+@pytest.mark.parametrize("other", [{"text": "other %d"}, {"name": "inferd.y"}, {"level": logging.ERROR}])
+def test_kinds_are_counted_apart(other):
+    """By logger, level and text; not by the facts that are filled in."""
+    bench = Bench()
+    assert bench.log(times=5) == 2
+    assert bench.log(**other, times=5) == 2
+
+
+def test_information_is_never_held_back():
+    """There is a line for each of a hundred models."""
+    bench = Bench()
+    assert bench.log(level=logging.INFO, times=100) == 100
+
+
+def test_it_can_be_turned_off():
+    """Then everything is written."""
+    bench = Bench(limit=0)
+    assert bench.log(times=100) == 100
+    assert bench.timers == []
+
+
+def test_the_end_of_the_process():
+    """What is counted by then is told."""
+    bench = Bench()
+    bench.log(times=5)
+    bench.filter.flush()
+    bench.end_interval()
+    assert [summary.repeated for summary in bench.summaries] == [3]
+
+
+def test_tracebacks_are_not_repeated():
+    """Some were written before."""
+    bench = Bench(limit=1)
+    for _ in range(2):
+        bench.filter.filter(logging.LogRecord("x", logging.ERROR, "file", 1, "failed", (), (ValueError, None, None)))
+    bench.filter.flush()
+    assert bench.summaries[0].exc_info is None
+
+
+def test_many_kinds():
+    """What is kept is bounded; those for which there is no room are written."""
+    bench = Bench()
+    for number in range(300):
+        bench.log(f"kind {number}")
+    assert bench.log("kind 299", times=5) == 5
+    bench.now += 10.0
+    assert bench.log("kind 299", times=5) == 2

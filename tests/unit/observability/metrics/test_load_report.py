@@ -1,0 +1,178 @@
+"""Reports of load, read by protobuf from the published numbers of the fields."""
+
+import threading
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from inferd.observability.metrics.families import ModelSample
+from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
+from inferd.observability.metrics.load_report import Load, LoadReporter, LoadSources
+from inferd.observability.metrics.requests import RequestLabels
+from tests.patience import PATIENCE_S
+
+_DOUBLES = {
+    "cpu_utilization": 1,
+    "mem_utilization": 2,
+    "rps_fractional": 6,
+    "eps": 7,
+    "application_utilization": 9,
+}
+
+
+def orca_load_report():
+    """Build the message that the authors of ORCA have published, as far as it is used here."""
+    file = descriptor_pb2.FileDescriptorProto(name="orca.proto", package="xds.data.orca.v3", syntax="proto3")
+    message = file.message_type.add(name="OrcaLoadReport")
+    entry = message.nested_type.add(name="UtilizationEntry")
+    entry.options.map_entry = True
+    field = descriptor_pb2.FieldDescriptorProto
+    optional, repeated = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    text, double = field.TYPE_STRING, field.TYPE_DOUBLE
+    entry.field.add(name="key", number=1, label=optional, type=text)
+    entry.field.add(name="value", number=2, label=optional, type=double)
+    for name, number in _DOUBLES.items():
+        message.field.add(name=name, number=number, label=optional, type=double)
+    message.field.add(
+        name="utilization",
+        number=5,
+        label=repeated,
+        type=field.TYPE_MESSAGE,
+        type_name=".xds.data.orca.v3.OrcaLoadReport.UtilizationEntry",
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("xds.data.orca.v3.OrcaLoadReport"))
+
+
+class Server:
+    """A server whose load is what the test says."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.cpu_s = 10.0
+        self.busy_s = {("m", "1"): 5.0}
+        self.models = [ModelSample(model="m", version="1", state="ready", queue_limit_rows=100, instances=2)]
+        self.codes = dict.fromkeys(("OK", "NOT_FOUND", "RESOURCE_EXHAUSTED", "INTERNAL"), 0)
+        self.measured = 0
+        self.when_looked_at = lambda: None
+        self.reporter = LoadReporter(
+            LoadSources(
+                models=self.look,
+                busy_s=lambda: dict(self.busy_s),
+                calls=self._calls,
+                cpu_s=lambda: self.cpu_s,
+                memory_bytes=lambda: 256,
+                cores=4,
+                memory_limit_bytes=1024,
+            ),
+            clock=lambda: self.now,
+        )
+
+    def look(self):
+        self.when_looked_at()
+        return self.models
+
+    def _calls(self):
+        self.measured += 1
+        calls = {}
+        for code, count in self.codes.items():
+            calls[RequestLabels("m", "1", "a/b", code)] = histogram = Histogram(DURATION_BOUNDS_S)
+            histogram.observe_all([0.001] * count)
+        return calls
+
+    def after(self, seconds, *, cpu_s=0.0, busy_s=0.0, queue_rows=0, **codes):
+        self.now += seconds
+        self.cpu_s += cpu_s
+        self.busy_s["m", "1"] += busy_s
+        self.models = [
+            ModelSample(model="m", version="1", state="ready", queue_rows=queue_rows, queue_limit_rows=100, instances=2)
+        ]
+        for code, count in codes.items():
+            self.codes[code] += count
+        return self.reporter
+
+
+def test_a_report_is_what_protobuf_reads():
+    """By the published numbers."""
+    load = Load(cpu=0.5, memory=0.25, application=1.5, queue=0.75, served_per_s=1000.5, failed_per_s=3.0)
+    report = orca_load_report().FromString(load.to_bytes())
+    assert {name: getattr(report, name) for name in _DOUBLES} == {
+        "cpu_utilization": 0.5,
+        "mem_utilization": 0.25,
+        "rps_fractional": 1000.5,
+        "eps": 3.0,
+        "application_utilization": 1.5,
+    }
+    assert dict(report.utilization) == {"queue": 0.75}
+
+
+def test_calls_by_second():
+    """What callers do wrong is served, too; what is refused is not, or it would look like much good work."""
+    load = Server().after(0.5, OK=100, NOT_FOUND=10, RESOURCE_EXHAUSTED=400, INTERNAL=5).measure()
+    assert (load.served_per_s, load.failed_per_s) == (220.0, 810.0)
+
+
+@pytest.mark.parametrize(
+    ("happened", "application"),
+    [
+        ({}, 0.0),
+        ({"busy_s": 1.0}, 0.5),
+        ({"busy_s": 2.0, "queue_rows": 30}, 1.3),
+        ({"busy_s": 9.0, "queue_rows": 900}, 2.0),
+        ({"cpu_s": 3.0, "busy_s": 1.0}, 0.75),
+    ],
+)
+def test_utilisation(happened, application):
+    """Of the models' time, growing on with the queue; of the processor, if that is more."""
+    load = Server().after(1.0, **happened).measure()
+    assert load.application == pytest.approx(application)
+    assert load.queue == min(happened.get("queue_rows", 0) / 100, 1.0)
+    assert load.cpu == happened.get("cpu_s", 0.0) / 4
+
+
+def test_models_that_have_no_queue_yet():
+    """A model that loads has nothing."""
+    server = Server()
+    server.models = [ModelSample(model="n", version="1", state="loading")]
+    server.now += 1.0
+    assert server.reporter.measure().application == 0.0
+
+
+def test_only_the_last_second_counts():
+    """What was before it is forgotten."""
+    server = Server()
+    server.after(1.0, OK=1000).measure()
+    for _ in range(20):
+        server.after(0.1, OK=1).measure()
+    assert server.reporter.measure().served_per_s == pytest.approx(10.0)
+
+
+def test_a_report_is_kept_for_a_while():
+    """However many calls end meanwhile."""
+    server = Server()
+    server.after(1.0, OK=10)
+    first = server.reporter.report()
+    measured = server.measured
+    server.after(0.05, OK=10)
+    assert server.reporter.report() is first
+    assert server.measured == measured
+    server.after(0.05, OK=10)
+    assert server.reporter.report() != first
+
+
+def test_nobody_waits_for_a_report():
+    """While one thread makes it, another gives out the last."""
+    server = Server()
+    last = server.reporter.report()
+    server.now += 1.0
+    given = []
+
+    def report_elsewhere():
+        thread = threading.Thread(target=lambda: given.append(server.reporter.report()))
+        thread.start()
+        thread.join(PATIENCE_S)
+
+    server.when_looked_at = report_elsewhere
+    server.reporter.report()
+    assert given == [last]

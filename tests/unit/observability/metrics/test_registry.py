@@ -1,0 +1,381 @@
+"""What a scrape shows of what happened."""
+
+import re
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferd.batching.ports import BatchReport, Observer
+from inferd.observability.metrics.gpu import GpuSample
+from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.recorder import CallRecorder
+from inferd.observability.timing import STAGES
+from tests.unit.call_facts import facts
+from tests.unit.observability.fakes import INFER, FakeCall
+
+NAMES = {
+    *("inferd_requests_total", "inferd_request_duration_seconds", "inferd_queue_duration_seconds"),
+    *("inferd_inference_duration_seconds", "inferd_batch_rows", "inferd_queue_rows", "inferd_queue_bytes"),
+    *("inferd_rejected_total", "inferd_inflight_requests", "inferd_model_state", "inferd_batch_failures_total"),
+    *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
+    *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
+    *("inferd_runs_terminated_total", "inferd_stuck_threads"),
+    *("inferd_message_bytes", "inferd_request_memory_bytes", "inferd_request_memory_limit_bytes"),
+    "inferd_calls_refused_total",
+    *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
+    *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
+    *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
+    *("inferd_file_reload_failures_total", "inferd_batch_checks_total", "inferd_batch_check_seconds_total"),
+    "inferd_batch_mismatches_total",
+    *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
+}
+
+REPORT = BatchReport(
+    requests=2,
+    rows=3,
+    decode_s=[0.001, 0.003],
+    queue_s=[0.002, 0.2],
+    stack_s=0.1,
+    run_s=0.03,
+    split_s=0.1,
+    failed=False,
+)
+FAILED = replace(REPORT, stack_s=0.0, split_s=0.0, failed=True)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry(auto_describe=False)
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry, CallRecorder(), methods=[INFER])
+
+
+def sources(*models: ModelSample) -> Sources:
+    gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
+    return Sources(
+        models=lambda: models,
+        inflight_requests=lambda: 4,
+        server_usage=lambda: SimpleNamespace(
+            held_bytes=100, taken_bytes=250, budget_bytes=1000, refused={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
+        ),
+        poll_lag_s=lambda: 0.5,
+        log_lines_dropped=lambda: 6,
+        certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
+        certificate_lifetimes_s=lambda: {"certificate": 3600.0, "client_ca": 86400.0},
+        file_reload_failures=lambda: {"tls": 1, "tokens": 0},
+        spans_dropped=lambda: 7,
+        quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
+        jwks_age_s=lambda: 12.5,
+        gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
+    )
+
+
+READY = ModelSample(
+    model="digits",
+    version="1",
+    state="ready",
+    queue_rows=7,
+    queue_limit_rows=70,
+    queue_bytes=800,
+    instances=2,
+    capacity_rows_per_s=450.5,
+    memory_bytes=9000,
+)
+
+
+def use_everything(metrics: Metrics) -> None:
+    """Bring a sample into every family."""
+    observer = metrics.observer_for("digits", "1")
+    observer.refused("QUEUE_FULL", 2)
+    observer.batch_done(REPORT)
+    finish(metrics)
+    metrics.watch(sources(READY))
+
+
+def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
+    metrics.requests.count([FakeCall(ended_at=100.03, **call).ended(code)])
+
+
+def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Parsed back from the exposition; dashboards and autoscalers depend on them."""
+    use_everything(metrics)
+    families = list(text_string_to_metric_families(generate_latest(registry).decode()))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert names == NAMES
+    assert all(family.documentation and family.samples for family in families)
+
+
+def test_openmetrics_is_well_formed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """The stricter of the two formats, read by its own parser."""
+    use_everything(metrics)
+    families = list(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
+    assert {family.name.removesuffix("_total") for family in families} == {n.removesuffix("_total") for n in NAMES}
+
+
+def test_every_metric_is_described_on_its_page() -> None:
+    """docs/metrics.md names these metrics and no others."""
+    page = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(inferd_\w+)`", page, re.MULTILINE)) == NAMES
+
+
+def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """How many, what they took, and how many found another answer; zero before the first, so that rates see it."""
+    observer, labels = metrics.observer_for("digits", "1"), {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 0
+    observer.run_ended("time_limit")
+    observer.checked(0.25, mismatch=False)
+    observer.checked(0.5, mismatch=True)
+    assert registry.get_sample_value("inferd_batch_checks_total", labels) == 2
+    ended = {**labels, "reason": "time_limit"}
+    assert registry.get_sample_value("inferd_runs_terminated_total", ended) == 1
+    assert registry.get_sample_value("inferd_batch_check_seconds_total", labels) == 0.75
+    assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 1
+
+
+def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Nobody updates them in between."""
+    metrics.watch(sources(READY))
+    labels = {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_queue_rows", labels) == 7
+    assert registry.get_sample_value("inferd_queue_limit_rows", labels) == 70
+    assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
+    assert registry.get_sample_value("inferd_model_instances", labels) == 2
+    assert registry.get_sample_value("inferd_model_capacity_rows_per_second", labels) == 450.5
+    assert registry.get_sample_value("inferd_model_memory_bytes", labels) == 9000
+    assert registry.get_sample_value("inferd_inflight_requests") == 4
+    assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
+    assert registry.get_sample_value("inferd_access_log_dropped_total") == 6
+    assert registry.get_sample_value("inferd_spans_dropped_total") == 7
+
+
+def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One that does not tell how busy it is has no sample that looks idle; without any there is no family."""
+    metrics.watch(sources(READY))
+    first, second = {"gpu": "0", "uuid": "GPU-1"}, {"gpu": "1", "uuid": "GPU-2"}
+    assert registry.get_sample_value("inferd_gpu_utilization_ratio", first) == 0.25
+    assert registry.get_sample_value("inferd_gpu_utilization_ratio", second) is None
+    assert registry.get_sample_value("inferd_gpu_memory_used_bytes", second) == 10
+    assert registry.get_sample_value("inferd_gpu_memory_total_bytes", second) == 40
+    metrics.watch(replace(sources(READY), gpus=tuple))
+    assert "inferd_gpu" not in generate_latest(registry).decode()
+
+
+def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Every state has a series, so that a change shows as 1 to 0 and not as a gap."""
+    metrics.watch(sources(READY))
+    states = {
+        state: registry.get_sample_value("inferd_model_state", {"model": "digits", "version": "1", "state": state})
+        for state in ("loading", "ready", "failed", "unloading")
+    }
+    assert states == {"loading": 0.0, "ready": 1.0, "failed": 0.0, "unloading": 0.0}
+
+
+def test_a_scrape_before_the_server_is_up(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """There is nothing to read the gauges from yet, and the scrape works."""
+    assert "inferd_queue_rows" not in generate_latest(registry).decode()
+
+
+def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One call, one count, in the series of its own status."""
+    metrics.observer_for("digits", "1")
+    finish(metrics, facts=facts(model="digits", version="1"))
+    finish(metrics, facts=facts(model="digits", version="1"))
+    finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, facts=facts(model="digits", version="1"))
+    labels = {"model": "digits", "version": "1", "method": "inferd.v1.InferenceService/Infer", "code": "OK"}
+    assert registry.get_sample_value("inferd_requests_total", labels) == 2
+    assert registry.get_sample_value("inferd_requests_total", {**labels, "code": "RESOURCE_EXHAUSTED"}) == 1
+    name = "inferd_request_duration_seconds"
+    assert registry.get_sample_value(f"{name}_count", labels) == 2
+    assert registry.get_sample_value(f"{name}_sum", labels) == pytest.approx(0.06)
+    assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.025"}) == 0
+    assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.05"}) == 2
+
+
+def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegistry) -> None:
+    """From a slow bucket to a trace of it; the older format has no place for that."""
+    metrics = Metrics(registry, CallRecorder(), methods=[INFER])
+    metrics.requests._wall_clock = lambda: 1700000000.5
+    finish(metrics, annotations={"trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    finish(metrics)
+    labels = {"model": "", "version": "", "method": INFER[1:], "code": "OK"}
+    (family,) = (
+        family
+        for family in parse_openmetrics(openmetrics.generate_latest(registry).decode())
+        if family.name == "inferd_request_duration_seconds"
+    )
+    examples = {sample.labels["le"]: sample.exemplar for sample in family.samples if sample.exemplar}
+    assert set(examples) == {"0.05"}
+    assert examples["0.05"].labels == {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert examples["0.05"].value == pytest.approx(0.03)
+    assert float(examples["0.05"].timestamp) == 1700000000.5
+    assert "0af7651916" not in generate_latest(registry).decode()
+    assert registry.get_sample_value("inferd_requests_total", labels) == 2
+
+
+def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
+    """Any number of names that nobody knows is one series."""
+    metrics.observer_for("digits", "1")
+    for number in range(1000):
+        finish(metrics, facts=facts(model=f"m{number}", version="1"))
+        finish(metrics, facts=facts(model="digits", version=f"{number + 2}"))
+        finish(metrics, facts=facts(version=f"{number}"))
+        finish(metrics, method=f"/x/{number}")
+    series = metrics.requests.read()
+    assert {(labels.model, labels.version, labels.method): durations.count for labels, durations in series.items()} == {
+        ("unknown", "", INFER[1:]): 3000,
+        ("", "", "unknown"): 1000,
+    }
+    assert metrics.requests._known == {}
+
+
+def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
+    """Calls before that were counted as unknown; they must not stick."""
+    call = {"facts": facts(model="digits", version="1")}
+    finish(metrics, **call)
+    metrics.observer_for("digits", "1")
+    finish(metrics, **call)
+    assert {labels.model: series.count for labels, series in metrics.requests.read().items()} == {
+        "unknown": 1,
+        "digits": 1,
+    }
+
+
+def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One report counts the batch once and each member's wait."""
+    observer: Observer = metrics.observer_for("digits", "1")
+    observer.batch_done(REPORT)
+    labels = {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_batch_rows_count", labels) == 1
+    assert registry.get_sample_value("inferd_batch_rows_bucket", {**labels, "le": "2.0"}) == 0
+    assert registry.get_sample_value("inferd_batch_rows_bucket", {**labels, "le": "4.0"}) == 1
+    assert registry.get_sample_value("inferd_queue_duration_seconds_count", labels) == 2
+    assert registry.get_sample_value("inferd_queue_duration_seconds_sum", labels) == pytest.approx(0.202)
+    assert registry.get_sample_value("inferd_inference_duration_seconds_sum", labels) == pytest.approx(0.03)
+    assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
+
+
+def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Those of its stages come when there is something to tell; the others, which rules ask for, are there at 0."""
+
+    def names() -> Counter[str]:
+        return Counter(
+            sample.name
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.labels.get("model") == "digits"
+        )
+
+    observer = metrics.observer_for("digits", "1")
+    observer.offered(1)
+    observer.refused("QUEUE_FULL", 1)
+    before = names()
+    observer.batch_done(REPORT)
+    after = names()
+    assert set(after - before) == {f"inferd_stage_duration_seconds_{suffix}" for suffix in ("bucket", "count", "sum")}
+    assert sum(before.values()) < 0.55 * sum(after.values())
+    assert {"inferd_queue_duration_seconds_count", "inferd_batch_rows_sum", "inferd_rejected_total"} <= set(before)
+
+
+def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Of requests for decoding and the queue, of batches for the rest; a run that failed says nothing of stacking."""
+    observer: Observer = metrics.observer_for("digits", "1")
+    observer.batch_done(REPORT)
+    observer.answered(0.004)
+    observer.batch_done(FAILED)
+
+    def stage(name: str, suffix: str) -> float | None:
+        labels = {"model": "digits", "version": "1", "stage": name}
+        return registry.get_sample_value(f"inferd_stage_duration_seconds_{suffix}", labels)
+
+    counts = {name: stage(name, "count") for name in STAGES}
+    assert counts == {"decode": 4, "queue": 4, "stack": 1, "run": 2, "encode": 1}
+    sums = {name: stage(name, "sum") for name in STAGES}
+    assert sums == pytest.approx({"decode": 0.008, "queue": 0.404, "stack": 0.1, "run": 0.06, "encode": 0.004})
+
+
+def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Offered rows count admitted and refused ones alike; refusals count requests, of each version by itself."""
+    for version in ("1", "2"):
+        observer = metrics.observer_for("digits", version)
+        observer.offered(5)
+        observer.refused("SHED", 5)
+    observer.refused("SHED", 5)
+    observer.caller_ran()
+    observer.batch_done(FAILED)
+    labels = {"model": "digits", "version": "2"}
+    assert registry.get_sample_value("inferd_offered_rows_total", labels) == 5
+    assert registry.get_sample_value("inferd_rejected_total", {**labels, "reason": "SHED"}) == 2
+    assert registry.get_sample_value("inferd_rejected_total", {**labels, "version": "1", "reason": "SHED"}) == 1
+    assert registry.get_sample_value("inferd_caller_runs_total", labels) == 1
+    assert registry.get_sample_value("inferd_batch_failures_total", labels) == 1
+
+
+def test_a_model_that_is_loaded_again_goes_on_counting(metrics: Metrics) -> None:
+    """Counters never go back while the process lives."""
+    assert metrics.observer_for("digits", "1") is metrics.observer_for("digits", "1")
+
+
+def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
+    """Calls end and batches finish on any thread while scrapes read."""
+    recorder = CallRecorder()
+    metrics = Metrics(registry, recorder, methods=[INFER])
+    observer = metrics.observer_for("digits", "1")
+    start = threading.Barrier(5)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(2000):
+            observer.offered(1)
+            observer.batch_done(REPORT)
+            recorder.finished(FakeCall(facts=facts(model="digits", version="1")), grpc.StatusCode.OK, "")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    while any(thread.is_alive() for thread in threads):
+        counts = observer.read()
+        assert counts.queue_s.count == 2 * counts.batch_rows.count
+        metrics.requests.read()
+    for thread in threads:
+        thread.join()
+    counts = observer.read()
+    assert (counts.offered_rows, counts.run_s.count) == (8000, 8000)
+    assert sum(series.count for series in metrics.requests.read().values()) == 8000
+
+
+def test_the_process_is_told_of_as_well() -> None:
+    """Memory and open files, which every dashboard wants."""
+    registry = new_registry()
+    assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 0
+    assert (registry.get_sample_value("process_open_fds") or 0) > 0
+
+
+def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """By what they are for; those that never failed are there with 0, so that an increase can be seen."""
+    metrics.watch(sources())
+    assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
+    assert registry.get_sample_value("inferd_certificate_lifetime_seconds", {"file": "certificate"}) == 3600
+    assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tls"}) == 1
+    assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tokens"}) == 0
+
+
+def test_quotas_and_the_age_of_keys_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Refusals by the limit, apart from those of the queue; an age only where keys are fetched."""
+    metrics.watch(sources())
+    assert registry.get_sample_value("inferd_quota_rejected_total", {"reason": "requests_per_s"}) == 2
+    assert registry.get_sample_value("inferd_jwks_age_seconds") == 12.5
+    metrics.watch(replace(sources(), jwks_age_s=lambda: None))
+    assert registry.get_sample_value("inferd_jwks_age_seconds") is None

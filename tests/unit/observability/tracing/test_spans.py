@@ -1,0 +1,180 @@
+"""Spans, made of records."""
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
+from opentelemetry.sdk.resources import Resource
+
+from inferd.batching.request import BatchTiming
+from inferd.observability import timing
+from inferd.observability.timing import Stages
+from inferd.observability.tracing.interceptor import SpanRecord
+from inferd.observability.tracing.spans import SpanMaker
+from tests.otlp import attributes, spans_of
+from tests.unit.observability.tracing.test_trace_context import SPAN, TRACE
+
+LOCAL_PARENT = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+REMOTE_PARENT = LOCAL_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+EPOCH_AHEAD_S = 1_700_000_000
+BATCH = BatchTiming(started_at=100.25, stack_s=0.125, run_s=0.0625, rows=12)
+STAGES = Stages(
+    decoding_at=100.0, decoded_at=100.125, queue_s=0.0625, batch=BATCH, encoding_at=100.5, encoded_at=100.53125
+)
+
+
+def record(**fields):
+    return SpanRecord(
+        **{
+            "trace_id": TRACE,
+            "span_id": "00000000000000aa",
+            "parent_id": SPAN,
+            "tracestate": "a=b",
+            "method": "/inferd.v1.InferenceService/Infer",
+            "started_at": 100.0,
+            "ended_at": 101.0,
+            "status": "OK",
+            "error": "",
+            "peer": "ipv4:10.0.0.7:53124",
+            "facts": {"model": "digits", "version": "1", "rows": 2},
+            "stages": Stages(),
+            **fields,
+        }
+    )
+
+
+def maker():
+    resource = Resource({"service.name": "inferd"})
+    return SpanMaker(resource, "1.2", clock=lambda: 100.0, epoch_s=lambda: 100.0 + EPOCH_AHEAD_S)
+
+
+def made(maker, *records):
+    """The next spans, as they are sent."""
+    return list(spans_of(encode_spans(maker.make(records))))
+
+
+def events(span):
+    """When each stage began, and how long it took in milliseconds."""
+    return {
+        event.name: ((event.time_unix_nano - EPOCH_AHEAD_S * 10**9) / 1e9, attributes(event)["duration_ms"])
+        for event in span.events
+    }
+
+
+def times(span):
+    return (
+        (span.start_time_unix_nano - EPOCH_AHEAD_S * 10**9) / 1e9,
+        (span.end_time_unix_nano - EPOCH_AHEAD_S * 10**9) / 1e9,
+    )
+
+
+def test_a_call():
+    """Named, timed and told of by OpenTelemetry's conventions."""
+    request = encode_spans(maker().make([record()]))
+    (of,) = request.resource_spans
+    assert attributes(of.resource) == {"service.name": "inferd"}
+    assert (of.scope_spans[0].scope.name, of.scope_spans[0].scope.version) == ("inferd", "1.2")
+    (span,) = spans_of(request)
+    assert span.name == "inferd.v1.InferenceService/Infer"
+    assert span.kind == Span.SPAN_KIND_SERVER
+    assert (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()) == (TRACE, "00000000000000aa", SPAN)
+    assert (span.trace_state, span.flags) == ("a=b", REMOTE_PARENT)
+    assert times(span) == (100.0, 101.0)
+    assert attributes(span) == {
+        "rpc.system": "grpc",
+        "rpc.service": "inferd.v1.InferenceService",
+        "rpc.method": "Infer",
+        "rpc.grpc.status_code": 0,
+        "network.peer.address": "10.0.0.7",
+        "network.peer.port": 53124,
+        "inferd.model": "digits",
+        "inferd.version": "1",
+        "inferd.rows": 2,
+    }
+    assert span.status.code == Status.STATUS_CODE_UNSET
+
+
+@pytest.mark.parametrize(
+    ("status", "number", "is_error"),
+    [("INTERNAL", 13, True), ("UNAVAILABLE", 14, True), ("RESOURCE_EXHAUSTED", 8, False), ("NOT_FOUND", 5, False)],
+)
+def test_only_the_servers_fault_is_an_error(status, number, is_error):
+    """What a caller gets wrong must not raise the error rate of a dashboard."""
+    (span,) = made(maker(), record(status=status, error="why"))
+    assert attributes(span)["rpc.grpc.status_code"] == number
+    assert (span.status.code == Status.STATUS_CODE_ERROR) is is_error
+    assert span.status.message == ("why" if is_error else "")
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"), [("ipv6:[::1]:4000", "::1"), ("unix:/run/x", None), ("unknown", None), ("", None)]
+)
+def test_peers_of_all_kinds(peer, address):
+    """Those without an address have none."""
+    (span,) = made(maker(), record(peer=peer))
+    assert attributes(span).get("network.peer.address") == address
+
+
+def test_stages_are_events():
+    """At the times that they had, with how long they took."""
+    (span,) = made(maker(), record(stages=STAGES))
+    assert events(span) == {
+        "decode": (100.0, 125.0),
+        "queue": (100.1875, 62.5),
+        "stack": (100.25, 125.0),
+        "run": (100.375, 62.5),
+        "encode": (100.5, 31.25),
+    }
+    assert [event.name for event in span.events] == list(timing.STAGES)
+
+
+def test_a_request_that_did_not_come_far():
+    """Has the stages that it went through."""
+    (span,) = made(maker(), record(stages=Stages(decoding_at=100.0, decoded_at=100.5, encoding_at=100.75)))
+    assert events(span) == {"decode": (100.0, 500.0)}
+
+
+def test_a_batch_is_linked_to_its_requests():
+    """And they to it; it comes one time later, so that all of them are there."""
+    spans = maker()
+    (first,) = made(spans, record(stages=STAGES))
+    second, batch = made(spans, record(span_id="00000000000000bb", stages=STAGES))
+    assert spans.make([]) == []
+    assert [(link.trace_id, link.span_id) for link in batch.links] == [
+        (each.trace_id, each.span_id) for each in (first, second)
+    ]
+    assert batch.trace_id.hex() != TRACE
+    for each in (first, second):
+        assert [(link.trace_id, link.span_id) for link in each.links] == [(batch.trace_id, batch.span_id)]
+        assert attributes(each)["inferd.batch.rows"] == 12
+    assert (batch.name, batch.kind, batch.parent_span_id) == ("batch", Span.SPAN_KIND_INTERNAL, b"")
+    assert times(batch) == (100.25, 100.4375)
+    assert events(batch) == {"stack": (100.25, 125.0), "run": (100.375, 62.5)}
+    assert attributes(batch) == {"inferd.model": "digits", "inferd.version": "1", "inferd.batch.rows": 12}
+
+
+def test_requests_of_different_batches():
+    """Each has its own, though they look the same."""
+    other = BatchTiming(started_at=100.25, stack_s=0.125, run_s=0.0625, rows=12)
+    spans = maker()
+    made(spans, record(stages=STAGES), record(stages=Stages(queue_s=0.0, batch=other)))
+    assert [len(batch.links) for batch in made(spans)] == [1, 1]
+
+
+def test_a_request_of_a_stream():
+    """Within its call, and itself no call."""
+    (span,) = made(maker(), record(method="", peer=""))
+    assert (span.name, span.kind, span.flags) == ("request", Span.SPAN_KIND_INTERNAL, LOCAL_PARENT)
+    assert "rpc.system" not in attributes(span)
+
+
+def test_names_that_are_not_utf8():
+    """A model is named after its directory, and errors name it."""
+    (span,) = made(maker(), record(facts={"model": "m\udc80"}, status="INTERNAL", error="m\udc80 failed"))
+    assert attributes(span)["inferd.model"] == "m\\udc80"
+    assert span.status.message == "m\\udc80 failed"
+
+
+def test_a_root():
+    """Has no parent."""
+    (span,) = made(maker(), record(parent_id="", tracestate=""))
+    assert (span.parent_span_id, span.trace_state) == (b"", "")

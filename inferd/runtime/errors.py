@@ -55,7 +55,7 @@ _NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Na
 #: Then, often, the line in its source.
 _SOURCE_LINE = re.compile(r"(?:/\S+/)?(\w+\.(?:cc|h|cu|cuh):\d+) ")
 
-#: The only reason that is worth quoting to the operator.
+#: The only reason that is worth quoting: the user can do something about it.
 _NO_MEMORY = "Failed to allocate memory"
 
 

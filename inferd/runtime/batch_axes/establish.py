@@ -95,7 +95,7 @@ def _verified(
 
 
 def _hints(path: Path, settings: ModelSettings, signature: ModelSignature) -> Hints:
-    """Return the operator's hints: from the settings, and recorded requests beside the model."""
+    """Return the user's hints: from the settings, and recorded requests beside the model."""
     forms = [
         InputForm(spec.name, spec.datatype, spec.shape, spec.batch_axis, spec.optional) for spec in signature.inputs
     ]

@@ -23,7 +23,7 @@ _NO_INPUT = "no input has an open dimension that counts rows"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A signature with batch axes to verify, or one without and, for the operator, the reason."""
+    """A signature with batch axes to verify, or one without any and the reason."""
 
     signature: ModelSignature
     why_not_batchable: str = ""

@@ -35,7 +35,7 @@ _log = logging.getLogger("inferd.runtime")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hints:
-    """The operator's hints: input ``shapes``, batch axis included, and ``examples``, which are requests."""
+    """The user's hints: input ``shapes``, batch axis included, and ``examples``, which are requests."""
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     examples: Sequence[Tensors] = ()

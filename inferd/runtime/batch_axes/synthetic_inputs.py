@@ -50,7 +50,7 @@ class SyntheticInputs:
 
     ``shapes`` has a size for every dimension of each input, 1 along its batch axis. ``bounds`` are the smallest and the
     largest integer of each integer input. ``shared_draw`` selects the values of shared inputs; 0 omits optional inputs.
-    ``numeric_texts``: strings are numbers. ``examples`` are the operator's: one row each, of some or all inputs, with
+    ``numeric_texts``: strings are numbers. ``examples`` are the user's: one row each, of some or all inputs, with
     equal shapes and equal shared inputs. If there are any, rows are derived from them.
     """
 

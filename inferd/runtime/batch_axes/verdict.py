@@ -17,10 +17,10 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """``reason`` is the evidence, for the operator; empty if proven.
+    """``reason`` is the evidence, as text for logs and clients; empty if proven.
 
     ``shape_mismatch``: the contradiction is in the shapes, so outputs could not even be split. ``configured``: the
-    operator has set the batch axes, so the model is batched whatever the standing, except on a shape mismatch.
+    settings give the batch axes, so the model is batched whatever the standing, except on a shape mismatch.
     """
 
     standing: Standing

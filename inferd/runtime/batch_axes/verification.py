@@ -61,7 +61,7 @@ def verify_batch_axes(
 ) -> Verification:
     """Verify ``candidate`` by the analysis of its graph and by runs of the model.
 
-    ``graph`` is None if the graph was not analysed. ``configured``: the batch axes are from the operator's settings.
+    ``graph`` is None if the graph was not analysed. ``configured``: the batch axes are from the settings.
     """
     hints = Hints() if hints is None else hints
     inputs = find_inputs(candidate.signature, run, hints, clock)

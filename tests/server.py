@@ -56,7 +56,10 @@ class ServerProcess:
     def wait_event(self, event: str, **fields: object) -> dict[str, Any]:
         """Return the next log line for ``event`` with ``fields``; fail with the whole log if the process ends first."""
         while True:
-            line = self._lines.get(timeout=START_TIMEOUT_S)
+            try:
+                line = self._lines.get(timeout=START_TIMEOUT_S)
+            except queue.Empty:
+                raise AssertionError(f"{event!r} has not come:\n{self.text}") from None
             if line is None:
                 raise AssertionError(f"the server ended before {event!r}:\n{self.text}")
             try:

@@ -16,7 +16,7 @@ from inferd.runtime.row_analysis import (
     shape_values,
     slicing,
 )
-from inferd.runtime.row_analysis.control_flow import CONTROL_FLOW, SharedDecisionError, control_flow
+from inferd.runtime.row_analysis.control_flow import CONTROL_FLOW, RowDecisionError, control_flow
 from inferd.runtime.row_analysis.flow import (
     ROWS_SIZE,
     Flow,
@@ -162,7 +162,7 @@ class _Walk:
         op = Operation(node, inputs, self._file.opsets.get(node.domain or "ai.onnx", 0), self._scope)
         try:
             result = self._apply(op, domain, known)
-        except SharedDecisionError as error:
+        except RowDecisionError as error:
             result = mixed(str(error))
         except UndecidedError as error:
             result = unknown(str(error))

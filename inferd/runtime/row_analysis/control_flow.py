@@ -14,14 +14,14 @@ RunBody = Callable[[Operation, Graph, dict[str, Flow], str], dict[str, Flow]]
 _MOST_LOOP_ROUNDS = 4
 
 
-class SharedDecisionError(Exception):
-    """One decision is made for all rows; the text says where."""
+class RowDecisionError(Exception):
+    """The rows together decide what runs; the text says where."""
 
 
 def control_flow(op: Operation, known: Mapping[str, Flow], run_body: RunBody) -> Sequence[Flow]:
     """Return the outputs of If, Loop or Scan with the outer values ``known``.
 
-    Raises `SharedDecisionError` if the rows together decide what runs, and `UndecidedError`.
+    Raises `RowDecisionError` or `UndecidedError`.
     """
     return _RULES[op.node.operator](op, known, run_body)
 
@@ -113,7 +113,7 @@ def _require_shared(op: Operation, flow: Flow, effect: str) -> None:
     if flow.kind is Kind.SHARED:
         return
     if flow.kind in {Kind.ROWS, Kind.MIXED}:
-        raise SharedDecisionError(f"{op.node} {effect}{f' ({flow.why})' if flow.why else ''}")
+        raise RowDecisionError(f"{op.node} {effect}{f' ({flow.why})' if flow.why else ''}")
     raise op.undecided("its condition may depend on the rows")
 
 

@@ -270,7 +270,7 @@ def test_what_ends_a_stream_names_its_field(channel):
     """A request that is too much to be read has no id; the path begins at the message."""
     request = v1.StreamInferRequest(requests=[_good(1), _linear(_x(), _x(shape=[1] * 65))])
     with pytest.raises(grpc.RpcError) as raised:
-        list(InferenceServiceStub(channel).StreamInfer(iter([request]), timeout=10))
+        list(InferenceServiceStub(channel).StreamInfer(iter([request]), timeout=PATIENCE_S))
     status = Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
     assert _violated(status) == "requests.inputs[1].shape"
 
@@ -389,7 +389,7 @@ def test_model_infer(channel, case):
 def test_queries_without_a_name(channel, stub, method, query, field):
     """There are several models; the field is named as the contract has it."""
     with pytest.raises(grpc.RpcError) as raised:
-        getattr(stub(channel), method)(query, timeout=10)
+        getattr(stub(channel), method)(query, timeout=PATIENCE_S)
     assert raised.value.code() is INVALID
     assert _violated(Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])) == field
 

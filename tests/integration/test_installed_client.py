@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(command: list[object], folder: Path = _ROOT, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        list(map(str, command)), cwd=folder, env=_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=check
+        list(map(str, command)),
+        cwd=folder,
+        env=_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=check,
     )
 
 

@@ -17,6 +17,7 @@ from tests.certificates import HOUR, Authority
 from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Metadata, Method
 from tests.integration.security.conftest import Secured
 from tests.issuer import HOUR_S, Issuer
+from tests.patience import PATIENCE_S
 
 OK, UNAUTHENTICATED, UNAVAILABLE = (
     grpc.StatusCode.OK,
@@ -128,7 +129,9 @@ def test_every_reflected_method_has_a_kind(secured: Secured) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     with secured.channel() as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        (response,) = stub.ServerReflectionInfo(iter([request]), metadata=secured.bearer("inferd_operator"), timeout=20)
+        (response,) = stub.ServerReflectionInfo(
+            iter([request]), metadata=secured.bearer("inferd_operator"), timeout=PATIENCE_S
+        )
     names = {service.name for service in response.list_services_response.service}
     assert {"inferd.v1.InferenceService", "grpc.health.v1.Health"} < names
     pool = descriptor_pool.Default()

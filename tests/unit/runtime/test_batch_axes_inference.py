@@ -47,7 +47,7 @@ def axes(inputs: list, outputs: list, settings: ModelSettings | None = None) -> 
             {"x": 0, "k": None, "size": None, "mask": None, "y": 0, "classes": None},
             id="shared",
         ),
-        pytest.param(shapes(x=("batch", 3)), shapes(y=()), {"x": 0, "y": None}, id="rank not told"),
+        pytest.param(shapes(x=("batch", 3)), shapes(y=()), {"x": 0, "y": None}, id="rank not declared"),
     ],
 )
 def test_infers_batch_axes(inputs, outputs, expected):

@@ -46,7 +46,7 @@ def test_proves_row_wise_model():
         pytest.param(lambda x: x @ x.T, spec("y", (None, None), 0), "[1,1] for one row and [2,2] for 2", id="pairs"),
         pytest.param(lambda x: x.ravel(), spec("y", (None,), 0), "is of shape [3] for one row", id="flattened"),
         pytest.param(lambda x: x.sum(), spec("y", ("batch",), 0), "is of shape [] for one row", id="scalar"),
-        pytest.param(lambda x: x[0], spec("y", ()), "no output has a dimension that follows", id="rank not told"),
+        pytest.param(lambda x: x[0], spec("y", ()), "no output has a dimension that follows", id="rank not declared"),
         pytest.param(lambda x: x.reshape(1, 3), Y, "runs with one row, but not with 3", id="only one row runs"),
     ],
 )

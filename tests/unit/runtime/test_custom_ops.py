@@ -50,10 +50,10 @@ def test_names_missing_package(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(None, "cannot open shared object file: No such file or directory"), (b"nonsense", "file too short")],
 )
-def test_load_error_does_not_name_directory(content, told, tmp_path):
+def test_load_error_does_not_name_directory(content, message, tmp_path):
     """Clients can query why a model failed."""
     library = tmp_path / "ops.so"
     if content is not None:
@@ -61,5 +61,5 @@ def test_load_error_does_not_name_directory(content, told, tmp_path):
     with pytest.raises(ModelLoadError) as refused:
         register([library], onnxruntime.SessionOptions())
     assert str(refused.value).startswith("runtime.custom_ops: ops.so: ")
-    assert str(refused.value).endswith(told)
+    assert str(refused.value).endswith(message)
     assert str(tmp_path) not in str(refused.value)

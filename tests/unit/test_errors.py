@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inferd.api.status import StatusTable
 
+from inferd.api.status import StatusTable
 from inferd.errors import InvalidInputError, OverloadedError, ServingError
 
 #: Characters that gRPC does not encode in ``grpc-message``.

@@ -158,9 +158,9 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
             return
         self._lifetime.check_loop()
         self._lifetime.closed = True
-        await self._channel.close(None)
         if self._shared is not None:
-            await self._shared.wait_closed()
+            await self._shared.close()
+        await self._channel.close(None)
 
     async def __aenter__(self) -> Self:
         return self

@@ -35,10 +35,10 @@ class AsyncSharedStream:
             raise out_of_time(timeout_s) from None
         return answer(outcome, request_id)
 
-    async def wait_closed(self) -> None:
-        """Wait until nothing is under way any more, after the channel has been closed."""
+    async def close(self) -> None:
+        """End the stream, and wait until nothing is under way any more."""
         if self._line is not None:
-            await self._line.wait_ended()
+            await self._line.close()
 
 
 class _Line:
@@ -48,6 +48,7 @@ class _Line:
         self.ended = False
         self._waiting: Waiting[_Reply] = Waiting()
         self._outbox = AsyncOutbox()
+        self._call = call
         # Kept here, because the event loop itself does not hold on to tasks.
         self._writer = asyncio.create_task(self._outbox.write_to(call))
         self._reader = asyncio.create_task(self._read(call))
@@ -58,8 +59,10 @@ class _Line:
         self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
         return reply
 
-    async def wait_ended(self) -> None:
-        """Wait until gRPC has let go of the call: a loop must not be closed before."""
+    async def close(self) -> None:
+        """Cancel the call, and wait until gRPC has let go of it: a loop must not be closed before."""
+        # Older grpcio does not find it among the calls that closing the channel cancels.
+        self._call.cancel()
         await asyncio.wait([self._writer, self._reader])
 
     async def _read(self, call: StreamCall) -> None:

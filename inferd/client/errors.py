@@ -118,7 +118,7 @@ _STATUSES: dict[int, grpc.StatusCode] = {status.value[0]: status for status in g
 
 def from_rpc_error(error: grpc.RpcError) -> InferdError:
     """Translate what a call of grpc or grpc.aio raised."""
-    trailing = dict(_pairs(error.trailing_metadata()))
+    trailing = dict(iter(_pairs(error.trailing_metadata())))
     pushback = trailing.get(_PUSHBACK_KEY)
     packed = trailing.get(_DETAILS_KEY)
     details = _parse(status_pb2.Status, packed) if isinstance(packed, bytes) else None
@@ -149,6 +149,7 @@ def own_metadata(trailing: object) -> dict[str, str | bytes]:
 
 
 def _pairs(trailing: object) -> Iterable[tuple[str, str | bytes]]:
+    """Return metadata as pairs; older `grpc.aio` has a class for it that looks like a mapping and is none."""
     return cast("Iterable[tuple[str, str | bytes]]", trailing or ())
 
 

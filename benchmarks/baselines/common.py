@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import grpc
 
-from inferd.api.errors import StatusTable
-from inferd.api.request_scan import DEFAULT_LIMITS
 from inferd.api.services import InferenceServices, method_names
+from inferd.api.status import StatusTable
+from inferd.api.wire_scanner import DEFAULT_LIMITS
 from inferd.batching.ports import PollThread
 from inferd.config.loading import load_settings
 from inferd.models.loader import ModelLoader
@@ -20,7 +20,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import resolve
 from inferd.observability.metrics.registry import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
-from inferd.rpc.calls import UnaryHandler
+from inferd.rpc.interfaces import UnaryHandler
 from inferd.runtime.run_timeout import Watchdog
 
 #: Makes a stock server's handler out of one of ours.

@@ -11,7 +11,7 @@ import grpc
 
 from benchmarks.baselines import common
 from inferd.call_facts import CallFacts
-from inferd.rpc.calls import UnaryCall, UnaryHandler
+from inferd.rpc.interfaces import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 
 #: Each waits for the answer to one call, so there must be as many as calls that are to be in one queue.

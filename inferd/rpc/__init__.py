@@ -14,10 +14,10 @@ Set ``GRPC_ENABLE_FORK_SUPPORT=0`` in the environment before grpc is imported, a
 forked child cannot use what its parent has made of gRPC.
 """
 
-from inferd.rpc.calls import Call, StreamCall, StreamListener, UnaryCall
+from inferd.rpc.accept import callback_stream, callback_unary
 from inferd.rpc.core import IncompatibleGrpcioError
-from inferd.rpc.handlers import callback_stream, callback_unary
 from inferd.rpc.interceptors import CallInterceptor, CallRefusal
+from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.memory_guard import MemoryMeter
 from inferd.rpc.metadata import Metadata
 from inferd.rpc.refusals import Refused

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from inferd.request_id import log_fields
-from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.call import LiveCalls
 from inferd.rpc.refusals import NO_THREAD
 from inferd.rpc.request_inbox import CallEndedError, RequestInbox
 from inferd.rpc.servicer_context import ServicerContext

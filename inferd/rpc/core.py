@@ -1,22 +1,25 @@
-"""All that is used of grpcio's private surface, and nothing else: the one module to look at when grpcio changes.
+"""The part of grpcio's private surface in use. If grpcio changes, only this module needs review.
 
 ``grpc._cython.cygrpc`` is a thin layer over gRPC's C core. A *completion queue* is polled for events; each event
 carries the *tag* that was given when its work was started. Every tag here is a callable that takes the event.
 Work on a call is started as a *batch* of operations; the event comes when all of them are done.
 
-What breaks the process or hangs it, and is therefore kept from happening by the modules that use this one:
+Hazards, which the modules that use this one must avoid:
 
-- An operation object in two batches is freed twice: the functions below make new ones each time.
-- Two batches of the same kind in flight on one call are refused with a code, and their tag never arrives.
+- An operation object in two batches is freed twice: the functions below make a new one each time.
+- A second batch of a kind that is in flight on the call is refused with an error code, and its tag never arrives.
 - A batch that is started after the queue was shut down aborts the process.
 - A queue that is freed with tags pending waits for them for ever.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # compiled, and no part of the stubs
+
+from inferd.rpc.metadata import CheckedMetadata
 
 TESTED_GRPCIO = "1.76 to 1.85"
 
@@ -36,14 +39,14 @@ _NAMES = (
 
 
 class IncompatibleGrpcioError(RuntimeError):
-    """The installed grpcio does not behave as this package needs it."""
+    """The installed grpcio lacks or changes something this package relies on."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"grpcio {grpc.__version__} {what}; this package works with grpcio {TESTED_GRPCIO}")
 
 
 def missing_names(module: object) -> list[str]:
-    """Return what ``module`` lacks of the names used here."""
+    """Return the names used here that ``module`` lacks."""
     return [name for name in _NAMES if not hasattr(module, name)]
 
 
@@ -56,7 +59,7 @@ Batch = tuple[Operation, ...]
 
 
 class Event(Protocol):
-    """What a poll returns. ``tag`` is None for a poll that ended for want of events, and when the queue has ended."""
+    """The result of a poll. ``tag`` is None if no event came before the deadline, or the queue has ended."""
 
     tag: Callable[[Any], None] | None
     completion_type: int
@@ -70,10 +73,10 @@ class BatchEvent(Event, Protocol):
 
 
 class Call(Protocol):
-    """The core's call. It stays valid for as long as it is referred to, also after the RPC has ended."""
+    """The core's call. It stays valid as long as it is referenced, also after the RPC has ended."""
 
     def start_server_batch(self, operations: Batch, tag: Callable[[BatchEvent], None]) -> int:
-        """Start ``operations``; returns 0, or an error code, and then the tag will not arrive."""
+        """Start ``operations``; returns 0, or an error code if the tag will not arrive."""
         ...
 
     def cancel(self) -> int:
@@ -86,7 +89,7 @@ class Call(Protocol):
 
 
 class RefusedBatch:
-    """Stands in for the event of a batch that was not even started."""
+    """Replaces the event of a batch that was not started."""
 
     completion_type: int = cygrpc.CompletionType.operation_complete
     success = False
@@ -97,14 +100,14 @@ class RefusedBatch:
 
 
 class CallDetails(Protocol):
-    """What is known of a call before its first message; ``deadline`` is in seconds since the epoch."""
+    """A call before its first message; ``deadline`` is in seconds since the epoch."""
 
     method: bytes
     deadline: float
 
 
 class RequestEvent(Event, Protocol):
-    """A call came in, or, without ``success``, none will because the server is stopping."""
+    """A new call; without ``success``, none will come because the server is stopping."""
 
     call: Call
     call_details: CallDetails
@@ -119,7 +122,7 @@ class Queue(Protocol):
         ...
 
     def shutdown(self) -> None:
-        """Let nothing more be started; the last event says that all is done."""
+        """Start nothing more; the last event comes when all is done."""
         ...
 
 
@@ -135,21 +138,21 @@ class CoreServer(Protocol):
         ...
 
     def request_call(self, call_queue: Queue, server_queue: Queue, tag: Callable[[RequestEvent], None]) -> int:
-        """Ask for one call; its event comes when there is one."""
+        """Request one call; its event comes with the call."""
         ...
 
     def register_method(self, method: str) -> None:
-        """Keep calls of ``method`` apart from the others; before ``start``."""
+        """Queue calls of ``method`` apart from the others; before ``start``."""
         ...
 
     def request_registered_call(
         self, call_queue: Queue, server_queue: Queue, method: str, tag: Callable[[RequestEvent], None]
     ) -> int:
-        """Ask for one call of a registered method; its event does not name the method."""
+        """Request one call of a registered method; its event does not name the method."""
         ...
 
     def shutdown(self, queue: Queue, tag: Callable[[Event], None]) -> None:
-        """Send GOAWAY and take no further calls; the tag comes when all calls have ended."""
+        """Send GOAWAY and accept no further calls; the tag comes when all calls have ended."""
         ...
 
     def cancel_all_calls(self) -> None:
@@ -157,7 +160,7 @@ class CoreServer(Protocol):
         ...
 
     def destroy(self) -> None:
-        """Free it; only after the tag of ``shutdown`` has come."""
+        """Free the server; only after the tag of ``shutdown`` has come."""
         ...
 
 
@@ -165,13 +168,14 @@ _NO_FLAGS = 0
 _QUEUE_ENDED = cygrpc.CompletionType.queue_shutdown
 
 _CODE_NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
-_OK = _CODE_NUMBERS[grpc.StatusCode.OK]
-#: For what ordinary handlers may set that is no code.
+_OK_CODE = grpc.StatusCode.OK
+_OK = _CODE_NUMBERS[_OK_CODE]
+#: Ordinary handlers may set a code that is no `grpc.StatusCode`.
 _UNKNOWN = _CODE_NUMBERS[grpc.StatusCode.UNKNOWN]
 
 
 def make_server(options: tuple[tuple[str, Any], ...]) -> tuple[CoreServer, Queue]:
-    """Return a server that is not started, and the queue that all its events come through."""
+    """Return a server that is not started, and the queue of all its events."""
     queue = cygrpc.CompletionQueue()
     server = cygrpc.Server(options, False)
     server.register_completion_queue(queue)
@@ -191,28 +195,19 @@ def end_queue(queue: Queue) -> None:
 
 
 def methods_of(handler: object) -> list[str]:
-    """Return the full names of the methods of a handler that `grpc.method_handlers_generic_handler` made, else none."""
+    """Return the full method names of a handler made by `grpc.method_handlers_generic_handler`, else none."""
     return list(getattr(handler, "_method_handlers", ()))
 
 
-def receive_close() -> Batch:
-    """Tell when the call has ended: its status was delivered, or never will be."""
-    return (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
+#: Completes when the call has ended: its status was delivered, or never will be.
+receive_close: Callable[[], Operation] = partial(cygrpc.ReceiveCloseOnServerOperation, _NO_FLAGS)
+
+#: Receives the next message: ``event.batch_operations[0].message()``, None if there are no more or it failed.
+receive_message: Callable[[], Operation] = partial(cygrpc.ReceiveMessageOperation, _NO_FLAGS)
 
 
-def receive_message() -> Batch:
-    """Get the next message."""
-    return (cygrpc.ReceiveMessageOperation(_NO_FLAGS),)
-
-
-def received(event: BatchEvent) -> bytes | None:
-    """Return the message of a `receive_message`, or None if there are no more, or it failed."""
-    message: bytes | None = event.batch_operations[0].message()
-    return message
-
-
-def initial_metadata(metadata: tuple[tuple[str, str | bytes], ...] | None) -> Operation:
-    """Send the headers; they come before anything else."""
+def initial_metadata(metadata: CheckedMetadata) -> Operation:
+    """Send the headers; they precede everything else."""
     return cygrpc.SendInitialMetadataOperation(metadata, _NO_FLAGS)
 
 
@@ -221,38 +216,31 @@ def message(payload: bytes) -> Operation:
     return cygrpc.SendMessageOperation(payload, _NO_FLAGS)
 
 
-def status(code: grpc.StatusCode, details: bytes, trailing: tuple[tuple[str, str | bytes], ...] | None) -> Operation:
-    """Send the status; it comes after anything else."""
-    return cygrpc.SendStatusFromServerOperation(trailing, _CODE_NUMBERS.get(code, _UNKNOWN), details, _NO_FLAGS)
+def first_message(payload: bytes) -> Batch:
+    """Send empty headers and one message."""
+    return cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), cygrpc.SendMessageOperation(payload, _NO_FLAGS)
 
 
-def whole_answer(payload: bytes, trailing: tuple[tuple[str, str | bytes], ...] | None) -> Batch:
-    """Send headers, one message and OK at once, so that they leave in one write."""
-    return (
-        cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-        cygrpc.SendMessageOperation(payload, _NO_FLAGS),
-        cygrpc.SendStatusFromServerOperation(trailing, _OK, b"", _NO_FLAGS),
-    )
-
-
-def whole_refusal(code: grpc.StatusCode, details: bytes, trailing: tuple[tuple[str, str | bytes], ...] | None) -> Batch:
-    """Send headers and a status at once."""
-    return initial_metadata(None), status(code, details, trailing)
+def status(code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata) -> Operation:
+    """Send the status; it ends the call."""
+    # Enumerations hash in Python.
+    number = _OK if code is _OK_CODE else _CODE_NUMBERS.get(code, _UNKNOWN)
+    return cygrpc.SendStatusFromServerOperation(trailing, number, details, _NO_FLAGS)
 
 
 def auth_context(call: Call) -> dict[str, list[bytes]]:
-    """Return what is known of the caller's identity; ``peer_spiffe_id`` for a client certificate that has one."""
+    """Return the properties of the authenticated peer, for example ``peer_spiffe_id`` of a client certificate."""
     context: dict[bytes, list[bytes]] | None = cygrpc.auth_context(call)
     return {key.decode(): list(values) for key, values in (context or {}).items()}
 
 
 def peer_identities(call: Call) -> list[bytes] | None:
-    """Return the caller's proven names, or None."""
+    """Return the authenticated names of the peer, or None."""
     identities: list[bytes] | None = cygrpc.peer_identities(call)
     return identities
 
 
 def peer_identity_key(call: Call) -> str | None:
-    """Return which property of the auth context holds the identities, or None."""
+    """Return the key of the identities in the auth context, or None."""
     key: bytes | None = cygrpc.peer_identity_key(call)
     return None if key is None else key.decode()

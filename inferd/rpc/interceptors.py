@@ -8,7 +8,7 @@ from typing import Protocol
 import grpc
 
 from inferd.request_id import log_fields
-from inferd.rpc.calls import Call, Finisher
+from inferd.rpc.interfaces import Call, Finisher
 from inferd.rpc.metadata import Metadata
 
 _log = logging.getLogger("inferd.rpc")
@@ -88,7 +88,7 @@ def _finishers(interceptors: Sequence[CallInterceptor]) -> tuple[Finisher, ...]:
     return tuple(finished for finished in found if finished is not None)
 
 
-def tell_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
+def notify_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
     """Tell ``finishers`` that ``call`` has ended."""
     for finished in finishers:
         try:

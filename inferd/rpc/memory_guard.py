@@ -20,8 +20,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from inferd.rpc.call_base import UNREAD, CallBase
-from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.call import UNREAD, CallBase, LiveCalls
 from inferd.rpc.refusals import MEMORY_BUDGET
 from inferd.rpc.worker_pool import WorkerPool
 

@@ -1,4 +1,30 @@
-"""The poll thread's loop: events of the core, and timers."""
+"""The poll loop: one thread that handles the core's events, callbacks of other threads, and timers.
+
+The core reports everything as an event on one completion queue: a new call, a message, a sent response, the end of a
+call. One round, `PollLoop.step`:
+
+1. Wait for an event; take the other events that are ready, up to 64.
+2. Handle them. Batches for the core (receive a message, send a response) are only deferred, by `defer_batch`.
+3. Run the callbacks of `call_soon`.
+4. Start the deferred batches. Alternating between Python and the core costs cache misses
+   (docs/decisions/rpc-phases.md).
+5. If no event is ready, or for at most 1 ms under load, run the callbacks of `call_when_idle`. Batching uses them to
+   see all requests that arrived together.
+6. Run the timers that are due.
+
+Reading: the polling thread also reads the sockets (docs/decisions/rpc-one-thread-reads.md). A poll that finds no event
+reads one socket, a poll that sleeps reads all. Under load, one socket a round would leave a rarely read connection
+waiting for seconds (0.6 s beside four streams that send as fast as they can; 13 ms with the following), so every 2 ms
+one round ends only after 16 polls without an event.
+
+Waking: a poll that sleeps in the core is woken by an event only. An empty batch on any call, even one that has ended,
+makes one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time.
+No wake-up is lost: the loop sets ``_may_sleep`` before it checks ``_soon``; others append to ``_soon`` before they
+read ``_may_sleep``.
+
+Ending: the loop ends only when no wake-up is pending, and starts none after that, as a batch on a queue that was shut
+down aborts the process.
+"""
 
 import heapq
 import itertools
@@ -17,39 +43,40 @@ _log = logging.getLogger("inferd.rpc")
 Callback = Callable[[], None]
 
 _FAILED = "a callback on the poll thread failed"
-#: Events that are taken before the first of them is handled.
 _MOST_EVENTS = 64
-#: Sleep at most this long while nothing could wake the loop: before the first call has come.
 _UNWAKEABLE_SLEEP_S = 0.05
-#: While events keep coming, what is to be done when idle is done after this long.
 _LONGEST_BUSY_S = 0.001
-#: A look at the core that finds no event reads from one socket. While events keep coming that is one socket for each
-#: step, and callers whose connection is read rarely wait for seconds: 0.6 s beside four streams that send as fast as
-#: they can, 13 ms with more looks every so often.
-_LOOK_AROUND_EVERY_S = 0.002
-_MOST_LOOKS = 16
+_READ_ALL_INTERVAL_S = 0.002
+_READ_ALL_POLLS = 16
+#: A poll that took this long has slept.
 _SLEPT_S = 0.0005
 
+_LAG_INTERVAL_S = 1.0
 
-class Starter(Protocol):
-    """A call that has batches to start."""
 
-    def start_now(self, batch: core.Batch, tag: Callable[[Any], None], /) -> None:
-        """Start ``batch``, and let ``tag`` have its event. Raises nothing."""
+class BatchOwner(Protocol):
+    """A call that starts batches."""
+
+    @property
+    def core_call(self) -> core.Call:
+        """The core's call."""
+        ...
+
+    def batch_refused(self, batch: core.Batch, tag: Callable[[Any], None], error: int) -> None:
+        """Handle a batch that the core did not start, so that its event will not come."""
         ...
 
 
+DeferredBatch = tuple[BatchOwner, core.Batch, Callable[[Any], None]]
+
+
 class PollLoop:
-    """Runs the tags of events, and timers, one after the other in one thread; each must be short and not wait.
+    """Runs event handlers, callbacks and timers one after another in one thread; none of them may block.
 
-    Invariants: nothing raised by a tag or a timer leaves the loop. While ``_may_sleep`` is unset, the loop looks at
-    ``_soon`` before it sleeps. ``_next_at`` is when the loop wakes at the latest, and is never later than the earliest
-    timer. While the loop sleeps, it holds no event and ``_starts`` is empty. Once ``_closed`` is set the loop starts no
-    batch, as one on a queue that was shut down would abort the process.
+    Invariants: no exception of a handler leaves the loop. ``_next_at`` is when the loop wakes at the latest, never
+    later than the earliest timer. While the loop sleeps, it holds no event and no deferred batch.
 
-    Threads: ``call_at`` and ``call_soon`` any, ``run`` is the poll thread, and the rest is for the poll thread only.
-    Poll sleeps inside the core and can only be woken by an event, for which an empty batch on any call will do, even
-    one that has ended: the latest call is kept for that.
+    Threads: ``call_at`` and ``call_soon`` any; ``run`` is the poll thread; the rest on the poll thread only.
     """
 
     def __init__(
@@ -60,85 +87,88 @@ class PollLoop:
         epoch_clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
-        self._clock = clock
         self._epoch_clock = epoch_clock
         self._lock = threading.Lock()
         self._timers: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
         self._next_at = -math.inf
         self._poll_until_epoch_s: float | None = 0.0
-        self._waker: core.Call | None = None
         self._posted = 0
         self._closed = False
         self._is_over: Callable[[], bool] | None = None
-        self._thread_id: int | None = None
         self._idle_callbacks: list[Callback] = []
         self._idle_by = -math.inf
         self._soon: deque[Callback] = deque()
         self._may_sleep = True
-        #: How many looks that find nothing end the next step, and when there are to be more of them.
-        self._looks = 1
-        self._look_around_at = -math.inf
-        self._starts: list[tuple[Starter, core.Batch, Callable[[Any], None]]] = []
+        #: Polls without an event that end the next round, and when a round is to read all sockets.
+        self._empty_polls = 1
+        self._read_all_at = -math.inf
+        self._deferred: list[DeferredBatch] = []
+        #: Starts a batch after the events that are ready have been handled; on the poll thread only. The list's own
+        #: method, because each call defers three batches.
+        self.defer_batch: Callable[[DeferredBatch], None] = self._deferred.append
+        self._waker: core.Call | None = None
+        #: The poll thread's identity, for those who compare it for each call.
+        self.thread_id: int | None = None
+        #: The monotonic time in seconds.
+        self.now = clock
 
     def run(self) -> None:
-        """Loop until what `run_until` was given says that it is over; then nothing of this loop is pending."""
-        self._thread_id = threading.get_ident()
+        """Loop until the condition of `run_until` holds; afterwards nothing of this loop is pending on the queue."""
+        self.thread_id = threading.get_ident()
         while self._is_over is None or not (self._is_over() and self._close()):
             self.step()
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
-        """From now on, ask ``is_over`` before each step whether to end."""
+        """From now on, check ``is_over`` before each round."""
         self._is_over = is_over
 
     def step(self) -> None:
-        """Wait for an event or a timer; handle it, and the other events that are ready."""
-        # First the mark, then the look: whoever adds something does it the other way round, and so one sees the other.
+        """Run one round: wait for an event or a timer, and handle what is ready."""
         self._may_sleep = True
         if self._soon or self._idle_callbacks:
             self._may_sleep = False
         event = self._wait() if self._may_sleep else self._queue.poll(0.0)
         self._may_sleep = False
         is_idle = event.tag is None or self._handle_ready(event)
-        # An event holds its call, which must not live on while the loop sleeps.
+        # An event refers to its call, which must not stay alive while the loop sleeps.
         del event
         if self._soon:
             self._run_soon()
-        if self._starts:
-            # What was started may be done by now: a message that was there already, for one.
+        if self._deferred:
+            # A batch may complete at once, for example if the message was there already.
             is_idle = False
-            self._start_due()
-        now = self._clock()
+            self._start_deferred()
+        now = self.now()
         if self._idle_callbacks and (is_idle or now >= self._idle_by):
             self._run_idle()
         if now >= self._next_at:
             self._run_timers()
-        if now >= self._look_around_at:
-            self._looks = _MOST_LOOKS
-            self._look_around_at = now + _LOOK_AROUND_EVERY_S
+        if now >= self._read_all_at:
+            self._empty_polls = _READ_ALL_POLLS
+            self._read_all_at = now + _READ_ALL_INTERVAL_S
 
     def _wait(self) -> core.Event:
-        since = self._clock()
+        since = self.now()
         event = self._queue.poll(self._poll_until_epoch_s)
-        now = self._clock()
+        now = self.now()
         if now - since > _SLEPT_S:
-            # While it waits, the core reads from all sockets.
-            self._look_around_at = now + _LOOK_AROUND_EVERY_S
+            self._read_all_at = now + _READ_ALL_INTERVAL_S
         return event
 
     def _handle_ready(self, event: core.Event) -> bool:
-        """Take what is ready besides ``event``, handle it all, and return whether that was everything."""
+        """Take the events that are ready after ``event``, handle all; return whether no further one was ready."""
         poll = self._queue.poll
         events = [event]
         is_idle = False
-        looks, self._looks = self._looks, 1
+        empty_polls, self._empty_polls = self._empty_polls, 1
         while len(events) < _MOST_EVENTS:
             event = poll(0.0)
             if event.tag is not None:
                 events.append(event)
                 continue
-            looks -= 1
-            if looks == 0:
+            empty_polls -= 1
+            if empty_polls == 0:
                 is_idle = True
                 break
         for event in events:
@@ -146,32 +176,28 @@ class PollLoop:
             assert tag is not None
             try:
                 tag(event)
-            except BaseException:  # noqa: BLE001  as in `_run_guarded`, not called because there are so many events
+            except BaseException:  # noqa: BLE001  as in `_run_guarded`, inlined for the number of events
                 _log.exception(_FAILED)
         return is_idle
 
-    def start_later(self, call: Starter, batch: core.Batch, tag: Callable[[Any], None]) -> None:
-        """Have ``call`` start ``batch`` when the events that were ready have been handled; on the poll thread only.
-
-        What the core does is done faster in one go than between pieces of Python, and so is Python.
-        """
-        self._starts.append((call, batch, tag))
-
-    def _start_due(self) -> None:
-        starts, self._starts = self._starts, []
-        for call, batch, tag in starts:
+    def _start_deferred(self) -> None:
+        deferred = self._deferred.copy()
+        self._deferred.clear()
+        for call, batch, tag in deferred:
             try:
-                call.start_now(batch, tag)
+                error = call.core_call.start_server_batch(batch, tag)
+                if error:
+                    call.batch_refused(batch, tag, error)
             except BaseException:  # noqa: BLE001  as in `_run_guarded`
                 _log.exception(_FAILED)
 
     @property
     def in_poll_thread(self) -> bool:
-        """Whether it is the loop that calls."""
-        return threading.get_ident() == self._thread_id
+        """Whether the caller runs on the poll thread."""
+        return threading.get_ident() == self.thread_id
 
     def call_at(self, when: float, callback: Callback) -> None:
-        """Call ``callback`` once when the monotonic clock has reached ``when``; never, if the loop ends before."""
+        """Call ``callback`` once the monotonic clock has reached ``when``; never, if the loop ends before."""
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._order), callback))
             if when < self._next_at:
@@ -180,31 +206,31 @@ class PollLoop:
                     self._post(_nothing)
 
     def call_soon(self, callback: Callback) -> None:
-        """Call ``callback`` as soon as the events that are being handled have been."""
+        """Call ``callback`` in this or the next round."""
         self._soon.append(callback)
         if self._may_sleep and not self.in_poll_thread:
             with self._lock:
                 self._post(_nothing)
 
     def _run_soon(self) -> None:
-        """Call what is there by now; what that adds comes after the next event, if one is ready."""
+        """Run the callbacks present now; those they add run in the next round."""
         for _ in range(len(self._soon)):
             _run_guarded(self._soon.popleft())
 
     def call_when_idle(self, callback: Callback) -> None:
-        """Call ``callback`` once all that was ready is handled, but soon in any case; on the poll thread only."""
+        """Call ``callback`` when no event is ready, or after about 1 ms; on the poll thread only."""
         if not self._idle_callbacks:
-            self._idle_by = self._clock() + _LONGEST_BUSY_S
+            self._idle_by = self.now() + _LONGEST_BUSY_S
         self._idle_callbacks.append(callback)
 
     def _run_idle(self) -> None:
         callbacks, self._idle_callbacks = self._idle_callbacks, []
         for callback in callbacks:
             _run_guarded(callback)
-        self._start_due()
+        self._start_deferred()
 
     def call_after_queued(self, callback: Callback) -> None:
-        """Call ``callback`` once the events that the core has ready by now have been handled."""
+        """Call ``callback`` after the events that are in the queue by now; on the poll thread only."""
         with self._lock:
             posted = self._post(callback)
         if not posted:
@@ -221,7 +247,7 @@ class PollLoop:
 
     def _plan(self) -> None:
         """Set when to wake; with the lock held."""
-        now = self._clock()
+        now = self.now()
         next_at = self._timers[0][0] if self._timers else math.inf
         if self._waker is None:
             next_at = min(next_at, now + _UNWAKEABLE_SLEEP_S)
@@ -231,20 +257,16 @@ class PollLoop:
     def _run_timers(self) -> None:
         due: list[Callback] = []
         with self._lock:
-            now = self._clock()
+            now = self.now()
             while self._timers and self._timers[0][0] <= now:
                 due.append(heapq.heappop(self._timers)[2])
             self._plan()
         for callback in due:
             _run_guarded(callback)
-        self._start_due()
-
-    def now(self) -> float:
-        """Return the monotonic time, in seconds."""
-        return self._clock()
+        self._start_deferred()
 
     def _post(self, callback: Callback) -> bool:
-        """Queue an event behind those that are ready, with the lock held. Returns False if nothing can carry it."""
+        """Queue an event, with the lock held; returns False if no call can carry it."""
         if self._waker is None or self._closed:
             return False
 
@@ -258,12 +280,46 @@ class PollLoop:
         return posted
 
     def _close(self) -> bool:
-        """Start no more events; returns False if one is still to arrive."""
+        """Post no more events; returns False if one is still to arrive."""
         with self._lock:
             self._closed = self._posted == 0
             if self._closed:
                 self._waker = None
             return self._closed
+
+
+class PollLag:
+    """Measures how late the poll thread is, with a timed probe once a second.
+
+    A probe is due at a time, queued behind the events that are ready then, and has arrived when it is handled. So late
+    timers, callbacks that block and queued events all count.
+
+    Threads: ``lag_s`` any; the rest on the poll thread. ``_due_at`` is when the current probe was due, or the next one
+    is.
+    """
+
+    def __init__(self, loop: PollLoop, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._lag_s = 0.0
+        self._due_at = float("inf")
+
+    def start(self) -> None:
+        """Schedule the next probe; on the poll thread, or before it runs."""
+        self._due_at = self._clock() + _LAG_INTERVAL_S
+        self._loop.call_at(self._due_at, self._send)
+
+    @property
+    def lag_s(self) -> float:
+        """The lag of the last probe, or of the one under way if that is longer. Seconds."""
+        return max(self._lag_s, self._clock() - self._due_at)
+
+    def _send(self) -> None:
+        self._loop.call_after_queued(self._arrived)
+
+    def _arrived(self) -> None:
+        self._lag_s = self._clock() - self._due_at
+        self.start()
 
 
 def _nothing() -> None:
@@ -273,5 +329,5 @@ def _nothing() -> None:
 def _run_guarded(callback: Callback) -> None:
     try:
         callback()
-    except BaseException:  # noqa: BLE001  the loop serves every call, and has no one to tell
+    except BaseException:  # noqa: BLE001  the loop serves all calls and must go on
         _log.exception(_FAILED)

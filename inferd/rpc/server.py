@@ -14,16 +14,14 @@ from typing import Any
 import grpc
 
 from inferd.rpc import core, unix_sockets
-from inferd.rpc.acceptor import Acceptor
+from inferd.rpc.accept import Acceptor, Methods
 from inferd.rpc.blocking import BlockingHandlers
-from inferd.rpc.cut_off import ConnectionAges, Ends
+from inferd.rpc.call import LiveCalls
+from inferd.rpc.call_ends import ConnectionAges, Ends
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
-from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
-from inferd.rpc.methods import Methods
-from inferd.rpc.poll_lag import PollLag
-from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.poll_loop import PollLag, PollLoop
 from inferd.rpc.refusals import StatusOf, bare_status
 from inferd.rpc.upkeep import Upkeep
 from inferd.rpc.worker_pool import WorkerPool

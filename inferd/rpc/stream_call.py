@@ -1,6 +1,5 @@
-"""A call with messages in any number, both ways."""
+"""A call with a stream of messages in each direction."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -8,13 +7,12 @@ from collections.abc import Callable
 import grpc
 
 from inferd.rpc import core
-from inferd.rpc.call_base import MISSING_MESSAGE, CallBase
-from inferd.rpc.calls import Finisher, StreamHandler, StreamListener
-from inferd.rpc.interceptors import tell_finished
-from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
+from inferd.rpc.interceptors import notify_finished
+from inferd.rpc.interfaces import Finisher, StreamHandler, StreamListener
 from inferd.rpc.metadata import CheckedMetadata, Metadata
 
-#: While more than this waits to be sent, nothing further is read.
+#: Above either, no further message is received.
 BACKLOG_MESSAGES = 64
 BACKLOG_BYTES = 4 * 1024 * 1024
 
@@ -22,9 +20,9 @@ BACKLOG_BYTES = 4 * 1024 * 1024
 class CoreStreamCall(CallBase):
     """A `StreamCall`, which also serves blocking handlers of all four shapes.
 
-    Invariants, guarded by ``_lock``, which is never held while the core works:
-    at most one receive and one send are in flight; what ``_outbox`` holds goes in order, the status last; ``_ended``
-    is the claim on the end. Whoever sets ``_receiving`` or ``_sending`` starts that batch, and its event clears it.
+    Invariants, guarded by ``_lock``, which is never held while the core works: at most one receive and one send are in
+    flight; ``_outbox`` is sent in order, the status last; ``_ended`` is the claim on the end. The thread that sets
+    ``_receiving`` or ``_sending`` starts that batch, and its event clears the flag.
     """
 
     __slots__ = (
@@ -33,7 +31,6 @@ class CoreStreamCall(CallBase):
         "_headers_due",
         "_headers_sent",
         "_listener",
-        "_lock",
         "_outbox",
         "_outbox_bytes",
         "_read_wanted",
@@ -54,7 +51,6 @@ class CoreStreamCall(CallBase):
         started_at: float,
     ) -> None:
         super().__init__(core_call, live, method, metadata, deadline, started_at)
-        self._lock = threading.Lock()
         self._listener: StreamListener | None = None
         self._headers: CheckedMetadata = None
         self._headers_due = False
@@ -67,16 +63,16 @@ class CoreStreamCall(CallBase):
         self._requests_over = False
         self._sending = False
         self._ended = False
-        #: Called on the poll thread after each batch that was sent or could not be.
+        #: Called on the poll thread after each send, whether it succeeded or failed.
         self.on_sent: Callable[[], None] | None = None
 
     @property
-    def has_single_message(self) -> bool:
+    def has_single_message(self) -> bool:  # type: ignore[override]  # a constant of unary calls
         """See `CallBase.has_single_message`."""
         return isinstance(self._listener, _SingleMessage)
 
     def serve(self, handler: StreamHandler) -> None:
-        """Let ``handler`` begin; on the poll thread, before any event of the call but its end."""
+        """Start ``handler``; on the poll thread, before any event of the call but its end."""
 
         def begin() -> None:
             self.listen(handler(self))
@@ -89,7 +85,7 @@ class CoreStreamCall(CallBase):
         self.read()
 
     def listen(self, listener: StreamListener) -> None:
-        """Tell ``listener`` what happens from now on; on the poll thread."""
+        """Notify ``listener`` from now on; on the poll thread."""
         self._listener = listener
         self.on_terminated(listener.on_terminated)
 
@@ -99,7 +95,7 @@ class CoreStreamCall(CallBase):
             self._read_wanted = not self._receiving
             receive = self._claim_receive()
         if receive:
-            self._start(core.receive_message(), self._on_message)
+            self._start((core.receive_message(),), self._on_message)
 
     def send(self, message: bytes) -> bool:
         """See `StreamCall.send`."""
@@ -115,7 +111,7 @@ class CoreStreamCall(CallBase):
         return True
 
     def send_headers(self, headers: CheckedMetadata) -> bool:
-        """Send the initial metadata ahead of the first message. Returns False if it was sent, or the call has ended."""
+        """Send the initial metadata. Returns False if it was sent before, or the call has ended."""
         with self._lock:
             if self._ended or self._headers_sent or self._headers_due:
                 return False
@@ -132,17 +128,16 @@ class CoreStreamCall(CallBase):
         trailing_metadata: Metadata = (),
         last_message: bytes | None = None,
     ) -> bool:
-        """See `StreamCall.finish`; ``last_message`` leaves in one write with the status, if nothing is before it."""
+        """See `StreamCall.finish`; ``last_message`` is sent in one write with the status if the outbox is empty."""
         trailing = self._checked(trailing_metadata)
-        status = core.status(code, details.encode(errors="replace"), trailing)
+        encoded = details.encode(errors="replace")
         with self._lock:
             if self._ended:
                 return False
             self._ended = True
         self.ended_at = time.monotonic()
-        tell_finished(self.finishers, self, code, details)
-        if self._trailing is not None:
-            status = core.status(code, details.encode(errors="replace"), (*(trailing or ()), *self._trailing))
+        notify_finished(self.finishers, self, code, details)
+        status = self._status_operation(code, encoded, trailing)
         with self._lock:
             if last_message is not None:
                 self._outbox.append(last_message)
@@ -152,20 +147,20 @@ class CoreStreamCall(CallBase):
         return True
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
-        """See `UnaryCall.abort`. What was sent before goes first."""
+        """See `UnaryCall.abort`. Messages in the outbox are sent first."""
         return self.finish(code, details, trailing_metadata)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the call was finished or has ended without that."""
+        """Whether the call was finished or terminated."""
         return self._ended
 
     @property
     def waiting_messages(self) -> int:
-        """How many messages wait to be sent, without the one in flight."""
+        """The number of messages in the outbox, without the one in flight."""
         return len(self._outbox)
 
-    def _tell_also(self, finisher: Finisher) -> bool:
+    def _add_finisher(self, finisher: Finisher) -> bool:
         with self._lock:
             if self._ended:
                 return False
@@ -173,7 +168,7 @@ class CoreStreamCall(CallBase):
         return True
 
     def _claim_receive(self) -> bool:
-        """Take it on us to start a receive, if one is wanted and may be; with the lock held."""
+        """Claim the next receive if one is wanted and allowed, with the lock held; the caller starts it."""
         may = self._read_wanted and not (self._receiving or self._requests_over or self._ended)
         if not may or len(self._outbox) > BACKLOG_MESSAGES or self._outbox_bytes > BACKLOG_BYTES:
             return False
@@ -183,7 +178,7 @@ class CoreStreamCall(CallBase):
         return True
 
     def _next_batch(self) -> core.Batch:
-        """Take what is to be sent next, or nothing if a send is in flight; with the lock held."""
+        """Return the next batch to send, empty if there is none or a send is in flight; with the lock held."""
         if self._sending or not (self._outbox or self._headers_due or self._status is not None):
             return ()
         batch = []
@@ -196,7 +191,7 @@ class CoreStreamCall(CallBase):
             self._outbox_bytes -= len(message)
             batch.append(core.message(message))
         if self._status is not None and not self._outbox:
-            # Its event is due from the start.
+            # Its event counts as due from the start of the call.
             batch.append(self._status)
             self._status = None
         else:
@@ -217,13 +212,13 @@ class CoreStreamCall(CallBase):
             receive = self._claim_receive()
         self._send_batch(batch)
         if receive:
-            self._start(core.receive_message(), self._on_message)
+            self._start((core.receive_message(),), self._on_message)
         if self.on_sent is not None:
             self.on_sent()
         self._settle()
 
     def _on_message(self, event: core.BatchEvent) -> None:
-        message = core.received(event)
+        message = event.batch_operations[0].message()
         with self._lock:
             self._receiving = False
             self._requests_over = message is None
@@ -235,7 +230,7 @@ class CoreStreamCall(CallBase):
             else:
                 self._deliver(message)
         elif event.success:
-            self._without_message(self._on_half_close)
+            self._after_no_message(self._on_half_close)
         else:
             self._receive_failed()
         self._settle()
@@ -273,7 +268,7 @@ class CoreStreamCall(CallBase):
 
 
 class _SingleMessage:
-    """The listener for a handler of one request."""
+    """The listener of a handler that takes one request."""
 
     def __init__(self, call: CoreStreamCall, deliver: Callable[[bytes], None]) -> None:
         self._call = call

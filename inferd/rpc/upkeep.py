@@ -3,8 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from inferd.rpc.call_base import UNREAD, CallBase
-from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.call import UNREAD, CallBase, LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard
 from inferd.rpc.refusals import message_timeout
 

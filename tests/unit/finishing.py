@@ -2,7 +2,7 @@
 
 import grpc
 
-from inferd.rpc.calls import Finisher
+from inferd.rpc.interfaces import Finisher
 
 
 class Finishing:

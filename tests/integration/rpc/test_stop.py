@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from inferd.rpc import Server, callback_unary
-from inferd.rpc.cut_off import STOPPED
+from inferd.rpc.call_ends import STOPPED
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,7 +12,7 @@ from inferd.call_facts import CallFacts
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError, OverloadedError
-from inferd.rpc.calls import Finisher
+from inferd.rpc.interfaces import Finisher
 from inferd.runtime.signature import ModelSignature, TensorSpec
 from tests.unit.finishing import Finishing
 
@@ -152,10 +153,21 @@ class FakeLargeMessages:
         self.work = Soon()
         self.full = False
 
-    def read(self, work: Callable[[], None]) -> None:
+    def decode(self, work: Callable[[], None]) -> None:
         if self.full:
             raise OverloadedError("too many", retry_after_s=1.0)
         self.work(work)
 
     def do(self, work: Callable[[], None]) -> None:
         self.work(work)
+
+
+class CountedBytes(bytes):
+    """A message that counts how often a byte of it is read by itself."""
+
+    reads = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int):
+            self.reads += 1
+        return super().__getitem__(key)

@@ -8,7 +8,7 @@ import orjson
 from inferd.call_facts import CallFacts
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
-from inferd.rpc.calls import Finisher
+from inferd.rpc.interfaces import Finisher
 from tests.unit.finishing import Finishing
 
 INFER = "/inferd.v1.InferenceService/Infer"

@@ -1,13 +1,14 @@
 """Stand-ins for the core: batches are recorded, and their events come when the test says."""
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from inferd.rpc.call import LiveCalls
 from inferd.rpc.interceptors import InterceptorChain
-from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
@@ -69,15 +70,17 @@ class FakeLoop:
         self.soon: deque[Callable[[], None]] = deque()
         self.after_queued: deque[Callable[[], None]] = deque()
         self.timers: list[tuple[float, Callable[[], None]]] = []
-
-    in_poll_thread = True
+        self.thread_id = threading.get_ident()
 
     def now(self) -> float:
         return self.clock.now
 
-    def start_later(self, call: Any, batch: tuple[Any, ...], tag: Callable[[Any], None]) -> None:
-        """Start it at once: what the core does with it is for the test to say anyway."""
-        call.start_now(batch, tag)
+    def defer_batch(self, deferred: tuple[Any, tuple[Any, ...], Callable[[Any], None]]) -> None:
+        """Start it at once: the test decides when its event comes."""
+        call, batch, tag = deferred
+        error = call.core_call.start_server_batch(batch, tag)
+        if error:
+            call.batch_refused(batch, tag, error)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
@@ -206,7 +209,6 @@ class Bench:
             deadline=deadline,
             started_at=self.loop.now(),
         )
-        self.call.watch()
 
     @property
     def codes(self) -> list[str]:
@@ -232,7 +234,7 @@ class LoopBench:
 def receive_one(call: Any) -> None:
     """Serve ``call``, of either kind, with a handler of one request that does nothing."""
     if isinstance(call, CoreUnaryCall):
-        call.serve_unary(lambda call, message: None)
+        call.serve(lambda call, message: None)
     else:
         call.receive_one(lambda message: None)
 

@@ -4,11 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from inferd.rpc.acceptor import Acceptor
-from inferd.rpc.handlers import callback_unary
+from inferd.rpc.accept import Acceptor, Methods, callback_unary
+from inferd.rpc.call import LiveCalls
 from inferd.rpc.interceptors import InterceptorChain
-from inferd.rpc.live_calls import LiveCalls
-from inferd.rpc.methods import Methods
 from tests.unit.rpc.fakes import FakeCoreCall, FakeEvent, FakeLoop, Recorder
 
 

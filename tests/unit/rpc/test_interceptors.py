@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from inferd.call_facts import CallFacts
-from inferd.rpc.interceptors import CallRefusal, InterceptorChain, tell_finished
+from inferd.rpc.interceptors import CallRefusal, InterceptorChain, notify_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
 
@@ -36,7 +36,7 @@ def run(*interceptors, code=grpc.StatusCode.OK):
     chain = InterceptorChain(interceptors)
     call = SimpleNamespace(method="/x.Y/Z", facts=CallFacts(), annotations={}, finishers=chain.all_finishers)
     refusal = chain.start(call)
-    tell_finished(call.finishers, call, refusal.code if refusal else code, "")
+    notify_finished(call.finishers, call, refusal.code if refusal else code, "")
     return refusal
 
 

@@ -5,8 +5,8 @@ import itertools
 import grpc
 import pytest
 
+from inferd.rpc.call import LiveCalls
 from inferd.rpc.interceptors import InterceptorChain
-from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
@@ -44,9 +44,7 @@ class Bench:
         self.garbage = 0
 
     def call(self, kind=CoreUnaryCall):
-        call = kind(FakeCoreCall(), self.live, "/x.Y/Z", (), float("inf"), self.loop.now())
-        call.watch()
-        return call
+        return kind(FakeCoreCall(), self.live, "/x.Y/Z", (), float("inf"), self.loop.now())
 
     def upload(self):
         """Begin a call whose message does not come."""
@@ -57,7 +55,7 @@ class Bench:
     def receive(self, size):
         """Begin a call whose message has come and that is not answered."""
         call = self.upload()
-        call._core.complete("ReceiveMessage", message=bytes(size))
+        call.core_call.complete("ReceiveMessage", message=bytes(size))
         return call
 
     def stream(self, *messages):
@@ -65,7 +63,7 @@ class Bench:
         call.serve(lambda call: Listener())
         for message in messages:
             call.read()
-            call._core.complete("ReceiveMessage", message=message)
+            call.core_call.complete("ReceiveMessage", message=message)
         return call
 
     def check(self, after_s=0.0):
@@ -202,9 +200,9 @@ def test_answers_that_are_not_taken_end():
     call.ended_at = bench.loop.now()
     bench.grown = 900
     bench.check(after_s=2.0)
-    assert call._core.cancels == 0
+    assert call.core_call.cancels == 0
     bench.check(after_s=6.0)
-    assert call._core.cancels == 1
+    assert call.core_call.cancels == 1
 
 
 def test_streams_end_last_and_those_first_that_have_sent_nothing():
@@ -259,8 +257,8 @@ def test_what_is_freed_goes_back_when_it_is_quiet(grown, given_back):
     bench.check(after_s=5.0)
     assert bench.grown == grown
     call.reply(b"")
-    call._core.complete("SendStatusFromServer")
-    call._core.complete("ReceiveCloseOnServer")
+    call.core_call.complete("SendStatusFromServer")
+    call.core_call.complete("ReceiveCloseOnServer")
     bench.check(after_s=0.5)
     assert bench.grown == grown
     assert bench.guard.is_settled is not given_back
@@ -332,7 +330,7 @@ def test_messages_are_counted_while_their_calls_live():
     assert bench.live.held_bytes == 1300
     for call in (unary, stream):
         call.abort(grpc.StatusCode.CANCELLED, "")
-        call._core.complete("SendStatusFromServer")
-        call._core.complete("ReceiveCloseOnServer")
+        call.core_call.complete("SendStatusFromServer")
+        call.core_call.complete("ReceiveCloseOnServer")
     assert bench.live.held_bytes == 0
     assert bench.live.count == 0

@@ -3,9 +3,8 @@
 import grpc
 import pytest
 
-from inferd.rpc import methods as methods_module
-from inferd.rpc.handlers import callback_unary
-from inferd.rpc.methods import Methods
+from inferd.rpc import accept
+from inferd.rpc.accept import Methods, callback_unary
 
 
 def handler():
@@ -45,7 +44,7 @@ def methods():
 
 def look(methods, method):
     """Look for a method as the acceptor does: first among what is remembered."""
-    return methods.remembered.get(method) or methods.find(method, ())
+    return methods.cached.get(method) or methods.find(method, ())
 
 
 def test_a_service_is_asked_once_per_method(methods):
@@ -64,7 +63,7 @@ def test_unknown_methods_are_not_remembered(methods):
     for _ in range(3):
         assert look(methods, b"/x.Y/Other") == ("/x.Y/Other", None)
     assert service.asked == 3
-    assert methods.remembered == {}
+    assert methods.cached == {}
 
 
 def test_what_depends_on_metadata_is_not_remembered(methods):
@@ -74,12 +73,12 @@ def test_what_depends_on_metadata_is_not_remembered(methods):
     for _ in range(2):
         assert methods.find(b"/x.Y/Z", ()) == ("/x.Y/Z", second.result)
         assert methods.find(b"/x.Y/Z", (("yes", "1"),)) == ("/x.Y/Z", first.result)
-    assert methods.remembered == {}
+    assert methods.cached == {}
 
 
 def test_what_is_remembered_is_bounded(methods, monkeypatch):
     """A service with methods without number cannot fill the memory."""
-    monkeypatch.setattr(methods_module, "_MAX_REMEMBERED", 1)
+    monkeypatch.setattr(accept, "_MAX_CACHED", 1)
     first, second = Counting("/x.Y/A", handler()), Counting("/x.Y/B", handler())
     methods.add_generic([first, second])
     for _ in range(3):

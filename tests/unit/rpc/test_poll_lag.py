@@ -1,6 +1,6 @@
 """How far the poll thread is behind, on a loop that goes when told to."""
 
-from inferd.rpc.poll_lag import PollLag
+from inferd.rpc.poll_loop import PollLag
 from tests.unit.rpc.fakes import FakeClock, FakeLoop
 
 

@@ -18,9 +18,14 @@ class FakeStarter:
     def __init__(self, log):
         self._log = log
 
-    def start_now(self, batch, tag):
+    @property
+    def core_call(self):
+        return self
+
+    def start_server_batch(self, batch, tag):
         self._log.append(f"start {batch}")
         tag(None)
+        return 0
 
 
 def test_what_is_ready_is_taken_together_and_what_it_starts_is_started_after(bench):
@@ -30,7 +35,7 @@ def test_what_is_ready_is_taken_together_and_what_it_starts_is_started_after(ben
     def handle(number):
         def tag(_event):
             bench.log.append(f"event {number}")
-            bench.loop.start_later(starter, number, lambda _: None)
+            bench.loop.defer_batch((starter, number, lambda _: None))
             bench.loop.call_soon(bench.note(f"soon {number}"))
 
         return FakeEvent(tag)
@@ -47,7 +52,7 @@ def test_not_all_that_is_ready_is_taken_before_the_first_is_handled(bench):
     count = 1000
     starter = FakeStarter(bench.log)
     bench.queue.events.extend(
-        FakeEvent(lambda _event: bench.loop.start_later(starter, 0, lambda _: None)) for _ in range(count)
+        FakeEvent(lambda _event: bench.loop.defer_batch((starter, 0, lambda _: None))) for _ in range(count)
     )
     bench.loop.step()
     assert 1 < len(bench.log) < count / 10
@@ -59,7 +64,7 @@ def test_what_a_callback_starts_is_started_before_the_loop_sleeps(bench, ask):
     """A batch that is left for the next step would wait for an event that may never come."""
 
     def start():
-        bench.loop.start_later(FakeStarter(bench.log), 1, lambda _: None)
+        bench.loop.defer_batch((FakeStarter(bench.log), 1, lambda _: None))
 
     bench.loop.wake_by(bench.core_call)
     arguments = (1000.0, start) if ask == "call_at" else (start,)
@@ -73,10 +78,10 @@ def test_what_the_start_of_a_batch_leads_to_is_not_slept_on(bench):
     starter = FakeStarter(bench.log)
 
     def refused(_event):
-        bench.loop.call_soon(lambda: bench.loop.start_later(starter, 2, lambda _: None))
+        bench.loop.call_soon(lambda: bench.loop.defer_batch((starter, 2, lambda _: None)))
 
     bench.loop.wake_by(bench.core_call)
-    bench.queue.events.append(FakeEvent(lambda _event: bench.loop.start_later(starter, 1, refused)))
+    bench.queue.events.append(FakeEvent(lambda _event: bench.loop.defer_batch((starter, 1, refused))))
     bench.loop.step()
     bench.loop.step()
     assert bench.log == ["start 1", "start 2"]
@@ -87,12 +92,13 @@ def test_a_batch_that_fails_to_start_leaves_the_others(bench, caplog):
     """Rule 9: they belong to different calls."""
 
     class Broken:
-        def start_now(self, batch, tag):
+        @property
+        def core_call(self):
             raise MemoryError
 
     def tag(_event):
-        bench.loop.start_later(Broken(), 1, lambda _: None)
-        bench.loop.start_later(FakeStarter(bench.log), 2, lambda _: None)
+        bench.loop.defer_batch((Broken(), 1, lambda _: None))
+        bench.loop.defer_batch((FakeStarter(bench.log), 2, lambda _: None))
 
     bench.queue.events.append(FakeEvent(tag))
     with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
@@ -146,7 +152,7 @@ def test_when_idle_waits_for_what_was_just_started(bench):
         bench.log.append("message 1")
         bench.loop.call_when_idle(bench.note("idle"))
         next_message = FakeEvent(bench.note("message 2"))
-        bench.loop.start_later(Arrives(bench.queue, next_message), "receive", lambda _: None)
+        bench.loop.defer_batch((Arrives(bench.queue, next_message), "receive", lambda _: None))
 
     bench.queue.events.append(FakeEvent(asks_for_the_next))
     for _ in range(3):
@@ -160,5 +166,10 @@ class Arrives:
     def __init__(self, queue, event):
         self._queue, self._event = queue, event
 
-    def start_now(self, _batch, _tag):
+    @property
+    def core_call(self):
+        return self
+
+    def start_server_batch(self, _batch, _tag):
         self._queue.events.append(self._event)
+        return 0

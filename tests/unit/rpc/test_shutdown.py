@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.rpc.cut_off import Ends
+from inferd.rpc.call_ends import Ends
 from inferd.rpc.server import Shutdown
 from tests.unit.rpc.fakes import FakeEvent, FakeLoop
 

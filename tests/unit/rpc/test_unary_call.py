@@ -23,7 +23,7 @@ def bench():
 def receive(bench, message=b"request", handler=None):
     """Serve the call and let its message arrive; returns what the handler got."""
     got = []
-    bench.call.serve_unary(handler or (lambda call, request: got.append(request)))
+    bench.call.serve(handler or (lambda call, request: got.append(request)))
     bench.core.complete("ReceiveMessage", message=message)
     return got
 
@@ -180,7 +180,7 @@ def test_a_cancel_before_the_message_is_not_taken_for_a_half_close(bench):
 def test_a_message_that_the_core_refuses(bench):
     """Rule 5: an oversize message comes as a failed event; the core answers by itself, and so it is reported."""
     got = []
-    bench.call.serve_unary(lambda call, request: got.append(request))
+    bench.call.serve(lambda call, request: got.append(request))
     bench.core.complete("ReceiveMessage", success=False)
     assert bench.core.find("SendStatusFromServer") is None
     bench.core.complete("ReceiveCloseOnServer")
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_start_does_not_hang_the_call(bench, caplog, refus
     """Rule 3: on a non-zero code the tag never arrives, so the call is cancelled and not waited for."""
     if refused == "receive":
         bench.core.refuse = 1
-        bench.call.serve_unary(lambda call, request: None)
+        bench.call.serve(lambda call, request: None)
     else:
         receive(bench)
         bench.core.refuse = 1
@@ -255,7 +255,7 @@ def test_retirement_is_told_once(bench):
 def test_any_order_of_events_ends_once(actions):
     """Whatever happens in whatever order: one end reported, one answer at most, and in the end nothing is live."""
     bench = Bench(CoreUnaryCall)
-    bench.call.serve_unary(lambda call, request: None)
+    bench.call.serve(lambda call, request: None)
     answers = 0
 
     def finish_event():

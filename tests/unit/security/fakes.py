@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 
 from inferd.call_facts import CallFacts
-from inferd.rpc.calls import Finisher
+from inferd.rpc.interfaces import Finisher
 from inferd.security.authentication.bearer_tokens import StoredToken, TokenTable, hash_token
 from tests.unit.finishing import Finishing
 

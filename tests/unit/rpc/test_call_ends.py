@@ -7,9 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from inferd.rpc import cut_off
-from inferd.rpc.cut_off import STOPPED, TOO_OLD, ConnectionAges, Ends
-from inferd.rpc.deadlines import CANCELLED, EXPIRED
+from inferd.rpc import call_ends
+from inferd.rpc.call_ends import CANCELLED, EXPIRED, STOPPED, TOO_OLD, ConnectionAges, Ends
 
 OPTIONS = {"grpc.max_connection_age_ms": 100_000, "grpc.max_connection_age_grace_ms": 20_000}
 
@@ -45,7 +44,7 @@ def test_connections_of_any_age(options: dict[str, int]) -> None:
     ],
 )
 def test_a_call_is_cut_with_its_connection(
-    first_call_at: float, started_at: float, now: float, expected: cut_off.Cause
+    first_call_at: float, started_at: float, now: float, expected: call_ends.Cause
 ) -> None:
     """If the connection is as old as those that are closed, and the call as old as the grace; else it was cancelled."""
     ends = Ends(ages())
@@ -86,7 +85,7 @@ def test_connections_of_a_unix_socket_cannot_be_told_apart() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many connections at the most, and of none that is gone."""
-    monkeypatch.setattr(cut_off, "_MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(call_ends, "_MOST_CONNECTIONS", 10)
     seen = ages()
     for number in range(100):
         seen.note(b"ipv4:10.0.0.7:%d" % number, 0.0)

@@ -1,18 +1,20 @@
-"""What the end of calls without an answer is put down to: the core tells of all of them as if the caller had cancelled.
+"""Why a call ended without an answer: the core reports every such end as a cancel by the caller.
 
-A caller whose connection has been cut gets UNAVAILABLE, so that is what such a call is counted as.
+A caller whose connection was cut gets UNAVAILABLE, so such a call counts as that.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
 import grpc
 
-from inferd.rpc.calls import Call
-from inferd.rpc.deadlines import EXPIRED, cause_of_end
+from inferd.rpc.interfaces import Call
 
 Cause = tuple[grpc.StatusCode, str]
 
+CANCELLED = (grpc.StatusCode.CANCELLED, "the call was cancelled by the client or the connection was lost")
+EXPIRED = (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before there was an answer")
 STOPPED = (grpc.StatusCode.UNAVAILABLE, "the server stopped before there was an answer")
 TOO_OLD = (
     grpc.StatusCode.UNAVAILABLE,
@@ -20,45 +22,67 @@ TOO_OLD = (
 )
 CANCELLED_HERE = (grpc.StatusCode.CANCELLED, "the call was cancelled by the server's handler")
 
-#: How much sooner or later the core closes a connection than it was told to.
+#: The core represents "no deadline" by its largest number, 9.2e18. No real deadline is this far in the future.
+_NO_DEADLINE_EPOCH_S = 1e12
+
+#: Clients keep their own deadline and cancel when it passes. They send it rounded up by as much as 1 %, so their cancel
+#: arrives before the deadline as it is known here.
+_ROUNDING = 0.01
+_SLACK_S = 0.01
+
+#: The core closes a connection this much sooner or later than its maximum age.
 _JITTER = 0.1
-#: How much later than its connection its first call may be seen, as a share of the time it may have, and at most.
+#: The first call of a connection arrives at most this much later than the connection, as a share of its lifetime.
 _LATE_SHARE = 0.25
 _MOST_LATE_S = 1.0
-#: What the core takes for "never".
+#: The core's value for "never".
 _NEVER_MS = 2**31 - 1
-#: Connections whose first call is remembered.
 _MOST_CONNECTIONS = 65_536
 
 
-class ConnectionAges:
-    """Tells which calls were cut because their connection had reached its maximum age.
+def to_monotonic(deadline_epoch_s: float, now: float, now_epoch_s: float) -> float:
+    """Convert the core's deadline to the monotonic clock, which shows ``now``; ``math.inf`` if there is none."""
+    if deadline_epoch_s >= _NO_DEADLINE_EPOCH_S:
+        return math.inf
+    return now + (deadline_epoch_s - now_epoch_s)
 
-    A connection is about as old as its first call: clients open one when they have a call. So the call whose end is
-    looked at was cut if its connection is as old as those that are closed, and the call itself as old as the grace: no
-    call is taken once the connection is to be closed. A caller that cancels just then is taken for cut as well.
-    On the poll thread only.
+
+def cause_of_end(*, now: float, started_at: float, deadline: float) -> Cause:
+    """Return why a call ended without an answer: its deadline, or a cancel."""
+    if deadline == math.inf:
+        return CANCELLED
+    slack_s = _SLACK_S + _ROUNDING * (deadline - started_at)
+    return EXPIRED if deadline - now <= slack_s else CANCELLED
+
+
+class ConnectionAges:
+    """Detects calls that were cut because their connection reached its maximum age.
+
+    A connection is about as old as its first call, as clients connect when they have a call. A call was cut if its
+    connection is as old as those the core closes, and the call itself as old as the grace, since no call is accepted
+    once the connection is closing. A caller that cancels at just that time is taken for cut as well. On the poll thread
+    only.
     """
 
     def __init__(self, *, max_age_s: float, grace_s: float) -> None:
         self._grace_s = grace_s
         self._oldest_s = (1 - _JITTER) * max_age_s + grace_s
         self._late_s = min(_LATE_SHARE * self._oldest_s, _MOST_LATE_S)
-        #: After this there is another connection from the same port.
+        #: After this time a call from the same port is on another connection.
         self._gone_s = (1 + _JITTER) * max_age_s + grace_s + _MOST_LATE_S
-        #: When the first call of each connection came, the first one first.
+        #: Time of the first call by peer, the oldest first.
         self._first_call_at: dict[bytes, float] = {}
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self | None:
-        """Return the ages that the core keeps to with these ``options``, None if connections may be of any age."""
+        """Return the ages that the core enforces with these ``options``, None if it enforces none."""
         max_age_ms, grace_ms = (options.get(f"grpc.max_connection_age{part}_ms") for part in ("", "_grace"))
         if max_age_ms is None or grace_ms is None or max_age_ms >= _NEVER_MS:
             return None
         return cls(max_age_s=max_age_ms / 1000, grace_s=grace_ms / 1000)
 
     def note(self, peer: bytes, now: float) -> None:
-        """Take down a call from ``peer``."""
+        """Note a call from ``peer``."""
         first = self._first_call_at
         at = first.get(peer)
         if at is not None and now - at < self._gone_s:
@@ -69,7 +93,7 @@ class ConnectionAges:
         first[peer] = now
 
     def has_cut(self, call: Call, now: float) -> bool:
-        """Whether ``call``, which is over without our answer, was cut with its connection."""
+        """Whether ``call``, which ended without an answer, was cut with its connection."""
         # All connections of a Unix socket have the same peer.
         is_own_port = call.raw_peer.startswith((b"ipv4:", b"ipv6:"))
         begun_at = self._first_call_at.get(call.raw_peer, call.started_at) if is_own_port else call.started_at
@@ -78,7 +102,7 @@ class ConnectionAges:
 
 
 class Ends:
-    """What ends calls without an answer. On the poll thread only."""
+    """Determines the cause of ends without an answer. On the poll thread only."""
 
     def __init__(self, ages: ConnectionAges | None = None) -> None:
         self.ages = ages
@@ -86,7 +110,7 @@ class Ends:
         self.is_stopped = False
 
     def cause(self, call: Call, now: float) -> Cause:
-        """Return what the end of ``call``, which came just now, is put down to."""
+        """Return the cause of the end of ``call``, which came just now."""
         cause = cause_of_end(now=now, started_at=call.started_at, deadline=call.deadline)
         if cause is EXPIRED:
             return cause

@@ -1,0 +1,272 @@
+"""Accepts calls: finds the handler of the method, shows the call to the interceptors, and serves it."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import grpc
+
+from inferd.rpc import core
+from inferd.rpc.blocking import BlockingHandlers
+from inferd.rpc.call import LiveCalls
+from inferd.rpc.call_ends import to_monotonic
+from inferd.rpc.interfaces import StreamHandler, UnaryHandler
+from inferd.rpc.metadata import Metadata
+from inferd.rpc.refusals import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
+from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.unary_call import CoreUnaryCall
+
+_log = logging.getLogger("inferd.rpc")
+
+Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of third parties
+
+#: Requested calls of each express method; there are never many.
+_ARMED_EXPRESS_CALLS = 4
+
+#: Methods whose handler is cached; far more than any server has.
+_MAX_CACHED = 4096
+
+
+class _CallbackHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """The attributes that grpcio expects of a handler; there is no behavior that could block a thread."""
+
+    request_deserializer = None
+    response_serializer = None
+    unary_unary = None
+    unary_stream = None
+    stream_unary = None
+    stream_stream = None
+
+
+class CallbackUnaryHandler(_CallbackHandler):
+    """A unary method whose handler is called with the request and answers through the call, at any later time."""
+
+    request_streaming = False
+    response_streaming = False
+
+    def __init__(self, callback: UnaryHandler) -> None:
+        self.callback = callback
+
+
+class CallbackStreamHandler(_CallbackHandler):
+    """A streaming method whose handler takes the call and returns the listener for its messages."""
+
+    request_streaming = True
+    response_streaming = True
+
+    def __init__(self, callback: StreamHandler) -> None:
+        self.callback = callback
+
+
+def callback_unary(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of one request and one answer; ``handler`` is called on the poll thread and must not block."""
+    return CallbackUnaryHandler(handler)
+
+
+def callback_stream(handler: StreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of any streaming shape; ``handler`` is called on the poll thread and must not block.
+
+    It is called before the first message is received, which ``call.read()`` asks for.
+    """
+    return CallbackStreamHandler(handler)
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    invocation_metadata: Metadata
+
+
+class CallDetails(_CallDetails, grpc.HandlerCallDetails):  # type: ignore[misc]  # a protocol at runtime, unlike in the stubs
+    """The argument of generic handlers; a named tuple as in grpcio."""
+
+    __slots__ = ()
+
+
+class Methods:
+    """The handlers of a server.
+
+    Invariant: a cached handler is the one a lookup would find: only handlers of services, whose methods are fixed, are
+    cached, and only if no handler before them may decide otherwise for another call. Unknown methods are not cached,
+    as callers can make up any number of them.
+
+    Threads: handlers are added before the server starts; ``find`` and ``served`` are for the poll thread.
+    """
+
+    def __init__(self) -> None:
+        self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
+        self._registered: dict[str, Handler] = {}
+        self._served: dict[str, list[str]] | None = None
+        #: The name and the handler of a method, where they do not change.
+        self.cached: dict[bytes, tuple[str, Handler]] = {}
+
+    def add_generic(self, handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
+        """Look up methods in ``handlers``, after those added before."""
+        handlers = list(handlers)
+        for handler in handlers:
+            if not hasattr(handler, "service"):
+                raise AttributeError(f"expected a grpc.GenericRpcHandler, which has a service method, got {handler!r}")
+        self._generic.extend(handlers)
+
+    def add_registered(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of ``service`` with ``handlers``, which precede generic handlers."""
+        self._registered.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+
+    def find(self, method: bytes, metadata: Metadata) -> tuple[str, Handler | None]:
+        """Return the method's name and its handler, None for an unknown method. Raises what generic handlers raise."""
+        name = decode(method)
+        handler, is_fixed = self._look_up(CallDetails(name, metadata))
+        if handler is not None and is_fixed and len(self.cached) < _MAX_CACHED:
+            self.cached[method] = (name, handler)
+        return name, handler
+
+    def served(self) -> dict[str, list[str]]:
+        """Return the methods of each service, as far as handlers list them."""
+        if self._served is None:
+            self._served = self._list_served()
+        return self._served
+
+    def _list_served(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for generic in self._generic:
+            if isinstance(generic, grpc.ServiceRpcHandler):
+                found[generic.service_name()] = []
+        for name in (*self._registered, *(name for generic in self._generic for name in core.methods_of(generic))):
+            service, _, method = name.strip("/").rpartition("/")
+            methods = found.setdefault(service, [])
+            if method not in methods:
+                methods.append(method)
+        return {service: sorted(methods) for service, methods in sorted(found.items())}
+
+    def _look_up(self, details: grpc.HandlerCallDetails) -> tuple[Handler | None, bool]:
+        """Return the handler and whether it is the same for every call of the method."""
+        handler = self._registered.get(details.method)
+        if handler is not None:
+            return handler, True
+        is_fixed = True
+        for generic in self._generic:
+            is_fixed = is_fixed and isinstance(generic, grpc.ServiceRpcHandler)
+            handler = generic.service(details)
+            if handler is not None:
+                return handler, is_fixed
+        return None, False
+
+
+def decode(method: bytes) -> str:
+    """Return a method's name as text; invalid UTF-8 is replaced."""
+    return method.decode(errors="replace")
+
+
+class _LookupFailed:
+    """In place of a handler: the lookup raised."""
+
+
+class Acceptor:
+    """Keeps ``armed_calls`` calls requested from the core, so that few queue inside it, and serves those that come.
+
+    The core hands over calls in order of arrival, so in an overload each waits behind all others. Calls of
+    ``express_methods`` are requested apart and do not. Above ``max_inflight_unary`` calls to callback unary handlers,
+    further ones are rejected. On the poll thread only.
+    """
+
+    def __init__(
+        self,
+        server: core.CoreServer,
+        queue: core.Queue,
+        live: LiveCalls,
+        methods: Methods,
+        blocking: BlockingHandlers,
+        *,
+        armed_calls: int,
+        max_inflight_unary: int | None,
+        express_methods: Sequence[str],
+    ) -> None:
+        self._server = server
+        self._queue = queue
+        self._live = live
+        self._methods = methods
+        self._blocking = blocking
+        self._armed_calls = armed_calls
+        self._express_methods = express_methods
+        self._max_inflight_unary = max_inflight_unary
+        self._stopping = False
+        #: Requested calls that have not come.
+        self.armed = 0
+
+    def register(self) -> None:
+        """Let the core queue calls of express methods apart; the server must not have started."""
+        for method in self._express_methods:
+            self._server.register_method(method)
+
+    def start(self) -> None:
+        """Request calls; the server must have started."""
+        for _ in range(self._armed_calls):
+            self._arm()
+        for method in self._express_methods:
+            for _ in range(_ARMED_EXPRESS_CALLS):
+                self._arm(method)
+
+    def stop(self) -> None:
+        """Request no more calls."""
+        self._stopping = True
+
+    def _arm(self, express: str | None = None) -> None:
+        """Request a call, of any method or of an express one."""
+        self.armed += 1
+        if express is None:
+            self._server.request_call(self._queue, self._queue, self._on_call)
+        else:
+            tag = partial(self._on_call, express=express)
+            self._server.request_registered_call(self._queue, self._queue, express, tag)
+
+    def _on_call(self, event: core.RequestEvent, express: str | None = None) -> None:
+        self.armed -= 1
+        if not event.success:
+            return  # the server is stopping
+        if not self._stopping:
+            # First, so that further calls come in while this one is handled.
+            self._arm(express)
+        self._live.loop.wake_by(event.call)
+        if express is None:
+            self._accept(event, event.call_details.method, self._live.is_short_of_memory)
+        else:
+            self._accept(event, express.encode(), False)
+
+    def _accept(self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool) -> None:
+        found: tuple[str, Handler] = self._methods.cached.get(named) or self._find(named, event)
+        method, handler = found
+        now = time.monotonic()
+        deadline = to_monotonic(event.call_details.deadline, now, time.time())
+        live = self._live
+        is_unary = type(handler) is CallbackUnaryHandler
+        kind = CoreUnaryCall if is_unary else CoreStreamCall
+        call = kind(event.call, live, method, event.invocation_metadata, deadline, now)
+        refusal = live.interceptors.start(call)
+        if refusal is not None:
+            call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
+        elif is_short_of_memory:
+            live.refuse(call, MEMORY_BUDGET)
+        elif isinstance(call, CoreStreamCall):
+            self._serve_stream(call, handler)
+        elif self._max_inflight_unary is not None and live.inflight_unary >= self._max_inflight_unary:
+            live.refuse(call, TOO_MANY_CALLS)
+        else:
+            call.serve(handler.callback)
+
+    def _find(self, method: bytes, event: core.RequestEvent) -> tuple[str, Handler | None]:
+        try:
+            return self._methods.find(method, event.invocation_metadata)
+        except Exception:  # noqa: BLE001  a generic handler's error; the call must still be answered
+            _log.exception("the lookup of the handler of %s failed", decode(method))
+            return decode(method), _LookupFailed
+
+    def _serve_stream(self, call: CoreStreamCall, handler: Handler | None) -> None:
+        if handler is None:
+            self._live.refuse(call, unknown_method(call.method, self._methods.served()))
+        elif handler is _LookupFailed:
+            call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
+        elif type(handler) is CallbackStreamHandler:
+            call.serve(handler.callback)
+        else:
+            self._blocking.serve(call, handler)

@@ -14,8 +14,8 @@ import pytest
 
 from inferd.config.server import ServerSettings
 from inferd.rpc import upkeep
-from inferd.rpc.channel_options import channel_options
 from inferd.rpc.call_ends import TOO_OLD
+from inferd.rpc.channel_options import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
 from tests.load import eventually
 

@@ -1,20 +1,20 @@
-"""The composition root: builds every object once, starts the server, and brings it to its end."""
+"""The composition root: builds all components, starts the server and shuts it down."""
 
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from inferd import health_check
 from inferd.addresses import is_unix_socket
 from inferd.api.errors import StatusTable
-from inferd.api.health import HealthService
 from inferd.api.reflection import add_reflection
 from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
@@ -25,7 +25,7 @@ from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
-from inferd.observability.http.server import MOST_CONNECTIONS, Health, HttpServer
+from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
 from inferd.observability.logging import setup as logs
 from inferd.observability.logging.access_log import AccessLog
 from inferd.observability.logging.setup import renderer
@@ -33,10 +33,10 @@ from inferd.observability.logging.writer import LineWriter, write_to
 from inferd.observability.metrics.gpu import GpuSampler
 from inferd.observability.metrics.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
-from inferd.observability.poll_watch import PollWatch
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.tracing.setup import Tracing
 from inferd.observability.trailers import TrailersInterceptor
+from inferd.readiness import Readiness
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
 from inferd.rpc.self_test import check_grpcio
@@ -50,29 +50,28 @@ from inferd.shutdown_watchdog import ShutdownWatchdog
 _log = logging.getLogger(__name__)
 
 _STDOUT = 1
-
-#: How long a thread in Python keeps the others waiting. The poll thread takes the interpreter lock some twenty times
-#: for a health check, so beside a thread that reads a large message Python's own 5 ms make more than 100 ms of it.
-_SWITCH_INTERVAL_S = 0.001
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-#: So many of the largest messages should fit into the memory for requests: one that is received is there twice, and its
-#: arrays may be copied once more to be run.
+#: Python's switch interval. The poll thread takes the interpreter lock about twenty times for a health check; next to a
+#: thread that parses a large message, the default of 5 ms would add more than 100 ms.
+_SWITCH_INTERVAL_S = 0.001
+
+#: Number of messages of the maximum size that should fit into the memory budget: a received message exists twice, and
+#: its arrays may be copied once more for the run.
 _BUDGET_MESSAGES = 4
 
-#: How much longer than the drain grace calls that were cancelled may take to end, and after that workers and sessions.
+#: Time after the drain grace for cancelled calls to end, and after that for workers and sessions.
 _CANCELLED_TIMEOUT_S = 1.0
 _UNLOAD_TIMEOUT_S = 2.0
-
-#: How much longer than the drain grace all of it may take. Then the process ends, whatever hangs.
+#: Time after the drain grace for the whole shutdown; then the process exits, whatever hangs.
 _WATCHDOG_S = 3.4
 
 
 class Application:
-    """One server process. Its methods are for the main thread, each called once, in the order in which they stand.
+    """One server process. The main thread calls each method once, in the order of their definition.
 
-    Invariants: health says SERVING from the moment when everything given has been loaded or has failed, if anything is
-    ready, until draining begins; sessions are closed only after the last call has ended.
+    Invariants: health reports SERVING from `open`, when every model is loaded or has failed, until `drain`; sessions
+    are closed only after the last call has ended.
     """
 
     def __init__(
@@ -84,155 +83,145 @@ class Application:
         lowered: Sequence[LoweredSetting] = (),
         http_connections: int = MOST_CONNECTIONS,
     ) -> None:
-        """Make a server of settings that fit the machine; what was ``lowered`` for that is told in the log.
+        """Build a server. ``settings`` are within the machine's limits; `start` logs what was ``lowered`` for that.
 
-        So is what was ``skipped`` in the search for models.
+        It also logs which entries were ``skipped`` in the search for models.
         """
         self._settings = settings
+        self._sources = sources
         self._skipped = skipped
         self._lowered = lowered
-        self._sources = sources
-        self._serving = threading.Event()
-        self._draining = threading.Event()
-        self._log_writer = LineWriter(write_to(_STDOUT))
-        self._log_control: logs.LogControl | None = None
-        self._render = renderer(settings.log.format, colors=os.isatty(_STDOUT))
-        self._metrics_registry = new_registry()
-        self._recorder = CallRecorder()
-        self._metrics = Metrics(self._metrics_registry, self._recorder, methods=method_names())
-        self._access_log = AccessLog(settings.log, self._recorder, self._log_writer, self._render)
-        self._load = LoadReporter(
-            LoadSources(
-                models=self._model_samples,
-                busy_s=self._metrics.busy_s,
-                calls=self._metrics.requests.read,
-                cpu_s=time.process_time,
-                memory_bytes=resident_bytes,
-                cores=usable_cores(),
-                memory_limit_bytes=usable_bytes(),
-            )
-        )
-        self._tracing = Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH))
+        self._registry = ModelRegistry()
+        self._log_output = _LogOutput(settings.log)
+        self._telemetry = _build_telemetry(settings, self._registry, self._log_output)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
-        self._server = self._make_server()
-        self._registry = ModelRegistry()
-        self._watchdog = Watchdog("run-watchdog")
-        self._loader = ModelLoader(
-            settings=settings,
+        self._server = _build_server(settings, self._telemetry, self._security, self._statuses)
+        self._readiness = Readiness(settings.server, self._registry, lambda: self._server.poll_lag_s)
+        self._run_watchdog = Watchdog("run-watchdog")
+        self._loader = self._build_loader()
+        self._services = self._build_services()
+        self._http = self._build_http(http_connections)
+        self._grpc_port = 0
+
+    def _build_loader(self) -> ModelLoader:
+        return ModelLoader(
+            settings=self._settings,
             registry=self._registry,
             clock=time.monotonic,
             poll_thread=self._server.poll_loop,
-            alarm=self._watchdog,
-            observer_for=self._metrics.observer_for,
+            alarm=self._run_watchdog,
+            observer_for=self._telemetry.metrics.observer_for,
             on_state=_log_state,
         )
-        self._services = InferenceServices(
+
+    def _build_services(self) -> InferenceServices:
+        api = self._settings.api
+        return InferenceServices(
             registry=self._registry,
             statuses=self._statuses,
-            limits=MessageLimits(requests=settings.api.max_message_requests, elements=settings.api.max_elements),
-            is_ready=lambda: self._serving.is_set() and not self._poll_watch.why_not_ready(),
+            limits=MessageLimits(requests=api.max_message_requests, elements=api.max_elements),
+            is_ready=self._readiness.is_ready,
         )
-        self._health = HealthService(
-            INFERENCE_SERVICE_NAMES,
-            is_late=lambda: bool(self._poll_watch.why_not_ready()),
-            is_stuck=lambda: bool(self._poll_watch.why_not_alive()),
-        )
-        self._poll_watch = PollWatch(
-            lambda: self._server.poll_lag_s,
-            ready_max_lag_s=settings.server.ready_max_lag_s,
-            live_max_lag_s=settings.server.live_max_lag_s,
-            on_change=self._health.update,
-        )
-        self._http = HttpServer(
-            host=settings.server.http_listens_on,
-            port=settings.server.http_port,
-            registry=self._metrics_registry,
-            readiness=self._readiness,
-            liveness=self._liveness,
+
+    def _build_http(self, max_connections: int) -> HttpServer:
+        return HttpServer(
+            host=self._settings.server.http_listens_on,
+            port=self._settings.server.http_port,
+            registry=self._telemetry.registry,
+            readiness=self._readiness.readiness,
+            liveness=self._readiness.liveness,
             tls=self._transport.http_context,
-            max_connections=http_connections,
+            max_connections=max_connections,
         )
-        self._gpus = GpuSampler()
-        self._grpc_port = 0
 
     def start(self) -> None:
-        """Bind both ports and answer on them; health says NOT_SERVING for now.
+        """Bind both ports and answer on them; health reports NOT_SERVING for now.
 
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        self._log_writer.start()
-        self._recorder.start()
-        self._log_control = logs.configure(self._settings.log, self._log_writer, self._render)
-        for each in self._lowered:
-            _log.warning("lowered %s from %d to %d: %s", each.setting, each.value, each.new_value, each.reason)
-        for reason in self._skipped:
-            _log.warning("%s", reason)
+        self._log_output.start()
+        self._telemetry.recorder.start()
+        self._log_warnings()
         self._transport.start()
         self._security.start()
         self._add_services()
-        self._metrics.watch(
-            Sources(
-                models=self._model_samples,
-                inflight_requests=lambda: self._server.live_calls,
-                server_usage=lambda: self._server.usage,
-                poll_lag_s=lambda: self._server.poll_lag_s,
-                log_lines_dropped=lambda: self._log_writer.dropped,
-                spans_dropped=lambda: self._tracing.dropped,
-                gpus=self._gpus.samples,
-                certificate_expiry=self._transport.certificate_expiry,
-                certificate_lifetimes_s=self._transport.certificate_lifetimes_s,
-                file_reload_failures=self._security.failures,
-                quota_rejections=self._security.quota_rejections,
-                jwks_age_s=self._security.jwks_age_s,
-            )
-        )
+        self._telemetry.metrics.watch(self._metric_sources())
         self._grpc_port = self._transport.listen(self._server)
-        self._tracing.start()
-        self._gpus.start()
-        self._watchdog.start()
+        self._telemetry.tracing.start()
+        self._telemetry.gpus.start()
+        self._run_watchdog.start()
         self._http.start()
-        self._poll_watch.start()
+        self._readiness.start()
         check_grpcio()
         self._server.start()
         _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
 
+    def _log_warnings(self) -> None:
+        for each in self._lowered:
+            _log.warning("lowered %s from %d to %d: %s", each.setting, each.value, each.new_value, each.reason)
+        for reason in self._skipped:
+            _log.warning("%s", reason)
+
+    def _add_services(self) -> None:
+        server, health = self._settings.server, self._readiness.health
+        self._services.add_to(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, health.handlers())
+        if server.channelz:
+            channelz.add_channelz_servicer(self._server)
+        if server.reflection:
+            add_reflection(self._server, (*INFERENCE_SERVICE_NAMES, _HEALTH_SERVICE_NAME))
+
+    def _metric_sources(self) -> Sources:
+        return Sources(
+            models=lambda: _model_samples(self._registry),
+            inflight_requests=lambda: self._server.live_calls,
+            server_usage=lambda: self._server.usage,
+            poll_lag_s=lambda: self._server.poll_lag_s,
+            log_lines_dropped=lambda: self._log_output.writer.dropped,
+            spans_dropped=lambda: self._telemetry.tracing.dropped,
+            gpus=self._telemetry.gpus.samples,
+            certificate_expiry=self._transport.certificate_expiry,
+            certificate_lifetimes_s=self._transport.certificate_lifetimes_s,
+            file_reload_failures=self._security.failures,
+            quota_rejections=self._security.quota_rejections,
+            jwks_age_s=self._security.jwks_age_s,
+        )
+
     @property
     def grpc_address(self) -> str:
-        """Where gRPC is served, with the real port."""
+        """The address of gRPC, with the actual port."""
         server = self._settings.server
         return server.host if is_unix_socket(server.host) else f"{server.host}:{self._grpc_port}"
 
     @property
     def http_address(self) -> str:
-        """Where HTTP is served, with the real port."""
+        """The address of HTTP, with the actual port."""
         return f"{self._settings.server.http_listens_on}:{self._http.port}"
 
     def change_log(self, settings: LogSettings) -> None:
-        """Take over the levels of the log and whether there are access lines; any thread. Before the start: nothing."""
-        if self._log_control is None:
-            return
-        self._log_control.change(settings)
-        self._access_log.change(settings)
+        """Apply other levels and ``access``. May be called from any thread; does nothing before `start`."""
+        if self._log_output.change(settings):
+            self._telemetry.access_log.change(settings)
 
     def load(self, on_loaded: Callable[[], None]) -> None:
-        """Begin to load every model that was given; ``on_loaded`` is called by another thread when that is over."""
+        """Start loading all models; another thread calls ``on_loaded`` when each is loaded or has failed."""
         self._loader.load_all(self._sources, on_loaded)
 
     def open(self, examples: Callable[[str], Sequence[str]]) -> bool:
-        """Say SERVING, if there is a model that is ready. Returns False if there is none.
+        """Report SERVING if a model is ready. Returns False if none is.
 
-        ``examples`` makes calls that a person may try from the address of gRPC; they stand in the log.
+        ``examples`` returns commands to try, for the address of gRPC; they are logged.
         """
         ready = [version for version in self._registry.all() if version.state is ModelState.READY]
         if not ready:
             _log.error("no model could be loaded")
             return False
         self._limit_memory()
-        self._serving.set()
-        self._health.open()
+        self._readiness.open()
         _log.info(
             "ready",
             extra={
@@ -245,56 +234,57 @@ class Application:
         return True
 
     def _limit_memory(self) -> None:
-        """Keep requests within the budget from now on; the models have been loaded."""
+        """Set the memory budget of requests, now that the models are loaded."""
         server = self._settings.server
         budget = server.memory_budget_bytes
         if budget is None:
             budget = request_budget(resident_bytes(), usable_bytes())
         if budget < _BUDGET_MESSAGES * server.max_message_bytes:
             _log.warning(
-                "the memory for requests is small for server.max_message_bytes",
+                "the memory budget is low for server.max_message_bytes",
                 extra={"budget_bytes": budget, "max_message_bytes": server.max_message_bytes},
             )
         self._server.limit_memory(budget, MemoryMeter(resident=resident_bytes, give_back=trim_heap))
 
     def drain(self) -> bool:
-        """End the server: finish what was admitted, within the grace. Returns True if nothing was cut off."""
+        """Shut down: finish the admitted requests within the grace period. Returns True if nothing was cancelled."""
         server = self._settings.server
-        self._draining.set()
-        self._serving.clear()
-        self._health.drain()
+        self._readiness.drain()
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
-        watchdog = ShutdownWatchdog(describe=self._unfinished, flush=self._flush_log)
+        watchdog = ShutdownWatchdog(describe=self._unfinished, flush=self._log_output.stop)
         watchdog.arm(server.drain_delay_s + server.drain_grace_s + _WATCHDOG_S)
         time.sleep(server.drain_delay_s)
-        ended_at = time.monotonic() + server.drain_grace_s
-        self._health.end_watches()
-        self._server.poll_loop.call_at(time.monotonic(), self._services.drain)
-        if not self._server.stop(server.drain_grace_s).wait(server.drain_grace_s + _CANCELLED_TIMEOUT_S):
-            _log.error("the calls that were cancelled have not ended")
-        # Nothing is late any more once nothing is served.
-        self._poll_watch.stop()
-        in_time = time.monotonic() < ended_at
-        unloaded = self._loader.unload_all(max(ended_at - time.monotonic(), _UNLOAD_TIMEOUT_S))
-        self._services.stop(_UNLOAD_TIMEOUT_S)
-        self._http.stop()
-        self._security.stop()
-        self._gpus.stop()
-        self._tracing.stop()
-        self._recorder.stop()
-        self._watchdog.stop()
+        deadline = time.monotonic() + server.drain_grace_s
+        self._stop_server()
+        in_time = time.monotonic() < deadline
+        unloaded = self._loader.unload_all(max(deadline - time.monotonic(), _UNLOAD_TIMEOUT_S))
+        self._stop_components()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
-        self._flush_log()
+        self._log_output.stop()
         watchdog.disarm()
         return in_time and unloaded
 
-    def _flush_log(self) -> None:
-        if self._log_control is not None:
-            self._log_control.flush()
-        self._log_writer.stop()
+    def _stop_server(self) -> None:
+        """Let open calls finish within the grace period, and cancel the others."""
+        grace_s = self._settings.server.drain_grace_s
+        self._readiness.health.end_watches()
+        self._server.poll_loop.call_at(time.monotonic(), self._services.drain)
+        if not self._server.stop(grace_s).wait(grace_s + _CANCELLED_TIMEOUT_S):
+            _log.error("cancelled calls have not ended")
+        # A late poll thread does not matter any more.
+        self._readiness.stop()
+
+    def _stop_components(self) -> None:
+        self._services.stop(_UNLOAD_TIMEOUT_S)
+        self._http.stop()
+        self._security.stop()
+        self._telemetry.gpus.stop()
+        self._telemetry.tracing.stop()
+        self._telemetry.recorder.stop()
+        self._run_watchdog.stop()
 
     def _unfinished(self) -> dict[str, object]:
-        """Say what there is still to be done, for the log."""
+        """Return the open calls and the models with unfinished requests, for the log."""
         models = {
             f"{each.name} {each.version}": each.batcher.unanswered_requests + each.batcher.stuck_threads
             for each in self._registry.all()
@@ -302,64 +292,109 @@ class Application:
         }
         return {"open_calls": self._server.live_calls, "models": [name for name, left in models.items() if left]}
 
-    def _make_server(self) -> Server:
-        server = self._settings.server
-        return Server(
-            # Outermost first; whatever may refuse a call comes last, so that the others see it refused.
-            interceptors=(
-                self._recorder,
-                TrailersInterceptor(self._load.report, report_always=server.load_reports),
-                *self._tracing.interceptors,
-                *self._security.interceptors,
-            ),
-            options=channel_options(server),
-            armed_calls=server.armed_calls,
-            blocking_threads=server.blocking_threads,
-            max_inflight_unary=server.max_inflight_requests,
-            express_methods=(health_check.METHOD,),
-            message_timeout_s=server.message_timeout_s,
-            inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
-            status_of=self._statuses.refusal,
+
+class _LogOutput:
+    """The log: the thread that writes lines to stdout, their format and, once started, the levels."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.writer = LineWriter(write_to(_STDOUT))
+        self.render = renderer(settings.format, colors=os.isatty(_STDOUT))
+        self._settings = settings
+        self._control: logs.LogControl | None = None
+
+    def start(self) -> None:
+        """Start writing, and configure Python's loggers."""
+        self.writer.start()
+        self._control = logs.configure(self._settings, self.writer, self.render)
+
+    def change(self, settings: LogSettings) -> bool:
+        """Apply other levels. Returns False, without effect, before `start`."""
+        if self._control is None:
+            return False
+        self._control.change(settings)
+        return True
+
+    def stop(self) -> None:
+        """Write all lines, and stop."""
+        if self._control is not None:
+            self._control.flush()
+        self.writer.stop()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Telemetry:
+    """Metrics, access log, load reports and traces."""
+
+    registry: CollectorRegistry
+    recorder: CallRecorder
+    metrics: Metrics
+    access_log: AccessLog
+    load: LoadReporter
+    tracing: Tracing
+    gpus: GpuSampler
+
+
+def _build_telemetry(settings: Settings, models: ModelRegistry, log: _LogOutput) -> _Telemetry:
+    registry, recorder = new_registry(), CallRecorder()
+    metrics = Metrics(registry, recorder, methods=method_names())
+    load_sources = LoadSources(
+        models=lambda: _model_samples(models),
+        busy_s=metrics.busy_s,
+        calls=metrics.requests.read,
+        cpu_s=time.process_time,
+        memory_bytes=resident_bytes,
+        cores=usable_cores(),
+        memory_limit_bytes=usable_bytes(),
+    )
+    return _Telemetry(
+        registry=registry,
+        recorder=recorder,
+        metrics=metrics,
+        access_log=AccessLog(settings.log, recorder, log.writer, log.render),
+        load=LoadReporter(load_sources),
+        tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
+        gpus=GpuSampler(),
+    )
+
+
+def _build_server(settings: Settings, telemetry: _Telemetry, security: Security, statuses: StatusTable) -> Server:
+    server = settings.server
+    return Server(
+        # Outermost first. Interceptors that may reject a call come last, so that the others see the rejection.
+        interceptors=(
+            telemetry.recorder,
+            TrailersInterceptor(telemetry.load.report, report_always=server.load_reports),
+            *telemetry.tracing.interceptors,
+            *security.interceptors,
+        ),
+        options=channel_options(server),
+        armed_calls=server.armed_calls,
+        blocking_threads=server.blocking_threads,
+        max_inflight_unary=server.max_inflight_requests,
+        express_methods=(health_check.METHOD,),
+        message_timeout_s=server.message_timeout_s,
+        inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
+        status_of=statuses.refusal,
+    )
+
+
+def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
+    """Yield the current values of each model version, for metrics and load reports."""
+    for version in models.all():
+        batcher = version.batcher
+        instances = version.settings.batching.instances
+        yield ModelSample(
+            model=version.name,
+            version=version.version,
+            state=version.state.value,
+            queue_rows=batcher.queue_rows if batcher else 0,
+            queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
+            queue_bytes=batcher.queue_bytes if batcher else 0,
+            instances=instances if batcher else 0,
+            capacity_rows_per_s=instances * batcher.most_rows_per_s if batcher else 0.0,
+            memory_bytes=version.memory_bytes,
+            stuck_threads=batcher.stuck_threads if batcher else 0,
         )
-
-    def _add_services(self) -> None:
-        server = self._settings.server
-        self._services.add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, self._health.handlers())
-        if server.channelz:
-            channelz.add_channelz_servicer(self._server)
-        if server.reflection:
-            add_reflection(self._server, (*INFERENCE_SERVICE_NAMES, _HEALTH_SERVICE_NAME))
-
-    def _readiness(self) -> Health:
-        details = [f"{each.name} {each.version}: {each.state.value}" for each in self._registry.all()]
-        if self._draining.is_set():
-            return Health(ok=False, reason="draining", details=details)
-        if not self._serving.is_set():
-            return Health(ok=False, reason="no model is ready", details=details)
-        why_not = self._poll_watch.why_not_ready()
-        return Health(ok=not why_not, reason=why_not or "ok", details=details)
-
-    def _liveness(self) -> Health:
-        why_not = self._poll_watch.why_not_alive()
-        return Health(ok=not why_not, reason=why_not or "ok")
-
-    def _model_samples(self) -> Iterable[ModelSample]:
-        for version in self._registry.all():
-            batcher = version.batcher
-            yield ModelSample(
-                model=version.name,
-                version=version.version,
-                state=version.state.value,
-                queue_rows=batcher.queue_rows if batcher else 0,
-                queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
-                queue_bytes=batcher.queue_bytes if batcher else 0,
-                instances=version.settings.batching.instances if batcher else 0,
-                capacity_rows_per_s=version.settings.batching.instances * batcher.most_rows_per_s if batcher else 0.0,
-                memory_bytes=version.memory_bytes,
-                stuck_threads=batcher.stuck_threads if batcher else 0,
-            )
 
 
 def _log_state(version: ModelVersion) -> None:

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from inferd import health_check
 from inferd.addresses import is_unix_socket
-from inferd.api.errors import StatusTable
 from inferd.api.reflection import add_reflection
-from inferd.api.request_scan import MessageLimits
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
+from inferd.api.status import StatusTable
+from inferd.api.wire_scanner import MessageLimits
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.machine_limits import LoweredSetting

@@ -1,1 +1,1 @@
-"""The services: wire messages to requests and results to wire messages, and errors to statuses."""
+"""gRPC services: messages to requests, results to messages, errors to statuses. One subpackage for each protocol."""

@@ -1,26 +1,34 @@
-"""What a protocol must say of its messages so that unary calls and streams can be the same for all protocols."""
+"""What each protocol implements: conversion of its messages to and from requests and results."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from inferd.api.request_scan import Frame
-from inferd.api.submission import DecodedRequest
+from inferd.api.admission import DecodedRequest
+from inferd.api.wire_scanner import WireScanner, malformed
 from inferd.batching.request import InferenceResult
-from inferd.errors import Part, Place
+from inferd.errors import InvalidInputError, Part, Place
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
 Request = TypeVar("Request", bound=Message)
 
+#: Queries hold a few names. Protobuf's parser takes some milliseconds for the worst message of this size.
+_MAX_QUERY_BYTES = 64 * 1024
+
+
+class Header(NamedTuple):
+    """What a request says about itself: the model's name and version, and the request id. Empty if not given."""
+
+    model: str
+    version: str
+    request_id: str
+
 
 @dataclass(slots=True)
-class Answer:
-    """The answer to one request, not to be changed.
-
-    ``as_lists`` if its outputs are to be typed lists, where the protocol has them.
-    """
+class Response:
+    """The response to one request, not to be changed. ``as_lists``: encode outputs as typed lists."""
 
     model: ModelVersion
     request_id: str
@@ -29,36 +37,51 @@ class Answer:
 
 
 class Codec(Protocol[Request]):
-    """The messages of one protocol. Methods that take a request raise `InvalidInputError` for what is wrong with it."""
+    """The messages of one protocol. `decode` raises `InvalidInputError` for an invalid request."""
 
-    def scan(self, message: bytes) -> Frame | None:
-        """Refuse a message that would be much work to parse; return its frame, None if it has none."""
+    @property
+    def scanner(self) -> WireScanner:
+        """Scans requests before they are parsed."""
         ...
 
-    def parse(self, message: bytes) -> Request:
-        """Parse a request that was scanned."""
+    @property
+    def request_type(self) -> type[Request]:
+        """The message class of requests."""
         ...
 
-    def target(self, request: Request) -> tuple[str, str]:
-        """Return the name and version of the model that is asked."""
+    def header(self, request: Request) -> Header:
+        """Return which model ``request`` asks for, and its id."""
         ...
 
-    def request_id(self, request: Request) -> str:
-        """Return the caller's own id of the request, or an empty string."""
-        ...
-
-    def wants_lists(self, request: Request) -> bool:
-        """Whether the answer is to have typed lists."""
+    def has_lists(self, request: Request) -> bool:
+        """Return whether ``request`` is to be answered with typed lists."""
         ...
 
     def decode(self, request: Request, signature: ModelSignature) -> DecodedRequest:
-        """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
+        """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
         ...
 
     def field_of(self, request: Request, at: Place | Part) -> str:
-        """Return the path to the field of ``request`` that an error is about, in the protocol's terms."""
+        """Return the path to the field of ``request`` that an error is about."""
         ...
 
-    def encode(self, answer: Answer) -> bytes:
-        """Return the message that answers a unary call."""
+    def encode(self, response: Response) -> bytes:
+        """Return the response message of a unary call."""
         ...
+
+
+def parse(kind: type[Request], message: bytes) -> Request:
+    """Parse a message of bounded size or number of fields. Raises `InvalidInputError` if it is malformed."""
+    try:
+        return kind.FromString(message)
+    except (DecodeError, ValueError, RecursionError):
+        # Protobuf's Python implementation raises the last two, for invalid UTF-8 and for deep groups.
+        raise malformed(kind.DESCRIPTOR.full_name) from None
+
+
+def parse_query(kind: type[Request], message: bytes) -> Request:
+    """Parse a query. Raises `InvalidInputError` if it is malformed or far too large for one."""
+    if len(message) > _MAX_QUERY_BYTES:
+        msg = f"{kind.DESCRIPTOR.full_name}: expected at most {_MAX_QUERY_BYTES} bytes, got {len(message)}"
+        raise InvalidInputError(msg)
+    return parse(kind, message)

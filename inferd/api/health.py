@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from inferd.api.parsing import parse
+from inferd.api.codec import parse_query
 from inferd.errors import InvalidInputError
 from inferd.health_check import HealthStatus, listing
 from inferd.plain_text import clipped, escaped, listed
@@ -123,7 +123,7 @@ class HealthService(health.HealthServicer):
 
     def _check(self, call: UnaryCall, message: bytes) -> None:
         try:
-            service = parse(health_pb2.HealthCheckRequest, message).service
+            service = parse_query(health_pb2.HealthCheckRequest, message).service
         except InvalidInputError as error:
             call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             return

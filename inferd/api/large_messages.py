@@ -1,4 +1,4 @@
-"""A thread for messages that take long to read or to write, so that no other call waits for them."""
+"""A thread that decodes and encodes large messages, so that other calls do not wait for them."""
 
 from collections.abc import Callable
 
@@ -6,22 +6,22 @@ from inferd.batching.request import InferenceResult
 from inferd.errors import OverloadedError
 from inferd.rpc.worker_pool import WorkerPool
 
-#: One after another: Python's interpreter lock would not let several go any faster.
+#: More would not be faster, because of the GIL.
 _THREADS = 1
-#: Requests that may wait to be read. Their bytes are bounded by the memory budget.
+#: Requests that may wait to be decoded. The memory budget bounds their bytes.
 _MAX_WAITING = 256
-#: About what reading one takes.
+#: About the time to decode one.
 _RETRY_AFTER_S = 0.05
 
-#: Outputs with more elements are written here, if each element takes a step of Python.
+#: Larger outputs are encoded here if each element takes a step of Python.
 _MAX_QUICK_ELEMENTS = 4096
 
 
 class LargeMessages:
-    """Reads large requests and writes large answers in a thread of its own.
+    """Decodes large requests and encodes large responses in its own thread.
 
-    ``call_soon`` has the poll thread go on with what was read. What is done here may take long, but none of its steps
-    keeps Python's interpreter lock for more than some milliseconds. Any thread may call; `stop` once.
+    ``call_soon`` calls a function on the poll thread, which goes on with a decoded request. Work done here may take
+    long, but no step of it holds the GIL for more than some milliseconds. Any thread may call; `stop` once.
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
@@ -29,24 +29,26 @@ class LargeMessages:
         self.call_soon = call_soon
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish what was asked for and end the thread. Returns False if it is still at work after the timeout."""
+        """Finish the submitted work and end the thread. Return False if it is still busy after the timeout."""
         return self._pool.stop(timeout_s)
 
-    def read(self, work: Callable[[], None]) -> None:
-        """Have a request of a unary call read by ``work``. Raises `OverloadedError` if too many wait for that."""
+    def decode(self, work: Callable[[], None]) -> None:
+        """Run ``work``, which decodes a unary request. Raises `OverloadedError` if too many wait."""
         if self._pool.waiting >= _MAX_WAITING:
             raise OverloadedError(
-                f"{_MAX_WAITING} large requests wait to be read", retry_after_s=_RETRY_AFTER_S, reason="LARGE_MESSAGES"
+                f"{_MAX_WAITING} large requests are waiting to be decoded",
+                retry_after_s=_RETRY_AFTER_S,
+                reason="LARGE_MESSAGES",
             )
         self._pool.submit(work)
 
     def do(self, work: Callable[[], None]) -> None:
-        """Have ``work`` done of which there is a bounded amount: an answer, or one message of a stream."""
+        """Run ``work`` whose amount is bounded elsewhere: a response, or a request of a stream message."""
         self._pool.submit(work)
 
 
-def takes_long_to_write(result: InferenceResult, *, as_lists: bool) -> bool:
-    """Whether an answer is to be written by `LargeMessages`."""
+def takes_long_to_encode(result: InferenceResult, *, as_lists: bool) -> bool:
+    """Return whether to encode a response in the thread of `LargeMessages`."""
     for array in result.outputs.values():
         if array.size > _MAX_QUICK_ELEMENTS and (as_lists or array.dtype.hasobject):
             return True

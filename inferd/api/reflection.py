@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from inferd.api.parsing import parse
+from inferd.api.codec import parse_query
 from inferd.errors import InvalidInputError
 from inferd.rpc import StreamCall, StreamListener, callback_stream
 
@@ -52,7 +52,7 @@ class _Questions:
     def on_message(self, message: bytes, /) -> None:
         """See `StreamListener.on_message`."""
         try:
-            question = parse(reflection_pb2.ServerReflectionRequest, message)
+            question = parse_query(reflection_pb2.ServerReflectionRequest, message)
         except InvalidInputError as error:
             self._call.finish(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             return

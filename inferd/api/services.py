@@ -1,4 +1,4 @@
-"""All inference services of the server, put together in one place."""
+"""The inference services of a server, assembled on one model registry."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,19 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
-from inferd.api.errors import StatusTable
-from inferd.api.inference_service import InferenceService
 from inferd.api.large_messages import LargeMessages
-from inferd.api.open_inference_service import OpenInferenceService
-from inferd.api.request_scan import MessageLimits
-from inferd.api.streaming import OpenStreams, StreamParts
+from inferd.api.oip.service import OpenInferenceService
+from inferd.api.status import StatusTable
+from inferd.api.stream import OpenStreams, ServiceContext
+from inferd.api.v1.service import InferenceService
+from inferd.api.wire_scanner import MessageLimits
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
 
 _INFERENCE: ServiceDescriptor = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 _OPEN_INFERENCE: ServiceDescriptor = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-#: The services that answer inference requests.
+#: Names of the services that answer inference requests.
 INFERENCE_SERVICE_NAMES = (_INFERENCE.full_name, _OPEN_INFERENCE.full_name)
 
 
@@ -33,7 +33,7 @@ def method_names() -> frozenset[str]:
 class InferenceServices:
     """Both inference services on one registry.
 
-    ``add_to`` before the server starts, ``drain`` when it is to stop, ``stop`` when it has.
+    Call `add_to` before the server starts, `drain` when it begins to stop, and `stop` when it has stopped.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class InferenceServices:
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
         self._large_messages = LargeMessages(server.poll_loop.call_soon)
-        parts = StreamParts(
+        context = ServiceContext(
             registry=self._registry,
             statuses=self._statuses,
             call_soon=server.poll_loop.call_soon,
@@ -62,8 +62,8 @@ class InferenceServices:
             large_messages=self._large_messages,
             limits=self._limits,
         )
-        own = InferenceService(parts)
-        open_inference = OpenInferenceService(parts, self._is_ready)
+        own = InferenceService(context)
+        open_inference = OpenInferenceService(context, self._is_ready)
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),
@@ -72,9 +72,9 @@ class InferenceServices:
         )
 
     def drain(self) -> None:
-        """Bring every stream to its end; on the poll thread."""
+        """Drain every stream; on the poll thread."""
         self._streams.drain()
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread. Returns False if it is still at work after the timeout."""
+        """End the thread. Return False if it is still busy after the timeout."""
         return self._large_messages is None or self._large_messages.stop(timeout_s)

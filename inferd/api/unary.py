@@ -1,110 +1,115 @@
-"""Unary inference: one request in, one answer or one status out."""
+"""Unary methods: inference, whose response a model's run brings, and queries, which are answered at once."""
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Generic
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
 
 from inferd import request_id
-from inferd.api.access import admit, counted, find_granted, hold
-from inferd.api.codec import Answer, Request
-from inferd.api.errors import StatusTable
-from inferd.api.large_messages import LargeMessages, takes_long_to_write
-from inferd.api.reader import LARGE_BYTES, Incoming, RequestReader
-from inferd.api.submission import monotonic
+from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
+from inferd.api.codec import Request, Response, parse_query
+from inferd.api.large_messages import LargeMessages, takes_long_to_encode
+from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
+from inferd.api.status import StatusTable
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
-from inferd.observability.timing import Stages
 from inferd.request_id import log_fields
-from inferd.rpc import Call, UnaryCall
+from inferd.rpc import UnaryCall, callback_unary
 from inferd.security.authorization.policy import Grant
 
 _log = logging.getLogger(__name__)
+
+Query = TypeVar("Query", bound=Message)
 
 
 class UnaryInference(Generic[Request]):
     """The handler of a unary inference method; called on the poll thread.
 
-    Everything up to the queue happens in the call to it; the answer is sent by whichever thread settles the reply.
+    The call to it does everything up to the queue; the thread that settles the reply sends the response.
     """
 
     def __init__(
         self,
-        reader: RequestReader[Request],
+        decoder: RequestDecoder[Request],
         registry: ModelRegistry,
         statuses: StatusTable,
         large_messages: LargeMessages,
     ) -> None:
-        self._reader = reader
+        self._decoder = decoder
         self._registry = registry
         self._statuses = statuses
         self._large_messages = large_messages
 
     def __call__(self, call: UnaryCall, message: bytes) -> None:
-        """Admit the request in ``message`` or end ``call`` with the status that says why not."""
+        """Submit the request in ``message``, or end ``call`` with the status of what is wrong with it."""
         received_at = monotonic()
         try:
-            incoming = self._reader.known(message)
+            incoming = self._decoder.match(message)
             if incoming is None:
                 if len(message) > LARGE_BYTES:
-                    self._large_messages.read(partial(self._read_large, call, message, received_at))
+                    self._large_messages.decode(partial(self._decode_large, call, message, received_at))
                     return
-                incoming = self._reader.read(message)
+                incoming = self._decoder.parse(message)
             prepared = self._prepare(call, incoming, received_at)
         except ServingError as error:
-            abort(call, self._statuses, counted(call, error))
+            abort(call, self._statuses, charge_invalid(call, error))
         else:
-            self._admit(call, incoming, *prepared)
+            self._submit(call, incoming, *prepared)
 
-    def _read_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
-        """Read a message that takes long to read, apart from the poll thread, which then admits the request."""
+    def _decode_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
+        """Decode a large message in the thread for them; the poll thread then submits the request."""
         if call.ended_at != math.inf:
             return
         try:
-            incoming = self._reader.read(message)
+            incoming = self._decoder.parse(message)
             prepared = self._prepare(call, incoming, received_at)
         except ServingError as error:
-            abort(call, self._statuses, counted(call, error))
-        except Exception:  # noqa: BLE001  (as on the poll thread: the caller must hear something, but not what)
-            _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
+            abort(call, self._statuses, charge_invalid(call, error))
+        except Exception:  # noqa: BLE001  (as on the poll thread: the call must end, without internals in its status)
+            _log.exception("could not decode a request of %s", call.method, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())
         else:
-            self._large_messages.call_soon(partial(self._admit, call, incoming, *prepared))
+            self._large_messages.call_soon(partial(self._submit, call, incoming, *prepared))
 
     def _prepare(
-        self, call: UnaryCall, incoming: Incoming[Request], received_at: float
+        self, call: UnaryCall, incoming: IncomingRequest[Request], received_at: float
     ) -> tuple[ModelVersion, Grant | None, InferenceRequest]:
-        """Find the model of a request and check it; any thread. Raises `ServingError`."""
+        """Look up the model of a request and validate the request; any thread. Raises `ServingError`."""
         if incoming.request_id:
             request_id.name_by_message(call, incoming.request_id)
         try:
-            model, grant = find_granted(self._registry, call, incoming.name, incoming.version)
-            answer = partial(self._answer, call, model, incoming.request_id, incoming.wants_lists)
-            reply = Reply(answer, None, request_id.of(call.facts))
-            return model, grant, self._reader.request(incoming, model, reply, received_at, call.deadline)
+            model, grant = find_model(self._registry, call, incoming.name, incoming.version)
+            on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
+            reply = Reply(on_outcome, None, request_id.of(call.facts))
+            return model, grant, self._decoder.build(incoming, model, reply, received_at, call.deadline)
         except InvalidInputError as error:
-            self._reader.locate(incoming, error)
+            self._decoder.set_field(incoming, error)
             raise
 
-    def _admit(
+    def _submit(
         self,
         call: UnaryCall,
-        incoming: Incoming[Request],
+        incoming: IncomingRequest[Request],
         model: ModelVersion,
         grant: Grant | None,
         request: InferenceRequest,
     ) -> None:
-        """Hand a request to its model, or end ``call`` if its quota has no room; on the poll thread."""
+        """Submit a request to its model, or end ``call`` if the quota is exhausted; on the poll thread."""
         if incoming.learned is not None:
-            self._reader.keep(incoming)
+            self._decoder.cache(incoming)
         try:
-            if grant is not None and (quota := admit(grant, model, request)) is not None:
-                hold(call, quota)
+            if grant is not None and (quota := charge(grant, model, request)) is not None:
+                release_at_end(call, quota)
         except ServingError as error:
-            abort(call, self._statuses, counted(call, error))
+            abort(call, self._statuses, charge_invalid(call, error))
             return
         call.facts.rows = request.rows
         if timing.KEY in call.annotations:
@@ -113,27 +118,34 @@ class UnaryInference(Generic[Request]):
         call.on_terminated(partial(model.cancel, request))
         model.submit((request,))
 
-    def _answer(self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: Outcome) -> None:
-        if isinstance(outcome, ServingError):
-            if isinstance(outcome, FailedRunError):
-                _note_run(call, outcome)
-            abort(call, self._statuses, outcome)
+    def _settle(self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, outcome: Outcome) -> None:
+        """End ``call`` with ``outcome``; called by the thread that settles the reply."""
+        if isinstance(outcome, InferenceResult):
+            if takes_long_to_encode(outcome, as_lists=as_lists):
+                self._large_messages.do(partial(self._respond, call, model, own_id, as_lists, outcome))
+            else:
+                self._respond(call, model, own_id, as_lists, outcome)
             return
-        if takes_long_to_write(outcome, as_lists=wants_lists):
-            self._large_messages.do(partial(self._send, call, model, own_id, wants_lists, outcome))
-        else:
-            self._send(call, model, own_id, wants_lists, outcome)
+        if isinstance(outcome, FailedRunError):
+            call.facts.queue_s, call.facts.batch = outcome.queue_s, outcome.timing
+            if timing.KEY in call.annotations:
+                stages = timing.of(call.annotations)
+                stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
+        abort(call, self._statuses, outcome)
 
-    def _send(
-        self, call: UnaryCall, model: ModelVersion, own_id: str, wants_lists: bool, outcome: InferenceResult
+    def _respond(
+        self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, result: InferenceResult
     ) -> None:
-        stages = _note_run(call, outcome)
+        # In this order: readers of a call that has not ended read the batch first.
+        call.facts.queue_s, call.facts.batch = result.queue_s, result.timing
+        stages = timing.of(call.annotations) if timing.KEY in call.annotations else None
         if stages is not None:
+            stages.queue_s, stages.batch = result.queue_s, result.timing
             stages.encoding_at = monotonic()
         try:
-            message = self._reader.codec.encode(Answer(model, own_id, wants_lists, outcome))
-        except Exception:  # noqa: BLE001  (the worker goes on, and this caller must hear something)
-            _log.exception("could not encode an answer of model %s", model.name, extra=log_fields(call))
+            message = self._decoder.codec.encode(Response(model, own_id, as_lists, result))
+        except Exception:  # noqa: BLE001  (the worker thread must go on, and the call must end)
+            _log.exception("could not encode a response of model %s", model.name, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())
             return
         if stages is not None:
@@ -141,15 +153,31 @@ class UnaryInference(Generic[Request]):
         call.reply(message)
 
 
-def _note_run(call: Call, ran: InferenceResult | FailedRunError) -> Stages | None:
-    """Tell the interceptors when the request ran; returns where its stages are taken down, if somebody wants them."""
-    call.facts.queue_s = ran.queue_s
-    call.facts.batch = ran.timing
-    if timing.KEY not in call.annotations:
-        return None
-    stages = timing.of(call.annotations)
-    stages.queue_s, stages.batch = ran.queue_s, ran.timing
-    return stages
+def query_handler(
+    query: type[Query], respond: Callable[[Query, ModelView], Message], registry: ModelRegistry, statuses: StatusTable
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return a handler that answers ``query`` messages with ``respond``, which may raise `ServingError`.
+
+    ``respond`` gets the models of ``registry`` that the caller can see.
+    """
+    name_field = "model" if "model" in query.DESCRIPTOR.fields_by_name else "name"
+
+    def handle(call: UnaryCall, message: bytes) -> None:
+        view = ModelView(registry, call)
+        try:
+            try:
+                response = respond(parse_query(query, message), view)
+            finally:
+                # Invalid queries are charged too, and an exhausted quota takes precedence over their error.
+                view.charge()
+        except ServingError as error:
+            if isinstance(error, InvalidInputError) and error.at == "model":
+                error.field = name_field
+            abort(call, statuses, error)
+        else:
+            call.reply(response.SerializeToString())
+
+    return callback_unary(handle)
 
 
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:

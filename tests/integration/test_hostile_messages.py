@@ -11,14 +11,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks.hostile import models
 from benchmarks.hostile.corpus import KINDS
 from benchmarks.hostile.kind import Kind
-from inferd import wire
-from inferd.api import request_scan
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.open_inference_messages import OpenInferenceCodec
-from inferd.api.request_scan import MessageLimits
+from inferd.api import wire_scanner
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.v1.codec import InferenceCodec
+from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InvalidInputError
 from tests.patience import PATIENCE_S
 from tests.server import serving
+from tests.unit.api.fakes import CountedBytes
 
 #: Read by the poll thread, and by the thread for large messages.
 SIZES = (2_000, 20_000)
@@ -78,22 +78,13 @@ def test_each_kind_ends_in_one_status_and_leaves_nothing(server):
 )
 def test_no_kind_takes_more_steps_than_the_bounds_say(codec, method, monkeypatch):
     """Counted, as time would depend on the machine."""
-    scanned = codec(MessageLimits(elements=1000)).scan
-    steps = 0
-    bounds = wire.content_bounds
-
-    def counting(message: bytes, wire_type: int, position: int) -> tuple[int, int]:
-        nonlocal steps
-        steps += 1
-        return bounds(message, wire_type, position)
-
-    monkeypatch.setattr(wire, "content_bounds", counting)
-    monkeypatch.setattr(request_scan, "MAX_FIELDS", 2000)
+    scan = codec(MessageLimits(elements=1000)).scanner.scan
+    monkeypatch.setattr(wire_scanner, "MAX_FIELDS", 2000)
     for kind in KINDS.values():
         if kind.method != method:
             continue
-        message = kind.build(200_000)
-        steps = 0
+        message = CountedBytes(kind.build(200_000))
         with suppress(InvalidInputError):
-            scanned(message)
-        assert steps <= 2000 + 1000 + 2, kind.name
+            scan(message)
+        # One step a field or element, which reads at most a tag and an integer of 10 bytes.
+        assert message.reads <= 11 * (2000 + 1000) + 40, kind.name

@@ -10,7 +10,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from inferd.api.errors import StatusTable
+from inferd.api.status import StatusTable
 from inferd.config.server import ServerSettings
 from inferd.rpc import MemoryMeter, blocking
 from inferd.rpc.channel_options import channel_options

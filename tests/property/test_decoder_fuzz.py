@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.codec import parse
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.v1.codec import InferenceCodec
 from inferd.dtypes import ALL, BY_NAME
 from inferd.errors import InvalidInputError
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -100,8 +101,8 @@ def oip_requests(draw):
 def _decode(codec, message, signature):
     """Go as far as the queue would; returns None for a request that was refused with a text."""
     try:
-        codec.scan(message)
-        decoded = codec.decode(codec.parse(message), signature)
+        codec.scanner.scan(message)
+        decoded = codec.decode(parse(codec.request_type, message), signature)
         checked = signature.check(decoded.inputs)
         signature.select_outputs(decoded.outputs)
     except InvalidInputError as error:

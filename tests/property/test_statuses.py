@@ -8,7 +8,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inferd.api.errors import Status
+from inferd.api.status import Status
 
 codes = st.sampled_from([code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 

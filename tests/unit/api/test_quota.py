@@ -4,9 +4,9 @@ import grpc
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
-from inferd.api.access import ModelView, counted, hold
-from inferd.api.errors import StatusTable
-from inferd.api.queries import query_handler
+from inferd.api.admission import ModelView, charge_invalid, release_at_end
+from inferd.api.status import StatusTable
+from inferd.api.unary import query_handler
 from inferd.errors import (
     InferenceFailedError,
     InvalidInputError,
@@ -24,7 +24,7 @@ CODES = grpc.StatusCode
 
 @pytest.fixture(autouse=True)
 def _still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferd.api.access.monotonic", lambda: 0.0)
+    monkeypatch.setattr("inferd.api.admission.monotonic", lambda: 0.0)
 
 
 class Caller:
@@ -84,7 +84,7 @@ def test_a_query_counts_to_the_rule_for_its_model() -> None:
 def test_wrong_requests_are_counted(error: ServingError) -> None:
     """One request each, of the model's quota if there is such a model."""
     caller = Caller({"quota": {"requests_per_s": 2}})
-    answered = [counted(caller.call(model="fake"), error) for _ in range(3)]
+    answered = [charge_invalid(caller.call(model="fake"), error) for _ in range(3)]
     assert answered[:2] == [error, error]
     assert isinstance(answered[2], QuotaExceededError)
 
@@ -93,11 +93,11 @@ def test_what_is_no_fault_of_the_request_is_not_counted() -> None:
     """Want of room, of quota, and our own failures."""
     caller = Caller({"quota": {"requests_per_s": 1}})
     for error in (OverloadedError("x", retry_after_s=1), QuotaExceededError("x", retry_after_s=1)):
-        assert all(counted(caller.call(), error) is error for _ in range(5))
+        assert all(charge_invalid(caller.call(), error) is error for _ in range(5))
     failed = InferenceFailedError()
-    assert counted(caller.call(), failed) is failed
+    assert charge_invalid(caller.call(), failed) is failed
     wrong = InvalidInputError("x")
-    assert counted(caller.call(), wrong) is wrong
+    assert charge_invalid(caller.call(), wrong) is wrong
 
 
 @pytest.mark.parametrize(("code", "left"), [(CODES.RESOURCE_EXHAUSTED, 1), (CODES.OK, 0), (CODES.INTERNAL, 0)])
@@ -109,10 +109,10 @@ def test_a_request_that_the_queue_refuses_is_given_back(code: grpc.StatusCode, l
     grant.quota.acquire(1, 0.0)
     finishers = []
     call.on_finished = finishers.append
-    hold(call, grant.quota)
+    release_at_end(call, grant.quota)
     call.facts.rows = 1
     finishers[0](call, code, "")
     passed = 0
-    while passed < 5 and not isinstance(counted(call, InvalidInputError("x")), QuotaExceededError):
+    while passed < 5 and not isinstance(charge_invalid(call, InvalidInputError("x")), QuotaExceededError):
         passed += 1
     assert passed == left

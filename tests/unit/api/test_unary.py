@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
-from inferd.api.errors import StatusTable
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.reader import RequestReader
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.status import StatusTable
 from inferd.api.unary import UnaryInference
+from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import BatchTiming
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
@@ -31,7 +31,7 @@ def _ask(fake, call=None, **fields):
         **{"model": "fake", "inputs": [v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields}
     )
     large = FakeLargeMessages()
-    UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(fake), StatusTable(), large)(
+    UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(fake), StatusTable(), large)(
         call, request.SerializeToString()
     )
     large.work.run()
@@ -153,7 +153,7 @@ def test_priorities(model, given, expected):
 
 def _unary(model):
     large = FakeLargeMessages()
-    return large, UnaryInference(RequestReader(InferenceCodec()), FakeRegistry(model), StatusTable(), large)
+    return large, UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(model), StatusTable(), large)
 
 
 def _message(rows):

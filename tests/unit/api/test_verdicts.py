@@ -3,8 +3,8 @@
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2
-from inferd.api.model_description import model_description
-from inferd.api.triton_statistics import model_statistics
+from inferd.api.oip.triton import model_statistics
+from inferd.api.v1.service import describe_model
 from inferd.batching.statistics import Statistics
 from inferd.config.settings import ModelSettings
 from inferd.models.version import LoadedModel, ModelVersion
@@ -41,7 +41,7 @@ def version(verdict: Verdict | None = None) -> ModelVersion:
 @pytest.mark.parametrize("standing", Standing)
 def test_a_model_is_told_with_its_verdict(standing):
     """Each of them, with what shows it and what came of the checks."""
-    told = model_description(version(Verdict(standing=standing, reason="why"))).batching
+    told = describe_model(version(Verdict(standing=standing, reason="why"))).batching
     assert inference_pb2.Batching.Verdict.Name(told.verdict) == f"VERDICT_{standing.name}"
     assert (told.verdict_reason, told.checks, told.mismatches) == ("why", 3, 1)
 
@@ -56,7 +56,7 @@ def test_statistics_have_the_verdict(standing):
 
 def test_what_is_not_read_yet_has_no_verdict():
     """In neither protocol."""
-    told = model_description(version()).batching
+    told = describe_model(version()).batching
     assert (told.verdict, told.verdict_reason, told.checks) == (inference_pb2.Batching.VERDICT_UNSPECIFIED, "", 0)
     assert model_statistics(version()).batch_verdict == ""
 

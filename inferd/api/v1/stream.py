@@ -1,12 +1,13 @@
-"""``StreamInfer``: requests in messages of one or several, results as they finish."""
+"""``StreamInfer``: messages of one or more requests, responses in the order in which they finish."""
 
 from collections.abc import Sequence
 
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api.parsing import scanned
-from inferd.api.reader import RequestReader
-from inferd.api.streaming import RequestStream, StreamItem, StreamParts
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.stream import RequestStream, ServiceContext
+from inferd.api.stream_request import StreamRequest
+from inferd.api.wire_scanner import malformed
 from inferd.errors import InvalidInputError, ServingError
 from inferd.rpc import StreamCall
 
@@ -14,10 +15,10 @@ _REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
 _RESULTS = wire.tag(pb.StreamInferResponse, "results")
 _REQUEST_ID, _RESPONSE, _ERROR = (wire.tag(pb.InferResult, name) for name in ("request_id", "response", "error"))
 
-#: Unknown fields that a message may have besides its requests.
+#: Unknown fields that a message may have.
 _MAX_OTHER_FIELDS = 64
 
-#: Results share a message up to this size. By default callers take 4 MiB, and lose the stream to a larger message.
+#: Results share a message up to this size. By default clients accept 4 MiB; a larger message ends the stream.
 MESSAGE_BYTES = 1024 * 1024
 
 
@@ -26,13 +27,16 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     _path_to_requests = "requests."
 
-    def __init__(self, call: StreamCall, reader: RequestReader[pb.InferRequest], parts: StreamParts) -> None:
-        super().__init__(call, reader, parts)
+    def __init__(self, call: StreamCall, decoder: RequestDecoder[pb.InferRequest], context: ServiceContext) -> None:
+        super().__init__(call, decoder, context)
         self._ready: list[bytes] = []
-        self._max_requests = parts.limits.requests
+        self._max_requests = context.limits.requests
 
     def _split(self, message: bytes) -> Sequence[bytes]:
-        contents = scanned(self._contents, pb.StreamInferRequest, message)
+        try:
+            contents = self._contents(message)
+        except wire.MalformedError:
+            raise malformed(pb.StreamInferRequest.DESCRIPTOR.full_name) from None
         if not contents:
             raise InvalidInputError("requests: expected at least one, got none", field="requests")
         return contents
@@ -53,16 +57,17 @@ class InferenceStream(RequestStream[pb.InferRequest]):
                 raise InvalidInputError(msg)
         return contents
 
-    def _opened(self, item: StreamItem[pb.InferRequest]) -> None:
-        """Nothing to note: results go out in any order."""
+    def _opened(self, request: StreamRequest[pb.InferRequest]) -> None:
+        """Record nothing: responses are sent in any order."""
 
-    def _gather(self, item: StreamItem[pb.InferRequest], outcome: bytes | ServingError) -> ServingError | None:
+    def _collect(self, request: StreamRequest[pb.InferRequest], outcome: bytes | ServingError) -> ServingError | None:
         if isinstance(outcome, ServingError):
             content = wire.field(_ERROR, self._statuses.status_of(outcome).to_bytes())
         else:
             content = wire.field(_RESPONSE, outcome)
-        if item.incoming.request_id:
-            content = wire.field(_REQUEST_ID, item.incoming.request_id.encode()) + content
+        own_id = request.incoming.request_id
+        if own_id:
+            content = wire.field(_REQUEST_ID, own_id.encode()) + content
         self._ready.append(wire.field(_RESULTS, content))
         return None
 
@@ -72,7 +77,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
 
 def _joined(messages: Sequence[bytes]) -> list[bytes]:
-    """Put messages together, in their order: of a repeated field, the bytes of several are those of one."""
+    """Join messages in their order: encoded messages are merged by joining them."""
     joined: list[bytes] = []
     together: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""``inference.GRPCInferenceService``: the Open Inference Protocol with the Triton extensions that work here."""
+"""``inference.GRPCInferenceService``: inference, health, and metadata, configuration and statistics of the models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,35 +7,33 @@ import grpc
 
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.access import ModelView
-from inferd.api.open_inference_messages import OpenInferenceCodec
-from inferd.api.open_inference_stream import OpenInferenceStream
-from inferd.api.queries import query_handler
-from inferd.api.reader import RequestReader
-from inferd.api.streaming import StreamParts, open_stream
-from inferd.api.triton_config import PLATFORM, model_config
-from inferd.api.triton_statistics import model_statistics
-from inferd.api.unary import UnaryInference
+from inferd.api.admission import ModelView
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.oip.stream import OpenInferenceStream
+from inferd.api.oip.triton import PLATFORM, model_config, model_statistics
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.stream import ServiceContext, open_stream
+from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
 from inferd.models.version import ModelState
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
-#: Names that Triton gave to what clients may rely on; only what is implemented.
+#: Triton's names of the extensions that are implemented.
 EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
 
 
 class OpenInferenceService:
-    """Runs models and tells what they are, in the protocol that Triton, KServe and their clients speak."""
+    """Handlers of the service's methods, for clients of Triton and KServe."""
 
-    def __init__(self, parts: StreamParts, is_ready: Callable[[], bool]) -> None:
-        self._parts = parts
+    def __init__(self, context: ServiceContext, is_ready: Callable[[], bool]) -> None:
+        self._context = context
         self._is_ready = is_ready
-        self._reader = RequestReader(OpenInferenceCodec(parts.limits))
+        self._decoder = RequestDecoder(OpenInferenceCodec(context.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-        """Return the handler of each method, by its name."""
-        registry, statuses = self._parts.registry, self._parts.statuses
+        """Return the handler of each method, by name."""
+        registry, statuses = self._context.registry, self._context.statuses
         return {
             "ServerLive": query_handler(pb.ServerLiveRequest, _server_live, registry, statuses),
             "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, registry, statuses),
@@ -44,12 +42,14 @@ class OpenInferenceService:
             "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses),
             "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
-            "ModelInfer": callback_unary(UnaryInference(self._reader, registry, statuses, self._parts.large_messages)),
+            "ModelInfer": callback_unary(
+                UnaryInference(self._decoder, registry, statuses, self._context.large_messages)
+            ),
             "ModelStreamInfer": callback_stream(self._open_stream),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
-        return open_stream(OpenInferenceStream(call, self._reader, self._parts), self._parts)
+        return open_stream(OpenInferenceStream(call, self._decoder, self._context), self._context)
 
     def _server_ready(self, _: pb.ServerReadyRequest, _models: ModelView) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())
@@ -65,7 +65,7 @@ def _server_metadata(_: pb.ServerMetadataRequest, _models: ModelView) -> pb.Serv
 
 def _model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelReadyResponse:
     if not query.name:
-        # As Triton, although requests may leave out the name of the only model: nobody asks for it by no name.
+        # As Triton, although inference requests may leave out the name of the only model.
         return pb.ModelReadyResponse(ready=False)
     try:
         ready = models.find(query.name, query.version).state is ModelState.READY

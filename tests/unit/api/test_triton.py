@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from inferd._generated.inference import model_config_pb2 as pb
-from inferd.api.triton_config import model_config
+from inferd.api.oip.triton import model_config
 from inferd.config.settings import ModelSettings
 from inferd.runtime.signature import ModelSignature
 from tests.unit.runtime.specs import signature, spec

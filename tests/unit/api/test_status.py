@@ -6,7 +6,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd import errors
-from inferd.api.errors import StatusTable
+from inferd.api.status import StatusTable
 from inferd.batching.request import BatchTiming, FailedRunError
 
 

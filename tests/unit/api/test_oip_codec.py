@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.errors import InvalidInputError
 from tests.unit.api.fakes import SIGNATURE
 

@@ -7,15 +7,15 @@ import pytest
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api import inference_stream
-from inferd.api.errors import StatusTable
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.inference_stream import InferenceStream
-from inferd.api.open_inference_messages import OpenInferenceCodec
-from inferd.api.open_inference_stream import OpenInferenceStream
-from inferd.api.reader import RequestReader
-from inferd.api.request_scan import MessageLimits
-from inferd.api.streaming import OpenStreams, StreamParts, open_stream
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.oip.stream import OpenInferenceStream
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.status import StatusTable
+from inferd.api.stream import OpenStreams, ServiceContext, open_stream
+from inferd.api.v1 import stream as v1_stream
+from inferd.api.v1.codec import InferenceCodec
+from inferd.api.v1.stream import InferenceStream
+from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InferenceFailedError, OverloadedError
 from inferd.observability.calls import listen_for_results
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
@@ -34,7 +34,7 @@ class Setup:
         self.soon = Soon()
         self.large = FakeLargeMessages()
         self.streams = streams or OpenStreams()
-        parts = StreamParts(
+        parts = ServiceContext(
             registry=FakeRegistry(self.model),
             statuses=StatusTable(),
             call_soon=self.soon,
@@ -43,7 +43,7 @@ class Setup:
             limits=MessageLimits(requests=200),
         )
         make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
-        self.stream = open_stream(make(self.call, RequestReader(codec), parts), parts)
+        self.stream = open_stream(make(self.call, RequestDecoder(codec), parts), parts)
 
     def ask(self, *ids, model="fake"):
         """Send one message with a request for each id."""
@@ -109,7 +109,7 @@ def test_a_message_is_filled_up_to_a_bound(monkeypatch):
     setup = Setup()
     setup.ask("one")
     setup.model.answer(0)
-    monkeypatch.setattr(inference_stream, "MESSAGE_BYTES", 2 * len(setup.call.sent[0]))
+    monkeypatch.setattr(v1_stream, "MESSAGE_BYTES", 2 * len(setup.call.sent[0]))
     setup.ask("a11", "b22", "c33", "d44", "e55")
     for number in range(1, 6):
         setup.model.answer(number)
@@ -118,7 +118,7 @@ def test_a_message_is_filled_up_to_a_bound(monkeypatch):
 
 def test_an_answer_beyond_the_bound_has_a_message_of_its_own(monkeypatch):
     """It cannot be made smaller, and is still sent."""
-    monkeypatch.setattr(inference_stream, "MESSAGE_BYTES", 1)
+    monkeypatch.setattr(v1_stream, "MESSAGE_BYTES", 1)
     setup = Setup()
     setup.ask("a", "b")
     setup.model.answer(0)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.open_inference_messages import OpenInferenceCodec
-from inferd.api.reader import RequestReader
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import Reply
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
@@ -83,16 +83,16 @@ def _oip(part):
     return request.SerializeToString()
 
 
-def _outcome(reader, model, message):
+def _outcome(decoder, model, message):
     """Return all that reading comes to, an error included."""
     try:
-        incoming = reader.known(message) or reader.read(message)
-        request = reader.request(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
-        reader.keep(incoming)
+        incoming = decoder.match(message) or decoder.parse(message)
+        request = decoder.build(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+        decoder.cache(incoming)
     except ServingError as error:
         return error.message
     return (
-        (incoming.name, incoming.version, incoming.request_id, incoming.wants_lists),
+        (incoming.name, incoming.version, incoming.request_id, incoming.as_lists),
         {name: (array.dtype, array.shape, array.tobytes()) for name, array in request.inputs.items()},
         (request.outputs, request.rows, request.nbytes, request.stack_key, request.priority, request.deadline),
     )
@@ -100,9 +100,9 @@ def _outcome(reader, model, message):
 
 @given(requests=st.lists(parts(), min_size=1, max_size=6), own=st.booleans(), data=st.data())
 def test_the_short_way_equals_the_whole_way(requests, own, data):
-    """Whatever came before, a request is read as by a reader that has seen nothing, down to the text of its error."""
+    """Whatever came before, a request is read as by a decoder that has seen nothing, down to the text of its error."""
     make, codec = (_v1, InferenceCodec()) if own else (_oip, OpenInferenceCodec())
-    model, reader = Model(), RequestReader(codec)
+    model, decoder = Model(), RequestDecoder(codec)
     messages = [make(part) for part in requests]
     # The same frames again and again, and now and then one that is cut or has a byte changed.
     for _ in range(12):
@@ -110,7 +110,7 @@ def test_the_short_way_equals_the_whole_way(requests, own, data):
         if data.draw(st.integers(0, 4)) == 0 and message:
             position = data.draw(st.integers(0, len(message) - 1))
             message = message[:position] + bytes([data.draw(st.integers(0, 255))]) + message[position + 1 :]
-        assert _outcome(reader, model, message) == _outcome(RequestReader(codec), model, message)
+        assert _outcome(decoder, model, message) == _outcome(RequestDecoder(codec), model, message)
 
 
 def test_optional_inputs_that_are_left_out_do_not_lengthen_the_way():
@@ -122,36 +122,36 @@ def test_optional_inputs_that_are_left_out_do_not_lengthen_the_way():
         v1.Tensor(name="c", shape=[1], raw=b"\1"),
     ]
     for inputs, kept in ((tensors[:2], 1), (tensors[:3], 1), (tensors, 0)):
-        reader = RequestReader(InferenceCodec())
+        decoder = RequestDecoder(InferenceCodec())
         message = v1.InferRequest(model="m", inputs=inputs).SerializeToString()
-        assert isinstance(_outcome(reader, Model(), message), tuple)
-        assert reader.known_frames == kept
+        assert isinstance(_outcome(decoder, Model(), message), tuple)
+        assert decoder.cached_templates == kept
 
 
 def test_another_model_of_the_same_name_is_checked_anew():
     """What was found out for a model does not hold for the one that takes its place."""
-    reader = RequestReader(InferenceCodec())
+    decoder = RequestDecoder(InferenceCodec())
     x = np.zeros((1, 2), np.float32)
     tensors = [v1.Tensor(name="a", shape=[1, 2], raw=x.tobytes()), v1.Tensor(name="b", shape=[1, 1], raw=b"\1")]
     message = v1.InferRequest(model="m", inputs=tensors).SerializeToString()
     other = Model()
     other.signature = ModelSignature(inputs=Model.signature.inputs[:1], outputs=Model.signature.outputs, batchable=True)
-    assert isinstance(_outcome(reader, Model(), message), tuple)
-    assert _outcome(reader, other, message) == 'input "b": expected one of "a", got an unknown name'
+    assert isinstance(_outcome(decoder, Model(), message), tuple)
+    assert _outcome(decoder, other, message) == 'input "b": expected one of "a", got an unknown name'
 
 
 def test_many_different_frames_are_bounded():
-    """Callers cannot make the reader keep more than so much."""
-    reader, model = RequestReader(InferenceCodec()), Model()
+    """Callers cannot make the decoder keep more than so much."""
+    decoder, model = RequestDecoder(InferenceCodec()), Model()
     for number in range(3000):
         tensors = [
             v1.Tensor(name="a", shape=[1, 2], raw=b"\0" * 8),
             v1.Tensor(name="b", shape=[1, number], raw=b"\0" * number),
         ]
         message = v1.InferRequest(model="m", inputs=tensors).SerializeToString()
-        assert isinstance(_outcome(reader, model, message), tuple)
-    assert reader.known_frames <= 1024
+        assert isinstance(_outcome(decoder, model, message), tuple)
+    assert decoder.cached_templates <= 1024
     huge = v1.InferRequest(model="m", inputs=tensors, outputs=["y"], version="1" * 5000)
-    before = reader.known_frames
-    _outcome(reader, model, huge.SerializeToString())
-    assert reader.known_frames == before
+    before = decoder.cached_templates
+    _outcome(decoder, model, huge.SerializeToString())
+    assert decoder.cached_templates == before

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.api.inference_messages import InferenceCodec
+from inferd.api.v1.codec import InferenceCodec
 from tests.unit.api.fakes import SIGNATURE
 
 

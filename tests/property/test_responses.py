@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api import tensor_bytes, typed_values
-from inferd.api.codec import Answer
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.open_inference_messages import OpenInferenceCodec
+from inferd.api import tensors
+from inferd.api.codec import Response
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import BatchTiming, InferenceResult
 
 #: 0-d, empty, small, and those whose lengths take two and three bytes to write.
@@ -28,7 +28,7 @@ def arrays(draw):
     size = math.prod(shape)
     if datatype is dtypes.BYTES:
         pool = draw(st.lists(st.binary(max_size=5) | st.text(max_size=5).map(str.encode), min_size=1, max_size=5))
-        flat = tensor_bytes.object_array([pool[number % len(pool)] for number in range(size)])
+        flat = tensors.object_array([pool[number % len(pool)] for number in range(size)])
     else:
         bits = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).bytes(size * datatype.itemsize_bytes)
         flat = np.frombuffer(bits, datatype.numpy)
@@ -50,7 +50,7 @@ def answers(draw):
     outputs = draw(st.dictionaries(texts, arrays(), max_size=3))
     result = InferenceResult(outputs, timing, queue_s=draw(st.floats(0.0, 1e6)))
     model = SimpleNamespace(name=draw(texts), version=draw(texts))
-    return Answer(model, draw(texts), draw(st.booleans()), result)
+    return Response(model, draw(texts), draw(st.booleans()), result)
 
 
 def _v1(answer):
@@ -59,10 +59,10 @@ def _v1(answer):
     for name, array in result.outputs.items():
         tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
         if answer.as_lists:
-            field, values = typed_values.to_list(array)
+            field, values = tensors.to_list(array)
             getattr(tensor, field).extend(values)
         else:
-            tensor.raw = bytes(tensor_bytes.to_bytes(array))
+            tensor.raw = bytes(tensors.to_bytes(array))
     response.timing.SetInParent()
     response.timing.queue_us = min(int(result.queue_s * 1e6), 2**32 - 1)
     response.timing.run_us = min(int(result.timing.run_s * 1e6), 2**32 - 1)
@@ -76,7 +76,7 @@ def _oip(answer):
     )
     for name, array in answer.result.outputs.items():
         response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
-        response.raw_output_contents.append(bytes(tensor_bytes.to_bytes(array)))
+        response.raw_output_contents.append(bytes(tensors.to_bytes(array)))
     return response
 
 
@@ -99,6 +99,6 @@ def test_what_is_kept_of_an_output_is_not_taken_for_another(dtype, others):
     for datatype in (dtype, *others):
         for shape in ((2, 3), (3, 2), (6,)):
             result = InferenceResult({"y": np.zeros(shape, datatype.numpy)}, timing, queue_s=0.0)
-            answer = Answer(SimpleNamespace(name="m", version="1"), "", False, result)
+            answer = Response(SimpleNamespace(name="m", version="1"), "", False, result)
             assert _same(InferenceCodec().encode(answer), _v1(answer))
             assert _same(OpenInferenceCodec().encode(answer), _oip(answer))

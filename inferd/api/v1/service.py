@@ -1,14 +1,53 @@
-"""What a model is, in the terms of our own contract."""
+"""``inferd.v1.InferenceService``: inference, and descriptions of the models."""
 
+from typing import Any
+
+import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api.admission import ModelView
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.stream import ServiceContext, open_stream
+from inferd.api.unary import UnaryInference, query_handler
+from inferd.api.v1.codec import InferenceCodec
+from inferd.api.v1.stream import InferenceStream
 from inferd.models.version import ModelVersion
+from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
 
-def model_description(version: ModelVersion) -> pb.Model:
-    """Return what there is to say of ``version``, whatever its state."""
+class InferenceService:
+    """Handlers of the service's methods."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+        self._decoder = RequestDecoder(InferenceCodec(context.limits))
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """Return the handler of each method, by name."""
+        registry, statuses = self._context.registry, self._context.statuses
+        return {
+            "Infer": callback_unary(UnaryInference(self._decoder, registry, statuses, self._context.large_messages)),
+            "StreamInfer": callback_stream(self._open_stream),
+            "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
+            "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
+        }
+
+    def _open_stream(self, call: StreamCall) -> InferenceStream:
+        return open_stream(InferenceStream(call, self._decoder, self._context), self._context)
+
+
+def _list_models(_: pb.ListModelsRequest, models: ModelView) -> pb.ListModelsResponse:
+    return pb.ListModelsResponse(models=[describe_model(version) for version in models.all()])
+
+
+def _get_model(query: pb.GetModelRequest, models: ModelView) -> pb.GetModelResponse:
+    return pb.GetModelResponse(model=describe_model(models.find(query.model, query.version)))
+
+
+def describe_model(version: ModelVersion) -> pb.Model:
+    """Describe ``version`` in any state, with what is known of it."""
     description = pb.Model(
         name=version.name,
         version=version.version,

@@ -1,4 +1,4 @@
-"""The one table from `ServingError` to gRPC status, and the forms in which a status travels."""
+"""The table from `ServingError` to gRPC status, and how a status is encoded."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from inferd import wire
 from inferd.batching.request import FailedRunError
 from inferd.errors import (
     DeadlineExceededError,
@@ -46,23 +45,24 @@ _ERROR_DOMAIN = "inferd"
 
 @dataclass(slots=True)
 class Status:
-    """How a call ends that has no answer; not to be changed."""
+    """How a call ends without a response; not to be changed."""
 
     code: grpc.StatusCode
     message: str
     reason: str
     retry_after_ms: int | None
-    #: The path to the field of the request that it is about, if there is one.
+    #: The path to the field of the request that the status is about, empty if there is none.
     field: str = ""
 
     def to_bytes(self) -> bytes:
-        """Return the `google.rpc.Status` as it travels within a stream and in metadata."""
-        code = wire.integer(_CODE, self.code.value[0])
-        written = code + wire.field(_MESSAGE, self.message.encode()) + _details(self.reason, self.retry_after_ms)
-        return written + _violation(self.field, self.message) if self.field else written
+        """Return the encoded `google.rpc.Status`, as sent in trailing metadata and within a stream."""
+        # Encoded messages are merged by joining them.
+        status: bytes = RpcStatus(code=self.code.value[0], message=self.message).SerializeToString()
+        status += _details(self.reason, self.retry_after_ms)
+        return status + _field_violation(self.field, self.message) if self.field else status
 
     def trailing_metadata(self) -> Metadata:
-        """Return what goes with the status when it ends a call."""
+        """Return the trailing metadata of a call that ends with the status."""
         metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
         if self.retry_after_ms is not None:
             metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
@@ -70,7 +70,7 @@ class Status:
 
 
 class StatusTable:
-    """Maps errors to statuses. ``overload_code`` is what refused and shed requests get."""
+    """Maps errors to statuses. Requests rejected or shed for overload get ``overload_code``."""
 
     def __init__(self, overload_code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED) -> None:
         self._codes = {**_CODES, OverloadedError: overload_code}
@@ -83,7 +83,7 @@ class StatusTable:
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
 
     def refusal(self, refused: Refused) -> CallRefusal:
-        """Return the same form of status for what the server refuses before any handler of ours has seen it."""
+        """Return the rejection of a call that the server turned away before a handler saw it, in the same form."""
         code, retry_after_ms = refused.code, None
         if refused.retry_after_s is not None:
             code, retry_after_ms = self._codes[OverloadedError], math.ceil(refused.retry_after_s * 1000)
@@ -91,40 +91,35 @@ class StatusTable:
         return CallRefusal(code, refused.details, status.trailing_metadata())
 
 
-#: Of what says which field was wrong.
-_LONGEST_FIELD_BYTES = 80
-_LONGEST_DESCRIPTION_BYTES = 160
-
-#: Tags of `google.rpc.Status`.
-_CODE = wire.tag(RpcStatus, "code")
-_MESSAGE = wire.tag(RpcStatus, "message")
+#: Limits within a field violation.
+_MAX_FIELD_BYTES = 80
+_MAX_DESCRIPTION_BYTES = 160
 
 
 @lru_cache(maxsize=1024)
 def _details(reason: str, retry_after_ms: int | None) -> bytes:
-    """Write the fields that are for programs. There are few different ones, and making them takes long."""
+    """Encode the machine-readable details; cached, because few differ and building them is slow."""
     status = RpcStatus()
     status.details.add().Pack(ErrorInfo(reason=reason, domain=_ERROR_DOMAIN))
     if retry_after_ms is not None:
         delay = Duration()
         delay.FromMilliseconds(retry_after_ms)
         status.details.add().Pack(RetryInfo(retry_delay=delay))
-    written: bytes = status.SerializeToString()
-    return written
+    encoded: bytes = status.SerializeToString()
+    return encoded
 
 
-def _violation(field: str, message: str) -> bytes:
-    """Write the detail that says which field was wrong.
+def _field_violation(field: str, message: str) -> bytes:
+    """Encode the detail that names the invalid field.
 
-    The whole status has to fit into what proxies pass, and ``message`` is in it twice already: so only a short one is
-    repeated.
+    Proxies limit the size of a status, and ``message`` is in it twice already, so only a short one is repeated.
     """
     path = escaped(field)
-    if len(path.encode()) > _LONGEST_FIELD_BYTES:
-        path = path.encode()[: _LONGEST_FIELD_BYTES - 3].decode(errors="ignore") + "…"
-    description = message if len(message.encode()) <= _LONGEST_DESCRIPTION_BYTES else ""
+    if len(path.encode()) > _MAX_FIELD_BYTES:
+        path = path.encode()[: _MAX_FIELD_BYTES - 3].decode(errors="ignore") + "…"
+    description = message if len(message.encode()) <= _MAX_DESCRIPTION_BYTES else ""
     status = RpcStatus()
     violation = BadRequest.FieldViolation(field=path, description=description)
     status.details.add().Pack(BadRequest(field_violations=[violation]))
-    written: bytes = status.SerializeToString()
-    return written
+    encoded: bytes = status.SerializeToString()
+    return encoded

@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol to and from arrays."""
+"""The messages of the Open Inference Protocol, to and from arrays."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -9,17 +9,16 @@ from numpy.typing import NDArray
 
 from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api import tensor_bytes, typed_values
-from inferd.api.codec import Answer
-from inferd.api.parsing import parsed, scanned
-from inferd.api.request_scan import DEFAULT_LIMITS, Frame, MessageLimits, RequestScanner
-from inferd.api.submission import DecodedRequest
+from inferd.api import tensors
+from inferd.api.admission import DecodedRequest
+from inferd.api.codec import Header, Response
+from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
 from inferd.plain_text import clipped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: Reserved parameters of a request that ask for something that inferd does not do, and the types they may have.
+#: Reserved parameters for models with state, which inferd does not serve, and the types they may have.
 _STATE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "sequence_id": ("int64_param", "uint64_param", "string_param"),
     "sequence_start": ("bool_param",),
@@ -30,11 +29,13 @@ _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 
 class OpenInferenceCodec:
-    """The messages of ``ModelInfer`` and ``ModelStreamInfer``."""
+    """The messages of ``ModelInfer`` and ``ModelStreamInfer``; see `Codec`."""
+
+    request_type = pb.ModelInferRequest
 
     def __init__(self, limits: MessageLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._scanner = RequestScanner(
+        self.scanner = WireScanner(
             pb.ModelInferRequest.DESCRIPTOR,
             raw=frozenset({"inference.ModelInferRequest.raw_input_contents"}),
             request_id="inference.ModelInferRequest.id",
@@ -42,24 +43,16 @@ class OpenInferenceCodec:
             limits=limits,
         )
 
-    def scan(self, message: bytes) -> Frame | None:
-        """Refuse a message that would be much work to parse; return its frame, None if it has none."""
-        return scanned(self._scanner.scan, pb.ModelInferRequest, message)
+    def header(self, request: pb.ModelInferRequest) -> Header:
+        """Return which model ``request`` asks for, and its id."""
+        return Header(request.model_name, request.model_version, request.id)
 
-    def parse(self, message: bytes) -> pb.ModelInferRequest:
-        """Parse a request that was scanned."""
-        return parsed(pb.ModelInferRequest, message)
-
-    def target(self, request: pb.ModelInferRequest) -> tuple[str, str]:
-        """Return the name and version of the model that is asked."""
-        return request.model_name, request.model_version
-
-    def request_id(self, request: pb.ModelInferRequest) -> str:
-        """Return the caller's own id of the request, or an empty string."""
-        return request.id
+    def has_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
+        """Return False: responses are always raw, as C++ clients need them."""
+        return False
 
     def decode(self, request: pb.ModelInferRequest, signature: ModelSignature) -> DecodedRequest:
-        """Turn ``request`` into arrays of the types and ranks that ``signature`` declares."""
+        """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
         priority, timeout_s = _parameters(request)
         return DecodedRequest(
             inputs=_decode_inputs(request, signature, self._limits),
@@ -69,7 +62,7 @@ class OpenInferenceCodec:
         )
 
     def field_of(self, request: pb.ModelInferRequest, at: Place | Part) -> str:
-        """Return the path to what an error about ``request`` is about."""
+        """Return the path to the field of ``request`` that an error is about."""
         if not isinstance(at, Place):
             return _PATHS[at]
         if at.kind == "output":
@@ -81,20 +74,16 @@ class OpenInferenceCodec:
             return f"raw_input_contents[{position}]"
         return ".".join((f"inputs[{position}].contents", *_typed_lists(request.inputs[position])[:1]))
 
-    def wants_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
-        """Answers are always raw, as C++ clients need them."""
-        return False
-
-    def encode(self, answer: Answer) -> bytes:
-        """Return the message that answers a unary call."""
-        model = answer.model
-        parts: list[bytes | memoryview] = [_names(model.name, model.version)]
-        if answer.request_id:
-            parts.append(wire.field(_ID, answer.request_id.encode()))
+    def encode(self, response: Response) -> bytes:
+        """Return the response message, joined from bytes, which is faster than building a message."""
+        model = response.model
+        parts: list[bytes | memoryview] = [_encode_names(model.name, model.version)]
+        if response.request_id:
+            parts.append(wire.field(_ID, response.request_id.encode()))
         contents: list[bytes | memoryview] = []
-        for name, array in answer.result.outputs.items():
-            parts.append(_output(name, array.dtype, array.shape))
-            raw = tensor_bytes.to_bytes(array)
+        for name, array in response.result.outputs.items():
+            parts.append(_encode_output(name, array.dtype, array.shape))
+            raw = tensors.to_bytes(array)
             contents.append(wire.prefix(_RAW_OUTPUT, len(raw)))
             contents.append(raw)
         return b"".join(parts + contents)
@@ -113,23 +102,23 @@ _RAW_OUTPUT = wire.tag(pb.ModelInferResponse, "raw_output_contents")
 
 
 @lru_cache(maxsize=256)
-def _names(model: str, version: str) -> bytes:
+def _encode_names(model: str, version: str) -> bytes:
     return pb.ModelInferResponse(model_name=model, model_version=version).SerializeToString()
 
 
 @lru_cache(maxsize=1024)
-def _output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Write the field that describes one output."""
+def _encode_output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """Encode the field that describes one output."""
     response = pb.ModelInferResponse()
     response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[dtype].name, shape=shape)
     return response.SerializeToString()
 
 
 def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:
-    """Return the priority (0 for none) and the timeout in seconds, refusing parameters that would be disregarded.
+    """Return the priority (0 for none) and the timeout in seconds. Raises for parameters that would be ignored.
 
-    What has no value, or the one that stands for none, is as good as not given: 0 of a sequence's id, of a priority and
-    of a timeout, false of a sequence's start and end.
+    A parameter without a value, or with its null value, counts as absent: 0 for ``sequence_id``, ``priority`` and
+    ``timeout``, false for ``sequence_start`` and ``sequence_end``.
     """
     priority, timeout_s = 0, None
     for name, value in request.parameters.items():
@@ -140,22 +129,22 @@ def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:
         elif name == "timeout":
             timeout_us = _integer(name, value)
             if timeout_us < 0:
-                raise _wrong_parameter(name, f"expected 0 or more microseconds, got {timeout_us}")
+                raise _invalid_parameter(name, f"expected 0 or more microseconds, got {timeout_us}")
             timeout_s = timeout_us / 1e6 or None
         elif name in _STATE_PARAMETERS:
-            _refuse_state(name, value)
+            _reject_state(name, value)
         elif name.startswith(_TRITON_PREFIX) and name != _EMPTY_FINAL_RESPONSE:
-            raise _wrong_parameter(name, "no such reserved parameter")
+            raise _invalid_parameter(name, "no such reserved parameter")
     return priority, timeout_s
 
 
-def _refuse_state(name: str, value: pb.InferParameter) -> None:
+def _reject_state(name: str, value: pb.InferParameter) -> None:
     choice = value.WhichOneof("parameter_choice")
     types = _STATE_PARAMETERS[name]
     if choice not in types:
-        raise _wrong_parameter(name, f"expected {' or '.join(types)}, got {choice}")
+        raise _invalid_parameter(name, f"expected {' or '.join(types)}, got {choice}")
     if getattr(value, choice):
-        raise _wrong_parameter(name, "models with state are not supported")
+        raise _invalid_parameter(name, "models with state are not supported")
 
 
 def _integer(name: str, value: pb.InferParameter) -> int:
@@ -164,10 +153,10 @@ def _integer(name: str, value: pb.InferParameter) -> int:
         return value.int64_param
     if kind == "uint64_param":
         return value.uint64_param
-    raise _wrong_parameter(name, f"expected int64_param or uint64_param, got {kind}")
+    raise _invalid_parameter(name, f"expected int64_param or uint64_param, got {kind}")
 
 
-def _wrong_parameter(name: str, text: str) -> InvalidInputError:
+def _invalid_parameter(name: str, text: str) -> InvalidInputError:
     return InvalidInputError(f'parameter "{name}": {text}', field=_parameter_path(name))
 
 
@@ -177,18 +166,18 @@ def _parameter_path(name: str) -> str:
 
 def _requested_outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
     for position, output in enumerate(request.outputs):
-        _refuse_tensor_parameters("output", position, output.name, output.parameters)
+        _reject_tensor_parameters("output", position, output.name, output.parameters)
     return tuple(output.name for output in request.outputs)
 
 
-def _refuse_tensor_parameters(
+def _reject_tensor_parameters(
     kind: Literal["input", "output"], position: int, name: str, parameters: Mapping[str, pb.InferParameter]
 ) -> None:
     for parameter, value in parameters.items():
         if not (parameter.startswith("shared_memory") or parameter == "classification"):
             continue
         choice = value.WhichOneof("parameter_choice")
-        # No region, no offset, no classes: what clients send that write all they know of.
+        # Some clients write every field they know: no region, no offset, no classes.
         if choice is not None and getattr(value, choice):
             msg = f'{kind} "{name}": parameter "{parameter}" is not supported'
             raise InvalidInputError(msg, field=f"{kind}s[{position}].{_parameter_path(parameter)}")
@@ -208,7 +197,7 @@ def _decode_inputs(
             raise InvalidInputError(f'input "{name}": expected once, got it again', field=f"inputs[{index}].name")
         spec = signature.input(name)
         if tensor.parameters:
-            _refuse_tensor_parameters("input", index, name, tensor.parameters)
+            _reject_tensor_parameters("input", index, name, tensor.parameters)
         _check_tensor(tensor, spec)
         if not raw:
             inputs[name] = _decode_typed(tensor, spec.datatype)
@@ -216,7 +205,7 @@ def _decode_inputs(
             msg = f'input "{name}": expected no contents beside raw_input_contents'
             raise InvalidInputError(msg, field=f"inputs[{index}].contents")
         else:
-            inputs[name] = tensor_bytes.from_bytes(name, spec.datatype, tensor.shape, raw[index], limits.elements)
+            inputs[name] = tensors.from_bytes(name, spec.datatype, tensor.shape, raw[index], limits.elements)
     return inputs
 
 
@@ -224,13 +213,13 @@ def _check_tensor(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpe
     name = tensor.name
     if tensor.datatype != spec.datatype.name:
         msg = f'expected datatype {spec.datatype.name}, got "{tensor.datatype}"'
-        raise tensor_bytes.wrong(name, msg, "datatype")
+        raise tensors.invalid(name, msg, "datatype")
     if len(tensor.shape) != len(spec.shape):
         msg = f"expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}"
-        raise tensor_bytes.wrong(name, msg, "shape")
+        raise tensors.invalid(name, msg, "shape")
 
 
-#: The list that holds elements of a type. Types that are missing here exist as raw bytes only.
+#: The typed list of each datatype. Missing datatypes can only be sent as raw bytes.
 _LIST_OF_TYPE: Mapping[str, str] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -248,14 +237,14 @@ _LIST_OF_TYPE: Mapping[str, str] = {
 
 
 _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
-    "bool_contents": typed_values.from_bools,
-    "int_contents": typed_values.from_integers,
-    "int64_contents": typed_values.from_integers,
-    "uint_contents": typed_values.from_integers,
-    "uint64_contents": typed_values.from_integers,
-    "fp32_contents": typed_values.from_floats,
-    "fp64_contents": typed_values.from_floats,
-    "bytes_contents": typed_values.from_byte_strings,
+    "bool_contents": tensors.from_bools,
+    "int_contents": tensors.from_integers,
+    "int64_contents": tensors.from_integers,
+    "uint_contents": tensors.from_integers,
+    "uint64_contents": tensors.from_integers,
+    "fp32_contents": tensors.from_floats,
+    "fp64_contents": tensors.from_floats,
+    "bytes_contents": tensors.from_byte_strings,
 }
 
 
@@ -268,9 +257,9 @@ def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataT
     name = tensor.name
     expected = _LIST_OF_TYPE.get(datatype.name)
     if expected is None:
-        raise tensor_bytes.wrong(name, f"expected {datatype.name} in raw_input_contents")
+        raise tensors.invalid(name, f"expected {datatype.name} in raw_input_contents")
     given = _typed_lists(tensor)
     if given not in ([], [expected]):
-        raise tensor_bytes.wrong(name, f"expected {datatype.name} in {expected}, got {', '.join(given)}")
+        raise tensors.invalid(name, f"expected {datatype.name} in {expected}, got {', '.join(given)}")
     flat = _CONVERSIONS[expected](name, datatype, getattr(tensor.contents, expected))
-    return tensor_bytes.shaped(name, flat, tensor.shape)
+    return tensors.shaped(name, flat, tensor.shape)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
-from inferd.api.errors import StatusTable
-from inferd.api.inference_messages import InferenceCodec
-from inferd.api.inference_stream import InferenceStream
-from inferd.api.reader import RequestReader
-from inferd.api.request_scan import MessageLimits
-from inferd.api.streaming import OpenStreams, StreamParts, open_stream
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.status import StatusTable
+from inferd.api.stream import OpenStreams, ServiceContext, open_stream
 from inferd.api.unary import UnaryInference
+from inferd.api.v1.codec import InferenceCodec
+from inferd.api.v1.stream import InferenceStream
+from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import DeadlineExceededError, NotAuthenticatedError
 from inferd.security.authorization.methods import MethodKind
 from inferd.security.authorization.policy import Policy, permissions_of
@@ -44,13 +44,13 @@ class Bench:
 
     def infer(self, **fields: object) -> FakeCall:
         call = self.call()
-        unary = UnaryInference(RequestReader(InferenceCodec()), self._registry, StatusTable(), FakeLargeMessages())
+        unary = UnaryInference(RequestDecoder(InferenceCodec()), self._registry, StatusTable(), FakeLargeMessages())
         unary(call, _request(**fields).SerializeToString())
         return call
 
     def stream(self) -> tuple[FakeCall, InferenceStream]:
         call = self.call()
-        parts = StreamParts(
+        parts = ServiceContext(
             registry=self._registry,
             statuses=StatusTable(),
             call_soon=Soon(),
@@ -58,7 +58,7 @@ class Bench:
             large_messages=FakeLargeMessages(),
             limits=MessageLimits(),
         )
-        return call, open_stream(InferenceStream(call, RequestReader(InferenceCodec()), parts), parts)
+        return call, open_stream(InferenceStream(call, RequestDecoder(InferenceCodec()), parts), parts)
 
     def slots(self) -> int:
         """How many requests may still be opened."""
@@ -134,7 +134,7 @@ def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Benc
     call = bench.call()
     call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
     unary = UnaryInference(
-        RequestReader(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages()
+        RequestDecoder(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages()
     )
     unary(call, _request().SerializeToString())
     assert bench.slots() == 3

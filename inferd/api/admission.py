@@ -1,0 +1,217 @@
+"""Decide what a caller may ask of which model, and turn a decoded request into one that a queue takes."""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from time import monotonic
+
+import grpc
+
+from inferd.batching.request import InferenceRequest, Reply
+from inferd.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    NotAllowedError,
+    OverloadedError,
+    QuotaExceededError,
+    ServingError,
+)
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.rpc import Call
+from inferd.runtime.signature import ModelSignature, Tensors
+from inferd.security.authorization.methods import MethodKind, kind_of
+from inferd.security.authorization.policy import Grant, Permissions
+from inferd.security.authorization.quota import Quota
+
+#: Status of a call whose request was charged to a quota and then rejected: queue full, or server draining.
+_REJECTED = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedRequest:
+    """A request to a model, independent of the protocol.
+
+    ``priority`` 0 is the model's default. ``timeout_s`` is None if the request has none.
+    """
+
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    priority: int
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestParams:
+    """All of an `InferenceRequest` that does not depend on its numbers; ``priority`` is never 0.
+
+    ``timeout_s`` is the request's own. ``default_timeout_s`` applies without it and without a deadline of the call.
+    """
+
+    outputs: tuple[str, ...]
+    rows: int
+    nbytes: int
+    stack_key: Hashable
+    priority: int
+    timeout_s: float | None
+    default_timeout_s: float
+
+
+def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedRequest) -> RequestParams:
+    """Check ``decoded`` against the signature and settings of ``model``. Raises `InvalidInputError`."""
+    checked = signature.check(decoded.inputs)
+    return RequestParams(
+        outputs=signature.select_outputs(decoded.outputs),
+        rows=checked.rows,
+        nbytes=checked.nbytes,
+        stack_key=checked.stack_key,
+        priority=_priority(model, decoded.priority),
+        timeout_s=decoded.timeout_s,
+        default_timeout_s=model.settings.queue.default_timeout_ms / 1000 or math.inf,
+    )
+
+
+def inference_request(
+    inputs: Tensors, params: RequestParams, reply: Reply, received_at: float, call_deadline: float
+) -> InferenceRequest:
+    """Return a request for the queue; it expires with its call, or earlier."""
+    if params.timeout_s is not None:
+        deadline = min(call_deadline, received_at + params.timeout_s)
+    elif call_deadline == math.inf:
+        deadline = received_at + params.default_timeout_s
+    else:
+        deadline = call_deadline
+    return InferenceRequest(
+        inputs,
+        params.outputs,
+        params.rows,
+        params.nbytes,
+        params.stack_key,
+        reply,
+        received_at,
+        deadline,
+        params.priority,
+    )
+
+
+def _priority(model: ModelVersion, priority: int) -> int:
+    queue = model.settings.queue
+    if not 0 <= priority <= queue.priority_levels:
+        msg = f"priority: expected 1 (first) to {queue.priority_levels}, or 0 for the default, got {priority}"
+        raise InvalidInputError(msg, at="priority")
+    return priority or queue.default_priority
+
+
+def _permissions(call: Call) -> Permissions | None:
+    """Return the caller's permissions; None if everything is allowed."""
+    permissions = call.facts.permissions
+    return permissions if isinstance(permissions, Permissions) else None
+
+
+def find_model(registry: ModelRegistry, call: Call, name: str, version: str) -> tuple[ModelVersion, Grant | None]:
+    """Return a READY version and the grant for requests to it, None if everything is allowed.
+
+    Records in the call's facts which model it is about. Raises as `ModelRegistry.get` on the models that the caller
+    can see, and `NotAllowedError`.
+    """
+    facts = call.facts
+    grant = None
+    if facts.permissions is None:
+        model = registry.get(name, version)
+    else:
+        permissions = _permissions(call)
+        assert permissions is not None, "only authorization sets permissions"
+        found = registry.find(name, version, permissions.sees)
+        grant = permissions.require(MethodKind.INFER, found.name)
+        model = registry.ready(found)
+    facts.model, facts.version = model.name, model.version
+    return model, grant
+
+
+def charge(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota | None:
+    """Charge ``request`` to the quota of ``grant``, and cap its priority as granted.
+
+    Returns the quota to release exactly once, when the request is no longer open. Raises as `Quota.acquire`.
+    """
+    levels = model.settings.queue.priority_levels
+    request.priority = max(request.priority, min(grant.rule.priority_ceiling, levels))
+    quota = grant.quota
+    if quota is not None:
+        quota.acquire(request.rows, request.received_at)
+    return quota
+
+
+def release_at_end(call: Call, quota: Quota) -> None:
+    """Release the request of ``call`` from ``quota`` when the call ends, which may have happened already."""
+
+    def on_finished(call: Call, code: grpc.StatusCode, _details: str) -> None:
+        quota.release(call.facts.rows if code in _REJECTED else None)
+
+    call.on_finished(on_finished)
+
+
+def rejected_rows(request: InferenceRequest | None, outcome: object) -> int | None:
+    """Return the rows of a ``request`` that was rejected after it was charged, for `Quota.release`; else None."""
+    rejected = isinstance(outcome, OverloadedError | ModelUnavailableError)
+    return request.rows if rejected and request is not None else None
+
+
+def charge_invalid(call: Call, error: ServingError) -> ServingError:
+    """Charge an invalid request of ``call`` like a valid one, and return the error to answer it with.
+
+    That is ``error``, or a `QuotaExceededError` if the quota is exhausted. Requests rejected for other reasons are
+    not charged. Any thread.
+    """
+    if call.facts.permissions is not None and isinstance(
+        error, InvalidInputError | ModelNotFoundError | NotAllowedError
+    ):
+        try:
+            _charge_request(call, call.facts.model)
+        except QuotaExceededError as exceeded:
+            return exceeded
+    return error
+
+
+def _charge_request(call: Call, model: str | None) -> None:
+    """Charge a request about ``model`` that is not run. Raises `QuotaExceededError`."""
+    permissions = _permissions(call)
+    quota = None if permissions is None else permissions.quota(kind_of(call.method), model)
+    if quota is not None:
+        quota.charge_request(monotonic())
+
+
+class ModelView:
+    """The models that the caller of a query can see; charges the query to its quota once."""
+
+    def __init__(self, registry: ModelRegistry, call: Call) -> None:
+        self._registry = registry
+        self._call = call
+        self._permissions = _permissions(call)
+        self._charged = False
+
+    def charge(self, model: str | None = None) -> None:
+        """Charge the query, which is about ``model``, unless it has been. Raises `QuotaExceededError`."""
+        if not self._charged:
+            self._charged = True
+            _charge_request(self._call, model)
+
+    def find(self, name: str, version: str) -> ModelVersion:
+        """Return a version in any state. Raises as `ModelRegistry.find`, `NotAllowedError`, `QuotaExceededError`."""
+        permissions = self._permissions
+        if permissions is None:
+            return self._registry.find(name, version)
+        found = self._registry.find(name, version, permissions.sees)
+        self.charge(found.name)
+        permissions.require(MethodKind.METADATA, found.name)
+        return found
+
+    def all(self) -> list[ModelVersion]:
+        """Return every visible version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
+        self.charge()
+        permissions = self._permissions
+        return [
+            version
+            for version in self._registry.all()
+            if permissions is None or permissions.allows(MethodKind.METADATA, version.name)
+        ]

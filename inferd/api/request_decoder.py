@@ -1,0 +1,185 @@
+"""Decode request messages; requests that match a cached template skip parsing and validation.
+
+The result of parsing and validation depends on a request's template (see `wire_scanner`) and on the model, but not on
+the numbers, if all tensors are raw, of fixed size, and none is shared by a batch. So it is cached by template, and a
+request that matches costs a comparison of its fixed parts and one view of the message per tensor.
+"""
+
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.api.admission import RequestParams, inference_request, validate
+from inferd.api.codec import Codec, Request, parse
+from inferd.api.wire_scanner import Template
+from inferd.batching.request import InferenceRequest, Reply
+from inferd.errors import InvalidInputError
+from inferd.models.version import ModelVersion
+from inferd.runtime.signature import ModelSignature, Tensors
+
+#: Message lengths with cached templates, templates per length, and bytes per template. They bound the memory that
+#: clients can fill, and the comparisons per message.
+_MAX_LENGTHS = 256
+_MAX_TEMPLATES_PER_LENGTH = 4
+_MAX_TEMPLATE_BYTES = 1024
+
+#: Decoding a message of up to this size takes a few milliseconds at worst, whatever it holds.
+LARGE_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorView:
+    """Where and what one input is in each message of a template."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    elements: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTemplate:
+    """A template, the model its requests ask for, and what validation against ``model`` returned."""
+
+    template: Template
+    name: str
+    version: str
+    model: ModelVersion
+    tensors: tuple[_TensorView, ...]
+    params: RequestParams
+
+
+@dataclass(slots=True, eq=False)
+class IncomingRequest(Generic[Request]):
+    """A request whose model is yet to be looked up.
+
+    ``name`` and ``version`` are as requested. ``as_lists``: the response is to have typed lists. ``cached`` is the
+    template that matched; ``parsed`` is None while it suffices. ``template`` is what the scan found, and ``learned``
+    what to add to the cache with `RequestDecoder.cache`.
+    """
+
+    message: bytes
+    name: str
+    version: str
+    request_id: str
+    as_lists: bool = False
+    cached: CachedTemplate | None = None
+    parsed: Request | None = None
+    template: Template | None = None
+    learned: CachedTemplate | None = None
+
+
+class RequestDecoder(Generic[Request]):
+    """Decodes the requests of one protocol. `match` and `cache` are for the poll thread, the rest for any thread."""
+
+    def __init__(self, codec: Codec[Request]) -> None:
+        self.codec = codec
+        self._templates: dict[int, list[CachedTemplate]] = {}
+
+    @property
+    def cached_templates(self) -> int:
+        """Number of cached templates."""
+        return sum(map(len, self._templates.values()))
+
+    def match(self, message: bytes) -> IncomingRequest[Request] | None:
+        """Return a request that matches a cached template; None for any other."""
+        for cached in self._templates.get(len(message), ()):
+            template = cached.template
+            for part, position in template.fixed:
+                if not message.startswith(part, position):
+                    break
+            else:
+                request_id = ""
+                if template.request_id is not None:
+                    start, end = template.request_id
+                    try:
+                        request_id = message[start:end].decode()
+                    except UnicodeDecodeError:
+                        continue
+                return IncomingRequest(message, cached.name, cached.version, request_id, cached=cached)
+        return None
+
+    def parse(self, message: bytes) -> IncomingRequest[Request]:
+        """Scan and parse a request that matches no cached template. Raises `InvalidInputError`.
+
+        A message of more than `LARGE_BYTES` must not be parsed, nor its request built, on the poll thread.
+        """
+        codec = self.codec
+        template = codec.scanner.scan(message)
+        request = parse(codec.request_type, message)
+        # A request with a template has no typed lists.
+        as_lists = template is None and codec.has_lists(request)
+        return IncomingRequest(message, *codec.header(request), as_lists, parsed=request, template=template)
+
+    def build(
+        self,
+        incoming: IncomingRequest[Request],
+        model: ModelVersion,
+        reply: Reply,
+        received_at: float,
+        call_deadline: float,
+    ) -> InferenceRequest:
+        """Return the request for the queue of ``model``. Raises `InvalidInputError`."""
+        cached = incoming.cached
+        if cached is not None and cached.model is model:
+            inputs: dict[str, NDArray[np.generic]] = {}
+            for tensor in cached.tensors:
+                flat = np.frombuffer(incoming.message, tensor.dtype, tensor.elements, tensor.start)
+                inputs[tensor.name] = flat.reshape(tensor.shape)
+            return inference_request(inputs, cached.params, reply, received_at, call_deadline)
+        signature = model.require_signature()
+        request = incoming.parsed or parse(self.codec.request_type, incoming.message)
+        decoded = self.codec.decode(request, signature)
+        params = validate(model, signature, decoded)
+        incoming.learned = _cacheable(incoming, model, signature, decoded.inputs, params)
+        return inference_request(decoded.inputs, params, reply, received_at, call_deadline)
+
+    def set_field(self, incoming: IncomingRequest[Request], error: InvalidInputError) -> None:
+        """Set in ``error`` the path to the field of ``incoming`` that it is about, if there is one."""
+        if error.at is not None and not error.field:
+            request = incoming.parsed or parse(self.codec.request_type, incoming.message)
+            error.field = self.codec.field_of(request, error.at)
+
+    def cache(self, incoming: IncomingRequest[Request]) -> None:
+        """Cache the template that was learned from a request, if any."""
+        learned = incoming.learned
+        if learned is None:
+            return
+        length = len(incoming.message)
+        if length not in self._templates and len(self._templates) >= _MAX_LENGTHS:
+            # Clients that send this many lengths gain little from the cache; the others are cached again at once.
+            self._templates.clear()
+        others = [other for other in self._templates.get(length, ()) if other.template != learned.template]
+        self._templates[length] = [learned, *others][:_MAX_TEMPLATES_PER_LENGTH]
+
+
+def _cacheable(
+    incoming: IncomingRequest[Request],
+    model: ModelVersion,
+    signature: ModelSignature,
+    inputs: Tensors,
+    params: RequestParams,
+) -> CachedTemplate | None:
+    """Return the template if every other request that matches it is valid in the same way, whatever its numbers."""
+    template = incoming.template
+    if template is None or not _sizes_are_fixed(inputs, signature):
+        return None
+    if sum(len(part) for part, _ in template.fixed) > _MAX_TEMPLATE_BYTES:
+        return None
+    if [end - start for start, end in template.raw] != [array.nbytes for array in inputs.values()]:
+        return None
+    tensors = tuple(
+        _TensorView(name, array.dtype, array.shape, array.size, start)
+        for (name, array), (start, _) in zip(inputs.items(), template.raw, strict=True)
+    )
+    return CachedTemplate(template, incoming.name, incoming.version, model, tensors, params)
+
+
+def _sizes_are_fixed(inputs: Tensors, signature: ModelSignature) -> bool:
+    """Return whether the sizes of the tensors are all there is to validate, and a batch shares none of them."""
+    specs = [signature.input(name) for name in inputs]
+    fixed = all(spec.datatype.itemsize_bytes and spec.datatype.name != "BOOL" for spec in specs)
+    return fixed and not (signature.batchable and any(spec.batch_axis is None for spec in specs))

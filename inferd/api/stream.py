@@ -1,0 +1,382 @@
+"""Streams of inference requests: the part that is the same in all protocols.
+
+A stream is a `RequestStream` from its first message to its status. Messages, half-close and termination arrive on the
+poll thread; outcomes on the thread that settles the reply. One lock per stream guards their shared state, held only
+for bookkeeping and for passing messages to the call, which never blocks. Invariants: a request is in ``_open`` from
+its submission until its outcome is among the responses; the status is sent once, after the last response.
+
+While other requests of the stream are open, responses are collected and the poll thread sends them together, so that
+the responses of a batch share a message or at least a wake-up. The response to the last open request is sent at once.
+
+The requests of a message are submitted in slices; the poll thread serves other calls in between. Another thread
+decodes a request that takes long, and the stream continues after that.
+"""
+
+import logging
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from inferd import request_id
+from inferd.api.admission import charge, charge_invalid, find_model
+from inferd.api.codec import Request, Response
+from inferd.api.large_messages import LargeMessages, takes_long_to_encode
+from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
+from inferd.api.status import StatusTable
+from inferd.api.stream_request import Countdown, StreamRequest
+from inferd.api.wire_scanner import MessageLimits
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.observability.calls import result_listeners
+from inferd.observability.timing import Stages
+from inferd.rpc import StreamCall
+from inferd.security.authorization.quota import Quota
+
+_log = logging.getLogger(__name__)
+
+#: Calls a function on the poll thread, soon. Any thread.
+CallSoon = Callable[[Callable[[], None]], None]
+
+_DRAINING = "the server is draining"
+
+#: Requests per slice; about 2 ms for requests that match a cached template.
+_SLICE_REQUESTS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceContext:
+    """What the handlers of all services share."""
+
+    registry: ModelRegistry
+    statuses: StatusTable
+    call_soon: CallSoon
+    streams: "OpenStreams"
+    large_messages: LargeMessages
+    limits: MessageLimits
+
+
+class RequestStream(ABC, Generic[Request]):
+    """One stream of inference requests; the listener of its call."""
+
+    #: Path from a message to the fields of its requests, for errors.
+    _path_to_requests = ""
+
+    def __init__(self, call: StreamCall, decoder: RequestDecoder[Request], context: ServiceContext) -> None:
+        self._call = call
+        self._decoder = decoder
+        self._registry = context.registry
+        self._statuses = context.statuses
+        self._call_soon = context.call_soon
+        self._listeners = result_listeners(call)
+        self._call_id = request_id.of(call.facts)
+        self._lock = threading.Lock()
+        self._large_messages = context.large_messages
+        self._open: set[StreamRequest[Request]] = set()
+        #: Requests of the current message that are not open yet, and what to call when one of them is released.
+        self._pending: deque[bytes] = deque()
+        self._on_released: Callable[[], None] = call.read
+        self._flush_due = False
+        self._half_closed = False
+        self._draining = False
+        self._counts = {"requests": 0, "messages_in": 0, "messages_out": 0}
+
+    @abstractmethod
+    def _split(self, message: bytes) -> Sequence[bytes]:
+        """Return the requests in ``message``, at least one. Raises `ServingError`, which ends the stream."""
+
+    @abstractmethod
+    def _opened(self, request: StreamRequest[Request]) -> None:
+        """Record a new request, with the lock held."""
+
+    @abstractmethod
+    def _collect(self, request: StreamRequest[Request], outcome: bytes | ServingError) -> ServingError | None:
+        """Add the outcome of ``request``, an encoded response or an error, to those to send; with the lock held.
+
+        Returns an error if it is to end the stream.
+        """
+
+    @abstractmethod
+    def _take_messages(self) -> Sequence[bytes]:
+        """Take the messages that can be sent now, with the lock held."""
+
+    def open(self) -> None:
+        """Read the first message."""
+        if self._call.facts.principal is not None:
+            # For authentication, which ends the stream when its credential expires or is revoked.
+            self._call.annotations["end_stream"] = self.end
+        self._call.read()
+
+    def on_message(self, message: bytes) -> None:
+        """Submit the requests in ``message``; read the next message when all of them have been released."""
+        received_at = monotonic()
+        try:
+            contents = self._split(message)
+        except ServingError as error:
+            self.end(charge_invalid(self._call, error))
+            return
+        self._count("messages_in", 1)
+        self._count("requests", len(contents))
+        self._on_released = self._call.read if len(contents) == 1 else Countdown(len(contents), self._call.read)
+        with self._lock:
+            self._pending.extend(contents)
+        self._submit_slice(received_at)
+
+    def _submit_slice(self, received_at: float) -> None:
+        """Submit requests of the current message as long as decoding takes little time, and schedule the rest."""
+        requests: list[StreamRequest[Request]] = []
+        parsed_bytes = 0
+        while (content := self._next_pending()) is not None and len(requests) < _SLICE_REQUESTS:
+            incoming = self._decoder.match(content)
+            if incoming is None:
+                parsed_bytes += len(content)
+                if parsed_bytes > LARGE_BYTES:
+                    break
+                incoming = self._parse(content)
+                if incoming is None:
+                    return
+            requests.append(self._open_next(incoming, received_at))
+        self._submit(requests)
+        if content is not None and parsed_bytes > LARGE_BYTES:
+            self._large_messages.do(partial(self._decode_large, content, received_at))
+        elif content is not None:
+            self._call_soon(partial(self._submit_slice, received_at))
+
+    def _next_pending(self) -> bytes | None:
+        with self._lock:
+            return self._pending[0] if self._pending else None
+
+    def _decode_large(self, content: bytes, received_at: float) -> None:
+        """Decode the next request in the thread for large messages; the poll thread then submits it and the rest."""
+        incoming = self._parse(content)
+        if incoming is not None:
+            request = self._open_next(incoming, received_at)
+            self._call_soon(partial(self._continue, request, received_at))
+
+    def _continue(self, request: StreamRequest[Request], received_at: float) -> None:
+        self._submit([request])
+        self._submit_slice(received_at)
+
+    def _parse(self, content: bytes) -> IncomingRequest[Request] | None:
+        """Parse a request. One that cannot be parsed has no id to be answered by, so it ends the stream."""
+        try:
+            return self._decoder.parse(content)
+        except ServingError as error:
+            if error.field:
+                error.field = self._path_to_requests + error.field
+            self.end(charge_invalid(self._call, error))
+        except Exception:  # noqa: BLE001  (the thread must go on, and the stream must end)
+            self._log_exception("could not parse a request of %s")
+            self.end(InferenceFailedError())
+        return None
+
+    def _open_next(self, incoming: IncomingRequest[Request], received_at: float) -> StreamRequest[Request]:
+        """Open the first pending request and validate it; settle it if it is rejected. Any thread."""
+        request = StreamRequest(incoming)
+        with self._lock:
+            if not self._pending:
+                return request  # the stream has ended
+            self._pending.popleft()
+            self._open.add(request)
+            self._opened(request)
+        reply = Reply(partial(self._settle, request), self._on_released, self._call_id)
+        try:
+            self._prepare(request, reply, received_at)
+        except ServingError as error:
+            if isinstance(error, InvalidInputError):
+                self._decoder.set_field(incoming, error)
+            reply.deliver(charge_invalid(self._call, error))
+        except Exception:  # noqa: BLE001  (a bug that one request triggers must not end the stream for the others)
+            self._log_exception("could not decode a request of %s")
+            reply.deliver(InferenceFailedError())
+        return request
+
+    def _prepare(self, request: StreamRequest[Request], reply: Reply, received_at: float) -> None:
+        """Look up the model of ``request`` and build what to submit. Raises `ServingError`."""
+        if self._draining:
+            raise ModelUnavailableError(_DRAINING)
+        if self._listeners:
+            request.stages = Stages(decoding_at=monotonic())
+        incoming = request.incoming
+        model, request.grant = find_model(self._registry, self._call, incoming.name, incoming.version)
+        built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
+        if request.stages is not None:
+            request.stages.decoded_at = monotonic()
+        request.model, request.inference = model, built
+
+    def _submit(self, requests: Sequence[StreamRequest[Request]]) -> None:
+        """Submit the requests that were not rejected, consecutive ones for the same model together."""
+        model: ModelVersion | None = None
+        group: list[InferenceRequest] = []
+        for request in requests:
+            if request.inference is None or not self._charge(request, request.inference):
+                continue
+            if model is not None and request.model is not model:
+                model.submit(group)
+                group = []
+            model = request.model
+            group.append(request.inference)
+        if model is not None:
+            model.submit(group)
+
+    def _charge(self, request: StreamRequest[Request], built: InferenceRequest) -> bool:
+        """Charge the quota of a request; on the poll thread. Returns False if it is exhausted, and settles then."""
+        assert request.model is not None, "a request is built for a model"
+        if request.incoming.learned is not None:
+            self._decoder.cache(request.incoming)
+        try:
+            if request.grant is not None and (quota := charge(request.grant, request.model, built)) is not None:
+                self._hold(request, quota)
+        except ServingError as error:
+            built.reply.deliver(error)
+            return False
+        return True
+
+    def _hold(self, request: StreamRequest[Request], quota: Quota) -> None:
+        """Let ``request`` release ``quota`` when it is no longer open, which may be the case already."""
+        with self._lock:
+            request.quota = quota
+            if request not in self._open:
+                request.close()
+
+    def on_half_close(self) -> None:
+        """End with OK once the open requests are answered: no more will come."""
+        with self._lock:
+            self._half_closed = True
+            self._finish_if_settled()
+
+    def on_terminated(self) -> None:
+        """Cancel the open requests: the call has ended."""
+        with self._lock:
+            requests = list(self._open)
+            self._open.clear()
+            self._pending.clear()
+            for request in requests:
+                request.close()
+        for request in requests:
+            if request.model is not None and request.inference is not None:
+                request.model.cancel(request.inference)
+
+    def drain(self) -> None:
+        """Answer the open requests, reject new ones, then end with UNAVAILABLE. Any thread."""
+        with self._lock:
+            self._draining = True
+            self._finish_if_settled()
+
+    def end(self, error: ServingError) -> None:
+        """End the stream with the status of ``error`` and cancel its open requests. Any thread."""
+        status = self._statuses.status_of(error)
+        self._call.finish(status.code, status.message, status.trailing_metadata())
+        self.on_terminated()
+
+    def _settle(self, request: StreamRequest[Request], outcome: Outcome) -> None:
+        as_lists = request.incoming.as_lists
+        if isinstance(outcome, InferenceResult) and takes_long_to_encode(outcome, as_lists=as_lists):
+            self._large_messages.do(partial(self._respond, request, outcome))
+        else:
+            self._respond(request, outcome)
+
+    def _respond(self, request: StreamRequest[Request], outcome: Outcome) -> None:
+        """Encode ``outcome`` and send it, now or with others; called by the thread that settles the reply."""
+        if request not in self._open:
+            return
+        response = outcome if isinstance(outcome, ServingError) else self._encode(request, outcome)
+        with self._lock:
+            if request not in self._open:
+                return
+            self._open.discard(request)
+            request.close(outcome)
+            fatal = InferenceFailedError() if response is None else self._collect(request, response)
+            if self._listeners:
+                result = request.result(outcome, self._statuses)
+                for listener in self._listeners:
+                    listener(self._call, result)
+            if fatal is None:
+                self._finish_if_settled()
+                flush_later = bool(self._open or self._pending) and not self._flush_due
+                self._flush_due |= flush_later
+        if fatal is not None:
+            self.end(fatal)
+        elif flush_later:
+            self._call_soon(self._flush)
+
+    def _encode(self, request: StreamRequest[Request], result: InferenceResult) -> bytes | None:
+        """Return the encoded response, None if that failed."""
+        assert request.model is not None, "a result comes from a model"
+        incoming, stages = request.incoming, request.stages
+        if stages is not None:
+            stages.encoding_at = monotonic()
+        try:
+            response = Response(request.model, incoming.request_id, incoming.as_lists, result)
+            message = self._decoder.codec.encode(response)
+        except Exception:  # noqa: BLE001  (the worker thread must go on)
+            self._log_exception("could not encode a response of %s")
+            return None
+        if stages is not None:
+            stages.encoded_at = monotonic()
+        return message
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._flush_due = False
+            self._send_ready()
+
+    def _finish_if_settled(self) -> None:
+        if self._open or self._pending:
+            return
+        self._send_ready()
+        if self._half_closed:
+            self._call.finish()
+        elif self._draining:
+            status = self._statuses.status_of(ModelUnavailableError(_DRAINING))
+            self._call.finish(status.code, status.message, status.trailing_metadata())
+
+    def _send_ready(self) -> None:
+        for message in self._take_messages():
+            self._count("messages_out", 1)
+            self._call.send(message)
+
+    def _log_exception(self, event: str) -> None:
+        _log.exception(event, self._call.method, extra=request_id.log_fields(self._call))
+
+    def _count(self, name: str, number: int) -> None:
+        """Count for the access log; each name is counted by one thread at a time."""
+        self._counts[name] += number
+        self._call.annotations[name] = self._counts[name]
+
+
+class OpenStreams:
+    """The open streams, for draining; on the poll thread only. A stream is removed when its call is freed."""
+
+    def __init__(self) -> None:
+        self._streams: weakref.WeakSet[RequestStream[Any]] = weakref.WeakSet()
+        self._draining = False
+
+    def add(self, stream: RequestStream[Any]) -> None:
+        """Add a new stream; it ends at once if the server is draining."""
+        self._streams.add(stream)
+        if self._draining:
+            stream.drain()
+
+    def drain(self) -> None:
+        """Drain every stream, those added later as well."""
+        self._draining = True
+        for stream in list(self._streams):
+            stream.drain()
+
+
+Stream = TypeVar("Stream", bound=RequestStream[Any])
+
+
+def open_stream(stream: Stream, context: ServiceContext) -> Stream:
+    """Add a new stream to the open ones and read its first message."""
+    context.streams.add(stream)
+    stream.open()
+    return stream

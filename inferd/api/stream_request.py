@@ -1,0 +1,78 @@
+"""One request of a stream, from its message to its outcome."""
+
+import threading
+from collections.abc import Callable
+from typing import Generic
+
+from inferd.api.admission import rejected_rows
+from inferd.api.codec import Request
+from inferd.api.request_decoder import IncomingRequest
+from inferd.api.status import StatusTable
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome
+from inferd.errors import ServingError
+from inferd.models.version import ModelVersion
+from inferd.observability.calls import StreamResult
+from inferd.observability.timing import Stages
+from inferd.security.authorization.policy import Grant
+from inferd.security.authorization.quota import Quota
+
+
+class StreamRequest(Generic[Request]):
+    """One request of a stream.
+
+    ``model`` and ``inference`` are None for a request that was rejected before it was submitted, ``stages`` if nothing
+    records them, ``grant`` if the caller may do anything. ``quota`` is to be released when the request is no longer
+    open; it changes under the stream's lock.
+    """
+
+    __slots__ = ("grant", "incoming", "inference", "model", "quota", "stages")
+
+    def __init__(self, incoming: IncomingRequest[Request]) -> None:
+        self.incoming = incoming
+        self.model: ModelVersion | None = None
+        self.inference: InferenceRequest | None = None
+        self.grant: Grant | None = None
+        self.stages: Stages | None = None
+        self.quota: Quota | None = None
+
+    def close(self, outcome: Outcome | None = None) -> None:
+        """Release the quota; called once, under the stream's lock. ``outcome`` is None if the stream has ended."""
+        if self.quota is not None:
+            self.quota.release(rejected_rows(self.inference, outcome))
+
+    def result(self, outcome: Outcome, statuses: StatusTable) -> StreamResult:
+        """Return ``outcome`` as the listeners of the stream's results take it."""
+        stages = self.stages or Stages()
+        status, error = "OK", ""
+        if isinstance(outcome, ServingError):
+            status, error = statuses.status_of(outcome).code.name, outcome.message
+        if isinstance(outcome, InferenceResult | FailedRunError):
+            stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
+        return StreamResult(
+            request_id=self.incoming.request_id,
+            model=self.model.name if self.model else "",
+            version=self.model.version if self.model else "",
+            rows=self.inference.rows if self.inference else 0,
+            status=status,
+            error=error,
+            stages=stages,
+        )
+
+
+class Countdown:
+    """Calls ``action`` once it has been called ``count`` times, from any threads."""
+
+    __slots__ = ("_action", "_count", "_lock")
+
+    def __init__(self, count: int, action: Callable[[], None]) -> None:
+        self._count = count
+        self._action = action
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        """Count one call."""
+        with self._lock:
+            self._count -= 1
+            last = self._count == 0
+        if last:
+            self._action()

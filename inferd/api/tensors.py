@@ -1,0 +1,224 @@
+"""Tensors on the wire: as raw bytes or as typed lists, to and from arrays.
+
+Raw bytes have the layout of the Open Inference Protocol's ``raw_input_contents``, in both protocols: little-endian,
+row-major, without padding, each BYTES element preceded by its length. Typed lists are what people write in JSON.
+"""
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.dtypes import BYTES, DataType
+from inferd.errors import InvalidInputError, Place
+
+Array = NDArray[np.generic]
+
+_LENGTH = struct.Struct("<I")
+
+#: From this size on, a view is faster than a copy.
+_LARGE_BYTES = 8192
+
+#: Elements converted in one step, which holds the GIL for up to 5 ms.
+_CHUNK = 50_000
+
+
+def invalid(name: str, text: str, aspect: Literal["datatype", "shape", "elements"] = "elements") -> InvalidInputError:
+    """Return the error that says ``text`` about input ``name``."""
+    return InvalidInputError(f'input "{name}": {text}', at=Place("input", name, aspect))
+
+
+def shaped(name: str, flat: Array, shape: Sequence[int]) -> Array:
+    """Return ``flat`` in ``shape``. Raises `InvalidInputError` for a shape that does not fit or is too large."""
+    expected = element_count(name, shape)
+    if flat.size != expected:
+        raise invalid(name, f"expected {expected} elements for shape {list(shape)}, got {flat.size}")
+    return _reshape(name, flat, shape)
+
+
+def element_count(name: str, shape: Sequence[int]) -> int:
+    """Return the number of elements of a tensor of ``shape``. Raises `InvalidInputError` for a negative dimension."""
+    if min(shape, default=0) < 0:
+        raise invalid(name, f"expected dimensions of 0 or more, got shape {list(shape)}", "shape")
+    return math.prod(shape)
+
+
+def _reshape(name: str, flat: Array, shape: Sequence[int]) -> Array:
+    try:
+        return flat.reshape(shape)
+    except ValueError:
+        # Only shapes of zero elements with dimensions beyond numpy's limits.
+        raise invalid(name, f"shape {list(shape)} is too large", "shape") from None
+
+
+def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes, max_elements: int) -> Array:
+    """Return the tensor in ``raw`` as an array of ``shape``, a read-only view wherever the type allows it.
+
+    ``max_elements`` limits BYTES elements, as each becomes an object.
+
+    Raises:
+        InvalidInputError: ``raw`` does not match ``datatype`` and ``shape``; the message names input ``name``.
+    """
+    if datatype is BYTES:
+        return _from_byte_strings(name, shape, raw, max_elements)
+    elements = element_count(name, shape)
+    if elements * datatype.itemsize_bytes != len(raw):
+        raise invalid(
+            name,
+            f"expected {elements * datatype.itemsize_bytes} bytes for shape {list(shape)} of {datatype.name}, "
+            f"got {len(raw)}",
+        )
+    flat: Array = np.frombuffer(raw, datatype.numpy)
+    if datatype.name == "BOOL" and (flat.view(np.uint8) > 1).any():
+        raise invalid(name, "expected each BOOL as a byte of 0 or 1, got another byte")
+    return _reshape(name, flat, shape)
+
+
+def to_bytes(array: Array) -> bytes | memoryview:
+    """Return the elements of ``array`` (any layout) as raw bytes; those of a large one without a copy."""
+    if array.dtype.hasobject:
+        elements: list[bytes] = array.ravel().tolist()
+        return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
+    if array.nbytes >= _LARGE_BYTES and array.flags.c_contiguous:
+        # Viewed as bytes, because not all element types have a format in the buffer protocol.
+        return array.reshape(-1).view(np.uint8).data
+    return array.tobytes()
+
+
+def _from_byte_strings(name: str, shape: Sequence[int], raw: bytes, max_elements: int) -> Array:
+    expected = element_count(name, shape)
+    if expected > max_elements:
+        raise invalid(name, f"expected at most {max_elements} BYTES elements, got shape {list(shape)}", "shape")
+    return shaped(name, _split_elements(name, raw, expected), shape)
+
+
+def _split_elements(name: str, raw: bytes, expected: int) -> Array:
+    elements: list[bytes] = []
+    position, end = 0, len(raw)
+    while position < end:
+        if len(elements) == expected:
+            raise invalid(name, f"expected {expected} elements as its shape says, got more")
+        if end - position < _LENGTH.size:
+            raise invalid(name, f"expected the 4-byte length of element {len(elements)}, got {end - position} bytes")
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size
+        if length > end - position:
+            raise invalid(name, f"expected {length} bytes for element {len(elements)}, got {end - position}")
+        elements.append(raw[position : position + length])
+        position += length
+    return object_array(elements)
+
+
+def object_array(elements: Sequence[bytes]) -> Array:
+    """Return a one-dimensional BYTES array. ``np.array`` would make a fixed-width one and drop trailing zeros."""
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def from_bools(name: str, datatype: DataType, values: Sequence[bool]) -> Array:
+    """Return BOOL elements. Raises `InvalidInputError` for another ``datatype``."""
+    if datatype.name != "BOOL":
+        raise _wrong_list(name, datatype, "booleans")
+    return _converted(values, np.dtype(np.bool_))
+
+
+def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> Array:
+    """Return integer or floating-point elements. Raises `InvalidInputError` for a value outside of ``datatype``."""
+    dtype = datatype.numpy
+    if dtype.kind not in "iu":
+        return from_floats(name, datatype, values)
+    bounds = np.iinfo(dtype.type)  # type: ignore[type-var]  # the kind was checked above
+    flat = np.empty(len(values), dtype)
+    for start, chunk in _chunks(values):
+        exact = _exact(chunk)
+        outside = (exact < bounds.min) | (exact > bounds.max)
+        if outside.any():
+            # The position and not the value, because error texts are logged.
+            raise invalid(
+                name,
+                f"expected {datatype.name} values from {bounds.min} to {bounds.max}, "
+                f"got another as element {start + outside.argmax()}",
+            )
+        flat[start : start + len(chunk)] = exact
+    return flat
+
+
+def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> Array:
+    """Return floating-point elements. Raises `InvalidInputError` for a finite value outside of ``datatype``."""
+    if datatype.name not in {"FP16", "BF16", "FP32", "FP64"}:
+        raise _wrong_list(
+            name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers"
+        )
+    exact = _converted(values, np.dtype(np.float64))
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(datatype.numpy)
+    lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
+    if lost.any():
+        raise invalid(
+            name, f"expected values within the range of {datatype.name}, got one beyond as element {lost.argmax()}"
+        )
+    return rounded
+
+
+def from_strings(name: str, datatype: DataType, values: Sequence[str]) -> Array:
+    """Return text as BYTES elements. Raises `InvalidInputError` for another ``datatype``."""
+    return from_byte_strings(name, datatype, [value.encode() for value in values])
+
+
+def from_byte_strings(name: str, datatype: DataType, values: Sequence[bytes]) -> Array:
+    """Return BYTES elements. Raises `InvalidInputError` for another ``datatype``."""
+    if datatype is not BYTES:
+        raise _wrong_list(name, datatype, "strings")
+    return object_array(values)
+
+
+def _exact(values: Sequence[int]) -> NDArray[np.integer[Any]]:
+    """Return integers without loss; a list is of 64-bit integers, either signed or unsigned."""
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, np.uint64)
+
+
+def _converted(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    flat = np.empty(len(values), dtype)
+    for start, chunk in _chunks(values):
+        flat[start : start + len(chunk)] = chunk
+    return flat
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Yield parts of ``values``, each with the position of its first element."""
+    for start in range(0, len(values), _CHUNK):
+        yield start, values[start : start + _CHUNK]
+
+
+def to_list(array: Array) -> tuple[str, list[Any]]:
+    """Return the name of the list of ``inferd.v1.Tensor`` for the elements of ``array``, and the elements."""
+    flat = array.ravel()
+    kind = flat.dtype.kind
+    if kind == "O":
+        return _text_or_bytes(flat.tolist())
+    if kind in _LIST_OF_KIND:
+        return _LIST_OF_KIND[kind], flat.tolist()
+    # The shortest digits that identify the element in its own type: 0.1 and not 0.10000000149011612.
+    return "floats", [float(str(element)) for element in flat]
+
+
+#: By the kind of a numpy dtype; the other kinds are floating-point.
+_LIST_OF_KIND = {"b": "bools", "i": "ints", "u": "uints"}
+
+
+def _text_or_bytes(elements: list[bytes]) -> tuple[str, list[Any]]:
+    try:
+        return "strings", [element.decode() for element in elements]
+    except UnicodeDecodeError:
+        return "bytes_values", elements
+
+
+def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:
+    return invalid(name, f"expected values of {datatype.name}, got a list of {given}")

@@ -1,0 +1,1 @@
+"""``inferd.v1.InferenceService``: inferd's own contract."""

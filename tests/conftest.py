@@ -5,8 +5,14 @@ import signal
 import tempfile
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 # Servers in the process of the tests run on gRPC's core as `inferd serve` has it.
 import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported
+
+# How long an example takes says something about the machine, too.
+settings.register_profile("inferd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("inferd")
 
 # Under nohup, servers that tests start would inherit that hang-ups are ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -31,7 +31,7 @@ import inferd
 from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from inferd.app import Application
+from inferd.app.application import Application
 from inferd.config import load_settings
 from inferd.models.repository import resolve
 

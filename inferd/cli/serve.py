@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 from inferd import demo
-from inferd.app import Application
+from inferd.app.application import Application
+from inferd.app.machine_limits import detect_machine, fit_settings
 from inferd.cli.config import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.signals import install_signal_handlers
@@ -26,7 +27,6 @@ from inferd.config.logging import LogFormat, LogSettings
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
-from inferd.machine_limits import detect_machine, fit_settings
 from inferd.models.repository import RepositoryError, resolve
 from inferd.security.files import BadFileError
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inferd import demo
-from inferd.app import Application
+from inferd.app.application import Application
 from inferd.config import load_settings
 from inferd.models.repository import resolve
 from inferd.observability.logging import setup as logs

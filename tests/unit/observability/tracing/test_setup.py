@@ -44,7 +44,7 @@ def test_nothing_of_opentelemetry_is_imported_without_an_endpoint():
 import sys
 from inferd.config.tracing import TracingSettings
 from inferd.observability.tracing.setup import Tracing
-import inferd.app
+import inferd.app.application
 tracing = Tracing(TracingSettings())
 tracing.start()
 print([name for name in sys.modules if name.startswith("opentelemetry")])

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from inferd.shutdown_watchdog import ShutdownWatchdog
+from inferd.app.shutdown_watchdog import ShutdownWatchdog
 from tests.patience import PATIENCE_S
 
 
@@ -71,7 +71,7 @@ def test_thread_that_holds_the_interpreter_lock():
     """No Python thread can run; the interpreter exits with a traceback on standard error."""
     program = (
         "import ctypes, threading\n"
-        "from inferd.shutdown_watchdog import ShutdownWatchdog\n"
+        "from inferd.app.shutdown_watchdog import ShutdownWatchdog\n"
         "ShutdownWatchdog(describe=dict, flush=lambda: None).arm(0.1)\n"
         "ctypes.PyDLL(None).sleep(1000)\n"
     )

@@ -1,55 +1,43 @@
 """The composition root: builds all components, starts the server and shuts it down."""
 
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from inferd import health_check
 from inferd.addresses import is_unix_socket
 from inferd.api.reflection import add_reflection
-from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices, method_names
+from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices
 from inferd.api.status import StatusTable
 from inferd.api.wire_scanner import MessageLimits
+from inferd.app.machine_limits import LoweredSetting
+from inferd.app.readiness import Readiness
+from inferd.app.shutdown_watchdog import ShutdownWatchdog
+from inferd.app.telemetry import LogOutput, Telemetry, build_telemetry, model_samples
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
-from inferd.machine_limits import LoweredSetting
 from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
-from inferd.observability.logging import setup as logs
-from inferd.observability.logging.access_log import AccessLog
-from inferd.observability.logging.setup import renderer
-from inferd.observability.logging.writer import LineWriter, write_to
-from inferd.observability.metrics.gpu import GpuSampler
-from inferd.observability.metrics.load_report import LoadReporter, LoadSources
-from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
-from inferd.observability.recorder import CallRecorder
-from inferd.observability.tracing.setup import Tracing
+from inferd.observability.metrics.registry import Sources
 from inferd.observability.trailers import TrailersInterceptor
-from inferd.readiness import Readiness
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
 from inferd.rpc.self_test import check_grpcio
-from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes, usable_cores
+from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes
 from inferd.runtime.run_timeout import Watchdog
-from inferd.security.authorization.methods import MethodKind, methods_of
 from inferd.security.setup import Security
 from inferd.security.tls.transport import Transport
-from inferd.shutdown_watchdog import ShutdownWatchdog
 
 _log = logging.getLogger(__name__)
 
-_STDOUT = 1
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 #: Python's switch interval. The poll thread takes the interpreter lock about twenty times for a health check; next to a
@@ -92,8 +80,8 @@ class Application:
         self._skipped = skipped
         self._lowered = lowered
         self._registry = ModelRegistry()
-        self._log_output = _LogOutput(settings.log)
-        self._telemetry = _build_telemetry(settings, self._registry, self._log_output)
+        self._log_output = LogOutput(settings.log)
+        self._telemetry = build_telemetry(settings, self._registry, self._log_output)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
@@ -177,7 +165,7 @@ class Application:
 
     def _metric_sources(self) -> Sources:
         return Sources(
-            models=lambda: _model_samples(self._registry),
+            models=lambda: model_samples(self._registry),
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,
             poll_lag_s=lambda: self._server.poll_lag_s,
@@ -293,71 +281,7 @@ class Application:
         return {"open_calls": self._server.live_calls, "models": [name for name, left in models.items() if left]}
 
 
-class _LogOutput:
-    """The log: the thread that writes lines to stdout, their format and, once started, the levels."""
-
-    def __init__(self, settings: LogSettings) -> None:
-        self.writer = LineWriter(write_to(_STDOUT))
-        self.render = renderer(settings.format, colors=os.isatty(_STDOUT))
-        self._settings = settings
-        self._control: logs.LogControl | None = None
-
-    def start(self) -> None:
-        """Start writing, and configure Python's loggers."""
-        self.writer.start()
-        self._control = logs.configure(self._settings, self.writer, self.render)
-
-    def change(self, settings: LogSettings) -> bool:
-        """Apply other levels. Returns False, without effect, before `start`."""
-        if self._control is None:
-            return False
-        self._control.change(settings)
-        return True
-
-    def stop(self) -> None:
-        """Write all lines, and stop."""
-        if self._control is not None:
-            self._control.flush()
-        self.writer.stop()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Telemetry:
-    """Metrics, access log, load reports and traces."""
-
-    registry: CollectorRegistry
-    recorder: CallRecorder
-    metrics: Metrics
-    access_log: AccessLog
-    load: LoadReporter
-    tracing: Tracing
-    gpus: GpuSampler
-
-
-def _build_telemetry(settings: Settings, models: ModelRegistry, log: _LogOutput) -> _Telemetry:
-    registry, recorder = new_registry(), CallRecorder()
-    metrics = Metrics(registry, recorder, methods=method_names())
-    load_sources = LoadSources(
-        models=lambda: _model_samples(models),
-        busy_s=metrics.busy_s,
-        calls=metrics.requests.read,
-        cpu_s=time.process_time,
-        memory_bytes=resident_bytes,
-        cores=usable_cores(),
-        memory_limit_bytes=usable_bytes(),
-    )
-    return _Telemetry(
-        registry=registry,
-        recorder=recorder,
-        metrics=metrics,
-        access_log=AccessLog(settings.log, recorder, log.writer, log.render),
-        load=LoadReporter(load_sources),
-        tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
-        gpus=GpuSampler(),
-    )
-
-
-def _build_server(settings: Settings, telemetry: _Telemetry, security: Security, statuses: StatusTable) -> Server:
+def _build_server(settings: Settings, telemetry: Telemetry, security: Security, statuses: StatusTable) -> Server:
     server = settings.server
     return Server(
         # Outermost first. Interceptors that may reject a call come last, so that the others see the rejection.
@@ -376,25 +300,6 @@ def _build_server(settings: Settings, telemetry: _Telemetry, security: Security,
         inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
         status_of=statuses.refusal,
     )
-
-
-def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
-    """Yield the current values of each model version, for metrics and load reports."""
-    for version in models.all():
-        batcher = version.batcher
-        instances = version.settings.batching.instances
-        yield ModelSample(
-            model=version.name,
-            version=version.version,
-            state=version.state.value,
-            queue_rows=batcher.queue_rows if batcher else 0,
-            queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
-            queue_bytes=batcher.queue_bytes if batcher else 0,
-            instances=instances if batcher else 0,
-            capacity_rows_per_s=instances * batcher.most_rows_per_s if batcher else 0.0,
-            memory_bytes=version.memory_bytes,
-            stuck_threads=batcher.stuck_threads if batcher else 0,
-        )
 
 
 def _log_state(version: ModelVersion) -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from inferd.app.machine_limits import Machine, detect_machine, fit_settings
 from inferd.config.settings import Settings
-from inferd.machine_limits import Machine, detect_machine, fit_settings
 
 _MIB = 2**20
 _LARGE = Machine(descriptors=1_000_000, open_descriptors=20, threads=None, memory_bytes=2**36, cores=8)

@@ -1,0 +1,1 @@
+"""The server process: its components, limits, readiness and shutdown."""

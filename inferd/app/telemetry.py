@@ -1,0 +1,110 @@
+"""What a server reports about itself: logs, metrics, load reports and traces."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from inferd.api.services import method_names
+from inferd.config.logging import LogSettings
+from inferd.config.settings import Settings
+from inferd.models.registry import ModelRegistry
+from inferd.observability.logging import setup as logs
+from inferd.observability.logging.access_log import AccessLog
+from inferd.observability.logging.setup import renderer
+from inferd.observability.logging.writer import LineWriter, write_to
+from inferd.observability.metrics.gpu import GpuSampler
+from inferd.observability.metrics.load_report import LoadReporter, LoadSources
+from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
+from inferd.observability.recorder import CallRecorder
+from inferd.observability.tracing.setup import Tracing
+from inferd.runtime.resources import resident_bytes, usable_bytes, usable_cores
+from inferd.security.authorization.methods import MethodKind, methods_of
+
+_STDOUT = 1
+
+
+class LogOutput:
+    """The log: the thread that writes lines to stdout, their format and, once started, the levels."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.writer = LineWriter(write_to(_STDOUT))
+        self.render = renderer(settings.format, colors=os.isatty(_STDOUT))
+        self._settings = settings
+        self._control: logs.LogControl | None = None
+
+    def start(self) -> None:
+        """Start writing, and configure Python's loggers."""
+        self.writer.start()
+        self._control = logs.configure(self._settings, self.writer, self.render)
+
+    def change(self, settings: LogSettings) -> bool:
+        """Apply other levels. Returns False, without effect, before `start`."""
+        if self._control is None:
+            return False
+        self._control.change(settings)
+        return True
+
+    def stop(self) -> None:
+        """Write all lines, and stop."""
+        if self._control is not None:
+            self._control.flush()
+        self.writer.stop()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Telemetry:
+    """Metrics, access log, load reports and traces."""
+
+    registry: CollectorRegistry
+    recorder: CallRecorder
+    metrics: Metrics
+    access_log: AccessLog
+    load: LoadReporter
+    tracing: Tracing
+    gpus: GpuSampler
+
+
+def build_telemetry(settings: Settings, models: ModelRegistry, log: LogOutput) -> Telemetry:
+    """Build the components; nothing is started."""
+    registry, recorder = new_registry(), CallRecorder()
+    metrics = Metrics(registry, recorder, methods=method_names())
+    load_sources = LoadSources(
+        models=lambda: model_samples(models),
+        busy_s=metrics.busy_s,
+        calls=metrics.requests.read,
+        cpu_s=time.process_time,
+        memory_bytes=resident_bytes,
+        cores=usable_cores(),
+        memory_limit_bytes=usable_bytes(),
+    )
+    return Telemetry(
+        registry=registry,
+        recorder=recorder,
+        metrics=metrics,
+        access_log=AccessLog(settings.log, recorder, log.writer, log.render),
+        load=LoadReporter(load_sources),
+        tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
+        gpus=GpuSampler(),
+    )
+
+
+def model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
+    """Yield the current values of each model version, for metrics and load reports."""
+    for version in models.all():
+        batcher = version.batcher
+        instances = version.settings.batching.instances
+        yield ModelSample(
+            model=version.name,
+            version=version.version,
+            state=version.state.value,
+            queue_rows=batcher.queue_rows if batcher else 0,
+            queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
+            queue_bytes=batcher.queue_bytes if batcher else 0,
+            instances=instances if batcher else 0,
+            capacity_rows_per_s=instances * batcher.most_rows_per_s if batcher else 0.0,
+            memory_bytes=version.memory_bytes,
+            stuck_threads=batcher.stuck_threads if batcher else 0,
+        )

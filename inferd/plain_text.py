@@ -53,5 +53,6 @@ def listed(items: Iterable[object], *, most: int = _MAX_ITEMS, separator: str = 
         if len(shown) == most:
             shown.append("…")
             break
-        shown.append(clipped(str(item)))
+        text = str(item)
+        shown.append(text if len(text) <= _MAX_CHARACTERS else clipped(text))
     return separator.join(shown)

@@ -170,6 +170,10 @@ def malformed(message_name: str) -> InvalidInputError:
     return InvalidInputError(f"the message is not a valid {message_name}")
 
 
+def _too_many_fields() -> InvalidInputError:
+    return InvalidInputError(f"the message: expected at most {MAX_FIELDS} fields, got more")
+
+
 def _max_count(field: FieldDescriptor) -> int:
     if field.name == "shape":
         return MAX_DIMENSIONS
@@ -226,7 +230,9 @@ class _Scan:
 
     def _field(self, rule: _FieldRule, start: int, end: int, counts: dict[str, int]) -> None:
         """Count a field that is no typed list, and scan what it holds."""
-        self._count_field()
+        self._fields += 1
+        if self._fields > MAX_FIELDS:
+            raise _too_many_fields()
         if rule.max_count:
             number = self._packed_elements(rule, start, end) if rule.is_packed else 1
             counts[rule.name] = count = counts.get(rule.name, 0) + number
@@ -266,8 +272,7 @@ class _Scan:
     def _count_field(self) -> None:
         self._fields += 1
         if self._fields > MAX_FIELDS:
-            msg = f"the message: expected at most {MAX_FIELDS} fields, got more"
-            raise InvalidInputError(msg)
+            raise _too_many_fields()
 
     def _packed_elements(self, rule: _FieldRule, start: int, end: int) -> int:
         size = end - start

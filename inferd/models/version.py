@@ -56,14 +56,10 @@ class ModelVersion:
         self.name = name
         self.version = version
         self.settings = settings
-        self._state = ModelState.LOADING
+        #: Every request reads it without a lock. Only `mark_ready`, `mark_failed` and `mark_unloading` change it.
+        self.state = ModelState.LOADING
         self._reason = ""
         self._loaded: LoadedModel | None = None
-
-    @property
-    def state(self) -> ModelState:
-        """The current state."""
-        return self._state
 
     @property
     def reason(self) -> str:
@@ -126,25 +122,25 @@ class ModelVersion:
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for calls that need a ready model."""
-        state = "failed to load" if self._state is ModelState.FAILED else f"is {self._state.value}"
+        state = "failed to load" if self.state is ModelState.FAILED else f"is {self.state.value}"
         return ModelUnavailableError(f'model "{self.name}" version "{self.version}" {state}')
 
     def mark_ready(self, loaded: LoadedModel) -> None:
         """Become READY with ``loaded``."""
-        require_transition(self._state, ModelState.READY)
+        require_transition(self.state, ModelState.READY)
         self._loaded = loaded
-        self._state = ModelState.READY
+        self.state = ModelState.READY
 
     def mark_failed(self, reason: str) -> None:
         """Become FAILED."""
-        require_transition(self._state, ModelState.FAILED)
+        require_transition(self.state, ModelState.FAILED)
         self._reason = reason
-        self._state = ModelState.FAILED
+        self.state = ModelState.FAILED
 
     def mark_unloading(self) -> LoadedModel | None:
         """Become UNLOADING. Return what the caller has to stop and close."""
-        require_transition(self._state, ModelState.UNLOADING)
-        self._state = ModelState.UNLOADING
+        require_transition(self.state, ModelState.UNLOADING)
+        self.state = ModelState.UNLOADING
         return self._loaded
 
 

@@ -293,7 +293,7 @@ def _value(array: NDArray[np.generic]) -> Hashable:
 
 def format_shape(shape: Iterable[int | str | None]) -> str:
     """Format a shape for messages: open dimensions by name, or as -1."""
-    return f"[{listed(('-1' if size is None else size for size in shape), most=_MOST_DIMENSIONS, separator=',')}]"
+    return f"[{listed(['-1' if size is None else size for size in shape], most=_MOST_DIMENSIONS, separator=',')}]"
 
 
 def _type_name(array: NDArray[np.generic]) -> str:

@@ -30,7 +30,6 @@ class InferenceStream(RequestStream[pb.InferRequest]):
     def __init__(self, call: StreamCall, decoder: RequestDecoder[pb.InferRequest], context: ServiceContext) -> None:
         super().__init__(call, decoder, context)
         self._ready: list[bytes] = []
-        self._max_requests = context.limits.requests
 
     def _split(self, message: bytes) -> Sequence[bytes]:
         try:
@@ -43,14 +42,14 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     def _contents(self, message: bytes) -> list[bytes]:
         contents: list[bytes] = []
-        others = 0
+        others, max_requests = 0, self._context.limits.requests
         for content in wire.contents(message, _REQUESTS):
             if content is None:
                 others += 1
             else:
                 contents.append(content)
-            if len(contents) > self._max_requests:
-                msg = f"requests: expected at most {self._max_requests} in a message, got more"
+            if len(contents) > max_requests:
+                msg = f"requests: expected at most {max_requests} in a message, got more"
                 raise InvalidInputError(msg, field="requests")
             if others > _MAX_OTHER_FIELDS:
                 msg = f"the message: expected at most {_MAX_OTHER_FIELDS} unknown fields, got more"
@@ -62,7 +61,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     def _collect(self, request: StreamRequest[pb.InferRequest], outcome: bytes | ServingError) -> ServingError | None:
         if isinstance(outcome, ServingError):
-            content = wire.field(_ERROR, self._statuses.status_of(outcome).to_bytes())
+            content = wire.field(_ERROR, self._context.statuses.status_of(outcome).to_bytes())
         else:
             content = wire.field(_RESPONSE, outcome)
         own_id = request.incoming.request_id

@@ -1,18 +1,18 @@
-"""How gRPC's core runs in a server. To be imported before grpc, which reads the environment when it is first imported.
+"""Configure gRPC's core for a server. Import this before grpc, which reads the environment when it is first imported.
 
-What the environment says already, it goes on saying.
+Variables that are already set are kept.
 """
 
 import os
 
 #: Variables by name.
 ENVIRONMENT = {
-    # This process never forks, and readiness for it costs locks on every call.
+    # This process never forks, and fork support takes locks on every call.
     "GRPC_ENABLE_FORK_SUPPORT": "0",
-    # Have the thread that waits for events read from the sockets itself. Otherwise threads of gRPC's own do, which hand
-    # each event over: docs/decisions/rpc-one-thread-reads.md has the figures.
+    # Let the thread that waits for events read from the sockets itself, rather than threads of gRPC that hand over each
+    # event: docs/decisions/rpc-one-thread-reads.md has the measurements.
     "GRPC_EXPERIMENTS": "-event_engine_listener",
-    # The core's own lines quote what peers send, ends of lines included, before anyone has asked who they are.
+    # The core's log lines quote unescaped text of peers, even before authentication.
     "GRPC_VERBOSITY": "NONE",
 }
 

@@ -1,4 +1,4 @@
-"""The standard health service, whose watchers hold nothing up."""
+"""The standard health service, with watches that do not delay the stop."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from inferd.rpc import UnaryCall, callback_unary
 #: Sends a status to a watcher, or ends its stream if given None.
 _Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
 
-#: Names for an orchestrator's three questions, beside "" and those of the services.
+#: Names for the probes of an orchestrator, besides "" and the names of the services.
 LIVENESS, READINESS, STARTUP = "liveness", "readiness", "startup"
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -24,18 +24,18 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class HealthService(health.HealthServicer):
-    """`grpc.health.v1.Health`, as grpcio has it, with an end for ``Watch``, and with ``List``.
+    """`grpc.health.v1.Health`: grpcio's service with ``List``, and with an end for ``Watch``.
 
     | name | SERVING |
     |---|---|
-    | "", "readiness", each of ``services`` | from `open` until `drain`, but not while ``is_late`` |
+    | "", "readiness", each of ``services`` | from `open` until `drain`, except while ``is_late()`` |
     | "startup" | from `open` on |
-    | "liveness" | always, but not while ``is_stuck`` |
+    | "liveness" | always, except while ``is_stuck()`` |
 
-    Both are called for each ``Check`` and must be quick; `update` sends watchers what has changed.
+    Both functions are called for each ``Check`` and must be quick. `update` sends changes to watchers.
 
-    Watchers stay for as long as the server does: without `end_watches` each of them would make its stop take the whole
-    grace. Invariant: a watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
+    Clients keep watches open; without `end_watches` each would delay the stop by the whole drain grace. Invariant: a
+    watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
     """
 
     def __init__(
@@ -53,42 +53,41 @@ class HealthService(health.HealthServicer):
         self._watches_lock = threading.Lock()
         self._watches: set[_Send] = set()
         self._watches_ended = False
-        #: Names that are always in the same state, which of these groups each name is in, and whether each group was
-        #: told to be serving.
+        #: Names that always share a state, the group of each name, and the state last sent to watchers of each group.
         self._groups = ((STARTUP,), ("", READINESS, *services), (LIVENESS,))
         self._group_of = {name: number for number, names in enumerate(self._groups) for name in names}
-        self._told = (False, False, True)
-        self._telling = threading.Lock()
-        for names, is_serving in zip(self._groups, self._told, strict=True):
-            self._tell(names, is_serving)
+        self._sent = (False, False, True)
+        self._sending = threading.Lock()
+        for names, is_serving in zip(self._groups, self._sent, strict=True):
+            self._set(names, is_serving)
 
     def open(self) -> None:
-        """Say that everything has been loaded, and that calls may come."""
+        """Report ready and started: everything has been loaded."""
         self._open = True
         self.update()
 
     def drain(self) -> None:
-        """Say that further calls should go elsewhere."""
+        """Report not ready, so that clients send further calls elsewhere."""
         self._draining = True
         self.update()
 
     def update(self) -> None:
-        """Tell watchers what is another way than they were told last."""
-        if self._found() == self._told:
+        """Send watchers the states that have changed since the last update."""
+        if self._states() == self._sent:
             return
-        with self._telling:
-            # Computed again with the lock held, so that the last update sends the present state.
-            before, self._told = self._told, self._found()
-            for names, was_serving, is_serving in zip(self._groups, before, self._told, strict=True):
+        with self._sending:
+            # Computed again under the lock, so that the last update sends the current state.
+            before, self._sent = self._sent, self._states()
+            for names, was_serving, is_serving in zip(self._groups, before, self._sent, strict=True):
                 if is_serving is not was_serving:
-                    self._tell(names, is_serving)
+                    self._set(names, is_serving)
 
-    def _tell(self, names: Iterable[str], is_serving: bool) -> None:
+    def _set(self, names: Iterable[str], is_serving: bool) -> None:
         for name in names:
             self.set(name, _SERVING if is_serving else _NOT_SERVING)
 
-    def _found(self) -> tuple[bool, bool, bool]:
-        """Return whether each group is serving."""
+    def _states(self) -> tuple[bool, bool, bool]:
+        """Return whether each group is serving now."""
         return self._open, self._open and not self._draining and not self._is_late(), not self._is_stuck()
 
     def Watch(  # noqa: N802  the name in the contract
@@ -97,9 +96,9 @@ class HealthService(health.HealthServicer):
         context: grpc.ServicerContext,
         send_response_callback: _Send | None = None,
     ) -> None:
-        """Send the status that there is, and each that follows."""
+        """Send the current status and each later one."""
         send = send_response_callback
-        assert send is not None, "our server gives one to handlers that do not block"
+        assert send is not None, "the server passes one to handlers that do not block"
         with self._watches_lock:
             self._watches.add(send)
             ended = self._watches_ended
@@ -109,15 +108,15 @@ class HealthService(health.HealthServicer):
         if request.service in self._group_of:
             super().Watch(request, context, send)
         else:
-            # It will never be known, and grpcio's service would remember for ever that it was asked for.
+            # The names never change, and grpcio's service would keep the unknown name for ever.
             send(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
         if ended:
             send(None)
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-        """Return handlers of the methods that answer on the poll thread, by name: a probe must not wait for a thread.
+        """Return handlers that run on the poll thread, by method name: a probe must not wait for a thread.
 
-        ``List`` is among them because grpcio's service lacks it.
+        grpcio's service lacks ``List``.
         """
         return {"Check": callback_unary(self._check), "List": callback_unary(self._list)}
 
@@ -134,21 +133,21 @@ class HealthService(health.HealthServicer):
             text = f'service: expected one of {known}, or none for the whole server, got "{escaped(clipped(service))}"'
             call.abort(grpc.StatusCode.NOT_FOUND, text)
         else:
-            status = _SERVING if self._found()[group] else _NOT_SERVING
+            status = _SERVING if self._states()[group] else _NOT_SERVING
             call.reply(health_pb2.HealthCheckResponse(status=status).SerializeToString())
 
     def _list(self, call: UnaryCall, _message: bytes) -> None:
-        """Answer whatever came: the request has no fields."""
+        """Answer without parsing the request, which has no fields."""
         self.update()
-        found = self._found()
+        serving = self._states()
         statuses = {
-            name: HealthStatus.SERVING if found[group] else HealthStatus.NOT_SERVING
+            name: HealthStatus.SERVING if serving[group] else HealthStatus.NOT_SERVING
             for name, group in self._group_of.items()
         }
         call.reply(listing(statuses))
 
     def end_watches(self) -> None:
-        """Let every watcher go, those that are still to come as well."""
+        """End every watch with OK, those that begin later as well."""
         with self._watches_lock:
             self._watches_ended = True
             watches = list(self._watches)

@@ -1,7 +1,7 @@
-"""Server reflection, which grpcurl and the like ask for the contract: v1, and v1alpha for older tools.
+"""Server reflection for grpcurl and similar tools: v1, and v1alpha for older ones.
 
-The package grpcio-reflection has v1alpha only. The messages of v1 are the same on the wire, so that its servicer
-answers both; the descriptor of v1 is made from that of v1alpha by renaming its package.
+grpcio-reflection has v1alpha only. Both have the same messages on the wire, so its servicer answers both; the
+descriptor of v1 is derived from that of v1alpha by renaming the package.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +18,8 @@ from inferd.rpc import StreamCall, StreamListener, callback_stream
 _ALPHA = "grpc.reflection.v1alpha"
 _V1 = "grpc.reflection.v1"
 
-#: Answers one question after the other; it needs no context.
-_Answers = Callable[
+#: Answers queries one after the other; needs no context.
+_Answer = Callable[
     [Iterable[reflection_pb2.ServerReflectionRequest], None], Iterable[reflection_pb2.ServerReflectionResponse]
 ]
 
@@ -27,14 +27,14 @@ SERVICE_NAMES = (f"{_V1}.ServerReflection", f"{_ALPHA}.ServerReflection")
 
 
 def add_reflection(server: grpc.Server, service_names: Sequence[str]) -> None:
-    """Let ``server`` tell the contract of ``service_names``, which must be known to the default descriptor pool."""
-    _know_v1()
+    """Add reflection of ``service_names`` to ``server``. The default descriptor pool must have their descriptors."""
+    _add_v1_descriptor()
     servicer = reflection.ReflectionServicer((*service_names, *SERVICE_NAMES))
-    answers: _Answers = servicer.ServerReflectionInfo  # type: ignore[assignment]  # a generator, unlike in the stubs
+    answer: _Answer = servicer.ServerReflectionInfo  # type: ignore[assignment]  # a generator, unlike in the stubs
 
     def open_stream(call: StreamCall) -> StreamListener:
         call.read()
-        return _Questions(call, answers)
+        return _ReflectionStream(call, answer)
 
     handler = callback_stream(open_stream)
     server.add_generic_rpc_handlers(
@@ -42,22 +42,22 @@ def add_reflection(server: grpc.Server, service_names: Sequence[str]) -> None:
     )
 
 
-class _Questions:
-    """Answers one question after the other, on the poll thread: a stream that asks nothing occupies no thread."""
+class _ReflectionStream:
+    """Answers the queries of one stream on the poll thread, so that an idle stream occupies no thread."""
 
-    def __init__(self, call: StreamCall, answers: _Answers) -> None:
+    def __init__(self, call: StreamCall, answer: _Answer) -> None:
         self._call = call
-        self._answers = answers
+        self._answer = answer
 
     def on_message(self, message: bytes, /) -> None:
         """See `StreamListener.on_message`."""
         try:
-            question = parse_query(reflection_pb2.ServerReflectionRequest, message)
+            query = parse_query(reflection_pb2.ServerReflectionRequest, message)
         except InvalidInputError as error:
             self._call.finish(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             return
-        for answer in self._answers((question,), None):
-            self._call.send(answer.SerializeToString())
+        for response in self._answer((query,), None):
+            self._call.send(response.SerializeToString())
         self._call.read()
 
     def on_half_close(self) -> None:
@@ -68,15 +68,15 @@ class _Questions:
         """See `StreamListener.on_terminated`."""
 
 
-def _know_v1() -> None:
-    """Add the descriptor of v1 to the default pool; adding the same again changes nothing."""
+def _add_v1_descriptor() -> None:
+    """Add the descriptor of v1 to the default pool; repeating that has no effect."""
     file = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     file.name = "grpc/reflection/v1/reflection.proto"
     file.package = _V1
     for message in file.message_type:
         for field in message.field:
-            # Writing even an empty name would make a message type of a plain field.
+            # Setting even an empty name would turn a scalar field into a message field.
             if field.type_name:
                 field.type_name = field.type_name.replace(_ALPHA, _V1)
     for service in file.service:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd import dtypes
-from inferd.batching.ports import BatchReport
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
+from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 from tests.patience import PATIENCE_S
@@ -79,12 +79,13 @@ class ManualPollThread:
             heapq.heappop(self._armed)[2]()
 
 
-class RecordingObserver:
-    """Remembers what it is told."""
+class RecordingStats(ModelStats):
+    """Counts, and keeps every event."""
 
     def __init__(self) -> None:
-        self.offered_rows: list[int] = []
-        self.refusals: list[tuple[str, int]] = []
+        super().__init__()
+        self.offers: list[int] = []
+        self.rejections: list[str] = []
         self.caller_runs = 0
         self.reports: list[BatchReport] = []
         self.encoded_s: list[float] = []
@@ -92,24 +93,32 @@ class RecordingObserver:
         self.ended: list[str] = []
 
     def offered(self, rows: int) -> None:
-        self.offered_rows.append(rows)
+        super().offered(rows)
+        self.offers.append(rows)
 
-    def refused(self, reason: str, rows: int) -> None:
-        self.refusals.append((reason, rows))
+    def failed(self, duration_s: float, overload_reason: str = "") -> None:
+        super().failed(duration_s, overload_reason)
+        if overload_reason:
+            self.rejections.append(overload_reason)
 
     def caller_ran(self) -> None:
+        super().caller_ran()
         self.caller_runs += 1
 
     def batch_done(self, report: BatchReport) -> None:
+        super().batch_done(report)
         self.reports.append(report)
 
     def run_ended(self, reason: str) -> None:
+        super().run_ended(reason)
         self.ended.append(reason)
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
+        super().checked(run_s, mismatch=mismatch)
         self.checks.append(mismatch)
 
     def answered(self, encode_s: float) -> None:
+        super().answered(encode_s)
         self.encoded_s.append(encode_s)
 
 

@@ -80,7 +80,7 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
         clock=time.monotonic,
         poll_thread=poll_thread,
         alarm=watchdog,
-        observer_for=metrics.observer_for,
+        stats_for=metrics.stats_for,
         on_state=lambda _: None,
     )
     services = InferenceServices(

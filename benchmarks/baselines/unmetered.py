@@ -6,41 +6,41 @@ Takes the arguments of ``inferd``.
 import sys
 
 from inferd import cli
-from inferd.batching.ports import BatchReport
+from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.observability.metrics.registry import Metrics
 from inferd.observability.recorder import CallRecorder
 
 
-class _Nothing:
-    """An observer that forgets."""
+class _Nothing(ModelStats):
+    """Counts nothing."""
 
     def offered(self, rows: int) -> None:
-        """Forget it."""
-
-    def refused(self, reason: str, rows: int) -> None:
-        """Forget it."""
+        """Ignore it."""
 
     def caller_ran(self) -> None:
-        """Forget it."""
+        """Ignore it."""
 
     def batch_done(self, report: BatchReport) -> None:
-        """Forget it."""
-
-    def run_ended(self, reason: str) -> None:
-        """Forget it."""
-
-    def checked(self, run_s: float, *, mismatch: bool) -> None:
-        """Forget it."""
+        """Ignore it."""
 
     def answered(self, encode_s: float) -> None:
-        """Forget it."""
+        """Ignore it."""
+
+    def failed(self, duration_s: float, overload_reason: str = "") -> None:
+        """Ignore it."""
+
+    def run_ended(self, reason: str) -> None:
+        """Ignore it."""
+
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """Ignore it."""
 
 
 def main() -> None:
     """Serve."""
     # As attributes by name, because what is put there is less than what was.
     setattr(CallRecorder, "finished", lambda *_: None)  # noqa: B010  see above
-    setattr(Metrics, "observer_for", lambda *_: _Nothing())  # noqa: B010  see above
+    setattr(Metrics, "stats_for", lambda *_: _Nothing())  # noqa: B010  see above
     assert "grpc" not in sys.modules, "the command sets the environment that grpc reads when it is imported"
     cli.main()
 

@@ -100,7 +100,7 @@ class Application:
             clock=time.monotonic,
             poll_thread=self._server.poll_loop,
             alarm=self._run_watchdog,
-            observer_for=self._telemetry.metrics.observer_for,
+            stats_for=self._telemetry.metrics.stats_for,
             on_state=_log_state,
         )
 

@@ -8,7 +8,7 @@ From the outside in:
     policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
     planner       which requests make the next batch      culprits              which request made a batch fail
     adaptive      what is learned about runs and callers  self_check            compares batched with single answers
-    admission     limits, drain rate, retry delay         answers, statistics   outcomes, and their counts
+    admission     limits, drain rate, retry delay         answers               delivers outcomes and counts them
     waiting       the waiting requests, expiry            request, ports        data, and what is needed from outside
 
 `state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`) and `culprits` are pure: they know

@@ -1,77 +1,73 @@
 """Answers requests and counts the outcomes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from inferd.batching.ports import BatchReport, Clock, Observer
+from inferd.batching.ports import Clock
 from inferd.batching.request import InferenceRequest, InferenceResult
-from inferd.batching.statistics import Statistics
 from inferd.errors import OverloadedError, ServingError
+from inferd.observability.metrics.models import BatchReport, ModelStats
 
 _logger = logging.getLogger("inferd.batching")
 
-_OBSERVER_FAILED = "an observer failed"
+_STATS_FAILED = "counting failed"
 _RECEIVER_FAILED = "the receiver of an outcome failed"
 
 
 class Answers:
-    """Delivers outcomes to replies and reports to the observer and the statistics.
+    """Delivers outcomes to replies and counts them.
 
-    Any thread may call, with no lock held. Exceptions of observers and receivers are logged and go no further. A
+    Any thread may call, with no lock held. Exceptions of ``stats`` and of receivers are logged and go no further. A
     request that already has its outcome is skipped.
     """
 
-    def __init__(self, *, clock: Clock, observer: Observer, statistics: Statistics) -> None:
+    def __init__(self, *, clock: Clock, stats: ModelStats) -> None:
         self._clock = clock
-        self._observer = observer
-        self._statistics = statistics
+        self._stats = stats
 
-    def offered(self, request: InferenceRequest) -> None:
-        """Count ``request`` before it is admitted or rejected."""
-        # Not through `_observe`: this runs for each request.
+    def offered(self, requests: Sequence[InferenceRequest]) -> None:
+        """Count ``requests`` before they are admitted or rejected."""
+        # Not through `_count`: this runs for each request.
         try:
-            self._observer.offered(request.rows)
+            for request in requests:
+                self._stats.offered(request.rows)
         except Exception:  # see there
-            _logger.exception(_OBSERVER_FAILED)
+            _logger.exception(_STATS_FAILED)
 
     def caller_ran(self) -> None:
         """Count a request that runs outside the queue."""
-        self._observe(self._observer.caller_ran)
+        self._count(self._stats.caller_ran)
 
     def batch_done(self, report: BatchReport) -> None:
         """Report a run, before its requests are answered."""
-        # Not through `_observe`: this runs for each batch.
+        # Not through `_count`: this runs for each batch.
         try:
-            self._observer.batch_done(report)
+            self._stats.batch_done(report)
         except Exception:  # see there
-            _logger.exception(_OBSERVER_FAILED)
+            _logger.exception(_STATS_FAILED)
 
     def run_ended(self, reason: str) -> None:
-        """Report a run that is ended early."""
-        self._observe(self._observer.run_ended, reason)
+        """Report a run that is terminated early."""
+        self._count(self._stats.run_ended, reason)
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Report that one request of a batch ran again alone."""
-        self._statistics.checked(mismatch=mismatch)
-        try:
-            self._observer.checked(run_s, mismatch=mismatch)
-        except Exception:  # as in `_observe`
-            _logger.exception(_OBSERVER_FAILED)
+        self._count(partial(self._stats.checked, run_s, mismatch=mismatch))
 
     def answered(self, encode_s: float) -> None:
         """Report how long answering the requests of a run took."""
         try:
-            self._observer.answered(encode_s)
-        except Exception:  # as in `_observe`
-            _logger.exception(_OBSERVER_FAILED)
+            self._stats.answered(encode_s)
+        except Exception:  # as in `_count`
+            _logger.exception(_STATS_FAILED)
 
     def fail(self, request: InferenceRequest, error: ServingError) -> None:
         """Answer ``request`` with ``error``."""
         if request.reply.done():
             return
-        self._statistics.failed(self._clock() - request.received_at)
-        if isinstance(error, OverloadedError):
-            self._observe(self._observer.refused, error.reason, request.rows)
+        reason = error.reason if isinstance(error, OverloadedError) else ""
+        self._count(self._stats.failed, self._clock() - request.received_at, reason)
         self._deliver(request, error)
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:
@@ -89,11 +85,11 @@ class Answers:
         except Exception:  # one broken producer must not hurt the requests of others
             _logger.exception("the producer of a request failed")
 
-    def _observe(self, call: Callable[..., None], *facts: object) -> None:
+    def _count(self, count: Callable[..., None], *values: object) -> None:
         try:
-            call(*facts)
-        except Exception:  # requests must be answered whatever an observer does
-            _logger.exception(_OBSERVER_FAILED)
+            count(*values)
+        except Exception:  # requests must be answered whatever happens to their counts
+            _logger.exception(_STATS_FAILED)
 
     def _deliver(self, request: InferenceRequest, outcome: ServingError) -> None:
         try:

@@ -8,16 +8,16 @@ from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.ports import Alarm, Clock, Observer, PollThread, Session
+from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Batch, InferenceRequest
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
-from inferd.batching.statistics import Statistics, StatisticsSnapshot
 from inferd.batching.worker import Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError
+from inferd.observability.metrics.models import ModelCounts, ModelStats
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -41,14 +41,13 @@ class Batcher:
         clock: Clock,
         poll_thread: PollThread,
         alarm: Alarm,
-        observer: Observer,
+        stats: ModelStats,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
         self._clock = clock
-        self._observer = observer
-        self._statistics = Statistics()
-        answers = Answers(clock=clock, observer=observer, statistics=self._statistics)
+        self._stats = stats
+        answers = Answers(clock=clock, stats=stats)
         state = QueueState(
             name=name,
             settings=queue,
@@ -75,7 +74,6 @@ class Batcher:
             chunk_rows=max_rows,
             clock=clock,
             answers=answers,
-            statistics=self._statistics,
             poll_thread=poll_thread,
             check=SelfCheck(session=session, share=batching.check_share, clock=clock),
             on_mismatch=self._run_alone,
@@ -112,8 +110,7 @@ class Batcher:
         """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
         if not self._workers.have_started:
             self._workers.need()
-        for request in requests:
-            self._answers.offered(request)
+        self._answers.offered(requests)
         for batch in self._queue.offer(requests):
             self._answers.caller_ran()
             self._caller_runs.run(batch)
@@ -186,6 +183,6 @@ class Batcher:
         """Threads that hang in a run that was given up."""
         return self._workers.stuck
 
-    def statistics(self) -> StatisticsSnapshot:
+    def statistics(self) -> ModelCounts:
         """Return the counts since the start."""
-        return self._statistics.snapshot()
+        return self._stats.read()

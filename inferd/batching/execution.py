@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from inferd.batching.answers import Answers
 from inferd.batching.culprits import CulpritSearch
-from inferd.batching.ports import BatchReport, Clock, PollThread, Session
+from inferd.batching.ports import Clock, PollThread, Session
 from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
 from inferd.batching.run_guard import RunEndedError, RunGuard
 from inferd.batching.self_check import RunAt, SelfCheck
-from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
+from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.runtime.signature import ModelSignature, Tensors
 from inferd.runtime.stacking import RowsDoNotFollowError, chunks, join, split, stack
 
@@ -42,10 +42,10 @@ _RAN_BEFORE = _Before((), ())
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """Requests that ran successfully: the outputs of each, and the runs that it took."""
+    """Requests that ran successfully: the outputs of each, and the report of the run, which is still to be made."""
 
     parts: list[_Outputs]
-    reports: list[BatchReport]
+    report: BatchReport
     timing: BatchTiming
     cpu_s: float
 
@@ -79,7 +79,6 @@ class Executor:
         chunk_rows: int | None,
         clock: Clock,
         answers: Answers,
-        statistics: Statistics,
         poll_thread: PollThread,
         check: SelfCheck,
         on_mismatch: Callable[[], None],
@@ -97,7 +96,6 @@ class Executor:
         self._clock = clock
         self._thread_clock = thread_clock
         self._answers = answers
-        self._statistics = statistics
 
     def execute(self, batch: Batch) -> None:
         """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
@@ -234,9 +232,10 @@ class Executor:
         rows_left = request.rows
         run = partial(self._guard.run, [request], batch)
         for chunk in chunks(signature, request.inputs, chunk_rows):
-            if runs and not self._live([request]):
-                self._statistics.ran([run.reports[0] for run in runs], queue_s=(), success_s=())
-                return None
+            if runs:
+                self._answers.batch_done(runs[-1].report)
+                if not self._live([request]):
+                    return None
             rows = min(chunk_rows, rows_left)
             rows_left -= rows
             sizes.append(rows)
@@ -249,7 +248,9 @@ class Executor:
             rows=sum(sizes),
         )
         outputs = join(signature, [run.parts[0] for run in runs], sizes)
-        return _Done([outputs], [run.reports[0] for run in runs], timing, sum(run.cpu_s for run in runs))
+        report = runs[-1].report
+        report.earlier = [run.report for run in runs[:-1]]
+        return _Done([outputs], report, timing, sum(run.cpu_s for run in runs))
 
     def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
         """Return every output that at least one of the requests wants."""
@@ -282,22 +283,20 @@ class Executor:
             outputs = dict(zip(wanted, arrays, strict=True))
             parts = split(signature, outputs, rows)
         except Exception as error:
-            failed = not isinstance(error, RunEndedError)
-            self._report(batch, rows, before, run_s=self._clock() - started_at, failed=failed)
+            outcome = RunOutcome.TERMINATED if isinstance(error, RunEndedError) else RunOutcome.FAILED
+            self._answers.batch_done(_report(rows, before, outcome, run_s=self._clock() - started_at))
             raise
-        report = self._report(
-            batch,
-            rows,
-            before,
-            stack_s=stacked_at - started_at,
-            run_s=ran_at - stacked_at,
-            split_s=self._clock() - ran_at,
-        )
-        total = sum(rows)
-        if (len(rows) > 1 or (is_piece and total > 1)) and self._check.is_due(inputs, total, ran_at - stacked_at):
-            self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * total)
-        timing = BatchTiming(started_at=started_at, stack_s=report.stack_s, run_s=report.run_s, rows=total)
-        return _Done(parts, [report], timing, ran_cpu_s - stacked_cpu_s)
+        stack_s, run_s, split_s = stacked_at - started_at, ran_at - stacked_at, self._clock() - ran_at
+        report = _report(rows, before, RunOutcome.COMPLETED, run_s=run_s, stack_s=stack_s, split_s=split_s)
+        if (len(rows) > 1 or (is_piece and report.rows > 1)) and self._check.is_due(inputs, report.rows, run_s):
+            try:
+                self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * report.rows)
+            except Exception:
+                report.outcome = RunOutcome.DISCARDED
+                self._answers.batch_done(report)
+                raise
+        timing = BatchTiming(started_at=started_at, stack_s=stack_s, run_s=run_s, rows=report.rows)
+        return _Done(parts, report, timing, ran_cpu_s - stacked_cpu_s)
 
     def _run_check(
         self,
@@ -318,40 +317,17 @@ class Executor:
         if mismatch is not None:
             raise _MismatchError(mismatch.without_values)
 
-    def _report(
-        self,
-        batch: Sequence[Tensors],
-        rows: Sequence[int],
-        before: _Before,
-        *,
-        run_s: float,
-        stack_s: float = 0.0,
-        split_s: float = 0.0,
-        failed: bool = False,
-    ) -> BatchReport:
-        report = BatchReport(
-            requests=len(batch),
-            rows=sum(rows),
-            decode_s=before.decode_s,
-            queue_s=before.queue_s,
-            stack_s=stack_s,
-            run_s=run_s,
-            split_s=split_s,
-            failed=failed,
-        )
-        self._answers.batch_done(report)
-        return report
-
     def _answer(self, live: Sequence[InferenceRequest], done: _Done, queue_s: Sequence[float]) -> None:
         finished_at = self._clock()
-        answered, waits_s, success_s = [], [], []
+        report, answered = done.report, []
         for request, part, waited_s in zip(live, done.parts, queue_s, strict=True):
             if not request.reply.done():
                 answered.append((request, part, waited_s))
-                waits_s.append(waited_s)
-                success_s.append(finished_at - request.enqueued_at)
-        self._statistics.ran(done.reports, queue_s=waits_s, success_s=success_s)
-        give = partial(self._give, answered, done.timing, finished_at - done.reports[-1].split_s)
+                report.waited_s += waited_s
+                report.success_s += finished_at - request.enqueued_at
+        report.answered = len(answered)
+        self._answers.batch_done(report)
+        give = partial(self._give, answered, done.timing, finished_at - report.split_s)
         if len(answered) < _WORTH_HANDING_OVER:
             give()
         else:
@@ -365,3 +341,23 @@ class Executor:
             outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
             succeed(request, InferenceResult(outputs, timing, waited_s))
         self._answers.answered(self._clock() - ran_at)
+
+
+def _report(
+    rows: Sequence[int],
+    before: _Before,
+    outcome: RunOutcome,
+    *,
+    run_s: float,
+    stack_s: float = 0.0,
+    split_s: float = 0.0,
+) -> BatchReport:
+    return BatchReport(
+        rows=sum(rows),
+        decode_s=before.decode_s,
+        queue_s=before.queue_s,
+        stack_s=stack_s,
+        run_s=run_s,
+        split_s=split_s,
+        outcome=outcome,
+    )

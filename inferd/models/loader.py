@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from structlog.contextvars import bound_contextvars
 
 from inferd.batching.batcher import Batcher
-from inferd.batching.ports import Alarm, Clock, Observer, PollThread
+from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.version import LoadedModel, ModelState, ModelVersion
+from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import built_in
 from inferd.runtime.resources import resident_bytes, usable_cores
@@ -38,7 +39,7 @@ class ModelLoader:
         clock: Clock,
         poll_thread: PollThread,
         alarm: Alarm,
-        observer_for: Callable[[str, str], Observer],
+        stats_for: Callable[[str, str], ModelStats],
         on_state: Callable[[ModelVersion], None],
     ) -> None:
         self._settings = settings
@@ -46,7 +47,7 @@ class ModelLoader:
         self._clock = clock
         self._poll_thread = poll_thread
         self._alarm = alarm
-        self._observer_for = observer_for
+        self._stats_for = stats_for
         self._on_state = on_state
         self._lock = threading.Lock()
         self._unloading = False
@@ -121,7 +122,7 @@ class ModelLoader:
             clock=self._clock,
             poll_thread=self._poll_thread,
             alarm=self._alarm,
-            observer=self._observer_for(version.name, version.version),
+            stats=self._stats_for(version.name, version.version),
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
 

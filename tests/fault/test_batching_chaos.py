@@ -11,7 +11,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
-from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.patience import PATIENCE_S
 
 _SUBMITTERS = 4
@@ -25,7 +25,7 @@ def _moody(inputs):
     return scale(inputs)
 
 
-def _batcher(policy, max_wait_ms, poll_thread, observer, session):
+def _batcher(policy, max_wait_ms, poll_thread, stats, session):
     return Batcher(
         name="m",
         session=session,
@@ -35,7 +35,7 @@ def _batcher(policy, max_wait_ms, poll_thread, observer, session):
         max_run_s=60.0,
         poll_thread=poll_thread,
         alarm=ManualPollThread(FakeClock()),
-        observer=observer,
+        stats=stats,
     )
 
 
@@ -96,9 +96,9 @@ def _assert_fair(caller):
 @pytest.mark.parametrize("policy", Backpressure)
 def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_wait_ms):
     """Nobody is forgotten, nobody pays for another, nothing is left behind."""
-    session, observer = FakeSession(_moody), RecordingObserver()
+    session, stats = FakeSession(_moody), RecordingStats()
     poll_thread = ManualPollThread(time.monotonic)
-    batcher = _batcher(policy, max_wait_ms, poll_thread, observer, session)
+    batcher = _batcher(policy, max_wait_ms, poll_thread, stats, session)
     batcher.start()
     submitters = [_Submitter(batcher, poll_thread, seed) for seed in range(_SUBMITTERS)]
     for submitter in submitters:
@@ -117,7 +117,7 @@ def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_
     assert max(session.runs) <= 8
     assert [each.name for each in threading.enumerate() if each.name.startswith(("batch-", "caller-"))] == []
     refused = sum(isinstance(c.outcomes[0], OverloadedError) for s in submitters for c in s.callers if c.outcomes)
-    assert len(observer.refusals) >= refused
+    assert len(stats.rejections) >= refused
 
 
 def test_workers_outlive_a_model_that_always_fails():
@@ -129,8 +129,8 @@ def test_workers_outlive_a_model_that_always_fails():
             raise MemoryError
         return scale(inputs)
 
-    observer = RecordingObserver()
-    batcher = _batcher(Backpressure.BLOCK, 0.0, ManualPollThread(time.monotonic), observer, FakeSession(sick))
+    stats = RecordingStats()
+    batcher = _batcher(Backpressure.BLOCK, 0.0, ManualPollThread(time.monotonic), stats, FakeSession(sick))
     batcher.start()
     for _ in range(100):
         callers = [Caller() for _ in range(10)]
@@ -156,7 +156,7 @@ def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
         max_run_s=60.0,
         poll_thread=ManualPollThread(lambda: now[0]),
         alarm=ManualPollThread(lambda: now[0]),
-        observer=RecordingObserver(),
+        stats=RecordingStats(),
     )
     expired = [Caller(deadline=101.0) for _ in range(1000)]
     for caller in expired:

@@ -13,7 +13,7 @@ from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
 from inferd.runtime.run_timeout import Watchdog
-from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 
@@ -72,7 +72,7 @@ def _assert_fair(caller):
 @pytest.mark.parametrize("policy", Backpressure)
 def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, watchdog):
     """Each caller has one outcome, all threads come back, and the model has as many workers as before."""
-    poll_thread, observer, dice = ManualPollThread(time.monotonic), RecordingObserver(), random.Random(7)
+    poll_thread, stats, dice = ManualPollThread(time.monotonic), RecordingStats(), random.Random(7)
     batcher = Batcher(
         name="m",
         session=_Moody(),
@@ -82,7 +82,7 @@ def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, 
         clock=time.monotonic,
         poll_thread=poll_thread,
         alarm=watchdog,
-        observer=observer,
+        stats=stats,
     )
     batcher.start()
     callers, cancelled = [], set()
@@ -102,7 +102,7 @@ def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, 
             assert len(caller.outcomes) == 1
             _assert_fair(caller)
         assert caller.released
-    assert "time_limit" in observer.ended
+    assert "time_limit" in stats.ended
     for _ in range(8):
         batcher.submit([(alive := Caller()).request])
         assert isinstance(alive.wait(), InferenceResult)

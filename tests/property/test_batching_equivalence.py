@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings, QueueSettings
 from inferd.errors import InferenceFailedError
-from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.patience import PATIENCE_S
 
 _OUTPUTS = st.lists(st.sampled_from(["y", "sum", "same"]), min_size=1, max_size=3, unique=True).map(tuple)
@@ -53,7 +53,7 @@ def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabl
         max_run_s=60.0,
         poll_thread=ManualPollThread(FakeClock()),
         alarm=ManualPollThread(FakeClock()),
-        observer=RecordingObserver(),
+        stats=RecordingStats(),
     )
     for caller in callers:
         batcher.submit([caller.request])

@@ -3,8 +3,8 @@
 from typing import cast
 
 from inferd._generated.inference import grpc_service_pb2, model_config_pb2
-from inferd.batching.statistics import BatchSizeStatistics, Durations
 from inferd.models.version import ModelVersion
+from inferd.observability.metrics.models import BatchSizeStatistics, Durations
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 #: Triton's name for ONNX models, which clients display.

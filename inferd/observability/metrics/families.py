@@ -103,9 +103,9 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
         ("inferd_offered_rows", "Rows that asked to be admitted, also those refused", lambda m: m.offered_rows),
         ("inferd_caller_runs", "Requests that ran outside the queue", lambda m: m.caller_runs),
         ("inferd_batch_failures", "Runs of the model that failed", lambda m: m.batch_failures),
-        ("inferd_batch_checks", "Batches of which a member ran again alone", lambda m: m.batch_checks),
-        ("inferd_batch_check_seconds", "Runs of members of batches again alone", lambda m: m.batch_check_s),
-        ("inferd_batch_mismatches", "Batches of which a member got another answer alone", lambda m: m.batch_mismatches),
+        ("inferd_batch_checks", "Batches of which a member ran again alone", lambda m: m.checks),
+        ("inferd_batch_check_seconds", "Runs of members of batches again alone", lambda m: m.check_s),
+        ("inferd_batch_mismatches", "Batches of which a member got another answer alone", lambda m: m.mismatches),
     )
     for name, text, read in counters:
         family = CounterMetricFamily(name, text, labels=_MODEL)

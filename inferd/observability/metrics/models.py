@@ -1,160 +1,299 @@
-"""What happened to the requests of one model version."""
+"""What happens to the requests of one model version, counted once for Prometheus and for ModelStatistics."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum, auto
+from itertools import chain
 
 from inferd.errors import OVERLOAD_REASONS
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
 
-#: Why runs are ended early.
+#: Why runs are terminated early.
 END_REASONS = ("time_limit", "abandoned")
 
+_NS_PER_S = 1_000_000_000
 
-class BatchReport(Protocol):
-    """What is counted of a finished run; durations in seconds, those of decoding and of the queue one per request."""
+#: Reports that are kept before they are added up: many at a time take a third of the time.
+_MAX_PENDING = 32
 
-    @property
-    def rows(self) -> int:
-        """Rows that ran together."""
-        ...
 
-    @property
-    def decode_s(self) -> Sequence[float]:
-        """How long it took to read each request."""
-        ...
+class RunOutcome(Enum):
+    """What became of a run."""
 
-    @property
-    def queue_s(self) -> Sequence[float]:
-        """How long each request waited."""
-        ...
+    COMPLETED = auto()
+    FAILED = auto()
+    #: Terminated early, for one of the `END_REASONS`.
+    TERMINATED = auto()
+    #: Completed, but its outputs were not used.
+    DISCARDED = auto()
 
-    @property
-    def stack_s(self) -> float:
-        """How long it took to put the rows together."""
-        ...
 
-    @property
-    def run_s(self) -> float:
-        """How long the model ran."""
-        ...
+#: Outcomes of runs that had their rows stacked and split.
+_STACKED = (RunOutcome.COMPLETED, RunOutcome.DISCARDED)
 
-    @property
-    def failed(self) -> bool:
-        """Whether the run gave no result."""
-        ...
+
+@dataclass(kw_only=True, slots=True)
+class BatchReport:
+    """One run of the model. Durations in seconds.
+
+    ``decode_s`` and ``queue_s`` have one duration for each request that runs for the first time: none when parts of a
+    failed batch run again, or for the later pieces of a request that is larger than a batch. Only a completed run has
+    ``stack_s`` and ``split_s``.
+
+    ``answered`` requests are answered with its outputs; ``waited_s`` and ``success_s`` are the sums of their queue
+    times and of their times from admission to the answer. ``earlier`` are the other runs of a request in pieces, which
+    have been reported already.
+
+    Do not modify once reported. (Not frozen, because creating a frozen dataclass takes twice as long.)
+    """
+
+    rows: int
+    decode_s: Sequence[float]
+    queue_s: Sequence[float]
+    stack_s: float
+    run_s: float
+    split_s: float
+    outcome: RunOutcome
+    answered: int = 0
+    waited_s: float = 0.0
+    success_s: float = 0.0
+    earlier: Sequence["BatchReport"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """A number of durations and their sum."""
+
+    count: int
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSizeStatistics:
+    """Durations of the completed runs with one number of rows."""
+
+    compute_input: Durations
+    compute_infer: Durations
+    compute_output: Durations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCounts:
-    """The numbers of one model version at one moment."""
+    """The numbers of one model version at one moment.
+
+    For Prometheus, the counters and histograms. In the terms of the Open Inference Protocol's ModelStatistics, per
+    request: ``success`` from admission to the answer; ``fail`` from arrival, including rejections; ``queue`` and the
+    compute durations of answered requests, each of which counts the whole duration of its batch. Per completed run:
+    ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows. ``last_inference_ms``
+    is since the epoch, 0 before the first run. ``checks`` counts batches of which one request ran again alone,
+    ``mismatches`` those whose answer differed.
+    """
 
     offered_rows: int
-    rejected: dict[str, int]
+    rejected: Mapping[str, int]
     caller_runs: int
     batch_failures: int
-    ended_runs: dict[str, int]
-    batch_checks: int
-    batch_check_s: float
-    batch_mismatches: int
+    ended_runs: Mapping[str, int]
+    checks: int
+    check_s: float
+    mismatches: int
     decode_s: Histogram
     queue_s: Histogram
     stack_s: Histogram
     run_s: Histogram
     encode_s: Histogram
     batch_rows: Histogram
+    success: Durations
+    fail: Durations
+    queue: Durations
+    compute_input: Durations
+    compute_infer: Durations
+    compute_output: Durations
+    inference_count: int
+    execution_count: int
+    last_inference_ms: int
+    batch_sizes: Mapping[int, BatchSizeStatistics]
 
 
-class ModelMetrics:
-    """Counts what batching tells of one model version.
+@dataclass(slots=True)
+class _Compute:
+    """The three stages of runs added up, in seconds."""
 
-    Invariant: every number is changed and read under the one lock, which is only ever held for a few additions.
-    Threads: the poll thread offers and is refused, the batch workers report, the scrape reads.
+    count: int = 0
+    stack_s: float = 0.0
+    run_s: float = 0.0
+    split_s: float = 0.0
+
+    def add(self, count: int, stack_s: float, run_s: float, split_s: float) -> None:
+        """Add stages ``count`` times."""
+        self.count += count
+        self.stack_s += count * stack_s
+        self.run_s += count * run_s
+        self.split_s += count * split_s
+
+    def frozen(self) -> BatchSizeStatistics:
+        return BatchSizeStatistics(
+            compute_input=_durations(self.count, self.stack_s),
+            compute_infer=_durations(self.count, self.run_s),
+            compute_output=_durations(self.count, self.split_s),
+        )
+
+
+def _durations(count: int, seconds: float) -> Durations:
+    return Durations(count, round(seconds * _NS_PER_S))
+
+
+class ModelStats:
+    """Counts what batching reports about one model version.
+
+    Reports of runs wait in a queue until there are some, or until somebody reads: a batch pays for appending its own.
+
+    Invariant: every number but ``offered_rows`` is changed and read under the one lock, which is held for a few
+    additions. Threads: ``offered`` the poll thread, everything else any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, epoch_s: Callable[[], float] = time.time) -> None:
+        self._epoch_s = epoch_s
         self._lock = threading.Lock()
+        self._pending: deque[BatchReport] = deque()
+        self._pending_encode_s: deque[float] = deque()
         self._offered_rows = 0
         # All of them from the start: Prometheus does not see the increase of a series that begins with it.
         self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
         self._batch_failures = 0
         self._ended_runs = dict.fromkeys(END_REASONS, 0)
-        self._batch_checks = 0
-        self._batch_check_s = 0.0
-        self._batch_mismatches = 0
+        self._checks = 0
+        self._check_s = 0.0
+        self._mismatches = 0
         self._decode_s = Histogram(DURATION_BOUNDS_S)
         self._queue_s = Histogram(DURATION_BOUNDS_S)
         self._stack_s = Histogram(DURATION_BOUNDS_S)
         self._run_s = Histogram(DURATION_BOUNDS_S)
         self._encode_s = Histogram(DURATION_BOUNDS_S)
         self._batch_rows = Histogram(ROWS_BOUNDS)
+        self._failures = 0
+        self._fail_s = 0.0
+        self._success_s = 0.0
+        self._waited_s = 0.0
+        self._of_requests = _Compute()
+        self._of_sizes: dict[int, _Compute] = {}
+        self._inferences = 0
+        self._executions = 0
+        self._last_run_s = 0.0
 
     def offered(self, rows: int) -> None:
-        """Count rows that asked to be admitted, whatever came of it. Only the poll thread calls: without the lock."""
+        """Count rows that were offered, whether they are admitted or rejected."""
         self._offered_rows += rows
 
-    def refused(self, reason: str, rows: int) -> None:  # noqa: ARG002 (the observer's contract; requests are counted)
-        """Count a request that was refused or shed."""
-        with self._lock:
-            self._rejected[reason] += 1
-
     def caller_ran(self) -> None:
-        """Count a request that ran outside the queue."""
+        """Count a request that ran outside the queue under the caller_runs policy."""
         with self._lock:
             self._caller_runs += 1
 
     def batch_done(self, report: BatchReport) -> None:
-        """Count a run, successful or not."""
+        """Count a run, before its requests are answered, so that a caller with an answer finds it counted."""
+        if report.outcome is RunOutcome.COMPLETED:
+            self._last_run_s = self._epoch_s()
+        self._pending.append(report)
+        if len(self._pending) >= _MAX_PENDING:
+            with self._lock:
+                self._add_pending()
+
+    def answered(self, encode_s: float) -> None:
+        """Count how long it took to encode and send the answers of a batch."""
+        self._pending_encode_s.append(encode_s)
+
+    def failed(self, duration_s: float, overload_reason: str = "") -> None:
+        """Count a request that failed ``duration_s`` after its arrival; with a reason if it was rejected or shed."""
         with self._lock:
-            self._batch_rows.observe(report.rows)
-            self._run_s.observe(report.run_s)
-            self._decode_s.observe_all(report.decode_s)
-            self._queue_s.observe_all(report.queue_s)
-            if report.failed:
-                self._batch_failures += 1
-            else:
-                self._stack_s.observe(report.stack_s)
+            self._failures += 1
+            self._fail_s += duration_s
+            if overload_reason:
+                self._rejected[overload_reason] += 1
 
     def run_ended(self, reason: str) -> None:
-        """Count a run that was ended early."""
+        """Count a run that is terminated early."""
         with self._lock:
             self._ended_runs[reason] += 1
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
-        """Count a member of a batch that ran again alone, and whether it got another answer."""
+        """Count a request of a batch that ran again alone, and whether its answer differed."""
         with self._lock:
-            self._batch_checks += 1
-            self._batch_check_s += run_s
-            self._batch_mismatches += mismatch
-
-    def answered(self, encode_s: float) -> None:
-        """Count the answers of a batch."""
-        with self._lock:
-            self._encode_s.observe(encode_s)
+            self._checks += 1
+            self._check_s += run_s
+            self._mismatches += mismatch
 
     @property
     def busy_s(self) -> float:
-        """For how long the model has been running so far; without the lock, as it is one number."""
-        return self._run_s.sum
+        """How long the model has run so far, in seconds."""
+        with self._lock:
+            self._add_pending()
+            return self._run_s.sum
 
     def read(self) -> ModelCounts:
-        """Return the numbers as they are now, all of the same moment."""
+        """Return the present numbers, all of the same moment."""
         with self._lock:
+            self._add_pending()
+            compute = self._of_requests.frozen()
             return ModelCounts(
                 offered_rows=self._offered_rows,
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=self._batch_failures,
                 ended_runs=dict(self._ended_runs),
-                batch_checks=self._batch_checks,
-                batch_check_s=self._batch_check_s,
-                batch_mismatches=self._batch_mismatches,
+                checks=self._checks,
+                check_s=self._check_s,
+                mismatches=self._mismatches,
                 decode_s=self._decode_s.copy(),
                 queue_s=self._queue_s.copy(),
                 stack_s=self._stack_s.copy(),
                 run_s=self._run_s.copy(),
                 encode_s=self._encode_s.copy(),
                 batch_rows=self._batch_rows.copy(),
+                success=_durations(self._of_requests.count, self._success_s),
+                fail=_durations(self._failures, self._fail_s),
+                queue=_durations(self._of_requests.count, self._waited_s),
+                compute_input=compute.compute_input,
+                compute_infer=compute.compute_infer,
+                compute_output=compute.compute_output,
+                inference_count=self._inferences,
+                execution_count=self._executions,
+                last_inference_ms=round(self._last_run_s * 1000),
+                batch_sizes={rows: of_size.frozen() for rows, of_size in sorted(self._of_sizes.items())},
             )
+
+    def _add_pending(self) -> None:
+        """Add up what was reported; with the lock."""
+        reports = [self._pending.popleft() for _ in range(len(self._pending))]
+        encode_s = [self._pending_encode_s.popleft() for _ in range(len(self._pending_encode_s))]
+        self._encode_s.observe_all(encode_s)
+        self._batch_rows.observe_all([report.rows for report in reports])
+        self._run_s.observe_all([report.run_s for report in reports])
+        self._decode_s.observe_all(list(chain.from_iterable([report.decode_s for report in reports])))
+        self._queue_s.observe_all(list(chain.from_iterable([report.queue_s for report in reports])))
+        self._stack_s.observe_all([report.stack_s for report in reports if report.outcome in _STACKED])
+        for report in reports:
+            if report.outcome is RunOutcome.COMPLETED:
+                self._add_completed(report)
+            elif report.outcome is RunOutcome.FAILED:
+                self._batch_failures += 1
+
+    def _add_completed(self, report: BatchReport) -> None:
+        self._inferences += report.rows
+        self._executions += 1
+        of_size = self._of_sizes.get(report.rows)
+        if of_size is None:
+            of_size = self._of_sizes[report.rows] = _Compute()
+        of_size.add(1, report.stack_s, report.run_s, report.split_s)
+        stack_s, run_s, split_s = report.stack_s, report.run_s, report.split_s
+        for piece in report.earlier:
+            stack_s += piece.stack_s
+            run_s += piece.run_s
+            split_s += piece.split_s
+        self._of_requests.add(report.answered, stack_s, run_s, split_s)
+        self._success_s += report.success_s
+        self._waited_s += report.waited_s

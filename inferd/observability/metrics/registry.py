@@ -19,7 +19,7 @@ from inferd.observability.metrics.families import (
     state_families,
     usage_families,
 )
-from inferd.observability.metrics.models import ModelMetrics
+from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.requests import RequestMetrics
 from inferd.observability.recorder import CallRecorder
 
@@ -40,21 +40,21 @@ class Metrics(Collector):
 
     The numbers are kept in plain objects with a lock each, and turned into Prometheus' form only when a scrape comes:
     prometheus-client's own histograms take a lock and a loop over the buckets for each single value.
-    Threads: ``observer_for`` the loader, ``collect`` the scrape, ``requests`` see there.
+    Threads: ``stats_for`` the loader, ``collect`` the scrape, ``requests`` see there.
     """
 
     def __init__(self, registry: CollectorRegistry, recorder: CallRecorder, *, methods: Collection[str]) -> None:
         self.requests = RequestMetrics(recorder, methods)
-        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._models: dict[tuple[str, str], ModelStats] = {}
         self._lock = threading.Lock()
         self._sources: Sources | None = None
         registry.register(self)
 
-    def observer_for(self, model: str, version: str) -> ModelMetrics:
+    def stats_for(self, model: str, version: str) -> ModelStats:
         """Return where batching counts what happens to a model version; the same one if it is loaded again."""
         self.requests.add_model(model, version)
         with self._lock:
-            return self._models.setdefault((model, version), ModelMetrics())
+            return self._models.setdefault((model, version), ModelStats())
 
     def busy_s(self) -> dict[tuple[str, str], float]:
         """Return for how long each model version has been running so far, in all of its instances."""

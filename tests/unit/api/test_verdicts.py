@@ -5,9 +5,9 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd.api.oip.triton import model_statistics
 from inferd.api.v1.service import describe_model
-from inferd.batching.statistics import Statistics
 from inferd.config.settings import ModelSettings
 from inferd.models.version import LoadedModel, ModelVersion
+from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from tests.fakes import SCALING
 
@@ -25,10 +25,10 @@ class FakeBatcher:
 
     @staticmethod
     def statistics():
-        statistics = Statistics()
+        stats = ModelStats()
         for mismatch in (False, True, False):
-            statistics.checked(mismatch=mismatch)
-        return statistics.snapshot()
+            stats.checked(0.25, mismatch=mismatch)
+        return stats.read()
 
 
 def version(verdict: Verdict | None = None) -> ModelVersion:

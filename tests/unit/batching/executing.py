@@ -7,8 +7,7 @@ from inferd.batching.execution import Executor
 from inferd.batching.request import Batch
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
-from inferd.batching.statistics import Statistics
-from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 
 
 class Model:
@@ -19,10 +18,9 @@ class Model:
         self.clock = FakeClock()
         self.thread_clock = FakeClock()
         self.session = FakeSession(compute, **session)
-        self.observer = RecordingObserver()
-        self.statistics = Statistics()
+        self.stats = RecordingStats()
         self.poll_thread = ManualPollThread(self.clock)
-        answers = Answers(clock=self.clock, observer=self.observer, statistics=self.statistics)
+        answers = Answers(clock=self.clock, stats=self.stats)
         self.alarm = ManualPollThread(self.clock)
         self.stuck: list[Batch] = []
         self.guard = RunGuard(
@@ -41,7 +39,6 @@ class Model:
             chunk_rows=chunk_rows,
             clock=self.clock,
             answers=answers,
-            statistics=self.statistics,
             poll_thread=self.poll_thread,
             check=SelfCheck(session=self.session, share=check_share, clock=self.clock),
             on_mismatch=lambda: self.stops.append("batching"),

@@ -6,38 +6,36 @@ import pytest
 
 from inferd.batching.answers import Answers
 from inferd.batching.request import BatchTiming, InferenceResult, Reply
-from inferd.batching.statistics import Statistics
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
-from tests.fakes import Caller, FakeClock, RecordingObserver
+from tests.fakes import Caller, FakeClock, RecordingStats
 
 _RESULT = InferenceResult({}, BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0)
 
 
 class _Out:
-    def __init__(self, observer=None):
+    def __init__(self, stats=None):
         self.clock = FakeClock()
-        self.observer = observer or RecordingObserver()
-        self.statistics = Statistics()
-        self.answers = Answers(clock=self.clock, observer=self.observer, statistics=self.statistics)
+        self.stats = stats or RecordingStats()
+        self.answers = Answers(clock=self.clock, stats=self.stats)
 
 
 def test_a_refusal_is_counted_with_its_reason_and_rows():
     """Before the caller hears of it, so that it can look it up."""
     out = _Out()
     seen = []
-    caller = Caller(rows=3, on_outcome=lambda _: seen.extend(out.observer.refusals))
+    caller = Caller(rows=3, on_outcome=lambda _: seen.extend(out.stats.rejections))
     out.clock.advance(0.5)
     out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0, reason="SHED"))
-    assert seen == [("SHED", 3)]
-    assert out.statistics.snapshot().fail.ns == 500_000_000
+    assert seen == ["SHED"]
+    assert out.stats.read().fail.ns == 500_000_000
 
 
 def test_other_errors_are_no_refusals():
     """A deadline is not an overload."""
     out = _Out()
     out.answers.fail(Caller().request, DeadlineExceededError("late"))
-    assert out.observer.refusals == []
-    assert out.statistics.snapshot().fail.count == 1
+    assert out.stats.rejections == []
+    assert out.stats.read().fail.count == 1
 
 
 def test_a_settled_request_is_not_counted_again():
@@ -45,14 +43,14 @@ def test_a_settled_request_is_not_counted_again():
     out, caller = _Out(), Caller()
     caller.request.reply.withdraw()
     out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
-    assert (out.observer.refusals, out.statistics.snapshot().fail.count) == ([], 0)
+    assert (out.stats.rejections, out.stats.read().fail.count) == ([], 0)
 
 
 def test_a_broken_observer_costs_nobody_an_answer(caplog):
     """It is logged, and the caller gets the error."""
 
-    class Broken(RecordingObserver):
-        def refused(self, reason, rows):
+    class Broken(RecordingStats):
+        def failed(self, duration_s, overload_reason=""):
             raise RuntimeError("metrics are down")
 
     caller = Caller()
@@ -65,12 +63,12 @@ def test_a_broken_observer_costs_nobody_an_answer(caplog):
 def test_a_broken_observer_does_not_stop_a_request_on_its_way_in(caplog):
     """It is asked before anything is decided."""
 
-    class Broken(RecordingObserver):
+    class Broken(RecordingStats):
         def offered(self, rows):
             raise RuntimeError("metrics are down")
 
     with caplog.at_level(logging.ERROR, "inferd.batching"):
-        _Out(Broken()).answers.offered(Caller().request)
+        _Out(Broken()).answers.offered([Caller().request])
     assert "metrics are down" in caplog.text
 
 

@@ -11,7 +11,7 @@ from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.runtime.signature import ModelSignature
-from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, tensor
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, tensor
 from tests.patience import PATIENCE_S
 
 UNBATCHABLE = ModelSignature(
@@ -24,7 +24,7 @@ UNBATCHABLE = ModelSignature(
 class _Service:
     def __init__(self, session, queue=None, **batching):
         self.session = session
-        self.observer = RecordingObserver()
+        self.stats = RecordingStats()
         self.clock = FakeClock()
         self.alarm = ManualPollThread(self.clock)
         self.batcher = Batcher(
@@ -36,7 +36,7 @@ class _Service:
             max_run_s=60.0,
             poll_thread=ManualPollThread(FakeClock()),
             alarm=self.alarm,
-            observer=self.observer,
+            stats=self.stats,
         )
 
     def submit(self, *callers):
@@ -106,7 +106,7 @@ def _threads_that_run(run_s, *, bounded=True):
         max_run_s=60.0,
         poll_thread=ManualPollThread(clock),
         alarm=ManualPollThread(clock),
-        observer=RecordingObserver(),
+        stats=RecordingStats(),
     )
     batcher.start()
     for _ in range(300):
@@ -138,7 +138,7 @@ def test_requests_that_wait_run_together():
     _run_all(service, *callers)
     assert service.session.runs == [4, 2]
     assert all(caller.result for caller in callers)
-    assert service.observer.offered_rows == [1] * 6
+    assert service.stats.offers == [1] * 6
 
 
 def test_batching_that_is_off_runs_each_request_as_it_is():
@@ -204,8 +204,8 @@ def test_a_full_queue_refuses_with_a_hint_and_counts_it(busy):
     assert isinstance(refused.error, OverloadedError)
     assert refused.error.retry_after_s > 0
     assert refused.released
-    assert service.observer.refusals == [("QUEUE_FULL", 1)]
-    assert service.observer.offered_rows == [1, 1, 1]
+    assert service.stats.rejections == ["QUEUE_FULL"]
+    assert service.stats.offers == [1, 1, 1]
 
 
 def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
@@ -221,7 +221,7 @@ def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
     beside.wait()
     assert beside.released
     assert beside.result.timing.rows == 1
-    assert service.observer.caller_runs == 1
+    assert service.stats.caller_runs == 1
 
 
 def test_stop_finishes_everything_that_is_here(busy, gate):

@@ -7,6 +7,7 @@ import pytest
 
 from inferd.batching.request import Batch
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError
+from inferd.observability.metrics.models import RunOutcome
 from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 
@@ -56,14 +57,14 @@ def test_timings_say_where_the_time_went():
 
 
 def test_a_batch_is_reported_once_before_its_answers():
-    """One call of the observer and one of the statistics, and whoever has an answer finds it counted."""
+    """One report, and a caller with an answer finds it counted."""
     model = Model()
     seen = []
-    look = lambda _: seen.append((len(model.observer.reports), model.statistics.snapshot().success.count))  # noqa: E731  shared by both
+    look = lambda _: seen.append((len(model.stats.reports), model.stats.read().success.count))  # noqa: E731  shared by both
     model.run(Caller(rows=2, on_outcome=look), Caller(on_outcome=look))
     assert seen == [(1, 2), (1, 2)]
-    (report,) = model.observer.reports
-    assert (report.requests, report.rows, report.queue_s, report.failed) == (2, 3, [1.0, 1.0], False)
+    (report,) = model.stats.reports
+    assert (report.answered, report.rows, report.queue_s, report.outcome) == (2, 3, [1.0, 1.0], RunOutcome.COMPLETED)
 
 
 def test_a_batch_reports_how_long_decoding_and_answering_took():
@@ -74,20 +75,20 @@ def test_a_batch_reports_how_long_decoding_and_answering_took():
     for caller in callers:
         caller.request.offered_at = 98.5
     model.run(*callers)
-    assert model.observer.reports[0].decode_s == [0.5] * 3
-    assert model.observer.reports[0].queue_s == [1.0] * 3
-    assert model.observer.encoded_s == []
+    assert model.stats.reports[0].decode_s == [0.5] * 3
+    assert model.stats.reports[0].queue_s == [1.0] * 3
+    assert model.stats.encoded_s == []
     model.clock.advance(1.0)
     model.poll_thread.run_soon()
-    assert model.observer.encoded_s == [1.75]
+    assert model.stats.encoded_s == [1.75]
 
 
 def test_requests_that_run_again_are_not_counted_again():
     """Neither their decoding nor their wait."""
     model = Model(poisoned)
     model.run(Caller(x=x(-1)), Caller(x=x(1)))
-    assert [len(report.decode_s) for report in model.observer.reports] == [2, 0, 0]
-    assert len(model.observer.encoded_s) == 1
+    assert [len(report.decode_s) for report in model.stats.reports] == [2, 0, 0]
+    assert len(model.stats.encoded_s) == 1
 
 
 def test_a_batch_says_that_it_is_answering_before_it_does():
@@ -117,7 +118,7 @@ def test_nothing_runs_when_nobody_is_left():
     model, cancelled = Model(), Caller()
     cancelled.request.reply.withdraw()
     model.run(cancelled)
-    assert (model.session.runs, model.observer.reports) == ([], [])
+    assert (model.session.runs, model.stats.reports) == ([], [])
 
 
 def test_a_cancel_during_the_run_discards_the_rows_and_hurts_no_one_else():
@@ -132,7 +133,7 @@ def test_a_cancel_during_the_run_discards_the_rows_and_hurts_no_one_else():
     model.run(cancelled, alive)
     assert cancelled.waits
     np.testing.assert_array_equal(alive.result.outputs["y"], x(2))
-    assert model.statistics.snapshot().success.count == 1
+    assert model.stats.read().success.count == 1
 
 
 def test_a_request_larger_than_a_batch_runs_in_chunks_and_is_joined():
@@ -143,9 +144,9 @@ def test_a_request_larger_than_a_batch_runs_in_chunks_and_is_joined():
     np.testing.assert_array_equal(caller.result.outputs["y"], 3 * x(*range(10)))
     assert caller.result.outputs["same"] == 3
     assert caller.result.timing.rows == 10
-    assert [(report.rows, len(report.queue_s)) for report in model.observer.reports] == [(4, 1), (4, 0), (2, 0)]
-    assert model.statistics.snapshot().execution_count == 3
-    assert model.statistics.snapshot().success.count == 1
+    assert [(report.rows, len(report.queue_s)) for report in model.stats.reports] == [(4, 1), (4, 0), (2, 0)]
+    assert model.stats.read().execution_count == 3
+    assert model.stats.read().success.count == 1
 
 
 @pytest.mark.parametrize(("on_accelerator", "cpu_s"), [(False, 0.75), (True, None)])
@@ -181,7 +182,7 @@ def test_the_chunks_that_nobody_waits_for_are_not_run():
     model = Model(compute, chunk_rows=4)
     model.run(caller)
     assert model.session.runs == [4]
-    snapshot = model.statistics.snapshot()
+    snapshot = model.stats.read()
     assert (snapshot.inference_count, snapshot.success.count) == (4, 0)
 
 
@@ -226,7 +227,7 @@ def test_the_answers_of_a_large_batch_are_left_to_the_poll_thread(number):
     model.run(*callers)
     assert all(caller.waits for caller in callers)
     assert len(model.poll_thread.soon) == 1
-    assert (len(model.observer.reports), model.statistics.snapshot().success.count) == (1, number)
+    assert (len(model.stats.reports), model.stats.read().success.count) == (1, number)
     model.poll_thread.run_soon()
     for value, caller in enumerate(callers):
         np.testing.assert_array_equal(caller.result.outputs["y"], x(value))

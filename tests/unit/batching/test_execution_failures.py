@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inferd.errors import InferenceFailedError, InvalidInputError
+from inferd.observability.metrics.models import RunOutcome
 from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 
@@ -74,8 +75,8 @@ def test_a_queue_time_is_reported_once_although_the_halves_run_again():
     """The histogram of queue times has one entry for each request."""
     model = Model(poisoned)
     model.run(*[Caller(x=x(value)) for value in (1, 2, 3, -4)])
-    reports = model.observer.reports
-    assert [(report.rows, report.failed, len(report.queue_s)) for report in reports] == [
+    reports = model.stats.reports
+    assert [(report.rows, report.outcome is RunOutcome.FAILED, len(report.queue_s)) for report in reports] == [
         (4, True, 4), (2, False, 0), (2, True, 0), (1, False, 0), (1, True, 0),
     ]  # fmt: skip
 

@@ -11,10 +11,9 @@ from inferd.batching.policies import policy_for
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Batch
 from inferd.batching.state import QueueState
-from inferd.batching.statistics import Statistics
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError
-from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingObserver
+from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingStats
 from tests.patience import PATIENCE_S
 
 
@@ -34,7 +33,7 @@ class _Queue:
                 workers=1,
                 parallel_runs=1,
             ),
-            answers=Answers(clock=self.clock, observer=RecordingObserver(), statistics=Statistics()),
+            answers=Answers(clock=self.clock, stats=RecordingStats()),
             clock=self.clock,
             poll_thread=self.poll_thread,
             run_here=self.ran_here.append,

@@ -4,7 +4,7 @@ import logging
 
 from inferd.batching.run_guard import ENDING_S, EndReason
 from inferd.errors import DeadlineExceededError, InferenceFailedError, RunTooLongError
-from inferd.observability.metrics.models import END_REASONS
+from inferd.observability.metrics.models import END_REASONS, RunOutcome
 from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 
@@ -34,7 +34,7 @@ def test_a_run_within_its_limit_is_left_alone():
     run = _LongRun(59)
     run.model.run(caller := Caller())
     assert caller.result
-    assert run.model.observer.ended == []
+    assert run.model.stats.ended == []
     assert run.model.alarm.armed == [100.0 + _LIMIT_S]
 
 
@@ -42,7 +42,7 @@ def test_a_run_at_its_limit_is_ended_and_its_callers_are_told():
     """All of them, and that it is counted by then."""
     counted = []
     run = _LongRun(1000)
-    callers = [Caller(on_outcome=lambda _: counted.append(list(run.model.observer.ended))) for _ in range(2)]
+    callers = [Caller(on_outcome=lambda _: counted.append(list(run.model.stats.ended))) for _ in range(2)]
     run.model.run(*callers)
     assert [type(caller.error) for caller in callers] == [RunTooLongError] * 2
     assert callers[0].error.message == "the model ran for longer than the 60 s that a run may take"
@@ -57,7 +57,7 @@ def test_an_ended_run_is_no_failure(caplog):
     with caplog.at_level(logging.WARNING, "inferd.batching"):
         batch = run.model.run(Caller(), Caller())
     assert run.model.session.runs == [2]
-    assert [report.failed for report in run.model.observer.reports] == [False]
+    assert [report.outcome for report in run.model.stats.reports] == [RunOutcome.TERMINATED]
     assert [record.getMessage() for record in caplog.records] == [
         "a run of model m is terminated: it took longer than 60 s (runtime.max_run_ms)"
     ]
@@ -78,7 +78,7 @@ def test_a_run_that_nobody_waits_for_is_ended():
     run = _LongRun(1000, leave)
     run.model.run(*callers)
     assert run.model.clock() == 110.0
-    assert run.model.observer.ended == ["abandoned"]
+    assert run.model.stats.ended == ["abandoned"]
 
 
 def test_a_caller_who_leaves_just_before_the_run_is_not_missed():

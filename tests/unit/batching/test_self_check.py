@@ -99,9 +99,9 @@ def test_the_batch_at_hand_is_answered_right():
     assert [caller.result.outputs["y"][0, 0] for caller in callers] == [
         0 if value > 100 else value for value in (1, 2, 1000)
     ]
-    assert (model.stops, model.observer.checks) == (["batching"], [True])
+    assert (model.stops, model.stats.checks) == (["batching"], [True])
     assert not model.session.signature.batchable
-    assert model.statistics.snapshot().mismatches == 1
+    assert model.stats.read().mismatches == 1
 
 
 def test_a_mismatch_is_logged_without_any_value(caplog):
@@ -175,4 +175,4 @@ def test_noise_of_one_callers_numbers_stops_nothing():
 
     model = Model(chaotic, check_share=0.01)
     model.run(Caller(x=x(123.456)), Caller(x=x(789.1)))
-    assert (model.stops, model.observer.checks) == ([], [False])
+    assert (model.stops, model.stats.checks) == ([], [False])

@@ -8,7 +8,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.run_guard import ENDING_S
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
-from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingObserver, scale
+from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.unit.batching.executing import x
@@ -22,7 +22,7 @@ class _Service:
     def __init__(self, queue=None, **batching):
         self.clock = FakeClock()
         self.poll_thread, self.alarm = ManualPollThread(self.clock), ManualPollThread(self.clock)
-        self.observer = RecordingObserver()
+        self.stats = RecordingStats()
         self.entered = threading.Semaphore(0)
         self.hanging: list[threading.Event] = []
         self.session = FakeSession(self._compute)
@@ -35,7 +35,7 @@ class _Service:
             clock=self.clock,
             poll_thread=self.poll_thread,
             alarm=self.alarm,
-            observer=self.observer,
+            stats=self.stats,
         )
         self.batcher.start()
 
@@ -98,7 +98,7 @@ def test_the_model_answers_while_a_run_hangs(make):
     waiting.wait()
     assert waiting.result
     assert service.batcher.stuck_threads == 1
-    assert service.observer.ended == ["time_limit"]
+    assert service.stats.ended == ["time_limit"]
 
 
 @pytest.mark.parametrize("leaves", ["deadline", "cancel"])
@@ -118,7 +118,7 @@ def test_a_run_hangs_without_callers(make, leaves):
     assert service.batcher.stuck_threads == 1
     service.submit(next_one := Caller())
     next_one.wait()
-    assert service.observer.ended == ["abandoned"]
+    assert service.stats.ended == ["abandoned"]
 
 
 def test_a_run_that_comes_back_late_answers_nobody(make):
@@ -148,7 +148,7 @@ def test_too_many_threads_that_hang_have_requests_refused(make):
     service.submit(refused := Caller())
     for caller in (waiting, refused):
         assert isinstance(caller.error, OverloadedError)
-    assert service.observer.refusals == 2 * [("RUNS_STUCK", 1)]
+    assert service.stats.rejections == 2 * ["RUNS_STUCK"]
     service.hanging[0].set()
     eventually(lambda: service.batcher.stuck_threads == 4, "a thread has come back")
     eventually(lambda: _answers(service), "the model answers")

@@ -18,7 +18,7 @@ from inferd.models.repository import ModelSource, resolve
 from inferd.models.version import ModelState, ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
-from tests.fakes import FakeClock, ManualPollThread, RecordingObserver
+from tests.fakes import FakeClock, ManualPollThread, RecordingStats
 from tests.patience import PATIENCE_S
 
 
@@ -27,7 +27,7 @@ class Fixture:
 
     def __init__(self, **settings: dict) -> None:
         self.registry = ModelRegistry()
-        self.observers: dict[tuple[str, str], RecordingObserver] = {}
+        self.stats: dict[tuple[str, str], RecordingStats] = {}
         self.states: list[tuple[str, ModelState]] = []
         self.loaded = threading.Event()
         clock = FakeClock()
@@ -37,12 +37,12 @@ class Fixture:
             clock=clock,
             poll_thread=ManualPollThread(clock),
             alarm=ManualPollThread(clock),
-            observer_for=self._observer_for,
+            stats_for=self._stats_for,
             on_state=lambda version: self.states.append((version.name, version.state)),
         )
 
-    def _observer_for(self, name: str, version: str) -> RecordingObserver:
-        return self.observers.setdefault((name, version), RecordingObserver())
+    def _stats_for(self, name: str, version: str) -> RecordingStats:
+        return self.stats.setdefault((name, version), RecordingStats())
 
     def start(self, sources: list[ModelSource]) -> None:
         self.loader.load_all(sources, self.loaded.set)
@@ -92,13 +92,13 @@ def infer(version: ModelVersion, value: float) -> Outcome:
 
 
 def test_loads_a_model(fixture, linear):
-    """From LOADING to READY; its observer is notified of requests."""
+    """From LOADING to READY; its requests are counted."""
     fixture.load(linear)
     outcome = infer(fixture.registry.get("linear"), 2)
     assert isinstance(outcome, InferenceResult)
     assert outcome.outputs["y"].tolist() == [[5, 5, 5]]
     assert fixture.states == [("linear", ModelState.LOADING), ("linear", ModelState.READY)]
-    assert fixture.observers["linear", "1"].offered_rows == [1]
+    assert fixture.stats["linear", "1"].offers == [1]
 
 
 @pytest.mark.parametrize(("models", "logged"), [(9, []), (20, ["runs of 20 model versions have 29 threads each"])])

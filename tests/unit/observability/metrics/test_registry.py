@@ -14,8 +14,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.batching.ports import BatchReport, Observer
 from inferd.observability.metrics.gpu import GpuSample
+from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
@@ -40,16 +40,16 @@ NAMES = {
 }
 
 REPORT = BatchReport(
-    requests=2,
     rows=3,
     decode_s=[0.001, 0.003],
     queue_s=[0.002, 0.2],
     stack_s=0.1,
     run_s=0.03,
     split_s=0.1,
-    failed=False,
+    outcome=RunOutcome.COMPLETED,
+    answered=2,
 )
-FAILED = replace(REPORT, stack_s=0.0, split_s=0.0, failed=True)
+FAILED = replace(REPORT, stack_s=0.0, split_s=0.0, outcome=RunOutcome.FAILED, answered=0)
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ READY = ModelSample(
 
 def use_everything(metrics: Metrics) -> None:
     """Bring a sample into every family."""
-    observer = metrics.observer_for("digits", "1")
-    observer.refused("QUEUE_FULL", 2)
-    observer.batch_done(REPORT)
+    stats = metrics.stats_for("digits", "1")
+    stats.failed(0.0, "QUEUE_FULL")
+    stats.batch_done(REPORT)
     finish(metrics)
     metrics.watch(sources(READY))
 
@@ -132,11 +132,11 @@ def test_every_metric_is_described_on_its_page() -> None:
 
 def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """How many, what they took, and how many found another answer; zero before the first, so that rates see it."""
-    observer, labels = metrics.observer_for("digits", "1"), {"model": "digits", "version": "1"}
+    stats, labels = metrics.stats_for("digits", "1"), {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 0
-    observer.run_ended("time_limit")
-    observer.checked(0.25, mismatch=False)
-    observer.checked(0.5, mismatch=True)
+    stats.run_ended("time_limit")
+    stats.checked(0.25, mismatch=False)
+    stats.checked(0.5, mismatch=True)
     assert registry.get_sample_value("inferd_batch_checks_total", labels) == 2
     ended = {**labels, "reason": "time_limit"}
     assert registry.get_sample_value("inferd_runs_terminated_total", ended) == 1
@@ -189,7 +189,7 @@ def test_a_scrape_before_the_server_is_up(metrics: Metrics, registry: CollectorR
 
 def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One call, one count, in the series of its own status."""
-    metrics.observer_for("digits", "1")
+    metrics.stats_for("digits", "1")
     finish(metrics, facts=facts(model="digits", version="1"))
     finish(metrics, facts=facts(model="digits", version="1"))
     finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, facts=facts(model="digits", version="1"))
@@ -226,7 +226,7 @@ def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegis
 
 def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
     """Any number of names that nobody knows is one series."""
-    metrics.observer_for("digits", "1")
+    metrics.stats_for("digits", "1")
     for number in range(1000):
         finish(metrics, facts=facts(model=f"m{number}", version="1"))
         finish(metrics, facts=facts(model="digits", version=f"{number + 2}"))
@@ -244,7 +244,7 @@ def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
     """Calls before that were counted as unknown; they must not stick."""
     call = {"facts": facts(model="digits", version="1")}
     finish(metrics, **call)
-    metrics.observer_for("digits", "1")
+    metrics.stats_for("digits", "1")
     finish(metrics, **call)
     assert {labels.model: series.count for labels, series in metrics.requests.read().items()} == {
         "unknown": 1,
@@ -254,8 +254,8 @@ def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
 
 def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One report counts the batch once and each member's wait."""
-    observer: Observer = metrics.observer_for("digits", "1")
-    observer.batch_done(REPORT)
+    stats = metrics.stats_for("digits", "1")
+    stats.batch_done(REPORT)
     labels = {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_batch_rows_count", labels) == 1
     assert registry.get_sample_value("inferd_batch_rows_bucket", {**labels, "le": "2.0"}) == 0
@@ -277,11 +277,11 @@ def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, regist
             if sample.labels.get("model") == "digits"
         )
 
-    observer = metrics.observer_for("digits", "1")
-    observer.offered(1)
-    observer.refused("QUEUE_FULL", 1)
+    stats = metrics.stats_for("digits", "1")
+    stats.offered(1)
+    stats.failed(0.0, "QUEUE_FULL")
     before = names()
-    observer.batch_done(REPORT)
+    stats.batch_done(REPORT)
     after = names()
     assert set(after - before) == {f"inferd_stage_duration_seconds_{suffix}" for suffix in ("bucket", "count", "sum")}
     assert sum(before.values()) < 0.55 * sum(after.values())
@@ -290,10 +290,10 @@ def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, regist
 
 def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Of requests for decoding and the queue, of batches for the rest; a run that failed says nothing of stacking."""
-    observer: Observer = metrics.observer_for("digits", "1")
-    observer.batch_done(REPORT)
-    observer.answered(0.004)
-    observer.batch_done(FAILED)
+    stats = metrics.stats_for("digits", "1")
+    stats.batch_done(REPORT)
+    stats.answered(0.004)
+    stats.batch_done(FAILED)
 
     def stage(name: str, suffix: str) -> float | None:
         labels = {"model": "digits", "version": "1", "stage": name}
@@ -308,12 +308,12 @@ def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegi
 def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Offered rows count admitted and refused ones alike; refusals count requests, of each version by itself."""
     for version in ("1", "2"):
-        observer = metrics.observer_for("digits", version)
-        observer.offered(5)
-        observer.refused("SHED", 5)
-    observer.refused("SHED", 5)
-    observer.caller_ran()
-    observer.batch_done(FAILED)
+        stats = metrics.stats_for("digits", version)
+        stats.offered(5)
+        stats.failed(0.0, "SHED")
+    stats.failed(0.0, "SHED")
+    stats.caller_ran()
+    stats.batch_done(FAILED)
     labels = {"model": "digits", "version": "2"}
     assert registry.get_sample_value("inferd_offered_rows_total", labels) == 5
     assert registry.get_sample_value("inferd_rejected_total", {**labels, "reason": "SHED"}) == 2
@@ -324,21 +324,21 @@ def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorR
 
 def test_a_model_that_is_loaded_again_goes_on_counting(metrics: Metrics) -> None:
     """Counters never go back while the process lives."""
-    assert metrics.observer_for("digits", "1") is metrics.observer_for("digits", "1")
+    assert metrics.stats_for("digits", "1") is metrics.stats_for("digits", "1")
 
 
 def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
     """Calls end and batches finish on any thread while scrapes read."""
     recorder = CallRecorder()
     metrics = Metrics(registry, recorder, methods=[INFER])
-    observer = metrics.observer_for("digits", "1")
+    stats = metrics.stats_for("digits", "1")
     start = threading.Barrier(5)
 
     def work() -> None:
         start.wait()
         for _ in range(2000):
-            observer.offered(1)
-            observer.batch_done(REPORT)
+            stats.offered(1)
+            stats.batch_done(REPORT)
             recorder.finished(FakeCall(facts=facts(model="digits", version="1")), grpc.StatusCode.OK, "")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -346,12 +346,12 @@ def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
         thread.start()
     start.wait()
     while any(thread.is_alive() for thread in threads):
-        counts = observer.read()
+        counts = stats.read()
         assert counts.queue_s.count == 2 * counts.batch_rows.count
         metrics.requests.read()
     for thread in threads:
         thread.join()
-    counts = observer.read()
+    counts = stats.read()
     assert (counts.offered_rows, counts.run_s.count) == (8000, 8000)
     assert sum(series.count for series in metrics.requests.read().values()) == 8000
 

@@ -37,7 +37,7 @@ Keep it below the idle timeout of load balancers, which is usually 240 s or more
     """Minimum interval between a client's keepalive pings, with and without calls. The default leaves enough margin \
 for clients that ping every 10 s, even if some pings are delayed."""
     max_ping_strikes: int = Field(default=2, ge=0, le=1_000_000)
-    """Number of pings below the minimum interval after which the connection is closed; 0 is unlimited."""
+    """Number of pings below the minimum interval that are tolerated before the connection is closed; 0 is unlimited."""
 
 
 class ServerSettings(Section):

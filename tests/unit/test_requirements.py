@@ -1,4 +1,4 @@
-"""What images are built from agrees with what setup.cfg asks for."""
+"""The locked requirements of images match setup.cfg."""
 
 import configparser
 import re
@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def _wanted(extra):
+def _required(extra):
     setup = configparser.ConfigParser()
     setup.read(_ROOT / "setup.cfg", encoding="utf-8")
     lines = [setup["options"]["install_requires"], *(setup["options.extras_require"][each] for each in extra)]
@@ -22,7 +22,7 @@ def _wanted(extra):
 
 
 def _locked(name):
-    """Return the versions of each package; some have several, for different versions of Python."""
+    """Return the locked versions of each package, which may differ by Python version."""
     locked = {}
     for line in (_ROOT / "requirements" / f"{name}.txt").read_text().splitlines():
         if found := re.match(r"([a-z0-9-]+)==(\S+)", line):
@@ -31,17 +31,17 @@ def _locked(name):
 
 
 @pytest.mark.parametrize("variant", ["cpu", "gpu"])
-def test_every_requirement_is_locked_within_its_range(variant):
-    """Whoever changes setup.cfg also runs `make lock`."""
+def test_requirements_are_locked(variant):
+    """Within the ranges of setup.cfg. If not, run `make lock`."""
     locked = _locked(variant)
-    for wanted in _wanted([variant, "server", "cli", "otel"]):
-        versions = locked[re.sub(r"[._]", "-", wanted.name.lower())]
-        assert all(wanted.specifier.contains(version) for version in versions), wanted
+    for requirement in _required([variant, "server", "cli", "otel"]):
+        versions = locked[re.sub(r"[._]", "-", requirement.name.lower())]
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
 @pytest.mark.parametrize("name", ["build", "cpu", "gpu"])
-def test_locks_name_hashes_and_no_address(name):
-    """Each package has hashes, which hold for every mirror."""
+def test_locks_have_hashes_and_no_urls(name):
+    """Hashes are valid for every mirror."""
     text = (_ROOT / "requirements" / f"{name}.txt").read_text()
     assert "://" not in text
     assert all("--hash=sha256:" in package for package in re.split(r"\n(?=[a-z])", text)[1:])

@@ -1,4 +1,4 @@
-"""docs/robustness.md and the tests that it is about."""
+"""References to tests in docs/robustness.md."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_test_it_names_exists():
-    """A renamed test takes its row along."""
+def test_referenced_tests_exist():
+    """Renaming a test requires renaming its reference."""
     named = re.findall(r"`(\S+\.py)::(\w+)`", (ROOT / "docs/robustness.md").read_text())
     assert len(named) > 30
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / "tests" / path).read_text()]
     assert missing == []
 
 
-def test_it_names_every_robustness_test():
-    """What is tried is told."""
+def test_robustness_tests_are_referenced():
+    """Each of them has a row."""
     page = (ROOT / "docs/robustness.md").read_text()
     tests = {
         f"fault/{path.name}::{name}"

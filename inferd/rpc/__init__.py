@@ -1,17 +1,16 @@
-"""A gRPC server on grpcio's own C core, driven by one thread.
+"""A gRPC server on grpcio's C core, driven by one thread.
 
-How a call goes: the core hands it to the poll thread (`poll_loop`), which shows it to the interceptors and finds its
-handler (`acceptor`, `methods`). A callback handler is called right there once the request is in, and any thread may
-answer at any later time by `UnaryCall.reply` or `StreamCall.send`. Ordinary handlers, gRPC's own health, reflection
-and channelz services among them, run in a few threads that may block (`blocking`). No call waits for a thread that
-another one occupies, unless both are of that second kind and of the same service.
+The core hands each call to the poll thread (`poll_loop`), which runs the interceptors and finds the handler (`accept`).
+Callback handlers run right there when the request is in; any thread may answer at any later time with
+`UnaryCall.reply` or `StreamCall.send`. Ordinary handlers, among them gRPC's own health, reflection and channelz
+services, run in a few threads that may block (`blocking`). A call never waits for a thread that is occupied by another,
+unless both have ordinary handlers of the same service.
 
-`upkeep` ends calls whose message does not come, and `memory_guard` keeps what all of them take within a budget.
+`upkeep` enforces time limits on messages, and `memory_guard` the memory budget. `core` is the only module that touches
+the private surface of grpcio; `self_test` checks the installed release.
 
-`core` is the only module that touches what is private to grpcio, and `self_test` tries it out at the first start.
-
-Set ``GRPC_ENABLE_FORK_SUPPORT=0`` in the environment before grpc is imported, and fork, if at all, before that: a
-forked child cannot use what its parent has made of gRPC.
+Set ``GRPC_ENABLE_FORK_SUPPORT=0`` in the environment before grpc is imported. A process must not fork after that: the
+child cannot use gRPC.
 """
 
 from inferd.rpc.accept import callback_stream, callback_unary

@@ -1,11 +1,12 @@
 """Runs ordinary gRPC handlers, of all four shapes, in threads that may block.
 
-A handler with one request gets its thread once that request is there, so that slow callers occupy none. The whole
-call is a `CoreStreamCall`.
+A handler of one request gets a thread when that request is complete, so that slow callers occupy none. The call behind
+a handler of any shape is a `CoreStreamCall`.
 """
 
 import contextvars
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,7 +16,6 @@ import grpc
 from inferd.request_id import log_fields
 from inferd.rpc.call import LiveCalls
 from inferd.rpc.refusals import NO_THREAD
-from inferd.rpc.request_inbox import CallEndedError, RequestInbox
 from inferd.rpc.servicer_context import ServicerContext
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.worker_pool import WorkerPool
@@ -29,25 +29,25 @@ _BEHAVIORS = {
     (True, True): "stream_stream",
 }
 
-#: Calls that may wait for a thread of their service.
+#: Calls that may be queued for a thread of their service.
 _MAX_WAITING = 256
 
-#: Services that have threads of their own. A generic handler may serve any names; from here on they share threads.
+#: Services with threads of their own; further ones share a pool, as a generic handler may serve any names.
 _MAX_SERVICES = 32
 
 _UNSERIALIZABLE = "the response could not be serialized"
 
-Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of another's making
-Message = Any  # what a handler takes or gives, before it is serialized
+Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of third parties
+Message = Any  # a deserialized request or response
 
 
 class BlockingHandlers:
-    """The threads that serve ordinary handlers: at most ``threads`` for each service, so that none starves another.
+    """The thread pools of ordinary handlers: up to ``threads`` for each service, so that none starves another.
 
-    ``serial`` does one thing after the other: what a stock server does in its own serving thread, which third-party
-    code may rely on, and which may take longer than our poll thread could bear.
+    ``serial`` is one thread for the callbacks of servicer contexts. grpcio's server runs them one after another in its
+    serving thread, which third-party code may rely on; they may block, so the poll thread cannot run them.
 
-    Threads: ``serve`` the poll thread; ``stop`` once it has ended.
+    Threads: ``serve`` the poll thread; ``stop`` any, after the poll thread has ended.
     """
 
     def __init__(self, threads: int, live: LiveCalls) -> None:
@@ -57,10 +57,10 @@ class BlockingHandlers:
         self.serial = WorkerPool("inferd-rpc-serial", threads=1)
 
     def stop(self, timeout_s: float) -> None:
-        """End the threads, or say that a handler is stuck."""
+        """End the threads; log a handler that is stuck."""
         ended = [pool.stop(timeout_s) for pool in (*self._pools.values(), self.serial)]
         if not all(ended):
-            _log.warning("a handler is still at work although its call has ended; its thread is left behind")
+            _log.warning("a handler is still running although its call has ended; its thread is abandoned")
 
     def serve(self, call: CoreStreamCall, handler: Handler) -> None:
         """Run ``handler`` for ``call``; on the poll thread."""
@@ -68,7 +68,7 @@ class BlockingHandlers:
         pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool_of(call.method)
 
         def submit(work: Callable[[], None]) -> None:
-            # Each call has context variables of its own, although threads serve many.
+            # Context variables must not leak to the next call of the thread.
             if not pool.submit(partial(contextvars.Context().run, work)):
                 self._live.refuse(call, NO_THREAD)
 
@@ -89,8 +89,80 @@ class BlockingHandlers:
         return self._pools[service]
 
 
+class CallEndedError(grpc.RpcError):
+    """Unwinds a handler whose call has ended."""
+
+
+class RequestInbox:
+    """The listener of a call to a blocking handler, and the iterator over its requests.
+
+    Threads: the listener's methods are called on the poll thread and take a lock that is held briefly only;
+    ``__next__`` and ``wait_until_sent`` block the handler's thread. Invariant: at most one message is held, as a
+    message is read only when the handler takes one.
+    """
+
+    def __init__(self, call: CoreStreamCall, deserialize: Callable[[bytes], Message]) -> None:
+        self._call = call
+        self._deserialize = deserialize
+        self._changed = threading.Condition()
+        self._message: bytes | None = None
+        self._half_closed = False
+        self._terminated = False
+        call.on_sent = self._on_sent
+
+    def on_message(self, message: bytes, /) -> None:
+        """See `StreamListener.on_message`."""
+        with self._changed:
+            self._message = message
+            self._changed.notify_all()
+
+    def on_half_close(self) -> None:
+        """See `StreamListener.on_half_close`."""
+        with self._changed:
+            self._half_closed = True
+            self._changed.notify_all()
+
+    def on_terminated(self) -> None:
+        """See `StreamListener.on_terminated`."""
+        with self._changed:
+            self._terminated = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> "RequestInbox":
+        return self
+
+    def __next__(self) -> Message:
+        """Wait for the next request. Raises `CallEndedError` if the call has ended."""
+        self._call.read()
+        with self._changed:
+            self._changed.wait_for(self._is_ready)
+            message, self._message = self._message, None
+            if self._terminated or (message is None and not self._half_closed):
+                raise CallEndedError
+        if message is None:
+            raise StopIteration
+        return self._deserialize(message)
+
+    def next(self) -> Message:
+        """Same as ``__next__``, as in grpcio's iterator."""
+        return next(self)
+
+    def wait_until_sent(self) -> bool:
+        """Wait until the outbox is empty. Returns False if the call has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._call.waiting_messages or self._call.has_ended)
+        return not self._call.has_ended
+
+    def _is_ready(self) -> bool:
+        return self._message is not None or self._half_closed or self._call.has_ended
+
+    def _on_sent(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
 class _FailedError(Exception):
-    """Unwinds a call whose message could not be converted; the text is for the caller."""
+    """Unwinds a call whose message could not be converted; the text is sent to the caller."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
@@ -98,7 +170,7 @@ class _FailedError(Exception):
 
 
 class _Served:
-    """One call to one handler; everything but the constructor runs in the handler's thread."""
+    """One call to one handler; all but the constructor runs in the handler's thread."""
 
     def __init__(
         self, call: CoreStreamCall, handler: Handler, run_callbacks: Callable[[Callable[[], None]], object]
@@ -110,11 +182,11 @@ class _Served:
         self.inbox = RequestInbox(call, self._deserialize)
 
     def run_with(self, message: bytes) -> None:
-        """Call the handler with its one request."""
+        """Call a handler of one request."""
         self._guard(lambda: self._respond(self._deserialize(message)))
 
     def run(self, requests: Iterator[Message]) -> None:
-        """Call the handler with an iterator over its requests."""
+        """Call a handler of a stream of requests."""
         self._guard(lambda: self._respond(requests))
 
     def _respond(self, argument: Message | Iterator[Message]) -> None:
@@ -133,14 +205,14 @@ class _Served:
                 if not (self._call.send(self._serialize(response)) and self.inbox.wait_until_sent()):
                     return
         finally:
-            # What a generator holds is given back now, not at some later collection.
+            # Release what a generator holds now, not at some later garbage collection.
             close = getattr(responses, "close", None)
             if close is not None:
                 close()
         self._end()
 
     def _send_response(self, response: Message) -> None:
-        """Take a response from a handler that does not block; None is the end."""
+        """Send a response of a handler that does not block; None ends the call."""
         if response is None:
             self._end()
         else:
@@ -153,10 +225,10 @@ class _Served:
         try:
             work()
         except CallEndedError:
-            pass  # there is no one left to tell
+            pass  # no caller is left
         except _FailedError as error:
             self._context.end(error.code, str(error))
-        except BaseException:  # noqa: BLE001  whatever a handler raises, its caller must not wait for ever
+        except BaseException:  # noqa: BLE001  the caller must get a status whatever the handler raises
             if not self._context.aborted:
                 _log.exception("the handler of %s failed", self._call.method, extra=self._fields())
             self._context.end(grpc.StatusCode.UNKNOWN, "the handler failed")
@@ -168,7 +240,7 @@ class _Served:
         try:
             return deserialize(message)
         except Exception as error:
-            # Without a traceback: in all likelihood it is the caller's fault, who could fill the log with it.
+            # Without a traceback: it is most likely the caller's fault, who could flood the log.
             _log.info("%s: a request could not be deserialized: %r", self._call.method, error, extra=self._fields())
             raise _FailedError(grpc.StatusCode.INVALID_ARGUMENT, "the request could not be deserialized") from error
 

@@ -1,9 +1,9 @@
-"""Inflates messages that callers have compressed, where that is switched on.
+"""Inflates compressed messages within limits, if that is enabled.
 
-gRPC's core inflates by itself whatever ends up below the limit of a message, on the thread that reads from the sockets:
-62 KB become 61 MiB before Python has seen a byte. So it is told to leave messages as they are, and what begins like
-gzip is inflated here. No message of protobuf begins so: its first byte would be a tag of a wire type that does not
-exist. Whether a message was sent as compressed is not told by the core, and need not be known.
+gRPC's core would inflate any message that stays below the size limit, on the thread that reads the sockets: 62 KB
+become 61 MiB before Python sees a byte. So the core leaves messages as they are, and those that begin like gzip are
+inflated here. No protobuf message begins like that: its first byte would be a tag with an invalid wire type. So it
+does not matter that the core does not expose whether a message was sent as compressed.
 """
 
 import zlib
@@ -13,22 +13,22 @@ from inferd.rpc.worker_pool import WorkerPool
 
 GZIP = b"\x1f\x8b"
 
-#: What is small is inflated at once, whatever its ratio: it takes less time than handing it to a thread.
+#: Up to this size a message is inflated at once, whatever its ratio: handing it to a thread would take longer.
 _SMALL_BYTES = 64 * 1024
 
-#: A message may inflate to as many times its own size; texts and sparse numbers reach about twenty.
+#: Maximum ratio of inflated to compressed size; text and sparse numbers reach about 20.
 _MOST_RATIO = 100
 
-#: zlib's way to say that a header of gzip comes first.
+#: zlib's window size for data with a gzip header.
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 class InflateError(Exception):
-    """What was sent cannot be inflated within the limits; the text says what was expected."""
+    """The message cannot be inflated within the limits; the text is the expectation."""
 
 
 class Inflater:
-    """Inflates on the poll thread what is small, and the rest in a thread of its own.
+    """Inflates small messages on the poll thread, others in a thread of its own.
 
     ``call_soon`` runs a callback on the poll thread. Threads: `inflate` the poll thread; `stop` any.
     """
@@ -39,11 +39,11 @@ class Inflater:
         self._pool = WorkerPool("inferd-rpc-inflate", threads=1)
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread. Returns False if it is still at work after the timeout."""
+        """End the thread. Returns False if it is still working after the timeout."""
         return self._pool.stop(timeout_s)
 
     def inflate(self, message: bytes, done: Callable[[bytes | InflateError], None]) -> None:
-        """Give what ``message`` inflates to, or why it does not, to ``done``: at once, or later on the poll thread."""
+        """Call ``done`` with the inflated ``message`` or an error: at once, or later on the poll thread."""
         decompressor = zlib.decompressobj(_GZIP_WINDOW)
         try:
             begin = decompressor.decompress(message, _SMALL_BYTES)
@@ -63,11 +63,11 @@ class Inflater:
 
 
 def _rest(decompressor: "zlib._Decompress", begin: bytes, most: int) -> bytes | InflateError:
-    """Inflate what is left, if it is ``most`` bytes with the ``begin``; the interpreter lock is free meanwhile."""
+    """Inflate the rest, to at most ``most`` bytes with ``begin``; releases the interpreter lock."""
     if len(begin) > most:
         return _too_large(most)
     try:
-        # One more than there may be tells those that are too large. 0 would be no limit at all.
+        # One byte above the limit detects messages that are too large; 0 would mean no limit.
         inflated = begin + decompressor.decompress(decompressor.unconsumed_tail, most - len(begin) + 1)
     except zlib.error:
         return InflateError("a message compressed with gzip")

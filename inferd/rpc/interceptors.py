@@ -1,4 +1,4 @@
-"""Interceptors: told when a call starts, which they may refuse, and when it has ended."""
+"""Interceptors: called when a call starts, which they may reject, and when it ends."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _log = logging.getLogger("inferd.rpc")
 
 @dataclass(frozen=True, slots=True)
 class CallRefusal:
-    """The status that a call is refused with."""
+    """The status of a rejected call."""
 
     code: grpc.StatusCode
     details: str
@@ -24,27 +24,28 @@ class CallRefusal:
 
 
 class CallInterceptor(Protocol):
-    """Looks at every call, whatever its handler."""
+    """Sees every call, whatever its handler."""
 
     def started(self, call: Call, /) -> CallRefusal | None:
-        """A call came in and nothing of it was read yet. On the poll thread: must not block.
+        """Handle a new call whose message was not read yet; return a refusal to reject it.
 
-        A call that is refused is not shown to the interceptors further in. Raising refuses it with INTERNAL.
+        On the poll thread: must not block. Inner interceptors do not see a rejected call. An exception rejects it with
+        INTERNAL.
         """
         ...
 
     @property
     def finished(self) -> Finisher | None:
-        """Told of the end exactly once for each call that ``started`` was told of, also if it was refused.
+        """Called exactly once for each call passed to ``started``, rejected ones included.
 
-        A method that does not block or raise, or None for interceptors that need to know of some calls only, and ask
-        those by `Call.on_finished`.
+        Must not block or raise. None for interceptors that need the end of some calls only; they use
+        `Call.on_finished`.
         """
         ...
 
 
 class StartingCall(Call, Protocol):
-    """A call that interceptors are being shown. ``finishers`` are told of its end, the first one first."""
+    """A call while its interceptors run. ``finishers`` are called at its end, in order."""
 
     finishers: tuple[Finisher, ...]
 
@@ -53,26 +54,26 @@ _BROKEN = CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
 
 
 class InterceptorChain:
-    """The interceptors of a server, outermost first. Immutable; used by any thread."""
+    """The interceptors of a server, outermost first. Immutable."""
 
     def __init__(self, interceptors: Sequence[CallInterceptor]) -> None:
-        #: Each interceptor's ``started``, and who is to be told of the end if that refuses.
+        #: Each interceptor's ``started``, and the finishers of a call that it rejects.
         self._starters = tuple(
             (interceptor.started, _finishers(interceptors[: index + 1]))
             for index, interceptor in enumerate(interceptors)
         )
-        #: To be told of the end of a call that every interceptor let pass, innermost first.
+        #: The finishers of a call that no interceptor rejects, innermost first.
         self.all_finishers = _finishers(interceptors)
 
     def start(self, call: StartingCall) -> CallRefusal | None:
-        """Show ``call``, whose finishers are all of ours, to the interceptors; returns the refusal, if any.
+        """Run ``started`` of the interceptors; return the refusal, if any.
 
-        Of a call that is refused, those further in are not told.
+        ``call.finishers`` ends with ``all_finishers``; of a rejected call, those of inner interceptors are removed.
         """
         for started, finishers in self._starters:
             try:
                 refusal = started(call)
-            except Exception:  # noqa: BLE001  an interceptor's fault must not let a call pass that it might have refused
+            except Exception:  # noqa: BLE001  a failed interceptor must not let a call pass that it might have rejected
                 _log_failure(started, call)
                 refusal = _BROKEN
             if refusal is not None:
@@ -83,17 +84,17 @@ class InterceptorChain:
 
 
 def _finishers(interceptors: Sequence[CallInterceptor]) -> tuple[Finisher, ...]:
-    """Find each interceptor's ``finished`` once and not for each call anew; the last one first."""
+    """Return each interceptor's ``finished``, the last one first."""
     found = (interceptor.finished for interceptor in reversed(interceptors))
     return tuple(finished for finished in found if finished is not None)
 
 
 def notify_finished(finishers: tuple[Finisher, ...], call: Call, code: grpc.StatusCode, details: str) -> None:
-    """Tell ``finishers`` that ``call`` has ended."""
+    """Call ``finishers`` for ``call``, which ends."""
     for finished in finishers:
         try:
             finished(call, code, details)
-        except Exception:  # noqa: BLE001  the others must hear of it, and the caller must get the status
+        except Exception:  # noqa: BLE001  the others must run, and the caller must get the status
             _log_failure(finished, call)
 
 

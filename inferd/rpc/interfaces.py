@@ -1,4 +1,4 @@
-"""What handlers and interceptors see of a call. The classes behind it are in ``unary_call`` and ``stream_call``."""
+"""Calls as handlers and interceptors see them. `unary_call` and `stream_call` implement them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -8,12 +8,12 @@ import grpc
 from inferd.call_facts import CallFacts
 from inferd.rpc.metadata import Metadata
 
-#: Told how a call has ended, just before the status is sent, in the thread that ended the call.
+#: Called with the status and details of a call that ends, before the status is sent, in the thread that ends the call.
 Finisher = Callable[["Call", grpc.StatusCode, str], None]
 
 
 class Call(Protocol):
-    """One RPC. Everything here may be used in any thread, also after the RPC has ended."""
+    """One RPC. Usable in any thread unless stated otherwise, also after the RPC has ended."""
 
     @property
     def method(self) -> str:
@@ -27,71 +27,70 @@ class Call(Protocol):
 
     @property
     def raw_peer(self) -> bytes:
-        """The same as gRPC's core writes it, for those who need it of every call."""
+        """The caller's address as gRPC's core writes it; cheaper than ``peer``."""
         ...
 
     @property
     def metadata(self) -> Metadata:
-        """What the caller sent along; bytes for keys that end in ``-bin``."""
+        """The metadata of the request; values are bytes for keys that end in ``-bin``."""
         ...
 
     @property
     def deadline(self) -> float:
-        """When the caller stops waiting, on the monotonic clock in seconds; ``math.inf`` for never."""
+        """The deadline in seconds on the monotonic clock; ``math.inf`` if there is none."""
         ...
 
     @property
     def started_at(self) -> float:
-        """When the call was accepted, on the monotonic clock in seconds."""
+        """Time of acceptance, in seconds on the monotonic clock."""
         ...
 
     @property
     def ended_at(self) -> float:
-        """When the call was answered or cut off, on the monotonic clock in seconds; ``math.inf`` before that."""
+        """Time of the answer or termination, in seconds on the monotonic clock; ``math.inf`` before that."""
         ...
 
     @property
     def facts(self) -> CallFacts:
-        """What nearly every call has to tell."""
+        """Context that nearly every call has."""
         ...
 
     @property
     def annotations(self) -> dict[str, object]:
-        """What else interceptors and handlers leave for each other, where they have anything to leave."""
+        """Context that only some calls have, shared by interceptors and handlers."""
         ...
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what the connection proves of the caller, for example ``peer_spiffe_id``."""
+        """Return the properties of the authenticated peer, for example ``peer_spiffe_id``."""
         ...
 
     def add_trailing_metadata(self, pairs: Metadata) -> None:
-        """Have ``pairs`` go out with the status, after the handler's own and whatever the status is.
+        """Append ``pairs`` to the handler's trailing metadata, whatever the status.
 
-        Meant for interceptors: the last moment is their ``finished``. To be called by one thread at a time. Raises
-        ValueError for what is illegal, and then adds nothing.
+        For interceptors, at the latest in their ``finished``. By one thread at a time. Raises ValueError for illegal
+        metadata, and then adds nothing.
         """
         ...
 
     def on_finished(self, finisher: Finisher) -> None:
-        """Have ``finisher`` told when the call has ended, ahead of the interceptors; at once, if it had ended already.
+        """Call ``finisher`` when the call ends, ahead of the interceptors; at once if it has ended.
 
-        It must not block or raise. On the poll thread only, and of a unary call before another thread may answer it.
-        Meant for what only some calls need: an interceptor's ``finished`` costs time for each of them.
+        It must not block or raise. On the poll thread only, and for a unary call before another thread may answer it.
+        For what only some calls need: an interceptor's ``finished`` costs every call.
         """
         ...
 
     def expect_small_message(self) -> None:
-        """End the call if its first message is not here within 5 s or if one is larger than 4 KiB; on the poll thread.
+        """End the call if its first message is not complete within 5 s or is larger than 4 KiB; on the poll thread.
 
-        Meant for the ``started`` of interceptors, for callers who need not say who they are: what has come of a message
-        takes memory, and reading it takes time.
+        For ``started`` of interceptors, for unauthenticated callers: receiving a message takes memory and CPU time.
         """
         ...
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once if the call ends without our answer: cancelled, expired, connection lost.
+        """Call ``callback`` once if the call ends without our answer: cancelled, expired, connection lost.
 
-        It is called on the poll thread and must not block; at once, if that has happened already.
+        On the poll thread, where it must not block; at once if that has happened.
         """
         ...
 
@@ -102,7 +101,7 @@ class UnaryCall(Call, Protocol):
     def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
         """Answer with ``message`` and OK. Returns False if the call had ended.
 
-        Raises ValueError for illegal metadata; the caller is then told INTERNAL.
+        Raises ValueError for illegal metadata; the caller then gets INTERNAL.
         """
         ...
 
@@ -112,13 +111,13 @@ class UnaryCall(Call, Protocol):
 
 
 class StreamCall(Call, Protocol):
-    """Requests and answers in streams. Any thread may use any of the methods; none of them blocks."""
+    """Messages in streams. Any thread may call any of the methods; none of them blocks."""
 
     def read(self) -> None:
-        """Ask for one more message; it goes to the listener. Asking again before it came changes nothing.
+        """Request one more message for the listener. Repeating this before it came has no effect.
 
-        While too many answers wait to be sent because the caller does not read them, the message is not asked of
-        the core, so that flow control holds that caller back; it is as soon as enough of them have been sent.
+        While too many answers wait to be sent, because the caller does not read them, the message is not received, so
+        that flow control slows the caller down.
         """
         ...
 
@@ -132,23 +131,23 @@ class StreamCall(Call, Protocol):
         details: str = "",
         trailing_metadata: Metadata = (),
     ) -> bool:
-        """End the call, after all that was sent. Returns False if it had ended. Raises as ``UnaryCall.reply`` does."""
+        """End the call after all that was sent. Returns False if it had ended. Raises as ``UnaryCall.reply`` does."""
         ...
 
 
 class StreamListener(Protocol):
-    """Is told what happens on a stream; on the poll thread, so nothing here may block."""
+    """Receives the events of a stream, on the poll thread, so no method may block."""
 
     def on_message(self, message: bytes, /) -> None:
-        """A message that ``read`` asked for has come."""
+        """Handle a message that ``read`` requested."""
         ...
 
     def on_half_close(self) -> None:
-        """The caller will send no more; comes after a ``read``, at most once."""
+        """Handle the end of the requests; comes after a ``read``, at most once."""
         ...
 
     def on_terminated(self) -> None:
-        """The call ended without our ``finish``; comes at most once."""
+        """Handle an end of the call without our ``finish``; at most once."""
         ...
 
 

@@ -1,18 +1,18 @@
-"""Keeps what requests take of the process' memory within a budget.
+"""Keeps the memory of requests within a budget.
 
-gRPC's core takes no quota from Python, and does not tell how much of an unfinished message it keeps. What shows is how
-much the whole process holds, so that is watched: what it holds beyond its baseline, which is what it held when its
-models had been loaded, counts as taken by requests.
+gRPC's core accepts no quota from Python and does not expose the size of incomplete messages. So the resident memory of
+the process is measured: its growth over a baseline, taken when the models have been loaded, counts as memory of
+requests.
 
-| taken, of the budget | what is done |
+| taken, of the budget | action |
 |---|---|
-| half | freed memory is given back to the system now and then, so that what is left is in use |
-| three quarters | new calls are refused before their message is read, until less than five eighths are taken |
-| seven eighths, or refusing calls has not helped for a second | calls that hold unfinished messages are ended |
+| half | return freed memory to the system from time to time, so that what is measured is in use |
+| three quarters | reject new calls before their message is read, until less than five eighths are taken |
+| seven eighths, or rejecting has not helped for a second | end calls with incomplete messages |
 
-The process may also grow for other reasons, a model's run for one. So what it holds while no call is open becomes its
-baseline, up to half of the budget more than at first; and all of it does if memory is short although no call is left to
-blame.
+The process may also grow for other reasons, such as a model's run. So the memory held while no call is open becomes the
+baseline, up to half of the budget above the first one; and all of it does if memory is short although calls cannot be
+the reason.
 """
 
 import logging
@@ -28,45 +28,45 @@ _log = logging.getLogger("inferd.rpc")
 
 _MIB = 1024 * 1024
 
-#: Nothing the poll thread reads makes the process grow faster: it copies every byte.
+#: Upper bound for growth by reading: the poll thread copies every byte.
 _FASTEST_GROWTH_PER_S = 2048 * _MIB
 _SHORTEST_INTERVAL_S = 0.01
 _LONGEST_INTERVAL_S = 0.5
 
-#: How long refusing calls may do as the only measure.
+#: How long rejecting calls is the only action.
 _PATIENCE_S = 1.0
 
-#: Growth that is worth giving back when it is not used any more, and how long it must not have been.
+#: Growth worth returning to the system, and how long it must be unused.
 _WORTH_GIVING_BACK = 16 * _MIB
 _QUIET_S = 1.0
 
-#: What was freed does not show. So it is tried now and then, less often if little came of it.
+#: Freed memory is not measurable before it is returned, so this is tried, less often if it frees little.
 _LONGEST_QUIET_S = 8.0
 
-#: How much is freed at a time: while it is given back, which takes 0.1 ms for a MiB, the poll thread may have to wait.
+#: Memory freed at a time: returning it takes 0.1 ms for a MiB, during which the poll thread may have to wait.
 _MOST_AT_ONCE = 256 * _MIB
 
-#: While memory is short, and no call was ended.
+#: Between attempts while memory is short and no call was ended.
 _GIVE_BACK_INTERVAL_S = 0.25
 
-#: How long an answer may take to be sent before its call counts as one that holds memory.
+#: A call whose answer is not sent after this time counts as one that holds memory.
 _SENDING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeter:
-    """Where the memory of the process is read and given back; ``give_back`` may take long, and runs in a thread."""
+    """Reads the resident memory; ``give_back`` returns freed memory to the system, may be slow and runs in a thread."""
 
     resident: Callable[[], int]
     give_back: Callable[[], None]
 
 
 class MemoryGuard:
-    """Looks at the memory of the process, and acts on the live calls; on the poll thread only.
+    """Measures the memory of the process and acts on the live calls; on the poll thread only.
 
-    Invariant: at most one ``give_back`` is under way. What was freed shows only after it, so meanwhile calls are
-    refused, and they are ended only if the process grows by another eighth of the budget: on a busy machine the thread
-    that gives back may wait long for a core.
+    Invariant: at most one ``give_back`` runs. Freed memory is measurable only after it, so meanwhile calls are
+    rejected, and ended only if the process grows by another eighth of the budget: on a busy machine the thread that
+    runs ``give_back`` may wait long for a core.
     """
 
     def __init__(self, budget_bytes: int, meter: MemoryMeter, live: LiveCalls, pool: WorkerPool) -> None:
@@ -75,13 +75,13 @@ class MemoryGuard:
         self._live = live
         self._pool = pool
         self._resident = self._baseline = meter.resident()
-        #: The most that the baseline follows what does not come back from requests that have ended.
+        #: Maximum of a baseline that follows memory not returned after requests have ended.
         self._idle_baseline_limit = self._baseline + budget_bytes // 2
-        #: What the process held after memory was last given back, and when that was.
+        #: Resident memory after the last ``give_back``, and its time.
         self._given_back_to = self._baseline
         self._gave_back_at = -math.inf
         self._is_giving_back = False
-        #: What the process may hold before further calls are ended, while memory is given back.
+        #: Resident memory at which further calls are ended while ``give_back`` runs.
         self._growth_limit = 0
         self._ended_while_giving_back = False
         self._short_since = math.inf
@@ -90,18 +90,18 @@ class MemoryGuard:
 
     @property
     def taken_bytes(self) -> int:
-        """How much requests took when that was last looked at; any thread."""
+        """Memory taken by requests at the last check; any thread."""
         return self._resident - self._baseline
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing to look after before the next call comes."""
+        """Whether no check is needed before the next call."""
         if self._is_giving_back or self._live.is_short_of_memory:
             return False
         return self.taken_bytes < _WORTH_GIVING_BACK or self._gave_back_at > self._open_at
 
     def check(self) -> float:
-        """Look, do what is to be done, and return in how many seconds to look again."""
+        """Measure and act; return the number of seconds until the next check."""
         now = self._live.loop.now()
         self._resident = resident = self._meter.resident()
         self._baseline = min(self._baseline, resident)
@@ -122,7 +122,7 @@ class MemoryGuard:
         return self._interval_s()
 
     def _interval_s(self) -> float:
-        """Return how long it takes at least until calls have to be ended."""
+        """Return a lower bound for the time until calls have to be ended."""
         if self._live.is_short_of_memory or self._is_giving_back:
             return _SHORTEST_INTERVAL_S
         left = self.budget_bytes * 7 // 8 - self.taken_bytes
@@ -132,19 +132,19 @@ class MemoryGuard:
         if not self._live.is_short_of_memory:
             self._live.is_short_of_memory = True
             self._short_since = now
-            _log.warning("memory for requests is short, calls are refused", extra=self._fields())
+            _log.warning("memory for requests is short, calls are rejected", extra=self._fields())
 
     def _relieve(self, now: float) -> None:
-        """Refuse calls no longer if there is room again, else see to it that there will be."""
+        """Stop rejecting calls if there is room again, else free memory."""
         if self.taken_bytes < self.budget_bytes * 5 // 8:
             self._live.is_short_of_memory = False
-            _log.info("memory for requests is there again", extra=self._fields())
+            _log.info("memory for requests is available again", extra=self._fields())
             return
         ended = 0
         if self.taken_bytes >= self.budget_bytes * 7 // 8 or now - self._short_since >= _PATIENCE_S:
             ended = self._end_some(now)
             if not ended:
-                self._find_others_to_blame()
+                self._rebase_if_not_requests()
         if ended or now - self._gave_back_at >= _GIVE_BACK_INTERVAL_S:
             self._give_back(now)
 
@@ -154,7 +154,7 @@ class MemoryGuard:
             self._growth_limit = self._resident + self.budget_bytes // 8
 
     def _end_some(self, now: float) -> int:
-        """End as many of the oldest calls that hold what Python does not see as are likely to hold enough of it."""
+        """End the oldest calls whose memory Python cannot measure, as many as are likely to hold the excess."""
         live = self._live
         holders = _holders(live.calls, now)
         if not holders:
@@ -162,7 +162,7 @@ class MemoryGuard:
         unseen = max(self.taken_bytes - live.held_bytes, 1)
         excess = min(self.taken_bytes - self.budget_bytes // 2, _MOST_AT_ONCE)
         count = math.ceil(len(holders) * min(excess / unseen, 1.0))
-        _log.warning("calls are ended to free memory", extra={"calls": count, **self._fields()})
+        _log.warning("ending calls to free memory", extra={"calls": count, **self._fields()})
         for call in holders[:count]:
             if call.ended_at == math.inf:
                 live.refuse(call, MEMORY_BUDGET)
@@ -170,13 +170,13 @@ class MemoryGuard:
                 call.cancel()
         return count
 
-    def _find_others_to_blame(self) -> None:
-        """Count what is held to the baseline if hardly any of it can be the calls'."""
+    def _rebase_if_not_requests(self) -> None:
+        """Move the baseline to the present memory if calls can hold hardly any of it."""
         live = self._live
         is_sending = any(call.ended_at < math.inf for call in live.calls)
         if not is_sending and live.held_bytes < self.budget_bytes // 8:
             self._baseline = self._resident - live.held_bytes
-            _log.warning("the process has grown for other reasons than its requests", extra=self._fields())
+            _log.warning("the process has grown for reasons other than requests", extra=self._fields())
 
     def _is_worth_giving_back(self, now: float) -> bool:
         grown = self._resident - self._given_back_to
@@ -217,10 +217,10 @@ class MemoryGuard:
 
 
 def _holders(calls: Iterable[CallBase], now: float) -> list[CallBase]:
-    """Return the calls that are the first to be ended, the oldest first.
+    """Return the calls to end first, the oldest first.
 
-    Those whose only message is not complete; else those whose answer is not taken; else streams, which may have begun a
-    message, and those first that have not yet sent one.
+    Calls whose only message is incomplete; else those whose answer is not sent; else streams, which may have begun a
+    message, starting with those that have not sent any.
     """
     uploading, sending, streams = [], [], []
     for call in calls:

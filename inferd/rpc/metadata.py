@@ -1,17 +1,17 @@
-"""Metadata that is sent: checked first, because what the core does with what is illegal differs by version."""
+"""Checks metadata to send: the core's handling of illegal metadata differs by version."""
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 Metadata = Sequence[tuple[str, str | bytes]]
-#: Metadata that was checked, as the core takes it; None if there is none.
+#: Checked metadata in the core's form; None if there is none.
 CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _BINARY_SUFFIX = "-bin"
 
-#: gRPC writes these itself.
+#: Keys that gRPC writes itself.
 _RESERVED = frozenset(
     {
         "content-type",
@@ -27,7 +27,7 @@ _RESERVED = frozenset(
 
 
 def checked(metadata: Metadata | None) -> CheckedMetadata:
-    """Return ``metadata`` ready to be sent, or raise ValueError naming the key that is illegal or has such a value."""
+    """Return ``metadata`` in the core's form. Raises ValueError naming the key that is illegal or has such a value."""
     if not metadata:
         return None
     return tuple(_checked_pair(key, value) for key, value in metadata)

@@ -1,4 +1,4 @@
-"""Why this package itself refuses calls, and how it says so."""
+"""Rejections by this package: their reasons, and their statuses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from inferd.rpc.interceptors import CallRefusal
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A call that is not served. With ``retry_after_s`` it is an overload, and the call may be sent again after that.
+    """The reason for a rejection. With ``retry_after_s`` it is an overload, and the call may be retried after that.
 
-    ``reason`` is a constant in UPPER_SNAKE_CASE, ``details`` is for the caller to read.
+    ``reason`` is a constant in UPPER_SNAKE_CASE, ``details`` a text for the caller.
     """
 
     reason: str
@@ -22,11 +22,11 @@ class Refused:
     retry_after_s: float | None = None
 
 
-#: Names that are shown of those there are, and how many characters of the one that was asked for.
+#: How many known names an error lists, and how many characters of the requested name it quotes.
 _MOST_NAMES = 12
 _LONGEST_NAME = 80
 
-#: Writes the status of a refusal. Called on the poll thread; must not block.
+#: Maps a rejection to its status. Called on the poll thread; must not block.
 StatusOf = Callable[[Refused], CallRefusal]
 
 TOO_MANY_CALLS = Refused("TOO_MANY_CALLS", "too many calls are open", retry_after_s=0.1)
@@ -35,24 +35,24 @@ MEMORY_BUDGET = Refused("MEMORY_BUDGET", "the memory for requests is used up", r
 
 
 def message_timeout(within_s: float) -> Refused:
-    """Refuse a call whose first message was not complete in time."""
+    """Reject a call whose first message was not complete in time."""
     details = f"expected the whole request within {within_s:g} s"
     return Refused("MESSAGE_TIMEOUT", details, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def message_too_large(size: int, limit: int) -> Refused:
-    """Refuse a message that is larger than its sender may send."""
+    """Reject a message above the limit of its caller."""
     details = f"expected a message of at most {limit} bytes, got {size}"
     return Refused("MESSAGE_TOO_LARGE", details)
 
 
 def not_inflatable(expected: str) -> Refused:
-    """Refuse a compressed message."""
+    """Reject a compressed message."""
     return Refused("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> Refused:
-    """Refuse a call of a method that nobody serves; ``served`` has the methods of each service that there is."""
+    """Reject a call of an unknown method; ``served`` maps each known service to its methods."""
     service, _, method = name.removeprefix("/").rpartition("/")
     methods = served.get(service)
     if not service or not method:
@@ -69,11 +69,11 @@ def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> Refused:
 
 
 def _plain(name: str) -> str:
-    """Write what a caller has made up in few bytes of ASCII, so that a status can hold it."""
+    """Quote a name from a caller in few bytes of ASCII, so that it fits into a status."""
     return clipped(escaped(name[:_LONGEST_NAME]).encode("ascii", "backslashreplace").decode(), _LONGEST_NAME)
 
 
-#: Every reason there is.
+#: All reasons.
 REASONS = (
     TOO_MANY_CALLS.reason,
     NO_THREAD.reason,
@@ -86,7 +86,7 @@ REASONS = (
 
 
 def bare_status(refused: Refused) -> CallRefusal:
-    """Return a status without any details, for servers that were given no other way."""
+    """Map a rejection to a status without error details; the default."""
     if refused.retry_after_s is None:
         return CallRefusal(refused.code, refused.details)
     pushback_ms = str(round(refused.retry_after_s * 1000))

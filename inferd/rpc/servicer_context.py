@@ -1,4 +1,4 @@
-"""The context that ordinary handlers get."""
+"""The `grpc.ServicerContext` of ordinary handlers."""
 
 import logging
 import math
@@ -16,14 +16,14 @@ _log = logging.getLogger("inferd.rpc")
 
 
 class AbortedError(Exception):
-    """Unwinds a handler that has called ``abort``."""
+    """Unwinds a handler that called ``abort``."""
 
 
 class ServicerContext(grpc.ServicerContext):
     """A `grpc.ServicerContext` for one call.
 
-    Status and metadata belong to the handler's thread. Callbacks are called in a thread that may block, once the
-    call is over, however it ended.
+    Status and metadata belong to the handler's thread. Callbacks run in a thread that may block, after the call has
+    ended, whatever its status.
     """
 
     def __init__(self, call: CoreStreamCall, run_callbacks: Callable[[Callable[[], None]], object]) -> None:
@@ -41,7 +41,7 @@ class ServicerContext(grpc.ServicerContext):
         """Whether an answer can still reach the caller."""
         return not self._call.has_ended
 
-    def time_remaining(self) -> float | None:  # type: ignore[override]  # gRPC's own documentation has the None
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # None per gRPC's documentation
         """Return the seconds until the deadline, at least 0, or None if there is no deadline."""
         deadline = self._call.deadline
         return None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
@@ -51,18 +51,18 @@ class ServicerContext(grpc.ServicerContext):
         self._call.cancel()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback`` when the call is over. Returns False, and does not call it, if it is already."""
+        """Call ``callback`` when the call has ended. Returns False, and does not call it, if it has ended already."""
         self._callbacks.append(callback)
         if not self._over:
             return True
         try:
             self._callbacks.remove(callback)
-        except ValueError:  # the call was over just now, and the callback is among those being called
+        except ValueError:  # the call has just ended and runs its callbacks
             return True
         return False
 
     def invocation_metadata(self) -> Metadata:  # type: ignore[override]  # the stubs know no metadata but tuples
-        """Return what the caller sent along."""
+        """Return the metadata of the request."""
         return self._call.metadata
 
     def peer(self) -> str:
@@ -70,22 +70,22 @@ class ServicerContext(grpc.ServicerContext):
         return self._call.peer
 
     def peer_identities(self) -> Sequence[bytes] | None:
-        """Return the caller's proven names, or None."""
+        """Return the authenticated names of the peer, or None."""
         return self._call.peer_identities()
 
     def peer_identity_key(self) -> str | None:
-        """Return which property of the auth context holds the identities, or None."""
+        """Return the key of the identities in the auth context, or None."""
         return self._call.peer_identity_key()
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:  # type: ignore[override]  # the stubs have one value each
-        """Return what the connection proves of the caller."""
+        """Return the properties of the authenticated peer."""
         return self._call.auth_context()
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Accepted, and left at that: compression is the channel's business here."""
+        """Do nothing: compression is set per channel."""
 
     def disable_next_message_compression(self) -> None:
-        """Accepted; nothing is compressed for one message only."""
+        """Do nothing: compression is set per channel."""
 
     def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         """Send the headers now. Raises ValueError if they are illegal or were sent before."""
@@ -93,15 +93,15 @@ class ServicerContext(grpc.ServicerContext):
             raise ValueError("the initial metadata was sent before")
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        """Set what goes with the status. Raises ValueError if it is illegal."""
+        """Set the trailing metadata. Raises ValueError if it is illegal."""
         self._trailing_metadata = checked(trailing_metadata) or ()
 
     def trailing_metadata(self) -> Metadata:  # type: ignore[override]  # the stubs know no metadata but tuples
-        """Return what was set."""
+        """Return the trailing metadata that was set."""
         return self._trailing_metadata
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """Raise, so that the call ends with this status; OK, which is no error, becomes UNKNOWN."""
+        """Raise, to end the call with this status; OK becomes UNKNOWN."""
         if code == grpc.StatusCode.OK:
             fields = log_fields(self._call)
             _log.error("%s was aborted with OK, which is no error", self._call.method, extra=fields)
@@ -111,31 +111,31 @@ class ServicerContext(grpc.ServicerContext):
         raise AbortedError
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        """Raise, so that the call ends with ``status``."""
+        """Raise, to end the call with ``status``."""
         self.set_trailing_metadata(status.trailing_metadata or ())
         self.abort(status.code, status.details)
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """Set the status for when the handler is done."""
+        """Set the status code for the return of the handler."""
         self._code = code
 
     def code(self) -> grpc.StatusCode | None:
-        """Return what was set."""
+        """Return the code that was set."""
         return self._code
 
     def set_details(self, details: str) -> None:
-        """Set the text of the status."""
+        """Set the status details."""
         self._details = details
 
     def details(self) -> str | None:
-        """Return what was set."""
+        """Return the details that were set."""
         return self._details
 
     def end(self, default_code: grpc.StatusCode, default_details: str, last_message: bytes | None = None) -> None:
-        """Finish the call with what was set, or else with the defaults."""
+        """Finish the call with the status that was set, or else with the defaults."""
         code = default_code if self._code is None else self._code
         details = default_details if self._details is None else self._details
-        # An answer beside an error would reach nobody.
+        # Clients drop a message that comes with an error.
         message = last_message if code is grpc.StatusCode.OK else None
         self._call.finish(code, details, self._trailing_metadata, last_message=message)
 

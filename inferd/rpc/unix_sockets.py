@@ -1,4 +1,4 @@
-"""Addresses that are Unix sockets."""
+"""Unix socket addresses."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ _SCHEME = "unix:"
 
 
 def path_of(address: str) -> Path | None:
-    """Return the file of the Unix socket at ``address``; None for other addresses, abstract sockets too."""
+    """Return the path of a Unix socket address; None for other addresses and abstract sockets."""
     if not address.startswith(_SCHEME):
         return None
     return Path(address.removeprefix(_SCHEME).removeprefix("//"))
@@ -18,14 +18,14 @@ def path_of(address: str) -> Path | None:
 def why_not_free(path: Path) -> str | None:
     """Return why no server may listen at ``path``, None if it may.
 
-    The core takes the place of whatever socket is there, also of one that another server listens on; callers would go
-    to the new server without anybody noticing. What a server that was killed has left behind nobody listens on.
+    The core replaces any socket, also one that another server listens on, which would silently lose its callers. The
+    socket of a killed server has no listener and may be replaced.
     """
     if not path.parent.is_dir():
         return f"there is no directory {path.parent}"
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return "there is something else than a socket"
+            return "the path exists and is not a socket"
         return "another server listens there" if _is_listened_on(path) else None
     except FileNotFoundError:
         return None
@@ -34,7 +34,7 @@ def why_not_free(path: Path) -> str | None:
 
 
 def _is_listened_on(path: Path) -> bool:
-    """Whether somebody does, even without accepting. Raises FileNotFoundError and PermissionError."""
+    """Whether a server listens at ``path``. Raises FileNotFoundError and PermissionError."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -42,6 +42,6 @@ def _is_listened_on(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
         except BlockingIOError:
-            # As many wait to be accepted as can.
+            # The backlog of the listener is full.
             return True
     return True

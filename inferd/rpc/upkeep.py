@@ -1,4 +1,4 @@
-"""What is looked after now and then while there are calls: their time limits, and memory."""
+"""Periodic checks while calls are open: message timeouts and memory."""
 
 import math
 from collections.abc import Iterable
@@ -7,19 +7,19 @@ from inferd.rpc.call import UNREAD, CallBase, LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard
 from inferd.rpc.refusals import message_timeout
 
-#: How long a call may take to bring a message that is meant to be small.
+#: Message timeout after `Call.expect_small_message`.
 SMALL_MESSAGE_S = 5.0
 
 _INTERVAL_S = 0.5
 
 
 class Upkeep:
-    """Ends calls whose first message does not come in time, and lets a `MemoryGuard` look at the memory.
+    """Ends calls whose first message is not complete in time, and runs the checks of a `MemoryGuard`.
 
-    One timer for all calls: what looks after each of them by itself would cost every request. So limits hold to within
-    half a second. While nothing needs looking after, there is no timer.
+    One timer serves all calls, as a timer per call would cost every request; timeouts are accurate to half a second.
+    There is no timer while nothing needs a check.
 
-    On the poll thread only, but for ``memory``, which any thread may set once. Invariant: either a timer is set, or
+    On the poll thread only, except ``memory``, which any thread may set once. Invariant: either a timer is set, or
     ``live.on_call`` sets it.
     """
 
@@ -36,9 +36,9 @@ class Upkeep:
 
     def _plan(self, after_s: float) -> None:
         loop = self._live.loop
-        loop.call_at(loop.now() + min(after_s, _INTERVAL_S), self._look)
+        loop.call_at(loop.now() + min(after_s, _INTERVAL_S), self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._live.loop.now()
         if now >= self._sweep_at:
             self._sweep_at = now + _INTERVAL_S
@@ -61,7 +61,7 @@ class Upkeep:
 
 
 def _unread(calls: Iterable[CallBase], started_before: float) -> list[CallBase]:
-    """Return those of ``calls``, which are in the order of their start, that have brought nothing yet."""
+    """Return the ``calls``, ordered by start, that started early enough and have no complete message."""
     found = []
     for call in calls:
         if call.started_at > started_before:

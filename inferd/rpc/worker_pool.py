@@ -12,17 +12,17 @@ _log = logging.getLogger("inferd.rpc")
 Work = Callable[[], None]
 
 
-#: How long a thread waits for more work before it ends.
+#: How long an idle thread waits for work before it ends.
 IDLE_S = 5.0
 
 
 class WorkerPool:
-    """At most ``threads`` threads, each started when it is needed and ended when it has not been for a while.
+    """Up to ``threads`` daemon threads, started on demand and ended when idle.
 
-    They are daemons, so that a handler that never returns does not keep the process from exiting.
+    As daemons, they do not keep the process from exiting if a handler never returns.
 
-    Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_threads`` and ``_unclaimed``, which
-    is how many threads wait for work, less what waits for a thread.
+    Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_threads`` and ``_unclaimed``, the
+    number of idle threads minus queued work.
     """
 
     def __init__(self, name: str, *, threads: int, max_waiting: int | None = None) -> None:
@@ -37,7 +37,7 @@ class WorkerPool:
         self._has_stopped = False
 
     def submit(self, work: Work) -> bool:
-        """Have ``work`` done by some thread. Returns False if too much waits already."""
+        """Queue ``work``. Returns False if ``max_waiting`` are queued."""
         if self._max_waiting is not None and self._work.qsize() >= self._max_waiting:
             return False
         self._work.put(work)
@@ -55,11 +55,11 @@ class WorkerPool:
 
     @property
     def waiting(self) -> int:
-        """How much waits for a thread, about."""
+        """The approximate length of the queue."""
         return self._work.qsize()
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish what was submitted and end the threads. Returns False if some are still at work after the timeout."""
+        """Finish queued work and end the threads. Returns False if some are still working after the timeout."""
         with self._lock:
             self._has_stopped = True
             threads = list(self._threads)
@@ -74,21 +74,21 @@ class WorkerPool:
         while (work := self._next()) is not None:
             try:
                 work()
-            except BaseException:  # noqa: BLE001  the thread goes on, and has no one to tell
-                _log.exception("a call's work failed in a pool thread")
+            except BaseException:  # noqa: BLE001  the thread serves other work
+                _log.exception("work in a pool thread failed")
             with self._lock:
                 self._unclaimed += 1
-            # A call that was served must not live until the next one comes.
+            # A finished call must not stay alive until the next one comes.
             del work
 
     def _next(self) -> Work | None:
-        """Wait for work; returns None if this thread is to end."""
+        """Wait for work; returns None if this thread should end."""
         while True:
             try:
                 return self._work.get(timeout=IDLE_S)
             except queue.Empty:
                 with self._lock:
-                    # Else there is work by now that counts on this thread.
+                    # Otherwise queued work is assigned to this thread.
                     if self._unclaimed > 0 and not self._has_stopped:
                         self._unclaimed -= 1
                         self._threads.discard(threading.current_thread())

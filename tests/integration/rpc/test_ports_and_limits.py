@@ -73,7 +73,7 @@ def test_a_unix_socket_takes_no_file_away(tmp_path):
     """What is there and is no socket stays."""
     (tmp_path / "precious").write_text("x")
     server = Server()
-    with pytest.raises(RuntimeError, match="precious: there is something else than a socket"):
+    with pytest.raises(RuntimeError, match="precious: the path exists and is not a socket"):
         server.add_insecure_port(f"unix:{tmp_path}/precious")
     stop(server)
     assert (tmp_path / "precious").read_text() == "x"

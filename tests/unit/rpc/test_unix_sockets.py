@@ -51,6 +51,6 @@ def test_files_and_places_that_are_none(tmp_path: Path) -> None:
     """Nothing is taken away that is no socket."""
     file = tmp_path / "file"
     file.write_text("x")
-    assert why_not_free(file) == "there is something else than a socket"
+    assert why_not_free(file) == "the path exists and is not a socket"
     assert why_not_free(tmp_path / "none" / "a.sock") == f"there is no directory {tmp_path}/none"
     assert file.read_text() == "x"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.rpc.request_inbox import CallEndedError, RequestInbox
+from inferd.rpc.blocking import CallEndedError, RequestInbox
 from inferd.rpc.stream_call import CoreStreamCall
 from tests.unit.rpc.fakes import Bench
 

@@ -46,7 +46,7 @@ def test_a_thread_survives_what_work_raises(start, caplog, error):
     pool.submit(fail)
     pool.submit(done.set)
     assert done.wait(PATIENCE_S)
-    assert "failed in a pool thread" in caplog.text
+    assert "work in a pool thread failed" in caplog.text
 
 
 def test_threads_come_and_go_as_they_are_needed(start, monkeypatch):

@@ -13,7 +13,7 @@ _MAX_VALUES = 1_000_000
 _CHARACTERS_PER_VALUE = 64
 
 #: A node and the keys that lead to it.
-_Placed = tuple[yaml.Node, tuple[str, ...]]
+_PathNode = tuple[yaml.Node, tuple[str, ...]]
 
 
 class YamlError(ValueError):
@@ -88,7 +88,7 @@ def _require_bounded(root: yaml.Node) -> None:
 
 
 def _require_unique_keys(root: yaml.Node) -> None:
-    waiting: deque[_Placed] = deque([(root, ())])
+    waiting: deque[_PathNode] = deque([(root, ())])
     seen: set[int] = set()
     while waiting:
         node, path = waiting.popleft()
@@ -99,13 +99,13 @@ def _require_unique_keys(root: yaml.Node) -> None:
         if isinstance(node, yaml.SequenceNode):
             waiting.extend((each, (*path, str(number))) for number, each in enumerate(node.value))
         elif isinstance(node, yaml.MappingNode):
-            waiting.extend(_unique(node, path))
+            waiting.extend(_values(node, path))
 
 
-def _unique(mapping: yaml.MappingNode, path: tuple[str, ...]) -> list[_Placed]:
+def _values(mapping: yaml.MappingNode, path: tuple[str, ...]) -> list[_PathNode]:
     """Return the values of ``mapping`` with their paths. Raises `RepeatedKeyError`."""
     lines: dict[tuple[str, str], int] = {}
-    values: list[_Placed] = []
+    values: list[_PathNode] = []
     for key, value in mapping.value:
         inner = (*path, str(key.value))
         if isinstance(key, yaml.ScalarNode):

@@ -20,16 +20,16 @@ from inferd.recorded_requests.arrays import (
     InputForm,
     MismatchError,
     cast,
-    converted,
-    flattened,
+    convert,
+    flatten,
     from_json,
-    naming,
+    naming_input,
+    quote,
+    reshape,
     shape_text,
-    shaped,
-    shown,
-    with_rows,
+    with_batch_axis,
 )
-from inferd.recorded_requests.files import parse_json, recorded_requests
+from inferd.recorded_requests.files import parse_json, read_requests
 
 __all__ = ["FILE_NAMES", "InputForm", "RecordedRequestsError", "find", "from_json", "parse_json", "read"]
 
@@ -75,7 +75,7 @@ def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection
     requests: list[dict[str, Array]] = []
     origin = path.name
     try:
-        for number, recorded in enumerate(recorded_requests(path, by_name)):
+        for number, recorded in enumerate(read_requests(path, by_name)):
             origin = f"{path.name}: request {number}"
             request = _npz_request(by_name, recorded) if path.suffix == ".npz" else _json_request(by_name, recorded)
             _require_complete(forms, request)
@@ -92,7 +92,7 @@ def read(path: Path, forms: Sequence[InputForm], *, loose_dimensions: Collection
 
 def _json_request(forms: Mapping[str, InputForm], recorded: object) -> dict[str, Array]:
     if not isinstance(recorded, dict):
-        msg = f"expected an object with the inputs by name, got {shown(recorded)}"
+        msg = f"expected an object with the inputs by name, got {quote(recorded)}"
         raise ValueError(msg)  # noqa: TRY004  (the file is wrong, not the program)
     if _is_body(forms, recorded):
         return _body_request(forms, recorded)
@@ -110,19 +110,19 @@ def _is_body(forms: Mapping[str, InputForm], recorded: Mapping[str, object]) -> 
 def _body_request(forms: Mapping[str, InputForm], body: Mapping[str, Any]) -> dict[str, Array]:
     unknown = next((key for key in body if key not in _BODY_KEYS), None)
     if unknown is not None:
-        msg = f"expected {', '.join(sorted(_BODY_KEYS))} only, got {shown(unknown)}"
+        msg = f"expected {', '.join(sorted(_BODY_KEYS))} only, got {quote(unknown)}"
         raise ValueError(msg)
     request: dict[str, Array] = {}
     for tensor in body["inputs"]:
         name = tensor.get("name") if isinstance(tensor, dict) else None
         if not isinstance(name, str):
-            msg = f"inputs: expected objects with a name, got {shown(tensor)}"
+            msg = f"inputs: expected objects with a name, got {quote(tensor)}"
             raise ValueError(msg)  # noqa: TRY004  (as above)
         if name in request:
-            msg = f"input {shown(name)}: expected it once, got it again"
+            msg = f"input {quote(name)}: expected it once, got it again"
             raise ValueError(msg)
         form = _form(forms, name)
-        with naming(form):
+        with naming_input(form):
             request[name] = _of_tensor(form, tensor)
     return request
 
@@ -130,31 +130,31 @@ def _body_request(forms: Mapping[str, InputForm], body: Mapping[str, Any]) -> di
 def _of_tensor(form: InputForm, tensor: Mapping[str, Any]) -> Array:
     datatype, shape = tensor.get("datatype"), tensor.get("shape")
     if datatype != form.datatype.name:
-        raise MismatchError(f"expected datatype {form.datatype.name}, got {shown(datatype)}")
+        raise MismatchError(f"expected datatype {form.datatype.name}, got {quote(datatype)}")
     if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-        raise MismatchError(f"expected a shape, a list of integers, got {shown(shape)}")
+        raise MismatchError(f"expected a shape, a list of integers, got {quote(shape)}")
     if "data" not in tensor:
         raise MismatchError("expected data, got none")
-    elements, nested = flattened(tensor["data"])
+    elements, nested = flatten(tensor["data"])
     is_flat = len(nested) <= 1 and len(elements) == math.prod(shape)
     if not is_flat and nested != tuple(shape):
         raise MismatchError(f"expected data for shape {clipped(str(shape))}, got data of shape {list(nested)}")
-    return shaped(form, converted(form.datatype, elements), tuple(shape))
+    return reshape(form, convert(form.datatype, elements), tuple(shape))
 
 
 def _npz_request(forms: Mapping[str, InputForm], recorded: Mapping[str, Array]) -> dict[str, Array]:
     request: dict[str, Array] = {}
     for name, array in recorded.items():
         form = _form(forms, name)
-        with naming(form):
-            request[name] = shaped(form, cast(form.datatype, array), with_rows(form, array.shape))
+        with naming_input(form):
+            request[name] = reshape(form, cast(form.datatype, array), with_batch_axis(form, array.shape))
     return request
 
 
 def _form(forms: Mapping[str, InputForm], name: str) -> InputForm:
     form = forms.get(name)
     if form is None:
-        msg = f"input {shown(name)}: the model has no such input, it has {', '.join(forms) or 'none'}"
+        msg = f"input {quote(name)}: the model has no such input, it has {', '.join(forms) or 'none'}"
         raise ValueError(msg)
     return form
 

@@ -53,10 +53,10 @@ def from_json(form: InputForm, value: object) -> Array:
         ValueError: Elements do not have the declared type or are out of its range, lists are ragged, or the shape
             differs from the declared one. The message names the input.
     """
-    with naming(form):
-        elements, shape = flattened(value)
-        flat = converted(form.datatype, elements)
-        return shaped(form, flat, with_rows(form, shape))
+    with naming_input(form):
+        elements, shape = flatten(value)
+        flat = convert(form.datatype, elements)
+        return reshape(form, flat, with_batch_axis(form, shape))
 
 
 class MismatchError(Exception):
@@ -64,7 +64,7 @@ class MismatchError(Exception):
 
 
 @contextmanager
-def naming(form: InputForm) -> Iterator[None]:
+def naming_input(form: InputForm) -> Iterator[None]:
     """Turn a `MismatchError` in the block into a ValueError that names the input."""
     try:
         yield
@@ -73,7 +73,7 @@ def naming(form: InputForm) -> Iterator[None]:
         raise ValueError(msg) from None
 
 
-def flattened(value: object) -> tuple[list[Any], tuple[int, ...]]:
+def flatten(value: object) -> tuple[list[Any], tuple[int, ...]]:
     """Return the elements of nested lists, and their shape."""
     level: list[Any] = [value]
     shape: list[int] = []
@@ -90,24 +90,24 @@ def flattened(value: object) -> tuple[list[Any], tuple[int, ...]]:
     return level, tuple(shape)
 
 
-def converted(datatype: DataType, elements: list[Any]) -> Array:
+def convert(datatype: DataType, elements: list[Any]) -> Array:
     """Return JSON values as a one-dimensional array of the declared type."""
     kind = datatype.numpy.kind
     accepted = _ACCEPTED.get(kind, _NUMBERS)
     for element in elements:
         # Exact types, because bool is a subclass of int.
         if type(element) not in accepted:
-            raise MismatchError(f"expected {datatype.name}, got {shown(element)}")
+            raise MismatchError(f"expected {datatype.name}, got {quote(element)}")
     if datatype is BYTES:
-        return _texts(elements)
+        return _bytes_array(elements)
     if kind in "iu":
         _require_range(datatype, elements)
     elif kind != "b":
-        return _rounded(datatype, _doubles(datatype, elements))
+        return _to_floats(datatype, _to_float64(datatype, elements))
     return np.array(elements, datatype.numpy)
 
 
-def _doubles(datatype: DataType, elements: list[Any]) -> NDArray[Any]:
+def _to_float64(datatype: DataType, elements: list[Any]) -> NDArray[Any]:
     try:
         return np.array(elements, np.float64)
     except OverflowError:
@@ -124,14 +124,14 @@ def cast(datatype: DataType, array: NDArray[Any]) -> Array:
         except (ValueError, SystemError):
             # numpy does not validate code points.
             raise MismatchError("expected text, got numbers that are no characters") from None
-        return _texts(elements).reshape(array.shape)
+        return _bytes_array(elements).reshape(array.shape)
     if array.dtype.newbyteorder("=") == target:
         return array.astype(target, order="C", copy=False)
     if target.kind == "V" and array.dtype == np.dtype("V2"):
         # numpy's format has no bfloat16, and stores it like this.
         return np.asarray(array, order="C").view(target)
     if target.kind in "fV" and kind in "fiu":
-        return _rounded(datatype, array)
+        return _to_floats(datatype, array)
     if target.kind in "iu" and kind in "iu":
         _require_range(datatype, [array.min(), array.max()] if array.size else [])
         return array.astype(target, order="C")
@@ -145,7 +145,7 @@ def _require_range(datatype: DataType, integers: Iterable[Any]) -> None:
             raise _out_of_range(datatype, integer)
 
 
-def _rounded(datatype: DataType, exact: NDArray[Any]) -> Array:
+def _to_floats(datatype: DataType, exact: NDArray[Any]) -> Array:
     with np.errstate(all="ignore"):
         rounded = exact.astype(datatype.numpy, order="C")
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
@@ -154,14 +154,14 @@ def _rounded(datatype: DataType, exact: NDArray[Any]) -> Array:
     return rounded
 
 
-def _texts(elements: Sequence[str | bytes]) -> Array:
+def _bytes_array(elements: Sequence[str | bytes]) -> Array:
     """Return a BYTES array. ``np.array`` would create a fixed-width one and drop trailing zeros."""
     array = np.empty(len(elements), object)
-    array[:] = [_utf8(element, position) for position, element in enumerate(elements)]
+    array[:] = [_encode(element, position) for position, element in enumerate(elements)]
     return array
 
 
-def _utf8(element: str | bytes, position: int) -> bytes:
+def _encode(element: str | bytes, position: int) -> bytes:
     try:
         if isinstance(element, str):
             return element.encode()
@@ -172,13 +172,13 @@ def _utf8(element: str | bytes, position: int) -> bytes:
     return element
 
 
-def with_rows(form: InputForm, shape: tuple[int, ...]) -> tuple[int, ...]:
+def with_batch_axis(form: InputForm, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return ``shape``, with the batch dimension if only that is missing."""
     axis = form.batch_axis
     return shape if axis is None or len(shape) != len(form.shape) - 1 else (*shape[:axis], 1, *shape[axis:])
 
 
-def shaped(form: InputForm, array: Array, shape: tuple[int, ...]) -> Array:
+def reshape(form: InputForm, array: Array, shape: tuple[int, ...]) -> Array:
     """Reshape ``array`` to ``shape``, which must match the declaration."""
     if len(shape) == len(form.shape) and all(
         not isinstance(declared, int) or declared == size for declared, size in zip(form.shape, shape, strict=True)
@@ -192,7 +192,7 @@ def shaped(form: InputForm, array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _out_of_range(datatype: DataType, number: float) -> MismatchError:
-    return MismatchError(f"expected {datatype.name}, got a number beyond its range: {shown(number)}")
+    return MismatchError(f"expected {datatype.name}, got a number beyond its range: {quote(number)}")
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:
@@ -200,7 +200,7 @@ def shape_text(shape: Sequence[int | str | None]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """Format a value as JSON, truncated if it is long."""
     try:
         return clipped(json.dumps(value, default=str))

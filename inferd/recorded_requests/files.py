@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from inferd.plain_text import clipped
-from inferd.recorded_requests.arrays import Array, shown
+from inferd.recorded_requests.arrays import Array, quote
 from inferd.small_files import open_file, read_bytes
 
 #: Limit for all requests together. A few requests are enough, and all are kept in memory.
@@ -20,13 +20,13 @@ _MAX_BYTES = 256 * 1024 * 1024
 _NUMBERED_KEY = re.compile(r"(0|[1-9][0-9]{0,8})/(.+)", re.DOTALL)
 
 
-def recorded_requests(path: Path, inputs: Collection[str]) -> Sequence[Any]:
+def read_requests(path: Path, inputs: Collection[str]) -> Sequence[Any]:
     """Return the requests of a file. Raises ValueError or OSError."""
     match path.suffix:
         case ".json":
             requests = _json_requests(read_bytes(path, _MAX_BYTES))
         case ".npz":
-            requests = _split(_arrays(path), inputs)
+            requests = _group(_arrays(path), inputs)
         case _:
             msg = "expected a file named .json or .npz"
             raise ValueError(msg)
@@ -64,10 +64,10 @@ def _arrays(path: Path) -> dict[str, Array]:
                 continue
             name = entry.filename.removesuffix(".npy")
             if name == entry.filename:
-                msg = f"expected entries named .npy, got {shown(name)}"
+                msg = f"expected entries named .npy, got {quote(name)}"
                 raise ValueError(msg)
             if name in arrays:
-                msg = f"expected each entry once, got {shown(entry.filename)} again"
+                msg = f"expected each entry once, got {quote(entry.filename)} again"
                 raise ValueError(msg)
             arrays[name] = _array(archive, entry)
     return arrays
@@ -91,15 +91,15 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
             # The checksum is verified at the end of the entry.
             rest = file.read(1)
     except Exception as error:  # noqa: BLE001  (as above)
-        msg = f"entry {shown(entry.filename)} cannot be read: {_reason(error)}"
+        msg = f"entry {quote(entry.filename)} cannot be read: {_reason(error)}"
         raise ValueError(msg) from None
     if rest:
-        msg = f"expected one array in entry {shown(entry.filename)}, got trailing bytes"
+        msg = f"expected one array in entry {quote(entry.filename)}, got trailing bytes"
         raise ValueError(msg)
     return array
 
 
-def _split(arrays: Mapping[str, Array], inputs: Collection[str]) -> list[dict[str, Array]]:
+def _group(arrays: Mapping[str, Array], inputs: Collection[str]) -> list[dict[str, Array]]:
     """Group ``arrays`` into requests by their keys."""
     single: dict[str, Array] = {}
     numbered: dict[int, dict[str, Array]] = {}
@@ -112,7 +112,7 @@ def _split(arrays: Mapping[str, Array], inputs: Collection[str]) -> list[dict[st
     if not numbered:
         return [single] if single else []
     if single:
-        msg = f"expected the request's number in front of every name or of none, got {shown(next(iter(single)))}"
+        msg = f"expected the request's number in front of every name or of none, got {quote(next(iter(single)))}"
         raise ValueError(msg)
     missing = next((number for number in range(len(numbered)) if number not in numbered), None)
     if missing is not None:
@@ -128,7 +128,7 @@ def parse_json(text: str) -> object:
         ValueError: The text is not JSON, or nested too deeply. The message says where.
     """
     try:
-        return json.loads(text, parse_float=_finite, object_pairs_hook=_unique)
+        return json.loads(text, parse_float=_parse_float, object_pairs_hook=_object)
     except ValueError as error:
         msg = f"invalid JSON: {error}"
         raise ValueError(msg) from None
@@ -137,7 +137,7 @@ def parse_json(text: str) -> object:
         raise ValueError(msg) from None
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         msg = f"{clipped(text)} is out of range of FP64"
@@ -145,11 +145,11 @@ def _finite(text: str) -> float:
     return number
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
-        msg = f"duplicate key {shown(next(key for key in keys if keys.count(key) > 1))}"
+        msg = f"duplicate key {quote(next(key for key in keys if keys.count(key) > 1))}"
         raise ValueError(msg)
     return values
 

@@ -242,6 +242,7 @@ class Acceptor:
         is_unary = type(handler) is CallbackUnaryHandler
         kind = CoreUnaryCall if is_unary else CoreStreamCall
         call = kind(event.call, live, method, event.invocation_metadata, deadline, now)
+        # Ahead of the limits, so that every rejected call is logged and counted.
         refusal = live.interceptors.start(call)
         if refusal is not None:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)

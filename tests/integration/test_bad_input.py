@@ -1,4 +1,4 @@
-"""Requests that are wrong in every way, through real sockets: each gets a clear error, and nobody else notices."""
+"""Invalid requests of every kind, over sockets: each gets a clear error, and no other request is affected."""
 
 import json
 import re
@@ -24,7 +24,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Models of different kinds, one of which cannot be loaded."""
+    """A server with models of different kinds, one of which cannot be loaded."""
     repository = tmp_path_factory.mktemp("models")
     models = {
         "linear": onnx_models.linear(),
@@ -45,7 +45,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def channel(server):
-    """A connection to it."""
+    """A connection to the server."""
     with grpc.insecure_channel(server.grpc) as open_channel:
         yield open_channel
 
@@ -145,7 +145,7 @@ V1_CASES = {
 }
 
 
-#: The field that each error about one is about, as google.rpc.BadRequest tells it.
+#: The field in google.rpc.BadRequest for each error that has one.
 V1_FIELDS = {
     "no model named": "model",
     "no inputs": "inputs",
@@ -184,7 +184,7 @@ V1_FIELDS = {
 
 
 def _violated(status):
-    """Return the field that a `google.rpc.Status` says was wrong, None if it says of none."""
+    """Return the invalid field that a `google.rpc.Status` names, None if it names none."""
     for detail in status.details:
         wrong = BadRequest()
         if detail.Unpack(wrong):
@@ -204,8 +204,8 @@ def _check_good(response, number):
 
 
 @pytest.mark.parametrize("case", V1_CASES)
-def test_infer(channel, case):
-    """The code fits, and the text says which field, what was expected and what came."""
+def test_infer_rejects_invalid_request(channel, case):
+    """With the right code, and a text with the field, what was expected and what came."""
     request, code, said = V1_CASES[case]
     with pytest.raises(grpc.RpcError) as raised:
         InferenceServiceStub(channel).Infer(request, timeout=PATIENCE_S)
@@ -218,8 +218,8 @@ def test_infer(channel, case):
     assert _violated(status) == V1_FIELDS.get(case)
 
 
-def test_stream_infer_lives_on(channel):
-    """All the bad requests on one stream, in one message each and with good ones between: each gets its own result."""
+def test_stream_infer_continues_after_errors(channel):
+    """All invalid requests on one stream, in one message each and with valid ones between: each gets its own result."""
     messages, expected = [], {}
     for number, (case, (request, code, _)) in enumerate(V1_CASES.items()):
         bad = v1.InferRequest()
@@ -241,8 +241,8 @@ def test_stream_infer_lives_on(channel):
         _check_good(results[f"good {number}"].response, number)
 
 
-def test_messages_that_are_none(channel):
-    """Bytes that are no message, or a message cut off, are INVALID_ARGUMENT on each kind of call."""
+def test_rejects_malformed_messages(channel):
+    """Malformed or truncated messages are INVALID_ARGUMENT on each kind of call."""
     whole = _good(1).SerializeToString()
     for method in ("inferd.v1.InferenceService/Infer", "inference.GRPCInferenceService/ModelInfer"):
         call = channel.unary_unary(f"/{method}")
@@ -257,8 +257,8 @@ def test_messages_that_are_none(channel):
         assert raised.value.code() is INVALID
 
 
-def test_an_empty_message_on_a_stream(channel):
-    """A message without requests cannot be answered by id, so it ends the stream."""
+def test_empty_message_ends_stream(channel):
+    """It has no request to be answered by id."""
     stream = InferenceServiceStub(channel).StreamInfer(iter([v1.StreamInferRequest()]), timeout=PATIENCE_S)
     with pytest.raises(grpc.RpcError) as raised:
         list(stream)
@@ -266,8 +266,8 @@ def test_an_empty_message_on_a_stream(channel):
     assert "requests: expected at least one, got none" in raised.value.details()
 
 
-def test_what_ends_a_stream_names_its_field(channel):
-    """A request that is too much to be read has no id; the path begins at the message."""
+def test_error_that_ends_stream_names_field(channel):
+    """A request that cannot be parsed has no id; the path begins at the message."""
     request = v1.StreamInferRequest(requests=[_good(1), _linear(_x(), _x(shape=[1] * 65))])
     with pytest.raises(grpc.RpcError) as raised:
         list(InferenceServiceStub(channel).StreamInfer(iter([request]), timeout=PATIENCE_S))
@@ -275,8 +275,8 @@ def test_what_ends_a_stream_names_its_field(channel):
     assert _violated(status) == "requests.inputs[1].shape"
 
 
-def test_messages_beyond_the_limit(channel):
-    """GRPC itself refuses them, and says the limit."""
+def test_rejects_messages_over_size_limit(channel):
+    """By gRPC itself, with the limit."""
     with pytest.raises(grpc.RpcError) as raised:
         InferenceServiceStub(channel).Infer(_linear(_x(raw=b"\0" * 2 * MAX_MESSAGE_BYTES)), timeout=PATIENCE_S)
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -367,8 +367,8 @@ OIP_FIELDS = {
 
 
 @pytest.mark.parametrize("case", OIP_CASES)
-def test_model_infer(channel, case):
-    """The same care for the other protocol."""
+def test_model_infer_rejects_invalid_request(channel, case):
+    """The same for the Open Inference Protocol."""
     request, code, said = OIP_CASES[case]
     with pytest.raises(grpc.RpcError) as raised:
         GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=PATIENCE_S)
@@ -386,15 +386,15 @@ def test_model_infer(channel, case):
         (GRPCInferenceServiceStub, "ModelConfig", oip.ModelConfigRequest(), "name"),
     ],
 )
-def test_queries_without_a_name(channel, stub, method, query, field):
-    """There are several models; the field is named as the contract has it."""
+def test_queries_without_name_name_field(channel, stub, method, query, field):
+    """There are several models; the field has its name in the contract."""
     with pytest.raises(grpc.RpcError) as raised:
         getattr(stub(channel), method)(query, timeout=PATIENCE_S)
     assert raised.value.code() is INVALID
     assert _violated(Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])) == field
 
 
-def test_model_stream_infer_lives_on(channel):
+def test_model_stream_infer_continues_after_errors(channel):
     """Errors come in `error_message`, in the order of the requests."""
     requests = [oip.ModelInferRequest.FromString(case[0].SerializeToString()) for case in OIP_CASES.values()]
     for number, request in enumerate(requests):
@@ -407,8 +407,8 @@ def test_model_stream_infer_lives_on(channel):
     assert answers[-1].infer_response.parameters["triton_final_response"].bool_param
 
 
-def test_model_stream_infer_may_end_at_the_first_error(channel):
-    """With `triton_grpc_error`, the stream ends with the status of the error; what came before is answered."""
+def test_model_stream_infer_ends_at_first_error_on_request(channel):
+    """With `triton_grpc_error` the stream ends with the status of the error, after the earlier responses."""
     requests = iter([_oip(_oip_x(), id="good"), _oip(model_name="nobody")])
     stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(
         requests, timeout=PATIENCE_S, metadata=[("triton_grpc_error", "true")]
@@ -418,8 +418,8 @@ def test_model_stream_infer_may_end_at_the_first_error(channel):
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_one_bad_request_hurts_no_other_in_its_batch(channel):
-    """The run of a batch fails because of one request; only that one hears of it."""
+def test_failing_request_does_not_affect_batch(channel):
+    """The run of a batch fails because of one request, and only that one gets the error."""
     stub = InferenceServiceStub(channel)
     indexes = [0, 1, 99, 2, 3] * 8
     calls = [
@@ -436,8 +436,8 @@ def test_one_bad_request_hurts_no_other_in_its_batch(channel):
             assert [*call.result().outputs[0].ints, *call.result().outputs[0].floats] == [10 * index]
 
 
-def test_nothing_is_left_behind(server, channel):
-    """After all of that the server answers, and the only errors in its log are of the runs that failed."""
+def test_leaves_nothing_behind(server, channel):
+    """The server still answers, and the only errors in its log are of the runs that failed."""
     _check_good(InferenceServiceStub(channel).Infer(_good(5), timeout=PATIENCE_S), 5)
     lines = [json.loads(line) for line in server.log]
     errors = [line for line in lines if line["level"] == "error" and line["event"] != "access"]

@@ -1,4 +1,4 @@
-"""Every kind of hostile message that the benchmark knows, against a real server: each ends, and none leaves a trace."""
+"""Every kind of hostile message of the benchmark, against a server: each call ends, and none leaves a trace."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,9 +20,9 @@ from tests.patience import PATIENCE_S
 from tests.server import serving
 from tests.unit.api.fakes import CountedBytes
 
-#: Read by the poll thread, and by the thread for large messages.
+#: Decoded by the poll thread, and by the thread for large messages.
 SIZES = (2_000, 20_000)
-#: What a caller may be told about a message of its own.
+#: The statuses that a hostile message may get.
 EXPECTED = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,7 +36,7 @@ WATCH = "/grpc.health.v1.Health/Watch"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server with the models that the messages are for."""
+    """A server with the models that the messages address."""
     with serving(*models.write(tmp_path_factory.mktemp("models"))) as running:
         yield running
 
@@ -50,7 +50,7 @@ def _send(channel: grpc.Channel, kind: Kind, nbytes: int) -> tuple[grpc.StatusCo
     return call.code(), call.details()
 
 
-def test_each_kind_ends_in_one_status_and_leaves_nothing(server):
+def test_each_kind_ends_with_status_and_leaves_nothing(server):
     """The server goes on, and holds no call."""
     wrong = []
     with grpc.insecure_channel(server.grpc) as channel:
@@ -76,8 +76,8 @@ def test_each_kind_ends_in_one_status_and_leaves_nothing(server):
         (OpenInferenceCodec, "/inference.GRPCInferenceService/ModelInfer"),
     ],
 )
-def test_no_kind_takes_more_steps_than_the_bounds_say(codec, method, monkeypatch):
-    """Counted, as time would depend on the machine."""
+def test_steps_are_bounded_for_each_kind(codec, method, monkeypatch):
+    """Counted, as time depends on the machine."""
     scan = codec(MessageLimits(elements=1000)).scanner.scan
     monkeypatch.setattr(wire_scanner, "MAX_FIELDS", 2000)
     for kind in KINDS.values():

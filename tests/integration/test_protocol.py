@@ -1,4 +1,4 @@
-"""What other people's clients may expect of the protocols, through real sockets."""
+"""What clients can expect of both protocols, over sockets."""
 
 import grpc
 import numpy as np
@@ -17,7 +17,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 @pytest.fixture(scope="module")
 def server():
-    """The built-in model, which anybody may call."""
+    """A server with the built-in model and without authentication."""
     with serving() as running:
         yield running
 
@@ -39,7 +39,7 @@ def fail(channel, method, message=b"", metadata=()):
 
 
 def _statuses(message):
-    """Read a HealthListResponse, which the stubs of older releases lack."""
+    """Decode a HealthListResponse, which stubs of older releases lack."""
     statuses = {}
     for entry in wire.contents(message, wire.length_tag(1)):
         name, *_ = wire.contents(entry, wire.length_tag(1))
@@ -48,8 +48,8 @@ def _statuses(message):
     return statuses
 
 
-def test_health_list_is_answered(channel):
-    """It is in the contract that reflection tells: every name that Check knows."""
+def test_lists_health_of_all_services(channel):
+    """Every name that Check knows; reflection has the method."""
     assert _statuses(call(channel, "/grpc.health.v1.Health/List")) == {
         "": SERVING,
         "startup": SERVING,
@@ -61,22 +61,22 @@ def test_health_list_is_answered(channel):
 
 
 @pytest.mark.skipif(not hasattr(health_pb2, "HealthListResponse"), reason="this grpcio-health-checking has no List")
-def test_health_list_is_the_message_of_the_contract(channel):
-    """As the stubs of newer releases read it."""
+def test_health_list_is_message_of_contract(channel):
+    """As stubs of newer releases read it."""
     answer = health_pb2.HealthListResponse.FromString(call(channel, "/grpc.health.v1.Health/List"))
     assert {name: each.status for name, each in answer.statuses.items()} == _statuses(answer.SerializeToString())
 
 
-def test_an_unknown_method_is_named_with_those_there_are(channel):
-    """So that whoever calls what this server does not do sees which of its services would."""
+def test_unknown_method_is_named_with_known_ones(channel):
+    """So that clients see which methods the service has."""
     error = fail(channel, "/inference.GRPCInferenceService/SystemSharedMemoryStatus")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert 'unknown method "SystemSharedMemoryStatus" of service "inference.GRPCInferenceService"' in error.details()
     assert "ModelInfer" in error.details()
 
 
-def test_an_unknown_service_is_named_with_those_there_are(channel):
-    """The health service and reflection are among them."""
+def test_unknown_service_is_named_with_known_ones(channel):
+    """Health and reflection included."""
     error = fail(channel, "/tensorflow.serving.PredictionService/Predict")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert 'unknown service "tensorflow.serving.PredictionService"' in error.details()
@@ -89,16 +89,16 @@ def _digits(**fields):
     return oip.ModelInferRequest(**{"model_name": "digits", "inputs": [picture], "raw_input_contents": raw, **fields})
 
 
-def test_a_model_without_a_name_is_not_ready(channel):
-    """As for Triton, whatever the number of models."""
+def test_model_without_name_is_not_ready(channel):
+    """As in Triton, whatever the number of models."""
     stub = GRPCInferenceServiceStub(channel)
     assert not stub.ModelReady(oip.ModelReadyRequest(name=""), timeout=TIMEOUT_S).ready
     assert stub.ModelReady(oip.ModelReadyRequest(name="digits", version="01"), timeout=TIMEOUT_S).ready
     assert not stub.ModelReady(oip.ModelReadyRequest(name="digits", version="1.0"), timeout=TIMEOUT_S).ready
 
 
-def test_a_request_that_asks_for_nothing_in_many_words(channel):
-    """Values that stand for none, a version with a zero in front, and the same output twice."""
+def test_accepts_null_values(channel):
+    """Null values, a version with a leading zero, and the same output twice."""
     none = {
         "sequence_id": oip.InferParameter(uint64_param=0),
         "sequence_start": oip.InferParameter(bool_param=False),
@@ -109,7 +109,7 @@ def test_a_request_that_asks_for_nothing_in_many_words(channel):
     }
     outputs = [oip.ModelInferRequest.InferRequestedOutputTensor(name="label") for _ in range(2)]
     request = _digits(model_version="01", parameters=none, outputs=outputs)
-    # The second time it is known by its frame.
+    # The second time it matches a cached template.
     for _ in range(2):
         answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=TIMEOUT_S)
         assert (answer.model_version, [output.name for output in answer.outputs]) == ("1", ["label"])

@@ -1,4 +1,4 @@
-"""Whatever bytes come, a decoder returns a request or says what is wrong with it."""
+"""Any bytes are decoded to a request, or rejected with an error."""
 
 import numpy as np
 import pytest
@@ -114,22 +114,22 @@ def _decode(codec, message, signature):
 
 @pytest.mark.parametrize("codec", [InferenceCodec(), OpenInferenceCodec()], ids=["v1", "oip"])
 @given(message=st.binary(max_size=200), signature=st.sampled_from(SIGNATURES))
-def test_any_bytes_are_a_request_or_an_error(codec, message, signature):
-    """Bytes that were never a message end in InvalidInputError at worst."""
+def test_any_bytes_are_request_or_error(codec, message, signature):
+    """Random bytes raise nothing but InvalidInputError."""
     _decode(codec, message, signature)
 
 
 @settings(max_examples=400)
 @given(request=v1_requests(), signature=st.sampled_from(SIGNATURES))
-def test_any_v1_message_is_a_request_or_an_error(request, signature):
-    """What is accepted has just the types and ranks that the signature declares."""
+def test_any_v1_message_is_request_or_error(request, signature):
+    """Accepted arrays have the dtypes and ranks that the signature declares."""
     _check_accepted(_decode(InferenceCodec(), request.SerializeToString(), signature), signature)
 
 
 @settings(max_examples=400)
 @given(request=oip_requests(), signature=st.sampled_from(SIGNATURES))
-def test_any_open_inference_message_is_a_request_or_an_error(request, signature):
-    """What is accepted has just the types and ranks that the signature declares."""
+def test_any_oip_message_is_request_or_error(request, signature):
+    """Accepted arrays have the dtypes and ranks that the signature declares."""
     _check_accepted(_decode(OpenInferenceCodec(), request.SerializeToString(), signature), signature)
 
 
@@ -145,8 +145,8 @@ def _check_accepted(accepted, signature):
 
 
 @given(values=st.lists(floats, min_size=4, max_size=4), rows=st.integers(1, 3), data=st.data())
-def test_a_request_cut_off_anywhere_is_never_another_request(values, rows, data):
-    """A truncated message is refused, or lacks something that is then named."""
+def test_truncated_request_is_never_another_request(values, rows, data):
+    """It is rejected, or misses an input that is then named."""
     whole = v1.InferRequest(
         inputs=[v1.Tensor(name="x", shape=[rows, 4], raw=np.array(values * rows, np.float32).tobytes())]
     ).SerializeToString()

@@ -1,4 +1,4 @@
-"""A request read by the short way is the request that the parser would have read."""
+"""Decoding with and without cached templates."""
 
 import math
 
@@ -19,7 +19,7 @@ from inferd.runtime.signature import ModelSignature, TensorSpec
 
 
 class Model:
-    """What reading needs of a model version: two inputs, one of variable length, and two that may be left out."""
+    """A model version with two required inputs, one of variable length, and two optional ones."""
 
     name = "m"
     version = "1"
@@ -84,7 +84,7 @@ def _oip(part):
 
 
 def _outcome(decoder, model, message):
-    """Return all that reading comes to, an error included."""
+    """Return everything that decoding produces, or the text of its error."""
     try:
         incoming = decoder.match(message) or decoder.parse(message)
         request = decoder.build(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
@@ -99,12 +99,12 @@ def _outcome(decoder, model, message):
 
 
 @given(requests=st.lists(parts(), min_size=1, max_size=6), own=st.booleans(), data=st.data())
-def test_the_short_way_equals_the_whole_way(requests, own, data):
-    """Whatever came before, a request is read as by a decoder that has seen nothing, down to the text of its error."""
+def test_cached_template_equals_full_decoding(requests, own, data):
+    """Whatever came before, a request is decoded as by a new decoder, down to the text of its error."""
     make, codec = (_v1, InferenceCodec()) if own else (_oip, OpenInferenceCodec())
     model, decoder = Model(), RequestDecoder(codec)
     messages = [make(part) for part in requests]
-    # The same frames again and again, and now and then one that is cut or has a byte changed.
+    # The same templates repeatedly, and now and then a message with a changed byte.
     for _ in range(12):
         message = data.draw(st.sampled_from(messages))
         if data.draw(st.integers(0, 4)) == 0 and message:
@@ -113,8 +113,8 @@ def test_the_short_way_equals_the_whole_way(requests, own, data):
         assert _outcome(decoder, model, message) == _outcome(RequestDecoder(codec), model, message)
 
 
-def test_optional_inputs_that_are_left_out_do_not_lengthen_the_way():
-    """Nor do those that have rows of their own; those that a batch shares are compared by value."""
+def test_omitted_optional_inputs_can_be_cached():
+    """Also optional inputs with rows of their own; those that a batch shares are compared by value."""
     tensors = [
         v1.Tensor(name="a", shape=[1, 2], raw=b"\0" * 8),
         v1.Tensor(name="b", shape=[1, 1], raw=b"\1"),
@@ -128,8 +128,8 @@ def test_optional_inputs_that_are_left_out_do_not_lengthen_the_way():
         assert decoder.cached_templates == kept
 
 
-def test_another_model_of_the_same_name_is_checked_anew():
-    """What was found out for a model does not hold for the one that takes its place."""
+def test_other_model_of_same_name_is_validated_again():
+    """A template is cached for one model object."""
     decoder = RequestDecoder(InferenceCodec())
     x = np.zeros((1, 2), np.float32)
     tensors = [v1.Tensor(name="a", shape=[1, 2], raw=x.tobytes()), v1.Tensor(name="b", shape=[1, 1], raw=b"\1")]
@@ -140,8 +140,8 @@ def test_another_model_of_the_same_name_is_checked_anew():
     assert _outcome(decoder, other, message) == 'input "b": expected one of "a", got an unknown name'
 
 
-def test_many_different_frames_are_bounded():
-    """Callers cannot make the decoder keep more than so much."""
+def test_number_of_templates_is_bounded():
+    """Clients cannot fill the memory."""
     decoder, model = RequestDecoder(InferenceCodec()), Model()
     for number in range(3000):
         tensors = [

@@ -1,4 +1,4 @@
-"""Answers that are put together as bytes are the messages that protobuf's own objects would be."""
+"""Responses joined from bytes equal those that protobuf builds."""
 
 import math
 from types import SimpleNamespace
@@ -86,15 +86,15 @@ def _same(encoded, expected):
 
 
 @given(answer=answers())
-def test_answers_are_the_messages_that_protobuf_would_build(answer):
+def test_responses_equal_protobuf_messages(answer):
     """In both protocols, with raw bytes and with typed lists, down to every field."""
     assert _same(InferenceCodec().encode(answer), _v1(answer))
     assert _same(OpenInferenceCodec().encode(answer), _oip(answer))
 
 
 @given(dtype=st.sampled_from(dtypes.ALL[:-2]), others=st.lists(st.sampled_from(dtypes.ALL[:12]), max_size=3))
-def test_what_is_kept_of_an_output_is_not_taken_for_another(dtype, others):
-    """Outputs of one name, one shape and even one length, but of different types, one after the other."""
+def test_cached_output_heads_are_not_mixed_up(dtype, others):
+    """Outputs of the same name, shape and length, but of different types, one after the other."""
     timing = BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1)
     for datatype in (dtype, *others):
         for shape in ((2, 3), (3, 2), (6,)):

@@ -1,4 +1,4 @@
-"""Statuses that are put together as bytes are the messages that protobuf's own objects would be."""
+"""Encoded statuses equal those that protobuf builds."""
 
 import grpc
 import pytest
@@ -21,8 +21,8 @@ codes = st.sampled_from([code for code in grpc.StatusCode if code is not grpc.St
 )
 @example(code=grpc.StatusCode.INTERNAL, message="", reason="", retry_after_ms=None)
 @example(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="é" * 5000, reason="QUEUE_FULL", retry_after_ms=1000)
-def test_a_status_is_what_protobuf_would_make_of_it(code, message, reason, retry_after_ms):
-    """Code, message and both details; also the second time, when the details are remembered."""
+def test_status_equals_protobuf_message(code, message, reason, retry_after_ms):
+    """Code, message and both details, also when the details are cached."""
     expected = RpcStatus(code=code.value[0], message=message)
     expected.details.add().Pack(ErrorInfo(reason=reason, domain="inferd"))
     if retry_after_ms is not None:
@@ -34,8 +34,8 @@ def test_a_status_is_what_protobuf_would_make_of_it(code, message, reason, retry
 
 
 @pytest.mark.parametrize("retry_after_ms", [None, 20])
-def test_the_metadata_carries_the_same(retry_after_ms):
-    """And the hint that gRPC's own retries obey, where there is one."""
+def test_metadata_carries_status(retry_after_ms):
+    """And the pushback that gRPC's retries obey, if there is a retry hint."""
     status = Status(grpc.StatusCode.UNAVAILABLE, "why", "REASON", retry_after_ms)
     hint = [] if retry_after_ms is None else [("grpc-retry-pushback-ms", "20")]
     assert status.trailing_metadata() == [("grpc-status-details-bin", status.to_bytes()), *hint]

@@ -1,4 +1,4 @@
-"""Stand-ins for what the services call and are called by."""
+"""Fakes of what the services call, and of their calls."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,14 +22,14 @@ SIGNATURE = ModelSignature(
     batchable=True,
 )
 
-#: A result that no message can hold, as a session might bring it if something is wrong with our own checks.
+#: A result that cannot be encoded, as a session would return it if validation had a bug.
 UNSENDABLE = InferenceResult(
     {"y": np.array([1j])}, BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0
 )
 
 
 class FakeModel:
-    """A model version that keeps what is submitted until the test answers it."""
+    """A model version that keeps requests until the test answers them."""
 
     name = "fake"
     version = "3"
@@ -52,19 +52,19 @@ class FakeModel:
             self.cancelled.append(request)
 
     def fail(self, position: int) -> None:
-        """Let the run of the request fail."""
+        """Fail the run of the request."""
         timing = BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.125, rows=1)
         self.submitted[position].reply.deliver(FailedRunError(timing, queue_s=0.5))
 
     def answer(self, position: int) -> None:
-        """Answer the request with its own input."""
+        """Answer the request with its input."""
         request = self.submitted[position]
         timing = BatchTiming(started_at=0.0, stack_s=0.001, run_s=0.25, rows=7)
         request.reply.deliver(InferenceResult({"y": request.inputs["x"]}, timing, queue_s=0.5))
 
 
 class FakeRegistry:
-    """Knows one model."""
+    """A registry with one model."""
 
     def __init__(self, model: FakeModel) -> None:
         self._model = model
@@ -86,7 +86,7 @@ class FakeRegistry:
 
 
 class FakeCall(Finishing):
-    """What handlers see of a call, unary or a stream; keeps what they did to it."""
+    """A call, unary or a stream, that records what handlers do to it."""
 
     method = "/package.Service/Method"
 
@@ -109,7 +109,7 @@ class FakeCall(Finishing):
         self.reads += 1
 
     def send(self, message: bytes) -> bool:
-        assert self.ended is None, "nothing is sent after the status"
+        assert self.ended is None, "sent after the status"
         self.sent.append(message)
         return True
 
@@ -131,7 +131,7 @@ class FakeCall(Finishing):
 
 
 class Soon:
-    """Keeps what is to be called soon until the test lets it happen."""
+    """Keeps scheduled calls until the test runs them."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
@@ -146,7 +146,7 @@ class Soon:
 
 
 class FakeLargeMessages:
-    """Keeps work for the thread that large messages have until the test lets it be done; so with the poll thread."""
+    """Keeps work for the thread of large messages, and calls on the poll thread, until the test runs them."""
 
     def __init__(self) -> None:
         self.call_soon = Soon()
@@ -163,7 +163,7 @@ class FakeLargeMessages:
 
 
 class CountedBytes(bytes):
-    """A message that counts how often a byte of it is read by itself."""
+    """A message that counts reads of single bytes."""
 
     reads = 0
 

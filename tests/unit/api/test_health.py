@@ -1,4 +1,4 @@
-"""The health service and those who watch it, without a network."""
+"""The health service and its watches, without a network."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ ENDED = None
 
 
 class Watcher:
-    """One watch: what was sent to it, and a way to go."""
+    """One watch; records what was sent to it."""
 
     def __init__(self, service, *, name="", gone=False):
         self.seen = []
@@ -43,8 +43,8 @@ def _service():
     return service
 
 
-def test_watchers_see_each_change_and_then_the_end():
-    """The last status is told before the stream ends."""
+def test_watch_sends_changes_then_ends():
+    """The last status is sent before the stream ends."""
     service = _service()
     watchers = [Watcher(service), Watcher(service)]
     service.drain()
@@ -52,16 +52,16 @@ def test_watchers_see_each_change_and_then_the_end():
     assert [watcher.seen for watcher in watchers] == [[SERVING, NOT_SERVING, ENDED]] * 2
 
 
-def test_a_watcher_that_comes_late_is_told_and_let_go():
-    """Nobody can begin to hold up a server that is on its way out."""
+def test_late_watch_gets_status_and_ends():
+    """No watch can delay a server that is stopping."""
     service = _service()
     service.drain()
     service.end_watches()
     assert Watcher(service).seen == [NOT_SERVING, ENDED]
 
 
-def test_who_has_gone_is_not_told():
-    """Neither one that left, which hears the end once, nor one that was never quite there."""
+def test_cancelled_watch_gets_nothing():
+    """Neither one that was cancelled, which ends once, nor one cancelled before it began."""
     service = _service()
     left = Watcher(service)
     left.go()
@@ -72,8 +72,8 @@ def test_who_has_gone_is_not_told():
     assert never_there.seen == []
 
 
-def test_nothing_is_remembered_of_names_that_watchers_make_up():
-    """Anybody may watch. Such a watch goes on, as the contract has it, and ends with the others."""
+def test_unknown_names_use_no_memory():
+    """Any client may watch. Such a watch stays open, as the contract says, and ends with the others."""
     service = _service()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -91,7 +91,7 @@ def test_nothing_is_remembered_of_names_that_watchers_make_up():
 
 
 class Call:
-    """A call to `Check`: how it was answered."""
+    """A call to `Check`; records its outcome."""
 
     def __init__(self, service, message):
         self.status = self.aborted = None
@@ -108,8 +108,8 @@ def _check(service, name=""):
     return Call(service, health_pb2.HealthCheckRequest(service=name).SerializeToString())
 
 
-def test_check_tells_the_latest_status():
-    """Of the whole, of each service, and on an orchestrator's questions: each has its own answer in each phase."""
+def test_check_returns_current_status():
+    """Of the server, each service and each probe, in each phase."""
     service = HealthService(["some.Service"])
     names = ("", "some.Service", "readiness", "startup", "liveness")
     seen = [[_check(service, name).status for name in names]]
@@ -122,8 +122,8 @@ def test_check_tells_the_latest_status():
     assert draining == [NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING, SERVING]
 
 
-def test_check_of_a_service_that_is_not_known():
-    """As the protocol has it NOT_FOUND, which names what was asked for, cut and escaped, and what there is."""
+def test_check_of_unknown_service_is_not_found():
+    """With the name, clipped and escaped, and the known names."""
     for name, shown in (("no.Such", "no.Such"), ("\x1b[2J" + "x" * 1000, "\\x1b[2J" + "x" * 76 + "…")):
         call = _check(_service(), name)
         assert call.status is None
@@ -133,7 +133,7 @@ def test_check_of_a_service_that_is_not_known():
 
 
 class Listing:
-    """A call to `List`: what it was told."""
+    """A call to `List`; records the statuses."""
 
     def __init__(self, service):
         service.handlers()["List"].callback(self, b"")
@@ -146,8 +146,8 @@ class Listing:
 
 
 @pytest.mark.parametrize("become", [None, "open", "drain"])
-def test_list_says_of_all_services_what_check_does_of_each(become):
-    """In every phase, and under the names that can be asked for."""
+def test_list_agrees_with_check(become):
+    """In each phase, for each known name."""
     service = HealthService(["some.Service"])
     if become:
         getattr(service, become)()
@@ -156,8 +156,8 @@ def test_list_says_of_all_services_what_check_does_of_each(become):
     assert listed == {name: _check(service, name).status for name in listed}
 
 
-def test_check_of_a_message_that_is_none():
-    """It is the caller's fault, and said to be."""
+def test_check_rejects_malformed_message():
+    """As INVALID_ARGUMENT."""
     call = Call(_service(), b"\xff")
     assert call.status is None
     assert call.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
@@ -165,7 +165,7 @@ def test_check_of_a_message_that_is_none():
 
 
 class Lagging:
-    """A service whose poll thread is late or stuck when the test says so."""
+    """A service whose poll thread the test makes late or stuck."""
 
     def __init__(self):
         self.late = self.stuck = False
@@ -177,8 +177,8 @@ class Lagging:
         self.service.update()
 
 
-def test_a_late_server_gets_no_calls_and_a_stuck_one_is_not_alive():
-    """Check says so by itself, and that it is well again."""
+def test_late_is_not_ready_and_stuck_is_not_alive():
+    """Check reports it by itself, and the recovery."""
     lagging = Lagging()
     names = ("", "some.Service", "readiness", "startup", "liveness")
     seen = []
@@ -190,8 +190,8 @@ def test_a_late_server_gets_no_calls_and_a_stuck_one_is_not_alive():
     assert well == [SERVING] * 5
 
 
-def test_watchers_are_told_of_a_late_server():
-    """Once each way; a draining one stays as it is."""
+def test_watch_reports_late_server():
+    """Once per change; draining is final."""
     lagging = Lagging()
     ready, alive = Watcher(lagging.service), Watcher(lagging.service, name="liveness")
     for state in ({"late": True}, {"late": True}, {"late": True, "stuck": True}, {}):

@@ -1,4 +1,4 @@
-"""What requests of the Open Inference Protocol say, and what is as good as not said."""
+"""Requests of the Open Inference Protocol: explicit values, null values and defaults."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def _decode(request):
     return decoded
 
 
-#: Of each parameter the values that ask for nothing; a parameter without a value is one of them, whatever its name.
+#: Null values of each parameter; any parameter may have no value.
 NONE = [
     ("sequence_id", {"int64_param": 0}),
     ("sequence_id", {"uint64_param": 0}),
@@ -49,13 +49,13 @@ NONE = [
 
 
 @pytest.mark.parametrize(("name", "value"), NONE, ids=str)
-def test_values_that_mean_none_are_none(name, value):
-    """Clients that write every field that they know of send these."""
+def test_ignores_null_parameters(name, value):
+    """Some clients write every field they know."""
     decoded = _decode(_request(parameters={name: pb.InferParameter(**value)}))
     assert (decoded.priority, decoded.timeout_s) == (0, None)
 
 
-#: Of the parameters of a tensor.
+#: Null values of the parameters of a tensor.
 NONE_OF_TENSOR = [
     ("shared_memory_region", {"string_param": ""}),
     ("shared_memory_byte_size", {"int64_param": 0}),
@@ -70,22 +70,22 @@ NONE_OF_TENSOR = [
 
 @pytest.mark.parametrize(("name", "value"), NONE_OF_TENSOR, ids=str)
 @pytest.mark.parametrize("kind", ["inputs", "outputs"])
-def test_values_that_mean_none_of_a_tensor(kind, name, value):
-    """Of inputs and of outputs; the size in bytes is a matter of another transport."""
+def test_ignores_null_tensor_parameters(kind, name, value):
+    """Of inputs and outputs, the size of shared memory included."""
     request = _request(outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="y")])
     getattr(request, kind)[0].parameters[name].CopyFrom(pb.InferParameter(**value))
     assert _decode(request).outputs == ("y",)
 
 
-def test_contents_that_are_empty_are_none():
-    """Beside raw contents there may be no others, and there are none."""
+def test_empty_contents_count_as_absent():
+    """Raw contents exclude others, but empty ones are none."""
     request = _request()
     request.inputs[0].contents.SetInParent()
     _decode(request)
 
 
-def test_lists_that_are_empty_are_none():
-    """No raw contents are contents in typed lists; no outputs are all of them."""
+def test_empty_lists_are_defaults():
+    """Without raw contents the contents are typed lists; no outputs are all outputs."""
     assert _decode(_request(raw=False)).outputs == ()
 
 
@@ -103,14 +103,14 @@ def test_lists_that_are_empty_are_none():
         ("triton_whatever", {"bool_param": False}, "no such reserved parameter"),
     ],
 )
-def test_other_values_are_heeded_or_refused(name, value, said):
+def test_rejects_unsupported_parameters(name, value, said):
     """With the path to the parameter."""
     with pytest.raises(InvalidInputError, match=said) as refused:
         _decode(_request(parameters={name: pb.InferParameter(**value)}))
     assert refused.value.field == f'parameters["{name}"]'
 
 
-def test_priority_and_timeout_are_heeded():
+def test_decodes_priority_and_timeout():
     """Triton's client sends an unsigned priority and a timeout in microseconds."""
     decoded = _decode(
         _request(

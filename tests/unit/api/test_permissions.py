@@ -1,4 +1,4 @@
-"""What rules mean for requests, unary and in streams: models, priorities, and quotas that come back on every path."""
+"""Permissions and quotas of unary requests and streams: models, priorities, and release on every path."""
 
 import grpc
 import numpy as np
@@ -67,7 +67,7 @@ class Bench:
         while True:
             try:
                 quota.acquire(1, 0.0)
-            except Exception:  # noqa: BLE001  what it is, other tests say
+            except Exception:  # noqa: BLE001  (other tests check which)
                 break
             taken += 1
         for _ in range(taken):
@@ -90,8 +90,8 @@ def _errors(call: FakeCall) -> list[int]:
     return [result.error.code for result in results]
 
 
-def test_a_ceiling_lowers_priorities() -> None:
-    """Those above it; others stay, and no priority goes beyond those that the model has."""
+def test_caps_priority_at_ceiling() -> None:
+    """More urgent priorities are lowered, others kept, within those of the model."""
     bench = Bench(priority_ceiling=2)
     for priority in (0, 1, 2, 3):
         bench.infer(priority=priority)
@@ -101,8 +101,8 @@ def test_a_ceiling_lowers_priorities() -> None:
     assert [request.priority for request in low.model.submitted] == [3]
 
 
-def test_what_may_not_be_run_says_so_if_it_may_be_seen() -> None:
-    """Else it does not exist; in a stream that stays open."""
+def test_forbidden_model_is_named_if_visible() -> None:
+    """Otherwise it does not exist; a stream stays open."""
     bench = Bench(methods=["metadata"])
     assert bench.infer().ended[0] is CODES.PERMISSION_DENIED
     call, stream = bench.stream()
@@ -112,8 +112,8 @@ def test_what_may_not_be_run_says_so_if_it_may_be_seen() -> None:
     assert hidden.infer().ended == (CODES.NOT_FOUND, 'there is no model "fake"')
 
 
-def test_unary_slots_come_back_with_the_end_of_the_call(bench: Bench) -> None:
-    """By an answer, an error, and a caller that has gone; in any case once."""
+def test_unary_call_releases_quota_at_end(bench: Bench) -> None:
+    """Once, after a response, an error or a cancellation."""
     answered, failed, gone = (bench.infer() for _ in range(3))
     assert bench.slots() == 0
     refused = bench.infer()
@@ -129,8 +129,8 @@ def test_unary_slots_come_back_with_the_end_of_the_call(bench: Bench) -> None:
     assert bench.slots() == 3
 
 
-def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Bench) -> None:
-    """Whoever asks for the end is told at once."""
+def test_ended_call_holds_no_quota(bench: Bench) -> None:
+    """A callback registered after the end is called immediately."""
     call = bench.call()
     call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
     unary = UnaryInference(
@@ -140,15 +140,15 @@ def test_a_call_that_had_ended_before_its_request_came_keeps_no_slot(bench: Benc
     assert bench.slots() == 3
 
 
-def test_a_request_that_is_wrong_takes_no_slot(bench: Bench) -> None:
-    """Nor one for a model that there is not."""
+def test_invalid_request_holds_no_quota(bench: Bench) -> None:
+    """Nor does one for an unknown model."""
     assert bench.infer(values=(1, 2, 3)).ended[0] is CODES.INVALID_ARGUMENT
     assert bench.infer(name="none").ended[0] is CODES.NOT_FOUND
     assert bench.slots() == 3
 
 
-def test_stream_slots_come_back_with_each_request(bench: Bench) -> None:
-    """Answered or refused, while the stream stays open."""
+def test_stream_releases_quota_per_request(bench: Bench) -> None:
+    """Answered or rejected, while the stream stays open."""
     call, stream = bench.stream()
     _ask(stream, "a", "b", "c", "d")
     assert bench.slots() == 0
@@ -161,8 +161,8 @@ def test_stream_slots_come_back_with_each_request(bench: Bench) -> None:
     assert sorted(_errors(call)) == [0, 0, CODES.DEADLINE_EXCEEDED.value[0], CODES.RESOURCE_EXHAUSTED.value[0]]
 
 
-def test_stream_slots_come_back_with_the_stream(bench: Bench) -> None:
-    """Cancelled by its caller, or ended by whoever let it in; what comes later gives nothing back twice."""
+def test_ended_stream_releases_quota(bench: Bench) -> None:
+    """Cancelled, or ended by authentication; later outcomes release nothing twice."""
     for end in (lambda call, stream: stream.on_terminated(), _end_by_guard):
         call, stream = bench.stream()
         _ask(stream, "a", "b")
@@ -179,8 +179,8 @@ def _end_by_guard(call: FakeCall, _stream: InferenceStream) -> None:
     assert call.ended == (CODES.UNAUTHENTICATED, "no longer")
 
 
-def test_rates_hold_over_unary_calls_and_streams() -> None:
-    """From one bucket, with a hint."""
+def test_rate_limit_spans_unary_and_streams() -> None:
+    """One bucket for both, with a retry hint."""
     bench = Bench(quota={"requests_per_s": 2})
     bench.infer()
     _, stream = bench.stream()

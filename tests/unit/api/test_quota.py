@@ -1,4 +1,4 @@
-"""What counts to a caller's quota although it runs no model."""
+"""Requests that run no model and are charged to a quota."""
 
 import grpc
 import pytest
@@ -28,7 +28,7 @@ def _still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Caller:
-    """Makes calls under the rules that it is given."""
+    """Makes calls under given rules."""
 
     def __init__(self, *rules: dict[str, object]) -> None:
         policy = Policy.model_validate({"rules": [{"principals": ["*"], **rule} for rule in rules]})
@@ -51,8 +51,8 @@ class Caller:
 
 
 @pytest.mark.parametrize("name", ["fake", "none"])
-def test_queries_are_counted_whatever_their_result(name: str) -> None:
-    """Two of ten thousand pass; the others are told when to come back."""
+def test_charges_queries_whatever_their_result(name: str) -> None:
+    """Two of ten succeed; the others get a retry hint."""
     caller = Caller({"quota": {"requests_per_s": 2}})
     ended = [caller.ask(name).ended for _ in range(10)]
     over = (CODES.RESOURCE_EXHAUSTED, "the quota of 2 requests a second is used up")
@@ -60,8 +60,8 @@ def test_queries_are_counted_whatever_their_result(name: str) -> None:
     assert ended[2:] == [over] * 8
 
 
-def test_a_query_that_cannot_be_read_is_counted() -> None:
-    """It may have cost as much as any."""
+def test_charges_malformed_query() -> None:
+    """It may be as expensive as any."""
     caller = Caller({"quota": {"requests_per_s": 1}})
     codes = []
     for _ in range(2):
@@ -73,24 +73,24 @@ def test_a_query_that_cannot_be_read_is_counted() -> None:
     assert codes == [CODES.INVALID_ARGUMENT, CODES.RESOURCE_EXHAUSTED]
 
 
-def test_a_query_counts_to_the_rule_for_its_model() -> None:
-    """A model without a quota is asked about freely; a name that is no model's counts to the first rule."""
+def test_charges_rule_of_model() -> None:
+    """Models without a quota are free; an unknown name is charged to the first rule."""
     caller = Caller({"models": ["other"], "quota": {"requests_per_s": 1}}, {"models": ["fake"]})
     assert all(caller.ask().ended[0] is CODES.OK for _ in range(5))
     assert [caller.ask("none").ended[0] for _ in range(2)] == [CODES.NOT_FOUND, CODES.RESOURCE_EXHAUSTED]
 
 
 @pytest.mark.parametrize("error", [InvalidInputError("x"), ModelNotFoundError("x")])
-def test_wrong_requests_are_counted(error: ServingError) -> None:
-    """One request each, of the model's quota if there is such a model."""
+def test_charges_invalid_requests(error: ServingError) -> None:
+    """One request each, to the quota of the model if it exists."""
     caller = Caller({"quota": {"requests_per_s": 2}})
     answered = [charge_invalid(caller.call(model="fake"), error) for _ in range(3)]
     assert answered[:2] == [error, error]
     assert isinstance(answered[2], QuotaExceededError)
 
 
-def test_what_is_no_fault_of_the_request_is_not_counted() -> None:
-    """Want of room, of quota, and our own failures."""
+def test_does_not_charge_other_errors() -> None:
+    """Overload, exhausted quotas and failures of the server."""
     caller = Caller({"quota": {"requests_per_s": 1}})
     for error in (OverloadedError("x", retry_after_s=1), QuotaExceededError("x", retry_after_s=1)):
         assert all(charge_invalid(caller.call(), error) is error for _ in range(5))
@@ -101,8 +101,8 @@ def test_what_is_no_fault_of_the_request_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(("code", "left"), [(CODES.RESOURCE_EXHAUSTED, 1), (CODES.OK, 0), (CODES.INTERNAL, 0)])
-def test_a_request_that_the_queue_refuses_is_given_back(code: grpc.StatusCode, left: int) -> None:
-    """Only what ran, or tried to, has used something up."""
+def test_releases_requests_rejected_by_queue(code: grpc.StatusCode, left: int) -> None:
+    """Only requests that ran are charged."""
     caller = Caller({"quota": {"requests_per_s": 1}})
     call = caller.call(model="fake")
     grant = caller.permissions.require("infer", "fake")

@@ -28,8 +28,8 @@ def _make(error_class):
 
 
 @pytest.mark.parametrize("error_class", _all_errors())
-def test_every_error_has_a_status(error_class):
-    """No error falls through the table, and its reason travels for programs to read."""
+def test_every_error_has_status(error_class):
+    """No error is missing in the table, and each carries its machine-readable reason."""
     status = StatusTable().status_of(_make(error_class))
     sent = RpcStatus.FromString(dict(status.trailing_metadata())["grpc-status-details-bin"])
     info = ErrorInfo()
@@ -38,8 +38,8 @@ def test_every_error_has_a_status(error_class):
     assert (sent.code, sent.message) == (status.code.value[0], status.message)
 
 
-def test_overload_carries_the_computed_retry_hint():
-    """Both in the form that programs read and in the one that gRPC's own retries obey."""
+def test_overload_carries_computed_retry_hint():
+    """As RetryInfo for programs, and as the pushback that gRPC's retries obey."""
     status = StatusTable().status_of(errors.OverloadedError("full", retry_after_s=0.0305))
     assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     metadata = dict(status.trailing_metadata())
@@ -57,8 +57,8 @@ def test_overload_carries_the_computed_retry_hint():
         ("x", "y" * 1000, "y" * 77 + "…", "x"),
     ],
 )
-def test_a_wrong_field_is_named(message, field, shown, described):
-    """As google.rpc.BadRequest; cut and escaped, and with a text that is short."""
+def test_names_invalid_field(message, field, shown, described):
+    """As google.rpc.BadRequest, clipped and escaped; a short message is repeated."""
     status = StatusTable().status_of(errors.InvalidInputError(message, field=field))
     wrong = BadRequest()
     _, detail = RpcStatus.FromString(status.to_bytes()).details
@@ -66,14 +66,14 @@ def test_a_wrong_field_is_named(message, field, shown, described):
     assert [(each.field, each.description) for each in wrong.field_violations] == [(shown, described)]
 
 
-def test_an_error_about_no_field_names_none():
-    """It costs such errors nothing."""
+def test_error_without_field_has_no_violation():
+    """Such errors carry no detail for it."""
     for error in (errors.InvalidInputError("x"), errors.ModelNotFoundError("x")):
         assert len(RpcStatus.FromString(StatusTable().status_of(error).to_bytes()).details) == 1
 
 
-def test_overload_may_look_like_triton():
-    """`api.overload_status` changes the code of refusals and nothing else."""
+def test_overload_status_is_configurable():
+    """`api.overload_status` changes the code and nothing else."""
     table = StatusTable(grpc.StatusCode.UNAVAILABLE)
     assert table.status_of(errors.OverloadedError("full", retry_after_s=1)).code is grpc.StatusCode.UNAVAILABLE
     assert table.status_of(errors.InvalidInputError("x")).code is grpc.StatusCode.INVALID_ARGUMENT

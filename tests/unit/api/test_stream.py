@@ -1,4 +1,4 @@
-"""Streams of requests, without a network: when they are read, answered and ended."""
+"""Request streams, without a network: reading, answering, ending."""
 
 import grpc
 import numpy as np
@@ -24,7 +24,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 class Setup:
-    """A stream of either protocol that has just been opened, and everything around it."""
+    """A new stream of either protocol, and its environment."""
 
     def __init__(self, *, own=True, metadata=(), streams=None, listener=None):
         self.model = FakeModel()
@@ -77,8 +77,8 @@ def _request(request_id, model="fake"):
     )
 
 
-def test_a_lone_request_is_answered_at_once():
-    """Its answer does not wait for the poll thread's turn."""
+def test_answers_single_request_immediately():
+    """The response does not wait for the next turn of the poll thread."""
     setup = Setup()
     setup.ask("a")
     setup.model.answer(0)
@@ -87,8 +87,8 @@ def test_a_lone_request_is_answered_at_once():
     assert setup.call.ended is None
 
 
-def test_answers_gather_while_others_are_open():
-    """Answers of one batch leave in one message; the last open one is not held back."""
+def test_collects_responses_while_requests_are_open():
+    """The responses of a batch share a message; the last one is not delayed."""
     setup = Setup()
     setup.ask("a", "b")
     setup.ask("c", "d")
@@ -104,8 +104,8 @@ def test_answers_gather_while_others_are_open():
     assert len(setup.results) == 2, "a flush with nothing to send sends nothing"
 
 
-def test_a_message_is_filled_up_to_a_bound(monkeypatch):
-    """Results that are ready together share messages, but no message grows with their number."""
+def test_joins_responses_up_to_message_size(monkeypatch):
+    """Responses that are ready together share messages of bounded size."""
     setup = Setup()
     setup.ask("one")
     setup.model.answer(0)
@@ -116,8 +116,8 @@ def test_a_message_is_filled_up_to_a_bound(monkeypatch):
     assert setup.results[1:] == [["a11", "b22"], ["c33", "d44"], ["e55"]]
 
 
-def test_an_answer_beyond_the_bound_has_a_message_of_its_own(monkeypatch):
-    """It cannot be made smaller, and is still sent."""
+def test_sends_oversized_response_alone(monkeypatch):
+    """A single response cannot be split, and is still sent."""
     monkeypatch.setattr(v1_stream, "MESSAGE_BYTES", 1)
     setup = Setup()
     setup.ask("a", "b")
@@ -126,8 +126,8 @@ def test_an_answer_beyond_the_bound_has_a_message_of_its_own(monkeypatch):
     assert setup.results == [["a"], ["b"]]
 
 
-def test_the_answer_has_rows_and_times():
-    """The caller's own rows, and where its time went."""
+def test_response_has_own_rows_and_timing():
+    """The client's own rows, and the timing of its request."""
     setup = Setup()
     setup.ask("a")
     setup.model.answer(0)
@@ -138,8 +138,8 @@ def test_the_answer_has_rows_and_times():
     assert (response.timing.queue_us, response.timing.run_us, response.timing.batch_rows) == (500_000, 250_000, 7)
 
 
-def test_the_next_message_is_read_when_every_request_was_released():
-    """A message of several requests is one step of flow control."""
+def test_reads_next_message_when_all_requests_are_released():
+    """A message with several requests is one step of flow control."""
     setup = Setup()
     assert setup.call.reads == 1
     setup.model.submit = setup.model.submitted.extend
@@ -150,8 +150,8 @@ def test_the_next_message_is_read_when_every_request_was_released():
     assert setup.call.reads == 2
 
 
-def test_refused_requests_are_released_too():
-    """An error in-band does not stop the reading."""
+def test_rejected_requests_are_released():
+    """An in-band error does not stop the reading."""
     setup = Setup()
     setup.ask("a", "b", model="nobody")
     assert setup.call.reads == 2
@@ -159,8 +159,8 @@ def test_refused_requests_are_released_too():
     assert setup.call.ended is None
 
 
-def test_half_close_waits_for_what_is_open():
-    """The status comes after the last answer."""
+def test_half_close_waits_for_open_requests():
+    """The status follows the last response."""
     setup = Setup()
     setup.ask("a", "b")
     setup.stream.on_half_close()
@@ -171,15 +171,15 @@ def test_half_close_waits_for_what_is_open():
     assert setup.call.ended == (grpc.StatusCode.OK, "")
 
 
-def test_half_close_of_an_idle_stream_ends_it():
-    """With nothing open there is nothing to wait for."""
+def test_half_close_ends_idle_stream():
+    """Without open requests the status is sent at once."""
     setup = Setup()
     setup.stream.on_half_close()
     assert setup.call.ended == (grpc.StatusCode.OK, "")
 
 
-def test_termination_cancels_what_is_open():
-    """Nobody is there to answer; late outcomes are let go."""
+def test_termination_cancels_open_requests():
+    """Later outcomes are dropped."""
     setup = Setup()
     setup.ask("a", "b")
     setup.model.answer(0)
@@ -188,8 +188,8 @@ def test_termination_cancels_what_is_open():
     assert setup.model.cancelled == [setup.model.submitted[1]]
 
 
-def test_draining_finishes_what_is_open_then_ends():
-    """New requests are refused in-band meanwhile."""
+def test_drain_answers_open_requests_then_ends():
+    """New requests are rejected in-band meanwhile."""
     setup = Setup()
     setup.ask("a", "b")
     setup.streams.drain()
@@ -202,15 +202,15 @@ def test_draining_finishes_what_is_open_then_ends():
     assert setup.call.ended == (UNAVAILABLE, "the server is draining")
 
 
-def test_a_stream_that_opens_while_draining_ends_at_once():
-    """So that a drain comes to an end."""
+def test_stream_opened_while_draining_ends_immediately():
+    """Otherwise a drain would not end."""
     streams = OpenStreams()
     streams.drain()
     assert Setup(streams=streams).call.ended == (UNAVAILABLE, "the server is draining")
 
 
-def test_errors_of_requests_are_sent_as_they_are():
-    """What the queue or the run says reaches the caller."""
+def test_sends_errors_in_band():
+    """Errors of the queue and of the run reach the client unchanged."""
     setup = Setup()
     setup.ask("a", "b")
     setup.model.submitted[0].reply.deliver(OverloadedError("full", retry_after_s=1))
@@ -220,8 +220,8 @@ def test_errors_of_requests_are_sent_as_they_are():
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff", b""], ids=["no message", "no request"])
-def test_a_message_that_cannot_be_answered_by_id_ends_the_stream(message):
-    """Whatever was open is given up, because the caller has lost the thread."""
+def test_unparsable_message_ends_stream(message):
+    """It has no id to be answered by, so the open requests are cancelled too."""
     setup = Setup()
     setup.ask("a")
     setup.stream.on_message(message)
@@ -229,8 +229,8 @@ def test_a_message_that_cannot_be_answered_by_id_ends_the_stream(message):
     assert setup.model.cancelled == setup.model.submitted
 
 
-def test_an_answer_that_cannot_be_encoded_ends_the_stream():
-    """The worker that brought it goes on, and the caller is told."""
+def test_encoding_failure_ends_stream():
+    """The worker thread goes on, and the client gets a status."""
     setup = Setup()
     setup.ask("a", "b")
     setup.model.submitted[0].reply.deliver(UNSENDABLE)
@@ -238,8 +238,8 @@ def test_an_answer_that_cannot_be_encoded_ends_the_stream():
     assert setup.model.cancelled == [setup.model.submitted[1]]
 
 
-def test_results_are_counted_and_told():
-    """For the access log and those who ask: counts on the call, and each result with its stages."""
+def test_counts_and_reports_results():
+    """For the access log and for listeners: counts on the call, and each result with its stages."""
     told = []
     setup = Setup(listener=lambda call, result: told.append((call, result)))
     setup.ask("a", "b")
@@ -259,16 +259,16 @@ def test_results_are_counted_and_told():
     assert results[1].stages.durations_s()[-1] == ("run", 0.125)
 
 
-def test_results_of_unknown_models_are_told_too():
-    """There is no model then, and nothing was decoded."""
+def test_reports_results_of_unknown_models():
+    """Without a model and without a decode stage."""
     told = []
     setup = Setup(listener=lambda call, result: told.append(result))
     setup.ask("a", model="nobody")
     assert [(each.status, each.model, each.stages.durations_s()) for each in told] == [("NOT_FOUND", "", [])]
 
 
-def test_open_inference_answers_keep_the_order_of_requests():
-    """An answer waits for older ones, an error takes its place in the order."""
+def test_oip_responses_keep_request_order():
+    """A response waits for older ones, and an error takes its place in the order."""
     setup = Setup(own=False)
     setup.ask_oip("a")
     setup.ask_oip("b")
@@ -284,8 +284,8 @@ def test_open_inference_answers_keep_the_order_of_requests():
     assert setup.answers[-1] == ("d", "")
 
 
-def test_open_inference_stream_may_end_at_the_first_error():
-    """Where the caller asks for it; what else is open is given up."""
+def test_oip_stream_ends_at_first_error_on_request():
+    """If the client asks for it; the other open requests are cancelled."""
     setup = Setup(own=False, metadata=(("triton_grpc_error", "true"),))
     setup.ask_oip("a")
     setup.ask_oip("b", model="nobody")
@@ -294,13 +294,13 @@ def test_open_inference_stream_may_end_at_the_first_error():
 
 
 def _large(size):
-    """A request with an unknown field of ``size`` bytes, so that its frame is not known."""
+    """A request with an unknown field of ``size`` bytes, so that it has no template."""
     request = _request("large").SerializeToString()
     return request + b"\x7a" + wire.varint(size) + bytes(size)
 
 
-def test_a_message_is_submitted_in_slices():
-    """Between them the poll thread serves others; the order holds, and the next message is read after the last."""
+def test_submits_message_in_slices():
+    """The poll thread serves others in between; order is kept, and the next message is read after the last slice."""
     setup = Setup()
     setup.ask(*map(str, range(150)))
     sizes = [len(setup.model.submitted)]
@@ -316,8 +316,8 @@ def test_a_message_is_submitted_in_slices():
     assert [name for message in setup.results for name in message] == list(map(str, range(150)))
 
 
-def test_answers_do_not_end_a_draining_stream_before_its_message_is_through():
-    """The requests that are still to come are answered too."""
+def test_drain_answers_whole_message():
+    """Requests of the message that are not open yet are answered too."""
     setup = Setup()
     setup.ask(*map(str, range(100)))
     for position in range(64):
@@ -330,8 +330,8 @@ def test_answers_do_not_end_a_draining_stream_before_its_message_is_through():
     assert sum(map(len, setup.results)) == 100
 
 
-def test_too_many_requests_in_a_message_end_the_stream():
-    """Nothing of the message is submitted."""
+def test_too_many_requests_end_stream():
+    """None of them is submitted."""
     setup = Setup()
     setup.ask(*map(str, range(201)))
     assert setup.call.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
@@ -339,8 +339,8 @@ def test_too_many_requests_in_a_message_end_the_stream():
     assert setup.model.submitted == []
 
 
-def test_a_large_request_is_read_by_another_thread_in_its_turn():
-    """Those behind it wait for it, and those before it do not."""
+def test_large_request_is_decoded_by_other_thread_in_order():
+    """Later requests wait for it, earlier ones do not."""
     setup = Setup()
     contents = [_request("a").SerializeToString(), _large(20_000), _request("b").SerializeToString()]
     setup.stream.on_message(b"".join(wire.field(0x0A, content) for content in contents))
@@ -355,8 +355,8 @@ def test_a_large_request_is_read_by_another_thread_in_its_turn():
     assert setup.results == [["a", "large", "b"]]
 
 
-def test_a_stream_that_ends_meanwhile_takes_no_more_of_its_message():
-    """Neither what is being read nor what is behind it."""
+def test_ended_stream_submits_no_more_requests():
+    """Neither the request that is being decoded nor later ones."""
     setup = Setup()
     contents = [_large(20_000), _request("b").SerializeToString()]
     setup.stream.on_message(b"".join(wire.field(0x0A, content) for content in contents))
@@ -366,16 +366,16 @@ def test_a_stream_that_ends_meanwhile_takes_no_more_of_its_message():
     assert setup.model.submitted == []
 
 
-def test_a_large_request_that_is_wrong_ends_the_stream():
-    """As a small one does that cannot be read."""
+def test_malformed_large_request_ends_stream():
+    """As a small one that cannot be parsed."""
     setup = Setup()
     setup.stream.on_message(wire.field(0x0A, _large(20_000)[:-1]))
     setup.large.work.run()
     assert setup.call.ended[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_large_answers_in_lists_are_written_by_another_thread():
-    """Each element of them takes a step of Python."""
+def test_large_lists_are_encoded_by_other_thread():
+    """Each element takes a step of Python."""
     setup = Setup()
     tensor = v1.Tensor(name="x", floats=[0.5] * 5000)
     request = v1.InferRequest(model="fake", request_id="a", inputs=[tensor])

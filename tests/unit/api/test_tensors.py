@@ -11,30 +11,30 @@ from inferd.errors import InvalidInputError
 
 
 @pytest.mark.parametrize("datatype", [t for t in ALL if t is not BYTES], ids=lambda t: t.name)
-def test_numbers_survive_the_round_trip(datatype):
-    """Every fixed-size type comes back as it was."""
+def test_numbers_round_trip(datatype):
+    """Every fixed-size type."""
     array = np.array([[0, 1, 1], [1, 0, 1]]).astype(datatype.numpy)
     again = tensors.from_bytes("x", datatype, array.shape, tensors.to_bytes(array), 9)
     assert again.dtype == datatype.numpy
     assert np.array_equal(again, array)
 
 
-def test_byte_strings_survive_the_round_trip():
-    """BYTES elements keep empty strings, zero bytes and bytes that are no text."""
+def test_byte_strings_round_trip():
+    """BYTES elements keep empty strings, zero bytes and invalid UTF-8."""
     array = tensors.object_array([b"", b"a\0", b"\xff\xfe", "ü".encode()]).reshape(2, 2)
     again = tensors.from_bytes("x", BYTES, (2, 2), tensors.to_bytes(array), 4)
     assert again.tolist() == array.tolist()
 
 
-def test_numbers_are_a_view_of_the_message():
-    """Decoding copies nothing and cannot be used to change the message."""
+def test_numbers_are_view_of_message():
+    """Decoding copies nothing, and the view is read-only."""
     raw = np.arange(4, dtype=np.float32).tobytes()
     array = tensors.from_bytes("x", BY_NAME["FP32"], (4,), raw, 9)
     assert array.base is not None
     assert not array.flags.writeable
 
 
-def test_any_memory_layout_is_encoded_row_major():
+def test_encodes_any_layout_row_major():
     """Splits of a batch along another axis than the first are strided."""
     array = np.arange(6, dtype=np.int32).reshape(2, 3).T
     assert tensors.to_bytes(array) == np.ascontiguousarray(array).tobytes()
@@ -53,8 +53,8 @@ def test_any_memory_layout_is_encoded_row_major():
         ("BYTES", (2,), b"\1\0\0\0a", r'input "x": expected 2 elements for shape \[2\], got 1'),
     ],
 )
-def test_what_does_not_fit_is_named(datatype, shape, raw, said):
-    """The text names the input, what was expected and what came."""
+def test_names_input_that_does_not_fit(datatype, shape, raw, said):
+    """With what was expected and what came."""
     with pytest.raises(InvalidInputError, match=said):
         tensors.from_bytes("x", BY_NAME[datatype], shape, raw, 9)
 
@@ -63,15 +63,15 @@ def test_what_does_not_fit_is_named(datatype, shape, raw, said):
     ("name", "value"),
     [("INT8", 128), ("INT8", -129), ("UINT8", -1), ("UINT16", 2**16), ("UINT64", -1), ("INT64", 2**63)],
 )
-def test_integers_that_do_not_fit_are_refused(name, value):
-    """A value is never wrapped around; nor quoted, because it would stand in the log."""
+def test_rejects_integers_out_of_range(name, value):
+    """Values are neither wrapped nor quoted, because error texts are logged."""
     said = rf'^input "x": expected {name} values from -?\d+ to \d+, got another as element 1$'
     with pytest.raises(InvalidInputError, match=said):
         tensors.from_integers("x", BY_NAME[name], [0, value])
 
 
 @pytest.mark.parametrize("name", ["INT8", "INT64", "UINT64", "FP16", "BF16", "FP32", "FP64"])
-def test_integers_are_taken_for_any_number(name):
+def test_accepts_integers_for_any_number(name):
     """People write 0 for 0.0."""
     array = tensors.from_integers("x", BY_NAME[name], [0, 1, 2])
     assert array.dtype == BY_NAME[name].numpy
@@ -79,15 +79,15 @@ def test_integers_are_taken_for_any_number(name):
 
 
 @pytest.mark.parametrize(("name", "value"), [("FP16", 70000.0), ("FP32", 1e39), ("BF16", 1e39)])
-def test_floats_beyond_the_type_are_refused(name, value):
-    """A finite number does not silently become infinite."""
+def test_rejects_floats_out_of_range(name, value):
+    """A finite number does not become infinite silently."""
     said = f'^input "x": expected values within the range of {name}, got one beyond as element 1$'
     with pytest.raises(InvalidInputError, match=said):
         tensors.from_floats("x", BY_NAME[name], [0, value])
 
 
-def test_infinity_and_nan_are_numbers():
-    """What a caller means to be infinite stays so."""
+def test_accepts_infinity_and_nan():
+    """Explicit infinities are kept."""
     array = tensors.from_floats("x", BY_NAME["FP16"], [math.inf, -math.inf, math.nan])
     assert np.isinf(array[:2]).all()
     assert np.isnan(array[2])
@@ -101,8 +101,8 @@ def test_infinity_and_nan_are_numbers():
         (tensors.from_integers, "BOOL", [1], "expected values of BOOL, got a list of integers"),
     ],
 )
-def test_the_wrong_list_is_refused(convert, name, values, said):
-    """The text says which kind of list came."""
+def test_rejects_wrong_list(convert, name, values, said):
+    """With the kind of list that came."""
     with pytest.raises(InvalidInputError, match=said):
         convert("x", BY_NAME[name], values)
 
@@ -119,14 +119,14 @@ def test_the_wrong_list_is_refused(convert, name, values, said):
         (np.array([b"a", b"\xff"], object), "bytes_values", [b"a", b"\xff"]),
     ],
 )
-def test_elements_go_into_the_list_of_their_kind(array, field, values):
-    """Floats are written as short as their type allows."""
+def test_elements_go_to_list_of_their_kind(array, field, values):
+    """Floats have the shortest digits of their type."""
     assert tensors.to_list(array) == (field, values)
 
 
 @pytest.mark.parametrize("name", ["FP16", "BF16", "FP32", "FP64"])
-def test_short_floats_round_to_the_same_elements(name):
-    """What is shortened for people is not lost for programs."""
+def test_short_floats_round_trip(name):
+    """Shortened for people, exact for programs."""
     dtype = BY_NAME[name].numpy
     array = np.random.default_rng(0).standard_normal(200).astype(dtype)
     assert np.array_equal(tensors.from_floats("x", BY_NAME[name], tensors.to_list(array)[1]), array)

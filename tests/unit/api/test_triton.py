@@ -1,4 +1,4 @@
-"""What Triton's clients are told of a model."""
+"""Triton's model configuration."""
 
 from types import SimpleNamespace
 
@@ -21,8 +21,8 @@ def config(of: ModelSignature) -> pb.ModelConfig:
 @pytest.mark.parametrize(
     ("axis", "max_batch_size", "dims"), [(0, 64, [[3], [5]]), (None, 0, [[-1, 3], [-1, 5]])], ids=["rows", "shared"]
 )
-def test_optional_inputs(axis, max_batch_size, dims):
-    """They are told apart from the others. One that a batch shares has no batch dimension that could be left out."""
+def test_marks_optional_inputs(axis, max_batch_size, dims):
+    """An input that a batch shares has no batch dimension to leave out."""
     inputs = [spec("x", ("batch", 3), 0), spec("state", ("batch", 5), axis, optional=True)]
     told = config(signature(inputs, [spec("y", ("batch",), 0)]))
     assert [(each.name, each.optional) for each in told.input] == [("x", False), ("state", True)]

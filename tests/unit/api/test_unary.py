@@ -39,8 +39,8 @@ def _ask(fake, call=None, **fields):
     return call
 
 
-def test_the_answer_is_sent_by_whoever_brings_it(model):
-    """Nothing is sent before; afterwards the call has its message and its facts for the log."""
+def test_response_is_sent_when_reply_settles(model):
+    """The call then has its message and its facts for the log."""
     call = _ask(model, request_id="mine")
     assert call.ended is None
     model.answer(0)
@@ -57,7 +57,7 @@ def test_the_answer_is_sent_by_whoever_brings_it(model):
     }
 
 
-def test_stages_are_taken_down_where_they_are_wanted(model):
+def test_records_stages_on_request(model):
     """As far as the request came."""
     call = FakeCall()
     stages = timing.wanted(call.annotations)
@@ -69,8 +69,8 @@ def test_stages_are_taken_down_where_they_are_wanted(model):
     assert (durations["queue"], durations["stack"], durations["run"]) == (0.5, 0.001, 0.25)
 
 
-def test_a_run_that_fails_has_its_times(model):
-    """For the log, and as stages where they are wanted; nothing was encoded."""
+def test_failed_run_has_timing(model):
+    """For the log, and as stages if requested; nothing was encoded."""
     plain, call = _ask(model), FakeCall()
     stages = timing.wanted(call.annotations)
     _ask(model, call)
@@ -81,8 +81,8 @@ def test_a_run_that_fails_has_its_times(model):
     assert stages.durations_s()[1:] == [("queue", 0.5), ("stack", 0.0), ("run", 0.125)]
 
 
-def test_a_request_has_the_id_of_its_call_for_the_log(model):
-    """Made if there is none; that in the message is kept beside one that came with the call."""
+def test_request_carries_call_id(model):
+    """Generated if there is none; the id in the message is kept beside one in the metadata."""
     call = FakeCall()
     call.facts.request_id = "sent"
     _ask(model, call, request_id="mine")
@@ -91,14 +91,14 @@ def test_a_request_has_the_id_of_its_call_for_the_log(model):
     assert [request.reply.request_id for request in model.submitted] == ["sent", other.facts.request_id]
 
 
-def test_typed_inputs_get_typed_outputs(model):
-    """An answer has the form of its request."""
+def test_answers_lists_with_lists(model):
+    """A response has the form of its request."""
     call = _ask(model, inputs=[v1.Tensor(name="x", floats=[0.5, 0.1])])
     model.answer(0)
     assert list(v1.InferResponse.FromString(call.sent[0]).outputs[0].floats) == [0.5, 0.1]
 
 
-def test_errors_end_the_call(model):
+def test_errors_end_call(model):
     """Before the queue and after it."""
     assert _ask(model, model="nobody").ended == (grpc.StatusCode.NOT_FOUND, 'there is no model "nobody"')
     call = _ask(model)
@@ -106,15 +106,15 @@ def test_errors_end_the_call(model):
     assert call.ended == (grpc.StatusCode.DEADLINE_EXCEEDED, "late")
 
 
-def test_a_caller_that_is_gone_withdraws_its_request(model):
-    """So that it is not run for nobody."""
+def test_ended_call_cancels_request(model):
+    """So that it is not run in vain."""
     call = _ask(model)
     call.terminated()
     assert model.cancelled == model.submitted
 
 
-def test_an_answer_that_cannot_be_encoded_is_an_internal_error(model):
-    """The thread that brought it goes on."""
+def test_encoding_failure_is_internal_error(model):
+    """The thread that settles the reply goes on."""
     call = _ask(model)
     model.submitted[0].reply.deliver(UNSENDABLE)
     assert call.ended == (grpc.StatusCode.INTERNAL, "the model failed to run this request")
@@ -131,8 +131,8 @@ def test_an_answer_that_cannot_be_encoded_is_an_internal_error(model):
         (None, 60, 60),
     ],
 )
-def test_the_earlier_of_deadline_and_timeout_counts(model, call_deadline_s, timeout_s, expected_s):
-    """The model's default holds only where the caller says nothing."""
+def test_earlier_of_deadline_and_timeout_applies(model, call_deadline_s, timeout_s, expected_s):
+    """The model's default applies only without both."""
     call = FakeCall()
     fields = {} if timeout_s is None else {"timeout": {"seconds": timeout_s}}
     _ask(model, **fields)
@@ -145,7 +145,7 @@ def test_the_earlier_of_deadline_and_timeout_counts(model, call_deadline_s, time
 
 
 @pytest.mark.parametrize(("given", "expected"), [(0, 2), (1, 1), (3, 3)])
-def test_priorities(model, given, expected):
+def test_priority_0_is_default(model, given, expected):
     """0 is the model's default."""
     _ask(model, priority=given)
     assert model.submitted[0].priority == expected
@@ -163,8 +163,8 @@ def _message(rows):
     ).SerializeToString()
 
 
-def test_a_large_message_is_read_apart_until_its_frame_is_known(model):
-    """The poll thread admits it; the next one of its kind is no more work than a small one."""
+def test_large_message_is_decoded_apart_until_cached(model):
+    """The poll thread submits it; later ones match the cached template and are as cheap as small ones."""
     large, unary = _unary(model)
     unary(FakeCall(), _message(4000))
     assert model.submitted == []
@@ -176,7 +176,7 @@ def test_a_large_message_is_read_apart_until_its_frame_is_known(model):
     assert len(model.submitted) == 2
 
 
-def test_a_large_message_of_a_call_that_has_ended_is_not_read(model):
+def test_large_message_of_ended_call_is_not_decoded(model):
     """Nobody waits for it."""
     large, unary = _unary(model)
     call = FakeCall()
@@ -186,7 +186,7 @@ def test_a_large_message_of_a_call_that_has_ended_is_not_read(model):
     assert large.call_soon.waiting == []
 
 
-def test_large_messages_that_are_wrong_or_too_many_are_refused(model):
+def test_rejects_malformed_or_too_many_large_messages(model):
     """Each with its status."""
     large, unary = _unary(model)
     wrong, late = FakeCall(), FakeCall()
@@ -198,8 +198,8 @@ def test_large_messages_that_are_wrong_or_too_many_are_refused(model):
     assert late.ended[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_large_answers_in_lists_are_written_apart(model):
-    """Each element of them takes a step of Python."""
+def test_large_lists_are_encoded_apart(model):
+    """Each element takes a step of Python."""
     large, unary = _unary(model)
     call = FakeCall()
     tensor = v1.Tensor(name="x", floats=[0.5] * 5000)

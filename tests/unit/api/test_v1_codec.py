@@ -1,4 +1,4 @@
-"""What requests of our own contract say, and what is as good as not said."""
+"""Requests of inferd.v1: explicit values and defaults."""
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -14,12 +14,12 @@ def _decode(**fields):
 
 
 @pytest.mark.parametrize("timeout", [None, Duration(), Duration(seconds=0, nanos=0)])
-def test_no_timeout_and_a_timeout_of_0_are_the_same(timeout):
-    """As in the Open Inference Protocol; so are no priority and one of 0, and no outputs and an empty list."""
+def test_null_values_are_defaults(timeout):
+    """A timeout of 0, priority 0 and an empty list of outputs, as in the Open Inference Protocol."""
     decoded = _decode(timeout=timeout, priority=0, outputs=[])
     assert (decoded.timeout_s, decoded.priority, decoded.outputs) == (None, 0, ())
 
 
-def test_a_timeout_is_heeded():
+def test_decodes_timeout():
     """To the nanosecond."""
     assert _decode(timeout=Duration(seconds=1, nanos=500_000_000)).timeout_s == 1.5

@@ -1,4 +1,4 @@
-"""What callers are told of a model's verdict, in either protocol."""
+"""A model's batching verdict, in both protocols."""
 
 import pytest
 
@@ -21,7 +21,7 @@ class FakeSession:
 
 
 class FakeBatcher:
-    """Has checked three batches, one of which had another answer."""
+    """A batcher that has checked three batches and found one mismatch."""
 
     @staticmethod
     def statistics():
@@ -39,30 +39,30 @@ def version(verdict: Verdict | None = None) -> ModelVersion:
 
 
 @pytest.mark.parametrize("standing", Standing)
-def test_a_model_is_told_with_its_verdict(standing):
-    """Each of them, with what shows it and what came of the checks."""
+def test_description_has_verdict(standing):
+    """Each verdict, with its reason and the results of the checks."""
     told = describe_model(version(Verdict(standing=standing, reason="why"))).batching
     assert inference_pb2.Batching.Verdict.Name(told.verdict) == f"VERDICT_{standing.name}"
     assert (told.verdict_reason, told.checks, told.mismatches) == ("why", 3, 1)
 
 
 @pytest.mark.parametrize("standing", Standing)
-def test_statistics_have_the_verdict(standing):
-    """In fields of our own."""
+def test_statistics_have_verdict(standing):
+    """In fields of inferd's own."""
     told = model_statistics(version(Verdict(standing=standing, reason="why")))
     assert (told.batch_verdict, told.batch_verdict_reason) == (standing.value, "why")
     assert (told.batch_checks, told.batch_mismatches) == (3, 1)
 
 
-def test_what_is_not_read_yet_has_no_verdict():
-    """In neither protocol."""
+def test_loading_model_has_no_verdict():
+    """In both protocols."""
     told = describe_model(version()).batching
     assert (told.verdict, told.verdict_reason, told.checks) == (inference_pb2.Batching.VERDICT_UNSPECIFIED, "", 0)
     assert model_statistics(version()).batch_verdict == ""
 
 
-def test_other_clients_skip_the_fields_of_our_own():
-    """Their numbers are far above those that Triton has given away."""
+def test_other_clients_skip_own_fields():
+    """Their numbers are far above those that Triton assigns."""
     theirs = {field.number for field in model_statistics(version()).DESCRIPTOR.fields if field.number <= 1000}
     ours = {field.name for field in model_statistics(version()).DESCRIPTOR.fields if field.number > 1000}
     assert theirs == set(range(1, 8))

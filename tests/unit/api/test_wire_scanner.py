@@ -1,4 +1,4 @@
-"""What is counted in a message before it is parsed, and how many steps that takes."""
+"""The scan of a message before it is parsed: limits, templates, and number of steps."""
 
 import pytest
 from hypothesis import given
@@ -20,12 +20,12 @@ MEGABYTES = 6_000_000
 
 
 def _tensor(content: bytes) -> bytes:
-    """Write an input of `inferd.v1` with ``content``."""
+    """Encode an input of `inferd.v1` with ``content``."""
     return wire.field(wire.tag(v1.InferRequest, "inputs"), content)
 
 
 def _contents(content: bytes) -> bytes:
-    """Write an input of the Open Inference Protocol with ``content`` as its typed lists."""
+    """Encode an input of the Open Inference Protocol with ``content`` as its typed lists."""
     tensor = wire.field(wire.tag(oip.ModelInferRequest.InferInputTensor, "contents"), content)
     return wire.field(wire.tag(oip.ModelInferRequest, "inputs"), tensor)
 
@@ -91,14 +91,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("codec", [V1, OIP], ids=["v1", "oip"])
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_what_is_no_message_is_refused(codec, kind):
-    """With the text that the parser's refusal has."""
+def test_rejects_malformed_message(codec, kind):
+    """With the same text as the parser's error."""
     with pytest.raises(InvalidInputError, match="the message is not a valid"):
         codec.scanner.scan(MALFORMED[kind])
 
 
-def test_the_limits_themselves_are_let_through():
-    """As many as are allowed, of each."""
+def test_accepts_message_at_limits():
+    """Each limit is inclusive."""
     tensor = v1.Tensor(name="x", shape=[1] * wire_scanner.MAX_DIMENSIONS, ints=[300] * LIMITS.elements)
     V1.scanner.scan(v1.InferRequest(inputs=[tensor]).SerializeToString())
     V1.scanner.scan(v1.InferRequest(inputs=[v1.Tensor()] * wire_scanner.MAX_TENSORS).SerializeToString())
@@ -114,8 +114,8 @@ def test_the_limits_themselves_are_let_through():
     strings=st.lists(st.text(max_size=3), max_size=40),
     most=st.integers(1, 100),
 )
-def test_elements_are_counted_exactly(ints, floats, strings, most):
-    """Packed ones of any length too, in all lists of a request together."""
+def test_counts_elements_exactly(ints, floats, strings, most):
+    """Packed lists of any length, over all lists of a request."""
     tensors = [v1.Tensor(ints=ints), v1.Tensor(floats=floats, strings=strings)]
     message = v1.InferRequest(inputs=tensors).SerializeToString()
     codec = InferenceCodec(MessageLimits(elements=most))
@@ -127,8 +127,8 @@ def test_elements_are_counted_exactly(ints, floats, strings, most):
 
 
 @pytest.mark.parametrize("extra", [b"", b"\x78\x01", b"\x7b\x78\x01\x7c", b"\x22\x04\x3a\x02\x01\x02"])
-def test_only_requests_of_raw_tensors_have_a_frame(extra):
-    """What is unknown, or in a typed list, differs from one request to the next."""
+def test_only_raw_requests_have_templates(extra):
+    """Unknown fields and typed lists differ between requests."""
     frame = V1.scanner.scan(
         v1.InferRequest(model="m", inputs=[v1.Tensor(name="x", raw=b"1234")]).SerializeToString() + extra
     )
@@ -147,8 +147,8 @@ def test_only_requests_of_raw_tensors_have_a_frame(extra):
         (V1, _filled(b"\x78\x00"), ""),
     ],
 )
-def test_what_is_too_much_is_named(codec, message, field):
-    """By the path that leads there; of the whole there is none."""
+def test_names_field_over_limit(codec, message, field):
+    """By its path; a limit of the whole message has none."""
     with pytest.raises(InvalidInputError) as refused:
         codec.scanner.scan(message)
     assert refused.value.field == field

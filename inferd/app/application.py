@@ -36,7 +36,7 @@ from inferd.runtime.run_timeout import Watchdog
 from inferd.security.setup import Security
 from inferd.security.tls.transport import Transport
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("inferd.app")
 
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("inferd.app")
 
 #: Time for writing the log, which may hang itself.
 _REPORT_S = 0.5

@@ -1,0 +1,53 @@
+"""Report words and phrases that do not belong into code, documentation and names of tests.
+
+They are of no use to a reader who knows the field: each has a plainer form, which is given beside it.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+#: Patterns, and what to write instead.
+WORDS = {
+    r"\bwhoever\b": "name the caller, client, operator, thread …",
+    r"\bstrangers?\b": "unauthenticated callers",
+    r"\bin force\b": "current, loaded, configured",
+    r"\b(is|are|was|were|be) told of\b": "reported, counted, logged",
+    r"\btells? of\b": "reports, describes",
+    r"\b(take|takes|taken|took) (a|the) call down\b": "record the call",
+    r"\blet in no longer\b": "no longer permitted",
+    r"\bfound out\b": "determined, detected",
+    r"\bso many (at|as|rows|calls|requests|threads|runs) \b": "this many, N",
+    r"\b(who|what) (is|are) let in\b": "admitted",
+    r"\bhave \w+ told\b": "notify",
+    r"\bmade up\b|\bmade-up\b": "synthetic",
+    r"\bculprits?\b": "failing request",
+}
+
+_CHECKED = ("*.py", "*.md", "*.yaml", "*.tpl", "*.proto", "*.sh", "Makefile", "Dockerfile", "setup.cfg")
+#: The list itself; what is generated from other files; names of data.
+_EXCLUDED = ("scripts/check_words.py", "inferd/_generated/", "CHANGELOG.md")
+
+
+def _files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *_CHECKED], check=True, capture_output=True, text=True).stdout
+    return [Path(line) for line in listed.splitlines() if not line.startswith(_EXCLUDED)]
+
+
+def main() -> int:
+    """Print each place with a word of the list; return 1 if there is one."""
+    patterns = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS.items()]
+    found = 0
+    for path in _files():
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            for pattern, instead in patterns:
+                match = pattern.search(line)
+                if match:
+                    found += 1
+                    print(f"{path}:{number}: {match[0]!r}: write {instead}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

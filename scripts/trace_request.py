@@ -133,7 +133,7 @@ class Client:
         self._tracer = tracer
         self._stub = InferenceServiceStub(grpc.insecure_channel(address))
         self._messages: SimpleQueue[pb.StreamInferRequest] = SimpleQueue()
-        self._answers: Iterator[pb.StreamInferResponse] = iter(self._stub.StreamInfer(iter(self._messages.get, None)))
+        self._answers: Iterator[pb.StreamInferResponse] | None = None
 
     def unary(self, request: pb.InferRequest) -> Trace:
         """Send one request, which may be rejected."""
@@ -144,7 +144,8 @@ class Client:
         self._stub.Infer.future(request, timeout=_TIMEOUT_S).exception()
 
     def stream(self) -> Trace:
-        """Send a message with two requests on the open stream."""
+        """Send a message with two requests on a stream, which the first call opens."""
+        answers = self._answers = self._answers or iter(self._stub.StreamInfer(iter(self._messages.get, None)))
 
         def send() -> None:
             requests = [_request(), _request()]
@@ -153,7 +154,7 @@ class Client:
             self._messages.put(pb.StreamInferRequest(requests=requests))
             left = len(requests)
             while left:
-                left -= len(next(self._answers).results)
+                left -= len(next(answers).results)
 
         return self._follow(send)
 

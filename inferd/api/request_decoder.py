@@ -17,7 +17,7 @@ from inferd.api.wire_scanner import Template
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
 from inferd.models.version import ModelVersion
-from inferd.runtime.signature import ModelSignature, Tensors
+from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
 #: Message lengths with cached templates, templates per length, and bytes per template. They bound the memory that
 #: clients can fill, and the comparisons per message.
@@ -165,21 +165,23 @@ def _cacheable(
 ) -> CachedTemplate | None:
     """Return the template if every other request that matches it is valid in the same way, whatever its numbers."""
     template = incoming.template
-    if template is None or not _sizes_are_fixed(inputs, signature):
+    if template is None or len(template.raw) != len(inputs):
         return None
-    if sum(len(part) for part, _ in template.fixed) > _MAX_TEMPLATE_BYTES:
+    fixed_bytes = len(incoming.message)
+    tensors: list[_TensorView] = []
+    for (name, array), (start, end) in zip(inputs.items(), template.raw, strict=True):
+        if end - start != array.nbytes or not _is_fixed(signature.input(name), signature):
+            return None
+        fixed_bytes -= end - start
+        tensors.append(_TensorView(name, array.dtype, array.shape, array.size, start))
+    if template.request_id is not None:
+        fixed_bytes -= template.request_id[1] - template.request_id[0]
+    if fixed_bytes > _MAX_TEMPLATE_BYTES:
         return None
-    if [end - start for start, end in template.raw] != [array.nbytes for array in inputs.values()]:
-        return None
-    tensors = tuple(
-        _TensorView(name, array.dtype, array.shape, array.size, start)
-        for (name, array), (start, _) in zip(inputs.items(), template.raw, strict=True)
-    )
-    return CachedTemplate(template, incoming.name, incoming.version, model, tensors, params)
+    return CachedTemplate(template, incoming.name, incoming.version, model, tuple(tensors), params)
 
 
-def _sizes_are_fixed(inputs: Tensors, signature: ModelSignature) -> bool:
-    """Return whether the sizes of the tensors are all there is to validate, and a batch shares none of them."""
-    specs = [signature.input(name) for name in inputs]
-    fixed = all(spec.datatype.itemsize_bytes and spec.datatype.name != "BOOL" for spec in specs)
-    return fixed and not (signature.batchable and any(spec.batch_axis is None for spec in specs))
+def _is_fixed(spec: TensorSpec, signature: ModelSignature) -> bool:
+    """Return whether the size of an input is all there is to validate, and a batch does not share it."""
+    shared = signature.batchable and spec.batch_axis is None
+    return not shared and spec.datatype.itemsize_bytes > 0 and spec.datatype.name != "BOOL"

@@ -108,7 +108,7 @@ def read_varint(message: bytes | mmap.mmap, position: int) -> tuple[int, int]:
 def contents(message: bytes, tag: int) -> Iterator[bytes | None]:
     """Yield the contents of the fields with ``tag``, and None for each other field. Raises `MalformedError`.
 
-    One step is one field, so whoever iterates bounds the work. Other fields must not be groups.
+    One step is one field, so the iterating code bounds the work. Other fields must not be groups.
     """
     position, end = 0, len(message)
     while position < end:

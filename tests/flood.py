@@ -1,4 +1,4 @@
-"""A flood of strangers: ``python -m tests.flood HOST:PORT CA_FILE PER_S``, until its standard input ends.
+"""A flood of unauthenticated callers: ``python -m tests.flood HOST:PORT CA_FILE PER_S``, until its standard input ends.
 
 A process of its own, so that it does not slow down those who measure. At the end it prints how many came of each kind.
 """
@@ -24,7 +24,7 @@ _BEGUN_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01"
 _INFER = "/inferd.v1.InferenceService/Infer"
 
 
-class Strangers:
+class UnauthenticatedCallers:
     """Connections of those who have no business here; some stay, until there are too many of them."""
 
     def __init__(self, address: str, ca_file: str) -> None:
@@ -43,13 +43,13 @@ class Strangers:
         self._stay(self._connect())
 
     def half_a_handshake(self) -> None:
-        stranger = self._connect()
-        stranger.sendall(_BEGUN_HANDSHAKE)
-        self._stay(stranger)
+        caller = self._connect()
+        caller.sendall(_BEGUN_HANDSHAKE)
+        self._stay(caller)
 
     def garbage(self) -> None:
-        with self._connect() as stranger:
-            stranger.sendall(_GARBAGE)
+        with self._connect() as caller:
+            caller.sendall(_GARBAGE)
 
     def whole_handshake(self) -> None:
         self._stay(self._tls.wrap_socket(self._connect(), server_hostname="localhost"))
@@ -70,17 +70,17 @@ class Strangers:
     def _connect(self) -> socket.socket:
         return socket.create_connection(self._address, timeout=_TIMEOUT_S)
 
-    def _stay(self, stranger: socket.socket) -> None:
-        self._staying.append(stranger)
+    def _stay(self, caller: socket.socket) -> None:
+        self._staying.append(caller)
         if len(self._staying) > _KEPT_OPEN:
             self._staying.popleft().close()
 
 
 def main(address: str, ca_file: str, per_s: str) -> None:
-    """Send one stranger after the other, of each kind in turn."""
-    strangers = Strangers(address, ca_file)
+    """Send one unauthenticated caller after the other, of each kind in turn."""
+    callers = UnauthenticatedCallers(address, ca_file)
     counts: Counter[str] = Counter()
-    for send in itertools.cycle(strangers.kinds):
+    for send in itertools.cycle(callers.kinds):
         try:
             send()
             counts[send.__name__] += 1

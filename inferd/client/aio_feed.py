@@ -55,7 +55,7 @@ class AsyncOutbox:
                 await call.write(message)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # The call has ended, and whoever reads its results is told why.
+            pass  # The call has ended, and its reader gets the reason.
 
     async def _take(self) -> bytes | None:
         await self._filled.wait()

@@ -21,7 +21,7 @@ class InferdError(Exception):
     programs, such as ``QUEUE_FULL``, or empty. ``retry_after_s`` is when the server expects to have room again, or
     None where it said nothing. Statuses without a class of their own come as this class.
 
-    ``request_id`` is what to quote to whoever runs the server: the id that the caller gave the request, or else the one
+    ``request_id`` is what to quote to the server's operator: the id that the caller gave the request, or else the one
     that the server gave the call; empty if neither did. ``metadata`` is what else came with the status.
 
     The gRPC error is kept as ``__context__``, which tracebacks leave out.

@@ -1,4 +1,4 @@
-"""What an autoscaler is told of a replica under a fifth, once, twice and five times the load that it can take.
+"""The autoscaling signal of a replica under a fifth, once, twice and five times the load that it can take.
 
 The replica is the server's own queue, executor and metrics, on a clock that the test moves: requests come at a fixed
 rate, whether or not earlier ones were answered, and runs take as long as the test says. So its capacity is known, and

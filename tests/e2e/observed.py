@@ -88,7 +88,7 @@ def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tup
 
 
 def bearer(name: str = "all") -> list[tuple[str, str]]:
-    """Return the metadata of a caller; of a made-up one it has a token that nobody knows."""
+    """Return the metadata of a caller; of an unknown one it has a token that nobody knows."""
     return [("authorization", f"Bearer {_TOKENS.get(name, 'inferd_unknown')}")]
 
 

@@ -42,7 +42,7 @@ def _run(command, folder):
 
 
 def _compared(text):
-    """Leave out what may be otherwise on another machine: the values of made-up rows, and blanks at ends of lines."""
+    """Leave out what may be otherwise on another machine: the values of synthetic rows, and blanks at ends of lines."""
     lines = [_NUMBER.sub("N", line) if line.startswith("verdict") else line for line in text.splitlines()]
     return [line.rstrip() for line in lines]
 

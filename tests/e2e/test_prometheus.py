@@ -146,7 +146,7 @@ def test_callers_cannot_make_up_series(watched):
         infer = channel.unary_unary("/inferd.v1.InferenceService/Infer")
         for number in range(100):
             for made_up in (
-                v1.InferRequest(model=f"made-up-{number}", request_id=f"{number}"),
+                v1.InferRequest(model=f"invented-{number}", request_id=f"{number}"),
                 v1.InferRequest(model="digits", version=f"{number + 100}"),
             ):
                 with pytest.raises(grpc.RpcError):
@@ -154,7 +154,7 @@ def test_callers_cannot_make_up_series(watched):
             with pytest.raises(grpc.RpcError):
                 channel.unary_unary(f"/made.up.Service/Method{number}")(b"", metadata=bearer(), timeout=PATIENCE_S)
     scraped = _scrape(served)
-    assert b"made-up" not in scraped
+    assert b"invented" not in scraped
     assert b"Method9" not in scraped
     lines_of_a_series = 20
     assert len(scraped.splitlines()) - before <= 4 * lines_of_a_series

@@ -69,7 +69,7 @@ def mutual_server(folder):
 
 
 def test_with_a_token(folder, server):
-    """Each of the two commands tells of the built-in model."""
+    """Each of the two commands lists the built-in model."""
     answers = succeed(folder, WITH_TOKEN, server)
     assert answers.count("digits") == 2
 
@@ -86,7 +86,7 @@ def test_without_a_token(folder, server):
 
 
 def test_with_a_certificate(folder, mutual_server):
-    """Each of the two commands tells of the built-in model."""
+    """Each of the two commands lists the built-in model."""
     answers = succeed(folder, WITH_CERTIFICATE, mutual_server)
     assert answers.count("digits") == 2
 

@@ -143,6 +143,6 @@ def test_unusable_files(server, authority, folder):
 
 
 def test_without_tls(server):
-    """Whoever does not speak TLS gets no answer."""
+    """A client without TLS gets no answer."""
     with Client(server.grpc, retry=None) as client, pytest.raises(Unavailable):
         client.infer("digits", {"X": demo.samples().inputs[:1]})

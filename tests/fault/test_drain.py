@@ -95,7 +95,7 @@ def test_what_outlasts_the_grace_is_cut_off(model):
 
 
 def test_a_second_signal_ends_at_once(model):
-    """Whoever is in a hurry need not wait for the grace."""
+    """A second signal ends the process without the grace period."""
     arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_delay_s=60")
     with serving(model, *arguments) as server:
         server.process.send_signal(signal.SIGTERM)

@@ -48,7 +48,7 @@ def _frame(kind, payload):
 
 
 def test_lines_of_the_core():
-    """Whoever connects may say goodbye with a text: gRPC's core would put it into its own log as it is."""
+    """A client may send a text with GOAWAY, which gRPC's core would log as it is."""
     settings, internal_error = _frame(4, b""), struct.pack(">II", 0, 2)
     with serving(demo.repository()) as server:
         host, _, port = server.grpc.rpartition(":")

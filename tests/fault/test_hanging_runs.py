@@ -59,7 +59,7 @@ def _caller(dice):
 
 
 def _assert_fair(caller):
-    """Who is answered has its own numbers; who shared a run with a long one may have been told so."""
+    """Answered requests have their own rows; those that shared a run with a long one may fail with it."""
     outcome, x = caller.outcomes[0], caller.request.inputs["x"]
     if isinstance(outcome, InferenceResult):
         assert x[0, 0] != _LONG

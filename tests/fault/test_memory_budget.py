@@ -146,7 +146,7 @@ def test_compressed_messages_that_are_asked_for(compressing: ServerProcess) -> N
 
 
 def test_an_upload_without_an_end() -> None:
-    """It has its time, whoever sends it."""
+    """It has its time limit, for any caller."""
     with serving("--set", "server.message_timeout_s=0.5") as server:
         with RawUpload(server.grpc, _INFER, _MESSAGE) as upload:
             upload.send(1000)

@@ -25,7 +25,7 @@ from tests.server import serving
 
 WIDTH = 256
 QUEUE_ROWS = 8
-#: At least so many waves, of so many requests each.
+#: The least number of waves, and the requests of each.
 WAVES, WAVE = 8, 50
 #: Looks from outside while there is overload.
 LOOKS = 10

@@ -13,7 +13,7 @@ from tests.patience import PATIENCE_S
 from tests.server import serving
 
 MAX_BATCH_ROWS = 4
-#: Longer than anything takes here: whoever waits for a batch that is held is told from who waits for the machine.
+#: Longer than anything takes here: waiting for a held batch can be told from waiting for the machine.
 MAX_WAIT_MS = 20_000
 
 

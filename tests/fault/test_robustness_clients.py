@@ -182,7 +182,7 @@ def test_a_storm_of_cancels(server, busy, baseline):
 def test_clients_that_never_read_cost_a_bounded_amount_of_memory(server, busy, baseline):
     """Streams offer far more than they read. No stream's answers pile up, and other clients are served meanwhile.
 
-    Where a full queue refuses, refusals are small and so many requests may be read; where it makes producers wait, few.
+    Where a full queue refuses, refusals are small and many requests may be read; where it makes producers wait, few.
     """
     first_bytes = server.resident_bytes()
     sent = {"busy": 0, "blocking": 0}

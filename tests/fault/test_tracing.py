@@ -79,7 +79,7 @@ def server(receiver):
 
 @pytest.fixture
 def load(server):
-    """On that server; whoever uses it sees that no call has failed."""
+    """On that server; its callers see that no call has failed."""
     made = Load(server.grpc)
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Strangers by the thousand: those who belong are answered, and nothing is left of the others."""
+"""Floods of unauthenticated callers: authenticated ones are answered, and the others leave nothing behind."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ from tests.server import ROOT, ServerProcess, serving
 
 _TOKEN = "inferd_of-a-test"
 #: Each second.
-_STRANGERS = 300
+_CALLERS_PER_S = 300
 _CALLERS = 2
 _CALLS = 300
 
@@ -51,8 +51,8 @@ def server(folder) -> Iterator[ServerProcess]:
 
 @contextmanager
 def flood(server: ServerProcess, folder) -> Iterator[dict[str, int]]:
-    """Let strangers loose; what comes of them is known at the end."""
-    command = [sys.executable, "-m", "tests.flood", server.grpc, str(folder / "ca.pem"), str(_STRANGERS)]
+    """Start a flood of unauthenticated callers; return its counts at the end."""
+    command = [sys.executable, "-m", "tests.flood", server.grpc, str(folder / "ca.pem"), str(_CALLERS_PER_S)]
     counts: dict[str, int] = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         try:
@@ -83,7 +83,7 @@ def durations(server: ServerProcess, folder) -> list[float]:
 
 
 def test_those_who_belong_are_answered(server, folder, record_property):
-    """Every call, over connections old and new; what strangers take comes back, and a second flood takes no more."""
+    """Over old and new connections; what the flood takes comes back, and a second flood takes no more."""
     alone = durations(server, folder)
     eventually(lambda: metric(server, "inferd_inflight_requests") == 0, "no calls are left")
     descriptors, resident = descriptor_count(server), server.resident_bytes()

@@ -64,7 +64,7 @@ def test_an_answer_without_anything_asked_for(stub):
 
 
 def test_a_refused_request_can_be_found_in_the_log(server, stub):
-    """By the id that its caller was told, whoever made it."""
+    """By the id that its caller got, whether the caller or the server chose it."""
     code, trailing = infer(stub, request(model="nobody"))
     assert code is grpc.StatusCode.NOT_FOUND
     assert server.wait_event("access", request_id=trailing["x-request-id"])["status"] == "NOT_FOUND"

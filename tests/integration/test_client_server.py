@@ -283,7 +283,7 @@ def test_a_client_may_come_before_its_server(tmp_path):
 
 
 def test_a_failed_request_leaves_its_stream_alone(client):
-    """The culprit of a stream fails alone."""
+    """The failing request of a stream fails alone."""
     items = list(client.stream("lookup", [{"index": [1]}, {"index": [99]}, {"index": [3]}], ordered=True))
     assert [type(item.error) for item in items] == [type(None), Internal, type(None)]
     assert [items[0].result()["y"].item(), items[2].result()["y"].item()] == [10.0, 30.0]

@@ -120,7 +120,7 @@ def test_readiness(serve: Serve) -> None:
 
 
 def test_liveness(serve: Serve) -> None:
-    """By default whoever answers lives; the application may know better."""
+    """By default a server that answers is alive; the application may decide otherwise."""
     assert request(serve(readiness=lambda: Health(ok=False)), "/livez")[::2] == (200, b"ok\n")
     stuck = serve(liveness=lambda: Health(ok=False, reason="stuck"))
     assert request(stuck, "/livez")[::2] == (503, b"stuck\n")

@@ -195,7 +195,7 @@ def test_a_handshake_that_never_ends(serve: Serve, tls: ServerTls, sent: bytes) 
 
 
 def test_what_is_no_tls(serve: Serve, tls: ServerTls, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever forgets the s of https is closed on; that is nothing for the log."""
+    """A plain HTTP request is closed, and not logged."""
     server = serve(tls)
     with caplog.at_level(logging.INFO):
         for sent in (b"GET /livez HTTP/1.1\r\n\r\n", bytes(range(256)) * 64):

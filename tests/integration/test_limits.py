@@ -156,7 +156,7 @@ def _answers(port: int) -> bool:
 
 @pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 def test_a_connection_that_is_never_ready(limited, sent):
-    """Whoever connects and says nothing, or no settings, is closed, and holds nobody else up."""
+    """Connections that send nothing, or no SETTINGS, are closed and delay nobody."""
     running = limited(handshake_timeout_s=1.0)
     assert running.call("CallbackUnaryUnary") == b"hello"
     with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT_S) as silent:

@@ -112,8 +112,8 @@ def test_an_upload_that_takes_too_long(method: str) -> None:
         assert wait_idle(server.server)
 
 
-class Strangers:
-    """Has every call bring little, as those do whose callers need not say who they are."""
+class SmallMessages:
+    """Expects small messages only, as from unauthenticated callers."""
 
     finished = None
 
@@ -124,7 +124,7 @@ class Strangers:
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryUnary", "CallbackStreamStream"])
 def test_a_large_message_of_a_stranger(method: str) -> None:
     """The handler does not see it."""
-    with running(interceptors=[Strangers()]) as server:
+    with running(interceptors=[SmallMessages()]) as server:
         call: Any = server.channel.stream_stream(f"/{SERVICE}/{method}")
         assert list(call(iter([bytes(4096)]), timeout=TIMEOUT_S)) == [bytes(4096)]
         with pytest.raises(grpc.RpcError) as error:

@@ -41,7 +41,7 @@ def test_promtool_takes_the_rules() -> None:
 
 
 def test_the_rules_say_what_they_should() -> None:
-    """By promtool, over made-up series."""
+    """By promtool, over synthetic series."""
     promtool("test", "rules", *(file.name for file in FILES), cwd=TESTS)
 
 
@@ -97,7 +97,7 @@ def test_no_rule_asks_for_what_is_not_there_from_the_start() -> None:
 
 
 def test_the_dashboard_is_the_one_that_is_written_here() -> None:
-    """Whoever changes a panel writes the file as well."""
+    """A change of a panel needs a new file."""
     assert json.loads(TARGET.read_text()) == dashboard()
 
 

@@ -35,7 +35,7 @@ def _named(graph: Graph, value: Value, name: str) -> Value:
 
 
 def _declared(graph: Graph, value: Value, names: dict[str, str | None]) -> onnx.ValueInfoProto:
-    """Declare an output, at times the way that exporters do: with names made up or left out."""
+    """Declare an output, at times the way that exporters do: with invented or missing names."""
     if value.axis in {None, 0} and graph.chance(0.2):
         names = {**names, BATCH: graph.pick([None, f"unk__{graph.rng.randint(1, 99)}"])}
     info = declare(value, names)

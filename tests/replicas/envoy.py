@@ -1,4 +1,4 @@
-"""Envoy in front of replicas, which it is told of in a file, and whose health it asks for."""
+"""Envoy in front of replicas, which it reads from a file and health-checks."""
 
 import json
 import subprocess
@@ -100,7 +100,7 @@ def _configuration(endpoints: Path) -> dict[str, object]:
 
 
 class Envoy:
-    """A running Envoy, which `route_to` tells of the replicas that there are."""
+    """A running Envoy; `route_to` sets its replicas."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

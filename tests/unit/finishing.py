@@ -6,7 +6,7 @@ from inferd.rpc.interfaces import Finisher
 
 
 class Finishing:
-    """The part of a fake call that is asked for its end; ``finishers`` is made by whoever makes the call."""
+    """The part of a fake call that is asked for its end; the creator of the call sets ``finishers``."""
 
     finishers: list[Finisher]
 

@@ -1,6 +1,6 @@
 {{/* The pod of the Deployment or StatefulSet. */}}
 
-{{/* Whether health is not answered to whoever asks in the clear: not empty if so. */}}
+{{/* Whether health checks without TLS are not answered: not empty if so. */}}
 {{- define "inferd.guardedHealth" -}}
 {{- $security := dig "security" dict .Values.config | default dict -}}
 {{- $closed := eq (toString (get $security "open_health")) "false" -}}

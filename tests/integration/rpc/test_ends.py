@@ -16,7 +16,7 @@ DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_no_deadline(running):
-    """Rule 8: a call without a deadline has one at infinity."""
+    """A call without a deadline has one at infinity."""
     future = running.unary("Held").future(b"")
     call = running.held.next()
     assert call.deadline == math.inf
@@ -25,7 +25,7 @@ def test_no_deadline(running):
 
 
 def test_a_deadline_on_the_monotonic_clock(running):
-    """Rule 8: converted once, at accept; clients round what they send up by as much as a hundredth."""
+    """Converted once, at accept; clients round what they send up by as much as a hundredth."""
     future = running.unary("Held").future(b"", timeout=5000.0)
     call = running.held.next()
     assert 4000.0 < call.deadline - time.monotonic() < 5051.0
@@ -35,7 +35,7 @@ def test_a_deadline_on_the_monotonic_clock(running):
 
 
 def test_a_deadline_that_passes(running):
-    """Rule 4: the waiting request is told, the caller gets DEADLINE_EXCEEDED and so does the report."""
+    """The waiting request is told, the caller gets DEADLINE_EXCEEDED and so does the report."""
     running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
     running.recorder.next_code()
     future = running.unary("Held").future(b"", timeout=0.5)
@@ -49,7 +49,7 @@ def test_a_deadline_that_passes(running):
 
 
 def test_a_cancel_while_the_request_waits(running):
-    """Rule 4: told on the poll thread, once, and reported as CANCELLED."""
+    """Told on the poll thread, once, and reported as CANCELLED."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     threads = []
@@ -63,7 +63,7 @@ def test_a_cancel_while_the_request_waits(running):
 
 
 def test_a_cancel_before_the_message(running):
-    """Rule 5: reported as a cancel, not as a missing message."""
+    """Reported as a cancel, not as a missing message."""
     requests = Requests()
     future = running.channel.stream_unary(f"/{SERVICE}/Held").future(iter(requests), timeout=TIMEOUT_S)
     while not any(call.method.endswith("Held") for call in running.recorder.calls):
@@ -90,7 +90,7 @@ def test_a_cancelled_stream(running):
 
 
 def test_a_lost_connection(running):
-    """Rule 4: as good as a cancel. A proxy between client and server is cut off."""
+    """As good as a cancel. A proxy between client and server is cut off."""
     with CutOffProxy(running.port) as proxy:
         channel = grpc.insecure_channel(f"127.0.0.1:{proxy.port}")
         future = channel.unary_unary(f"/{SERVICE}/Held").future(b"", timeout=TIMEOUT_S)
@@ -105,7 +105,7 @@ def test_a_lost_connection(running):
 
 
 def test_the_peer_is_known_after_the_end(running):
-    """Rule 15: the log asks for it when the core has forgotten it."""
+    """The log asks for it when the core has forgotten it."""
     running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
     future = running.unary("Held").future(b"", timeout=0.5)
     call = running.held.next()

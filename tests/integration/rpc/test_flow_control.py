@@ -1,4 +1,4 @@
-"""Rule 11: a caller that does not read its answers is not read from, whoever handles it."""
+"""A caller that does not read its answers is not read from, whoever handles it."""
 
 import threading
 

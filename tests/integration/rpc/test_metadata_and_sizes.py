@@ -29,7 +29,7 @@ def test_metadata_with_an_abort(running):
 
 
 def test_illegal_metadata_does_not_hang_the_call(running):
-    """Rule 12: whoever sends it is told, and so is the caller."""
+    """Whoever sends it is told, and so is the caller."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     with pytest.raises(ValueError, match="'Upper'"):
         running.held.next().reply(b"", (("Upper", "x"),))
@@ -37,7 +37,7 @@ def test_illegal_metadata_does_not_hang_the_call(running):
 
 
 def test_a_request_over_the_limit(serve):
-    """Rule 5: core answers RESOURCE_EXHAUSTED by itself; it is reported as that, and the handler not called."""
+    """Core answers RESOURCE_EXHAUSTED by itself; it is reported as that, and the handler not called."""
     running = serve(options=[("grpc.max_receive_message_length", 1000)])
     error = running.fail("CallbackUnaryUnary", bytes(1001))
     assert error.code() is RESOURCE_EXHAUSTED
@@ -56,7 +56,7 @@ def test_an_answer_over_the_limit(serve, kind):
 
 
 def test_large_messages_with_larger_frames(serve):
-    """Rule 19: frame size and read chunk are options; a message comes and goes as one bytes object."""
+    """Frame size and read chunk are options; a message comes and goes as one bytes object."""
     kinds = []
     handlers = {"Size": callback_unary(lambda call, message: (kinds.append(type(message)), call.reply(message)))}
     running = serve(

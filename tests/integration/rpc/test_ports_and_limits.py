@@ -28,7 +28,7 @@ def test_port_0_takes_a_free_one():
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_taken_port_is_an_error_that_names_the_address(running, secure):
-    """Rule 14: two servers on one port would share its connections, so they must not bind."""
+    """Two servers on one port would share its connections, so they must not bind."""
     server = Server()
     bind = partial(server.add_secure_port, server_credentials=CREDENTIALS) if secure else server.add_insecure_port
     with pytest.raises(RuntimeError, match=rf"cannot listen on 127\.0\.0\.1:{running.port}: it is taken"):
@@ -37,7 +37,7 @@ def test_a_taken_port_is_an_error_that_names_the_address(running, secure):
 
 
 def test_several_servers_on_one_port_if_that_is_meant():
-    """Rule 14: the caller's options win."""
+    """The caller's options win."""
     first, second = (Server(options=[("grpc.so_reuseport", 1)]) for _ in range(2))
     port = first.add_insecure_port("127.0.0.1:0")
     assert second.add_insecure_port(f"127.0.0.1:{port}") == port
@@ -100,7 +100,7 @@ def test_numbers_that_make_no_sense(name):
 
 
 def test_it_is_a_grpc_server_but_not_made_by_grpc(monkeypatch):
-    """Rule 18: what patches ``grpc.server`` does not see this one."""
+    """What patches ``grpc.server`` does not see this one."""
     monkeypatch.setattr(grpc, "server", None)
     running = Running().start()
     assert isinstance(running.server, grpc.Server)
@@ -121,14 +121,14 @@ def test_registered_methods(serve):
 
 @pytest.mark.parametrize("armed_calls", [1, 128])
 def test_many_calls_at_once(serve, armed_calls):
-    """Rule 7: calls are armed again before they are looked at, so that none of them is lost."""
+    """Calls are armed again before they are looked at, so that none of them is lost."""
     running = serve(armed_calls=armed_calls)
     futures = [running.unary("CallbackUnaryUnary").future(b"%d" % i, timeout=TIMEOUT_S) for i in range(500)]
     assert [future.result() for future in futures] == [b"%d" % i for i in range(500)]
 
 
 def test_overload_is_refused_with_a_pushback(serve):
-    """Rule 7: above the limit calls are refused by us, at once, with a hint; each admitted one is answered."""
+    """Above the limit calls are refused by us, at once, with a hint; each admitted one is answered."""
     running = serve(max_inflight_unary=3)
     admitted = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(3)]
     calls = [running.held.next() for _ in admitted]
@@ -146,7 +146,7 @@ def test_overload_is_refused_with_a_pushback(serve):
 
 
 def test_streams_over_the_connection_s_limit_never_reach_us(serve):
-    """Rule 7: above ``grpc.max_concurrent_streams`` the core refuses in C, with a status that clients may retry."""
+    """Above ``grpc.max_concurrent_streams`` the core refuses in C, with a status that clients may retry."""
     held, release = Held(), threading.Event()
 
     def hold_until_released(call, message):

@@ -69,7 +69,7 @@ def test_the_process_exits(name):
 
 
 def test_fork_before_grpc():
-    """Rule 17: forked before anything of grpc, each child has a server of its own."""
+    """Forked before anything of grpc, each child has a server of its own."""
     script = """
     child = os.fork()
     exec(server_code)
@@ -86,7 +86,7 @@ def test_fork_before_grpc():
 
 
 def test_a_child_does_not_wait_for_its_parent_s_server():
-    """Rule 17: a fork with a server running is not supported, but such a child exits, and the server serves on."""
+    """A fork with a server running is not supported, but such a child exits, and the server serves on."""
     script = """
     server, port = make()
     server.start()

@@ -138,7 +138,7 @@ def test_a_code_that_is_none(serve):
     ],
 )
 def test_misuse_of_metadata_ends_the_call(serve, misuse):
-    """Rule 12: illegal metadata, or headers twice, raise in the handler and do not hang the caller."""
+    """Illegal metadata, or headers twice, raise in the handler and do not hang the caller."""
     errors = []
 
     def behave(request, context):
@@ -309,7 +309,7 @@ def test_context_variables_belong_to_one_call(serve):
 
 
 def test_calls_over_the_pool_s_bound_are_refused(serve, monkeypatch):
-    """Rule 7: there is no hidden queue without a bound."""
+    """There is no hidden queue without a bound."""
     monkeypatch.setattr("inferd.rpc.blocking._MAX_WAITING", 2)
     begun, release = threading.Event(), threading.Event()
 

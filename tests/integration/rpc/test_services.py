@@ -90,7 +90,7 @@ def test_health_watch(start, servicer):
 
 
 def test_watches_occupy_no_thread(start):
-    """Rule 16: with one thread, health still answers beside many watches, and all of them hear of a change."""
+    """With one thread, health still answers beside many watches, and all of them hear of a change."""
     servicer = health.HealthServicer(experimental_non_blocking=True)
     running = start(lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server), blocking_threads=1)
     stub = health_pb2_grpc.HealthStub(running.channel)

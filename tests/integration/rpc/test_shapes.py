@@ -58,7 +58,7 @@ def test_all_shapes_with_the_asyncio_client(running, kind):
 
 @KINDS
 def test_half_close_without_a_message_on_a_unary_call(running, kind):
-    """Rule 5: answered UNIMPLEMENTED, where silence would leave the caller hanging."""
+    """Answered UNIMPLEMENTED, where silence would leave the caller hanging."""
     with pytest.raises(grpc.RpcError) as error:
         running.channel.stream_unary(f"/{SERVICE}/{kind}UnaryUnary")(iter(()), timeout=TIMEOUT_S)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -111,7 +111,7 @@ def test_answers_from_other_threads_and_out_of_order(running):
 
 
 def test_a_late_answer_is_told_so(running):
-    """Rule 6: after an abort the reply says that it came too late."""
+    """After an abort the reply says that it came too late."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     assert call.abort(grpc.StatusCode.ABORTED, "no")

@@ -1,4 +1,4 @@
-"""Rule 13: the end of a server, with and without calls, from any thread, any number of times."""
+"""The end of a server, with and without calls, from any thread, any number of times."""
 
 import gc
 import queue

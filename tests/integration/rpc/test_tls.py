@@ -42,7 +42,7 @@ def test_tls(running, authority, server_pair):
 
 
 def test_mutual_tls_proves_the_caller(running, authority, server_pair):
-    """Rule 15: the SPIFFE id of the caller's certificate is in the auth context."""
+    """The SPIFFE id of the caller's certificate is in the auth context."""
     address = secure_port(running, server_credentials(server_pair, authority))
     own = authority.issue(SPIFFE_ID)
     assert ask(address, grpc.ssl_channel_credentials(authority.pem, own.key, own.certificate)) == b""

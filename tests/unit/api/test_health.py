@@ -84,7 +84,7 @@ def test_unknown_names_use_no_memory():
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 100_000
-    staying = Watcher(service, name="made up")
+    staying = Watcher(service, name="unknown")
     service.drain()
     service.end_watches()
     assert staying.seen == [SERVICE_UNKNOWN, ENDED]

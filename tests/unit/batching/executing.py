@@ -11,7 +11,7 @@ from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingStats
 
 
 class Model:
-    """Runs batches of callers and keeps what is told of them."""
+    """Runs batches of callers and records the reports."""
 
     def __init__(self, compute=scale, chunk_rows=None, check_share=0.0, **session):
         self.stops: list[str] = []

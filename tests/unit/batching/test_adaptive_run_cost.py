@@ -55,7 +55,7 @@ def test_runs_are_short_once_some_of_each_size_were():
 
 
 def test_one_very_long_run_is_not_soon_forgotten():
-    """A model may take as long as its inputs say, and whoever runs it in between must be able to rely on it."""
+    """The run time of some models depends on input values, and the poll thread must be able to rely on short runs."""
     cost = RunCost()
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
     cost.ran(1, 5.0)

@@ -45,7 +45,7 @@ def test_a_batch_that_was_cut_off_does_not_count():
 
 
 def test_nothing_is_known_before_the_first_batch():
-    """No rate is made up; the hint is then a fixed one."""
+    """There is no rate yet; the retry delay is then fixed."""
     assert DrainRate().rows_per_s is None
     assert retry_after_s(1000, None) == 1.0
 

@@ -17,14 +17,14 @@ _RETURN_S = 0.0001
 
 @dataclass
 class _Run:
-    """A batch of so many rows that started so long after its worker could have run it."""
+    """A batch: its rows, and how long after its worker could have run it it started."""
 
     rows: int
     held_s: float
 
 
 def _simulate(callers, *, run_s, max_wait_s, runs):
-    """Play ``callers`` against one worker on a made-up clock until there have been so many runs."""
+    """Play ``callers`` against one worker on a fake clock for a number of runs."""
     settings = QueueSettings()
     state = QueueState(
         name="m",

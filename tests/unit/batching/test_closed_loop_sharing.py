@@ -18,7 +18,7 @@ _RETURN_S = 0.00005
 
 @dataclass
 class _Loop:
-    """Plays callers against workers on a made-up clock; ``ran`` has the rows of each batch in the order of starting."""
+    """Plays callers against workers on a fake clock; ``ran`` has the rows of each batch in the order of starting."""
 
     callers: int
     fixed_s: float

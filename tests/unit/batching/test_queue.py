@@ -213,7 +213,7 @@ def test_what_was_admitted_is_taken_after_closing(q):
 
 
 def test_a_cancel_can_be_what_drains_a_closed_queue(q):
-    """Whoever waits for the end hears of it, and so do the workers."""
+    """`wait_drained` returns, and the workers end."""
     q.offer(first := Caller(rows=4, key="a"))
     q.queue.close()
     drained = []

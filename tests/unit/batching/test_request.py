@@ -11,7 +11,7 @@ from tests.fakes import Caller
 
 
 def test_the_first_outcome_counts_and_later_ones_do_nothing():
-    """Whoever comes second is told so, and the caller hears nothing of it."""
+    """The second call returns False, and the caller gets one outcome."""
     caller = Caller()
     first, second = InferenceFailedError(), InferenceFailedError()
     assert caller.request.reply.deliver(first)

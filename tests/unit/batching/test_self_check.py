@@ -105,7 +105,7 @@ def test_the_batch_at_hand_is_answered_right():
 
 
 def test_a_mismatch_is_logged_without_any_value(caplog):
-    """With the ids of the requests of the batch, one of which can be run again by whoever has it."""
+    """With the ids of the requests of the batch, one of which an operator can run again."""
     model = Model(centred_if_large, check_share=0.01)
     with caplog.at_level(logging.ERROR):
         model.run(*[Caller(x=x(value)) for value in (1, 2, 1000)])

@@ -145,7 +145,7 @@ def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
 
 
 def test_a_request_that_would_expire_in_the_queue_is_refused_at_once():
-    """100 rows a second drain and 20 wait: whoever has less than 0.2 s comes too late."""
+    """100 rows a second drain and 20 wait: a request with less than 0.2 s left comes too late."""
     queue = _draining(100)
     queue.offer(*(Caller() for _ in range(20)))
     in_time, late = Caller(deadline=queue.now + 0.3), Caller(deadline=queue.now + 0.15)
@@ -238,7 +238,7 @@ def test_expired_requests_make_room_before_a_new_one_is_refused():
 
 
 def test_a_running_request_is_answered_at_its_deadline():
-    """Whoever asked for a timeout need not wait for the model."""
+    """A request with a timeout need not wait for the model."""
     queue, caller = Queue(), Caller(deadline=101.0)
     queue.offer(caller)
     queue.take()
@@ -392,7 +392,7 @@ def test_failing_everything_leaves_nobody_out():
 
 
 def _short(queue, *rows):
-    """Have runs of so many rows turn out to be short."""
+    """Learn that runs of ``rows`` are short."""
     for _ in range(16):
         for number in rows:
             queue.offer(Caller(rows=number))

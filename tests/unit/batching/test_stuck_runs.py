@@ -85,7 +85,7 @@ def _endless(**facts):
 
 
 def test_the_model_answers_while_a_run_hangs(make):
-    """Its callers have been told at the limit; a while later another thread takes what waits."""
+    """Its callers were answered at the limit; a while later another thread takes what waits."""
     service = make()
     service.hang(stuck := _endless())
     service.submit(waiting := Caller())
@@ -211,7 +211,7 @@ def test_a_stop_does_not_wait_for_a_run_that_hangs():
 
 
 def test_a_stop_that_cannot_wait_ends_the_runs():
-    """Whoever is left is told, and then nobody waits any more."""
+    """The remaining callers are answered, and nobody waits any more."""
     service = _Service()
     service.hang(_endless())
     assert not service.batcher.stop(0.0)

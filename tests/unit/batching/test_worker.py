@@ -177,7 +177,7 @@ def test_a_model_with_many_workers_may_have_as_many_stuck():
 
 
 def test_those_that_are_stuck_are_not_waited_for(crew):
-    """Whoever stops the model is told that they are still there."""
+    """`join` returns False while they are there."""
     stuck = crew.stick()
     crew.source.put(None)
     assert not crew.workers.join(10)

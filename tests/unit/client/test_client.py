@@ -131,7 +131,7 @@ def test_verdicts_are_named(number, verdict):
 
 
 def test_optional_inputs_are_told():
-    """A server that is older than the field tells of none."""
+    """A server that is older than the field reports none."""
     scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)
     model = pb.Model(name="m", inputs=[*DIGITS.inputs, scale])
     with serving(FakeService(model)) as server, Client(server.address) as client:

@@ -194,7 +194,7 @@ def test_a_broken_stream_raises(client, service):
 
 
 def test_missing_results_are_noticed(client, service):
-    """A server that ends the stream well but answers too little is found out."""
+    """A server that ends the stream with OK but answers too little is detected."""
 
     def answer_the_first(messages, context):
         first, *_ = _requests(messages)

@@ -44,7 +44,7 @@ def test_each_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
             watched.at(lag_s)
     assert watched.changes == 4
     told = [record.getMessage().partition(":")[0] for record in caplog.records]
-    assert told == ["not ready", "not alive", "the poll thread goes on, ready again", "not alive"]
+    assert told == ["not ready", "not alive", "poll thread recovered, ready again", "not alive"]
 
 
 def test_stop_without_start() -> None:

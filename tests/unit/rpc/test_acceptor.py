@@ -79,14 +79,14 @@ class Bench:
         return [code.name for code, _ in self.recorder.ends]
 
 
-def test_calls_are_armed_at_the_start():
-    """Rule 7: the core always has calls to hand over."""
+def test_requests_calls_at_the_start():
+    """The core always has calls to hand over."""
     bench = Bench(armed_calls=7)
     assert (len(bench.server.requests), bench.acceptor.armed) == (7, 7)
 
 
-def test_the_next_call_is_armed_before_this_one_is_looked_at():
-    """Rule 7: even if everything about this call fails."""
+def test_requests_the_next_call_first():
+    """Even if handling this one fails."""
     bench = Bench(armed_calls=2)
     armed_then = []
     bench.methods.find = lambda *_: armed_then.append(bench.acceptor.armed) or ("/x.Y/Z", None)
@@ -94,8 +94,8 @@ def test_the_next_call_is_armed_before_this_one_is_looked_at():
     assert armed_then == [2]
 
 
-def test_calls_that_come_back_at_the_stop_are_not_armed_again():
-    """Rule 13: the count of armed calls goes to zero."""
+def test_requests_no_call_after_the_stop():
+    """The count of requested calls goes to zero."""
     bench = Bench(armed_calls=2)
     bench.acceptor.stop()
     bench.accept(success=False)
@@ -103,8 +103,8 @@ def test_calls_that_come_back_at_the_stop_are_not_armed_again():
     assert (bench.acceptor.armed, bench.live.count) == (0, 0)
 
 
-def test_a_call_that_slips_in_at_the_stop_is_served():
-    """Rule 13: it was accepted by the core, so it is answered; but no further one is asked for."""
+def test_serves_a_call_accepted_at_the_stop():
+    """The core accepted it, so it is answered; no further one is requested."""
     bench = Bench(armed_calls=1)
     bench.acceptor.stop()
     core_call = bench.accept()
@@ -112,8 +112,8 @@ def test_a_call_that_slips_in_at_the_stop_is_served():
     assert core_call.find("ReceiveMessage") is not None
 
 
-def test_above_the_limit_calls_are_refused_unread():
-    """Rule 7: a refusal needs no message, names a pushback, and makes room for no one."""
+def test_rejects_calls_above_the_limit_unread():
+    """The rejection needs no message, and the rejected call does not count."""
     bench = Bench(max_inflight_unary=1)
     first, second = bench.accept(), bench.accept()
     assert first.find("ReceiveMessage") is not None
@@ -127,8 +127,8 @@ def test_above_the_limit_calls_are_refused_unread():
     assert bench.accept().find("ReceiveMessage") is None
 
 
-def test_the_end_of_a_call_makes_room():
-    """A call counts until it is no longer live."""
+def test_ended_call_does_not_count():
+    """A call counts while it is live."""
     bench = Bench(max_inflight_unary=1, handler=lambda call, message: call.reply(b""))
     first = bench.accept()
     first.complete("ReceiveMessage", message=b"")
@@ -142,16 +142,16 @@ def test_the_end_of_a_call_makes_room():
     ("find", "expected"),
     [(lambda *_: ("/x.Y/Q", None), "UNIMPLEMENTED"), (lambda *_: 1 / 0, "UNKNOWN")],
 )
-def test_a_call_without_a_handler_is_answered(find, expected):
-    """Unknown methods, and handlers that cannot be looked for."""
+def test_answers_call_without_a_handler(find, expected):
+    """Unknown methods, and lookups that fail."""
     bench = Bench()
     bench.methods.find = find
     bench.accept(b"/x.Y/Q")
     assert bench.codes == [expected]
 
 
-def test_what_is_remembered_of_a_method_is_not_looked_for_again():
-    """Each call of a known method is served, but its handler is found once."""
+def test_uses_the_cached_handler():
+    """Each call of a known method is served, with one lookup."""
     bench, found = Bench(), []
     find = bench.methods.find
     bench.methods.find = lambda *arguments: found.append(arguments) or find(*arguments)
@@ -160,22 +160,22 @@ def test_what_is_remembered_of_a_method_is_not_looked_for_again():
     assert len(found) == 1
 
 
-def test_the_latest_call_wakes_the_loop():
-    """Rule 10: a wake-up needs a call."""
+def test_latest_call_wakes_the_loop():
+    """A wake-up needs a call."""
     bench = Bench()
     assert bench.accept() is bench.loop.waker
 
 
-def test_express_methods_have_calls_of_their_own_armed():
-    """They are asked for besides the others, under their own name."""
+def test_requests_express_calls_apart():
+    """In addition to the others, by method."""
     bench = Bench(armed_calls=3, express_methods=["/x.Y/Z"])
     assert len(bench.server.requests) == 3
     assert bench.server.registered_requests
     assert bench.acceptor.armed == 3 + len(bench.server.registered_requests)
 
 
-def test_an_express_call_is_served_and_the_next_one_armed():
-    """Its handler is found although the core does not name the method again."""
+def test_serves_an_express_call_and_requests_the_next():
+    """The event does not name the method."""
     bench = Bench(express_methods=["/x.Y/Z"])
     armed = bench.acceptor.armed
     core_call = bench.accept_express()
@@ -184,8 +184,8 @@ def test_an_express_call_is_served_and_the_next_one_armed():
     assert bench.acceptor.armed == armed
 
 
-def test_express_calls_that_come_back_at_the_stop_are_not_armed_again():
-    """Rule 13, as for the others; one that slips in is served."""
+def test_requests_no_express_call_after_the_stop():
+    """As for other calls; one accepted at the stop is served."""
     bench = Bench(armed_calls=1, express_methods=["/x.Y/Z"])
     bench.acceptor.stop()
     bench.accept(success=False)

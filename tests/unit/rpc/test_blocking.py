@@ -26,7 +26,7 @@ def bench():
     return InboxBench()
 
 
-def test_a_message_is_deserialized(bench):
+def test_deserializes_messages(bench):
     """The handler gets what its converter makes."""
     bench.message(b"abc")
     assert next(bench.inbox) == "abc"
@@ -39,7 +39,7 @@ def test_half_close_ends_the_iteration(bench):
     assert list(bench.inbox) == []
 
 
-def test_an_end_is_never_taken_for_a_half_close(bench):
+def test_end_is_no_half_close(bench):
     """A handler must not believe that it has all requests when its caller is gone."""
     bench.call._callbacks.clear()  # as if the end had been noted and not been told yet
     bench.core.complete("ReceiveCloseOnServer")
@@ -47,7 +47,7 @@ def test_an_end_is_never_taken_for_a_half_close(bench):
         next(bench.inbox)
 
 
-def test_an_end_overtakes_a_message(bench):
+def test_end_precedes_a_message(bench):
     """Nobody waits for what would come of it."""
     bench.message(b"abc")
     bench.core.complete("ReceiveCloseOnServer")
@@ -55,7 +55,7 @@ def test_an_end_overtakes_a_message(bench):
         bench.inbox.next()
 
 
-def test_waiting_to_be_sent(bench):
+def test_wait_until_sent(bench):
     """True once nothing waits, False once the call has ended."""
     bench.call.send(b"in flight")
     assert bench.inbox.wait_until_sent()

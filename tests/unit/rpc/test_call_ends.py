@@ -25,7 +25,7 @@ def ages() -> ConnectionAges:
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS | {"grpc.max_connection_age_ms": 2**31 - 1}])
-def test_connections_of_any_age(options: dict[str, int]) -> None:
+def test_no_ages_without_a_maximum(options: dict[str, int]) -> None:
     """Nothing is taken down of them."""
     assert ConnectionAges.of(options) is None
 
@@ -43,7 +43,7 @@ def test_connections_of_any_age(options: dict[str, int]) -> None:
         (60.0, 60.0, 130.0, CANCELLED),
     ],
 )
-def test_a_call_is_cut_with_its_connection(
+def test_detects_call_cut_with_its_connection(
     first_call_at: float, started_at: float, now: float, expected: call_ends.Cause
 ) -> None:
     """If the connection is as old as those that are closed, and the call as old as the grace; else it was cancelled."""
@@ -55,7 +55,7 @@ def test_a_call_is_cut_with_its_connection(
     assert ends.cause(fake_call(b"ipv4:10.0.0.7:1", started_at), now) == expected
 
 
-def test_a_deadline_and_the_end_of_the_server_come_first() -> None:
+def test_deadline_and_server_stop_take_precedence() -> None:
     """Whatever the age of the connection."""
     ends = Ends(ages())
     call = fake_call(b"ipv4:10.0.0.7:1", 0.0, deadline=120.0)
@@ -66,7 +66,7 @@ def test_a_deadline_and_the_end_of_the_server_come_first() -> None:
     assert STOPPED[0] is TOO_OLD[0] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_port_is_used_again() -> None:
+def test_reused_port_is_a_new_connection() -> None:
     """When the connection before cannot be there any more, this is another one."""
     seen = ages()
     seen.note(b"ipv6:%5B::1%5D:1", 0.0)
@@ -75,7 +75,7 @@ def test_a_port_is_used_again() -> None:
     assert seen.has_cut(fake_call(b"ipv6:%5B::1%5D:1", 200.0), 320.0)
 
 
-def test_connections_of_a_unix_socket_cannot_be_told_apart() -> None:
+def test_unix_socket_connections_share_a_peer() -> None:
     """So that only the call's own age is known."""
     seen = ages()
     seen.note(b"unix:/run/inferd.sock", 0.0)
@@ -83,8 +83,8 @@ def test_connections_of_a_unix_socket_cannot_be_told_apart() -> None:
     assert seen.has_cut(fake_call(b"unix:/run/inferd.sock", 80.0), 200.0)
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of so many connections at the most, and of none that is gone."""
+def test_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired connections are dropped too."""
     monkeypatch.setattr(call_ends, "_MOST_CONNECTIONS", 10)
     seen = ages()
     for number in range(100):
@@ -92,3 +92,37 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen._first_call_at) == 10
     seen.note(b"ipv4:10.0.0.7:1", 1000.0)
     assert len(seen._first_call_at) == 1
+
+
+def test_no_deadline_is_infinity():
+    """The core represents it by 9.2e18."""
+    assert to_monotonic(9.223372036854776e18, 5.0, 1.7e9) == math.inf
+
+
+def test_converts_epoch_to_monotonic_seconds():
+    """By the time that is left."""
+    assert to_monotonic(1_700_000_002.5, 40.0, 1_700_000_000.0) == 42.5
+
+
+def test_converts_a_deadline_in_the_past():
+    """A call can wait longer for its acceptance than its deadline allows."""
+    assert to_monotonic(1_699_999_999.0, 40.0, 1_700_000_000.0) == 39.0
+
+
+@pytest.mark.parametrize(
+    ("now", "deadline", "expected"),
+    [
+        (5.0, math.inf, "CANCELLED"),
+        (5.0, 9.0, "CANCELLED"),
+        (9.0, 9.0, "DEADLINE_EXCEEDED"),
+        (9.5, 9.0, "DEADLINE_EXCEEDED"),
+        (8.991, 9.0, "DEADLINE_EXCEEDED"),
+        (99.2, 100.0, "DEADLINE_EXCEEDED"),
+        (98.9, 100.0, "CANCELLED"),
+    ],
+)
+def test_cause_of_an_end(now, deadline, expected):
+    """A client's own deadline, rounded up by at most 1 % on the wire, cancels a little before ours."""
+    code, details = cause_of_end(now=now, started_at=0.0, deadline=deadline)
+    assert code.name == expected
+    assert details

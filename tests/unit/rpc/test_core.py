@@ -11,16 +11,16 @@ import inferd.rpc
 from inferd.rpc import core
 
 
-def test_missing_names_are_found():
-    """A grpcio that has lost a name is told from one that has them all."""
+def test_finds_missing_names():
+    """A grpcio release that lacks a name is detected."""
     complete = SimpleNamespace(**dict.fromkeys(core._NAMES))
     assert core.missing_names(complete) == []
     del complete.CompletionQueue
     assert core.missing_names(complete) == ["CompletionQueue"]
 
 
-def test_the_names_checked_are_the_names_used():
-    """The check at import covers everything that is used of cygrpc."""
+def test_checks_the_names_in_use():
+    """The check at import covers all names of cygrpc in use."""
     tree = ast.parse(Path(core.__file__).read_text())
     used = {
         node.attr
@@ -30,21 +30,21 @@ def test_the_names_checked_are_the_names_used():
     assert used == set(core._NAMES)
 
 
-def test_no_other_module_knows_private_names():
-    """``cygrpc`` and grpcio's private modules are imported in one place only."""
+def test_no_other_module_imports_private_names():
+    """``cygrpc`` and grpcio's private modules are imported in one place."""
     package = Path(inferd.rpc.__file__).parent
     importers = {path.name for path in package.glob("*.py") if "import cygrpc" in path.read_text()}
     importers |= {path.name for path in package.glob("*.py") if "grpc._" in path.read_text()}
     assert importers == {"core.py"}
 
 
-def test_the_error_names_the_installed_and_the_tested_versions():
-    """Who reads it knows what to install."""
+def test_error_names_the_installed_and_the_tested_releases():
+    """The reader learns which release to install."""
     text = str(core.IncompatibleGrpcioError("lacks X"))
     assert text == f"grpcio {grpc.__version__} lacks X; this package works with grpcio 1.76 to 1.85"
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_every_status_code_has_its_number(code):
-    """Codes go to the core as the numbers of the protocol."""
+    """The core takes codes as the numbers of the protocol."""
     assert core._CODE_NUMBERS[code] == code.value[0]

@@ -38,7 +38,7 @@ def inflate():
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000, LIMIT])
-def test_what_was_sent_comes_out(inflate, size):
+def test_inflates_what_was_compressed(inflate, size):
     """Up to the limit, small and large."""
     content = bytes(range(251)) * (size // 251 + 1)
     # As long in all as what compresses badly, so that the ratio is an ordinary one.
@@ -46,7 +46,7 @@ def test_what_was_sent_comes_out(inflate, size):
     assert inflate(message) == content[:size]
 
 
-def test_a_message_larger_than_the_limit(inflate):
+def test_rejects_message_above_the_limit(inflate):
     """It is not inflated any further than that."""
     outcome = inflate(gzip.compress(bytes(range(256)) * 4000, 0))
     assert isinstance(outcome, InflateError)
@@ -54,7 +54,7 @@ def test_a_message_larger_than_the_limit(inflate):
 
 
 @pytest.mark.parametrize("size", [200_000, LIMIT, 10 * LIMIT])
-def test_a_message_that_inflates_far_too_well(inflate, size):
+def test_rejects_message_above_the_ratio(inflate, size):
     """A hundred times its size, unless that is little."""
     message = gzip.compress(bytes(size))
     outcome = inflate(message)
@@ -62,7 +62,7 @@ def test_a_message_that_inflates_far_too_well(inflate, size):
     assert str(outcome) == f"a message that inflates to at most {max(100 * len(message), 65536)} bytes"
 
 
-def test_a_small_one_may_inflate_as_well_as_it_likes(inflate):
+def test_small_message_has_no_maximum_ratio(inflate):
     """It costs nothing."""
     assert inflate(gzip.compress(bytes(60_000))) == bytes(60_000)
 
@@ -80,6 +80,6 @@ def test_a_small_one_may_inflate_as_well_as_it_likes(inflate):
     ],
     ids=["cut at the end", "cut", "two bytes", "with more behind it", "twice", "another checksum"],
 )
-def test_what_is_not_one_whole_member(inflate, size, spoil):
+def test_rejects_all_but_one_whole_member(inflate, size, spoil):
     """It is refused, whatever is wrong with it."""
     assert isinstance(inflate(spoil(gzip.compress(bytes(range(250)) * (size // 250 + 1), 0))), InflateError)

@@ -40,7 +40,7 @@ def run(*interceptors, code=grpc.StatusCode.OK):
     return refusal
 
 
-def test_the_first_is_the_outermost():
+def test_first_interceptor_is_the_outermost():
     """Started in order, finished in the opposite one."""
     log = []
     assert run(Interceptor("a", log), Interceptor("b", log)) is None
@@ -48,7 +48,7 @@ def test_the_first_is_the_outermost():
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_refusal_is_shown_to_those_further_out_only(position):
+def test_outer_interceptors_see_the_end_of_a_rejected_call(position):
     """Whoever saw the start hears of the end, the refuser too; the others hear of neither."""
     log = []
     chain = [Interceptor(name, log, refusal=REFUSAL if i == position else None) for i, name in enumerate("abc")]
@@ -73,7 +73,7 @@ class Asking:
 
 
 @pytest.mark.parametrize("refuser", ["asking", "next", None])
-def test_who_asked_a_call_for_its_end_is_told_of_it(refuser):
+def test_finisher_of_a_call_runs_if_it_is_rejected(refuser):
     """Whoever refuses it, and ahead of the interceptors that are told of each call."""
     log = []
     asking = Asking(log, refusal=REFUSAL if refuser == "asking" else None)
@@ -84,14 +84,14 @@ def test_who_asked_a_call_for_its_end_is_told_of_it(refuser):
     assert log == [*seen, *told]
 
 
-def test_a_failure_at_the_start_refuses(caplog):
+def test_exception_in_started_rejects_the_call(caplog):
     """An interceptor that fails might have refused: the call does not pass."""
     refusal = run(Interceptor("a", [], error=RuntimeError("secret")))
     assert refusal == CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
     assert "secret" in caplog.text
 
 
-def test_a_failure_at_the_end_is_logged_only(caplog):
+def test_exception_in_finished_is_logged(caplog):
     """The others hear of the end all the same."""
     log = []
     broken = Interceptor("b", log)

@@ -92,7 +92,7 @@ class Listener:
         pass
 
 
-def test_calls_are_refused_between_two_marks():
+def test_rejects_calls_between_two_watermarks():
     """From three quarters on, until less than five eighths are taken, so that it does not change all the time."""
     bench = Bench()
     bench.receive(MIB)
@@ -105,7 +105,7 @@ def test_calls_are_refused_between_two_marks():
     assert bench.codes == []
 
 
-def test_the_oldest_uploads_end_until_there_is_room():
+def test_ends_the_oldest_uploads_until_there_is_room():
     """As many as are likely to hold what is too much, if each of them holds the same."""
     bench = Bench()
     uploads = [bench.upload() for _ in range(9)]
@@ -120,7 +120,7 @@ def test_the_oldest_uploads_end_until_there_is_room():
     assert not bench.refuses
 
 
-def test_not_too_much_is_freed_at_a_time():
+def test_frees_a_bounded_amount_at_a_time():
     """Giving memory back holds others up, so the rest has its turn later."""
     bench = Bench()
     uploads = [bench.upload() for _ in range(8)]
@@ -131,7 +131,7 @@ def test_not_too_much_is_freed_at_a_time():
     assert sum(call.ended_at < float("inf") for call in uploads) == 3
 
 
-def test_uploads_end_too_if_refusing_calls_does_not_help():
+def test_ends_uploads_if_rejecting_does_not_help():
     """What stands still below the mark would otherwise keep all others out."""
     bench = Bench()
     bench.upload()
@@ -143,7 +143,7 @@ def test_uploads_end_too_if_refusing_calls_does_not_help():
     assert bench.codes == ["RESOURCE_EXHAUSTED"]
 
 
-def test_growth_is_limited_while_memory_is_given_back():
+def test_limits_growth_while_memory_is_returned():
     """Further uploads end for each eighth of the budget, and what they took is given back right after."""
     bench = Bench()
     for _ in range(12):
@@ -167,7 +167,7 @@ def test_growth_is_limited_while_memory_is_given_back():
     assert len(bench.codes) == ended[-1]
 
 
-def test_nothing_is_decided_while_memory_is_given_back():
+def test_decides_nothing_while_memory_is_returned():
     """What was freed does not show yet, and would be freed twice."""
     bench = Bench()
     for _ in range(4):
@@ -181,7 +181,7 @@ def test_nothing_is_decided_while_memory_is_given_back():
     assert len(bench.pool.work) == 1
 
 
-def test_what_was_received_does_not_end():
+def test_does_not_end_calls_with_a_complete_message():
     """It is going to be answered, and its memory is known; no more comes in meanwhile."""
     bench = Bench()
     bench.receive(300 * MIB)
@@ -192,7 +192,7 @@ def test_what_was_received_does_not_end():
     assert bench.refuses
 
 
-def test_answers_that_are_not_taken_end():
+def test_ends_calls_whose_answer_is_not_sent():
     """After some seconds; only cancelling the call makes the core let go of them."""
     bench = Bench()
     call = bench.receive(1)
@@ -205,7 +205,7 @@ def test_answers_that_are_not_taken_end():
     assert call.core_call.cancels == 1
 
 
-def test_streams_end_last_and_those_first_that_have_sent_nothing():
+def test_ends_streams_last_and_silent_ones_first():
     """Nobody sees which of them has begun a message and which one is only silent."""
     bench = Bench()
     talking, silent, upload = bench.stream(b"message"), bench.stream(), bench.upload()
@@ -217,7 +217,7 @@ def test_streams_end_last_and_those_first_that_have_sent_nothing():
     assert ends == [[True, False, False], [True, True, False]]
 
 
-def test_a_process_that_has_grown_for_other_reasons_serves_on():
+def test_serves_on_if_the_process_grew_for_other_reasons():
     """With no call to blame it would otherwise refuse all calls for ever."""
     bench = Bench()
     bench.grown = 2000
@@ -233,7 +233,7 @@ def test_a_process_that_has_grown_for_other_reasons_serves_on():
     assert bench.refuses
 
 
-def test_a_process_that_has_shrunk_has_more_room_later():
+def test_shrunk_process_has_more_room():
     """The baseline follows it down."""
     bench = Bench()
     bench.receive(MIB)
@@ -249,7 +249,7 @@ def test_a_process_that_has_shrunk_has_more_room_later():
 
 
 @pytest.mark.parametrize(("grown", "given_back"), [(15, False), (17, True)])
-def test_what_is_freed_goes_back_when_it_is_quiet(grown, given_back):
+def test_returns_freed_memory_when_quiet(grown, given_back):
     """Once it is worth it; until then the timer goes on."""
     bench = Bench()
     call = bench.receive(17 * MIB)
@@ -268,7 +268,7 @@ def test_what_is_freed_goes_back_when_it_is_quiet(grown, given_back):
 
 
 @pytest.mark.parametrize(("grown", "counted"), [(300, 0), (500, 100)])
-def test_what_stays_while_no_call_is_open_is_not_the_calls(grown, counted):
+def test_memory_held_without_calls_is_baseline(grown, counted):
     """Up to half of the budget; more would let what is not given back add up."""
     bench = Bench()
     bench.grown = grown
@@ -276,7 +276,7 @@ def test_what_stays_while_no_call_is_open_is_not_the_calls(grown, counted):
     assert bench.guard.taken_bytes == counted * MIB
 
 
-def test_what_cannot_be_given_back_is_not_tried_all_the_time():
+def test_backs_off_if_nothing_is_returned():
     """But it is after eight seconds at most, as something may have been freed since; and then again as often."""
     bench = Bench()
     bench.upload()
@@ -298,7 +298,7 @@ def test_what_cannot_be_given_back_is_not_tried_all_the_time():
     assert bench.grown == 40
 
 
-def test_what_is_freed_goes_back_before_it_counts_as_taken():
+def test_returns_freed_memory_before_rejecting():
     """Under load as well, from half of the budget on, but not more often than it grows by an eighth."""
     bench = Bench()
     bench.receive(MIB)
@@ -310,7 +310,7 @@ def test_what_is_freed_goes_back_before_it_counts_as_taken():
     assert bench.grown == 440
 
 
-def test_it_looks_the_sooner_the_less_is_left():
+def test_checks_more_often_near_the_budget():
     """Never later than growth at full speed would take to reach the mark."""
     bench = Bench()
     bench.receive(MIB)
@@ -323,7 +323,7 @@ def test_it_looks_the_sooner_the_less_is_left():
     assert intervals[-1] == 0.01
 
 
-def test_messages_are_counted_while_their_calls_live():
+def test_counts_messages_of_live_calls():
     """Those of a stream until the next one comes."""
     bench = Bench()
     unary, stream = bench.receive(1000), bench.stream(b"x" * 10, b"x" * 300)

@@ -1,4 +1,4 @@
-"""Rule 12: metadata is checked before the core sees it."""
+"""Metadata is checked before the core sees it."""
 
 import pytest
 from hypothesis import given
@@ -8,19 +8,19 @@ from inferd.rpc.metadata import checked
 
 
 @pytest.mark.parametrize("empty", [(), [], None])
-def test_nothing_is_none(empty):
+def test_empty_metadata_is_none(empty):
     """No metadata costs nothing."""
     assert checked(empty) is None
 
 
-def test_legal_metadata_is_kept():
+def test_keeps_legal_metadata():
     """Text, binary and empty values, and a key twice."""
     metadata = [("a", "1"), ("a", ""), ("x-0_.y", "b c~"), ("trace-bin", b"\x00\xff"), ("t", b"bytes")]
     assert checked(metadata) == (("a", "1"), ("a", ""), ("x-0_.y", "b c~"), ("trace-bin", b"\x00\xff"), ("t", "bytes"))
 
 
 @pytest.mark.parametrize("key", ["", "Upper", "with space", "colon:", ":path", "ünder", "tab\t", "new\n", b"bytes", 7])
-def test_illegal_keys_are_named(key):
+def test_names_illegal_keys(key):
     """The message says which key it is."""
     with pytest.raises(ValueError, match="expected lower-case") as error:
         checked([("fine", "x"), (key, "x")])
@@ -28,28 +28,28 @@ def test_illegal_keys_are_named(key):
 
 
 @pytest.mark.parametrize("value", ["tab\t", "line\nline", "ümlaut", "\x7f", b"\xff", 7, None])
-def test_illegal_text_is_named(value):
+def test_names_the_key_of_illegal_text(value):
     """Text is printable ASCII."""
     with pytest.raises(ValueError, match="metadata 'key': expected printable ASCII"):
         checked([("key", value)])
 
 
 @pytest.mark.parametrize("value", ["text", None, 7])
-def test_binary_keys_take_bytes_only(value):
+def test_binary_keys_require_bytes(value):
     """A key that ends in -bin says that its value is bytes."""
     with pytest.raises(ValueError, match="metadata 'key-bin': expected bytes"):
         checked([("key-bin", value)])
 
 
 @pytest.mark.parametrize("key", ["grpc-status", "grpc-message", "content-type", "te", "grpc-timeout"])
-def test_what_grpc_writes_itself_is_reserved(key):
+def test_rejects_reserved_keys(key):
     """Nobody may contradict the protocol."""
     with pytest.raises(ValueError, match="reserved"):
         checked([(key, "0")])
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.text(max_size=8), st.binary(max_size=8)))))
-def test_what_passes_is_legal(metadata):
+def test_checked_metadata_is_legal(metadata):
     """Whatever comes, it is refused with a ValueError or it fits the wire format."""
     try:
         passed = checked(metadata) or ()

@@ -47,8 +47,8 @@ def look(methods, method):
     return methods.cached.get(method) or methods.find(method, ())
 
 
-def test_a_service_is_asked_once_per_method(methods):
-    """A known method is remembered."""
+def test_caches_handlers_of_services(methods):
+    """A service is asked once for each method."""
     service = Counting("/x.Y/Z", handler())
     methods.add_generic([service])
     for _ in range(3):
@@ -56,7 +56,7 @@ def test_a_service_is_asked_once_per_method(methods):
     assert service.asked == 1
 
 
-def test_unknown_methods_are_not_remembered(methods):
+def test_does_not_cache_unknown_methods(methods):
     """Callers can make up any number of them."""
     service = Counting("/x.Y/Z", handler())
     methods.add_generic([service])
@@ -66,8 +66,8 @@ def test_unknown_methods_are_not_remembered(methods):
     assert methods.cached == {}
 
 
-def test_what_depends_on_metadata_is_not_remembered(methods):
-    """Neither the choice of such a handler, nor that of any one behind it."""
+def test_does_not_cache_choices_by_metadata(methods):
+    """Neither that handler nor any behind it."""
     first, second = ByMetadata(handler()), Counting("/x.Y/Z", handler())
     methods.add_generic([first, second])
     for _ in range(2):
@@ -76,8 +76,8 @@ def test_what_depends_on_metadata_is_not_remembered(methods):
     assert methods.cached == {}
 
 
-def test_what_is_remembered_is_bounded(methods, monkeypatch):
-    """A service with methods without number cannot fill the memory."""
+def test_cache_is_bounded(methods, monkeypatch):
+    """A service with unlimited methods cannot fill the memory."""
     monkeypatch.setattr(accept, "_MAX_CACHED", 1)
     first, second = Counting("/x.Y/A", handler()), Counting("/x.Y/B", handler())
     methods.add_generic([first, second])
@@ -87,20 +87,20 @@ def test_what_is_remembered_is_bounded(methods, monkeypatch):
     assert (first.asked, second.asked) == (1 + 3, 3)
 
 
-def test_registered_methods_come_first(methods):
-    """As with grpcio's own server."""
+def test_registered_methods_precede_generic_handlers(methods):
+    """As in grpcio's server."""
     registered, generic = handler(), handler()
     methods.add_generic([Counting("/x.Y/Z", generic)])
     methods.add_registered("x.Y", {"Z": registered})
     assert methods.find(b"/x.Y/Z", ()) == ("/x.Y/Z", registered)
 
 
-def test_a_method_name_need_not_be_utf8(methods):
-    """Whatever a caller sends has a name."""
+def test_method_name_may_be_invalid_utf8(methods):
+    """Invalid bytes are replaced."""
     assert methods.find(b"/\xff", ()) == ("/�", None)
 
 
-def test_only_generic_handlers_are_taken(methods):
-    """The mistake shows where it is made."""
+def test_rejects_objects_that_are_no_handlers(methods):
+    """When they are added."""
     with pytest.raises(AttributeError, match=r"expected a grpc\.GenericRpcHandler"):
         methods.add_generic([object()])

@@ -19,8 +19,8 @@ def test_no_lag_before_the_first_probe():
     assert lag.lag_s == 0.0
 
 
-def test_a_probe_counts_the_timer_and_the_events_before_it():
-    """The lag is from when the probe was due to when its turn came."""
+def test_probe_counts_late_timers_and_queued_events():
+    """The lag is the time from when the probe was due to when it is handled."""
     clock, loop, lag = start()
     (_, send) = loop.timers.pop()
     clock.advance(1.25)
@@ -30,15 +30,15 @@ def test_a_probe_counts_the_timer_and_the_events_before_it():
     assert lag.lag_s == 0.75
 
 
-def test_a_blocked_loop_shows_while_it_is_blocked():
-    """A probe that does not arrive counts as the lag it has by now."""
+def test_blocked_loop_shows_while_it_is_blocked():
+    """A probe that has not arrived counts with its lag so far."""
     clock, _, lag = start()
     clock.advance(8.0)
     assert lag.lag_s == 7.0
 
 
-def test_probes_go_on():
-    """After each probe the next one is planned, and a good one replaces a bad one."""
+def test_probes_repeat():
+    """Each probe schedules the next, and replaces the lag."""
     clock, loop, lag = start()
     for late_s in (0.5, 0.0):
         when, send = loop.timers.pop()

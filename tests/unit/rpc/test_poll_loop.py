@@ -20,8 +20,8 @@ def bench():
     return LoopBench()
 
 
-def test_tags_are_called_with_their_event(bench):
-    """Every event runs its tag."""
+def test_calls_tags_with_their_event(bench):
+    """Each event runs its tag."""
     seen = []
     event = FakeEvent(seen.append)
     bench.queue.events.append(event)
@@ -30,8 +30,8 @@ def test_tags_are_called_with_their_event(bench):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(1), KeyboardInterrupt()])
-def test_nothing_raised_leaves_the_loop(bench, caplog, error):
-    """Rule 9: no exception may leave the loop, be it a tag's or a timer's; it is logged."""
+def test_survives_exceptions(bench, caplog, error):
+    """An exception of a tag or a timer is logged and does not leave the loop."""
 
     def fail(*_):
         raise error
@@ -43,8 +43,8 @@ def test_nothing_raised_leaves_the_loop(bench, caplog, error):
     assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"] * 2
 
 
-def test_events_are_dropped_before_the_loop_sleeps(bench):
-    """Rule 9: an event holds its call, which must not live on while the loop sleeps."""
+def test_releases_events_before_sleeping(bench):
+    """An event refers to its call, which must not stay alive while the loop sleeps."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.call_at(1001.0, bench.note("timer"))
     poll, references, alive = bench.queue.poll, [], []
@@ -66,8 +66,8 @@ def test_events_are_dropped_before_the_loop_sleeps(bench):
     assert alive == [[True, True], [False, False]]
 
 
-def test_timers_run_in_order_when_due_and_not_before(bench):
-    """Rule 10: timers are poll deadlines."""
+def test_runs_timers_in_order_when_due(bench):
+    """Timers set the deadline of the poll."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.call_at(1002.0, bench.note("second"))
     bench.loop.call_at(1001.0, bench.note("first"))
@@ -79,23 +79,23 @@ def test_timers_run_in_order_when_due_and_not_before(bench):
 
 
 def test_poll_deadlines_are_in_epoch_seconds(bench):
-    """Rule 8: the core waits by the wall clock."""
+    """The core waits by the wall clock."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.call_at(1007.5, bench.note("timer"))
     bench.loop.step()
     assert bench.queue.deadlines == [1007.5 + EPOCH_AHEAD_S]
 
 
-def test_an_idle_loop_sleeps_without_end(bench):
-    """With something to wake it and nothing to wait for, it polls without a deadline."""
+def test_idle_loop_sleeps_without_deadline(bench):
+    """With a waker and no timer, it polls without a deadline."""
     bench.loop.wake_by(bench.core_call)
     bench.queue.events.append(FakeEvent())
     bench.loop.step()
     assert bench.queue.deadlines == [None]
 
 
-def test_a_loop_that_nothing_can_wake_looks_up_often(bench):
-    """Before the first call there is nothing to carry a wake-up, so the sleep is short."""
+def test_sleeps_briefly_without_a_waker(bench):
+    """Before the first call no event can carry a wake-up."""
     bench.loop.step()
     bench.loop.step()
     assert bench.queue.deadlines[1] - bench.queue.deadlines[0] == EPOCH_AHEAD_S + 1000.05
@@ -104,8 +104,8 @@ def test_a_loop_that_nothing_can_wake_looks_up_often(bench):
     assert bench.log == ["soon"]
 
 
-def test_another_thread_wakes_the_loop_with_an_empty_batch(bench):
-    """Rule 10: an empty batch on a call is the wake-up, and only for a timer that is earlier than those known."""
+def test_earlier_timer_of_another_thread_wakes_the_loop(bench):
+    """An empty batch on a call is the wake-up; a later timer posts none."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.call_at(1005.0, bench.note("later"))
     assert [batch.kinds for batch in bench.core_call.started] == [[]]
@@ -115,7 +115,7 @@ def test_another_thread_wakes_the_loop_with_an_empty_batch(bench):
     assert len(bench.core_call.started) == 2
 
 
-def test_the_poll_thread_does_not_wake_itself(bench):
+def test_poll_thread_posts_no_wake_up(bench):
     """A callback that sets a timer costs no event."""
     bench.loop.wake_by(bench.core_call)
 
@@ -128,8 +128,8 @@ def test_the_poll_thread_does_not_wake_itself(bench):
     assert (bench.log, bench.core_call.started) == (["timer"], [])
 
 
-def test_call_after_queued_goes_behind_ready_events(bench):
-    """It is carried by an event, so that what was ready before comes first."""
+def test_call_after_queued_runs_after_ready_events(bench):
+    """An event carries it, behind those that were ready before."""
     bench.loop.wake_by(bench.core_call)
     bench.queue.events.append(FakeEvent(bench.note("ready")))
     bench.loop.call_after_queued(bench.note("after"))
@@ -139,8 +139,8 @@ def test_call_after_queued_goes_behind_ready_events(bench):
     assert bench.log == ["ready", "after"]
 
 
-def test_call_after_queued_works_with_nothing_to_carry_it(bench):
-    """Without a call, or when the core refuses, it is called soon."""
+def test_call_after_queued_runs_soon_without_a_waker(bench):
+    """Without a call, or if the core refuses the batch."""
     bench.loop.call_after_queued(bench.note("no call"))
     bench.loop.step()
     bench.loop.wake_by(bench.core_call)
@@ -151,8 +151,8 @@ def test_call_after_queued_works_with_nothing_to_carry_it(bench):
     assert bench.log == ["no call", "refused"]
 
 
-def test_the_loop_ends_only_when_its_own_events_are_back(bench):
-    """Rule 13: a wake-up that is still to arrive is pending on the queue."""
+def test_ends_only_when_no_wake_up_is_pending(bench):
+    """A wake-up that has not arrived is pending on the queue."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.run_until(lambda: True)
     bench.loop.call_at(1001.0, bench.note("timer"))
@@ -167,8 +167,8 @@ def test_the_loop_ends_only_when_its_own_events_are_back(bench):
     assert bench.log == ["wake-up"]
 
 
-def test_nothing_is_started_once_the_loop_has_ended(bench):
-    """Rule 13: a batch on a queue that was shut down aborts the process, so a late timer must not start one."""
+def test_starts_no_batch_after_the_end(bench):
+    """A batch on a queue that was shut down aborts the process, so a late timer must not start one."""
     bench.loop.wake_by(bench.core_call)
     bench.loop.run_until(lambda: True)
     bench.loop.run()
@@ -177,8 +177,8 @@ def test_nothing_is_started_once_the_loop_has_ended(bench):
     assert (bench.core_call.started, bench.log) == ([], [])
 
 
-def test_knows_its_own_thread(bench):
-    """`in_poll_thread` is true inside the loop only."""
+def test_in_poll_thread_is_true_inside_the_loop_only(bench):
+    """`in_poll_thread` compares the thread."""
     inside = []
 
     def look(_event):
@@ -192,8 +192,8 @@ def test_knows_its_own_thread(bench):
     assert (inside, bench.loop.in_poll_thread) == ([True], False)
 
 
-def test_what_fails_when_idle_does_not_leave_the_loop(bench, caplog):
-    """Rule 9, as for tags and timers."""
+def test_survives_exceptions_of_idle_callbacks(bench, caplog):
+    """As for tags and timers."""
     bench.loop.call_when_idle(lambda: 1 / 0)
     bench.loop.call_when_idle(bench.note("idle"))
     with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
@@ -214,8 +214,8 @@ def during_poll(bench, act):
     bench.queue.poll = watch
 
 
-def test_call_soon_from_another_thread_wakes_a_loop_that_sleeps(bench):
-    """An empty batch on a call is the wake-up, and what was asked for comes with it."""
+def test_call_soon_of_another_thread_wakes_a_sleeping_loop(bench):
+    """An empty batch is the wake-up, and the callback runs in that round."""
     bench.loop.wake_by(bench.core_call)
 
     def act():
@@ -229,8 +229,8 @@ def test_call_soon_from_another_thread_wakes_a_loop_that_sleeps(bench):
     assert (bench.log, bench.queue.deadlines[0]) == (["soon"], None)
 
 
-def test_call_soon_costs_no_event_while_the_loop_does_not_sleep(bench):
-    """Neither while an event is handled nor while the loop only looks whether one is ready."""
+def test_call_soon_posts_no_wake_up_while_the_loop_is_awake(bench):
+    """Neither while an event is handled nor while the loop polls without waiting."""
     bench.loop.wake_by(bench.core_call)
     bench.queue.events.append(FakeEvent(lambda _event: bench.loop.call_soon(bench.note("during an event"))))
     bench.loop.step()
@@ -244,8 +244,8 @@ def test_call_soon_costs_no_event_while_the_loop_does_not_sleep(bench):
     assert bench.core_call.started == []
 
 
-def test_what_was_left_before_the_loop_looks_is_done_without_sleeping(bench):
-    """Added between two steps: the loop looks before it sleeps."""
+def test_runs_callback_added_between_rounds_without_sleeping(bench):
+    """The loop checks for callbacks before it sleeps."""
     bench.loop.wake_by(bench.core_call)
     bench.queue.events.append(FakeEvent(bench.note("event")))
     bench.loop.step()
@@ -254,8 +254,8 @@ def test_what_was_left_before_the_loop_looks_is_done_without_sleeping(bench):
     assert (bench.log, bench.queue.deadlines[1]) == (["event", "soon"], 0.0)
 
 
-def test_what_comes_between_the_look_and_the_sleep_wakes_the_loop(bench):
-    """The loop has just seen that there is nothing, and would sleep on what is added now."""
+def test_callback_added_after_the_check_wakes_the_loop(bench):
+    """The loop has just found no callback, and would sleep on the one added now."""
 
     class Looked(deque):
         """Another thread adds something right behind the first look."""
@@ -279,8 +279,8 @@ def test_what_comes_between_the_look_and_the_sleep_wakes_the_loop(bench):
     assert bench.log == ["soon"]
 
 
-def test_what_is_called_soon_comes_before_timers_and_idle_callbacks(bench):
-    """Answers that are ready do not wait for anything else."""
+def test_call_soon_precedes_timers_and_idle_callbacks(bench):
+    """Answers that are ready wait for nothing else."""
     bench.loop.call_at(1000.0, bench.note("timer"))
     bench.loop.call_when_idle(bench.note("idle"))
     bench.loop.call_soon(bench.note("soon"))
@@ -289,8 +289,8 @@ def test_what_is_called_soon_comes_before_timers_and_idle_callbacks(bench):
     assert sorted(bench.log) == ["idle", "soon", "timer"]
 
 
-def test_what_a_callback_adds_comes_after_the_next_events(bench):
-    """However much calls itself again, events get their turn, and the loop does not sleep on what is left."""
+def test_callbacks_added_by_callbacks_run_in_the_next_round(bench):
+    """Events get their turn, and the loop does not sleep on the rest."""
 
     def first():
         bench.note("first")()
@@ -310,8 +310,8 @@ def test_what_a_callback_adds_comes_after_the_next_events(bench):
     assert len(bench.core_call.started) == wake_ups
 
 
-def test_a_callback_that_fails_leaves_the_others(bench, caplog):
-    """Rule 9: they belong to different calls."""
+def test_failed_callback_does_not_stop_the_others(bench, caplog):
+    """They belong to different calls."""
     bench.loop.call_soon(lambda: 1 / 0)
     bench.loop.call_soon(bench.note("other"))
     with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
@@ -338,8 +338,8 @@ class RealQueue:
         return 0
 
 
-def test_no_callback_of_any_thread_is_slept_on():
-    """Each either finds the loop awake or wakes it, at whatever moment it comes; and those of a thread keep order."""
+def test_no_wake_up_is_lost_with_many_threads():
+    """Each callback finds the loop awake or wakes it; those of one thread keep their order."""
     events, done = RealQueue(), []
     loop = PollLoop(events)
     loop.wake_by(events)
@@ -373,16 +373,16 @@ def _looks_that_find_nothing(bench, passed_s):
     return len(bench.queue.deadlines) - 1
 
 
-def test_a_busy_loop_lets_the_core_read_from_all_sockets_now_and_then(bench):
-    """A look that finds nothing reads from one; those who send without a pause would keep all others out."""
+def test_busy_loop_reads_all_sockets_periodically(bench):
+    """A poll without an event reads one socket; callers that send without a pause would starve the others."""
     bench.loop.wake_by(bench.core_call)
     looks = [_looks_that_find_nothing(bench, 0.0003) for _ in range(40)]
     assert set(looks) == {1, 16}
     assert looks.count(16) == pytest.approx(40 * 0.0003 / 0.002, abs=2)
 
 
-def test_a_loop_that_waits_need_not_look_again(bench):
-    """While it waits, the core reads from all of them."""
+def test_sleeping_loop_needs_no_extra_polls(bench):
+    """While it waits, the core reads all sockets."""
     bench.loop.wake_by(bench.core_call)
     _looks_that_find_nothing(bench, 0.0)
     poll = bench.queue.poll

@@ -28,8 +28,8 @@ class FakeStarter:
         return 0
 
 
-def test_what_is_ready_is_taken_together_and_what_it_starts_is_started_after(bench):
-    """Events in their order, then what the first of them asked to be called soon, and the core's work last of all."""
+def test_starts_batches_after_all_ready_events(bench):
+    """First the events in order, then `call_soon`, then the deferred batches."""
     starter = FakeStarter(bench.log)
 
     def handle(number):
@@ -47,8 +47,8 @@ def test_what_is_ready_is_taken_together_and_what_it_starts_is_started_after(ben
     assert bench.queue.deadlines[1:] == [0.0] * 3, "once something is there, the loop only looks for more"
 
 
-def test_not_all_that_is_ready_is_taken_before_the_first_is_handled(bench):
-    """However many calls come, those that are there are answered in between."""
+def test_takes_a_bounded_number_of_events_in_a_round(bench):
+    """In a flood, the first calls are answered before the next are taken."""
     count = 1000
     starter = FakeStarter(bench.log)
     bench.queue.events.extend(
@@ -60,8 +60,8 @@ def test_not_all_that_is_ready_is_taken_before_the_first_is_handled(bench):
 
 
 @pytest.mark.parametrize("ask", ["call_when_idle", "call_soon", "call_at"])
-def test_what_a_callback_starts_is_started_before_the_loop_sleeps(bench, ask):
-    """A batch that is left for the next step would wait for an event that may never come."""
+def test_starts_batches_of_callbacks_before_sleeping(bench, ask):
+    """A batch left for the next round would wait for an event that may never come."""
 
     def start():
         bench.loop.defer_batch((FakeStarter(bench.log), 1, lambda _: None))
@@ -73,8 +73,8 @@ def test_what_a_callback_starts_is_started_before_the_loop_sleeps(bench, ask):
     assert bench.log == ["start 1"]
 
 
-def test_what_the_start_of_a_batch_leads_to_is_not_slept_on(bench):
-    """A core that refuses has it told by a callback, and what that starts is started as well."""
+def test_does_not_sleep_on_the_result_of_a_start(bench):
+    """A refused batch is handled by a callback, whose batches are started too."""
     starter = FakeStarter(bench.log)
 
     def refused(_event):
@@ -88,8 +88,8 @@ def test_what_the_start_of_a_batch_leads_to_is_not_slept_on(bench):
     assert bench.queue.deadlines[-1] == 0.0
 
 
-def test_a_batch_that_fails_to_start_leaves_the_others(bench, caplog):
-    """Rule 9: they belong to different calls."""
+def test_failed_start_does_not_stop_the_others(bench, caplog):
+    """They belong to different calls."""
 
     class Broken:
         @property
@@ -107,8 +107,8 @@ def test_a_batch_that_fails_to_start_leaves_the_others(bench, caplog):
     assert [record.getMessage() for record in caplog.records] == ["a callback on the poll thread failed"]
 
 
-def test_when_idle_comes_after_all_that_is_ready(bench):
-    """What is to be done when idle waits for the events that are there, and then for no time at all."""
+def test_idle_callbacks_run_after_ready_events(bench):
+    """And then without any delay."""
 
     def first(_event):
         bench.note("first")()
@@ -121,8 +121,8 @@ def test_when_idle_comes_after_all_that_is_ready(bench):
     assert bench.clock() == before
 
 
-def test_when_idle_waits_for_what_could_not_be_taken_at_once(bench):
-    """More is ready than is taken at a time, so the loop is not idle yet."""
+def test_idle_callbacks_wait_for_the_next_round_of_events(bench):
+    """More events are ready than one round takes."""
     bench.loop.call_when_idle(bench.note("idle"))
     bench.queue.events.extend(FakeEvent(bench.note("event")) for _ in range(100))
     bench.loop.step()
@@ -131,8 +131,8 @@ def test_when_idle_waits_for_what_could_not_be_taken_at_once(bench):
     assert bench.log == ["event"] * 100 + ["idle"]
 
 
-def test_when_idle_comes_soon_although_events_keep_coming(bench):
-    """A loop that is never idle must not put it off for ever."""
+def test_idle_callbacks_run_under_constant_load(bench):
+    """A loop that is never idle must not delay them without end."""
 
     def slow(_event):
         bench.note("event")()
@@ -145,8 +145,8 @@ def test_when_idle_comes_soon_although_events_keep_coming(bench):
     assert bench.queue.events
 
 
-def test_when_idle_waits_for_what_was_just_started(bench):
-    """A stream's next message may be there already, but is not seen before it is asked for."""
+def test_idle_callbacks_wait_for_batches_just_started(bench):
+    """The next message of a stream may be there already, but shows only after it is requested."""
 
     def asks_for_the_next(_event):
         bench.log.append("message 1")

@@ -19,14 +19,14 @@ SERVED = {"x.Y": ["A", "B"], "x.Z": []}
         ("/x.Y/\u4e2d\u202e", 'unknown method "\\u4e2d\\u202e" of service "x.Y", which has A, B'),
     ],
 )
-def test_an_unknown_method_is_named(name: str, details: str) -> None:
-    """With what there is in its place, and without what a terminal would act on."""
+def test_names_an_unknown_method(name: str, details: str) -> None:
+    """With the known ones, and without control characters."""
     assert unknown_method(name, SERVED).details == details
 
 
 @pytest.mark.parametrize("character", ["x", "%", "\u4e2d", "\U000e0001"])
-def test_the_text_is_short_whatever_was_asked_for(character: str) -> None:
-    """It must fit into a status; so must the names of very many services."""
+def test_error_text_is_short(character: str) -> None:
+    """It must fit into a status, also with very many services."""
     served = {f"service{number}": [] for number in range(1000)}
     details = unknown_method(f"/{character * 10_000}/{character * 10_000}", served).details
     assert details.replace("…", "").isascii()

@@ -15,12 +15,12 @@ def _untested():
 
 
 def test_passes_with_the_installed_grpcio():
-    """One loopback call, answered."""
+    """One loopback call is answered."""
     self_test.check_grpcio()
 
 
-def test_a_failure_names_the_tested_versions(monkeypatch):
-    """Whatever goes wrong inside becomes one clear error."""
+def test_failure_names_the_tested_releases(monkeypatch):
+    """Any failure becomes one clear error."""
 
     def fail():
         raise TypeError("request_call() takes 7 arguments")
@@ -31,15 +31,15 @@ def test_a_failure_names_the_tested_versions(monkeypatch):
     assert isinstance(error.value.__cause__, TypeError)
 
 
-def test_a_wrong_answer_is_a_failure(monkeypatch):
-    """It is not enough that there is an answer."""
+def test_wrong_answer_is_a_failure(monkeypatch):
+    """An answer alone is not enough."""
     monkeypatch.setattr(self_test, "_call_self", lambda: b"other")
     with pytest.raises(IncompatibleGrpcioError, match="sent b'probe', got b'other'"):
         self_test.check_grpcio()
 
 
-def test_runs_once_in_a_process_but_again_after_a_failure(monkeypatch):
-    """A pass is remembered, a failure is not."""
+def test_caches_a_pass_but_not_a_failure(monkeypatch):
+    """A pass is remembered for the process."""
     answers = [b"other", b"probe"]
     monkeypatch.setattr(self_test, "_call_self", lambda: answers.pop(0))
     with pytest.raises(IncompatibleGrpcioError):

@@ -1,4 +1,4 @@
-"""Rule 13: the order of a shutdown."""
+"""The order of a shutdown."""
 
 import pytest
 
@@ -38,8 +38,8 @@ def bench():
     return bench
 
 
-def test_goaway_first_and_cancel_after_the_grace(bench):
-    """Nothing is cancelled before its time."""
+def test_cancels_after_the_grace(bench):
+    """GOAWAY first; no call is cancelled before the time."""
     bench.shutdown.begin(1025.0)
     assert bench.server.log == ["shutdown"]
     ((when, cancel),) = bench.loop.timers
@@ -49,7 +49,7 @@ def test_goaway_first_and_cancel_after_the_grace(bench):
     assert (when, bench.server.log) == (1025.0, ["shutdown", "cancel"])
 
 
-def test_a_second_stop_can_only_bring_the_cancel_forward(bench):
+def test_second_stop_can_only_cancel_earlier(bench):
     """The core is shut down once; each stop has its own time to cancel."""
     bench.shutdown.begin(1025.0)
     bench.shutdown.begin(1001.0)
@@ -58,8 +58,8 @@ def test_a_second_stop_can_only_bring_the_cancel_forward(bench):
 
 
 @pytest.mark.parametrize("first", ["core", "calls"])
-def test_over_when_both_the_core_and_the_calls_are_done(bench, first):
-    """The shutdown's tag and every armed and in-flight one, in either order."""
+def test_is_over_when_the_core_and_all_calls_are_done(bench, first):
+    """The event of the shutdown and those of requested and live calls, in either order."""
     bench.shutdown.begin(1025.0)
     assert not bench.loop.is_over()
     for step in (first, "calls" if first == "core" else "core"):

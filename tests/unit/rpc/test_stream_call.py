@@ -48,8 +48,8 @@ def bench():
     return StreamBench()
 
 
-def test_one_receive_is_outstanding_however_often_it_is_asked_for(bench):
-    """Rule 11: one outstanding receive is the flow control; ``read`` is idempotent while there is one."""
+def test_one_receive_is_in_flight(bench):
+    """``read`` is idempotent until its message has come: that is the flow control."""
     bench.call.read()
     bench.call.read()
     assert bench.kinds_in_flight() == [["ReceiveMessage"]]
@@ -60,13 +60,13 @@ def test_one_receive_is_outstanding_however_often_it_is_asked_for(bench):
     assert bench.kinds_in_flight() == [["ReceiveMessage"]]
 
 
-def test_nothing_is_read_unasked(bench):
-    """Rule 11: without ``read`` the caller is held back."""
+def test_receives_only_after_read(bench):
+    """Without ``read`` flow control stops the caller."""
     assert bench.kinds_in_flight() == []
 
 
-def test_one_send_is_in_flight_and_the_rest_queued_in_order(bench):
-    """Rules 3 and 11: sends go one at a time; headers with the first of them."""
+def test_one_send_is_in_flight_and_the_rest_queued(bench):
+    """In order; headers with the first."""
     for message in (b"a", b"b", b"c"):
         assert bench.call.send(message)
     assert bench.kinds_in_flight() == [["SendInitialMetadata", "SendMessage"]]
@@ -77,8 +77,8 @@ def test_one_send_is_in_flight_and_the_rest_queued_in_order(bench):
     assert (bench.kinds_in_flight(), sent_messages(bench.core)) == ([], 3)
 
 
-def test_the_status_goes_last(bench):
-    """Rule 11: status after all queued messages, with the last of them in one batch."""
+def test_status_is_sent_last(bench):
+    """After all queued messages, in one batch with the last."""
     bench.call.send(b"a")
     bench.call.send(b"b")
     assert bench.call.finish()
@@ -91,22 +91,22 @@ def test_the_status_goes_last(bench):
     assert (bench.codes, bench.live.count, bench.listener.log) == (["OK"], 0, [])
 
 
-def test_a_status_alone(bench):
-    """A stream may end with nothing sent."""
+def test_status_without_messages(bench):
+    """A stream may end without any message."""
     assert bench.call.finish(grpc.StatusCode.NOT_FOUND, "no")
     assert bench.kinds_in_flight() == [["SendInitialMetadata", "SendStatusFromServer"]]
     assert not bench.call.finish()
     assert bench.codes == ["NOT_FOUND"]
 
 
-def test_reply_is_one_final_batch(bench):
-    """Rule 2 holds for unary methods served by this class too."""
+def test_last_message_and_status_are_one_batch(bench):
+    """As for unary calls."""
     bench.call.finish(last_message=b"answer")
     assert bench.kinds_in_flight() == [["SendInitialMetadata", "SendMessage", "SendStatusFromServer"]]
 
 
-def test_headers_go_once_and_first(bench):
-    """``send_headers`` sends ahead of messages, and not again."""
+def test_sends_headers_once_and_first(bench):
+    """``send_headers`` precedes messages."""
     assert bench.call.send_headers((("a", "1"),))
     assert bench.kinds_in_flight() == [["SendInitialMetadata"]]
     assert not bench.call.send_headers((("a", "2"),))
@@ -115,8 +115,8 @@ def test_headers_go_once_and_first(bench):
     assert bench.kinds_in_flight() == [["SendMessage"]]
 
 
-def test_a_caller_that_does_not_read_is_not_read_from(bench):
-    """Rule 11: above the backlog limit no receive is armed; it arms itself when enough has been sent."""
+def test_stops_receiving_above_the_backlog(bench):
+    """And resumes when enough has been sent."""
     for _ in range(BACKLOG_MESSAGES + 2):
         bench.call.send(b"x")
     bench.call.read()
@@ -125,8 +125,8 @@ def test_a_caller_that_does_not_read_is_not_read_from(bench):
     assert bench.core.find("ReceiveMessage") is not None
 
 
-def test_the_backlog_is_bounded_in_bytes_too(bench):
-    """A few large messages hold reading back as many small ones do."""
+def test_backlog_is_bounded_in_bytes(bench):
+    """A few large messages stop receiving like many small ones."""
     bench.call.send(b"in flight")
     bench.call.send(bytes(BACKLOG_BYTES))
     bench.call.read()
@@ -139,8 +139,8 @@ def test_the_backlog_is_bounded_in_bytes_too(bench):
     assert bench.core.find("ReceiveMessage") is not None
 
 
-def test_half_close_is_told_once_and_ends_reading(bench):
-    """No message and a call that is alive: the caller is done."""
+def test_half_close_ends_receiving(bench):
+    """The listener is notified once."""
     bench.call.read()
     bench.core.complete("ReceiveMessage", message=None)
     bench.loop.run_timers()
@@ -149,8 +149,8 @@ def test_half_close_is_told_once_and_ends_reading(bench):
     assert bench.kinds_in_flight() == []
 
 
-def test_a_cancel_is_not_taken_for_a_half_close(bench):
-    """The core tells both by no message; the end of the call, which follows at once, makes the difference."""
+def test_cancel_is_no_half_close(bench):
+    """The core reports both as a receive without a message; the close event that follows distinguishes them."""
     bench.call.read()
     bench.core.complete("ReceiveMessage", message=None)
     bench.core.complete("ReceiveCloseOnServer")
@@ -158,8 +158,8 @@ def test_a_cancel_is_not_taken_for_a_half_close(bench):
     assert (bench.listener.log, bench.codes, bench.live.count) == (["terminated"], ["CANCELLED"], 0)
 
 
-def test_an_end_without_our_status(bench):
-    """Queued messages are dropped and the listener is told; then nothing is sent or read any more."""
+def test_end_without_our_status(bench):
+    """Queued messages are dropped, the listener is notified, and nothing is sent or received any more."""
     bench.call.send(b"a")
     bench.call.send(b"b")
     bench.core.complete("ReceiveCloseOnServer")
@@ -172,8 +172,8 @@ def test_an_end_without_our_status(bench):
     assert bench.core.in_flight == []
 
 
-def test_a_call_that_ends_while_its_status_waits(bench):
-    """A finish that was claimed stays one; the status goes to the core all the same, which drops it."""
+def test_end_while_the_status_is_queued(bench):
+    """The claim of ``finish`` holds; the core drops the status."""
     bench.call.send(b"a")
     bench.call.send(b"b")
     bench.call.finish()
@@ -185,8 +185,8 @@ def test_a_call_that_ends_while_its_status_waits(bench):
 
 
 @pytest.mark.parametrize("operation", ["send", "finish", "read"])
-def test_a_batch_that_does_not_start_does_not_hang_the_call(bench, operation):
-    """Rule 3: on a non-zero code the call is cancelled and nothing is waited for."""
+def test_refused_batch_cancels_the_call(bench, operation):
+    """Its event never comes, so the call must not wait for it."""
     bench.core.refuse = 1
     {"send": lambda: bench.call.send(b"x"), "finish": bench.call.finish, "read": bench.call.read}[operation]()
     assert bench.core.cancels == 1
@@ -195,8 +195,8 @@ def test_a_batch_that_does_not_start_does_not_hang_the_call(bench, operation):
     assert bench.live.count == 0
 
 
-def test_a_send_that_does_not_start_lets_a_later_finish_through(bench):
-    """Rule 3: the lost event must not keep the status back for ever."""
+def test_finish_after_a_refused_send(bench):
+    """The lost event must not hold back the status."""
     bench.core.refuse = 1
     bench.call.send(b"x")
     bench.call.finish()
@@ -206,8 +206,8 @@ def test_a_send_that_does_not_start_lets_a_later_finish_through(bench):
     assert bench.live.count == 0
 
 
-def test_a_refused_message_is_reported(bench):
-    """Rule 5: an oversize message fails its event, and the core answers."""
+def test_message_rejected_by_the_core(bench):
+    """An oversize message fails its event, and the core answers."""
     bench.call.read()
     bench.core.complete("ReceiveMessage", success=False)
     bench.core.complete("ReceiveCloseOnServer")
@@ -216,8 +216,8 @@ def test_a_refused_message_is_reported(bench):
 
 
 @pytest.mark.parametrize("where", ["open", "on_message", "on_half_close"])
-def test_what_a_handler_raises_ends_the_stream(caplog, where):
-    """The caller gets INTERNAL and a fixed text, the log gets the cause."""
+def test_exception_of_the_handler_is_internal(caplog, where):
+    """The caller gets a fixed text, the log the cause."""
     bench = Bench(CoreStreamCall)
 
     class Failing(Listener):
@@ -237,22 +237,22 @@ def test_what_a_handler_raises_ends_the_stream(caplog, where):
     assert "secret" in caplog.text
 
 
-def test_a_message_after_our_finish_is_not_delivered(bench):
-    """The listener is done with the call by then."""
+def test_drops_message_after_finish(bench):
+    """The listener expects no more."""
     bench.call.read()
     bench.call.finish()
     bench.core.complete("ReceiveMessage", message=b"late")
     assert bench.listener.log == []
 
 
-def test_only_bytes_are_sent(bench):
-    """The mistake shows where it is made."""
+def test_sends_bytes_only(bench):
+    """Anything else raises TypeError."""
     with pytest.raises(TypeError, match="expected a message in bytes, got str"):
         bench.call.send("text")
 
 
-def test_sends_from_many_threads_are_all_sent_once(bench):
-    """Rule 6: any thread may send while another one's send is in flight."""
+def test_many_threads_may_send(bench):
+    """While a send of another thread is in flight."""
     barrier = threading.Barrier(4)
 
     def send():
@@ -275,7 +275,7 @@ ACTIONS = ["read", "send", "finish", "message", "no message", "sent", "failed", 
 
 @given(st.lists(st.sampled_from(ACTIONS), max_size=25))
 def test_any_order_of_events_ends_once(actions):
-    """Whatever happens in whatever order: one end, one in flight of each kind, and in the end nothing is live."""
+    """One end is reported, one batch of each kind is in flight, and no call is left live."""
     bench = StreamBench()
     accepted = 0
     for action in actions:

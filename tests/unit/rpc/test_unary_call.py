@@ -28,8 +28,8 @@ def receive(bench, message=b"request", handler=None):
     return got
 
 
-def test_close_is_watched_once_from_the_start_in_a_batch_of_its_own(bench):
-    """Rule 4: ReceiveCloseOnServer exactly once, alone, at accept."""
+def test_waits_for_the_close_from_the_start(bench):
+    """Exactly once, in a batch of its own."""
     receive(bench)
     bench.call.reply(b"answer")
     kinds = [batch.kinds for batch in bench.core.started]
@@ -37,8 +37,8 @@ def test_close_is_watched_once_from_the_start_in_a_batch_of_its_own(bench):
     assert sum("ReceiveCloseOnServer" in batch for batch in kinds) == 1
 
 
-def test_an_answer_is_one_final_batch(bench):
-    """Rule 2: initial metadata, message and status in one batch, so in one flush; no receive beside them."""
+def test_answer_is_one_batch(bench):
+    """Initial metadata, message and status, so that they leave in one write."""
     assert receive(bench) == [b"request"]
     assert bench.call.reply(b"answer")
     assert [batch.kinds for batch in bench.core.started] == [
@@ -48,8 +48,8 @@ def test_an_answer_is_one_final_batch(bench):
     ]
 
 
-def test_a_refusal_needs_no_message(bench):
-    """Rule 7: a call can be refused before anything of it is read."""
+def test_rejection_needs_no_message(bench):
+    """A call can be rejected before any of it is read."""
     assert bench.call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
     assert [batch.kinds for batch in bench.core.started] == [
         ["ReceiveCloseOnServer"],
@@ -58,7 +58,7 @@ def test_a_refusal_needs_no_message(bench):
 
 
 def test_operations_are_never_used_twice(bench):
-    """Rule 1: new operation objects for every batch, of every call; the fake core compares each with all before."""
+    """The fake core compares each operation with all before, across calls."""
     other = Bench(CoreUnaryCall)
     other.core.seen = bench.core.seen
     before = len(bench.core.seen)
@@ -68,8 +68,8 @@ def test_operations_are_never_used_twice(bench):
     assert len(bench.core.seen) - before == 2 * 4
 
 
-def test_the_call_is_live_until_every_event_is_back(bench):
-    """Rule 13: the server may only be freed when nothing is pending."""
+def test_call_is_live_until_all_events_have_come(bench):
+    """The server may be freed only when nothing is pending."""
     receive(bench)
     bench.call.reply(b"answer")
     assert bench.live.count == 1
@@ -79,8 +79,8 @@ def test_the_call_is_live_until_every_event_is_back(bench):
     assert bench.live.count == 0
 
 
-def test_the_first_answer_wins(bench):
-    """Rule 6: one claim per call; the losers are told and do nothing."""
+def test_first_answer_wins(bench):
+    """Later ones return False and do nothing."""
     receive(bench)
     assert bench.call.abort(INTERNAL, "first")
     assert not bench.call.reply(b"second")
@@ -89,8 +89,8 @@ def test_the_first_answer_wins(bench):
     assert len(bench.core.started) == 3
 
 
-def test_the_claim_holds_among_threads(bench):
-    """Rule 6: of answers from many threads at once exactly one is sent."""
+def test_claim_is_exclusive_among_threads(bench):
+    """Of answers from many threads exactly one is sent."""
     receive(bench)
     barrier = threading.Barrier(8)
     results = []
@@ -108,8 +108,8 @@ def test_the_claim_holds_among_threads(bench):
     assert bench.codes == ["OK"]
 
 
-def test_an_end_without_our_answer(bench):
-    """Rule 4: a cancel is told while the request waits; the answer then comes too late."""
+def test_cancel_while_the_request_waits(bench):
+    """Callbacks run; a later answer returns False."""
     gone = []
     receive(bench)
     bench.call.on_terminated(lambda: gone.append(1))
@@ -121,16 +121,16 @@ def test_an_end_without_our_answer(bench):
     assert bench.core.in_flight == []
 
 
-def test_termination_is_told_at_once_if_it_was_before(bench):
-    """Who asks late is called back all the same, once."""
+def test_on_terminated_runs_at_once_after_the_end(bench):
+    """Once."""
     bench.core.complete("ReceiveCloseOnServer")
     gone = []
     bench.call.on_terminated(lambda: gone.append(1))
     assert gone == [1]
 
 
-def test_termination_is_not_told_after_our_answer(bench):
-    """The end that follows an answer is no news."""
+def test_on_terminated_does_not_run_after_an_answer(bench):
+    """The close event follows every answer."""
     gone = []
     receive(bench)
     bench.call.on_terminated(lambda: gone.append(1))
@@ -140,8 +140,8 @@ def test_termination_is_not_told_after_our_answer(bench):
     assert (gone, bench.live.count) == ([], 0)
 
 
-def test_a_failing_callback_does_not_stop_the_others(bench, caplog):
-    """Everyone hears of the end."""
+def test_failed_callback_does_not_stop_the_others(bench, caplog):
+    """All callbacks run."""
     gone = []
     bench.call.on_terminated(lambda: gone.append("a"))
     bench.call.on_terminated(lambda: 1 / 0)
@@ -151,8 +151,8 @@ def test_a_failing_callback_does_not_stop_the_others(bench, caplog):
     assert "a callback at the end" in caplog.text
 
 
-def test_the_deadline_explains_the_end():
-    """An end at the deadline counts as DEADLINE_EXCEEDED, one before it as CANCELLED."""
+def test_end_at_the_deadline_is_deadline_exceeded():
+    """An end before it is CANCELLED."""
     for waited_s, expected in ((3.0, "CANCELLED"), (5.0, "DEADLINE_EXCEEDED")):
         bench = Bench(CoreUnaryCall, deadline=1005.0)
         bench.loop.clock.advance(waited_s)
@@ -160,16 +160,16 @@ def test_the_deadline_explains_the_end():
         assert bench.codes == [expected]
 
 
-def test_half_close_without_a_message_is_answered(bench):
-    """Rule 5: no message on a unary call would hang; it is answered UNIMPLEMENTED."""
+def test_half_close_without_a_message_is_unimplemented(bench):
+    """Without an answer the client would wait in vain."""
     assert receive(bench, message=None) == []
     assert bench.codes == []
     bench.loop.run_timers()
     assert bench.recorder.ends == [(grpc.StatusCode.UNIMPLEMENTED, "expected one request message, got none")]
 
 
-def test_a_cancel_before_the_message_is_not_taken_for_a_half_close(bench):
-    """Rule 5: the core tells both by no message; the end of the call, which follows at once, makes the difference."""
+def test_cancel_before_the_message_is_no_half_close(bench):
+    """The core reports both as a receive without a message; the close event that follows distinguishes them."""
     receive(bench, message=None)
     bench.core.complete("ReceiveCloseOnServer")
     bench.loop.run_timers()
@@ -177,8 +177,8 @@ def test_a_cancel_before_the_message_is_not_taken_for_a_half_close(bench):
     assert bench.live.count == 0
 
 
-def test_a_message_that_the_core_refuses(bench):
-    """Rule 5: an oversize message comes as a failed event; the core answers by itself, and so it is reported."""
+def test_message_rejected_by_the_core(bench):
+    """An oversize message fails its event; the core answers by itself."""
     got = []
     bench.call.serve(lambda call, request: got.append(request))
     bench.core.complete("ReceiveMessage", success=False)
@@ -188,8 +188,8 @@ def test_a_message_that_the_core_refuses(bench):
 
 
 @pytest.mark.parametrize("refused", ["receive", "answer"])
-def test_a_batch_that_does_not_start_does_not_hang_the_call(bench, caplog, refused):
-    """Rule 3: on a non-zero code the tag never arrives, so the call is cancelled and not waited for."""
+def test_refused_batch_cancels_the_call(bench, caplog, refused):
+    """Its event never comes, so the call must not wait for it."""
     if refused == "receive":
         bench.core.refuse = 1
         bench.call.serve(lambda call, request: None)
@@ -205,8 +205,8 @@ def test_a_batch_that_does_not_start_does_not_hang_the_call(bench, caplog, refus
     assert "refused a batch on /x.Y/Z with error 8" in caplog.text
 
 
-def test_a_handler_that_raises_is_answered_internal(bench, caplog):
-    """The caller gets a fixed text, the log gets the cause."""
+def test_exception_of_the_handler_is_internal(bench, caplog):
+    """The caller gets a fixed text, the log the cause."""
 
     def handler(call, request):
         raise RuntimeError("secret")
@@ -225,26 +225,26 @@ def test_a_handler_that_raises_is_answered_internal(bench, caplog):
     ],
 )
 def test_illegal_metadata_raises_and_ends_the_call(bench, answer):
-    """Rule 12: the caller of ``reply`` is told which key, and the caller of the RPC does not wait for ever."""
+    """``reply`` raises with the key, and the caller of the RPC does not wait in vain."""
     receive(bench)
     with pytest.raises(ValueError, match="'Bad'"):
         answer(bench.call)
     assert bench.codes == ["INTERNAL"]
 
 
-def test_details_that_are_no_utf8_are_sent_all_the_same(bench):
-    """Nothing can fail between the claim and the batch."""
+def test_sends_details_that_are_not_utf8(bench):
+    """Nothing may fail between the claim and the batch."""
     assert bench.call.abort(INTERNAL, "\ud800 half a character")
     assert bench.core.find("SendStatusFromServer") is not None
 
 
 def test_peer_is_decoded(bench):
-    """Rule 15: ``peer()`` is percent-encoded bytes."""
+    """The core's peer is percent-encoded."""
     assert bench.call.peer == "ipv6:[::1]:1234"
 
 
-def test_retirement_is_told_once(bench):
-    """``on_retired`` comes when the call is no longer live, however it ended."""
+def test_on_retired_runs_once(bench):
+    """When the call is no longer live, however it ended."""
     retired = []
     bench.call.on_retired = lambda: retired.append(bench.live.count)
     bench.core.complete("ReceiveCloseOnServer")
@@ -253,7 +253,7 @@ def test_retirement_is_told_once(bench):
 
 @given(st.lists(st.sampled_from(["message", "no message", "close", "reply", "abort", "queued", "soon"]), max_size=12))
 def test_any_order_of_events_ends_once(actions):
-    """Whatever happens in whatever order: one end reported, one answer at most, and in the end nothing is live."""
+    """One end is reported, at most one answer is sent, and no call is left live."""
     bench = Bench(CoreUnaryCall)
     bench.call.serve(lambda call, request: None)
     answers = 0

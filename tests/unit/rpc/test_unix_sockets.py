@@ -19,8 +19,8 @@ from inferd.rpc.unix_sockets import path_of, why_not_free
         ("127.0.0.1:8001", None),
     ],
 )
-def test_which_file_an_address_is(address: str, path: Path | None) -> None:
-    """Both ways to write it; abstract sockets have none."""
+def test_path_of_an_address(address: str, path: Path | None) -> None:
+    """Both notations; abstract sockets have no path."""
     assert path_of(address) == path
 
 
@@ -31,24 +31,24 @@ def _listening(path: Path) -> socket.socket:
     return made
 
 
-def test_nothing_or_what_was_left_behind_is_free(tmp_path: Path) -> None:
-    """A server that was killed leaves its socket, on which nobody listens."""
+def test_missing_or_abandoned_socket_is_free(tmp_path: Path) -> None:
+    """A killed server leaves its socket without a listener."""
     path = tmp_path / "a.sock"
     assert why_not_free(path) is None
     _listening(path).close()
     assert why_not_free(path) is None
 
 
-def test_a_socket_that_is_listened_on_is_taken(tmp_path: Path) -> None:
-    """Also by somebody who does not come to accept, so that from the second time on there is no room to connect."""
+def test_socket_with_a_listener_is_taken(tmp_path: Path) -> None:
+    """Also if the listener accepts nothing and its backlog is full."""
     path = tmp_path / "a.sock"
     with closing(_listening(path)):
         for _ in range(3):
             assert why_not_free(path) == "another server listens there"
 
 
-def test_files_and_places_that_are_none(tmp_path: Path) -> None:
-    """Nothing is taken away that is no socket."""
+def test_rejects_files_and_missing_directories(tmp_path: Path) -> None:
+    """Only sockets may be replaced."""
     file = tmp_path / "file"
     file.write_text("x")
     assert why_not_free(file) == "the path exists and is not a socket"

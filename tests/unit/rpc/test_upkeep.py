@@ -43,8 +43,8 @@ def serve(looked):
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
 @pytest.mark.parametrize(("is_small", "limit_s"), [(False, TIMEOUT_S), (True, SMALL_MESSAGE_S)])
-def test_a_message_that_never_comes_ends_the_call(kind, is_small, limit_s):
-    """Within half a second of its limit, with a status that says what was expected."""
+def test_ends_call_without_a_complete_message(kind, is_small, limit_s):
+    """Within half a second after its limit, with a status that names it."""
     looked = Looked(kind, is_small=is_small)
     serve(looked)
     looked.pass_time(limit_s - 0.1)
@@ -55,7 +55,7 @@ def test_a_message_that_never_comes_ends_the_call(kind, is_small, limit_s):
 
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
-def test_a_call_that_has_brought_its_message_may_take_its_time(kind):
+def test_complete_message_has_no_timeout(kind):
     """An empty one counts as well."""
     looked = Looked(kind, is_small=True)
     serve(looked)
@@ -65,8 +65,8 @@ def test_a_call_that_has_brought_its_message_may_take_its_time(kind):
 
 
 @pytest.mark.parametrize(("is_small", "ends"), [(False, []), (True, ["DEADLINE_EXCEEDED"])])
-def test_a_stream_may_be_silent(is_small, ends):
-    """Unless its caller need not say who it is."""
+def test_silent_stream_has_no_timeout(is_small, ends):
+    """Except after `expect_small_message`."""
     looked = Looked(CoreStreamCall, is_small=is_small)
     looked.bench.call.serve(lambda call: SimpleNamespace(on_terminated=lambda: None))
     looked.pass_time(10 * TIMEOUT_S)
@@ -74,16 +74,16 @@ def test_a_stream_may_be_silent(is_small, ends):
 
 
 @pytest.mark.parametrize("is_small", [True, False])
-def test_no_limit(is_small):
-    """Without a timeout only those with a small message have one."""
+def test_no_timeout_by_default(is_small):
+    """Without a timeout only small messages have one."""
     looked = Looked(CoreUnaryCall, timeout_s=None, is_small=is_small)
     serve(looked)
     looked.pass_time(1e4)
     assert len(looked.ends) == is_small
 
 
-def test_there_is_a_timer_only_while_there_are_calls():
-    """It goes with the last call, and comes with the next one."""
+def test_has_a_timer_only_while_there_are_calls():
+    """It ends with the last call and is set again by the next one."""
     looked = Looked(CoreUnaryCall)
     serve(looked)
     bench = looked.bench

@@ -23,8 +23,8 @@ def start():
         pool.stop(PATIENCE_S)
 
 
-def test_work_is_done_and_threads_end(start):
-    """What was submitted before the stop is done; then no thread is left."""
+def test_finishes_queued_work_at_the_stop(start):
+    """Afterwards no thread is left."""
     pool = start(threads=2)
     done = []
     for number in range(10):
@@ -35,8 +35,8 @@ def test_work_is_done_and_threads_end(start):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(1)])
-def test_a_thread_survives_what_work_raises(start, caplog, error):
-    """The next work is done by the same, only thread."""
+def test_thread_survives_exceptions_of_work(start, caplog, error):
+    """The same, only thread does the next work."""
     pool = start(threads=1)
     done = threading.Event()
 
@@ -49,8 +49,8 @@ def test_a_thread_survives_what_work_raises(start, caplog, error):
     assert "work in a pool thread failed" in caplog.text
 
 
-def test_threads_come_and_go_as_they_are_needed(start, monkeypatch):
-    """None before the first work, as many as there is work at a time, and none after a while without any."""
+def test_starts_and_ends_threads_on_demand(start, monkeypatch):
+    """None before the first work, one for each work at a time, none when idle for a while."""
     monkeypatch.setattr(worker_pool, "IDLE_S", 0.01)
     pool = start(threads=2)
     assert running() == set()
@@ -78,8 +78,8 @@ def running():
     return {thread for thread in threading.enumerate() if thread.name.startswith("test-pool")}
 
 
-def test_what_waits_is_bounded(start):
-    """With the threads busy, no more than the bound is taken in."""
+def test_queue_is_bounded(start):
+    """With all threads busy, work above the bound is rejected."""
     pool = start(threads=1, max_waiting=2)
     begun, release = threading.Event(), threading.Event()
 
@@ -93,8 +93,8 @@ def test_what_waits_is_bounded(start):
     release.set()
 
 
-def test_a_stop_does_not_wait_for_ever(start):
-    """Work that does not end is left behind, and that is said."""
+def test_stop_times_out(start):
+    """Work that does not end is abandoned and reported."""
     pool = start(threads=1)
     release = threading.Event()
     pool.submit(lambda: release.wait(PATIENCE_S))

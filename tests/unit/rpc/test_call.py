@@ -12,8 +12,8 @@ INTERNAL = grpc.StatusCode.INTERNAL
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
 @pytest.mark.parametrize("end", ["answer", "refusal", "cancel"])
-def test_an_end_is_told_to_those_who_asked_for_it(kind, end):
-    """Once, before the interceptors hear of it and before the status is sent; at once to those who ask too late."""
+def test_on_finished_runs_once_before_the_interceptors(kind, end):
+    """And before the status is sent; at once for a call that has ended."""
     bench = Bench(kind)
     heard = []
     bench.call.on_finished(

@@ -98,7 +98,9 @@ class MemoryGuard:
         """Whether no check is needed before the next call."""
         if self._is_giving_back or self._live.is_short_of_memory:
             return False
-        return self.taken_bytes < _WORTH_GIVING_BACK or self._gave_back_at > self._open_at
+        # The core may free what an ended call held later than memory was last returned, so try until nothing comes.
+        has_tried = self._gave_back_at > self._open_at and self._quiet_s >= _LONGEST_QUIET_S
+        return self.taken_bytes < _WORTH_GIVING_BACK or has_tried
 
     def check(self) -> float:
         """Measure and act; return the number of seconds until the next check."""
@@ -207,7 +209,7 @@ class MemoryGuard:
         self._is_giving_back = False
         was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
         self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _LONGEST_QUIET_S)
-        if not self._live.calls:
+        if not self._live.calls and self._quiet_s >= _LONGEST_QUIET_S:
             self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
         if self._ended_while_giving_back:
             self._give_back(self._live.loop.now())

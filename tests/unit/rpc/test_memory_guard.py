@@ -1,4 +1,4 @@
-"""What is done as the process grows, on a made-up process."""
+"""Actions as a fake process grows."""
 
 import itertools
 
@@ -18,7 +18,7 @@ BUDGET = 800 * MIB
 
 
 class FakePool:
-    """A thread that works when the test says."""
+    """A thread that runs its work when the test says."""
 
     def __init__(self):
         self.work = []
@@ -29,7 +29,7 @@ class FakePool:
 
 
 class Bench:
-    """A guard over calls on fake cores; ``grown`` is what the process holds beyond its start, in MiB."""
+    """A guard over calls on fake cores; ``grown`` is the growth of the process in MiB."""
 
     def __init__(self):
         self.loop, self.recorder, self.pool = FakeLoop(), Recorder(), FakePool()
@@ -47,13 +47,13 @@ class Bench:
         return kind(FakeCoreCall(), self.live, "/x.Y/Z", (), float("inf"), self.loop.now())
 
     def upload(self):
-        """Begin a call whose message does not come."""
+        """Start a call whose message does not complete."""
         call = self.call()
         receive_one(call)
         return call
 
     def receive(self, size):
-        """Begin a call whose message has come and that is not answered."""
+        """Start a call with a complete message and no answer."""
         call = self.upload()
         call.core_call.complete("ReceiveMessage", message=bytes(size))
         return call
@@ -67,7 +67,7 @@ class Bench:
         return call
 
     def check(self, after_s=0.0):
-        """Look; then let what was freed be given back."""
+        """Check, then return the freed memory."""
         self.loop.clock.advance(after_s)
         interval_s = self.guard.check()
         while self.pool.work:
@@ -93,7 +93,7 @@ class Listener:
 
 
 def test_rejects_calls_between_two_watermarks():
-    """From three quarters on, until less than five eighths are taken, so that it does not change all the time."""
+    """From three quarters on until less than five eighths are taken, a hysteresis."""
     bench = Bench()
     bench.receive(MIB)
     seen = []
@@ -106,7 +106,7 @@ def test_rejects_calls_between_two_watermarks():
 
 
 def test_ends_the_oldest_uploads_until_there_is_room():
-    """As many as are likely to hold what is too much, if each of them holds the same."""
+    """As many as hold the excess if each holds the same."""
     bench = Bench()
     uploads = [bench.upload() for _ in range(9)]
     bench.grown = 720
@@ -121,7 +121,7 @@ def test_ends_the_oldest_uploads_until_there_is_room():
 
 
 def test_frees_a_bounded_amount_at_a_time():
-    """Giving memory back holds others up, so the rest has its turn later."""
+    """Returning memory delays other work, so the rest is freed later."""
     bench = Bench()
     uploads = [bench.upload() for _ in range(8)]
     bench.grown = 1600
@@ -132,7 +132,7 @@ def test_frees_a_bounded_amount_at_a_time():
 
 
 def test_ends_uploads_if_rejecting_does_not_help():
-    """What stands still below the mark would otherwise keep all others out."""
+    """Uploads that stall below the watermark would otherwise block all other calls."""
     bench = Bench()
     bench.upload()
     bench.grown = 610
@@ -144,7 +144,7 @@ def test_ends_uploads_if_rejecting_does_not_help():
 
 
 def test_limits_growth_while_memory_is_returned():
-    """Further uploads end for each eighth of the budget, and what they took is given back right after."""
+    """Further uploads end for each eighth of the budget, and their memory is returned right after."""
     bench = Bench()
     for _ in range(12):
         bench.upload()
@@ -168,7 +168,7 @@ def test_limits_growth_while_memory_is_returned():
 
 
 def test_decides_nothing_while_memory_is_returned():
-    """What was freed does not show yet, and would be freed twice."""
+    """Freed memory is not measurable yet and would be freed twice."""
     bench = Bench()
     for _ in range(4):
         bench.upload()
@@ -182,7 +182,7 @@ def test_decides_nothing_while_memory_is_returned():
 
 
 def test_does_not_end_calls_with_a_complete_message():
-    """It is going to be answered, and its memory is known; no more comes in meanwhile."""
+    """They will be answered and their memory is known; no more comes in meanwhile."""
     bench = Bench()
     bench.receive(300 * MIB)
     bench.grown = 900
@@ -193,7 +193,7 @@ def test_does_not_end_calls_with_a_complete_message():
 
 
 def test_ends_calls_whose_answer_is_not_sent():
-    """After some seconds; only cancelling the call makes the core let go of them."""
+    """After some seconds; only a cancel makes the core free them."""
     bench = Bench()
     call = bench.receive(1)
     call.reply(b"answer")
@@ -206,7 +206,7 @@ def test_ends_calls_whose_answer_is_not_sent():
 
 
 def test_ends_streams_last_and_silent_ones_first():
-    """Nobody sees which of them has begun a message and which one is only silent."""
+    """Streams with an incomplete message cannot be told from silent ones."""
     bench = Bench()
     talking, silent, upload = bench.stream(b"message"), bench.stream(), bench.upload()
     bench.grown = 720
@@ -218,7 +218,7 @@ def test_ends_streams_last_and_silent_ones_first():
 
 
 def test_serves_on_if_the_process_grew_for_other_reasons():
-    """With no call to blame it would otherwise refuse all calls for ever."""
+    """It would otherwise reject all calls without end."""
     bench = Bench()
     bench.grown = 2000
     bench.check()
@@ -250,7 +250,7 @@ def test_shrunk_process_has_more_room():
 
 @pytest.mark.parametrize(("grown", "given_back"), [(15, False), (17, True)])
 def test_returns_freed_memory_when_quiet(grown, given_back):
-    """Once it is worth it; until then the timer goes on."""
+    """If it is enough; until then the timer runs."""
     bench = Bench()
     call = bench.receive(17 * MIB)
     bench.grown = bench.garbage = grown
@@ -269,15 +269,31 @@ def test_returns_freed_memory_when_quiet(grown, given_back):
 
 @pytest.mark.parametrize(("grown", "counted"), [(300, 0), (500, 100)])
 def test_memory_held_without_calls_is_baseline(grown, counted):
-    """Up to half of the budget; more would let what is not given back add up."""
+    """Up to half of the budget, so that memory that is not returned cannot add up."""
     bench = Bench()
     bench.grown = grown
-    bench.check(after_s=2.0)
+    settled = []
+    for seconds in (2.0, 3.0, 5.0):
+        bench.check(after_s=seconds)
+        settled.append(bench.guard.is_settled)
+    assert settled == [False, False, True]
     assert bench.guard.taken_bytes == counted * MIB
 
 
+def test_memory_freed_late_is_returned_too():
+    """The core may free what an ended call held after memory was last returned."""
+    bench = Bench()
+    bench.grown = 300
+    bench.check(after_s=1.1)
+    assert bench.grown == 300
+    bench.garbage = 300
+    bench.check(after_s=2.1)
+    assert bench.grown == 0
+    assert bench.guard.is_settled
+
+
 def test_backs_off_if_nothing_is_returned():
-    """But it is after eight seconds at most, as something may have been freed since; and then again as often."""
+    """To every eight seconds, as memory may be freed later; success resets the interval."""
     bench = Bench()
     bench.upload()
     bench.grown = 100
@@ -299,7 +315,7 @@ def test_backs_off_if_nothing_is_returned():
 
 
 def test_returns_freed_memory_before_rejecting():
-    """Under load as well, from half of the budget on, but not more often than it grows by an eighth."""
+    """Under load as well, from half of the budget on, for each eighth of growth."""
     bench = Bench()
     bench.receive(MIB)
     bench.grown, bench.garbage = 450, 100
@@ -311,7 +327,7 @@ def test_returns_freed_memory_before_rejecting():
 
 
 def test_checks_more_often_near_the_budget():
-    """Never later than growth at full speed would take to reach the mark."""
+    """Never later than growth at full speed would reach the watermark."""
     bench = Bench()
     bench.receive(MIB)
     intervals = []
@@ -324,7 +340,7 @@ def test_checks_more_often_near_the_budget():
 
 
 def test_counts_messages_of_live_calls():
-    """Those of a stream until the next one comes."""
+    """For a stream, the latest one."""
     bench = Bench()
     unary, stream = bench.receive(1000), bench.stream(b"x" * 10, b"x" * 300)
     assert bench.live.held_bytes == 1300

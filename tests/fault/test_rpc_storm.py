@@ -1,4 +1,4 @@
-"""A storm of misbehaving clients against the gRPC server, and the quiet after it."""
+"""Misbehaving clients of every kind against the gRPC server."""
 
 import asyncio
 import queue
@@ -25,7 +25,7 @@ SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 class Census:
-    """An interceptor that counts how often each call was started and finished."""
+    """An interceptor that counts the starts and ends of each call."""
 
     def __init__(self):
         self.started_ids = []
@@ -67,7 +67,7 @@ class Worker:
 
 
 class Storm:
-    """Clients of every kind, each in a thread, until told to stop."""
+    """Clients of every kind, each in a thread, until stopped."""
 
     def __init__(self, running):
         self._running = running
@@ -183,7 +183,7 @@ class Storm:
             self._method(own, "unary_unary", "Work")(b"x", timeout=TIMEOUT_S)
 
     def _raw(self, channel, chance):
-        """Speak HTTP/2 up to some point, then leave, politely or by a reset."""
+        """Speak HTTP/2 up to some point, then close or reset the connection."""
         whole = PREFACE + SETTINGS + _request_frames(b"/" + SERVICE.encode() + b"/Work")
         sent = whole[: chance.randrange(len(whole) + 1)]
         with socket.create_connection(("127.0.0.1", self._running.port), TIMEOUT_S) as raw:
@@ -201,7 +201,7 @@ class Storm:
 
 
 def _leave(raw):
-    """Close without a reset, for which everything must have been read."""
+    """Close without a reset, which requires that everything was read."""
     raw.shutdown(socket.SHUT_WR)
     while raw.recv(4096):
         pass
@@ -239,7 +239,7 @@ def worker():
 
 @pytest.fixture
 def start(worker):
-    """Make servers whose calls are counted."""
+    """Make servers that count their calls."""
     made = []
 
     def make(census):
@@ -258,12 +258,12 @@ def start(worker):
 
 
 def assert_all_told(census):
-    """Each call that was started was finished, exactly once."""
+    """Each started call finished exactly once."""
     assert sorted(census.finished_ids) == census.started_ids
 
 
 def test_quiet_after_the_storm(start, monkeypatch):
-    """No live calls, every call reported once, no file or thread left behind, and the server answers."""
+    """Afterwards there are no live calls, leaked files or threads, each call ended once, and the server answers."""
     monkeypatch.setattr(worker_pool, "IDLE_S", 0.2)
     census = Census()
     running = start(census)
@@ -288,7 +288,7 @@ def test_quiet_after_the_storm(start, monkeypatch):
 
 @pytest.mark.parametrize("grace_s", [None, 0.0, 0.3])
 def test_a_stop_in_the_middle_of_the_storm(start, grace_s):
-    """The server ends with nothing live and every call reported once, and another one can take its place."""
+    """The server stops without live calls, each call ended once, and another server can bind the port."""
     census = Census()
     running = start(census)
     storm = Storm(running)

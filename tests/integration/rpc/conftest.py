@@ -1,4 +1,4 @@
-"""Servers that are stopped after each test, with nothing of them left behind."""
+"""Servers that are stopped after each test, without leaked calls or threads."""
 
 import threading
 

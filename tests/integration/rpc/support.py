@@ -1,4 +1,4 @@
-"""A running server with the usual handlers, and ways to wait that do not sleep."""
+"""A running server with the usual handlers, and ways to wait without sleeping."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ SERVICE = "test.Service"
 
 
 class Recorder:
-    """An interceptor that tells how calls ended."""
+    """An interceptor that queues the ends of calls."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -33,7 +33,7 @@ class Recorder:
 
 
 class Echo:
-    """A stream that sends back what it gets, and remembers what it was told."""
+    """A stream that echoes messages and records its events."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -53,7 +53,7 @@ class Echo:
 
 
 class Joined(Echo):
-    """A stream that answers once, with all that it got."""
+    """A stream that answers once, with all messages."""
 
     def __init__(self, call: Any) -> None:
         super().__init__(call)
@@ -78,7 +78,7 @@ class Repeated(Echo):
 
 
 class Held:
-    """A unary handler that leaves its calls for the test to answer."""
+    """A unary handler whose calls the test answers."""
 
     def __init__(self) -> None:
         self.calls: queue.Queue[Any] = queue.Queue()
@@ -118,7 +118,7 @@ def echo_all(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterat
 
 
 def usual_handlers(held: Held, opened: list[Any]) -> dict[str, Any]:
-    """The same four shapes, once called back and once blocking, and some for special ends."""
+    """Callback and blocking handlers of all four shapes, and some that fail."""
     return {
         "CallbackUnaryUnary": callback_unary(lambda call, message: call.reply(message)),
         "CallbackUnaryStream": callback_stream(open_stream(Repeated, opened)),
@@ -181,7 +181,7 @@ class Running:
 
 
 def wait_for(server: Server, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
-    """Wait until ``condition``, which is looked at on the server's own poll thread."""
+    """Wait until ``condition`` holds; it is checked on the poll thread."""
     met = threading.Event()
 
     def look() -> None:
@@ -200,7 +200,7 @@ def wait_idle(server: Server) -> bool:
 
 
 class Requests:
-    """An iterator of requests that a test feeds, and that counts what was taken."""
+    """An iterator of requests that a test feeds; counts the requests taken."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -217,13 +217,13 @@ class Requests:
 
 
 def secure_port(running: Running, credentials: grpc.ServerCredentials) -> str:
-    """Start ``running`` with a port of these credentials, and return where it is."""
+    """Start ``running`` with a port of these credentials; return its address."""
     port = running.server.add_secure_port("127.0.0.1:0", credentials)
     running.start()
     return f"127.0.0.1:{port}"
 
 
 def ask(address: str, credentials: grpc.ChannelCredentials) -> bytes:
-    """Ask the handler ``Who`` over a connection of its own."""
+    """Call the handler ``Who`` over a new connection."""
     with grpc.secure_channel(address, credentials) as channel:
         return channel.unary_unary(f"/{SERVICE}/Who")(b"", timeout=TIMEOUT_S)

@@ -1,12 +1,12 @@
-"""What other threads leave to the poll thread."""
+"""Callbacks of other threads on the poll thread."""
 
 import threading
 
 from tests.integration.rpc.support import TIMEOUT_S
 
 
-def test_another_thread_leaves_answers_to_the_poll_thread(running):
-    """The server sleeps, as nothing happens on any connection, and is woken for it."""
+def test_another_thread_calls_soon(running):
+    """It wakes the sleeping server."""
     calls = [running.unary("Held").future(b"x", timeout=TIMEOUT_S) for _ in range(4)]
     held = [running.held.next() for _ in calls]
     answered_by = []
@@ -21,8 +21,8 @@ def test_another_thread_leaves_answers_to_the_poll_thread(running):
     assert answered_by[0].name.startswith("inferd-rpc")
 
 
-def test_nothing_is_called_once_the_server_has_stopped(running):
-    """A worker may be slower than the stop, and must not bring anything down."""
+def test_calls_nothing_after_the_stop(running):
+    """A worker may call later than the stop."""
     assert running.call("CallbackUnaryUnary") == b"hello"
     running.server.stop(None).wait(TIMEOUT_S)
     assert not running.server.wait_for_termination(TIMEOUT_S)

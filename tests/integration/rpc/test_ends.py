@@ -1,4 +1,4 @@
-"""Deadlines, cancels and lost connections: what the server is told and what it reports."""
+"""Deadlines, cancels and lost connections."""
 
 import math
 import socket
@@ -16,7 +16,7 @@ DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_no_deadline(running):
-    """A call without a deadline has one at infinity."""
+    """It is infinity."""
     future = running.unary("Held").future(b"")
     call = running.held.next()
     assert call.deadline == math.inf
@@ -24,8 +24,8 @@ def test_no_deadline(running):
     future.result(TIMEOUT_S)
 
 
-def test_a_deadline_on_the_monotonic_clock(running):
-    """Converted once, at accept; clients round what they send up by as much as a hundredth."""
+def test_deadline_on_the_monotonic_clock(running):
+    """Converted once, on accept; clients round it up by at most 1 % on the wire."""
     future = running.unary("Held").future(b"", timeout=5000.0)
     call = running.held.next()
     assert 4000.0 < call.deadline - time.monotonic() < 5051.0
@@ -34,8 +34,8 @@ def test_a_deadline_on_the_monotonic_clock(running):
     future.result(TIMEOUT_S)
 
 
-def test_a_deadline_that_passes(running):
-    """The waiting request is told, the caller gets DEADLINE_EXCEEDED and so does the report."""
+def test_expired_deadline(running):
+    """The handler is notified; the caller and the interceptors get DEADLINE_EXCEEDED."""
     running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
     running.recorder.next_code()
     future = running.unary("Held").future(b"", timeout=0.5)
@@ -48,8 +48,8 @@ def test_a_deadline_that_passes(running):
     assert not call.reply(b"too late")
 
 
-def test_a_cancel_while_the_request_waits(running):
-    """Told on the poll thread, once, and reported as CANCELLED."""
+def test_cancel_while_the_request_waits(running):
+    """The handler is notified once, on the poll thread; reported as CANCELLED."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     threads = []
@@ -62,7 +62,7 @@ def test_a_cancel_while_the_request_waits(running):
     assert wait_idle(running.server)
 
 
-def test_a_cancel_before_the_message(running):
+def test_cancel_before_the_message(running):
     """Reported as a cancel, not as a missing message."""
     requests = Requests()
     future = running.channel.stream_unary(f"/{SERVICE}/Held").future(iter(requests), timeout=TIMEOUT_S)
@@ -74,8 +74,8 @@ def test_a_cancel_before_the_message(running):
     requests.put(None)
 
 
-def test_a_cancelled_stream(running):
-    """The listener is told, and later sends say that they are in vain."""
+def test_cancelled_stream(running):
+    """The listener is notified, and later sends return False."""
     requests = Requests()
     call = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
     requests.put(b"a")
@@ -89,8 +89,8 @@ def test_a_cancelled_stream(running):
     requests.put(None)
 
 
-def test_a_lost_connection(running):
-    """As good as a cancel. A proxy between client and server is cut off."""
+def test_lost_connection(running):
+    """Like a cancel. A proxy cuts the connection."""
     with CutOffProxy(running.port) as proxy:
         channel = grpc.insecure_channel(f"127.0.0.1:{proxy.port}")
         future = channel.unary_unary(f"/{SERVICE}/Held").future(b"", timeout=TIMEOUT_S)
@@ -104,8 +104,8 @@ def test_a_lost_connection(running):
     assert running.recorder.next_code() is CANCELLED
 
 
-def test_the_peer_is_known_after_the_end(running):
-    """The log asks for it when the core has forgotten it."""
+def test_peer_is_known_after_the_end(running):
+    """The log needs it when the core has dropped it."""
     running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
     future = running.unary("Held").future(b"", timeout=0.5)
     call = running.held.next()
@@ -118,7 +118,7 @@ def test_the_peer_is_known_after_the_end(running):
 
 
 class CutOffProxy:
-    """Passes bytes between one client and the server until it is cut."""
+    """Forwards bytes between one client and the server until it is cut."""
 
     def __init__(self, port):
         self._target = port

@@ -1,4 +1,4 @@
-"""Methods with a line of their own: their calls do not wait behind others to be accepted."""
+"""Express methods: their calls do not wait behind others to be accepted."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ EXPRESS = f"/{SERVICE}/CallbackUnaryUnary"
 WAITING_CALLS = 200
 
 
-def test_express_calls_overtake_those_that_wait(serve):
-    """Hundreds of calls hold up the poll thread, one after the other; an express call is among the first."""
+def test_express_calls_overtake_others(serve):
+    """Hundreds of calls occupy the poll thread; an express call is among the first to be answered."""
     permits = threading.Semaphore(0)
 
     def hold_up(call, message):
@@ -37,15 +37,15 @@ def test_express_calls_overtake_those_that_wait(serve):
 
 
 def test_many_express_calls(serve):
-    """They are armed again as they come, so that none is lost; and nothing is left at the stop."""
+    """Each requests the next one, so that none is lost, and nothing is left at the stop."""
     running = serve(express_methods=[EXPRESS])
     futures = [running.unary("CallbackUnaryUnary").future(b"%d" % i, timeout=TIMEOUT_S) for i in range(500)]
     assert [future.result() for future in futures] == [b"%d" % i for i in range(500)]
     assert running.server.stop(None).wait(TIMEOUT_S)
 
 
-def test_any_kind_of_handler_may_be_express(serve):
-    """One that blocks, one that streams, and none at all."""
+def test_every_kind_of_handler_may_be_express(serve):
+    """Blocking, streaming, and none."""
     names = ["BlockingUnaryUnary", "CallbackStreamStream", "NoSuchMethod"]
     running = serve(express_methods=[f"/{SERVICE}/{name}" for name in names])
     assert running.call("BlockingUnaryUnary", b"x") == b"x"
@@ -54,8 +54,8 @@ def test_any_kind_of_handler_may_be_express(serve):
     assert running.fail("NoSuchMethod").code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_an_express_call_has_its_deadline(serve):
-    """The core tells it although it does not tell the method."""
+def test_express_call_has_its_deadline(serve):
+    """The event names it although it does not name the method."""
     running = serve(express_methods=[f"/{SERVICE}/Held"])
     started_at = time.monotonic()
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
@@ -65,8 +65,8 @@ def test_an_express_call_has_its_deadline(serve):
     assert future.result() == b""
 
 
-def test_an_open_express_call_may_finish_within_the_grace(serve):
-    """As any other."""
+def test_open_express_call_may_finish_within_the_grace(serve):
+    """Like any other call."""
     running = serve(express_methods=[f"/{SERVICE}/Held"])
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
@@ -77,8 +77,8 @@ def test_an_open_express_call_may_finish_within_the_grace(serve):
     assert stopped.wait(TIMEOUT_S)
 
 
-def test_a_server_with_express_methods_that_never_started():
-    """It stops at once, and gives back its port."""
+def test_stop_of_a_server_with_express_methods_that_never_started():
+    """It releases its port."""
     server = Server(express_methods=[EXPRESS])
     port = server.add_insecure_port("127.0.0.1:0")
     assert server.stop(None).wait(TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A caller that does not read its answers is not read from, whoever handles it."""
+"""Flow control: the server stops receiving from a caller that does not read."""
 
 import threading
 
@@ -30,8 +30,8 @@ def amplifier(serve):
     return running
 
 
-def test_reading_stops_and_goes_on(amplifier):
-    """The handler gets a bounded number of requests while nothing is read, and all of them in the end."""
+def test_receiving_stops_and_resumes(amplifier):
+    """The handler gets a bounded number of requests while the client does not read, and all in the end."""
     requests = Requests()
     for _ in range(MANY):
         requests.put(b"x")
@@ -47,8 +47,8 @@ def test_reading_stops_and_goes_on(amplifier):
     assert stream.received == MANY
 
 
-def test_a_caller_that_never_reads_can_go(amplifier):
-    """What waits to be sent to it is dropped with the call."""
+def test_client_that_never_reads_may_leave(amplifier):
+    """Its queued messages are dropped with the call."""
     requests = Requests()
     for _ in range(MANY):
         requests.put(b"x")
@@ -61,8 +61,8 @@ def test_a_caller_that_never_reads_can_go(amplifier):
     requests.put(None)
 
 
-def test_a_blocking_generator_is_held_back_and_closed(serve):
-    """It is asked for the next answer when the last one was sent, and closed when the caller goes."""
+def test_blocking_generator_is_held_back_and_closed(serve):
+    """It continues when its last answer was sent, and is closed when the client leaves."""
     produced = []
     closed = threading.Event()
 
@@ -84,8 +84,8 @@ def test_a_blocking_generator_is_held_back_and_closed(serve):
     assert closed.wait(TIMEOUT_S)
 
 
-def test_a_blocking_handler_reads_no_faster_than_it_asks(serve):
-    """Requests stay in HTTP/2's windows until the handler wants them."""
+def test_blocking_handler_receives_on_demand(serve):
+    """Requests stay in HTTP/2 windows until the handler takes them."""
     go_on = threading.Event()
 
     def slow(requests, context):

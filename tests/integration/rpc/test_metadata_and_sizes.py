@@ -1,4 +1,4 @@
-"""Metadata both ways, and the limits on the size of messages."""
+"""Metadata both ways, and message size limits."""
 
 import grpc
 import pytest
@@ -21,7 +21,7 @@ def test_metadata_both_ways(running):
 
 
 def test_metadata_with_an_abort(running):
-    """Errors carry their details in trailing metadata."""
+    """Errors carry details in trailing metadata."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     running.held.next().abort(grpc.StatusCode.FAILED_PRECONDITION, "näh", (("why", "so"),))
     assert (future.code(), future.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "näh")
@@ -29,15 +29,15 @@ def test_metadata_with_an_abort(running):
 
 
 def test_illegal_metadata_does_not_hang_the_call(running):
-    """Whoever sends it is told, and so is the caller."""
+    """The sender gets an exception, the caller a status."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     with pytest.raises(ValueError, match="'Upper'"):
         running.held.next().reply(b"", (("Upper", "x"),))
     assert future.code() is grpc.StatusCode.INTERNAL
 
 
-def test_a_request_over_the_limit(serve):
-    """Core answers RESOURCE_EXHAUSTED by itself; it is reported as that, and the handler not called."""
+def test_request_above_the_limit(serve):
+    """The core answers RESOURCE_EXHAUSTED; it is reported as that, and the handler is not called."""
     running = serve(options=[("grpc.max_receive_message_length", 1000)])
     error = running.fail("CallbackUnaryUnary", bytes(1001))
     assert error.code() is RESOURCE_EXHAUSTED
@@ -46,8 +46,8 @@ def test_a_request_over_the_limit(serve):
 
 
 @pytest.mark.parametrize("kind", ["Callback", "Blocking"])
-def test_an_answer_over_the_limit(serve, kind):
-    """The core refuses to send it; the call ends all the same."""
+def test_answer_above_the_limit(serve, kind):
+    """The core rejects it; the call ends nevertheless."""
     running = serve(options=[("grpc.max_send_message_length", 1000)])
     error = running.fail(f"{kind}UnaryUnary", bytes(1001))
     assert error.code() is RESOURCE_EXHAUSTED
@@ -56,7 +56,7 @@ def test_an_answer_over_the_limit(serve, kind):
 
 
 def test_large_messages_with_larger_frames(serve):
-    """Frame size and read chunk are options; a message comes and goes as one bytes object."""
+    """Frame size and read chunk are options; a message is one bytes object."""
     kinds = []
     handlers = {"Size": callback_unary(lambda call, message: (kinds.append(type(message)), call.reply(message)))}
     running = serve(
@@ -72,8 +72,8 @@ def test_large_messages_with_larger_frames(serve):
     assert kinds == [bytes]
 
 
-def test_compressed_requests_are_unpacked(running):
-    """A caller may compress."""
+def test_inflates_compressed_requests(running):
+    """Callers may compress."""
     message = b"x" * 10_000
     assert running.call("CallbackUnaryUnary", message, compression=grpc.Compression.Gzip) == message
     assert running.recorder.next_code() is OK

@@ -1,4 +1,4 @@
-"""Addresses, options, and what happens when more calls come than can be served."""
+"""Addresses, options, and calls above the limits."""
 
 import threading
 from functools import partial
@@ -18,8 +18,8 @@ def stop(*servers):
         server.stop(None)
 
 
-def test_port_0_takes_a_free_one():
-    """And says which."""
+def test_port_0_binds_a_free_port():
+    """It is returned."""
     first, second = Server(), Server()
     ports = {first.add_insecure_port("127.0.0.1:0"), second.add_insecure_port("127.0.0.1:0")}
     assert len(ports - {0}) == 2
@@ -27,8 +27,8 @@ def test_port_0_takes_a_free_one():
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_taken_port_is_an_error_that_names_the_address(running, secure):
-    """Two servers on one port would share its connections, so they must not bind."""
+def test_taken_port_is_an_error(running, secure):
+    """Naming the address. Two servers on one port would share its connections."""
     server = Server()
     bind = partial(server.add_secure_port, server_credentials=CREDENTIALS) if secure else server.add_insecure_port
     with pytest.raises(RuntimeError, match=rf"cannot listen on 127\.0\.0\.1:{running.port}: it is taken"):
@@ -36,16 +36,16 @@ def test_a_taken_port_is_an_error_that_names_the_address(running, secure):
     stop(server)
 
 
-def test_several_servers_on_one_port_if_that_is_meant():
-    """The caller's options win."""
+def test_several_servers_on_one_port_on_request():
+    """Given options override the defaults."""
     first, second = (Server(options=[("grpc.so_reuseport", 1)]) for _ in range(2))
     port = first.add_insecure_port("127.0.0.1:0")
     assert second.add_insecure_port(f"127.0.0.1:{port}") == port
     stop(first, second)
 
 
-def test_an_address_that_is_none():
-    """The message names it."""
+def test_address_of_another_machine_is_an_error():
+    """The error names it."""
     server = Server()
     with pytest.raises(RuntimeError, match=r"cannot listen on 203\.0\.113\.1:1"):
         server.add_insecure_port("203.0.113.1:1")
@@ -53,8 +53,8 @@ def test_an_address_that_is_none():
 
 
 @pytest.mark.parametrize("kind", ["unix:", "unix://", "unix-abstract:"])
-def test_a_unix_socket(tmp_path, kind):
-    """A second server is refused, with the address and the reason, and leaves the first one where it is."""
+def test_unix_socket(tmp_path, kind):
+    """A second server fails, with the address and the reason, and the first one serves on."""
     address = f"{kind}{tmp_path}/server.sock"
     first, second = Server(), Server()
     first.add_registered_method_handlers(SERVICE, {"Echo": callback_unary(lambda call, message: call.reply(message))})
@@ -69,8 +69,8 @@ def test_a_unix_socket(tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_unix_socket_takes_no_file_away(tmp_path):
-    """What is there and is no socket stays."""
+def test_unix_socket_does_not_replace_a_file(tmp_path):
+    """A path that is no socket is kept."""
     (tmp_path / "precious").write_text("x")
     server = Server()
     with pytest.raises(RuntimeError, match="precious: the path exists and is not a socket"):
@@ -79,28 +79,28 @@ def test_a_unix_socket_takes_no_file_away(tmp_path):
     assert (tmp_path / "precious").read_text() == "x"
 
 
-def test_ports_are_bound_before_the_start(running):
-    """A port that is added later would silently not be served."""
+def test_rejects_ports_after_the_start(running):
+    """They would silently not be served."""
     with pytest.raises(RuntimeError, match="was started before"):
         running.server.add_insecure_port("127.0.0.1:0")
 
 
-def test_a_server_starts_once(running):
-    """The second start is an error, and the server serves on."""
+def test_starts_once(running):
+    """The second start raises, and the server serves on."""
     with pytest.raises(ValueError, match="started once only"):
         running.server.start()
     assert running.call("CallbackUnaryUnary", b"x") == b"x"
 
 
 @pytest.mark.parametrize("name", ["armed_calls", "blocking_threads", "max_inflight_unary"])
-def test_numbers_that_make_no_sense(name):
-    """The message names the argument, the bound and what came."""
+def test_rejects_numbers_below_1(name):
+    """The error names the argument, the bound and the value."""
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         Server(**{name: 0})
 
 
-def test_it_is_a_grpc_server_but_not_made_by_grpc(monkeypatch):
-    """What patches ``grpc.server`` does not see this one."""
+def test_is_a_grpc_server_without_grpc_server(monkeypatch):
+    """Patches of ``grpc.server`` do not affect it."""
     monkeypatch.setattr(grpc, "server", None)
     running = Running().start()
     assert isinstance(running.server, grpc.Server)
@@ -109,7 +109,7 @@ def test_it_is_a_grpc_server_but_not_made_by_grpc(monkeypatch):
 
 
 def test_registered_methods(serve):
-    """``add_registered_method_handlers``, which generated code calls, is honoured; such handlers come first."""
+    """Generated code calls ``add_registered_method_handlers``; such handlers precede others."""
     running = Running()
     running.server.add_registered_method_handlers(
         SERVICE, {"CallbackUnaryUnary": callback_unary(lambda call, message: call.reply(b"registered"))}
@@ -121,14 +121,14 @@ def test_registered_methods(serve):
 
 @pytest.mark.parametrize("armed_calls", [1, 128])
 def test_many_calls_at_once(serve, armed_calls):
-    """Calls are armed again before they are looked at, so that none of them is lost."""
+    """The next call is requested before one is handled, so that none is lost."""
     running = serve(armed_calls=armed_calls)
     futures = [running.unary("CallbackUnaryUnary").future(b"%d" % i, timeout=TIMEOUT_S) for i in range(500)]
     assert [future.result() for future in futures] == [b"%d" % i for i in range(500)]
 
 
-def test_overload_is_refused_with_a_pushback(serve):
-    """Above the limit calls are refused by us, at once, with a hint; each admitted one is answered."""
+def test_rejects_overload_with_a_pushback(serve):
+    """Above the limit at once, with a retry delay; each admitted call is answered."""
     running = serve(max_inflight_unary=3)
     admitted = [running.unary("Held").future(b"", timeout=TIMEOUT_S) for _ in range(3)]
     calls = [running.held.next() for _ in admitted]
@@ -145,8 +145,8 @@ def test_overload_is_refused_with_a_pushback(serve):
     assert future.result() == b"room"
 
 
-def test_streams_over_the_connection_s_limit_never_reach_us(serve):
-    """Above ``grpc.max_concurrent_streams`` the core refuses in C, with a status that clients may retry."""
+def test_core_rejects_streams_above_the_connection_limit(serve):
+    """Above ``grpc.max_concurrent_streams``, with a status that clients may retry."""
     held, release = Held(), threading.Event()
 
     def hold_until_released(call, message):
@@ -167,8 +167,8 @@ def test_streams_over_the_connection_s_limit_never_reach_us(serve):
     assert {future.code() for future in futures} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
 
-def test_an_interceptor_s_refusal_is_reported_once(serve):
-    """A call that one refuses ends with that status and is not handled."""
+def test_rejection_of_an_interceptor_is_reported_once(serve):
+    """The call ends with that status and is not handled."""
 
     class Refusing(Recorder):
         def started(self, call):
@@ -187,8 +187,8 @@ def test_an_interceptor_s_refusal_is_reported_once(serve):
     assert running.opened == []
 
 
-def test_the_end_is_reported_before_the_caller_hears_of_it(serve):
-    """Who has an answer finds it counted."""
+def test_reports_the_end_before_the_status_is_sent(serve):
+    """A caller with an answer finds it counted."""
     ended = threading.Event()
 
     class Watching(Recorder):

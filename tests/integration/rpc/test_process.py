@@ -1,4 +1,4 @@
-"""What happens to the process around a server: exits and forks."""
+"""Exits and forks of a process with a server."""
 
 import os
 import subprocess
@@ -61,15 +61,15 @@ def run(script):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_process_exits(name):
-    """Whatever state a server is in, the interpreter neither hangs nor crashes on it."""
+def test_process_exits(name):
+    """In any state of a server, the interpreter neither hangs nor crashes."""
     done = run(PREAMBLE + SERVER + textwrap.dedent(SCRIPTS[name]))
     assert done.returncode == (7 if "error" in name else 0), done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_fork_before_grpc():
-    """Forked before anything of grpc, each child has a server of its own."""
+    """Each child then has a server of its own."""
     script = """
     child = os.fork()
     exec(server_code)
@@ -85,8 +85,8 @@ def test_fork_before_grpc():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_child_does_not_wait_for_its_parent_s_server():
-    """A fork with a server running is not supported, but such a child exits, and the server serves on."""
+def test_child_does_not_wait_for_its_parents_server():
+    """A fork with a running server is not supported, but the child exits, and the server serves on."""
     script = """
     server, port = make()
     server.start()

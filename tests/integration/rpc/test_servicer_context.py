@@ -1,4 +1,4 @@
-"""What ordinary handlers can ask of their context, and do with it."""
+"""The servicer context of ordinary handlers."""
 
 import contextvars
 import logging
@@ -25,7 +25,7 @@ def open_stream(running, requests):
     return running.channel.stream_stream(f"/{SERVICE}/Method")(iter(requests), timeout=TIMEOUT_S)
 
 
-def test_who_calls(serve):
+def test_caller(serve):
     """Peer, metadata, deadline; no identity without TLS."""
     seen = {}
 
@@ -51,7 +51,7 @@ def test_who_calls(serve):
 
 
 def test_no_deadline_is_none(serve):
-    """As gRPC's documentation has it."""
+    """Per gRPC's documentation."""
     remaining = []
     running = serve(unary(lambda request, context: remaining.append(context.time_remaining()) or b""))
     running.call("Method", timeout=None)
@@ -59,7 +59,7 @@ def test_no_deadline_is_none(serve):
 
 
 def test_status_and_metadata_of_a_normal_return(serve):
-    """What was set goes out, and can be asked for."""
+    """They are sent, and can be read back."""
     seen = []
 
     def behave(request, context):
@@ -79,7 +79,7 @@ def test_status_and_metadata_of_a_normal_return(serve):
 
 
 def test_abort(serve):
-    """Ends the handler there and then, without a line in the log."""
+    """It unwinds the handler and logs nothing."""
 
     def behave(request, context):
         context.set_trailing_metadata((("last", "2"),))
@@ -90,7 +90,7 @@ def test_abort(serve):
     assert ("last", "2") in error.trailing_metadata()
 
 
-def test_an_abort_that_is_swallowed_counts_all_the_same(serve):
+def test_swallowed_abort_counts(serve):
     """A handler that catches everything cannot turn it into an answer."""
 
     def behave(request, context):
@@ -102,8 +102,8 @@ def test_an_abort_that_is_swallowed_counts_all_the_same(serve):
     assert serve(unary(behave)).fail("Method").code() is NOT_FOUND
 
 
-def test_abort_with_ok_is_an_error(serve, caplog):
-    """OK is no reason to abort."""
+def test_abort_with_ok_is_unknown(serve, caplog):
+    """And logged."""
     error = serve(unary(lambda request, context: context.abort(grpc.StatusCode.OK, "fine"))).fail("Method")
     assert error.code() is grpc.StatusCode.UNKNOWN
     assert "aborted with OK" in caplog.text
@@ -123,8 +123,8 @@ def test_abort_with_status(serve):
     assert ("last", "2") in error.trailing_metadata()
 
 
-def test_a_code_that_is_none(serve):
-    """Whatever was set by mistake, the call ends."""
+def test_invalid_code(serve):
+    """The call ends nevertheless."""
     running = serve(unary(lambda request, context: context.set_code(5) or b""))
     assert running.fail("Method").code() is grpc.StatusCode.UNKNOWN
 
@@ -152,8 +152,8 @@ def test_misuse_of_metadata_ends_the_call(serve, misuse):
     assert len(errors) == 1
 
 
-def test_compression_calls_are_accepted(serve):
-    """They change nothing, and hurt nothing."""
+def test_accepts_compression_calls(serve):
+    """They have no effect."""
 
     def behave(request, context):
         context.set_compression(grpc.Compression.Gzip)
@@ -164,7 +164,7 @@ def test_compression_calls_are_accepted(serve):
 
 
 def test_converters(serve):
-    """Requests and responses go through them, in the handler's thread."""
+    """They convert requests and responses, in the handler's thread."""
     threads = set()
 
     def decode(data):
@@ -190,16 +190,16 @@ def test_converters(serve):
         ({"response_serializer": lambda _: None}, grpc.StatusCode.INTERNAL, "the response could not be serialized"),
     ],
 )
-def test_converters_that_fail(serve, caplog, converters, code, details):
-    """The caller gets a status that says whose fault it is, and a fixed text."""
+def test_failed_converters(serve, caplog, converters, code, details):
+    """The caller gets a fixed text, and a status that shows whose fault it is."""
     caplog.set_level(logging.INFO, "inferd.rpc")
     error = serve(unary(lambda request, _: request, **converters)).fail("Method")
     assert (error.code(), error.details()) == (code, details)
     assert caplog.records[0].request_id
 
 
-def test_callbacks_come_when_the_call_is_over(serve):
-    """However it ended; and who asks later is told so."""
+def test_callbacks_run_after_the_call(serve):
+    """However it ended; a later ``add_callback`` returns False."""
     over, contexts = threading.Event(), []
 
     def behave(request, context):
@@ -215,8 +215,8 @@ def test_callbacks_come_when_the_call_is_over(serve):
     assert over.is_set()
 
 
-def test_a_handler_that_waits_for_its_callback(serve):
-    """The usual way to wait for a cancel works even when it occupies every thread."""
+def test_handlers_may_wait_for_their_callbacks(serve):
+    """Even if they occupy every thread."""
     begun = threading.Event()
     ended = threading.Event()
 
@@ -235,14 +235,14 @@ def test_a_handler_that_waits_for_its_callback(serve):
     assert ended.wait(TIMEOUT_S)
 
 
-def test_cancel_from_the_handler(serve):
-    """The call ends as if the caller had cancelled."""
+def test_cancel_by_the_handler(serve):
+    """The call ends as if the caller had cancelled it."""
     running = serve(unary(lambda request, context: context.cancel() or b""))
     assert running.fail("Method").code() is grpc.StatusCode.CANCELLED
 
 
-def test_a_handler_waiting_for_requests_is_unwound_by_a_cancel(serve, caplog):
-    """The iterator raises `grpc.RpcError`, which is no fault to log."""
+def test_cancel_unwinds_a_handler_that_waits_for_requests(serve, caplog):
+    """The iterator raises `grpc.RpcError`, and nothing is logged."""
     raised = []
     begun, ended = threading.Event(), threading.Event()
 
@@ -270,8 +270,8 @@ def test_a_handler_waiting_for_requests_is_unwound_by_a_cancel(serve, caplog):
     requests.put(None)
 
 
-def test_an_abort_in_the_middle_of_a_stream(serve):
-    """What was yielded before arrives, then the status."""
+def test_abort_in_the_middle_of_a_stream(serve):
+    """Messages yielded before arrive, then the status."""
 
     def behave(requests, context):
         yield b"one"
@@ -284,8 +284,8 @@ def test_an_abort_in_the_middle_of_a_stream(serve):
     assert (call.code(), call.details()) == (NOT_FOUND, "no more")
 
 
-def test_a_handler_may_bring_its_own_pool(serve):
-    """``experimental_thread_pool``, as grpcio's own server has it."""
+def test_handler_with_its_own_pool(serve):
+    """``experimental_thread_pool``, as in grpcio's server."""
     with futures.ThreadPoolExecutor(1, thread_name_prefix="own") as pool:
 
         def behave(request, context):
@@ -308,8 +308,8 @@ def test_context_variables_belong_to_one_call(serve):
     assert [running.call("Set", b"red"), running.call("Set", b"blue")] == [b"unset", b"unset"]
 
 
-def test_calls_over_the_pool_s_bound_are_refused(serve, monkeypatch):
-    """There is no hidden queue without a bound."""
+def test_rejects_calls_above_the_bound_of_the_pool(serve, monkeypatch):
+    """No queue is unbounded."""
     monkeypatch.setattr("inferd.rpc.blocking._MAX_WAITING", 2)
     begun, release = threading.Event(), threading.Event()
 
@@ -329,7 +329,7 @@ def test_calls_over_the_pool_s_bound_are_refused(serve, monkeypatch):
     assert sorted(future.code().name for future in others) == ["OK"] * 2 + ["RESOURCE_EXHAUSTED"] * 3
 
 
-def test_the_log_has_what_a_handler_raised(serve, caplog):
+def test_logs_exceptions_of_handlers(serve, caplog):
     """At error level, on the package's own logger."""
 
     def behave(request, context):

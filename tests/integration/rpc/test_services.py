@@ -1,4 +1,4 @@
-"""gRPC's own services, from their own packages, plugged in unchanged."""
+"""gRPC's own services from their own packages."""
 
 import threading
 
@@ -56,7 +56,7 @@ def test_health_check(start, servicer):
 
 
 def test_health_list(start):
-    """Answered whatever release of grpcio-health-checking there is: older ones know nothing of it."""
+    """With any release of grpcio-health-checking; older ones do not have it."""
     service = HealthService(["some.Service"])
 
     def add(server):
@@ -72,7 +72,7 @@ def test_health_list(start):
 
 
 def test_health_watch(start, servicer):
-    """Each change is sent, until the caller goes; then the servicer forgets it."""
+    """Each change is sent until the caller leaves; then the servicer drops it."""
     running = start(lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server))
     stub = health_pb2_grpc.HealthStub(running.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="model"), timeout=TIMEOUT_S)
@@ -90,7 +90,7 @@ def test_health_watch(start, servicer):
 
 
 def test_watches_occupy_no_thread(start):
-    """With one thread, health still answers beside many watches, and all of them hear of a change."""
+    """With one thread, health answers beside many watches, and all of them get a change."""
     servicer = health.HealthServicer(experimental_non_blocking=True)
     running = start(lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server), blocking_threads=1)
     stub = health_pb2_grpc.HealthStub(running.channel)
@@ -101,8 +101,8 @@ def test_watches_occupy_no_thread(start):
     assert [next(watch).status for watch in watches] == [NOT_SERVING] * 20
 
 
-def test_health_is_never_refused_by_the_limit_on_unary_calls(start):
-    """The limit is for callback handlers; whoever asks for health must hear of the overload."""
+def test_limit_on_unary_calls_does_not_apply_to_health(start):
+    """It is for callback handlers; probes must work under overload."""
     running = start(
         lambda server: health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server),
         max_inflight_unary=1,
@@ -153,7 +153,7 @@ def test_reflection(start, service):
 
 
 def test_channelz(start):
-    """The debugging service sees this server and counts the ends of its calls (rule 4)."""
+    """The debugging service sees this server and counts the ends of its calls."""
     running = start(channelz.add_channelz_servicer, options=[("grpc.enable_channelz", 1)])
     for _ in range(37):
         running.call("CallbackUnaryUnary")
@@ -165,7 +165,7 @@ def test_channelz(start):
 
 
 def all_servers(stub):
-    """Yield the servers on all pages; calls that other tests hold on to keep theirs in the list."""
+    """Yield the servers on all pages; calls that other tests reference keep theirs in the list."""
     start = 0
     while True:
         page = stub.GetServers(channelz_pb2.GetServersRequest(start_server_id=start), timeout=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""All four shapes of methods, called back and blocking, through real sockets, with grpcio's own clients."""
+"""Callback and blocking handlers of all four shapes, with grpcio's clients."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ def test_stream_stream(running, kind):
 
 @KINDS
 def test_all_shapes_with_the_asyncio_client(running, kind):
-    """The other client of grpcio sees the same."""
+    """With the same results."""
 
     async def calls():
         async with grpc.aio.insecure_channel(running.address) as channel:
@@ -57,16 +57,16 @@ def test_all_shapes_with_the_asyncio_client(running, kind):
 
 
 @KINDS
-def test_half_close_without_a_message_on_a_unary_call(running, kind):
-    """Answered UNIMPLEMENTED, where silence would leave the caller hanging."""
+def test_half_close_without_a_message_is_unimplemented(running, kind):
+    """Without an answer the caller would wait in vain."""
     with pytest.raises(grpc.RpcError) as error:
         running.channel.stream_unary(f"/{SERVICE}/{kind}UnaryUnary")(iter(()), timeout=TIMEOUT_S)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert error.value.details() == "expected one request message, got none"
 
 
-def test_an_unknown_method(running):
-    """The error names it, and what the service has instead."""
+def test_unknown_method(running):
+    """The error names it and the known methods of the service."""
     error = running.fail("NoSuchMethod")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert error.details().startswith(
@@ -76,8 +76,8 @@ def test_an_unknown_method(running):
     assert running.server.usage.refused["UNKNOWN_METHOD"] == 1
 
 
-def test_an_unknown_service(running):
-    """The error names it, and the services that there are."""
+def test_unknown_service(running):
+    """The error names it and the known services."""
     with pytest.raises(grpc.RpcError) as error:
         running.channel.unary_unary("/no.Such/Method")(b"", timeout=TIMEOUT_S)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -93,8 +93,8 @@ def test_an_unknown_service(running):
         ("BlockingRaises", grpc.StatusCode.UNKNOWN, "the handler failed"),
     ],
 )
-def test_what_a_handler_raises_stays_here(running, caplog, method, code, details):
-    """The caller gets a fixed text, the log gets the cause, and the server serves on."""
+def test_exception_of_a_handler(running, caplog, method, code, details):
+    """The caller gets a fixed text, the log the cause, and the server serves on."""
     error = running.fail(method)
     assert (error.code(), error.details()) == (code, details)
     assert "secret" in caplog.text
@@ -102,7 +102,7 @@ def test_what_a_handler_raises_stays_here(running, caplog, method, code, details
 
 
 def test_answers_from_other_threads_and_out_of_order(running):
-    """A call is answered whenever and by whomever."""
+    """Any thread may answer at any time."""
     futures = [running.unary("Held").future(str(i).encode(), timeout=TIMEOUT_S) for i in range(8)]
     calls = [running.held.next() for _ in futures]
     for call in reversed(calls):
@@ -110,8 +110,8 @@ def test_answers_from_other_threads_and_out_of_order(running):
     assert [future.result() for future in futures] == [b"done"] * 8
 
 
-def test_a_late_answer_is_told_so(running):
-    """After an abort the reply says that it came too late."""
+def test_late_answer_returns_false(running):
+    """After an abort."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     assert call.abort(grpc.StatusCode.ABORTED, "no")
@@ -120,8 +120,8 @@ def test_a_late_answer_is_told_so(running):
 
 
 @KINDS
-def test_a_stream_is_a_conversation(running, kind):
-    """Each request may depend on the answer before."""
+def test_stream_is_bidirectional(running, kind):
+    """Each request depends on the answer before."""
     requests = Requests()
     answers = running.channel.stream_stream(f"/{SERVICE}/{kind}StreamStream")(iter(requests), timeout=TIMEOUT_S)
     message = b"1"

@@ -1,4 +1,4 @@
-"""The end of a server, with and without calls, from any thread, any number of times."""
+"""Stopping a server: with and without calls, from any thread, repeatedly."""
 
 import gc
 import queue
@@ -19,7 +19,7 @@ CANCELLED = grpc.StatusCode.CANCELLED
 
 
 def assert_left_nothing(server):
-    """No live calls, and no threads once those that are ending have ended."""
+    """Assert that there are no live calls, and no threads once those that are ending have ended."""
     assert server.live_calls == 0
     for thread in threading.enumerate():
         if thread.name.startswith("inferd-rpc"):
@@ -28,7 +28,7 @@ def assert_left_nothing(server):
 
 
 def test_open_calls_may_finish_within_the_grace(running):
-    """What was admitted is answered; what comes after is not taken."""
+    """Admitted calls are answered; later ones are not accepted."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     stopped = running.server.stop(TIMEOUT_S)
@@ -42,8 +42,8 @@ def test_open_calls_may_finish_within_the_grace(running):
     assert_left_nothing(running.server)
 
 
-def test_what_is_open_after_the_grace_is_cancelled(running):
-    """Unary calls and streams, called back and blocking; each is told and reported once."""
+def test_cancels_open_calls_after_the_grace(running):
+    """Unary calls and streams, callback and blocking; each is notified and reported once."""
     requests = [Requests(), Requests()]
     held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
@@ -68,8 +68,8 @@ def test_what_is_open_after_the_grace_is_cancelled(running):
         fed.put(None)
 
 
-def test_a_stop_without_a_grace_cancels_at_once_and_waits(running):
-    """As with grpcio's own server."""
+def test_stop_without_a_grace_cancels_at_once_and_waits(running):
+    """As in grpcio's server."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     running.held.next()
     assert running.server.stop(None).is_set()
@@ -77,8 +77,8 @@ def test_a_stop_without_a_grace_cancels_at_once_and_waits(running):
     assert_left_nothing(running.server)
 
 
-def test_stops_may_be_repeated(running):
-    """A shorter grace takes effect, a longer one does not, and after the end a stop is done at once."""
+def test_stop_may_be_repeated(running):
+    """A shorter grace takes effect, a longer one does not, and after the end a stop returns at once."""
     held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     running.held.next()
     first = running.server.stop(60.0)
@@ -91,8 +91,8 @@ def test_stops_may_be_repeated(running):
     assert held.code() in (CANCELLED, UNAVAILABLE)
 
 
-def test_stops_from_many_threads(running):
-    """They agree."""
+def test_stop_from_many_threads(running):
+    """All return when the server has stopped."""
     held = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     running.held.next()
     threads = [threading.Thread(target=running.server.stop, args=(grace,)) for grace in (None, 0.0, 0.1, None)]
@@ -105,8 +105,8 @@ def test_stops_from_many_threads(running):
     assert_left_nothing(running.server)
 
 
-def test_a_stop_from_the_poll_thread_does_not_wait_for_itself(serve):
-    """A handler may stop its server, and goes on while that stops."""
+def test_stop_from_the_poll_thread_does_not_wait(serve):
+    """A handler may stop its server and continue."""
     stopped = queue.Queue()
     running = serve({"Stop": callback_unary(lambda call, message: stopped.put(running.server.stop(None)))})
     future = running.unary("Stop").future(b"", timeout=TIMEOUT_S)
@@ -114,8 +114,8 @@ def test_a_stop_from_the_poll_thread_does_not_wait_for_itself(serve):
     assert future.code() in (CANCELLED, UNAVAILABLE)
 
 
-def test_a_stop_from_a_blocking_handler_does_not_wait_for_itself(serve, monkeypatch):
-    """Its call is cancelled, and what is left of it does not keep the server."""
+def test_stop_from_a_blocking_handler(serve, monkeypatch):
+    """Its call is cancelled, and its thread does not delay the stop."""
     monkeypatch.setattr("inferd.rpc.server._HANDLERS_END_S", 0.05)
     stopped = queue.Queue()
     running = serve(
@@ -126,8 +126,8 @@ def test_a_stop_from_a_blocking_handler_does_not_wait_for_itself(serve, monkeypa
     assert future.code() in (CANCELLED, UNAVAILABLE)
 
 
-def test_a_call_that_someone_still_refers_to_does_not_keep_the_server(running):
-    """Logs and tests may hold on to calls."""
+def test_referenced_call_does_not_delay_the_stop(running):
+    """Logs and tests may hold references to calls."""
     running.call("CallbackUnaryUnary")
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
@@ -137,8 +137,8 @@ def test_a_call_that_someone_still_refers_to_does_not_keep_the_server(running):
     future.cancel()
 
 
-def test_ended_calls_are_let_go(running):
-    """No cycle keeps a call, its listener or its message once it is over."""
+def test_frees_ended_calls(running):
+    """No cycle keeps a call, its listener or its message alive."""
     gc.collect()
     gc.disable()
     try:
@@ -157,8 +157,8 @@ def test_ended_calls_are_let_go(running):
         gc.enable()
 
 
-def test_a_stuck_handler_does_not_keep_the_server_from_stopping(serve, caplog, monkeypatch):
-    """It is left behind, and that is said."""
+def test_stuck_handler_does_not_prevent_the_stop(serve, caplog, monkeypatch):
+    """Its thread is abandoned and logged."""
     monkeypatch.setattr("inferd.rpc.server._HANDLERS_END_S", 0.05)
     begun, release = threading.Event(), threading.Event()
 
@@ -177,8 +177,8 @@ def test_a_stuck_handler_does_not_keep_the_server_from_stopping(serve, caplog, m
     assert_left_nothing(running.server)
 
 
-def test_a_server_that_never_started_gives_back_its_port():
-    """Stopping it is enough."""
+def test_stop_without_a_start_releases_the_port():
+    """Without a start the core would keep it."""
     server = Server()
     port = server.add_insecure_port("127.0.0.1:0")
     assert server.stop(None).is_set()
@@ -189,8 +189,8 @@ def test_a_server_that_never_started_gives_back_its_port():
         server.start()
 
 
-def test_a_server_that_never_started_can_be_dropped():
-    """With or without a port, garbage does not hang."""
+def test_server_that_never_started_can_be_collected():
+    """With or without a port, garbage collection does not hang."""
     for bind in (False, True):
         server = Server()
         if bind:
@@ -200,15 +200,15 @@ def test_a_server_that_never_started_can_be_dropped():
 
 
 def test_wait_for_termination(running):
-    """True for a timeout, False for the end, as with grpcio's own server."""
+    """True for a timeout, False for the end, as in grpcio's server."""
     assert running.server.wait_for_termination(0.01) is True
     running.server.stop(0.0)
     assert running.server.wait_for_termination(TIMEOUT_S) is False
     assert running.server.wait_for_termination() is False
 
 
-def test_servers_one_after_the_other_and_side_by_side():
-    """A process may have several."""
+def test_several_servers_in_a_process():
+    """One after another and side by side."""
     side_by_side = [Running().start() for _ in range(3)]
     for running in side_by_side:
         assert running.call("CallbackUnaryUnary", b"x") == b"x"
@@ -219,7 +219,7 @@ def test_servers_one_after_the_other_and_side_by_side():
 
 
 def test_timers_of_a_server_without_calls(running):
-    """``call_at`` works before anything could wake the poll thread, and after."""
+    """``call_at`` works before and after anything can wake the poll thread."""
     for _ in range(2):
         done = threading.Event()
         threads = []
@@ -234,8 +234,8 @@ def test_timers_of_a_server_without_calls(running):
         running.call("CallbackUnaryUnary")
 
 
-def test_the_poll_lag_shows_a_handler_that_blocks(serve):
-    """Whoever blocks the poll thread is seen in the metric while it lasts."""
+def test_poll_lag_shows_a_blocking_handler(serve):
+    """While it blocks the poll thread."""
     begun, release = threading.Event(), threading.Event()
 
     def block(call, message):

@@ -1,4 +1,4 @@
-"""Ports with TLS and mutual TLS, on certificates made for the occasion."""
+"""Ports with TLS and mutual TLS."""
 
 import grpc
 import pytest
@@ -32,7 +32,7 @@ def running():
 
 
 def test_tls(running, authority, server_pair):
-    """A caller that trusts the authority gets through, beside the port without TLS."""
+    """A client that trusts the authority connects, beside the port without TLS."""
     address = secure_port(running, server_credentials(server_pair))
     assert ask(address, grpc.ssl_channel_credentials(authority.pem)) == b""
     assert running.call("Who") == b""
@@ -41,8 +41,8 @@ def test_tls(running, authority, server_pair):
     assert plain["security_level"] == [b"TSI_SECURITY_NONE"]
 
 
-def test_mutual_tls_proves_the_caller(running, authority, server_pair):
-    """The SPIFFE id of the caller's certificate is in the auth context."""
+def test_mutual_tls_authenticates_the_caller(running, authority, server_pair):
+    """The auth context has the SPIFFE id of the client certificate."""
     address = secure_port(running, server_credentials(server_pair, authority))
     own = authority.issue(SPIFFE_ID)
     assert ask(address, grpc.ssl_channel_credentials(authority.pem, own.key, own.certificate)) == b""
@@ -51,7 +51,7 @@ def test_mutual_tls_proves_the_caller(running, authority, server_pair):
 
 
 @pytest.mark.parametrize("certificate", ["none", "of another authority"])
-def test_mutual_tls_refuses_others(running, authority, server_pair, certificate):
+def test_mutual_tls_rejects_other_certificates(running, authority, server_pair, certificate):
     """Without a certificate of the authority there is no call."""
     address = secure_port(running, server_credentials(server_pair, authority))
     other = Authority().issue("client")

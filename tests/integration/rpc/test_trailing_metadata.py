@@ -1,4 +1,4 @@
-"""What interceptors add to the trailing metadata: on every kind of call, whatever its status."""
+"""Trailing metadata added by interceptors, for every kind of call and status."""
 
 import grpc
 import pytest
@@ -11,7 +11,7 @@ ADDED = (("early", "1"), ("late", "2"), ("late-bin", b"\x00\xff"))
 
 
 class Adding:
-    """Adds something at both ends of each call."""
+    """Adds metadata at the start and the end of each call."""
 
     def started(self, call):
         call.add_trailing_metadata((("early", "1"),))
@@ -21,7 +21,7 @@ class Adding:
 
 
 class Refusing:
-    """Refuses each call with metadata of its own."""
+    """Rejects each call with metadata of its own."""
 
     def started(self, call):
         return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("own", "0"),))
@@ -42,15 +42,15 @@ def shapes(kind):
 
 @pytest.mark.parametrize("method", [*shapes("Callback"), *shapes("Blocking")])
 def test_added_to_every_shape_of_call(serve, method):
-    """Callback handlers and ordinary ones; it comes after the handler's own."""
+    """Of callback and ordinary handlers; it follows the handler's own."""
     call = serve(interceptors=[Adding()]).channel.stream_stream(f"/{SERVICE}/{method}")(iter([b"x"]), timeout=TIMEOUT_S)
     assert len(list(call)) == (3 if method.endswith("UnaryStream") else 1)
     own = (("echoed", "1"),) if method.endswith("StreamStream") else ()
     assert ended(call) == (OK, own + ADDED)
 
 
-def test_a_handler_may_add_too(serve):
-    """In front of what an interceptor adds later, behind what it gives with its answer."""
+def test_handler_may_add_metadata(serve):
+    """Before later metadata of interceptors, after that of its answer."""
     running = serve(interceptors=[Adding()])
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
@@ -61,7 +61,7 @@ def test_a_handler_may_add_too(serve):
 
 
 def test_added_to_errors(serve):
-    """The status, its text and the handler's metadata stay as they are."""
+    """The status, its text and the handler's metadata are unchanged."""
     running = serve(interceptors=[Adding()])
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     running.held.next().abort(grpc.StatusCode.FAILED_PRECONDITION, "näh", (("own", "0"),))
@@ -70,7 +70,7 @@ def test_added_to_errors(serve):
 
 
 @pytest.mark.parametrize("method", ["CallbackRaises", "BlockingRaises", "Missing"])
-def test_added_where_no_handler_ended_the_call(serve, method):
+def test_added_without_an_answer_of_a_handler(serve, method):
     """It failed, or there is none."""
     running = serve(interceptors=[Adding()])
     code, trailing = ended(running.fail(method))
@@ -78,8 +78,8 @@ def test_added_where_no_handler_ended_the_call(serve, method):
     assert trailing == ADDED
 
 
-def test_added_to_refusals(serve):
-    """An interceptor further in refuses; those further out are told of the end and may still add."""
+def test_added_to_rejections(serve):
+    """An inner interceptor rejects; outer ones may still add."""
     running = serve(interceptors=[Adding(), Refusing()])
     assert ended(running.fail("CallbackUnaryUnary")) == (
         grpc.StatusCode.PERMISSION_DENIED,
@@ -87,8 +87,8 @@ def test_added_to_refusals(serve):
     )
 
 
-def test_illegal_pairs_are_not_sent(running):
-    """Whoever adds them is told; the call goes on without them."""
+def test_does_not_send_illegal_pairs(running):
+    """The caller of the method gets ValueError; the call continues without them."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     with pytest.raises(ValueError, match="'Upper'"):
@@ -97,8 +97,8 @@ def test_illegal_pairs_are_not_sent(running):
     assert ended(future) == (OK, ())
 
 
-def test_nothing_is_added_to_a_call_that_has_ended(running):
-    """Too late is no error."""
+def test_adds_nothing_after_the_end(running):
+    """This is no error."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     call.reply(b"")

@@ -1,4 +1,4 @@
-"""Stand-ins for the core: batches are recorded, and their events come when the test says."""
+"""Fakes of the core: batches are recorded, and their events come when the test says."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ EPOCH_AHEAD_S = 1_700_000_000.0
 
 
 class FakeClock:
-    """A clock that goes only when told to."""
+    """A clock that advances only when told to."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -41,7 +41,7 @@ class FakeEvent:
 
 
 class FakeQueue:
-    """Hands out the events that were put in; a poll without any waits by moving the clock to its deadline."""
+    """Returns the queued events; a poll without any advances the clock to its deadline."""
 
     def __init__(self, epoch_clock: FakeClock, clocks: tuple[FakeClock, ...] = ()) -> None:
         self.events: deque[FakeEvent] = deque()
@@ -63,7 +63,7 @@ class FakeQueue:
 
 
 class FakeLoop:
-    """Runs callbacks when the test says; stands in for `PollLoop` where only these methods are used."""
+    """A fake of `PollLoop` that runs callbacks when the test says."""
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
@@ -96,7 +96,7 @@ class FakeLoop:
             self.soon.popleft()()
 
     def run_timers(self) -> None:
-        """Let all the time pass that anyone waits for."""
+        """Advance the clock through all timers."""
         while self.timers:
             when, callback = self.timers.pop(0)
             self.clock.now = max(self.clock.now, when)
@@ -174,7 +174,7 @@ class FakeReceived:
 
 
 class Recorder:
-    """An interceptor that remembers how calls ended."""
+    """An interceptor that records the ends of calls."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[Any, str]] = []
@@ -216,7 +216,7 @@ class Bench:
 
 
 class LoopBench:
-    """A `PollLoop` on clocks and a queue that go when told to."""
+    """A `PollLoop` on a fake queue and fake clocks."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(1000.0)
@@ -227,7 +227,7 @@ class LoopBench:
         self.core_call = FakeCoreCall()
 
     def note(self, text: str) -> Callable[..., None]:
-        """Return a callback that writes ``text`` down."""
+        """Return a callback that records ``text``."""
         return lambda *_: self.log.append(text)
 
 
@@ -240,5 +240,5 @@ def receive_one(call: Any) -> None:
 
 
 def sent_messages(call: FakeCoreCall) -> int:
-    """How many messages were given to the core."""
+    """The number of messages sent to the core."""
     return sum(kind == "SendMessage" for batch in call.started for kind in batch.kinds)

@@ -8,7 +8,7 @@ from tests.unit.rpc.fakes import Bench
 
 
 class InboxBench(Bench):
-    """A call whose events arrive while the handler has not asked yet, so that nothing blocks."""
+    """A call whose events arrive before the handler asks, so that nothing blocks."""
 
     def __init__(self):
         super().__init__(CoreStreamCall)
@@ -27,20 +27,20 @@ def bench():
 
 
 def test_deserializes_messages(bench):
-    """The handler gets what its converter makes."""
+    """The handler gets the result of its converter."""
     bench.message(b"abc")
     assert next(bench.inbox) == "abc"
 
 
 def test_half_close_ends_the_iteration(bench):
-    """After what came before."""
+    """After the messages before it."""
     bench.message(None)
     assert list(bench.inbox) == []
     assert list(bench.inbox) == []
 
 
 def test_end_is_no_half_close(bench):
-    """A handler must not believe that it has all requests when its caller is gone."""
+    """A handler must not take a cancelled stream for a complete one."""
     bench.call._callbacks.clear()  # as if the end had been noted and not been told yet
     bench.core.complete("ReceiveCloseOnServer")
     with pytest.raises(CallEndedError):
@@ -48,7 +48,7 @@ def test_end_is_no_half_close(bench):
 
 
 def test_end_precedes_a_message(bench):
-    """Nobody waits for what would come of it."""
+    """No caller waits for the result."""
     bench.message(b"abc")
     bench.core.complete("ReceiveCloseOnServer")
     with pytest.raises(CallEndedError):
@@ -56,7 +56,7 @@ def test_end_precedes_a_message(bench):
 
 
 def test_wait_until_sent(bench):
-    """True once nothing waits, False once the call has ended."""
+    """True once the outbox is empty, False once the call has ended."""
     bench.call.send(b"in flight")
     assert bench.inbox.wait_until_sent()
     bench.call.send(b"waits")

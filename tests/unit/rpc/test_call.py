@@ -1,4 +1,4 @@
-"""What both kinds of call do."""
+"""Behaviour shared by both kinds of call."""
 
 import grpc
 import pytest

@@ -1,4 +1,4 @@
-"""What calls that the core has cut off are put down to."""
+"""Causes of ends without an answer."""
 
 import math
 from types import SimpleNamespace
@@ -8,13 +8,22 @@ import grpc
 import pytest
 
 from inferd.rpc import call_ends
-from inferd.rpc.call_ends import CANCELLED, EXPIRED, STOPPED, TOO_OLD, ConnectionAges, Ends
+from inferd.rpc.call_ends import (
+    CANCELLED,
+    EXPIRED,
+    STOPPED,
+    TOO_OLD,
+    ConnectionAges,
+    Ends,
+    cause_of_end,
+    to_monotonic,
+)
 
 OPTIONS = {"grpc.max_connection_age_ms": 100_000, "grpc.max_connection_age_grace_ms": 20_000}
 
 
 def fake_call(raw_peer: bytes, started_at: float, deadline: float = math.inf) -> Any:
-    """All that is looked at of a call."""
+    """The attributes of a call that matter here."""
     return SimpleNamespace(raw_peer=raw_peer, started_at=started_at, deadline=deadline)
 
 
@@ -26,7 +35,7 @@ def ages() -> ConnectionAges:
 
 @pytest.mark.parametrize("options", [{}, OPTIONS | {"grpc.max_connection_age_ms": 2**31 - 1}])
 def test_no_ages_without_a_maximum(options: dict[str, int]) -> None:
-    """Nothing is taken down of them."""
+    """Without a maximum age nothing is tracked."""
     assert ConnectionAges.of(options) is None
 
 
@@ -46,7 +55,7 @@ def test_no_ages_without_a_maximum(options: dict[str, int]) -> None:
 def test_detects_call_cut_with_its_connection(
     first_call_at: float, started_at: float, now: float, expected: call_ends.Cause
 ) -> None:
-    """If the connection is as old as those that are closed, and the call as old as the grace; else it was cancelled."""
+    """If the connection is as old as those the core closes, and the call as old as the grace; else it was cancelled."""
     ends = Ends(ages())
     assert ends.ages is not None
     for call_at in (first_call_at, started_at):
@@ -67,7 +76,7 @@ def test_deadline_and_server_stop_take_precedence() -> None:
 
 
 def test_reused_port_is_a_new_connection() -> None:
-    """When the connection before cannot be there any more, this is another one."""
+    """When the earlier connection must be closed by then."""
     seen = ages()
     seen.note(b"ipv6:%5B::1%5D:1", 0.0)
     seen.note(b"ipv6:%5B::1%5D:1", 200.0)
@@ -76,7 +85,7 @@ def test_reused_port_is_a_new_connection() -> None:
 
 
 def test_unix_socket_connections_share_a_peer() -> None:
-    """So that only the call's own age is known."""
+    """Only the call's own age is known."""
     seen = ages()
     seen.note(b"unix:/run/inferd.sock", 0.0)
     assert not seen.has_cut(fake_call(b"unix:/run/inferd.sock", 80.0), 130.0)

@@ -1,4 +1,4 @@
-"""Messages that callers have compressed."""
+"""Compressed messages."""
 
 import gzip
 import threading
@@ -14,7 +14,7 @@ TIMEOUT_S = PATIENCE_S
 
 @pytest.fixture
 def inflate():
-    """Inflate a message; returns what came of it, and in which thread it was told."""
+    """Inflate a message; return the outcome and the thread that delivered it."""
     soon = []
     done = threading.Event()
 
@@ -47,7 +47,7 @@ def test_inflates_what_was_compressed(inflate, size):
 
 
 def test_rejects_message_above_the_limit(inflate):
-    """It is not inflated any further than that."""
+    """Inflating stops there."""
     outcome = inflate(gzip.compress(bytes(range(256)) * 4000, 0))
     assert isinstance(outcome, InflateError)
     assert str(outcome) == f"a message that inflates to at most {LIMIT} bytes"
@@ -55,7 +55,7 @@ def test_rejects_message_above_the_limit(inflate):
 
 @pytest.mark.parametrize("size", [200_000, LIMIT, 10 * LIMIT])
 def test_rejects_message_above_the_ratio(inflate, size):
-    """A hundred times its size, unless that is little."""
+    """A hundred times its size, unless that is small."""
     message = gzip.compress(bytes(size))
     outcome = inflate(message)
     assert isinstance(outcome, InflateError)
@@ -63,7 +63,7 @@ def test_rejects_message_above_the_ratio(inflate, size):
 
 
 def test_small_message_has_no_maximum_ratio(inflate):
-    """It costs nothing."""
+    """Inflating it is cheap."""
     assert inflate(gzip.compress(bytes(60_000))) == bytes(60_000)
 
 
@@ -81,5 +81,5 @@ def test_small_message_has_no_maximum_ratio(inflate):
     ids=["cut at the end", "cut", "two bytes", "with more behind it", "twice", "another checksum"],
 )
 def test_rejects_all_but_one_whole_member(inflate, size, spoil):
-    """It is refused, whatever is wrong with it."""
+    """Truncated, corrupt, followed by other data."""
     assert isinstance(inflate(spoil(gzip.compress(bytes(range(250)) * (size // 250 + 1), 0))), InflateError)

@@ -12,7 +12,7 @@ REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
 
 
 class Interceptor:
-    """Does as it is told and writes it down."""
+    """Records its calls; rejects or fails as configured."""
 
     def __init__(self, name, log, *, refusal=None, error=None):
         self.name = name
@@ -41,7 +41,7 @@ def run(*interceptors, code=grpc.StatusCode.OK):
 
 
 def test_first_interceptor_is_the_outermost():
-    """Started in order, finished in the opposite one."""
+    """Started in order, finished in reverse."""
     log = []
     assert run(Interceptor("a", log), Interceptor("b", log)) is None
     assert log == ["a started", "b started", "b finished OK", "a finished OK"]
@@ -49,7 +49,7 @@ def test_first_interceptor_is_the_outermost():
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_outer_interceptors_see_the_end_of_a_rejected_call(position):
-    """Whoever saw the start hears of the end, the refuser too; the others hear of neither."""
+    """Interceptors that saw the start see the end, the one that rejects included; inner ones see neither."""
     log = []
     chain = [Interceptor(name, log, refusal=REFUSAL if i == position else None) for i, name in enumerate("abc")]
     assert run(*chain) is REFUSAL
@@ -59,7 +59,7 @@ def test_outer_interceptors_see_the_end_of_a_rejected_call(position):
 
 
 class Asking:
-    """Needs to know of the end of the call that it asks only."""
+    """Uses `on_finished` instead of an own ``finished``."""
 
     finished = None
 
@@ -74,7 +74,7 @@ class Asking:
 
 @pytest.mark.parametrize("refuser", ["asking", "next", None])
 def test_finisher_of_a_call_runs_if_it_is_rejected(refuser):
-    """Whoever refuses it, and ahead of the interceptors that are told of each call."""
+    """Whichever interceptor rejects, and ahead of the interceptors' own ``finished``."""
     log = []
     asking = Asking(log, refusal=REFUSAL if refuser == "asking" else None)
     run(Interceptor("a", log), asking, Interceptor("b", log, refusal=REFUSAL if refuser == "next" else None))
@@ -85,14 +85,14 @@ def test_finisher_of_a_call_runs_if_it_is_rejected(refuser):
 
 
 def test_exception_in_started_rejects_the_call(caplog):
-    """An interceptor that fails might have refused: the call does not pass."""
+    """It might have rejected the call, so the call must not pass."""
     refusal = run(Interceptor("a", [], error=RuntimeError("secret")))
     assert refusal == CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
     assert "secret" in caplog.text
 
 
 def test_exception_in_finished_is_logged(caplog):
-    """The others hear of the end all the same."""
+    """The others are called all the same."""
     log = []
     broken = Interceptor("b", log)
     broken.finished = lambda *_: 1 / 0

@@ -9,7 +9,7 @@ from inferd.rpc.metadata import checked
 
 @pytest.mark.parametrize("empty", [(), [], None])
 def test_empty_metadata_is_none(empty):
-    """No metadata costs nothing."""
+    """The core takes None for it."""
     assert checked(empty) is None
 
 
@@ -21,7 +21,7 @@ def test_keeps_legal_metadata():
 
 @pytest.mark.parametrize("key", ["", "Upper", "with space", "colon:", ":path", "ünder", "tab\t", "new\n", b"bytes", 7])
 def test_names_illegal_keys(key):
-    """The message says which key it is."""
+    """The error names the key."""
     with pytest.raises(ValueError, match="expected lower-case") as error:
         checked([("fine", "x"), (key, "x")])
     assert repr(key) in str(error.value)
@@ -36,21 +36,21 @@ def test_names_the_key_of_illegal_text(value):
 
 @pytest.mark.parametrize("value", ["text", None, 7])
 def test_binary_keys_require_bytes(value):
-    """A key that ends in -bin says that its value is bytes."""
+    """The suffix -bin declares bytes."""
     with pytest.raises(ValueError, match="metadata 'key-bin': expected bytes"):
         checked([("key-bin", value)])
 
 
 @pytest.mark.parametrize("key", ["grpc-status", "grpc-message", "content-type", "te", "grpc-timeout"])
 def test_rejects_reserved_keys(key):
-    """Nobody may contradict the protocol."""
+    """The protocol sets them."""
     with pytest.raises(ValueError, match="reserved"):
         checked([(key, "0")])
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.one_of(st.text(max_size=8), st.binary(max_size=8)))))
 def test_checked_metadata_is_legal(metadata):
-    """Whatever comes, it is refused with a ValueError or it fits the wire format."""
+    """Any input raises ValueError or fits the wire format."""
     try:
         passed = checked(metadata) or ()
     except ValueError:

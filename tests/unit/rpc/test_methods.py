@@ -1,4 +1,4 @@
-"""Which handler serves a method, and which answers are remembered."""
+"""Lookup and caching of handlers."""
 
 import grpc
 import pytest
@@ -12,7 +12,7 @@ def handler():
 
 
 class Counting(grpc.ServiceRpcHandler):
-    """A service that counts how often it is asked."""
+    """A service that counts its lookups."""
 
     def __init__(self, method, result):
         self.method = method
@@ -28,7 +28,7 @@ class Counting(grpc.ServiceRpcHandler):
 
 
 class ByMetadata(grpc.GenericRpcHandler):
-    """A handler that looks at more than the method."""
+    """A generic handler that decides by metadata."""
 
     def __init__(self, result):
         self.result = result
@@ -43,7 +43,7 @@ def methods():
 
 
 def look(methods, method):
-    """Look for a method as the acceptor does: first among what is remembered."""
+    """Look up a method as the acceptor does, in the cache first."""
     return methods.cached.get(method) or methods.find(method, ())
 
 

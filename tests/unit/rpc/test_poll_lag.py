@@ -1,4 +1,4 @@
-"""How far the poll thread is behind, on a loop that goes when told to."""
+"""The lag of the poll thread, on a fake loop."""
 
 from inferd.rpc.poll_loop import PollLag
 from tests.unit.rpc.fakes import FakeClock, FakeLoop

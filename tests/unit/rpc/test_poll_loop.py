@@ -1,4 +1,4 @@
-"""The loop of the poll thread, on a queue and clocks that go when told to."""
+"""The poll loop on a fake queue and fake clocks."""
 
 import gc
 import logging
@@ -203,7 +203,7 @@ def test_survives_exceptions_of_idle_callbacks(bench, caplog):
 
 
 def during_poll(bench, act):
-    """Have ``act`` called while the loop waits for an event, as another thread would."""
+    """Call ``act`` while the loop waits for an event, as another thread would."""
     poll = bench.queue.poll
 
     def watch(deadline):
@@ -258,7 +258,7 @@ def test_callback_added_after_the_check_wakes_the_loop(bench):
     """The loop has just found no callback, and would sleep on the one added now."""
 
     class Looked(deque):
-        """Another thread adds something right behind the first look."""
+        """Another thread adds a callback right after the check."""
 
         looks = 0
 
@@ -321,7 +321,7 @@ def test_failed_callback_does_not_stop_the_others(bench, caplog):
 
 
 class RealQueue:
-    """A queue that sleeps until there is an event, and the call that events come from."""
+    """A queue that sleeps until an event comes, and the call that posts events."""
 
     def __init__(self):
         self._events = queue.SimpleQueue()
@@ -365,7 +365,7 @@ def test_no_wake_up_is_lost_with_many_threads():
 
 
 def _looks_that_find_nothing(bench, passed_s):
-    """Let a step handle one event after ``passed_s`` of others, and return how often it looked for more in vain."""
+    """Run a round with one event after ``passed_s`` of others; return its number of empty polls."""
     bench.clock.advance(passed_s)
     bench.queue.events.append(FakeEvent(lambda _event: None))
     bench.queue.deadlines.clear()

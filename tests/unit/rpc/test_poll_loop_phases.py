@@ -1,4 +1,4 @@
-"""How the poll loop treats events that are ready together: it handles them, then starts what they asked of the core."""
+"""The phases of a round: events, callbacks, deferred batches, idle callbacks."""
 
 import logging
 
@@ -13,7 +13,7 @@ def bench():
 
 
 class FakeStarter:
-    """A call whose batches are numbers, which it notes when they are started."""
+    """A call that records the batches it starts."""
 
     def __init__(self, log):
         self._log = log
@@ -161,7 +161,7 @@ def test_idle_callbacks_wait_for_batches_just_started(bench):
 
 
 class Arrives:
-    """A call for which an event is ready as soon as it asks."""
+    """A call whose event is ready as soon as its batch starts."""
 
     def __init__(self, queue, event):
         self._queue, self._event = queue, event

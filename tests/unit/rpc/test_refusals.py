@@ -1,4 +1,4 @@
-"""What the server says of calls that it does not serve."""
+"""Error texts of rejected calls."""
 
 import pytest
 

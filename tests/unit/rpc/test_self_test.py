@@ -1,4 +1,4 @@
-"""The try-out of the installed grpcio at the first start."""
+"""The self-test of the installed grpcio."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from inferd.rpc.core import IncompatibleGrpcioError
 
 @pytest.fixture(autouse=True)
 def _untested():
-    """Forget that this process has passed before, and what a fake answered."""
+    """Clear the cached result before and after."""
     self_test.check_grpcio.cache_clear()
     yield
     self_test.check_grpcio.cache_clear()

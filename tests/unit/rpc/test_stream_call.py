@@ -12,7 +12,7 @@ from tests.unit.rpc.fakes import Bench, sent_messages
 
 
 class Listener:
-    """Remembers what it was told."""
+    """Records its events."""
 
     def __init__(self):
         self.log = []
@@ -28,7 +28,7 @@ class Listener:
 
 
 class StreamBench(Bench):
-    """A stream that is being listened to."""
+    """A stream with a listener."""
 
     def __init__(self):
         super().__init__(CoreStreamCall)
@@ -36,7 +36,7 @@ class StreamBench(Bench):
         self.call.serve(lambda call: self.listener)
 
     def sent(self):
-        """Let the send in flight be done."""
+        """Complete the send in flight."""
         self.core.complete("SendMessage")
 
     def kinds_in_flight(self):

@@ -1,4 +1,4 @@
-"""Where a server may listen in the file system."""
+"""Unix socket paths a server may listen on."""
 
 import socket
 from contextlib import closing

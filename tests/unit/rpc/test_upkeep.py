@@ -1,4 +1,4 @@
-"""Time limits of calls, and the one timer for all of them."""
+"""Message timeouts, and the one timer for all calls."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ TIMEOUT_S = 20.0
 
 
 class Looked:
-    """A call on a server that looks after it; `pass_time` lets its timers come."""
+    """A call and the upkeep of its server; `pass_time` runs its timers."""
 
     def __init__(self, kind, *, timeout_s=TIMEOUT_S, is_small=False):
         self.bench = Bench(kind, on_live=lambda live: self.watch(live, timeout_s))

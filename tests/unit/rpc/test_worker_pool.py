@@ -1,4 +1,4 @@
-"""The threads of blocking handlers."""
+"""Thread pools."""
 
 import threading
 

@@ -26,7 +26,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelState, ModelVersion
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
-from inferd.observability.metrics.registry import Sources
+from inferd.observability.metrics.registry import MetricSources
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
@@ -136,7 +136,7 @@ class Application:
         self._transport.start()
         self._security.start()
         self._add_services()
-        self._telemetry.metrics.watch(self._metric_sources())
+        self._telemetry.metrics.set_sources(self._metric_sources())
         self._grpc_port = self._transport.listen(self._server)
         self._telemetry.tracing.start()
         self._telemetry.gpus.start()
@@ -163,8 +163,8 @@ class Application:
         if server.reflection:
             add_reflection(self._server, (*INFERENCE_SERVICE_NAMES, _HEALTH_SERVICE_NAME))
 
-    def _metric_sources(self) -> Sources:
-        return Sources(
+    def _metric_sources(self) -> MetricSources:
+        return MetricSources(
             models=lambda: model_samples(self._registry),
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,

@@ -5,8 +5,8 @@ logging/    setup, the writer thread, one line for each RPC
 tracing/    sampling, spans, export
 http/       /metrics, /livez and /readyz
 
-calls             what the interceptors need of an RPC    recorder    finished RPCs, for metrics and the access log
-trailers          trailing metadata for callers           timing      durations of the stages of a request
-poll_watch        readiness by the lag of the poll thread
-coalescing_thread a thread that does work in batches
+calls               an RPC as the interceptors see it     recorder    finished RPCs, for metrics and the access log
+trailers            trailing metadata                     timing      durations of the stages of a request
+poll_watch          readiness by the lag of the poll thread
+coalescing_thread   a thread that processes queued work in batches
 """

@@ -1,4 +1,4 @@
-"""What the interceptors here need of a call, so that they know no gRPC server."""
+"""An RPC as the interceptors of this package see it, without a dependency on the gRPC server."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 from inferd.call_facts import CallFacts
 from inferd.observability.timing import Stages
 
-#: Where a call's annotations have those who are to be told of each result of a stream.
+#: The annotation of a call with the listeners for results of a stream.
 _LISTENERS = "result_listeners"
 
 
@@ -16,19 +16,19 @@ class Status(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, for example ``RESOURCE_EXHAUSTED``."""
+        """The name, for example ``RESOURCE_EXHAUSTED``."""
         ...
 
 
-#: Told how a call has ended, in any thread; must not block or raise.
+#: Called in any thread when a call has ended, with its status and details; must not block or raise.
 Finisher = Callable[["Call", Status, str], None]
 
 
 class Call(Protocol):
-    """One RPC. Its facts and annotations are what the handlers found out about it.
+    """One RPC. Handlers and interceptors set its facts and annotations.
 
-    The log reads them a little after the end of the call. So whoever puts there what leads back to the call, or to
-    messages, takes it out again when the call finishes.
+    The access log reads them some time after the call has ended. A value that references the call or its messages must
+    therefore be removed when the call finishes.
     """
 
     @property
@@ -38,17 +38,17 @@ class Call(Protocol):
 
     @property
     def peer(self) -> str:
-        """Who calls, as gRPC writes it."""
+        """The caller's address as gRPC writes it."""
         ...
 
     @property
     def raw_peer(self) -> bytes:
-        """The same as gRPC's core writes it; `inferd.peer` makes it readable."""
+        """The address as gRPC's core writes it; `inferd.peer` makes it readable."""
         ...
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """What the caller sent along."""
+        """The metadata that the caller sent."""
         ...
 
     @property
@@ -58,31 +58,31 @@ class Call(Protocol):
 
     @property
     def ended_at(self) -> float:
-        """When it was answered or cut off, in seconds on the monotonic clock; known once it has finished."""
+        """When it was answered or cancelled, in seconds on the monotonic clock; set once it has finished."""
         ...
 
     @property
     def facts(self) -> CallFacts:
-        """What nearly every call has to tell."""
+        """Attributes of nearly every call."""
         ...
 
     @property
     def annotations(self) -> dict[str, object]:
-        """What only some have, by name."""
+        """Attributes of some calls, by name."""
         ...
 
     def on_finished(self, finisher: Finisher) -> None:
-        """Have ``finisher`` told of the end; to be asked for when the call starts."""
+        """Call ``finisher`` when the call has ended; only while the call starts."""
         ...
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
-        """Have ``pairs`` go out with the status; the last moment is an interceptor's ``finished``."""
+        """Send ``pairs`` with the status; at the latest in an interceptor's ``finished``."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamResult:
-    """What one request of a stream came to. ``error`` is empty for OK; ``model`` for one that named none."""
+    """The outcome of one request of a stream. ``error`` is empty for OK, ``model`` if the request names none."""
 
     request_id: str
     model: str
@@ -97,16 +97,15 @@ ResultListener = Callable[[Call, StreamResult], None]
 
 
 def listen_for_results(call: Call, listener: ResultListener) -> None:
-    """Have ``listener`` told of each result of ``call``, if it is a stream; to be asked for when the call starts.
+    """Call ``listener`` with each result of ``call``, if it is a stream; only while the call starts.
 
-    It is told before the stream can end for that result, in any thread, one result of a stream after the other. It
-    must not block or raise.
+    It is called in any thread, for one result at a time, before the stream can end. It must not block or raise.
     """
     listeners = result_listeners(call)
     call.annotations[_LISTENERS] = (*listeners, listener)
 
 
 def result_listeners(call: Call) -> tuple[ResultListener, ...]:
-    """Return who is to be told of each result of ``call``."""
-    listeners: tuple[ResultListener, ...] = call.annotations.get(_LISTENERS, ())  # type: ignore[assignment]  # see above
+    """Return the listeners for results of ``call``."""
+    listeners: tuple[ResultListener, ...] = call.annotations.get(_LISTENERS, ())  # type: ignore[assignment]  # set above
     return listeners

@@ -1,20 +1,20 @@
-"""Says when the poll thread is so far behind that the server should get no more calls, or be started anew."""
+"""Reports not ready, or not alive, when the poll thread is too far behind."""
 
 import logging
 import threading
 from collections.abc import Callable
 
-#: The lag itself is measured once a second.
+#: As often as the lag is measured.
 _PERIOD_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class PollWatch:
-    """Judges how far the poll thread is behind, ``lag_s``, whenever it is asked and once a second by itself.
+    """Compares the lag of the poll thread, ``lag_s``, with two limits, on demand and once a second.
 
-    ``on_change`` is called by its thread when the judgement may have changed, which it also logs. Threads: ``start``
-    and ``stop`` one after the other; ``check`` is its own; the rest any. None of it needs the poll thread.
+    Its thread logs changes and calls ``on_change``. Independent of the poll thread. Threads: ``start`` and ``stop`` one
+    after the other; ``check`` its own; the rest any.
     """
 
     def __init__(
@@ -29,46 +29,46 @@ class PollWatch:
         self._ready_max_lag_s = ready_max_lag_s
         self._live_max_lag_s = live_max_lag_s
         self._on_change = on_change
-        self._told: tuple[bool, bool] = (False, False)
+        self._reported: tuple[bool, bool] = (False, False)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poll-watch", daemon=True)
 
     def why_not_ready(self) -> str:
-        """Return why the server should get no calls, empty if it may."""
+        """Return why the server is not ready for calls; empty if it is."""
         return self._beyond(self._ready_max_lag_s, "server.ready_max_lag_s")
 
     def why_not_alive(self) -> str:
-        """Return why the process should be started anew, empty if it is well."""
+        """Return why the process should be restarted; empty if it is alive."""
         return self._beyond(self._live_max_lag_s, "server.live_max_lag_s")
 
     def start(self) -> None:
-        """Begin to look by itself."""
+        """Start checking once a second."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; does nothing if it never started."""
+        """Stop checking; no effect if never started."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def check(self) -> None:
-        """Look once."""
+        """Check once; log a change."""
         not_ready, not_alive = self.why_not_ready(), self.why_not_alive()
         found = (bool(not_ready), bool(not_alive))
-        if found == self._told:
+        if found == self._reported:
             return
-        before, self._told = self._told, found
+        before, self._reported = self._reported, found
         if not_alive and not before[1]:
             _log.error("not alive: %s", not_alive)
         elif not_ready and not before[0]:
             _log.error("not ready: %s", not_ready)
         elif not not_ready:
-            _log.warning("the poll thread goes on, ready again")
+            _log.warning("poll thread recovered, ready again")
         self._on_change()
 
-    def _beyond(self, most_s: float, setting: str) -> str:
+    def _beyond(self, max_s: float, setting: str) -> str:
         lag_s = self._lag_s()
-        return f"the poll thread is {lag_s:.1f} s behind, {setting} is {most_s:g}" if lag_s >= most_s else ""
+        return f"the poll thread is {lag_s:.1f} s behind, {setting} is {max_s:g}" if lag_s >= max_s else ""
 
     def _run(self) -> None:
         while not self._stopping.wait(_PERIOD_S):

@@ -1,4 +1,4 @@
-"""Takes down the calls that end, and shows them, many at a time, to those who count and log them."""
+"""Records finished calls and delivers them in batches to metrics and the access log."""
 
 import atexit
 import logging
@@ -9,78 +9,77 @@ from typing import Any
 
 from inferd.call_facts import CallFacts
 from inferd.observability.calls import Call, ResultListener, Status, listen_for_results
-from inferd.observability.coalescing_thread import GatheringThread
+from inferd.observability.coalescing_thread import CoalescingThread
 
 _log = logging.getLogger(__name__)
 
-#: One call that ended: when it ended and when it started (s on the monotonic clock), method, peer as gRPC's core writes
-#: it, status, details, facts and annotations, None if there are none. A plain tuple, because one is made for each call.
+#: One finished call: end and start in seconds on the monotonic clock, method, peer as gRPC's core writes it, status,
+#: details, facts, and annotations, None if there are none. A plain tuple, because one is created for each call.
 EndedCall = tuple[float, float, str, bytes, Status, str, CallFacts, dict[str, Any] | None]
 
-#: Must not block. What it raises is logged, and the calls are lost to it.
+#: Must not block. Its exceptions are logged, and it does not get the calls again.
 Consumer = Callable[[Sequence[EndedCall]], None]
 
-#: As many wait only if the thread does not come to run; whoever brings more then works them off instead.
-_MOST_WAITING = 10_000
+#: Reached only if the thread is starved of CPU; then the thread that ends a call delivers the backlog.
+_MAX_PENDING = 10_000
 
 
 class CallRecorder:
-    """The interceptor that leaves a tuple for each call that ends; to be the outermost, so that it sees all of it.
+    """Interceptor that records each finished call; must be the outermost, so that it sees rejected calls too.
 
-    What is to be done with them takes several times as long when it is done between other things, so it is left to a
-    thread that lets calls gather for ``gather_s``. A record holds texts and numbers and what was found out about the
-    call, so that those that wait keep no messages alive.
+    Processing records one by one between requests takes several times as long as in batches, so a thread delivers them
+    every ``delay_s``. Records never reference messages.
 
-    Invariant: each call is shown once to each consumer, by one thread at a time. Threads: ``started`` the poll thread,
-    ``finished`` and ``flush`` any, the rest the main one.
+    Invariant: each call is delivered once to each consumer, by one thread at a time. Threads: ``started`` the poll
+    thread, ``finished`` and ``flush`` any, the rest the main one.
     """
 
-    def __init__(self, *, gather_s: float = 0.02) -> None:
+    def __init__(self, *, delay_s: float = 0.02) -> None:
         self._ended: deque[EndedCall] = deque()
         self._consumers: list[Consumer] = []
-        # Reentrant, because a finalizer that runs while calls are shown may end another one.
+        # Reentrant, because a finalizer that runs during delivery may end another call.
         self._lock = threading.RLock()
-        self._thread = GatheringThread("call-recorder", self.flush, gather_s=gather_s)
-        #: Is told of each result of the streams that begin from now on, if anybody.
+        self._thread = CoalescingThread("call-recorder", self.flush, delay_s=delay_s)
+        #: Receives each result of the streams that start from now on, if set.
         self.result_listener: ResultListener | None = None
 
     def add(self, consumer: Consumer) -> None:
-        """Show calls to ``consumer``, too; before the first."""
+        """Deliver calls to ``consumer`` as well; before the first call."""
         self._consumers.append(consumer)
 
     def start(self) -> None:
-        """Begin to show what ends. A process that just ends still shows it."""
+        """Start delivering; what is pending when the process exits is delivered too."""
         atexit.register(self.flush)
         self._thread.start()
 
     def stop(self) -> None:
-        """Show what has ended by now, and end the thread."""
+        """Deliver pending calls, and end the thread."""
         atexit.unregister(self.flush)
         self._thread.stop(timeout_s=5)
 
     def started(self, call: Call) -> None:
-        """Let every call go on."""
+        """Accept the call; a stream reports its results, if anything listens."""
         if self.result_listener is not None:
             listen_for_results(call, self.result_listener)
 
     def finished(self, call: Call, code: Status, details: str) -> None:
-        """Take down a call that ended."""
+        """Record a finished call."""
         ended, annotations = self._ended, call.annotations or None
         ended.append(
             (call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.facts, annotations)
         )
         if not self._thread.is_awake:
-            self._thread.rouse()
-        elif len(ended) > _MOST_WAITING:
+            self._thread.wake()
+        elif len(ended) > _MAX_PENDING:
             self.flush()
 
     def flush(self) -> bool:
-        """Show now what has ended by now. Returns whether there was anything."""
+        """Deliver pending calls; return whether there were any."""
         with self._lock:
             calls = [self._ended.popleft() for _ in range(len(self._ended))]
             for consume in self._consumers if calls else ():
                 try:
                     consume(calls)
-                except Exception:  # noqa: BLE001  the others must see them, and the thread goes on
-                    _log.exception("calls that ended could not be told of", extra={"calls": len(calls)})
+                except Exception:  # noqa: BLE001  the other consumers must get the calls, and the thread must go on
+                    _log.exception("call record consumer failed", extra={"calls": len(calls)})
         return bool(calls)

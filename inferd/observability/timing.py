@@ -1,20 +1,20 @@
-"""The stages of one request, for those who want to know more of it than sums."""
+"""Durations of the stages of one request, measured only on demand: for trailers, traces and the debug log."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
 from inferd.call_facts import BatchTiming
 
-#: Where a call's annotations have the stages of its request, if somebody wants them.
+#: The annotation of a call with the stages of its request, if they are measured.
 KEY = "stages"
 
-#: In the order in which a request goes through them.
+#: In the order of processing.
 STAGES = ("decode", "queue", "stack", "run", "encode")
 
 
 @dataclass(slots=True)
 class Stages:
-    """When one request was where, as far as it came; seconds on the monotonic clock."""
+    """Times of the stages that a request has reached; seconds on the monotonic clock."""
 
     decoding_at: float | None = None
     decoded_at: float | None = None
@@ -24,7 +24,7 @@ class Stages:
     encoded_at: float | None = None
 
     def durations_s(self) -> list[tuple[str, float]]:
-        """Return the stages that are over, by their names in `STAGES`, with how long each took."""
+        """Return name and duration of each completed stage, in the order of `STAGES`."""
         durations: list[tuple[str, float]] = []
         if self.decoding_at is not None and self.decoded_at is not None:
             durations.append(("decode", self.decoded_at - self.decoding_at))
@@ -38,27 +38,27 @@ class Stages:
 
 
 def wanted(annotations: MutableMapping[str, object]) -> Stages:
-    """Have the stages of a call's request taken down, and return where; to be asked for when the call starts."""
+    """Measure the stages of a call's request, and return them; only while the call starts."""
     stages = annotations.setdefault(KEY, Stages())
     assert isinstance(stages, Stages)
     return stages
 
 
 def of(annotations: Mapping[str, object]) -> Stages:
-    """Return where to take down the stages of a call's request; only where somebody wants them, so has a `KEY`."""
+    """Return the stages of a call's request; only if its annotations have a `KEY`."""
     stages = annotations[KEY]
     assert isinstance(stages, Stages)
     return stages
 
 
 class StageTotals:
-    """The stages of all requests of a stream, added up. Its owner sees to it that threads come one at a time."""
+    """Sums of the stages of all requests of a stream. Not thread-safe."""
 
     def __init__(self) -> None:
         self._totals_s: dict[str, float] = {}
 
     def add(self, stages: Stages) -> None:
-        """Add those of one request."""
+        """Add the stages of one request."""
         for name, duration_s in stages.durations_s():
             self._totals_s[name] = self._totals_s.get(name, 0.0) + duration_s
 
@@ -68,5 +68,5 @@ class StageTotals:
 
 
 def server_timing(durations_s: Iterable[tuple[str, float]]) -> str:
-    """Write durations in the form of HTTP's Server-Timing, in milliseconds."""
+    """Format durations as in HTTP's Server-Timing header, in milliseconds."""
     return ", ".join(f"{name};dur={duration_s * 1000:.3f}" for name, duration_s in durations_s)

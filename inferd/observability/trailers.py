@@ -1,4 +1,4 @@
-"""What a call's status is accompanied by: its id, where its time went, and how loaded the server is."""
+"""Trailing metadata: request id, server timing, ORCA load report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,83 +9,83 @@ from inferd.observability.calls import Call, Status, listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
 from inferd.principal import ANONYMOUS
 
-#: Metadata that names the call, and that asks for the timing; both come back under the same key.
+#: Metadata keys of the request id and of the timing, in requests and in trailers.
 ID_METADATA = "x-request-id"
 TIMING_METADATA = "inferd-timing"
 
-#: Metadata that asks for a load report if it says ``bin``, and where that comes back; ORCA's own names.
+#: ORCA's keys: metadata that asks for a load report if it is ``bin``, and the trailer with the report.
 LOAD_FORMAT_METADATA = "endpoint-load-metrics-format"
 LOAD_METADATA = "endpoint-load-metrics-bin"
 
-_ASKED_FOR = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
+_REQUEST_KEYS = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
 
-#: Where a call's annotations have what its caller asked for.
-_ASKED = "trailers"
+#: The annotation of a call with the trailers that its caller asked for.
+_KEY = "trailers"
 
 
 class TrailersInterceptor:
-    """Takes the request's id from the metadata, and gives callers what they have asked for.
+    """Reads the request id from the metadata, and adds the trailers that the caller asked for.
 
-    The id goes out with every error, and with OK to those who sent one. A load report goes out to those who ask, or
-    with ``report_always`` to everyone, but not to strangers, to whom it would show whether an attack has an effect. It
-    stands outside of whatever may refuse calls.
+    The id is returned with every error, and with OK if the caller sent one. A load report is returned on demand, or
+    always with ``report_always``, but not to unauthenticated callers, whom it would show whether an attack has an
+    effect. Must be outside of all interceptors that may reject calls.
 
-    Threads: ``started`` the poll thread, ``finished`` any, at the same time. Neither blocks or raises.
+    Threads: ``started`` the poll thread, ``finished`` any, several at the same time. Neither blocks or raises.
     """
 
     def __init__(self, load_report: Callable[[], bytes], *, report_always: bool = False) -> None:
         self._load_report = load_report
         self._report_always = report_always
-        # Enumerations answer for their names slowly, and nearly all calls end with the same status.
+        # Comparing identity is faster than an enum's name, and nearly all calls end with the same status.
         self._ok: Status | None = None
 
     def started(self, call: Call) -> None:
-        """Note what the caller asks for."""
-        # By index, because pairs of gRPC's core are named tuples, which take long to unpack.
+        """Parse what the caller asks for."""
+        # By index, because unpacking the named tuples of gRPC's core is slower.
         for pair in call.metadata:
-            if pair[0] in _ASKED_FOR and pair[1]:
-                self._ask(call, *pair)
+            if pair[0] in _REQUEST_KEYS and pair[1]:
+                self._read(call, *pair)
 
     def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
-        """Add to the trailing metadata what there is to be added."""
-        asked: _Asked | None = call.annotations.get(_ASKED)  # type: ignore[assignment]  # that is what the key is for
-        if asked is None and code is self._ok and not self._report_always:
+        """Add the trailers."""
+        wanted: _Wanted | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # set in `_read`
+        if wanted is None and code is self._ok and not self._report_always:
             return
         failed = code.name != "OK"
         if not failed:
             self._ok = code
         pairs: list[tuple[str, str | bytes]] = []
-        if failed or (asked and asked.for_id):
+        if failed or (wanted and wanted.request_id):
             pairs.append((ID_METADATA, request_id.of(call.facts)))
-        if asked and asked.for_stages is not None:
-            durations_s = asked.totals.durations_s() or asked.for_stages.durations_s()
+        if wanted and wanted.stages is not None:
+            durations_s = wanted.totals.durations_s() or wanted.stages.durations_s()
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
-        wants_load = self._report_always or (asked and asked.for_load)
+        wants_load = self._report_always or (wanted and wanted.load)
         if wants_load and code.name != "UNAUTHENTICATED" and call.facts.principal != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)
 
-    def _ask(self, call: Call, key: str, value: str | bytes) -> None:
+    def _read(self, call: Call, key: str, value: str | bytes) -> None:
         annotations = call.annotations
-        asked = annotations.setdefault(_ASKED, _Asked())
-        assert isinstance(asked, _Asked)
+        wanted = annotations.setdefault(_KEY, _Wanted())
+        assert isinstance(wanted, _Wanted)
         if key == ID_METADATA:
-            asked.for_id = True
+            wanted.request_id = True
             call.facts.request_id = request_id.cleaned(str(value))
         elif key == LOAD_FORMAT_METADATA:
-            asked.for_load = value == "bin"
-        elif value == "1" and asked.for_stages is None:
-            asked.for_stages = timing.wanted(annotations)
-            listen_for_results(call, lambda _, result: asked.totals.add(result.stages))
+            wanted.load = value == "bin"
+        elif value == "1" and wanted.stages is None:
+            wanted.stages = timing.wanted(annotations)
+            listen_for_results(call, lambda _, result: wanted.totals.add(result.stages))
 
 
 @dataclass(slots=True)
-class _Asked:
-    """What a caller asked for. ``totals`` are of the requests of a stream, ``for_stages`` of a unary request."""
+class _Wanted:
+    """Trailers that a caller asked for. ``totals`` are for a stream, ``stages`` for a unary request."""
 
-    for_id: bool = False
-    for_load: bool = False
-    for_stages: Stages | None = None
+    request_id: bool = False
+    load: bool = False
+    stages: Stages | None = None
     totals: StageTotals = field(default_factory=StageTotals)

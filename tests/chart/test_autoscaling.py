@@ -63,7 +63,7 @@ class _Replica:
             alarm=poll_thread,
             observer=metrics.stats_for("m", "1"),
         )
-        metrics.watch(sources(self._sample()))
+        metrics.set_sources(sources(self._sample()))
         self._metrics = metrics
         self._every_s = self._next_request = self._next_scrape = 0.0
         self._scrapes: list[str] = []
@@ -94,7 +94,7 @@ class _Replica:
             self._clock.now = now
             if now == self._next_scrape:
                 self._next_scrape += SCRAPE_S
-                self._metrics.watch(sources(self._sample()))
+                self._metrics.set_sources(sources(self._sample()))
                 self._scrapes.append(generate_latest(self._registry).decode())
             else:
                 self._next_request += self._every_s

@@ -90,11 +90,11 @@ def test_a_receiver_that_is_killed_and_comes_back(server, receiver, load):
     """What could not be sent meanwhile is sent then, as far as it could be kept."""
     receiver.wait_for(METHOD)
     receiver.close()
-    server.wait_event("spans are not taken")
+    server.wait_event("span export failed")
     load.wait_for(200)
     back = Receiver(receiver.port)
     back.wait_for(METHOD)
-    server.wait_event("spans are taken again")
+    server.wait_event("span export recovered")
     load.wait_for(50)
     load.close()
     back.close()

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from inferd.observability.http.messages import BadRequestError, HeadTooLargeError, Request, Response, parse_request
 from inferd.observability.http.pace import Pace
 from inferd.observability.http.scrapes import Renderings
-from inferd.observability.metrics.exposition import form_of, rendered
+from inferd.observability.metrics.exposition import render, requested_format
 from inferd.plain_text import escaped
 
 _LONGEST_HEAD_BYTES = 16 * 1024
@@ -86,7 +86,7 @@ class HttpServer:
         max_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self._host = host.removeprefix("[").removesuffix("]")
-        self._renderings = Renderings(functools.partial(rendered, registry), share=_SHARE)
+        self._renderings = Renderings(functools.partial(render, registry), share=_SHARE)
         self._health = {"/readyz": readiness, "/livez": liveness}
         self._tls = tls
         self._timeout_s = timeout_s
@@ -215,7 +215,7 @@ class HttpServer:
         if request.path == "/metrics":
             if not is_trusted:
                 return Response(403, "expected a client certificate\n")
-            form = form_of(request.accept, request.accept_encoding)
+            form = requested_format(request.accept, request.accept_encoding)
             body = await self._renderings.get(form)
             return Response(200, body, content_type=form.content_type, headers=form.headers)
         health = self._health[request.path]()

@@ -1,4 +1,4 @@
-"""One line for each RPC."""
+"""The access log: one line for each RPC."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ from inferd.observability.recorder import CallRecorder, EndedCall
 from inferd.peer import readable
 from inferd.plain_text import clipped, escaped
 
-#: Statuses that an operator should look at; the others are the caller's business.
+#: Levels by status; the others are the caller's mistakes, and info.
 _LEVELS = {
     "DATA_LOSS": logging.ERROR,
     "INTERNAL": logging.ERROR,
@@ -32,33 +32,33 @@ _LEVELS = {
 }
 _LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
-#: Annotations that few calls have, and their fields: the counts of a stream, as far as it got, its trace, and the id in
-#: the message of a call that its metadata has named already.
+#: Fields of annotations that few calls have: the counts of a stream, the trace, and the id in a message if the metadata
+#: has another one.
 _RARE = {
     **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id")},
     request_id.OWN_KEY: "id",
 }
 
-#: Where an `EndedCall` has them.
+#: Indices of an `EndedCall`.
 _ENDED_AT: Final = 0
 _STARTED_AT: Final = 1
 _CODE: Final = 4
 _FACTS: Final = 6
 
-#: Of what a caller has chosen, no more than a line can take.
-LONGEST_TEXT = 512
+#: Limit in characters for text that a caller has chosen.
+MAX_TEXT = 512
 _END = "}\n"
 
-#: Makes lines of calls that ended, of those of at least a level, for a clock that is so many seconds behind the epoch.
-LineMaker = Callable[[Sequence[EndedCall], float, int], bytes]
+#: Formats finished calls of at least a level, given the offset in seconds from their clock to the epoch.
+CallFormatter = Callable[[Sequence[EndedCall], float, int], bytes]
 
 
 def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> bytes:
-    """Write one JSON object for each call; a `LineMaker`.
+    """Write one JSON object for each call; a `CallFormatter`.
 
-    By hand: a dictionary of the fields for each line and a general writer take four times as long. Calls that end
-    together are mostly of one caller and of one batch, so most of a line is the same as in the one before; and numbers
-    are written in a quarter of the time when there are many of them.
+    Formatted by hand: a dictionary for each line and a general encoder take four times as long. Calls that end together
+    are mostly of one caller and one batch, so most parts of a line equal those of the line before; and numbers are
+    formatted many at a time, which takes a quarter of the time.
     """
     if threshold > logging.INFO:
         calls = [call for call in calls if _LEVELS.get(call[_CODE].name, logging.INFO) >= threshold]
@@ -67,7 +67,7 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
     ended_at = np.array([call[_ENDED_AT] for call in calls])
     totals = _milliseconds(ended_at - [call[_STARTED_AT] for call in calls])
     moments = ((ended_at + epoch_s) * 1000).astype(np.int64).tolist()
-    # Told after the time in the queue, and so read before it: a call that was cut off may be told of even now.
+    # Set after the queue time, and so read before it: the batch of a cancelled call may still run.
     batches = [call[_FACTS].batch for call in calls]
     queues = _milliseconds(np.array([call[_FACTS].queue_s or 0.0 for call in calls]))
     pieces: list[str] = []
@@ -85,10 +85,10 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
         if ms != last_ms or level != last_level:
             last_ms, last_level = ms, level
             head = f'{{"time":"{utc_of_ms(ms)}","level":"{_LEVEL_NAMES[level]}","event":"access","request_id":"'
-        # Callers choose the names of methods that are unknown.
+        # Callers choose the names of unknown methods.
         named = (
             peer,
-            method if is_ok else clipped(method, LONGEST_TEXT),
+            method if is_ok else clipped(method, MAX_TEXT),
             facts.model,
             facts.version,
             status,
@@ -102,10 +102,10 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
         rest = (
             _END
             if is_ok and annotations is None
-            else _rest(annotations or {}, "" if is_ok else clipped(details, LONGEST_TEXT))
+            else _rest(annotations or {}, "" if is_ok else clipped(details, MAX_TEXT))
         )
         known_as = facts.request_id or request_id.of(facts)
-        # Printable ASCII, so that nothing else need be escaped.
+        # Printable ASCII, so nothing else needs escaping.
         if '"' in known_as or "\\" in known_as:
             known_as = _json(known_as)[1:-1]
         if batch is None:
@@ -115,8 +115,8 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
     return "".join(pieces).encode()
 
 
-def human_lines(render: Callable[[Fields], bytes]) -> LineMaker:
-    """Return what has ``render`` write the fields of each call."""
+def human_lines(render: Callable[[Fields], bytes]) -> CallFormatter:
+    """Return a `CallFormatter` that renders the fields of each call with ``render``."""
 
     def lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> bytes:
         return b"".join(render(json.loads(line)) for line in json_lines(calls, epoch_s, threshold).splitlines())
@@ -125,13 +125,13 @@ def human_lines(render: Callable[[Fields], bytes]) -> LineMaker:
 
 
 def _milliseconds(durations_s: NDArray[np.float64]) -> list[str]:
-    """Write each duration in ms, to the microsecond."""
+    """Format durations in ms, to the microsecond."""
     return orjson.dumps((durations_s * 1000).round(3).tolist()).decode()[1:-1].split(",")
 
 
 @functools.lru_cache(maxsize=256)
 def _names(peer: bytes, method: str, model: str | None, version: str | None, status: str, principal: str | None) -> str:
-    """Write the fields of a call that are mostly the same for all calls of a caller, and the name of the next one."""
+    """Format the fields that are mostly equal for all calls of a caller, and the name of the next field."""
     names = {"peer": readable(peer), "method": method, "model": model, "version": version, "status": status}
     names["principal"] = principal
     fields = (f',"{name}":{_json(value)}' for name, value in names.items() if value is not None)
@@ -139,13 +139,13 @@ def _names(peer: bytes, method: str, model: str | None, version: str | None, sta
 
 
 def _run(batch: BatchTiming | None, rows: int | None) -> str:
-    """Write the fields of the batch that a request was in, and how many rows of it were its own."""
+    """Format the fields of a request's batch, and the number of its own rows."""
     ran = "" if batch is None else f',"run_ms":{batch.run_s * 1000:.3f},"batch_rows":{batch.rows}'
     return ran if rows is None else f'{ran},"rows":{rows}'
 
 
 def _rest(annotations: Mapping[str, object], error: str) -> str:
-    """Write what only some calls have to tell."""
+    """Format the fields that only some calls have."""
     fields = [f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations]
     return "".join((*fields, f',"error":{_json(error)}' if error else "", _END))
 
@@ -155,9 +155,9 @@ def _json(value: object) -> str:
 
 
 class AccessLog:
-    """Has lines written about the calls that end; at debug level, about each result of a stream, too.
+    """Logs finished calls; at debug level, each result of a stream as well.
 
-    Threads: ``change`` any; the recorder shows the calls, and whoever settles a result tells of it.
+    Threads: ``change`` any; calls come from the recorder, results from the thread that answers them.
     """
 
     def __init__(
@@ -180,12 +180,12 @@ class AccessLog:
         recorder.add(self._calls_ended)
 
     def change(self, settings: LogSettings) -> None:
-        """Take over whether there are access lines, and of which level, for what ends from now on."""
+        """Apply the level, and whether the access log is on, to calls that end from now on."""
         self._recorder.flush()
         level = logging.getLevelNamesMapping()[settings.level.upper()]
         self._threshold = level if settings.access else None
-        tells_results = settings.access and level <= logging.DEBUG
-        self._recorder.result_listener = self._stream_result if tells_results else None
+        logs_results = settings.access and level <= logging.DEBUG
+        self._recorder.result_listener = self._stream_result if logs_results else None
 
     def _calls_ended(self, calls: Sequence[EndedCall]) -> None:
         threshold = self._threshold
@@ -196,9 +196,9 @@ class AccessLog:
             self._writer.submit(lines)
 
     def _stream_result(self, call: Call, result: StreamResult) -> None:
-        """Have a line written about one result of a stream."""
+        """Log one result of a stream."""
         line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
-        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method, LONGEST_TEXT)}
+        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method, MAX_TEXT)}
         line |= {"id": request_id.cleaned(result.request_id), "status": result.status}
         if result.model:
             line |= {"model": result.model, "version": result.version}
@@ -206,5 +206,5 @@ class AccessLog:
         if stages.batch is not None and stages.queue_s is not None:
             line |= {"queue_s": stages.queue_s, "run_s": stages.batch.run_s, "batch_rows": stages.batch.rows}
         if result.error:
-            line["error"] = clipped(result.error, LONGEST_TEXT)
+            line["error"] = clipped(result.error, MAX_TEXT)
         self._writer.submit(self._render(line))

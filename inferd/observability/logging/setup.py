@@ -1,4 +1,4 @@
-"""Sets up logging for the whole process: structlog and the standard library's logging give the same lines."""
+"""Logging of the whole process: structlog and the standard library's logging produce the same lines."""
 
 import functools
 import json
@@ -20,50 +20,50 @@ from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.logging.writer import LineWriter
 from inferd.plain_text import escaped
 
-#: Fields that take several lines for people.
+#: Fields with several lines in the human format.
 _LINES = frozenset({"exception", "stack"})
 
-#: A line by field: ``time``, ``level`` and ``event`` first, then what belongs to the event.
+#: The fields of a line: ``time``, ``level`` and ``event`` first, then those of the event.
 Fields = dict[str, object]
 
 
 def utc(at: float) -> str:
-    """Write seconds since the epoch as ISO 8601 in UTC."""
+    """Format seconds since the epoch as ISO 8601 in UTC."""
     return utc_of_ms(int(at * 1000))
 
 
 @functools.lru_cache(maxsize=16)
 def utc_of_ms(at_ms: int) -> str:
-    """Write milliseconds since the epoch as ISO 8601 in UTC; many lines are of the same one."""
+    """Format milliseconds since the epoch as ISO 8601 in UTC; cached, as many lines share one."""
     second, millisecond = divmod(at_ms, 1000)
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{millisecond:03d}Z"
 
 
 def renderer(style: LogFormat, *, colors: bool = False) -> Callable[[Fields], bytes]:
-    """Return what makes a line, newline included, of its fields."""
+    """Return a function that formats fields as a line, newline included."""
     return _human(colors=colors) if style is LogFormat.HUMAN else render_json
 
 
 def render_json(fields: Fields) -> bytes:
-    """Write one JSON object; values that JSON does not know become text, and what cannot be seen is escaped."""
-    shown = _shown(fields)
+    """Format one JSON object; values without a JSON type become text, and unprintable characters are escaped."""
+    shown = _jsonable(fields)
     try:
         return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # Integers beyond 64 bits: rare, and no reason to lose a line.
+        # Integers beyond 64 bits.
         return json.dumps(shown).encode() + b"\n"
 
 
-def _shown(value: object, *, keep: str = "") -> Any:  # noqa: ANN401  (whatever a field may be)
-    """Return ``value`` as JSON's types, with all text in it escaped apart from ``keep``."""
+def _jsonable(value: object, *, keep: str = "") -> Any:  # noqa: ANN401  (any JSON value)
+    """Return ``value`` in JSON's types, with all text escaped except ``keep``."""
     if isinstance(value, str):
         return escaped(value, keep=keep)
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {escaped(str(key)): _shown(each) for key, each in value.items()}
+        return {escaped(str(key)): _jsonable(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_shown(each) for each in value]
+        return [_jsonable(each) for each in value]
     return escaped(str(value), keep=keep)
 
 
@@ -74,17 +74,17 @@ def _human(*, colors: bool) -> Callable[[Fields], bytes]:
 
     def render(fields: Fields) -> bytes:
         shown = {
-            escaped(name): _shown(value, keep=_LINE_END if name in _LINES else "") for name, value in fields.items()
+            escaped(name): _jsonable(value, keep=_LINE_END if name in _LINES else "") for name, value in fields.items()
         }
         return f"{console(None, '', shown)}\n".encode()
 
     return render
 
 
-#: A logger, a level and what was said, without the facts about it.
+#: Logger, level and event, without its fields.
 _Kind = tuple[str, int, str]
 
-#: Kinds that are counted at a time, at most; lines of further ones are written.
+#: Kinds that are counted at a time, at most; records of further kinds pass.
 _MAX_KINDS = 256
 
 CallLater = Callable[[float, Callable[[], None]], None]
@@ -92,19 +92,19 @@ CallLater = Callable[[float, Callable[[], None]], None]
 
 @dataclass(slots=True)
 class _Seen:
-    """What came of one kind within its interval."""
+    """Records of one kind within its interval."""
 
     ends_at: float
     written: int = 0
-    held_back: int = 0
+    suppressed: int = 0
     last: logging.LogRecord | None = None
 
 
 class RepetitionFilter(logging.Filter):
-    """Lets ``limit`` warnings or errors of a kind pass in an interval, and counts those beyond.
+    """Passes ``limit`` warnings or errors of a kind per interval, and counts the others.
 
-    How many they were is told to ``summarize`` at the end of the interval, in the form of a record with ``repeated``.
-    Threads: any. The lock is held for bookkeeping only.
+    At the end of the interval, ``summarize`` gets the last of them with their number as ``repeated``. Threads: any. The
+    lock is held for bookkeeping only.
     """
 
     def __init__(
@@ -122,58 +122,58 @@ class RepetitionFilter(logging.Filter):
         self._summarize = summarize
         self._clock = clock
         self._call_later = call_later or _by_timer
-        # Reentrant, because a finalizer that runs at any allocation in here may log.
+        # Reentrant, because a finalizer that runs at an allocation in here may log.
         self._lock = threading.RLock()
         self._seen: dict[_Kind, _Seen] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether ``record`` is to be written now."""
+        """Return whether to write ``record`` now."""
         if not self._limit or record.levelno < logging.WARNING:
             return True
-        kind = (record.name, record.levelno, _said(record))
+        kind = (record.name, record.levelno, _event(record))
         now = self._clock()
         with self._lock:
             seen = self._seen.get(kind)
-            if seen is None or (seen.ends_at <= now and not seen.held_back):
+            if seen is None or (seen.ends_at <= now and not seen.suppressed):
                 if seen is None and not self._has_room(now):
                     return True
                 seen = self._seen[kind] = _Seen(now + self._interval_s)
             if seen.written < self._limit:
                 seen.written += 1
                 return True
-            seen.held_back += 1
+            seen.suppressed += 1
             seen.last = record
-            first, left_s = seen.held_back == 1, seen.ends_at - now
+            first, left_s = seen.suppressed == 1, seen.ends_at - now
         if first:
-            self._call_later(left_s, partial(self._sum_up, kind))
+            self._call_later(left_s, partial(self._summarize_kind, kind))
         return False
 
     def flush(self) -> None:
-        """Tell now what has been counted."""
+        """Summarize what has been counted so far."""
         for kind in list(self._seen):
-            self._sum_up(kind)
+            self._summarize_kind(kind)
 
-    def _sum_up(self, kind: _Kind) -> None:
+    def _summarize_kind(self, kind: _Kind) -> None:
         with self._lock:
             seen = self._seen.pop(kind, None)
         if seen is None or seen.last is None:
             return
-        self._summarize(_summary(seen.last, seen.held_back))
+        self._summarize(_summary(seen.last, seen.suppressed))
 
     def _has_room(self, now: float) -> bool:
         if len(self._seen) >= _MAX_KINDS:
-            self._seen = {kind: seen for kind, seen in self._seen.items() if seen.held_back or seen.ends_at > now}
+            self._seen = {kind: seen for kind, seen in self._seen.items() if seen.suppressed or seen.ends_at > now}
         return len(self._seen) < _MAX_KINDS
 
 
-def _said(record: logging.LogRecord) -> str:
-    """Return what was said, before facts were filled in; structlog's records hold the fields of the line."""
+def _event(record: logging.LogRecord) -> str:
+    """Return the event without its arguments; structlog's records hold the fields of the line."""
     message: object = record.msg
     return str(message.get("event")) if isinstance(message, dict) else str(message)
 
 
 def _summary(last: logging.LogRecord, count: int) -> logging.LogRecord:
-    """Return what stands for ``count`` records: the last one, without its traceback, as some were told before."""
+    """Return a record for ``count`` records: the last one, without traceback, as earlier ones had it."""
     facts = {**last.__dict__, "created": time.time(), "exc_info": None, "exc_text": None, "stack_info": None}
     if isinstance(last.msg, dict):
         facts["msg"] = {**last.msg, "repeated": count, "exc_info": None}
@@ -192,16 +192,16 @@ _LINE_END = "\n"
 
 
 class LogControl:
-    """The logging of the process, once it has been set up. Threads: any, one after the other."""
+    """Controls the configured logging of the process. Threads: any, one after the other."""
 
     def __init__(self, repetition: RepetitionFilter) -> None:
         self._repetition = repetition
         self._named: frozenset[str] = frozenset()
 
     def change(self, settings: LogSettings) -> None:
-        """Write lines of these levels from now on."""
+        """Apply other levels."""
         level = _number(settings.level)
-        # At debug, libraries tell of their event loops and file handles; ours is what was asked for.
+        # At debug, libraries log their event loops and file handles; only our own debug lines are wanted.
         logging.getLogger().setLevel(max(level, logging.INFO))
         levels = {**dict.fromkeys(self._named, logging.NOTSET), "inferd": level}
         levels |= {name: _number(named) for name, named in settings.levels.items()}
@@ -210,12 +210,12 @@ class LogControl:
         self._named = frozenset(settings.levels)
 
     def flush(self) -> None:
-        """Tell now of lines that were held back."""
+        """Log now how many lines were suppressed."""
         self._repetition.flush()
 
 
 def configure(settings: LogSettings, writer: LineWriter, render: Callable[[Fields], bytes]) -> LogControl:
-    """Send every log line of the process through ``writer``. Replaces whatever logging was set up before."""
+    """Send all log lines of the process through ``writer``; replaces the previous configuration."""
     handler = _LineHandler(writer, _formatter(settings.format, render))
     repetition = RepetitionFilter(settings.repeats, settings.repeats_interval_s, handler.emit)
     handler.addFilter(repetition)
@@ -242,7 +242,7 @@ def _number(level: str) -> int:
 
 
 class _LineHandler(logging.Handler):
-    """Formats in the thread that logs, because arguments may change, and leaves the writing to the writer."""
+    """Formats in the logging thread, because arguments may change, and queues the line."""
 
     def __init__(self, writer: LineWriter, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 (a log call never fails its caller; this prints what was wrong with it)
+        except Exception:  # noqa: BLE001 (a log call never fails its caller; this prints the error)
             self.handleError(record)
         else:
             self._writer.submit(line.encode(errors="backslashreplace"))
@@ -275,14 +275,14 @@ def _formatter(style: LogFormat, render: Callable[[Fields], bytes]) -> logging.F
 
 
 def _head(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put the fields that every line has in front."""
+    """Put the fields that all lines have first."""
     record: logging.LogRecord = event["_record"]
     head = {"time": utc(record.created), "level": record.levelname.lower(), "event": event.pop("event")}
     return {**head, "logger": record.name, **event}
 
 
 def _exceptions(style: LogFormat) -> Processor:
-    """Exceptions as fields, without local variables: those may hold inputs or credentials."""
+    """Return a renderer of exceptions without local variables: those may hold inputs or credentials."""
     if style is LogFormat.HUMAN:
         return structlog.processors.ExceptionRenderer(_traceback)
     return structlog.processors.ExceptionRenderer(
@@ -291,11 +291,11 @@ def _exceptions(style: LogFormat) -> Processor:
 
 
 def _traceback(exc_info: ExcInfo) -> str:
-    """Write a traceback in which the text of an exception, which may quote a caller, ends no line."""
+    """Format a traceback; newlines in the text of an exception, which may quote a caller, are escaped."""
     error = exc_info[1]
     chunks = traceback.TracebackException(type(error), error, error.__traceback__).format()
     return "".join(
-        # Frames and the words between exceptions are ours, and begin with spaces or a line's end.
+        # Frames and the text between exceptions are Python's, and start with spaces or a newline.
         chunk if chunk.startswith((" ", "\n")) else f"{escaped(chunk.removesuffix(_LINE_END))}{_LINE_END}"
         for chunk in chunks
     ).removesuffix(_LINE_END)

@@ -1,7 +1,7 @@
-"""Answers to scrapes, in Prometheus' text format or OpenMetrics. Pure.
+"""Exposition for scrapes, in Prometheus' text format or OpenMetrics. Pure functions.
 
-prometheus-client writes everything but histograms. Those are nearly all of the lines, and it takes some ten
-microseconds for each: with a few models, milliseconds in which no call is served.
+prometheus-client writes everything but the histograms. Those are nearly all of the lines, and it takes some ten
+microseconds for each, while holding the interpreter lock.
 """
 
 import gzip
@@ -20,19 +20,19 @@ from inferd.observability.metrics.histogram import Histogram
 
 _EOF = b"# EOF\n"
 
-#: Repetitive as the text is, level 1 makes a ninth of it, in 3.6 ms of a core for each MB, which takes 30 ms to be
-#: written; level 6 would make a tenth of it, in 13 ms.
+#: Level 1 compresses the repetitive text to a ninth in 3.6 ms per MB, which takes 30 ms to format; level 6 to a tenth
+#: in 13 ms.
 _GZIP_LEVEL = 1
 
 _OPENMETRICS = "application/openmetrics-text"
 _OPENMETRICS_VERSION = re.compile(rf"({_OPENMETRICS}; )version=[^;]*")
 
-#: Wishes that Prometheus' own text format fulfils.
+#: Media ranges that Prometheus' own text format satisfies.
 _PLAIN_TEXT = ("text/plain", "text/*", "*/*")
 
 
 class HistogramFamily(Metric):
-    """Histograms of one name by the values of their labels. Its samples are made only when they are asked for."""
+    """Histograms of one name by label values. Samples are built on demand."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class HistogramFamily(Metric):
         label_names: Sequence[str],
         series: Collection[tuple[Sequence[str], Histogram]],
     ) -> None:
-        # Not the base's own, which would set an empty list of samples.
+        # Without the base's constructor, which would set an empty list of samples.
         self.name = name
         self.documentation = documentation
         self.type = "histogram"
@@ -50,15 +50,15 @@ class HistogramFamily(Metric):
         self.series = series
 
     @cached_property
-    def samples(self) -> list[Sample]:  # type: ignore[override]  # made when it is asked for, and never set
-        """All of its lines, as prometheus-client has them."""
+    def samples(self) -> list[Sample]:  # type: ignore[override]  # a property here, and never set
+        """All samples, as prometheus-client builds them."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.label_names)
         for labels, histogram in self.series:
             family.add_metric(labels, histogram.buckets(), histogram.sum)
         return family.samples
 
     def write(self, *, exemplars: bool) -> Iterator[str]:
-        """Yield its text, which is the same in both formats but for the exemplars."""
+        """Yield the text, which differs between the two formats in exemplars only."""
         yield f"# HELP {self.name} {self.documentation}\n# TYPE {self.name} histogram\n"
         for values, histogram in self.series:
             labels = ",".join(
@@ -66,20 +66,20 @@ class HistogramFamily(Metric):
             )
             count = 0.0
             for le, count, *exemplar in histogram.buckets():
-                example = _example(exemplar[0]) if exemplar and exemplars else ""
-                yield f'{self.name}_bucket{{{labels},le="{le}"}} {count}{example}\n'
+                exemplar_text = _exemplar_text(exemplar[0]) if exemplar and exemplars else ""
+                yield f'{self.name}_bucket{{{labels},le="{le}"}} {count}{exemplar_text}\n'
             yield f"{self.name}_count{{{labels}}} {count}\n{self.name}_sum{{{labels}}} {histogram.sum}\n"
 
 
-class Form(NamedTuple):
-    """What is answered to a scrape: in which format, and whether compressed."""
+class Format(NamedTuple):
+    """Content type of an exposition, and whether it is compressed."""
 
     content_type: str
     gzipped: bool
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """What the answer says of it besides its type."""
+        """Response headers besides Content-Type."""
         return (("Vary", "Accept-Encoding"), *((("Content-Encoding", "gzip"),) if self.gzipped else ()))
 
 
@@ -92,7 +92,7 @@ class _Collected(Collector):
 
 
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """Return what the registry tells, in the format that an Accept header asks for, and its content type."""
+    """Return the metrics of ``registry`` in the format that an Accept header asks for, and its content type."""
     encode, content_type = _encoder(accept)
     openmetrics = content_type.startswith(_OPENMETRICS)
     histograms, others = [], []
@@ -105,31 +105,31 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     return text + _EOF if openmetrics else text, content_type
 
 
-def rendered(registry: CollectorRegistry, form: Form) -> bytes:
-    """Return what the registry tells, in this form."""
-    text, _ = exposition(registry, form.content_type)
-    return gzip.compress(text, _GZIP_LEVEL, mtime=0) if form.gzipped else text
+def render(registry: CollectorRegistry, wanted: Format) -> bytes:
+    """Return the metrics of ``registry`` in this format."""
+    text, _ = exposition(registry, wanted.content_type)
+    return gzip.compress(text, _GZIP_LEVEL, mtime=0) if wanted.gzipped else text
 
 
-def form_of(accept: str, accept_encoding: str) -> Form:
-    """Return in which form the headers Accept and Accept-Encoding ask for it."""
-    return Form(content_type_of(accept), _wants_gzip(accept_encoding))
+def requested_format(accept: str, accept_encoding: str) -> Format:
+    """Return the format that the headers Accept and Accept-Encoding ask for."""
+    return Format(content_type_of(accept), _wants_gzip(accept_encoding))
 
 
 def _wants_gzip(accept_encoding: str) -> bool:
-    """Whether gzip is wanted at least as much as no encoding, and by name if both are just as welcome."""
+    """Whether gzip is preferred to identity, or named explicitly with the same quality."""
     try:
-        wishes = {wish.partition(";")[0].strip().lower(): _quality(wish) for wish in accept_encoding.split(",")}
+        choices = {choice.partition(";")[0].strip().lower(): _quality(choice) for choice in accept_encoding.split(",")}
     except ValueError:
-        # A quality that is no number, in a header that is only a wish.
+        # An invalid quality: ignore the header.
         return False
-    any_other = wishes.get("*", 0.0)
-    compressed, plain = wishes.get("gzip", any_other), wishes.get("identity", any_other)
-    return compressed > plain or ("gzip" in wishes and compressed == plain > 0)
+    any_other = choices.get("*", 0.0)
+    compressed, plain = choices.get("gzip", any_other), choices.get("identity", any_other)
+    return compressed > plain or ("gzip" in choices and compressed == plain > 0)
 
 
 def content_type_of(accept: str) -> str:
-    """Return which of the few formats an Accept header asks for. As a header, it asks for itself."""
+    """Return the content type that an Accept header asks for. Idempotent: as a header, it yields itself."""
     return _encoder(accept)[1]
 
 
@@ -137,34 +137,34 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         encode, content_type = choose_encoder(",".join(_up_to_plain_text(accept)))
     except (TypeError, ValueError):
-        # A version or a quality that is no number, in a header that is only a wish.
+        # An invalid version or quality: ignore the header.
         return choose_encoder("")
-    # prometheus-client says that it is of whatever later version is asked for; what later ones have, we do not.
+    # prometheus-client echoes any later version that is asked for, but the output is 1.0.0.
     return encode, _OPENMETRICS_VERSION.sub(r"\1version=1.0.0", content_type)
 
 
 def _up_to_plain_text(accept: str) -> Iterator[str]:
-    """Yield the wishes in an Accept header, the dearest first, down to one that plain text fulfils.
+    """Yield the media ranges of an Accept header by descending quality, up to one that plain text satisfies.
 
-    prometheus-client takes OpenMetrics wherever it stands in the header.
+    prometheus-client would choose OpenMetrics wherever it stands in the header.
     """
-    for wish in sorted(accept.split(","), key=_quality, reverse=True):
-        if not _quality(wish):
+    for choice in sorted(accept.split(","), key=_quality, reverse=True):
+        if not _quality(choice):
             return
-        yield wish
-        if wish.partition(";")[0].strip() in _PLAIN_TEXT:
+        yield choice
+        if choice.partition(";")[0].strip() in _PLAIN_TEXT:
             return
 
 
-def _quality(wish: str) -> float:
-    for parameter in wish.split(";")[1:]:
+def _quality(choice: str) -> float:
+    for parameter in choice.split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
             return float(value)
     return 1.0
 
 
-def _example(exemplar: Exemplar) -> str:
+def _exemplar_text(exemplar: Exemplar) -> str:
     labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in exemplar.labels.items())
     return f" # {{{labels}}} {exemplar.value} {exemplar.timestamp}"
 

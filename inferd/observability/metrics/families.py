@@ -1,4 +1,4 @@
-"""What has been counted, in Prometheus' form. Pure; called when a scrape comes."""
+"""Metric families from counts and samples, built at each scrape. Pure functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ MODEL_STATES = ("loading", "ready", "failed", "unloading")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSample:
-    """How one model version stands; ``state`` is one of `MODEL_STATES`, and what is not known yet is 0.
+    """The state of one model version; ``state`` is one of `MODEL_STATES`, and unknown values are 0.
 
-    ``queue_limit_rows`` is how many rows may wait at present, ``instances`` how many batches may run at the same time,
-    ``capacity_rows_per_s`` how many rows all of them would run in a second, ``memory_bytes`` by how much the process
-    grew as the version was loaded and warmed up, ``stuck_threads`` how many threads hang in a run that was given up.
+    ``queue_limit_rows`` is the present limit of queued rows, ``instances`` the number of parallel batches,
+    ``capacity_rows_per_s`` the throughput of all instances at the cheapest batch size, ``memory_bytes`` the growth of
+    the process during loading and warm-up, ``stuck_threads`` the number of threads that hang in an abandoned run.
     """
 
     model: str
@@ -39,10 +39,10 @@ class ModelSample:
 
 
 class ServerUsage(Protocol):
-    """What calls take of the server at present, and how many it has refused by itself, by reason."""
+    """Memory held by calls, and the number of calls rejected by the limits of the server, by reason."""
 
     @property
-    def held_bytes(self) -> int: ...  # noqa: D102  see the families
+    def held_bytes(self) -> int: ...  # noqa: D102  described by `usage_families`
 
     @property
     def taken_bytes(self) -> int: ...  # noqa: D102
@@ -55,8 +55,8 @@ class ServerUsage(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sources:
-    """What is read when a scrape comes, in its thread. None of these may block."""
+class MetricSources:
+    """Functions that a scrape calls in its thread. None of them may block."""
 
     models: Callable[[], Iterable[ModelSample]]
     inflight_requests: Callable[[], int]
@@ -66,46 +66,49 @@ class Sources:
     spans_dropped: Callable[[], int]
     gpus: Callable[[], Iterable[GpuSample]]
     certificate_expiry: Callable[[], Mapping[str, float]]
-    """By what the certificate is for; seconds since the epoch."""
+    """By purpose of the certificate; seconds since the epoch."""
     certificate_lifetimes_s: Callable[[], Mapping[str, float]]
-    """How long each is valid in all."""
+    """By purpose of the certificate: its validity period in seconds."""
     file_reload_failures: Callable[[], Mapping[str, int]]
-    """By what the files are for."""
+    """By purpose of the files."""
     quota_rejections: Callable[[], Mapping[str, int]]
-    """By the limit that was reached."""
+    """By the limit that was exceeded."""
     jwks_age_s: Callable[[], float | None]
-    """Since the keys of the issuer were fetched; None if they do not come from a URL."""
+    """Time since the keys of the issuer were fetched; None if they do not come from a URL."""
 
 
 _MODEL = ("model", "version")
 _GPU = ("gpu", "uuid")
 
-#: Names of model and version.
+#: Model and version.
 ModelLabels = tuple[str, str]
 
 _Sample = TypeVar("_Sample")
 
 
 def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metric]:
-    """How RPCs ended."""
-    requests = CounterMetricFamily("inferd_requests", "RPCs that ended", labels=RequestLabels._fields)
+    """Finished RPCs."""
+    requests = CounterMetricFamily("inferd_requests", "Finished RPCs", labels=RequestLabels._fields)
     for labels, durations in series.items():
         requests.add_metric(labels, durations.count)
     yield requests
     yield HistogramFamily(
-        "inferd_request_duration_seconds", "From accepting an RPC to its status", RequestLabels._fields, series.items()
+        "inferd_request_duration_seconds",
+        "Time from accept to status",
+        RequestLabels._fields,
+        series.items(),
     )
 
 
 def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric]:
-    """What batching counted."""
+    """Counts of batching."""
     counters: tuple[tuple[str, str, Callable[[ModelCounts], float]], ...] = (
-        ("inferd_offered_rows", "Rows that asked to be admitted, also those refused", lambda m: m.offered_rows),
-        ("inferd_caller_runs", "Requests that ran outside the queue", lambda m: m.caller_runs),
-        ("inferd_batch_failures", "Runs of the model that failed", lambda m: m.batch_failures),
-        ("inferd_batch_checks", "Batches of which a member ran again alone", lambda m: m.checks),
-        ("inferd_batch_check_seconds", "Runs of members of batches again alone", lambda m: m.check_s),
-        ("inferd_batch_mismatches", "Batches of which a member got another answer alone", lambda m: m.mismatches),
+        ("inferd_offered_rows", "Rows offered, including rejected ones", lambda m: m.offered_rows),
+        ("inferd_caller_runs", "Requests run outside the queue (caller_runs)", lambda m: m.caller_runs),
+        ("inferd_batch_failures", "Failed runs of the model", lambda m: m.batch_failures),
+        ("inferd_batch_checks", "Batches checked by running one request again alone", lambda m: m.checks),
+        ("inferd_batch_check_seconds", "Time of these single runs", lambda m: m.check_s),
+        ("inferd_batch_mismatches", "Checked batches whose answers differed", lambda m: m.mismatches),
     )
     for name, text, read in counters:
         family = CounterMetricFamily(name, text, labels=_MODEL)
@@ -113,9 +116,13 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
             family.add_metric(labels, read(counts))
         yield family
     histograms: tuple[tuple[str, str, Callable[[ModelCounts], Histogram]], ...] = (
-        ("inferd_queue_duration_seconds", "From admission of a request to its batch", lambda m: m.queue_s),
-        ("inferd_inference_duration_seconds", "Runs of the model", lambda m: m.run_s),
-        ("inferd_batch_rows", "Rows of a batch", lambda m: m.batch_rows),
+        (
+            "inferd_queue_duration_seconds",
+            "Time from admission to the start of the batch",
+            lambda m: m.queue_s,
+        ),
+        ("inferd_inference_duration_seconds", "Duration of runs of the model", lambda m: m.run_s),
+        ("inferd_batch_rows", "Rows per batch", lambda m: m.batch_rows),
     )
     for name, text, histogram in histograms:
         yield HistogramFamily(name, text, _MODEL, [(labels, histogram(counts)) for labels, counts in models.items()])
@@ -125,10 +132,10 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
 
 
 def certificate_families(expiry: Mapping[str, float], lifetimes_s: Mapping[str, float]) -> Iterator[Metric]:
-    """How long the certificates in force will do."""
+    """Expiry and validity of the loaded certificates."""
     for name, text, by_file in (
-        ("inferd_certificate_expiry_timestamp_seconds", "When what is in force expires", expiry),
-        ("inferd_certificate_lifetime_seconds", "How long what is in force is valid in all", lifetimes_s),
+        ("inferd_certificate_expiry_timestamp_seconds", "Expiry time of the loaded certificate", expiry),
+        ("inferd_certificate_lifetime_seconds", "Validity period of the loaded certificate", lifetimes_s),
     ):
         family = GaugeMetricFamily(name, text, labels=("file",))
         for file, value in by_file.items():
@@ -137,37 +144,35 @@ def certificate_families(expiry: Mapping[str, float], lifetimes_s: Mapping[str, 
 
 
 def file_families(reload_failures: Mapping[str, int]) -> Iterator[Metric]:
-    """How the files stand that are read again when they change."""
-    failures = CounterMetricFamily(
-        "inferd_file_reload_failures", "Changed files that could not be used", labels=("file",)
-    )
+    """Failed reloads of changed files."""
+    failures = CounterMetricFamily("inferd_file_reload_failures", "Failed reloads of changed files", labels=("file",))
     for name, count in reload_failures.items():
         failures.add_metric((name,), count)
     yield failures
 
 
 def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | None) -> Iterator[Metric]:
-    """What callers were refused for what they had asked for before, and how old what is known of them is."""
-    rejected = CounterMetricFamily("inferd_quota_rejected", "Requests over their caller's quota", labels=("reason",))
+    """Rejections by quota, and the age of the issuer's keys."""
+    rejected = CounterMetricFamily("inferd_quota_rejected", "Requests rejected by quota", labels=("reason",))
     for reason, count in quota_rejections.items():
         rejected.add_metric((reason,), count)
     yield rejected
     if jwks_age_s is not None:
-        yield GaugeMetricFamily("inferd_jwks_age_seconds", "Since the issuer's keys were fetched", value=jwks_age_s)
+        yield GaugeMetricFamily("inferd_jwks_age_seconds", "Age of the issuer's keys", value=jwks_age_s)
 
 
 def usage_families(usage: ServerUsage) -> Iterator[Metric]:
-    """What calls take of the server's memory, and what it refuses before a model is asked."""
+    """Memory of requests, and rejections by the limits of the server."""
     gauges = (
-        ("inferd_message_bytes", "Bytes of request messages whose calls are open", usage.held_bytes),
-        ("inferd_request_memory_bytes", "How much the process has grown by requests", usage.taken_bytes),
-        ("inferd_request_memory_limit_bytes", "How much the process may grow by requests", usage.budget_bytes),
+        ("inferd_message_bytes", "Request messages of open RPCs", usage.held_bytes),
+        ("inferd_request_memory_bytes", "Growth of the process due to requests", usage.taken_bytes),
+        ("inferd_request_memory_limit_bytes", "Limit of the growth due to requests", usage.budget_bytes),
     )
     for name, text, value in gauges:
         if value is not None:
             yield GaugeMetricFamily(name, text, value=value)
     refused = CounterMetricFamily(
-        "inferd_calls_refused", "RPCs that were refused by the limits of the server", labels=("reason",)
+        "inferd_calls_refused", "RPCs rejected by the limits of the server", labels=("reason",)
     )
     for reason, count in usage.refused.items():
         refused.add_metric((reason,), count)
@@ -178,17 +183,17 @@ def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     series = []
     for labels, counts in models.items():
         if not counts.run_s.count:
-            # Half of what there is to tell of a version, and no rule asks for it: left out until it has run.
+            # Half of the series of a version, and not used in rules: left out until it has run.
             continue
         durations = (counts.decode_s, counts.queue_s, counts.stack_s, counts.run_s, counts.encode_s)
         series += [((*labels, stage), each) for stage, each in zip(STAGES, durations, strict=True)]
     return HistogramFamily(
-        "inferd_stage_duration_seconds", "Where the time of a request goes", (*_MODEL, "stage"), series
+        "inferd_stage_duration_seconds", "Duration of the stages of a request", (*_MODEL, "stage"), series
     )
 
 
 def _ended_runs(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
-    family = CounterMetricFamily("inferd_runs_terminated", "Runs that were ended early", labels=(*_MODEL, "reason"))
+    family = CounterMetricFamily("inferd_runs_terminated", "Runs terminated early", labels=(*_MODEL, "reason"))
     for labels, counts in models.items():
         for reason, number in counts.ended_runs.items():
             family.add_metric((*labels, reason), number)
@@ -196,7 +201,7 @@ def _ended_runs(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
 
 
 def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
-    family = CounterMetricFamily("inferd_rejected", "Requests refused or shed", labels=(*_MODEL, "reason"))
+    family = CounterMetricFamily("inferd_rejected", "Requests rejected or shed", labels=(*_MODEL, "reason"))
     for labels, counts in models.items():
         for reason, number in counts.rejected.items():
             family.add_metric((*labels, reason), number)
@@ -204,24 +209,24 @@ def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
 
 
 def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
-    """How the model versions stand."""
+    """State, queue and capacity of the model versions."""
     samples = {(sample.model, sample.version): sample for sample in models}
     gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
-        ("inferd_queue_rows", "Rows that wait", lambda m: m.queue_rows),
-        ("inferd_queue_limit_rows", "Rows that may wait at present", lambda m: m.queue_limit_rows),
-        ("inferd_queue_bytes", "Bytes of inputs that wait", lambda m: m.queue_bytes),
-        ("inferd_model_instances", "Batches that may run at the same time", lambda m: m.instances),
+        ("inferd_queue_rows", "Rows waiting in the queue", lambda m: m.queue_rows),
+        ("inferd_queue_limit_rows", "Present limit of waiting rows", lambda m: m.queue_limit_rows),
+        ("inferd_queue_bytes", "Inputs waiting in the queue", lambda m: m.queue_bytes),
+        ("inferd_model_instances", "Batches that can run in parallel", lambda m: m.instances),
         (
             "inferd_model_capacity_rows_per_second",
-            "Rows that runs at their best get done",
+            "Peak measured throughput, rows/s",
             lambda m: m.capacity_rows_per_s,
         ),
-        ("inferd_stuck_threads", "Threads that hang in a run that was given up", lambda m: m.stuck_threads),
-        ("inferd_model_memory_bytes", "How much the process grew as it was loaded", lambda m: m.memory_bytes),
+        ("inferd_stuck_threads", "Threads stuck in abandoned runs", lambda m: m.stuck_threads),
+        ("inferd_model_memory_bytes", "Growth of the process during loading", lambda m: m.memory_bytes),
     )
     for gauge in gauges:
         yield _gauge(*gauge, _MODEL, samples)
-    states = GaugeMetricFamily("inferd_model_state", "1 for the state it is in", labels=(*_MODEL, "state"))
+    states = GaugeMetricFamily("inferd_model_state", "1 for the present state", labels=(*_MODEL, "state"))
     for labels, sample in samples.items():
         for state in MODEL_STATES:
             states.add_metric((*labels, state), float(state == sample.state))
@@ -229,14 +234,14 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
 
 
 def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:
-    """How the GPUs stand; a device that does not tell its utilization has no sample of it."""
+    """Utilization and memory of the GPUs; a device that does not report its utilization has no sample of it."""
     samples = {(sample.index, sample.uuid): sample for sample in gpus}
     if not samples:
         return
     busy = {labels: sample.utilization for labels, sample in samples.items() if sample.utilization is not None}
-    yield _gauge("inferd_gpu_utilization_ratio", "Part of the time it was busy", float, _GPU, busy)
-    yield _gauge("inferd_gpu_memory_used_bytes", "Memory in use", lambda gpu: gpu.used_bytes, _GPU, samples)
-    yield _gauge("inferd_gpu_memory_total_bytes", "Memory there is", lambda gpu: gpu.total_bytes, _GPU, samples)
+    yield _gauge("inferd_gpu_utilization_ratio", "Fraction of time busy", float, _GPU, busy)
+    yield _gauge("inferd_gpu_memory_used_bytes", "Used memory", lambda gpu: gpu.used_bytes, _GPU, samples)
+    yield _gauge("inferd_gpu_memory_total_bytes", "Total memory", lambda gpu: gpu.total_bytes, _GPU, samples)
 
 
 def _gauge(

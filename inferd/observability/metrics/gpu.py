@@ -1,4 +1,4 @@
-"""How busy the GPUs are and how much of their memory is in use, where NVIDIA's management library is there to ask."""
+"""Utilization and memory of the GPUs, from NVIDIA's management library where it is installed."""
 
 import importlib
 import logging
@@ -17,7 +17,7 @@ Nvml = Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuSample:
-    """One device. ``utilization`` is from 0 to 1; None where the device does not tell, as parts of one do not."""
+    """One device. ``utilization`` is from 0 to 1; None if the device does not report it, as MIG devices do not."""
 
     index: str
     uuid: str
@@ -31,10 +31,10 @@ def _pynvml() -> Nvml:
 
 
 class GpuSampler:
-    """Asks the driver now and then, in a thread of its own: an answer may take long, and no scrape waits for it.
+    """Polls the driver in a background thread, because a query may take long and no scrape should wait for it.
 
-    Without the library, a driver or a device there are no samples, and the thread ends at once.
-    Threads: ``start`` and ``stop`` are for the main thread, ``samples`` any. ``_samples`` is replaced as a whole.
+    Without the library, a driver or a device there are no samples, and the thread ends immediately.
+    Threads: ``start`` and ``stop`` the main one, ``samples`` any. ``_samples`` is replaced as a whole.
     """
 
     def __init__(self, load: Callable[[], Nvml] = _pynvml, *, interval_s: float = _INTERVAL_S) -> None:
@@ -45,15 +45,15 @@ class GpuSampler:
         self._thread = threading.Thread(target=self._run, name="gpu-sampler", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start polling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more. Does not wait for an answer that is under way."""
+        """Stop polling. Does not wait for a query in progress."""
         self._stopping.set()
 
     def samples(self) -> Sequence[GpuSample]:
-        """Return what was last answered; never blocks."""
+        """Return the latest samples; never blocks."""
         return self._samples
 
     def _run(self) -> None:
@@ -61,8 +61,8 @@ class GpuSampler:
             nvml = self._load()
             nvml.nvmlInit()
             count = nvml.nvmlDeviceGetCount()
-        except Exception as error:  # noqa: BLE001  (whatever is missing or broken, a server without these metrics serves)
-            _log.debug("no GPU to tell of: %r", error)
+        except Exception as error:  # noqa: BLE001  (whatever is missing or broken, the server works without these metrics)
+            _log.debug("no GPU metrics: %r", error)
             return
         while count and not self._stopping.is_set():
             self._samples = [sample for index in range(count) if (sample := _sample(nvml, index)) is not None]
@@ -70,7 +70,7 @@ class GpuSampler:
 
 
 def _sample(nvml: Nvml, index: int) -> GpuSample | None:
-    """Ask about one device; None if it does not answer, as one that has fallen off the bus does not."""
+    """Query one device; None if it does not answer, for example because it has fallen off the bus."""
     try:
         device = nvml.nvmlDeviceGetHandleByIndex(index)
         memory = nvml.nvmlDeviceGetMemoryInfo(device)

@@ -1,4 +1,4 @@
-"""A histogram that can take many values at a time."""
+"""A histogram that observes many values at a time."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -6,24 +6,24 @@ from math import inf, isinf
 
 from prometheus_client.samples import Exemplar
 
-#: Upper bounds of the buckets of durations: from a tenth of a millisecond to the minute that a run may take by default,
-#: with the 30 s that clients commonly wait. Objectives need a bound of their own, as the rules' 250 ms is one.
+#: Bucket bounds of durations: from 0.1 ms to the default run time limit, with the 30 s that clients commonly wait. Each
+#: objective needs a bound, as the 250 ms of the rules are.
 DURATION_BOUNDS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 
-#: Upper bounds of the buckets of batch sizes.
+#: Bucket bounds of batch sizes.
 ROWS_BOUNDS = tuple(float(2**exponent) for exponent in range(11))
 
-#: As prometheus-client takes them.
+#: Bound, cumulative count and exemplar, as prometheus-client expects them.
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class Histogram:
-    """Counts by bucket, and the sum; and of each bucket the last value that was given as an example.
+    """Counts by bucket, the sum, and the last exemplar of each bucket.
 
-    Not safe for threads: its owner has the lock, and one lock for all it counts.
+    Not thread-safe: the owner has one lock for all of its histograms.
     """
 
     __slots__ = ("_bounds", "_counts", "_exemplars", "_sum")
@@ -35,16 +35,12 @@ class Histogram:
         self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Add one value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count each value. Values of one bucket, as those of one moment mostly are, cost least.
-
-        Of others, those that come in an order, as waiting times do where the first come is the first served, cost less
-        than those that come in none.
-        """
+        """Add each value. Fastest if all belong to one bucket; faster if they are sorted, as FIFO waiting times are."""
         if not values:
             return
         bounds, counts = self._bounds, self._counts
@@ -62,11 +58,11 @@ class Histogram:
         self._sum += sum(values)
 
     def exemplify(self, exemplar: Exemplar) -> None:
-        """Keep ``exemplar``, whose value has been observed, as the example of its bucket."""
+        """Set ``exemplar``, whose value has been observed, as that of its bucket."""
         self._exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar
 
     def copy(self) -> "Histogram":
-        """Return one that has counted the same."""
+        """Return a copy."""
         twin = Histogram(self._bounds)
         twin._counts = self._counts.copy()
         twin._sum = self._sum
@@ -75,16 +71,16 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were counted."""
+        """Number of values."""
         return sum(self._counts)
 
     @property
     def sum(self) -> float:
-        """Their sum."""
+        """Sum of the values."""
         return self._sum
 
     def buckets(self) -> list[Bucket]:
-        """Return each bucket: its upper bound as Prometheus writes it, the number of values up to it, its example."""
+        """Return upper bound, as Prometheus writes it, cumulative count and exemplar of each bucket."""
         counted = 0
         buckets: list[Bucket] = []
         for index, (bound, count) in enumerate(zip((*self._bounds, inf), self._counts, strict=True)):

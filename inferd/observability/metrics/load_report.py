@@ -1,4 +1,4 @@
-"""How loaded this server is, for load balancers that weigh by utilisation: ORCA's reports."""
+"""ORCA load reports, for load balancers that weight servers by utilization."""
 
 import threading
 import time
@@ -12,10 +12,10 @@ from inferd.observability.metrics.families import ModelSample
 from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.requests import RequestLabels
 
-#: Statuses of calls that the server did not serve as it should have, refusals for want of room among them.
+#: Statuses of calls that failed through no fault of their callers, rejections for overload included.
 _FAILURES = frozenset(("DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"))
 
-#: Tags of `xds.data.orca.v3.OrcaLoadReport`, and of the entries of its maps; there is no generated code of it here.
+#: Tags of `xds.data.orca.v3.OrcaLoadReport` and of its map entries; there is no generated code for it.
 _CPU, _MEMORY, _RPS, _EPS, _APPLICATION = (wire.double_tag(number) for number in (1, 2, 6, 7, 9))
 _UTILIZATION = wire.length_tag(5)
 _NAME, _VALUE = wire.length_tag(1), wire.double_tag(2)
@@ -23,12 +23,12 @@ _NAME, _VALUE = wire.length_tag(1), wire.double_tag(2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a report says.
+    """The content of a report.
 
-    ``cpu`` and ``memory`` are shares of what the process may use. ``application`` is the share of the model's time that
-    is taken, or of the processor's if that is more, and goes on growing up to 2 as the queue fills. ``queue`` is how
-    full the fullest queue is, from 0 to 1. Calls per second: ``served_per_s`` those that were answered, and
-    ``failed_per_s`` those that failed through no fault of their callers, refusals among them.
+    ``cpu`` and ``memory`` are fractions of what the process may use. ``application`` is the busy fraction of the
+    busiest model's instances, or ``cpu`` if that is higher, plus the fill level of its queue, so from 0 to 2. ``queue``
+    is the fill level of the fullest queue, from 0 to 1. Calls per second: ``served_per_s`` were answered,
+    ``failed_per_s`` failed through no fault of their callers, rejections included.
     """
 
     cpu: float
@@ -53,11 +53,10 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadSources:
-    """What reports are made of. None of these may block.
+    """Inputs of the reports. None of the functions may block.
 
-    ``models`` and ``calls`` as they are now; ``busy_s`` for how long each model version has been running so far, by its
-    name and version; ``cpu_s`` the processor time that the process has used; ``memory_bytes`` how much it holds.
-    ``cores`` and ``memory_limit_bytes`` are what it may use.
+    ``busy_s`` is the run time of each model version so far, by name and version; ``cpu_s`` the CPU time of the process;
+    ``memory_bytes`` its memory. ``cores`` and ``memory_limit_bytes`` are what it may use.
     """
 
     models: Callable[[], Iterable[ModelSample]]
@@ -78,9 +77,9 @@ class _Sample(NamedTuple):
 
 
 class LoadReporter:
-    """Makes reports, a new one every ``period_s`` at most, of what was in the ``window_s`` before.
+    """Builds reports over the last ``window_s``, at most one every ``period_s``.
 
-    Threads: ``report`` any. None waits for another: while one makes a new report, the others give out the last.
+    Threads: ``report`` any. None waits for another: while one builds a report, the others return the previous one.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class LoadReporter:
         ).to_bytes()
 
     def report(self) -> bytes:
-        """Return the present `OrcaLoadReport`."""
+        """Return the current `OrcaLoadReport`."""
         if self._clock() >= self._next_at and self._making.acquire(blocking=False):
             try:
                 self._report = self.measure().to_bytes()
@@ -113,7 +112,7 @@ class LoadReporter:
         return self._report
 
     def measure(self) -> Load:
-        """Return the load since the beginning of the window; one thread at a time."""
+        """Return the load over the window; one thread at a time."""
         samples, now = self._samples, self._sample()
         samples.append(now)
         while len(samples) > 2 and samples[1].at <= now.at - self._window_s:

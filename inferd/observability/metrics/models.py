@@ -1,4 +1,4 @@
-"""What happens to the requests of one model version, counted once for Prometheus and for ModelStatistics."""
+"""Counts of one model version, for Prometheus and for ModelStatistics."""
 
 import threading
 import time
@@ -16,12 +16,12 @@ END_REASONS = ("time_limit", "abandoned")
 
 _NS_PER_S = 1_000_000_000
 
-#: Reports that are kept before they are added up: many at a time take a third of the time.
+#: Reports that are kept before they are added up: adding many at a time is faster.
 _MAX_PENDING = 32
 
 
 class RunOutcome(Enum):
-    """What became of a run."""
+    """How a run ended."""
 
     COMPLETED = auto()
     FAILED = auto()
@@ -149,7 +149,7 @@ def _durations(count: int, seconds: float) -> Durations:
 class ModelStats:
     """Counts what batching reports about one model version.
 
-    Reports of runs wait in a queue until there are some, or until somebody reads: a batch pays for appending its own.
+    A batch only appends its report; reports are added up `_MAX_PENDING` at a time, or when the counts are read.
 
     Invariant: every number but ``offered_rows`` is changed and read under the one lock, which is held for a few
     additions. Threads: ``offered`` the poll thread, everything else any.
@@ -161,7 +161,7 @@ class ModelStats:
         self._pending: deque[BatchReport] = deque()
         self._pending_encode_s: deque[float] = deque()
         self._offered_rows = 0
-        # All of them from the start: Prometheus does not see the increase of a series that begins with it.
+        # All reasons from the start, because `rate()` misses the first increase of a new series.
         self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
         self._batch_failures = 0
@@ -267,7 +267,7 @@ class ModelStats:
             )
 
     def _add_pending(self) -> None:
-        """Add up what was reported; with the lock."""
+        """Add up the pending reports; with the lock."""
         reports = [self._pending.popleft() for _ in range(len(self._pending))]
         encode_s = [self._pending_encode_s.popleft() for _ in range(len(self._pending_encode_s))]
         self._encode_s.observe_all(encode_s)

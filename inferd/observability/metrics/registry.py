@@ -1,4 +1,4 @@
-"""All metrics of the server, as Prometheus reads them. docs/metrics.md says what each is for."""
+"""All metrics of the server, as a Prometheus collector; described in docs/metrics.md."""
 
 import threading
 from collections.abc import Collection, Iterator
@@ -8,8 +8,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from inferd.observability.metrics.families import (
+    MetricSources,
     ModelSample,
-    Sources,
     caller_families,
     certificate_families,
     file_families,
@@ -23,11 +23,11 @@ from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.requests import RequestMetrics
 from inferd.observability.recorder import CallRecorder
 
-__all__ = ["Metrics", "ModelSample", "Sources", "new_registry"]
+__all__ = ["MetricSources", "Metrics", "ModelSample", "new_registry"]
 
 
 def new_registry() -> CollectorRegistry:
-    """Return a registry that tells of the process and of Python."""
+    """Return a registry with the standard process_* and python_* metrics."""
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -38,31 +38,31 @@ def new_registry() -> CollectorRegistry:
 class Metrics(Collector):
     """The metrics of one server.
 
-    The numbers are kept in plain objects with a lock each, and turned into Prometheus' form only when a scrape comes:
-    prometheus-client's own histograms take a lock and a loop over the buckets for each single value.
-    Threads: ``stats_for`` the loader, ``collect`` the scrape, ``requests`` see there.
+    Counts are kept in plain objects with a lock each, and converted to metric families at a scrape: the histograms of
+    prometheus-client take a lock and a loop over the buckets for each value.
+    Threads: ``stats_for`` the loader, ``collect`` the scrape; for ``requests`` see there.
     """
 
     def __init__(self, registry: CollectorRegistry, recorder: CallRecorder, *, methods: Collection[str]) -> None:
         self.requests = RequestMetrics(recorder, methods)
         self._models: dict[tuple[str, str], ModelStats] = {}
         self._lock = threading.Lock()
-        self._sources: Sources | None = None
+        self._sources: MetricSources | None = None
         registry.register(self)
 
     def stats_for(self, model: str, version: str) -> ModelStats:
-        """Return where batching counts what happens to a model version; the same one if it is loaded again."""
+        """Return the counts of a model version, the same object if it is loaded again; creates its series."""
         self.requests.add_model(model, version)
         with self._lock:
             return self._models.setdefault((model, version), ModelStats())
 
     def busy_s(self) -> dict[tuple[str, str], float]:
-        """Return for how long each model version has been running so far, in all of its instances."""
+        """Return the run time of each model version so far in seconds, summed over its instances."""
         with self._lock:
             return {labels: metrics.busy_s for labels, metrics in self._models.items()}
 
-    def watch(self, sources: Sources) -> None:
-        """Read the gauges from ``sources`` from now on."""
+    def set_sources(self, sources: MetricSources) -> None:
+        """Read gauges from ``sources`` from now on."""
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
@@ -75,16 +75,14 @@ class Metrics(Collector):
             yield from _of_sources(self._sources)
 
 
-def _of_sources(sources: Sources) -> Iterator[Metric]:
+def _of_sources(sources: MetricSources) -> Iterator[Metric]:
     yield from state_families(sources.models())
     yield from gpu_families(sources.gpus())
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())
     yield from file_families(sources.file_reload_failures())
     yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
-    yield GaugeMetricFamily("inferd_inflight_requests", "RPCs that are open", value=sources.inflight_requests())
+    yield GaugeMetricFamily("inferd_inflight_requests", "Open RPCs", value=sources.inflight_requests())
     yield from usage_families(sources.server_usage())
-    yield GaugeMetricFamily("inferd_poll_lag_seconds", "How late the poll thread is", value=sources.poll_lag_s())
-    yield CounterMetricFamily(
-        "inferd_access_log_dropped", "Log lines that were dropped", value=sources.log_lines_dropped()
-    )
-    yield CounterMetricFamily("inferd_spans_dropped", "Spans that were lost", value=sources.spans_dropped())
+    yield GaugeMetricFamily("inferd_poll_lag_seconds", "Lag of the poll thread", value=sources.poll_lag_s())
+    yield CounterMetricFamily("inferd_access_log_dropped", "Dropped log lines", value=sources.log_lines_dropped())
+    yield CounterMetricFamily("inferd_spans_dropped", "Dropped spans", value=sources.spans_dropped())

@@ -1,4 +1,4 @@
-"""How RPCs ended and how long they took."""
+"""Number and duration of finished RPCs."""
 
 import threading
 import time
@@ -13,9 +13,9 @@ from inferd.observability.recorder import CallRecorder, EndedCall
 
 UNKNOWN = "unknown"
 
-#: Model, version and method as a call has them, before it is decided what may become a label, and the status by its
-#: identity: statuses are constants, and enumerations are slow to hash.
-_Said = tuple[str | None, str | None, str, int]
+#: Model, version and method of a call, not yet checked against the known ones, and the id() of the status: statuses are
+#: constants, and enums are slow to hash.
+_CallKey = tuple[str | None, str | None, str, int]
 
 
 class RequestLabels(NamedTuple):
@@ -28,11 +28,11 @@ class RequestLabels(NamedTuple):
 
 
 class RequestMetrics:
-    """Durations of finished RPCs by model, version, method and status; their number is the number of requests.
+    """Durations of finished RPCs by model, version, method and status; their counts are the numbers of requests.
 
-    Invariants: the series change under the one lock, which no call ever waits for. There are only series for the
-    methods given and for models that were announced, so that callers cannot make up new ones; the rest is counted as
-    "unknown". Threads: ``add_model`` the loader, ``read`` the scrape, and ``count`` the recorder's.
+    Invariants: the series change under the one lock, which no call ever waits for. Only known methods and added models
+    have series, so that callers cannot create new ones; the rest is counted as "unknown". Threads: ``add_model`` the
+    loader, ``read`` the scrape, ``count`` the recorder's.
     """
 
     def __init__(
@@ -44,47 +44,46 @@ class RequestMetrics:
         self._models: set[tuple[str, str]] = set()
         self._series: dict[RequestLabels, Histogram] = {}
         self._lock = threading.Lock()
-        # From what calls say to their series, only for what is known and so bounded. Holds on to the status that the
-        # identity is of.
-        self._known: dict[_Said, tuple[Status, Histogram]] = {}
+        # Series by key, of known labels only and therefore bounded. Keeps the status alive whose id() is in the key.
+        self._known: dict[_CallKey, tuple[Status, Histogram]] = {}
         recorder.add(self.count)
 
     def add_model(self, model: str, version: str) -> None:
-        """Let calls be counted under this model version."""
+        """Create series for the calls of this model version."""
         with self._lock:
             self._models.add((model, version))
 
     def count(self, calls: Sequence[EndedCall]) -> None:
-        """Count finished calls; one with a trace that can be looked at is the example of its bucket.
+        """Count finished calls; a traced one becomes the exemplar of its bucket.
 
-        Those that end together are mostly alike, so they are counted in runs of the same series.
+        Calls that end together mostly share a series, so consecutive ones are added at once.
         """
         now = self._wall_clock()
         durations_s: list[float] = []
-        series, last_said = Histogram(()), None
+        series, last_key = Histogram(()), None
         with self._lock:
             for ended_at, started_at, method, _, code, _, facts, annotations in calls:
-                said = (facts.model, facts.version, method, id(code))
-                if said != last_said:
+                key = (facts.model, facts.version, method, id(code))
+                if key != last_key:
                     series.observe_all(durations_s)
-                    series, last_said, durations_s = self._find(said, code), said, []
+                    series, last_key, durations_s = self._find(key, code), key, []
                 durations_s.append(ended_at - started_at)
-                # Of calls that are sampled only: what is told as an example must be there when someone looks for it.
+                # Sampled calls only: the trace of an exemplar must exist.
                 if annotations is not None and "trace_id" in annotations:
                     series.exemplify(Exemplar({"trace_id": annotations["trace_id"]}, ended_at - started_at, now))
             series.observe_all(durations_s)
 
     def read(self) -> dict[RequestLabels, Histogram]:
-        """Return all series, with every call that has ended by now."""
+        """Return all series, including every call that has ended by now."""
         self._recorder.flush()
         with self._lock:
             return {labels: durations.copy() for labels, durations in self._series.items()}
 
-    def _find(self, said: _Said, code: Status) -> Histogram:
-        known = self._known.get(said)
+    def _find(self, key: _CallKey, code: Status) -> Histogram:
+        known = self._known.get(key)
         if known is not None:
             return known[1]
-        model, version, method, _ = said
+        model, version, method, _ = key
         no_model = not model and not version
         served = (model, version) in self._models
         known_method = method in self._methods
@@ -96,5 +95,5 @@ class RequestMetrics:
         )
         series = self._series.setdefault(labels, Histogram(DURATION_BOUNDS_S))
         if (no_model or served) and known_method:
-            self._known[said] = (code, series)
+            self._known[key] = (code, series)
         return series

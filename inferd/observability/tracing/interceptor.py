@@ -1,4 +1,4 @@
-"""Decides which calls are traced, and takes down what becomes of them."""
+"""Samples calls, and records those that are traced."""
 
 import random
 import re
@@ -19,11 +19,11 @@ from inferd.observability.tracing.plan import Sampling
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
 _NO_VERSION = "ff"
-_LONGEST_STATE = 512
+_MAX_STATE = 512
 
 
 class Parent(NamedTuple):
-    """The caller's span."""
+    """The caller's span, from W3C Trace Context."""
 
     trace_id: str
     span_id: str
@@ -31,7 +31,7 @@ class Parent(NamedTuple):
 
 
 def parse_traceparent(value: str | bytes) -> Parent | None:
-    """Return what a ``traceparent`` says, or None if it is not one, and then counts for nothing."""
+    """Parse a ``traceparent``; return None if it is invalid, and then ignored."""
     match = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
@@ -42,19 +42,19 @@ def parse_traceparent(value: str | bytes) -> Parent | None:
 
 
 def join_tracestate(before: str, value: str | bytes) -> str:
-    """Return what several ``tracestate`` say together; one that makes it too long counts for nothing."""
+    """Join several ``tracestate`` values; ignore one that makes the result too long."""
     if not isinstance(value, str):
         return before
     together = f"{before},{value}" if before else value
-    return together if len(together) <= _LONGEST_STATE else before
+    return together if len(together) <= _MAX_STATE else before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpanRecord:
-    """A span to be made. ``trace_id``, ``span_id`` and ``parent_id`` in hexadecimal, the last one empty for a root.
+    """The data of a span. ``trace_id``, ``span_id`` and ``parent_id`` in hexadecimal, the last one empty for a root.
 
-    ``started_at`` and ``ended_at`` are on the monotonic clock, in seconds. ``status`` is the gRPC status by its name.
-    A call has a ``method``, a request of a stream has none. Holds texts and numbers, and no part of the call itself.
+    ``started_at`` and ``ended_at`` are in seconds on the monotonic clock. ``status`` is the name of the gRPC status. A
+    call has a ``method``, a request of a stream has none. Never references the call itself.
     """
 
     trace_id: str
@@ -72,50 +72,50 @@ class SpanRecord:
 
 
 class SpanQueue:
-    """Records that wait, a bounded number of them; further ones are dropped and counted.
+    """A bounded queue of span records; records beyond the bound are dropped and counted.
 
-    Threads: `put` any, `take` and `lose` the one that makes spans of them.
+    Threads: `put` any, `take` and `drop` the one that exports spans.
     """
 
-    def __init__(self, max_waiting: int = 4096) -> None:
-        self._max_waiting = max_waiting
-        self._waiting: deque[SpanRecord] = deque()
+    def __init__(self, max_queued: int = 4096) -> None:
+        self._max_queued = max_queued
+        self._queued: deque[SpanRecord] = deque()
         self._lock = threading.Lock()
         self._dropped = 0
 
     @property
     def dropped(self) -> int:
-        """How many spans were lost, here or on their way."""
+        """Number of spans dropped here or by the exporter."""
         return self._dropped
 
     def __len__(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        """Number of queued records."""
+        return len(self._queued)
 
     def put(self, record: SpanRecord) -> None:
-        """Have ``record`` become a span soon. Never waits, never raises."""
-        if len(self._waiting) < self._max_waiting:
-            self._waiting.append(record)
+        """Queue ``record``. Never blocks, never raises."""
+        if len(self._queued) < self._max_queued:
+            self._queued.append(record)
         else:
-            self.lose(1)
+            self.drop(1)
 
     def take(self, most: int) -> list[SpanRecord]:
-        """Take those that have waited longest."""
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+        """Dequeue at most ``most`` records, oldest first."""
+        return [self._queued.popleft() for _ in range(min(len(self._queued), most))]
 
-    def lose(self, spans: int) -> None:
-        """Count spans that will not arrive."""
+    def drop(self, spans: int) -> None:
+        """Count dropped spans."""
         with self._lock:
             self._dropped += spans
 
 
 _COUNTS = ("requests", "messages_in", "messages_out")
-_LONGEST_TEXT = 256
+_MAX_TEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The span of a call that is traced."""
+    """The span of a traced call."""
 
     trace_id: str
     span_id: str
@@ -125,19 +125,19 @@ class _Span:
 
 
 class TracingInterceptor:
-    """Traces those calls whose callers trace them, and of the others a share, or as `Sampling` says otherwise.
+    """Parent-based sampler: follows the caller's decision, else samples a ratio; see `Sampling`.
 
-    Calls that are not traced pay for a look at their metadata and for a random number. Of those that are, a record is
-    left at their end for another thread, which makes spans of it. The annotations ``trace_id`` and ``span_id`` say for
-    the log and for the metrics that a call is traced.
+    An unsampled call costs a scan of its metadata and a random number. When a sampled call ends, its record is queued
+    for another thread, which builds and exports spans. The annotations ``trace_id`` and ``span_id`` mark a traced call
+    for the access log and the exemplars.
 
-    Strangers cannot fill the queue: calls of the ``untraced`` methods, which are open to everyone, are left out, and so
-    are those that are refused for want of a credential where the caller wanted the trace.
+    Unauthenticated callers cannot fill the queue: calls of the ``untraced`` methods, which need no credential, are
+    never traced, and calls that end as UNAUTHENTICATED are not recorded if their caller requested the trace.
 
-    Threads: ``started`` the poll thread; traced calls end in any, at the same time. Nothing here blocks or raises.
+    Threads: ``started`` the poll thread; traced calls end in any, several at the same time. Never blocks or raises.
     """
 
-    #: Calls that are traced are asked for their end.
+    #: Traced calls register a finisher.
     finished = None
 
     def __init__(
@@ -147,7 +147,7 @@ class TracingInterceptor:
         *,
         untraced: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
-        # Not for secrets, and several times faster than the operating system's.
+        # Several times faster than the operating system's; ids are no secrets.
         source: random.Random | None = None,
     ) -> None:
         self._sampling = sampling
@@ -159,11 +159,11 @@ class TracingInterceptor:
         self._draw = self._random.random
 
     def started(self, call: Call) -> None:
-        """Decide whether the call is traced."""
+        """Decide whether to trace the call."""
         if call.method in self._untraced:
             return
         parent, tracestate = None, ""
-        # By index, because pairs of gRPC's core are named tuples, which take long to unpack.
+        # By index, because unpacking the named tuples of gRPC's core is slower.
         for pair in call.metadata if self._sampling.reads_parent else ():
             if pair[0] == "traceparent":
                 parent = parse_traceparent(pair[1])
@@ -173,14 +173,14 @@ class TracingInterceptor:
             self._trace(call, parent, tracestate)
 
     def _is_sampled(self, parent: Parent) -> bool:
-        """Whether a call is traced whose caller has told its own trace."""
+        """Whether to trace a call with a parent span."""
         if self._sampling.by_parent:
             return parent.sampled
-        # As all who go by this part of the id do, so that a trace is whole.
+        # By the part of the trace id that other ratio samplers use, so that traces are complete.
         return int(parent.trace_id[-16:], 16) < self._ratio * 2**64
 
     def _ended(self, span: _Span, call: Call, code: Status, details: str) -> None:
-        """Leave a record of a traced call."""
+        """Queue the record of a traced call."""
         if span.parent_id and code.name == "UNAUTHENTICATED":
             return
         facts, annotations = call.facts, call.annotations
@@ -191,11 +191,11 @@ class TracingInterceptor:
                 span_id=span.span_id,
                 parent_id=span.parent_id,
                 tracestate=span.tracestate,
-                method=call.method[:_LONGEST_TEXT],
+                method=call.method[:_MAX_TEXT],
                 started_at=call.started_at,
                 ended_at=call.ended_at,
                 status=code.name,
-                error=details[:_LONGEST_TEXT],
+                error=details[:_MAX_TEXT],
                 peer=call.peer,
                 facts={
                     **{name: value for name, value in found.items() if value is not None},
@@ -220,7 +220,7 @@ class TracingInterceptor:
         call.on_finished(partial(self._ended, span))
 
     def _result(self, span: _Span, _call: Call, result: StreamResult) -> None:
-        """Leave a record of one request of a traced stream."""
+        """Queue the record of one request of a traced stream."""
         now = self._clock()
         facts = {"model": result.model, "version": result.version, "rows": result.rows}
         facts[request_id.KEY] = request_id.cleaned(result.request_id)
@@ -234,7 +234,7 @@ class TracingInterceptor:
                 started_at=now if result.stages.decoding_at is None else result.stages.decoding_at,
                 ended_at=now,
                 status=result.status,
-                error=result.error[:_LONGEST_TEXT],
+                error=result.error[:_MAX_TEXT],
                 peer="",
                 facts={name: value for name, value in facts.items() if value},
                 stages=result.stages,
@@ -242,5 +242,5 @@ class TracingInterceptor:
         )
 
     def _id(self, bits: int) -> str:
-        """Return a random id, which must not be 0."""
+        """Return a random id other than 0."""
         return f"{self._random.getrandbits(bits) or 1:0{bits // 4}x}"

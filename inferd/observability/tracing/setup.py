@@ -1,4 +1,4 @@
-"""Puts together what traces, if anything is to be traced."""
+"""Sets up tracing, if the settings or the environment ask for it."""
 
 import logging
 import os
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What is not installed without the extra.
+#: Installed by the extra ``otel`` only.
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 
 class Tracing:
-    """The tracing of one server, but for ``untraced`` methods; unless something asks for it, it has no interceptor.
+    """Tracing of one server except its ``untraced`` methods; without an interceptor if tracing is off.
 
     Threads: the main one.
     """
 
     def __init__(self, settings: TracingSettings, *, untraced: Collection[str] = ()) -> None:
         self._settings = settings
-        self._plan = plan = _possible(plan_tracing(settings, os.environ))
-        self._queue = SpanQueue(plan.max_waiting)
+        self._plan = plan = _available(plan_tracing(settings, os.environ))
+        self._queue = SpanQueue(plan.max_queued)
         self._sender: SpanSender | None = None
-        #: What has to see every call.
+        #: Interceptors that must see all calls.
         self.interceptors: tuple[TracingInterceptor, ...] = ()
         if plan.is_on:
             self.interceptors = (TracingInterceptor(plan.sampling, self._queue, untraced=untraced),)
 
     @property
     def dropped(self) -> int:
-        """Spans that were lost; any thread."""
+        """Number of dropped spans; any thread."""
         return self._queue.dropped
 
     def start(self) -> None:
-        """Begin to send spans, and say what of the environment is not heeded.
+        """Start exporting spans, and log which variables of the environment are ignored.
 
         Raises RuntimeError if a package for it is not installed, and OSError or RuntimeError if the headers cannot be
         read.
@@ -61,16 +61,16 @@ class Tracing:
             self._sender.start()
 
     def stop(self) -> None:
-        """Send what is left, for two seconds at most."""
+        """Export what is queued, for two seconds at most."""
         if self._sender is not None:
             self._sender.stop()
 
 
-def _possible(plan: TracingPlan) -> TracingPlan:
-    """Return ``plan``, or one that is off if only the environment asks for it, as it may of all programs there are."""
+def _available(plan: TracingPlan) -> TracingPlan:
+    """Return ``plan``, or one that is off if only the environment asks for tracing and the exporter is missing."""
     if not plan.is_on or plan.endpoint is not None or _is_installed(_EXPORTER):
         return plan
-    missing = f"nothing is traced, although {plan.asked_by} is set: install OpenTelemetry, pip install 'inferd[otel]'"
+    missing = f"tracing is off although {plan.requested_by} is set: install OpenTelemetry, pip install 'inferd[otel]'"
     return replace(plan, is_on=False, warnings=(missing,))
 
 
@@ -83,20 +83,20 @@ def _is_installed(package: str) -> bool:
 
 def _sender(settings: TracingSettings, plan: TracingPlan, queue: SpanQueue) -> "SpanSender":
     try:
-        # Only here, so that nothing of OpenTelemetry need be installed where nothing is traced.
+        # Imported here, so that OpenTelemetry is needed for tracing only.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
 
         from inferd.observability.tracing.export import SpanSender  # noqa: PLC0415
-        from inferd.observability.tracing.spans import SpanMaker  # noqa: PLC0415
+        from inferd.observability.tracing.spans import SpanBuilder  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"tracing.endpoint is set, but {error.name} is not installed: pip install 'inferd[otel]', or unset it"
         ) from error
     logging.getLogger("opentelemetry.util.re").addFilter(_without_header)
-    # It warns of each tracestate that is none: a caller's mistake, and one that any caller can make all the time.
+    # It warns about each invalid tracestate, which callers could use to flood the log.
     logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
-    # What the environment says stands between what we know and what the settings say.
+    # Precedence: settings, then the environment, then our defaults.
     resource = Resource.create(
         {
             "service.name": "inferd",
@@ -111,13 +111,13 @@ def _sender(settings: TracingSettings, plan: TracingPlan, queue: SpanQueue) -> "
     )
     headers = _headers(settings.headers_file) if settings.headers_file else None
     exporter = OTLPSpanExporter(plan.endpoint, headers=headers)
-    maker = SpanMaker(resource, inferd.__version__)
-    return SpanSender(queue, maker, exporter, period_s=plan.period_s, max_export=plan.max_export)
+    builder = SpanBuilder(resource, inferd.__version__)
+    return SpanSender(queue, builder, exporter, period_s=plan.period_s, max_export=plan.max_export)
 
 
 def _without_header(record: logging.LogRecord) -> bool:
-    """Keep a bad header of the environment, which may be a credential, out of what OpenTelemetry says of it."""
-    record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS has what is no header", ()
+    """Keep an invalid header of the environment, which may be a credential, out of OpenTelemetry's message."""
+    record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS has an invalid header", ()
     return True
 
 
@@ -129,7 +129,7 @@ def _headers(file: Path) -> Mapping[str, str]:
     except (YamlError, UnicodeDecodeError):
         headers = None
     if not isinstance(headers, dict) or not all(_is_header_text(part) for pair in headers.items() for part in pair):
-        # Nothing of what is in it: it holds credentials.
+        # Does not quote the file: it holds credentials.
         raise RuntimeError(f"tracing.headers_file: expected lines of NAME: VALUE in {file}")
     return headers
 

@@ -1,4 +1,4 @@
-"""Makes OpenTelemetry's spans of what was taken down. Needs the extra ``otel``."""
+"""Builds OpenTelemetry spans from records. Needs the extra ``otel``."""
 
 import random
 import time
@@ -15,7 +15,7 @@ from inferd.call_facts import BatchTiming
 from inferd.observability.tracing.interceptor import SpanRecord
 from inferd.plain_text import escaped
 
-#: Statuses that are a server's fault, by OpenTelemetry's conventions for gRPC.
+#: Statuses that are server errors by OpenTelemetry's conventions for gRPC.
 _ERRORS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
 
 _NS_PER_S = 1_000_000_000
@@ -28,7 +28,7 @@ _Attributes = dict[str, str | int | float]
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch of which some requests are traced; ``timing`` keeps its identity from being given to another one."""
+    """A batch with traced requests; it keeps ``timing`` alive, whose id() is its key."""
 
     timing: BatchTiming
     attributes: _Attributes
@@ -36,11 +36,11 @@ class _Batch:
     links: list[Link] = field(default_factory=list)
 
 
-class SpanMaker:
-    """Turns records into spans; one thread.
+class SpanBuilder:
+    """Builds spans from records; one thread.
 
-    A batch has a trace of its own, because it belongs to those of all of its requests. Their records come one by one,
-    so its span is made one `make` after the first of them.
+    A batch has a trace of its own, linked to those of its requests. Their records arrive one by one, so the span of a
+    batch is built one `build` after the first of them.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class SpanMaker:
         self._batches: dict[int, _Batch] = {}
         self._ahead_ns = 0
 
-    def make(self, records: Sequence[SpanRecord]) -> list[ReadableSpan]:
-        """Return the spans of ``records`` and of the batches before."""
+    def build(self, records: Sequence[SpanRecord]) -> list[ReadableSpan]:
+        """Return the spans of ``records``, and of the batches of the records before."""
         self._ahead_ns = int(self._epoch_s() * _NS_PER_S) - int(self._clock() * _NS_PER_S)
         earlier, self._batches = self._batches, {}
         spans = [self._request_span(record, earlier) for record in records]
@@ -84,7 +84,7 @@ class SpanMaker:
         return ReadableSpan(
             name=escaped(record.method.removeprefix("/")) or "request",
             context=context,
-            # A call's parent is its caller's, the parent of a request of a stream that stream's.
+            # The parent of a call is its caller's span; of a request of a stream, the span of the stream.
             parent=SpanContext(trace_id, int(record.parent_id, 16), bool(record.method)) if record.parent_id else None,
             resource=self._resource,
             attributes=attributes,
@@ -120,16 +120,16 @@ class SpanMaker:
         )
 
     def _event(self, stage: str, began_at: float, duration_s: float) -> Event:
-        """Return the begin of a stage, with how long it took."""
+        """Return the event of a stage, at its start and with its duration."""
         return Event(stage, {"duration_ms": round(duration_s * _MS_PER_S, 3)}, self._ns(began_at))
 
     def _ns(self, at: float) -> int:
-        """Return a time on the monotonic clock in nanoseconds since the epoch."""
+        """Convert a time on the monotonic clock to nanoseconds since the epoch."""
         return int(at * _NS_PER_S) + self._ahead_ns
 
 
 def _stages(record: SpanRecord) -> Iterable[tuple[str, float, float]]:
-    """Yield the stages that the request went through, with when each began and how long it took, in seconds."""
+    """Yield name, start and duration in seconds of each stage that the request has completed."""
     stages = record.stages
     if stages.decoding_at is not None and stages.decoded_at is not None:
         yield "decode", stages.decoding_at, stages.decoded_at - stages.decoding_at

@@ -2,7 +2,7 @@
 
 import threading
 
-from inferd.observability.coalescing_thread import GatheringThread
+from inferd.observability.coalescing_thread import CoalescingThread
 from tests.patience import PATIENCE_S
 
 TIMEOUT_S = PATIENCE_S
@@ -27,8 +27,8 @@ class Work:
 def test_nothing_is_done_before_somebody_rouses_it() -> None:
     """It sleeps, and says so; what it is told before its start waits for that."""
     work = Work(True)
-    thread = GatheringThread("test", work, gather_s=0)
-    thread.rouse()
+    thread = CoalescingThread("test", work, delay_s=0)
+    thread.wake()
     assert thread.is_awake
     assert (work.goes, thread.has_started) == (0, False)
     thread.start()
@@ -40,9 +40,9 @@ def test_nothing_is_done_before_somebody_rouses_it() -> None:
 def test_what_comes_while_it_falls_asleep_is_not_left_behind() -> None:
     """Whoever brings it finds the thread awake, and so does not rouse it."""
     work = Work(True, False, True, False, False)
-    thread = GatheringThread("test", work, gather_s=0)
+    thread = CoalescingThread("test", work, delay_s=0)
     thread.start()
-    thread.rouse()
+    thread.wake()
     assert work.done.wait(TIMEOUT_S)
     assert thread.stop(TIMEOUT_S)
 
@@ -50,9 +50,9 @@ def test_what_comes_while_it_falls_asleep_is_not_left_behind() -> None:
 def test_the_end_does_not_wait_for_more() -> None:
     """What there is by then is worked off."""
     work = Work(True, True, True)
-    thread = GatheringThread("test", work, gather_s=3600)
+    thread = CoalescingThread("test", work, delay_s=3600)
     thread.start()
-    thread.rouse()
+    thread.wake()
     assert thread.stop(TIMEOUT_S)
     assert work.goes > 3
 
@@ -66,9 +66,9 @@ def test_the_end_comes_no_later_than_the_timeout() -> None:
         stuck.wait()
         return False
 
-    thread = GatheringThread("test", work, gather_s=0)
+    thread = CoalescingThread("test", work, delay_s=0)
     thread.start()
-    thread.rouse()
+    thread.wake()
     assert entered.wait(TIMEOUT_S)
     assert not thread.stop(0.01)
     stuck.set()

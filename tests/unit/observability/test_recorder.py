@@ -34,7 +34,7 @@ class Consumer:
 
 @pytest.fixture
 def recorder() -> CallRecorder:
-    return CallRecorder(gather_s=0)
+    return CallRecorder(delay_s=0)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_process_that_just_ends_has_shown_its_calls() -> None:
     program = (
         "from inferd.observability.recorder import CallRecorder\n"
         "from tests.unit.observability.fakes import FakeCall\n"
-        "recorder = CallRecorder(gather_s=60)\n"
+        "recorder = CallRecorder(delay_s=60)\n"
         "recorder.add(lambda calls: print(len(calls), end=''))\n"
         "recorder.start()\n"
         "recorder.finished(FakeCall(), None, '')\n"
@@ -120,7 +120,7 @@ def test_a_consumer_that_fails_takes_nothing_from_the_others(
 
 def test_what_waits_is_bounded(recorder: CallRecorder, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the thread does not come to run, whoever ends a call works them off."""
-    monkeypatch.setattr(module, "_MOST_WAITING", 10)
+    monkeypatch.setattr(module, "_MAX_PENDING", 10)
     for number in range(25):
         recorder.finished(FakeCall(), OK, str(number))
     assert [len(calls) for calls in consumer.goes] == [11, 11]

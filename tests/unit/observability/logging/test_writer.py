@@ -59,7 +59,7 @@ def test_waiting_lines_are_written_at_once() -> None:
 def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
     """A slow sink makes larger writes, not more of them."""
     gate = Gate()
-    writer = LineWriter(gate, gather_s=0)
+    writer = LineWriter(gate, delay_s=0)
     writer.start()
     writer.submit(line("first"))
     assert gate.entered.wait(PATIENCE_S)
@@ -73,7 +73,7 @@ def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
 def test_a_burst_from_many_threads_loses_nothing() -> None:
     """All lines arrive, and those of one thread in its order."""
     sink = Sink()
-    writer = LineWriter(sink, gather_s=0.001)
+    writer = LineWriter(sink, delay_s=0.001)
     writer.start()
 
     def burst(name: int) -> None:
@@ -95,7 +95,7 @@ def test_a_burst_from_many_threads_loses_nothing() -> None:
 def test_the_bound_is_exact_under_a_burst() -> None:
     """With a sink that is stuck, what is over the bound is dropped and counted, whichever thread it came from."""
     gate = Gate()
-    writer = LineWriter(gate, max_lines=500, gather_s=0)
+    writer = LineWriter(gate, max_lines=500, delay_s=0)
     writer.start()
     writer.submit(line("first"))
     assert gate.entered.wait(PATIENCE_S)
@@ -164,7 +164,7 @@ def test_lines_that_come_while_the_writer_stops_are_written() -> None:
     """By its thread or by whoever brings them: none may be left behind, whatever the moment."""
     for _ in range(50):
         sink = Sink()
-        writer = LineWriter(sink, gather_s=0)
+        writer = LineWriter(sink, delay_s=0)
         writer.start()
         began = threading.Event()
 
@@ -186,7 +186,7 @@ def test_lines_that_come_while_the_writer_stops_are_written() -> None:
 def test_stop_does_not_wait_for_ever() -> None:
     """A reader that is stuck holds up the end of the process no longer than the timeout."""
     gate = Gate()
-    writer = LineWriter(gate, gather_s=0)
+    writer = LineWriter(gate, delay_s=0)
     writer.start()
     writer.submit(line("stuck"))
     assert gate.entered.wait(PATIENCE_S)
@@ -200,7 +200,7 @@ def test_a_process_that_just_ends_has_written_its_lines() -> None:
     """Nobody calls stop, and the gathering has only begun."""
     program = (
         "from inferd.observability.logging.writer import LineWriter, write_to\n"
-        "writer = LineWriter(write_to(1), gather_s=60)\n"
+        "writer = LineWriter(write_to(1), delay_s=60)\n"
         "writer.start()\n"
         "writer.submit(b'last words')\n"
     )

@@ -12,7 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from inferd.observability.metrics.exposition import HistogramFamily, content_type_of, exposition, form_of, rendered
+from inferd.observability.metrics.exposition import (
+    HistogramFamily,
+    content_type_of,
+    exposition,
+    render,
+    requested_format,
+)
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -62,7 +68,7 @@ class _Histograms(Collector):
 )
 def test_who_gets_it_compressed(accept_encoding: str, gzipped: bool) -> None:
     """Whoever wants it no less than plain text, as RFC 9110 has it; others get plain text."""
-    assert form_of("", accept_encoding).gzipped is gzipped
+    assert requested_format("", accept_encoding).gzipped is gzipped
 
 
 def test_what_is_compressed_is_the_same_text() -> None:
@@ -70,7 +76,7 @@ def test_what_is_compressed_is_the_same_text() -> None:
     registry = CollectorRegistry()
     Gauge("answer", "of all", registry=registry).set(42)
     for accept in ("", OPENMETRICS):
-        plain, compressed = (rendered(registry, form_of(accept, encoding)) for encoding in ("", "gzip"))
+        plain, compressed = (render(registry, requested_format(accept, encoding)) for encoding in ("", "gzip"))
         assert gzip.decompress(compressed) == plain == exposition(registry, accept)[0]
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.models import BatchReport, RunOutcome
-from inferd.observability.metrics.registry import Metrics, ModelSample, Sources, new_registry
+from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
 from tests.unit.call_facts import facts
@@ -62,9 +62,9 @@ def metrics(registry: CollectorRegistry) -> Metrics:
     return Metrics(registry, CallRecorder(), methods=[INFER])
 
 
-def sources(*models: ModelSample) -> Sources:
+def sources(*models: ModelSample) -> MetricSources:
     gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
-    return Sources(
+    return MetricSources(
         models=lambda: models,
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
@@ -101,7 +101,7 @@ def use_everything(metrics: Metrics) -> None:
     stats.failed(0.0, "QUEUE_FULL")
     stats.batch_done(REPORT)
     finish(metrics)
-    metrics.watch(sources(READY))
+    metrics.set_sources(sources(READY))
 
 
 def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
@@ -146,7 +146,7 @@ def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegi
 
 def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Nobody updates them in between."""
-    metrics.watch(sources(READY))
+    metrics.set_sources(sources(READY))
     labels = {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_queue_rows", labels) == 7
     assert registry.get_sample_value("inferd_queue_limit_rows", labels) == 70
@@ -162,19 +162,19 @@ def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: Colle
 
 def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One that does not tell how busy it is has no sample that looks idle; without any there is no family."""
-    metrics.watch(sources(READY))
+    metrics.set_sources(sources(READY))
     first, second = {"gpu": "0", "uuid": "GPU-1"}, {"gpu": "1", "uuid": "GPU-2"}
     assert registry.get_sample_value("inferd_gpu_utilization_ratio", first) == 0.25
     assert registry.get_sample_value("inferd_gpu_utilization_ratio", second) is None
     assert registry.get_sample_value("inferd_gpu_memory_used_bytes", second) == 10
     assert registry.get_sample_value("inferd_gpu_memory_total_bytes", second) == 40
-    metrics.watch(replace(sources(READY), gpus=tuple))
+    metrics.set_sources(replace(sources(READY), gpus=tuple))
     assert "inferd_gpu" not in generate_latest(registry).decode()
 
 
 def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Every state has a series, so that a change shows as 1 to 0 and not as a gap."""
-    metrics.watch(sources(READY))
+    metrics.set_sources(sources(READY))
     states = {
         state: registry.get_sample_value("inferd_model_state", {"model": "digits", "version": "1", "state": state})
         for state in ("loading", "ready", "failed", "unloading")
@@ -365,7 +365,7 @@ def test_the_process_is_told_of_as_well() -> None:
 
 def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> None:
     """By what they are for; those that never failed are there with 0, so that an increase can be seen."""
-    metrics.watch(sources())
+    metrics.set_sources(sources())
     assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
     assert registry.get_sample_value("inferd_certificate_lifetime_seconds", {"file": "certificate"}) == 3600
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tls"}) == 1
@@ -374,8 +374,8 @@ def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> Non
 
 def test_quotas_and_the_age_of_keys_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
     """Refusals by the limit, apart from those of the queue; an age only where keys are fetched."""
-    metrics.watch(sources())
+    metrics.set_sources(sources())
     assert registry.get_sample_value("inferd_quota_rejected_total", {"reason": "requests_per_s"}) == 2
     assert registry.get_sample_value("inferd_jwks_age_seconds") == 12.5
-    metrics.watch(replace(sources(), jwks_age_s=lambda: None))
+    metrics.set_sources(replace(sources(), jwks_age_s=lambda: None))
     assert registry.get_sample_value("inferd_jwks_age_seconds") is None

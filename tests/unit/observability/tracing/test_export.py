@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from inferd.observability.tracing.export import SpanSender
 from inferd.observability.tracing.interceptor import SpanQueue
-from inferd.observability.tracing.spans import SpanMaker
+from inferd.observability.tracing.spans import SpanBuilder
 from tests.otlp import TIMEOUT_S, Receiver
 from tests.unit.observability.tracing.test_spans import STAGES, record
 
@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, exporter=None):
         self.queue = SpanQueue()
         self.exporter = exporter or ScriptedExporter()
-        self.sender = SpanSender(self.queue, SpanMaker(Resource({}), "1"), self.exporter, period_s=3600.0)
+        self.sender = SpanSender(self.queue, SpanBuilder(Resource({}), "1"), self.exporter, period_s=3600.0)
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_spans_that_are_not_taken(caplog):
     assert bench.queue.dropped == 3
     assert len(bench.exporter.taken) == 2
     assert [(entry.name, entry.getMessage()) for entry in caplog.records] == [
-        (OUR_LOG, "spans are not taken"),
-        (OUR_LOG, "spans are taken again"),
+        (OUR_LOG, "span export failed"),
+        (OUR_LOG, "span export recovered"),
     ]
     assert caplog.records[0].reason == "Transient error connection refused"
 

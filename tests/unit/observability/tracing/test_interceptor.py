@@ -170,7 +170,7 @@ def test_calls_that_are_not_traced_leave_nothing():
 
 def test_what_finds_no_room_is_counted():
     """And nobody waits for it."""
-    queue = SpanQueue(max_waiting=2)
+    queue = SpanQueue(max_queued=2)
     for _ in range(5):
         started(queue).over(OK)
     assert (len(queue), queue.dropped) == (2, 3)

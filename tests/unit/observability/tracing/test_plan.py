@@ -24,7 +24,7 @@ def traced(**environment: str) -> TracingPlan:
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "asked_by"),
+    ("settings", "environment", "requested_by"),
     [
         (None, {}, ""),
         (SET, {}, "tracing.endpoint"),
@@ -43,21 +43,21 @@ def traced(**environment: str) -> TracingPlan:
         (None, {"OTEL_SERVICE_NAME": "a", "OTEL_RESOURCE_ATTRIBUTES": "b=c", "OTEL_PROPAGATORS": "b3"}, ""),
     ],
 )
-def test_what_asks_for_traces(settings: TracingSettings | None, environment: dict[str, str], asked_by: str) -> None:
+def test_what_asks_for_traces(settings: TracingSettings | None, environment: dict[str, str], requested_by: str) -> None:
     """An endpoint, wherever it is set, the settings' before the others; nothing is left to be said of it."""
     found = plan(settings, **environment)
-    assert (found.asked_by, found.is_on, found.warnings) == (asked_by, bool(asked_by), ())
+    assert (found.requested_by, found.is_on, found.warnings) == (requested_by, bool(requested_by), ())
     assert found.endpoint == (SET.endpoint if settings else None)
 
 
 @pytest.mark.parametrize("switch", [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")])
 def test_switches_count_whoever_asks_for_traces(switch: tuple[str, str]) -> None:
     """And it is said that nothing is traced."""
-    for settings, environment, asked_by in ((SET, {}, "tracing.endpoint"), (None, {ENDPOINT: URL}, ENDPOINT)):
+    for settings, environment, requested_by in ((SET, {}, "tracing.endpoint"), (None, {ENDPOINT: URL}, ENDPOINT)):
         found = plan(settings, **environment, **dict([switch]), OTEL_BSP_EXPORT_TIMEOUT="1")
         assert not found.is_on
         (warning,) = found.warnings
-        assert f"although {asked_by} is set, because of {switch[0]}" in warning
+        assert f"although {requested_by} is set, because of {switch[0]}" in warning
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_traces_that_cannot_be_sent_are_told_of(environment: dict[str, str], tol
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({PROTOCOL: "http/json"}, f"{PROTOCOL} is not heeded: spans are sent by http/protobuf"),
+        ({PROTOCOL: "http/json"}, f"{PROTOCOL} is ignored: spans are sent by http/protobuf"),
         ({"OTEL_TRACES_EXPORTER": "otlp,console"}, "OTEL_TRACES_EXPORTER: expected otlp or none, got console"),
-        ({SAMPLER: "jaeger_remote"}, "OTEL_TRACES_SAMPLER is not heeded: expected always_on, always_off, "),
-        ({ARG: "0.5"}, "OTEL_TRACES_SAMPLER_ARG is not heeded without OTEL_TRACES_SAMPLER"),
+        ({SAMPLER: "jaeger_remote"}, "OTEL_TRACES_SAMPLER is ignored: expected always_on, always_off, "),
+        ({ARG: "0.5"}, "OTEL_TRACES_SAMPLER_ARG is ignored without OTEL_TRACES_SAMPLER"),
         ({"OTEL_PROPAGATORS": "tracecontext,b3"}, "OTEL_PROPAGATORS: expected tracecontext, baggage or none, got b3"),
-        ({"OTEL_BSP_EXPORT_TIMEOUT": "1"}, "OTEL_BSP_EXPORT_TIMEOUT is not heeded: set OTEL_EXPORTER_OTLP_TIMEOUT"),
-        ({"OTEL_METRICS_EXPORTER": "otlp"}, "OTEL_METRICS_EXPORTER is not heeded: have /metrics scraped"),
-        ({"OTEL_LOGS_EXPORTER": "otlp"}, "OTEL_LOGS_EXPORTER is not heeded: have standard output collected"),
-        ({"OTEL_X": "1", "OTEL_A": "1"}, "not heeded of OpenTelemetry's variables: OTEL_A, OTEL_X"),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "1"}, "OTEL_BSP_EXPORT_TIMEOUT is ignored: set OTEL_EXPORTER_OTLP_TIMEOUT"),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, "OTEL_METRICS_EXPORTER is ignored: have /metrics scraped"),
+        ({"OTEL_LOGS_EXPORTER": "otlp"}, "OTEL_LOGS_EXPORTER is ignored: have standard output collected"),
+        ({"OTEL_X": "1", "OTEL_A": "1"}, "ignored variables of OpenTelemetry: OTEL_A, OTEL_X"),
     ],
 )
 def test_what_is_not_heeded_is_told_of(environment: dict[str, str], told: str) -> None:
@@ -107,7 +107,7 @@ def test_what_is_not_heeded_is_told_of(environment: dict[str, str], told: str) -
 def test_what_is_not_heeded_is_told_of_without_traces_too() -> None:
     """Whoever sets it expects something."""
     assert plan(None, OTEL_METRICS_EXPORTER="otlp", OTEL_LOGS_EXPORTER="none").warnings == (
-        "OTEL_METRICS_EXPORTER is not heeded: have /metrics scraped",
+        "OTEL_METRICS_EXPORTER is ignored: have /metrics scraped",
     )
 
 
@@ -139,7 +139,7 @@ def test_an_argument_that_is_no_share(arg: str) -> None:
     """Everything is traced, as OpenTelemetry has it, and it is said."""
     found = traced(**{SAMPLER: "traceidratio", ARG: arg})
     assert found.sampling.ratio == 1.0
-    assert found.warnings == ("OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1, it is 1 instead",)
+    assert found.warnings == ("OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1; using 1",)
 
 
 def test_the_settings_go_before_the_environment() -> None:
@@ -147,17 +147,17 @@ def test_the_settings_go_before_the_environment() -> None:
     found = plan(TracingSettings(endpoint=URL, sampling_ratio=0.2), **{SAMPLER: "always_on", PROTOCOL: "grpc"})
     assert found.sampling == Sampling(ratio=0.2)
     assert found.warnings == (
-        f"{PROTOCOL} is not heeded: spans go to tracing.endpoint by http/protobuf",
-        "OTEL_TRACES_SAMPLER is not heeded: tracing.sampling_ratio is set",
+        f"{PROTOCOL} is ignored: spans go to tracing.endpoint by http/protobuf",
+        "OTEL_TRACES_SAMPLER is ignored: tracing.sampling_ratio is set",
     )
 
 
 def test_how_many_are_sent_and_when() -> None:
     """As for OpenTelemetry's own batches; no more are sent than may wait."""
     found = traced(OTEL_BSP_SCHEDULE_DELAY="250", OTEL_BSP_MAX_QUEUE_SIZE="100", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="200")
-    assert (found.period_s, found.max_waiting, found.max_export, found.warnings) == (0.25, 100, 100, ())
+    assert (found.period_s, found.max_queued, found.max_export, found.warnings) == (0.25, 100, 100, ())
     for bad in ("0", "-1", "1.5", "x", "9" * 5000):
         found = traced(OTEL_BSP_MAX_QUEUE_SIZE=bad)
-        assert found.max_waiting == 4096
+        assert found.max_queued == 4096
         (warning,) = found.warnings
         assert warning.startswith("OTEL_BSP_MAX_QUEUE_SIZE: expected a whole number")

@@ -162,7 +162,7 @@ def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, rece
     """It may be a credential."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "planted secret")
     send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
-    assert [entry.getMessage() for entry in caplog.records] == ["OTEL_EXPORTER_OTLP_HEADERS has what is no header"]
+    assert [entry.getMessage() for entry in caplog.records] == ["OTEL_EXPORTER_OTLP_HEADERS has an invalid header"]
     assert len(receiver.requests) == 1
 
 

@@ -9,7 +9,7 @@ from inferd.batching.request import BatchTiming
 from inferd.observability import timing
 from inferd.observability.timing import Stages
 from inferd.observability.tracing.interceptor import SpanRecord
-from inferd.observability.tracing.spans import SpanMaker
+from inferd.observability.tracing.spans import SpanBuilder
 from tests.otlp import attributes, spans_of
 from tests.unit.observability.tracing.test_trace_context import SPAN, TRACE
 
@@ -42,14 +42,14 @@ def record(**fields):
     )
 
 
-def maker():
+def builder():
     resource = Resource({"service.name": "inferd"})
-    return SpanMaker(resource, "1.2", clock=lambda: 100.0, epoch_s=lambda: 100.0 + EPOCH_AHEAD_S)
+    return SpanBuilder(resource, "1.2", clock=lambda: 100.0, epoch_s=lambda: 100.0 + EPOCH_AHEAD_S)
 
 
-def made(maker, *records):
+def made(builder, *records):
     """The next spans, as they are sent."""
-    return list(spans_of(encode_spans(maker.make(records))))
+    return list(spans_of(encode_spans(builder.build(records))))
 
 
 def events(span):
@@ -69,7 +69,7 @@ def times(span):
 
 def test_a_call():
     """Named, timed and told of by OpenTelemetry's conventions."""
-    request = encode_spans(maker().make([record()]))
+    request = encode_spans(builder().build([record()]))
     (of,) = request.resource_spans
     assert attributes(of.resource) == {"service.name": "inferd"}
     assert (of.scope_spans[0].scope.name, of.scope_spans[0].scope.version) == ("inferd", "1.2")
@@ -99,7 +99,7 @@ def test_a_call():
 )
 def test_only_the_servers_fault_is_an_error(status, number, is_error):
     """What a caller gets wrong must not raise the error rate of a dashboard."""
-    (span,) = made(maker(), record(status=status, error="why"))
+    (span,) = made(builder(), record(status=status, error="why"))
     assert attributes(span)["rpc.grpc.status_code"] == number
     assert (span.status.code == Status.STATUS_CODE_ERROR) is is_error
     assert span.status.message == ("why" if is_error else "")
@@ -110,13 +110,13 @@ def test_only_the_servers_fault_is_an_error(status, number, is_error):
 )
 def test_peers_of_all_kinds(peer, address):
     """Those without an address have none."""
-    (span,) = made(maker(), record(peer=peer))
+    (span,) = made(builder(), record(peer=peer))
     assert attributes(span).get("network.peer.address") == address
 
 
 def test_stages_are_events():
     """At the times that they had, with how long they took."""
-    (span,) = made(maker(), record(stages=STAGES))
+    (span,) = made(builder(), record(stages=STAGES))
     assert events(span) == {
         "decode": (100.0, 125.0),
         "queue": (100.1875, 62.5),
@@ -129,16 +129,16 @@ def test_stages_are_events():
 
 def test_a_request_that_did_not_come_far():
     """Has the stages that it went through."""
-    (span,) = made(maker(), record(stages=Stages(decoding_at=100.0, decoded_at=100.5, encoding_at=100.75)))
+    (span,) = made(builder(), record(stages=Stages(decoding_at=100.0, decoded_at=100.5, encoding_at=100.75)))
     assert events(span) == {"decode": (100.0, 500.0)}
 
 
 def test_a_batch_is_linked_to_its_requests():
     """And they to it; it comes one time later, so that all of them are there."""
-    spans = maker()
+    spans = builder()
     (first,) = made(spans, record(stages=STAGES))
     second, batch = made(spans, record(span_id="00000000000000bb", stages=STAGES))
-    assert spans.make([]) == []
+    assert spans.build([]) == []
     assert [(link.trace_id, link.span_id) for link in batch.links] == [
         (each.trace_id, each.span_id) for each in (first, second)
     ]
@@ -155,26 +155,26 @@ def test_a_batch_is_linked_to_its_requests():
 def test_requests_of_different_batches():
     """Each has its own, though they look the same."""
     other = BatchTiming(started_at=100.25, stack_s=0.125, run_s=0.0625, rows=12)
-    spans = maker()
+    spans = builder()
     made(spans, record(stages=STAGES), record(stages=Stages(queue_s=0.0, batch=other)))
     assert [len(batch.links) for batch in made(spans)] == [1, 1]
 
 
 def test_a_request_of_a_stream():
     """Within its call, and itself no call."""
-    (span,) = made(maker(), record(method="", peer=""))
+    (span,) = made(builder(), record(method="", peer=""))
     assert (span.name, span.kind, span.flags) == ("request", Span.SPAN_KIND_INTERNAL, LOCAL_PARENT)
     assert "rpc.system" not in attributes(span)
 
 
 def test_names_that_are_not_utf8():
     """A model is named after its directory, and errors name it."""
-    (span,) = made(maker(), record(facts={"model": "m\udc80"}, status="INTERNAL", error="m\udc80 failed"))
+    (span,) = made(builder(), record(facts={"model": "m\udc80"}, status="INTERNAL", error="m\udc80 failed"))
     assert attributes(span)["inferd.model"] == "m\\udc80"
     assert span.status.message == "m\\udc80 failed"
 
 
 def test_a_root():
     """Has no parent."""
-    (span,) = made(maker(), record(parent_id="", tracestate=""))
+    (span,) = made(builder(), record(parent_id="", tracestate=""))
     assert (span.parent_span_id, span.trace_state) == (b"", "")

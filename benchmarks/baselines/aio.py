@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
+from inferd.call_context import CallContext
 
 from benchmarks.baselines import common
-from inferd.call_facts import CallFacts
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 
@@ -40,7 +40,7 @@ class AioCall:
     """A `UnaryCall` over a future. It keeps no more than the handlers use."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        self.facts = CallFacts()
+        self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.answer: asyncio.Future[Answer] = loop.create_future()
         self.deadline = deadline

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import grpc
+from inferd.call_context import CallContext
 
 from benchmarks.baselines import common
-from inferd.call_facts import CallFacts
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 
@@ -45,7 +45,7 @@ class SyncCall:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         remaining_s = context.time_remaining()
-        self.facts = CallFacts()
+        self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.answered = threading.Event()
         self.code, self.details, self.message = grpc.StatusCode.OK, "", b""

@@ -105,19 +105,19 @@ def _priority(model: ModelVersion, priority: int) -> int:
 
 def _permissions(call: Call) -> Permissions | None:
     """Return the caller's permissions; None if everything is allowed."""
-    permissions = call.facts.permissions
+    permissions = call.context.permissions
     return permissions if isinstance(permissions, Permissions) else None
 
 
 def find_model(registry: ModelRegistry, call: Call, name: str, version: str) -> tuple[ModelVersion, Grant | None]:
     """Return a READY version and the grant for requests to it, None if everything is allowed.
 
-    Records in the call's facts which model it is about. Raises as `ModelRegistry.get` on the models that the caller
+    Records in the call's context which model it is about. Raises as `ModelRegistry.get` on the models that the caller
     can see, and `NotAllowedError`.
     """
-    facts = call.facts
+    context = call.context
     grant = None
-    if facts.permissions is None:
+    if context.permissions is None:
         model = registry.get(name, version)
     else:
         permissions = _permissions(call)
@@ -125,7 +125,7 @@ def find_model(registry: ModelRegistry, call: Call, name: str, version: str) -> 
         found = registry.find(name, version, permissions.sees)
         grant = permissions.require(MethodKind.INFER, found.name)
         model = registry.ready(found)
-    facts.model, facts.version = model.name, model.version
+    context.model, context.version = model.name, model.version
     return model, grant
 
 
@@ -146,7 +146,7 @@ def release_at_end(call: Call, quota: Quota) -> None:
     """Release the request of ``call`` from ``quota`` when the call ends, which may have happened already."""
 
     def on_finished(call: Call, code: grpc.StatusCode, _details: str) -> None:
-        quota.release(call.facts.rows if code in _REJECTED else None)
+        quota.release(call.context.rows if code in _REJECTED else None)
 
     call.on_finished(on_finished)
 
@@ -163,11 +163,11 @@ def charge_invalid(call: Call, error: ServingError) -> ServingError:
     That is ``error``, or a `QuotaExceededError` if the quota is exhausted. Requests rejected for other reasons are
     not charged. Any thread.
     """
-    if call.facts.permissions is not None and isinstance(
+    if call.context.permissions is not None and isinstance(
         error, InvalidInputError | ModelNotFoundError | NotAllowedError
     ):
         try:
-            _charge_request(call, call.facts.model)
+            _charge_request(call, call.context.model)
         except QuotaExceededError as exceeded:
             return exceeded
     return error

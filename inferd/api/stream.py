@@ -23,7 +23,6 @@ from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from inferd import request_id
 from inferd.api.admission import charge, charge_invalid, find_model
 from inferd.api.codec import Request, Response
 from inferd.api.large_messages import LargeMessages, takes_long_to_encode
@@ -32,6 +31,7 @@ from inferd.api.status import StatusTable
 from inferd.api.stream_request import Countdown, StreamRequest
 from inferd.api.wire_scanner import MessageLimits
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.call_context import log_fields, request_id_of
 from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
@@ -74,7 +74,7 @@ class RequestStream(ABC, Generic[Request]):
         self._decoder = decoder
         self._context = context
         self._listeners = result_listeners(call)
-        self._call_id = request_id.of(call.facts)
+        self._call_id = request_id_of(call.context)
         self._lock = threading.Lock()
         self._open: set[StreamRequest[Request]] = set()
         #: Requests of the current message that are not open yet, and what to call when one of them is released.
@@ -106,7 +106,7 @@ class RequestStream(ABC, Generic[Request]):
 
     def open(self) -> None:
         """Read the first message."""
-        if self._call.facts.principal is not None:
+        if self._call.context.principal is not None:
             # For authentication, which ends the stream when its credential expires or is revoked.
             self._call.annotations["end_stream"] = self.end
         self._call.read()
@@ -341,7 +341,7 @@ class RequestStream(ABC, Generic[Request]):
             self._call.send(message)
 
     def _log_exception(self, event: str) -> None:
-        _log.exception(event, self._call.method, extra=request_id.log_fields(self._call))
+        _log.exception(event, self._call.method, extra=log_fields(self._call))
 
     def _count(self, name: str, number: int) -> None:
         """Count for the access log; each name is counted by one thread at a time."""

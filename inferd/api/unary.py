@@ -10,18 +10,17 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from inferd import request_id
 from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
 from inferd.api.codec import Request, Response, parse_query
 from inferd.api.large_messages import LargeMessages, takes_long_to_encode
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.call_context import log_fields, request_id_of, set_message_id
 from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
-from inferd.request_id import log_fields
 from inferd.rpc import UnaryCall, callback_unary
 from inferd.security.authorization.policy import Grant
 
@@ -84,11 +83,11 @@ class UnaryInference(Generic[Request]):
     ) -> tuple[ModelVersion, Grant | None, InferenceRequest]:
         """Look up the model of a request and validate the request; any thread. Raises `ServingError`."""
         if incoming.request_id:
-            request_id.name_by_message(call, incoming.request_id)
+            set_message_id(call, incoming.request_id)
         try:
             model, grant = find_model(self._registry, call, incoming.name, incoming.version)
             on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
-            reply = Reply(on_outcome, None, request_id.of(call.facts))
+            reply = Reply(on_outcome, None, request_id_of(call.context))
             return model, grant, self._decoder.build(incoming, model, reply, received_at, call.deadline)
         except InvalidInputError as error:
             self._decoder.set_field(incoming, error)
@@ -111,7 +110,7 @@ class UnaryInference(Generic[Request]):
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
             return
-        call.facts.rows = request.rows
+        call.context.rows = request.rows
         if timing.KEY in call.annotations:
             stages = timing.of(call.annotations)
             stages.decoding_at, stages.decoded_at = request.received_at, monotonic()
@@ -127,7 +126,7 @@ class UnaryInference(Generic[Request]):
                 self._respond(call, model, own_id, as_lists, outcome)
             return
         if isinstance(outcome, FailedRunError):
-            call.facts.queue_s, call.facts.batch = outcome.queue_s, outcome.timing
+            call.context.queue_s, call.context.batch = outcome.queue_s, outcome.timing
             if timing.KEY in call.annotations:
                 stages = timing.of(call.annotations)
                 stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
@@ -137,7 +136,7 @@ class UnaryInference(Generic[Request]):
         self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, result: InferenceResult
     ) -> None:
         # In this order: readers of a call that has not ended read the batch first.
-        call.facts.queue_s, call.facts.batch = result.queue_s, result.timing
+        call.context.queue_s, call.context.batch = result.queue_s, result.timing
         stages = timing.of(call.annotations) if timing.KEY in call.annotations else None
         if stages is not None:
             stages.queue_s, stages.batch = result.queue_s, result.timing

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from inferd.call_facts import CallFacts
+from inferd.call_context import CallContext
 from inferd.observability.timing import Stages
 
 #: The annotation of a call with the listeners for results of a stream.
@@ -25,7 +25,7 @@ Finisher = Callable[["Call", Status, str], None]
 
 
 class Call(Protocol):
-    """One RPC. Handlers and interceptors set its facts and annotations.
+    """One RPC. Handlers and interceptors set its context and annotations.
 
     The access log reads them some time after the call has ended. A value that references the call or its messages must
     therefore be removed when the call finishes.
@@ -43,7 +43,7 @@ class Call(Protocol):
 
     @property
     def raw_peer(self) -> bytes:
-        """The address as gRPC's core writes it; `inferd.peer` makes it readable."""
+        """The address as gRPC's core writes it; `readable_peer` decodes it."""
         ...
 
     @property
@@ -62,7 +62,7 @@ class Call(Protocol):
         ...
 
     @property
-    def facts(self) -> CallFacts:
+    def context(self) -> CallContext:
         """Attributes of nearly every call."""
         ...
 

@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inferd.call_facts import CallFacts
+from inferd.call_context import CallContext
 from inferd.observability.calls import Call, ResultListener, Status, listen_for_results
 from inferd.observability.coalescing_thread import CoalescingThread
 
 _log = logging.getLogger(__name__)
 
 #: One finished call: end and start in seconds on the monotonic clock, method, peer as gRPC's core writes it, status,
-#: details, facts, and annotations, None if there are none. A plain tuple, because one is created for each call.
-EndedCall = tuple[float, float, str, bytes, Status, str, CallFacts, dict[str, Any] | None]
+#: details, context, and annotations, None if there are none. A plain tuple, because one is created for each call.
+EndedCall = tuple[float, float, str, bytes, Status, str, CallContext, dict[str, Any] | None]
 
 #: Must not block. Its exceptions are logged, and it does not get the calls again.
 Consumer = Callable[[Sequence[EndedCall]], None]
@@ -66,7 +66,7 @@ class CallRecorder:
         """Record a finished call."""
         ended, annotations = self._ended, call.annotations or None
         ended.append(
-            (call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.facts, annotations)
+            (call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.context, annotations)
         )
         if not self._thread.is_awake:
             self._thread.wake()

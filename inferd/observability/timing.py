@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
-from inferd.call_facts import BatchTiming
+from inferd.call_context import BatchTiming
 
 #: The annotation of a call with the stages of its request, if they are measured.
 KEY = "stages"

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inferd import request_id
+from inferd.call_context import ANONYMOUS, request_id_of, sanitized_id
 from inferd.observability import timing
 from inferd.observability.calls import Call, Status, listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
-from inferd.principal import ANONYMOUS
 
 #: Metadata keys of the request id and of the timing, in requests and in trailers.
 ID_METADATA = "x-request-id"
@@ -56,13 +55,13 @@ class TrailersInterceptor:
             self._ok = code
         pairs: list[tuple[str, str | bytes]] = []
         if failed or (wanted and wanted.request_id):
-            pairs.append((ID_METADATA, request_id.of(call.facts)))
+            pairs.append((ID_METADATA, request_id_of(call.context)))
         if wanted and wanted.stages is not None:
             durations_s = wanted.totals.durations_s() or wanted.stages.durations_s()
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
         wants_load = self._report_always or (wanted and wanted.load)
-        if wants_load and code.name != "UNAUTHENTICATED" and call.facts.principal != ANONYMOUS:
+        if wants_load and code.name != "UNAUTHENTICATED" and call.context.principal != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)
@@ -73,7 +72,7 @@ class TrailersInterceptor:
         assert isinstance(wanted, _Wanted)
         if key == ID_METADATA:
             wanted.request_id = True
-            call.facts.request_id = request_id.cleaned(str(value))
+            call.context.request_id = sanitized_id(str(value))
         elif key == LOAD_FORMAT_METADATA:
             wanted.load = value == "bin"
         elif value == "1" and wanted.stages is None:

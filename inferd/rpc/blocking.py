@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from inferd.request_id import log_fields
+from inferd.call_context import log_fields
 from inferd.rpc.call import LiveCalls
 from inferd.rpc.refusals import NO_THREAD
 from inferd.rpc.servicer_context import ServicerContext

@@ -9,9 +9,7 @@ from functools import partial
 
 import grpc
 
-from inferd.call_facts import CallFacts
-from inferd.peer import readable
-from inferd.request_id import log_fields
+from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import call_ends, core, refusals
 from inferd.rpc.call_ends import Ends
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
@@ -105,12 +103,12 @@ class CallBase(ABC):
         "_terminated",
         "_trailing",
         "annotations",
+        "context",
         "core_call",
         "deadline",
         "ended_at",
         "examines_messages",
         "expects_small_message",
-        "facts",
         "finishers",
         "is_inflight",
         "message_bytes",
@@ -149,7 +147,7 @@ class CallBase(ABC):
         self.deadline = deadline
         self.started_at = started_at
         self.ended_at = math.inf
-        self.facts = CallFacts()
+        self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.finishers = live.interceptors.all_finishers
         #: Size of the latest message, which counts as held while the call is live or until the next message.
@@ -171,7 +169,7 @@ class CallBase(ABC):
     @property
     def peer(self) -> str:
         """See `Call.peer`."""
-        return readable(self.raw_peer)
+        return readable_peer(self.raw_peer)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import grpc
 
-from inferd.request_id import log_fields
+from inferd.call_context import log_fields
 from inferd.rpc.interfaces import Call, Finisher
 from inferd.rpc.metadata import Metadata
 

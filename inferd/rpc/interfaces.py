@@ -5,7 +5,7 @@ from typing import Protocol
 
 import grpc
 
-from inferd.call_facts import CallFacts
+from inferd.call_context import CallContext
 from inferd.rpc.metadata import Metadata
 
 #: Called with the status and details of a call that ends, before the status is sent, in the thread that ends the call.
@@ -51,7 +51,7 @@ class Call(Protocol):
         ...
 
     @property
-    def facts(self) -> CallFacts:
+    def context(self) -> CallContext:
         """Context that nearly every call has."""
         ...
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import grpc
 
-from inferd.request_id import log_fields
+from inferd.call_context import log_fields
 from inferd.rpc.metadata import Metadata, checked
 from inferd.rpc.stream_call import CoreStreamCall
 

@@ -15,7 +15,7 @@ from inferd.security.authentication.json_web_tokens import JwtVerifier, KeySet
 from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.quota import QuotaStore
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
-from tests.unit.call_facts import told
+from tests.unit.call_context import known
 from tests.unit.security.fakes import FakeCall, WallClock, table
 
 ISSUER = Issuer()
@@ -95,7 +95,7 @@ def test_rejects_arbitrary_metadata(metadata: list) -> None:
     finally:
         logging.getLogger().removeHandler(handler)
     assert rejection is not None
-    assert (rejection.code, told(call.facts), call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {}, {})
+    assert (rejection.code, known(call.context), call.annotations) == (grpc.StatusCode.UNAUTHENTICATED, {}, {})
     assert rejection.details in TEXTS
     assert records == []
 

@@ -11,14 +11,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inferd import request_id
-from inferd.call_facts import BatchTiming
+from inferd.call_context import OWN_ID_KEY, BatchTiming, readable_peer, request_id_of, sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.calls import Call, Status, StreamResult
 from inferd.observability.logging.setup import Fields, utc, utc_of_ms
 from inferd.observability.logging.writer import LineWriter
 from inferd.observability.recorder import CallRecorder, EndedCall
-from inferd.peer import readable
 from inferd.plain_text import clipped, escaped
 
 #: Levels by status; the others are the caller's mistakes, and info.
@@ -36,7 +34,7 @@ _LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR:
 #: has another one.
 _RARE = {
     **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id")},
-    request_id.OWN_KEY: "id",
+    OWN_ID_KEY: "id",
 }
 
 #: Indices of an `EndedCall`.
@@ -76,7 +74,7 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
     is_ok = True
     last_code: Status | None = None
     last_named = last_batch = last_rows = None
-    for (_, _, method, peer, code, details, facts, annotations), total, ms, batch, queue in zip(
+    for (_, _, method, peer, code, details, context, annotations), total, ms, batch, queue in zip(
         calls, totals, moments, batches, queues, strict=True
     ):
         if code is not last_code:
@@ -89,14 +87,14 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
         named = (
             peer,
             method if is_ok else clipped(method, MAX_TEXT),
-            facts.model,
-            facts.version,
+            context.model,
+            context.version,
             status,
-            facts.principal,
+            context.principal,
         )
         if named != last_named:
             last_named, names = named, _names(*named)
-        rows = facts.rows
+        rows = context.rows
         if batch is not last_batch or rows != last_rows:
             last_batch, last_rows, run = batch, rows, _run(batch, rows)
         rest = (
@@ -104,7 +102,7 @@ def json_lines(calls: Sequence[EndedCall], epoch_s: float, threshold: int) -> by
             if is_ok and annotations is None
             else _rest(annotations or {}, "" if is_ok else clipped(details, MAX_TEXT))
         )
-        known_as = facts.request_id or request_id.of(facts)
+        known_as = context.request_id or request_id_of(context)
         # Printable ASCII, so nothing else needs escaping.
         if '"' in known_as or "\\" in known_as:
             known_as = _json(known_as)[1:-1]
@@ -132,7 +130,7 @@ def _milliseconds(durations_s: NDArray[np.float64]) -> list[str]:
 @functools.lru_cache(maxsize=256)
 def _names(peer: bytes, method: str, model: str | None, version: str | None, status: str, principal: str | None) -> str:
     """Format the fields that are mostly equal for all calls of a caller, and the name of the next field."""
-    names = {"peer": readable(peer), "method": method, "model": model, "version": version, "status": status}
+    names = {"peer": readable_peer(peer), "method": method, "model": model, "version": version, "status": status}
     names["principal"] = principal
     fields = (f',"{name}":{_json(value)}' for name, value in names.items() if value is not None)
     return f'"{"".join(fields)},"total_ms":'
@@ -198,8 +196,8 @@ class AccessLog:
     def _stream_result(self, call: Call, result: StreamResult) -> None:
         """Log one result of a stream."""
         line: Fields = {"time": utc(self._wall_clock()), "level": "debug", "event": "stream_result"}
-        line |= {"stream_id": request_id.of(call.facts), "method": clipped(call.method, MAX_TEXT)}
-        line |= {"id": request_id.cleaned(result.request_id), "status": result.status}
+        line |= {"stream_id": request_id_of(call.context), "method": clipped(call.method, MAX_TEXT)}
+        line |= {"id": sanitized_id(result.request_id), "status": result.status}
         if result.model:
             line |= {"model": result.model, "version": result.version}
         stages = result.stages

@@ -62,8 +62,8 @@ class RequestMetrics:
         durations_s: list[float] = []
         series, last_key = Histogram(()), None
         with self._lock:
-            for ended_at, started_at, method, _, code, _, facts, annotations in calls:
-                key = (facts.model, facts.version, method, id(code))
+            for ended_at, started_at, method, _, code, _, context, annotations in calls:
+                key = (context.model, context.version, method, id(code))
                 if key != last_key:
                     series.observe_all(durations_s)
                     series, last_key, durations_s = self._find(key, code), key, []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from inferd import request_id
+from inferd.call_context import REQUEST_ID_KEY, request_id_of, sanitized_id
 from inferd.observability import timing
 from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
 from inferd.observability.timing import Stages
@@ -183,8 +183,13 @@ class TracingInterceptor:
         """Queue the record of a traced call."""
         if span.parent_id and code.name == "UNAUTHENTICATED":
             return
-        facts, annotations = call.facts, call.annotations
-        found = {"model": facts.model, "version": facts.version, "rows": facts.rows, "principal": facts.principal}
+        context, annotations = call.context, call.annotations
+        found = {
+            "model": context.model,
+            "version": context.version,
+            "rows": context.rows,
+            "principal": context.principal,
+        }
         self._queue.put(
             SpanRecord(
                 trace_id=span.trace_id,
@@ -200,7 +205,7 @@ class TracingInterceptor:
                 facts={
                     **{name: value for name, value in found.items() if value is not None},
                     **{name: annotations[name] for name in _COUNTS if name in annotations},
-                    request_id.KEY: request_id.of(facts),
+                    REQUEST_ID_KEY: request_id_of(context),
                 },
                 stages=span.stages,
             )
@@ -223,7 +228,7 @@ class TracingInterceptor:
         """Queue the record of one request of a traced stream."""
         now = self._clock()
         facts = {"model": result.model, "version": result.version, "rows": result.rows}
-        facts[request_id.KEY] = request_id.cleaned(result.request_id)
+        facts[REQUEST_ID_KEY] = sanitized_id(result.request_id)
         self._queue.put(
             SpanRecord(
                 trace_id=span.trace_id,

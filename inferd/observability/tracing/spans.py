@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from inferd.call_facts import BatchTiming
+from inferd.call_context import BatchTiming
 from inferd.observability.tracing.interceptor import SpanRecord
 from inferd.plain_text import escaped
 

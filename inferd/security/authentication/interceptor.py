@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import grpc
 
+from inferd.call_context import ANONYMOUS
 from inferd.config.security import SecuritySettings
-from inferd.principal import ANONYMOUS
 from inferd.rpc import Call, CallRefusal
 from inferd.security.authentication.credentials import Caller, CredentialCache, SnapshotStore
 from inferd.security.authentication.identity import CredentialError
@@ -59,22 +59,22 @@ class AuthenticationInterceptor:
 
     def started(self, call: Call) -> CallRefusal | None:
         """Authenticate ``call`` and check that its caller may call methods of its kind."""
-        method, facts = call.method, call.facts
+        method, context = call.method, call.context
         if method in self._open_methods:
-            facts.principal = ANONYMOUS
+            context.principal = ANONYMOUS
             call.expect_small_message()
             return None
         try:
             caller = self._authenticate(call)
         except CredentialError as error:
             return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
-        facts.principal = caller.identity.principal
+        context.principal = caller.identity.principal
         permissions = caller.permissions
         if permissions is not None:
             kind = kind_of(method)
             if not permissions.may_call(kind):
                 return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, denial(kind))
-            facts.permissions = permissions
+            context.permissions = permissions
         if method not in UNARY_METHODS:
             self._streams.add(call, caller.identity, self._cache.snapshot)
         return None

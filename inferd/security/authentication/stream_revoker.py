@@ -81,7 +81,7 @@ class StreamRevoker:
 
     def _update_permissions(self, call: Call, identity: Identity, policy: Policy | None) -> None:
         permissions = None if policy is None else permissions_of(identity.principal, policy, self._quotas)
-        call.facts.permissions = permissions
+        call.context.permissions = permissions
         kind = kind_of(call.method)
         if permissions is not None and not permissions.may_call(kind):
             _end(call, NotAllowedError(denial(kind)))

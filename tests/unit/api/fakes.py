@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+from inferd.call_context import CallContext
 
 from inferd.batching.request import BatchTiming, FailedRunError, InferenceRequest, InferenceResult
-from inferd.call_facts import CallFacts
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError, OverloadedError
@@ -94,7 +94,7 @@ class FakeCall(Finishing):
         self.metadata = metadata
         self.deadline = math.inf
         self.ended_at = math.inf
-        self.facts = CallFacts()
+        self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.reads = 0
         self.sent: list[bytes] = []

@@ -39,7 +39,7 @@ class Bench:
 
     def call(self) -> FakeCall:
         call = FakeCall()
-        call.facts.principal, call.facts.permissions = "token:alice", self.permissions
+        call.context.principal, call.context.permissions = "token:alice", self.permissions
         return call
 
     def infer(self, **fields: object) -> FakeCall:

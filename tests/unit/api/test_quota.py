@@ -37,7 +37,7 @@ class Caller:
     def call(self, method: str = "Infer", model: str | None = None) -> FakeCall:
         call = FakeCall()
         call.method = f"/inferd.v1.InferenceService/{method}"
-        call.facts.permissions, call.facts.model = self.permissions, model
+        call.context.permissions, call.context.model = self.permissions, model
         return call
 
     def ask(self, name: str = "fake") -> FakeCall:
@@ -110,7 +110,7 @@ def test_releases_requests_rejected_by_queue(code: grpc.StatusCode, left: int) -
     finishers = []
     call.on_finished = finishers.append
     release_at_end(call, grant.quota)
-    call.facts.rows = 1
+    call.context.rows = 1
     finishers[0](call, code, "")
     passed = 0
     while passed < 5 and not isinstance(charge_invalid(call, InvalidInputError("x")), QuotaExceededError):

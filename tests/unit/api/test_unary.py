@@ -15,7 +15,7 @@ from inferd.batching.request import BatchTiming
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
-from tests.unit.call_facts import told
+from tests.unit.call_context import known
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_response_is_sent_when_reply_settles(model):
     response = v1.InferResponse.FromString(call.sent[0])
     assert response.request_id == "mine"
     assert np.frombuffer(response.outputs[0].raw, np.float32).tolist() == [1, 2, 3, 4]
-    assert told(call.facts) == {
+    assert known(call.context) == {
         "request_id": "mine",
         "model": "fake",
         "version": "3",
@@ -77,18 +77,18 @@ def test_failed_run_has_timing(model):
     for position, each in enumerate((plain, call)):
         model.fail(position)
         assert each.ended[0] is grpc.StatusCode.INTERNAL
-        assert (each.facts.queue_s, each.facts.batch.run_s) == (0.5, 0.125)
+        assert (each.context.queue_s, each.context.batch.run_s) == (0.5, 0.125)
     assert stages.durations_s()[1:] == [("queue", 0.5), ("stack", 0.0), ("run", 0.125)]
 
 
 def test_request_carries_call_id(model):
     """Generated if there is none; the id in the message is kept beside one in the metadata."""
     call = FakeCall()
-    call.facts.request_id = "sent"
+    call.context.request_id = "sent"
     _ask(model, call, request_id="mine")
     assert call.annotations["own_id"] == "mine"
     other = _ask(model)
-    assert [request.reply.request_id for request in model.submitted] == ["sent", other.facts.request_id]
+    assert [request.reply.request_id for request in model.submitted] == ["sent", other.context.request_id]
 
 
 def test_answers_lists_with_lists(model):

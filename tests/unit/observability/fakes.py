@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
+from inferd.call_context import CallContext
 
-from inferd.call_facts import CallFacts
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
 from inferd.rpc.interfaces import Finisher
@@ -24,7 +24,7 @@ class FakeCall(Finishing):
     metadata: tuple[tuple[str, str], ...] = ()
     started_at: float = 100.0
     ended_at: float = 100.5
-    facts: CallFacts = field(default_factory=CallFacts)
+    context: CallContext = field(default_factory=CallContext)
     annotations: dict[str, object] = field(default_factory=dict)
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
     finishers: list[Finisher] = field(default_factory=list)
@@ -32,7 +32,7 @@ class FakeCall(Finishing):
     def ended(self, code: Status, details: str = "") -> EndedCall:
         """As the recorder takes it down."""
         times = (self.ended_at, self.started_at)
-        return (*times, self.method, self.raw_peer, code, details, self.facts, self.annotations or None)
+        return (*times, self.method, self.raw_peer, code, details, self.context, self.annotations or None)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

@@ -12,7 +12,7 @@ from inferd.observability import recorder as module
 from inferd.observability.calls import Call, StreamResult, result_listeners
 from inferd.observability.recorder import CallRecorder, EndedCall
 from tests.patience import PATIENCE_S
-from tests.unit.call_facts import facts
+from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall
 
 OK = grpc.StatusCode.OK
@@ -46,13 +46,13 @@ def consumer(recorder: CallRecorder) -> Consumer:
 
 def test_a_call_is_taken_down(recorder: CallRecorder, consumer: Consumer) -> None:
     """With its times, what it was, and what was found out about it."""
-    call = FakeCall(facts=facts(model="digits"))
+    call = FakeCall(context=call_context(model="digits"))
     recorder.started(call)
     recorder.finished(call, grpc.StatusCode.NOT_FOUND, "no such model")
     assert recorder.flush()
     peer = b"ipv4:127.0.0.1:40000"
     assert consumer.goes == [
-        [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", call.facts, None)]
+        [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", call.context, None)]
     ]
 
 

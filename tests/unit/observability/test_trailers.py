@@ -10,7 +10,7 @@ from inferd.observability import timing
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.observability.trailers import TrailersInterceptor
-from tests.unit.call_facts import facts
+from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import FakeCall
 
 OK = grpc.StatusCode.OK
@@ -43,14 +43,14 @@ def test_an_id_comes_back():
     for code in (OK, INTERNAL):
         call = FakeCall(metadata=(("x-request-id", "abc"),))
         assert run(call, code) == [("x-request-id", "abc")]
-        assert call.facts.request_id == "abc"
+        assert call.context.request_id == "abc"
 
 
 def test_an_error_has_an_id_in_any_case():
     """That of the message, or one that is made: it is what the caller will quote."""
-    assert run(FakeCall(facts=facts(request_id="mine")), INTERNAL) == [("x-request-id", "mine")]
+    assert run(FakeCall(context=call_context(request_id="mine")), INTERNAL) == [("x-request-id", "mine")]
     call = FakeCall()
-    assert run(call, INTERNAL) == [("x-request-id", call.facts.request_id)]
+    assert run(call, INTERNAL) == [("x-request-id", call.context.request_id)]
 
 
 @pytest.mark.parametrize("sent", ["x" * 10_000, "a\x1b[31m\r\nb", "größe"])
@@ -58,7 +58,7 @@ def test_a_hostile_id_is_made_harmless(sent):
     """Before it gets anywhere."""
     call = FakeCall(metadata=(("x-request-id", sent),))
     ((_, returned),) = run(call)
-    assert returned == call.facts.request_id
+    assert returned == call.context.request_id
     assert len(returned) <= 128
     assert returned.isascii()
     assert returned.isprintable()
@@ -88,7 +88,7 @@ def test_the_timing_of_a_request():
 
 def test_the_timing_of_a_request_that_failed():
     """As far as it came."""
-    call = FakeCall(metadata=(("inferd-timing", "1"),), facts=facts(request_id="r"))
+    call = FakeCall(metadata=(("inferd-timing", "1"),), context=call_context(request_id="r"))
     assert run(call, INTERNAL) == [("x-request-id", "r"), ("inferd-timing", "total;dur=5.000")]
 
 
@@ -122,7 +122,7 @@ def test_a_load_report():
     assert run(FakeCall(metadata=asking)) == [report]
     assert run(FakeCall(metadata=asking), report_always=True) == [report]
     assert run(FakeCall(), report_always=True) == [report]
-    assert run(FakeCall(facts=facts(request_id="r")), INTERNAL, report_always=True)[-1] == report
+    assert run(FakeCall(context=call_context(request_id="r")), INTERNAL, report_always=True)[-1] == report
     assert run(FakeCall(metadata=(("endpoint-load-metrics-format", "json"),))) == []
 
 
@@ -132,6 +132,8 @@ def test_strangers_are_not_told_of_the_load(report_always):
     asking = (("endpoint-load-metrics-format", "bin"),)
     refused = run(FakeCall(metadata=asking), grpc.StatusCode.UNAUTHENTICATED, report_always=report_always)
     assert [name for name, _ in refused] == ["x-request-id"]
-    assert run(FakeCall(metadata=asking, facts=facts(principal="anonymous")), report_always=report_always) == []
-    known = FakeCall(metadata=asking, facts=facts(principal="token:alice"))
+    assert (
+        run(FakeCall(metadata=asking, context=call_context(principal="anonymous")), report_always=report_always) == []
+    )
+    known = FakeCall(metadata=asking, context=call_context(principal="token:alice"))
     assert run(known, report_always=report_always) == [("endpoint-load-metrics-bin", b"\x01")]

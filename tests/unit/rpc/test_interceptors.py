@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from inferd.call_context import CallContext
 
-from inferd.call_facts import CallFacts
 from inferd.rpc.interceptors import CallRefusal, InterceptorChain, notify_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
@@ -34,7 +34,7 @@ class Interceptor:
 
 def run(*interceptors, code=grpc.StatusCode.OK):
     chain = InterceptorChain(interceptors)
-    call = SimpleNamespace(method="/x.Y/Z", facts=CallFacts(), annotations={}, finishers=chain.all_finishers)
+    call = SimpleNamespace(method="/x.Y/Z", context=CallContext(), annotations={}, finishers=chain.all_finishers)
     refusal = chain.start(call)
     notify_finished(call.finishers, call, refusal.code if refusal else code, "")
     return refusal

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from inferd.call_context import CallContext
 
-from inferd.call_facts import CallFacts
 from inferd.rpc.interfaces import Finisher
 from inferd.security.authentication.bearer_tokens import StoredToken, TokenTable, hash_token
 from tests.unit.finishing import Finishing
@@ -27,7 +27,7 @@ class FakeCall(Finishing):
         self.method = method
         self.metadata = metadata
         self.deadline = math.inf
-        self.facts = CallFacts()
+        self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self._auth_context = auth_context or {}
         self.ended: tuple[grpc.StatusCode, str] | None = None

@@ -11,7 +11,7 @@ from inferd.security.authentication.interceptor import AuthenticationInterceptor
 from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import Permissions, Policy
 from inferd.security.authorization.quota import QuotaStore
-from tests.unit.call_facts import told
+from tests.unit.call_context import known
 from tests.unit.security.fakes import CHECK, INFER, LIST, LIST_HEALTH, STREAM, FakeCall, WallClock, bearer, table
 
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -51,7 +51,7 @@ def test_accepts_valid_token(bench: Bench, header: str) -> None:
     for _ in range(2):
         call, rejection = bench.start(("x", "y"), ("authorization", header))
         assert rejection is None
-        assert told(call.facts) == {"principal": "token:alice"}
+        assert known(call.context) == {"principal": "token:alice"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_rejects_with_a_fixed_text(bench: Bench, metadata: list, text: str) -> N
         call, rejection = bench.start(*metadata)
         assert (rejection.code, rejection.details) == (grpc.StatusCode.UNAUTHENTICATED, text)
         assert dict(rejection.trailing_metadata) == {"www-authenticate": "Bearer"}
-        assert call.facts.principal is None
+        assert call.context.principal is None
 
 
 def test_cached_token_expires(bench: Bench) -> None:
@@ -94,7 +94,7 @@ def test_health_needs_no_credential_and_reflection_does(bench: Bench) -> None:
     """By default; each can be set the other way."""
     for method in (CHECK, LIST_HEALTH):
         call, rejection = bench.start(method=method)
-        assert (rejection, call.facts.principal) == (None, "anonymous")
+        assert (rejection, call.context.principal) == (None, "anonymous")
         assert call.expects_small_message, "an anonymous caller must not fill the memory with half a message"
     assert not bench.start(bearer("a"))[0].expects_small_message
     assert bench.start(method=REFLECT)[1].code is grpc.StatusCode.UNAUTHENTICATED
@@ -110,7 +110,7 @@ def test_policy_denies_kinds_of_methods(bench: Bench) -> None:
     bench.snapshots.update(policy=policy)
     call, rejection = bench.start(bearer("a"))
     assert rejection is None
-    assert isinstance(call.facts.permissions, Permissions)
+    assert isinstance(call.context.permissions, Permissions)
     assert bench.start(bearer("a"), method=REFLECT)[1] is None
     for method, kind in ((LIST, "metadata"), ("/grpc.channelz.v1.Channelz/GetServers", "admin")):
         call, rejection = bench.start(bearer("a"), method=method)
@@ -118,7 +118,7 @@ def test_policy_denies_kinds_of_methods(bench: Bench) -> None:
             grpc.StatusCode.PERMISSION_DENIED,
             f"no rule allows this caller to call {kind} methods",
         )
-        assert call.facts.principal == "token:alice"
+        assert call.context.principal == "token:alice"
     assert bench.start(bearer("b"))[1].code is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -171,8 +171,8 @@ def test_new_policy_applies_to_open_streams(bench: Bench) -> None:
     rule = {"principals": ["token:alice"], "models": ["digits"]}
     bench.snapshots.update(policy=Policy.model_validate({"rules": [rule]}))
     bench.revoker.check()
-    assert call.facts.permissions.sees("digits")
-    assert not call.facts.permissions.sees("other")
+    assert call.context.permissions.sees("digits")
+    assert not call.context.permissions.sees("other")
     assert ended == []
     bench.snapshots.update(policy=Policy.model_validate({"rules": [{**rule, "methods": ["metadata"]}]}))
     bench.revoker.check()

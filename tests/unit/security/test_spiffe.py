@@ -83,10 +83,10 @@ def test_certificate_is_used_without_a_token(interceptor: AuthenticationIntercep
     for _ in range(2):
         call = FakeCall(auth_context=_context(ALICE))
         assert interceptor.started(call) is None
-        assert call.facts.principal == ALICE
+        assert call.context.principal == ALICE
     call = FakeCall("/x/y", bearer("b"), auth_context=_context(ALICE))
     assert interceptor.started(call) is None
-    assert call.facts.principal == "token:bob"
+    assert call.context.principal == "token:bob"
     assert interceptor.started(FakeCall("/x/y", bearer("wrong"), auth_context=_context(ALICE))) is not None
 
 

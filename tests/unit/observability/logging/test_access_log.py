@@ -7,8 +7,8 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd.call_context import sanitized_id
 
-from inferd import request_id
 from inferd.batching.request import BatchTiming
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.calls import StreamResult, result_listeners
@@ -18,7 +18,7 @@ from inferd.observability.logging.writer import LineWriter
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import Stages
 from inferd.plain_text import escaped
-from tests.unit.call_facts import facts
+from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall, Sink
 
 OK = grpc.StatusCode.OK
@@ -62,7 +62,9 @@ class Log:
 
 
 def answered() -> FakeCall:
-    return FakeCall(facts=facts(request_id="abc", model="digits", version="1", rows=2, queue_s=0.0015, batch=BATCH))
+    return FakeCall(
+        context=call_context(request_id="abc", model="digits", version="1", rows=2, queue_s=0.0015, batch=BATCH)
+    )
 
 
 def test_an_answered_request() -> None:
@@ -91,7 +93,7 @@ def test_an_answered_request() -> None:
 def test_a_refused_request_has_the_error() -> None:
     """And leaves out what never happened."""
     log = Log()
-    log.finish(FakeCall(facts=facts(request_id="r")), grpc.StatusCode.NOT_FOUND, "no model of that name")
+    log.finish(FakeCall(context=call_context(request_id="r")), grpc.StatusCode.NOT_FOUND, "no model of that name")
     (record,) = log.records
     assert record["error"] == "no model of that name"
     assert {"model", "queue_ms", "rows"}.isdisjoint(record)
@@ -112,7 +114,7 @@ def test_a_stream_counts_its_messages() -> None:
 def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
     """It may end before anything of it could be read, or was answered."""
     log = Log()
-    log.finish(FakeCall(facts=facts(request_id="s"), annotations=counts), grpc.StatusCode.CANCELLED)
+    log.finish(FakeCall(context=call_context(request_id="s"), annotations=counts), grpc.StatusCode.CANCELLED)
     (record,) = log.records
     assert {name: record.get(name) for name in counts} == counts
     assert {"requests", "messages_in", "messages_out"} & set(record) == set(counts)
@@ -121,7 +123,7 @@ def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
 def test_a_call_that_ends_while_its_result_is_being_told_has_a_line() -> None:
     """A caller may go away at that moment; the poll thread tells of it, and a worker of the result."""
     log = Log()
-    log.finish(FakeCall(facts=facts(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
+    log.finish(FakeCall(context=call_context(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
     (record,) = log.records
     assert {"queue_ms", "run_ms", "batch_rows"}.isdisjoint(record)
 
@@ -166,8 +168,8 @@ def test_who_it_was() -> None:
     """The principal, the trace, and the caller's own id of a request that the metadata has named already."""
     log = Log()
     own = {"trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
-    log.finish(FakeCall(facts=facts(request_id="r", principal="token:alice"), annotations=own))
-    log.finish(FakeCall(facts=facts(request_id="s", principal="anonymous")))
+    log.finish(FakeCall(context=call_context(request_id="r", principal="token:alice"), annotations=own))
+    log.finish(FakeCall(context=call_context(request_id="s", principal="anonymous")))
     first, second = log.records
     said = {"principal": "token:alice", "trace_id": "a" * 32, "span_id": "b" * 16, "id": "mine"}
     assert first.items() >= said.items()
@@ -198,11 +200,11 @@ def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str
     """Quotes, line ends and the like are part of a value and of nothing else."""
     log = Log(format=style)
     given_id, method, model, error = texts
-    call = FakeCall(method=method, facts=facts(request_id=request_id.cleaned(given_id), model=model))
+    call = FakeCall(method=method, context=call_context(request_id=sanitized_id(given_id), model=model))
     log.finish(call, grpc.StatusCode.NOT_FOUND, error)
     if style is LogFormat.JSON:
         (record,) = log.records
-        assert record["request_id"] == request_id.cleaned(given_id)
+        assert record["request_id"] == sanitized_id(given_id)
         assert [record[name] for name in ("method", "model", "error")] == [escaped(each) for each in texts[1:]]
     assert log.text.count("\n") == 1
     assert escaped(log.text, keep="\n") == log.text
@@ -213,7 +215,7 @@ def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
     """A model is named after its directory."""
     log = Log(format=style)
     log.finish(answered())
-    log.finish(FakeCall(facts=facts(model="m\udc80")), grpc.StatusCode.INTERNAL, "m\udc80")
+    log.finish(FakeCall(context=call_context(model="m\udc80")), grpc.StatusCode.INTERNAL, "m\udc80")
     log.finish(answered())
     assert log.text.count("\n") == 3
     escape = r"m\\udc80" if style is not LogFormat.HUMAN else r"m\udc80"
@@ -224,8 +226,10 @@ def test_lines_of_many_calls_are_each_their_own() -> None:
     """They are made in one go, of calls that differ in what they have to tell."""
     log = Log()
     log.finish(answered())
-    log.finish(FakeCall(facts=facts(request_id="r", rows=3)), grpc.StatusCode.NOT_FOUND, "no such model")
-    log.finish(FakeCall(facts=facts(request_id="s"), annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
+    log.finish(FakeCall(context=call_context(request_id="r", rows=3)), grpc.StatusCode.NOT_FOUND, "no such model")
+    log.finish(
+        FakeCall(context=call_context(request_id="s"), annotations={"requests": 5, "messages_in": 2, "messages_out": 3})
+    )
     log.finish(answered())
     first, second, third, last = log.records
     assert first == last
@@ -259,7 +263,7 @@ RESULT = StreamResult(
 def test_stream_results_are_written_at_debug_only() -> None:
     """With the id of their stream."""
     log = Log(level="debug")
-    call = FakeCall(facts=facts(request_id="s1"))
+    call = FakeCall(context=call_context(request_id="s1"))
     log.recorder.started(call)
     (listener,) = result_listeners(call)
     listener(call, RESULT)
@@ -296,11 +300,11 @@ def test_stream_results_cost_nothing_otherwise(level: str) -> None:
 def test_the_settings_may_change() -> None:
     """For the calls that end from then on."""
     log = Log(level="warning")
-    log.finish(FakeCall(facts=facts(request_id="before")))
+    log.finish(FakeCall(context=call_context(request_id="before")))
     log.access_log.change(LogSettings(level="info"))
-    log.finish(FakeCall(facts=facts(request_id="info")))
+    log.finish(FakeCall(context=call_context(request_id="info")))
     log.access_log.change(LogSettings(access=False))
-    log.finish(FakeCall(facts=facts(request_id="after")))
+    log.finish(FakeCall(context=call_context(request_id="after")))
     assert [record["request_id"] for record in log.records] == ["info"]
 
 

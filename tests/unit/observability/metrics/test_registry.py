@@ -19,7 +19,7 @@ from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
-from tests.unit.call_facts import facts
+from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall
 
 NAMES = {
@@ -190,9 +190,9 @@ def test_a_scrape_before_the_server_is_up(metrics: Metrics, registry: CollectorR
 def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One call, one count, in the series of its own status."""
     metrics.stats_for("digits", "1")
-    finish(metrics, facts=facts(model="digits", version="1"))
-    finish(metrics, facts=facts(model="digits", version="1"))
-    finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, facts=facts(model="digits", version="1"))
+    finish(metrics, context=call_context(model="digits", version="1"))
+    finish(metrics, context=call_context(model="digits", version="1"))
+    finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, context=call_context(model="digits", version="1"))
     labels = {"model": "digits", "version": "1", "method": "inferd.v1.InferenceService/Infer", "code": "OK"}
     assert registry.get_sample_value("inferd_requests_total", labels) == 2
     assert registry.get_sample_value("inferd_requests_total", {**labels, "code": "RESOURCE_EXHAUSTED"}) == 1
@@ -228,9 +228,9 @@ def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
     """Any number of names that nobody knows is one series."""
     metrics.stats_for("digits", "1")
     for number in range(1000):
-        finish(metrics, facts=facts(model=f"m{number}", version="1"))
-        finish(metrics, facts=facts(model="digits", version=f"{number + 2}"))
-        finish(metrics, facts=facts(version=f"{number}"))
+        finish(metrics, context=call_context(model=f"m{number}", version="1"))
+        finish(metrics, context=call_context(model="digits", version=f"{number + 2}"))
+        finish(metrics, context=call_context(version=f"{number}"))
         finish(metrics, method=f"/x/{number}")
     series = metrics.requests.read()
     assert {(labels.model, labels.version, labels.method): durations.count for labels, durations in series.items()} == {
@@ -242,7 +242,7 @@ def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
 
 def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
     """Calls before that were counted as unknown; they must not stick."""
-    call = {"facts": facts(model="digits", version="1")}
+    call = {"context": call_context(model="digits", version="1")}
     finish(metrics, **call)
     metrics.stats_for("digits", "1")
     finish(metrics, **call)
@@ -339,7 +339,7 @@ def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
         for _ in range(2000):
             stats.offered(1)
             stats.batch_done(REPORT)
-            recorder.finished(FakeCall(facts=facts(model="digits", version="1")), grpc.StatusCode.OK, "")
+            recorder.finished(FakeCall(context=call_context(model="digits", version="1")), grpc.StatusCode.OK, "")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -12,7 +12,7 @@ from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.observability.tracing.interceptor import SpanQueue, TracingInterceptor
 from inferd.observability.tracing.plan import Sampling
-from tests.unit.call_facts import facts
+from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall
 from tests.unit.observability.tracing.test_trace_context import SPAN, TRACE
 
@@ -113,12 +113,12 @@ def test_a_broken_traceparent_begins_a_trace():
 
 def test_a_record_of_a_call():
     """Texts and numbers, cut to length."""
-    call = FakeCall(facts=facts(model="m", version="1", rows=2, principal="token:a", permissions=object()))
+    call = FakeCall(context=call_context(model="m", version="1", rows=2, principal="token:a", permissions=object()))
     (record,) = traced(call, draw=0.0, code=grpc.StatusCode.INTERNAL, details="x" * 10_000)
     assert (record.method, record.peer) == (INFER, "ipv4:127.0.0.1:40000")
     assert (record.started_at, record.ended_at) == (100.0, 100.5)
     assert (record.status, record.error) == ("INTERNAL", "x" * 256)
-    request_id = call.facts.request_id
+    request_id = call.context.request_id
     assert record.facts == {"model": "m", "version": "1", "rows": 2, "principal": "token:a", "request_id": request_id}
     assert record.stages is timing.of(call.annotations)
 

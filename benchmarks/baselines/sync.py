@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import grpc
-from inferd.call_context import CallContext
 
 from benchmarks.baselines import common
+from inferd.call_context import CallContext
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
 from inferd.rpc.metadata import Metadata
 

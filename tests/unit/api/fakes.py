@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-from inferd.call_context import CallContext
 
 from inferd.batching.request import BatchTiming, FailedRunError, InferenceRequest, InferenceResult
+from inferd.call_context import CallContext
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ModelNotFoundError, OverloadedError

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
-from inferd.call_context import CallContext
 
+from inferd.call_context import CallContext
 from inferd.observability.calls import Status
 from inferd.observability.recorder import EndedCall
 from inferd.rpc.interfaces import Finisher

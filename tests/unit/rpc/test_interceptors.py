@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
-from inferd.call_context import CallContext
 
+from inferd.call_context import CallContext
 from inferd.rpc.interceptors import CallRefusal, InterceptorChain, notify_finished
 
 REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
-from inferd.call_context import CallContext
 
+from inferd.call_context import CallContext
 from inferd.rpc.interfaces import Finisher
 from inferd.security.authentication.bearer_tokens import StoredToken, TokenTable, hash_token
 from tests.unit.finishing import Finishing

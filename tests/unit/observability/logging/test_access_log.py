@@ -7,9 +7,9 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inferd.call_context import sanitized_id
 
 from inferd.batching.request import BatchTiming
+from inferd.call_context import sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.logging.access_log import AccessLog

@@ -90,7 +90,7 @@ def launch_inferd(job: Job) -> Launch:
 def launch_tree(tree: Path, job: Job) -> Launch:
     """Return how to start inferd out of ``tree``, which may be an older one."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
-    command += ["--grpc-port", str(job.port), "--http-port", "0"]
+    command += ["--grpc-port", str(job.port), "--metrics-port", "0"]
     return Launch(command=command, environment=_our_environment(job) | {"PYTHONPATH": str(tree)})
 
 

@@ -33,7 +33,7 @@ class ServerProcess:
         prefix: Sequence[str] = (),
         program: Sequence[str | Path] = (BIN / "inferd",),
     ) -> None:
-        ports = ("--grpc-port", str(grpc_port), "--http-port", "0")
+        ports = ("--grpc-port", str(grpc_port), "--metrics-port", "0")
         command = [*prefix, *map(str, program), "serve", *map(str, arguments), *ports]
         self.process = subprocess.Popen(
             command,
@@ -51,7 +51,7 @@ class ServerProcess:
     def wait_ready(self) -> None:
         """Wait for the line that says where to call."""
         ready = self.wait_event("ready")
-        self.grpc, self.http = ready["grpc"], ready["http"]
+        self.grpc, self.http = ready["grpc"], ready["metrics"]
 
     def wait_event(self, event: str, **fields: object) -> dict[str, Any]:
         """Return the next log line for ``event`` with ``fields``; fail with the whole log if the process ends first."""

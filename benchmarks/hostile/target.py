@@ -40,7 +40,7 @@ class Target:
 
     server: Server
     port: int
-    http_port: int
+    metrics_port: int
 
     @property
     def has_ended(self) -> bool:
@@ -72,7 +72,7 @@ class Target:
         )
 
     def _metric(self, name: str) -> float:
-        with urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=_METRICS_TIMEOUT_S) as answer:
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=_METRICS_TIMEOUT_S) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         return next(family.samples[0].value for family in families if family.name == name)
 
@@ -88,12 +88,12 @@ class Target:
 def serving(tree: Path, environment: Mapping[str, str]) -> Iterator[Target]:
     """Serve the built-in model and those for hostile callers with the code in ``tree``; ends the server on leaving."""
     with TemporaryDirectory() as name:
-        folder, port, http_port = Path(name), free_port(), free_port()
+        folder, port, metrics_port = Path(name), free_port(), free_port()
         command = [sys.executable, "-m", "inferd", "serve", str(MODELS["digits"].folder)]
         command += map(str, models.write(folder / "models"))
-        command += ["--grpc-port", str(port), "--http-port", str(http_port)]
+        command += ["--grpc-port", str(port), "--metrics-port", str(metrics_port)]
         with Server(command, {"PYTHONPATH": str(tree), **environment}, folder) as server:
             server.wait_ready(
-                lambda: urlopen(f"http://127.0.0.1:{http_port}/readyz", timeout=_METRICS_TIMEOUT_S).close()
+                lambda: urlopen(f"http://127.0.0.1:{metrics_port}/readyz", timeout=_METRICS_TIMEOUT_S).close()
             )
-            yield Target(server=server, port=port, http_port=http_port)
+            yield Target(server=server, port=port, metrics_port=metrics_port)

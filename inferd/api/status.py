@@ -24,7 +24,7 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.plain_text import escaped
-from inferd.rpc import CallRefusal, Metadata, Refused
+from inferd.rpc import Metadata, Rejection, RejectionCause
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -82,13 +82,13 @@ class StatusTable:
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
 
-    def refusal(self, refused: Refused) -> CallRefusal:
+    def refusal(self, refused: RejectionCause) -> Rejection:
         """Return the rejection of a call that the server turned away before a handler saw it, in the same form."""
         code, retry_after_ms = refused.code, None
         if refused.retry_after_s is not None:
             code, retry_after_ms = self._codes[OverloadedError], math.ceil(refused.retry_after_s * 1000)
         status = Status(code, refused.details, refused.reason, retry_after_ms)
-        return CallRefusal(code, refused.details, status.trailing_metadata())
+        return Rejection(code, refused.details, status.trailing_metadata())
 
 
 #: Limits within a field violation.

@@ -116,7 +116,7 @@ class Application:
     def _build_http(self, max_connections: int) -> HttpServer:
         return HttpServer(
             host=self._settings.server.http_listens_on,
-            port=self._settings.server.http_port,
+            port=self._settings.server.metrics_port,
             registry=self._telemetry.registry,
             readiness=self._readiness.readiness,
             liveness=self._readiness.liveness,
@@ -145,7 +145,7 @@ class Application:
         self._readiness.start()
         check_grpcio()
         self._server.start()
-        _log.info("listening", extra={"grpc": self.grpc_address, "http": self.http_address})
+        _log.info("listening", extra={"grpc": self.grpc_address, "metrics": self.metrics_address})
 
     def _log_warnings(self) -> None:
         for each in self._lowered:
@@ -186,7 +186,7 @@ class Application:
         return server.host if is_unix_socket(server.host) else f"{server.host}:{self._grpc_port}"
 
     @property
-    def http_address(self) -> str:
+    def metrics_address(self) -> str:
         """The address of HTTP, with the actual port."""
         return f"{self._settings.server.http_listens_on}:{self._http.port}"
 
@@ -214,7 +214,7 @@ class Application:
             "ready",
             extra={
                 "grpc": self.grpc_address,
-                "http": self.http_address,
+                "metrics": self.metrics_address,
                 "models": sorted({version.name for version in ready}),
                 "try": examples(self.grpc_address),
             },

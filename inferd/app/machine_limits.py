@@ -16,7 +16,7 @@ from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes
 
 #: Descriptors opened after the start: gRPC's own, reloaded models and credentials, the log.
 _OWN_DESCRIPTORS = 48
-#: The HTTP port gets at most a third of the remaining descriptors.
+#: The metrics port gets at most a third of the remaining descriptors.
 _HTTP_SHARE = 3
 
 #: Threads with any settings: those in docs/architecture.md, gRPC's own and those of the span exporter.
@@ -52,7 +52,7 @@ class LoweredSetting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FittedSettings:
-    """Settings within the machine's limits, the lowered ones, and the limit for connections of the HTTP port."""
+    """Settings within the machine's limits, the lowered ones, and the limit for connections of the metrics port."""
 
     settings: Settings
     lowered: tuple[LoweredSetting, ...]

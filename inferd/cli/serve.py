@@ -55,7 +55,7 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, 0 for a free one.", show_default="8001")] = None,
-    http_port: Annotated[
+    metrics_port: Annotated[
         int | None, typer.Option(help="Port of metrics and probes, 0 for a free one.", show_default="8002")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file in YAML.", show_default=False)] = None,
@@ -81,7 +81,7 @@ def serve(
     flags = {
         "server.host": host,
         "server.grpc_port": grpc_port,
-        "server.http_port": http_port,
+        "server.metrics_port": metrics_port,
         "log.format": log_format,
         "models": [str(path) for path in paths] if paths else None,
         **parse_assignments(settings or ()),

@@ -21,7 +21,7 @@ class ClientCertificates(StrEnum):
 
 
 class TlsSettings(Section):
-    """TLS of the gRPC port, and of the HTTP port unless security.http_tls is false. Off without a cert_file."""
+    """TLS of the gRPC port, and of the metrics port unless security.metrics_tls is false. Off without a cert_file."""
 
     cert_file: Path | None = None
     """The server's certificate in PEM, followed by the intermediate certificates. This file and the two below are \
@@ -136,8 +136,8 @@ Reloaded when it changes."""
     """Answer server reflection without authentication."""
     tls: TlsSettings = TlsSettings()
     """TLS of the gRPC port."""
-    http_tls: bool | None = None
-    """Whether the HTTP port uses the same TLS; defaults to yes if TLS is on."""
+    metrics_tls: bool | None = None
+    """Whether the metrics port uses the same TLS; defaults to yes if TLS is on."""
 
     @property
     def authenticates(self) -> bool:
@@ -152,10 +152,10 @@ Reloaded when it changes."""
         return self
 
     @model_validator(mode="after")
-    def _validate_http_tls(self) -> Self:
-        if self.http_tls and not self.tls.enabled:
+    def _validate_metrics_tls(self) -> Self:
+        if self.metrics_tls and not self.tls.enabled:
             text = "expected false without a security.tls.cert_file, got true"
-            raise validation_error(text, setting="http_tls")
+            raise validation_error(text, setting="metrics_tls")
         return self
 
     @model_validator(mode="after")

@@ -48,9 +48,9 @@ class ServerSettings(Section):
 interfaces. unix:PATH or unix-abstract:NAME is a Unix socket, for gRPC only."""
     grpc_port: Port = 8001
     """Port of the gRPC server; 0 picks a free one. Ignored if host is a Unix socket."""
-    http_host: str | None = Field(default=None, min_length=1)
-    """Address of the HTTP port. Defaults to host, or to 127.0.0.1 if host is a Unix socket."""
-    http_port: Port = 8002
+    metrics_host: str | None = Field(default=None, min_length=1)
+    """Address of the metrics port. Defaults to host, or to 127.0.0.1 if host is a Unix socket."""
+    metrics_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 picks a free one."""
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
     """Largest accepted request message. Responses may have any size; clients set their own limit for these."""
@@ -100,8 +100,8 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
     @property
     def http_listens_on(self) -> str:
         """The host to listen on for HTTP."""
-        if self.http_host is not None:
-            return self.http_host
+        if self.metrics_host is not None:
+            return self.metrics_host
         return _LOOPBACK if is_unix_socket(self.host) else self.host
 
     @field_validator("host")
@@ -109,9 +109,9 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
     def _validate_host(cls, host: str) -> str:
         return _socket_address(host) if is_unix_socket(host) else _bracketed_host(host)
 
-    @field_validator("http_host")
+    @field_validator("metrics_host")
     @classmethod
-    def _validate_http_host(cls, host: str | None) -> str | None:
+    def _validate_metrics_host(cls, host: str | None) -> str | None:
         return None if host is None else _bracketed_host(host)
 
     @model_validator(mode="after")
@@ -123,9 +123,9 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
 
     @model_validator(mode="after")
     def _validate_ports(self) -> Self:
-        if self.grpc_port == self.http_port != 0 and not is_unix_socket(self.host):
-            text = f"expected another port than grpc_port, got {self.http_port} for both"
-            raise validation_error(text, setting="http_port")
+        if self.grpc_port == self.metrics_port != 0 and not is_unix_socket(self.host):
+            text = f"expected another port than grpc_port, got {self.metrics_port} for both"
+            raise validation_error(text, setting="metrics_port")
         return self
 
 

@@ -27,7 +27,7 @@ NOT_SETTINGS = frozenset({"INFERD_CONFIG", "INFERD_TOKEN"})
 _POSITIONAL = frozenset({"models"})
 
 #: Settings with a flag of their own; the others are set with ``--set NAME=VALUE``.
-_OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.http_port", "log.format"})
+_OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.metrics_port", "log.format"})
 
 #: YAML's tag of strings.
 _STRING_TAG = "tag:yaml.org,2002:str"

@@ -15,21 +15,21 @@ child cannot use gRPC.
 
 from inferd.rpc.accept import callback_stream, callback_unary
 from inferd.rpc.core import IncompatibleGrpcioError
-from inferd.rpc.interceptors import CallInterceptor, CallRefusal
+from inferd.rpc.interceptors import CallInterceptor, Rejection
 from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.memory_guard import MemoryMeter
 from inferd.rpc.metadata import Metadata
-from inferd.rpc.refusals import Refused
+from inferd.rpc.rejections import RejectionCause
 from inferd.rpc.server import Server
 
 __all__ = [
     "Call",
     "CallInterceptor",
-    "CallRefusal",
     "IncompatibleGrpcioError",
     "MemoryMeter",
     "Metadata",
-    "Refused",
+    "Rejection",
+    "RejectionCause",
     "Server",
     "StreamCall",
     "StreamListener",

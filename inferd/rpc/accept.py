@@ -14,7 +14,7 @@ from inferd.rpc.call import LiveCalls
 from inferd.rpc.call_ends import to_monotonic
 from inferd.rpc.interfaces import StreamHandler, UnaryHandler
 from inferd.rpc.metadata import Metadata
-from inferd.rpc.refusals import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
+from inferd.rpc.rejections import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 
@@ -247,11 +247,11 @@ class Acceptor:
         if refusal is not None:
             call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
         elif is_short_of_memory:
-            live.refuse(call, MEMORY_BUDGET)
+            live.reject(call, MEMORY_BUDGET)
         elif isinstance(call, CoreStreamCall):
             self._serve_stream(call, handler)
         elif self._max_inflight_unary is not None and live.inflight_unary >= self._max_inflight_unary:
-            live.refuse(call, TOO_MANY_CALLS)
+            live.reject(call, TOO_MANY_CALLS)
         else:
             call.serve(handler.callback)
 
@@ -264,7 +264,7 @@ class Acceptor:
 
     def _serve_stream(self, call: CoreStreamCall, handler: Handler | None) -> None:
         if handler is None:
-            self._live.refuse(call, unknown_method(call.method, self._methods.served()))
+            self._live.reject(call, unknown_method(call.method, self._methods.served()))
         elif handler is _LookupFailed:
             call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
         elif type(handler) is CallbackStreamHandler:

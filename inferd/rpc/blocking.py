@@ -15,7 +15,7 @@ import grpc
 
 from inferd.call_context import log_fields
 from inferd.rpc.call import LiveCalls
-from inferd.rpc.refusals import NO_THREAD
+from inferd.rpc.rejections import NO_THREAD
 from inferd.rpc.servicer_context import ServicerContext
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.worker_pool import WorkerPool
@@ -70,7 +70,7 @@ class BlockingHandlers:
         def submit(work: Callable[[], None]) -> None:
             # Context variables must not leak to the next call of the thread.
             if not pool.submit(partial(contextvars.Context().run, work)):
-                self._live.refuse(call, NO_THREAD)
+                self._live.reject(call, NO_THREAD)
 
         if handler.request_streaming:
             call.listen(served.inbox)

@@ -15,7 +15,7 @@ _log = logging.getLogger("inferd.rpc")
 
 
 @dataclass(frozen=True, slots=True)
-class CallRefusal:
+class Rejection:
     """The status of a rejected call."""
 
     code: grpc.StatusCode
@@ -26,7 +26,7 @@ class CallRefusal:
 class CallInterceptor(Protocol):
     """Sees every call, whatever its handler."""
 
-    def started(self, call: Call, /) -> CallRefusal | None:
+    def started(self, call: Call, /) -> Rejection | None:
         """Handle a new call whose message was not read yet; return a refusal to reject it.
 
         On the poll thread: must not block. Inner interceptors do not see a rejected call. An exception rejects it with
@@ -50,7 +50,7 @@ class StartingCall(Call, Protocol):
     finishers: tuple[Finisher, ...]
 
 
-_BROKEN = CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
+_BROKEN = Rejection(grpc.StatusCode.INTERNAL, "internal error")
 
 
 class InterceptorChain:
@@ -65,7 +65,7 @@ class InterceptorChain:
         #: The finishers of a call that no interceptor rejects, innermost first.
         self.all_finishers = _finishers(interceptors)
 
-    def start(self, call: StartingCall) -> CallRefusal | None:
+    def start(self, call: StartingCall) -> Rejection | None:
         """Run ``started`` of the interceptors; return the refusal, if any.
 
         ``call.finishers`` ends with ``all_finishers``; of a rejected call, those of inner interceptors are removed.

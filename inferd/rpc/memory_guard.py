@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from inferd.rpc.call import UNREAD, CallBase, LiveCalls
-from inferd.rpc.refusals import MEMORY_BUDGET
+from inferd.rpc.rejections import MEMORY_BUDGET
 from inferd.rpc.worker_pool import WorkerPool
 
 _log = logging.getLogger("inferd.rpc")
@@ -167,7 +167,7 @@ class MemoryGuard:
         _log.warning("ending calls to free memory", extra={"calls": count, **self._fields()})
         for call in holders[:count]:
             if call.ended_at == math.inf:
-                live.refuse(call, MEMORY_BUDGET)
+                live.reject(call, MEMORY_BUDGET)
             else:
                 call.cancel()
         return count

@@ -22,7 +22,7 @@ from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
 from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.poll_loop import PollLag, PollLoop
-from inferd.rpc.refusals import StatusOf, bare_status
+from inferd.rpc.rejections import StatusOf, bare_status
 from inferd.rpc.upkeep import Upkeep
 from inferd.rpc.worker_pool import WorkerPool
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from inferd.rpc.call import UNREAD, CallBase, LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard
-from inferd.rpc.refusals import message_timeout
+from inferd.rpc.rejections import message_timeout
 
 #: Message timeout after `Call.expect_small_message`.
 SMALL_MESSAGE_S = 5.0
@@ -57,7 +57,7 @@ class Upkeep:
             elif call.has_single_message:
                 within_s = self._message_timeout_s
             if now - call.started_at >= within_s:
-                self._live.refuse(call, message_timeout(within_s))
+                self._live.reject(call, message_timeout(within_s))
 
 
 def _unread(calls: Iterable[CallBase], started_before: float) -> list[CallBase]:

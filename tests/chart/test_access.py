@@ -85,7 +85,7 @@ def test_service_account_is_without_a_token() -> None:
 @pytest.mark.parametrize("of_type", ["ClusterIP", "NodePort", "LoadBalancer"])
 def test_services_lead_to_the_named_ports(of_type: str) -> None:
     """Each to one, and says what is spoken there; whatever is published, the metrics are not."""
-    service: Values = {"type": of_type, "grpcPort": 443, "httpPort": 443, "annotations": {"a": "b"}}
+    service: Values = {"type": of_type, "grpcPort": 443, "metricsPort": 443, "annotations": {"a": "b"}}
     objects = rendered({"service": service})
     calls, headless, metrics = (objects["Service", f"rel-inferd{end}"] for end in ("", "-headless", "-metrics"))
     assert calls["metadata"]["annotations"] == {"a": "b"}
@@ -94,7 +94,7 @@ def test_services_lead_to_the_named_ports(of_type: str) -> None:
     assert metrics["spec"]["type"] == "ClusterIP"
     assert "annotations" not in metrics["metadata"]
     grpc = {"name": "grpc", "port": 443, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
-    http = {"name": "http", "port": 443, "targetPort": "http", "appProtocol": "http"}
+    http = {"name": "metrics", "port": 443, "targetPort": "metrics", "appProtocol": "http"}
     assert calls["spec"]["ports"] == headless["spec"]["ports"] == [grpc]
     assert metrics["spec"]["ports"] == [http]
     assert all(each["spec"]["selector"] == SELECTOR for each in (calls, headless, metrics))
@@ -147,7 +147,7 @@ def test_disruption_budget_lets_nodes_be_emptied() -> None:
 def test_network_policy_lets_in_two_ports_and_out_to_dns() -> None:
     """Where callers are listed, the pod of the test is one of them."""
     spec = rendered()["NetworkPolicy", "rel-inferd"]["spec"]
-    assert spec["ingress"] == [{"ports": [{"port": "grpc"}]}, {"ports": [{"port": "http"}]}]
+    assert spec["ingress"] == [{"ports": [{"port": "grpc"}]}, {"ports": [{"port": "metrics"}]}]
     assert spec["egress"] == [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
     objects = of_scenario("tls-auth")
     callers = objects["NetworkPolicy", "rel-inferd"]["spec"]["ingress"][0]["from"]
@@ -275,12 +275,12 @@ def _notes(values: Values) -> str:
 def test_the_notes_say_where_metrics_are_and_what_a_gateway_lacks() -> None:
     """Nothing in the cluster would."""
     metrics = "://rel-inferd-metrics.ns.svc:9000/metrics\n"
-    plain = _notes({"service": {"httpPort": 9000}})
+    plain = _notes({"service": {"metricsPort": 9000}})
     assert f"http{metrics}" in plain
     assert "spec.tls.backend" not in plain
     route = {**_ROUTE, "backendTls": {"authorities": {"name": "internal-ca"}}}
     tls = {**CERTIFICATE, "clientCertificates": "required"}
-    mutual = _notes({"service": {"httpPort": 9000}, "tls": tls, "grpcRoute": route})
+    mutual = _notes({"service": {"metricsPort": 9000}, "tls": tls, "grpcRoute": route})
     assert f"https{metrics}" in mutual
     assert "the gateway has to have one of its own to show (spec.tls.backend" in mutual
 

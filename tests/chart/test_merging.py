@@ -183,7 +183,7 @@ _A: dict[str, Any] = {"name": "a"}
             "extraContainers: ports of a: 8001 is what the chart itself sets",
         ),
         (
-            {"extraContainers": [{"name": "a", "ports": [{"containerPort": 1, "name": "http"}]}]},
+            {"extraContainers": [{"name": "a", "ports": [{"containerPort": 1, "name": "metrics"}]}]},
             "extraContainers: ports of a: http is what the chart itself sets",
         ),
     ],

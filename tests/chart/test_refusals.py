@@ -58,7 +58,7 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://x"}]},
         "extraEnv: the network policy lets",
     ),
-    "one port for both": ({"ports": {"http": 8001}}, "ports.http: expected another port"),
+    "one port for both": ({"ports": {"metrics": 8001}}, "ports.metrics: expected another port"),
     "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
     "a StatefulSet without its Service": ({"kind": "StatefulSet", "service": {"headless": False}}, "service.headless:"),
     "a command without its image": ({"models": {"fetch": {"command": ["sync"]}}}, "models.fetch.image: expected"),

@@ -71,7 +71,7 @@ def test_service_monitor_scrapes_each_replica_once() -> None:
     ]
     assert matching == ["rel-inferd-metrics"]
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("http", "/metrics", "15s")
+    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("metrics", "/metrics", "15s")
     # The job that the autoscalers ask for.
     service = objects["Service", "rel-inferd-metrics"]
     assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "rel"

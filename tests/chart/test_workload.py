@@ -77,7 +77,7 @@ def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
     probes = container(rendered())
     for name in ("startup", "readiness"):
         assert probes[f"{name}Probe"]["grpc"] == {"port": 8001, "service": name}
-    assert probes["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http", "scheme": "HTTP"}
+    assert probes["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "metrics", "scheme": "HTTP"}
     assert probes["startupProbe"]["failureThreshold"] == 300
 
 
@@ -85,7 +85,7 @@ def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
     ("values", "scheme"),
     [
         ({"tls": CERTIFICATE}, "HTTPS"),
-        ({"tls": CERTIFICATE, "config": {"security": {"http_tls": False}}}, "HTTP"),
+        ({"tls": CERTIFICATE, "config": {"security": {"metrics_tls": False}}}, "HTTP"),
         ({"auth": {"tokens": {"existingSecret": "t"}}, "config": {"security": {"open_health": False}}}, "HTTP"),
         ({"probes": {"type": "http"}}, "HTTP"),
     ],

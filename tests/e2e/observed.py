@@ -106,7 +106,7 @@ def _settings(folder: Path, authority: Authority) -> list[str]:
         "tracing.sampling_ratio": "0.05",
         "security.tls.cert_file": files.certificate,
         "security.tls.key_file": files.key,
-        "security.http_tls": "false",
+        "security.metrics_tls": "false",
         "security.tokens_file": folder / "tokens.yaml",
         "security.policy_file": folder / "policy.yaml",
     }

@@ -41,7 +41,7 @@ def files(authority, folder) -> Files:
 def server(files) -> Iterator[ServerProcess]:
     """The built-in model behind TLS, with metrics that a test can read without."""
     pair = (f"security.tls.cert_file={files.certificate}", "--set", f"security.tls.key_file={files.key}")
-    with serving("--set", *pair, "--set", "security.http_tls=false") as running:
+    with serving("--set", *pair, "--set", "security.metrics_tls=false") as running:
         yield running
 
 

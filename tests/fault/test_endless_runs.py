@@ -180,7 +180,7 @@ def test_the_grace_ends_the_server_although_the_poll_thread_hangs(repository, tm
     """Be it that it waits for something, or that no thread of Python's can run any more."""
     script = tmp_path / "serve.py"
     script.write_text(_HANGS_WHEN_IT_DRAINS.format(hang=hang))
-    arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--http-port", "0")
+    arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--metrics-port", "0")
     command = [sys.executable, script, *arguments, "--set", "server.drain_grace_s=0.5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:

@@ -67,7 +67,7 @@ def server(folder, files) -> Iterator[ServerProcess]:
     settings = {
         "security.tls.cert_file": files.certificate,
         "security.tls.key_file": files.key,
-        "security.http_tls": "false",
+        "security.metrics_tls": "false",
         "security.tokens_file": folder / "tokens.yaml",
         "log.level": "debug",
         "server.channelz": "true",
@@ -282,7 +282,7 @@ def test_the_command_line(server, folder, files):
                 (("config",), {"INFERD_SECURITY__JWT": f'{{"jwks_url": "{url}"}}', **jwt}),
                 (("config",), {"INFERD_SECURITY__JWT__SECRET": MARK}),
                 (
-                    ("serve", "--grpc-port", "0", "--http-port", "0"),
+                    ("serve", "--grpc-port", "0", "--metrics-port", "0"),
                     {"INFERD_SECURITY__JWT__JWKS_URL": url, **jwt},
                 ),
             )

@@ -41,7 +41,7 @@ def server(folder) -> Iterator[ServerProcess]:
     settings = {
         "security.tls.cert_file": folder / "server.pem",
         "security.tls.key_file": folder / "server.key",
-        "security.http_tls": "false",
+        "security.metrics_tls": "false",
         "security.tokens_file": folder / "tokens.yaml",
         "log.access": "false",
     }

@@ -64,7 +64,7 @@ class Container:
 @contextmanager
 def running(*arguments: str) -> Iterator[Container]:
     """Run the image with further ``arguments`` of inferd's until the block ends."""
-    ports = ("--env=INFERD_SERVER__GRPC_PORT=0", "--env=INFERD_SERVER__HTTP_PORT=0")
+    ports = ("--env=INFERD_SERVER__GRPC_PORT=0", "--env=INFERD_SERVER__METRICS_PORT=0")
     name = podman("run", "--detach", *_CONFINED, *ports, IMAGE, *arguments).stdout.strip()
     try:
         eventually(lambda: '"event":"ready"' in podman("logs", name).stdout, "the container is ready")

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE_S
 
 _SETTINGS = {
     "server.grpc_port": 0,
-    "server.http_port": 0,
+    "server.metrics_port": 0,
     "server.ready_max_lag_s": 0.5,
     "server.live_max_lag_s": 2.0,
 }
@@ -43,7 +43,7 @@ def _running() -> Iterator[Application]:
 
 def _get(app: Application, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{app.http_address}{path}", timeout=PATIENCE_S) as answer:
+        with urllib.request.urlopen(f"http://{app.metrics_address}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -81,7 +81,7 @@ def test_permissions_and_the_end(tmp_path):
     path = tmp_path / "inferd.sock"
     before = os.umask(0o117)
     try:
-        server = ServerProcess("--host", f"unix:{path}", "--set", "server.http_host=localhost")
+        server = ServerProcess("--host", f"unix:{path}", "--set", "server.metrics_host=localhost")
     finally:
         os.umask(before)
     server.wait_ready()

@@ -30,9 +30,9 @@
 {{- end -}}
 
 {{/* Whether metrics and HTTP probes are served by TLS: not empty if so. */}}
-{{- define "inferd.httpTls" -}}
+{{- define "inferd.metricsTls" -}}
 {{- $security := dig "security" dict .Values.config | default dict -}}
-{{- if and .Values.tls.enabled (ne (toString (get $security "http_tls")) "false") }}true{{ end -}}
+{{- if and .Values.tls.enabled (ne (toString (get $security "metrics_tls")) "false") }}true{{ end -}}
 {{- end -}}
 
 {{/* The value by which spans are sent somewhere; empty if they are not. */}}
@@ -78,7 +78,7 @@ extraEnv
 {{- /* A replica that finds no GPU is to fail, rather than to be slow. */ -}}
 {{- $_ := set $defaults "runtime" (dict "providers" (list "cuda")) -}}
 {{- end -}}
-{{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "http_port" .Values.ports.http -}}
+{{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "metrics_port" .Values.ports.metrics -}}
 {{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
 {{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
 {{- $ours := dict "server" $server -}}

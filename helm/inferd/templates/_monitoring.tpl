@@ -1,10 +1,10 @@
 {{/* How to scrape, for both kinds of monitors. */}}
 {{- define "inferd.endpoint" -}}
-- port: http
+- port: metrics
   path: /metrics
   interval: {{ .Values.monitoring.interval }}
   scrapeTimeout: {{ .Values.monitoring.interval }}
-  {{- if include "inferd.httpTls" . }}
+  {{- if include "inferd.metricsTls" . }}
   scheme: https
   tlsConfig:
     {{- if .Values.monitoring.tlsConfig }}

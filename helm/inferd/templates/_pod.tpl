@@ -15,9 +15,9 @@
 {{- end -}}
 {{- $probe := deepCopy (get $values.probes .name) -}}
 {{- if eq $type "http" -}}
-{{- $scheme := ternary "HTTPS" "HTTP" (eq (include "inferd.httpTls" .root) "true") -}}
+{{- $scheme := ternary "HTTPS" "HTTP" (eq (include "inferd.metricsTls" .root) "true") -}}
 {{- $path := ternary "/livez" "/readyz" (eq .name "liveness") -}}
-{{- $_ := set $probe "httpGet" (dict "path" $path "port" "http" "scheme" $scheme) -}}
+{{- $_ := set $probe "httpGet" (dict "path" $path "port" "metrics" "scheme" $scheme) -}}
 {{- else -}}
 {{- $_ := set $probe "grpc" (dict "port" $values.ports.grpc "service" .name) -}}
 {{- end -}}
@@ -212,7 +212,7 @@ envFrom: {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
   - {name: grpc, containerPort: {{ .Values.ports.grpc }}}
-  - {name: http, containerPort: {{ .Values.ports.http }}}
+  - {name: metrics, containerPort: {{ .Values.ports.metrics }}}
 startupProbe: {{- include "inferd.probe" (dict "root" . "name" "startup") | nindent 2 }}
 readinessProbe: {{- include "inferd.probe" (dict "root" . "name" "readiness") | nindent 2 }}
 livenessProbe: {{- include "inferd.probe" (dict "root" . "name" "liveness") | nindent 2 }}

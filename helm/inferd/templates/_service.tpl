@@ -7,11 +7,11 @@
   appProtocol: {{ ternary "https" "kubernetes.io/h2c" .Values.tls.enabled }}
 {{- end -}}
 
-{{- define "inferd.httpPort" -}}
-- name: http
-  port: {{ .Values.service.httpPort }}
-  targetPort: http
-  appProtocol: {{ ternary "https" "http" (eq (include "inferd.httpTls" .) "true") }}
+{{- define "inferd.metricsPort" -}}
+- name: metrics
+  port: {{ .Values.service.metricsPort }}
+  targetPort: metrics
+  appProtocol: {{ ternary "https" "http" (eq (include "inferd.metricsTls" .) "true") }}
 {{- end -}}
 
 {{/* What is set of service's values: the IP families, which are all Services' own, and those that `more` names. */}}

@@ -15,7 +15,7 @@
 {{- define "inferd.insteadOfSettings" -}}
 models: models
 server.grpc_port: ports.grpc
-server.http_port: ports.http
+server.metrics_port: ports.metrics
 server.drain_delay_s: drain.delaySeconds
 server.drain_grace_s: drain.graceSeconds
 security.tls: tls
@@ -30,13 +30,13 @@ security.jwt.jwks_file: auth.jwks
 {{- fail (printf "config.%s: the chart sets it, use the value %s instead" $setting $value) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name := list "host" "http_host" -}}
+{{- range $name := list "host" "metrics_host" -}}
 {{- $host := dig "server" $name "" $.Values.config | toString -}}
 {{- if regexMatch "^(unix|127[.]|localhost$|\\[?::1\\]?$)" $host -}}
 {{- fail (printf "config.server.%s: expected an address that the Services and the kubelet's probes reach, such as 0.0.0.0, got %s" $name $host) -}}
 {{- end -}}
 {{- end -}}
-{{- if eq .Values.ports.grpc .Values.ports.http }}{{ fail "ports.http: expected another port than ports.grpc" }}{{ end -}}
+{{- if eq .Values.ports.grpc .Values.ports.metrics }}{{ fail "ports.metrics: expected another port than ports.grpc" }}{{ end -}}
 {{- if and .Values.volumeClaimTemplates (ne .Values.kind "StatefulSet") -}}
 {{- fail "volumeClaimTemplates: only a StatefulSet has them, set kind to StatefulSet or use extraVolumes" -}}
 {{- end -}}
@@ -171,8 +171,8 @@ security.jwt.jwks_file: auth.jwks
 {{- fail "monitoring: expected either serviceMonitor or podMonitor, got both, which would count everything twice" -}}
 {{- end -}}
 {{- $scraped := or $monitoring.serviceMonitor.enabled $monitoring.podMonitor.enabled -}}
-{{- if and $scraped (include "inferd.httpTls" .) (eq .Values.tls.clientCertificates "required") (not $monitoring.tlsConfig) -}}
-{{- fail "monitoring.tlsConfig: expected a client certificate, as tls.clientCertificates is required for metrics too; or set config.security.http_tls to false" -}}
+{{- if and $scraped (include "inferd.metricsTls" .) (eq .Values.tls.clientCertificates "required") (not $monitoring.tlsConfig) -}}
+{{- fail "monitoring.tlsConfig: expected a client certificate, as tls.clientCertificates is required for metrics too; or set config.security.metrics_tls to false" -}}
 {{- end -}}
 {{- end -}}
 

@@ -116,14 +116,14 @@ the user has set.
 {{- include "inferd.requireNew" (dict "value" "extraContainers" "key" "name" "items" .Values.extraContainers "ours" $ours) -}}
 {{- $ours = concat $ours (include "inferd.pluck" (dict "items" .Values.extraContainers "key" "name") | fromJsonArray) -}}
 {{- include "inferd.requireNew" (dict "value" "extraInitContainers" "key" "name" "items" .Values.extraInitContainers "ours" $ours) -}}
-{{- $numbers := list (toString .Values.ports.grpc) (toString .Values.ports.http) -}}
+{{- $numbers := list (toString .Values.ports.grpc) (toString .Values.ports.metrics) -}}
 {{- range $value := list "extraContainers" "extraInitContainers" -}}
 {{- range get $.Values $value -}}
 {{- $where := printf "%s: ports of %s" $value .name -}}
 {{- include "inferd.requireNew" (dict "value" $where "key" "containerPort" "items" (default list .ports) "ours" $numbers) -}}
 {{- $named := list -}}
 {{- range .ports }}{{ if .name }}{{ $named = append $named . }}{{ end }}{{ end -}}
-{{- include "inferd.requireNew" (dict "value" $where "key" "name" "items" $named "ours" (list "grpc" "http")) -}}
+{{- include "inferd.requireNew" (dict "value" $where "key" "name" "items" $named "ours" (list "grpc" "metrics")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -7,7 +7,7 @@ import grpc
 
 from inferd.call_context import ANONYMOUS
 from inferd.config.security import SecuritySettings
-from inferd.rpc import Call, CallRefusal
+from inferd.rpc import Call, Rejection
 from inferd.security.authentication.credentials import Caller, CredentialCache, SnapshotStore
 from inferd.security.authentication.identity import CredentialError
 from inferd.security.authentication.stream_revoker import StreamRevoker
@@ -57,7 +57,7 @@ class AuthenticationInterceptor:
         reflection = methods_of(MethodKind.REFLECTION) if settings.open_reflection else frozenset()
         self._open_methods = health | reflection
 
-    def started(self, call: Call) -> CallRefusal | None:
+    def started(self, call: Call) -> Rejection | None:
         """Authenticate ``call`` and check that its caller may call methods of its kind."""
         method, context = call.method, call.context
         if method in self._open_methods:
@@ -67,13 +67,13 @@ class AuthenticationInterceptor:
         try:
             caller = self._authenticate(call)
         except CredentialError as error:
-            return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
+            return Rejection(grpc.StatusCode.UNAUTHENTICATED, str(error), _CHALLENGE)
         context.principal = caller.identity.principal
         permissions = caller.permissions
         if permissions is not None:
             kind = kind_of(method)
             if not permissions.may_call(kind):
-                return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, denial(kind))
+                return Rejection(grpc.StatusCode.PERMISSION_DENIED, denial(kind))
             context.permissions = permissions
         if method not in UNARY_METHODS:
             self._streams.add(call, caller.identity, self._cache.snapshot)

@@ -100,7 +100,7 @@ class ServerTls:
         )
 
     def http_context(self) -> ssl.SSLContext:
-        """Return the context for a new connection to the HTTP port.
+        """Return the context for a new connection to the metrics port.
 
         If gRPC requires client certificates, HTTP requests one and accepts connections without.
         """

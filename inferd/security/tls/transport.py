@@ -26,8 +26,8 @@ class Transport:
         self._files = files
         security = settings.security
         self._tls = ServerTls(security.tls) if security.tls.enabled else None
-        with_http = self._tls is not None if security.http_tls is None else security.http_tls
-        #: Returns the context for a new connection to the HTTP port; None without TLS.
+        with_http = self._tls is not None if security.metrics_tls is None else security.metrics_tls
+        #: Returns the context for a new connection to the metrics port; None without TLS.
         self.http_context: Callable[[], ssl.SSLContext] | None = (
             self._tls.http_context if self._tls is not None and with_http else None
         )

@@ -6,7 +6,7 @@ from functools import partial
 import grpc
 import pytest
 
-from inferd.rpc import CallRefusal, Server, callback_unary
+from inferd.rpc import Rejection, Server, callback_unary
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Held, Recorder, Running, wait_idle
 
 CREDENTIALS = grpc.local_server_credentials()
@@ -172,7 +172,7 @@ def test_rejection_of_an_interceptor_is_reported_once(serve):
 
     class Refusing(Recorder):
         def started(self, call):
-            return CallRefusal(grpc.StatusCode.UNAUTHENTICATED, "who are you?", (("www", "x"),))
+            return Rejection(grpc.StatusCode.UNAUTHENTICATED, "who are you?", (("www", "x"),))
 
     refusing = Refusing()
     running = serve(interceptors=[refusing])

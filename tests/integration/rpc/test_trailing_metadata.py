@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from inferd.rpc import CallRefusal
+from inferd.rpc import Rejection
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S
 
 OK = grpc.StatusCode.OK
@@ -24,7 +24,7 @@ class Refusing:
     """Rejects each call with metadata of its own."""
 
     def started(self, call):
-        return CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("own", "0"),))
+        return Rejection(grpc.StatusCode.PERMISSION_DENIED, "no", (("own", "0"),))
 
     def finished(self, call, code, details):
         pass

@@ -94,7 +94,7 @@ def test_unknown_flag(problems: Problems) -> None:
         ("server: {host: 'unix-abstract:a?b'}", "server.host: expected the name of a Unix socket without %, ? and #,"),
         ("server: {host: 'unix://a'}", "server.host: expected unix:PATH, or unix:// and an absolute path, got"),
         (f"server: {{host: 'unix:/{'x' * 107}'}}", "server.host: expected the name of a Unix socket of at most 107"),
-        ("server: {http_host: 'unix:/a'}", "server.http_host: expected a host name or an IP address, without scheme"),
+        ("server: {metrics_host: 'unix:/a'}", "server.metrics_host: expected a host name or an IP address, with"),
         ("server: 8001", "server: expected a section with settings, got 8001"),
         ("log: {level: loud}", "log.level: expected 'debug', 'info', 'warning' or 'error', got 'loud'"),
         ("runtime: {providers: []}", "runtime.providers: expected 'auto' or at least 1 item after validation, not 0"),
@@ -103,8 +103,8 @@ def test_unknown_flag(problems: Problems) -> None:
         ("queue: {default_timeout_ms: .nan}", "queue.default_timeout_ms: expected a finite number, got nan"),
         ("queue: {default_priority: 9}", "queue.default_priority: expected at most priority_levels, which is 3, got 9"),
         (
-            "server: {grpc_port: 9, http_port: 9}",
-            "server.http_port: expected another port than grpc_port, got 9 for both",
+            "server: {grpc_port: 9, metrics_port: 9}",
+            "server.metrics_port: expected another port than grpc_port, got 9 for both",
         ),
         (
             "batching: {max_batch_size: 9000}",
@@ -137,7 +137,7 @@ def test_queue_may_be_short_without_batching(load: Callable[..., object]) -> Non
 
 def test_both_ports_may_be_zero(load: Callable[..., object]) -> None:
     """Two free ports are picked."""
-    load("server: {grpc_port: 0, http_port: 0}")
+    load("server: {grpc_port: 0, metrics_port: 0}")
 
 
 def test_all_problems_are_reported_at_once(problems: Problems) -> None:

@@ -22,9 +22,9 @@ def test_empty_files_and_sections_are_defaults(load: Load, yaml: str) -> None:
 
 def test_precedence_of_flags_environment_and_file(load: Load) -> None:
     """Each source sets what those above it do not."""
-    yaml = "server: {grpc_port: 1, http_port: 2, host: from-file}"
-    settings = load(yaml, {"server.grpc_port": 5}, INFERD_SERVER__GRPC_PORT="3", INFERD_SERVER__HTTP_PORT="4")
-    assert (settings.server.grpc_port, settings.server.http_port, settings.server.host) == (5, 4, "from-file")
+    yaml = "server: {grpc_port: 1, metrics_port: 2, host: from-file}"
+    settings = load(yaml, {"server.grpc_port": 5}, INFERD_SERVER__GRPC_PORT="3", INFERD_SERVER__METRICS_PORT="4")
+    assert (settings.server.grpc_port, settings.server.metrics_port, settings.server.host) == (5, 4, "from-file")
 
 
 def test_flags_not_given_set_nothing(load: Load) -> None:
@@ -117,10 +117,10 @@ def test_hosts(load: Load, host: str, kept: str) -> None:
     ],
 )
 def test_listen_addresses(load: Load, host: str, grpc: str, http: str) -> None:
-    """A Unix socket has no port, so the HTTP port may equal grpc_port."""
+    """A Unix socket has no port, so the metrics port may equal grpc_port."""
     server = load(
-        None, {"server.host": host, "server.grpc_port": 7, "server.http_port": 7 if "unix" in host else 8}
+        None, {"server.host": host, "server.grpc_port": 7, "server.metrics_port": 7 if "unix" in host else 8}
     ).server
     assert (server.grpc_address, server.http_listens_on) == (grpc, http)
-    other = load(None, {"server.host": host, "server.http_host": "::"}).server
+    other = load(None, {"server.host": host, "server.metrics_host": "::"}).server
     assert other.http_listens_on == "[::]"

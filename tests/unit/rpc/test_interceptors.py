@@ -6,9 +6,9 @@ import grpc
 import pytest
 
 from inferd.call_context import CallContext
-from inferd.rpc.interceptors import CallRefusal, InterceptorChain, notify_finished
+from inferd.rpc.interceptors import InterceptorChain, Rejection, notify_finished
 
-REFUSAL = CallRefusal(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
+REFUSAL = Rejection(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
 
 
 class Interceptor:
@@ -87,7 +87,7 @@ def test_finisher_of_a_call_runs_if_it_is_rejected(refuser):
 def test_exception_in_started_rejects_the_call(caplog):
     """It might have rejected the call, so the call must not pass."""
     refusal = run(Interceptor("a", [], error=RuntimeError("secret")))
-    assert refusal == CallRefusal(grpc.StatusCode.INTERNAL, "internal error")
+    assert refusal == Rejection(grpc.StatusCode.INTERNAL, "internal error")
     assert "secret" in caplog.text
 
 

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from inferd.config.security import SecuritySettings
-from inferd.rpc import CallRefusal
+from inferd.rpc import Rejection
 from inferd.security.authentication.bearer_tokens import TokenTable
 from inferd.security.authentication.credentials import SnapshotStore, TwoGenerationCache
 from inferd.security.authentication.interceptor import AuthenticationInterceptor
@@ -33,7 +33,7 @@ class Bench:
             wall_clock=self.clock,
         )
 
-    def start(self, *metadata: tuple[str, str | bytes], method: str = INFER) -> tuple[FakeCall, CallRefusal | None]:
+    def start(self, *metadata: tuple[str, str | bytes], method: str = INFER) -> tuple[FakeCall, Rejection | None]:
         call = FakeCall(method, *metadata)
         return call, self.interceptor.started(call)
 

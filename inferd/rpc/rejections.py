@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import grpc
 
 from inferd.plain_text import clipped, escaped, listed
-from inferd.rpc.interceptors import CallRefusal
+from inferd.rpc.interceptors import Rejection
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectionCause:
     """The reason for a rejection. With ``retry_after_s`` it is an overload, and the call may be retried after that.
 
     ``reason`` is a constant in UPPER_SNAKE_CASE, ``details`` a text for the caller.
@@ -27,31 +27,31 @@ _MOST_NAMES = 12
 _LONGEST_NAME = 80
 
 #: Maps a rejection to its status. Called on the poll thread; must not block.
-StatusOf = Callable[[Refused], CallRefusal]
+StatusOf = Callable[[RejectionCause], Rejection]
 
-TOO_MANY_CALLS = Refused("TOO_MANY_CALLS", "too many calls are open", retry_after_s=0.1)
-NO_THREAD = Refused("NO_THREAD", "too many calls wait for a thread", retry_after_s=0.1)
-MEMORY_BUDGET = Refused("MEMORY_BUDGET", "the memory for requests is used up", retry_after_s=1.0)
+TOO_MANY_CALLS = RejectionCause("TOO_MANY_CALLS", "too many calls are open", retry_after_s=0.1)
+NO_THREAD = RejectionCause("NO_THREAD", "too many calls wait for a thread", retry_after_s=0.1)
+MEMORY_BUDGET = RejectionCause("MEMORY_BUDGET", "the memory for requests is used up", retry_after_s=1.0)
 
 
-def message_timeout(within_s: float) -> Refused:
+def message_timeout(within_s: float) -> RejectionCause:
     """Reject a call whose first message was not complete in time."""
     details = f"expected the whole request within {within_s:g} s"
-    return Refused("MESSAGE_TIMEOUT", details, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return RejectionCause("MESSAGE_TIMEOUT", details, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def message_too_large(size: int, limit: int) -> Refused:
+def message_too_large(size: int, limit: int) -> RejectionCause:
     """Reject a message above the limit of its caller."""
     details = f"expected a message of at most {limit} bytes, got {size}"
-    return Refused("MESSAGE_TOO_LARGE", details)
+    return RejectionCause("MESSAGE_TOO_LARGE", details)
 
 
-def not_inflatable(expected: str) -> Refused:
+def not_inflatable(expected: str) -> RejectionCause:
     """Reject a compressed message."""
-    return Refused("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
+    return RejectionCause("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
 
 
-def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> Refused:
+def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> RejectionCause:
     """Reject a call of an unknown method; ``served`` maps each known service to its methods."""
     service, _, method = name.removeprefix("/").rpartition("/")
     methods = served.get(service)
@@ -65,7 +65,7 @@ def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> Refused:
     else:
         known = listed(methods, most=_MOST_NAMES)
         details = f'unknown method "{_plain(method)}" of service "{_plain(service)}", which has {known}'
-    return Refused("UNKNOWN_METHOD", details, grpc.StatusCode.UNIMPLEMENTED)
+    return RejectionCause("UNKNOWN_METHOD", details, grpc.StatusCode.UNIMPLEMENTED)
 
 
 def _plain(name: str) -> str:
@@ -85,9 +85,9 @@ REASONS = (
 )
 
 
-def bare_status(refused: Refused) -> CallRefusal:
+def bare_status(refused: RejectionCause) -> Rejection:
     """Map a rejection to a status without error details; the default."""
     if refused.retry_after_s is None:
-        return CallRefusal(refused.code, refused.details)
+        return Rejection(refused.code, refused.details)
     pushback_ms = str(round(refused.retry_after_s * 1000))
-    return CallRefusal(refused.code, refused.details, (("grpc-retry-pushback-ms", pushback_ms),))
+    return Rejection(refused.code, refused.details, (("grpc-retry-pushback-ms", pushback_ms),))

@@ -243,9 +243,9 @@ class Acceptor:
         kind = CoreUnaryCall if is_unary else CoreStreamCall
         call = kind(event.call, live, method, event.invocation_metadata, deadline, now)
         # Ahead of the limits, so that every rejected call is logged and counted.
-        refusal = live.interceptors.start(call)
-        if refusal is not None:
-            call.abort(refusal.code, refusal.details, refusal.trailing_metadata)
+        rejection = live.interceptors.start(call)
+        if rejection is not None:
+            call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
         elif is_short_of_memory:
             live.reject(call, MEMORY_BUDGET)
         elif isinstance(call, CoreStreamCall):

@@ -43,7 +43,7 @@ class LiveCalls:
     """The calls of a server with events still to come from the core, and what they share.
 
     The server may be freed only when there are none. ``held_bytes`` is the size of the messages they hold. Changes on
-    the poll thread only; ``count``, ``held_bytes`` and ``refused`` may be read in any.
+    the poll thread only; ``count``, ``held_bytes`` and ``rejected`` may be read in any.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LiveCalls:
         #: Called for the next new call; set while no timer checks the live calls.
         self.on_call: Callable[[], None] | None = None
         #: Rejected calls by reason.
-        self.refused = dict.fromkeys(REASONS, 0)
+        self.rejected = dict.fromkeys(REASONS, 0)
         self._status_of = status_of
 
     @property
@@ -77,11 +77,11 @@ class LiveCalls:
         """The number of live calls."""
         return len(self.calls)
 
-    def reject(self, call: "CallBase", refused: RejectionCause) -> None:
+    def reject(self, call: "CallBase", cause: RejectionCause) -> None:
         """End ``call`` without serving it."""
-        refusal = self._status_of(refused)
-        if call.abort(refusal.code, refusal.details, refusal.trailing_metadata):
-            self.refused[refused.reason] += 1
+        rejection = self._status_of(cause)
+        if call.abort(rejection.code, rejection.details, rejection.trailing_metadata):
+            self.rejected[cause.reason] += 1
 
 
 class CallBase(ABC):

@@ -27,7 +27,7 @@ class CallInterceptor(Protocol):
     """Sees every call, whatever its handler."""
 
     def started(self, call: Call, /) -> Rejection | None:
-        """Handle a new call whose message was not read yet; return a refusal to reject it.
+        """Handle a new call whose message was not read yet; return a rejection to reject it.
 
         On the poll thread: must not block. Inner interceptors do not see a rejected call. An exception rejects it with
         INTERNAL.
@@ -66,20 +66,20 @@ class InterceptorChain:
         self.all_finishers = _finishers(interceptors)
 
     def start(self, call: StartingCall) -> Rejection | None:
-        """Run ``started`` of the interceptors; return the refusal, if any.
+        """Run ``started`` of the interceptors; return the rejection, if any.
 
         ``call.finishers`` ends with ``all_finishers``; of a rejected call, those of inner interceptors are removed.
         """
         for started, finishers in self._starters:
             try:
-                refusal = started(call)
+                rejection = started(call)
             except Exception:  # noqa: BLE001  a failed interceptor must not let a call pass that it might have rejected
                 _log_failure(started, call)
-                refusal = _BROKEN
-            if refusal is not None:
+                rejection = _BROKEN
+            if rejection is not None:
                 own = call.finishers[: len(call.finishers) - len(self.all_finishers)]
                 call.finishers = (*own, *finishers)
-                return refusal
+                return rejection
         return None
 
 

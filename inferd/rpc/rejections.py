@@ -85,9 +85,9 @@ REASONS = (
 )
 
 
-def bare_status(refused: RejectionCause) -> Rejection:
+def bare_status(cause: RejectionCause) -> Rejection:
     """Map a rejection to a status without error details; the default."""
-    if refused.retry_after_s is None:
-        return Rejection(refused.code, refused.details)
-    pushback_ms = str(round(refused.retry_after_s * 1000))
-    return Rejection(refused.code, refused.details, (("grpc-retry-pushback-ms", pushback_ms),))
+    if cause.retry_after_s is None:
+        return Rejection(cause.code, cause.details)
+    pushback_ms = str(round(cause.retry_after_s * 1000))
+    return Rejection(cause.code, cause.details, (("grpc-retry-pushback-ms", pushback_ms),))

@@ -46,13 +46,13 @@ class Usage:
     """Memory held by calls, and the calls rejected so far.
 
     ``held_bytes`` is the size of received messages whose calls have not ended; ``taken_bytes`` is the growth of the
-    process, of at most ``budget_bytes``. ``refused`` counts by reason.
+    process, of at most ``budget_bytes``. ``rejected`` counts by reason.
     """
 
     held_bytes: int
     taken_bytes: int
     budget_bytes: int | None
-    refused: Mapping[str, int]
+    rejected: Mapping[str, int]
 
 
 class Server(grpc.Server):
@@ -206,7 +206,7 @@ class Server(grpc.Server):
             held_bytes=self._live.held_bytes,
             taken_bytes=0 if memory is None else memory.taken_bytes,
             budget_bytes=None if memory is None else memory.budget_bytes,
-            refused=dict(self._live.refused),
+            rejected=dict(self._live.rejected),
         )
 
     @property

@@ -49,7 +49,7 @@ def test_too_many_calls() -> None:
         held = server.held.next()
         for _ in range(3):
             check_overload(server.fail("Held"), "TOO_MANY_CALLS", 100)
-        assert server.server.usage.refused["TOO_MANY_CALLS"] == 3
+        assert server.server.usage.rejected["TOO_MANY_CALLS"] == 3
         held.reply(b"answer")
         assert first.result() == b"answer"
         assert wait_idle(server.server)
@@ -108,7 +108,7 @@ def test_an_upload_that_takes_too_long(method: str) -> None:
         assert upload.wait_ended(TIMEOUT_S)
         assert b"expected the whole request within 0.3 s" in upload.headers
         assert b"grpc-status-details-bin" in upload.headers
-        assert server.server.usage.refused["MESSAGE_TIMEOUT"] == 1
+        assert server.server.usage.rejected["MESSAGE_TIMEOUT"] == 1
         assert wait_idle(server.server)
 
 
@@ -132,7 +132,7 @@ def test_a_large_message_of_a_stranger(method: str) -> None:
         refused: Any = error.value
         assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused.details() == "expected a message of at most 4096 bytes, got 4097"
-        assert server.server.usage.refused["MESSAGE_TOO_LARGE"] == 1
+        assert server.server.usage.rejected["MESSAGE_TOO_LARGE"] == 1
 
 
 def test_an_answer_is_not_held_to_the_limit_of_requests() -> None:

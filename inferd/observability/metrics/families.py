@@ -51,7 +51,7 @@ class ServerUsage(Protocol):
     def budget_bytes(self) -> int | None: ...  # noqa: D102
 
     @property
-    def refused(self) -> Mapping[str, int]: ...  # noqa: D102
+    def rejected(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,12 +171,12 @@ def usage_families(usage: ServerUsage) -> Iterator[Metric]:
     for name, text, value in gauges:
         if value is not None:
             yield GaugeMetricFamily(name, text, value=value)
-    refused = CounterMetricFamily(
+    rejected = CounterMetricFamily(
         "inferd_calls_refused", "RPCs rejected by the limits of the server", labels=("reason",)
     )
-    for reason, count in usage.refused.items():
-        refused.add_metric((reason,), count)
-    yield refused
+    for reason, count in usage.rejected.items():
+        rejected.add_metric((reason,), count)
+    yield rejected
 
 
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:

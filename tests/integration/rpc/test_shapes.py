@@ -73,7 +73,7 @@ def test_unknown_method(running):
         f'unknown method "NoSuchMethod" of service "{SERVICE}", which has BlockingRaises, '
     )
     assert running.recorder.next_code() is grpc.StatusCode.UNIMPLEMENTED
-    assert running.server.usage.refused["UNKNOWN_METHOD"] == 1
+    assert running.server.usage.rejected["UNKNOWN_METHOD"] == 1
 
 
 def test_unknown_service(running):

@@ -68,7 +68,7 @@ def sources(*models: ModelSample) -> MetricSources:
         models=lambda: models,
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
-            held_bytes=100, taken_bytes=250, budget_bytes=1000, refused={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
+            held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
         ),
         poll_lag_s=lambda: 0.5,
         log_lines_dropped=lambda: 6,

@@ -65,8 +65,8 @@ class IncomingRequest(Generic[Request]):
     name: str
     version: str
     request_id: str
-    as_lists: bool = False
     cached: CachedTemplate | None = None
+    as_lists: bool = False
     parsed: Request | None = None
     template: Template | None = None
     learned: CachedTemplate | None = None
@@ -99,7 +99,7 @@ class RequestDecoder(Generic[Request]):
                         request_id = message[start:end].decode()
                     except UnicodeDecodeError:
                         continue
-                return IncomingRequest(message, cached.name, cached.version, request_id, cached=cached)
+                return IncomingRequest(message, cached.name, cached.version, request_id, cached)
         return None
 
     def parse(self, message: bytes) -> IncomingRequest[Request]:
@@ -112,7 +112,7 @@ class RequestDecoder(Generic[Request]):
         request = parse(codec.request_type, message)
         # A request with a template has no typed lists.
         as_lists = template is None and codec.has_lists(request)
-        return IncomingRequest(message, *codec.header(request), as_lists, parsed=request, template=template)
+        return IncomingRequest(message, *codec.header(request), as_lists=as_lists, parsed=request, template=template)
 
     def build(
         self,

@@ -61,7 +61,7 @@ class _Replica:
             clock=self._clock,
             poll_thread=poll_thread,
             alarm=poll_thread,
-            observer=metrics.stats_for("m", "1"),
+            stats=metrics.stats_for("m", "1"),
         )
         metrics.set_sources(sources(self._sample()))
         self._metrics = metrics

@@ -184,7 +184,7 @@ _A: dict[str, Any] = {"name": "a"}
         ),
         (
             {"extraContainers": [{"name": "a", "ports": [{"containerPort": 1, "name": "metrics"}]}]},
-            "extraContainers: ports of a: http is what the chart itself sets",
+            "extraContainers: ports of a: metrics is what the chart itself sets",
         ),
     ],
 )

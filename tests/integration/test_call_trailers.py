@@ -1,4 +1,4 @@
-"""Ids and timings through a real server: what callers send and get back, and what stands in the log."""
+"""Request ids and timings through a real server: in trailers and in the log."""
 
 import grpc
 import numpy as np
@@ -50,28 +50,28 @@ def parsed(server_timing):
     return {name: float(duration_ms) for name, duration_ms in entries}
 
 
-def test_an_id_in_the_metadata(server, stub):
-    """Comes back, and is in the log beside that of the message."""
+def test_request_id_in_metadata(server, stub):
+    """Returned, and logged beside that of the message."""
     code, trailing = infer(stub, request(request_id="own-1"), x_request_id="sent-1")
     assert code is grpc.StatusCode.OK
     assert trailing == {"x-request-id": "sent-1"}
     assert server.wait_event("access", request_id="sent-1")["id"] == "own-1"
 
 
-def test_an_answer_without_anything_asked_for(stub):
-    """Has no trailing metadata at all."""
+def test_no_trailers_unless_requested(stub):
+    """No trailing metadata at all."""
     assert infer(stub, request()) == (grpc.StatusCode.OK, {})
 
 
-def test_a_refused_request_can_be_found_in_the_log(server, stub):
-    """By the id that its caller got, whether the caller or the server chose it."""
+def test_rejected_request_is_logged_with_the_returned_id(server, stub):
+    """Whether the caller or the server chose it."""
     code, trailing = infer(stub, request(model="nobody"))
     assert code is grpc.StatusCode.NOT_FOUND
     assert server.wait_event("access", request_id=trailing["x-request-id"])["status"] == "NOT_FOUND"
 
 
-def test_a_run_that_fails_is_logged_with_the_id(server, stub):
-    """The line with the cause, which is not the access line, can be found by what the caller was told."""
+def test_failed_run_is_logged_with_the_returned_id(server, stub):
+    """In the line with the cause, besides the access line."""
     index = np.array([99], np.int64)
     tensor = pb.Tensor(name="index", shape=index.shape, raw=index.tobytes())
     metadata = {"x_request_id": "broken-1", "inferd_timing": "1"}
@@ -86,8 +86,8 @@ def test_a_run_that_fails_is_logged_with_the_id(server, stub):
     assert (line["queue_ms"], line["run_ms"]) == (timing["queue"], timing["run"])
 
 
-def test_a_timing(stub):
-    """All stages, and together they take no longer than the whole."""
+def test_timing(stub):
+    """All stages, in sum no longer than the total."""
     code, trailing = infer(stub, request(), inferd_timing="1")
     assert code is grpc.StatusCode.OK
     timing = parsed(trailing["inferd-timing"])
@@ -96,8 +96,8 @@ def test_a_timing(stub):
     assert 0 < sum(timing.values()) <= total < TIMEOUT_S * 1000
 
 
-def test_the_timing_of_a_stream(stub):
-    """The sums over its requests."""
+def test_timing_of_stream(stub):
+    """Sums over its requests."""
     metadata = (("inferd-timing", "1"), ("x-request-id", "stream-1"))
     messages = [pb.StreamInferRequest(requests=[request(request_id=str(number))]) for number in range(3)]
     call = stub.StreamInfer(iter(messages), timeout=TIMEOUT_S, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Monitoring over TLS, through real sockets."""
+"""The HTTP port over TLS, through real sockets."""
 
 import http.client
 import logging
@@ -103,7 +103,7 @@ def received(connection: socket.socket) -> bytes:
 
 
 def test_metrics_and_probes(serve: Serve, tls: ServerTls, authority: Authority) -> None:
-    """All that there is without TLS, with it."""
+    """As without TLS."""
     server = serve(tls)
     status, body = get(server, "/metrics", context(authority))
     assert (status, b"answer 42.0" in body) == (200, True)
@@ -111,14 +111,14 @@ def test_metrics_and_probes(serve: Serve, tls: ServerTls, authority: Authority) 
     assert get(server, "/readyz", context(authority)) == (200, b"ok\n")
 
 
-def test_a_body_that_nobody_asked_for(serve: Serve, tls: ServerTls, authority: Authority) -> None:
-    """The answer arrives whole, with an end that tells that nothing was cut off."""
+def test_unexpected_body(serve: Serve, tls: ServerTls, authority: Authority) -> None:
+    """The response is complete, and ends with a close notification."""
     sent = b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000
     assert raw(serve(tls), sent, context(authority)).startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
 
 
-def test_a_changed_certificate(serve: Serve, tmp_path: Path, authority: Authority) -> None:
-    """The next connection gets the new one, also if another authority signed it; the open one goes on."""
+def test_changed_certificate(serve: Serve, tmp_path: Path, authority: Authority) -> None:
+    """New connections get it, also from another authority; open ones continue."""
     tls = loaded(tmp_path, authority.issue(*LOCAL_NAMES))
     server = serve(tls)
     other = Authority("other")
@@ -136,7 +136,7 @@ def test_a_changed_certificate(serve: Serve, tmp_path: Path, authority: Authorit
 
 
 def test_client_certificates(serve: Serve, tmp_path: Path, authority: Authority) -> None:
-    """Metrics are for those who have one; probes are for everyone, and a foreign one is as good as an attack."""
+    """Required for metrics, not for probes; one of another authority fails the handshake."""
     clients, strangers = Authority("clients"), Authority("strangers")
     server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES), clients))
     without = context(authority)
@@ -149,8 +149,8 @@ def test_client_certificates(serve: Serve, tmp_path: Path, authority: Authority)
         get(server, "/livez", foreign)
 
 
-def test_a_client_certificate_that_expires(serve: Serve, tmp_path: Path, authority: Authority) -> None:
-    """Taking up the session that it began makes it last no longer."""
+def test_expiring_client_certificate(serve: Serve, tmp_path: Path, authority: Authority) -> None:
+    """Resuming its session does not extend it."""
     clients = Authority("clients")
     server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES), clients))
     session: ssl.SSLSession | None = None
@@ -177,8 +177,8 @@ def test_a_client_certificate_that_expires(serve: Serve, tmp_path: Path, authori
     eventually(lambda: answer() == b"HTTP/1.1 403", "it has expired")
 
 
-def test_the_oldest_version_of_tls(serve: Serve, tls: ServerTls, authority: Authority) -> None:
-    """TLS 1.2 is spoken, and nothing before it."""
+def test_minimum_tls_version(serve: Serve, tls: ServerTls, authority: Authority) -> None:
+    """TLS 1.2."""
     old = context(authority)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     assert get(serve(tls), "/livez", old)[0] == 200
@@ -186,16 +186,16 @@ def test_the_oldest_version_of_tls(serve: Serve, tls: ServerTls, authority: Auth
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
-def test_a_handshake_that_never_ends(serve: Serve, tls: ServerTls, sent: bytes) -> None:
-    """It is cut off when the time of the whole request is up."""
+def test_endless_handshake(serve: Serve, tls: ServerTls, sent: bytes) -> None:
+    """Closed at the time limit of a request."""
     server = serve(tls, timeout_s=0.05)
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
 
 
-def test_what_is_no_tls(serve: Serve, tls: ServerTls, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    """A plain HTTP request is closed, and not logged."""
+def test_plain_http(serve: Serve, tls: ServerTls, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """Closed, and not logged."""
     server = serve(tls)
     with caplog.at_level(logging.INFO):
         for sent in (b"GET /livez HTTP/1.1\r\n\r\n", bytes(range(256)) * 64):

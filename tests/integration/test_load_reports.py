@@ -1,4 +1,4 @@
-"""gRPC's own weighted_round_robin reads our reports, and acts on them."""
+"""gRPC's own weighted_round_robin acts on our load reports."""
 
 import json
 
@@ -47,8 +47,8 @@ def serve():
         server.close()
 
 
-def test_the_idler_server_gets_more_calls(serve):
-    """Four times as many for a quarter of the utilisation, once the reports have been read."""
+def test_less_loaded_server_gets_more_calls(serve):
+    """Four times as many for a quarter of the utilization, once it has read the reports."""
     idle, busy = Reporting(load(0.2)), Reporting(load(0.8))
     servers = [serve(reporting) for reporting in (idle, busy)]
     target = "ipv4:" + ",".join(server.address for server in servers)

@@ -1,4 +1,4 @@
-"""SIGHUP: what is logged changes, and nothing else."""
+"""SIGHUP changes log settings, and nothing else."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +19,8 @@ def hang_up(server):
     server.process.send_signal(signal.SIGHUP)
 
 
-def test_levels_and_access_lines(tmp_path):
-    """Off and on again, while calls are served; a file that is refused changes nothing."""
+def test_levels_and_access_log(tmp_path):
+    """Off and on again while serving; a rejected file has no effect."""
     file = tmp_path / "inferd.yaml"
     file.write_text("log: {level: info}\n")
     with serving(demo.repository(), "--config", file) as server, Client(server.grpc) as client:
@@ -46,8 +46,8 @@ def test_levels_and_access_lines(tmp_path):
     assert [line["request_id"] for line in server.events("access")] == ["first", "fourth"]
 
 
-def test_calls_while_the_log_changes(tmp_path):
-    """None of them fails."""
+def test_calls_during_changes(tmp_path):
+    """None fails."""
     file = tmp_path / "inferd.yaml"
     file.write_text("log: {level: info}\n")
     with serving(demo.repository(), "--config", file) as server, Client(server.grpc) as client:
@@ -61,8 +61,8 @@ def test_calls_while_the_log_changes(tmp_path):
         assert server.stop() == 0
 
 
-def test_without_a_file_it_ends_the_process():
-    """As it does with any program whose terminal is closed."""
+def test_ends_the_process_without_a_file():
+    """As for any program whose terminal is closed."""
     server = ServerProcess(demo.repository())
     server.wait_ready()
     hang_up(server)

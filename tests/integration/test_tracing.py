@@ -1,4 +1,4 @@
-"""Traces of a real server, as a real receiver of OTLP gets them."""
+"""Traces of a real server, as a real OTLP receiver gets them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,8 +89,8 @@ def called(receiver, stub):
 
 
 @pytest.mark.usefixtures("called")
-def test_a_request(server, receiver):
-    """A server span under the caller's, with its stages in their order, and its batch."""
+def test_request(server, receiver):
+    """A server span below the caller's, with its stages and its batch."""
     spans = of_trace(receiver, 1)
     assert set(spans) == {METHOD}
     call = spans[METHOD]
@@ -110,21 +110,21 @@ def test_a_request(server, receiver):
 
 
 @pytest.mark.usefixtures("called")
-def test_callers_who_do_not_trace(receiver):
-    """Are not traced, and neither are those who say nothing, as the share here is none."""
+def test_untraced_callers(receiver):
+    """Neither unsampled parents nor, with a ratio of 0, calls without a parent."""
     traced = [int.from_bytes(span.trace_id) for span in receiver.spans if span.name == METHOD]
     assert sorted(traced) == [1, 4, *MANY]
 
 
 @pytest.mark.usefixtures("called")
-def test_an_error(receiver):
+def test_error(receiver):
     """Has a span, too."""
     assert attributes(of_trace(receiver, 4)[METHOD])["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 @pytest.mark.usefixtures("called")
-def test_a_stream(receiver):
-    """Its requests are spans under its own; they are linked to their batches."""
+def test_stream(receiver):
+    """Its requests are child spans, linked to their batches."""
     requests = receiver.wait_for("request", 3)
     stream = of_trace(receiver, 5)[STREAM]
     assert {each.parent_span_id for each in requests} == {stream.span_id}
@@ -135,8 +135,8 @@ def test_a_stream(receiver):
 
 
 @pytest.mark.usefixtures("called")
-def test_requests_that_shared_a_batch(receiver):
-    """Whatever batches they were put in, each is linked from the one that it is linked to."""
+def test_requests_in_one_batch(receiver):
+    """Links go both ways, whatever the batches."""
     requests = [span for span in receiver.spans if span.name == METHOD and int.from_bytes(span.trace_id) in MANY]
     batches = wait_for_batches(receiver, requests)
     there = {((batch.trace_id, batch.span_id), each) for batch in batches for each in linked(batch)}
@@ -144,7 +144,7 @@ def test_requests_that_shared_a_batch(receiver):
     assert len(there) == len(requests)
 
 
-def test_headers_that_cannot_be_read(tmp_path):
+def test_unreadable_headers_file(tmp_path):
     """The server does not start, and says why."""
     settings = ["tracing.endpoint=http://127.0.0.1:9", f"tracing.headers_file={tmp_path / 'missing.yaml'}"]
     server = ServerProcess(demo.repository(), *(f"--set={setting}" for setting in settings))

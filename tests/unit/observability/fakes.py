@@ -1,4 +1,4 @@
-"""A call, a clock and a sink that do what the test says."""
+"""Fakes of a call and of a sink."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class FakeCall(Finishing):
     finishers: list[Finisher] = field(default_factory=list)
 
     def ended(self, code: Status, details: str = "") -> EndedCall:
-        """As the recorder takes it down."""
+        """The record of the recorder."""
         times = (self.ended_at, self.started_at)
         return (*times, self.method, self.raw_peer, code, details, self.context, self.annotations or None)
 
@@ -39,7 +39,7 @@ class FakeCall(Finishing):
 
 
 class Sink:
-    """Keeps what is written, write by write."""
+    """Keeps each write."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []

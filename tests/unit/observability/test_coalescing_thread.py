@@ -1,4 +1,4 @@
-"""What is brought is worked off, whenever it comes."""
+"""Queued work is processed, whenever it is queued."""
 
 import threading
 
@@ -9,7 +9,7 @@ TIMEOUT_S = PATIENCE_S
 
 
 class Work:
-    """Finds what the test says, one go after the other, and then nothing."""
+    """Returns the given results, one for each call, and then False."""
 
     def __init__(self, *found: bool) -> None:
         self._found = list(found)
@@ -24,8 +24,8 @@ class Work:
         return found
 
 
-def test_nothing_is_done_before_somebody_rouses_it() -> None:
-    """It sleeps, and says so; what it is told before its start waits for that."""
+def test_waits_for_start() -> None:
+    """Work is kept until then."""
     work = Work(True)
     thread = CoalescingThread("test", work, delay_s=0)
     thread.wake()
@@ -37,8 +37,8 @@ def test_nothing_is_done_before_somebody_rouses_it() -> None:
     assert not thread.is_awake
 
 
-def test_what_comes_while_it_falls_asleep_is_not_left_behind() -> None:
-    """Whoever brings it finds the thread awake, and so does not rouse it."""
+def test_processes_work_queued_while_it_falls_asleep() -> None:
+    """The producer finds the thread awake, and so does not wake it."""
     work = Work(True, False, True, False, False)
     thread = CoalescingThread("test", work, delay_s=0)
     thread.start()
@@ -47,8 +47,8 @@ def test_what_comes_while_it_falls_asleep_is_not_left_behind() -> None:
     assert thread.stop(TIMEOUT_S)
 
 
-def test_the_end_does_not_wait_for_more() -> None:
-    """What there is by then is worked off."""
+def test_stop_does_not_wait_for_the_delay() -> None:
+    """Queued work is processed at once."""
     work = Work(True, True, True)
     thread = CoalescingThread("test", work, delay_s=3600)
     thread.start()
@@ -57,7 +57,7 @@ def test_the_end_does_not_wait_for_more() -> None:
     assert work.goes > 3
 
 
-def test_the_end_comes_no_later_than_the_timeout() -> None:
+def test_stop_has_a_timeout() -> None:
     """Work may be stuck."""
     stuck, entered = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""When the poll thread is too far behind, by a lag that the test sets."""
+"""Readiness and liveness by the lag of the poll thread."""
 
 import logging
 
@@ -8,7 +8,7 @@ from inferd.observability.poll_watch import PollWatch
 
 
 class Watched:
-    """A watch, the lag that it sees, and how often it called."""
+    """A watch, its lag, and the number of its callbacks."""
 
     def __init__(self) -> None:
         self.lag_s = 0.0
@@ -24,8 +24,8 @@ class Watched:
         return self.watch.why_not_ready(), self.watch.why_not_alive()
 
 
-def test_seconds_are_not_ready_and_tens_not_alive() -> None:
-    """With the lag and the setting in the reason; well again when it has caught up."""
+def test_not_ready_and_not_alive_beyond_their_limits() -> None:
+    """The reason has the lag and the setting; both recover."""
     watched = Watched()
     assert watched.at(4.99) == ("", "")
     assert watched.at(5) == ("the poll thread is 5.0 s behind, server.ready_max_lag_s is 5", "")
@@ -36,8 +36,8 @@ def test_seconds_are_not_ready_and_tens_not_alive() -> None:
     assert watched.at(0.1) == ("", "")
 
 
-def test_each_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """To who asked to be told, and to the log."""
+def test_reports_each_change_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By callback, and in the log."""
     watched = Watched()
     with caplog.at_level(logging.WARNING):
         for lag_s in (0, 6, 7, 40, 50, 0, 0, 40):
@@ -48,5 +48,5 @@ def test_each_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_stop_without_start() -> None:
-    """Nothing happens."""
+    """No effect."""
     Watched().watch.stop()

@@ -1,4 +1,4 @@
-"""Calls that ended are shown, each once, to everybody who counts or logs them."""
+"""Finished calls are delivered once to each consumer."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ OK = grpc.StatusCode.OK
 
 
 class Consumer:
-    """Keeps what it is shown."""
+    """Keeps the calls that it gets."""
 
     def __init__(self) -> None:
         self.goes: list[Sequence[EndedCall]] = []
@@ -44,8 +44,8 @@ def consumer(recorder: CallRecorder) -> Consumer:
     return consumer
 
 
-def test_a_call_is_taken_down(recorder: CallRecorder, consumer: Consumer) -> None:
-    """With its times, what it was, and what was found out about it."""
+def test_records_a_call(recorder: CallRecorder, consumer: Consumer) -> None:
+    """With times, method, peer, status and facts."""
     call = FakeCall(context=call_context(model="digits"))
     recorder.started(call)
     recorder.finished(call, grpc.StatusCode.NOT_FOUND, "no such model")
@@ -56,8 +56,8 @@ def test_a_call_is_taken_down(recorder: CallRecorder, consumer: Consumer) -> Non
     ]
 
 
-def test_many_calls_are_shown_in_one_go(recorder: CallRecorder, consumer: Consumer) -> None:
-    """In the order in which they ended, and each once."""
+def test_delivers_pending_calls_at_once(recorder: CallRecorder, consumer: Consumer) -> None:
+    """In the order in which they ended, each once."""
     for number in range(100):
         recorder.finished(FakeCall(), OK, str(number))
     assert recorder.flush()
@@ -66,8 +66,8 @@ def test_many_calls_are_shown_in_one_go(recorder: CallRecorder, consumer: Consum
     assert len(consumer.goes) == 1
 
 
-def test_a_burst_from_many_threads_loses_nothing(recorder: CallRecorder, consumer: Consumer) -> None:
-    """While the thread works them off and scrapes do so, too; the end shows what is left."""
+def test_burst_from_many_threads(recorder: CallRecorder, consumer: Consumer) -> None:
+    """Concurrent with the thread and with scrapes; stop delivers the rest."""
     recorder.start()
 
     def burst(name: int) -> None:
@@ -85,8 +85,8 @@ def test_a_burst_from_many_threads_loses_nothing(recorder: CallRecorder, consume
     assert sorted(consumer.details) == sorted(f"{name} {number}" for name in range(4) for number in range(2000))
 
 
-def test_a_process_that_just_ends_has_shown_its_calls() -> None:
-    """Nobody calls stop, and the gathering has only begun."""
+def test_delivers_calls_at_exit() -> None:
+    """Without a call of stop, during the delay."""
     program = (
         "from inferd.observability.recorder import CallRecorder\n"
         "from tests.unit.observability.fakes import FakeCall\n"
@@ -99,10 +99,8 @@ def test_a_process_that_just_ends_has_shown_its_calls() -> None:
     assert done.stdout == b"1"
 
 
-def test_a_consumer_that_fails_takes_nothing_from_the_others(
-    recorder: CallRecorder, caplog: pytest.LogCaptureFixture
-) -> None:
-    """And says so in the log."""
+def test_failing_consumer_does_not_affect_others(recorder: CallRecorder, caplog: pytest.LogCaptureFixture) -> None:
+    """Its exception is logged."""
 
     def fail(_calls: Sequence[EndedCall]) -> None:
         raise RuntimeError("broken")
@@ -118,16 +116,16 @@ def test_a_consumer_that_fails_takes_nothing_from_the_others(
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_what_waits_is_bounded(recorder: CallRecorder, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the thread does not come to run, whoever ends a call works them off."""
+def test_pending_calls_are_bounded(recorder: CallRecorder, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the thread is starved, the thread that ends a call delivers them."""
     monkeypatch.setattr(module, "_MAX_PENDING", 10)
     for number in range(25):
         recorder.finished(FakeCall(), OK, str(number))
     assert [len(calls) for calls in consumer.goes] == [11, 11]
 
 
-def test_results_of_streams_are_told_to_who_wants_them(recorder: CallRecorder) -> None:
-    """By streams that begin from then on; otherwise they leave nothing with the call."""
+def test_listens_to_stream_results_if_set(recorder: CallRecorder) -> None:
+    """For streams that start from then on; other calls have no annotation."""
 
     def listen(_call: Call, _result: StreamResult) -> None:
         pass

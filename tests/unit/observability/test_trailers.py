@@ -1,4 +1,4 @@
-"""What goes with the status of a call."""
+"""Trailing metadata of calls."""
 
 from dataclasses import replace
 
@@ -31,31 +31,31 @@ def run(call, code=OK, *, meanwhile=lambda: None, report_always=False):
     return call.trailing
 
 
-def test_nothing_for_those_who_ask_for_nothing():
-    """Nor is anything left with the call."""
+def test_no_trailers_unless_requested():
+    """The call has no annotation either."""
     call = FakeCall(metadata=(("user-agent", "x"),))
     assert run(call) == []
     assert call.annotations == {}
 
 
-def test_an_id_comes_back():
-    """Whatever the status."""
+def test_returns_request_id():
+    """With any status."""
     for code in (OK, INTERNAL):
         call = FakeCall(metadata=(("x-request-id", "abc"),))
         assert run(call, code) == [("x-request-id", "abc")]
         assert call.context.request_id == "abc"
 
 
-def test_an_error_has_an_id_in_any_case():
-    """That of the message, or one that is made: it is what the caller will quote."""
+def test_error_always_has_request_id():
+    """That of the message or a generated one, for users to quote."""
     assert run(FakeCall(context=call_context(request_id="mine")), INTERNAL) == [("x-request-id", "mine")]
     call = FakeCall()
     assert run(call, INTERNAL) == [("x-request-id", call.context.request_id)]
 
 
 @pytest.mark.parametrize("sent", ["x" * 10_000, "a\x1b[31m\r\nb", "größe"])
-def test_a_hostile_id_is_made_harmless(sent):
-    """Before it gets anywhere."""
+def test_sanitizes_request_id(sent):
+    """Before it is used anywhere."""
     call = FakeCall(metadata=(("x-request-id", sent),))
     ((_, returned),) = run(call)
     assert returned == call.context.request_id
@@ -64,12 +64,12 @@ def test_a_hostile_id_is_made_harmless(sent):
     assert returned.isprintable()
 
 
-def test_an_empty_id_is_none():
-    """One is made, as if nothing had come."""
+def test_ignores_empty_request_id():
+    """One is generated instead."""
     assert run(FakeCall(metadata=(("x-request-id", ""),))) == []
 
 
-def test_the_timing_of_a_request():
+def test_timing_of_request():
     """In milliseconds, in the order of the stages."""
     call = FakeCall(metadata=(("inferd-timing", "1"),))
 
@@ -86,14 +86,14 @@ def test_the_timing_of_a_request():
     ]
 
 
-def test_the_timing_of_a_request_that_failed():
-    """As far as it came."""
+def test_timing_of_failed_request():
+    """Completed stages only."""
     call = FakeCall(metadata=(("inferd-timing", "1"),), context=call_context(request_id="r"))
     assert run(call, INTERNAL) == [("x-request-id", "r"), ("inferd-timing", "total;dur=5.000")]
 
 
-def test_the_timing_of_a_stream():
-    """The sums over its requests."""
+def test_timing_of_stream():
+    """Sums over its requests."""
     call = FakeCall(metadata=(("inferd-timing", "1"), ("inferd-timing", "1")))
 
     def handle():
@@ -110,13 +110,13 @@ def test_the_timing_of_a_stream():
 
 
 @pytest.mark.parametrize("value", ["0", "", "true"])
-def test_only_1_asks_for_the_timing(value):
-    """Other values are kept for what may come."""
+def test_only_1_requests_timing(value):
+    """Other values are reserved."""
     assert run(FakeCall(metadata=(("inferd-timing", value),))) == []
 
 
-def test_a_load_report():
-    """For those who ask for the one form that there is, or for everyone."""
+def test_load_report():
+    """On request, or always."""
     asking = (("endpoint-load-metrics-format", "bin"),)
     report = ("endpoint-load-metrics-bin", b"\x01")
     assert run(FakeCall(metadata=asking)) == [report]
@@ -127,8 +127,8 @@ def test_a_load_report():
 
 
 @pytest.mark.parametrize("report_always", [False, True])
-def test_strangers_are_not_told_of_the_load(report_always):
-    """Neither those who were refused, nor those whose health checks are answered without a credential."""
+def test_no_load_report_for_unauthenticated_callers(report_always):
+    """Neither for rejected calls nor for health checks without a credential."""
     asking = (("endpoint-load-metrics-format", "bin"),)
     refused = run(FakeCall(metadata=asking), grpc.StatusCode.UNAUTHENTICATED, report_always=report_always)
     assert [name for name, _ in refused] == ["x-request-id"]

@@ -1,4 +1,4 @@
-"""One line for each RPC, with what an operator asks for first."""
+"""The access log: one line for each RPC."""
 
 import weakref
 from dataclasses import replace
@@ -27,7 +27,7 @@ BATCH = BatchTiming(started_at=0.0, stack_s=0.1, run_s=0.00025, rows=12)
 
 
 class Log:
-    """An access log whose lines can be looked at, once."""
+    """An access log whose lines can be read, once."""
 
     def __init__(self, **settings: object) -> None:
         self.sink = Sink()
@@ -67,8 +67,8 @@ def answered() -> FakeCall:
     )
 
 
-def test_an_answered_request() -> None:
-    """Every field, in the order in which a person reads it."""
+def test_answered_request() -> None:
+    """All fields, in the order of reading."""
     log = Log()
     log.finish(answered())
     (record,) = log.records
@@ -90,8 +90,8 @@ def test_an_answered_request() -> None:
     ]
 
 
-def test_a_refused_request_has_the_error() -> None:
-    """And leaves out what never happened."""
+def test_rejected_request_has_error() -> None:
+    """Fields that were never set are left out."""
     log = Log()
     log.finish(FakeCall(context=call_context(request_id="r")), grpc.StatusCode.NOT_FOUND, "no model of that name")
     (record,) = log.records
@@ -99,8 +99,8 @@ def test_a_refused_request_has_the_error() -> None:
     assert {"model", "queue_ms", "rows"}.isdisjoint(record)
 
 
-def test_a_stream_counts_its_messages() -> None:
-    """The line of a stream tells how much went through it."""
+def test_stream_line_has_message_counts() -> None:
+    """Requests, and messages in both directions."""
     log = Log()
     log.finish(FakeCall(annotations={"requests": 5, "messages_in": 2, "messages_out": 3}))
     (record,) = log.records
@@ -111,8 +111,8 @@ def test_a_stream_counts_its_messages() -> None:
     "counts",
     [{"messages_in": 1}, {"requests": 2, "messages_in": 1}, {"requests": 2, "messages_in": 1, "messages_out": 1}],
 )
-def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
-    """It may end before anything of it could be read, or was answered."""
+def test_stream_line_has_partial_counts(counts: dict[str, object]) -> None:
+    """A stream may end before anything was read or answered."""
     log = Log()
     log.finish(FakeCall(context=call_context(request_id="s"), annotations=counts), grpc.StatusCode.CANCELLED)
     (record,) = log.records
@@ -120,8 +120,8 @@ def test_a_stream_counts_as_far_as_it_got(counts: dict[str, object]) -> None:
     assert {"requests", "messages_in", "messages_out"} & set(record) == set(counts)
 
 
-def test_a_call_that_ends_while_its_result_is_being_told_has_a_line() -> None:
-    """A caller may go away at that moment; the poll thread tells of it, and a worker of the result."""
+def test_call_cancelled_while_its_result_is_set() -> None:
+    """The poll thread ends the call while a worker sets the facts of its batch."""
     log = Log()
     log.finish(FakeCall(context=call_context(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
     (record,) = log.records
@@ -140,23 +140,23 @@ def test_a_call_that_ends_while_its_result_is_being_told_has_a_line() -> None:
         (grpc.StatusCode.UNKNOWN, "error"),
     ],
 )
-def test_the_level_tells_whose_fault_it_was(code: grpc.StatusCode, level: str) -> None:
-    """Alerts on errors must not fire for a caller's typing mistake."""
+def test_level_by_status(code: grpc.StatusCode, level: str) -> None:
+    """Alerts on errors must not fire for callers' mistakes."""
     log = Log()
     log.finish(FakeCall(), code)
     assert [record["level"] for record in log.records] == [level]
 
 
-def test_lines_below_the_level_are_not_written() -> None:
-    """At warning, only calls that were refused, late or failed."""
+def test_skips_lines_below_the_level() -> None:
+    """At warning, only calls that were rejected, late or failed."""
     log = Log(level="warning")
     log.finish(FakeCall())
     log.finish(FakeCall(), grpc.StatusCode.UNAVAILABLE)
     assert [record["status"] for record in log.records] == ["UNAVAILABLE"]
 
 
-def test_the_log_can_be_turned_off() -> None:
-    """Stream results go with it."""
+def test_access_log_off() -> None:
+    """Stream results are off as well."""
     log = Log(access=False, level="debug")
     call = FakeCall()
     log.finish(call)
@@ -164,8 +164,8 @@ def test_the_log_can_be_turned_off() -> None:
     assert log.records == []
 
 
-def test_who_it_was() -> None:
-    """The principal, the trace, and the caller's own id of a request that the metadata has named already."""
+def test_principal_trace_and_message_id() -> None:
+    """With the id of the message if the metadata has another one."""
     log = Log()
     own = {"trace_id": "a" * 32, "span_id": "b" * 16, "own_id": "mine"}
     log.finish(FakeCall(context=call_context(request_id="r", principal="token:alice"), annotations=own))
@@ -177,8 +177,8 @@ def test_who_it_was() -> None:
     assert {"trace_id", "span_id", "id"}.isdisjoint(second)
 
 
-def test_a_request_without_id_gets_one() -> None:
-    """Different for each call, and between processes."""
+def test_generates_missing_request_id() -> None:
+    """Unique across calls and processes."""
     log, other = Log(), Log()
     for some_log in (log, log, other):
         some_log.finish(FakeCall())
@@ -187,8 +187,8 @@ def test_a_request_without_id_gets_one() -> None:
     assert all(ids)
 
 
-def test_long_texts_are_cut() -> None:
-    """A caller can choose these; lines that wait must not hold megabytes."""
+def test_truncates_long_texts() -> None:
+    """Callers choose them, and queued lines must not hold megabytes."""
     log = Log()
     long = "x" * 1_000_000
     log.finish(FakeCall(method=long), grpc.StatusCode.INTERNAL, long)
@@ -196,8 +196,8 @@ def test_long_texts_are_cut() -> None:
 
 
 @given(texts=st.tuples(*[st.text(min_size=1, max_size=20)] * 4), style=st.sampled_from(LogFormat))
-def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str], style: LogFormat) -> None:
-    """Quotes, line ends and the like are part of a value and of nothing else."""
+def test_escapes_text_of_callers(texts: tuple[str, str, str, str], style: LogFormat) -> None:
+    """Quotes and line ends stay within their value."""
     log = Log(format=style)
     given_id, method, model, error = texts
     call = FakeCall(method=method, context=call_context(request_id=sanitized_id(given_id), model=model))
@@ -211,7 +211,7 @@ def test_whatever_callers_write_a_line_is_a_line(texts: tuple[str, str, str, str
 
 
 @pytest.mark.parametrize("style", LogFormat)
-def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
+def test_names_that_are_not_utf8(style: LogFormat) -> None:
     """A model is named after its directory."""
     log = Log(format=style)
     log.finish(answered())
@@ -222,8 +222,8 @@ def test_names_that_are_not_utf8_lose_no_line(style: LogFormat) -> None:
     assert log.text.count(escape) == 2
 
 
-def test_lines_of_many_calls_are_each_their_own() -> None:
-    """They are made in one go, of calls that differ in what they have to tell."""
+def test_lines_of_different_calls_in_one_batch() -> None:
+    """Formatted at once, without mixing fields."""
     log = Log()
     log.finish(answered())
     log.finish(FakeCall(context=call_context(request_id="r", rows=3)), grpc.StatusCode.NOT_FOUND, "no such model")
@@ -260,7 +260,7 @@ RESULT = StreamResult(
 )
 
 
-def test_stream_results_are_written_at_debug_only() -> None:
+def test_stream_results_at_debug_level() -> None:
     """With the id of their stream."""
     log = Log(level="debug")
     call = FakeCall(context=call_context(request_id="s1"))
@@ -289,16 +289,16 @@ def test_stream_results_are_written_at_debug_only() -> None:
 
 
 @pytest.mark.parametrize("level", ["info", "warning"])
-def test_stream_results_cost_nothing_otherwise(level: str) -> None:
-    """Nobody is told."""
+def test_no_stream_listener_above_debug_level(level: str) -> None:
+    """Streams have no listener."""
     log = Log(level=level)
     call = FakeCall()
     log.recorder.started(call)
     assert call.annotations == {}
 
 
-def test_the_settings_may_change() -> None:
-    """For the calls that end from then on."""
+def test_changes_settings() -> None:
+    """For calls that end from then on."""
     log = Log(level="warning")
     log.finish(FakeCall(context=call_context(request_id="before")))
     log.access_log.change(LogSettings(level="info"))
@@ -308,8 +308,8 @@ def test_the_settings_may_change() -> None:
     assert [record["request_id"] for record in log.records] == ["info"]
 
 
-def test_human_lines() -> None:
-    """The same facts for a terminal."""
+def test_human_format() -> None:
+    """The same fields for a terminal."""
     log = Log(format=LogFormat.HUMAN)
     log.finish(answered())
     (line,) = log.text.splitlines()
@@ -317,7 +317,7 @@ def test_human_lines() -> None:
     assert "model=digits version=1 status=OK total_ms=12.5 queue_ms=1.5" in line
 
 
-def test_waiting_lines_do_not_keep_calls_alive() -> None:
+def test_queued_lines_do_not_keep_calls_alive() -> None:
     """A call may hold a message of megabytes, and a stuck log a hundred thousand lines."""
     log = Log()
     call = FakeCall()

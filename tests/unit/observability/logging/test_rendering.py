@@ -1,4 +1,4 @@
-"""No value may cost a line."""
+"""Log lines from any field values."""
 
 import json
 from pathlib import PurePath
@@ -23,8 +23,8 @@ from inferd.plain_text import escaped
         (PurePath("a\x7f"), r"a\x7f"),
     ],
 )
-def test_odd_values_in_json(value: object, shown: object) -> None:
-    """Numbers beyond 64 bits, broken text, things: one line that parses."""
+def test_unusual_values_in_json(value: object, shown: object) -> None:
+    """Numbers beyond 64 bits, invalid text, objects: one line that parses."""
     line = render_json({"value": value})
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -32,8 +32,8 @@ def test_odd_values_in_json(value: object, shown: object) -> None:
 
 
 @pytest.mark.parametrize("style", [LogFormat.HUMAN, LogFormat.JSON])
-def test_a_line_can_be_shown_on_a_terminal(style: LogFormat) -> None:
-    """Whatever is in its event, in the names and values of its fields, and in what those hold."""
+def test_lines_are_safe_for_terminals(style: LogFormat) -> None:
+    """Whatever is in the event, and in names and values of fields."""
     harmful = "\ud800\x00\x1b\x7f\x85\x9b\u2028\u202e\u200b"
     values = (harmful, [harmful], {harmful: harmful}, PurePath(harmful), ValueError(harmful))
     fields = {"time": "t", "level": "info", "event": harmful} | {f"{harmful}{n}": each for n, each in enumerate(values)}
@@ -43,8 +43,8 @@ def test_a_line_can_be_shown_on_a_terminal(style: LogFormat) -> None:
     assert line.count("x9b") == 12
 
 
-def test_tracebacks_keep_their_lines_for_people() -> None:
-    """What else is in them is escaped."""
+def test_human_tracebacks_keep_line_breaks() -> None:
+    """Everything else in them is escaped."""
     fields = {"time": "t", "level": "info", "event": "e", "exception": "one\ntwo\x1b", "stack": "three\nfour"}
     assert {r"two\x1b", "four"} <= set(renderer(LogFormat.HUMAN)(fields).decode().splitlines())
 
@@ -52,6 +52,6 @@ def test_tracebacks_keep_their_lines_for_people() -> None:
 @pytest.mark.parametrize(
     ("at", "text"), [(0.0, "1970-01-01T00:00:00.000Z"), (1_700_000_000.999999, "2023-11-14T22:13:20.999Z")]
 )
-def test_time(at: float, text: str) -> None:
-    """Always with milliseconds, never rounded into the next second."""
+def test_timestamps(at: float, text: str) -> None:
+    """Always with milliseconds, never rounded up to the next second."""
     assert utc(at) == text

@@ -1,4 +1,4 @@
-"""Lines that come again and again."""
+"""Suppression of repeated log lines."""
 
 import logging
 
@@ -8,7 +8,7 @@ from inferd.observability.logging.setup import RepetitionFilter
 
 
 class Bench:
-    """A filter whose time goes, and whose timers end, when the test says."""
+    """A filter with a manual clock and manual timers."""
 
     def __init__(self, limit=2):
         self.now = 100.0
@@ -33,8 +33,8 @@ class Bench:
             callback()
 
 
-def test_the_first_ones_are_written():
-    """And those beyond are one line at the end of the interval."""
+def test_passes_first_records():
+    """The others become one line at the end of the interval."""
     bench = Bench()
     bench.now = 100.0
     assert bench.log(times=1) == 1
@@ -47,8 +47,8 @@ def test_the_first_ones_are_written():
     assert (summary.getMessage(), summary.repeated, summary.levelno) == ("failed 4", 4, logging.WARNING)
 
 
-def test_the_next_interval_begins_anew():
-    """Whether or not anything was held back in the one before."""
+def test_limit_applies_per_interval():
+    """Whether or not anything was suppressed in the one before."""
     bench = Bench()
     assert bench.log(times=2) == 2
     bench.now += 10.0
@@ -60,28 +60,28 @@ def test_the_next_interval_begins_anew():
 
 
 @pytest.mark.parametrize("other", [{"text": "other %d"}, {"name": "inferd.y"}, {"level": logging.ERROR}])
-def test_kinds_are_counted_apart(other):
-    """By logger, level and text; not by the facts that are filled in."""
+def test_counts_kinds_separately(other):
+    """By logger, level and text, not by arguments."""
     bench = Bench()
     assert bench.log(times=5) == 2
     assert bench.log(**other, times=5) == 2
 
 
-def test_information_is_never_held_back():
+def test_never_suppresses_info():
     """There is a line for each of a hundred models."""
     bench = Bench()
     assert bench.log(level=logging.INFO, times=100) == 100
 
 
-def test_it_can_be_turned_off():
-    """Then everything is written."""
+def test_limit_of_zero_passes_all():
+    """Nothing is counted."""
     bench = Bench(limit=0)
     assert bench.log(times=100) == 100
     assert bench.timers == []
 
 
-def test_the_end_of_the_process():
-    """What is counted by then is told."""
+def test_flush_summarizes_counts():
+    """At the end of the process."""
     bench = Bench()
     bench.log(times=5)
     bench.filter.flush()
@@ -89,8 +89,8 @@ def test_the_end_of_the_process():
     assert [summary.repeated for summary in bench.summaries] == [3]
 
 
-def test_tracebacks_are_not_repeated():
-    """Some were written before."""
+def test_summary_has_no_traceback():
+    """The first records had it."""
     bench = Bench(limit=1)
     for _ in range(2):
         bench.filter.filter(logging.LogRecord("x", logging.ERROR, "file", 1, "failed", (), (ValueError, None, None)))
@@ -98,8 +98,8 @@ def test_tracebacks_are_not_repeated():
     assert bench.summaries[0].exc_info is None
 
 
-def test_many_kinds():
-    """What is kept is bounded; those for which there is no room are written."""
+def test_bounds_number_of_kinds():
+    """Records of further kinds pass."""
     bench = Bench()
     for number in range(300):
         bench.log(f"kind {number}")

@@ -1,4 +1,4 @@
-"""Every logger of the process gives the same lines."""
+"""All loggers of the process produce the same lines."""
 
 import logging
 import warnings
@@ -15,7 +15,7 @@ from tests.unit.observability.fakes import Sink
 
 
 class Configured:
-    """Logging as it is set up for the process, with a sink to look into."""
+    """Logging configured for the process, with a sink to inspect."""
 
     def __init__(self, **settings: object) -> None:
         self.sink = Sink()
@@ -48,8 +48,8 @@ def _restore_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_what_is_bound_to_the_thread_is_in_each_line() -> None:
-    """Of standard loggers too; what the line itself says goes before it."""
+def test_context_variables_are_in_each_line() -> None:
+    """Of standard loggers too; fields of the line take precedence."""
     logs = Configured()
     with structlog.contextvars.bound_contextvars(model="digits", version="1"):
         logging.getLogger("inferd.runtime").warning("first")
@@ -63,7 +63,7 @@ def test_what_is_bound_to_the_thread_is_in_each_line() -> None:
 
 
 def test_standard_loggers() -> None:
-    """Fields first, arguments filled in, extras as fields."""
+    """Arguments are formatted, extras become fields."""
     logs = Configured()
     logging.getLogger("inferd.batching").warning("slow batch of %d", 3, extra={"model": "digits"})
     (record,) = logs.records
@@ -82,8 +82,8 @@ def test_structlog_loggers() -> None:
     assert (record["event"], record["logger"], record["port"]) == ("serving", "inferd.app", 8001)
 
 
-def test_other_libraries() -> None:
-    """The logger of grpc is no stranger."""
+def test_loggers_of_libraries() -> None:
+    """For example that of grpc."""
     logs = Configured()
     logging.getLogger("grpc._cython").error("bad")
     assert [record["logger"] for record in logs.records] == ["grpc._cython"]
@@ -94,8 +94,8 @@ def fail() -> None:
     raise ValueError(f"wrong ({len(secret)})")
 
 
-def test_exceptions_are_fields() -> None:
-    """Type, text and frames, in one line; no local variables."""
+def test_exceptions_as_fields() -> None:
+    """Type, text and frames in one line; no local variables."""
     logs = Configured()
     try:
         fail()
@@ -108,8 +108,8 @@ def test_exceptions_are_fields() -> None:
     assert b"hunter2" not in logs.sink.writes[0]
 
 
-def test_exceptions_for_people() -> None:
-    """A traceback as everybody knows it."""
+def test_exceptions_in_human_format() -> None:
+    """A usual traceback."""
     logs = Configured(format="human")
     try:
         fail()
@@ -120,8 +120,8 @@ def test_exceptions_for_people() -> None:
 
 
 @pytest.mark.parametrize("style", ["human", "json"])
-def test_the_text_of_an_exception_forges_no_line(style: str) -> None:
-    """It may quote a caller; nor that of the one behind it."""
+def test_escapes_text_of_exceptions(style: str) -> None:
+    """It may quote a caller; the same holds for the cause."""
     logs = Configured(format=style)
     error = RuntimeError("worse\nFORGED\u202e")
     error.__cause__ = ValueError("bad\nFORGED\x1b[31m")
@@ -138,7 +138,7 @@ def test_the_text_of_an_exception_forges_no_line(style: str) -> None:
     ("level", "ours", "others"), [("debug", 4, 3), ("info", 3, 3), ("warning", 2, 2), ("error", 1, 1)]
 )
 def test_levels(level: str, ours: int, others: int) -> None:
-    """At debug, other libraries stay at info."""
+    """At debug, libraries stay at info."""
     logs = Configured(level=level)
     for name in ("inferd.rpc", "asyncio"):
         for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
@@ -147,8 +147,8 @@ def test_levels(level: str, ours: int, others: int) -> None:
     assert (names.count("inferd.rpc"), names.count("asyncio")) == (ours, others)
 
 
-def test_warnings_are_logged() -> None:
-    """A deprecation in a library is a line like any other."""
+def test_logs_python_warnings() -> None:
+    """For example deprecations in libraries."""
     logs = Configured()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -160,8 +160,8 @@ def test_warnings_are_logged() -> None:
     assert "old" in record["event"]
 
 
-def test_a_wrong_log_call_does_not_fail_its_caller(capsys: pytest.CaptureFixture[str]) -> None:
-    """The mistake is told on stderr, and the next line is written."""
+def test_invalid_log_call_does_not_raise(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is printed on stderr, and the next line is written."""
     logs = Configured()
     logging.getLogger("inferd").info("%d rows", "three")
     logging.getLogger("inferd").info("next")
@@ -169,7 +169,7 @@ def test_a_wrong_log_call_does_not_fail_its_caller(capsys: pytest.CaptureFixture
     assert "three" in capsys.readouterr().err
 
 
-def test_configuring_again_replaces() -> None:
+def test_configures_again() -> None:
     """No line is written twice."""
     first, second = Configured(), Configured()
     logging.getLogger("inferd").info("once")
@@ -177,7 +177,7 @@ def test_configuring_again_replaces() -> None:
 
 
 def test_levels_of_modules() -> None:
-    """Below the general level and above it, and for what is below the module."""
+    """Below and above the general level, inherited by submodules."""
     configured = Configured(level="info", levels={"inferd.batching": "debug", "inferd.rpc": "error"})
     logging.getLogger("inferd.batching.queue").debug("seen")
     logging.getLogger("inferd.models").debug("unseen")
@@ -185,8 +185,8 @@ def test_levels_of_modules() -> None:
     assert [record["event"] for record in configured.records] == ["seen"]
 
 
-def test_levels_may_change() -> None:
-    """And what is no longer named has the general level again."""
+def test_changes_levels() -> None:
+    """A logger that is no longer named has the general level again."""
     configured = Configured(levels={"inferd.batching": "debug", "asyncio": "error"})
     configured.control.change(LogSettings.model_validate({"level": "warning", "levels": {"inferd.rpc": "info"}}))
     logging.getLogger("inferd.batching").info("unseen")
@@ -195,8 +195,8 @@ def test_levels_may_change() -> None:
     assert [record["event"] for record in configured.records] == ["seen", "seen, too"]
 
 
-def test_what_is_repeated_is_told_in_one_line() -> None:
-    """From either way to log, with the number of those that were held back."""
+def test_summarizes_repeated_lines() -> None:
+    """From both kinds of loggers, with the number of suppressed lines."""
     configured = Configured(repeats=1)
     for number in range(3):
         logging.getLogger("inferd.x").warning("number %d", number, extra={"fact": number})
@@ -212,7 +212,7 @@ def test_what_is_repeated_is_told_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "inferd.", "a b", "1x"])
-def test_names_that_no_module_can_have(name: str) -> None:
-    """Most likely mistyped."""
+def test_rejects_names_that_no_module_can_have(name: str) -> None:
+    """Most likely misspelled."""
     with pytest.raises(ValueError, match="pattern"):
         LogSettings.model_validate({"levels": {name: "debug"}})

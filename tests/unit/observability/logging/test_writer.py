@@ -1,4 +1,4 @@
-"""Lines reach the sink, in order, without anybody waiting for it."""
+"""Log lines reach the sink in order, and no caller waits for it."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ def line(text: object) -> bytes:
 
 
 class Gate(Sink):
-    """A sink that is stuck until it is opened."""
+    """A sink that blocks until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ def pipe() -> Iterator[tuple[int, int]]:
             assert descriptor == read, "only the tests that break the pipe close an end"
 
 
-def test_waiting_lines_are_written_at_once() -> None:
-    """One write for many lines, in their order."""
+def test_writes_queued_lines_at_once() -> None:
+    """One write for many lines, in order."""
     sink = Sink()
     writer = LineWriter(sink)
     for number in range(100):
@@ -56,7 +56,7 @@ def test_waiting_lines_are_written_at_once() -> None:
     assert len(sink.writes) == 1
 
 
-def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
+def test_lines_during_a_write_go_into_the_next_one() -> None:
     """A slow sink makes larger writes, not more of them."""
     gate = Gate()
     writer = LineWriter(gate, delay_s=0)
@@ -70,8 +70,8 @@ def test_lines_that_come_during_a_write_gather_for_the_next() -> None:
     assert [write.count(b"\n") for write in gate.writes] == [1, 100]
 
 
-def test_a_burst_from_many_threads_loses_nothing() -> None:
-    """All lines arrive, and those of one thread in its order."""
+def test_burst_from_many_threads() -> None:
+    """All lines arrive, those of one thread in order."""
     sink = Sink()
     writer = LineWriter(sink, delay_s=0.001)
     writer.start()
@@ -92,8 +92,8 @@ def test_a_burst_from_many_threads_loses_nothing() -> None:
         assert [number for who, number in written if who == name] == list(range(5000))
 
 
-def test_the_bound_is_exact_under_a_burst() -> None:
-    """With a sink that is stuck, what is over the bound is dropped and counted, whichever thread it came from."""
+def test_queue_bound_is_exact_under_a_burst() -> None:
+    """With a stuck sink, lines beyond the bound are dropped and counted, from any thread."""
     gate = Gate()
     writer = LineWriter(gate, max_lines=500, delay_s=0)
     writer.start()
@@ -112,8 +112,8 @@ def test_the_bound_is_exact_under_a_burst() -> None:
     assert len(gate.lines) == 501
 
 
-def test_several_lines_at_once_are_counted_as_such() -> None:
-    """They are taken or dropped together."""
+def test_counts_lines_of_a_block() -> None:
+    """A block is queued or dropped as a whole."""
     writer = LineWriter(Sink(), max_lines=3)
     writer.submit(b"1\n2\n")
     writer.submit(b"3\n4\n")
@@ -123,8 +123,8 @@ def test_several_lines_at_once_are_counted_as_such() -> None:
     assert writer.dropped == 3
 
 
-def test_a_broken_pipe_is_survived(pipe: tuple[int, int]) -> None:
-    """Lines that nobody can read any more are counted, and logging goes on without an error."""
+def test_survives_broken_pipe(pipe: tuple[int, int]) -> None:
+    """Lines without a reader are counted, and logging continues without an error."""
     read, write = pipe
     os.close(read)
     writer = LineWriter(write_to(write))
@@ -134,8 +134,8 @@ def test_a_broken_pipe_is_survived(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 3
 
 
-def test_writing_goes_on_when_the_sink_recovers() -> None:
-    """A full disk loses the lines of its time only."""
+def test_recovers_with_the_sink() -> None:
+    """A full disk drops lines only while it is full."""
     sink = Sink()
     failures = [OSError(28, "No space left on device")]
 
@@ -151,7 +151,7 @@ def test_writing_goes_on_when_the_sink_recovers() -> None:
     assert (sink.lines, writer.dropped) == ([b"kept"], 1)
 
 
-def test_after_the_end_lines_are_written_at_once() -> None:
+def test_writes_synchronously_after_stop() -> None:
     """What is logged while the process ends is not lost."""
     sink = Sink()
     writer = LineWriter(sink)
@@ -160,8 +160,8 @@ def test_after_the_end_lines_are_written_at_once() -> None:
     assert sink.lines == [b"late"]
 
 
-def test_lines_that_come_while_the_writer_stops_are_written() -> None:
-    """By its thread or by whoever brings them: none may be left behind, whatever the moment."""
+def test_writes_lines_submitted_during_stop() -> None:
+    """By its thread or by the submitting one, at any moment."""
     for _ in range(50):
         sink = Sink()
         writer = LineWriter(sink, delay_s=0)
@@ -183,8 +183,8 @@ def test_lines_that_come_while_the_writer_stops_are_written() -> None:
         assert (len(sink.lines), writer.dropped) == (600, 0)
 
 
-def test_stop_does_not_wait_for_ever() -> None:
-    """A reader that is stuck holds up the end of the process no longer than the timeout."""
+def test_stop_has_a_timeout() -> None:
+    """A stuck reader delays the end of the process no longer."""
     gate = Gate()
     writer = LineWriter(gate, delay_s=0)
     writer.start()
@@ -196,8 +196,8 @@ def test_stop_does_not_wait_for_ever() -> None:
     assert gate.lines == [b"stuck"]
 
 
-def test_a_process_that_just_ends_has_written_its_lines() -> None:
-    """Nobody calls stop, and the gathering has only begun."""
+def test_writes_lines_at_exit() -> None:
+    """Without a call of stop, during the delay."""
     program = (
         "from inferd.observability.logging.writer import LineWriter, write_to\n"
         "writer = LineWriter(write_to(1), delay_s=60)\n"
@@ -208,8 +208,8 @@ def test_a_process_that_just_ends_has_written_its_lines() -> None:
     assert done.stdout == b"last words"
 
 
-def test_a_pipe_that_does_not_block_gets_every_byte(pipe: tuple[int, int]) -> None:
-    """More than fits is written bit by bit as the reader makes room, and no line is torn."""
+def test_non_blocking_pipe(pipe: tuple[int, int]) -> None:
+    """Partial writes continue as the reader makes room, and no line is torn."""
     read, write = pipe
     fcntl.fcntl(write, fcntl.F_SETFL, os.O_NONBLOCK)
     lines = [line(f"{number} {'x' * 300}") for number in range(1000)]
@@ -226,7 +226,7 @@ def test_a_pipe_that_does_not_block_gets_every_byte(pipe: tuple[int, int]) -> No
 
 
 class Disk:
-    """A file on a disk that has room for so many bytes, and takes at most ``at_once`` of them in a write."""
+    """A file on a disk with limited room, which accepts at most ``at_once`` bytes per write."""
 
     def __init__(self, room: int, *, at_once: int = 1_000_000) -> None:
         self.content = b""
@@ -250,8 +250,8 @@ def write(writer: LineWriter, *numbers: int) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3, 5, 7, 100])
 @pytest.mark.parametrize("room", range(21))
-def test_a_full_disk_tears_no_line_and_counts_those_that_are_lost(room: int, at_once: int) -> None:
-    """A line that was begun goes on where it ended as soon as there is room; of the others none is written in part."""
+def test_full_disk_tears_no_line(room: int, at_once: int) -> None:
+    """A partly written line is completed as soon as there is room; other lines are dropped whole and counted."""
     disk = Disk(room, at_once=at_once)
     writer = LineWriter(disk)
     writer.stop()
@@ -267,8 +267,8 @@ def test_a_full_disk_tears_no_line_and_counts_those_that_are_lost(room: int, at_
     assert writer.dropped == 7 - len(written)
 
 
-def test_a_line_that_is_never_finished_is_lost() -> None:
-    """It counts at the end, when nothing will be written any more."""
+def test_counts_unfinished_line() -> None:
+    """At the end, when nothing more is written."""
     disk = Disk(7)
     writer = LineWriter(disk)
     write(writer, 1, 2, 3)
@@ -276,8 +276,8 @@ def test_a_line_that_is_never_finished_is_lost() -> None:
     assert (writer.dropped, disk.content) == (2, b"0001\n00")
 
 
-def test_who_reads_anew_begins_with_a_whole_line() -> None:
-    """The rest of a line goes to nobody who has not read its beginning."""
+def test_new_reader_starts_with_a_whole_line() -> None:
+    """The rest of a line is dropped if its reader has gone."""
     pipe = Disk(7)
     pipe.full = BrokenPipeError(errno.EPIPE, "Broken pipe")
     writer = LineWriter(pipe)
@@ -289,8 +289,8 @@ def test_who_reads_anew_begins_with_a_whole_line() -> None:
     assert (pipe.content, writer.dropped) == (b"0004\n", 2)
 
 
-def test_a_log_call_in_the_middle_of_a_write_comes_after_it() -> None:
-    """Finalizers run at any moment, in the thread that writes as well."""
+def test_log_call_during_a_write() -> None:
+    """Finalizers run at any moment, also in the writing thread."""
     disk = Disk(1000, at_once=3)
     found = [9]
 
@@ -320,8 +320,8 @@ print(writer.dropped, file=sys.stderr)
 """
 
 
-def test_a_real_file_that_may_not_grow(tmp_path: Path) -> None:
-    """The system takes a part of a write, as it does on a full disk, and refuses the next one."""
+def test_real_file_size_limit(tmp_path: Path) -> None:
+    """The system accepts part of a write, as on a full disk, and rejects the next one."""
     file = tmp_path / "log"
     with file.open("wb") as output:
         done = subprocess.run(

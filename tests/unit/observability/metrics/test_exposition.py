@@ -1,4 +1,4 @@
-"""What scrapes are answered with, beside what prometheus-client would write."""
+"""Expositions, compared with those of prometheus-client."""
 
 import gzip
 
@@ -66,13 +66,13 @@ class _Histograms(Collector):
         (",;,=", False),
     ],
 )
-def test_who_gets_it_compressed(accept_encoding: str, gzipped: bool) -> None:
-    """Whoever wants it no less than plain text, as RFC 9110 has it; others get plain text."""
+def test_compression_by_accept_encoding(accept_encoding: str, gzipped: bool) -> None:
+    """As RFC 9110 defines it: gzip if it is at least as acceptable as identity."""
     assert requested_format("", accept_encoding).gzipped is gzipped
 
 
-def test_what_is_compressed_is_the_same_text() -> None:
-    """In the format that was asked for."""
+def test_compressed_text_is_the_same() -> None:
+    """In the requested format."""
     registry = CollectorRegistry()
     Gauge("answer", "of all", registry=registry).set(42)
     for accept in ("", OPENMETRICS):
@@ -99,15 +99,15 @@ def test_what_is_compressed_is_the_same_text() -> None:
         ),
     ],
 )
-def test_there_are_few_formats(accept, content_type) -> None:
-    """Whatever is asked for, the answer is one that we write; as a wish, its type asks for the same again."""
+def test_content_type_is_one_of_ours(accept, content_type) -> None:
+    """For any Accept header; the content type yields itself."""
     assert content_type_of(accept) == content_type
     assert content_type_of(content_type) == content_type
 
 
 @pytest.mark.parametrize(("accept", "parse"), [("", text_string_to_metric_families), (OPENMETRICS, parse_openmetrics)])
 @given(series=SERIES)
-def test_histograms_read_as_prometheus_client_writes_them(accept, parse, series) -> None:
+def test_histograms_equal_those_of_prometheus_client(accept, parse, series) -> None:
     """Bounds, counts, sums, labels and exemplars."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Histograms(series))
@@ -143,14 +143,14 @@ def test_histograms_read_as_prometheus_client_writes_them(accept, parse, series)
         ("application/openmetrics-text;version=one", False),
     ],
 )
-def test_the_format_is_the_one_that_is_liked_best(accept, openmetrics) -> None:
-    """By the qualities that a scraper gives; what cannot be read counts for nothing."""
+def test_format_by_quality(accept, openmetrics) -> None:
+    """Invalid qualities are ignored."""
     _, content_type = exposition(CollectorRegistry(), accept)
     assert content_type.startswith("application/openmetrics-text") is openmetrics
 
 
 def test_openmetrics_ends_once() -> None:
-    """Behind all families."""
+    """After all families."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Histograms({("a", "b"): [1.0]}))
     text, _ = exposition(registry, OPENMETRICS)

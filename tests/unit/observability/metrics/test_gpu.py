@@ -1,4 +1,4 @@
-"""What is told of GPUs, and that nothing is where there is none."""
+"""GPU samples, and their absence without a GPU."""
 
 import threading
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from tests.patience import PATIENCE_S
 
 
 class FakeNvml:
-    """NVIDIA's module with two devices, of which the second is a part of one and tells less."""
+    """NVIDIA's module with two devices, of which the second is a MIG device and reports less."""
 
     class NVMLError(Exception):
         """What the module raises."""
@@ -65,27 +65,27 @@ def sampled(nvml: FakeNvml) -> GpuSampler:
     return sampler
 
 
-def test_each_device_is_told_of() -> None:
-    """With as much as it tells."""
+def test_samples_each_device() -> None:
+    """With the values that it reports."""
     assert sampled(FakeNvml()).samples() == [FIRST, SECOND]
 
 
-def test_a_device_that_is_lost_leaves_the_others() -> None:
-    """It has no samples rather than old ones."""
+def test_lost_device_has_no_sample() -> None:
+    """Rather than an old one; the others keep theirs."""
     nvml = FakeNvml()
     nvml.lost = {1}
     assert sampled(nvml).samples() == [FIRST]
 
 
-def test_a_device_that_was_never_there_leaves_the_others() -> None:
-    """One that has failed before the server started is counted by the driver all the same."""
+def test_device_that_failed_before_the_start() -> None:
+    """The driver still counts it."""
     nvml = FakeNvml()
     nvml.never_there = {0}
     assert sampled(nvml).samples() == [SECOND]
 
 
-def test_who_asks_never_waits_for_the_driver() -> None:
-    """While it hangs, what it said last is what there is."""
+def test_samples_do_not_wait_for_the_driver() -> None:
+    """While it hangs, the last samples are returned."""
     nvml = FakeNvml()
     nvml.gate.clear()
     sampler = GpuSampler(lambda: nvml)
@@ -99,8 +99,8 @@ def test_who_asks_never_waits_for_the_driver() -> None:
 
 
 @pytest.mark.parametrize("error", [ImportError("pynvml"), FakeNvml.NVMLError("no driver")])
-def test_nothing_is_told_where_there_is_nothing_to_ask(error: Exception) -> None:
-    """Neither the module nor a driver is needed."""
+def test_no_samples_without_library_or_driver(error: Exception) -> None:
+    """Neither is needed."""
 
     def load() -> FakeNvml:
         raise error
@@ -113,8 +113,8 @@ def test_nothing_is_told_where_there_is_nothing_to_ask(error: Exception) -> None
     sampler.stop()
 
 
-def test_a_machine_without_the_library_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Nearly every machine is one; the real module is looked for here, and whether it is there makes no difference."""
+def test_logs_no_warning_without_library(caplog: pytest.LogCaptureFixture) -> None:
+    """Uses the real module, whether or not it is installed."""
     with caplog.at_level("INFO"):
         sampler = GpuSampler(interval_s=0.0)
         sampler.start()

@@ -12,16 +12,16 @@ from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, ROWS_BOUND
 VALUES = st.lists(st.floats(0, 100) | st.sampled_from(DURATION_BOUNDS_S))
 
 
-def test_durations_are_told_apart_up_to_what_a_run_may_take() -> None:
-    """From one bound to the next it is three times as long at most, and the last one is the default limit."""
+def test_duration_bounds_up_to_the_run_time_limit() -> None:
+    """Each bound is at most three times the one before, and the last one is the default limit."""
     assert Settings().runtime.max_run_ms == DURATION_BOUNDS_S[-1] * 1000
     assert all(high <= 3 * low for low, high in itertools.pairwise(DURATION_BOUNDS_S))
     assert {0.1, 0.25, 0.5, 1.0, 5.0, 30.0} < set(DURATION_BOUNDS_S)
 
 
 @given(VALUES)
-def test_each_bucket_counts_the_values_up_to_its_bound(values: list[float]) -> None:
-    """The oracle counts anew for each bound; bounds themselves belong to their bucket."""
+def test_buckets_are_cumulative_and_inclusive(values: list[float]) -> None:
+    """The oracle counts for each bound."""
     histogram = Histogram(DURATION_BOUNDS_S)
     for value in values:
         histogram.observe(value)
@@ -31,7 +31,7 @@ def test_each_bucket_counts_the_values_up_to_its_bound(values: list[float]) -> N
 
 
 @given(VALUES, VALUES)
-def test_many_at_once_is_one_by_one(first: list[float], second: list[float]) -> None:
+def test_observe_all_equals_observe(first: list[float], second: list[float]) -> None:
     """Also a second time."""
     single, many = Histogram(DURATION_BOUNDS_S), Histogram(DURATION_BOUNDS_S)
     for value in (*first, *second):
@@ -42,7 +42,7 @@ def test_many_at_once_is_one_by_one(first: list[float], second: list[float]) -> 
     assert abs(many.sum - single.sum) <= 1e-9 * single.sum
 
 
-def test_a_copy_stays_as_it_was() -> None:
+def test_copy_is_independent() -> None:
     """A scrape reads while requests go on."""
     histogram = Histogram(ROWS_BOUNDS)
     histogram.observe(3)
@@ -53,8 +53,8 @@ def test_a_copy_stays_as_it_was() -> None:
     assert all(len(bucket) == 2 for bucket in copy.buckets())
 
 
-def test_a_bucket_keeps_its_last_example() -> None:
-    """The others keep theirs."""
+def test_bucket_keeps_its_last_exemplar() -> None:
+    """Independent of the other buckets."""
     histogram = Histogram(ROWS_BOUNDS)
     for trace, value in (("1", 3), ("2", 4), ("3", 5)):
         histogram.exemplify(Exemplar({"trace_id": trace}, value))
@@ -63,7 +63,7 @@ def test_a_bucket_keeps_its_last_example() -> None:
 
 
 def test_bounds() -> None:
-    """From 100 microseconds to a minute, and powers of two to 1024, in Prometheus' notation."""
+    """From 100 µs to a minute, and powers of two to 1024, in Prometheus' notation."""
     assert [bucket[0] for bucket in Histogram(DURATION_BOUNDS_S).buckets()][:2] == ["0.0001", "0.00025"]
     assert DURATION_BOUNDS_S[-1] == 60.0
     assert [bucket[0] for bucket in Histogram(ROWS_BOUNDS).buckets()] == [

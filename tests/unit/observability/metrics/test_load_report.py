@@ -1,4 +1,4 @@
-"""Reports of load, read by protobuf from the published numbers of the fields."""
+"""Load reports, parsed by protobuf with the published field numbers."""
 
 import threading
 
@@ -46,7 +46,7 @@ def orca_load_report():
 
 
 class Server:
-    """A server whose load is what the test says."""
+    """A server with a scripted load."""
 
     def __init__(self):
         self.now = 100.0
@@ -93,8 +93,8 @@ class Server:
         return self.reporter
 
 
-def test_a_report_is_what_protobuf_reads():
-    """By the published numbers."""
+def test_report_is_valid_protobuf():
+    """With the published field numbers."""
     load = Load(cpu=0.5, memory=0.25, application=1.5, queue=0.75, served_per_s=1000.5, failed_per_s=3.0)
     report = orca_load_report().FromString(load.to_bytes())
     assert {name: getattr(report, name) for name in _DOUBLES} == {
@@ -107,8 +107,8 @@ def test_a_report_is_what_protobuf_reads():
     assert dict(report.utilization) == {"queue": 0.75}
 
 
-def test_calls_by_second():
-    """What callers do wrong is served, too; what is refused is not, or it would look like much good work."""
+def test_calls_per_second():
+    """Callers' mistakes count as served; rejections do not, or an overloaded server would attract calls."""
     load = Server().after(0.5, OK=100, NOT_FOUND=10, RESOURCE_EXHAUSTED=400, INTERNAL=5).measure()
     assert (load.served_per_s, load.failed_per_s) == (220.0, 810.0)
 
@@ -123,24 +123,24 @@ def test_calls_by_second():
         ({"cpu_s": 3.0, "busy_s": 1.0}, 0.75),
     ],
 )
-def test_utilisation(happened, application):
-    """Of the models' time, growing on with the queue; of the processor, if that is more."""
+def test_utilization(happened, application):
+    """Busy fraction of the models plus the fill level of the queue; of the CPU, if that is higher."""
     load = Server().after(1.0, **happened).measure()
     assert load.application == pytest.approx(application)
     assert load.queue == min(happened.get("queue_rows", 0) / 100, 1.0)
     assert load.cpu == happened.get("cpu_s", 0.0) / 4
 
 
-def test_models_that_have_no_queue_yet():
-    """A model that loads has nothing."""
+def test_model_without_queue():
+    """While it is loaded."""
     server = Server()
     server.models = [ModelSample(model="n", version="1", state="loading")]
     server.now += 1.0
     assert server.reporter.measure().application == 0.0
 
 
-def test_only_the_last_second_counts():
-    """What was before it is forgotten."""
+def test_covers_the_window_only():
+    """Earlier load does not count."""
     server = Server()
     server.after(1.0, OK=1000).measure()
     for _ in range(20):
@@ -148,7 +148,7 @@ def test_only_the_last_second_counts():
     assert server.reporter.measure().served_per_s == pytest.approx(10.0)
 
 
-def test_a_report_is_kept_for_a_while():
+def test_report_is_cached_for_a_period():
     """However many calls end meanwhile."""
     server = Server()
     server.after(1.0, OK=10)
@@ -161,8 +161,8 @@ def test_a_report_is_kept_for_a_while():
     assert server.reporter.report() != first
 
 
-def test_nobody_waits_for_a_report():
-    """While one thread makes it, another gives out the last."""
+def test_threads_do_not_wait_for_a_report():
+    """While one builds a report, others return the previous one."""
     server = Server()
     last = server.reporter.report()
     server.now += 1.0

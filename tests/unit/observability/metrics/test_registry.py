@@ -1,4 +1,4 @@
-"""What a scrape shows of what happened."""
+"""Metrics as a scrape shows them."""
 
 import re
 import threading
@@ -108,8 +108,8 @@ def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call:
     metrics.requests.count([FakeCall(ended_at=100.03, **call).ended(code)])
 
 
-def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Parsed back from the exposition; dashboards and autoscalers depend on them."""
+def test_names(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Parsed from the exposition; dashboards and autoscalers depend on them."""
     use_everything(metrics)
     families = list(text_string_to_metric_families(generate_latest(registry).decode()))
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
@@ -118,20 +118,20 @@ def test_the_names_are_those_that_were_agreed(metrics: Metrics, registry: Collec
 
 
 def test_openmetrics_is_well_formed(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """The stricter of the two formats, read by its own parser."""
+    """According to its own, stricter parser."""
     use_everything(metrics)
     families = list(parse_openmetrics(openmetrics.generate_latest(registry).decode()))
     assert {family.name.removesuffix("_total") for family in families} == {n.removesuffix("_total") for n in NAMES}
 
 
-def test_every_metric_is_described_on_its_page() -> None:
+def test_docs_describe_every_metric() -> None:
     """docs/metrics.md names these metrics and no others."""
     page = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(inferd_\w+)`", page, re.MULTILINE)) == NAMES
 
 
-def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """How many, what they took, and how many found another answer; zero before the first, so that rates see it."""
+def test_counts_batch_checks(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Number, duration and mismatches; zero before the first, so that rates see it."""
     stats, labels = metrics.stats_for("digits", "1"), {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 0
     stats.run_ended("time_limit")
@@ -144,8 +144,8 @@ def test_checks_of_batches_are_counted(metrics: Metrics, registry: CollectorRegi
     assert registry.get_sample_value("inferd_batch_mismatches_total", labels) == 1
 
 
-def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Nobody updates them in between."""
+def test_gauges_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Never updated in between."""
     metrics.set_sources(sources(READY))
     labels = {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_queue_rows", labels) == 7
@@ -160,8 +160,8 @@ def test_gauges_are_read_when_the_scrape_comes(metrics: Metrics, registry: Colle
     assert registry.get_sample_value("inferd_spans_dropped_total") == 7
 
 
-def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """One that does not tell how busy it is has no sample that looks idle; without any there is no family."""
+def test_gpu_metrics(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """No utilization sample for a device that does not report it; no family without GPUs."""
     metrics.set_sources(sources(READY))
     first, second = {"gpu": "0", "uuid": "GPU-1"}, {"gpu": "1", "uuid": "GPU-2"}
     assert registry.get_sample_value("inferd_gpu_utilization_ratio", first) == 0.25
@@ -172,8 +172,8 @@ def test_gpus_are_told_of_where_there_are_any(metrics: Metrics, registry: Collec
     assert "inferd_gpu" not in generate_latest(registry).decode()
 
 
-def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Every state has a series, so that a change shows as 1 to 0 and not as a gap."""
+def test_model_state_has_a_series_for_each_state(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """A change shows as 1 to 0 and not as a gap."""
     metrics.set_sources(sources(READY))
     states = {
         state: registry.get_sample_value("inferd_model_state", {"model": "digits", "version": "1", "state": state})
@@ -182,13 +182,13 @@ def test_a_model_is_in_one_state(metrics: Metrics, registry: CollectorRegistry) 
     assert states == {"loading": 0.0, "ready": 1.0, "failed": 0.0, "unloading": 0.0}
 
 
-def test_a_scrape_before_the_server_is_up(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """There is nothing to read the gauges from yet, and the scrape works."""
+def test_scrape_before_start(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Without gauges."""
     assert "inferd_queue_rows" not in generate_latest(registry).decode()
 
 
-def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """One call, one count, in the series of its own status."""
+def test_counts_and_times_requests(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One call, one count, in the series of its status."""
     metrics.stats_for("digits", "1")
     finish(metrics, context=call_context(model="digits", version="1"))
     finish(metrics, context=call_context(model="digits", version="1"))
@@ -203,8 +203,8 @@ def test_requests_are_counted_and_timed(metrics: Metrics, registry: CollectorReg
     assert registry.get_sample_value(f"{name}_bucket", {**labels, "le": "0.05"}) == 2
 
 
-def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegistry) -> None:
-    """From a slow bucket to a trace of it; the older format has no place for that."""
+def test_exemplars_of_sampled_calls_in_openmetrics_only(registry: CollectorRegistry) -> None:
+    """The older format has none."""
     metrics = Metrics(registry, CallRecorder(), methods=[INFER])
     metrics.requests._wall_clock = lambda: 1700000000.5
     finish(metrics, annotations={"trace_id": "0af7651916cd43dd8448eb211c80319c"})
@@ -224,8 +224,8 @@ def test_sampled_calls_are_examples_in_openmetrics_only(registry: CollectorRegis
     assert registry.get_sample_value("inferd_requests_total", labels) == 2
 
 
-def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
-    """Any number of names that nobody knows is one series."""
+def test_callers_cannot_create_series(metrics: Metrics) -> None:
+    """All unknown names share one series."""
     metrics.stats_for("digits", "1")
     for number in range(1000):
         finish(metrics, context=call_context(model=f"m{number}", version="1"))
@@ -240,8 +240,8 @@ def test_callers_cannot_make_up_labels(metrics: Metrics) -> None:
     assert metrics.requests._known == {}
 
 
-def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
-    """Calls before that were counted as unknown; they must not stick."""
+def test_added_model_has_its_own_series(metrics: Metrics) -> None:
+    """Although earlier calls were counted as unknown."""
     call = {"context": call_context(model="digits", version="1")}
     finish(metrics, **call)
     metrics.stats_for("digits", "1")
@@ -252,8 +252,8 @@ def test_a_model_is_known_as_soon_as_it_is_announced(metrics: Metrics) -> None:
     }
 
 
-def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """One report counts the batch once and each member's wait."""
+def test_counts_batches(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """A report counts the batch once, and the queue time of each request."""
     stats = metrics.stats_for("digits", "1")
     stats.batch_done(REPORT)
     labels = {"model": "digits", "version": "1"}
@@ -266,8 +266,8 @@ def test_batches_are_counted(metrics: Metrics, registry: CollectorRegistry) -> N
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
 
 
-def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Those of its stages come when there is something to tell; the others, which rules ask for, are there at 0."""
+def test_version_without_runs_has_half_the_series(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Stage series start with the first run; those that rules use start at 0."""
 
     def names() -> Counter[str]:
         return Counter(
@@ -288,8 +288,8 @@ def test_a_version_that_has_not_run_has_half_the_series(metrics: Metrics, regist
     assert {"inferd_queue_duration_seconds_count", "inferd_batch_rows_sum", "inferd_rejected_total"} <= set(before)
 
 
-def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Of requests for decoding and the queue, of batches for the rest; a run that failed says nothing of stacking."""
+def test_stage_durations(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Per request for decode and queue, per batch for the rest; a failed run has no stack time."""
     stats = metrics.stats_for("digits", "1")
     stats.batch_done(REPORT)
     stats.answered(0.004)
@@ -305,8 +305,8 @@ def test_every_stage_has_its_durations(metrics: Metrics, registry: CollectorRegi
     assert sums == pytest.approx({"decode": 0.008, "queue": 0.404, "stack": 0.1, "run": 0.06, "encode": 0.004})
 
 
-def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Offered rows count admitted and refused ones alike; refusals count requests, of each version by itself."""
+def test_counts_rejections_and_failures(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Offered rows include rejected ones; rejections count requests; both by version."""
     for version in ("1", "2"):
         stats = metrics.stats_for("digits", version)
         stats.offered(5)
@@ -322,13 +322,13 @@ def test_what_batching_refused_and_failed(metrics: Metrics, registry: CollectorR
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 1
 
 
-def test_a_model_that_is_loaded_again_goes_on_counting(metrics: Metrics) -> None:
-    """Counters never go back while the process lives."""
+def test_reloaded_model_continues_its_counters(metrics: Metrics) -> None:
+    """Counters never decrease while the process lives."""
     assert metrics.stats_for("digits", "1") is metrics.stats_for("digits", "1")
 
 
-def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
-    """Calls end and batches finish on any thread while scrapes read."""
+def test_concurrent_counts_are_exact(registry: CollectorRegistry) -> None:
+    """Calls and batches end on any thread while scrapes read."""
     recorder = CallRecorder()
     metrics = Metrics(registry, recorder, methods=[INFER])
     stats = metrics.stats_for("digits", "1")
@@ -356,15 +356,15 @@ def test_nothing_is_lost_between_threads(registry: CollectorRegistry) -> None:
     assert sum(series.count for series in metrics.requests.read().values()) == 8000
 
 
-def test_the_process_is_told_of_as_well() -> None:
-    """Memory and open files, which every dashboard wants."""
+def test_process_metrics() -> None:
+    """Memory and open files, which every dashboard shows."""
     registry = new_registry()
     assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 0
     assert (registry.get_sample_value("process_open_fds") or 0) > 0
 
 
-def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """By what they are for; those that never failed are there with 0, so that an increase can be seen."""
+def test_certificates_and_file_reloads(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """By purpose; files that never failed are at 0, so that an increase shows."""
     metrics.set_sources(sources())
     assert registry.get_sample_value("inferd_certificate_expiry_timestamp_seconds", {"file": "client_ca"}) == 3e9
     assert registry.get_sample_value("inferd_certificate_lifetime_seconds", {"file": "certificate"}) == 3600
@@ -372,8 +372,8 @@ def test_files_that_change(metrics: Metrics, registry: CollectorRegistry) -> Non
     assert registry.get_sample_value("inferd_file_reload_failures_total", {"file": "tokens"}) == 0
 
 
-def test_quotas_and_the_age_of_keys_are_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
-    """Refusals by the limit, apart from those of the queue; an age only where keys are fetched."""
+def test_quota_rejections_and_age_of_keys(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """By limit, separate from the queue's; an age only if keys are fetched."""
     metrics.set_sources(sources())
     assert registry.get_sample_value("inferd_quota_rejected_total", {"reason": "requests_per_s"}) == 2
     assert registry.get_sample_value("inferd_jwks_age_seconds") == 12.5

@@ -1,4 +1,4 @@
-"""Spans on their way: sent, tried again, given up."""
+"""Export of spans: sent, retried, dropped."""
 
 import logging
 
@@ -18,7 +18,7 @@ SDK_LOG = logging.getLogger(OTLPSpanExporter.__module__)
 
 
 class ScriptedExporter(SpanExporter):
-    """Takes spans or not, as the test says."""
+    """Accepts or rejects spans as scripted."""
 
     def __init__(self):
         self.taken = []
@@ -34,7 +34,7 @@ class ScriptedExporter(SpanExporter):
 
 
 class Bench:
-    """A sender whose exporter does what the test says, and whose thread does nothing until the end."""
+    """A sender with a scripted exporter, whose thread only exports at the end."""
 
     def __init__(self, exporter=None):
         self.queue = SpanQueue()
@@ -50,15 +50,15 @@ def receiver():
     made.close()
 
 
-def test_nothing_is_sent_of_nothing():
-    """An idle server is silent."""
+def test_exports_nothing_when_idle():
+    """No empty requests."""
     bench = Bench()
     bench.exporter.export = None
     bench.sender.send()
 
 
-def test_all_that_waits_is_sent():
-    """However much it is."""
+def test_exports_all_queued_spans():
+    """However many."""
     bench = Bench()
     for _ in range(1500):
         bench.queue.put(record())
@@ -66,8 +66,8 @@ def test_all_that_waits_is_sent():
     assert len(bench.exporter.taken) == 1500
 
 
-def test_spans_that_are_not_taken(caplog):
-    """They are counted; it is said once, and once that they are taken again, and not by OpenTelemetry."""
+def test_logs_failure_and_recovery_once(caplog):
+    """Dropped spans are counted; OpenTelemetry's own lines are suppressed."""
     bench = Bench()
     bench.sender.start()
     bench.exporter.result = SpanExportResult.FAILURE
@@ -89,8 +89,8 @@ def test_spans_that_are_not_taken(caplog):
     assert caplog.records[0].reason == "Transient error connection refused"
 
 
-def test_a_record_that_makes_no_span_is_not_the_end(caplog):
-    """It is counted, and the next ones are sent."""
+def test_survives_invalid_record(caplog):
+    """It is counted, and the next ones are exported."""
     bench = Bench()
     bench.queue.put(record(trace_id="no hexadecimal"))
     bench.sender.send()
@@ -100,8 +100,8 @@ def test_a_record_that_makes_no_span_is_not_the_end(caplog):
     assert len(bench.exporter.taken) == 1
 
 
-def test_what_waits_is_sent_at_the_end():
-    """Its batches too."""
+def test_stop_exports_queued_spans():
+    """Those of batches too."""
     bench = Bench()
     bench.sender.start()
     bench.queue.put(record(stages=STAGES))
@@ -109,8 +109,8 @@ def test_what_waits_is_sent_at_the_end():
     assert [span.name for span in bench.exporter.taken] == ["inferd.v1.InferenceService/Infer", "batch"]
 
 
-def test_a_receiver_that_hangs_does_not_hold_up_the_end(receiver):
-    """No longer than it may."""
+def test_stop_has_a_timeout(receiver):
+    """With a receiver that hangs."""
     receiver.go_on.clear()
     bench = Bench(OTLPSpanExporter(receiver.endpoint))
     bench.sender.start()
@@ -120,8 +120,8 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_end(receiver):
     receiver.wait_for("inferd.v1.InferenceService/Infer")
 
 
-def test_nobody_is_there(caplog):
-    """Trying again ends with the sender."""
+def test_unreachable_receiver(caplog):
+    """Retries end with the sender."""
     gone = Receiver()
     gone.close()
     bench = Bench(OTLPSpanExporter(gone.endpoint))
@@ -132,8 +132,8 @@ def test_nobody_is_there(caplog):
 
 
 @pytest.mark.parametrize("status", [400, 401])
-def test_spans_that_are_not_wanted(receiver, caplog, status):
-    """They are not tried again, and the reason is told."""
+def test_rejected_spans_are_not_retried(receiver, caplog, status):
+    """The reason is logged."""
     receiver.answers = [status]
     bench = Bench(OTLPSpanExporter(receiver.endpoint))
     bench.sender.start()
@@ -144,7 +144,7 @@ def test_spans_that_are_not_wanted(receiver, caplog, status):
     assert str(status) in caplog.records[0].reason
 
 
-def test_a_header_that_cannot_be_sent_is_not_quoted(receiver, caplog):
+def test_does_not_quote_invalid_header(receiver, caplog):
     """It may be a credential."""
     bench = Bench(OTLPSpanExporter(receiver.endpoint, headers={"authorization": "planted\nsecret"}))
     bench.sender.start()

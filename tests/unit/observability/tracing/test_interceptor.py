@@ -1,4 +1,4 @@
-"""Which calls are traced, and what is taken down of them."""
+"""Sampling of calls, and their records."""
 
 import random
 from dataclasses import replace
@@ -20,7 +20,7 @@ OK = grpc.StatusCode.OK
 
 
 class Drawn(random.Random):
-    """Draws what the test says, and otherwise at random."""
+    """Draws the given number, else at random."""
 
     def __init__(self, draw):
         super().__init__(1)
@@ -42,8 +42,8 @@ def traced(call, *, ratio=0.01, draw=0.5, code=OK, details="", queue=None, untra
 @pytest.mark.parametrize(
     ("draw", "ratio", "expected"), [(0.009, 0.01, 1), (0.01, 0.01, 0), (0.0, 0.0, 0), (0.99, 1, 1)]
 )
-def test_a_share_of_calls_without_a_trace(draw, ratio, expected):
-    """Each begins a trace of its own."""
+def test_samples_ratio_of_calls_without_parent(draw, ratio, expected):
+    """Each starts a trace."""
     call = FakeCall(metadata=(("user-agent", "x"),))
     records = traced(call, draw=draw, ratio=ratio)
     assert len(records) == expected
@@ -52,8 +52,8 @@ def test_a_share_of_calls_without_a_trace(draw, ratio, expected):
 
 
 @pytest.mark.parametrize(("flags", "ratio", "expected"), [("01", 0.0, 1), ("00", 1.0, 0)])
-def test_the_caller_decides_for_its_own_traces(flags, ratio, expected):
-    """Whatever the share."""
+def test_follows_the_decision_of_the_parent(flags, ratio, expected):
+    """Whatever the ratio."""
     call = FakeCall(metadata=(("traceparent", f"00-{TRACE}-{SPAN}-{flags}"),))
     assert len(traced(call, ratio=ratio)) == expected
 
@@ -68,15 +68,15 @@ def test_the_caller_decides_for_its_own_traces(flags, ratio, expected):
         ("f" * 16 + "3" + "f" * 15, 0.25, 1),
     ],
 )
-def test_a_share_of_all_traces_whatever_the_caller_decides(flags, trace, ratio, expected):
-    """By the trace id, so that others who take the same share trace the same calls; under the caller's span."""
+def test_samples_ratio_by_trace_id(flags, trace, ratio, expected):
+    """Ratio samplers elsewhere choose the same traces; the span has its parent."""
     call = FakeCall(metadata=(("traceparent", f"00-{trace}-{SPAN}-{flags}"),))
     records = traced(call, ratio=ratio, by_parent=False)
     assert [(record.trace_id, record.parent_id) for record in records] == [(trace, SPAN)] * expected
 
 
-def test_traces_of_callers_may_count_for_nothing():
-    """Where the environment has it that they are not read."""
+def test_ignores_parent_if_configured():
+    """By the propagators of the environment."""
     call = FakeCall(metadata=(("traceparent", f"00-{TRACE}-{SPAN}-01"), ("tracestate", "a=b")))
     assert traced(call, ratio=0.0, reads_parent=False) == []
     (record,) = traced(call, draw=0.0, reads_parent=False)
@@ -84,8 +84,8 @@ def test_traces_of_callers_may_count_for_nothing():
     assert record.trace_id != TRACE
 
 
-def test_a_call_continues_the_trace_of_its_caller():
-    """Under a span of its own, which is in the log and in the metrics too."""
+def test_continues_the_trace_of_the_caller():
+    """With a span of its own, whose id is in the log and in exemplars."""
     state = (("tracestate", "a=b"), ("tracestate", "c=d"))
     call = FakeCall(metadata=(*state, ("traceparent", f"00-{TRACE}-{SPAN}-01")))
     (record,) = traced(call)
@@ -95,8 +95,8 @@ def test_a_call_continues_the_trace_of_its_caller():
     assert record.span_id != SPAN
 
 
-def test_strangers_cannot_fill_the_queue():
-    """What is open to everyone is never traced, and who is refused does not decide; a share of those is kept."""
+def test_unauthenticated_callers_cannot_fill_the_queue():
+    """Public methods are never traced, and rejected callers cannot request a trace."""
     wanted = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
     assert traced(FakeCall(metadata=wanted), untraced=[INFER]) == []
     assert traced(FakeCall(metadata=wanted), code=grpc.StatusCode.UNAUTHENTICATED) == []
@@ -104,15 +104,15 @@ def test_strangers_cannot_fill_the_queue():
     assert len(traced(FakeCall(), ratio=1.0, code=grpc.StatusCode.UNAUTHENTICATED)) == 1
 
 
-def test_a_broken_traceparent_begins_a_trace():
-    """And its state belongs to nothing."""
+def test_invalid_traceparent_starts_a_trace():
+    """Its tracestate is ignored."""
     call = FakeCall(metadata=(("tracestate", "a=b"), ("traceparent", "nonsense")))
     (record,) = traced(call, draw=0.0)
     assert (record.parent_id, record.tracestate) == ("", "")
 
 
-def test_a_record_of_a_call():
-    """Texts and numbers, cut to length."""
+def test_record_of_call():
+    """Texts and numbers, truncated."""
     call = FakeCall(context=call_context(model="m", version="1", rows=2, principal="token:a", permissions=object()))
     (record,) = traced(call, draw=0.0, code=grpc.StatusCode.INTERNAL, details="x" * 10_000)
     assert (record.method, record.peer) == (INFER, "ipv4:127.0.0.1:40000")
@@ -123,8 +123,8 @@ def test_a_record_of_a_call():
     assert record.stages is timing.of(call.annotations)
 
 
-def test_requests_of_a_traced_stream_have_records_of_their_own():
-    """Under that of the stream."""
+def test_requests_of_traced_stream_have_records():
+    """With the stream as parent."""
     call, queue = FakeCall(), SpanQueue()
     interceptor = TracingInterceptor(Sampling(ratio=1.0), queue, clock=lambda: 100.5)
     interceptor.started(call)
@@ -148,8 +148,8 @@ def test_requests_of_a_traced_stream_have_records_of_their_own():
     )
 
 
-def test_ids_of_requests_are_made_harmless():
-    """Records wait by the thousand, and callers write the ids."""
+def test_sanitizes_request_ids():
+    """Callers choose them, and thousands of records are queued."""
     call, queue = FakeCall(), SpanQueue()
     TracingInterceptor(Sampling(ratio=1.0), queue).started(call)
     (listener,) = result_listeners(call)
@@ -161,15 +161,15 @@ def test_ids_of_requests_are_made_harmless():
     assert record.facts == {"request_id": "?" + "x" * 127}
 
 
-def test_calls_that_are_not_traced_leave_nothing():
-    """Neither here nor with the call."""
+def test_untraced_call_has_no_annotation():
+    """And no record."""
     call = FakeCall()
     assert traced(call) == []
     assert call.annotations == {}
 
 
-def test_what_finds_no_room_is_counted():
-    """And nobody waits for it."""
+def test_full_queue_drops_and_counts():
+    """Without blocking."""
     queue = SpanQueue(max_queued=2)
     for _ in range(5):
         started(queue).over(OK)

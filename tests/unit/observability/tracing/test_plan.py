@@ -1,4 +1,4 @@
-"""What the settings and OpenTelemetry's variables say together."""
+"""Whether to trace, from settings and OpenTelemetry's variables."""
 
 import pytest
 
@@ -43,16 +43,16 @@ def traced(**environment: str) -> TracingPlan:
         (None, {"OTEL_SERVICE_NAME": "a", "OTEL_RESOURCE_ATTRIBUTES": "b=c", "OTEL_PROPAGATORS": "b3"}, ""),
     ],
 )
-def test_what_asks_for_traces(settings: TracingSettings | None, environment: dict[str, str], requested_by: str) -> None:
-    """An endpoint, wherever it is set, the settings' before the others; nothing is left to be said of it."""
+def test_requests_for_tracing(settings: TracingSettings | None, environment: dict[str, str], requested_by: str) -> None:
+    """An endpoint in the settings or the environment, without warnings."""
     found = plan(settings, **environment)
     assert (found.requested_by, found.is_on, found.warnings) == (requested_by, bool(requested_by), ())
     assert found.endpoint == (SET.endpoint if settings else None)
 
 
 @pytest.mark.parametrize("switch", [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")])
-def test_switches_count_whoever_asks_for_traces(switch: tuple[str, str]) -> None:
-    """And it is said that nothing is traced."""
+def test_environment_disables_tracing(switch: tuple[str, str]) -> None:
+    """With a warning."""
     for settings, environment, requested_by in ((SET, {}, "tracing.endpoint"), (None, {ENDPOINT: URL}, ENDPOINT)):
         found = plan(settings, **environment, **dict([switch]), OTEL_BSP_EXPORT_TIMEOUT="1")
         assert not found.is_on
@@ -73,8 +73,8 @@ def test_switches_count_whoever_asks_for_traces(switch: tuple[str, str]) -> None
         ({"OTEL_EXPORTER_OTLP_HEADERS": "planted"}, ("OTEL_EXPORTER_OTLP_HEADERS", "set tracing.endpoint")),
     ],
 )
-def test_traces_that_cannot_be_sent_are_told_of(environment: dict[str, str], told: tuple[str, ...]) -> None:
-    """By name and with what to do, and without what may hold a credential."""
+def test_warns_about_unsupported_export(environment: dict[str, str], told: tuple[str, ...]) -> None:
+    """With variable and remedy, without values that may hold a credential."""
     found = plan(None, **environment)
     assert not found.is_on
     text = " ".join(found.warnings)
@@ -96,16 +96,16 @@ def test_traces_that_cannot_be_sent_are_told_of(environment: dict[str, str], tol
         ({"OTEL_X": "1", "OTEL_A": "1"}, "ignored variables of OpenTelemetry: OTEL_A, OTEL_X"),
     ],
 )
-def test_what_is_not_heeded_is_told_of(environment: dict[str, str], told: str) -> None:
-    """Spans are sent all the same."""
+def test_warns_about_ignored_variables(environment: dict[str, str], told: str) -> None:
+    """Tracing is on nevertheless."""
     found = traced(**environment)
     assert found.is_on
     (warning,) = found.warnings
     assert warning.startswith(told)
 
 
-def test_what_is_not_heeded_is_told_of_without_traces_too() -> None:
-    """Whoever sets it expects something."""
+def test_warns_about_ignored_variables_without_tracing() -> None:
+    """An operator who sets them expects an effect."""
     assert plan(None, OTEL_METRICS_EXPORTER="otlp", OTEL_LOGS_EXPORTER="none").warnings == (
         "OTEL_METRICS_EXPORTER is ignored: have /metrics scraped",
     )
@@ -135,15 +135,15 @@ def test_samplers_of_the_environment(environment: dict[str, str], sampling: Samp
 
 
 @pytest.mark.parametrize("arg", ["1.5", "-0.1", "half", "nan", "inf"])
-def test_an_argument_that_is_no_share(arg: str) -> None:
-    """Everything is traced, as OpenTelemetry has it, and it is said."""
+def test_invalid_sampler_argument(arg: str) -> None:
+    """All calls are traced, as OpenTelemetry specifies, with a warning."""
     found = traced(**{SAMPLER: "traceidratio", ARG: arg})
     assert found.sampling.ratio == 1.0
     assert found.warnings == ("OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1; using 1",)
 
 
-def test_the_settings_go_before_the_environment() -> None:
-    """And whoever set the other one is told."""
+def test_settings_take_precedence() -> None:
+    """With a warning about the variable."""
     found = plan(TracingSettings(endpoint=URL, sampling_ratio=0.2), **{SAMPLER: "always_on", PROTOCOL: "grpc"})
     assert found.sampling == Sampling(ratio=0.2)
     assert found.warnings == (
@@ -152,8 +152,8 @@ def test_the_settings_go_before_the_environment() -> None:
     )
 
 
-def test_how_many_are_sent_and_when() -> None:
-    """As for OpenTelemetry's own batches; no more are sent than may wait."""
+def test_batch_sizes_and_period() -> None:
+    """As for OpenTelemetry's own batches; an export is at most as large as the queue."""
     found = traced(OTEL_BSP_SCHEDULE_DELAY="250", OTEL_BSP_MAX_QUEUE_SIZE="100", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="200")
     assert (found.period_s, found.max_queued, found.max_export, found.warnings) == (0.25, 100, 100, ())
     for bad in ("0", "-1", "1.5", "x", "9" * 5000):

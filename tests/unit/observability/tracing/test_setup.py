@@ -1,4 +1,4 @@
-"""What it takes to trace."""
+"""Setup of tracing."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def receiver():
     made.close()
 
 
-def test_nothing_is_traced_without_an_endpoint():
+def test_off_without_endpoint():
     """No interceptor, no thread."""
     tracing = Tracing(TracingSettings())
     tracing.start()
@@ -38,8 +38,8 @@ def test_nothing_is_traced_without_an_endpoint():
     assert tracing.dropped == 0
 
 
-def test_nothing_of_opentelemetry_is_imported_without_an_endpoint():
-    """It need not even be there."""
+def test_does_not_import_opentelemetry_without_endpoint():
+    """It need not be installed."""
     code = """
 import sys
 from inferd.config.tracing import TracingSettings
@@ -65,8 +65,8 @@ def _not_installed(monkeypatch):
 
 
 @pytest.mark.usefixtures("_not_installed")
-def test_a_package_that_is_missing():
-    """Said at the start, with what to do."""
+def test_missing_package():
+    """The error at the start says what to install."""
     tracing = Tracing(TracingSettings(endpoint="http://127.0.0.1:9"))
     with pytest.raises(RuntimeError, match=r"tracing.endpoint is set, .*pip install 'inferd\[otel\]'"):
         tracing.start()
@@ -82,8 +82,8 @@ def send_one(tracing, *metadata):
     tracing.stop()
 
 
-def test_who_sends_what(receiver):
-    """What is known about the server is told."""
+def test_resource_attributes(receiver):
+    """Those of the server."""
     send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
     resource = attributes(receiver.requests[0].resource_spans[0].resource)
     assert resource["service.name"] == "inferd"
@@ -93,8 +93,8 @@ def test_who_sends_what(receiver):
 
 
 @pytest.mark.parametrize(("named", "name"), [(None, "elsewhere"), ("digits", "digits")])
-def test_what_the_environment_says(monkeypatch, tmp_path, receiver, named, name):
-    """Counts where the settings say nothing."""
+def test_resource_attributes_of_the_environment(monkeypatch, tmp_path, receiver, named, name):
+    """Settings take precedence."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging,k8s.pod.name=other")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "elsewhere")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
@@ -122,8 +122,8 @@ def test_what_the_environment_says(monkeypatch, tmp_path, receiver, named, name)
     ("variable", "suffix"),
     [("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces")],
 )
-def test_an_endpoint_of_the_environment_is_enough(monkeypatch, receiver, caplog, variable, suffix):
-    """As for every other program with OpenTelemetry, with its sampler and headers."""
+def test_endpoint_of_the_environment(monkeypatch, receiver, caplog, variable, suffix):
+    """As for any program with OpenTelemetry, with its sampler and headers."""
     monkeypatch.setenv(variable, receiver.endpoint + suffix)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=theirs")
@@ -135,8 +135,8 @@ def test_an_endpoint_of_the_environment_is_enough(monkeypatch, receiver, caplog,
     assert caplog.records == []
 
 
-def test_what_is_not_heeded_is_said_at_the_start(monkeypatch, caplog):
-    """In the log, a line for each."""
+def test_logs_ignored_variables_at_the_start(monkeypatch, caplog):
+    """One line each."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     tracing = Tracing(TracingSettings())
@@ -148,8 +148,8 @@ def test_what_is_not_heeded_is_said_at_the_start(monkeypatch, caplog):
 
 
 @pytest.mark.usefixtures("_not_installed")
-def test_a_package_that_only_the_environment_asks_for(monkeypatch, caplog):
-    """Variables are set for many programs at once: the server starts without traces, and says so."""
+def test_missing_package_requested_by_the_environment(monkeypatch, caplog):
+    """Variables are set for many programs at once: the server starts without tracing, with a warning."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     tracing = Tracing(TracingSettings())
     tracing.start()
@@ -158,7 +158,7 @@ def test_a_package_that_only_the_environment_asks_for(monkeypatch, caplog):
     assert "OTEL_EXPORTER_OTLP_ENDPOINT is set: install OpenTelemetry, pip install 'inferd[otel]'" in entry.getMessage()
 
 
-def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, receiver):
+def test_does_not_quote_invalid_header_of_the_environment(monkeypatch, caplog, receiver):
     """It may be a credential."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "planted secret")
     send_one(Tracing(TracingSettings(endpoint=receiver.endpoint, sampling_ratio=1.0)))
@@ -166,8 +166,8 @@ def test_a_bad_header_of_the_environment_is_not_quoted(monkeypatch, caplog, rece
     assert len(receiver.requests) == 1
 
 
-def test_a_tracestate_that_is_none_is_no_trouble(caplog, receiver):
-    """It is left out, and nothing is said: any caller can send one at any time."""
+def test_ignores_invalid_tracestate(caplog, receiver):
+    """Without a log line: callers could flood the log."""
     parent = ("traceparent", f"00-{TRACE}-{SPAN}-01")
     send_one(Tracing(TracingSettings(endpoint=receiver.endpoint)), parent, ("tracestate", "a=1,nonsense"))
     assert [(span.trace_id.hex(), span.trace_state) for span in receiver.spans] == [(TRACE, "")]
@@ -175,8 +175,8 @@ def test_a_tracestate_that_is_none_is_no_trouble(caplog, receiver):
 
 
 @pytest.mark.parametrize("text", ["- planted", "a: 1", "{", "\xff", 'a: "planted\\r\\nb: c"'])
-def test_headers_that_are_none(tmp_path, text):
-    """Said without what is in the file."""
+def test_rejects_invalid_headers_file(tmp_path, text):
+    """Without quoting the file."""
     file = tmp_path / "headers.yaml"
     file.write_bytes(text.encode("latin-1"))
     tracing = Tracing(TracingSettings(endpoint="http://127.0.0.1:9", headers_file=file))

@@ -1,4 +1,4 @@
-"""Spans, made of records."""
+"""Spans built from records."""
 
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -67,8 +67,8 @@ def times(span):
     )
 
 
-def test_a_call():
-    """Named, timed and told of by OpenTelemetry's conventions."""
+def test_call():
+    """Names, times and attributes by OpenTelemetry's conventions."""
     request = encode_spans(builder().build([record()]))
     (of,) = request.resource_spans
     assert attributes(of.resource) == {"service.name": "inferd"}
@@ -97,8 +97,8 @@ def test_a_call():
     ("status", "number", "is_error"),
     [("INTERNAL", 13, True), ("UNAVAILABLE", 14, True), ("RESOURCE_EXHAUSTED", 8, False), ("NOT_FOUND", 5, False)],
 )
-def test_only_the_servers_fault_is_an_error(status, number, is_error):
-    """What a caller gets wrong must not raise the error rate of a dashboard."""
+def test_error_status_for_server_errors_only(status, number, is_error):
+    """Callers' mistakes must not raise the error rate of a dashboard."""
     (span,) = made(builder(), record(status=status, error="why"))
     assert attributes(span)["rpc.grpc.status_code"] == number
     assert (span.status.code == Status.STATUS_CODE_ERROR) is is_error
@@ -108,14 +108,14 @@ def test_only_the_servers_fault_is_an_error(status, number, is_error):
 @pytest.mark.parametrize(
     ("peer", "address"), [("ipv6:[::1]:4000", "::1"), ("unix:/run/x", None), ("unknown", None), ("", None)]
 )
-def test_peers_of_all_kinds(peer, address):
-    """Those without an address have none."""
+def test_peer_addresses(peer, address):
+    """None without an IP address."""
     (span,) = made(builder(), record(peer=peer))
     assert attributes(span).get("network.peer.address") == address
 
 
 def test_stages_are_events():
-    """At the times that they had, with how long they took."""
+    """With start and duration."""
     (span,) = made(builder(), record(stages=STAGES))
     assert events(span) == {
         "decode": (100.0, 125.0),
@@ -127,14 +127,14 @@ def test_stages_are_events():
     assert [event.name for event in span.events] == list(timing.STAGES)
 
 
-def test_a_request_that_did_not_come_far():
-    """Has the stages that it went through."""
+def test_incomplete_request():
+    """Has its completed stages."""
     (span,) = made(builder(), record(stages=Stages(decoding_at=100.0, decoded_at=100.5, encoding_at=100.75)))
     assert events(span) == {"decode": (100.0, 500.0)}
 
 
-def test_a_batch_is_linked_to_its_requests():
-    """And they to it; it comes one time later, so that all of them are there."""
+def test_batch_and_requests_are_linked():
+    """The batch follows one build later, with links to all requests."""
     spans = builder()
     (first,) = made(spans, record(stages=STAGES))
     second, batch = made(spans, record(span_id="00000000000000bb", stages=STAGES))
@@ -152,16 +152,16 @@ def test_a_batch_is_linked_to_its_requests():
     assert attributes(batch) == {"inferd.model": "digits", "inferd.version": "1", "inferd.batch.rows": 12}
 
 
-def test_requests_of_different_batches():
-    """Each has its own, though they look the same."""
+def test_different_batches_have_different_spans():
+    """Even with equal timings."""
     other = BatchTiming(started_at=100.25, stack_s=0.125, run_s=0.0625, rows=12)
     spans = builder()
     made(spans, record(stages=STAGES), record(stages=Stages(queue_s=0.0, batch=other)))
     assert [len(batch.links) for batch in made(spans)] == [1, 1]
 
 
-def test_a_request_of_a_stream():
-    """Within its call, and itself no call."""
+def test_request_of_stream():
+    """A child of the call, of internal kind."""
     (span,) = made(builder(), record(method="", peer=""))
     assert (span.name, span.kind, span.flags) == ("request", Span.SPAN_KIND_INTERNAL, LOCAL_PARENT)
     assert "rpc.system" not in attributes(span)
@@ -174,7 +174,7 @@ def test_names_that_are_not_utf8():
     assert span.status.message == "m\\udc80 failed"
 
 
-def test_a_root():
-    """Has no parent."""
+def test_root_span():
+    """Without a parent."""
     (span,) = made(builder(), record(parent_id="", tracestate=""))
     assert (span.parent_span_id, span.trace_state) == (b"", "")

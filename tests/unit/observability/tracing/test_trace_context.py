@@ -1,4 +1,4 @@
-"""What callers say of their traces."""
+"""W3C Trace Context of callers."""
 
 import pytest
 from hypothesis import given
@@ -19,8 +19,8 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f"cc-{TRACE}-{SPAN}-01-what-the-future-brings", True),
     ],
 )
-def test_a_parent(value, sampled):
-    """Later versions are read as far as this one knows them."""
+def test_parses_traceparent(value, sampled):
+    """Later versions as far as this one defines them."""
     assert parse_traceparent(value) == Parent(TRACE, SPAN, sampled)
 
 
@@ -39,26 +39,26 @@ def test_a_parent(value, sampled):
         f"00-{TRACE[:-1]}g-{SPAN}-01",
     ],
 )
-def test_what_is_no_parent_counts_for_nothing(value):
-    """As the specification has it."""
+def test_ignores_invalid_traceparent(value):
+    """As the specification requires."""
     assert parse_traceparent(value) is None
 
 
 @given(st.text(max_size=80))
-def test_whatever_comes_raises_nothing(value):
-    """Callers write it."""
+def test_never_raises(value):
+    """Callers choose the text."""
     parse_traceparent(value)
 
 
-def test_the_state_is_passed_on():
-    """Unless it is longer than it may be."""
+def test_passes_tracestate_on():
+    """Unless it is too long."""
     assert join_tracestate("", "rojo=00f067aa0ba902b7") == "rojo=00f067aa0ba902b7"
     assert join_tracestate("", "a=" + "x" * 511) == ""
     assert join_tracestate("", b"a=b") == ""
 
 
-def test_a_state_in_several_pieces():
-    """Is one; a piece that makes it longer than it may be is left out."""
+def test_joins_tracestates():
+    """One that makes the result too long is left out."""
     assert join_tracestate("a=1", "b=2,c=3") == "a=1,b=2,c=3"
     assert join_tracestate("a=1", "b=" + "x" * 507) == "a=1"
     assert join_tracestate("a=1", b"b=2") == "a=1"

@@ -82,13 +82,13 @@ class StatusTable:
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
 
-    def refusal(self, refused: RejectionCause) -> Rejection:
+    def rejection(self, cause: RejectionCause) -> Rejection:
         """Return the rejection of a call that the server turned away before a handler saw it, in the same form."""
-        code, retry_after_ms = refused.code, None
-        if refused.retry_after_s is not None:
-            code, retry_after_ms = self._codes[OverloadedError], math.ceil(refused.retry_after_s * 1000)
-        status = Status(code, refused.details, refused.reason, retry_after_ms)
-        return Rejection(code, refused.details, status.trailing_metadata())
+        code, retry_after_ms = cause.code, None
+        if cause.retry_after_s is not None:
+            code, retry_after_ms = self._codes[OverloadedError], math.ceil(cause.retry_after_s * 1000)
+        status = Status(code, cause.details, cause.reason, retry_after_ms)
+        return Rejection(code, cause.details, status.trailing_metadata())
 
 
 #: Limits within a field violation.

@@ -298,7 +298,7 @@ def _build_server(settings: Settings, telemetry: Telemetry, security: Security, 
         express_methods=(health_check.METHOD,),
         message_timeout_s=server.message_timeout_s,
         inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
-        status_of=statuses.refusal,
+        status_of=statuses.rejection,
     )
 
 

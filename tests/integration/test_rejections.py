@@ -1,4 +1,4 @@
-"""What the server refuses by itself has the same form of status as what the queue and the API refuse."""
+"""Calls that the server rejects before a handler get the same form of status as other rejections."""
 
 import threading
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ MIB = 1024 * 1024
 
 @contextmanager
 def running(handlers: dict[str, Any] | None = None, **settings: Any) -> Iterator[Running]:
-    """Run a server with the one table of statuses."""
+    """Run a server with the status table."""
     table = StatusTable(grpc.StatusCode.UNAVAILABLE)
-    with closing(Running(handlers, status_of=table.refusal, **settings).start()) as server:
+    with closing(Running(handlers, status_of=table.rejection, **settings).start()) as server:
         yield server
 
 
 def check_overload(error: Any, reason: str, retry_after_ms: int) -> None:
-    """The code that was set, the reason, and the hint in both of its forms."""
+    """Check the configured code, the reason, and the retry hint in both forms."""
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     metadata = dict(error.trailing_metadata())
     assert metadata["grpc-retry-pushback-ms"] == str(retry_after_ms)
@@ -42,8 +42,8 @@ def check_overload(error: Any, reason: str, retry_after_ms: int) -> None:
     assert retry.retry_delay.ToMilliseconds() == retry_after_ms
 
 
-def test_too_many_calls() -> None:
-    """Over the limit of open calls; what is refused leaves nothing behind."""
+def test_rejects_too_many_calls() -> None:
+    """Over the limit of open calls; rejected calls leave nothing behind."""
     with running(max_inflight_unary=1) as server:
         first = server.unary("Held").future(b"", timeout=TIMEOUT_S)
         held = server.held.next()
@@ -56,8 +56,8 @@ def test_too_many_calls() -> None:
         assert server.call("CallbackUnaryUnary") == b"hello"
 
 
-def test_too_many_calls_wait_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All threads of a service are taken, and as many calls wait as may."""
+def test_rejects_too_many_calls_that_wait_for_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads of a service are busy, and the queue for them is full."""
     monkeypatch.setattr(blocking, "_MAX_WAITING", 1)
     release, begun = threading.Event(), threading.Event()
 
@@ -77,8 +77,8 @@ def test_too_many_calls_wait_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> No
         assert [call.result() for call in calls] == [b"1", b"2"]
 
 
-def test_memory_is_short() -> None:
-    """Calls are refused before their message is read, except those of express methods, until there is room again."""
+def test_rejects_calls_while_memory_is_short() -> None:
+    """Before their message is read, except calls of express methods."""
     resident = [100 * MIB]
     with running(express_methods=[f"/{SERVICE}/CallbackUnaryUnary"]) as server:
         server.server.limit_memory(100 * MIB, MemoryMeter(resident=lambda: resident[0], give_back=lambda: None))
@@ -97,8 +97,8 @@ def test_memory_is_short() -> None:
 
 
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryUnary", "BlockingUnaryStream"])
-def test_an_upload_that_takes_too_long(method: str) -> None:
-    """Whatever its handler is: no thread is taken meanwhile, and none of the others waits."""
+def test_ends_upload_that_takes_too_long(method: str) -> None:
+    """Whatever the handler: it occupies no thread meanwhile, and no other call waits."""
     with (
         running(message_timeout_s=0.3, blocking_threads=1) as server,
         RawUpload(server.address, f"/{SERVICE}/{method}", MIB) as upload,
@@ -122,8 +122,8 @@ class SmallMessages:
 
 
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryUnary", "CallbackStreamStream"])
-def test_a_large_message_of_a_stranger(method: str) -> None:
-    """The handler does not see it."""
+def test_rejects_large_message_of_unauthenticated_client(method: str) -> None:
+    """The handler does not get it."""
     with running(interceptors=[SmallMessages()]) as server:
         call: Any = server.channel.stream_stream(f"/{SERVICE}/{method}")
         assert list(call(iter([bytes(4096)]), timeout=TIMEOUT_S)) == [bytes(4096)]
@@ -135,8 +135,8 @@ def test_a_large_message_of_a_stranger(method: str) -> None:
         assert server.server.usage.rejected["MESSAGE_TOO_LARGE"] == 1
 
 
-def test_an_answer_is_not_held_to_the_limit_of_requests() -> None:
-    """A request of exactly the limit is answered, though its answer is larger."""
+def test_response_may_exceed_request_limit() -> None:
+    """A request of exactly the limit gets a larger response."""
     options = channel_options(ServerSettings(max_message_bytes=65536))
     double = {"Double": grpc.unary_unary_rpc_method_handler(lambda request, _: request + request)}
     with running(double, options=options) as server:
@@ -144,8 +144,8 @@ def test_an_answer_is_not_held_to_the_limit_of_requests() -> None:
         assert server.fail("Double", b"x" * 65537).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_streams_of_one_service_leave_the_threads_of_others() -> None:
-    """Idle callers hold all threads that their service may have, and no more."""
+def test_streams_occupy_threads_of_their_service_only() -> None:
+    """Idle clients hold all threads of their service, and no others."""
     with running(blocking_threads=2) as server:
         other = {"Echo": grpc.unary_unary_rpc_method_handler(lambda request, _: request)}
         server.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Other", other)])

@@ -159,6 +159,7 @@ class CallBase(ABC):
         self.examines_messages = live.inflater is not None
         #: Called on the poll thread when the call is no longer live, however it ended.
         self.on_retired: Callable[[], None] | None = None
+        # From here on the call is live, and a check of memory may end it.
         live.calls[self] = None
         if live.on_call is not None:
             live.on_call()

@@ -50,7 +50,6 @@ class CoreStreamCall(CallBase):
         deadline: float,
         started_at: float,
     ) -> None:
-        super().__init__(core_call, live, method, metadata, deadline, started_at)
         self._listener: StreamListener | None = None
         self._headers: CheckedMetadata = None
         self._headers_due = False
@@ -65,6 +64,8 @@ class CoreStreamCall(CallBase):
         self._ended = False
         #: Called on the poll thread after each send, whether it succeeded or failed.
         self.on_sent: Callable[[], None] | None = None
+        # Last, as it makes the call live.
+        super().__init__(core_call, live, method, metadata, deadline, started_at)
 
     @property
     def has_single_message(self) -> bool:  # type: ignore[override]  # a constant of unary calls

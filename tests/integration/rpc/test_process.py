@@ -96,7 +96,7 @@ def test_child_does_not_wait_for_its_parents_server():
         assert call(port, "Echo") == b"x"
         server.stop(None)
         sys.exit(os.waitstatus_to_exitcode(status))
-    # Whoever waited would be waited for in vain.
+    # Waiting would hang here.
     import atexit, inferd.rpc.server
     inferd.rpc.server._EXIT_TIMEOUT_S = 3600
     atexit._run_exitfuncs()

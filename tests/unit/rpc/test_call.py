@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from inferd.rpc.rejections import MEMORY_BUDGET
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 from tests.unit.rpc.fakes import Bench
@@ -33,3 +34,17 @@ def test_on_finished_runs_once_before_the_interceptors(kind, end):
     assert late == [(bench.call, grpc.StatusCode.CANCELLED, "the call had ended")]
     bench.call.abort(INTERNAL, "again")
     assert (len(heard), len(late)) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
+def test_a_new_call_may_be_rejected_by_the_check_it_starts(kind):
+    """The first call after a pause starts the checks of memory, which may end it."""
+
+    def reject_all(live):
+        live.on_call = lambda: [live.reject(call, MEMORY_BUDGET) for call in list(live.calls)]
+
+    bench = Bench(kind, on_live=reject_all)
+    assert bench.codes == ["RESOURCE_EXHAUSTED"]
+    bench.core.complete("SendStatusFromServer")
+    bench.core.complete("ReceiveCloseOnServer")
+    assert bench.live.count == 0

@@ -6,11 +6,11 @@ From the outside in:
     queue         the lock and the waking of workers      worker, caller_runs   the threads
     state         who waits, is rejected, runs next       execution             stack, run, split, answer
     policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
-    planner       which requests make the next batch      culprits              which request made a batch fail
+    planner       which requests make the next batch      bisection             which request made a batch fail
     adaptive      what is learned about runs and callers  self_check            compares batched with single answers
     admission     limits, drain rate, retry delay         answers               delivers outcomes and counts them
     waiting       the waiting requests, expiry            request, ports        data, and what is needed from outside
 
-`state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`) and `culprits` are pure: they know
+`state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`) and `bisection` are pure: they know
 neither threads nor clocks, and are functions of the requests and times that are passed in.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.batching.answers import Answers
-from inferd.batching.culprits import CulpritSearch
+from inferd.batching.bisection import Bisection
 from inferd.batching.ports import Clock, PollThread, Session
 from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
 from inferd.batching.run_guard import RunEndedError, RunGuard
@@ -110,11 +110,11 @@ class Executor:
         failed = self._attempt(batch, requests, first=first)
         if not failed:
             return
-        search = CulpritSearch(failed)
-        while (group := search.next()) is not None:
+        bisection = Bisection(failed)
+        while (group := bisection.next()) is not None:
             failed = self._attempt(batch, group, first=False)
             if failed:
-                search.failed(failed)
+                bisection.failed(failed)
 
     def _attempt(
         self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool
@@ -177,7 +177,7 @@ class Executor:
         except RunEndedError:
             batch.cut_off = True
             return None
-        except Exception as error:  # noqa: BLE001  whatever a runtime raises; it is logged with the culprit
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises; logged with the failing request
             took_s = self._clock() - started_at
             rows = sum(request.rows for request in live)
             return _Failed(error, BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows))

@@ -12,9 +12,9 @@ from inferd.batching.request import Batch
 
 _logger = logging.getLogger("inferd.batching")
 
-#: So many threads of a model version may be stuck and have been replaced; or as many as it has posts, if those are
-#: more. Each holds a core or several and the memory of its run for as long as its operator takes.
-_MOST_STUCK = 4
+#: Limit of stuck threads of a model version that are replaced, or the number of its posts, if that is higher. Each
+#: holds one or more cores and the memory of its run until its operator returns.
+_MAX_STUCK = 4
 
 
 class BatchSource(Protocol):
@@ -96,7 +96,7 @@ class Workers:
         clock: Clock,
     ) -> None:
         self._executor = executor
-        self._most_stuck = max(_MOST_STUCK, len(posts))
+        self._most_stuck = max(_MAX_STUCK, len(posts))
         self._hand_over = hand_over
         self._on_vacancy = on_vacancy
         self._clock = clock

@@ -137,14 +137,14 @@ def test_changed_certificate(serve: Serve, tmp_path: Path, authority: Authority)
 
 def test_client_certificates(serve: Serve, tmp_path: Path, authority: Authority) -> None:
     """Required for metrics, not for probes; one of another authority fails the handshake."""
-    clients, strangers = Authority("clients"), Authority("strangers")
+    clients, others = Authority("clients"), Authority("others")
     server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES), clients))
     without = context(authority)
     assert get(server, "/livez", without) == (200, b"ok\n")
     assert get(server, "/metrics", without) == (403, b"expected a client certificate\n")
     with_own = context(authority, clients.issue("prometheus"), tmp_path)
     assert get(server, "/metrics", with_own)[0] == 200
-    foreign = context(authority, strangers.issue("prometheus"), tmp_path)
+    foreign = context(authority, others.issue("prometheus"), tmp_path)
     with pytest.raises((ssl.SSLError, ConnectionError)):
         get(server, "/livez", foreign)
 

@@ -13,7 +13,7 @@ class Renderings(Generic[Format]):
 
     To render holds the interpreter lock, so that no call is served meanwhile: the next rendering begins only after a
     pause that follows from how long the last one took. Each is for everyone who has asked for its format by then, so
-    whoever asks is never given one that began before. Used in one event loop.
+    no client gets one that began before its request. Used in one event loop.
     """
 
     def __init__(

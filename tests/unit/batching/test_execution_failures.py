@@ -11,7 +11,7 @@ from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 
 
-def test_a_failing_batch_is_split_until_only_the_culprit_fails():
+def test_bisects_failing_batch():
     """Seven good requests and a bad one: seven answers."""
     model = Model(poisoned)
     callers = [Caller(x=x(value)) for value in (1, 2, 3, 4, 5, -6, 7, 8)]
@@ -23,7 +23,7 @@ def test_a_failing_batch_is_split_until_only_the_culprit_fails():
     assert model.session.runs == [8, 4, 4, 2, 2, 1, 1]
 
 
-def test_a_culprit_is_told_how_long_it_waited_and_ran():
+def test_failing_request_has_queue_and_run_time():
     """Of its own run, the last one; and not of those of the batches that it was found in."""
 
     def slow(inputs):

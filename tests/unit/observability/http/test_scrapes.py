@@ -50,7 +50,7 @@ def run(test: Callable[[Setup], Coroutine[None, None, None]]) -> Setup:
 
 
 def test_those_who_come_together_share_one() -> None:
-    """And whoever comes alone does not wait."""
+    """A single client does not wait."""
 
     async def test(setup: Setup) -> None:
         assert await setup.ask("a", "a", "a") == [b"a 1"] * 3

@@ -1,14 +1,14 @@
 """Finding the requests that make a batch fail."""
 
-from inferd.batching.culprits import CulpritSearch
+from inferd.batching.bisection import Bisection
 from tests.fakes import Caller
 
 
-def _groups(number, culprits):
+def _groups(number, failing):
     """The sizes of the groups that run after a batch of so many has failed, and which requests ran alone and failed."""
     requests = [Caller().request for _ in range(number)]
-    bad = {requests[position] for position in culprits}
-    search, sizes, found = CulpritSearch(requests), [], []
+    bad = {requests[position] for position in failing}
+    search, sizes, found = Bisection(requests), [], []
     while (group := search.next()) is not None:
         sizes.append(len(group))
         if bad.isdisjoint(group):
@@ -20,7 +20,7 @@ def _groups(number, culprits):
     return sizes, found
 
 
-def test_one_culprit_is_found_by_halving():
+def test_finds_one_failing_request_by_halving():
     """In twice the logarithm of their number."""
     sizes, found = _groups(32, [13])
     assert sizes == [16, 16, 8, 8, 4, 4, 2, 2, 1, 1]

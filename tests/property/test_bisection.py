@@ -26,11 +26,11 @@ def test_a_failing_batch_takes_few_more_runs_than_it_has_requests(fails):
 
 
 @given(st.integers(2, 70), st.data())
-def test_one_culprit_takes_twice_the_logarithm(number, data):
+def test_one_failing_request_takes_twice_the_logarithm(number, data):
     """What is most likely is also the cheapest."""
-    culprit = data.draw(st.integers(0, number - 1))
+    failing = data.draw(st.integers(0, number - 1))
     model = Model(poisoned)
-    model.run(*[Caller(x=x(-1 if position == culprit else position)) for position in range(number)])
+    model.run(*[Caller(x=x(-1 if position == failing else position)) for position in range(number)])
     assert len(model.session.runs) <= 1 + 2 * math.ceil(math.log2(number))
 
 

@@ -11,7 +11,7 @@ from inferd.batching.request import InferenceRequest
 _FAILURES = 1.5
 
 
-class CulpritSearch:
+class Bisection:
     """Halves failing groups, the largest first, so that most other requests are answered early.
 
     Invariant: each request gets its outcome from one run, that of a successful group or its own. Besides those and the

@@ -10,7 +10,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.large_messages import LargeMessages
 from inferd.api.oip.service import OpenInferenceService
 from inferd.api.status import StatusTable
-from inferd.api.stream import OpenStreams, ServiceContext
+from inferd.api.stream import HandlerResources, OpenStreams
 from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
 from inferd.models.registry import ModelRegistry
@@ -54,7 +54,7 @@ class InferenceServices:
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
         self._large_messages = LargeMessages(server.poll_loop.call_soon)
-        context = ServiceContext(
+        resources = HandlerResources(
             registry=self._registry,
             statuses=self._statuses,
             call_soon=server.poll_loop.call_soon,
@@ -62,8 +62,8 @@ class InferenceServices:
             large_messages=self._large_messages,
             limits=self._limits,
         )
-        own = InferenceService(context)
-        open_inference = OpenInferenceService(context, self._is_ready)
+        own = InferenceService(resources)
+        open_inference = OpenInferenceService(resources, self._is_ready)
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),

@@ -52,7 +52,7 @@ _SLICE_REQUESTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ServiceContext:
+class HandlerResources:
     """What the handlers of all services share."""
 
     registry: ModelRegistry
@@ -69,10 +69,10 @@ class RequestStream(ABC, Generic[Request]):
     #: Path from a message to the fields of its requests, for errors.
     _path_to_requests = ""
 
-    def __init__(self, call: StreamCall, decoder: RequestDecoder[Request], context: ServiceContext) -> None:
+    def __init__(self, call: StreamCall, decoder: RequestDecoder[Request], resources: HandlerResources) -> None:
         self._call = call
         self._decoder = decoder
-        self._context = context
+        self._resources = resources
         self._listeners = result_listeners(call)
         self._call_id = request_id_of(call.context)
         self._lock = threading.Lock()
@@ -142,9 +142,9 @@ class RequestStream(ABC, Generic[Request]):
             requests.append(self._open_next(incoming, received_at))
         self._submit(requests)
         if content is not None and parsed_bytes > LARGE_BYTES:
-            self._context.large_messages.do(partial(self._decode_large, content, received_at))
+            self._resources.large_messages.do(partial(self._decode_large, content, received_at))
         elif content is not None:
-            self._context.call_soon(partial(self._submit_slice, received_at))
+            self._resources.call_soon(partial(self._submit_slice, received_at))
 
     def _next_pending(self) -> bytes | None:
         with self._lock:
@@ -155,7 +155,7 @@ class RequestStream(ABC, Generic[Request]):
         incoming = self._parse(content)
         if incoming is not None:
             request = self._open_next(incoming, received_at)
-            self._context.call_soon(partial(self._continue, request, received_at))
+            self._resources.call_soon(partial(self._continue, request, received_at))
 
     def _continue(self, request: StreamRequest[Request], received_at: float) -> None:
         self._submit([request])
@@ -202,7 +202,7 @@ class RequestStream(ABC, Generic[Request]):
         if self._listeners:
             request.stages = Stages(decoding_at=monotonic())
         incoming = request.incoming
-        model, request.grant = find_model(self._context.registry, self._call, incoming.name, incoming.version)
+        model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
         built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
         if request.stages is not None:
             request.stages.decoded_at = monotonic()
@@ -269,14 +269,14 @@ class RequestStream(ABC, Generic[Request]):
 
     def end(self, error: ServingError) -> None:
         """End the stream with the status of ``error`` and cancel its open requests. Any thread."""
-        status = self._context.statuses.status_of(error)
+        status = self._resources.statuses.status_of(error)
         self._call.finish(status.code, status.message, status.trailing_metadata())
         self.on_terminated()
 
     def _settle(self, request: StreamRequest[Request], outcome: Outcome) -> None:
         as_lists = request.incoming.as_lists
         if isinstance(outcome, InferenceResult) and takes_long_to_encode(outcome, as_lists=as_lists):
-            self._context.large_messages.do(partial(self._respond, request, outcome))
+            self._resources.large_messages.do(partial(self._respond, request, outcome))
         else:
             self._respond(request, outcome)
 
@@ -292,7 +292,7 @@ class RequestStream(ABC, Generic[Request]):
             request.close(outcome)
             fatal = InferenceFailedError() if response is None else self._collect(request, response)
             if self._listeners:
-                result = request.result(outcome, self._context.statuses)
+                result = request.result(outcome, self._resources.statuses)
                 for listener in self._listeners:
                     listener(self._call, result)
             if fatal is None:
@@ -302,7 +302,7 @@ class RequestStream(ABC, Generic[Request]):
         if fatal is not None:
             self.end(fatal)
         elif flush_later:
-            self._context.call_soon(self._flush)
+            self._resources.call_soon(self._flush)
 
     def _encode(self, request: StreamRequest[Request], result: InferenceResult) -> bytes | None:
         """Return the encoded response, None if that failed."""
@@ -332,7 +332,7 @@ class RequestStream(ABC, Generic[Request]):
         if self._half_closed:
             self._call.finish()
         elif self._draining:
-            status = self._context.statuses.status_of(ModelUnavailableError(_DRAINING))
+            status = self._resources.statuses.status_of(ModelUnavailableError(_DRAINING))
             self._call.finish(status.code, status.message, status.trailing_metadata())
 
     def _send_ready(self) -> None:
@@ -372,8 +372,8 @@ class OpenStreams:
 Stream = TypeVar("Stream", bound=RequestStream[Any])
 
 
-def open_stream(stream: Stream, context: ServiceContext) -> Stream:
+def open_stream(stream: Stream, resources: HandlerResources) -> Stream:
     """Add a new stream to the open ones and read its first message."""
-    context.streams.add(stream)
+    resources.streams.add(stream)
     stream.open()
     return stream

@@ -12,7 +12,7 @@ from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.oip.triton import PLATFORM, model_config, model_statistics
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import ServiceContext, open_stream
+from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
 from inferd.models.version import ModelState
@@ -26,14 +26,14 @@ EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistic
 class OpenInferenceService:
     """Handlers of the service's methods, for clients of Triton and KServe."""
 
-    def __init__(self, context: ServiceContext, is_ready: Callable[[], bool]) -> None:
-        self._context = context
+    def __init__(self, resources: HandlerResources, is_ready: Callable[[], bool]) -> None:
+        self._resources = resources
         self._is_ready = is_ready
-        self._decoder = RequestDecoder(OpenInferenceCodec(context.limits))
+        self._decoder = RequestDecoder(OpenInferenceCodec(resources.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by name."""
-        registry, statuses = self._context.registry, self._context.statuses
+        registry, statuses = self._resources.registry, self._resources.statuses
         return {
             "ServerLive": query_handler(pb.ServerLiveRequest, _server_live, registry, statuses),
             "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, registry, statuses),
@@ -43,13 +43,13 @@ class OpenInferenceService:
             "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
             "ModelInfer": callback_unary(
-                UnaryInference(self._decoder, registry, statuses, self._context.large_messages)
+                UnaryInference(self._decoder, registry, statuses, self._resources.large_messages)
             ),
             "ModelStreamInfer": callback_stream(self._open_stream),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
-        return open_stream(OpenInferenceStream(call, self._decoder, self._context), self._context)
+        return open_stream(OpenInferenceStream(call, self._decoder, self._resources), self._resources)
 
     def _server_ready(self, _: pb.ServerReadyRequest, _models: ModelView) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())

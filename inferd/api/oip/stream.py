@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import RequestStream, ServiceContext
+from inferd.api.stream import HandlerResources, RequestStream
 from inferd.api.stream_request import StreamRequest
 from inferd.errors import ServingError
 from inferd.rpc import StreamCall
@@ -30,9 +30,9 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
     """
 
     def __init__(
-        self, call: StreamCall, decoder: RequestDecoder[pb.ModelInferRequest], context: ServiceContext
+        self, call: StreamCall, decoder: RequestDecoder[pb.ModelInferRequest], resources: HandlerResources
     ) -> None:
-        super().__init__(call, decoder, context)
+        super().__init__(call, decoder, resources)
         self._order: deque[StreamRequest[pb.ModelInferRequest]] = deque()
         self._responses: dict[StreamRequest[pb.ModelInferRequest], bytes] = {}
         self._error_ends_stream = _ERROR_ENDS_STREAM in call.metadata

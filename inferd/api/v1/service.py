@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.admission import ModelView
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import ServiceContext, open_stream
+from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -20,22 +20,22 @@ from inferd.runtime.signature import TensorSpec
 class InferenceService:
     """Handlers of the service's methods."""
 
-    def __init__(self, context: ServiceContext) -> None:
-        self._context = context
-        self._decoder = RequestDecoder(InferenceCodec(context.limits))
+    def __init__(self, resources: HandlerResources) -> None:
+        self._resources = resources
+        self._decoder = RequestDecoder(InferenceCodec(resources.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by name."""
-        registry, statuses = self._context.registry, self._context.statuses
+        registry, statuses = self._resources.registry, self._resources.statuses
         return {
-            "Infer": callback_unary(UnaryInference(self._decoder, registry, statuses, self._context.large_messages)),
+            "Infer": callback_unary(UnaryInference(self._decoder, registry, statuses, self._resources.large_messages)),
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
             "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:
-        return open_stream(InferenceStream(call, self._decoder, self._context), self._context)
+        return open_stream(InferenceStream(call, self._decoder, self._resources), self._resources)
 
 
 def _list_models(_: pb.ListModelsRequest, models: ModelView) -> pb.ListModelsResponse:

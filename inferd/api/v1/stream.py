@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import RequestStream, ServiceContext
+from inferd.api.stream import HandlerResources, RequestStream
 from inferd.api.stream_request import StreamRequest
 from inferd.api.wire_scanner import malformed
 from inferd.errors import InvalidInputError, ServingError
@@ -27,8 +27,8 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     _path_to_requests = "requests."
 
-    def __init__(self, call: StreamCall, decoder: RequestDecoder[pb.InferRequest], context: ServiceContext) -> None:
-        super().__init__(call, decoder, context)
+    def __init__(self, call: StreamCall, decoder: RequestDecoder[pb.InferRequest], resources: HandlerResources) -> None:
+        super().__init__(call, decoder, resources)
         self._ready: list[bytes] = []
 
     def _split(self, message: bytes) -> Sequence[bytes]:
@@ -42,7 +42,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     def _contents(self, message: bytes) -> list[bytes]:
         contents: list[bytes] = []
-        others, max_requests = 0, self._context.limits.requests
+        others, max_requests = 0, self._resources.limits.requests
         for content in wire.contents(message, _REQUESTS):
             if content is None:
                 others += 1
@@ -61,7 +61,7 @@ class InferenceStream(RequestStream[pb.InferRequest]):
 
     def _collect(self, request: StreamRequest[pb.InferRequest], outcome: bytes | ServingError) -> ServingError | None:
         if isinstance(outcome, ServingError):
-            content = wire.field(_ERROR, self._context.statuses.status_of(outcome).to_bytes())
+            content = wire.field(_ERROR, self._resources.statuses.status_of(outcome).to_bytes())
         else:
             content = wire.field(_RESPONSE, outcome)
         own_id = request.incoming.request_id

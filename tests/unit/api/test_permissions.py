@@ -7,7 +7,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import OpenStreams, ServiceContext, open_stream
+from inferd.api.stream import HandlerResources, OpenStreams, open_stream
 from inferd.api.unary import UnaryInference
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -50,7 +50,7 @@ class Bench:
 
     def stream(self) -> tuple[FakeCall, InferenceStream]:
         call = self.call()
-        parts = ServiceContext(
+        parts = HandlerResources(
             registry=self._registry,
             statuses=StatusTable(),
             call_soon=Soon(),

@@ -11,7 +11,7 @@ from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import OpenStreams, ServiceContext, open_stream
+from inferd.api.stream import HandlerResources, OpenStreams, open_stream
 from inferd.api.v1 import stream as v1_stream
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -34,7 +34,7 @@ class Setup:
         self.soon = Soon()
         self.large = FakeLargeMessages()
         self.streams = streams or OpenStreams()
-        parts = ServiceContext(
+        parts = HandlerResources(
             registry=FakeRegistry(self.model),
             statuses=StatusTable(),
             call_soon=self.soon,

@@ -64,8 +64,8 @@ class BlockingHandlers:
 
     def serve(self, call: CoreStreamCall, handler: Handler) -> None:
         """Run ``handler`` for ``call``; on the poll thread."""
-        served = _Served(call, handler, self.serial.submit)
-        pool = getattr(served.behavior, "experimental_thread_pool", None) or self._pool_of(call.method)
+        run = _HandlerRun(call, handler, self.serial.submit)
+        pool = getattr(run.behavior, "experimental_thread_pool", None) or self._pool_of(call.method)
 
         def submit(work: Callable[[], None]) -> None:
             # Context variables must not leak to the next call of the thread.
@@ -73,11 +73,11 @@ class BlockingHandlers:
                 self._live.reject(call, NO_THREAD)
 
         if handler.request_streaming:
-            call.listen(served.inbox)
-            submit(partial(served.run, served.inbox))
+            call.listen(run.inbox)
+            submit(partial(run.run, run.inbox))
         else:
-            call.on_terminated(served.inbox.on_terminated)
-            call.receive_one(lambda message: submit(partial(served.run_with, message)))
+            call.on_terminated(run.inbox.on_terminated)
+            call.receive_one(lambda message: submit(partial(run.run_with, message)))
 
     def _pool_of(self, method: str) -> WorkerPool:
         service = method.rpartition("/")[0]
@@ -161,7 +161,7 @@ class RequestInbox:
             self._changed.notify_all()
 
 
-class _FailedError(Exception):
+class _ConversionError(Exception):
     """Unwinds a call whose message could not be converted; the text is sent to the caller."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
@@ -169,7 +169,7 @@ class _FailedError(Exception):
         self.code = code
 
 
-class _Served:
+class _HandlerRun:
     """One call to one handler; all but the constructor runs in the handler's thread."""
 
     def __init__(
@@ -226,7 +226,7 @@ class _Served:
             work()
         except CallEndedError:
             pass  # no caller is left
-        except _FailedError as error:
+        except _ConversionError as error:
             self._context.end(error.code, str(error))
         except BaseException:  # noqa: BLE001  the caller must get a status whatever the handler raises
             if not self._context.aborted:
@@ -242,7 +242,7 @@ class _Served:
         except Exception as error:
             # Without a traceback: it is most likely the caller's fault, who could flood the log.
             _log.info("%s: a request could not be deserialized: %r", self._call.method, error, extra=self._fields())
-            raise _FailedError(grpc.StatusCode.INVALID_ARGUMENT, "the request could not be deserialized") from error
+            raise _ConversionError(grpc.StatusCode.INVALID_ARGUMENT, "the request could not be deserialized") from error
 
     def _serialize(self, response: Message) -> bytes:
         serialize = self._handler.response_serializer
@@ -250,11 +250,11 @@ class _Served:
             payload = response if serialize is None else serialize(response)
         except Exception as error:
             _log.exception("%s: %s", self._call.method, _UNSERIALIZABLE, extra=self._fields())
-            raise _FailedError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE) from error
+            raise _ConversionError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE) from error
         if not isinstance(payload, bytes):
             kind = type(payload).__name__
             _log.error("%s answered with %s, expected bytes", self._call.method, kind, extra=self._fields())
-            raise _FailedError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE)
+            raise _ConversionError(grpc.StatusCode.INTERNAL, _UNSERIALIZABLE)
         return payload
 
     def _fields(self) -> dict[str, object]:

@@ -34,10 +34,10 @@ _SLACK_S = 0.01
 _JITTER = 0.1
 #: The first call of a connection arrives at most this much later than the connection, as a share of its lifetime.
 _LATE_SHARE = 0.25
-_MOST_LATE_S = 1.0
+_MAX_LATE_S = 1.0
 #: The core's value for "never".
 _NEVER_MS = 2**31 - 1
-_MOST_CONNECTIONS = 65_536
+_MAX_CONNECTIONS = 65_536
 
 
 def to_monotonic(deadline_epoch_s: float, now: float, now_epoch_s: float) -> float:
@@ -67,9 +67,9 @@ class ConnectionAges:
     def __init__(self, *, max_age_s: float, grace_s: float) -> None:
         self._grace_s = grace_s
         self._oldest_s = (1 - _JITTER) * max_age_s + grace_s
-        self._late_s = min(_LATE_SHARE * self._oldest_s, _MOST_LATE_S)
+        self._late_s = min(_LATE_SHARE * self._oldest_s, _MAX_LATE_S)
         #: After this time a call from the same port is on another connection.
-        self._gone_s = (1 + _JITTER) * max_age_s + grace_s + _MOST_LATE_S
+        self._gone_s = (1 + _JITTER) * max_age_s + grace_s + _MAX_LATE_S
         #: Time of the first call by peer, the oldest first.
         self._first_call_at: dict[bytes, float] = {}
 
@@ -88,7 +88,7 @@ class ConnectionAges:
         if at is not None and now - at < self._gone_s:
             return
         first.pop(peer, None)
-        while first and (len(first) >= _MOST_CONNECTIONS or now - next(iter(first.values())) >= self._gone_s):
+        while first and (len(first) >= _MAX_CONNECTIONS or now - next(iter(first.values())) >= self._gone_s):
             del first[next(iter(first))]
         first[peer] = now
 

@@ -17,7 +17,7 @@ GZIP = b"\x1f\x8b"
 _SMALL_BYTES = 64 * 1024
 
 #: Maximum ratio of inflated to compressed size; text and sparse numbers reach about 20.
-_MOST_RATIO = 100
+_MAX_RATIO = 100
 
 #: zlib's window size for data with a gzip header.
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -53,7 +53,7 @@ class Inflater:
         if decompressor.eof or len(begin) < _SMALL_BYTES:
             done(_whole(decompressor, begin))
             return
-        most = min(self._max_message_bytes, max(_MOST_RATIO * len(message), _SMALL_BYTES))
+        most = min(self._max_message_bytes, max(_MAX_RATIO * len(message), _SMALL_BYTES))
 
         def inflate_rest() -> None:
             outcome = _rest(decompressor, begin, most)

@@ -30,8 +30,8 @@ _MIB = 1024 * 1024
 
 #: Upper bound for growth by reading: the poll thread copies every byte.
 _FASTEST_GROWTH_PER_S = 2048 * _MIB
-_SHORTEST_INTERVAL_S = 0.01
-_LONGEST_INTERVAL_S = 0.5
+_MIN_INTERVAL_S = 0.01
+_MAX_INTERVAL_S = 0.5
 
 #: How long rejecting calls is the only action.
 _PATIENCE_S = 1.0
@@ -41,10 +41,10 @@ _WORTH_GIVING_BACK = 16 * _MIB
 _QUIET_S = 1.0
 
 #: Freed memory is not measurable before it is returned, so this is tried, less often if it frees little.
-_LONGEST_QUIET_S = 8.0
+_MAX_QUIET_S = 8.0
 
 #: Memory freed at a time: returning it takes 0.1 ms for a MiB, during which the poll thread may have to wait.
-_MOST_AT_ONCE = 256 * _MIB
+_MAX_AT_ONCE = 256 * _MIB
 
 #: Between attempts while memory is short and no call was ended.
 _GIVE_BACK_INTERVAL_S = 0.25
@@ -99,7 +99,7 @@ class MemoryGuard:
         if self._is_giving_back or self._live.is_short_of_memory:
             return False
         # The core may free what an ended call held later than memory was last returned, so try until nothing comes.
-        has_tried = self._gave_back_at > self._open_at and self._quiet_s >= _LONGEST_QUIET_S
+        has_tried = self._gave_back_at > self._open_at and self._quiet_s >= _MAX_QUIET_S
         return self.taken_bytes < _WORTH_GIVING_BACK or has_tried
 
     def check(self) -> float:
@@ -116,7 +116,7 @@ class MemoryGuard:
             self._run_short(now)
         if self._is_giving_back:
             self._limit_growth(now)
-            return _SHORTEST_INTERVAL_S
+            return _MIN_INTERVAL_S
         if self._live.is_short_of_memory:
             self._relieve(now)
         elif self._is_worth_giving_back(now):
@@ -126,9 +126,9 @@ class MemoryGuard:
     def _interval_s(self) -> float:
         """Return a lower bound for the time until calls have to be ended."""
         if self._live.is_short_of_memory or self._is_giving_back:
-            return _SHORTEST_INTERVAL_S
+            return _MIN_INTERVAL_S
         left = self.budget_bytes * 7 // 8 - self.taken_bytes
-        return min(max(left / _FASTEST_GROWTH_PER_S, _SHORTEST_INTERVAL_S), _LONGEST_INTERVAL_S)
+        return min(max(left / _FASTEST_GROWTH_PER_S, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
 
     def _run_short(self, now: float) -> None:
         if not self._live.is_short_of_memory:
@@ -162,7 +162,7 @@ class MemoryGuard:
         if not holders:
             return 0
         unseen = max(self.taken_bytes - live.held_bytes, 1)
-        excess = min(self.taken_bytes - self.budget_bytes // 2, _MOST_AT_ONCE)
+        excess = min(self.taken_bytes - self.budget_bytes // 2, _MAX_AT_ONCE)
         count = math.ceil(len(holders) * min(excess / unseen, 1.0))
         _log.warning("ending calls to free memory", extra={"calls": count, **self._fields()})
         for call in holders[:count]:
@@ -208,8 +208,8 @@ class MemoryGuard:
         self._given_back_to = self._resident
         self._is_giving_back = False
         was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
-        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _LONGEST_QUIET_S)
-        if not self._live.calls and self._quiet_s >= _LONGEST_QUIET_S:
+        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _MAX_QUIET_S)
+        if not self._live.calls and self._quiet_s >= _MAX_QUIET_S:
             self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
         if self._ended_while_giving_back:
             self._give_back(self._live.loop.now())

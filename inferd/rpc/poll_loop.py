@@ -43,9 +43,9 @@ _log = logging.getLogger("inferd.rpc")
 Callback = Callable[[], None]
 
 _FAILED = "a callback on the poll thread failed"
-_MOST_EVENTS = 64
+_MAX_EVENTS = 64
 _UNWAKEABLE_SLEEP_S = 0.05
-_LONGEST_BUSY_S = 0.001
+_MAX_BUSY_S = 0.001
 _READ_ALL_INTERVAL_S = 0.002
 _READ_ALL_POLLS = 16
 #: A poll that took this long has slept.
@@ -162,7 +162,7 @@ class PollLoop:
         events = [event]
         is_idle = False
         empty_polls, self._empty_polls = self._empty_polls, 1
-        while len(events) < _MOST_EVENTS:
+        while len(events) < _MAX_EVENTS:
             event = poll(0.0)
             if event.tag is not None:
                 events.append(event)
@@ -220,7 +220,7 @@ class PollLoop:
     def call_when_idle(self, callback: Callback) -> None:
         """Call ``callback`` when no event is ready, or after about 1 ms; on the poll thread only."""
         if not self._idle_callbacks:
-            self._idle_by = self.now() + _LONGEST_BUSY_S
+            self._idle_by = self.now() + _MAX_BUSY_S
         self._idle_callbacks.append(callback)
 
     def _run_idle(self) -> None:

@@ -23,8 +23,8 @@ class RejectionCause:
 
 
 #: How many known names an error lists, and how many characters of the requested name it quotes.
-_MOST_NAMES = 12
-_LONGEST_NAME = 80
+_MAX_NAMES = 12
+_MAX_NAME = 80
 
 #: Maps a rejection to its status. Called on the poll thread; must not block.
 StatusOf = Callable[[RejectionCause], Rejection]
@@ -58,19 +58,19 @@ def unknown_method(name: str, served: Mapping[str, Sequence[str]]) -> RejectionC
     if not service or not method:
         details = f'expected a method as /SERVICE/METHOD, got "{_plain(name)}"'
     elif methods is None:
-        known = listed(served, most=_MOST_NAMES)
+        known = listed(served, most=_MAX_NAMES)
         details = (
             f'unknown service "{_plain(service)}", asked for method "{_plain(method)}"; known services are {known}'
         )
     else:
-        known = listed(methods, most=_MOST_NAMES)
+        known = listed(methods, most=_MAX_NAMES)
         details = f'unknown method "{_plain(method)}" of service "{_plain(service)}", which has {known}'
     return RejectionCause("UNKNOWN_METHOD", details, grpc.StatusCode.UNIMPLEMENTED)
 
 
 def _plain(name: str) -> str:
     """Quote a name from a caller in few bytes of ASCII, so that it fits into a status."""
-    return clipped(escaped(name[:_LONGEST_NAME]).encode("ascii", "backslashreplace").decode(), _LONGEST_NAME)
+    return clipped(escaped(name[:_MAX_NAME]).encode("ascii", "backslashreplace").decode(), _MAX_NAME)
 
 
 #: All reasons.

@@ -223,7 +223,7 @@ class Server(grpc.Server):
         if self._is_launched:
             raise RuntimeError(f"cannot listen on {address}: the server was started before")
         path = unix_sockets.path_of(address)
-        reason = None if path is None else unix_sockets.why_not_free(path)
+        reason = None if path is None else unix_sockets.unavailable_reason(path)
         if reason is not None:
             raise RuntimeError(f"cannot listen on {address}: {reason}")
         port = core.bind(self._core, address, credentials)

@@ -15,7 +15,7 @@ def path_of(address: str) -> Path | None:
     return Path(address.removeprefix(_SCHEME).removeprefix("//"))
 
 
-def why_not_free(path: Path) -> str | None:
+def unavailable_reason(path: Path) -> str | None:
     """Return why no server may listen at ``path``, None if it may.
 
     The core replaces any socket, also one that another server listens on, which would silently lose its callers. The

@@ -27,7 +27,7 @@ class WorkerPool:
 
     def __init__(self, name: str, *, threads: int, max_waiting: int | None = None) -> None:
         self._name = name
-        self._most_threads = threads
+        self._max_threads = threads
         self._max_waiting = max_waiting
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
@@ -42,7 +42,7 @@ class WorkerPool:
             return False
         self._work.put(work)
         with self._lock:
-            if self._unclaimed <= 0 and len(self._threads) < self._most_threads and not self._has_stopped:
+            if self._unclaimed <= 0 and len(self._threads) < self._max_threads and not self._has_stopped:
                 self._start_thread()
             else:
                 self._unclaimed -= 1

@@ -94,7 +94,7 @@ def test_unix_socket_connections_share_a_peer() -> None:
 
 def test_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Expired connections are dropped too."""
-    monkeypatch.setattr(call_ends, "_MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(call_ends, "_MAX_CONNECTIONS", 10)
     seen = ages()
     for number in range(100):
         seen.note(b"ipv4:10.0.0.7:%d" % number, 0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.rpc.unix_sockets import path_of, why_not_free
+from inferd.rpc.unix_sockets import path_of, unavailable_reason
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def _listening(path: Path) -> socket.socket:
 def test_missing_or_abandoned_socket_is_free(tmp_path: Path) -> None:
     """A killed server leaves its socket without a listener."""
     path = tmp_path / "a.sock"
-    assert why_not_free(path) is None
+    assert unavailable_reason(path) is None
     _listening(path).close()
-    assert why_not_free(path) is None
+    assert unavailable_reason(path) is None
 
 
 def test_socket_with_a_listener_is_taken(tmp_path: Path) -> None:
@@ -44,13 +44,13 @@ def test_socket_with_a_listener_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with closing(_listening(path)):
         for _ in range(3):
-            assert why_not_free(path) == "another server listens there"
+            assert unavailable_reason(path) == "another server listens there"
 
 
 def test_rejects_files_and_missing_directories(tmp_path: Path) -> None:
     """Only sockets may be replaced."""
     file = tmp_path / "file"
     file.write_text("x")
-    assert why_not_free(file) == "the path exists and is not a socket"
-    assert why_not_free(tmp_path / "none" / "a.sock") == f"there is no directory {tmp_path}/none"
+    assert unavailable_reason(file) == "the path exists and is not a socket"
+    assert unavailable_reason(tmp_path / "none" / "a.sock") == f"there is no directory {tmp_path}/none"
     assert file.read_text() == "x"

@@ -8,9 +8,8 @@ From the outside in:
     policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
     planner       which requests make the next batch      bisection             which request made a batch fail
     adaptive      what is learned about runs and callers  self_check            compares batched with single answers
-    admission     limits, drain rate, retry delay         answers               delivers outcomes and counts them
-    waiting       the waiting requests, expiry            request, ports        data, and what is needed from outside
+    waiting       admission, order, limits, expiry        request, ports        data and replies; what is needed outside
 
-`state` and its parts (`waiting`, `admission`, `policies`, `planner`, `adaptive`) and `bisection` are pure: they know
-neither threads nor clocks, and are functions of the requests and times that are passed in.
+`state` and its parts (`waiting`, `policies`, `planner`, `adaptive`) and `bisection` are pure: they know neither threads
+nor clocks, and are functions of the requests and times that are passed in.
 """

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Sequence
 
-from inferd.batching.answers import Answers
 from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
-from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.answers import Answers
 from inferd.batching.bisection import Bisection
 from inferd.batching.ports import Clock, PollThread, Session
-from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
+from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
 from inferd.batching.run_guard import RunEndedError, RunGuard
 from inferd.batching.self_check import RunAt, SelfCheck
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError

@@ -5,10 +5,9 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from inferd.batching.answers import Answers
 from inferd.batching.planner import WaitUntil
 from inferd.batching.ports import Clock, PollThread
-from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.batching.state import Effects, QueueState
 from inferd.errors import InferenceFailedError, ServingError
 

@@ -14,9 +14,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.answers import Answers
 from inferd.batching.ports import Alarm, Clock, Session
-from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.errors import RunTooLongError
 from inferd.runtime.run_timeout import RunStop
 from inferd.runtime.signature import Tensors

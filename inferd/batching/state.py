@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from itertools import chain
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
-from inferd.batching.admission import DrainRate, refusal, retry_after_s
 from inferd.batching.planner import BatchRules, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
-from inferd.batching.waiting import Deadlines, WaitingRequests
+from inferd.batching.waiting import Deadlines, DrainRate, WaitingRequests, refusal, retry_after_s
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 

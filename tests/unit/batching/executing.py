@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from inferd.batching.answers import Answers
 from inferd.batching.execution import Executor
-from inferd.batching.request import Batch
+from inferd.batching.request import Answers, Batch
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingStats, scale

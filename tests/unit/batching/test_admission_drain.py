@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.batching.admission import DrainRate, retry_after_s
+from inferd.batching.waiting import DrainRate, retry_after_s
 
 
 def test_the_rate_is_what_is_taken_while_something_is_left():

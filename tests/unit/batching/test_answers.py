@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from inferd.batching.answers import Answers
-from inferd.batching.request import BatchTiming, InferenceResult, Reply
+from inferd.batching.request import Answers, BatchTiming, InferenceResult, Reply
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from tests.fakes import Caller, FakeClock, RecordingStats
 

@@ -5,11 +5,10 @@ import threading
 
 import pytest
 
-from inferd.batching.answers import Answers
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.queue import RequestQueue
-from inferd.batching.request import Batch
+from inferd.batching.request import Answers, Batch
 from inferd.batching.state import QueueState
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError

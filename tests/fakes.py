@@ -13,7 +13,7 @@ from inferd import dtypes
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
-from inferd.runtime.run_timeout import RunStop
+from inferd.runtime.runners import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 from tests.patience import PATIENCE_S
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.runtime.run_timeout import RunStop
+from inferd.runtime.runners import RunStop
 from inferd.runtime.signature import ModelSignature, Tensors
 
 #: Seconds on a clock that never goes back: ``time.monotonic``, a thread's processor time, or a fake in tests.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inferd.batching.ports import Alarm, Clock, Session
 from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.errors import RunTooLongError
-from inferd.runtime.run_timeout import RunStop
+from inferd.runtime.runners import RunStop
 from inferd.runtime.signature import Tensors
 
 _logger = logging.getLogger("inferd.batching")

@@ -1,4 +1,4 @@
-"""Ending runs that take too long: a stop handle for one run, a timer thread, and time limits for trial runs."""
+"""Time limits for runs: a timer thread, and trial runs that end in time."""
 
 import heapq
 import itertools
@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-import onnxruntime
-
-from inferd.runtime.runners import OrtObject, Runner
+from inferd.runtime.runners import Runner, RunStop
 from inferd.runtime.signature import Array, Tensors
 
 _log = logging.getLogger("inferd.runtime")
@@ -20,28 +18,6 @@ _log = logging.getLogger("inferd.runtime")
 _FIRST_S = 30.0
 _TIMES_LONGER = 10.0
 _LEAST_S = 1.0
-
-
-class RunStop:
-    """Stops one run from any thread; not reusable.
-
-    ONNX Runtime checks for it between two operators, also inside loops; an operator in progress finishes first. The run
-    then fails.
-    """
-
-    __slots__ = ("options",)
-
-    def __init__(self) -> None:
-        self.options: OrtObject = onnxruntime.RunOptions()
-
-    def stop(self) -> None:
-        """Ask the run to stop; no effect after its end."""
-        self.options.terminate = True
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return bool(self.options.terminate)
 
 
 class Watchdog:

@@ -1,6 +1,6 @@
-"""Two ways to run an ONNX Runtime session: with numpy arrays, or with values bound to device memory.
+"""Runs ONNX Runtime sessions, with numpy arrays or with values bound to device memory; and stops single runs.
 
-Both are thread-safe. ONNX Runtime needs aligned contiguous arrays, and strings as ``str``; the rest of inferd uses
+Both ways are thread-safe. ONNX Runtime needs aligned contiguous arrays, and strings as ``str``; the rest of inferd uses
 ``bytes``.
 """
 
@@ -20,6 +20,28 @@ from inferd.runtime.signature import Array, Tensors, TensorSpec
 OrtObject = Any
 
 _BF16 = BY_NAME["BF16"]
+
+
+class RunStop:
+    """Stops one run from any thread; not reusable.
+
+    ONNX Runtime checks for it between two operators, also inside loops; an operator in progress finishes first. The run
+    then fails.
+    """
+
+    __slots__ = ("options",)
+
+    def __init__(self) -> None:
+        self.options: OrtObject = onnxruntime.RunOptions()
+
+    def stop(self) -> None:
+        """Ask the run to stop; no effect after its end."""
+        self.options.terminate = True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return bool(self.options.terminate)
 
 
 class Runner(Protocol):

@@ -19,8 +19,7 @@ from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
 from inferd.runtime.resources import parallel_runs, usable_cores
-from inferd.runtime.run_timeout import RunStop
-from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner
+from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 from inferd.runtime.verdict_cache import VerdictCache, fingerprint
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inferd.batching.self_check import SelfCheck
-from inferd.runtime.run_timeout import RunStop
+from inferd.runtime.runners import RunStop
 from tests.fakes import Caller, FakeClock, FakeSession, scale
 from tests.unit.batching.executing import Model, x
 

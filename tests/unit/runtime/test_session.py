@@ -15,7 +15,7 @@ from inferd.runtime import session as session_module
 from inferd.runtime.batch_axes import establish
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError, RunFailedError
-from inferd.runtime.run_timeout import RunStop
+from inferd.runtime.runners import RunStop
 from inferd.runtime.session import OnnxSession, open_session
 from tests import onnx_models
 from tests.load import busy_model

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from inferd.call_context import CallContext
@@ -13,12 +14,26 @@ from inferd.observability.coalescing_thread import CoalescingThread
 
 _log = logging.getLogger(__name__)
 
-#: One finished call: end and start in seconds on the monotonic clock, method, peer as gRPC's core writes it, status,
-#: details, context, and annotations, None if there are none. A plain tuple, because one is created for each call.
-EndedCall = tuple[float, float, str, bytes, Status, str, CallContext, dict[str, Any] | None]
+
+@dataclass(slots=True)
+class FinishedCall:
+    """Record of a call: times in seconds on the monotonic clock, ``peer`` as gRPC's core writes it.
+
+    ``annotations`` are None if there are none. Do not modify. (Not frozen, because one is created for each call.)
+    """
+
+    ended_at: float
+    started_at: float
+    method: str
+    peer: bytes
+    status: Status
+    details: str
+    context: CallContext
+    annotations: dict[str, Any] | None
+
 
 #: Must not block. Its exceptions are logged, and it does not get the calls again.
-Consumer = Callable[[Sequence[EndedCall]], None]
+Consumer = Callable[[Sequence[FinishedCall]], None]
 
 #: Reached only if the thread is starved of CPU; then the thread that ends a call delivers the backlog.
 _MAX_PENDING = 10_000
@@ -35,7 +50,7 @@ class CallRecorder:
     """
 
     def __init__(self, *, delay_s: float = 0.02) -> None:
-        self._ended: deque[EndedCall] = deque()
+        self._finished: deque[FinishedCall] = deque()
         self._consumers: list[Consumer] = []
         # Reentrant, because a finalizer that runs during delivery may end another call.
         self._lock = threading.RLock()
@@ -64,19 +79,20 @@ class CallRecorder:
 
     def finished(self, call: Call, code: Status, details: str) -> None:
         """Record a finished call."""
-        ended, annotations = self._ended, call.annotations or None
-        ended.append(
-            (call.ended_at, call.started_at, call.method, call.raw_peer, code, details, call.context, annotations)
+        times = (call.ended_at, call.started_at)
+        annotations = call.annotations or None
+        self._finished.append(
+            FinishedCall(*times, call.method, call.raw_peer, code, details, call.context, annotations)
         )
         if not self._thread.is_awake:
             self._thread.wake()
-        elif len(ended) > _MAX_PENDING:
+        elif len(self._finished) > _MAX_PENDING:
             self.flush()
 
     def flush(self) -> bool:
         """Deliver pending calls; return whether there were any."""
         with self._lock:
-            calls = [self._ended.popleft() for _ in range(len(self._ended))]
+            calls = [self._finished.popleft() for _ in range(len(self._finished))]
             for consume in self._consumers if calls else ():
                 try:
                     consume(calls)

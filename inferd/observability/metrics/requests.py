@@ -9,7 +9,7 @@ from prometheus_client.samples import Exemplar
 
 from inferd.observability.calls import Status
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
-from inferd.observability.recorder import CallRecorder, EndedCall
+from inferd.observability.recorder import CallRecorder, FinishedCall
 
 UNKNOWN = "unknown"
 
@@ -53,7 +53,7 @@ class RequestMetrics:
         with self._lock:
             self._models.add((model, version))
 
-    def count(self, calls: Sequence[EndedCall]) -> None:
+    def count(self, calls: Sequence[FinishedCall]) -> None:
         """Count finished calls; a traced one becomes the exemplar of its bucket.
 
         Calls that end together mostly share a series, so consecutive ones are added at once.
@@ -62,15 +62,16 @@ class RequestMetrics:
         durations_s: list[float] = []
         series, last_key = Histogram(()), None
         with self._lock:
-            for ended_at, started_at, method, _, code, _, context, annotations in calls:
-                key = (context.model, context.version, method, id(code))
+            for call in calls:
+                key = (call.context.model, call.context.version, call.method, id(call.status))
                 if key != last_key:
                     series.observe_all(durations_s)
-                    series, last_key, durations_s = self._find(key, code), key, []
-                durations_s.append(ended_at - started_at)
+                    series, last_key, durations_s = self._find(key, call.status), key, []
+                duration_s = call.ended_at - call.started_at
+                durations_s.append(duration_s)
                 # Sampled calls only: the trace of an exemplar must exist.
-                if annotations is not None and "trace_id" in annotations:
-                    series.exemplify(Exemplar({"trace_id": annotations["trace_id"]}, ended_at - started_at, now))
+                if call.annotations is not None and "trace_id" in call.annotations:
+                    series.exemplify(Exemplar({"trace_id": call.annotations["trace_id"]}, duration_s, now))
             series.observe_all(durations_s)
 
     def read(self) -> dict[RequestLabels, Histogram]:

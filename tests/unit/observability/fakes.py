@@ -7,7 +7,7 @@ import orjson
 
 from inferd.call_context import CallContext
 from inferd.observability.calls import Status
-from inferd.observability.recorder import EndedCall
+from inferd.observability.recorder import FinishedCall
 from inferd.rpc.interfaces import Finisher
 from tests.unit.finishing import Finishing
 
@@ -29,10 +29,10 @@ class FakeCall(Finishing):
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
     finishers: list[Finisher] = field(default_factory=list)
 
-    def ended(self, code: Status, details: str = "") -> EndedCall:
+    def ended(self, code: Status, details: str = "") -> FinishedCall:
         """The record of the recorder."""
-        times = (self.ended_at, self.started_at)
-        return (*times, self.method, self.raw_peer, code, details, self.context, self.annotations or None)
+        times, annotations = (self.ended_at, self.started_at), self.annotations or None
+        return FinishedCall(*times, self.method, self.raw_peer, code, details, self.context, annotations)
 
     def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
         self.trailing += pairs

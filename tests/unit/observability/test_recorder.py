@@ -10,7 +10,7 @@ import pytest
 
 from inferd.observability import recorder as module
 from inferd.observability.calls import Call, StreamResult, result_listeners
-from inferd.observability.recorder import CallRecorder, EndedCall
+from inferd.observability.recorder import CallRecorder, FinishedCall
 from tests.patience import PATIENCE_S
 from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall
@@ -22,14 +22,14 @@ class Consumer:
     """Keeps the calls that it gets."""
 
     def __init__(self) -> None:
-        self.goes: list[Sequence[EndedCall]] = []
+        self.goes: list[Sequence[FinishedCall]] = []
 
-    def __call__(self, calls: Sequence[EndedCall]) -> None:
+    def __call__(self, calls: Sequence[FinishedCall]) -> None:
         self.goes.append(calls)
 
     @property
     def details(self) -> list[str]:
-        return [details for calls in self.goes for _, _, _, _, _, details, *_ in calls]
+        return [call.details for calls in self.goes for call in calls]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_records_a_call(recorder: CallRecorder, consumer: Consumer) -> None:
     assert recorder.flush()
     peer = b"ipv4:127.0.0.1:40000"
     assert consumer.goes == [
-        [(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", call.context, None)]
+        [FinishedCall(100.5, 100.0, INFER, peer, grpc.StatusCode.NOT_FOUND, "no such model", call.context, None)]
     ]
 
 
@@ -102,7 +102,7 @@ def test_delivers_calls_at_exit() -> None:
 def test_failing_consumer_does_not_affect_others(recorder: CallRecorder, caplog: pytest.LogCaptureFixture) -> None:
     """Its exception is logged."""
 
-    def fail(_calls: Sequence[EndedCall]) -> None:
+    def fail(_calls: Sequence[FinishedCall]) -> None:
         raise RuntimeError("broken")
 
     consumer = Consumer()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inferd.batching.self_check import SelfCheck
+from inferd.observability.metrics.models import RunOutcome
 from inferd.runtime.runners import RunStop
 from tests.fakes import Caller, FakeClock, FakeSession, scale
 from tests.unit.batching.executing import Model, x
@@ -101,7 +102,9 @@ def test_the_batch_at_hand_is_answered_right():
     ]
     assert (model.stops, model.stats.checks) == (["batching"], [True])
     assert not model.session.signature.batchable
-    assert model.stats.read().mismatches == 1
+    assert [report.outcome for report in model.stats.reports] == [RunOutcome.DISCARDED, *3 * [RunOutcome.COMPLETED]]
+    counts = model.stats.read()
+    assert (counts.mismatches, counts.execution_count, counts.success.count) == (1, 3, 3)
 
 
 def test_a_mismatch_is_logged_without_any_value(caplog):

@@ -73,11 +73,12 @@ soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOA
 test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
 	scripts/test_oldest_grpcio.sh
 
-lint: .venv/.dev .tools/.done ## Check style, types, layers, contracts and whether generated files are current
+lint: .venv/.dev .tools/.done ## Check style, types, layers, words, contracts and whether generated files are current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/check_words.py
 	.tools/bin/hadolint Dockerfile
 	cd protos && ../$(BIN)/buf lint
 	scripts/generate_stubs.sh --check

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from inferd.api.admission import DecodedRequest
-from inferd.api.wire_scanner import WireScanner, malformed
+from inferd.api.wire_scanner import WireScanner, parse
 from inferd.batching.request import InferenceResult
 from inferd.errors import InvalidInputError, Part, Place
 from inferd.models.version import ModelVersion
@@ -68,15 +68,6 @@ class Codec(Protocol[Request]):
     def encode(self, response: Response) -> bytes:
         """Return the response message of a unary call."""
         ...
-
-
-def parse(kind: type[Request], message: bytes) -> Request:
-    """Parse a message of bounded size or number of fields. Raises `InvalidInputError` if it is malformed."""
-    try:
-        return kind.FromString(message)
-    except (DecodeError, ValueError, RecursionError):
-        # Protobuf's Python implementation raises the last two, for invalid UTF-8 and for deep groups.
-        raise malformed(kind.DESCRIPTOR.full_name) from None
 
 
 def parse_query(kind: type[Request], message: bytes) -> Request:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from inferd.batching.request import InferenceResult
 from inferd.errors import OverloadedError
 from inferd.rpc.worker_pool import WorkerPool
 
@@ -12,9 +11,6 @@ _THREADS = 1
 _MAX_WAITING = 256
 #: About the time to decode one.
 _RETRY_AFTER_S = 0.05
-
-#: Larger outputs are encoded here if each element takes a step of Python.
-_MAX_QUICK_ELEMENTS = 4096
 
 
 class LargeMessages:
@@ -45,11 +41,3 @@ class LargeMessages:
     def do(self, work: Callable[[], None]) -> None:
         """Run ``work`` whose amount is bounded elsewhere: a response, or a request of a stream message."""
         self._pool.submit(work)
-
-
-def takes_long_to_encode(result: InferenceResult, *, as_lists: bool) -> bool:
-    """Return whether to encode a response in the thread of `LargeMessages`."""
-    for array in result.outputs.values():
-        if array.size > _MAX_QUICK_ELEMENTS and (as_lists or array.dtype.hasobject):
-            return True
-    return False

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.admission import RequestParams, inference_request, validate
-from inferd.api.codec import Codec, Request, parse
-from inferd.api.wire_scanner import Template
+from inferd.api.codec import Codec, Request
+from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
 from inferd.models.version import ModelVersion

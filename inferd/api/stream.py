@@ -25,10 +25,11 @@ from typing import Any, Generic, TypeVar
 
 from inferd.api.admission import charge, charge_invalid, find_model
 from inferd.api.codec import Request, Response
-from inferd.api.large_messages import LargeMessages, takes_long_to_encode
+from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.api.stream_request import Countdown, StreamRequest
+from inferd.api.tensors import take_long_to_encode
 from inferd.api.wire_scanner import MessageLimits
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of
@@ -275,7 +276,7 @@ class RequestStream(ABC, Generic[Request]):
 
     def _settle(self, request: StreamRequest[Request], outcome: Outcome) -> None:
         as_lists = request.incoming.as_lists
-        if isinstance(outcome, InferenceResult) and takes_long_to_encode(outcome, as_lists=as_lists):
+        if isinstance(outcome, InferenceResult) and take_long_to_encode(outcome.outputs.values(), as_lists=as_lists):
             self._resources.large_messages.do(partial(self._respond, request, outcome))
         else:
             self._respond(request, outcome)

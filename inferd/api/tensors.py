@@ -6,7 +6,7 @@ row-major, without padding, each BYTES element preceded by its length. Typed lis
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,9 @@ _LARGE_BYTES = 8192
 
 #: Elements converted in one step, which holds the GIL for up to 5 ms.
 _CHUNK = 50_000
+
+#: More elements take long to encode if each takes a step of Python.
+_MAX_QUICK_ELEMENTS = 4096
 
 
 def invalid(name: str, text: str, aspect: Literal["datatype", "shape", "elements"] = "elements") -> InvalidInputError:
@@ -222,3 +225,11 @@ def _text_or_bytes(elements: list[bytes]) -> tuple[str, list[Any]]:
 
 def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:
     return invalid(name, f"expected values of {datatype.name}, got a list of {given}")
+
+
+def take_long_to_encode(arrays: Iterable[Array], *, as_lists: bool) -> bool:
+    """Return whether to encode outputs in the thread of `LargeMessages`."""
+    for array in arrays:  # noqa: SIM110  (a generator would cost each response a call)
+        if array.size > _MAX_QUICK_ELEMENTS and (as_lists or array.dtype.hasobject):
+            return True
+    return False

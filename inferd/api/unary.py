@@ -12,9 +12,10 @@ from google.protobuf.message import Message
 
 from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
 from inferd.api.codec import Request, Response, parse_query
-from inferd.api.large_messages import LargeMessages, takes_long_to_encode
+from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
+from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
 from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
@@ -120,7 +121,7 @@ class UnaryInference(Generic[Request]):
     def _settle(self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, outcome: Outcome) -> None:
         """End ``call`` with ``outcome``; called by the thread that settles the reply."""
         if isinstance(outcome, InferenceResult):
-            if takes_long_to_encode(outcome, as_lists=as_lists):
+            if take_long_to_encode(outcome.outputs.values(), as_lists=as_lists):
                 self._large_messages.do(partial(self._respond, call, model, own_id, as_lists, outcome))
             else:
                 self._respond(call, model, own_id, as_lists, outcome)

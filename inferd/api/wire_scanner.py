@@ -14,13 +14,16 @@ The rules follow from the message descriptors, so new fields of the contract are
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from inferd import wire
 from inferd.errors import InvalidInputError
+
+Parsed = TypeVar("Parsed", bound=Message)
 
 #: Fields of a request, nested ones included, elements of typed lists not. The parser takes about 10 ms for this many.
 MAX_FIELDS = 100_000
@@ -317,3 +320,12 @@ class _Scan:
                 fixed.append((self._message[position:start], position))
             position = end
         return Template(tuple(fixed), tuple(self._raw), self._request_id)
+
+
+def parse(kind: type[Parsed], message: bytes) -> Parsed:
+    """Parse a message of bounded size or number of fields. Raises `InvalidInputError` if it is malformed."""
+    try:
+        return kind.FromString(message)
+    except (DecodeError, ValueError, RecursionError):
+        # Protobuf's Python implementation raises the last two, for invalid UTF-8 and for deep groups.
+        raise malformed(kind.DESCRIPTOR.full_name) from None

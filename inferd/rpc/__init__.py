@@ -14,11 +14,10 @@ child cannot use gRPC.
 """
 
 from inferd.rpc.accept import callback_stream, callback_unary
-from inferd.rpc.core import IncompatibleGrpcioError
+from inferd.rpc.core import IncompatibleGrpcioError, Metadata
 from inferd.rpc.interceptors import CallInterceptor, Rejection
 from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.memory_guard import MemoryMeter
-from inferd.rpc.metadata import Metadata
 from inferd.rpc.rejections import RejectionCause
 from inferd.rpc.server import Server
 

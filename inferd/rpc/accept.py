@@ -1,6 +1,7 @@
 """Accepts calls: finds the handler of the method, shows the call to the interceptors, and serves it."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -11,9 +12,8 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import LiveCalls
-from inferd.rpc.call_ends import to_monotonic
+from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import StreamHandler, UnaryHandler
-from inferd.rpc.metadata import Metadata
 from inferd.rpc.rejections import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
@@ -24,6 +24,9 @@ Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of third part
 
 #: Requested calls of each express method; there are never many.
 _ARMED_EXPRESS_CALLS = 4
+
+#: The core represents "no deadline" by its largest number, 9.2e18. No real deadline is this far in the future.
+_NO_DEADLINE_EPOCH_S = 1e12
 
 #: Methods whose handler is cached; far more than any server has.
 _MAX_CACHED = 4096
@@ -271,3 +274,10 @@ class Acceptor:
             call.serve(handler.callback)
         else:
             self._blocking.serve(call, handler)
+
+
+def to_monotonic(deadline_epoch_s: float, now: float, now_epoch_s: float) -> float:
+    """Convert the core's deadline to the monotonic clock, which shows ``now``; ``math.inf`` if there is none."""
+    if deadline_epoch_s >= _NO_DEADLINE_EPOCH_S:
+        return math.inf
+    return now + (deadline_epoch_s - now_epoch_s)

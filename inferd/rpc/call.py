@@ -12,10 +12,10 @@ import grpc
 from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import call_ends, core, rejections
 from inferd.rpc.call_ends import Ends
+from inferd.rpc.core import CheckedMetadata, Metadata, checked_metadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interceptors import InterceptorChain, notify_finished
 from inferd.rpc.interfaces import Finisher
-from inferd.rpc.metadata import CheckedMetadata, Metadata, checked
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.rejections import REASONS, RejectionCause, StatusOf, bare_status
 
@@ -191,7 +191,7 @@ class CallBase(ABC):
 
     def add_trailing_metadata(self, pairs: Metadata) -> None:
         """See `Call.add_trailing_metadata`."""
-        added = checked(pairs)
+        added = checked_metadata(pairs)
         if added is not None:
             self._trailing = (*(self._trailing or ()), *added)
 
@@ -255,7 +255,7 @@ class CallBase(ABC):
         if not metadata:
             return None
         try:
-            return checked(metadata)
+            return checked_metadata(metadata)
         except ValueError:
             self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             raise

@@ -22,9 +22,6 @@ TOO_OLD = (
 )
 CANCELLED_HERE = (grpc.StatusCode.CANCELLED, "the call was cancelled by the server's handler")
 
-#: The core represents "no deadline" by its largest number, 9.2e18. No real deadline is this far in the future.
-_NO_DEADLINE_EPOCH_S = 1e12
-
 #: Clients keep their own deadline and cancel when it passes. They send it rounded up by as much as 1 %, so their cancel
 #: arrives before the deadline as it is known here.
 _ROUNDING = 0.01
@@ -38,13 +35,6 @@ _MAX_LATE_S = 1.0
 #: The core's value for "never".
 _NEVER_MS = 2**31 - 1
 _MAX_CONNECTIONS = 65_536
-
-
-def to_monotonic(deadline_epoch_s: float, now: float, now_epoch_s: float) -> float:
-    """Convert the core's deadline to the monotonic clock, which shows ``now``; ``math.inf`` if there is none."""
-    if deadline_epoch_s >= _NO_DEADLINE_EPOCH_S:
-        return math.inf
-    return now + (deadline_epoch_s - now_epoch_s)
 
 
 def cause_of_end(*, now: float, started_at: float, deadline: float) -> Cause:

@@ -12,14 +12,13 @@ Hazards, which the modules that use this one must avoid:
 - A queue that is freed with tags pending waits for them for ever.
 """
 
-from collections.abc import Callable
-from functools import partial
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # compiled, and no part of the stubs
-
-from inferd.rpc.metadata import CheckedMetadata
 
 TESTED_GRPCIO = "1.76 to 1.85"
 
@@ -52,6 +51,27 @@ def missing_names(module: object) -> list[str]:
 
 if _missing := missing_names(cygrpc):
     raise IncompatibleGrpcioError(f"lacks {', '.join(_missing)}")
+
+Metadata = Sequence[tuple[str, str | bytes]]
+#: Checked metadata in the core's form; None if there is none.
+CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_BINARY_SUFFIX = "-bin"
+
+#: Keys that gRPC writes itself.
+_RESERVED = frozenset(
+    {
+        "content-type",
+        "grpc-accept-encoding",
+        "grpc-encoding",
+        "grpc-internal-encoding-request",
+        "grpc-message",
+        "grpc-status",
+        "grpc-timeout",
+        "te",
+    }
+)
 
 #: One piece of work on a call; not to be used twice.
 Operation = Any
@@ -244,3 +264,34 @@ def peer_identity_key(call: Call) -> str | None:
     """Return the key of the identities in the auth context, or None."""
     key: bytes | None = cygrpc.peer_identity_key(call)
     return None if key is None else key.decode()
+
+
+def checked_metadata(metadata: Metadata | None) -> CheckedMetadata:
+    """Return ``metadata`` in the core's form, as the core's handling of illegal metadata differs by version.
+
+    Raises ValueError naming the key that is illegal or has such a value.
+    """
+    if not metadata:
+        return None
+    return tuple(_checked_pair(key, value) for key, value in metadata)
+
+
+def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:
+    key = _checked_key(key)
+    if key.endswith(_BINARY_SUFFIX):
+        if not isinstance(value, bytes):
+            raise ValueError(f"metadata {key!r}: expected bytes, got {type(value).__name__}")
+        return key, value
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"metadata {key!r}: expected printable ASCII, got {value!r}")
+    return key, text
+
+
+@lru_cache(maxsize=256)
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"metadata key {key!r}: expected lower-case letters, digits, '_', '-' and '.'")
+    if key in _RESERVED:
+        raise ValueError(f"metadata key {key!r} is reserved for gRPC itself")
+    return key

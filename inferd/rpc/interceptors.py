@@ -8,8 +8,8 @@ from typing import Protocol
 import grpc
 
 from inferd.call_context import log_fields
+from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import Call, Finisher
-from inferd.rpc.metadata import Metadata
 
 _log = logging.getLogger("inferd.rpc")
 

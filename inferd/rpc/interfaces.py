@@ -6,7 +6,7 @@ from typing import Protocol
 import grpc
 
 from inferd.call_context import CallContext
-from inferd.rpc.metadata import Metadata
+from inferd.rpc.core import Metadata
 
 #: Called with the status and details of a call that ends, before the status is sent, in the thread that ends the call.
 Finisher = Callable[["Call", grpc.StatusCode, str], None]

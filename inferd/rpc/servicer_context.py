@@ -9,7 +9,7 @@ from typing import NoReturn
 import grpc
 
 from inferd.call_context import log_fields
-from inferd.rpc.metadata import Metadata, checked
+from inferd.rpc.core import Metadata, checked_metadata
 from inferd.rpc.stream_call import CoreStreamCall
 
 _log = logging.getLogger("inferd.rpc")
@@ -89,12 +89,12 @@ class ServicerContext(grpc.ServicerContext):
 
     def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         """Send the headers now. Raises ValueError if they are illegal or were sent before."""
-        if not self._call.send_headers(checked(initial_metadata)) and self.is_active():
+        if not self._call.send_headers(checked_metadata(initial_metadata)) and self.is_active():
             raise ValueError("the initial metadata was sent before")
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         """Set the trailing metadata. Raises ValueError if it is illegal."""
-        self._trailing_metadata = checked(trailing_metadata) or ()
+        self._trailing_metadata = checked_metadata(trailing_metadata) or ()
 
     def trailing_metadata(self) -> Metadata:  # type: ignore[override]  # the stubs know no metadata but tuples
         """Return the trailing metadata that was set."""

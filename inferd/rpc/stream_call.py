@@ -8,9 +8,9 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
+from inferd.rpc.core import CheckedMetadata, Metadata
 from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, StreamHandler, StreamListener
-from inferd.rpc.metadata import CheckedMetadata, Metadata
 
 #: Above either, no further message is received.
 BACKLOG_MESSAGES = 64

@@ -6,9 +6,9 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call import MISSING_MESSAGE, CallBase
+from inferd.rpc.core import CheckedMetadata, Metadata
 from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, UnaryHandler
-from inferd.rpc.metadata import CheckedMetadata, Metadata
 
 _OK = grpc.StatusCode.OK
 

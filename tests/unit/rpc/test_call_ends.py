@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from inferd.rpc import call_ends
+from inferd.rpc.accept import to_monotonic
 from inferd.rpc.call_ends import (
     CANCELLED,
     EXPIRED,
@@ -16,7 +17,6 @@ from inferd.rpc.call_ends import (
     ConnectionAges,
     Ends,
     cause_of_end,
-    to_monotonic,
 )
 
 OPTIONS = {"grpc.max_connection_age_ms": 100_000, "grpc.max_connection_age_grace_ms": 20_000}

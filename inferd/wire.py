@@ -68,6 +68,8 @@ def double_tag(number: int) -> int:
 
 def varint(value: int) -> bytes:
     """Write a number of 0 or more in the variable length that protobuf gives it."""
+    if value < _MORE:
+        return _ONE_BYTE[value]
     return _short_varint(value) if value < _SHORT else _varint(value)
 
 
@@ -151,5 +153,6 @@ def _varint(value: int) -> bytes:
 _pack_double = struct.Struct("<d").pack
 
 #: Numbers below this are written so often that what they look like is kept.
+_ONE_BYTE = tuple(bytes((value,)) for value in range(_MORE))
 _SHORT = 4096
 _short_varint = lru_cache(maxsize=_SHORT)(_varint)

@@ -11,8 +11,8 @@ import grpc
 
 from benchmarks.baselines import common
 from inferd.call_context import CallContext
+from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
-from inferd.rpc.metadata import Metadata
 
 Answer = tuple[grpc.StatusCode, str, Metadata, bytes]
 

@@ -11,8 +11,8 @@ import grpc
 
 from benchmarks.baselines import common
 from inferd.call_context import CallContext
+from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
-from inferd.rpc.metadata import Metadata
 
 #: Each waits for the answer to one call, so there must be as many as calls that are to be in one queue.
 _THREADS = 128

@@ -22,9 +22,8 @@ from inferd.app.telemetry import LogOutput, Telemetry, build_telemetry, model_sa
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.models.loader import ModelLoader
-from inferd.models.registry import ModelRegistry
+from inferd.models.registry import ModelRegistry, ModelState, ModelVersion
 from inferd.models.repository import ModelSource
-from inferd.models.version import ModelState, ModelVersion
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
 from inferd.observability.metrics.registry import MetricSources
 from inferd.observability.trailers import TrailersInterceptor

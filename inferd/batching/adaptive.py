@@ -213,6 +213,8 @@ class AdaptiveRules:
     def __init__(self, rules: BatchRules, *, parallel_runs: int, runs_are_bounded: bool = True) -> None:
         self._longest_wait_s = rules.max_wait_s
         self._parallel_runs = parallel_runs
+        #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
+        self.shares = parallel_runs > 1
         self.run_cost = RunCost(are_bounded=runs_are_bounded)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules

@@ -34,6 +34,9 @@ class WaitUntil:
 
 Plan = Dispatch | WaitUntil
 
+#: The plan while no request waits.
+NOTHING_WAITS = WaitUntil(time=math.inf, requests=1, rows=1)
+
 
 @dataclass(slots=True)
 class _Group:
@@ -88,7 +91,7 @@ def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
         rows += request.rows
         if rows >= max_rows:
             break
-    return Dispatch(requests, rows) if requests else WaitUntil(time=math.inf, requests=1, rows=1)
+    return Dispatch(requests, rows) if requests else NOTHING_WAITS
 
 
 def _plan_held(
@@ -106,7 +109,7 @@ def _plan_held(
         if group.complete or max(group.oldest, idle_since) + rules.max_wait_s <= now:
             return Dispatch(group.requests, group.rows)
     if not groups:
-        return WaitUntil(time=math.inf, requests=1, rows=1)
+        return NOTHING_WAITS
     return WaitUntil(
         time=max(min(group.oldest for group in groups.values()), idle_since) + rules.max_wait_s,
         requests=further,

@@ -68,7 +68,7 @@ class RequestQueue:
     @property
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
-        return self._state.most_rows_per_s
+        return self._state.rules.run_cost.most_rows_per_s
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +100,7 @@ class RequestQueue:
                     outside = (*outside, batch)
             if effects.wake_worker and self._idle_workers:
                 # A worker woken by the first of several requests that are ready to be read would run that one alone.
-                wake_later = not self._state.has_full_batch or self._state.runs_are_short
+                wake_later = not self._state.has_full_batch or self._state.rules.run_cost.is_short
                 if not wake_later:
                     self._work.notify()
         if wake_later:
@@ -134,7 +134,7 @@ class RequestQueue:
             self._run_or_wake_when_idle()
 
     def _take_short(self, effects: Effects) -> Batch | None:
-        if not self._state.runs_are_short:
+        if not self._state.rules.run_cost.is_short:
             return None
         planned = self._plan(self._clock(), effects, only_short=True)
         return planned if isinstance(planned, Batch) else None
@@ -157,7 +157,7 @@ class RequestQueue:
                     self._state.retire(finished, idle_since)
                     finished = None
                 batch = self._next_batch(idle_since, effects)
-                ended = self._state.exhausted
+                ended = batch is None and self._state.exhausted
                 self._notify(effects)
             self._do(effects)
             if batch is not None or ended:

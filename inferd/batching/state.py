@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
-from inferd.batching.planner import BatchRules, WaitUntil, plan
+from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
 from inferd.batching.request import Batch, InferenceRequest
 from inferd.batching.waiting import Deadlines, DrainRate, WaitingRequests, refusal, retry_after_s
@@ -53,8 +53,7 @@ class QueueState:
     """The waiting, blocked and running requests of one model version.
 
     Invariants: the waiting requests are within their limits; the first blocked request does not fit; every deadline is
-    watched. Not thread-safe. ``now`` is on the monotonic clock and never decreases from call to call. At most
-    ``parallel_runs`` of the ``workers`` share the waiting rows.
+    watched. Not thread-safe. ``now`` is monotonic. At most ``parallel_runs`` of the ``workers`` share waiting rows.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class QueueState:
         self._name = name
         self._policy = policy
         self._workers = workers
-        self._rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
+        self.rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
         self.waiting = WaitingRequests(
             max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
         )
@@ -123,17 +122,7 @@ class QueueState:
     @property
     def has_full_batch(self) -> bool:
         """Whether enough rows wait for a full batch."""
-        return self.waiting.rows >= self._rules.rules.max_rows
-
-    @property
-    def runs_are_short(self) -> bool:
-        """Whether the poll thread can do a run itself in less time than waking a worker takes."""
-        return self._rules.run_cost.is_short
-
-    @property
-    def most_rows_per_s(self) -> float:
-        """Rows per second of one worker at the cheapest batch size; 0 before the first run. Needs no lock."""
-        return self._rules.run_cost.most_rows_per_s
+        return self.waiting.rows >= self.rules.rules.max_rows
 
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
         """Admit, block or reject ``request``. Returns a batch to run immediately outside the queue, if any."""
@@ -181,7 +170,7 @@ class QueueState:
         self.waiting.add(request)
         if request.reply.has_producer:
             effects.admitted.append(request)
-        if self._rules.rules.max_wait_s > 0:
+        if self.rules.rules.max_wait_s > 0:
             for batch in self._running:
                 if batch.answering:
                     self._arrivals.answering(now)
@@ -243,15 +232,19 @@ class QueueState:
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
-        further = self._further(now)
-        rules = self._rules.for_next_batch(
-            self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
-        )
-        decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
+        decision: Plan = NOTHING_WAITS
+        if self.waiting.count:
+            further = self._further(now)
+            rules = self.rules.rules
+            if self.rules.shares:
+                rules = self.rules.for_next_batch(
+                    self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
+                )
+            decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
-        if only_short and not self._rules.run_cost.is_short_of(decision.rows):
+        if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         for request in decision.requests:
             self.waiting.remove(request)
@@ -279,7 +272,7 @@ class QueueState:
 
         Short runs are done one at a time, by the poll thread.
         """
-        return not self.runs_are_short and self._computing < self._workers
+        return self._workers > 1 and not self.rules.run_cost.is_short and self._computing < self._workers
 
     def _limit_rows(self) -> None:
         """Limit the waiting rows to those that are likely to be dispatched within the delay limit."""
@@ -289,7 +282,7 @@ class QueueState:
 
     def _further(self, now: float) -> int:
         """Return how many requests are worth waiting for; none if waiting is not allowed."""
-        if self.closed or self._rules.rules.max_wait_s == 0 or self.waiting.count == 0:
+        if self.closed or self.rules.rules.max_wait_s == 0:
             return 0
         return self._arrivals.expected_arrivals(now, self._callers_present)
 
@@ -310,8 +303,8 @@ class QueueState:
             self._drain.interrupted()
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
-            self._rules.ran(batch.rows, run_s, batch.cpu_s)
-            self._arrivals.max_wait_s = self._rules.rules.max_wait_s
+            self.rules.ran(batch.rows, run_s, batch.cpu_s)
+            self._arrivals.max_wait_s = self.rules.rules.max_wait_s
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
@@ -342,7 +335,7 @@ class QueueState:
 
     def stop_batching(self) -> None:
         """Run each request alone from now on."""
-        self._rules.stop_batching()
+        self.rules.stop_batching()
         self._arrivals.max_wait_s = 0.0
 
     def set_stuck(self, is_stuck: bool, effects: Effects) -> None:

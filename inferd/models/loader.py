@@ -9,10 +9,9 @@ from structlog.contextvars import bound_contextvars
 from inferd.batching.batcher import Batcher
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
-from inferd.models.registry import ModelRegistry
+from inferd.models.registry import LoadedModel, ModelRegistry, ModelState, ModelVersion
 from inferd.models.repository import ModelSource
 from inferd.models.settings import limit_threads, read_model_settings
-from inferd.models.version import LoadedModel, ModelState, ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import built_in

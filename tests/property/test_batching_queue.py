@@ -42,7 +42,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.row_s = row_s
         for number in range(64):
             rows = 1 + number % _MAX_BATCH
-            self.state._rules.ran(rows, self.run_s(rows))
+            self.state.rules.ran(rows, self.run_s(rows))
         self.now = 100.0
         self.poll_thread: list[float] = []
         self.callers = {}

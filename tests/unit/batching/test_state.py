@@ -52,7 +52,7 @@ def _sharing(**settings):
     """A queue that knows of runs that two workers do sooner together, and has 8 rows."""
     queue = Queue(max_batch=64, max_rows=64, **settings)
     for rows in range(1, 33):
-        queue.state._rules.ran(rows, 0.001 + rows * 0.001)
+        queue.state.rules.ran(rows, 0.001 + rows * 0.001)
     queue.offer(*(Caller() for _ in range(8)))
     return queue
 
@@ -103,7 +103,7 @@ def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
     """The poll thread does them one after the other, though workers are idle: 40 rows a second."""
     queue = Queue(max_batch=4, max_rows=16, workers=2)
     for _ in range(16):
-        queue.state._rules.ran(4, 0.0001)
+        queue.state.rules.ran(4, 0.0001)
     queue.offer(*(Caller(rows=4) for _ in range(4)))
     for _ in range(4):
         batch, _ = queue.take()
@@ -421,7 +421,7 @@ def test_a_batch_that_was_cut_off_teaches_nothing():
     batch.cut_off = True
     queue.now += 60.0
     queue.state.retire(batch, queue.now)
-    assert queue.state.most_rows_per_s == 0.0
+    assert queue.state.rules.run_cost.most_rows_per_s == 0.0
     assert queue.state.running_rows == 0
 
 

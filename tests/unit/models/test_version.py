@@ -6,7 +6,7 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
-from inferd.models.version import TRANSITIONS, LoadedModel, ModelState, ModelVersion, require_transition
+from inferd.models.registry import TRANSITIONS, LoadedModel, ModelState, ModelVersion, require_transition
 from tests.fakes import SCALING, Caller
 
 

@@ -32,7 +32,8 @@ _EXCLUDED = ("scripts/check_words.py", "inferd/_generated/", "CHANGELOG.md")
 
 def _files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", *_CHECKED], check=True, capture_output=True, text=True).stdout
-    return [Path(line) for line in listed.splitlines() if not line.startswith(_EXCLUDED)]
+    paths = [Path(line) for line in listed.splitlines() if not line.startswith(_EXCLUDED)]
+    return [path for path in paths if path.exists()]
 
 
 def main() -> int:

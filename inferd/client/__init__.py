@@ -20,8 +20,8 @@ from inferd.client.errors import (
     Unavailable,
     Unimplemented,
 )
-from inferd.client.ledger import StreamInput
 from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, StreamItem, TensorInfo, Timing
+from inferd.client.stream import StreamInput
 from inferd.client.sync import Client
 from inferd.endpoint import TLS
 

@@ -14,15 +14,13 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import Metadata, MetadataLike
 from inferd.client import messages
-from inferd.client.aio_feed import AsyncFeed, StreamCall
-from inferd.client.aio_shared import AsyncSharedStream
-from inferd.client.base import BaseClient, Terms
+from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
 from inferd.client.channel import INFER, STREAM_INFER
+from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.ledger import StreamInput, StreamLedger
-from inferd.client.readiness import PASSING, Patience, model_obstacle, server_obstacle
 from inferd.client.results import ModelInfo, Result, StreamItem
+from inferd.client.stream import AsyncFeed, StreamCall, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
 

@@ -1,7 +1,10 @@
-"""What the clients for blocking and for asyncio code have in common: their arguments, and what calls bring along."""
+"""What both clients have in common: their arguments, their lifetime, and waiting until a server is ready."""
 
+import asyncio
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Generic, NoReturn, TypeVar
 
 import grpc
@@ -9,10 +12,121 @@ import grpc
 from inferd.arguments import Metadata, MetadataLike, checked_flag, checked_metadata, checked_timeout, merged
 from inferd.client import messages
 from inferd.client.channel import MAX_MESSAGE_BYTES, ChannelOptions, RetryPolicy, channel_config
-from inferd.client.ledger import StreamLedger
-from inferd.client.lifetime import Lifetime
-from inferd.client.pack import MESSAGE_BYTES
+from inferd.client.errors import DeadlineExceeded, InferdError, NotFound, Overloaded, Unavailable
+from inferd.client.results import ModelInfo, ModelState
+from inferd.client.stream import MESSAGE_BYTES, StreamLedger
 from inferd.endpoint import TLS
+from inferd.health_check import HealthStatus, status_of
+
+# To ask the system anew for each call would take longer than all other checks together.
+_process = os.getpid()
+
+
+def _note_process() -> None:
+    global _process  # noqa: PLW0603 - what it is about is global too
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_process)
+
+
+class Lifetime:
+    """The process that a client was made in, the event loop that it belongs to if any, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self._process = _process
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.closed = False
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is another process than the client's own."""
+        return self._process != _process
+
+    def check_process(self) -> None:
+        """Raise RuntimeError in a fork, where gRPC itself would hang."""
+        if self._process != _process:
+            raise self._used_in_fork()
+
+    def check(self) -> None:
+        """As `check_process`, and raise RuntimeError after the end, where gRPC's own text would help nobody."""
+        if self._process != _process:
+            raise self._used_in_fork()
+        if self.closed:
+            msg = "the client is closed"
+            raise RuntimeError(msg)
+
+    def check_loop(self) -> None:
+        """As `check`, and raise RuntimeError in another event loop than the first in which this was asked."""
+        self.check()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                msg = "this client belongs to the event loop of its first call: make one in each event loop"
+                raise RuntimeError(msg)
+            self._loop = loop
+
+    def _used_in_fork(self) -> RuntimeError:
+        return RuntimeError(
+            f"this client was made in process {self._process} and cannot be used in its fork {_process}: "
+            "make one in each process"
+        )
+
+
+#: Errors that may be over later, so that who waits for readiness asks again.
+PASSING = (Unavailable, NotFound, DeadlineExceeded, Overloaded)
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_GROWTH = 1.5
+
+
+class Patience:
+    """One wait for a server, or for a model of it, to be ready: `left_s`, ask, `not_ready`, `pause_s`, and again."""
+
+    def __init__(self, timeout_s: float | None, clock: Callable[[], float] = monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._until = None if timeout_s is None else clock() + timeout_s
+        self._pause_s = _FIRST_PAUSE_S
+        self._why = ""
+        self._error: InferdError | None = None
+
+    def left_s(self) -> float | None:
+        """Return how much time is left; None for without end."""
+        return None if self._until is None else max(0.0, self._until - self._clock())
+
+    def not_ready(self, why: str | InferdError) -> None:
+        """Note what stands in the way. That the time was up while it was asked is not among it."""
+        if isinstance(why, DeadlineExceeded) and self._why:
+            return
+        self._why = str(why)
+        self._error = why if isinstance(why, InferdError) else None
+
+    def pause_s(self) -> float:
+        """Return how long to wait before asking again. Raises `DeadlineExceeded` if no time is left."""
+        left_s = self.left_s()
+        if left_s == 0:
+            raise DeadlineExceeded(
+                f"not ready within {self._timeout_s:g} s: {self._why}",
+                request_id="" if self._error is None else self._error.request_id,
+            ) from self._error
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * _GROWTH, _LONGEST_PAUSE_S)
+        return pause_s if left_s is None else min(pause_s, left_s)
+
+
+def server_obstacle(answer: bytes) -> str:
+    """Say why a server that gave this answer of the health service is not ready; empty if it is."""
+    status = status_of(answer)
+    return "" if status is HealthStatus.SERVING else f"the server's health is {status.name}"
+
+
+def model_obstacle(model: ModelInfo) -> str:
+    """Say why a model is not ready; empty if it is."""
+    if model.state is ModelState.READY:
+        return ""
+    return f'model "{model.name}" version {model.version} is {model.state}' + (model.reason and f": {model.reason}")
+
 
 #: What a call is started with: its timeout, its metadata, and whether it waits for a connection.
 Terms = tuple[float | None, Metadata, bool | None]

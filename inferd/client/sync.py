@@ -12,15 +12,13 @@ from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import MetadataLike
 from inferd.client import messages
-from inferd.client.base import BaseClient, Terms
+from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
 from inferd.client.channel import INFER, STREAM_INFER
+from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.feed import Feed
-from inferd.client.ledger import StreamInput, StreamLedger
-from inferd.client.readiness import PASSING, Patience, model_obstacle, server_obstacle
 from inferd.client.results import ModelInfo, Result, StreamItem
-from inferd.client.shared import SharedStream
+from inferd.client.stream import Feed, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
 

@@ -9,7 +9,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import AsyncClient, Cancelled, DeadlineExceeded, Overloaded, Unavailable
-from inferd.client.pack import MESSAGE_BYTES
+from inferd.client.stream import MESSAGE_BYTES
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echoed, overload_status
 

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client import aio_feed
-from inferd.client.aio_feed import AsyncFeed
-from inferd.client.ledger import StreamLedger
+from inferd.client import stream
 from inferd.client.messages import RequestWriter
-from inferd.client.pack import MESSAGE_BYTES
+from inferd.client.stream import MESSAGE_BYTES, AsyncFeed, StreamLedger
 
 
 class _Call:
@@ -42,7 +40,7 @@ def _run(elements, *, max_in_flight: int = 100) -> list[int]:
 @pytest.mark.parametrize(("tick_s", "taken"), [(0, [6]), (1, [2, 2, 2])])
 def test_elements_at_hand_travel_together_while_they_come_quickly(monkeypatch, tick_s, taken):
     """What is at hand shares a message, but elements that take their time to make do not keep those before them."""
-    monkeypatch.setattr(aio_feed, "monotonic", count(step=tick_s).__next__)
+    monkeypatch.setattr(stream, "monotonic", count(step=tick_s).__next__)
     assert _run([{"x": n} for n in range(6)]) == taken
 
 
@@ -72,7 +70,7 @@ def test_an_element_that_is_waited_for_keeps_nothing_back():
 
 def test_no_more_gathers_than_a_message(monkeypatch):
     """Large elements are read as gRPC takes those before them."""
-    monkeypatch.setattr(aio_feed, "monotonic", lambda: 0)
+    monkeypatch.setattr(stream, "monotonic", lambda: 0)
     taken = _run([{"x": np.zeros(MESSAGE_BYTES // 2, np.uint8)}] * 5)
     assert taken == [1] * 5
     taken = _run([{"x": np.zeros(MESSAGE_BYTES // 2 - 100, np.uint8)}] * 5)

@@ -9,7 +9,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Cancelled, Client, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
-from inferd.client.pack import MESSAGE_BYTES
+from inferd.client.stream import MESSAGE_BYTES
 from tests.unit.client.fake_service import echoed, overload_status
 
 

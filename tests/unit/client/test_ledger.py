@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Internal, InvalidInput
-from inferd.client.ledger import StreamLedger
 from inferd.client.messages import RequestWriter
+from inferd.client.stream import StreamLedger
 from tests.unit.client.fake_service import echoed
 
 _WRITER = RequestWriter("m", "", (), 0, None)

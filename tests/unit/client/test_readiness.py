@@ -10,7 +10,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import AsyncClient, Client, DeadlineExceeded, NotFound, PermissionDenied, Unavailable, messages
-from inferd.client.readiness import Patience, model_obstacle, server_obstacle
+from inferd.client.base import Patience, model_obstacle, server_obstacle
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import FakeService, serving
 

@@ -9,9 +9,8 @@ from hypothesis.extra import numpy as hnp
 
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client.feed import Outbox
 from inferd.client.messages import RequestWriter, input_fields
-from inferd.client.pack import MESSAGE_BYTES, Pack
+from inferd.client.stream import MESSAGE_BYTES, Outbox, Pack
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 _NUMERIC = [dtype for dtype in dtypes.ALL if dtype.name not in {"BYTES", "BF16"}]

@@ -1,0 +1,220 @@
+"""Coalesced calls: many callers share one stream, for the blocking client and for asyncio."""
+
+import asyncio
+import threading
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+import grpc
+
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.client import messages
+from inferd.client.errors import Cancelled, InferdError, Unavailable, from_rpc_error, out_of_time
+from inferd.client.messages import RequestWriter
+from inferd.client.results import Result
+from inferd.client.stream import AsyncOutbox, Outbox, StreamCall
+
+#: What a call waits for: the end of its request, or what became of the stream.
+Outcome = pb.InferResult | InferdError
+
+Reply = TypeVar("Reply")
+
+
+_Reply = SimpleQueue[Outcome]
+_AsyncReply = asyncio.Future[Outcome]
+
+
+class Waiting(Generic[Reply]):
+    """Where the outcome of each request that was sent is to go, by the id that it has on the wire.
+
+    A call that has given up stays until the server has answered it, so that nobody else gets that answer.
+    """
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Reply] = {}
+        self._numbers = count()
+
+    def enter(self, request_id: str, reply: Reply) -> str:
+        """Add a call and return the id to send: the caller's own, or made unlike all others in flight."""
+        wire_id = request_id
+        while not wire_id or wire_id in self._replies:
+            wire_id = f"{request_id}#{next(self._numbers)}"
+        self._replies[wire_id] = reply
+        return wire_id
+
+    def leave(self, wire_id: str) -> Reply | None:
+        """Return where the answer goes; None for one that nobody asked for, which is no reason to fail the others."""
+        return self._replies.pop(wire_id, None)
+
+    def leave_all(self) -> list[Reply]:
+        """Return where the end of the stream goes."""
+        replies, self._replies = list(self._replies.values()), {}
+        return replies
+
+
+def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
+    """Say how the stream ended, each time as an exception of its own, because every call raises one."""
+    if error is None:
+        return Unavailable("the server ended the stream")
+    if isinstance(error, CancelledError):
+        return Cancelled("the client was closed")
+    translated = from_rpc_error(error)
+    translated.__context__ = error
+    return translated
+
+
+def answer(outcome: Outcome, request_id: str) -> Result:
+    """Return the result that a call waited for, or raise what came instead."""
+    if isinstance(outcome, pb.InferResult):
+        end = messages.stream_outcome(outcome, request_id)
+        if isinstance(end, Result):
+            return end
+        raise end
+    raise outcome from None
+
+
+#: Opens a stream that sends what the iterator yields; iterating over it gives what comes back.
+OpenStream = Callable[[Iterator[bytes]], Iterable[pb.StreamInferResponse]]
+
+
+class SharedStream:
+    """A stream that is opened by the first call, and by the next one after it has broken. For any threads."""
+
+    def __init__(self, open_stream: OpenStream) -> None:
+        self._open_stream = open_stream
+        self._lock = threading.Lock()
+        self._line: _Line | None = None
+
+    def infer(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str, timeout_s: float | None) -> Result:
+        """Send a request and wait for its answer, for ``timeout_s`` at most."""
+        reply = self._send(writer, fields, request_id)
+        try:
+            outcome = reply.get(timeout=timeout_s)
+        except Empty:
+            raise out_of_time(timeout_s) from None
+        return answer(outcome, request_id)
+
+    def _send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:
+        with self._lock:
+            while self._line is None or (reply := self._line.send(writer, fields, request_id)) is None:
+                self._line = _Line(self._open_stream)
+            return reply
+
+
+class _Line:
+    """One stream, from its opening to its end.
+
+    A thread of its own reads what comes back and wakes the calls; any thread sends. The lock is held for bookkeeping
+    only. Invariant: a request that `send` took gets one outcome, at the latest when the stream ends.
+    """
+
+    def __init__(self, open_stream: OpenStream) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Waiting[_Reply] = Waiting()
+        self._outbox = Outbox()
+        self._ended = False
+        responses = open_stream(self._outbox.messages())
+        threading.Thread(target=self._read, args=[responses], name="inferd-client-answers", daemon=True).start()
+
+    def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply | None:
+        """Send a request and return where its outcome will be; None if the stream has ended."""
+        reply: _Reply = SimpleQueue()
+        with self._lock:
+            if self._ended:
+                return None
+            wire_id = self._waiting.enter(request_id, reply)
+        self._outbox.put(writer.write(wire_id, fields))
+        return reply
+
+    def _read(self, responses: Iterable[pb.StreamInferResponse]) -> None:
+        failure: grpc.RpcError | None = None
+        try:
+            for message in responses:
+                for result in message.results:
+                    with self._lock:
+                        reply = self._waiting.leave(result.request_id)
+                    if reply is not None:
+                        reply.put(result)
+        except grpc.RpcError as error:
+            failure = error
+        self._outbox.end()
+        with self._lock:
+            self._ended = True
+            replies = self._waiting.leave_all()
+        for reply in replies:
+            reply.put(broken(failure))
+
+
+class AsyncSharedStream:
+    """As `SharedStream`, on an event loop."""
+
+    def __init__(self, open_stream: Callable[[], StreamCall]) -> None:
+        self._open_stream = open_stream
+        self._line: _AsyncLine | None = None
+
+    async def infer(
+        self, writer: RequestWriter, fields: Sequence[bytes], request_id: str, timeout_s: float | None
+    ) -> Result:
+        """Send a request and wait for its answer, for ``timeout_s`` at most."""
+        if self._line is None or self._line.ended:
+            self._line = _AsyncLine(self._open_stream())
+        reply = self._line.send(writer, fields, request_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                outcome = await reply
+        except TimeoutError:
+            raise out_of_time(timeout_s) from None
+        return answer(outcome, request_id)
+
+    async def close(self) -> None:
+        """End the stream, and wait until nothing is under way any more."""
+        if self._line is not None:
+            await self._line.close()
+
+
+class _AsyncLine:
+    """One stream, from its opening to its end. Invariant: a request that was sent gets one outcome."""
+
+    def __init__(self, call: StreamCall) -> None:
+        self.ended = False
+        self._waiting: Waiting[_AsyncReply] = Waiting()
+        self._outbox = AsyncOutbox()
+        self._call = call
+        # Kept here, because the event loop itself does not hold on to tasks.
+        self._writer = asyncio.create_task(self._outbox.write_to(call))
+        self._reader = asyncio.create_task(self._read(call))
+
+    def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _AsyncReply:
+        """Send a request and return where its outcome will be. Not for a stream that has ended."""
+        reply: _AsyncReply = asyncio.get_running_loop().create_future()
+        self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
+        return reply
+
+    async def close(self) -> None:
+        """Cancel the call, and wait until gRPC has let go of it: a loop must not be closed before."""
+        # Older grpcio does not find it among the calls that closing the channel cancels.
+        self._call.cancel()
+        await asyncio.wait([self._writer, self._reader])
+
+    async def _read(self, call: StreamCall) -> None:
+        failure: grpc.RpcError | asyncio.CancelledError | None = None
+        try:
+            async for message in call:
+                for result in message.results:
+                    _settle(self._waiting.leave(result.request_id), result)
+        except (grpc.RpcError, asyncio.CancelledError) as error:
+            failure = error  # Closing the channel cancels who reads from it; this task ends here in either case.
+        self.ended = True
+        # A call that was cancelled before it was started leaves who writes to it waiting for ever.
+        self._writer.cancel()
+        for reply in self._waiting.leave_all():
+            _settle(reply, broken(failure))
+
+
+def _settle(reply: _AsyncReply | None, outcome: Outcome) -> None:
+    """Tell a call, unless nobody asked or it has been cancelled or has given up."""
+    if reply is not None and not reply.done():
+        reply.set_result(outcome)

@@ -1,0 +1,343 @@
+"""What streams of both clients share: the ledger of requests, messages that requests share, and reading the inputs."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from time import monotonic
+
+import grpc
+import grpc.aio
+
+from inferd import wire
+from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.arguments import checked_integer
+from inferd.client import messages
+from inferd.client.codec import Inputs
+from inferd.client.errors import Internal, InvalidInput
+from inferd.client.results import StreamItem
+
+#: What callers put into a stream: inputs by name, or a request id of their own and such inputs.
+StreamInput = Inputs | tuple[str, Inputs]
+
+StreamCall = grpc.aio.StreamStreamCall[bytes, pb.StreamInferResponse]
+
+#: How long elements that are at hand are read without a pause before gRPC gets to see the first of them.
+_GATHER_S = 0.001
+
+#: Requests share a message up to about this size, which every server takes; a larger one has a message of its own.
+MESSAGE_BYTES = 1024 * 1024
+#: And up to this many, as servers bound how many they take.
+MESSAGE_REQUESTS = 256
+
+_REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
+
+
+class StreamLedger:
+    """Matches results to requests, and puts them in the requests' order if wanted.
+
+    Invariant: each request that was opened is handed over once, or is among the ``unanswered``. One thread opens and
+    another settles; what they share is one dictionary with single-step operations, and a request is opened before it
+    is sent, so before it can be settled.
+    """
+
+    def __init__(self, writer: messages.RequestWriter, *, ordered: bool) -> None:
+        self._writer = writer
+        self._ordered = ordered
+        self._open: dict[str, int] = {}
+        self._opened = 0
+        self._early: dict[int, StreamItem] = {}
+        self._due = 0
+
+    def open(self, element: StreamInput) -> bytes:
+        """Enter the next request and write it, as an `InferRequest`. Raises as `infer` for what cannot be sent."""
+        request_id, inputs = self._split(element)
+        if request_id in self._open:
+            raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
+        try:
+            fields = messages.input_fields(inputs)
+        except InvalidInput as error:
+            error.request_id = request_id
+            raise
+        request = self._writer.write(request_id, fields)
+        self._open[request_id] = self._opened
+        self._opened += 1
+        return request
+
+    def _split(self, element: object) -> tuple[str, Inputs]:
+        if isinstance(element, Mapping):
+            return str(self._opened), element
+        if not isinstance(element, tuple) or len(element) != 2:
+            raise TypeError(
+                f"inputs: expected a mapping of arrays by name, or a pair of a request id and one, as element "
+                f"{self._opened}, got {type(element).__name__}"
+            )
+        request_id, inputs = element
+        messages.check_request_id(request_id)
+        return request_id, inputs
+
+    def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:
+        """Take a result and yield what can be handed over now: this one, or in order as many as are due."""
+        request_id = result.request_id
+        index = self._open.pop(request_id, None)
+        if index is None:
+            raise Internal(f'the server answered request_id "{request_id}", which is not in flight')
+        item = StreamItem(index=index, request_id=request_id, outcome=messages.stream_outcome(result, request_id))
+        if not self._ordered:
+            yield item
+            return
+        self._early[index] = item
+        while (due := self._early.pop(self._due, None)) is not None:
+            self._due += 1
+            yield due
+
+    def finish(self) -> None:
+        """Raise `Internal` if the server ended the stream, as if all were well, without answering everything."""
+        if self._open:
+            raise Internal(f"the server ended the stream with {len(self._open)} requests unanswered")
+
+
+def check_elements(inputs: object, *, asynchronous: bool) -> None:
+    """Refuse what does not give elements one after another, and the inputs of a single request."""
+    kinds = (Iterable, AsyncIterable) if asynchronous else (Iterable,)
+    if isinstance(inputs, Mapping | str | bytes) or not isinstance(inputs, kinds):
+        raise TypeError(
+            f"inputs: expected an iterable whose elements are mappings of arrays by name, got {type(inputs).__name__}"
+        )
+
+
+def check_window(max_in_flight: int) -> None:
+    """Refuse a window in which nothing could ever be sent."""
+    checked_integer("max_in_flight", max_in_flight, 1)
+
+
+class Pack:
+    """Requests that wait for their message, in their order."""
+
+    def __init__(self) -> None:
+        self._requests: deque[bytes] = deque()
+        self._nbytes = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._requests)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough for a message."""
+        return self._nbytes >= MESSAGE_BYTES or len(self._requests) >= MESSAGE_REQUESTS
+
+    def add(self, request: bytes) -> None:
+        """Put a request, written as bytes, behind the others."""
+        self._requests.append(request)
+        self._nbytes += len(request)
+
+    def take(self) -> bytes:
+        """Take as many requests as share a message, at least one, and write the `StreamInferRequest`."""
+        parts: list[bytes] = []
+        room = MESSAGE_BYTES
+        taken = 0
+        while self._requests and taken < MESSAGE_REQUESTS and (not taken or len(self._requests[0]) <= room):
+            taken += 1
+            request = self._requests.popleft()
+            room -= len(request)
+            parts += wire.prefix(_REQUESTS, len(request)), request
+        self._nbytes -= MESSAGE_BYTES - room
+        return b"".join(parts)
+
+
+class Outbox:
+    """Requests that gather while gRPC takes those before them.
+
+    gRPC's sending thread runs `messages`, any other thread the rest. Nothing is held back: a message has what is there
+    when gRPC asks for one.
+    """
+
+    def __init__(self) -> None:
+        # Two kinds of threads wait here, but never at once: senders for room, gRPC for anything at all.
+        self._changed = threading.Condition(threading.Lock())
+        self._pack = Pack()
+        self._ended = False
+
+    def put(self, request: bytes) -> None:
+        """Add a request, written as bytes. Never blocks."""
+        with self._changed:
+            self._pack.add(request)
+            self._changed.notify()
+
+    def wait_for_room(self) -> bool:
+        """Wait until less than a message has gathered; False if no more is wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or not self._pack.full)
+            return not self._ended
+
+    def end(self) -> None:
+        """Let the messages end after what has gathered."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def messages(self) -> Iterator[bytes]:
+        """Yield messages, each with all that has gathered and fits."""
+        while (message := self._take()) is not None:
+            yield message
+
+    def _take(self) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._pack)
+            if not self._pack:
+                return None
+            message = self._pack.take()
+            self._changed.notify()
+            return message
+
+
+class Feed:
+    """The requests of a stream.
+
+    A thread of its own reads the caller's iterable, so that an element that is slow to come does not keep those before
+    it; the thread that reads the results calls `free_slot` and `stop`. Invariant: a slot is taken before an element is
+    read and freed when its item is handed over, so that no more than ``max_in_flight`` elements are between the two.
+    ``failure`` is set before the results end, and read after.
+    """
+
+    def __init__(self, inputs: Iterable[StreamInput], ledger: StreamLedger, max_in_flight: int) -> None:
+        check_window(max_in_flight)
+        check_elements(inputs, asynchronous=False)
+        self._elements = iter(inputs)
+        self._ledger = ledger
+        self._slots = threading.Semaphore(max_in_flight)
+        self._outbox = Outbox()
+        self.failure: BaseException | None = None
+
+    def messages(self) -> Iterator[bytes]:
+        """Start to read, and yield messages; ends when the inputs end, raise, or are no longer wanted."""
+        threading.Thread(target=self._read, name="inferd-client-inputs", daemon=True).start()
+        yield from self._outbox.messages()
+
+    def free_slot(self) -> None:
+        """Let one more element be read."""
+        self._slots.release()
+
+    def stop(self) -> None:
+        """Read no further."""
+        self._outbox.end()
+        self._slots.release()
+
+    def _read(self) -> None:
+        try:
+            while self._slots.acquire() and self._outbox.wait_for_room():
+                self._outbox.put(self._ledger.open(next(self._elements)))
+        except StopIteration:
+            pass
+        except BaseException as error:  # noqa: BLE001 - what the caller's code raises goes back to the caller
+            self.failure = error
+        finally:
+            self._outbox.end()
+
+
+class AsyncOutbox:
+    """As `Outbox`, on an event loop."""
+
+    def __init__(self) -> None:
+        self._pack = Pack()
+        self._ended = False
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether gRPC has been given everything."""
+        return not self._pack
+
+    def put(self, request: bytes) -> None:
+        """Add a request, written as bytes."""
+        self._pack.add(request)
+        self._filled.set()
+        if self._pack.full:
+            self._room.clear()
+
+    async def wait_for_room(self) -> None:
+        """Wait until less than a message has gathered."""
+        await self._room.wait()
+
+    def end(self) -> None:
+        """Let the messages end after what has gathered."""
+        self._ended = True
+        self._filled.set()
+
+    async def write_to(self, call: StreamCall) -> None:
+        """Send messages, each with all that has gathered and fits, then half-close."""
+        try:
+            while (message := await self._take()) is not None:
+                await call.write(message)
+            await call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # The call has ended, and its reader gets the reason.
+
+    async def _take(self) -> bytes | None:
+        await self._filled.wait()
+        if not self._pack:
+            return None
+        message = self._pack.take()
+        if not self._pack and not self._ended:
+            self._filled.clear()
+        if not self._pack.full:
+            self._room.set()
+        return message
+
+
+class AsyncFeed:
+    """As `Feed`, on an event loop: `run` is a task, and the reader of the results frees slots."""
+
+    def __init__(
+        self, inputs: Iterable[StreamInput] | AsyncIterable[StreamInput], ledger: StreamLedger, max_in_flight: int
+    ) -> None:
+        check_window(max_in_flight)
+        check_elements(inputs, asynchronous=True)
+        self._elements = _elements(inputs)
+        self._ledger = ledger
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._outbox = AsyncOutbox()
+        self.failure: Exception | None = None
+
+    async def run(self, call: StreamCall) -> None:
+        """Send requests as slots come free, until the inputs end or raise, then half-close."""
+        reader = asyncio.create_task(self._read())
+        try:
+            await self._outbox.write_to(call)
+        finally:
+            reader.cancel()
+
+    def free_slot(self) -> None:
+        """Let one more element be read."""
+        self._slots.release()
+
+    async def _read(self) -> None:
+        gathering_since = monotonic()
+        try:
+            while await self._slots.acquire():
+                await self._outbox.wait_for_room()
+                request = self._ledger.open(await anext(self._elements))
+                now = monotonic()
+                if self._outbox.empty:
+                    gathering_since = now
+                self._outbox.put(request)
+                if now - gathering_since > _GATHER_S:
+                    await asyncio.sleep(0)
+        except StopAsyncIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - what the caller's code raises goes back to the caller
+            self.failure = error
+        finally:
+            self._outbox.end()
+
+
+async def _elements(inputs: Iterable[StreamInput] | AsyncIterable[StreamInput]) -> AsyncIterator[StreamInput]:
+    if isinstance(inputs, AsyncIterable):
+        async for element in inputs:
+            yield element
+    else:
+        for element in inputs:
+            yield element

@@ -3,7 +3,7 @@
 From the outside in:
 
     batcher       the one object that the layers above use
-    queue         the lock and the waking of workers      worker, caller_runs   the threads
+    queue         the lock and the waking of workers      worker                the threads
     state         who waits, is rejected, runs next       execution             stack, run, split, answer
     policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
     planner       which requests make the next batch      bisection             which request made a batch fail

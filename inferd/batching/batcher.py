@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-from inferd.batching.caller_runs import CallerRuns
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
@@ -13,7 +12,7 @@ from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
-from inferd.batching.worker import Post, Workers
+from inferd.batching.worker import CallerRuns, Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError
 from inferd.observability.metrics.models import ModelCounts, ModelStats

@@ -1,13 +1,18 @@
-"""The threads that run batches, and those that take the place of others that are stuck in a run."""
+"""The worker threads of a model version, and replacements for those that hang in a run.
+
+The caller_runs policy has threads of its own: callers share the rpc poll thread, which must not run a model.
+"""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Protocol
 
 from inferd.batching.execution import Executor
 from inferd.batching.ports import Clock
+from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Batch
 
 _logger = logging.getLogger("inferd.batching")
@@ -214,3 +219,31 @@ class Workers:
             self._fill(post, None)
             self._tell_vacancy()
         return True
+
+
+class CallerRuns:
+    """Runs batches outside the queue.
+
+    Invariant: the handover holds at most one batch per thread, because the policy permits no more runs at a time. `run`
+    is called by the submitting thread and does not block; `take` by the threads, one for each of the ``posts``.
+    """
+
+    def __init__(self, *, name: str, threads: int, queue: RequestQueue) -> None:
+        self._queue = queue
+        self._handover: SimpleQueue[Batch | None] = SimpleQueue()
+        self.posts = [Post(f"{name}-{number}", self) for number in range(threads)]
+
+    def run(self, batch: Batch) -> None:
+        """Run ``batch`` immediately in one of the threads."""
+        self._handover.put(batch)
+
+    def take(self, finished: Batch | None) -> Batch | None:
+        """Implement `BatchSource`."""
+        if finished is not None:
+            self._queue.retire(finished)
+        return self._handover.get()
+
+    def stop(self) -> None:
+        """End each thread after its current run."""
+        for _ in self.posts:
+            self._handover.put(None)

@@ -14,12 +14,12 @@ child cannot use gRPC.
 """
 
 from inferd.rpc.accept import callback_stream, callback_unary
+from inferd.rpc.call_ends import RejectionCause
 from inferd.rpc.core import IncompatibleGrpcioError, Metadata
 from inferd.rpc.interceptors import CallInterceptor, Rejection
 from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
-from inferd.rpc.memory_guard import MemoryMeter
-from inferd.rpc.rejections import RejectionCause
 from inferd.rpc.server import Server
+from inferd.rpc.upkeep import MemoryMeter
 
 __all__ = [
     "Call",

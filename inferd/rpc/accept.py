@@ -12,9 +12,9 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import LiveCalls
+from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import StreamHandler, UnaryHandler
-from inferd.rpc.rejections import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 

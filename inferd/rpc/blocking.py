@@ -15,7 +15,7 @@ import grpc
 
 from inferd.call_context import log_fields
 from inferd.rpc.call import LiveCalls
-from inferd.rpc.rejections import NO_THREAD
+from inferd.rpc.call_ends import NO_THREAD
 from inferd.rpc.servicer_context import ServicerContext
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.worker_pool import WorkerPool

@@ -10,14 +10,13 @@ from functools import partial
 import grpc
 
 from inferd.call_context import CallContext, log_fields, readable_peer
-from inferd.rpc import call_ends, core, rejections
-from inferd.rpc.call_ends import Ends
+from inferd.rpc import call_ends, core
+from inferd.rpc.call_ends import REASONS, Ends, RejectionCause, StatusOf, bare_status
 from inferd.rpc.core import CheckedMetadata, Metadata, checked_metadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interceptors import InterceptorChain, notify_finished
 from inferd.rpc.interfaces import Finisher
 from inferd.rpc.poll_loop import PollLoop
-from inferd.rpc.rejections import REASONS, RejectionCause, StatusOf, bare_status
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -237,7 +236,7 @@ class CallBase(ABC):
 
     def _inflated(self, outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):
-            self._live.reject(self, rejections.not_inflatable(str(outcome)))
+            self._live.reject(self, call_ends.not_inflatable(str(outcome)))
         elif self._fits(outcome) and self in self._live.calls:
             self._live.held_bytes += len(outcome) - self.message_bytes
             self.message_bytes = len(outcome)
@@ -247,7 +246,7 @@ class CallBase(ABC):
         """Whether ``message`` is within the limit for small messages, if that applies; else reject the call."""
         if not self.expects_small_message or len(message) <= SMALL_MESSAGE_BYTES:
             return True
-        self._live.reject(self, rejections.message_too_large(len(message), SMALL_MESSAGE_BYTES))
+        self._live.reject(self, call_ends.message_too_large(len(message), SMALL_MESSAGE_BYTES))
         return False
 
     def _checked(self, metadata: Metadata) -> CheckedMetadata:

@@ -17,13 +17,11 @@ from inferd.rpc import core, unix_sockets
 from inferd.rpc.accept import Acceptor, Methods
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import LiveCalls
-from inferd.rpc.call_ends import ConnectionAges, Ends
+from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
-from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.poll_loop import PollLag, PollLoop
-from inferd.rpc.rejections import StatusOf, bare_status
-from inferd.rpc.upkeep import Upkeep
+from inferd.rpc.upkeep import MemoryGuard, MemoryMeter, Upkeep
 from inferd.rpc.worker_pool import WorkerPool
 
 _log = logging.getLogger("inferd.rpc")

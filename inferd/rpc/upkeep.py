@@ -1,11 +1,241 @@
-"""Periodic checks while calls are open: message timeouts and memory."""
+"""Keeps the memory of requests within a budget, and ends calls whose message does not arrive in time.
 
+gRPC's core accepts no quota from Python and does not expose the size of incomplete messages. So the resident memory of
+the process is measured: its growth over a baseline, taken when the models have been loaded, counts as memory of
+requests.
+
+| taken, of the budget | action |
+|---|---|
+| half | return freed memory to the system from time to time, so that what is measured is in use |
+| three quarters | reject new calls before their message is read, until less than five eighths are taken |
+| seven eighths, or rejecting has not helped for a second | end calls with incomplete messages |
+
+The process may also grow for other reasons, such as a model's run. So the memory held while no call is open becomes the
+baseline, up to half of the budget above the first one; and all of it does if memory is short although calls cannot be
+the reason.
+"""
+
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from inferd.rpc.call import UNREAD, CallBase, LiveCalls
-from inferd.rpc.memory_guard import MemoryGuard
-from inferd.rpc.rejections import message_timeout
+from inferd.rpc.call_ends import MEMORY_BUDGET, message_timeout
+from inferd.rpc.worker_pool import WorkerPool
+
+_log = logging.getLogger("inferd.rpc")
+
+_MIB = 1024 * 1024
+
+#: Upper bound for growth by reading: the poll thread copies every byte.
+_FASTEST_GROWTH_PER_S = 2048 * _MIB
+_MIN_INTERVAL_S = 0.01
+_MAX_INTERVAL_S = 0.5
+
+#: How long rejecting calls is the only action.
+_PATIENCE_S = 1.0
+
+#: Growth worth returning to the system, and how long it must be unused.
+_WORTH_GIVING_BACK = 16 * _MIB
+_QUIET_S = 1.0
+
+#: Freed memory is not measurable before it is returned, so this is tried, less often if it frees little.
+_MAX_QUIET_S = 8.0
+
+#: Memory freed at a time: returning it takes 0.1 ms for a MiB, during which the poll thread may have to wait.
+_MAX_AT_ONCE = 256 * _MIB
+
+#: Between attempts while memory is short and no call was ended.
+_GIVE_BACK_INTERVAL_S = 0.25
+
+#: A call whose answer is not sent after this time counts as one that holds memory.
+_SENDING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMeter:
+    """Reads the resident memory; ``give_back`` returns freed memory to the system, may be slow and runs in a thread."""
+
+    resident: Callable[[], int]
+    give_back: Callable[[], None]
+
+
+class MemoryGuard:
+    """Measures the memory of the process and acts on the live calls; on the poll thread only.
+
+    Invariant: at most one ``give_back`` runs. Freed memory is measurable only after it, so meanwhile calls are
+    rejected, and ended only if the process grows by another eighth of the budget: on a busy machine the thread that
+    runs ``give_back`` may wait long for a core.
+    """
+
+    def __init__(self, budget_bytes: int, meter: MemoryMeter, live: LiveCalls, pool: WorkerPool) -> None:
+        self.budget_bytes = budget_bytes
+        self._meter = meter
+        self._live = live
+        self._pool = pool
+        self._resident = self._baseline = meter.resident()
+        #: Maximum of a baseline that follows memory not returned after requests have ended.
+        self._idle_baseline_limit = self._baseline + budget_bytes // 2
+        #: Resident memory after the last ``give_back``, and its time.
+        self._given_back_to = self._baseline
+        self._gave_back_at = -math.inf
+        self._is_giving_back = False
+        #: Resident memory at which further calls are ended while ``give_back`` runs.
+        self._growth_limit = 0
+        self._ended_while_giving_back = False
+        self._short_since = math.inf
+        self._quiet_s = _QUIET_S
+        self._busy_at = self._open_at = live.loop.now()
+
+    @property
+    def taken_bytes(self) -> int:
+        """Memory taken by requests at the last check; any thread."""
+        return self._resident - self._baseline
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no check is needed before the next call."""
+        if self._is_giving_back or self._live.is_short_of_memory:
+            return False
+        # The core may free what an ended call held later than memory was last returned, so try until nothing comes.
+        has_tried = self._gave_back_at > self._open_at and self._quiet_s >= _MAX_QUIET_S
+        return self.taken_bytes < _WORTH_GIVING_BACK or has_tried
+
+    def check(self) -> float:
+        """Measure and act; return the number of seconds until the next check."""
+        now = self._live.loop.now()
+        self._resident = resident = self._meter.resident()
+        self._baseline = min(self._baseline, resident)
+        self._given_back_to = min(self._given_back_to, resident)
+        if self._live.calls:
+            self._open_at = now
+        if 2 * self._live.held_bytes >= self.taken_bytes:
+            self._busy_at = now
+        if self.taken_bytes >= self.budget_bytes * 3 // 4:
+            self._run_short(now)
+        if self._is_giving_back:
+            self._limit_growth(now)
+            return _MIN_INTERVAL_S
+        if self._live.is_short_of_memory:
+            self._relieve(now)
+        elif self._is_worth_giving_back(now):
+            self._give_back(now)
+        return self._interval_s()
+
+    def _interval_s(self) -> float:
+        """Return a lower bound for the time until calls have to be ended."""
+        if self._live.is_short_of_memory or self._is_giving_back:
+            return _MIN_INTERVAL_S
+        left = self.budget_bytes * 7 // 8 - self.taken_bytes
+        return min(max(left / _FASTEST_GROWTH_PER_S, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
+
+    def _run_short(self, now: float) -> None:
+        if not self._live.is_short_of_memory:
+            self._live.is_short_of_memory = True
+            self._short_since = now
+            _log.warning("memory for requests is short, calls are rejected", extra=self._fields())
+
+    def _relieve(self, now: float) -> None:
+        """Stop rejecting calls if there is room again, else free memory."""
+        if self.taken_bytes < self.budget_bytes * 5 // 8:
+            self._live.is_short_of_memory = False
+            _log.info("memory for requests is available again", extra=self._fields())
+            return
+        ended = 0
+        if self.taken_bytes >= self.budget_bytes * 7 // 8 or now - self._short_since >= _PATIENCE_S:
+            ended = self._end_some(now)
+            if not ended:
+                self._rebase_if_not_requests()
+        if ended or now - self._gave_back_at >= _GIVE_BACK_INTERVAL_S:
+            self._give_back(now)
+
+    def _limit_growth(self, now: float) -> None:
+        if self._live.is_short_of_memory and self._resident >= self._growth_limit:
+            self._ended_while_giving_back = self._end_some(now) > 0 or self._ended_while_giving_back
+            self._growth_limit = self._resident + self.budget_bytes // 8
+
+    def _end_some(self, now: float) -> int:
+        """End the oldest calls whose memory Python cannot measure, as many as are likely to hold the excess."""
+        live = self._live
+        holders = _holders(live.calls, now)
+        if not holders:
+            return 0
+        unseen = max(self.taken_bytes - live.held_bytes, 1)
+        excess = min(self.taken_bytes - self.budget_bytes // 2, _MAX_AT_ONCE)
+        count = math.ceil(len(holders) * min(excess / unseen, 1.0))
+        _log.warning("ending calls to free memory", extra={"calls": count, **self._fields()})
+        for call in holders[:count]:
+            if call.ended_at == math.inf:
+                live.reject(call, MEMORY_BUDGET)
+            else:
+                call.cancel()
+        return count
+
+    def _rebase_if_not_requests(self) -> None:
+        """Move the baseline to the present memory if calls can hold hardly any of it."""
+        live = self._live
+        is_sending = any(call.ended_at < math.inf for call in live.calls)
+        if not is_sending and live.held_bytes < self.budget_bytes // 8:
+            self._baseline = self._resident - live.held_bytes
+            _log.warning("the process has grown for reasons other than requests", extra=self._fields())
+
+    def _is_worth_giving_back(self, now: float) -> bool:
+        grown = self._resident - self._given_back_to
+        if grown >= _WORTH_GIVING_BACK:
+            self._quiet_s = _QUIET_S
+        if self.taken_bytes >= self.budget_bytes // 2 and grown >= self.budget_bytes // 8:
+            return True
+        quiet_s = now - max(self._busy_at, self._gave_back_at)
+        return self.taken_bytes >= _WORTH_GIVING_BACK and quiet_s >= self._quiet_s
+
+    def _give_back(self, now: float) -> None:
+        self._is_giving_back = True
+        self._ended_while_giving_back = False
+        self._growth_limit = max(self._resident, self._baseline + self.budget_bytes * 7 // 8) + self.budget_bytes // 8
+        self._gave_back_at = now
+
+        def give_back() -> None:
+            try:
+                self._meter.give_back()
+            finally:
+                self._live.loop.call_soon(self._gave_back)
+
+        self._pool.submit(give_back)
+
+    def _gave_back(self) -> None:
+        before, self._resident = self._resident, self._meter.resident()
+        self._given_back_to = self._resident
+        self._is_giving_back = False
+        was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
+        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _MAX_QUIET_S)
+        if not self._live.calls and self._quiet_s >= _MAX_QUIET_S:
+            self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
+        if self._ended_while_giving_back:
+            self._give_back(self._live.loop.now())
+
+    def _fields(self) -> dict[str, object]:
+        return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}
+
+
+def _holders(calls: Iterable[CallBase], now: float) -> list[CallBase]:
+    """Return the calls to end first, the oldest first.
+
+    Calls whose only message is incomplete; else those whose answer is not sent; else streams, which may have begun a
+    message, starting with those that have not sent any.
+    """
+    uploading, sending, streams = [], [], []
+    for call in calls:
+        if call.ended_at < now - _SENDING_S:
+            sending.append(call)
+        elif call.ended_at < math.inf:
+            continue
+        elif not call.has_single_message:
+            streams.append(call)
+        elif call.message_bytes == UNREAD:
+            uploading.append(call)
+    return uploading or sending or sorted(streams, key=lambda call: call.message_bytes != UNREAD)
+
 
 #: Message timeout after `Call.expect_small_message`.
 SMALL_MESSAGE_S = 5.0

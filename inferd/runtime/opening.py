@@ -11,11 +11,9 @@ import onnxruntime
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime import providers
-from inferd.runtime.custom_ops import libraries, register
 from inferd.runtime.errors import ModelLoadError, runtime_message
-from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights
-from inferd.runtime.mapped_files import detach
-from inferd.runtime.providers import Provider
+from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, detach
+from inferd.runtime.providers import Provider, libraries, register
 from inferd.runtime.resources import threads_per_run, usable_cores
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import TensorSpec, tensor_spec

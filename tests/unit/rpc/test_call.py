@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from inferd.rpc.rejections import MEMORY_BUDGET
+from inferd.rpc.call_ends import MEMORY_BUDGET
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
 from tests.unit.rpc.fakes import Bench

@@ -7,9 +7,9 @@ import pytest
 
 from inferd.rpc.call import LiveCalls
 from inferd.rpc.interceptors import InterceptorChain
-from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
+from inferd.rpc.upkeep import MemoryGuard, MemoryMeter
 from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder, receive_one
 
 MIB = 1024 * 1024

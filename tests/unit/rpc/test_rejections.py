@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.rpc.rejections import unknown_method
+from inferd.rpc.call_ends import unknown_method
 
 SERVED = {"x.Y": ["A", "B"], "x.Z": []}
 

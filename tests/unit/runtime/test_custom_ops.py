@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from inferd.runtime.custom_ops import libraries, register
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.providers import libraries, register
 
 
 def test_paths_are_absolute(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.runtime import mapped_files
-from inferd.runtime.mapped_files import detach
+from inferd.runtime import external_weights
+from inferd.runtime.external_weights import detach
 
 _PAGE = mmap.PAGESIZE
 
@@ -80,16 +80,16 @@ def test_truncated_file_is_an_error(path, mapped):
 
 def test_out_of_memory_changes_nothing(path, mapped, monkeypatch):
     """The mapping stays in place."""
-    real = mapped_files._system()
+    real = external_weights._system()
 
     class Short:
         munmap, process_vm_readv = real.munmap, real.process_vm_readv
 
         @staticmethod
         def mmap(*arguments):
-            return mapped_files._FAILED
+            return external_weights._FAILED
 
-    monkeypatch.setattr(mapped_files, "_system", Short)
+    monkeypatch.setattr(external_weights, "_system", Short)
     with pytest.raises(OSError, match=r"\[Errno"):
         detach(path)
     assert mapped[:10] == b"0123456789"

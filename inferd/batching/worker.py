@@ -32,38 +32,35 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker is there for."""
+    """The task of a worker thread: its name, and where its batches come from."""
 
     name: str
     source: BatchSource
 
 
 class Worker:
-    """One thread that takes a batch, runs it, and so on until its source has no more or it has been replaced.
+    """A thread that takes and runs batches until its source ends or it has been replaced.
 
-    Invariant: the thread lives until then, because the executor raises nothing and the source neither. It is a daemon:
-    a run that never ends must not keep the process alive. ``batch`` is what it is running.
+    Invariant: it survives until then, because neither the executor nor the source raises anything. It is a daemon
+    thread: a run that never ends must not keep the process alive. ``batch`` is the one it runs.
     """
 
     def __init__(self, post: Post, executor: Executor, is_replaced: Callable[["Worker"], bool]) -> None:
         self.post = post
         self.batch: Batch | None = None
+        self.has_started = False
         self._executor = executor
         self._is_replaced = is_replaced
         self._thread = threading.Thread(target=self._run, name=post.name, daemon=True)
 
-    @property
-    def has_started(self) -> bool:
-        """Whether its thread was started."""
-        return self._thread.ident is not None
-
     def start(self, first: Batch | None = None) -> None:
-        """Begin to take batches, after the ``first``."""
+        """Start the thread; it runs ``first``, if given, and then takes batches. Raises `RuntimeError`."""
         self.batch = first
         self._thread.start()
+        self.has_started = True
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until the source has no more. Returns False if that took longer than the timeout."""
+        """Wait until the thread has ended. Returns False on timeout."""
         if self.has_started:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -125,7 +122,7 @@ class Workers:
             self.need()
 
     def need(self) -> None:
-        """Start the threads for a request that comes; while the system gives none at all, requests are rejected."""
+        """Start the threads for an arriving request. While none can be started, requests are rejected."""
         self._is_needed = True
         if not self._may_start:
             return

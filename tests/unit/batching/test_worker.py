@@ -217,9 +217,9 @@ def test_threads_start_with_the_first_request(monkeypatch):
     )
     workers.start()
     assert (started, workers.have_started) == ([], False)
+    assert workers.join(0)
     workers.need()
     assert (started, workers.have_started) == (["one", "two"], True)
-    assert workers.join(0)
 
 
 def test_a_system_that_gives_no_thread(monkeypatch):

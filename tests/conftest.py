@@ -14,8 +14,9 @@ import inferd.core_environment  # noqa: F401  grpc is to find it when it is firs
 settings.register_profile("inferd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inferd")
 
-# Under nohup, servers that tests start would inherit that hang-ups are ignored.
+# Under nohup or in the background of a script, servers that tests start would inherit that these are ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is kept between starts of a server is kept for these tests only: no verdict of an older proof counts here.
 _cache = tempfile.TemporaryDirectory(prefix="inferd-tests-")

@@ -49,7 +49,7 @@ def idle_bytes(server: ServerProcess) -> int:
 
 
 def check_health(server: ServerProcess) -> None:
-    """Ask for the health and expect an answer in time; while memory is short, it is to try again later."""
+    """Ask for the health and expect an answer in time; one without its message yet may be ended like an upload."""
     with connect(server.grpc) as channel:
         request = health_pb2.HealthCheckRequest()
         call: Any = health_pb2_grpc.HealthStub(channel).Check.future(request, timeout=PATIENCE_S)

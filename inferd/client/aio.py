@@ -122,7 +122,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
     ) -> bool:
-        """Whether the server takes requests, or this model of it. False also if nobody answers."""
+        """Whether the server, or one of its models, accepts requests. False also if there is no server."""
         try:
             return not await self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
         except NOT_READY:
@@ -136,7 +136,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
     ) -> None:
-        """Wait until the server takes requests, or this model of it; see `inferd.client.Client.wait_until_ready`."""
+        """Wait until the server, or a model, accepts requests; see `inferd.client.Client.wait_until_ready`."""
         limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
         patience = Patience(limit_s)
         while True:
@@ -150,7 +150,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
             await asyncio.sleep(patience.pause_s())
 
     async def close(self) -> None:
-        """Cancel what is under way and let go of the connection. May be called again."""
+        """Cancel all calls in progress and close the connection. May be called again."""
         if self._lifetime.closed or self._lifetime.forked or "_channel" not in vars(self):
             self._lifetime.closed = True
             return
@@ -207,7 +207,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         return messages.model_info(response.model)
 
     async def _obstacle(self, model: str, version: str, terms: Terms) -> str:
-        """Say why the server or a model is not ready; empty if it is."""
+        """Return why the server or a model is not ready; empty if it is."""
         if model != "":
             return model_obstacle(await self._model(model, version, terms))
         self._lifetime.check_loop()

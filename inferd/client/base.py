@@ -31,7 +31,7 @@ os.register_at_fork(after_in_child=_note_process)
 
 
 class Lifetime:
-    """The process that a client was made in, the event loop that it belongs to if any, and whether it was closed."""
+    """The process and event loop that a client belongs to, and whether it was closed."""
 
     def __init__(self) -> None:
         self._process = _process
@@ -40,16 +40,16 @@ class Lifetime:
 
     @property
     def forked(self) -> bool:
-        """Whether this is another process than the client's own."""
+        """Whether this process is a fork of the client's."""
         return self._process != _process
 
     def check_process(self) -> None:
-        """Raise RuntimeError in a fork, where gRPC itself would hang."""
+        """Raise RuntimeError in a fork, where gRPC would hang."""
         if self._process != _process:
             raise self._used_in_fork()
 
     def check(self) -> None:
-        """As `check_process`, and raise RuntimeError after the end, where gRPC's own text would help nobody."""
+        """As `check_process`; also raise RuntimeError after `close`."""
         if self._process != _process:
             raise self._used_in_fork()
         if self.closed:
@@ -57,7 +57,7 @@ class Lifetime:
             raise RuntimeError(msg)
 
     def check_loop(self) -> None:
-        """As `check`, and raise RuntimeError in another event loop than the first in which this was asked."""
+        """As `check`; also raise RuntimeError in another event loop than that of the first call."""
         self.check()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -82,7 +82,7 @@ _GROWTH = 1.5
 
 
 class Patience:
-    """One wait for a server, or for a model of it, to be ready: `left_s`, ask, `not_ready`, `pause_s`, and again."""
+    """A wait until a server or a model is ready: `left_s`, ask, `not_ready`, `pause_s`, repeat."""
 
     def __init__(self, timeout_s: float | None, clock: Callable[[], float] = monotonic) -> None:
         self._timeout_s = timeout_s
@@ -93,18 +93,18 @@ class Patience:
         self._error: InferdError | None = None
 
     def left_s(self) -> float | None:
-        """Return how much time is left; None for without end."""
+        """Return the remaining time in seconds; None without a limit."""
         return None if self._until is None else max(0.0, self._until - self._clock())
 
     def not_ready(self, why: str | InferdError) -> None:
-        """Note what stands in the way. That the time was up while it was asked is not among it."""
+        """Record why it is not ready, unless only the time ran out."""
         if isinstance(why, DeadlineExceeded) and self._why:
             return
         self._why = str(why)
         self._error = why if isinstance(why, InferdError) else None
 
     def pause_s(self) -> float:
-        """Return how long to wait before asking again. Raises `DeadlineExceeded` if no time is left."""
+        """Return the pause before the next question. Raises `DeadlineExceeded` if no time is left."""
         left_s = self.left_s()
         if left_s == 0:
             raise DeadlineExceeded(
@@ -116,13 +116,13 @@ class Patience:
 
 
 def server_obstacle(answer: bytes) -> str:
-    """Say why a server that gave this answer of the health service is not ready; empty if it is."""
+    """Return why the server is not ready, from its health response; empty if it is."""
     status = status_of(answer)
     return "" if status is HealthStatus.SERVING else f"the server's health is {status.name}"
 
 
 def model_obstacle(model: ModelInfo) -> str:
-    """Say why a model is not ready; empty if it is."""
+    """Return why a model is not ready; empty if it is."""
     if model.state is ModelState.READY:
         return ""
     return f'model "{model.name}" version {model.version} is {model.state}' + (model.reason and f": {model.reason}")
@@ -135,7 +135,7 @@ Interceptor = TypeVar("Interceptor")
 
 
 class BaseClient(ABC, Generic[Interceptor]):
-    """The arguments of a client, checked, and how those of its calls are put together with them."""
+    """Validates the arguments of a client, and merges those of each call with them."""
 
     def __init__(
         self,
@@ -183,15 +183,15 @@ class BaseClient(ABC, Generic[Interceptor]):
 
     @abstractmethod
     def _start(self, *, coalesce: bool) -> None:
-        """Make what calls need."""
+        """Create the channel and the call objects."""
 
     @classmethod
     @abstractmethod
     def _interceptor_kinds(cls) -> tuple[type, ...]:
-        """Return the classes that interceptors must be of."""
+        """Return the accepted classes of interceptors."""
 
     def _terms(self, timeout_s: float | None, metadata: MetadataLike | None, wait_for_ready: bool | None) -> Terms:
-        """Return what a call is started with: its own, and the client's where it says nothing."""
+        """Return timeout, metadata and wait_for_ready of a call, by default the client's."""
         return (
             self._timeout_s if timeout_s is None else checked_timeout(timeout_s),
             self._metadata if metadata is None else merged(self._metadata, checked_metadata(metadata)),
@@ -199,7 +199,7 @@ class BaseClient(ABC, Generic[Interceptor]):
         )
 
     def _goes_alone(self, fields: Sequence[bytes], terms: Terms) -> bool:
-        """Whether a request is too large for the shared stream, or is called otherwise than that was."""
+        """Whether a request needs a call of its own: too large for the shared stream, or with its own terms."""
         _, metadata, waits = terms
         differs = metadata is not self._metadata or (waits or None) is not self._waits
         return differs or sum(map(len, fields)) > MESSAGE_BYTES
@@ -214,7 +214,7 @@ class BaseClient(ABC, Generic[Interceptor]):
         *,
         ordered: bool,
     ) -> StreamLedger:
-        """Make the ledger of a stream, whose requests have times of their own."""
+        """Create the ledger of a stream; its requests have their own timeouts."""
         writer = messages.request_writer(model, version, outputs, priority, checked_timeout(timeout_s))
         return StreamLedger(writer, ordered=checked_flag("ordered", ordered))
 

@@ -28,7 +28,7 @@ _AsyncReply = asyncio.Future[Outcome]
 
 
 class Waiting(Generic[Reply]):
-    """Where the outcome of each request that was sent is to go, by the id that it has on the wire.
+    """The receivers of outcomes by the request id on the wire.
 
     A call that has given up stays until the server has answered it, so that nobody else gets that answer.
     """
@@ -38,7 +38,7 @@ class Waiting(Generic[Reply]):
         self._numbers = count()
 
     def enter(self, request_id: str, reply: Reply) -> str:
-        """Add a call and return the id to send: the caller's own, or made unlike all others in flight."""
+        """Register a call and return the id to send: the caller's, made unique among those in flight."""
         wire_id = request_id
         while not wire_id or wire_id in self._replies:
             wire_id = f"{request_id}#{next(self._numbers)}"
@@ -46,17 +46,17 @@ class Waiting(Generic[Reply]):
         return wire_id
 
     def leave(self, wire_id: str) -> Reply | None:
-        """Return where the answer goes; None for one that nobody asked for, which is no reason to fail the others."""
+        """Return the receiver of an answer; None for an unknown id, which must not fail the others."""
         return self._replies.pop(wire_id, None)
 
     def leave_all(self) -> list[Reply]:
-        """Return where the end of the stream goes."""
+        """Return the receivers of the end of the stream."""
         replies, self._replies = list(self._replies.values()), {}
         return replies
 
 
 def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
-    """Say how the stream ended, each time as an exception of its own, because every call raises one."""
+    """Return how the stream ended, as a new exception each time, because every call raises its own."""
     if error is None:
         return Unavailable("the server ended the stream")
     if isinstance(error, CancelledError):
@@ -67,7 +67,7 @@ def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
 
 
 def answer(outcome: Outcome, request_id: str) -> Result:
-    """Return the result that a call waited for, or raise what came instead."""
+    """Return the result of a call, or raise its error."""
     if isinstance(outcome, pb.InferResult):
         end = messages.stream_outcome(outcome, request_id)
         if isinstance(end, Result):
@@ -81,7 +81,7 @@ OpenStream = Callable[[Iterator[bytes]], Iterable[pb.StreamInferResponse]]
 
 
 class SharedStream:
-    """A stream that is opened by the first call, and by the next one after it has broken. For any threads."""
+    """A shared stream, opened by the first call and reopened by the next one after it has failed. Thread-safe."""
 
     def __init__(self, open_stream: OpenStream) -> None:
         self._open_stream = open_stream
@@ -120,7 +120,7 @@ class _Line:
         threading.Thread(target=self._read, args=[responses], name="inferd-client-answers", daemon=True).start()
 
     def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply | None:
-        """Send a request and return where its outcome will be; None if the stream has ended."""
+        """Send a request and return the receiver of its outcome; None if the stream has ended."""
         reply: _Reply = SimpleQueue()
         with self._lock:
             if self._ended:
@@ -170,7 +170,7 @@ class AsyncSharedStream:
         return answer(outcome, request_id)
 
     async def close(self) -> None:
-        """End the stream, and wait until nothing is under way any more."""
+        """End the stream and wait until all of its calls have ended."""
         if self._line is not None:
             await self._line.close()
 
@@ -188,13 +188,13 @@ class _AsyncLine:
         self._reader = asyncio.create_task(self._read(call))
 
     def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _AsyncReply:
-        """Send a request and return where its outcome will be. Not for a stream that has ended."""
+        """Send a request and return the receiver of its outcome. Must not be called after the end."""
         reply: _AsyncReply = asyncio.get_running_loop().create_future()
         self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
         return reply
 
     async def close(self) -> None:
-        """Cancel the call, and wait until gRPC has let go of it: a loop must not be closed before."""
+        """Cancel the call and wait until gRPC has released it, since the event loop may be closed next."""
         # Older grpcio does not find it among the calls that closing the channel cancels.
         self._call.cancel()
         await asyncio.wait([self._writer, self._reader])
@@ -215,6 +215,6 @@ class _AsyncLine:
 
 
 def _settle(reply: _AsyncReply | None, outcome: Outcome) -> None:
-    """Tell a call, unless nobody asked or it has been cancelled or has given up."""
+    """Deliver an outcome, unless the id is unknown or the caller has cancelled or timed out."""
     if reply is not None and not reply.done():
         reply.set_result(outcome)

@@ -1,4 +1,4 @@
-"""Arrays to tensors of the contract and back. Pure."""
+"""Converts arrays to tensors of the contract and back. Pure."""
 
 import struct
 from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ def encode(name: str, value: ArrayLike) -> tuple[bytes, bytes]:
 
 
 def decode(tensor: pb.Tensor) -> NDArray[Any]:
-    """Turn a tensor of a response into a read-only view of its bytes, or BYTES into an object array of ``bytes``."""
+    """Return a tensor of a response as a read-only view of its bytes; BYTES as an object array of ``bytes``."""
     number, shape = tensor.datatype, tuple(tensor.shape)
     try:
         if number == dtypes.BYTES.proto:
@@ -59,7 +59,7 @@ def decode(tensor: pb.Tensor) -> NDArray[Any]:
 
 
 def datatype_numbered(number: int) -> DataType:
-    """Return the element type that the contract gives ``number``."""
+    """Return the element type of the contract's ``number``."""
     datatype = dtypes.BY_PROTO.get(number)
     if datatype is None:
         raise Internal(f"the server uses element type {number}, which this client does not know: update the client")
@@ -75,7 +75,7 @@ def _array(name: str, value: ArrayLike) -> NDArray[np.generic]:
 
 @lru_cache(maxsize=1024)
 def _head(name: str, number: int, shape: tuple[int, ...], nbytes: int) -> bytes:
-    """Write the field of one input up to its elements, which follow as raw bytes; callers repeat themselves."""
+    """Write the field of one input up to its raw bytes; cached, because callers repeat the same inputs."""
     checked_text("name of an input", name)
     described = pb.Tensor(name=name, datatype=pb.DataType.ValueType(number), shape=shape).SerializeToString()
     head = described + wire.prefix(_RAW, nbytes)

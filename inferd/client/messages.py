@@ -1,4 +1,4 @@
-"""Requests and answers of the contract, made from and turned into the client's own types. Pure."""
+"""Converts between messages of the contract and the client's types. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ _MAX_PRIORITY = 2**32 - 1
 
 
 class RequestWriter:
-    """Writes requests, as the bytes of `InferRequest`, that differ in nothing but their ids and inputs.
+    """Writes requests as bytes of `InferRequest`, which differ only in their ids and inputs.
 
     ``timeout_s`` is for requests of a stream, which have no deadline of their own.
     """
@@ -42,7 +42,7 @@ class RequestWriter:
         ).SerializeToString()
 
     def write(self, request_id: str, fields: Iterable[bytes]) -> bytes:
-        """Write a request whose inputs `input_fields` has written."""
+        """Write a request from inputs written by `input_fields`."""
         own_id = wire.field(_REQUEST_ID, request_id.encode()) if request_id else b""
         return b"".join((self._head, own_id, *fields, self._tail))
 
@@ -54,7 +54,7 @@ _known_writer = lru_cache(maxsize=256)(RequestWriter)
 def request_writer(
     model: str, version: str, outputs: Sequence[str], priority: int, timeout_s: float | None
 ) -> RequestWriter:
-    """Return what writes such requests. Raises `TypeError` or `ValueError`, which name the argument."""
+    """Return a writer of such requests. Raises `TypeError` or `ValueError` naming the argument."""
     names = outputs if type(outputs) is tuple else _names(outputs)
     if type(priority) is not int:  # True and 1.0 would be found under 1
         priority = checked_integer("priority", priority, 0, _MAX_PRIORITY)
@@ -72,14 +72,14 @@ def _names(outputs: object) -> tuple[str, ...]:
 
 
 def check_request_id(request_id: str) -> None:
-    """Raise `TypeError` or `ValueError` for an id that a server's log could not show as it is."""
+    """Raise `TypeError` or `ValueError` for an id that a server's log would not show unchanged."""
     checked_text("request_id", request_id)
     if len(request_id) > _LONGEST_ID:
         raise ValueError(f"request_id: expected at most {_LONGEST_ID} characters, got {len(request_id)}")
 
 
 def input_fields(inputs: Inputs) -> list[bytes]:
-    """Write the inputs of a request, in parts that belong together. Raises `InvalidInput` for what cannot be sent."""
+    """Write the inputs of a request, as parts to be joined. Raises `InvalidInput`."""
     if type(inputs) is not dict and not isinstance(inputs, Mapping):  # the second alone takes longer
         raise TypeError(f"inputs: expected a mapping of arrays by name, got {type(inputs).__name__}")
     fields: list[bytes] = []
@@ -89,14 +89,14 @@ def input_fields(inputs: Inputs) -> list[bytes]:
 
 
 def model_request(name: str, version: str) -> pb.GetModelRequest:
-    """Write the question for one model version. Raises `TypeError` or `ValueError`, which name the argument."""
+    """Return the request for one model version. Raises `TypeError` or `ValueError` naming the argument."""
     checked_text("model", name)
     checked_text("version", version)
     return pb.GetModelRequest(model=name, version=version)
 
 
 def result(response: pb.InferResponse, metadata: Mapping[str, str | bytes] | None = None) -> Result:
-    """Read one answer, and keep the metadata that came with it."""
+    """Convert a response; ``metadata`` is what came with it."""
     return _result(response, response.request_id, metadata)
 
 
@@ -113,7 +113,7 @@ def _result(response: pb.InferResponse, request_id: str, metadata: Mapping[str, 
 
 
 def stream_outcome(infer_result: pb.InferResult, request_id: str) -> Result | InferdError:
-    """Read the end of one request of a stream; ``request_id`` is what its caller calls it."""
+    """Convert the outcome of one request of a stream; ``request_id`` is the caller's."""
     if infer_result.HasField("response"):
         return _result(infer_result.response, request_id)
     error = from_status(infer_result.error)
@@ -122,7 +122,7 @@ def stream_outcome(infer_result: pb.InferResult, request_id: str) -> Result | In
 
 
 def model_info(model: pb.Model) -> ModelInfo:
-    """Read the description of one model version."""
+    """Convert the description of one model version."""
     return ModelInfo(
         name=model.name,
         version=model.version,
@@ -165,19 +165,19 @@ def _batching_info(batching: pb.Batching) -> BatchingInfo:
 
 
 def _verdict(number: pb.Batching.Verdict.ValueType) -> str:
-    """Name a verdict; empty for none, and for one that only newer servers know."""
+    """Return the name of a verdict; empty for none, or for one of a newer server."""
     names = {value: name.removeprefix("VERDICT_").lower() for name, value in pb.Batching.Verdict.items()}
     return names.get(number, "") if number else ""
 
 
 def _state(number: pb.Model.State.ValueType) -> ModelState:
-    """Name a state; one that only newer servers know is UNSPECIFIED here, as the contract's rules have it."""
+    """Return a state; one of a newer server is UNSPECIFIED, as the contract says."""
     names = {value: name.removeprefix("STATE_") for name, value in pb.Model.State.items()}
     return ModelState(names.get(number, "UNSPECIFIED"))
 
 
 def _duration(seconds: float) -> Duration:
-    """Write a time; servers take none to be a mistake, so it is at least a nanosecond."""
+    """Write a timeout of at least 1 ns, because servers reject 0."""
     duration = Duration()
     duration.FromNanoseconds(max(1, round(seconds * 1e9)))
     return duration

@@ -34,7 +34,7 @@ _REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
 
 
 class StreamLedger:
-    """Matches results to requests, and puts them in the requests' order if wanted.
+    """Matches results to requests, and optionally restores their order.
 
     Invariant: each request that was opened is handed over once, or is among the ``unanswered``. One thread opens and
     another settles; what they share is one dictionary with single-step operations, and a request is opened before it
@@ -50,7 +50,7 @@ class StreamLedger:
         self._due = 0
 
     def open(self, element: StreamInput) -> bytes:
-        """Enter the next request and write it, as an `InferRequest`. Raises as `infer` for what cannot be sent."""
+        """Register the next request and write it as an `InferRequest`. Raises as `infer` does."""
         request_id, inputs = self._split(element)
         if request_id in self._open:
             raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
@@ -77,7 +77,7 @@ class StreamLedger:
         return request_id, inputs
 
     def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:
-        """Take a result and yield what can be handed over now: this one, or in order as many as are due."""
+        """Take a result and yield the items that can be returned now: this one, or, in order, all that are due."""
         request_id = result.request_id
         index = self._open.pop(request_id, None)
         if index is None:
@@ -92,13 +92,13 @@ class StreamLedger:
             yield due
 
     def finish(self) -> None:
-        """Raise `Internal` if the server ended the stream, as if all were well, without answering everything."""
+        """Raise `Internal` if the server ended the stream with OK but left requests unanswered."""
         if self._open:
             raise Internal(f"the server ended the stream with {len(self._open)} requests unanswered")
 
 
 def check_elements(inputs: object, *, asynchronous: bool) -> None:
-    """Refuse what does not give elements one after another, and the inputs of a single request."""
+    """Reject objects that are not iterable, and the inputs of a single request."""
     kinds = (Iterable, AsyncIterable) if asynchronous else (Iterable,)
     if isinstance(inputs, Mapping | str | bytes) or not isinstance(inputs, kinds):
         raise TypeError(
@@ -107,33 +107,33 @@ def check_elements(inputs: object, *, asynchronous: bool) -> None:
 
 
 def check_window(max_in_flight: int) -> None:
-    """Refuse a window in which nothing could ever be sent."""
+    """Reject a window that is too small to send anything."""
     checked_integer("max_in_flight", max_in_flight, 1)
 
 
 class Pack:
-    """Requests that wait for their message, in their order."""
+    """Requests waiting for the next message, in order."""
 
     def __init__(self) -> None:
         self._requests: deque[bytes] = deque()
         self._nbytes = 0
 
     def __bool__(self) -> bool:
-        """Whether there is anything to take."""
+        """Whether any request waits."""
         return bool(self._requests)
 
     @property
     def full(self) -> bool:
-        """Whether there is enough for a message."""
+        """Whether enough requests wait for a full message."""
         return self._nbytes >= MESSAGE_BYTES or len(self._requests) >= MESSAGE_REQUESTS
 
     def add(self, request: bytes) -> None:
-        """Put a request, written as bytes, behind the others."""
+        """Append a request, as bytes."""
         self._requests.append(request)
         self._nbytes += len(request)
 
     def take(self) -> bytes:
-        """Take as many requests as share a message, at least one, and write the `StreamInferRequest`."""
+        """Remove as many requests as fit into a message, at least one, and write the `StreamInferRequest`."""
         parts: list[bytes] = []
         room = MESSAGE_BYTES
         taken = 0
@@ -147,7 +147,7 @@ class Pack:
 
 
 class Outbox:
-    """Requests that gather while gRPC takes those before them.
+    """Requests that gather while gRPC sends those before them.
 
     gRPC's sending thread runs `messages`, any other thread the rest. Nothing is held back: a message has what is there
     when gRPC asks for one.
@@ -166,7 +166,7 @@ class Outbox:
             self._changed.notify()
 
     def wait_for_room(self) -> bool:
-        """Wait until less than a message has gathered; False if no more is wanted."""
+        """Wait until less than a full message waits; False if the stream has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or not self._pack.full)
             return not self._ended
@@ -178,7 +178,7 @@ class Outbox:
             self._changed.notify()
 
     def messages(self) -> Iterator[bytes]:
-        """Yield messages, each with all that has gathered and fits."""
+        """Yield messages, each with all waiting requests that fit."""
         while (message := self._take()) is not None:
             yield message
 
@@ -211,7 +211,7 @@ class Feed:
         self.failure: BaseException | None = None
 
     def messages(self) -> Iterator[bytes]:
-        """Start to read, and yield messages; ends when the inputs end, raise, or are no longer wanted."""
+        """Read the inputs and yield messages, until the inputs end or raise, or the stream ends."""
         threading.Thread(target=self._read, name="inferd-client-inputs", daemon=True).start()
         yield from self._outbox.messages()
 
@@ -220,7 +220,7 @@ class Feed:
         self._slots.release()
 
     def stop(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         self._outbox.end()
         self._slots.release()
 
@@ -248,7 +248,7 @@ class AsyncOutbox:
 
     @property
     def empty(self) -> bool:
-        """Whether gRPC has been given everything."""
+        """Whether everything was passed to gRPC."""
         return not self._pack
 
     def put(self, request: bytes) -> None:
@@ -259,7 +259,7 @@ class AsyncOutbox:
             self._room.clear()
 
     async def wait_for_room(self) -> None:
-        """Wait until less than a message has gathered."""
+        """Wait until less than a full message waits."""
         await self._room.wait()
 
     def end(self) -> None:
@@ -268,7 +268,7 @@ class AsyncOutbox:
         self._filled.set()
 
     async def write_to(self, call: StreamCall) -> None:
-        """Send messages, each with all that has gathered and fits, then half-close."""
+        """Send messages, each with all waiting requests that fit, then half-close."""
         try:
             while (message := await self._take()) is not None:
                 await call.write(message)
@@ -303,7 +303,7 @@ class AsyncFeed:
         self.failure: Exception | None = None
 
     async def run(self, call: StreamCall) -> None:
-        """Send requests as slots come free, until the inputs end or raise, then half-close."""
+        """Send requests as slots become free, until the inputs end or raise, then half-close."""
         reader = asyncio.create_task(self._read())
         try:
             await self._outbox.write_to(call)

@@ -36,20 +36,20 @@ ClientInterceptor = (
 class Client(BaseClient[ClientInterceptor]):
     """A connection to an inferd server: numpy in, numpy out.
 
-    ``timeout_s`` is how long a call may take, retries included, where the call does not say; None or infinity is for
-    ever. ``token`` is sent as a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``.
-    ``metadata`` goes with every call. ``retry=None`` turns retries off. With ``round_robin`` calls go by turns to all
-    addresses of the name whose health is SERVING, instead of to one. With ``coalesce`` the calls of `infer` share a
-    stream, which costs much less where many threads call at once; they then share its fate and are not retried. With
-    ``wait_for_ready`` calls wait for a connection for as long as they may take, instead of failing without one.
+    ``timeout_s`` is the default timeout of a call, retries included; None or infinity is no limit. ``token`` is sent as
+    a bearer token: over TLS, or to this machine, or anywhere with ``allow_insecure_token``. ``metadata`` is sent with
+    every call. ``retry=None`` disables retries. With ``round_robin`` calls alternate between all addresses of the name
+    whose health is SERVING. With ``coalesce`` the calls of `infer` share a stream, which is much cheaper where many
+    threads call at once; they then fail together with it, and are not retried. With ``wait_for_ready`` calls wait for
+    a connection until their timeout, instead of failing without one.
 
-    ``options`` are gRPC's for the channel and win over the client's own, ``interceptors`` and ``compression`` gRPC's as
-    well. Servers refuse compressed requests unless they are told to take them.
+    ``options`` are gRPC's for the channel and override the client's own; ``interceptors`` and ``compression`` are
+    gRPC's as well. Servers reject compressed requests unless they are configured to accept them.
 
-    May be used by any number of threads at once. The connection is made by the first call and made again when it is
-    lost. `close`, or leaving the ``with`` block, cancels the calls that are under way (`Cancelled`). gRPC does not
-    survive a fork: a client used in another process than its own raises RuntimeError; make one in each.
-    Arguments that cannot be meant raise `TypeError` or `ValueError`, which name them.
+    Thread-safe. The connection is made by the first call, and again after it was lost. `close`, or leaving the ``with``
+    block, cancels the calls in progress (`Cancelled`). gRPC does not survive a fork: a client that is used in another
+    process than its own raises RuntimeError; create one in each. Invalid arguments raise `TypeError` or `ValueError`
+    naming the argument.
     """
 
     def infer(
@@ -69,10 +69,9 @@ class Client(BaseClient[ClientInterceptor]):
 
         ``inputs`` are arrays by name, with the dtype and shape that the model declares. ``outputs`` names the wanted
         ones, by default all; ``version`` is by default the highest; ``priority`` 1 is served first, 0 is the model's
-        default. ``request_id`` comes back in the result and stands in the server's log. ``metadata`` goes with this
-        call, in place of what the client sends by the same keys; what comes back with the answer is then the result's
-        ``metadata``. ``timeout_s`` 0 is no time at all.
-        Raises `InferdError`, of the class that fits.
+        default. ``request_id`` is returned in the result and appears in the server's log. ``metadata`` is sent with
+        this call and replaces the client's values of the same keys; the result then has the trailing ``metadata``.
+        ``timeout_s`` 0 fails immediately. Raises a subclass of `InferdError`.
         """
         self._lifetime.check()
         terms = self._terms(timeout_s, metadata, wait_for_ready)
@@ -106,17 +105,17 @@ class Client(BaseClient[ClientInterceptor]):
         metadata: MetadataLike | None = None,
         wait_for_ready: bool | None = None,
     ) -> Generator[StreamItem, None, None]:
-        """Run ``model`` on every element of ``inputs`` over one stream, and yield what each came to.
+        """Run ``model`` on every element of ``inputs`` over one stream, and yield the outcomes.
 
-        An element is a mapping as for `infer`, or a pair of a request id and such a mapping. Items come as they
-        finish, or with ``ordered`` in the order of ``inputs``. A request that fails gives an item with an error and
-        the others go on; such requests are not retried.
+        An element is a mapping as for `infer`, or a pair of a request id and such a mapping. Items are yielded as they
+        finish, or with ``ordered`` in the order of ``inputs``. A request that fails yields an item with an error; the
+        others continue, and it is not retried.
 
-        ``inputs`` is read lazily, by another thread, and never more than ``max_in_flight`` elements ahead of what was
-        yielded. If it raises, or an element cannot be sent, the requests before it are finished and yielded, and then
-        the exception comes out here. ``timeout_s`` is for each request, from its arrival at the server, by default
-        the model's; the stream as a whole has no deadline, and with ``wait_for_ready`` waits for a connection for ever.
-        Leaving the loop early cancels what is under way. Raises `InferdError` if the stream itself breaks.
+        ``inputs`` is read lazily by another thread, at most ``max_in_flight`` elements ahead of what was yielded. If it
+        raises, or an element cannot be sent, the requests before it are finished and yielded, and then the exception
+        is raised here. ``timeout_s`` applies to each request from its arrival at the server, by default the model's;
+        the stream as a whole has no deadline, and with ``wait_for_ready`` waits for a connection indefinitely. Leaving
+        the loop early cancels the requests in progress. Raises `InferdError` if the stream itself fails.
         """
         self._lifetime.check()
         terms = self._terms(None, metadata, wait_for_ready)
@@ -156,7 +155,7 @@ class Client(BaseClient[ClientInterceptor]):
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
     ) -> bool:
-        """Whether the server takes requests, or this model of it. False also if nobody answers."""
+        """Whether the server, or one of its models, accepts requests. False also if there is no server."""
         try:
             return not self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
         except NOT_READY:
@@ -170,10 +169,10 @@ class Client(BaseClient[ClientInterceptor]):
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
     ) -> None:
-        """Wait until the server takes requests, or this model of it, from before it is there.
+        """Wait until the server, or one of its models, accepts requests; the server need not run yet.
 
-        It asks again and again, at most once a second. Raises `DeadlineExceeded`, which says what it waited for, and at
-        once what waiting does not mend, such as `PermissionDenied`.
+        Asks at most once a second. Raises `DeadlineExceeded`, which says what was not ready, and immediately errors
+        that waiting cannot fix, such as `PermissionDenied`.
         """
         limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
         patience = Patience(limit_s)
@@ -188,7 +187,7 @@ class Client(BaseClient[ClientInterceptor]):
             time.sleep(patience.pause_s())
 
     def close(self) -> None:
-        """Cancel what is under way and let go of the connection. May be called again."""
+        """Cancel all calls in progress and close the connection. May be called again."""
         self._lifetime.closed = True
         if not self._lifetime.forked:  # there gRPC would hang, and the connection is the other process'
             self._channel.close()
@@ -230,7 +229,7 @@ class Client(BaseClient[ClientInterceptor]):
         return messages.model_info(response.model)
 
     def _obstacle(self, model: str, version: str, terms: Terms) -> str:
-        """Say why the server or a model is not ready; empty if it is."""
+        """Return why the server or a model is not ready; empty if it is."""
         if model != "":
             return model_obstacle(self._model(model, version, terms))
         self._lifetime.check()

@@ -41,6 +41,10 @@ class Bench:
         self.exporter = exporter or ScriptedExporter()
         self.sender = SpanSender(self.queue, SpanBuilder(Resource({}), "1"), self.exporter, period_s=3600.0)
 
+    def join(self):
+        """Wait for a thread that `stop` left behind: what it logs late is not for the next test."""
+        self.sender._thread.join(TIMEOUT_S)
+
 
 @pytest.fixture
 def receiver():
@@ -118,6 +122,7 @@ def test_stop_has_a_timeout(receiver):
     bench.sender.stop(timeout_s=0.05)
     receiver.go_on.set()
     receiver.wait_for("inferd.v1.InferenceService/Infer")
+    bench.join()
 
 
 def test_unreachable_receiver(caplog):
@@ -128,6 +133,7 @@ def test_unreachable_receiver(caplog):
     bench.sender.start()
     bench.queue.put(record())
     bench.sender.stop(timeout_s=0.2)
+    bench.join()
     assert "refused" in caplog.records[0].reason
 
 

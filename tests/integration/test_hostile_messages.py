@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -16,6 +15,7 @@ from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InvalidInputError
+from tests.load import eventually, metric
 from tests.patience import PATIENCE_S
 from tests.server import serving
 from tests.unit.api.fakes import CountedBytes
@@ -64,8 +64,7 @@ def test_each_kind_ends_with_status_and_leaves_nothing(server):
         answer = health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     assert not wrong, "\n".join(wrong)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    with urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as metrics:
-        assert "inferd_inflight_requests 0.0" in metrics.read().decode().splitlines()
+    eventually(lambda: metric(server, "inferd_inflight_requests") == 0, "no call is open")
     assert "Traceback" not in server.text
 
 

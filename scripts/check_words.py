@@ -13,7 +13,7 @@ WORDS = {
     r"\bwhoever\b": "name the caller, client, operator, thread …",
     r"\bstrangers?\b": "unauthenticated callers",
     r"\bin force\b": "current, loaded, configured",
-    r"\b(is|are|was|were|be) told of\b": "reported, counted, logged",
+    r"\btold of\b": "reported, counted, logged",
     r"\btells? of\b": "reports, describes",
     r"\b(take|takes|taken|took) (a|the) call down\b": "record the call",
     r"\blet in no longer\b": "no longer permitted",

@@ -34,11 +34,6 @@ class Histogram:
         self._sum = 0.0
         self._exemplars: dict[int, Exemplar] = {}
 
-    def observe(self, value: float) -> None:
-        """Add one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
     def observe_all(self, values: Sequence[float]) -> None:
         """Add each value. Fastest if all belong to one bucket; faster if they are sorted, as FIFO waiting times are."""
         if not values:

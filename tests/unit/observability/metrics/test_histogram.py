@@ -24,7 +24,7 @@ def test_buckets_are_cumulative_and_inclusive(values: list[float]) -> None:
     """The oracle counts for each bound."""
     histogram = Histogram(DURATION_BOUNDS_S)
     for value in values:
-        histogram.observe(value)
+        histogram.observe_all([value])
     expected = [sum(value <= bound for value in values) for bound in DURATION_BOUNDS_S]
     assert [bucket[1] for bucket in histogram.buckets()] == [*expected, len(values)]
     assert histogram.count == len(values)
@@ -35,7 +35,7 @@ def test_observe_all_equals_observe(first: list[float], second: list[float]) -> 
     """Also a second time."""
     single, many = Histogram(DURATION_BOUNDS_S), Histogram(DURATION_BOUNDS_S)
     for value in (*first, *second):
-        single.observe(value)
+        single.observe_all([value])
     many.observe_all(first)
     many.observe_all(second)
     assert many.buckets() == single.buckets()
@@ -45,9 +45,9 @@ def test_observe_all_equals_observe(first: list[float], second: list[float]) -> 
 def test_copy_is_independent() -> None:
     """A scrape reads while requests go on."""
     histogram = Histogram(ROWS_BOUNDS)
-    histogram.observe(3)
+    histogram.observe_all([3])
     copy = histogram.copy()
-    histogram.observe(3)
+    histogram.observe_all([3])
     histogram.exemplify(Exemplar({"trace_id": "1"}, 3))
     assert (copy.count, copy.sum, histogram.count) == (1, 3.0, 2)
     assert all(len(bucket) == 2 for bucket in copy.buckets())

@@ -86,7 +86,7 @@ class MemoryGuard:
         self._ended_while_giving_back = False
         self._short_since = math.inf
         self._quiet_s = _QUIET_S
-        self._busy_at = self._open_at = live.loop.now()
+        self._busy_at = self._open_at = self._checked_at = live.loop.now()
 
     @property
     def taken_bytes(self) -> int:
@@ -105,6 +105,11 @@ class MemoryGuard:
     def check(self) -> float:
         """Measure and act; return the number of seconds until the next check."""
         now = self._live.loop.now()
+        after_s = self._check(now)
+        self._checked_at = now
+        return after_s
+
+    def _check(self, now: float) -> float:
         self._resident = resident = self._meter.resident()
         self._baseline = min(self._baseline, resident)
         self._given_back_to = min(self._given_back_to, resident)
@@ -158,7 +163,7 @@ class MemoryGuard:
     def _end_some(self, now: float) -> int:
         """End the oldest calls whose memory Python cannot measure, as many as are likely to hold the excess."""
         live = self._live
-        holders = _holders(live.calls, now)
+        holders = _holders(live.calls, now, self._checked_at)
         if not holders:
             return 0
         unseen = max(self.taken_bytes - live.held_bytes, 1)
@@ -175,8 +180,8 @@ class MemoryGuard:
     def _rebase_if_not_requests(self) -> None:
         """Move the baseline to the present memory if calls can hold hardly any of it."""
         live = self._live
-        is_sending = any(call.ended_at < math.inf for call in live.calls)
-        if not is_sending and live.held_bytes < self.budget_bytes // 8:
+        may_hold = any(call.ended_at < math.inf or call.started_at > self._checked_at for call in live.calls)
+        if not may_hold and live.held_bytes < self.budget_bytes // 8:
             self._baseline = self._resident - live.held_bytes
             _log.warning("the process has grown for reasons other than requests", extra=self._fields())
 
@@ -218,14 +223,17 @@ class MemoryGuard:
         return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}
 
 
-def _holders(calls: Iterable[CallBase], now: float) -> list[CallBase]:
-    """Return the calls to end first, the oldest first.
+def _holders(calls: Iterable[CallBase], now: float, began_by: float) -> list[CallBase]:
+    """Return those of ``calls``, ordered by start, to end first, the oldest first.
 
     Calls whose only message is incomplete; else those whose answer is not sent; else streams, which may have begun a
-    message, starting with those that have not sent any.
+    message, starting with those that have not sent any. Only calls that ``began_by`` the last check: the message of a
+    later one may have arrived, but there was no time to read it.
     """
     uploading, sending, streams = [], [], []
     for call in calls:
+        if call.started_at > began_by:
+            break
         if call.ended_at < now - _SENDING_S:
             sending.append(call)
         elif call.ended_at < math.inf:

@@ -233,6 +233,21 @@ def test_serves_on_if_the_process_grew_for_other_reasons():
     assert bench.refuses
 
 
+def test_does_not_end_a_call_before_its_message_could_be_read():
+    """Only from the second check on; until then, the process may have grown because of it."""
+    bench = Bench()
+    bench.grown = 2000
+    ends = []
+    older = newer = None
+    for _ in range(2):
+        bench.loop.clock.advance(0.001)
+        older, newer = newer, bench.upload()
+        bench.check(after_s=0.01)
+        ends.append((bench.codes.copy(), bench.refuses))
+    assert ends == [([], True), (["RESOURCE_EXHAUSTED"], True)]
+    assert older.ended_at < newer.ended_at
+
+
 def test_shrunk_process_has_more_room():
     """The baseline follows it down."""
     bench = Bench()

@@ -146,6 +146,74 @@ def _durations(count: int, seconds: float) -> Durations:
     return Durations(count, round(seconds * _NS_PER_S))
 
 
+class _Runs:
+    """Histograms of all runs and their stages, and the number of runs that failed."""
+
+    def __init__(self) -> None:
+        self.decode_s = Histogram(DURATION_BOUNDS_S)
+        self.queue_s = Histogram(DURATION_BOUNDS_S)
+        self.stack_s = Histogram(DURATION_BOUNDS_S)
+        self.run_s = Histogram(DURATION_BOUNDS_S)
+        self.encode_s = Histogram(DURATION_BOUNDS_S)
+        self.batch_rows = Histogram(ROWS_BOUNDS)
+        self.failures = 0
+
+    def add(self, reports: Sequence[BatchReport], encode_s: Sequence[float]) -> None:
+        """Observe the durations and rows of ``reports``, and how long it took to encode answers."""
+        self.encode_s.observe_all(encode_s)
+        self.batch_rows.observe_all([report.rows for report in reports])
+        self.run_s.observe_all([report.run_s for report in reports])
+        self.decode_s.observe_all(list(chain.from_iterable([report.decode_s for report in reports])))
+        self.queue_s.observe_all(list(chain.from_iterable([report.queue_s for report in reports])))
+        self.stack_s.observe_all([report.stack_s for report in reports if report.outcome in _STACKED])
+        self.failures += sum(report.outcome is RunOutcome.FAILED for report in reports)
+
+
+class _Inferences:
+    """Totals in the terms of ModelStatistics: of requests, of completed runs, and of these by number of rows."""
+
+    def __init__(self) -> None:
+        self.failed_requests = 0
+        self.fail_s = 0.0
+        self.success_s = 0.0
+        self.waited_s = 0.0
+        self.of_requests = _Compute()
+        self.of_sizes: dict[int, _Compute] = {}
+        self.rows = 0
+        self.runs = 0
+
+    def add(self, report: BatchReport) -> None:
+        """Add a completed run and the requests that it answers."""
+        self.rows += report.rows
+        self.runs += 1
+        of_size = self.of_sizes.get(report.rows)
+        if of_size is None:
+            of_size = self.of_sizes[report.rows] = _Compute()
+        of_size.add(1, report.stack_s, report.run_s, report.split_s)
+        stack_s, run_s, split_s = report.stack_s, report.run_s, report.split_s
+        for piece in report.earlier:
+            stack_s += piece.stack_s
+            run_s += piece.run_s
+            split_s += piece.split_s
+        self.of_requests.add(report.answered, stack_s, run_s, split_s)
+        self.success_s += report.success_s
+        self.waited_s += report.waited_s
+
+
+@dataclass(slots=True)
+class _Checks:
+    """Batches of which one request ran again alone, the time of these runs, and how many answers differed."""
+
+    count: int = 0
+    run_s: float = 0.0
+    mismatches: int = 0
+
+    def add(self, run_s: float, *, mismatch: bool) -> None:
+        self.count += 1
+        self.run_s += run_s
+        self.mismatches += mismatch
+
+
 class ModelStats:
     """Counts what batching reports about one model version.
 
@@ -164,25 +232,10 @@ class ModelStats:
         # All reasons from the start, because `rate()` misses the first increase of a new series.
         self._rejected = dict.fromkeys(OVERLOAD_REASONS, 0)
         self._caller_runs = 0
-        self._batch_failures = 0
         self._ended_runs = dict.fromkeys(END_REASONS, 0)
-        self._checks = 0
-        self._check_s = 0.0
-        self._mismatches = 0
-        self._decode_s = Histogram(DURATION_BOUNDS_S)
-        self._queue_s = Histogram(DURATION_BOUNDS_S)
-        self._stack_s = Histogram(DURATION_BOUNDS_S)
-        self._run_s = Histogram(DURATION_BOUNDS_S)
-        self._encode_s = Histogram(DURATION_BOUNDS_S)
-        self._batch_rows = Histogram(ROWS_BOUNDS)
-        self._failures = 0
-        self._fail_s = 0.0
-        self._success_s = 0.0
-        self._waited_s = 0.0
-        self._of_requests = _Compute()
-        self._of_sizes: dict[int, _Compute] = {}
-        self._inferences = 0
-        self._executions = 0
+        self._runs = _Runs()
+        self._inferences = _Inferences()
+        self._checks = _Checks()
         self._last_run_s = 0.0
 
     def offered(self, rows: int) -> None:
@@ -210,8 +263,8 @@ class ModelStats:
     def failed(self, duration_s: float, overload_reason: str = "") -> None:
         """Count a request that failed ``duration_s`` after its arrival; with a reason if it was rejected or shed."""
         with self._lock:
-            self._failures += 1
-            self._fail_s += duration_s
+            self._inferences.failed_requests += 1
+            self._inferences.fail_s += duration_s
             if overload_reason:
                 self._rejected[overload_reason] += 1
 
@@ -223,77 +276,53 @@ class ModelStats:
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Count a request of a batch that ran again alone, and whether its answer differed."""
         with self._lock:
-            self._checks += 1
-            self._check_s += run_s
-            self._mismatches += mismatch
+            self._checks.add(run_s, mismatch=mismatch)
 
     @property
     def busy_s(self) -> float:
         """How long the model has run so far, in seconds."""
         with self._lock:
             self._add_pending()
-            return self._run_s.sum
+            return self._runs.run_s.sum
 
     def read(self) -> ModelCounts:
         """Return the present numbers, all of the same moment."""
         with self._lock:
             self._add_pending()
-            compute = self._of_requests.frozen()
+            runs, inferences = self._runs, self._inferences
+            compute = inferences.of_requests.frozen()
             return ModelCounts(
                 offered_rows=self._offered_rows,
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
-                batch_failures=self._batch_failures,
+                batch_failures=runs.failures,
                 ended_runs=dict(self._ended_runs),
-                checks=self._checks,
-                check_s=self._check_s,
-                mismatches=self._mismatches,
-                decode_s=self._decode_s.copy(),
-                queue_s=self._queue_s.copy(),
-                stack_s=self._stack_s.copy(),
-                run_s=self._run_s.copy(),
-                encode_s=self._encode_s.copy(),
-                batch_rows=self._batch_rows.copy(),
-                success=_durations(self._of_requests.count, self._success_s),
-                fail=_durations(self._failures, self._fail_s),
-                queue=_durations(self._of_requests.count, self._waited_s),
+                checks=self._checks.count,
+                check_s=self._checks.run_s,
+                mismatches=self._checks.mismatches,
+                decode_s=runs.decode_s.copy(),
+                queue_s=runs.queue_s.copy(),
+                stack_s=runs.stack_s.copy(),
+                run_s=runs.run_s.copy(),
+                encode_s=runs.encode_s.copy(),
+                batch_rows=runs.batch_rows.copy(),
+                success=_durations(inferences.of_requests.count, inferences.success_s),
+                fail=_durations(inferences.failed_requests, inferences.fail_s),
+                queue=_durations(inferences.of_requests.count, inferences.waited_s),
                 compute_input=compute.compute_input,
                 compute_infer=compute.compute_infer,
                 compute_output=compute.compute_output,
-                inference_count=self._inferences,
-                execution_count=self._executions,
+                inference_count=inferences.rows,
+                execution_count=inferences.runs,
                 last_inference_ms=round(self._last_run_s * 1000),
-                batch_sizes={rows: of_size.frozen() for rows, of_size in sorted(self._of_sizes.items())},
+                batch_sizes={rows: of_size.frozen() for rows, of_size in sorted(inferences.of_sizes.items())},
             )
 
     def _add_pending(self) -> None:
         """Add up the pending reports; with the lock."""
         reports = [self._pending.popleft() for _ in range(len(self._pending))]
         encode_s = [self._pending_encode_s.popleft() for _ in range(len(self._pending_encode_s))]
-        self._encode_s.observe_all(encode_s)
-        self._batch_rows.observe_all([report.rows for report in reports])
-        self._run_s.observe_all([report.run_s for report in reports])
-        self._decode_s.observe_all(list(chain.from_iterable([report.decode_s for report in reports])))
-        self._queue_s.observe_all(list(chain.from_iterable([report.queue_s for report in reports])))
-        self._stack_s.observe_all([report.stack_s for report in reports if report.outcome in _STACKED])
+        self._runs.add(reports, encode_s)
         for report in reports:
             if report.outcome is RunOutcome.COMPLETED:
-                self._add_completed(report)
-            elif report.outcome is RunOutcome.FAILED:
-                self._batch_failures += 1
-
-    def _add_completed(self, report: BatchReport) -> None:
-        self._inferences += report.rows
-        self._executions += 1
-        of_size = self._of_sizes.get(report.rows)
-        if of_size is None:
-            of_size = self._of_sizes[report.rows] = _Compute()
-        of_size.add(1, report.stack_s, report.run_s, report.split_s)
-        stack_s, run_s, split_s = report.stack_s, report.run_s, report.split_s
-        for piece in report.earlier:
-            stack_s += piece.stack_s
-            run_s += piece.run_s
-            split_s += piece.split_s
-        self._of_requests.add(report.answered, stack_s, run_s, split_s)
-        self._success_s += report.success_s
-        self._waited_s += report.waited_s
+                self._inferences.add(report)

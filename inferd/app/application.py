@@ -17,12 +17,12 @@ from inferd.api.status import StatusTable
 from inferd.api.wire_scanner import MessageLimits
 from inferd.app.machine_limits import LoweredSetting
 from inferd.app.readiness import Readiness
+from inferd.app.served_models import ServedModels
 from inferd.app.shutdown_watchdog import ShutdownWatchdog
-from inferd.app.telemetry import LogOutput, Telemetry, build_telemetry, model_samples
+from inferd.app.telemetry import Telemetry, build_telemetry
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
-from inferd.models.loader import ModelLoader
-from inferd.models.registry import ModelRegistry, ModelState, ModelVersion
+from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
 from inferd.observability.metrics.registry import MetricSources
@@ -31,7 +31,6 @@ from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
 from inferd.rpc.self_test import check_grpcio
 from inferd.runtime.resources import request_budget, resident_bytes, trim_heap, usable_bytes
-from inferd.runtime.run_timeout import Watchdog
 from inferd.security.setup import Security
 from inferd.security.tls.transport import Transport
 
@@ -75,39 +74,25 @@ class Application:
         It also logs which entries were ``skipped`` in the search for models.
         """
         self._settings = settings
-        self._sources = sources
         self._skipped = skipped
         self._lowered = lowered
-        self._registry = ModelRegistry()
-        self._log_output = LogOutput(settings.log)
-        self._telemetry = build_telemetry(settings, self._registry, self._log_output)
+        registry = ModelRegistry()
+        statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
+        self._telemetry = build_telemetry(settings, registry)
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
-        self._statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
-        self._server = _build_server(settings, self._telemetry, self._security, self._statuses)
-        self._readiness = Readiness(settings.server, self._registry, lambda: self._server.poll_lag_s)
-        self._run_watchdog = Watchdog("run-watchdog")
-        self._loader = self._build_loader()
-        self._services = self._build_services()
+        self._server = _build_server(settings, self._telemetry, self._security, statuses)
+        self._models = ServedModels(settings, sources, registry, self._server, self._telemetry.metrics.stats_for)
+        self._readiness = Readiness(settings.server, registry, lambda: self._server.poll_lag_s)
+        self._services = self._build_services(registry, statuses)
         self._http = self._build_http(http_connections)
         self._grpc_port = 0
 
-    def _build_loader(self) -> ModelLoader:
-        return ModelLoader(
-            settings=self._settings,
-            registry=self._registry,
-            clock=time.monotonic,
-            poll_thread=self._server.poll_loop,
-            alarm=self._run_watchdog,
-            stats_for=self._telemetry.metrics.stats_for,
-            on_state=_log_state,
-        )
-
-    def _build_services(self) -> InferenceServices:
+    def _build_services(self, registry: ModelRegistry, statuses: StatusTable) -> InferenceServices:
         api = self._settings.api
         return InferenceServices(
-            registry=self._registry,
-            statuses=self._statuses,
+            registry=registry,
+            statuses=statuses,
             limits=MessageLimits(requests=api.max_message_requests, elements=api.max_elements),
             is_ready=self._readiness.is_ready,
         )
@@ -129,7 +114,7 @@ class Application:
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        self._log_output.start()
+        self._telemetry.log.start()
         self._telemetry.recorder.start()
         self._log_warnings()
         self._transport.start()
@@ -139,7 +124,7 @@ class Application:
         self._grpc_port = self._transport.listen(self._server)
         self._telemetry.tracing.start()
         self._telemetry.gpus.start()
-        self._run_watchdog.start()
+        self._models.start()
         self._http.start()
         self._readiness.start()
         check_grpcio()
@@ -164,11 +149,11 @@ class Application:
 
     def _metric_sources(self) -> MetricSources:
         return MetricSources(
-            models=lambda: model_samples(self._registry),
+            models=self._telemetry.model_samples,
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,
             poll_lag_s=lambda: self._server.poll_lag_s,
-            log_lines_dropped=lambda: self._log_output.writer.dropped,
+            log_lines_dropped=lambda: self._telemetry.log.writer.dropped,
             spans_dropped=lambda: self._telemetry.tracing.dropped,
             gpus=self._telemetry.gpus.samples,
             certificate_expiry=self._transport.certificate_expiry,
@@ -191,19 +176,19 @@ class Application:
 
     def change_log(self, settings: LogSettings) -> None:
         """Apply other levels and ``access``. May be called from any thread; does nothing before `start`."""
-        if self._log_output.change(settings):
+        if self._telemetry.log.change(settings):
             self._telemetry.access_log.change(settings)
 
     def load(self, on_loaded: Callable[[], None]) -> None:
         """Start loading all models; another thread calls ``on_loaded`` when each is loaded or has failed."""
-        self._loader.load_all(self._sources, on_loaded)
+        self._models.load(on_loaded)
 
     def open(self, examples: Callable[[str], Sequence[str]]) -> bool:
         """Report SERVING if a model is ready. Returns False if none is.
 
         ``examples`` returns commands to try, for the address of gRPC; they are logged.
         """
-        ready = [version for version in self._registry.all() if version.state is ModelState.READY]
+        ready = self._models.ready_names()
         if not ready:
             _log.error("no model could be loaded")
             return False
@@ -214,7 +199,7 @@ class Application:
             extra={
                 "grpc": self.grpc_address,
                 "metrics": self.metrics_address,
-                "models": sorted({version.name for version in ready}),
+                "models": ready,
                 "try": examples(self.grpc_address),
             },
         )
@@ -238,16 +223,16 @@ class Application:
         server = self._settings.server
         self._readiness.drain()
         _log.info("draining", extra={"delay_s": server.drain_delay_s, "grace_s": server.drain_grace_s})
-        watchdog = ShutdownWatchdog(describe=self._unfinished, flush=self._log_output.stop)
+        watchdog = ShutdownWatchdog(describe=self._unfinished, flush=self._telemetry.log.stop)
         watchdog.arm(server.drain_delay_s + server.drain_grace_s + _WATCHDOG_S)
         time.sleep(server.drain_delay_s)
         deadline = time.monotonic() + server.drain_grace_s
         self._stop_server()
         in_time = time.monotonic() < deadline
-        unloaded = self._loader.unload_all(max(deadline - time.monotonic(), _UNLOAD_TIMEOUT_S))
+        unloaded = self._models.unload(max(deadline - time.monotonic(), _UNLOAD_TIMEOUT_S))
         self._stop_components()
         _log.info("stopped", extra={"in_time": in_time and unloaded})
-        self._log_output.stop()
+        self._telemetry.log.stop()
         watchdog.disarm()
         return in_time and unloaded
 
@@ -268,16 +253,11 @@ class Application:
         self._telemetry.gpus.stop()
         self._telemetry.tracing.stop()
         self._telemetry.recorder.stop()
-        self._run_watchdog.stop()
+        self._models.stop()
 
     def _unfinished(self) -> dict[str, object]:
         """Return the open calls and the models with unfinished requests, for the log."""
-        models = {
-            f"{each.name} {each.version}": each.batcher.unanswered_requests + each.batcher.stuck_threads
-            for each in self._registry.all()
-            if each.batcher is not None
-        }
-        return {"open_calls": self._server.live_calls, "models": [name for name, left in models.items() if left]}
+        return {"open_calls": self._server.live_calls, "models": self._models.unfinished()}
 
 
 def _build_server(settings: Settings, telemetry: Telemetry, security: Security, statuses: StatusTable) -> Server:
@@ -299,15 +279,3 @@ def _build_server(settings: Settings, telemetry: Telemetry, security: Security, 
         inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
         status_of=statuses.rejection,
     )
-
-
-def _log_state(version: ModelVersion) -> None:
-    facts = {"model": version.name, "version": version.version, "state": version.state.value}
-    if version.state is ModelState.FAILED:
-        _log.error("model failed to load", extra={**facts, "reason": version.reason})
-    elif version.state is ModelState.READY:
-        _log.info(
-            "model ready", extra={**facts, "providers": version.providers, "max_batch_size": version.max_batch_size}
-        )
-    else:
-        _log.info("model %s", version.state.value, extra=facts)

@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -56,8 +57,9 @@ class LogOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Telemetry:
-    """Metrics, access log, load reports and traces."""
+    """Log, metrics, access log, load reports and traces."""
 
+    log: LogOutput
     registry: CollectorRegistry
     recorder: CallRecorder
     metrics: Metrics
@@ -65,14 +67,16 @@ class Telemetry:
     load: LoadReporter
     tracing: Tracing
     gpus: GpuSampler
+    model_samples: Callable[[], Iterable[ModelSample]]
 
 
-def build_telemetry(settings: Settings, models: ModelRegistry, log: LogOutput) -> Telemetry:
+def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
     """Build the components; nothing is started."""
+    log = LogOutput(settings.log)
     registry, recorder = new_registry(), CallRecorder()
     metrics = Metrics(registry, recorder, methods=method_names())
     load_sources = LoadSources(
-        models=lambda: model_samples(models),
+        models=partial(_model_samples, models),
         busy_s=metrics.busy_s,
         calls=metrics.requests.read,
         cpu_s=time.process_time,
@@ -81,6 +85,7 @@ def build_telemetry(settings: Settings, models: ModelRegistry, log: LogOutput) -
         memory_limit_bytes=usable_bytes(),
     )
     return Telemetry(
+        log=log,
         registry=registry,
         recorder=recorder,
         metrics=metrics,
@@ -88,10 +93,11 @@ def build_telemetry(settings: Settings, models: ModelRegistry, log: LogOutput) -
         load=LoadReporter(load_sources),
         tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
         gpus=GpuSampler(),
+        model_samples=load_sources.models,
     )
 
 
-def model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
+def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
     """Yield the current values of each model version, for metrics and load reports."""
     for version in models.all():
         batcher = version.batcher

@@ -1,0 +1,243 @@
+"""A model behind the server's own queue: workers on the virtual clock that take, run and retire batches."""
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+from benchmarks.simulation.calls import Call, End, Ended
+from benchmarks.simulation.costs import Cost
+from benchmarks.simulation.loop import Cores, Loop, Task
+from inferd.batching.planner import BatchRules
+from inferd.batching.policies import policy_for
+from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.state import Effects, QueueState
+from inferd.config.settings import QueueSettings
+from inferd.errors import DeadlineExceededError, OverloadedError
+
+_BYTES_PER_ROW = 400
+_TIMING = BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=0)
+_HAS_PRINCIPALS = "principal" in {each.name for each in fields(InferenceRequest)}
+
+
+@dataclass(slots=True)
+class Ran:
+    """A batch that ran: how long its requests had waited on average, and the rows that expired before its end."""
+
+    started_at: float
+    rows: int
+    work_s: float
+    waited_s: float
+    predicted_s: float | None
+    expired_rows: int = 0
+    calls: list[Call] = field(default_factory=list)
+
+
+class _Worker:
+    """A worker that waits or runs; ``turn`` tells its latest timer from older ones."""
+
+    __slots__ = ("idle_since", "turn")
+
+    def __init__(self, now: float) -> None:
+        self.idle_since = now
+        self.turn = 0
+
+
+class Model:
+    """Drives a `QueueState` as `RequestQueue`, `Executor` and `RunGuard` do, without threads."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        cost: Cost,
+        *,
+        max_rows: int,
+        cores: Cores | None = None,
+        settings: QueueSettings | None = None,
+        max_wait_s: float = 0.01,
+        workers: int = 1,
+        threads: int = 1,
+        name: str = "m",
+        seed: int = 0,
+    ) -> None:
+        settings = settings or QueueSettings()
+        self.loop = loop
+        self.cost = cost
+        self.max_rows = max_rows
+        self.state = QueueState(
+            name=name,
+            settings=settings,
+            policy=policy_for(settings),
+            rules=BatchRules(max_rows=max_rows, max_wait_s=max_wait_s),
+            workers=workers,
+            parallel_runs=workers,
+        )
+        self.batches: list[Ran] = []
+        #: Rows that were dispatched though their callers had gone.
+        self.dropped_rows = 0
+        self._cores = cores or Cores(loop, workers)
+        self._threads = threads
+        self._chance = random.Random(f"{seed} {name}")
+        self._idle = deque(_Worker(loop.now) for _ in range(workers))
+        self._runs: dict[Batch, tuple[Task, Callable[[], None]]] = {}
+        self._requests: dict[Call, InferenceRequest] = {}
+        self._open: dict[InferenceRequest, Call] = {}
+        self._wake_due = False
+
+    @property
+    def capacity(self) -> float:
+        """Rows per second with full batches."""
+        return self.cost.capacity(self.max_rows) * self.state._workers
+
+    # The poll thread.
+
+    def submit(self, call: Call, ended: Ended) -> None:
+        """Implement `Server`."""
+        request = self._request(call, ended)
+        self._requests[call], self._open[request] = request, call
+        effects = Effects()
+        batch = self.state.offer(request, self.loop.now, effects)
+        self._wake(effects)
+        self._do(effects)
+        if not request.reply.done():
+            call.admitted_at = self.loop.now
+        if batch is not None:
+            self._run(batch, None)
+
+    def cancel(self, call: Call) -> None:
+        """Implement `Server`."""
+        request = self._requests.pop(call, None)
+        if request is None or not request.reply.withdraw():
+            return
+        del self._open[request]
+        effects = Effects()
+        self.state.remove(request, self.loop.now, effects)
+        self._wake(effects)
+        self._do(effects)
+
+    def _request(self, call: Call, ended: Ended) -> InferenceRequest:
+        def outcome(result: Outcome) -> None:
+            del self._open[self._requests.pop(call)]
+            ended(call, *_meaning(result))
+
+        request = InferenceRequest(
+            inputs={},
+            outputs=(),
+            rows=call.rows,
+            nbytes=call.rows * _BYTES_PER_ROW,
+            stack_key=0,
+            reply=Reply(outcome),
+            received_at=self.loop.now,
+            deadline=call.deadline,
+            priority=call.priority,
+        )
+        if _HAS_PRINCIPALS:
+            request.principal = call.principal  # type: ignore[attr-defined]
+            request.weight = call.weight  # type: ignore[attr-defined]
+        return request
+
+    def _wake(self, effects: Effects) -> None:
+        # Once everything of this time has been taken in, as the poll thread does.
+        if effects.wake_worker and self._idle and not self._wake_due:
+            self._wake_due = True
+            self.loop.when_idle(self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._wake_due = False
+        if self._idle:
+            self._plan(self._idle.popleft())
+
+    def _do(self, effects: Effects) -> None:
+        for request, error in effects.failed:
+            request.reply.deliver(error)
+        for when in effects.timers_at:
+            self.loop.at(when, self._expire)
+        if effects.fails_running:
+            self._end_abandoned()
+
+    def _expire(self) -> None:
+        effects = Effects()
+        self.state.expire(self.loop.now, effects)
+        self._wake(effects)
+        self._do(effects)
+
+    def _end_abandoned(self) -> None:
+        for batch in [*self._runs]:
+            if all(request.reply.done() for request in batch.requests):
+                task, done = self._runs[batch]
+                batch.cut_off = True
+                self._cores.stop(task)
+                done()
+
+    # The workers.
+
+    def _plan(self, worker: _Worker) -> None:
+        worker.turn += 1
+        effects = Effects()
+        planned = self.state.next_batch(self.loop.now, worker.idle_since, effects)
+        if isinstance(planned, Batch):
+            self._run(planned, worker)
+        else:
+            self._idle.append(worker)
+            if not math.isinf(planned.time):
+                turn = worker.turn
+                self.loop.at(planned.time, lambda: self._held_long_enough(worker, turn))
+        self._wake(effects)
+        self._do(effects)
+
+    def _held_long_enough(self, worker: _Worker, turn: int) -> None:
+        if worker in self._idle and worker.turn == turn:
+            self._idle.remove(worker)
+            self._plan(worker)
+
+    def _run(self, batch: Batch, worker: _Worker | None) -> None:
+        now = self.loop.now
+        live = [request for request in batch.requests if not request.reply.done() and request.deadline > now]
+        self.dropped_rows += batch.rows - sum(request.rows for request in live)
+        for request in batch.requests:
+            if request.deadline <= now:
+                request.reply.deliver(DeadlineExceededError("the deadline passed before the model ran"))
+        if not live:
+            self._retire(batch, worker)
+            return
+        rows = sum(request.rows for request in live)
+        run = self.cost.draw(rows, self._chance)
+        waited_s = sum(now - request.enqueued_at for request in live) / len(live)
+        calls = [self._open[request] for request in live]
+        ran = Ran(now, rows, run.work_s, waited_s, self._predicted_s(rows), calls=calls)
+        self.batches.append(ran)
+
+        def done() -> None:
+            del self._runs[batch]
+            batch.answering = True
+            if not batch.cut_off:
+                batch.run_s, batch.cpu_s = self.loop.now - now, run.work_s
+            ran.expired_rows = sum(request.rows for request in live if request.deadline < self.loop.now)
+            for request in live:
+                request.reply.deliver(InferenceResult({}, _TIMING, now - request.enqueued_at))
+            self._retire(batch, worker)
+
+        task = self._cores.start(run.work_s, done, threads=self._threads, stalled_s=run.stalled_s)
+        self._runs[batch] = task, done
+
+    def _retire(self, batch: Batch, worker: _Worker | None) -> None:
+        self.state.retire(batch, self.loop.now)
+        if worker is not None:
+            worker.idle_since = self.loop.now
+            self._plan(worker)
+
+    def _predicted_s(self, rows: int) -> float | None:
+        cost = self.state.rules.run_cost
+        if hasattr(cost, "predict"):
+            predicted: float | None = cost.predict(rows)
+            return predicted
+        return None if cost.fixed_s is None else cost.fixed_s + rows * cost.row_s
+
+
+def _meaning(result: Outcome) -> tuple[End, float | None]:
+    if isinstance(result, InferenceResult):
+        return End.OK, None
+    if isinstance(result, OverloadedError):
+        return End.SHED if result.reason == "SHED" else End.REFUSED, result.retry_after_s
+    return End.EXPIRED, None

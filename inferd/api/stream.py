@@ -35,7 +35,7 @@ from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, 
 from inferd.call_context import log_fields, request_id_of
 from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry, ModelVersion
-from inferd.observability.calls import result_listeners
+from inferd.observability.stream_results import result_listeners
 from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall
 from inferd.security.authorization.quota import Quota

@@ -11,7 +11,7 @@ from inferd.api.status import StatusTable
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome
 from inferd.errors import ServingError
 from inferd.models.registry import ModelVersion
-from inferd.observability.calls import StreamResult
+from inferd.observability.stream_results import StreamResult
 from inferd.observability.timing import Stages
 from inferd.security.authorization.policy import Grant
 from inferd.security.authorization.quota import Quota

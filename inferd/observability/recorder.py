@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from inferd.call_context import CallContext
-from inferd.observability.calls import Call, ResultListener, Status, listen_for_results
 from inferd.observability.coalescing_thread import CoalescingThread
+from inferd.observability.stream_results import ResultListener, listen_for_results
+from inferd.rpc import Call
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ class FinishedCall:
     started_at: float
     method: str
     peer: bytes
-    status: Status
+    status: grpc.StatusCode
     details: str
     context: CallContext
     annotations: dict[str, Any] | None
@@ -77,7 +80,7 @@ class CallRecorder:
         if self.result_listener is not None:
             listen_for_results(call, self.result_listener)
 
-    def finished(self, call: Call, code: Status, details: str) -> None:
+    def finished(self, call: Call, code: grpc.StatusCode, details: str) -> None:
         """Record a finished call."""
         times = (call.ended_at, call.started_at)
         annotations = call.annotations or None

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
+
 from inferd.call_context import ANONYMOUS, request_id_of, sanitized_id
 from inferd.observability import timing
-from inferd.observability.calls import Call, Status, listen_for_results
+from inferd.observability.stream_results import listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
+from inferd.rpc import Call
 
 #: Metadata keys of the request id and of the timing, in requests and in trailers.
 ID_METADATA = "x-request-id"
@@ -17,6 +20,9 @@ LOAD_FORMAT_METADATA = "endpoint-load-metrics-format"
 LOAD_METADATA = "endpoint-load-metrics-bin"
 
 _REQUEST_KEYS = frozenset((ID_METADATA, TIMING_METADATA, LOAD_FORMAT_METADATA))
+
+#: A constant, because looking up a member of an enum is slow.
+_OK = grpc.StatusCode.OK
 
 #: The annotation of a call with the trailers that its caller asked for.
 _KEY = "trailers"
@@ -35,8 +41,6 @@ class TrailersInterceptor:
     def __init__(self, load_report: Callable[[], bytes], *, report_always: bool = False) -> None:
         self._load_report = load_report
         self._report_always = report_always
-        # Comparing identity is faster than an enum's name, and nearly all calls end with the same status.
-        self._ok: Status | None = None
 
     def started(self, call: Call) -> None:
         """Parse what the caller asks for."""
@@ -45,14 +49,12 @@ class TrailersInterceptor:
             if pair[0] in _REQUEST_KEYS and pair[1]:
                 self._read(call, *pair)
 
-    def finished(self, call: Call, code: Status, details: str) -> None:  # noqa: ARG002 (the interceptors' contract)
+    def finished(self, call: Call, code: grpc.StatusCode, details: str) -> None:  # noqa: ARG002  the contract
         """Add the trailers."""
         wanted: _Wanted | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # set in `_read`
-        if wanted is None and code is self._ok and not self._report_always:
+        failed = code is not _OK
+        if wanted is None and not failed and not self._report_always:
             return
-        failed = code.name != "OK"
-        if not failed:
-            self._ok = code
         pairs: list[tuple[str, str | bytes]] = []
         if failed or (wanted and wanted.request_id):
             pairs.append((ID_METADATA, request_id_of(call.context)))
@@ -61,7 +63,7 @@ class TrailersInterceptor:
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
         wants_load = self._report_always or (wanted and wanted.load)
-        if wants_load and code.name != "UNAUTHENTICATED" and call.context.principal != ANONYMOUS:
+        if wants_load and code is not grpc.StatusCode.UNAUTHENTICATED and call.context.principal != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
             call.add_trailing_metadata(pairs)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from inferd.call_context import OWN_ID_KEY, CallContext, readable_peer, request_id_of, sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
-from inferd.observability.calls import Call, StreamResult
 from inferd.observability.logging.setup import Fields, utc, utc_of_ms
 from inferd.observability.logging.writer import LineWriter
 from inferd.observability.recorder import CallRecorder, FinishedCall
+from inferd.observability.stream_results import StreamResult
 from inferd.plain_text import clipped, escaped
+from inferd.rpc import Call
 
 #: Levels by status; the others are the caller's mistakes, and info.
 _LEVELS = {

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+import grpc
 from prometheus_client.samples import Exemplar
 
-from inferd.observability.calls import Status
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.recorder import CallRecorder, FinishedCall
 
@@ -45,7 +45,7 @@ class RequestMetrics:
         self._series: dict[RequestLabels, Histogram] = {}
         self._lock = threading.Lock()
         # Series by key, of known labels only and therefore bounded. Keeps the status alive whose id() is in the key.
-        self._known: dict[_CallKey, tuple[Status, Histogram]] = {}
+        self._known: dict[_CallKey, tuple[grpc.StatusCode, Histogram]] = {}
         recorder.add(self.count)
 
     def add_model(self, model: str, version: str) -> None:
@@ -80,7 +80,7 @@ class RequestMetrics:
         with self._lock:
             return {labels: durations.copy() for labels, durations in self._series.items()}
 
-    def _find(self, key: _CallKey, code: Status) -> Histogram:
+    def _find(self, key: _CallKey, code: grpc.StatusCode) -> Histogram:
         known = self._known.get(key)
         if known is not None:
             return known[1]

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import grpc
+
 from inferd.call_context import REQUEST_ID_KEY, request_id_of, sanitized_id
 from inferd.observability import timing
-from inferd.observability.calls import Call, Status, StreamResult, listen_for_results
+from inferd.observability.stream_results import StreamResult, listen_for_results
 from inferd.observability.timing import Stages
 from inferd.observability.tracing.plan import Sampling
+from inferd.rpc import Call
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
@@ -179,9 +182,9 @@ class TracingInterceptor:
         # By the part of the trace id that other ratio samplers use, so that traces are complete.
         return int(parent.trace_id[-16:], 16) < self._ratio * 2**64
 
-    def _ended(self, span: _Span, call: Call, code: Status, details: str) -> None:
+    def _ended(self, span: _Span, call: Call, code: grpc.StatusCode, details: str) -> None:
         """Queue the record of a traced call."""
-        if span.parent_id and code.name == "UNAUTHENTICATED":
+        if span.parent_id and code is grpc.StatusCode.UNAUTHENTICATED:
             return
         context, annotations = call.context, call.annotations
         found = {

@@ -17,7 +17,7 @@ from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InferenceFailedError, OverloadedError
-from inferd.observability.calls import listen_for_results
+from inferd.observability.stream_results import listen_for_results
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

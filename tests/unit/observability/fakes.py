@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import grpc
 import orjson
 
 from inferd.call_context import CallContext
-from inferd.observability.calls import Status
 from inferd.observability.recorder import FinishedCall
 from inferd.rpc.interfaces import Finisher
 from tests.unit.finishing import Finishing
@@ -29,7 +29,7 @@ class FakeCall(Finishing):
     trailing: list[tuple[str, str | bytes]] = field(default_factory=list)
     finishers: list[Finisher] = field(default_factory=list)
 
-    def ended(self, code: Status, details: str = "") -> FinishedCall:
+    def ended(self, code: grpc.StatusCode, details: str = "") -> FinishedCall:
         """The record of the recorder."""
         times, annotations = (self.ended_at, self.started_at), self.annotations or None
         return FinishedCall(*times, self.method, self.raw_peer, code, details, self.context, annotations)

@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 from inferd.observability import recorder as module
-from inferd.observability.calls import Call, StreamResult, result_listeners
 from inferd.observability.recorder import CallRecorder, FinishedCall
+from inferd.observability.stream_results import StreamResult, result_listeners
+from inferd.rpc import Call
 from tests.patience import PATIENCE_S
 from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER, FakeCall

@@ -7,7 +7,7 @@ import pytest
 
 from inferd.batching.request import BatchTiming
 from inferd.observability import timing
-from inferd.observability.calls import StreamResult, result_listeners
+from inferd.observability.stream_results import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.observability.trailers import TrailersInterceptor
 from tests.unit.call_context import call_context

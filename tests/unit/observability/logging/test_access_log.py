@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from inferd.batching.request import BatchTiming
 from inferd.call_context import sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
-from inferd.observability.calls import StreamResult, result_listeners
 from inferd.observability.logging.access_log import AccessLog
 from inferd.observability.logging.setup import renderer
 from inferd.observability.logging.writer import LineWriter
 from inferd.observability.recorder import CallRecorder
+from inferd.observability.stream_results import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.plain_text import escaped
 from tests.unit.call_context import call_context

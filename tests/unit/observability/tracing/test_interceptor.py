@@ -8,7 +8,7 @@ import pytest
 
 from inferd.batching.request import BatchTiming
 from inferd.observability import timing
-from inferd.observability.calls import StreamResult, result_listeners
+from inferd.observability.stream_results import StreamResult, result_listeners
 from inferd.observability.timing import Stages
 from inferd.observability.tracing.interceptor import SpanQueue, TracingInterceptor
 from inferd.observability.tracing.plan import Sampling

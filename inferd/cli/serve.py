@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -87,18 +87,31 @@ def serve(
         **parse_assignments(settings or ()),
     }
 
-    def load() -> Settings:
-        return _with_log_format(load_settings(config_file=config, flags=flags))
+    load = partial(_load, config, flags)
+    app, examples = _build(load)
+    status = run(app, examples, partial(_reload_log_settings, app, load) if has_config_file(config) else None)
+    # Shutdown is complete and the log is flushed. A load or run that was abandoned may still be inside ONNX Runtime,
+    # which would abort the process when the interpreter ends that thread at exit.
+    os._exit(status)
 
+
+def _load(config: Path | None, flags: Mapping[str, object]) -> Settings:
+    return _with_log_format(load_settings(config_file=config, flags=flags))
+
+
+def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], Sequence[str]]]:
+    """Return the server, and a function that returns example commands for its address.
+
+    Raises `CommandError` for invalid settings and for paths without a model.
+    """
+    skipped: list[str] = []
     try:
-        effective = load()
-        is_demo = not effective.models
-        skipped: list[str] = []
-        sources = resolve([demo.repository()] if is_demo else effective.models, skipped.append)
+        settings = load()
+        is_demo = not settings.models
+        sources = resolve([demo.repository()] if is_demo else settings.models, skipped.append)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    examples = partial(example_commands, effective.security, is_demo=is_demo)
-    fitted = fit_settings(effective, detect_machine(), len(sources))
+    fitted = fit_settings(settings, detect_machine(), len(sources))
     app = Application(
         fitted.settings,
         sources,
@@ -106,11 +119,7 @@ def serve(
         lowered=fitted.lowered,
         http_connections=fitted.http_connections,
     )
-    on_hangup = partial(_reload_log_settings, app, load) if has_config_file(config) else None
-    status = run(app, examples, on_hangup)
-    # Shutdown is complete and the log is flushed. A load or run that was abandoned may still be inside ONNX Runtime,
-    # which would abort the process when the interpreter ends that thread at exit.
-    os._exit(status)
+    return app, partial(example_commands, settings.security, is_demo=is_demo)
 
 
 def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: Callable[[], None] | None = None) -> int:

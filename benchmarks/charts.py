@@ -65,15 +65,35 @@ def draw(path: Path, title: str, points: Sequence[Point]) -> None:
     plt.close(figure)
 
 
-def draw_overview(path: Path, title: str, requests_per_s: Mapping[str, float]) -> None:
-    """Write a PNG with one horizontal bar for each server, the fastest on top."""
+def draw_overview(
+    path: Path,
+    *,
+    speed_title: str,
+    requests_per_s: Mapping[str, float],
+    goodput_title: str,
+    goodput_per_s: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Write a PNG: the throughput of each server, fastest on top, and beside it the goodput of some by offered load."""
+    figure, (speed, goodput) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=(5, 3), layout="constrained")
     servers = sorted(requests_per_s, key=lambda server: requests_per_s[server])
-    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    colours = ["tab:blue" if server.startswith("inferd") else "tab:gray" for server in servers]
-    bars = axes.barh(servers, [requests_per_s[server] for server in servers], color=colours)
-    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.set_xlabel("requests/s")
-    axes.margins(x=0.12)
-    axes.set_title(title, fontsize="medium")
+    bars = speed.barh(servers, [requests_per_s[server] for server in servers], color=[*map(_colour, servers)])
+    speed.bar_label(bars, fmt="{:,.0f}", padding=3)
+    speed.set_xlabel("requests/s")
+    speed.margins(x=0.14)
+    speed.set_title(speed_title, fontsize="medium")
+    width = 0.8 / len(goodput_per_s)
+    for index, (server, by_load) in enumerate(goodput_per_s.items()):
+        places = [place + index * width - 0.4 + width / 2 for place in range(len(by_load))]
+        bars = goodput.bar(places, by_load.values(), width, color=_colour(server), label=server)
+        goodput.bar_label(bars, fmt="{:,.0f}", padding=3)
+        goodput.set_xticks(range(len(by_load)), list(by_load))
+    goodput.set_ylabel("answered within 1 s, requests/s")
+    goodput.margins(y=0.14)
+    goodput.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=len(goodput_per_s), frameon=False)
+    goodput.set_title(goodput_title, fontsize="medium")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _colour(server: str) -> str:
+    return "tab:blue" if server.startswith("inferd") else "tab:gray"

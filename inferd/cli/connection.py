@@ -41,12 +41,21 @@ class Connection:
 
 
 def with_connection(
-    *, timeout_s: float = 30.0, timeout_help: str = "Time limit of the call, retries included."
+    *,
+    timeout_s: float = 30.0,
+    timeout_help: str = "Time limit of the call, retries included.",
+    address_argument: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the connection options to a command, which gets a `Connection` as its first argument."""
+    """Add the connection options to a command, which gets a `Connection` as its first argument.
+
+    With ``address_argument`` the address is the command's first argument instead of an option, empty if not given.
+    """
     shared = dict(inspect.signature(_connection).parameters)
     option = _option("--timeout", metavar="SECONDS", help=timeout_help)
     shared["timeout_s"] = shared["timeout_s"].replace(default=timeout_s, annotation=Annotated[float, option])
+    if address_argument:
+        argument = typer.Argument(metavar="ADDRESS", help="Address of the server, HOST:PORT or unix:PATH.")
+        shared["address"] = shared["address"].replace(default="", annotation=Annotated[str, argument])
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command).parameters.values())[1:]
@@ -57,8 +66,10 @@ def with_connection(
 
         update_wrapper(run, command)
         # Typer derives the options from these.
-        run.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined] # for inspect
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared.values())}
+        address, *others = shared.values()
+        parameters = [address, *own, *others] if address_argument else [*own, *shared.values()]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # for inspect
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
@@ -68,7 +79,7 @@ def with_connection(
 def open_client(connection: Connection) -> Iterator["Client"]:
     """Open a client. Failed calls raise `CommandError`, with the server's status in one line."""
     # `inferd health` shares this module and does without the client, which takes longer to import.
-    from inferd.client import Client, InferdError  # noqa: PLC0415
+    from inferd.client import Client  # noqa: PLC0415
 
     with usage_errors():
         client = Client(
@@ -78,9 +89,17 @@ def open_client(connection: Connection) -> Iterator["Client"]:
             tls=connection.tls,
             timeout_s=connection.timeout_s,
         )
+    with call_errors(), client:
+        yield client
+
+
+@contextmanager
+def call_errors() -> Iterator[None]:
+    """Turn failed calls into `CommandError`, with the server's status in one line."""
+    from inferd.client import InferdError  # noqa: PLC0415  (as above)
+
     try:
-        with client:
-            yield client
+        yield
     except InferdError as error:
         hint = "" if error.retry_after_s is None else f" (retry after {error.retry_after_s:g} s)"
         request_id = f" (request {escaped(error.request_id)})" if error.request_id else ""

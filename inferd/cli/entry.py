@@ -25,6 +25,7 @@ COMMANDS = {
     "infer": "Run a model on a server once, and print or save its outputs.",
     "health": "Check the health of a server.",
     "models": "List the models of a server.",
+    "bench": "Put a server under load, and report its throughput and latencies.",
     "inspect": "Show the contents of an ONNX file and how it would be served.",
     "config": "Print the effective settings, or their JSON Schema.",
     "token": "Create bearer tokens.",

@@ -26,13 +26,18 @@ class CommandError(Exception):
 #: Packages of the extra ``cli``; all others are the server's.
 _COMMAND_LINE = frozenset({"typer", "rich"})
 
+#: Packages of the extra ``cli`` that the server has no use for, by the name of their module.
+_COMMAND_LINE_ONLY = {"hdrh": "hdrhistogram"}
+
 
 def missing_package(error: ModuleNotFoundError) -> str:
     """Return which package to install for a missing module. Re-raises ``error`` if the module is one of inferd's."""
     package = (error.name or "").partition(".")[0]
     if package in {"", "inferd"}:
         raise error
-    missing = f"this needs the package {package}, which is not installed; "
+    missing = f"this needs the package {_COMMAND_LINE_ONLY.get(package, package)}, which is not installed; "
+    if package in _COMMAND_LINE_ONLY:
+        return missing + "it comes with pip install 'inferd[cli]'"
     if package in _COMMAND_LINE:
         return missing + "the command line comes with pip install 'inferd[cli]', and with the server"
     return missing + "the server's packages come with pip install 'inferd[cpu]' or, for NVIDIA GPUs, 'inferd[gpu]'"

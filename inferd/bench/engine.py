@@ -1,0 +1,141 @@
+"""Sends the requests of one step, closed or open loop, on one event loop.
+
+The clock is the event loop's, so that tests run it on virtual time. The transport is given as `Send`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferd.bench.loads import Arrival, ClosedLoop, Load
+from inferd.bench.recorder import NOT_SENT, OK, Outcome, Recorder, Status
+from inferd.bench.retries import Refusal, Retries
+from inferd.bench.traffic import Deck, Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that ended with another status than OK."""
+
+    refusal: Refusal
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def status(self) -> Status:
+        """Return what the attempt is counted under."""
+        return self.refusal.code, self.reason
+
+
+#: Sends a request with a timeout in seconds; returns the serialized response, or why there is none.
+Send = Callable[[Prepared, float], Awaitable[bytes | Failure]]
+
+#: Whether a response has the expected values; called for requests with an expected answer.
+Check = Callable[[Prepared, bytes], bool]
+
+_NOT_SENT = Failure(Refusal(NOT_SENT[0]), NOT_SENT[1], "the deadline passed before the request could be sent")
+
+#: Beyond these in flight an open loop holds requests back, so that it does not run out of memory when answers stop.
+MAX_IN_FLIGHT = 20_000
+
+
+class Engine:
+    """Runs one step of one worker; `run` returns when every request has ended."""
+
+    def __init__(
+        self,
+        *,
+        send: Send,
+        check: Check,
+        deck: Deck,
+        retries: Retries,
+        recorder: Recorder,
+        random: np.random.Generator,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self._send = send
+        self._check = check
+        self._deck = deck
+        self._retries = retries
+        self._recorder = recorder
+        self._random = random
+        self._room = asyncio.Semaphore(max_in_flight)
+
+    async def run(self, load: Load) -> None:
+        """Wait for the start of the step, send until its end, and wait for the answers."""
+        self._clock = asyncio.get_running_loop().time
+        await self._sleep_until(self._recorder.window.start_s)
+        if isinstance(load, ClosedLoop):
+            await asyncio.gather(*(self._keep_busy() for _ in range(load.concurrency)))
+        else:
+            await self._send_all(load.arrivals(self._random))
+
+    async def _keep_busy(self) -> None:
+        end_s = self._recorder.window.end_s
+        while (now_s := self._clock()) < end_s:
+            await self._request(self._deck.draw(), now_s)
+
+    async def _send_all(self, arrivals: Iterator[Arrival]) -> None:
+        window = self._recorder.window
+        pending: set[asyncio.Task[None]] = set()
+        for arrival in arrivals:
+            due_s = window.start_s + arrival.at_s
+            if due_s >= window.end_s:
+                break
+            # Also when it is late, for the requests before it to be sent meanwhile.
+            await self._sleep_until(due_s)
+            self._recorder.held_back += self._room.locked()
+            await self._room.acquire()
+            task = asyncio.ensure_future(self._request_in_room(self._deck.draw(arrival.rows), due_s))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+        await asyncio.gather(*pending)
+
+    async def _request_in_room(self, prepared: Prepared, intended_s: float) -> None:
+        try:
+            await self._request(prepared, intended_s)
+        finally:
+            self._room.release()
+
+    async def _request(self, prepared: Prepared, intended_s: float) -> None:
+        self._recorder.sent(intended_s, self._clock())
+        answer = await self._attempts(prepared, intended_s)
+        ended_s = self._clock()
+        status, message, wrong = OK, "", False
+        if isinstance(answer, Failure):
+            status, message = answer.status, answer.message
+        elif prepared.expected is not None:
+            wrong = not self._check(prepared, answer)
+        self._recorder.ended(
+            Outcome(
+                class_index=prepared.class_index,
+                rows=prepared.rows,
+                intended_s=intended_s,
+                ended_s=ended_s,
+                status=status,
+                message=message,
+                wrong=wrong,
+            )
+        )
+
+    async def _attempts(self, prepared: Prepared, intended_s: float) -> bytes | Failure:
+        """Send a request until it is answered, its time is over or it may not be sent again."""
+        deadline_s = intended_s + prepared.timeout_s
+        answer: bytes | Failure = _NOT_SENT
+        attempts = 0
+        while (left_s := deadline_s - self._clock()) > 0:
+            answer = await self._send(prepared, left_s)
+            if not isinstance(answer, Failure):
+                break
+            attempts += 1
+            delay_s = self._retries.delay_s(answer.refusal, attempts, self._random)
+            if delay_s is None or self._clock() + delay_s >= deadline_s:
+                break
+            self._recorder.retried(prepared.class_index, intended_s, answer.status)
+            await asyncio.sleep(delay_s)
+        return answer
+
+    async def _sleep_until(self, moment_s: float) -> None:
+        await asyncio.sleep(max(0.0, moment_s - self._clock()))

@@ -1,0 +1,69 @@
+"""What to run: the loads, the traffic and how it is measured."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from inferd.bench.loads import Load, Trace
+from inferd.bench.traffic import TrafficClass
+from inferd.endpoint import Endpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to run.
+
+    ``loads`` are the steps, in this order; with ``to_saturation`` the first one is raised until the server is
+    saturated. ``principals`` has the endpoint, with its token, of each principal by name; that of "" is the default.
+    ``sizes`` are those of `inputs.generate`. ``check`` compares answers within ``tolerance``.
+    """
+
+    principals: Mapping[str, Endpoint]
+    classes: tuple[TrafficClass, ...]
+    loads: tuple[Load, ...]
+    to_saturation: bool = False
+    duration_s: float = 10.0
+    warmup_s: float = 2.0
+    retries: int = 0
+    objective_ms: float | None = None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_file: Path | None = None
+    check: bool = False
+    tolerance: float = 1e-3
+    processes: int = 1
+    connections: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for each in self.classes:
+            if each.principal not in self.principals:
+                known = ", ".join(filter(None, self.principals)) or "none"
+                raise ValueError(f'--mix principal: expected one of --principal ({known}), got "{each.principal}"')
+        if self.input_file is None:
+            return
+        if self.sizes:
+            msg = "expected --input or --shape, got both"
+            raise ValueError(msg)
+        if any(each.rows > 1 for each in self.classes) or self.trace_rows():
+            msg = "expected --input or rows, got both: recorded requests have the rows that they have"
+            raise ValueError(msg)
+
+    def trace_rows(self) -> set[int]:
+        """Return the numbers of rows that traces ask for."""
+        traces = (load for load in self.loads if isinstance(load, Trace))
+        return {entry.rows for trace in traces for entry in trace.entries if entry.rows is not None}
+
+    def describe(self) -> dict[str, object]:
+        """Return the plan as it stands in reports; no token is in it."""
+        return {
+            "duration_s": self.duration_s,
+            "warmup_s": self.warmup_s,
+            "objective_ms": self.objective_ms,
+            "retries": self.retries,
+            "seed": self.seed,
+            "check": self.check,
+            "tolerance": self.tolerance if self.check else None,
+            "input_file": None if self.input_file is None else self.input_file.name,
+            "shapes": {name: list(sizes) for name, sizes in self.sizes.items()},
+            "classes": [asdict(each) for each in self.classes],
+        }

@@ -1,0 +1,202 @@
+"""What became of the requests of one step: counts, latencies and a time series. Takes numbers; knows no clock.
+
+A request belongs to the moment it was meant to be sent: its latency counts from there, whether or not the generator or
+the server's limit of calls held it back, so that no slow answer hides those that had to wait behind it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from inferd.bench.histogram import Histogram
+
+#: A status code and the server's reason; the reason may be empty.
+Status = tuple[str, str]
+
+OK: Status = ("OK", "")
+#: The deadline passed before the generator could send the request.
+NOT_SENT: Status = ("DEADLINE_EXCEEDED", "NOT_SENT")
+
+# Reasons are the server's own text: more than these are counted together.
+_MAX_STATUSES = 50
+_SERIES_DIGITS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """The times of a step on the clock of all workers. What is meant to be sent from ``warm_s`` to ``end_s`` counts."""
+
+    start_s: float
+    warm_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Return how long is measured."""
+        return self.end_s - self.warm_s
+
+    def contains(self, moment_s: float) -> bool:
+        """Whether ``moment_s`` is measured."""
+        return self.warm_s <= moment_s < self.end_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The end of one request: when it was meant to be sent, when it ended, and how.
+
+    ``wrong``: it was answered with other values than expected.
+    """
+
+    class_index: int
+    rows: int
+    intended_s: float
+    ended_s: float
+    status: Status
+    message: str = ""
+    wrong: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """The requests of one traffic class. ``completed`` are the good answers that came within the measured time."""
+
+    requests: int = 0
+    rows: int = 0
+    ok: int = 0
+    within_objective: int = 0
+    wrong: int = 0
+    completed: int = 0
+    completed_rows: int = 0
+    statuses: Counter[Status] = field(default_factory=Counter)
+    messages: dict[Status, str] = field(default_factory=dict)
+    retried: Counter[Status] = field(default_factory=Counter)
+    latency: Histogram = field(default_factory=Histogram)
+    failure_latency: Histogram = field(default_factory=Histogram)
+
+    def add(self, other: "Tally") -> None:
+        """Count everything that ``other`` has counted."""
+        for name in ("requests", "rows", "ok", "within_objective", "wrong", "completed", "completed_rows"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.statuses.update(other.statuses)
+        self.retried.update(other.retried)
+        self.messages = other.messages | self.messages
+        self.latency.add(other.latency)
+        self.failure_latency.add(other.failure_latency)
+
+
+@dataclass(slots=True)
+class Interval:
+    """The requests that ended in one interval, warm-up included, and the latencies of the good answers among them."""
+
+    ok: int = 0
+    failed: int = 0
+    within_objective: int = 0
+    latency: Histogram = field(default_factory=lambda: Histogram(_SERIES_DIGITS))
+
+    def add(self, other: "Interval") -> None:
+        """Count everything that ``other`` has counted."""
+        self.ok += other.ok
+        self.failed += other.failed
+        self.within_objective += other.within_objective
+        self.latency.add(other.latency)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Counts the requests of one step. Picklable: workers send theirs to be merged.
+
+    ``objective_s`` None makes every right answer a good one. ``intervals`` are of ``interval_s`` each, from the start
+    of the step on.
+    """
+
+    window: Window
+    classes: int
+    objective_s: float | None
+    interval_s: float
+    tallies: list[Tally] = field(init=False)
+    intervals: list[Interval] = field(default_factory=list)
+    send_lag: Histogram = field(default_factory=Histogram)
+    recent: Interval = field(default_factory=Interval)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    held_back: int = 0
+
+    def __post_init__(self) -> None:
+        self.tallies = [Tally() for _ in range(self.classes)]
+
+    def sent(self, intended_s: float, now_s: float) -> None:
+        """Record that a request was sent, and how late."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if self.window.contains(intended_s):
+            self.send_lag.record(now_s - intended_s)
+
+    def retried(self, class_index: int, intended_s: float, status: Status) -> None:
+        """Record an attempt that failed and is made again."""
+        if self.window.contains(intended_s):
+            self.tallies[class_index].retried[status] += 1
+
+    def ended(self, outcome: Outcome) -> None:
+        """Record the end of a request that was sent."""
+        self.in_flight -= 1
+        latency_s = outcome.ended_s - outcome.intended_s
+        ok = outcome.status == OK and not outcome.wrong
+        good = ok and (self.objective_s is None or latency_s <= self.objective_s)
+        self._add_to_interval(outcome.ended_s, latency_s, ok=ok, good=good)
+        tally = self.tallies[outcome.class_index]
+        if ok and self.window.contains(outcome.ended_s):
+            tally.completed += 1
+            tally.completed_rows += outcome.rows
+        if not self.window.contains(outcome.intended_s):
+            return
+        tally.requests += 1
+        tally.rows += outcome.rows
+        tally.ok += ok
+        tally.within_objective += good
+        tally.wrong += outcome.wrong
+        (tally.latency if ok else tally.failure_latency).record(latency_s)
+        self._count_status(tally, outcome)
+
+    def add(self, others: Sequence["Recorder"]) -> None:
+        """Count what other workers have recorded in the same step."""
+        for other in others:
+            for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+                mine.add(theirs)
+            self.intervals += [Interval() for _ in range(len(other.intervals) - len(self.intervals))]
+            for interval, further in zip(self.intervals, other.intervals, strict=False):
+                interval.add(further)
+            self.send_lag.add(other.send_lag)
+            self.most_in_flight += other.most_in_flight
+            self.held_back += other.held_back
+
+    def take_recent(self) -> Interval:
+        """Return what has ended since the last call, for the display."""
+        recent, self.recent = self.recent, Interval()
+        return recent
+
+    def total(self) -> Tally:
+        """Return the counts of all traffic classes together."""
+        total = Tally()
+        for tally in self.tallies:
+            total.add(tally)
+        return total
+
+    def _add_to_interval(self, ended_s: float, latency_s: float, *, ok: bool, good: bool) -> None:
+        index = max(0, int((ended_s - self.window.start_s) / self.interval_s))
+        while len(self.intervals) <= index:
+            self.intervals.append(Interval())
+        for interval in (self.intervals[index], self.recent):
+            interval.ok += ok
+            interval.failed += not ok
+            interval.within_objective += good
+            if ok:
+                interval.latency.record(latency_s)
+
+    @staticmethod
+    def _count_status(tally: Tally, outcome: Outcome) -> None:
+        status = ("OK", "WRONG_ANSWER") if outcome.wrong else outcome.status
+        if status not in tally.statuses and len(tally.statuses) >= _MAX_STATUSES:
+            status = (status[0], "OTHER")
+        tally.statuses[status] += 1
+        if outcome.message:
+            tally.messages.setdefault(status, outcome.message)

@@ -1,0 +1,177 @@
+"""The report of a run: JSON with a versioned schema.
+
+Durations are in milliseconds where a name ends in ``_ms``, else in seconds. A report is a plain dictionary, so that
+readers of other versions and other programs see what this module sees.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inferd.bench.histogram import CURVE, PERCENTILES, Histogram
+from inferd.bench.loads import ClosedLoop, Load, OpenLoop
+from inferd.bench.recorder import Interval, Recorder, Status, Tally
+from inferd.bench.traffic import TrafficClass
+from inferd.bench.workers import StepResult
+
+#: Changes when what readers rely on changes.
+SCHEMA = "inferd-bench/1"
+
+Report = dict[str, Any]
+
+# A generator that sends later than this, or uses more of a core, measures itself.
+_TOLERATED_LAG_MS = 2.0
+_TOLERATED_LAG_SHARE = 0.1
+_TOLERATED_CPU_SHARE = 0.9
+
+
+class ReportError(ValueError):
+    """A file is no report; the message says what was expected and what came."""
+
+
+def describe_load(load: Load) -> dict[str, object]:
+    """Return a load as it stands in reports."""
+    if isinstance(load, ClosedLoop):
+        return {"kind": "closed", "concurrency": load.concurrency}
+    if isinstance(load, OpenLoop):
+        return {"kind": "open", "process": load.process, "rate_per_s": load.rate_per_s}
+    return {"kind": "trace", "requests": len(load.entries)}
+
+
+def load_text(load: Mapping[str, Any]) -> str:
+    """Return the load of a report in a few words."""
+    if load["kind"] == "closed":
+        return f"{load['concurrency']} in flight"
+    if load["kind"] == "open":
+        return f"{load['rate_per_s']:g}/s {load['process']}"
+    return f"trace of {load['requests']}"
+
+
+def step_report(
+    load: Load, result: StepResult, classes: Sequence[TrafficClass], objective_ms: float | None, warmup_s: float
+) -> Report:
+    """Return what a step came to."""
+    recorder = result.recorder
+    duration_s = recorder.window.duration_s
+    total = recorder.total()
+    lag_ms = summary(recorder.send_lag)
+    step: Report = {
+        "load": describe_load(load),
+        "warmup_s": warmup_s,
+        "duration_s": duration_s,
+        **_tally(total, duration_s, objective_ms),
+        "curve": [[percentile, value] for percentile, value in total.latency.percentiles_ms(CURVE).items()],
+        "histogram": total.latency.encoded() if total.latency.count else None,
+        "most_in_flight": recorder.most_in_flight,
+        "generator": {"cpu_share": result.cpu_share, "send_lag_ms": lag_ms, "held_back": recorder.held_back},
+        "classes": [
+            {"name": each.name, "model": each.model, **_tally(tally, duration_s, objective_ms)}
+            for each, tally in zip(classes, recorder.tallies, strict=True)
+        ],
+        "series": _series(recorder),
+    }
+    step["warnings"] = warnings(step)
+    return step
+
+
+def summary(latencies: Histogram) -> dict[str, float] | None:
+    """Return mean, percentiles and maximum, or None without durations."""
+    mean, longest = latencies.mean_ms(), latencies.max_ms()
+    if mean is None or longest is None:
+        return None
+    percentiles = {f"p{percentile:g}": value for percentile, value in latencies.percentiles_ms(PERCENTILES).items()}
+    return {"mean": mean, **percentiles, "max": longest}
+
+
+def warnings(step: Report) -> list[str]:
+    """Say what makes the figures of a step doubtful."""
+    found = []
+    generator, latency = step["generator"], step["latency_ms"]
+    lag = generator["send_lag_ms"]
+    tolerated_ms = max(_TOLERATED_LAG_MS, _TOLERATED_LAG_SHARE * latency["p50"] if latency else 0.0)
+    if step["load"]["kind"] != "closed" and lag and lag["p99"] > tolerated_ms:
+        found.append(
+            f"the generator sent late: 99 % within {lag['p99']:.2f} ms; latencies include it. Use --processes, or a "
+            "machine of its own"
+        )
+    if generator["cpu_share"] > _TOLERATED_CPU_SHARE:
+        found.append(
+            f"the generator used {generator['cpu_share']:.0%} of a core in a process: it may be the limit. Use more "
+            "--processes"
+        )
+    if generator["held_back"]:
+        found.append(
+            f"{generator['held_back']} requests waited in the generator, because too many were unanswered; their "
+            "latency includes it"
+        )
+    if not step["requests"]:
+        found.append("no request was sent in the measured time")
+    return found
+
+
+def write(report: Report, path: Path) -> None:
+    """Write a report as JSON. Raises `OSError`."""
+    path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Report:
+    """Read a report. Raises `ReportError` or `OSError`."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: expected a report as JSON, got {error}") from None
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != SCHEMA:
+        raise ReportError(f"{path}: schema: expected {SCHEMA}, got {schema or 'none'}")
+    if not isinstance(report.get("steps"), list):
+        raise ReportError(f"{path}: steps: expected a list, got {type(report.get('steps')).__name__}")
+    return dict(report)
+
+
+def _tally(tally: Tally, duration_s: float, objective_ms: float | None) -> Report:
+    return {
+        "requests": tally.requests,
+        "requests_per_s": tally.requests / duration_s,
+        "ok": tally.ok,
+        "failed": tally.requests - tally.ok,
+        "wrong": tally.wrong,
+        "throughput_per_s": tally.completed / duration_s,
+        "rows_per_s": tally.completed_rows / duration_s,
+        "goodput": {
+            "objective_ms": objective_ms,
+            "share": tally.within_objective / tally.requests if tally.requests else None,
+            "per_s": tally.within_objective / duration_s,
+        },
+        "latency_ms": summary(tally.latency),
+        "failure_latency_ms": summary(tally.failure_latency),
+        "statuses": _statuses(tally.statuses, tally.messages),
+        "retried": _statuses(tally.retried, {}),
+    }
+
+
+def _statuses(counts: Counter[Status], messages: Mapping[Status, str]) -> list[Report]:
+    return [
+        {"code": code, "reason": reason, "count": count, "message": messages.get((code, reason), "")}
+        for (code, reason), count in counts.most_common()
+    ]
+
+
+def _series(recorder: Recorder) -> Report:
+    interval_s, window = recorder.interval_s, recorder.window
+    # What ends after the step belongs to no full interval.
+    full = int((window.end_s - window.start_s) / interval_s + 1e-6)
+    padded = recorder.intervals[:full] + [Interval() for _ in range(full - len(recorder.intervals))]
+    return {"interval_s": interval_s, "points": [_point(each, interval_s) for each in padded]}
+
+
+def _point(interval: Interval, interval_s: float) -> Report:
+    percentiles = interval.latency.percentiles_ms((50.0, 99.0))
+    return {
+        "ok_per_s": interval.ok / interval_s,
+        "failed_per_s": interval.failed / interval_s,
+        "good_per_s": interval.within_objective / interval_s,
+        "p50_ms": percentiles.get(50.0),
+        "p99_ms": percentiles.get(99.0),
+    }

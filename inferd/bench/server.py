@@ -1,0 +1,106 @@
+"""The calls to a server beside the load: its model's inputs, single answers and statistics."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+import inferd
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from inferd.arguments import Metadata
+from inferd.client import InferdError, Unimplemented
+from inferd.client.errors import from_rpc_error
+from inferd.endpoint import Endpoint
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+#: For calls beside the load; a busy server may take a while to get to them.
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorForm:
+    """An input as the server declares it; -1 stands for a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelForm:
+    """A model as the server describes it."""
+
+    name: str
+    platform: str
+    inputs: tuple[TensorForm, ...]
+
+
+def channel_options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
+    """Return the options of every channel: connections of its own, and no retries that would not be counted."""
+    own: dict[str, str | int] = {
+        "grpc.primary_user_agent": f"inferd-bench/{inferd.__version__}",
+        "grpc.max_receive_message_length": -1,
+        "grpc.max_send_message_length": -1,
+        "grpc.use_local_subchannel_pool": 1,
+        "grpc.enable_retries": 0,
+        "grpc.service_config_disable_resolution": 1,
+    }
+    return list((own | endpoint.options()).items())
+
+
+class Server:
+    """Calls a server of the Open Inference Protocol; failures raise `InferdError`. To be closed."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        options = channel_options(endpoint)
+        if endpoint.tls is None:
+            self._channel = grpc.insecure_channel(endpoint.address, options)
+        else:
+            self._channel = grpc.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._infer = self._channel.unary_unary(MODEL_INFER, None, None)
+        self._metadata = endpoint.metadata()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def describe(self) -> Mapping[str, str]:
+        """Return the server's name and version, as far as it says."""
+        try:
+            answer = self._call(self._stub.ServerMetadata, oip.ServerMetadataRequest())
+        except Unimplemented:
+            return {"name": "", "version": ""}
+        return {"name": answer.name, "version": answer.version}
+
+    def model(self, name: str, version: str) -> ModelForm:
+        """Return what a model takes."""
+        answer = self._call(self._stub.ModelMetadata, oip.ModelMetadataRequest(name=name, version=version))
+        inputs = tuple(
+            TensorForm(name=each.name, datatype=each.datatype, shape=tuple(each.shape)) for each in answer.inputs
+        )
+        return ModelForm(name=name, platform=answer.platform, inputs=inputs)
+
+    def infer(self, message: bytes, metadata: Metadata) -> bytes:
+        """Send one serialized request and return the serialized answer."""
+        answer: bytes = self._call(self._infer, message, metadata)
+        return answer
+
+    def statistics(self, name: str, version: str) -> list[oip.ModelStatistics] | str:
+        """Return the statistics of a model's versions, or why there are none."""
+        request = oip.ModelStatisticsRequest(name=name, version=version)
+        try:
+            answer = self._call(self._stub.ModelStatistics, request)
+        except InferdError as error:
+            return f"{error.status.name}: {error.message}"
+        return list(answer.model_stats)
+
+    def _call(self, method: Callable[..., Any], request: object, metadata: Metadata | None = None) -> Any:  # noqa: ANN401
+        sent = self._metadata if metadata is None else metadata
+        try:
+            return method(request, timeout=_TIMEOUT_S, metadata=sent)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None

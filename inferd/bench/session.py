@@ -1,0 +1,145 @@
+"""Runs a plan against a server and gathers the report."""
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+
+import inferd
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.bench.loads import ClosedLoop, Load, OpenLoop, Process, Trace
+from inferd.bench.plan import Plan
+from inferd.bench.preparation import prepare
+from inferd.bench.recorder import Window
+from inferd.bench.report import SCHEMA, Report, describe_load, step_report
+from inferd.bench.server import Server
+from inferd.bench.statistics import difference
+from inferd.bench.sweep import Saturation, StepOutcome, saturating_concurrency, saturating_rate, saturation_of
+from inferd.bench.traffic import TrafficClass
+from inferd.bench.workers import Progress, Workers
+
+#: Reports have at most this many points in time, of a second or more.
+_MOST_INTERVALS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a display shows while a step runs."""
+
+    load: Mapping[str, Any]
+    elapsed_s: float
+    total_s: float
+    progress: Sequence[Progress]
+
+
+class Session:
+    """One run of a plan; ``watch`` is called while steps run."""
+
+    def __init__(self, plan: Plan, watch: Callable[[Live], None]) -> None:
+        self._plan = plan
+        self._watch = watch
+        self._steps: list[Report] = []
+
+    def run(self) -> Report:
+        """Run all steps. Raises `InferdError`, `InputsError` or `WorkerError`."""
+        plan = self._plan
+        self._server = Server(plan.principals[""])
+        try:
+            described = self._server.describe()
+            models = {each.model: self._server.model(each.model, each.version) for each in plan.classes}
+            job = prepare(plan, self._server, models)
+            began = datetime.now(UTC)
+            with Workers(job, plan.processes) as self._workers:
+                saturation = self._run_steps()
+        finally:
+            self._server.close()
+        return {
+            "schema": SCHEMA,
+            "created": began.isoformat(timespec="seconds"),
+            "target": {"address": plan.principals[""].address, "server": dict(described)},
+            "generator": self._generator(),
+            "plan": plan.describe(),
+            "saturation": None if saturation is None else {"level": saturation.level, "reached": saturation.reached},
+            "steps": self._steps,
+        }
+
+    def _run_steps(self) -> Saturation | None:
+        plan = self._plan
+        first = plan.loads[0]
+        if plan.to_saturation and isinstance(first, ClosedLoop):
+            return saturating_concurrency(first.concurrency, lambda n: self._step(ClosedLoop(concurrency=n)))
+        if plan.to_saturation and isinstance(first, OpenLoop):
+            process: Process = first.process
+            return saturating_rate(
+                first.rate_per_s, lambda rate: self._step(OpenLoop(rate_per_s=rate, process=process))
+            )
+        outcomes = [self._step(load) for load in plan.loads]
+        if len(outcomes) == 1:
+            return None
+        levels = [(_level(load), outcome) for load, outcome in zip(plan.loads, outcomes, strict=True)]
+        return saturation_of(levels, closed=isinstance(first, ClosedLoop))
+
+    def _step(self, load: Load) -> StepOutcome:
+        plan = self._plan
+        # A trace is replayed as a whole.
+        warmup_s = 0.0 if isinstance(load, Trace) else plan.warmup_s
+        interval_s = max(1.0, (warmup_s + plan.duration_s) / _MOST_INTERVALS)
+        counted = _Counted(self._server, plan.classes)
+
+        def watch(now_s: float, window: Window, progress: Sequence[Progress]) -> None:
+            counted.at(now_s, window)
+            total_s = window.end_s - window.start_s
+            self._watch(Live(describe_load(load), min(max(0.0, now_s - window.start_s), total_s), total_s, progress))
+
+        result = self._workers.run(load, warmup_s, plan.duration_s, interval_s, number=len(self._steps), watch=watch)
+        step = step_report(load, result, plan.classes, plan.objective_ms, warmup_s)
+        step["server"] = counted.differences()
+        self._steps.append(step)
+        return StepOutcome(good_per_s=step["goodput"]["per_s"], good_share=step["goodput"]["share"] or 0.0)
+
+    def _generator(self) -> Report:
+        return {
+            "name": "inferd bench",
+            "version": inferd.__version__,
+            "engine": "Python, grpc.aio",
+            "grpcio": grpc.__version__,
+            "python": platform.python_version(),
+            "processes": self._plan.processes,
+            "connections": self._plan.connections * self._plan.processes,
+            "machine": {"cores": os.cpu_count(), "system": platform.platform()},
+        }
+
+
+class _Counted:
+    """The statistics of the server at the ends of the measured time, asked for while it lasts."""
+
+    def __init__(self, server: Server, classes: Sequence[TrafficClass]) -> None:
+        self._server = server
+        self._versions = {each.model: each.version for each in classes}
+        self._before: dict[str, list[oip.ModelStatistics] | str] | None = None
+        self._after: dict[str, list[oip.ModelStatistics] | str] | None = None
+
+    def at(self, now_s: float, window: Window) -> None:
+        """Ask when the time has come."""
+        if self._before is None and now_s >= window.warm_s:
+            self._before = self._ask()
+        if self._after is None and now_s >= window.end_s:
+            self._after = self._ask()
+
+    def differences(self) -> Report:
+        """Return what each model's statistics grew by."""
+        before, after = self._before or self._ask(), self._after or self._ask()
+        return {name: difference(before[name], after[name]) for name in self._versions}
+
+    def _ask(self) -> dict[str, list[oip.ModelStatistics] | str]:
+        return {name: self._server.statistics(name, version) for name, version in self._versions.items()}
+
+
+def _level(load: Load) -> float:
+    if isinstance(load, ClosedLoop):
+        return load.concurrency
+    return load.rate_per_s if isinstance(load, OpenLoop) else 0.0

@@ -1,0 +1,117 @@
+"""Requests and answers of the Open Inference Protocol as bytes. Pure."""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd import dtypes
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.bench.traffic import Arrays
+
+_LENGTH = struct.Struct("<I")
+
+#: The typed list of each datatype that has one, for servers that do not answer with raw bytes.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def request_message(model: str, version: str, inputs: Arrays, priority: int) -> bytes:
+    """Serialize a request. BYTES inputs are object arrays of ``bytes``."""
+    request = oip.ModelInferRequest(model_name=model, model_version=version)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].name, shape=array.shape)
+        request.raw_input_contents.append(_raw(array))
+    if priority:
+        request.parameters["priority"].uint64_param = priority
+    return request.SerializeToString()
+
+
+def answer(message: bytes) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a serialized response. Raises `ValueError` for one that cannot be read."""
+    response = oip.ModelInferResponse.FromString(message)
+    raw = list(response.raw_output_contents)
+    if raw and len(raw) != len(response.outputs):
+        raise ValueError(f"raw_output_contents: expected {len(response.outputs)} entries, got {len(raw)}")
+    return {output.name: _output(output, raw[index] if raw else None) for index, output in enumerate(response.outputs)}
+
+
+def same(expected: Arrays, got: Arrays, tolerance: float) -> bool:
+    """Whether two answers are equal: numbers within ``tolerance``, relative and absolute, all else exactly."""
+    return expected.keys() == got.keys() and all(_same(expected[name], got[name], tolerance) for name in expected)
+
+
+def first_difference(expected: Arrays, got: Arrays) -> str:
+    """Say which output differs and by how much, for messages."""
+    for name, array in expected.items():
+        other = got.get(name)
+        if other is None:
+            return f'output "{name}": expected, got no such output'
+        if other.shape != array.shape:
+            return f'output "{name}": expected shape {list(array.shape)}, got {list(other.shape)}'
+        if array.dtype.kind == "f" and other.dtype.kind == "f":
+            worst = float(np.nanmax(np.abs(other.astype(np.float64) - array.astype(np.float64)), initial=0.0))
+            if worst:
+                return f'output "{name}": differs by up to {worst:.3g}'
+        elif not np.array_equal(array, other):
+            return f'output "{name}": differs'
+    return "other outputs than expected"
+
+
+def _same(expected: NDArray[Any], got: NDArray[Any], tolerance: float) -> bool:
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return False
+    if expected.dtype.kind not in "fV":
+        return bool(np.array_equal(expected, got))
+    # numpy compares bfloat16 only as float32.
+    wide = [array.astype(np.float32) if array.dtype.kind == "V" else array for array in (expected, got)]
+    return bool(np.allclose(wide[1], wide[0], rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def _output(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None) -> NDArray[Any]:
+    datatype = dtypes.BY_NAME.get(output.datatype)
+    if datatype is None:
+        raise ValueError(f'output "{output.name}": datatype "{output.datatype}" is not known')
+    if raw is None:
+        return _typed(getattr(output.contents, _CONTENTS[datatype.name], ()), datatype).reshape(tuple(output.shape))
+    if datatype is dtypes.BYTES:
+        return _objects(_elements(raw)).reshape(tuple(output.shape))
+    return np.frombuffer(raw, datatype.numpy).reshape(tuple(output.shape))
+
+
+def _typed(values: Any, datatype: dtypes.DataType) -> NDArray[Any]:  # noqa: ANN401  (a repeated field of any kind)
+    return _objects(list(values)) if datatype is dtypes.BYTES else np.array(values, datatype.numpy)
+
+
+def _objects(elements: list[bytes]) -> NDArray[Any]:
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def _elements(raw: bytes) -> list[bytes]:
+    elements, position = [], 0
+    while position < len(raw):
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size + length
+        elements.append(raw[position - length : position])
+    return elements
+
+
+def _raw(array: NDArray[Any]) -> bytes:
+    if not array.dtype.hasobject:
+        return array.tobytes()
+    return b"".join(_LENGTH.pack(len(element)) + element for element in array.ravel().tolist())

@@ -1,0 +1,71 @@
+"""Sends serialized requests over `grpc.aio`, spread over several connections."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from typing import cast
+
+import grpc
+import grpc.aio
+
+from inferd.arguments import Metadata
+from inferd.bench.engine import Failure
+from inferd.bench.retries import Refusal
+from inferd.bench.server import MODEL_INFER, channel_options
+from inferd.bench.traffic import Prepared
+from inferd.client.errors import from_rpc_error
+from inferd.endpoint import Endpoint
+from inferd.plain_text import clipped
+
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+class Transport:
+    """Channels to one server; belongs to the event loop in which it is opened. ``metadata`` is by traffic class."""
+
+    def __init__(self, endpoint: Endpoint, metadata: Sequence[Metadata], connections: int) -> None:
+        self._endpoint = endpoint
+        self._metadata = metadata
+        self._connections = connections
+
+    async def open(self, timeout_s: float) -> None:
+        """Connect. Raises `TimeoutError` if the server does not answer in time."""
+        self._channels = [self._channel() for _ in range(self._connections)]
+        ready = asyncio.gather(*(channel.channel_ready() for channel in self._channels))
+        await asyncio.wait_for(ready, timeout_s)
+        self._methods = cycle([channel.unary_unary(MODEL_INFER, None, None) for channel in self._channels])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def send(self, request: Prepared, timeout_s: float) -> bytes | Failure:
+        """Send a request once."""
+        call = next(self._methods)
+        metadata = self._metadata[request.class_index]
+        try:
+            answer: bytes = await call(request.message, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            return failure(error)
+        return answer
+
+    def _channel(self) -> grpc.aio.Channel:
+        endpoint, options = self._endpoint, channel_options(self._endpoint)
+        if endpoint.tls is None:
+            return grpc.aio.insecure_channel(endpoint.address, options)
+        return grpc.aio.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
+
+
+def failure(error: grpc.aio.AioRpcError) -> Failure:
+    """Read a failed call: status, reason, and what the server says of retries."""
+    known = from_rpc_error(error)
+    # A negative one forbids retries.
+    may_retry = not any(key == _PUSHBACK_KEY and str(value).startswith("-") for key, value in _pairs(error))
+    refusal = Refusal(known.status.name, known.retry_after_s, may_retry)
+    return Failure(refusal, clipped(known.reason), clipped(known.message))
+
+
+def _pairs(error: grpc.aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
+    """Return the trailing metadata as pairs; the stubs know it as a mapping, which it is not."""
+    return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())

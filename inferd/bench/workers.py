@@ -1,0 +1,222 @@
+"""Processes that carry the load, each with one event loop, so that the display and other workers cost them nothing."""
+
+import asyncio
+import multiprocessing
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Self, cast
+
+import numpy as np
+
+from inferd.arguments import Metadata
+from inferd.bench import tensors
+from inferd.bench.engine import Engine
+from inferd.bench.loads import Load
+from inferd.bench.recorder import Interval, Recorder, Window
+from inferd.bench.retries import Retries
+from inferd.bench.traffic import Deck, Prepared, TrafficClass
+from inferd.bench.transport import Transport
+from inferd.endpoint import Endpoint
+
+_CONNECT_TIMEOUT_S = 15.0
+_PROGRESS_EVERY_S = 0.5
+#: From sending a step to its start: longer than the message takes.
+_START_DELAY_S = 0.2
+
+
+class WorkerError(RuntimeError):
+    """A worker could not do its work; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a worker needs for all steps. ``metadata`` is by traffic class."""
+
+    endpoint: Endpoint
+    classes: Sequence[TrafficClass]
+    metadata: Sequence[Metadata]
+    prepared: Mapping[tuple[int, int], Sequence[Prepared]]
+    retries: Retries
+    objective_s: float | None
+    tolerance: float
+    connections: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One load for one worker."""
+
+    load: Load
+    window: Window
+    interval_s: float
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What ended since the last report of a worker."""
+
+    in_flight: int
+    ended: Interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What all workers recorded; ``cpu_share`` is that of the busiest one, of one core."""
+
+    recorder: Recorder
+    cpu_share: float
+
+
+class Workers:
+    """A fixed number of worker processes: a context manager."""
+
+    def __init__(self, job: Job, count: int) -> None:
+        self._job = job
+        self._count = count
+        self._pipes: list[Connection] = []
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+
+    def __enter__(self) -> Self:
+        # Not forked: gRPC's threads would not survive it.
+        context = multiprocessing.get_context("spawn")
+        for number in range(self._count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self._job, number), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+        try:
+            for pipe in self._pipes:
+                self._receive(pipe)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def run(
+        self,
+        load: Load,
+        warmup_s: float,
+        duration_s: float,
+        interval_s: float,
+        number: int,
+        watch: Callable[[float, Window, Sequence[Progress]], None],
+    ) -> StepResult:
+        """Run one step. ``watch`` is called twice a second or more, with the time and what workers reported."""
+        start_s = time.monotonic() + _START_DELAY_S
+        warm_s = start_s + warmup_s
+        window = Window(start_s=start_s, warm_s=warm_s, end_s=warm_s + duration_s)
+        for worker, pipe in enumerate(self._pipes):
+            share = load.share(worker, self._count)
+            pipe.send(Step(load=share, window=window, interval_s=interval_s, number=number))
+        finished: dict[Connection, StepResult] = {}
+        while waiting := [pipe for pipe in self._pipes if pipe not in finished]:
+            # The stubs allow more than connections to be ready.
+            ready = cast("list[Connection]", wait(waiting, _PROGRESS_EVERY_S / 2))
+            received = {pipe: self._receive(pipe) for pipe in ready}
+            watch(time.monotonic(), window, [each for each in received.values() if isinstance(each, Progress)])
+            finished |= {pipe: each for pipe, each in received.items() if isinstance(each, StepResult)}
+        first, *others = (result.recorder for result in finished.values())
+        first.add(others)
+        return StepResult(recorder=first, cpu_share=max(result.cpu_share for result in finished.values()))
+
+    def _receive(self, pipe: Connection) -> object:
+        try:
+            message: object = pipe.recv()
+        except EOFError:
+            msg = "a worker process has ended; is the memory used up?"
+            raise WorkerError(msg) from None
+        if isinstance(message, str):
+            raise WorkerError(message)
+        return message
+
+    def _end(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _work(pipe: Connection, job: Job, number: int) -> None:
+    """Run steps until the pipe is closed: the whole life of a worker process."""
+    # Ctrl-C goes to the whole group of processes; the one in front ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # `select` waits to the microsecond where `epoll` rounds up to milliseconds, which would delay the sends.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    asyncio.set_event_loop(loop)
+    transport = Transport(job.endpoint, job.metadata, job.connections)
+    try:
+        loop.run_until_complete(transport.open(_CONNECT_TIMEOUT_S))
+        pipe.send(True)
+        while True:
+            step = pipe.recv()
+            pipe.send(loop.run_until_complete(_run_step(pipe, job, number, step, transport)))
+    except (EOFError, BrokenPipeError):
+        pass
+    except TimeoutError:
+        pipe.send(f"{job.endpoint.address}: no connection within {_CONNECT_TIMEOUT_S:g} s")
+    except Exception as error:  # noqa: BLE001  (the process in front reports it)
+        pipe.send(f"{type(error).__name__}: {error}")
+    # Without gRPC's farewell to a server that may hang.
+    os._exit(0)
+
+
+async def _run_step(pipe: Connection, job: Job, number: int, step: Step, transport: Transport) -> StepResult:
+    random = np.random.default_rng([job.seed, number, step.number])
+    recorder = Recorder(
+        window=step.window, classes=len(job.classes), objective_s=job.objective_s, interval_s=step.interval_s
+    )
+
+    def check(prepared: Prepared, message: bytes) -> bool:
+        assert prepared.expected is not None
+        try:
+            return tensors.same(prepared.expected, tensors.answer(message), job.tolerance)
+        except Exception:  # noqa: BLE001  (an answer that cannot be read is wrong)
+            return False
+
+    engine = Engine(
+        send=transport.send,
+        check=check,
+        deck=Deck(job.classes, job.prepared, random),
+        retries=job.retries,
+        recorder=recorder,
+        random=random,
+    )
+    cpu = asyncio.ensure_future(_cpu_share(step.window))
+    reports = asyncio.ensure_future(_report(pipe, recorder))
+    try:
+        await engine.run(step.load)
+    finally:
+        reports.cancel()
+    return StepResult(recorder=recorder, cpu_share=await cpu)
+
+
+async def _report(pipe: Connection, recorder: Recorder) -> None:
+    """Send what has ended since the last report, again and again."""
+    while True:
+        await asyncio.sleep(_PROGRESS_EVERY_S)
+        pipe.send(Progress(in_flight=recorder.in_flight, ended=recorder.take_recent()))
+
+
+async def _cpu_share(window: Window) -> float:
+    """Return how much of a core this process used in the measured time."""
+    clock = asyncio.get_running_loop().time
+    await asyncio.sleep(max(0.0, window.warm_s - clock()))
+    began_s, used_s = clock(), time.process_time()
+    await asyncio.sleep(max(0.0, window.end_s - clock()))
+    return (time.process_time() - used_s) / max(clock() - began_s, 1e-9)

@@ -1,1 +1,1 @@
-"""Measurements of a real server by a real load generator; each module runs by itself."""
+"""Benchmarks of real servers with real load generators; each module is a command."""

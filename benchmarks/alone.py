@@ -1,7 +1,7 @@
-"""What a lone caller waits: the time of one call over the model's own run, beside that of a call that does nothing.
+"""Latency of a single caller: what a call adds to the model's own run, compared with a call that does nothing.
 
-Asks the same server by the same client, by turns: ServerLive, ModelInfer, and ONNX Runtime in the client's process.
-With default settings, and with a batch that may be held for more.
+One client alternates between ServerLive, ModelInfer and ONNX Runtime in its own process, with default settings and
+with a batching delay.
 """
 
 import os
@@ -29,14 +29,14 @@ _MODELS = ("small", "mid", "minilm16")
 _WAITS_MS = (0, 5)
 _SECONDS = 2.0
 _WARM_UP = 50
-#: One after the other, so that what the machine does meanwhile hits all three alike.
+#: Calls of one kind in a row; alternating spreads the noise of the machine over all three.
 _AT_A_TIME = 5
 _SERVER_LIVE = "/inference.GRPCInferenceService/ServerLive"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Medians in milliseconds. ``over_ms`` is what inference adds to the run and to a call that does nothing."""
+    """Medians in milliseconds. ``over_ms`` is what inference adds to the run and to an empty call."""
 
     model: str
     placement: str
@@ -51,7 +51,7 @@ class Times:
 
 
 def measure(model: Model, placement: Placement, max_wait_ms: float) -> Times:
-    """Start a server, check it, and time the three."""
+    """Start a server, check its answers, and time the three kinds of call."""
     with TemporaryDirectory() as name, _placed(placement):
         job = Job(model=model, setting=None, port=free_port(), folder=Path(name))
         launch = launch_inferd(job)
@@ -67,7 +67,7 @@ def measure(model: Model, placement: Placement, max_wait_ms: float) -> Times:
 
 @contextmanager
 def _placed(placement: Placement) -> Iterator[None]:
-    """Put this process, which is the load generator here, on its core; the server's command puts itself on its own."""
+    """Pin this process, the load generator, to its core; the server's command pins itself."""
     before = os.sched_getaffinity(0)
     if placement is Placement.PINNED:
         os.sched_setaffinity(0, {1})
@@ -137,7 +137,7 @@ def show(rounds: list[Times], console: Console) -> list[Times]:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "alone")
     options.add_placement_and_rounds(parser)
     chosen = parser.parse_args()

@@ -1,7 +1,7 @@
-"""What a model can do without a server: ONNX Runtime called in a loop, at the batch size that suits it best.
+"""Throughput of a model without a server: ONNX Runtime called in a loop, at the best batch size.
 
-``python -m benchmarks.ceiling MODEL THREADS [cuda]`` prints rows per second. It is a process of its own so that it can
-be put on the server's cores.
+``python -m benchmarks.ceiling MODEL THREADS [cuda]`` prints rows per second. It is a process of its own, so that it can
+be pinned to the server's cores.
 """
 
 import os
@@ -17,15 +17,15 @@ from inferd.runtime import providers
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = 0.4
-#: Of requests of different lengths, so many stand for all of them.
+#: Number of requests of different lengths that represent all of them.
 _LENGTHS = 6
 
 
 def ceiling_rows_per_s(model: Model, placement: Placement, *, cuda: bool = False) -> float:
-    """Measure in a process of its own on the cores of the server, or with all of its copies on its GPU."""
+    """Measure in a separate process on the server's cores, or on its GPU, including copies to and from it."""
     command = [*placement.server, sys.executable, "-m", "benchmarks.ceiling", model.name, str(placement.server_cores)]
     command += ["cuda"] if cuda else []
-    # What the load generator is given in front does not belong here.
+    # Without the command prefix of the load generator.
     return float(run_load(command, Placement.UNPINNED, {**os.environ, "PYTHONPATH": str(ROOT)}).split()[-1])
 
 
@@ -47,7 +47,7 @@ def _providers(*, cuda: bool) -> list[tuple[str, dict[str, str]]]:
     if not cuda:
         return [(providers.CPU, {})]
     providers.preload_cuda()
-    # As the server has it: a search for the best convolution would be made again for each new shape.
+    # As the server sets it: an exhaustive search would run again for each new shape.
     return [(providers.CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), (providers.CPU, {})]
 
 

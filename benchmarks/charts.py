@@ -1,4 +1,4 @@
-"""Charts of what was measured: throughput and p99 of each server by the calls in flight."""
+"""Charts of the results: throughput and p99 of each server by the number of calls in flight."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ import matplotlib.pyplot as plt  # The backend is chosen first.
 
 
 class Point(Protocol):
-    """What a chart needs to know of a measured point."""
+    """A measured point."""
 
     @property
     def server(self) -> str:
-        """Which server."""
+        """Name of the server."""
 
     @property
     def concurrency(self) -> int:
@@ -24,19 +24,19 @@ class Point(Protocol):
 
     @property
     def requests_per_s(self) -> float:
-        """The median throughput."""
+        """Median throughput."""
 
     @property
     def slowest(self) -> float:
-        """The least throughput of a round."""
+        """Lowest throughput of a round."""
 
     @property
     def fastest(self) -> float:
-        """The greatest throughput of a round."""
+        """Highest throughput of a round."""
 
     @property
     def p99_ms(self) -> float:
-        """The 99th percentile of the latency."""
+        """99th percentile of the latency."""
 
 
 def draw(path: Path, title: str, points: Sequence[Point]) -> None:

@@ -1,4 +1,4 @@
-"""Are a server's answers right? Asked before it is timed, because a wrong answer can be a fast one."""
+"""Checks a server's answers before it is measured, because wrong answers can be fast ones."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,14 +8,14 @@ import onnxruntime
 from benchmarks.models import Model, Row
 from benchmarks.wires import Wire
 
-#: Enough for the server to put requests of different callers into one batch.
+#: Concurrent requests, enough for the server to batch requests of different callers.
 _AT_ONCE = 16
-#: Batches of another size may be summed up in another order.
+#: The order of summation may depend on the batch size.
 _RELATIVE = 1e-3
 
 
 def check_one(wire: Wire, model: Model, port: int, session: onnxruntime.InferenceSession, row: Row) -> None:
-    """Compare one answer with ONNX Runtime's; raise `ValueError` where they differ."""
+    """Compare one answer with ONNX Runtime's. Raises `ValueError` if they differ."""
     names = [output.name for output in session.get_outputs()]
     results = session.run(names, {name: array[None] for name, array in row.items()})
     expected = dict(zip(names, results, strict=True))
@@ -34,14 +34,14 @@ def check_one(wire: Wire, model: Model, port: int, session: onnxruntime.Inferenc
 
 
 def check_many(wire: Wire, model: Model, port: int) -> None:
-    """Compare the answers to different requests that are sent at the same time."""
+    """Compare the answers to different concurrent requests."""
     session = load(model)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda row: check_one(wire, model, port, session, row), model.rows()[:_AT_ONCE]))
 
 
 def load(model: Model) -> onnxruntime.InferenceSession:
-    """Load the model to compare with."""
+    """Load the model for comparison."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""What our own Python client costs: its requests per second, and its processor time for each of them.
+"""Cost of inferd's Python client: requests per second, and processor time per request.
 
 Client and server share this machine's cores, as `inferd serve` starts by default; the client is one process.
 """
@@ -30,7 +30,7 @@ _WARM_UP = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """``cpu_us`` is the client's processor time for one request, medians of the rounds as is ``requests_per_s``."""
+    """``cpu_us`` is the client's processor time per request. Medians of the rounds."""
 
     way: str
     model: str
@@ -87,7 +87,7 @@ _WAYS: dict[str, Callable[[str, str, list[Inputs]], None]] = {
 
 
 def measure(model: Model, requests: int, rounds: int) -> list[Cost]:
-    """Start a server and go every way ``rounds`` times, by turns."""
+    """Start a server and measure each way of calling it ``rounds`` times, in turn."""
     inputs: list[Inputs] = [{name: row[None] for name, row in one.items()} for one in model.rows()]
     inputs = list(islice(cycle(inputs), requests))
     seen: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
@@ -117,7 +117,7 @@ def _ask(client: Client, model: Model, inputs: Inputs) -> None:
 
 
 def _time(work: Callable[[], None]) -> tuple[float, float]:
-    """Return the seconds that ``work`` took, and those of them that this process ran."""
+    """Return the wall time and the processor time of ``work`` in seconds."""
     wall_s, cpu_s = time.perf_counter(), _cpu_s()
     work()
     return time.perf_counter() - wall_s, _cpu_s() - cpu_s
@@ -129,7 +129,7 @@ def _cpu_s() -> float:
 
 
 def show(costs: list[Cost], console: Console) -> None:
-    """Print a line for each way."""
+    """Print a row for each way of calling."""
     table = Table("way", "model", "requests/s", "client CPU µs per request")
     for cost in costs:
         table.add_row(cost.way, cost.model, f"{cost.requests_per_s:,.0f}", f"{cost.cpu_us:,.1f}")
@@ -137,10 +137,10 @@ def show(costs: list[Cost], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "client")
-    parser.add_argument("--requests", type=int, default=20_000, help="of each way in each round; default 20000")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken; default 3")
+    parser.add_argument("--requests", type=int, default=20_000, help="of each kind in each round; default 20000")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, reported as medians; default 3")
     chosen = parser.parse_args()
     costs = [
         cost for model in options.models(chosen, ("small",)) for cost in measure(model, chosen.requests, chosen.rounds)

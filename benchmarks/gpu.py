@@ -1,6 +1,6 @@
-"""Batching on against off on a GPU, beside what the model does in process on the same GPU.
+"""Throughput on a GPU with and without batching, compared with the model in process on the same GPU.
 
-Where there is none, the same is measured on the CPU, and the results say so.
+Without a GPU, the CPU is measured, and the results say so.
 """
 
 import os
@@ -24,13 +24,13 @@ from inferd.runtime import providers
 
 _MODELS = ("minilm16", "minilm16-fp16", "cnn")
 _CONCURRENCIES = (64, 128)
-#: What is held against the CPU's answers: a GPU multiplies FP32 with fewer digits.
+#: Tolerance against the CPU's answers, because a GPU multiplies FP32 with less precision.
 _GPU_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
-    """One measurement. ``of_ceiling`` is throughput over what the model does in process at its best batch size."""
+    """One measurement. ``of_ceiling`` is throughput relative to the model in process at its best batch size."""
 
     model: str
     device: str
@@ -58,10 +58,10 @@ def measure(model: Model, concurrencies: Sequence[int], number: int) -> Iterator
     """Measure the ceiling, then a server with batching and one without."""
     gpu, placement = gpu_name(), Placement.UNPINNED
     ceiling = ceiling_rows_per_s(model, placement, cuda=gpu is not None)
-    # With batching off the model says that it has no batch axis, and perf_analyzer would need other requests.
+    # Without batching, the model is announced without a batch axis, and perf_analyzer would need other requests.
     contender = by_grpcload(CONTENDERS[report.OURS])
     for batching in (True, False):
-        # By name, so that a server which cannot use the GPU fails.
+        # By name, so that a server that cannot use the GPU fails.
         environment = {"INFERD_RUNTIME__PROVIDERS": '["cuda"]' if gpu else '["cpu"]'}
         environment["INFERD_BATCHING__ENABLED"] = str(batching).lower()
         checked = replace(model, tolerance=max(model.tolerance, _GPU_TOLERANCE)) if gpu else model
@@ -116,7 +116,7 @@ def _cells(group: Sequence[Served]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "gpu")
     options.add_concurrency(parser, default=_CONCURRENCIES)
     options.add_rounds(parser)

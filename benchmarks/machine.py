@@ -1,4 +1,4 @@
-"""Which machine and which versions the numbers are of."""
+"""The machine and the versions of a measurement."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _PACKAGES = ("grpcio", "numpy", "protobuf")
 
 
 def describe() -> dict[str, object]:
-    """Return what is to be written down beside results."""
+    """Return what is written beside results."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_model(),
@@ -23,7 +23,7 @@ def describe() -> dict[str, object]:
         "memory_gib": round(memory_bytes / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        # ONNX Runtime's package is called otherwise where it is built for GPUs.
+        # ONNX Runtime's build for GPUs has another package name.
         "packages": {name: version(name) for name in _PACKAGES} | {"onnxruntime": onnxruntime.__version__},
         "commit": _commit(),
         "at": datetime.now(UTC).isoformat(timespec="minutes"),

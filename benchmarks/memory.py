@@ -1,4 +1,4 @@
-"""Does memory stay flat? The resident set under full load after 10 seconds and at the end, and what idling costs."""
+"""Resident set under full load, after 10 seconds and at the end, and processor time of an idle server."""
 
 import threading
 import time
@@ -38,7 +38,7 @@ class Memory:
 
 
 def measure(contender: Contender, model: Model, seconds: float) -> Memory:
-    """Start a server, let it idle, and load it for ``seconds``."""
+    """Start a server, measure it idle, and load it for ``seconds``."""
     with serving(contender, model, Placement.UNPINNED, None) as at:
         before = at.server.cpu_s()
         time.sleep(_IDLE_S)
@@ -66,7 +66,7 @@ def measure(contender: Contender, model: Model, seconds: float) -> Memory:
 
 
 class _Sampler:
-    """Notes a server's resident set every second while the context is open."""
+    """Samples a server's resident set every second while the context is open."""
 
     def __init__(self, server: Server) -> None:
         self.rss_mib: dict[float, float] = {}
@@ -93,7 +93,7 @@ class _Sampler:
 
 
 def show(measured: list[Memory], console: Console) -> None:
-    """Print a line for each."""
+    """Print a row for each."""
     table = Table("server", "model", "requests/s", "idle cores", "RSS MiB early", "late", "growth", "seconds")
     for one in measured:
         growth = one.late_rss_mib / one.early_rss_mib - 1
@@ -104,9 +104,9 @@ def show(measured: list[Memory], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "memory")
-    parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="may be repeated; ours if left out")
+    parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="may be repeated; default inferd")
     parser.add_argument("--seconds", type=float, default=120, help="of load; default 120")
     chosen = parser.parse_args()
     measured = [

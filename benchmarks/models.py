@@ -1,6 +1,6 @@
-"""The models that are measured, and the requests of one row that are sent to them.
+"""The models of the benchmarks, and requests of one row for them.
 
-``python -m benchmarks.models`` builds or fetches all of them; otherwise that happens when one is first needed.
+``python -m benchmarks.models`` builds or downloads all of them; otherwise that happens when one is first needed.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ from inferd import demo
 from scripts import build_minilm
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What is built, downloaded or compiled for the measurements.
+#: Directory of what is built, downloaded or compiled for benchmarks.
 CACHE = ROOT / ".venv" / "benchmarks"
 REPOSITORY = CACHE / "models"
 
@@ -82,7 +82,7 @@ def write_mlp(path: Path, widths: tuple[int, ...]) -> None:
 
 
 def write_identity(path: Path, width: int) -> None:
-    """Write a model that gives back what it gets: ``x`` FP32 [batch, width] to ``y``."""
+    """Write a model that returns its input: ``x`` FP32 [batch, width] to ``y``."""
     _write(path, [helper.make_node("Identity", ["x"], ["y"])], width, width, [])
 
 
@@ -118,7 +118,7 @@ def _build_minilm(path: Path) -> None:
 
 
 def _build_minilm_fp16(path: Path) -> None:
-    # Inputs and outputs stay as they are, so that requests do.
+    # Inputs and outputs keep their types, and so do requests.
     onnx.save(convert_float_to_float16(onnx.load(MODELS["minilm16"].path), keep_io_types=True), str(path))
 
 
@@ -143,7 +143,7 @@ def _fetch_cnn(path: Path) -> None:
     subprocess.run(pip, check=True)
     with zipfile.ZipFile(next(wheels.glob("rapidocr*.whl"))) as archive:
         model = onnx.load_from_string(archive.read("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"))
-    # Height and width are open in the file; fixed, there is one kind of row for every load generator.
+    # Height and width are dynamic in the file; fixed, all load generators send the same shape.
     for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], _CNN_ROW, strict=True):
         dimension.dim_value = size
     onnx.save(model, str(path))
@@ -153,7 +153,7 @@ def _copy_digits(path: Path) -> None:
     path.write_bytes((demo.repository() / "1" / "model.onnx").read_bytes())
 
 
-#: By name. One run of ``small`` takes about 10 µs, so that the server is what is measured.
+#: By name. One run of ``small`` takes about 10 µs, so that the server dominates.
 MODELS = {
     model.name: model
     for model in (
@@ -199,7 +199,7 @@ MODELS = {
 
 
 def main() -> None:
-    """Build or fetch every model and say where it is."""
+    """Build or download every model, and print its path."""
     for model in MODELS.values():
         print(f"{model.name}: {model.path}")
 

@@ -1,4 +1,4 @@
-"""A receiver of traces that throws them away: ``python -m benchmarks.otlp_sink PORT``."""
+"""A receiver of traces that discards them: ``python -m benchmarks.otlp_sink PORT``."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -6,14 +6,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class _Sink(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        """Take it."""
+        """Accept and discard it."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (as the base class names it)
-        """Say nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

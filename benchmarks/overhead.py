@@ -1,8 +1,8 @@
-"""What it costs to watch and to guard: inferd with more and more of it, by turns.
+"""Overhead of metrics, access log, authentication and tracing: inferd with more and more of them, in turn.
 
-Each variant adds to the one before: counting, the access log, the verification of tokens, and traces of one call in a
-hundred. All get the same calls, with a token, but for the last, which shows what the token's header costs where nobody
-looks at it. Throughput is compared within each round, with that of the first variant, which does nothing of it.
+Each variant adds to the one before: metrics, the access log, verification of tokens, and traces of one call in a
+hundred. All get the same calls, with a token, except the last, which shows the cost of a token's header that is not
+verified. Throughput is compared within each round with that of the first variant, which has none of them.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ _CONCURRENCY = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """One way to run the server: in what it differs from the settings' defaults, and what callers send along."""
+    """One configuration: the settings that differ from the defaults, and the metadata that callers send."""
 
     name: str
     environment: Mapping[str, str]
@@ -39,7 +39,7 @@ class Variant:
 
     @property
     def contender(self) -> Contender:
-        """The server and the way to talk to it."""
+        """The server and its protocol."""
         return Contender(
             name=self.name,
             wire=OpenInferenceByGrpcload(metadata=self.metadata),
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One measurement. ``of_bare`` is its throughput over that of the bare server in the same round."""
+    """One measurement. ``of_bare`` is its throughput relative to the bare server's in the same round."""
 
     model: str
     placement: str
@@ -71,7 +71,7 @@ def _launch_unmetered(job: Job) -> Launch:
 
 @contextmanager
 def variants() -> Iterator[Sequence[Variant]]:
-    """Yield the variants, with a file of tokens and a receiver of traces that are there for so long."""
+    """Yield the variants, with a file of tokens and a receiver of traces that exist until the context is left."""
     with TemporaryDirectory() as name:
         tokens, port = Path(name) / "tokens.yaml", free_port()
         command = [sys.executable, "-m", "inferd", "token", "new", "bench", "--file", str(tokens)]
@@ -88,7 +88,7 @@ def variants() -> Iterator[Sequence[Variant]]:
                 Variant(name="+ access log", environment={}, metadata=bearer),
                 Variant(name="+ tokens", environment=guarded, metadata=bearer),
                 Variant(name="+ traces of 1 %", environment={**guarded, **traced}, metadata=bearer),
-                # What gRPC itself needs to take the token's header in.
+                # The cost of the token's header in gRPC itself.
                 Variant(name="nothing, and no header with a token", environment=quiet, metadata={}, counting=False),
             )
         finally:
@@ -99,9 +99,9 @@ def variants() -> Iterator[Sequence[Variant]]:
 def measure(
     chosen: Sequence[Variant], model: Model, placement: Placement, concurrency: int, number: int, console: Console
 ) -> Iterator[Sample]:
-    """Go through all variants once."""
+    """Measure all variants once."""
     bare_per_s = 0.0
-    # Forwards and backwards, so that none is always measured after the same other.
+    # In alternating order, so that none is always measured after the same other.
     for variant in chosen if number % 2 else [chosen[0], *reversed(chosen[1:])]:
         contender = variant.contender
         with (
@@ -130,7 +130,7 @@ def measure(
 
 
 def show(samples: Sequence[Sample], console: Console) -> list[dict[str, object]]:
-    """Print the medians over the rounds and return them."""
+    """Print the medians of the rounds and return them."""
     table = Table("model", "placement", "with", "requests/s", "of bare", "p50 ms", "p99 ms", "CPU µs")
     groups: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
@@ -149,7 +149,7 @@ def show(samples: Sequence[Sample], console: Console) -> list[dict[str, object]]
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "overhead")
     options.add_placement_and_rounds(parser, rounds=5)
     parser.add_argument(

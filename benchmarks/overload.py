@@ -1,9 +1,9 @@
-"""What is left of a server that is asked for more than it can do.
+"""Goodput under overload.
 
-Its capacity is measured with a closed loop. Then requests come at random moments, two and four times as often, while
-its health is probed on a connection of its own: with and without deadlines, over one connection and over many, and with
-clients that hold back what the server allows no stream for, or fail it at once. A share of 90 % means that nine tenths
-of the capacity was answered within a second of being asked for. Servers run with their defaults.
+The capacity of a server is measured with a closed loop. Then requests arrive at random times, at two and four times
+that rate, while its health is probed on a separate connection: with and without deadlines, over one connection and over
+many, and with clients that queue requests beyond the server's limit of streams, or fail them at once. A goodput of 90 %
+means that nine tenths of the capacity were answered within a second. Servers run with their defaults.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.serving import own_setting, serving
 from benchmarks.wires import MODEL_INFER, open_inference_request
 
 _CONTENDERS = ("inferd", "triton")
-#: Where each model runs unless the user says otherwise: a core each for server and load, or all shared.
+#: Default placement of each model: a core each for server and load, or shared cores.
 _PLACEMENTS = {"small": Placement.PINNED, "mid": Placement.UNPINNED}
 _FACTORS = (2.0, 4.0)
 _DEADLINES_MS = (None, 500.0)
@@ -45,7 +45,7 @@ class _Case:
 
 
 def measure(case: _Case) -> Iterator[Overload]:
-    """Measure a server's capacity, then overload it in every way; a fresh one where it is not well after that."""
+    """Measure a server's capacity, then overload it in every way; restart it if it does not recover."""
     capacity, left = 0.0, deque(case.ways)
     while left:
         setting = own_setting(case.contender, case.placement)
@@ -59,7 +59,7 @@ def measure(case: _Case) -> Iterator[Overload]:
 
 
 def _answers(case: _Case, port: int) -> bool:
-    """Return whether it answers within seconds: it has not crashed, and has left behind what it was asked before."""
+    """Return whether the server answers within seconds: it has not crashed, and has no backlog."""
     load = grpcload.Load(
         target=f"127.0.0.1:{port}",
         method=MODEL_INFER,
@@ -75,7 +75,7 @@ def _answers(case: _Case, port: int) -> bool:
 
 
 def _capacity(case: _Case, port: int) -> float:
-    """Return the most that a closed loop gets answered."""
+    """Return the maximum throughput of a closed loop."""
     message = _message(case)
     loads = (
         grpcload.Load(
@@ -144,7 +144,7 @@ def _outcomes(tally: grpcload.Tally) -> dict[str, int]:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     chosen = _choose()
     console, measured = report.console(), list[Overload]()
     try:
@@ -165,8 +165,8 @@ def _choose() -> argparse.Namespace:
     parser = options.parser(__doc__, "overload")
     options.add_placement_and_rounds(parser, rounds=1)
     add = parser.add_argument
-    add("--server", action="append", choices=_CONTENDERS, help="may be repeated; both if left out")
-    help_connections = f"of the clients, over which the load is spread; may be repeated; {_CONNECTIONS} if left out"
+    add("--server", action="append", choices=_CONTENDERS, help="may be repeated; default both")
+    help_connections = f"number of client connections; may be repeated; default {_CONNECTIONS}"
     add("--connections", action="append", type=int, help=help_connections)
     add("--quick", action="store_true", help=f"only {_CONNECTIONS[-1]} connections whose clients fail fast")
     return parser.parse_args()
@@ -174,7 +174,7 @@ def _choose() -> argparse.Namespace:
 
 def _ways(chosen: argparse.Namespace, contender: Contender) -> tuple[Way, ...]:
     connections = chosen.connections or (_CONNECTIONS[-1:] if chosen.quick else _CONNECTIONS)
-    # Triton allows any number of streams, so that nothing is ever held back.
+    # Triton allows any number of streams, so clients never queue.
     clients = (False, True) if contender.ours and not chosen.quick else (True,)
     return tuple(
         Way(factor=factor, deadline_ms=deadline_ms, connections=count, fail_fast=fail_fast)

@@ -1,4 +1,4 @@
-"""What became of servers that were overloaded: the record of one load, and the table of all."""
+"""Results of overload: the record of one load, and the table of all."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from rich.table import Column, Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
-    """How too many requests are offered: ``factor`` times the capacity.
+    """A kind of overload: ``factor`` times the capacity is offered.
 
-    With ``fail_fast`` a request that the server allows no stream for fails at once in the client; otherwise it waits
-    there, as long as it takes.
+    With ``fail_fast``, a request beyond the server's limit of streams fails at once in the client; otherwise it waits
+    there without a limit.
     """
 
     factor: float
@@ -23,7 +23,7 @@ class Way:
     fail_fast: bool
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Describe it briefly."""
         deadline = f", {self.deadline_ms:g} ms" if self.deadline_ms else ""
         clients = "failing fast" if self.fail_fast else "holding back"
         return f"{self.factor:g}x{deadline}, {self.connections} {clients}"
@@ -31,11 +31,11 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overload:
-    """One load on one server. ``share`` is of the capacity, answered within a second; the latencies are of OK answers.
+    """One load on one server. ``share`` is the goodput relative to the capacity; the latencies are of OK answers.
 
-    ``outcomes`` counts what became of the others; ``ended_with`` is the exit code of a server that the load ended, or
-    the negative number of a signal. ``max_held_back`` waited in one client for a stream. The resident set is the
-    server's, before the load and after it.
+    ``outcomes`` counts all other outcomes; ``ended_with`` is the exit code of a server that crashed, or the negative
+    number of a signal. ``max_held_back`` requests waited in one client for a stream. The resident set is the server's,
+    before the load and after it.
     """
 
     server: str
@@ -62,7 +62,7 @@ class Overload:
 
 
 def show(measured: Sequence[Overload], console: Console) -> None:
-    """Print the medians of the rounds, and failures of all rounds."""
+    """Print the medians of the rounds, and the failures of all rounds."""
     table = Table(
         "server, model, placement", "capacity/s", "load, deadline, connections", "in 1 s",
         "p50 ms", "p99 ms", "health p99 ms", "RSS MiB", Column("not answered OK", no_wrap=True),

@@ -15,7 +15,7 @@ _SECONDS = 4.5
 
 
 def write_requests(model: Model, path: Path) -> Path:
-    """Write the model's requests as perf_analyzer reads them and return the path."""
+    """Write the model's requests in perf_analyzer's format, and return the path."""
     rows = [
         {
             name: {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": list(array.shape)}
@@ -37,13 +37,13 @@ def measure(
     streaming: bool = False,
     seconds: float = _SECONDS,
 ) -> Result:
-    """Keep ``concurrency`` calls in flight for so many seconds."""
+    """Keep ``concurrency`` calls in flight for the duration."""
     load = ["--concurrency-range", str(concurrency), *(["--streaming"] if streaming else [])]
     return _run(model, port, load, placement, folder, seconds)
 
 
 def measure_rate(model: Model, port: int, requests_per_s: float, placement: Placement, folder: Path) -> Result:
-    """Begin so many unary calls a second, at random moments, whatever comes back."""
+    """Start unary calls at a rate, at random times, without waiting for answers."""
     load = ["--request-rate-range", f"{requests_per_s:.0f}", "--request-distribution", "poisson"]
     return _run(model, port, load, placement, folder, _SECONDS)
 
@@ -53,7 +53,7 @@ def _run(model: Model, port: int, load: list[str], placement: Placement, folder:
     report.unlink(missing_ok=True)
     requests = write_requests(model, folder / f"{model.name}.json")
     command = [str(FOLDER / "perf_analyzer"), "-m", model.served_as, "-u", f"127.0.0.1:{port}", "-i", "grpc", "-a"]
-    # A stability limit that is never missed: the windows are always all measured, and averaged.
+    # A stability limit that is always met, so that all windows are measured and averaged.
     command += ["-s", "999", "-r", str(_WINDOWS), "-p", str(round(seconds * 1000 / _WINDOWS)), "--max-threads", "4"]
     command += [*load, "--input-data", str(requests), "-f", str(report)]
     output = run_load(command, placement, {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)})

@@ -1,4 +1,4 @@
-"""Processes of servers and load generators: where they run, what they cost, and how they end."""
+"""Processes of servers and load generators: placement, processor time and shutdown."""
 
 import os
 import shlex
@@ -17,11 +17,11 @@ from typing import Self
 
 import psutil
 
-#: Below the range that the kernel takes the ports of outgoing connections from.
+#: Below the kernel's range for outgoing connections.
 _PORTS = range(20_000, 32_000)
 _SHARED_MEMORY = Path("/dev/shm")
 _SAMPLE_EVERY_S = 0.25
-#: Left out at both ends of a measurement: the load generator starting and stopping.
+#: Excluded at both ends of a measurement, when the load generator starts and stops.
 _EDGE_S = 1.0
 _LOAD_TIMEOUT_S = 600
 _STOP_TIMEOUT_S = 40
@@ -35,28 +35,28 @@ class Placement(StrEnum):
 
     @property
     def server(self) -> list[str]:
-        """What to put before the server's command."""
+        """Prefix of the server's command."""
         return ["taskset", "-c", "0"] if self is Placement.PINNED else []
 
     @property
     def load_core(self) -> int | None:
-        """The one core of the load generator, or None."""
+        """The core of the load generator, or None."""
         return 1 if self is Placement.PINNED else None
 
     @property
     def load(self) -> list[str]:
-        """What to put before the load generator's command."""
+        """Prefix of the load generator's command."""
         return [] if self.load_core is None else ["taskset", "-c", str(self.load_core)]
 
     @property
     def server_cores(self) -> int:
-        """How many cores the server may use."""
+        """Number of cores that the server may use."""
         return 1 if self is Placement.PINNED else len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What a load generator saw. ``errors`` counts the answers that were none."""
+    """Results of a load generator. ``errors`` counts failed requests."""
 
     requests_per_s: float
     p50_ms: float
@@ -65,7 +65,7 @@ class Result:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     for _ in _PORTS:
         port = _PORTS.start + int.from_bytes(os.urandom(2)) % len(_PORTS)
         with socket.socket() as probe:
@@ -76,7 +76,7 @@ def free_port() -> int:
 
 
 def run_load(command: Sequence[str], placement: Placement, environment: Mapping[str, str] | None = None) -> str:
-    """Run a load generator to its end and return everything it wrote."""
+    """Run a load generator to its end, and return its output."""
     done = subprocess.run(
         [*placement.load, *command],
         env=environment,
@@ -90,7 +90,7 @@ def run_load(command: Sequence[str], placement: Placement, environment: Mapping[
 
 
 class Server:
-    """A server's process and its children. Leaving the context stops all of them.
+    """A server's process and its children. The end of the context stops all of them.
 
     With ``killed_leaving`` they are not asked to end but killed, and the files in shared memory whose names begin like
     that are removed. It is for servers that would first do all that they were ever asked for.
@@ -106,7 +106,7 @@ class Server:
         self._log = folder / "server.log"
 
     def __enter__(self) -> Self:
-        """Start it; `wait_ready` says when it serves."""
+        """Start it; `wait_ready` waits until it serves."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -121,7 +121,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ask it to end, and end whatever is left of it."""
+        """Stop it, and kill what is left of it."""
         tree = self.tree()
         self._process.send_signal(signal.SIGKILL if self._killed_leaving else signal.SIGTERM)
         try:
@@ -133,7 +133,7 @@ class Server:
             if process.is_running():
                 process.kill()
         psutil.wait_procs(tree, timeout=5)
-        # If it has crashed, its children are not to be found as its children any more.
+        # After a crash, its children have another parent.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         if self._killed_leaving:
@@ -142,7 +142,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that was started."""
+        """The id of the process."""
         return self._process.pid
 
     @property
@@ -152,11 +152,11 @@ class Server:
 
     @property
     def log(self) -> str:
-        """The end of what it wrote."""
+        """The end of its output."""
         return self._log.read_text(errors="replace")[-3000:]
 
     def wait_ready(self, check: Callable[[], None], timeout_s: float = 90) -> None:
-        """Repeat ``check`` until it passes; raise its error if it still does not after ``timeout_s``."""
+        """Repeat ``check`` until it passes. Raises its error after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while True:
             if self._process.poll() is not None:
@@ -180,7 +180,7 @@ class Server:
             return []
 
     def cpu_s(self) -> float:
-        """Return the processor time that the tree has used, user and system."""
+        """Return the processor time of the tree, user and system."""
         total = 0.0
         for process in self.tree():
             try:
@@ -224,7 +224,7 @@ class Meter:
 
     @property
     def cores_used(self) -> float:
-        """Processor seconds per second, both edges of the measurement left out."""
+        """Processor seconds per second, without both ends of the measurement."""
         begin, end = self._samples[0][0] + _EDGE_S, self._samples[-1][0] - _EDGE_S
         inner = [sample for sample in self._samples if begin <= sample[0] <= end] or self._samples
         (started, before), (stopped, after) = inner[0], inner[-1]

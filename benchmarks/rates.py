@@ -1,4 +1,4 @@
-"""Latency at fixed rates: calls that begin at random moments, as often as a share of what the slowest server can do.
+"""Latency at fixed rates: calls arrive at random times, at shares of the slowest server's capacity.
 
 All servers get the same rates, so that their latencies can be compared. The capacity is that of a closed loop.
 """
@@ -23,7 +23,7 @@ _CONCURRENCY = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """One rate on one server. ``requests_per_s`` is what came back; at less than ``asked_per_s`` it did not keep up."""
+    """One rate on one server. It did not keep up if ``requests_per_s`` is less than ``asked_per_s``."""
 
     server: str
     model: str
@@ -38,7 +38,7 @@ class Rate:
 
 
 def measure(contenders: Sequence[Contender], model: Model, placement: Placement, number: int) -> Iterator[Rate]:
-    """Measure what each can do, and then each at the same rates."""
+    """Measure the capacity of each, and then each at the same rates."""
     capacities = {}
     for contender in contenders:
         with serving(contender, model, placement, own_setting(contender, placement)) as at:
@@ -64,7 +64,7 @@ def measure(contenders: Sequence[Contender], model: Model, placement: Placement,
 
 
 def show(measured: Sequence[Rate], console: Console) -> None:
-    """Print the medians of the rounds, the servers side by side."""
+    """Print the medians of the rounds, with the servers side by side."""
     groups: dict[tuple[str, str, float, str], list[Rate]] = {}
     for one in measured:
         groups.setdefault((one.model, one.placement, one.share, one.server), []).append(one)
@@ -89,10 +89,10 @@ def _medians(group: Sequence[Rate]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "rates")
     options.add_placement_and_rounds(parser)
-    parser.add_argument("--server", action="append", choices=_CONTENDERS, help="may be repeated; both if left out")
+    parser.add_argument("--server", action="append", choices=_CONTENDERS, help="may be repeated; default both")
     chosen = parser.parse_args()
     console, measured = report.console(), list[Rate]()
     found = [CONTENDERS[name] for name in chosen.server or _CONTENDERS]

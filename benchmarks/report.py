@@ -1,4 +1,4 @@
-"""What was measured as a table, a JSON file and charts."""
+"""Results as a table, a JSON file and charts."""
 
 import json
 from collections import defaultdict
@@ -15,14 +15,14 @@ from benchmarks import charts, machine
 from benchmarks.rounds import Outcome, Plan, Sample, measure
 
 RESULTS = Path(__file__).resolve().parent / "results"
-#: What the others are compared with.
+#: The server that the others are compared with.
 OURS = "inferd"
 _WIDTH = 150
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One server at one point: the medians over the rounds, and between what the throughput varied."""
+    """One server at one point: the medians of the rounds, and the range of the throughput."""
 
     model: str
     placement: str
@@ -39,18 +39,18 @@ class Line:
     server_cpu_us: float
     server_rss_mib: float
     of_ceiling: float
-    #: Throughput of inferd over this one's; None where inferd was not measured.
+    #: Throughput of inferd relative to this server's; None if inferd was not measured.
     ours_over_it: float | None
 
 
 def console() -> Console:
-    """Return where to print: wide enough for the table if nobody's terminal says how wide it is."""
+    """Return a console that is wide enough for the table if the output is no terminal."""
     found = Console()
     return found if found.is_terminal else Console(width=_WIDTH)
 
 
 def measured(plan: Plan, name: str) -> None:
-    """Measure what ``plan`` says, and write down what there is, also if it was broken off."""
+    """Measure according to ``plan``, and write the results, also after an interruption."""
     progress, outcome = console(), Outcome()
     try:
         measure(plan, progress, outcome)
@@ -59,7 +59,7 @@ def measured(plan: Plan, name: str) -> None:
 
 
 def summarise(outcome: Outcome) -> list[Line]:
-    """Return the medians of each server in the best of its settings, point by point."""
+    """Return the medians of each server with its best settings, for each point."""
     ceilings = defaultdict(list)
     for ceiling in outcome.ceilings:
         ceilings[ceiling.model, ceiling.placement].append(ceiling.rows_per_s)
@@ -106,7 +106,7 @@ def _throughput(samples: Sequence[Sample]) -> float:
 
 
 def show(lines: Sequence[Line], outcome: Outcome, console: Console) -> None:
-    """Print all points, each with its servers from the fastest down, and who could not be measured."""
+    """Print all points, each with its servers, fastest first, and the servers that could not be measured."""
     numbers = ["requests/s", "min to max", "inferd / it", "p50 ms", "p99 ms", "CPU µs", "RSS MiB", "of ceiling"]
     right = [Column(name, justify="right", no_wrap=True) for name in numbers]
     left = [Column(name, no_wrap=True) for name in ("model, placement, in flight", "server")]
@@ -146,7 +146,7 @@ def write(name: str, outcome: Outcome, console: Console) -> None:
 
 
 def write_json(name: str, content: Mapping[str, object], console: Console) -> None:
-    """Write ``results/NAME.json`` and say so."""
+    """Write ``results/NAME.json`` and print its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Measures servers by turns: each round visits all of them, so that what the machine does meanwhile hits all alike."""
+"""Measures servers in turn: each round visits all of them, so that noise of the machine affects all alike."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ CONCURRENCIES = (1, 16, 64, 128)
 class Sample:
     """One measurement of one server.
 
-    ``server_cpu_us`` is per request; it and ``server_rss_mib`` are of all processes of the server.
+    ``server_cpu_us`` is per request; it and ``server_rss_mib`` include all processes of the server.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ceiling:
-    """What the model alone did in one round."""
+    """Throughput of the model alone in one round."""
 
     model: str
     placement: str
@@ -47,7 +47,7 @@ class Ceiling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A server that could not be measured, and why."""
+    """A server that could not be measured, with the reason."""
 
     model: str
     placement: str
@@ -68,7 +68,7 @@ class Plan:
     rounds: int
 
     def settings_for(self, model: Model, placement: Placement) -> Sequence[Setting | None]:
-        """Return what was asked for, or else all of one core, or of all cores by threads and by instances."""
+        """Return the given settings, or else one core, or all cores by threads and by instances."""
         cores = placement.server_cores
         if self.settings:
             return self.settings
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that was measured so far."""
+    """All results so far."""
 
     samples: list[Sample] = field(default_factory=list)
     ceilings: list[Ceiling] = field(default_factory=list)
@@ -100,7 +100,7 @@ class _Visit:
 
 
 def measure(plan: Plan, console: Console, outcome: Outcome) -> None:
-    """Go through all rounds and add to ``outcome``. A server that fails is left out from then on."""
+    """Measure all rounds and add to ``outcome``. A server that fails is skipped from then on."""
     broken: set[tuple[object, ...]] = set()
     for number in range(1, plan.rounds + 1):
         for model in plan.models:
@@ -117,7 +117,7 @@ def measure(plan: Plan, console: Console, outcome: Outcome) -> None:
 
 def _visits(plan: Plan, number: int, model: Model, placement: Placement) -> Iterator[_Visit]:
     for setting in plan.settings_for(model, placement):
-        # Every other round goes backwards, so that nobody is always measured behind the same one.
+        # In alternating order, so that none is always measured after the same other.
         for contender in plan.contenders if number % 2 else reversed(plan.contenders):
             if contender.wire.takes(model):
                 yield _Visit(round=number, model=model, placement=placement, setting=setting, contender=contender)

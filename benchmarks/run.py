@@ -1,4 +1,4 @@
-"""Measure inferd alone: each model with default settings, unary and streamed, beside what the model can do in process.
+"""Measure inferd alone: each model with default settings, unary and streamed, compared with the model in process.
 
 Access log and metrics are on. Writes a table, and JSON and charts under ``benchmarks/results/``.
 """
@@ -8,12 +8,12 @@ from benchmarks.models import MODELS
 from benchmarks.rounds import CONCURRENCIES, Plan
 from benchmarks.servers import CONTENDERS
 
-#: FP16 is for GPUs, and measured there.
+#: Without FP16, which is for GPUs and measured there.
 _MODELS = tuple(name for name in MODELS if not name.endswith("fp16"))
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "served")
     options.add_placement_and_rounds(parser)
     options.add_concurrency(parser)

@@ -1,9 +1,9 @@
-"""What it costs to go on proving that a model batches, and how soon a model is caught that does not always.
+"""Cost of the self-check of batching, and how soon it detects a model that must not be batched.
 
-The cost is read from the server's own counters: the run time of members that ran again alone, relative to that of all
-runs. To be caught there is a model whose large rows get the sum of the batch added to them; its proof is skipped by
-writing into the cache that it was proven. Requests come at random moments, half as many as the server can answer: first
-small ones only, then large ones only or one in 64.
+The cost is read from the server's counters: the run time of requests that ran again alone, relative to that of all
+runs. The model to detect adds the sum of the batch to rows with large values; its verification is bypassed by a cached
+verdict. Requests arrive at random times at half the capacity: first small values only, then large ones only or one in
+64.
 """
 
 import json
@@ -44,7 +44,7 @@ _LARGE = 1000.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What checks took of a model's run time, under ``placement`` with 64 calls in flight."""
+    """Share of checks in a model's run time, with 64 calls in flight."""
 
     model: str
     placement: str
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caught:
-    """After how many batches of several rows batching had stopped, None if it had not; ``large`` is one in how many."""
+    """Number of batches of several rows until batching stopped, None if it did not; one row in ``large`` is large."""
 
     large: int
     requests_per_s: float
@@ -65,7 +65,7 @@ class Caught:
 
 
 class _Counters:
-    """The server's counters for its one model."""
+    """The server's counters of its only model."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/metrics"
@@ -88,7 +88,7 @@ class _Counters:
 
 
 def cost(model: Model, placement: Placement) -> Cost:
-    """Load a server with default settings and read its counters."""
+    """Load a server with default settings, and read its counters."""
     with TemporaryDirectory() as name, _serving(model.folder, placement, Path(name)) as (port, counters):
         load = grpcload.Load(
             target=f"127.0.0.1:{port}",
@@ -110,7 +110,7 @@ def cost(model: Model, placement: Placement) -> Cost:
 
 
 def caught(large: int, placement: Placement, seed: int) -> Caught:
-    """Serve the model that is wrong for large numbers, and count its batches until it is not batched any longer."""
+    """Serve the model that is wrong for large values, and count its batches until batching stops."""
     with TemporaryDirectory() as name, ThreadPoolExecutor() as pool:
         folder = Path(name)
         path = _write_model(folder)
@@ -135,7 +135,7 @@ def caught(large: int, placement: Placement, seed: int) -> Caught:
 
 @contextmanager
 def _serving(model: Path, placement: Placement, folder: Path) -> Iterator[tuple[int, _Counters]]:
-    """Serve ``model`` with verdicts cached in ``folder``; yields the port of gRPC and the counters."""
+    """Serve ``model`` with verdicts cached in ``folder``. Yields the gRPC port and the counters."""
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "inferd", "serve", str(model)]
     command += ["--grpc-port", str(port), "--metrics-port", str(metrics_port)]
@@ -147,7 +147,7 @@ def _serving(model: Path, placement: Placement, folder: Path) -> Iterator[tuple[
 
 
 def _wait_for_mismatch(counters: _Counters, load: "Future[None]") -> dict[str, float]:
-    """Return the counters as they are once there is a mismatch, after which there are no more batches."""
+    """Return the counters after the first mismatch, when there are no more batches."""
     while True:
         found = counters.read()
         if found["inferd_batch_mismatches_total"] or load.done():
@@ -156,7 +156,7 @@ def _wait_for_mismatch(counters: _Counters, load: "Future[None]") -> dict[str, f
 
 
 class _Offer:
-    """Sends rows of one value each at random moments."""
+    """Sends rows of equal elements at random times."""
 
     def __init__(self, pool: ThreadPoolExecutor, port: int, placement: Placement, seed: int) -> None:
         self._pool = pool
@@ -165,7 +165,7 @@ class _Offer:
         self._seed = seed
 
     def capacity(self) -> float:
-        """Return how many requests a second are answered at most."""
+        """Return the maximum throughput in requests per second."""
         load = grpcload.Load(
             target=self._target,
             method=MODEL_INFER,
@@ -176,7 +176,7 @@ class _Offer:
         return grpcload.run(load, cpu=self._core).load.ok_per_s
 
     def send(self, rates: dict[float, float], seconds: float) -> "Future[None]":
-        """Begin to send rows of each value in ``rates`` so many times a second; ends with the last of them."""
+        """Send rows of each value in ``rates`` at its rate per second."""
         sent = [self._pool.submit(self._send, value, rate, seconds) for value, rate in rates.items()]
         return self._pool.submit(self._wait, sent)
 
@@ -199,7 +199,7 @@ class _Offer:
 
 
 def _message(value: float) -> bytes:
-    """Return a request to the model that is written here, of one row whose elements are ``value``."""
+    """Return a request of one row whose elements are ``value``."""
     request = pb.ModelInferRequest(
         model_name="conditional", raw_input_contents=[np.full(_WIDTH, value, "<f4").tobytes()]
     )
@@ -236,7 +236,7 @@ def _write_model(folder: Path) -> Path:
 
 
 def _pretend_proven(model: Path, placement: Placement, folder: Path) -> None:
-    """Have the verdict written by a server that finds out the truth, and turn it around."""
+    """Let a server write the true verdict to the cache, and invert it."""
     with _serving(model, placement, folder):
         pass
     (file,) = folder.rglob("verdicts/*.json")
@@ -261,7 +261,7 @@ def show(costs: list[Cost], found: list[Caught], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "self_check")
     options.add_placement_and_rounds(parser)
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The servers that can be measured: how each is started with a model, and how it is talked to."""
+"""The servers that can be measured: their command and their protocol."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from inferd import dtypes
 
 PEERS = Path(__file__).resolve().parent / "peers"
 VENVS = ROOT / ".venv" / "peers"
-#: Of every server that lets it be set; inferd's own default.
+#: Batch size of every server that has such a setting; inferd's default.
 MAX_BATCH_SIZE = 64
 
 _TRITON_TYPES = {dtype.onnx: f"TYPE_{dtype.name}" for dtype in dtypes.ALL}
@@ -42,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a server is started for. ``folder`` is its own, and empty. No ``setting``: the server's own defaults."""
+    """What to serve. ``folder`` is an empty directory of the server. Without a ``setting``, it has its defaults."""
 
     model: Model
     setting: Setting | None
@@ -54,7 +54,7 @@ class Job:
 class Launch:
     """How a server is started.
 
-    ``leaves``: how the names of the files begin that it leaves in shared memory if it is killed.
+    ``leaves``: prefix of the files that it leaves in shared memory if it is killed.
     """
 
     command: list[str]
@@ -64,7 +64,7 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contender:
-    """A server and one way to talk to it. ``needs`` is the file without which it is not installed."""
+    """A server and a protocol. ``needs`` is a file that exists if the server is installed."""
 
     name: str
     wire: Wire
@@ -73,29 +73,29 @@ class Contender:
 
     @property
     def ours(self) -> bool:
-        """Whether this is inferd itself."""
+        """Whether this is inferd."""
         return self.launch is launch_inferd
 
     @property
     def missing(self) -> str | None:
-        """What to say if it is not installed."""
+        """A message if it is not installed, else empty."""
         return None if self.needs.exists() else f"not installed: {self.needs.relative_to(ROOT)} is missing"
 
 
 def launch_inferd(job: Job) -> Launch:
-    """Return how to start inferd out of this tree."""
+    """Return how to start inferd from this tree."""
     return launch_tree(ROOT, job)
 
 
 def launch_tree(tree: Path, job: Job) -> Launch:
-    """Return how to start inferd out of ``tree``, which may be an older one."""
+    """Return how to start inferd from ``tree``, which may be an older one."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
     command += ["--grpc-port", str(job.port), "--metrics-port", "0"]
     return Launch(command=command, environment=_our_environment(job) | {"PYTHONPATH": str(tree)})
 
 
 def _baseline(name: str) -> Callable[[Job], Launch]:
-    """Return how to start our handlers on one of grpcio's own servers."""
+    """Return how to start inferd's handlers on one of grpcio's servers."""
 
     def launch(job: Job) -> Launch:
         command = [sys.executable, "-m", f"benchmarks.baselines.{name}", str(job.model.folder), str(job.port)]
@@ -129,7 +129,7 @@ def _mlserver(job: Job) -> Launch:
         "grpc_port": job.port,
         "http_port": job.port + 1,
         "metrics_endpoint": None,
-        # 0 is in the server's own process: one worker would only add a hop.
+        # 0 means in the server's process: a single worker would only add a hop.
         "parallel_workers": instances if instances > 1 else 0,
         "debug": False,
     }
@@ -137,7 +137,7 @@ def _mlserver(job: Job) -> Launch:
         "name": job.model.served_as,
         "implementation": "server.Inference",
         "max_batch_size": MAX_BATCH_SIZE,
-        # Seconds that a batch may wait to become full.
+        # Batching delay in seconds.
         "max_batch_time": 0.001,
     }
     (job.folder / "settings.json").write_text(json.dumps(settings))
@@ -192,7 +192,7 @@ def _triton_config(job: Job) -> str:
 
     def tensor(kind: str, node: onnxruntime.NodeArg) -> str:
         dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in node.shape[1:])
-        # A row of a tensor that has rows only is a scalar, which Triton writes like this.
+        # Rows are scalars here, which Triton writes like this.
         shape = f"dims: [{dims}]" if dims else "dims: [1] reshape { shape: [] }"
         return f'{kind} [{{ name: "{node.name}" data_type: {_TRITON_TYPES[node.type]} {shape} }}]'
 
@@ -209,19 +209,19 @@ def _triton_config(job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
-#: Neither has the ModelConfig call that perf_analyzer begins with.
+#: Servers without the ModelConfig call that perf_analyzer needs.
 _GRPCLOAD = OpenInferenceByGrpcload()
 
 
 def _program(name: str, program: str = "") -> Path:
-    """Return a program of a peer's virtual environment, by default the one that is called as the peer."""
+    """Return a program of a peer's virtual environment, by default the one with the peer's name."""
     return VENVS / name / "bin" / (program or name)
 
 
 _TRITON = VENVS / "triton" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 _OURS = Path(sys.executable)
 
-#: By name, in the order in which they take their turns.
+#: By name, in the order of measurement.
 CONTENDERS = {
     contender.name: contender
     for contender in (
@@ -246,6 +246,6 @@ CONTENDERS = {
 
 
 def by_grpcload(contender: Contender) -> Contender:
-    """Return the same with load from grpcload, if it speaks the Open Inference Protocol."""
+    """Return the same with load from grpcload, if its protocol is Open Inference."""
     wire = contender.wire
     return replace(contender, wire=wire.by_grpcload) if isinstance(wire, OpenInference) else contender

@@ -1,4 +1,4 @@
-"""A server that is started for a measurement, and checked before it."""
+"""Starts a server for a measurement, and checks its answers first."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from benchmarks.servers import Contender, Job, Setting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
-    """A server that answers. ``folder`` is its own, and goes with it."""
+    """A server that answers. ``folder`` is a directory of its own, removed with it."""
 
     server: Server
     port: int
@@ -31,10 +31,10 @@ def serving(
     environment: Mapping[str, str] | None = None,
     overloaded: bool = False,
 ) -> Iterator[Serving]:
-    """Start a server, hold its answers against ONNX Runtime's, and end it on leaving.
+    """Start a server, compare its answers with ONNX Runtime's, and stop it on exit.
 
-    ``environment`` is added to its own. One that is to be ``overloaded`` is killed if it would otherwise first do all
-    that it was ever asked for. Raises whatever it is that keeps it from answering.
+    ``environment`` is added to its own. A server that will be ``overloaded`` is killed if it would otherwise work
+    through its backlog first. Raises the error that keeps it from answering.
     """
     with TemporaryDirectory() as name:
         folder, port, wire = Path(name), free_port(), contender.wire
@@ -49,5 +49,5 @@ def serving(
 
 
 def own_setting(contender: Contender, placement: Placement) -> Setting | None:
-    """Return None, which stands for its defaults, for inferd, and all cores in one run for the others."""
+    """Return None (the defaults) for inferd, and all cores in one run for the others."""
     return None if contender.ours else Setting(placement.server_cores, 1)

@@ -1,4 +1,4 @@
-"""inferd's own contract on the wire: streams on which a message may carry several requests."""
+"""Load over ``inferd.v1``: streams whose messages may carry several requests."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ _BY_PROTO = {dtype.proto: dtype for dtype in dtypes.ALL}
 
 
 class StreamInfer:
-    """``StreamInfer`` on one stream, with one request in a message or with a quarter of all that are in flight."""
+    """``StreamInfer`` on one stream, with one request per message, or with a quarter of the requests in flight."""
 
     def __init__(self, *, packed: bool) -> None:
         self._packed = packed
 
     def takes(self, model: Model) -> bool:
-        """Return whether one request is like any other, because grpcload sends but one."""
+        """Return whether all requests have the same shapes, because grpcload sends a single one."""
         return all_alike(model)
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:

@@ -1,7 +1,7 @@
-"""What a request costs with the code of another tree and with that of this one, measured by turns in one go.
+"""Processor time per request with the code of another tree and of this one, measured in turn.
 
-Each round starts both, so that what the machine does meanwhile hits both alike; the median of the rounds' ratios is the
-answer. A tree measured against itself shows how far it can be trusted.
+Each round starts both, so that noise of the machine affects both alike; the result is the median of the rounds' ratios.
+A tree measured against itself shows the precision.
 """
 
 from collections import defaultdict
@@ -39,12 +39,12 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """The new one's over the old one's."""
+        """New relative to old."""
         return self.new_cpu_us / self.old_cpu_us
 
 
 def pairs(samples: Sequence[Sample]) -> list[Pair]:
-    """Return what was measured of both trees in the same round."""
+    """Return the measurements of both trees in the same round."""
     found: dict[tuple[str, str, int, int], dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
         found[sample.model, sample.placement, sample.concurrency, sample.round][sample.server] = sample
@@ -79,7 +79,7 @@ def show(found: Sequence[Pair], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the results down."""
+    """Measure, print, and write the results."""
     parser = options.parser(__doc__, "trees")
     options.add_placement_and_rounds(parser, rounds=_ROUNDS)
     options.add_concurrency(parser, default=(_IN_FLIGHT,))

@@ -1,4 +1,4 @@
-"""How servers are talked to: one request to check its answer, and load."""
+"""The protocols of servers: one request to check its answer, and load."""
 
 import http.client
 import json
@@ -22,19 +22,19 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 TIMEOUT_S = 30
-#: As long as perf_analyzer's three windows.
+#: The duration of perf_analyzer's three windows.
 GRPCLOAD_S = 4.5
 _NAMES = {dtype.numpy: dtype.name for dtype in dtypes.ALL}
 
-#: Outputs by name; a wire that carries no names gives the first output under the empty name.
+#: Outputs by name; a protocol without names has the first output under the empty name.
 Answer = dict[str, NDArray[np.generic]]
 
 
 class Wire(Protocol):
-    """One way to talk to a server."""
+    """One protocol of a server."""
 
     def takes(self, model: Model) -> bool:
-        """Return whether requests for the model can be said this way."""
+        """Return whether the protocol can carry requests for the model."""
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:
         """Send one request and return its answer."""
@@ -46,7 +46,7 @@ class Wire(Protocol):
 class OpenInference:
     """The Open Inference Protocol over gRPC, by unary calls or by Triton's stream.
 
-    Only grpcload sends the ``metadata`` along when it loads.
+    Only load from grpcload has the ``metadata``.
     """
 
     def __init__(self, *, streaming: bool = False, metadata: Mapping[str, str] | None = None) -> None:
@@ -55,11 +55,11 @@ class OpenInference:
 
     @property
     def by_grpcload(self) -> "OpenInferenceByGrpcload":
-        """The same with another load generator."""
+        """Return the same with another load generator."""
         return OpenInferenceByGrpcload(streaming=self._streaming)
 
     def takes(self, model: Model) -> bool:  # noqa: ARG002  # As `Wire` has it.
-        """Return True: it can say everything."""
+        """Return True: it carries every model."""
         return True
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:
@@ -83,7 +83,7 @@ class OpenInference:
 
 
 class OpenInferenceByGrpcload(OpenInference):
-    """The same with load from grpcload, for servers without the ModelConfig call that perf_analyzer begins with."""
+    """The same with load from grpcload, for servers without the ModelConfig call that perf_analyzer needs."""
 
     def __init__(
         self, *, streaming: bool = False, metadata: Mapping[str, str] | None = None, seconds: float = GRPCLOAD_S
@@ -92,7 +92,7 @@ class OpenInferenceByGrpcload(OpenInference):
         self._seconds = seconds
 
     def takes(self, model: Model) -> bool:
-        """Return whether one request is like any other, because grpcload sends but one."""
+        """Return whether all requests have the same shapes, because grpcload sends a single one."""
         return all_alike(model)
 
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:  # noqa: ARG002  # As `Wire` has it.
@@ -110,7 +110,7 @@ class OpenInferenceByGrpcload(OpenInference):
 
 
 def offer(load: grpcload.Load, placement: Placement) -> Result:
-    """Run grpcload; raises `RuntimeError` if it gets no answer at all."""
+    """Run grpcload. Raises `RuntimeError` if it gets no answer."""
     tally = grpcload.run(load, cpu=placement.load_core).load
     if not tally.ok:
         msg = f"grpcload got no answer: {tally.first_failure or tally}"
@@ -124,7 +124,7 @@ def offer(load: grpcload.Load, placement: Placement) -> Result:
 
 
 def all_alike(model: Model) -> bool:
-    """Return whether every request for the model has the same shapes."""
+    """Return whether all requests for the model have the same shapes."""
     return len({tuple(array.shape for array in row.values()) for row in model.rows()}) == 1
 
 
@@ -136,11 +136,11 @@ class RawHttp:
         self._content_type = content_type
 
     def takes(self, model: Model) -> bool:
-        """Return whether the model has but one input, because a body is one tensor."""
+        """Return whether the model has a single input, because a body is one tensor."""
         return len(model.rows()[0]) == 1
 
     def ask(self, model: Model, port: int, row: Row) -> Answer:  # noqa: ARG002  # As `Wire` has it.
-        """Send one request and return its answer, which is taken for FP32."""
+        """Send one request and return its answer as FP32."""
         return self._answer(post(port, self._path, self._body(row), self._content_type))
 
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
@@ -171,7 +171,7 @@ class JsonHttp(RawHttp):
 
 
 def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:
-    """Return the request of one row with its tensors as raw bytes."""
+    """Return a request of one row with raw tensors."""
     return oip.ModelInferRequest(
         model_name=model.served_as,
         inputs=[
@@ -183,7 +183,7 @@ def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:
 
 
 def post(port: int, path: str, body: bytes, content_type: str) -> bytes:
-    """Post to a local server and return the answer's body; raise `RuntimeError` for any status but 200."""
+    """Post to a local server and return the body of the response. Raises `RuntimeError` for any status but 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request("POST", path, body, {"Content-Type": content_type})

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from benchmarks.process import Placement, Result, run_load
 
-#: As long as perf_analyzer's three windows.
+#: The duration of perf_analyzer's three windows.
 SECONDS = 5
 
 
 def measure(url: str, body: bytes, content_type: str, concurrency: int, placement: Placement, folder: Path) -> Result:
-    """Keep ``concurrency`` connections busy for a few seconds."""
+    """Keep ``concurrency`` connections busy for the duration."""
     path = folder / "body"
     path.write_bytes(body)
     script = Path(__file__).with_name("post.lua")

@@ -1,1 +1,1 @@
-"""Our own handlers and batching on the servers that come with grpcio, to show what the server of our own gives."""
+"""inferd's handlers and batching on grpcio's own servers, to show what inferd's server gains."""

@@ -18,7 +18,7 @@ Answer = tuple[grpc.StatusCode, str, Metadata, bytes]
 
 
 class LoopThread:
-    """The event loop's thread, as batching sees the thread that requests come from."""
+    """The thread of the event loop, as batching's `PollThread`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -28,7 +28,7 @@ class LoopThread:
         self._loop.call_soon_threadsafe(callback)
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
-        """See `PollThread`: after the calls that the loop has at hand."""
+        """See `PollThread`: after the callbacks that are ready."""
         self._loop.call_soon(callback)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class LoopThread:
 
 
 class AioCall:
-    """A `UnaryCall` over a future. It keeps no more than the handlers use."""
+    """A `UnaryCall` over a future, with only what the handlers use."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         self.context = CallContext()
@@ -73,7 +73,7 @@ class AioCall:
 
 
 def adapt(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Make a handler of ``grpc.aio``."""
+    """Return ``handler`` as one of ``grpc.aio``."""
 
     async def unary(request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         remaining_s = context.time_remaining()

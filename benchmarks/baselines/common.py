@@ -1,4 +1,4 @@
-"""What both baselines need: models loaded as inferd loads them, and the handlers of its unary methods."""
+"""What both baselines share: models loaded as inferd loads them, and the handlers of its unary methods."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ from inferd.observability.recorder import CallRecorder
 from inferd.rpc.interfaces import UnaryHandler
 from inferd.runtime.run_timeout import Watchdog
 
-#: Makes a stock server's handler out of one of ours.
+#: Converts a handler of inferd to one of the stock server.
 Adapt = Callable[[UnaryHandler], "grpc.RpcMethodHandler[Any, Any]"]
 
 CHANNEL_OPTIONS = (
@@ -42,12 +42,12 @@ class Arguments:
 
     @classmethod
     def read(cls) -> "Arguments":
-        """Take them from the command line."""
+        """Parse the command line."""
         return cls(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """inferd's unary methods for a server that is not its own. Takes what `InferenceServices` gives to a server."""
+    """inferd's unary methods for a stock server; stands in for the server that `InferenceServices` adds itself to."""
 
     def __init__(self, poll_thread: PollThread, adapt: Adapt) -> None:
         self.call_soon = poll_thread.call_soon
@@ -68,7 +68,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 
 
 def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callable[[], None]) -> Handlers:
-    """Begin to load the model, with the settings of the environment, and return the handlers that serve it."""
+    """Start loading the model, with settings from the environment, and return the handlers that serve it."""
     registry = ModelRegistry()
     metrics = Metrics(new_registry(), CallRecorder(), methods=method_names())
     settings = load_settings(config_file=None, flags={})

@@ -14,12 +14,12 @@ from inferd.call_context import CallContext
 from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import UnaryCall, UnaryHandler
 
-#: Each waits for the answer to one call, so there must be as many as calls that are to be in one queue.
+#: Each thread waits for the answer to one call, so their number limits the calls in the queue.
 _THREADS = 128
 
 
 class PoolThreads:
-    """All threads of the pool, one at a time, as batching sees the one thread that requests come from."""
+    """The threads of the pool, one at a time, as batching's `PollThread`."""
 
     def __init__(self) -> None:
         self.turn = threading.RLock()
@@ -30,7 +30,7 @@ class PoolThreads:
             callback()
 
     def call_when_idle(self, callback: Callable[[], None]) -> None:
-        """See `PollThread`: nobody knows here whether there will be a further call."""
+        """See `PollThread`; at once, because it is not known whether another call follows."""
         callback()
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ class PoolThreads:
 
 
 class SyncCall:
-    """A `UnaryCall` that a thread waits for. It keeps no more than the handlers use."""
+    """A `UnaryCall` that a thread waits for, with only what the handlers use."""
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         remaining_s = context.time_remaining()

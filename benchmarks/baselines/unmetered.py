@@ -1,4 +1,4 @@
-"""``inferd serve`` that counts nothing: the only way to see what counting costs, as there is no setting for it.
+"""``inferd serve`` without metrics, to measure what they cost; there is no setting for it.
 
 Takes the arguments of ``inferd``.
 """
@@ -40,7 +40,7 @@ class _Nothing(ModelStats):
 
 def main() -> None:
     """Serve."""
-    # As attributes by name, because what is put there is less than what was.
+    # By name, because the types of the replacements do not match.
     setattr(CallRecorder, "finished", lambda *_: None)  # noqa: B010  see above
     setattr(Metrics, "stats_for", lambda *_: _Nothing())  # noqa: B010  see above
     cli.main()

@@ -1,1 +1,1 @@
-"""Messages and callers that mean harm: what they are, and what they do to a server."""
+"""Hostile messages and callers, and measurements of how they affect a server."""

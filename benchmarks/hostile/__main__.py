@@ -1,4 +1,4 @@
-"""What hostile callers do to a server: how long it is silent to others, and how much memory it takes."""
+"""Effects of hostile callers on a server: how long others get no answer, and how much memory it takes."""
 
 import argparse
 import signal
@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import machine, report
-from benchmarks.hostile import bars, corpus, long_runs, page, siege, tables, trial
+from benchmarks.hostile import corpus, crowd_trial, limits, long_runs, page, tables, trial
+from benchmarks.hostile.crowd_trial import CrowdTrial
 from benchmarks.hostile.crowds import CROWDS
 from benchmarks.hostile.long_runs import LongRun
-from benchmarks.hostile.siege import Siege
 from benchmarks.hostile.tables import Found
 from benchmarks.hostile.trial import Size, Trial, Visit
 from benchmarks.models import ROOT
@@ -21,7 +21,7 @@ _SIZES = (Size(1), Size(6), Size(60), Size(6, gzip=True), Size(60, gzip=True))
 
 
 def main() -> None:
-    """Measure, print, and write the results down; exits with 1 if a bar was broken."""
+    """Measure, print, and write the results. Exits with 1 if a limit was exceeded."""
     chosen = _options()
     if chosen.list:
         print(*(kind.name for kind in corpus.chosen(chosen.kind)), *CROWDS, sep="\n")
@@ -31,11 +31,11 @@ def main() -> None:
         for one in _measured(chosen):
             if isinstance(one, Trial):
                 found.trials.append(one)
-                console.print(bars.line(one), markup=False, highlight=False)
+                console.print(limits.line(one), markup=False, highlight=False)
             elif isinstance(one, Visit):
                 found.visits.append(one)
-            elif isinstance(one, Siege):
-                found.sieges.append(one)
+            elif isinstance(one, CrowdTrial):
+                found.crowds.append(one)
                 console.print(one, markup=False, highlight=False)
             else:
                 found.long_runs.append(one)
@@ -45,34 +45,34 @@ def main() -> None:
         report.write_json(chosen.name, {"machine": machine.describe(), **asdict(found)}, console)
     if chosen.page:
         page.write(tables.markdown(found))
-    sys.exit(not found.are_kept)
+    sys.exit(not found.are_within_limits)
 
 
-def _measured(chosen: argparse.Namespace) -> Iterator[Trial | Siege | LongRun | Visit]:
+def _measured(chosen: argparse.Namespace) -> Iterator[Trial | CrowdTrial | LongRun | Visit]:
     tree, environment = chosen.tree.resolve(), dict(chosen.set or [])
     parts = chosen.part or _PARTS
     if "messages" in parts:
         kinds = list(corpus.chosen(chosen.kind))
-        yield from trial.run(tree, environment, kinds, chosen.size or _SIZES, bars.worst)
+        yield from trial.run(tree, environment, kinds, chosen.size or _SIZES, limits.worst)
     if "crowds" in parts:
-        yield from siege.run(tree, environment, [*CROWDS])
+        yield from crowd_trial.run(tree, environment, [*CROWDS])
     if "runs" in parts:
         yield from long_runs.run(tree, environment)
 
 
 def _options() -> argparse.Namespace:
-    # Ended from outside, a measurement must still end the server that it has started.
+    # On SIGTERM too, the server must be stopped.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--part", action="append", choices=_PARTS, help="may be repeated; all if left out")
-    add("--kind", action="append", help="part of the names of kinds of messages; may be repeated; all if left out")
+    add("--part", action="append", choices=_PARTS, help="may be repeated; default all")
+    add("--kind", action="append", help="part of the name of a kind of message; may be repeated; default all")
     add("--size", action="append", type=_size, help="of messages: 1, 6gzip and the like, in MB; may be repeated")
-    add("--tree", type=Path, default=ROOT, help="where the server's code is; default this tree")
+    add("--tree", type=Path, default=ROOT, help="tree with the server's code; default this one")
     add("--set", action="append", type=_setting, help="NAME=VALUE for the server's environment; may be repeated")
     add("--list", action="store_true", help="only print the names of kinds and crowds")
     add("--name", default="hostile", help="results are written to benchmarks/results/NAME.json; default hostile")
-    add("--page", action="store_true", help="write the tables into docs/robustness.md, too")
+    add("--page", action="store_true", help="also write the tables to docs/robustness.md")
     return parser.parse_args()
 
 

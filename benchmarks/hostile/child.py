@@ -1,4 +1,4 @@
-"""A process of its own that does what it is told through a pipe."""
+"""A child process that takes commands through a pipe."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Child:
-    """Runs ``work`` with ``arguments`` and its end of ``pipe`` while its context is open; then it is killed."""
+    """Runs ``work`` with ``arguments`` and its end of ``pipe`` while the context is open; then it is killed."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
         spawning = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""Every kind of hostile message there is here."""
+"""All kinds of hostile messages."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -12,7 +12,7 @@ KINDS: dict[str, Kind] = {
 
 
 def chosen(parts: list[str] | None) -> Iterator[Kind]:
-    """Yield the kinds whose names have one of ``parts`` in them; all of them without."""
+    """Yield the kinds whose names contain one of ``parts``, or all if there are none."""
     for name, kind in KINDS.items():
         if not parts or any(part in name for part in parts):
             yield kind

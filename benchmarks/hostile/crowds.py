@@ -1,4 +1,4 @@
-"""Callers who are hostile by how they behave: many at once, slow, never reading, never ending."""
+"""Callers whose behaviour is hostile: many at once, slow, never reading, never ending."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import grpc
 
 from benchmarks.hostile.corpus import KINDS
 from benchmarks.hostile.inferd_v1 import INFER, STREAM_INFER
-from benchmarks.hostile.sending import OPTIONS, send
+from benchmarks.hostile.sender import OPTIONS, send
 from tests.raw_uploads import RawUpload
 
 MIB = 2**20
@@ -24,7 +24,7 @@ _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 _METADATA = [(f"x-hostile-{number}", "a" * 60) for number in range(100)]
 
-#: Does its harm, and then tells what its members were answered; keeps up what can be kept up until it is left.
+#: Attacks while its context is open, and then returns the statuses that its members got.
 Crowd = Callable[[int], AbstractContextManager[Counter[str]]]
 
 
@@ -52,7 +52,7 @@ def _large_at_once(kind: str, nbytes: int, count: int, port: int) -> Iterator[Co
 
 @contextmanager
 def _idle_streams(method: str, connections: int, each: int, port: int) -> Iterator[Counter[str]]:
-    """Streams that are open and of which nobody says a word."""
+    """Open streams on which nothing is sent."""
     with ExitStack() as stack:
         silent, calls = threading.Event(), []
         for _ in range(connections):
@@ -67,14 +67,14 @@ def _idle_streams(method: str, connections: int, each: int, port: int) -> Iterat
 
 
 def _nothing(silent: threading.Event) -> Iterator[bytes]:
-    """Say nothing until the event."""
+    """Send nothing until the event."""
     silent.wait()
     yield from ()
 
 
 @contextmanager
 def _message_flood(port: int, *, reads: bool) -> Iterator[Counter[str]]:
-    """Streams of small messages at full speed, their answers read or not."""
+    """Streams of small messages at full speed, with or without reading the answers."""
     message = KINDS["StreamInfer: requests that are answered"].build(1)
     until = time.monotonic() + _FLOOD_S
 
@@ -112,7 +112,7 @@ def _call_flood(message: bytes, metadata: list[tuple[str, str]], port: int) -> I
 
 @contextmanager
 def _cancelled_uploads(port: int) -> Iterator[Counter[str]]:
-    """Large messages whose callers go away in the middle of them."""
+    """Large messages whose callers disconnect halfway."""
     address, counted = f"127.0.0.1:{port}", Counter[str]()
     for _ in range(_UPLOADS):
         with RawUpload(address, INFER, _MESSAGE_BYTES) as upload:
@@ -123,7 +123,7 @@ def _cancelled_uploads(port: int) -> Iterator[Counter[str]]:
 
 @contextmanager
 def _connections(port: int) -> Iterator[Counter[str]]:
-    """Connections that are opened and said nothing on."""
+    """Open connections without any call."""
     with ExitStack() as stack:
         for _ in range(500):
             stack.enter_context(RawUpload(f"127.0.0.1:{port}", INFER, 1))
@@ -154,7 +154,7 @@ CROWDS: dict[str, Crowd] = {
 
 
 def _at_once(count: int, one: Callable[[], str]) -> Counter[str]:
-    """Call ``one`` from so many threads, and count what came."""
+    """Call ``one`` from many threads, and count the results."""
     counted: Counter[str] = Counter()
     _run([threading.Thread(target=lambda: counted.update([one()])) for _ in range(count)])
     return counted

@@ -5,9 +5,9 @@ from itertools import chain
 
 from google.protobuf.duration_pb2 import Duration
 
-from benchmarks.hostile.anywhere import unknown_inside
 from benchmarks.hostile.kind import Build, Kind, filled, label, length_field, long_varint, numbered, packed, wrapped
-from benchmarks.hostile.texts import NOT_UTF8, raw_strings
+from benchmarks.hostile.malformed_fields import unknown_inside
+from benchmarks.hostile.raw_strings import NOT_UTF8, raw_strings
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 
@@ -23,7 +23,7 @@ _LARGEST = b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f"
 
 
 def kinds() -> Iterator[Kind]:
-    """Yield every kind, each for both methods, and those that only a stream's message can be."""
+    """Yield every kind for both methods, and the kinds of messages that only a stream has."""
     for name, build in requests().items():
         yield Kind(name=f"Infer: {name}", method=INFER, build=build)
         streamed = wrapped(_REQUESTS, build)
@@ -33,7 +33,7 @@ def kinds() -> Iterator[Kind]:
 
 
 def messages() -> dict[str, Build]:
-    """Return what the requests of one message may be."""
+    """Return kinds of several requests in one message."""
     return {
         "empty requests": filled(b"", _request()),
         "tiny requests": filled(b"", _request(_field("model", b"numbers"))),
@@ -47,7 +47,7 @@ def messages() -> dict[str, Build]:
 
 
 def requests() -> dict[str, Build]:
-    """Return what one request may be."""
+    """Return kinds of one request."""
     return dict(chain(_tensors(), _shapes(), _lists(), _texts(), _repeated(), _unknown()))
 
 
@@ -73,7 +73,7 @@ def _shapes() -> Iterator[tuple[str, Build]]:
 
 
 def _lists() -> Iterator[tuple[str, Build]]:
-    """Yield typed lists for inputs that take them, so that what is refused is refused for its size."""
+    """Yield typed lists for inputs of that type, so that only their size can be rejected."""
     for model, name, element in (
         ("numbers", "ints", b"\x01"), ("numbers", "ints", _MINUS_ONE), ("numbers", "uints", b"\x01"),
         ("numbers", "floats", bytes(8)), ("flags", "bools", b"\x01"), ("flags", "bools", _MINUS_ONE),
@@ -141,7 +141,7 @@ def _unknown() -> Iterator[tuple[str, Build]]:
 
 
 def _small(name: bytes) -> bytes:
-    """Return a request for the model of whole numbers with one row, named and numbered as ``name``."""
+    """Return a request of one row for the model of integers, with the id ``name``."""
     tensor = _of("name", name) + _of("shape", b"\x01\x01") + _of("raw", bytes(8))
     return _request(_field("model", b"numbers") + _input(tensor))
 

@@ -1,4 +1,4 @@
-"""What a kind of hostile message is, and the bytes that kinds are made of."""
+"""A kind of hostile message, and functions that build its bytes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ Part = Callable[[int], bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """One kind of message. ``build(nbytes)`` makes one of about that size; ``method`` is the path it is sent to.
+    """One kind of message. ``build(nbytes)`` returns one of about that size; ``method`` is the path it is sent to.
 
-    ``streams``: whether the method takes a stream, of which the message is then the only one.
+    ``streams``: whether the method takes a stream; the message is then its only one.
     """
 
     name: str
@@ -24,38 +24,38 @@ class Kind:
 
 
 def filled(head: bytes, part: bytes) -> Build:
-    """Build ``head`` and then ``part`` over and over."""
+    """Build ``head`` followed by copies of ``part``."""
     return partial(_filled, head, part)
 
 
 def numbered(head: bytes, part: Part) -> Build:
-    """Build ``head`` and then parts that are made from 0, 1, 2 and so on."""
+    """Build ``head`` followed by parts made from 0, 1, 2 and so on."""
     return partial(_numbered, head, part)
 
 
 def wrapped(tag: int, build: Build, head: bytes = b"", tail: bytes = b"") -> Build:
-    """Build ``head``, one field whose content is what ``build`` makes, and ``tail``."""
+    """Build ``head``, one field with the result of ``build``, and ``tail``."""
     return partial(_wrapped, tag, build, head, tail)
 
 
 def length_field(tag: int, content: bytes) -> bytes:
-    """Write a field of text, bytes or a message; unlike `wire.field` with a tag of any length."""
+    """Encode a field of text, bytes or a message; unlike `wire.field` with a tag of any length."""
     return wire.varint(tag) + wire.varint(len(content)) + content
 
 
 def packed(tag: int, element: bytes, head: bytes = b"") -> Build:
-    """Build a list of numbers that are all ``element``, in one piece."""
+    """Build a packed list of numbers that are all ``element``."""
     return wrapped(tag, filled(b"", element), head)
 
 
 def long_varint(value: int) -> bytes:
-    """Write a number in ten bytes, as many as one may take."""
+    """Encode a number in ten bytes, the maximum length."""
     written = [value >> 7 * index & 0x7F | 0x80 for index in range(9)]
     return bytes((*written, value >> 63 & 1))
 
 
 def label(number: int) -> bytes:
-    """Return a name that no other number has."""
+    """Return a unique name for a number."""
     return b"%08x" % number
 
 

@@ -1,4 +1,4 @@
-"""Runs that do not end by themselves, or not soon: what others notice, and whether the model answers again."""
+"""Runs that do not end, or take long: effects on others, and whether the model answers again."""
 
 import signal
 import struct
@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import psutil
 
-from benchmarks.hostile.sending import OPTIONS
+from benchmarks.hostile.sender import OPTIONS
 from benchmarks.hostile.target import Target, serving
 from benchmarks.hostile.trial import Scene
 from inferd._generated.inference import grpc_service_pb2 as pb
@@ -20,7 +20,7 @@ GRACE_S = 5.0
 _GRACE = {"INFERD_SERVER__DRAIN_GRACE_S": str(GRACE_S)}
 _SHORT_RUNS = 64
 _ENDLESS = 2**62
-#: Elements of which the one operator of its model makes some thirty seconds.
+#: Elements for which the single operator of the model takes about thirty seconds.
 _LONG_ELEMENTS = 245_000
 _DEADLINE_S = 1.0
 _AGAIN_TIMEOUT_S = 60.0
@@ -29,10 +29,10 @@ _END_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongRun:
-    """One request whose run is long, with a deadline of a second.
+    """A request whose run takes long, with a deadline of a second.
 
-    ``answered_again_s``: from the status of its call to an answer of the same model. ``stopped_s`` and ``exit_code``
-    are of a stop while such a run goes on that nobody has given up; None where that was not tried.
+    ``answered_again_s``: from the status of the call to an answer of the same model. ``stopped_s`` and ``exit_code``
+    are of a shutdown during such a run that a caller still waits for; None if that was not measured.
     """
 
     run: str
@@ -47,7 +47,7 @@ class LongRun:
 
 
 def run(tree: Path, environment: Mapping[str, str]) -> Iterator[LongRun]:
-    """Try an endless loop, one long operator, and a stop during an endless loop."""
+    """Measure an endless loop, one long operator, and a shutdown during an endless loop."""
     settings = {**_GRACE, **environment}
     with serving(tree, settings) as target, Scene(target) as scene, _channel(target) as channel:
         stub = GRPCInferenceServiceStub(channel)
@@ -82,7 +82,7 @@ def _try(
 
 
 def _stop(target: Target, stub: GRPCInferenceServiceStub) -> LongRun:
-    """Stop the server by a signal while a caller waits without a deadline for what never comes."""
+    """Stop the server by a signal while a caller without a deadline waits for an endless run."""
     began = time.monotonic()
     call = stub.ModelInfer.future(_trips(_ENDLESS))
     time.sleep(_DEADLINE_S)

@@ -1,4 +1,4 @@
-"""The models of the server that hostile callers meet: an input of each kind that messages can bring, and long runs."""
+"""Models of the attacked server: inputs of each type that messages can have, and long runs."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _OPSET = helper.make_opsetid("", 18)
 
 
 def write(folder: Path) -> list[Path]:
-    """Write every model into ``folder``, and return what to serve."""
+    """Write all models to ``folder``, and return the paths to serve."""
     made = {name: _sums(name, element) for name, element in _SUMMED.items()}
     made |= {"texts": _first_text(), "trips": _trips(), "boxes": onnx_models.one_long_operator()}
     for name, model in made.items():
@@ -28,7 +28,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def _sums(name: str, element: int) -> onnx.ModelProto:
-    """Make ``total = sum of x along its length`` in FP32, x [batch,length] of any type of number."""
+    """Build ``total = sum of x along its length`` in FP32, x [batch,length] of any type of number."""
     nodes = [
         helper.make_node("Cast", ["x"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["numbers", "axis"], ["total"], keepdims=1),
@@ -38,7 +38,7 @@ def _sums(name: str, element: int) -> onnx.ModelProto:
 
 
 def _first_text() -> onnx.ModelProto:
-    """Make ``total = the first text of each row``, of strings [batch,length]."""
+    """Build ``total = the first text of each row``, of strings [batch,length]."""
     node = helper.make_node("Gather", ["x", "first"], ["total"], axis=1)
     first = numpy_helper.from_array(np.array([0], np.int64), "first")
     element = TensorProto.STRING
@@ -48,7 +48,7 @@ def _first_text() -> onnx.ModelProto:
 
 
 def _trips() -> onnx.ModelProto:
-    """Make ``total = x``, INT64 [1], by going round a loop that often."""
+    """Build ``total = x``, INT64 [1], by a loop of x iterations."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go_on"], ["goes_on"]),

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from benchmarks.hostile.anywhere import unknown_inside
 from benchmarks.hostile.kind import Build, Kind, filled, label, length_field, long_varint, numbered, packed, wrapped
-from benchmarks.hostile.texts import NOT_UTF8, raw_strings
+from benchmarks.hostile.malformed_fields import unknown_inside
+from benchmarks.hostile.raw_strings import NOT_UTF8, raw_strings
 from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 
@@ -17,7 +17,7 @@ _REQUEST = {name: wire.tag(pb.ModelInferRequest, name) for name in pb.ModelInfer
 _TENSOR = {name: wire.tag(_Tensor, name) for name in _Tensor.DESCRIPTOR.fields_by_name}
 _CONTENTS = {name: wire.tag(pb.InferTensorContents, name) for name in pb.InferTensorContents.DESCRIPTOR.fields_by_name}
 _PARAMETER = {name: wire.tag(pb.InferParameter, name) for name in pb.InferParameter.DESCRIPTOR.fields_by_name}
-#: Of an entry of a map; and of a wanted output.
+#: Fields of an entry of a map, and of a requested output.
 _KEY, _VALUE = 1 << 3 | wire.LENGTH, 2 << 3 | wire.LENGTH
 _OUTPUT_NAME = _KEY
 _OUTPUT_PARAMETERS = wire.tag(pb.ModelInferRequest.InferRequestedOutputTensor, "parameters")
@@ -27,14 +27,14 @@ _TRUE = wire.integer(_PARAMETER["bool_param"], 1)
 
 
 def kinds() -> Iterator[Kind]:
-    """Yield every kind, each for both methods."""
+    """Yield every kind for both methods."""
     for name, build in requests().items():
         yield Kind(name=f"ModelInfer: {name}", method=MODEL_INFER, build=build)
         yield Kind(name=f"ModelStreamInfer: {name}", method=MODEL_STREAM_INFER, build=build, streams=True)
 
 
 def requests() -> dict[str, Build]:
-    """Return what one request may be."""
+    """Return kinds of one request."""
     return dict(chain(_tensors(), _parameters(), _shapes(), _contents(), _raw(), _texts(), _repeated(), _unknown()))
 
 
@@ -99,7 +99,7 @@ def _shapes() -> Iterator[tuple[str, Build]]:
 
 
 def _contents() -> Iterator[tuple[str, Build]]:
-    """Yield typed contents for inputs that take them, so that what is refused is refused for its size."""
+    """Yield typed contents for inputs of that type, so that only their size can be rejected."""
     for model, datatype, name, element in (
         ("numbers", b"INT64", "int64_contents", b"\x01"), ("numbers", b"INT64", "int64_contents", _MINUS_ONE),
         ("octets", b"UINT8", "uint_contents", b"\x01"), ("octets", b"UINT8", "uint_contents", _LARGEST),

@@ -1,4 +1,4 @@
-"""Every other method that a server has, sent megabytes that it needs nothing of."""
+"""All other methods of a server, which get megabytes that they do not need."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from benchmarks.hostile import inferd_v1, open_inference
-from benchmarks.hostile.anywhere import broken, unknown_fields
 from benchmarks.hostile.kind import Build, Kind, filled, length_field, wrapped
-from benchmarks.hostile.texts import NOT_UTF8
+from benchmarks.hostile.malformed_fields import broken, unknown_fields
+from benchmarks.hostile.raw_strings import NOT_UTF8
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
@@ -18,13 +18,13 @@ from inferd._generated.inference import grpc_service_pb2
 _INFERENCE = {
     inferd_v1.INFER, inferd_v1.STREAM_INFER, open_inference.MODEL_INFER, open_inference.MODEL_STREAM_INFER,
 }  # fmt: skip
-#: The first field of every message that asks something is a text: a name, a service, a host.
+#: The first field of every query is a text: a name, a service, a host.
 _FIRST = wire.length_tag(1)
 _REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
 def kinds() -> Iterator[Kind]:
-    """Yield kinds of bytes that fit no method, for the inference methods; and a few of all kinds for all others."""
+    """Yield bytes that fit no method for the inference methods, and a few of all kinds for the others."""
     for path, streams in _methods():
         named = path.rpartition("/")[2] if "reflection" not in path else path[1:].replace("grpc.reflection.", "")
         chosen = {**broken(), **unknown_fields()} if path in _INFERENCE else _questions()

@@ -1,4 +1,4 @@
-"""The tables of `docs/robustness.md` that this benchmark writes."""
+"""Writes the tables of this benchmark to `docs/robustness.md`."""
 
 from benchmarks.models import ROOT
 
@@ -8,7 +8,7 @@ _END = "<!-- end of what is written -->"
 
 
 def write(tables: str) -> None:
-    """Put the tables between the marks of the page."""
+    """Replace the tables between the marks of the page."""
     before, _, rest = _PAGE.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     _PAGE.write_text(f"{before}{_BEGIN}\n\n{tables}\n\n{_END}{after}")

@@ -1,4 +1,4 @@
-"""The server that is sent hostile messages, and what can be read of its process."""
+"""The server under attack, and the resources of its process."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ _LIVE_CALLS = "inferd_inflight_requests"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holdings:
-    """What a process holds while nobody asks it for much. ``calls`` are those that are open."""
+    """Resources of an idle process. ``calls`` are open ones."""
 
     descriptors: int
     threads: int
@@ -30,7 +30,7 @@ class Holdings:
     rss_mib: float
 
     def exceeds(self, other: "Holdings") -> bool:
-        """Return whether more is held than that, memory aside."""
+        """Return whether any resource other than memory exceeds that of the other."""
         return self.descriptors > other.descriptors or self.threads > other.threads or self.calls > other.calls
 
 
@@ -44,25 +44,25 @@ class Target:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process has."""
+        """Whether its process has ended."""
         return self.server.ended_with is not None
 
     @property
     def rss_bytes(self) -> int:
-        """How much memory it holds now."""
+        """Its resident set."""
         return self._status("VmRSS")
 
     @property
     def peak_rss_bytes(self) -> int:
-        """How much memory it has held at most since `reset_peak`."""
+        """The peak of its resident set since `reset_peak`."""
         return self._status("VmHWM")
 
     def reset_peak(self) -> None:
-        """Begin anew to look for the peak."""
+        """Reset the peak of the resident set."""
         Path(f"/proc/{self.server.pid}/clear_refs").write_text(_RESET_PEAK)
 
     def holdings(self) -> Holdings:
-        """Return what it holds now."""
+        """Return its present resources."""
         proc = Path(f"/proc/{self.server.pid}")
         return Holdings(
             descriptors=len(list((proc / "fd").iterdir())),
@@ -86,7 +86,7 @@ class Target:
 
 @contextmanager
 def serving(tree: Path, environment: Mapping[str, str]) -> Iterator[Target]:
-    """Serve the built-in model and those for hostile callers with the code in ``tree``; ends the server on leaving."""
+    """Serve the built-in model and those of this benchmark with the code in ``tree``; stops the server on exit."""
     with TemporaryDirectory() as name:
         folder, port, metrics_port = Path(name), free_port(), free_port()
         command = [sys.executable, "-m", "inferd", "serve", str(MODELS["digits"].folder)]

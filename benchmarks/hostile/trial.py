@@ -1,4 +1,4 @@
-"""One message after the other, and what others noticed of each."""
+"""Sends one message after the other, and measures the effects on others."""
 
 import time
 from collections import deque
@@ -10,17 +10,17 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.hostile.kind import Kind
-from benchmarks.hostile.sending import Sender
+from benchmarks.hostile.probes import Seen, Watcher, asks_health, asks_model
+from benchmarks.hostile.sender import Sender
 from benchmarks.hostile.target import Holdings, Target, serving
-from benchmarks.hostile.watching import Seen, Watcher, asks_health, asks_model
 
 _PROBE_PAUSE_S = 0.002
 _CALLER_PAUSE_S = 0.005
 _SEND_TIMEOUT_S = 30.0
-#: After the end of a call, for what is left behind to show itself.
+#: Time after the end of a call for leftovers to show.
 _AFTER_S = 0.1
 _QUIET_TIMEOUT_S = 200.0
-#: For what is closed or given back a little later.
+#: Time allowed for resources to be closed or released.
 _SETTLE_S = 20.0
 _DETAILS = 200
 _TRIES = 3
@@ -28,9 +28,9 @@ _TRIES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """What one message did. ``growth_bytes`` is from before it to the peak.
+    """Effects of one message. ``growth_bytes`` is from before it to the peak.
 
-    ``late_s``: by how much a process that does nothing woke too late meanwhile, which no server can help.
+    ``late_s``: how late an idle process woke meanwhile, for which no server is to blame.
     """
 
     kind: str
@@ -50,26 +50,26 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large messages are, and whether they are compressed."""
+    """Size of messages, and whether they are compressed."""
 
     mb: int
     gzip: bool = False
 
     def __str__(self) -> str:
-        """Write as the tables do."""
+        """Format for the tables."""
         return f"{self.mb} MB{', gzip' if self.gzip else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One life of a server: what it held before the first message and, if it lived, after the last."""
+    """One server process: its resources before the first message and, if it survived, after the last."""
 
     before: Holdings
     after: Holdings | None
 
 
 class Scene:
-    """A server, those who watch it, and one who sends."""
+    """A server, its probes, and a sender."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -79,7 +79,7 @@ class Scene:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start those who watch and the one who sends."""
+        """Start the probes and the sender."""
         for each in (self.health, self.caller, self.sender):
             self._stack.enter_context(each)
         return self
@@ -87,11 +87,11 @@ class Scene:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them."""
+        """Stop them."""
         self._stack.close()
 
     def seen(self, began: float, ended: float) -> tuple[Seen, Seen]:
-        """Return what the prober of health and the ordinary caller saw, when both have had an answer since the end."""
+        """Return the observations of both probes, once each has had an answer since the end."""
         until = time.monotonic() + _QUIET_TIMEOUT_S
         while True:
             health, caller = self.health.seen_since(began), self.caller.seen_since(began)
@@ -101,7 +101,7 @@ class Scene:
             time.sleep(0.02)
 
     def settled(self, base: Holdings, within_s: float) -> Holdings:
-        """Return what the server holds as soon as that is no more than at first, or after the time."""
+        """Return the server's resources once they are no more than at first, or after the timeout."""
         until = time.monotonic() + within_s
         while (found := self.target.holdings()).exceeds(base) and time.monotonic() < until:
             time.sleep(0.5)
@@ -115,10 +115,10 @@ def run(
     sizes: Sequence[Size],
     worst: Callable[[Trial], float],
 ) -> Iterator[Trial | Visit]:
-    """Send every kind in every size; a server that ends is followed by another.
+    """Send every kind in every size; a server that crashes is replaced.
 
-    ``worst`` is what a trial did over what it may. What is above 1 is tried twice more, and the middle one counts:
-    others may have used the machine.
+    ``worst`` returns the largest ratio of a trial to its limits. A trial above 1 is repeated twice, and the median
+    counts, because the machine may have been busy.
     """
     waiting = deque((kind, size) for size in sizes for kind in kinds)
     while waiting:

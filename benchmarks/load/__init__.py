@@ -1,1 +1,1 @@
-"""A load generator for gRPC servers, in C++, and what runs it."""
+"""A load generator for gRPC servers, in C++, and its Python interface."""

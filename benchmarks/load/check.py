@@ -1,4 +1,4 @@
-"""Check grpcload against servers whose behaviour is known: ``python -m benchmarks.load.check``."""
+"""Check grpcload against servers with known behaviour: ``python -m benchmarks.load.check``."""
 
 import threading
 import time
@@ -21,14 +21,14 @@ FEW_STREAMS = 4
 
 
 class Known(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Echoes; refuses every third call; sleeps. Counts the calls."""
+    """Methods that echo, reject every third call, or sleep; counts the calls."""
 
     def __init__(self) -> None:
         self.calls = 0
         self._lock = threading.Lock()
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        """Find the handler of a method by its last name."""
+        """Return the handler of a method."""
         name = details.method.rsplit("/", 1)[-1]
         if name == "Stream":
             return grpc.stream_stream_rpc_method_handler(self._stream)
@@ -58,7 +58,7 @@ class Known(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the
 
 
 def expect(condition: bool, seen: object) -> None:
-    """Stop with what was seen unless ``condition``."""
+    """Exit with ``seen`` unless ``condition``."""
     if not condition:
         raise SystemExit(f"not as it should be: {seen}")
 
@@ -70,7 +70,7 @@ def adds_up(tally: Tally) -> bool:
 
 
 def measure(target: str, method: str, **how: object) -> Tally:
-    """Run for a second without a warm-up and return what became of the requests."""
+    """Run for a second without warm-up, and return the outcomes of the requests."""
     options: dict[str, Any] = {"message": SMALL, "duration_s": 1.0, "warmup_s": 0.0, **how}
     tally = run(Load(target=target, method=f"/check/{method}", **options)).load
     expect(adds_up(tally), tally)
@@ -78,7 +78,7 @@ def measure(target: str, method: str, **how: object) -> Tally:
 
 
 def check_answers(target: str, known: Known) -> None:
-    """Every request is answered, whatever its size, and each is counted once."""
+    """Requests of any size are answered, and counted once."""
     tally = measure(target, "Echo", closed=64, connections=2)
     expect(tally.ok == tally.requests and 48 < tally.max_in_flight <= 64, tally)
     tally = measure(target, "Echo", closed=4, message=LARGE, min_response_bytes=len(LARGE))
@@ -92,7 +92,7 @@ def check_answers(target: str, known: Known) -> None:
 
 
 def check_failures(target: str, _: Known) -> None:
-    """Statuses, deadlines and headers arrive as they are meant."""
+    """Statuses, deadlines and headers arrive."""
     tally = measure(target, "Nope", poisson_per_s=100)
     expect(tally.statuses == {"UNIMPLEMENTED": tally.requests}, tally)
     tally = measure(target, "Echo", closed=1, headers={"authorization": "Bearer wrong"})
@@ -101,7 +101,7 @@ def check_failures(target: str, _: Known) -> None:
     tally = measure(target, "Echo", closed=1, headers={"authorization": "Bearer right"})
     expect(tally.ok == tally.requests, tally)
     tally = measure(target, "Sleep", poisson_per_s=60, deadline_ms=SLEEP_S * 1e3 / 3)
-    # The server, too, knows the deadline, and may be the first to say so.
+    # The server enforces the deadline too, and may be first.
     expect(tally.expired + tally.statuses.get("DEADLINE_EXCEEDED", 0) == tally.requests, tally)
     tally = measure(target, "Sleep", closed=4, deadline_ms=SLEEP_S * 1e3 * 3)
     expect(tally.ok == tally.requests, tally)
@@ -109,7 +109,7 @@ def check_failures(target: str, _: Known) -> None:
 
 
 def check_overload(target: str, _: Known) -> None:
-    """Requests begin when they are meant to, however late the answers come, and a probe beside them is kept apart."""
+    """Requests begin on schedule, however late the answers come, and the probe is measured separately."""
     tally = measure(target, "Sleep", poisson_per_s=4 * WORKERS / SLEEP_S)
     expect(2e3 < tally.latency_ms.max < 6e3 and tally.ok == tally.requests, tally)
     expect(tally.ok_within_1s_per_s < tally.ok / 2, tally)
@@ -121,7 +121,7 @@ def check_overload(target: str, _: Known) -> None:
 
 
 def check_streams(target: str, _: Known) -> None:
-    """Results are counted one by one, however they are packed."""
+    """Results are counted one by one, however they are packed in messages."""
     tally = measure(target, "Stream", closed=32, streams=4)
     expect(tally.ok == tally.requests and tally.max_in_flight == 32, tally)
     tally = measure(target, "Stream", closed=32, streams=2, packed=4, count_field=True, message=FOUR_RESULTS)
@@ -137,17 +137,17 @@ def check_streams(target: str, _: Known) -> None:
 
 
 def check_fail_fast() -> None:
-    """Where a server allows few streams, requests wait for them in the client, or fail there at once."""
+    """Beyond the server's limit of streams, requests wait in the client, or fail there at once."""
     server, target = serve(Known(), ("grpc.max_concurrent_streams", FEW_STREAMS))
     tally = measure(target, "Sleep", poisson_per_s=50)
-    # The server may take a stream for open that it has already answered, and then refuses the next one, even twice.
+    # The server may still count a stream as open after its answer, and reject the next one, even twice.
     expect(tally.ok + tally.failed_transport == tally.requests and tally.failed_transport <= 3, tally)
     expect(tally.max_held_back > 15 and tally.latency_ms.max > 1.5e3, tally)
     for connections in (1, 2):
         tally = measure(target, "Sleep", poisson_per_s=100, fail_fast=True, connections=connections)
         expect(tally.ok + tally.refused_by_client + tally.failed_transport == tally.requests, tally)
         expect(tally.failed_transport <= 3 and tally.max_held_back == 0, tally)
-        # Each stream carries four calls at most that begin within the second.
+        # Each stream carries at most four calls that begin within the second.
         expect(connections * FEW_STREAMS * 2 < tally.ok <= connections * FEW_STREAMS * 4, tally)
         expect(tally.latency_ms.max < SLEEP_S * 1.5e3, tally)
     tally = measure(target, "Sleep", poisson_per_s=100, fail_fast=True, deadline_ms=SLEEP_S * 1e3 / 3)
@@ -157,7 +157,7 @@ def check_fail_fast() -> None:
 
 
 def check_scripted() -> None:
-    """Frames that gRPC's servers seldom send are understood, and a lost connection is a count and not a crash."""
+    """Frames that gRPC's servers rarely send are handled, and a lost connection is counted."""
     with ScriptedPeer(answers=30) as peer:
         tally = measure(peer.target, "Echo", poisson_per_s=200, min_response_bytes=4)
     expect(tally.statuses == {"OK": 10, "RESOURCE_EXHAUSTED": 10}, tally)
@@ -165,12 +165,12 @@ def check_scripted() -> None:
     with ScriptedPeer(answers=3000) as peer:
         tally = measure(peer.target, "Echo", closed=8)
     expect(peer.most_open == ALLOWED_STREAMS and tally.max_held_back == 6, (peer.most_open, tally))
-    expect(peer.pings >= 3000 - 2 * ALLOWED_STREAMS, (peer.pings, tally))  # it does not read the last ones
+    expect(peer.pings >= 3000 - 2 * ALLOWED_STREAMS, (peer.pings, tally))  # It does not read the last ones.
     expect(tally.ok == tally.refused == 1000, tally)
 
 
 def serve(known: Known, option: tuple[str, int]) -> tuple[grpc.Server, str]:
-    """Start a server and return it with its address."""
+    """Start a server, and return it with its address."""
     server = grpc.server(futures.ThreadPoolExecutor(WORKERS), handlers=[known], options=[option])
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

@@ -1,4 +1,4 @@
-// One caller with one connection, as a gRPC channel is one. Either sends requests when told, or keeps some in flight.
+// A client with one connection, like a gRPC channel. Sends requests when told, or keeps some in flight.
 #pragma once
 
 #include <cstddef>
@@ -20,17 +20,17 @@ class Client : public Listener {
 
   // Called once the connection is ready; from now on `in_flight` requests are kept in flight (0: none of its own).
   virtual void start(size_t in_flight) = 0;
-  // Begins one request, or one message of them, that was meant to be sent at `intended`.
+  // Sends one request, or one message of several, that was scheduled at `intended`.
   virtual void request(int64_t intended) = 0;
-  // Called again and again: gives up what has expired, sends what may be sent.
+  // Called repeatedly: cancels expired requests, and sends what may be sent.
   virtual void turn(int64_t now) = 0;
   // When turn() must be called next even though nothing arrives.
   virtual int64_t next_expiry() const { return kNever; }
   // No more requests of its own.
   virtual void stop() { refills_ = false; }
-  // Whether every request has found its end.
+  // Whether every request has an outcome.
   virtual bool idle() const = 0;
-  // Counts everything without an end as unanswered.
+  // Counts all requests without an outcome as unanswered.
   virtual void abandon() = 0;
 
  protected:

@@ -1,4 +1,4 @@
-// Time as everything here counts it: nanoseconds of the monotonic clock.
+// The clock: nanoseconds of the monotonic clock.
 #pragma once
 
 #include <time.h>

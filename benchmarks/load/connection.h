@@ -65,7 +65,7 @@ class Connection {
   Stream& open(const std::string& headers, int64_t tag);
   // Queues `size` more bytes of `body` on the stream. A stream has one body for all its life.
   void send(Stream& stream, const std::string& body, size_t size, bool ends);
-  // Gives a stream up, without a word to the listener.
+  // Resets a stream without telling the listener.
   void cancel(Stream& stream);
   // The stream with this id while it lives, else nullptr.
   Stream* find(uint32_t id) const;

@@ -1,7 +1,7 @@
-"""Builds and runs grpcload, and gives back what it measured.
+"""Builds and runs grpcload, and returns its measurements.
 
-grpcload is a client in C++ that offers a gRPC server a load: a number of requests in flight, or requests at random
-moments that do not wait for the answers. It is made from the sources beside this file when they are newer.
+grpcload is a C++ client that loads a gRPC server: with a number of requests in flight (closed loop), or with requests
+at random times that do not wait for answers (open loop). It is compiled again when its sources have changed.
 """
 
 import json
@@ -16,17 +16,17 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parent
 BINARY = SOURCES.parent.parent / ".venv" / "grpcload"
 COMPILER = ("g++", "-std=c++17", "-O2")
-# What it may take beyond the load itself: connecting, and waiting for the last answers.
+# Time beyond the load itself, for connecting and for the last answers.
 GRACE_S = 30.0
 
 
 class GrpcloadError(RuntimeError):
-    """grpcload could not be built, or could not measure; the text says why."""
+    """grpcload could not be built or could not measure; the text has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """How long the OK answers took, in milliseconds, from the moment each request was meant to be sent."""
+    """Latency of the OK answers in milliseconds, from the scheduled time of each request."""
 
     mean: float
     p50: float
@@ -38,7 +38,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """What became of the requests that were meant to be sent within the measured time.
+    """Outcomes of the requests that were scheduled within the measured time.
 
     ``requests`` is the sum of ``statuses``, ``bad_answers``, ``expired``, ``refused_by_client``, ``failed_transport``
     and ``unanswered``.
@@ -64,13 +64,13 @@ class Tally:
 
     @property
     def refused(self) -> int:
-        """Return how many requests the server refused, by status or within a stream."""
+        """Return how many requests the server rejected, by status or within a stream."""
         return self.statuses.get("RESOURCE_EXHAUSTED", 0) + self.statuses.get("IN_BAND_ERROR", 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """A whole run. ``client_cpu_s`` near the duration means that the client was the limit."""
+    """Result of a run. ``client_cpu_s`` near the duration means that the client was the limit."""
 
     load: Tally
     probe: Tally | None
@@ -80,7 +80,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What to offer: exactly one of ``closed`` (requests in flight) and ``poisson_per_s``, and how.
+    """A load: exactly one of ``closed`` (requests in flight) and ``poisson_per_s``, and its parameters.
 
     ``message`` is one serialised request or, on streams, one message of ``packed`` requests. With ``count_field`` each
     field 1 of a response message is a result, else each response message is one. With ``fail_fast`` requests by
@@ -160,7 +160,7 @@ def build() -> Path:
 
 
 def run(load: Load, *, cpu: int | None = None) -> Result:
-    """Offer ``load`` and wait for the result; with ``cpu``, on that core only."""
+    """Run ``load`` and return the result; with ``cpu``, pinned to that core."""
     pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
     binary = build()
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +173,7 @@ def run(load: Load, *, cpu: int | None = None) -> Result:
 
 
 def parse(text: str) -> Result:
-    """Read what grpcload prints."""
+    """Parse the output of grpcload."""
     found: dict[str, Any] = json.loads(text)
     probe = found.pop("probe")
     return Result(load=_tally(found.pop("load")), probe=None if probe is None else _tally(probe), **found)

@@ -7,7 +7,7 @@
 
 namespace grpcload {
 
-// What a client wants to know of the headers that end a call.
+// The relevant headers at the end of a call.
 struct Trailers {
   int http_status = 0;   // 0 when the block had none, as trailers after a message have not
   int grpc_status = -1;  // -1 when the block had none
@@ -20,7 +20,7 @@ void append_header(std::string& block, const std::string& name, const std::strin
 // Reads a whole block; returns false when it is malformed or refers to a dynamic table, of which we announced none.
 bool read_trailers(const uint8_t* block, size_t size, Trailers& found);
 
-// Undoes the static Huffman code; returns false when `bytes` is not such a string.
+// Decodes the static Huffman code; returns false when `bytes` is not such a string.
 bool huffman_decode(const uint8_t* bytes, size_t size, std::string& text);
 
 }  // namespace grpcload

@@ -133,7 +133,7 @@ void Load::note_cpu(int64_t now) {
   if (cpu_s_ < 0 && now >= end_) cpu_s_ = cpu_seconds() - cpu_at_begin_s_;
 }
 
-// Begins what should have begun by now.
+// Sends the requests that are due.
 void Load::begin_due(int64_t now) {
   for (const auto& group : groups_) {
     for (; group->schedule.next() <= now; group->schedule.advance()) {

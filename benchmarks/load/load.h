@@ -1,4 +1,4 @@
-// Puts connections, schedules and records together, and turns the loop until the measurement is over.
+// Connects clients, schedules and records, and runs the loop until the measurement is over.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace grpcload {
 
-// A single thread does everything, so that the generator takes one core at most and says how much of it.
+// A single thread, so that the generator takes one core at most, and reports how much of it.
 class Load {
  public:
   // Connects. Throws std::runtime_error.
@@ -25,7 +25,7 @@ class Load {
   void write_json(std::ostream& out) const;
 
  private:
-  // Requests of one kind: who sends them, when, and what becomes of them.
+  // Requests of one kind: their clients, schedule and outcomes.
   struct Group {
     CallShape call;
     Recorder recorder;

@@ -1,4 +1,4 @@
-// grpcload: offers a gRPC server a load and says what became of each request. See options.cc for the usage.
+// grpcload: loads a gRPC server, and reports the outcome of each request. See options.cc for the usage.
 #include <exception>
 #include <iostream>
 

@@ -19,23 +19,23 @@ Loads a gRPC server over cleartext HTTP/2 and prints one JSON object.
 
   --data FILE              the request: a serialised message, without gRPC's prefix
   --closed N               keep N requests in flight, over all connections
-  --poisson RATE           begin RATE requests a second at random moments, whatever comes back
-  --seed N                 of those moments (1)
+  --poisson RATE           send RATE requests a second at random times, whether or not earlier ones are answered
+  --seed N                 seed of these times (1)
   --connections N          (1)
-  --duration S             measured seconds (5), after
-  --warmup S               seconds that are not (1)
-  --deadline-ms D          give each request D ms from the moment it was meant to be sent
-  --fail-fast              with --poisson: a request that finds no free stream on its connection fails at once, here
-  --header 'NAME: VALUE'   one more header, as often as needed
+  --duration S             measured time in seconds (5), after
+  --warmup S               seconds of warm-up (1)
+  --deadline-ms D          deadline of each request, D ms after its scheduled time
+  --fail-fast              with --poisson: a request without a free stream on its connection fails at once in the client
+  --header 'NAME: VALUE'   add a header; may be repeated
   --min-response-bytes N   count an OK answer of fewer bytes as a bad one
 
   --stream                 send the requests over long-lived streams
-  --streams N              of these, per connection (1)
+  --streams N              streams per connection (1)
   --packed N               the message of --data holds N requests (1)
   --count-field            a response message has a result in each field 1, as inferd's StreamInfer has;
                            otherwise it is one result, as of ModelStreamInfer
 
-  --probe METHOD           call this too, on a connection of its own, at fixed intervals
+  --probe METHOD           also call this at fixed intervals, on a separate connection
   --probe-data FILE        its request (an empty message)
   --probe-interval-ms D    (20)
 )";

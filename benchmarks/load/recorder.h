@@ -1,4 +1,4 @@
-// What became of the requests, and how long the good answers took.
+// Outcomes of the requests, and latencies of the OK answers.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace grpcload {
 
-// What became of a request: a gRPC status code, or one of those below.
+// Outcome of a request: a gRPC status code, or one of those below.
 enum Outcome : int {
   kOk = 0,
   kLastStatus = 16,
@@ -49,7 +49,7 @@ class Histogram {
   int64_t max_ = 0;
 };
 
-// Requests belong to the measurement when the moment at which they were meant to be sent lies in its window.
+// A request is measured if its scheduled time lies in the window.
 class Recorder {
  public:
   void set_window(int64_t begin, int64_t end) { begin_ = begin, end_ = end; }
@@ -58,7 +58,7 @@ class Recorder {
   void finished(int64_t intended, int64_t now, Outcome outcome);
   // Notes how many requests wait within one client for a free stream.
   void held_back(size_t requests) { max_held_back_ = std::max(max_held_back_, requests); }
-  // Keeps the text of the first failure, for people who ask what went wrong.
+  // Keeps the text of the first failure.
   void explain(std::string_view text);
 
   void write_json(std::ostream& out) const;

@@ -1,4 +1,4 @@
-// The moments at which an open loop begins its requests, whatever becomes of the earlier ones.
+// The times at which an open loop sends its requests, whether or not earlier ones are answered.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""A peer that speaks HTTP/2 by hand, for what gRPC's own servers never or seldom do."""
+"""A server with hand-written HTTP/2 frames, for behaviour that gRPC's own servers rarely or never show."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ PREFACE_BYTES = 24
 ALLOWED_STREAMS = 2
 MAX_CONCURRENT_STREAMS = b"\x00\x03"
 
-# Header fields in every form: the size of the table, indexed, literal with and without indexing, Huffman-coded.
+# Header fields in every form: table size, indexed, literal with and without indexing, Huffman-coded.
 TABLE_SIZE_0 = b"\x20"
 STATUS_200 = b"\x88"
 CONTENT_TYPE = b"\x5f\x10application/grpc"

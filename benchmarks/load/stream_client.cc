@@ -90,7 +90,7 @@ void StreamClient::result(Line& line, int64_t now, Outcome outcome, size_t bytes
   line.intended.pop_front();
 }
 
-// What a stream has not answered when it ends fails as the stream does; OK is no answer to a request either.
+// When a stream ends, its open requests fail with its status; OK is no answer to a request either.
 void StreamClient::on_end(Stream& stream, const Ending& ending) {
   const int64_t now = now_ns();
   Line& line = lines_[static_cast<size_t>(stream.tag)];
@@ -103,7 +103,7 @@ void StreamClient::on_end(Stream& stream, const Ending& ending) {
   line.stream = nullptr;
 }
 
-// Says on each stream that nothing more will come, so that the peer ends it after the last answer.
+// Half-closes each stream, so that the peer ends it after the last answer.
 void StreamClient::stop() {
   Client::stop();
   for (Line& line : lines_) {

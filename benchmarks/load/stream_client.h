@@ -17,7 +17,7 @@ struct StreamShape {
   bool counts_fields = false;  // a response holds as many results as it has fields of number 1, else one
 };
 
-// Results carry no number of their own, so each one is taken for the answer to the oldest request of its stream. Where
+// Results have no number, so each one counts as the answer to the oldest request of its stream. Where
 // answers overtake each other the mean latency is still right, and the percentiles are off by what they overtook.
 class StreamClient final : public Client {
  public:

@@ -37,7 +37,7 @@ void UnaryClient::turn(int64_t now) {
     waiting_.pop_front();
     open(request, now);
   }
-  // Nothing that still waits will ever be sent.
+  // Waiting requests will never be sent.
   if (connection_.refuses()) fail_waiting(now, kTransport);
   if (shape_.fail_fast) fail_waiting(now, kRefusedHere);
   recorder_.held_back(waiting_.size());

@@ -1,4 +1,4 @@
-// Sends unary calls, each on a stream of its own.
+// Sends unary calls.
 #pragma once
 
 #include <deque>

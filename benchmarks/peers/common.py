@@ -1,4 +1,4 @@
-"""What every peer's server needs. The harness describes the model in environment variables."""
+"""Shared by the peers' servers. The benchmark describes the model in environment variables."""
 
 import os
 

@@ -1,10 +1,10 @@
-"""BentoML with adaptive batching, over JSON: its binary form is Python's pickle, which is for its own services."""
+"""BentoML with adaptive batching, over JSON: its binary format is Python's pickle, meant for its own services."""
 
 import bentoml
 import numpy as np
 from common import INSTANCES, MAX_BATCH_SIZE, RowModel
 
-# A request that would take longer is refused, and the batcher sets its waiting by it.
+# A request that would take longer is rejected; the batcher's delay follows from it.
 MAX_LATENCY_MS = 1000
 
 

@@ -1,4 +1,4 @@
-"""KServe's Python model server. It has no batching of its own: KServe leaves that to an agent beside it."""
+"""KServe's Python model server. It does not batch: KServe has an agent for that."""
 
 import os
 

@@ -6,7 +6,7 @@ import litserve
 from common import INSTANCES, MAX_BATCH_SIZE, PORT, RowModel
 from fastapi import Body, Response
 
-# How long a batch may wait to become full. 0 takes what is there.
+# Batching delay. 0 takes the requests that wait.
 BATCH_TIMEOUT_S = 0.0
 
 
@@ -18,7 +18,7 @@ class Inference(litserve.LitAPI):
         self._model = RowModel()
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> bytes:
-        """Take the body as it is."""
+        """Return the body unchanged."""
         return request
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
@@ -30,11 +30,11 @@ class Inference(litserve.LitAPI):
         return self._model.run(bodies)
 
     def unbatch(self, output: list[bytes]) -> list[bytes]:
-        """Give each caller its own."""
+        """Split the rows by caller."""
         return output
 
     def encode_response(self, output: bytes) -> Response:
-        """Give the answer as it is."""
+        """Return the answer unchanged."""
         return Response(output, media_type="application/octet-stream")
 
 

@@ -1,4 +1,4 @@
-"""The model that MLServer runs. The harness writes the settings beside it."""
+"""The model that MLServer runs. The benchmark writes its settings."""
 
 from common import session
 from mlserver import MLModel

@@ -5,23 +5,23 @@ import sys
 from common import INSTANCES, MAX_BATCH_SIZE, PORT, RowModel
 from mosec import Server, Worker
 
-# How long a batch may wait to become full. 1 is the least that mosec takes; its default of 10 only adds latency.
+# Batching delay in ms. 1 is the minimum of mosec; its default of 10 only adds latency.
 MAX_WAIT_MS = 1
 
 
 class Inference(Worker):
-    """Takes raw bytes as they come, which is the least work that mosec can be given."""
+    """Takes raw bytes, the fastest form for mosec."""
 
     def __init__(self) -> None:
         super().__init__()
         self._model = RowModel()
 
     def deserialize(self, data: bytes) -> bytes:
-        """Take the body as it is."""
+        """Return the body unchanged."""
         return data
 
     def serialize(self, data: bytes) -> bytes:
-        """Give the answer as it is."""
+        """Return the answer unchanged."""
         return data
 
     def forward(self, data: list[bytes]) -> list[bytes]:

@@ -1,5 +1,5 @@
 """Triton's Python backend over ONNX Runtime, for any model: stack the requests of a batch, run, split."""
-# ruff: noqa: E402  # The packages are found only once the path is set.
+# ruff: noqa: E402  # The packages are found once the path is set.
 
 import os
 import sys

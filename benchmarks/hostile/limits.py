@@ -1,33 +1,33 @@
-"""What a server may let hostile callers do to it."""
+"""Limits for the effects of hostile callers on a server."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.hostile.crowd_trial import BUDGET_BYTES, CrowdTrial
 from benchmarks.hostile.long_runs import GRACE_S, LongRun
-from benchmarks.hostile.siege import BUDGET_BYTES, Siege
 from benchmarks.hostile.trial import Trial
 
 _MB = 1_000_000
-#: Health may be silent for so long, by the size of the message.
+#: Longest time without an answer of the health service, by size of the message.
 _SILENCE_S = {6 * _MB: 0.1, 64 * _MB: 0.3}
 _CALLER_SILENCE_S = 1.0
-#: When the machine is so late, figures are of no use.
+#: Figures are discarded if the machine was this late.
 _LATE_S = 0.02
 _GROWTH = 4
-#: What a server takes for other callers meanwhile.
+#: Memory that the server takes for other callers meanwhile.
 _OTHERS_BYTES = 8 * _MB
 _BUDGET_SLACK = 1.1
 _RSS_BACK = 1.2
 _RUN_SILENCE_S = 0.1
 _ANSWERED_AGAIN_S = 5.0
 _STOP_SLACK_S = 5.0
-#: What arrays of the largest request take that the default limits let through: a million elements of text or number.
+#: Arrays of the largest request within the default limits: a million elements, text or numbers.
 _ARRAYS_BYTES = 64 * _MB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratios:
-    """What was seen over what may be, 1 at most. ``growth`` is over the message and the arrays that it made."""
+    """Measurements relative to their limits. ``growth`` is relative to the message and its arrays."""
 
     silence: float
     caller: float
@@ -35,12 +35,12 @@ class Ratios:
 
     @property
     def worst(self) -> float:
-        """The greatest of them."""
+        """The largest ratio."""
         return max(self.silence, self.caller, self.growth)
 
 
 def ratios(trial: Trial) -> Ratios:
-    """Hold a trial against the bars."""
+    """Compare a trial with the limits."""
     silence_s = next((bar for size, bar in _SILENCE_S.items() if trial.message_bytes <= size * 1.1), 0.3)
     allowed = _GROWTH * trial.message_bytes + _OTHERS_BYTES + (_ARRAYS_BYTES if trial.status == "OK" else 0)
     return Ratios(
@@ -51,23 +51,23 @@ def ratios(trial: Trial) -> Ratios:
 
 
 def worst(trial: Trial) -> float:
-    """Return the greatest of its ratios."""
+    """Return the largest ratio of a trial."""
     return ratios(trial).worst
 
 
-def is_kept(trial: Trial) -> bool:
-    """Return whether the server lived and kept every bar."""
+def is_within_limits(trial: Trial) -> bool:
+    """Return whether the server survived and exceeded no limit."""
     return not trial.server_ended and worst(trial) <= 1
 
 
 def broken(trials: Iterable[Trial]) -> list[Trial]:
-    """Return those that broke a bar, the worst first."""
-    found = [trial for trial in trials if not is_kept(trial)]
+    """Return the trials that exceeded a limit, the worst first."""
+    found = [trial for trial in trials if not is_within_limits(trial)]
     return sorted(found, key=worst, reverse=True)
 
 
 def line(trial: Trial) -> str:
-    """Say in one line what a message did."""
+    """Describe the effects of a message in one line."""
     held = ratios(trial)
     late = f", the machine {trial.late_s * 1e3:,.0f} ms" if trial.late_s > _LATE_S else ""
     failures = f", caller's failures {trial.caller_failures}" if trial.caller_failures else ""
@@ -79,14 +79,14 @@ def line(trial: Trial) -> str:
     )
 
 
-def siege_is_kept(siege: Siege) -> bool:
-    """Return whether the server lived, others had answers, and memory stayed within the budget and came back."""
-    within = siege.rss_peak_bytes <= siege.rss_before_bytes + BUDGET_BYTES * _BUDGET_SLACK
-    is_back = siege.rss_after_bytes <= siege.rss_before_bytes * _RSS_BACK
-    return not siege.server_ended and siege.caller_silence_s <= _CALLER_SILENCE_S and within and is_back
+def crowd_is_within_limits(crowd: CrowdTrial) -> bool:
+    """Return whether the server survived, others had answers, and memory stayed within the budget and was released."""
+    within = crowd.rss_peak_bytes <= crowd.rss_before_bytes + BUDGET_BYTES * _BUDGET_SLACK
+    is_back = crowd.rss_after_bytes <= crowd.rss_before_bytes * _RSS_BACK
+    return not crowd.server_ended and crowd.caller_silence_s <= _CALLER_SILENCE_S and within and is_back
 
 
-def long_run_is_kept(run: LongRun) -> bool:
-    """Return whether others noticed little, and the server ended in time where it was to end."""
+def long_run_is_within_limits(run: LongRun) -> bool:
+    """Return whether others were hardly affected, and the server stopped in time where it was asked to."""
     is_stopped = run.stopped_s is None or run.stopped_s <= GRACE_S + _STOP_SLACK_S
     return is_stopped and run.silence_s <= _RUN_SILENCE_S and run.answered_again_s <= _ANSWERED_AGAIN_S

@@ -1,4 +1,4 @@
-"""The process that sends hostile messages, so that making one takes no time from those who watch."""
+"""A process that sends hostile messages, so that building them does not delay the probes."""
 
 import os
 import time
@@ -10,7 +10,7 @@ import grpc
 from benchmarks.hostile.child import Child
 from benchmarks.hostile.corpus import KINDS
 
-#: Below those who watch: what is measured is the server, not who gets this machine's cores.
+#: Lower priority than the probes: the server is measured, not the scheduling of this machine.
 NICE = 10
 _WATCH_METHOD = "/Watch"
 #: Messages are bytes already.
@@ -24,7 +24,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """What came of a message, and from when to when it was on its way, on the clock of `time.monotonic`."""
+    """Status of a message, and when its call began and ended, on the clock of `time.monotonic`."""
 
     status: str
     details: str
@@ -34,19 +34,19 @@ class Sent:
 
 
 class Sender(Child):
-    """A process that makes and sends one message after the other, each on a connection of its own."""
+    """A process that builds and sends messages one by one, each on its own connection."""
 
     def __init__(self, port: int, timeout_s: float) -> None:
         super().__init__(_serve, port, timeout_s)
 
     def make(self, kind: str, nbytes: int) -> int:
-        """Make a message and return its size."""
+        """Build a message and return its size."""
         self.pipe.send((kind, nbytes))
         made: int = self.pipe.recv()
         return made
 
     def send(self, *, gzip: bool) -> Sent:
-        """Send what was made last, and return when the call has ended."""
+        """Send the last message built, and return when the call has ended."""
         self.pipe.send(gzip)
         sent: Sent = self.pipe.recv()
         return sent
@@ -63,11 +63,11 @@ def _serve(port: int, timeout_s: float, pipe: Connection) -> None:
 
 
 def send(port: int, method: str, message: bytes, timeout_s: float, *, gzip: bool = False) -> Sent:
-    """Send one message on a connection of its own, and wait for the call to end."""
+    """Send one message on a new connection, and wait for the call to end."""
     compression = grpc.Compression.Gzip if gzip else None
     answers = 0
     with grpc.insecure_channel(f"127.0.0.1:{port}", OPTIONS) as channel:
-        # Every method is called as one of streams: that is the same on the wire.
+        # Every method is called as a streaming one, which is the same on the wire.
         began = time.monotonic()
         call = channel.stream_stream(method, _AS_IT_IS, _AS_IT_IS)(
             iter([message]), timeout=timeout_s, compression=compression

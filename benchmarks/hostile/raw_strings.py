@@ -1,4 +1,4 @@
-"""Text that is none, and BYTES tensors whose raw form is not what it says."""
+"""Invalid text, and BYTES tensors with wrong lengths."""
 
 from benchmarks.hostile.kind import Build, filled
 
@@ -6,7 +6,7 @@ NOT_UTF8 = b"\xed\xa0\x80"
 
 
 def raw_strings() -> dict[str, Build]:
-    """Return raw BYTES tensors: elements led by their lengths in four little-endian bytes."""
+    """Return raw BYTES tensors: elements after their lengths in four little-endian bytes."""
     return {
         "empty elements": filled(b"", bytes(4)),
         "elements of one byte": filled(b"", b"\x01\x00\x00\x00a"),

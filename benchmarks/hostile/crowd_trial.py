@@ -1,4 +1,4 @@
-"""What a crowd does to a server: while it is there, and ten seconds after it has gone."""
+"""Effects of a crowd of callers on a server, during its attack and ten seconds after it."""
 
 import os
 import time
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks.hostile.child import Child
 from benchmarks.hostile.crowds import CROWDS, MIB
-from benchmarks.hostile.sending import NICE
+from benchmarks.hostile.sender import NICE
 from benchmarks.hostile.target import serving
 from benchmarks.hostile.trial import Scene, Visit
 
-#: What requests may take of the memory while crowds are there; by default it follows from the machine.
+#: Memory budget of requests, set because the default depends on the machine.
 BUDGET_BYTES = 512 * MIB
 _BUDGET = {"INFERD_SERVER__MEMORY_BUDGET_BYTES": str(BUDGET_BYTES)}
 _HOLD_S = 3.0
@@ -24,8 +24,8 @@ _SETTLE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Siege:
-    """What a crowd was answered and what it did."""
+class CrowdTrial:
+    """The statuses that a crowd got, and its effects."""
 
     crowd: str
     answers: dict[str, int]
@@ -40,18 +40,18 @@ class Siege:
     server_ended: bool
 
 
-def run(tree: Path, environment: Mapping[str, str], names: Sequence[str]) -> Iterator[Siege | Visit]:
-    """Let one crowd after the other loose on a server; one that ends is followed by another."""
+def run(tree: Path, environment: Mapping[str, str], names: Sequence[str]) -> Iterator[CrowdTrial | Visit]:
+    """Run each crowd against a server; one that crashes is replaced."""
     waiting = list(names)
     while waiting:
         with serving(tree, {**_BUDGET, **environment}) as target, Scene(target) as scene:
             before = target.holdings()
             while waiting and not target.has_ended:
-                yield _besiege(scene, waiting.pop(0))
+                yield _attack(scene, waiting.pop(0))
             yield Visit(before, None if target.has_ended else scene.settled(before, _SETTLE_S))
 
 
-def _besiege(scene: Scene, name: str) -> Siege:
+def _attack(scene: Scene, name: str) -> CrowdTrial:
     target = scene.target
     with Child(_crowd, name, target.port) as crowd:
         crowd.pipe.recv()
@@ -67,7 +67,7 @@ def _besiege(scene: Scene, name: str) -> Siege:
     time.sleep(_AFTER_S)
     health, caller = scene.seen(began, ended)
     has_ended = target.has_ended
-    return Siege(
+    return CrowdTrial(
         crowd=name,
         answers=dict(answers),
         took_s=took_s,

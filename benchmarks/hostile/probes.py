@@ -1,4 +1,4 @@
-"""Those who ask all the time, each in a process and on a connection of its own, and note when they had an answer."""
+"""Probes that call all the time, each in its own process and on its own connection, and record their answers."""
 
 import time
 from bisect import bisect_left
@@ -18,7 +18,7 @@ from benchmarks.wires import open_inference_request
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 
 _ASK_TIMEOUT_S = 5.0
-#: No question takes longer than its timeout, so this is never reached unless the watcher has ended.
+#: Longer than a call's timeout, so it is reached only if the probe has ended.
 _REPLY_TIMEOUT_S = 60.0
 _FIRST_ANSWER_S = 10.0
 _NOTED_LATE_S = 0.001
@@ -34,9 +34,9 @@ Ask = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What a watcher saw of a span of time. ``last_answer`` is on the clock of `time.monotonic`.
+    """Observations of a probe in a span of time. ``last_answer`` is on the clock of `time.monotonic`.
 
-    ``late_s``: by how much it slept too long at worst, because no core was free.
+    ``late_s``: the longest delay of its wake-ups, because no core was free.
     """
 
     silence_s: float
@@ -47,13 +47,13 @@ class Seen:
 
 
 class Watcher(Child):
-    """A process that asks over and over, with ``pause_s`` between an answer and the next question."""
+    """A process that calls over and over, with ``pause_s`` between an answer and the next call."""
 
     def __init__(self, ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float) -> None:
         super().__init__(_watch, ask, port, pause_s)
 
     def __enter__(self) -> Self:
-        """Start to ask, and return when there has been an answer."""
+        """Start calling, and return after the first answer."""
         super().__enter__()
         started = time.monotonic()
         while not self.seen_since(started).answers:
@@ -64,7 +64,7 @@ class Watcher(Child):
         return self
 
     def seen_since(self, since: float) -> Seen:
-        """Return what was seen since a moment of `time.monotonic`; what was before is forgotten."""
+        """Return the observations since a moment of `time.monotonic`; earlier ones are discarded."""
         self.pipe.send(since)
         if not self.pipe.poll(_REPLY_TIMEOUT_S):
             msg = "a watcher has hung"
@@ -74,13 +74,13 @@ class Watcher(Child):
 
 
 def asks_health(channel: grpc.Channel) -> Ask:
-    """Ask whether the server is well."""
+    """Call the health service."""
     check = health_pb2_grpc.HealthStub(channel).Check
     return lambda: check(health_pb2.HealthCheckRequest(), timeout=_ASK_TIMEOUT_S)
 
 
 def asks_model(channel: grpc.Channel) -> Ask:
-    """Ask the built-in model, as an ordinary caller does."""
+    """Call the built-in model, as an ordinary caller does."""
     infer = GRPCInferenceServiceStub(channel).ModelInfer
     digits = MODELS["digits"]
     request = open_inference_request(digits, digits.rows()[0])
@@ -88,7 +88,7 @@ def asks_model(channel: grpc.Channel) -> Ask:
 
 
 def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: Connection) -> None:
-    """Ask until the process is killed; a failure is no answer."""
+    """Call until the process is killed; a failure is no answer."""
     notes = _Notes()
     with grpc.insecure_channel(f"127.0.0.1:{port}", _OPTIONS) as channel:
         asked = ask(channel)
@@ -108,7 +108,7 @@ def _watch(ask: Callable[[grpc.Channel], Ask], port: int, pause_s: float, pipe: 
 
 
 class _Notes:
-    """When there were answers and failures, and when this process was late."""
+    """Times of answers, failures and delays of this process."""
 
     def __init__(self) -> None:
         self.answered = [time.monotonic()]
@@ -116,7 +116,7 @@ class _Notes:
         self.late: list[tuple[float, float]] = []
 
     def since(self, moment: float) -> Seen:
-        """Tell what was since then, with the silence that had begun before; forget the rest."""
+        """Return the observations since ``moment``, with the silence that had begun before; discard the rest."""
         del self.answered[: max(0, bisect_left(self.answered, moment) - 1)]
         self.failed = [failure for failure in self.failed if failure[0] >= moment]
         self.late = [late for late in self.late if late[0] >= moment]

@@ -1,4 +1,4 @@
-"""Bytes that are hostile wherever a message is expected: unknown, broken or needlessly long fields."""
+"""Hostile fields that any message may contain: unknown, malformed or needlessly long ones."""
 
 import random
 import struct
@@ -7,14 +7,14 @@ from functools import partial
 from benchmarks.hostile.kind import Build, filled, long_varint, numbered
 from inferd import wire
 
-#: No message of ours has a field of this number.
+#: No message has a field of this number.
 _UNKNOWN = 3000
 _LARGEST_NUMBER = 2**29 - 1
 _HIGH, _LOW = b"\xff", b"\x00"
 
 
 def unknown_fields() -> dict[str, Build]:
-    """Return kinds whose fields a parser passes over."""
+    """Return kinds with unknown fields, which a parser skips."""
     start, end = _tag(wire.GROUP_START), _tag(wire.GROUP_END)
     return {
         "unknown varints": filled(b"", _tag(wire.VARINT) + b"\x00"),
@@ -36,7 +36,7 @@ def unknown_fields() -> dict[str, Build]:
 
 
 def unknown_inside() -> dict[str, Build]:
-    """Return those of the unknown fields that are worth trying at every depth of a message."""
+    """Return the unknown fields that are tried at every depth of a message."""
     every = unknown_fields()
     return {
         name: every[name]
@@ -45,7 +45,7 @@ def unknown_inside() -> dict[str, Build]:
 
 
 def broken() -> dict[str, Build]:
-    """Return kinds that no parser takes, or that it takes though no writer makes them."""
+    """Return malformed kinds, and valid ones that no serializer writes."""
     return {
         "zeros": filled(b"", _LOW),
         "ones": filled(b"", _HIGH),
@@ -75,7 +75,7 @@ def _one_field(tag: bytes, nbytes: int) -> bytes:
 
 
 def _nested(tag: bytes, nbytes: int) -> bytes:
-    """Fields in each other, the lengths written in five bytes each, so that nothing is copied on the way."""
+    """Nested fields, whose lengths are written in five bytes each, so that building them copies nothing."""
     size = len(tag) + 5
     depth = max(1, nbytes // size)
     return b"".join(tag + _five_bytes((depth - level - 1) * size) for level in range(depth))

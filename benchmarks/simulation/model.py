@@ -23,12 +23,13 @@ _HAS_PRINCIPALS = "principal" in {each.name for each in fields(InferenceRequest)
 
 @dataclass(slots=True)
 class Ran:
-    """A batch that ran: how long its requests had waited on average, and the rows that expired before its end."""
+    """A batch that ran: how long its requests had waited on average, the rows it left waiting, those that expired in it."""
 
     started_at: float
     rows: int
     work_s: float
     waited_s: float
+    left_rows: int
     predicted_s: float | None
     expired_rows: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -205,7 +206,7 @@ class Model:
         run = self.cost.draw(rows, self._chance)
         waited_s = sum(now - request.enqueued_at for request in live) / len(live)
         calls = [self._open[request] for request in live]
-        ran = Ran(now, rows, run.work_s, waited_s, self._predicted_s(rows), calls=calls)
+        ran = Ran(now, rows, run.work_s, waited_s, self.state.waiting.rows, self._predicted_s(rows), calls=calls)
         self.batches.append(ran)
 
         def done() -> None:

@@ -70,7 +70,8 @@ def spike(kind: Kind, seed: int) -> Spike:
     steps = [(_BEFORE_S, _NORMAL * capacity), (_SPIKE_S, _PEAK * capacity), (_AFTER_S, _NORMAL * capacity)]
     clients.play([Traffic(steps=steps, deadline_s=(kind.deadline_s, kind.deadline_s))])
     loop.run()
-    delays = [(batch.started_at - start, batch.waited_s) for batch in model.batches]
+    # By what waits, not by who went first: a retry has less time left and overtakes others.
+    delays = [(batch.started_at - start, batch.left_rows / capacity) for batch in model.batches]
     steady_s, settled_s = _settled([one for one in delays if 0 <= one[0] < _SPIKE_S], kind.run_s)
     good = sum(call.rows for call in clients.calls if call.in_time and start + _SPIKE_S / 2 <= call.ended_at < end)
     return Spike(

@@ -4,7 +4,7 @@ from benchmarks.models import ROOT
 
 _PAGE = ROOT / "docs" / "robustness.md"
 _BEGIN = "<!-- written by python -m benchmarks.hostile --page -->"
-_END = "<!-- end of what is written -->"
+_END = "<!-- end of generated tables -->"
 
 
 def write(tables: str) -> None:

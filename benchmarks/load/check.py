@@ -60,7 +60,7 @@ class Known(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the
 def expect(condition: bool, seen: object) -> None:
     """Exit with ``seen`` unless ``condition``."""
     if not condition:
-        raise SystemExit(f"not as it should be: {seen}")
+        raise SystemExit(f"not ok: {seen}")
 
 
 def adds_up(tally: Tally) -> bool:
@@ -184,11 +184,11 @@ def main() -> None:
     checks: tuple[Callable[[str, Known], None], ...] = (check_answers, check_failures, check_overload, check_streams)
     for check in checks:
         check(target, known)
-        print(f"{check.__name__}: as it should be")
+        print(f"{check.__name__}: ok")
     server.stop(None).wait()
     for check_alone in (check_fail_fast, check_scripted):
         check_alone()
-        print(f"{check_alone.__name__}: as it should be")
+        print(f"{check_alone.__name__}: ok")
 
 
 if __name__ == "__main__":

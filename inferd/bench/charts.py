@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-_WIDTH, _HEIGHT = 560, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 40
+_WIDTH, _HEIGHT = 420, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 12, 40
 #: A point is marked for the pointer at most this often along a line.
 _MOST_MARKS = 130
 _TICKS = 5

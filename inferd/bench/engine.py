@@ -100,7 +100,8 @@ class Engine:
             self._room.release()
 
     async def _request(self, prepared: Prepared, intended_s: float) -> None:
-        self._recorder.sent(intended_s, self._clock())
+        sent_s = self._clock()
+        self._recorder.sent(intended_s, sent_s)
         answer = await self._attempts(prepared, intended_s)
         ended_s = self._clock()
         status, message, wrong = OK, "", False
@@ -113,6 +114,7 @@ class Engine:
                 class_index=prepared.class_index,
                 rows=prepared.rows,
                 intended_s=intended_s,
+                sent_s=sent_s,
                 ended_s=ended_s,
                 status=status,
                 message=message,

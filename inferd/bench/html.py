@@ -11,6 +11,7 @@ from inferd.bench.charts import Axis, Line, line_chart, number
 from inferd.bench.report import Report, load_text
 from inferd.plain_text import escaped
 
+_FIGURES = ("OK/s", "rows/s", "good", "p50", "p90", "p99", "p99.9", "max ms", "failed")
 _NINES = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
@@ -87,12 +88,16 @@ def _sweep(steps: Sequence[Report]) -> str:
         Line(name=each, color=color, points=_points(levels, [(step["latency_ms"] or {}).get(each) for step in ordered]))
         for color, each in enumerate(("p50", "p90", "p99"), 1)
     ]
+    shares = [None if (share := step["goodput"]["share"]) is None else 100 * share for step in ordered]
     charts = [
         line_chart("Throughput by load", lines, x, Axis(label="a second")),
         line_chart("Latency by load", latencies, x, Axis(label="ms", log=True)),
+        line_chart(
+            "Good answers by load", [Line(name="good", color=2, points=_points(levels, shares))], x, Axis(label="%")
+        ),
     ]
-    columns = ["load", "OK/s", "rows/s", "good", "p50", "p90", "p99", "p99.9", "max ms", "failed"]
-    return f"<section class=charts>{''.join(charts)}</section>{_table(columns, map(_figures, ordered))}"
+    rows = [[load_text(step["load"]), *_figures(step)] for step in ordered]
+    return f"<section class=charts>{''.join(charts)}</section>{_table(['load', *_FIGURES], rows)}"
 
 
 def _step(step: Report, *, is_open: bool) -> str:
@@ -121,16 +126,21 @@ def _step(step: Report, *, is_open: bool) -> str:
     ]
     warnings = "".join(f"<li>{_text(warning)}</li>" for warning in step["warnings"])
     tables = [
-        _table(["status", "requests", "first message"], map(_status, step["statuses"])),
-        _classes(step) if len(step["classes"]) > 1 else "",
-        _table(["tried again after", "attempts", ""], map(_status, step["retried"])) if step["retried"] else "",
         *(_server(model, statistics) for model, statistics in step["server"].items()),
         _generator(step),
+    ]
+    wide = [
+        _classes(step) if len(step["classes"]) > 1 else "",
+        _table(["status", "requests", "first message"], map(_status, step["statuses"]), kind="messages"),
+        _table(["sent again after", "attempts", ""], map(_status, step["retried"]), kind="messages")
+        if step["retried"]
+        else "",
     ]
     return (
         f"<details{' open' if is_open else ''}><summary>{_text(load_text(step['load']))}</summary>"
         f"{f'<ul class=warnings>{warnings}</ul>' if warnings else ''}"
-        f"<section class=charts>{''.join(charts)}</section>{''.join(tables)}</details>"
+        f"<section class=charts>{''.join(charts)}</section>{''.join(wide)}"
+        f"<section class=tables>{''.join(tables)}</section></details>"
     )
 
 
@@ -143,14 +153,12 @@ def _curve(step: Report) -> str:
 
 
 def _classes(step: Report) -> str:
-    columns = ["class", "load", "OK/s", "rows/s", "good", "p50", "p90", "p99", "p99.9", "max ms", "failed"]
-    return _table(columns, ([each["name"], *_figures({**each, "load": step["load"]})] for each in step["classes"]))
+    return _table(["class", *_FIGURES], ([each["name"], *_figures(each)] for each in step["classes"]))
 
 
 def _figures(counted: Report) -> list[str]:
     latency: dict[str, float] = counted["latency_ms"] or {}
     return [
-        load_text(counted["load"]),
         number(counted["throughput_per_s"]),
         number(counted["rows_per_s"]),
         _percent(counted["goodput"]["share"]),
@@ -203,10 +211,10 @@ def _settings(report: Report) -> str:
     return f"<details><summary>Settings</summary>{traffic}{_table(['setting', 'value'], rows)}</details>"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f'<div class="scroll {kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _picked(at: Sequence[float], points: Sequence[Report], name: str) -> list[tuple[float, float | None]]:

@@ -42,7 +42,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The end of one request: when it was meant to be sent, when it ended, and how.
+    """The end of one request: when it was meant to be sent, when it was, when it ended, and how.
 
     ``wrong``: it was answered with other values than expected.
     """
@@ -50,6 +50,7 @@ class Outcome:
     class_index: int
     rows: int
     intended_s: float
+    sent_s: float
     ended_s: float
     status: Status
     message: str = ""
@@ -58,7 +59,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Tally:
-    """The requests of one traffic class. ``completed`` are the good answers that came within the measured time."""
+    """The requests of one traffic class. ``completed`` are the right answers that came within the measured time.
+
+    ``latency_from_send`` leaves out how late a request was sent, as generators measure that count from there.
+    """
 
     requests: int = 0
     rows: int = 0
@@ -71,6 +75,7 @@ class Tally:
     messages: dict[Status, str] = field(default_factory=dict)
     retried: Counter[Status] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
+    latency_from_send: Histogram = field(default_factory=Histogram)
     failure_latency: Histogram = field(default_factory=Histogram)
 
     def add(self, other: "Tally") -> None:
@@ -81,6 +86,7 @@ class Tally:
         self.retried.update(other.retried)
         self.messages = other.messages | self.messages
         self.latency.add(other.latency)
+        self.latency_from_send.add(other.latency_from_send)
         self.failure_latency.add(other.failure_latency)
 
 
@@ -155,6 +161,8 @@ class Recorder:
         tally.within_objective += good
         tally.wrong += outcome.wrong
         (tally.latency if ok else tally.failure_latency).record(latency_s)
+        if ok:
+            tally.latency_from_send.record(outcome.ended_s - outcome.sent_s)
         self._count_status(tally, outcome)
 
     def add(self, others: Sequence["Recorder"]) -> None:

@@ -62,7 +62,7 @@ def step_report(
         "warmup_s": warmup_s,
         "duration_s": duration_s,
         **_tally(total, duration_s, objective_ms),
-        "curve": [[percentile, value] for percentile, value in total.latency.percentiles_ms(CURVE).items()],
+        "curve": _curve(total.latency),
         "histogram": total.latency.encoded() if total.latency.count else None,
         "most_in_flight": recorder.most_in_flight,
         "generator": {"cpu_share": result.cpu_share, "send_lag_ms": lag_ms, "held_back": recorder.held_back},
@@ -130,6 +130,12 @@ def read(path: Path) -> Report:
     return dict(report)
 
 
+def _curve(latency: Histogram) -> list[list[float]]:
+    """Return the points of the latency curve as far as there are requests for them."""
+    told = [percentile for percentile in CURVE if latency.count * (100 - percentile) >= 100]
+    return [[percentile, value] for percentile, value in latency.percentiles_ms(told).items()]
+
+
 def _tally(tally: Tally, duration_s: float, objective_ms: float | None) -> Report:
     return {
         "requests": tally.requests,
@@ -145,6 +151,7 @@ def _tally(tally: Tally, duration_s: float, objective_ms: float | None) -> Repor
             "per_s": tally.within_objective / duration_s,
         },
         "latency_ms": summary(tally.latency),
+        "latency_from_send_ms": summary(tally.latency_from_send),
         "failure_latency_ms": summary(tally.failure_latency),
         "statuses": _statuses(tally.statuses, tally.messages),
         "retried": _statuses(tally.retried, {}),

@@ -22,7 +22,8 @@ from inferd.bench.sweep import Saturation, StepOutcome, saturating_concurrency, 
 from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import Progress, Workers
 
-#: Reports have at most this many points in time, of a second or more.
+# The points in time of a report.
+_SHORTEST_INTERVAL_S = 0.5
 _MOST_INTERVALS = 120
 
 
@@ -87,7 +88,7 @@ class Session:
         plan = self._plan
         # A trace is replayed as a whole.
         warmup_s = 0.0 if isinstance(load, Trace) else plan.warmup_s
-        interval_s = max(1.0, (warmup_s + plan.duration_s) / _MOST_INTERVALS)
+        interval_s = max(_SHORTEST_INTERVAL_S, (warmup_s + plan.duration_s) / _MOST_INTERVALS)
         counted = _Counted(self._server, plan.classes)
 
         def watch(now_s: float, window: Window, progress: Sequence[Progress]) -> None:

@@ -23,6 +23,7 @@ def page(report: Report) -> str:
     best = max(steps, key=lambda step: step["goodput"]["per_s"]) if steps else None
     body = [
         f"<header><h1>{_text(title)}</h1><p>{_text(_subtitle(report))}</p></header>",
+        "<p class=lead>Interrupted: later steps are missing.</p>" if report["interrupted"] else "",
         _saturation(report) if report["saturation"] else "",
         _tiles(best, len(steps)) if best else "",
         _sweep(steps) if len(steps) > 1 else "",

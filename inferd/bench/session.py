@@ -55,7 +55,7 @@ class Session:
             job = prepare(plan, self._server, models)
             began = datetime.now(UTC)
             with Workers(job, plan.processes) as self._workers:
-                saturation = self._run_steps()
+                saturation, interrupted = self._run_until_interrupted()
         finally:
             self._server.close()
         return {
@@ -65,8 +65,18 @@ class Session:
             "generator": self._generator(),
             "plan": plan.describe(),
             "saturation": None if saturation is None else {"level": saturation.level, "reached": saturation.reached},
+            "interrupted": interrupted,
             "steps": self._steps,
         }
+
+    def _run_until_interrupted(self) -> tuple[Saturation | None, bool]:
+        """Run all steps. Ctrl-C keeps those that are complete, if there are any."""
+        try:
+            return self._run_steps(), False
+        except KeyboardInterrupt:
+            if not self._steps:
+                raise
+            return None, True
 
     def _run_steps(self) -> Saturation | None:
         plan = self._plan

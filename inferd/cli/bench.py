@@ -177,10 +177,12 @@ def bench(
         _save(report, path)
     if as_json:
         print_json(report)
-        return
-    print_report(report)
-    for path in save or ():
-        print(f"saved to {path}")
+    else:
+        print_report(report)
+        for path in save or ():
+            print(f"saved to {path}")
+    if report["interrupted"]:
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _run(plan: Plan) -> Report:

@@ -109,6 +109,8 @@ def _print_notes(report: Report) -> None:
     if report["plan"]["check"]:
         wrong = sum(step["wrong"] for step in report["steps"])
         print(f"{sum(step['ok'] for step in report['steps'])} answers equal those asked alone, {wrong} do not")
+    if report["interrupted"]:
+        print("interrupted: later steps are missing")
     if report["saturation"] is not None:
         print(_saturation(report))
 

@@ -106,6 +106,21 @@ def test_recorded_requests_and_saved_reports(bench, folder, capsys):
     assert "throughput" in out
 
 
+def test_interrupted_sweep_keeps_complete_steps(server, folder, capsys, monkeypatch):
+    """Ctrl-C in the second step: the first one is reported, and the exit code says why it is the only one."""
+
+    def show(self, live):
+        if live.load["concurrency"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("inferd.cli.bench_output.LiveView.show", show)
+    arguments = ("--token-file", f"{folder}/alice.token", "--concurrency", "1,2,3", "--json", *_SHORT)
+    assert main(["bench", server.grpc, "digits", *arguments]) == 130
+    report = json.loads(capsys.readouterr().out)
+    assert report["interrupted"]
+    assert [step["load"]["concurrency"] for step in report["steps"]] == [1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

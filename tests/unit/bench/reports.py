@@ -48,5 +48,6 @@ def a_report(*steps, **plan):
             **plan,
         },
         "saturation": {"level": 8.0, "reached": True} if len(steps) > 1 else None,
+        "interrupted": False,
         "steps": list(steps),
     }

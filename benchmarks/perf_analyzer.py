@@ -42,9 +42,11 @@ def measure(
     return _run(model, port, load, placement, folder, seconds)
 
 
-def measure_rate(model: Model, port: int, requests_per_s: float, placement: Placement, folder: Path) -> Result:
-    """Start unary calls at a rate, at random times, without waiting for answers."""
-    load = ["--request-rate-range", f"{requests_per_s:.0f}", "--request-distribution", "poisson"]
+def measure_rate(
+    model: Model, port: int, requests_per_s: float, placement: Placement, folder: Path, *, arrivals: str = "poisson"
+) -> Result:
+    """Start unary calls at a fixed rate, at random moments or evenly spaced ("constant"), whatever comes back."""
+    load = ["--request-rate-range", f"{requests_per_s:.0f}", "--request-distribution", arrivals]
     return _run(model, port, load, placement, folder, _SECONDS)
 
 

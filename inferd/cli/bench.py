@@ -123,7 +123,7 @@ def bench(
     objective_ms: Annotated[
         float | None,
         _results(
-            "--objective", min=0.001, metavar="MS", help="Goodput counts the OK answers within so many milliseconds."
+            "--objective", min=0.001, metavar="MS", help="Goodput counts the OK answers within MS milliseconds."
         ),
     ] = None,
     check: Annotated[

@@ -1,10 +1,12 @@
 """Processes that carry the load, each with one event loop, so that the display and other workers cost them nothing."""
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import selectors
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from inferd.endpoint import Endpoint
 
 _CONNECT_TIMEOUT_S = 15.0
 _PROGRESS_EVERY_S = 0.5
+# From linux/prctl.h; the value is in nanoseconds, and holds for the thread.
+_PR_SET_TIMERSLACK = 29
 #: From sending a step to its start: longer than the message takes.
 _START_DELAY_S = 0.2
 
@@ -156,6 +160,7 @@ def _work(pipe: Connection, job: Job, number: int) -> None:
     """Run steps until the pipe is closed: the whole life of a worker process."""
     # Ctrl-C goes to the whole group of processes; the one in front ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _wake_on_time()
     # `select` waits to the microsecond where `epoll` rounds up to milliseconds, which would delay the sends.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     asyncio.set_event_loop(loop)
@@ -174,6 +179,12 @@ def _work(pipe: Connection, job: Job, number: int) -> None:
         pipe.send(f"{type(error).__name__}: {error}")
     # Without gRPC's farewell to a server that may hang.
     os._exit(0)
+
+
+def _wake_on_time() -> None:
+    """Have Linux not add the 50 µs to each wait by which it groups timers."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 async def _run_step(pipe: Connection, job: Job, number: int, step: Step, transport: Transport) -> StepResult:

@@ -11,7 +11,7 @@ def _closed(capacity_per_s, latency_s):
 
 
 def _open(capacity_per_s):
-    """Return a server that answers at most so many requests a second."""
+    """Return a server that answers at most ``capacity_per_s`` requests a second."""
     return lambda rate: StepOutcome(good_per_s=min(rate, capacity_per_s), good_share=min(1.0, capacity_per_s / rate))
 
 

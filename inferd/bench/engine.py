@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inferd.bench.loads import Arrival, ClosedLoop, Load
-from inferd.bench.recorder import NOT_SENT, OK, Outcome, Recorder, Status
+from inferd.bench.recorder import NOT_SENT, OK, WRONG_ANSWER, Outcome, Recorder, Status
 from inferd.bench.retries import Refusal, Retries
 from inferd.bench.traffic import Deck, Prepared
 
@@ -32,8 +32,8 @@ class Failure:
 #: Sends a request with a timeout in seconds; returns the serialized response, or why there is none.
 Send = Callable[[Prepared, float], Awaitable[bytes | Failure]]
 
-#: Whether a response has the expected values; called for requests with an expected answer.
-Check = Callable[[Prepared, bytes], bool]
+#: Says how a response differs from the expected answer of its request, empty if it does not.
+Check = Callable[[Prepared, bytes], str]
 
 _NOT_SENT = Failure(Refusal(NOT_SENT[0]), NOT_SENT[1], "the deadline passed before the request could be sent")
 
@@ -104,11 +104,12 @@ class Engine:
         self._recorder.sent(intended_s, sent_s)
         answer = await self._attempts(prepared, intended_s)
         ended_s = self._clock()
-        status, message, wrong = OK, "", False
         if isinstance(answer, Failure):
             status, message = answer.status, answer.message
-        elif prepared.expected is not None:
-            wrong = not self._check(prepared, answer)
+        elif prepared.expected is not None and (message := self._check(prepared, answer)):
+            status = WRONG_ANSWER
+        else:
+            status, message = OK, ""
         self._recorder.ended(
             Outcome(
                 class_index=prepared.class_index,
@@ -118,7 +119,6 @@ class Engine:
                 ended_s=ended_s,
                 status=status,
                 message=message,
-                wrong=wrong,
             )
         )
 

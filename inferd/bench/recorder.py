@@ -14,6 +14,8 @@ from inferd.bench.histogram import Histogram
 Status = tuple[str, str]
 
 OK: Status = ("OK", "")
+#: Answered, with other values than expected.
+WRONG_ANSWER: Status = ("OK", "WRONG_ANSWER")
 #: The deadline passed before the generator could send the request.
 NOT_SENT: Status = ("DEADLINE_EXCEEDED", "NOT_SENT")
 
@@ -42,10 +44,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The end of one request: when it was meant to be sent, when it was, when it ended, and how.
-
-    ``wrong``: it was answered with other values than expected.
-    """
+    """The end of one request: when it was meant to be sent, when it was, when it ended, and how."""
 
     class_index: int
     rows: int
@@ -54,7 +53,6 @@ class Outcome:
     ended_s: float
     status: Status
     message: str = ""
-    wrong: bool = False
 
 
 @dataclass(slots=True)
@@ -146,7 +144,7 @@ class Recorder:
         """Record the end of a request that was sent."""
         self.in_flight -= 1
         latency_s = outcome.ended_s - outcome.intended_s
-        ok = outcome.status == OK and not outcome.wrong
+        ok = outcome.status == OK
         good = ok and (self.objective_s is None or latency_s <= self.objective_s)
         self._add_to_interval(outcome.ended_s, latency_s, ok=ok, good=good)
         tally = self.tallies[outcome.class_index]
@@ -159,7 +157,7 @@ class Recorder:
         tally.rows += outcome.rows
         tally.ok += ok
         tally.within_objective += good
-        tally.wrong += outcome.wrong
+        tally.wrong += outcome.status == WRONG_ANSWER
         (tally.latency if ok else tally.failure_latency).record(latency_s)
         if ok:
             tally.latency_from_send.record(outcome.ended_s - outcome.sent_s)
@@ -202,7 +200,7 @@ class Recorder:
 
     @staticmethod
     def _count_status(tally: Tally, outcome: Outcome) -> None:
-        status = ("OK", "WRONG_ANSWER") if outcome.wrong else outcome.status
+        status = outcome.status
         if status not in tally.statuses and len(tally.statuses) >= _MAX_STATUSES:
             status = (status[0], "OTHER")
         tally.statuses[status] += 1

@@ -49,36 +49,24 @@ def answer(message: bytes) -> dict[str, NDArray[Any]]:
     return {output.name: _output(output, raw[index] if raw else None) for index, output in enumerate(response.outputs)}
 
 
-def same(expected: Arrays, got: Arrays, tolerance: float) -> bool:
-    """Whether two answers are equal: numbers within ``tolerance``, relative and absolute, all else exactly."""
-    return expected.keys() == got.keys() and all(_same(expected[name], got[name], tolerance) for name in expected)
+def difference(expected: Arrays, got: Arrays, tolerance: float) -> str:
+    """Say how two answers differ; empty if they are equal: numbers within ``tolerance``, relative and absolute."""
+    if expected.keys() != got.keys():
+        return f"expected the outputs {', '.join(expected)}, got {', '.join(got) or 'none'}"
+    found = (_difference(expected[name], got[name], tolerance) for name in expected)
+    return next((f'output "{name}": {text}' for name, text in zip(expected, found, strict=True) if text), "")
 
 
-def first_difference(expected: Arrays, got: Arrays) -> str:
-    """Say which output differs and by how much, for messages."""
-    for name, array in expected.items():
-        other = got.get(name)
-        if other is None:
-            return f'output "{name}": expected, got no such output'
-        if other.shape != array.shape:
-            return f'output "{name}": expected shape {list(array.shape)}, got {list(other.shape)}'
-        if array.dtype.kind == "f" and other.dtype.kind == "f":
-            worst = float(np.nanmax(np.abs(other.astype(np.float64) - array.astype(np.float64)), initial=0.0))
-            if worst:
-                return f'output "{name}": differs by up to {worst:.3g}'
-        elif not np.array_equal(array, other):
-            return f'output "{name}": differs'
-    return "other outputs than expected"
-
-
-def _same(expected: NDArray[Any], got: NDArray[Any], tolerance: float) -> bool:
+def _difference(expected: NDArray[Any], got: NDArray[Any], tolerance: float) -> str:
     if expected.shape != got.shape or expected.dtype != got.dtype:
-        return False
+        return f"expected {expected.dtype} {list(expected.shape)}, got {got.dtype} {list(got.shape)}"
     if expected.dtype.kind not in "fV":
-        return bool(np.array_equal(expected, got))
-    # numpy compares bfloat16 only as float32.
-    wide = [array.astype(np.float32) if array.dtype.kind == "V" else array for array in (expected, got)]
-    return bool(np.allclose(wide[1], wide[0], rtol=tolerance, atol=tolerance, equal_nan=True))
+        return "" if np.array_equal(expected, got) else "expected other values"
+    # numpy does not know how to compare bfloat16.
+    first, second = (array.astype(np.float32) if array.dtype.kind == "V" else array for array in (expected, got))
+    if np.allclose(second, first, rtol=tolerance, atol=tolerance, equal_nan=True):
+        return ""
+    return f"differs by up to {np.nanmax(np.abs(second - first)):.3g}"
 
 
 def _output(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None) -> NDArray[Any]:

@@ -193,12 +193,12 @@ async def _run_step(pipe: Connection, job: Job, number: int, step: Step, transpo
         window=step.window, classes=len(job.classes), objective_s=job.objective_s, interval_s=step.interval_s
     )
 
-    def check(prepared: Prepared, message: bytes) -> bool:
+    def check(prepared: Prepared, message: bytes) -> str:
         assert prepared.expected is not None
         try:
-            return tensors.same(prepared.expected, tensors.answer(message), job.tolerance)
-        except Exception:  # noqa: BLE001  (an answer that cannot be read is wrong)
-            return False
+            return tensors.difference(prepared.expected, tensors.answer(message), job.tolerance)
+        except Exception as error:  # noqa: BLE001  (an answer that cannot be read is wrong)
+            return f"cannot be read: {error}"
 
     engine = Engine(
         send=transport.send,

@@ -7,7 +7,7 @@ import pytest
 
 from inferd.bench.engine import Engine, Failure
 from inferd.bench.loads import Arrival, ClosedLoop, OpenLoop, Trace
-from inferd.bench.recorder import OK, Recorder, Window
+from inferd.bench.recorder import OK, WRONG_ANSWER, Recorder, Window
 from inferd.bench.retries import Refusal, Retries
 from inferd.bench.traffic import Deck, Prepared, TrafficClass
 from tests.unit.bench.virtual_time import run
@@ -43,7 +43,7 @@ def _run(load, server, *, window=None, retries=0, timeout_s=100.0, check=None, m
     prepared = {(0, rows): [Prepared(0, rows, b"request", timeout_s, expected)] for rows in (1, 5)}
     engine = Engine(
         send=server.send,
-        check=check or (lambda request, answer: True),
+        check=check or (lambda request, answer: ""),
         deck=Deck([TrafficClass(name="c", model="m")], prepared, random),
         retries=Retries(retries),
         recorder=recorder,
@@ -135,12 +135,13 @@ def test_no_retry_beyond_deadline():
 
 def test_wrong_answers_are_failures():
     """They have a status of their own and no part in throughput or goodput."""
-    answers = iter([True, False, True])
+    answers = iter(["", 'output "y": differs', ""])
     trace = Trace(entries=(Arrival(0.0), Arrival(1.0), Arrival(2.0)))
     recorder = _run(trace, _Server(), check=lambda request, answer: next(answers))
     total = recorder.total()
     assert (total.ok, total.wrong, total.completed, total.within_objective) == (2, 1, 2, 2)
-    assert total.statuses == {OK: 2, ("OK", "WRONG_ANSWER"): 1}
+    assert total.statuses == {OK: 2, WRONG_ANSWER: 1}
+    assert total.messages == {WRONG_ANSWER: 'output "y": differs'}
 
 
 def test_warm_up_is_not_counted():

@@ -50,7 +50,7 @@ def test_requests_carry_every_datatype(datatype):
     )
     answer = tensors.answer(response.SerializeToString())["y"]
     assert answer.dtype == array.dtype
-    assert tensors.same({"y": array}, {"y": answer}, tolerance=0)
+    assert tensors.difference({"y": array}, {"y": answer}, tolerance=0) == ""
 
 
 @pytest.mark.parametrize(
@@ -103,24 +103,24 @@ def test_typed_answers_are_read():
 
 
 @pytest.mark.parametrize(
-    ("got", "same"),
+    ("got", "text"),
     [
-        ({"y": np.float32([1.0005, 2])}, True),
-        ({"y": np.float32([1.01, 2])}, False),
-        ({"y": np.float32([[1, 2]])}, False),
-        ({"y": np.float64([1, 2])}, False),
-        ({"z": np.float32([1, 2])}, False),
-        ({}, False),
+        ({"y": np.float32([1.0005, 2])}, ""),
+        ({"y": np.float32([1.01, 2])}, 'output "y": differs by up to 0.01'),
+        ({"y": np.float32([[1, 2]])}, 'output "y": expected float32 [2], got float32 [1, 2]'),
+        ({"y": np.float64([1, 2])}, 'output "y": expected float32 [2], got float64 [2]'),
+        ({"z": np.float32([1, 2])}, "expected the outputs y, got z"),
+        ({}, "expected the outputs y, got none"),
     ],
 )
-def test_answers_are_compared(got, same):
+def test_answers_are_compared(got, text):
     """Numbers within the tolerance; names, shapes and types exactly."""
-    assert tensors.same({"y": np.float32([1, 2])}, got, tolerance=1e-3) is same
+    assert tensors.difference({"y": np.float32([1, 2])}, got, tolerance=1e-3) == text
 
 
 def test_half_precision_and_integers_are_compared():
     """bfloat16 within the tolerance, integers exactly, and nan as itself."""
     half = np.array([1.0, np.nan], ml_dtypes.bfloat16)
-    assert tensors.same({"y": half}, {"y": half.copy()}, tolerance=0)
-    assert not tensors.same({"y": half}, {"y": half + ml_dtypes.bfloat16(1)}, tolerance=1e-3)
-    assert not tensors.same({"y": np.array([1000])}, {"y": np.array([1001])}, tolerance=0.1)
+    assert tensors.difference({"y": half}, {"y": half.copy()}, tolerance=0) == ""
+    assert tensors.difference({"y": half}, {"y": half + ml_dtypes.bfloat16(1)}, tolerance=1e-3)
+    assert tensors.difference({"y": np.array([1000])}, {"y": np.array([1001])}, tolerance=0.1)

@@ -15,7 +15,7 @@ child cannot use gRPC.
 
 from inferd.rpc.accept import callback_stream, callback_unary
 from inferd.rpc.call_ends import RejectionCause
-from inferd.rpc.core import IncompatibleGrpcioError, Metadata
+from inferd.rpc.core import IncompatibleGrpcioError, LegalMetadata, Metadata, checked_metadata
 from inferd.rpc.interceptors import CallInterceptor, Rejection
 from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.server import Server
@@ -25,6 +25,7 @@ __all__ = [
     "Call",
     "CallInterceptor",
     "IncompatibleGrpcioError",
+    "LegalMetadata",
     "MemoryMeter",
     "Metadata",
     "Rejection",
@@ -35,4 +36,5 @@ __all__ = [
     "UnaryCall",
     "callback_stream",
     "callback_unary",
+    "checked_metadata",
 ]

@@ -164,7 +164,6 @@ class CallBase(ABC):
             live.on_call()
         if live.ends.ages is not None:
             live.ends.ages.note(self.raw_peer, started_at)
-        live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
 
     @property
     def peer(self) -> str:
@@ -192,7 +191,7 @@ class CallBase(ABC):
         """See `Call.add_trailing_metadata`."""
         added = checked_metadata(pairs)
         if added is not None:
-            self._trailing = (*(self._trailing or ()), *added)
+            self._trailing = added if self._trailing is None else (*self._trailing, *added)
 
     def expect_small_message(self) -> None:
         """See `Call.expect_small_message`."""
@@ -262,7 +261,7 @@ class CallBase(ABC):
     def _status_operation(self, code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata) -> core.Operation:
         """Make the operation that sends the status, once the interceptors were notified."""
         if self._trailing is not None:
-            trailing = (*(trailing or ()), *self._trailing)
+            trailing = self._trailing if trailing is None else (*trailing, *self._trailing)
         return core.status(code, details, trailing)
 
     def _start(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:

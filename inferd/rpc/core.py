@@ -56,6 +56,13 @@ Metadata = Sequence[tuple[str, str | bytes]]
 #: Checked metadata in the core's form; None if there is none.
 CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
 
+
+class LegalMetadata(tuple[tuple[str, str | bytes], ...]):
+    """Checked metadata that is known as such, so that it is not checked again for each call that it is sent with."""
+
+    __slots__ = ()
+
+
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _BINARY_SUFFIX = "-bin"
 
@@ -273,7 +280,9 @@ def checked_metadata(metadata: Metadata | None) -> CheckedMetadata:
     """
     if not metadata:
         return None
-    return tuple(_checked_pair(key, value) for key, value in metadata)
+    if type(metadata) is LegalMetadata:
+        return metadata
+    return LegalMetadata([_checked_pair(key, value) for key, value in metadata])
 
 
 def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:

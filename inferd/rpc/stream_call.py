@@ -66,6 +66,7 @@ class CoreStreamCall(CallBase):
         self.on_sent: Callable[[], None] | None = None
         # Last, as it makes the call live.
         super().__init__(core_call, live, method, metadata, deadline, started_at)
+        live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
 
     @property
     def has_single_message(self) -> bool:  # type: ignore[override]  # a constant of unary calls

@@ -1,11 +1,12 @@
 """A call with one request and one answer: the fast path."""
 
+import threading
 import time
 
 import grpc
 
 from inferd.rpc import core
-from inferd.rpc.call import MISSING_MESSAGE, CallBase
+from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
 from inferd.rpc.core import CheckedMetadata, Metadata
 from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, UnaryHandler
@@ -16,14 +17,31 @@ _OK = grpc.StatusCode.OK
 class CoreUnaryCall(CallBase):
     """A `UnaryCall` with four events: the call, its message, its answer, its close.
 
-    The claim on its end is ``_lock``, acquired once and never released. ``_due`` changes on the poll thread only.
+    The close is asked for when the handler has seen the message: until then the receive of the message tells of a
+    cancel. A call that ends on the poll thread before, as refused ones do, asks for it in one batch with the status.
+
+    The claim on its end is ``_lock``, acquired once and never released. ``_due`` and ``_is_close_due``, whether the
+    close was asked for, change on the poll thread only.
     """
 
-    __slots__ = ("_handler",)
+    __slots__ = ("_handler", "_is_close_due")
 
     has_single_message = True
 
     _handler: UnaryHandler
+
+    def __init__(
+        self,
+        core_call: core.Call,
+        live: LiveCalls,
+        method: str,
+        metadata: Metadata,
+        deadline: float,
+        started_at: float,
+    ) -> None:
+        self._is_close_due = False
+        # Last, as it makes the call live.
+        super().__init__(core_call, live, method, metadata, deadline, started_at)
 
     def serve(self, handler: UnaryHandler) -> None:
         """Read the message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
@@ -51,7 +69,12 @@ class CoreUnaryCall(CallBase):
             return False
         self.ended_at = time.monotonic()
         notify_finished(self.finishers, self, code, details)
-        self._start((*operations, self._status_operation(code, encoded, trailing)), self._on_sent)
+        status = self._status_operation(code, encoded, trailing)
+        if not self._is_close_due and threading.get_ident() == self._live.loop.thread_id:
+            self._is_close_due = True
+            self._live.loop.defer_batch((self, (*operations, core.receive_close(), status), self._on_sent_and_closed))
+        else:
+            self._start((*operations, status), self._on_sent)
         return True
 
     def _add_finisher(self, finisher: Finisher) -> bool:
@@ -73,6 +96,9 @@ class CoreUnaryCall(CallBase):
             self._after_no_message(self._on_half_close)
         else:
             self._receive_failed()
+        if not self._is_close_due:
+            self._is_close_due = True
+            self._live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
         self._due -= 1
         if self._due == 0:
             self._retire()
@@ -91,6 +117,11 @@ class CoreUnaryCall(CallBase):
             self._terminate()
             self._due -= 1
         self._due -= 1
+        if self._due == 0:
+            self._retire()
+
+    def _on_sent_and_closed(self, _event: core.BatchEvent) -> None:
+        self._due -= 2
         if self._due == 0:
             self._retire()
 

@@ -164,6 +164,11 @@ class FakeCoreCall:
             operations = (FakeReceived(message),)
         batch.tag(FakeEvent(success=success, batch_operations=operations))
 
+    def complete_all(self) -> None:
+        """Let the events of all batches in flight arrive."""
+        while self.in_flight:
+            self.complete(self.in_flight[0].kinds[0])
+
 
 class FakeReceived:
     def __init__(self, payload: bytes | None) -> None:

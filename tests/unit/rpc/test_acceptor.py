@@ -118,12 +118,10 @@ def test_rejects_calls_above_the_limit_unread():
     first, second = bench.accept(), bench.accept()
     assert first.find("ReceiveMessage") is not None
     assert [batch.kinds for batch in second.started] == [
-        ["ReceiveCloseOnServer"],
-        ["SendInitialMetadata", "SendStatusFromServer"],
+        ["SendInitialMetadata", "ReceiveCloseOnServer", "SendStatusFromServer"],
     ]
     assert bench.codes == ["RESOURCE_EXHAUSTED"]
-    second.complete("SendStatusFromServer")
-    second.complete("ReceiveCloseOnServer")
+    second.complete_all()
     assert bench.accept().find("ReceiveMessage") is None
 
 
@@ -132,8 +130,7 @@ def test_ended_call_does_not_count():
     bench = Bench(max_inflight_unary=1, handler=lambda call, message: call.reply(b""))
     first = bench.accept()
     first.complete("ReceiveMessage", message=b"")
-    first.complete("SendStatusFromServer")
-    first.complete("ReceiveCloseOnServer")
+    first.complete_all()
     assert bench.accept().find("ReceiveMessage") is not None
     assert bench.codes == ["OK"]
 

@@ -6,7 +6,7 @@ import pytest
 from inferd.rpc.call_ends import MEMORY_BUDGET
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.unary_call import CoreUnaryCall
-from tests.unit.rpc.fakes import Bench
+from tests.unit.rpc.fakes import Bench, receive_one
 
 INTERNAL = grpc.StatusCode.INTERNAL
 
@@ -17,6 +17,10 @@ def test_on_finished_runs_once_before_the_interceptors(kind, end):
     """And before the status is sent; at once for a call that has ended."""
     bench = Bench(kind)
     heard = []
+    if end != "refusal":
+        receive_one(bench.call)
+        bench.core.complete("ReceiveMessage", message=b"request")
+    before = len(bench.core.started)
     bench.call.on_finished(
         lambda call, code, details: heard.append((code, details, list(bench.recorder.ends), len(bench.core.started)))
     )
@@ -27,7 +31,7 @@ def test_on_finished_runs_once_before_the_interceptors(kind, end):
     else:
         bench.call.abort(INTERNAL, "no")
     assert [(code, details) for code, details, *_ in heard] == bench.recorder.ends
-    assert [others for *_, others in heard] == [1]
+    assert [others for *_, others in heard] == [before]
     assert [told for *_, told, _ in heard] == [[]]
     late = []
     bench.call.on_finished(lambda *end: late.append(end))
@@ -45,6 +49,5 @@ def test_a_new_call_may_be_rejected_by_the_check_it_starts(kind):
 
     bench = Bench(kind, on_live=reject_all)
     assert bench.codes == ["RESOURCE_EXHAUSTED"]
-    bench.core.complete("SendStatusFromServer")
-    bench.core.complete("ReceiveCloseOnServer")
+    bench.core.complete_all()
     assert bench.live.count == 0

@@ -28,44 +28,79 @@ def receive(bench, message=b"request", handler=None):
     return got
 
 
-def test_waits_for_the_close_from_the_start(bench):
-    """Exactly once, in a batch of its own."""
-    receive(bench)
-    bench.call.reply(b"answer")
-    kinds = [batch.kinds for batch in bench.core.started]
-    assert kinds[0] == ["ReceiveCloseOnServer"]
-    assert sum("ReceiveCloseOnServer" in batch for batch in kinds) == 1
+REJECTION = ["SendInitialMetadata", "ReceiveCloseOnServer", "SendStatusFromServer"]
+
+
+def kinds(bench):
+    """Return the batches that were started."""
+    return [batch.kinds for batch in bench.core.started]
 
 
 def test_answer_is_one_batch(bench):
-    """Initial metadata, message and status, so that they leave in one write."""
+    """Initial metadata, message and status, so that they leave in one write. The call's close was asked for before."""
     assert receive(bench) == [b"request"]
     assert bench.call.reply(b"answer")
-    assert [batch.kinds for batch in bench.core.started] == [
-        ["ReceiveCloseOnServer"],
+    assert kinds(bench) == [
         ["ReceiveMessage"],
+        ["ReceiveCloseOnServer"],
         ["SendInitialMetadata", "SendMessage", "SendStatusFromServer"],
     ]
 
 
 def test_rejection_needs_no_message(bench):
-    """A call can be rejected before any of it is read."""
+    """A call can be rejected before any of it is read, in one batch with its close."""
     assert bench.call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-    assert [batch.kinds for batch in bench.core.started] == [
+    assert kinds(bench) == [REJECTION]
+    bench.core.complete("SendStatusFromServer")
+    assert bench.live.count == 0
+
+
+@pytest.mark.parametrize("message", [b"request", None])
+def test_rejection_while_the_message_is_received(bench, message):
+    """The close is asked for once, whatever the receive brings."""
+    bench.call.serve(lambda call, request: None)
+    bench.call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    bench.core.complete("ReceiveMessage", message=message)
+    bench.core.complete("SendStatusFromServer")
+    assert kinds(bench) == [["ReceiveMessage"], REJECTION]
+    assert (bench.codes, bench.live.count) == (["RESOURCE_EXHAUSTED"], 0)
+
+
+def test_answer_of_the_handler_itself_comes_with_the_close(bench):
+    """A refusal then takes the core two batches instead of three."""
+    receive(bench, handler=lambda call, request: call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full"))
+    bench.core.complete("SendStatusFromServer")
+    assert kinds(bench) == [["ReceiveMessage"], REJECTION]
+    assert (bench.codes, bench.live.count) == (["RESOURCE_EXHAUSTED"], 0)
+
+
+def test_answer_of_another_thread_comes_without_the_close(bench):
+    """Whether the close was asked for is known on the poll thread only, which asks for it after the handler."""
+
+    def answer(call, request):
+        thread = threading.Thread(target=call.reply, args=(b"answer",))
+        thread.start()
+        thread.join()
+
+    receive(bench, handler=answer)
+    assert kinds(bench) == [
+        ["ReceiveMessage"],
+        ["SendInitialMetadata", "SendMessage", "SendStatusFromServer"],
         ["ReceiveCloseOnServer"],
-        ["SendInitialMetadata", "SendStatusFromServer"],
     ]
+    bench.core.complete("SendStatusFromServer")
+    bench.core.complete("ReceiveCloseOnServer")
+    assert (bench.codes, bench.live.count) == (["OK"], 0)
 
 
 def test_operations_are_never_used_twice(bench):
     """The fake core compares each operation with all before, across calls."""
     other = Bench(CoreUnaryCall)
     other.core.seen = bench.core.seen
-    before = len(bench.core.seen)
     for each in (bench, other):
         receive(each)
         each.call.reply(b"same")
-    assert len(bench.core.seen) - before == 2 * 4
+    assert len(bench.core.seen) == 2 * 5
 
 
 def test_call_is_live_until_all_events_have_come(bench):
@@ -123,6 +158,7 @@ def test_cancel_while_the_request_waits(bench):
 
 def test_on_terminated_runs_at_once_after_the_end(bench):
     """Once."""
+    receive(bench)
     bench.core.complete("ReceiveCloseOnServer")
     gone = []
     bench.call.on_terminated(lambda: gone.append(1))
@@ -143,6 +179,7 @@ def test_on_terminated_does_not_run_after_an_answer(bench):
 def test_failed_callback_does_not_stop_the_others(bench, caplog):
     """All callbacks run."""
     gone = []
+    receive(bench)
     bench.call.on_terminated(lambda: gone.append("a"))
     bench.call.on_terminated(lambda: 1 / 0)
     bench.call.on_terminated(lambda: gone.append("b"))
@@ -155,6 +192,7 @@ def test_end_at_the_deadline_is_deadline_exceeded():
     """An end before it is CANCELLED."""
     for waited_s, expected in ((3.0, "CANCELLED"), (5.0, "DEADLINE_EXCEEDED")):
         bench = Bench(CoreUnaryCall, deadline=1005.0)
+        receive(bench)
         bench.loop.clock.advance(waited_s)
         bench.core.complete("ReceiveCloseOnServer")
         assert bench.codes == [expected]
@@ -193,6 +231,7 @@ def test_refused_batch_cancels_the_call(bench, caplog, refused):
     if refused == "receive":
         bench.core.refuse = 1
         bench.call.serve(lambda call, request: None)
+        bench.loop.run_soon()
     else:
         receive(bench)
         bench.core.refuse = 1
@@ -246,6 +285,7 @@ def test_peer_is_decoded(bench):
 def test_on_retired_runs_once(bench):
     """When the call is no longer live, however it ended."""
     retired = []
+    receive(bench)
     bench.call.on_retired = lambda: retired.append(bench.live.count)
     bench.core.complete("ReceiveCloseOnServer")
     assert retired == [0]

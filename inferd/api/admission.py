@@ -75,12 +75,6 @@ def inference_request(
     inputs: Tensors, params: RequestParams, reply: Reply, received_at: float, call_deadline: float
 ) -> InferenceRequest:
     """Return a request for the queue; it expires with its call, or earlier."""
-    if params.timeout_s is not None:
-        deadline = min(call_deadline, received_at + params.timeout_s)
-    elif call_deadline == math.inf:
-        deadline = received_at + params.default_timeout_s
-    else:
-        deadline = call_deadline
     return InferenceRequest(
         inputs,
         params.outputs,
@@ -89,9 +83,18 @@ def inference_request(
         params.stack_key,
         reply,
         received_at,
-        deadline,
+        deadline_of(params, received_at, call_deadline),
         params.priority,
     )
+
+
+def deadline_of(params: RequestParams, received_at: float, call_deadline: float) -> float:
+    """Return when a request expires."""
+    if params.timeout_s is not None:
+        return min(call_deadline, received_at + params.timeout_s)
+    if call_deadline == math.inf:
+        return received_at + params.default_timeout_s
+    return call_deadline
 
 
 def _priority(model: ModelVersion, priority: int) -> int:
@@ -133,12 +136,16 @@ def charge(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quot
 
     Returns the quota to release exactly once, when the request is no longer open. Raises as `Quota.acquire`.
     """
-    levels = model.settings.queue.priority_levels
-    request.priority = max(request.priority, min(grant.rule.priority_ceiling, levels))
+    request.priority = granted_priority(grant, model, request.priority)
     quota = grant.quota
     if quota is not None:
         quota.acquire(request.rows, request.received_at)
     return quota
+
+
+def granted_priority(grant: Grant, model: ModelVersion, priority: int) -> int:
+    """Return ``priority`` as far as ``grant`` allows."""
+    return max(priority, min(grant.rule.priority_ceiling, model.settings.queue.priority_levels))
 
 
 def release_at_end(call: Call, quota: Quota) -> None:

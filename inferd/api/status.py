@@ -24,7 +24,7 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.plain_text import escaped
-from inferd.rpc import Metadata, Rejection, RejectionCause
+from inferd.rpc import Metadata, Rejection, RejectionCause, checked_metadata
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -53,6 +53,7 @@ class Status:
     retry_after_ms: int | None
     #: The path to the field of the request that the status is about, empty if there is none.
     field: str = ""
+    _trailing: Metadata = ()
 
     def to_bytes(self) -> bytes:
         """Return the encoded `google.rpc.Status`, as sent in trailing metadata and within a stream."""
@@ -62,11 +63,13 @@ class Status:
         return status + _field_violation(self.field, self.message) if self.field else status
 
     def trailing_metadata(self) -> Metadata:
-        """Return the trailing metadata of a call that ends with the status."""
-        metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
-        if self.retry_after_ms is not None:
-            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
-        return metadata
+        """Return the trailing metadata of a call that ends with the status; the same for each call."""
+        if not self._trailing:
+            metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
+            if self.retry_after_ms is not None:
+                metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
+            self._trailing = checked_metadata(metadata) or ()
+        return self._trailing
 
 
 class StatusTable:
@@ -74,9 +77,21 @@ class StatusTable:
 
     def __init__(self, overload_code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED) -> None:
         self._codes = {**_CODES, OverloadedError: overload_code}
+        #: The last error that was an overload, and its status: many requests are rejected with the same one.
+        self._last: tuple[ServingError | None, Status | None] = (None, None)
 
     def status_of(self, error: ServingError) -> Status:
-        """Return the status of ``error``."""
+        """Return the status of ``error``; any thread."""
+        last, status = self._last
+        if status is not None and last is error:
+            return status
+        status = self._new_status(error)
+        # One that was raised refers to frames and thereby to the message of a request.
+        if isinstance(error, OverloadedError) and error.__traceback__ is None:
+            self._last = error, status
+        return status
+
+    def _new_status(self, error: ServingError) -> Status:
         retry_after_ms = None
         if isinstance(error, OverloadedError | QuotaExceededError):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))

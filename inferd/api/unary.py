@@ -10,10 +10,18 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
+from inferd.api.admission import (
+    ModelView,
+    charge,
+    charge_invalid,
+    deadline_of,
+    find_model,
+    granted_priority,
+    release_at_end,
+)
 from inferd.api.codec import Request, Response, parse_query
 from inferd.api.large_messages import LargeMessages
-from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
+from inferd.api.request_decoder import LARGE_BYTES, CachedTemplate, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
@@ -57,11 +65,37 @@ class UnaryInference(Generic[Request]):
                     self._large_messages.decode(partial(self._decode_large, call, message, received_at))
                     return
                 incoming = self._decoder.parse(message)
-            prepared = self._prepare(call, incoming, received_at)
+            model, grant = self._find(call, incoming)
+            cached = incoming.cached
+            if cached is not None and self._refuse(call, cached, model, grant, received_at):
+                return
+            request = self._build(call, incoming, model, received_at)
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
         else:
-            self._submit(call, incoming, *prepared)
+            self._submit(call, incoming, model, grant, request)
+
+    def _refuse(
+        self, call: UnaryCall, cached: CachedTemplate, model: ModelVersion, grant: Grant | None, received_at: float
+    ) -> bool:
+        """End ``call`` if its model would reject the request whatever its numbers are. Returns whether it did."""
+        batcher, params = model.batcher, cached.params
+        if batcher is None or cached.model is not model:
+            return False
+        priority = params.priority if grant is None else granted_priority(grant, model, params.priority)
+        error = batcher.early_refusal(priority, deadline_of(params, received_at, call.deadline), received_at)
+        if error is None:
+            return False
+        if grant is not None and grant.quota is not None:
+            grant.quota.acquire(params.rows, received_at)
+            release_at_end(call, grant.quota)
+        call.context.rows = params.rows
+        if timing.KEY in call.annotations:
+            stages = timing.of(call.annotations)
+            stages.decoding_at, stages.decoded_at = received_at, monotonic()
+        batcher.refused(params.rows, received_at, error)
+        abort(call, self._statuses, error)
+        return True
 
     def _decode_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
         """Decode a large message in the thread for them; the poll thread then submits the request."""
@@ -69,26 +103,34 @@ class UnaryInference(Generic[Request]):
             return
         try:
             incoming = self._decoder.parse(message)
-            prepared = self._prepare(call, incoming, received_at)
+            model, grant = self._find(call, incoming)
+            request = self._build(call, incoming, model, received_at)
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
         except Exception:  # noqa: BLE001  (as on the poll thread: the call must end, without internals in its status)
             _log.exception("could not decode a request of %s", call.method, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())
         else:
-            self._large_messages.call_soon(partial(self._submit, call, incoming, *prepared))
+            self._large_messages.call_soon(partial(self._submit, call, incoming, model, grant, request))
 
-    def _prepare(
-        self, call: UnaryCall, incoming: IncomingRequest[Request], received_at: float
-    ) -> tuple[ModelVersion, Grant | None, InferenceRequest]:
-        """Look up the model of a request and validate the request; any thread. Raises `ServingError`."""
+    def _find(self, call: UnaryCall, incoming: IncomingRequest[Request]) -> tuple[ModelVersion, Grant | None]:
+        """Look up the model of a request; any thread. Raises `ServingError`."""
         if incoming.request_id:
             set_message_id(call, incoming.request_id)
         try:
-            model, grant = find_model(self._registry, call, incoming.name, incoming.version)
-            on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
-            reply = Reply(on_outcome, None, request_id_of(call.context))
-            return model, grant, self._decoder.build(incoming, model, reply, received_at, call.deadline)
+            return find_model(self._registry, call, incoming.name, incoming.version)
+        except InvalidInputError as error:
+            self._decoder.set_field(incoming, error)
+            raise
+
+    def _build(
+        self, call: UnaryCall, incoming: IncomingRequest[Request], model: ModelVersion, received_at: float
+    ) -> InferenceRequest:
+        """Validate a request; any thread. Raises `InvalidInputError`."""
+        on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
+        reply = Reply(on_outcome, None, request_id_of(call.context))
+        try:
+            return self._decoder.build(incoming, model, reply, received_at, call.deadline)
         except InvalidInputError as error:
             self._decoder.set_field(incoming, error)
             raise

@@ -9,7 +9,7 @@ from inferd.call_context import ANONYMOUS, request_id_of, sanitized_id
 from inferd.observability import timing
 from inferd.observability.stream_results import listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
-from inferd.rpc import Call
+from inferd.rpc import Call, LegalMetadata
 
 #: Metadata keys of the request id and of the timing, in requests and in trailers.
 ID_METADATA = "x-request-id"
@@ -53,7 +53,10 @@ class TrailersInterceptor:
         """Add the trailers."""
         wanted: _Wanted | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # set in `_read`
         failed = code is not _OK
-        if wanted is None and not failed and not self._report_always:
+        if wanted is None and not self._report_always:
+            if failed:
+                # An id is legal as it is, and refusals must cost little.
+                call.add_trailing_metadata(LegalMetadata(((ID_METADATA, request_id_of(call.context)),)))
             return
         pairs: list[tuple[str, str | bytes]] = []
         if failed or (wanted and wanted.request_id):

@@ -38,4 +38,4 @@ def test_metadata_carries_status(retry_after_ms):
     """And the pushback that gRPC's retries obey, if there is a retry hint."""
     status = Status(grpc.StatusCode.UNAVAILABLE, "why", "REASON", retry_after_ms)
     hint = [] if retry_after_ms is None else [("grpc-retry-pushback-ms", "20")]
-    assert status.trailing_metadata() == [("grpc-status-details-bin", status.to_bytes()), *hint]
+    assert list(status.trailing_metadata()) == [("grpc-status-details-bin", status.to_bytes()), *hint]

@@ -131,8 +131,13 @@ def _rest(call: FinishedCall, status: str) -> str:
     """Format the fields that only some calls have."""
     annotations = call.annotations or {}
     fields = [f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations]
-    error = "" if status == "OK" else clipped(call.details, MAX_TEXT)
-    return "".join((*fields, f',"error":{_json(error)}' if error else "", _END))
+    return "".join((*fields, "" if status == "OK" else _error(call.details), _END))
+
+
+@functools.lru_cache(maxsize=16)
+def _error(details: str) -> str:
+    """Format the error, if there is one; cached, because calls that are refused together have the same."""
+    return f',"error":{_json(clipped(details, MAX_TEXT))}' if details else ""
 
 
 def _json(value: object) -> str:

@@ -31,6 +31,7 @@ UNSENDABLE = InferenceResult(
 class FakeModel:
     """A model version that keeps requests until the test answers them."""
 
+    batcher = None
     name = "fake"
     version = "3"
     settings = ModelSettings()

@@ -1,0 +1,183 @@
+"""Requests that are rejected before their tensors are looked at."""
+
+import math
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.api import unary
+from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.request_decoder import RequestDecoder
+from inferd.api.status import StatusTable
+from inferd.api.unary import UnaryInference
+from inferd.api.v1.codec import InferenceCodec
+from inferd.errors import DeadlineExceededError, OverloadedError
+from inferd.observability import timing
+from inferd.security.authorization.policy import Policy, permissions_of
+from inferd.security.authorization.quota import QuotaStore
+from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
+from tests.unit.call_context import known
+
+NOW = 1000.0
+
+
+class FakeBatcher:
+    """Rejects what comes with ``error``, if there is one."""
+
+    def __init__(self):
+        self.error = None
+        self.asked = []
+        self.refused_rows = []
+
+    def early_refusal(self, priority, deadline, now):
+        self.asked.append((priority, deadline, now))
+        return self.error
+
+    def refused(self, rows, received_at, error):
+        self.refused_rows.append((rows, received_at, error))
+
+
+class Bench:
+    """A handler, and a model that has seen a request of each template that is sent."""
+
+    def __init__(self, codec, monkeypatch):
+        monkeypatch.setattr(unary, "monotonic", lambda: NOW)
+        self.model = FakeModel()
+        self.model.batcher = self.batcher = FakeBatcher()
+        self.statuses = StatusTable()
+        self.handle = UnaryInference(
+            RequestDecoder(codec), FakeRegistry(self.model), self.statuses, FakeLargeMessages()
+        )
+
+    def ask(self, request, call=None):
+        call = call or FakeCall()
+        self.handle(call, request.SerializeToString())
+        return call
+
+    def refuse(self, request, error, call=None):
+        """Send ``request`` once to be admitted, and once more to be rejected with ``error``."""
+        self.ask(request)
+        self.batcher.error = error
+        return self.ask(request, call)
+
+
+def v1_request(**fields):
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    return v1.InferRequest(model="fake", inputs=[v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields)
+
+
+def oip_request(**fields):
+    tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[2, 2])
+    return oip.ModelInferRequest(model_name="fake", inputs=[tensor], raw_input_contents=[bytes(16)], **fields)
+
+
+def parameters(**values):
+    return {name: oip.InferParameter(int64_param=value) for name, value in values.items()}
+
+
+def full():
+    return OverloadedError("full", retry_after_s=0.25)
+
+
+CASES = {"v1": (InferenceCodec(), v1_request), "oip": (OpenInferenceCodec(), oip_request)}
+
+
+@pytest.mark.parametrize("protocol", CASES)
+def test_rejects_without_building_the_request(protocol, monkeypatch):
+    """With the facts for log and metrics that a rejection by the queue has."""
+    codec, request = CASES[protocol]
+    bench, error = Bench(codec, monkeypatch), full()
+    call = bench.refuse(request(**{"request_id" if protocol == "v1" else "id": "mine"}), error)
+    assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    assert len(bench.model.submitted) == 1
+    assert bench.batcher.refused_rows == [(2, NOW, error)]
+    assert known(call.context) == {"request_id": "mine", "model": "fake", "version": "3", "rows": 2}
+
+
+def test_times_decoding_where_it_is_wanted(monkeypatch):
+    """For traces and the trailer, as for requests that reach the queue."""
+    bench, call = Bench(InferenceCodec(), monkeypatch), FakeCall()
+    stages = timing.wanted(call.annotations)
+    bench.refuse(v1_request(), full(), call)
+    assert stages.durations_s() == [("decode", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fields", "call_deadline", "expected"),
+    [
+        ("v1", {}, math.inf, (2, NOW + 30)),
+        ("v1", {"priority": 3}, NOW + 5, (3, NOW + 5)),
+        ("v1", {"timeout": Duration(seconds=2)}, NOW + 5, (2, NOW + 2)),
+        ("oip", {"parameters": parameters(priority=1)}, math.inf, (1, NOW + 30)),
+        ("oip", {"parameters": parameters(timeout=2_000_000)}, NOW + 1, (2, NOW + 1)),
+    ],
+)
+def test_asks_with_priority_and_deadline(protocol, fields, call_deadline, expected, monkeypatch):
+    """The request's own, as its message says."""
+    codec, request = CASES[protocol]
+    bench, call = Bench(codec, monkeypatch), FakeCall()
+    call.deadline = call_deadline
+    bench.refuse(request(**fields), None, call)
+    assert bench.batcher.asked == [(*expected, NOW)]
+    assert len(bench.model.submitted) == 2
+
+
+def test_an_expired_request_is_not_overload(monkeypatch):
+    """The status is that of the error."""
+    bench = Bench(InferenceCodec(), monkeypatch)
+    call = bench.refuse(v1_request(), DeadlineExceededError("late"))
+    assert call.ended == (grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
+
+def test_same_error_has_the_same_status(monkeypatch):
+    """It is encoded once for all requests that are rejected with it; another one, which may be equal, is encoded."""
+    bench, error = Bench(InferenceCodec(), monkeypatch), full()
+    first = bench.statuses.status_of(error)
+    assert bench.statuses.status_of(error) is first
+    assert bench.statuses.status_of(error).trailing_metadata() is first.trailing_metadata()
+    other = bench.statuses.status_of(OverloadedError("full", retry_after_s=0.5))
+    assert dict(other.trailing_metadata())["grpc-retry-pushback-ms"] == "500"
+
+
+class Limited(Bench):
+    """A bench whose callers have permissions."""
+
+    def __init__(self, monkeypatch, **rule):
+        super().__init__(InferenceCodec(), monkeypatch)
+        policy = Policy.model_validate({"rules": [{"principals": ["*"], **rule}]})
+        self.permissions = permissions_of("token:alice", policy, QuotaStore(clock=lambda: NOW))
+
+    def ask(self, request, call=None):
+        call = call or FakeCall()
+        call.method = "/inferd.v1.InferenceService/Infer"
+        call.context.permissions = self.permissions
+        super().ask(request, call)
+        if call.ended is not None:
+            call.over(*call.ended)
+        return call
+
+
+def test_asks_with_the_priority_that_is_granted(monkeypatch):
+    """Not with the one that the caller would like."""
+    bench = Limited(monkeypatch, priority_ceiling=2)
+    bench.refuse(v1_request(priority=1), full())
+    assert bench.batcher.asked == [(2, NOW + 30, NOW)]
+
+
+def test_rejected_requests_are_not_charged(monkeypatch):
+    """The rows are given back, as to a request that the queue rejects."""
+    bench = Limited(monkeypatch, quota={"rows_per_s": 4})
+    calls = [bench.refuse(v1_request(), full()), *(bench.ask(v1_request()) for _ in range(5))]
+    assert [call.ended[1] for call in calls] == ["full"] * 6
+
+
+def test_quota_comes_first(monkeypatch):
+    """The caller hears of its own limit rather than of the queue's."""
+    bench = Limited(monkeypatch, quota={"concurrent_requests": 1})
+    call = bench.refuse(v1_request(), full())
+    assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "the quota of 1 open requests is used up")
+    assert bench.batcher.refused_rows == []

@@ -6,6 +6,7 @@ The clock is the event loop's, so that tests run it on virtual time. The transpo
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Failure:
         return self.refusal.code, self.reason
 
 
-#: Sends a request with a timeout in seconds; returns the serialized response, or why there is none.
+#: Sends a request with a timeout in seconds, when it is called; gives the serialized response, or why there is none.
 Send = Callable[[Prepared, float], Awaitable[bytes | Failure]]
 
 #: Says how a response differs from the expected answer of its request, empty if it does not.
@@ -39,6 +40,15 @@ _NOT_SENT = Failure(Refusal(NOT_SENT[0]), NOT_SENT[1], "the deadline passed befo
 
 #: Beyond these in flight an open loop holds requests back, so that it does not run out of memory when answers stop.
 MAX_IN_FLIGHT = 20_000
+
+
+class _Begun(NamedTuple):
+    """A request that has been sent, or that came too late to be sent: then there is no ``attempt``."""
+
+    prepared: Prepared
+    intended_s: float
+    sent_s: float
+    attempt: Awaitable[bytes | Failure] | None
 
 
 class Engine:
@@ -75,7 +85,7 @@ class Engine:
     async def _keep_busy(self) -> None:
         end_s = self._recorder.window.end_s
         while (now_s := self._clock()) < end_s:
-            await self._request(self._deck.draw(), now_s)
+            await self._end(self._begin(self._deck.draw(), now_s))
 
     async def _send_all(self, arrivals: Iterator[Arrival]) -> None:
         window = self._recorder.window
@@ -88,22 +98,31 @@ class Engine:
             await self._sleep_until(due_s)
             self._recorder.held_back += self._room.locked()
             await self._room.acquire()
-            task = asyncio.ensure_future(self._request_in_room(self._deck.draw(arrival.rows), due_s))
+            # Here and not in the task, which would begin a turn of the loop later.
+            begun = self._begin(self._deck.draw(arrival.rows), due_s)
+            task = asyncio.ensure_future(self._end_in_room(begun))
             pending.add(task)
             task.add_done_callback(pending.discard)
         await asyncio.gather(*pending)
 
-    async def _request_in_room(self, prepared: Prepared, intended_s: float) -> None:
+    async def _end_in_room(self, begun: _Begun) -> None:
         try:
-            await self._request(prepared, intended_s)
+            await self._end(begun)
         finally:
             self._room.release()
 
-    async def _request(self, prepared: Prepared, intended_s: float) -> None:
-        sent_s = self._clock()
-        self._recorder.sent(intended_s, sent_s)
-        answer = await self._attempts(prepared, intended_s)
+    def _begin(self, prepared: Prepared, intended_s: float) -> _Begun:
+        """Send a request, unless its time is over."""
+        now_s = self._clock()
+        self._recorder.sent(intended_s, now_s)
+        left_s = intended_s + prepared.timeout_s - now_s
+        return _Begun(prepared, intended_s, now_s, self._send(prepared, left_s) if left_s > 0 else None)
+
+    async def _end(self, begun: _Begun) -> None:
+        """Wait for the end of a request, and record it."""
+        answer = await self._answer(begun)
         ended_s = self._clock()
+        prepared = begun.prepared
         if isinstance(answer, Failure):
             status, message = answer.status, answer.message
         elif prepared.expected is not None and (message := self._check(prepared, answer)):
@@ -114,29 +133,30 @@ class Engine:
             Outcome(
                 class_index=prepared.class_index,
                 rows=prepared.rows,
-                intended_s=intended_s,
-                sent_s=sent_s,
+                intended_s=begun.intended_s,
+                sent_s=begun.sent_s,
                 ended_s=ended_s,
                 status=status,
                 message=message,
             )
         )
 
-    async def _attempts(self, prepared: Prepared, intended_s: float) -> bytes | Failure:
-        """Send a request until it is answered, its time is over or it may not be sent again."""
-        deadline_s = intended_s + prepared.timeout_s
-        answer: bytes | Failure = _NOT_SENT
-        attempts = 0
-        while (left_s := deadline_s - self._clock()) > 0:
-            answer = await self._send(prepared, left_s)
-            if not isinstance(answer, Failure):
-                break
-            attempts += 1
+    async def _answer(self, begun: _Begun) -> bytes | Failure:
+        """Wait for the answer, and send the request again as long as its time and the retries allow."""
+        if begun.attempt is None:
+            return _NOT_SENT
+        prepared = begun.prepared
+        deadline_s = begun.intended_s + prepared.timeout_s
+        answer = await begun.attempt
+        attempts = 1
+        while isinstance(answer, Failure):
             delay_s = self._retries.delay_s(answer.refusal, attempts, self._random)
             if delay_s is None or self._clock() + delay_s >= deadline_s:
                 break
-            self._recorder.retried(prepared.class_index, intended_s, answer.status)
+            self._recorder.retried(prepared.class_index, begun.intended_s, answer.status)
             await asyncio.sleep(delay_s)
+            answer = await self._send(prepared, max(deadline_s - self._clock(), 0.0))
+            attempts += 1
         return answer
 
     async def _sleep_until(self, moment_s: float) -> None:

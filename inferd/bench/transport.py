@@ -1,7 +1,7 @@
 """Sends serialized requests over `grpc.aio`, spread over several connections."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from itertools import cycle
 from typing import cast
 
@@ -40,21 +40,23 @@ class Transport:
         for channel in self._channels:
             await channel.close(None)
 
-    async def send(self, request: Prepared, timeout_s: float) -> bytes | Failure:
-        """Send a request once."""
-        call = next(self._methods)
-        metadata = self._metadata[request.class_index]
-        try:
-            answer: bytes = await call(request.message, timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            return failure(error)
-        return answer
+    def send(self, request: Prepared, timeout_s: float) -> Awaitable[bytes | Failure]:
+        """Send a request once, now, and return what gives its answer."""
+        method = next(self._methods)
+        return _answer(method(request.message, timeout=timeout_s, metadata=self._metadata[request.class_index]))
 
     def _channel(self) -> grpc.aio.Channel:
         endpoint, options = self._endpoint, channel_options(self._endpoint)
         if endpoint.tls is None:
             return grpc.aio.insecure_channel(endpoint.address, options)
         return grpc.aio.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
+
+
+async def _answer(call: Awaitable[bytes]) -> bytes | Failure:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        return failure(error)
 
 
 def failure(error: grpc.aio.AioRpcError) -> Failure:

@@ -122,9 +122,7 @@ def bench(
     seed: Annotated[int, _requests(min=0, help="Of all that is random.")] = 0,
     objective_ms: Annotated[
         float | None,
-        _results(
-            "--objective", min=0.001, metavar="MS", help="Goodput counts the OK answers within MS milliseconds."
-        ),
+        _results("--objective", min=0.001, metavar="MS", help="Goodput counts the OK answers within MS milliseconds."),
     ] = None,
     check: Annotated[
         bool,

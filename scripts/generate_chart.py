@@ -1,7 +1,7 @@
-"""Writes the chart's values.schema.json and README.md from values.yaml; ``--check`` only says whether they are current.
+"""Generate the chart's values.schema.json and README.md from values.yaml; ``--check`` only reports outdated files.
 
-The comment above a setting is its description, and a line ``@schema {…}`` in it says what the default does not tell.
-Below a setting with such a line nothing is described. The schema of ``config`` is the server's own.
+The comment above a value is its description, and a line ``@schema {…}`` in it adds to the type of the default. Values
+below one with such a line are not described. The schema of ``config`` is the server's.
 """
 
 import json
@@ -21,7 +21,7 @@ CHART = Path(__file__).parents[1] / "helm" / "inferd"
 _ANNOTATION = "@schema "
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
-_TABLE = "| value | type | default | what it does |\n|---|---|---|---|\n"
+_TABLE = "| value | type | default | description |\n|---|---|---|---|\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

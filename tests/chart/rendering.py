@@ -1,4 +1,4 @@
-"""Renders the chart, for tests."""
+"""Renders the chart for tests."""
 
 import json
 import re
@@ -16,10 +16,10 @@ SCENARIOS = sorted(file.name.removesuffix("-values.yaml") for file in (CHART / "
 HELMS = ("helm3", "helm4")
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 
-#: Longer than anything here takes on a machine that is busy with other things: what is not done by then hangs.
+#: Timeout of a command, which is exceeded only if it hangs.
 PATIENCE_S = 600
 
-#: The first version of Kubernetes that has all that a scenario asks for, where that is not the first one of all.
+#: Minimum version of Kubernetes for a scenario, if it is not the chart's minimum.
 NEEDS = {"everything": "1.31"}
 
 Values = dict[str, Any]
@@ -27,11 +27,11 @@ Object = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """Helm does not take the values; the text says why."""
+    """Helm rejected the values; the text has the reason."""
 
 
 def scenario(name: str) -> Path:
-    """Return the file of a scenario's values."""
+    """Return the file with the values of a scenario."""
     return CHART / "ci" / f"{name}-values.yaml"
 
 
@@ -62,7 +62,7 @@ def template(
 
 
 def parsed(text: str) -> dict[tuple[str, str], Object]:
-    """Return objects by kind and name. Keys that stand twice are refused, as by Flux."""
+    """Return objects by kind and name. Duplicate keys are rejected, as by Flux."""
     objects = [each for _, each in map(read_yaml, re.split("^---$", text, flags=re.MULTILINE)) if each]
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     assert len(found) == len(objects), "two objects have the same name"
@@ -70,7 +70,7 @@ def parsed(text: str) -> dict[tuple[str, str], Object]:
 
 
 def rendered(values: Values | None = None, *arguments: str, **options: str) -> dict[tuple[str, str], Object]:
-    """Render with ``values`` alone."""
+    """Render with ``values`` only."""
     return parsed(template(*arguments, values=values or {}, **options))
 
 
@@ -91,5 +91,5 @@ def container(objects: dict[tuple[str, str], Object]) -> Object:
 
 
 def server_settings(objects: dict[tuple[str, str], Object], name: str = "rel-inferd") -> dict[str, Any]:
-    """Return what the server reads."""
+    """Return the server's configuration file."""
     return yaml.safe_load(objects["ConfigMap", name]["data"]["inferd.yaml"])

@@ -1,4 +1,4 @@
-"""Who gets in, and by which way."""
+"""Authentication, TLS, Services, network policy, routes and the Ingress."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ SELECTOR = {"app.kubernetes.io/name": "inferd", "app.kubernetes.io/instance": "r
 CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
 
 
-def test_secrets_are_mounted_as_whole_volumes_for_the_group_alone() -> None:
-    """A file of a subPath would stay as it is when its Secret changes."""
+def test_secrets_are_whole_volumes_readable_by_group() -> None:
+    """A file mounted by subPath would not change with its Secret."""
     objects = of_scenario("tls-auth")
     settings = server_settings(objects)["security"]
     files = [settings["tokens_file"], settings["policy_file"], *_files(settings["tls"])]
@@ -44,14 +44,14 @@ def _files(tls: dict[str, str]) -> list[str]:
     return [tls["cert_file"], tls["key_file"], tls["client_ca_file"]]
 
 
-def test_policy_is_a_config_map_of_its_own() -> None:
-    """So that it is taken up without new pods."""
+def test_policy_has_its_own_config_map() -> None:
+    """Changes are reloaded without new pods."""
     policy = of_scenario("tls-auth")["ConfigMap", "rel-inferd-policy"]
     assert yaml.safe_load(policy["data"]["policy.yaml"])["rules"][0]["principals"] == ["token:alice"]
 
 
-def test_keys_of_an_issuer_come_from_a_config_map() -> None:
-    """Beside the issuer that config names."""
+def test_jwks_come_from_config_map() -> None:
+    """With the issuer of config."""
     objects = of_scenario("everything")
     jwt = server_settings(objects, "rel-models")["security"]["jwt"]
     assert jwt == {
@@ -63,8 +63,8 @@ def test_keys_of_an_issuer_come_from_a_config_map() -> None:
     assert volume["configMap"] == {"name": "issuer-keys", "items": [{"key": "jwks.json", "path": "jwks.json"}]}
 
 
-def test_certificate_is_for_all_names_of_the_services() -> None:
-    """With a key that gRPC's clients can check."""
+def test_certificate_has_names_of_all_services() -> None:
+    """With a type of key that gRPC's clients support."""
     spec = of_scenario("tls-auth")["Certificate", "rel-inferd"]["spec"]
     assert {"rel-inferd.ns.svc", "rel-inferd-headless.ns.svc", "inferd.example.com"} <= set(spec["dnsNames"])
     assert (spec["privateKey"]["algorithm"], spec["privateKey"]["size"]) == ("ECDSA", 256)
@@ -73,8 +73,8 @@ def test_certificate_is_for_all_names_of_the_services() -> None:
     assert volumes["tls"]["secret"]["secretName"] == spec["secretName"]
 
 
-def test_service_account_is_without_a_token() -> None:
-    """The server never calls Kubernetes; an account that exists can be named instead."""
+def test_service_account_has_no_token() -> None:
+    """The server never calls Kubernetes; an existing account can be used instead."""
     account = rendered()["ServiceAccount", "rel-inferd"]
     assert account["automountServiceAccountToken"] is False
     other = rendered({"serviceAccount": {"create": False, "name": "mine"}})
@@ -83,8 +83,8 @@ def test_service_account_is_without_a_token() -> None:
 
 
 @pytest.mark.parametrize("of_type", ["ClusterIP", "NodePort", "LoadBalancer"])
-def test_services_lead_to_the_named_ports(of_type: str) -> None:
-    """Each to one, and says what is spoken there; whatever is published, the metrics are not."""
+def test_services_target_named_ports(of_type: str) -> None:
+    """One each, with its protocol; metrics are internal whatever the type of the Service for calls."""
     service: Values = {"type": of_type, "grpcPort": 443, "metricsPort": 443, "annotations": {"a": "b"}}
     objects = rendered({"service": service})
     calls, headless, metrics = (objects["Service", f"rel-inferd{end}"] for end in ("", "-headless", "-metrics"))
@@ -102,8 +102,8 @@ def test_services_lead_to_the_named_ports(of_type: str) -> None:
     assert {port["appProtocol"] for each in encrypted for port in each["spec"]["ports"]} == {"https"}
 
 
-def test_services_are_of_the_families_that_are_asked_for() -> None:
-    """All of them, and the server listens for IPv6 too; what is for outside is for the published one alone."""
+def test_services_have_configured_ip_families() -> None:
+    """All of them, and the server listens on IPv6; settings of load balancers apply to the Service for calls only."""
     objects = of_scenario("everything")
     calls, *others = (objects["Service", f"rel-models{end}"]["spec"] for end in ("", "-headless", "-metrics"))
     for spec in (calls, *others):
@@ -129,14 +129,14 @@ def test_services_are_of_the_families_that_are_asked_for() -> None:
         ({"ipFamilyPolicy": "PreferDualStack"}, "[::]"),
     ],
 )
-def test_the_server_listens_where_its_services_lead(service: Values, host: str) -> None:
-    """As the file says and, over the image's environment, the flag."""
+def test_server_listens_on_ports_of_services(service: Values, host: str) -> None:
+    """In its file, and in the flag that overrides the image's environment."""
     objects = rendered({"service": service})
     arguments = container(objects)["args"]
     assert arguments[arguments.index("--host") + 1] == server_settings(objects)["server"]["host"] == host
 
 
-def test_disruption_budget_lets_nodes_be_emptied() -> None:
+def test_disruption_budget_allows_node_drains() -> None:
     """One replica at a time, and replicas that are not ready at any time."""
     spec = rendered()["PodDisruptionBudget", "rel-inferd"]["spec"]
     assert spec["maxUnavailable"] == 1
@@ -144,8 +144,8 @@ def test_disruption_budget_lets_nodes_be_emptied() -> None:
     assert spec["selector"]["matchLabels"] == SELECTOR
 
 
-def test_network_policy_lets_in_two_ports_and_out_to_dns() -> None:
-    """Where callers are listed, the pod of the test is one of them."""
+def test_network_policy_allows_two_ports_and_dns() -> None:
+    """If callers are listed, the test pod is one of them."""
     spec = rendered()["NetworkPolicy", "rel-inferd"]["spec"]
     assert spec["ingress"] == [{"ports": [{"port": "grpc"}]}, {"ports": [{"port": "metrics"}]}]
     assert spec["egress"] == [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
@@ -157,16 +157,16 @@ def test_network_policy_lets_in_two_ports_and_out_to_dns() -> None:
     assert not SELECTOR.items() <= test.items(), "the test's pod is behind the Service"
 
 
-def test_dns_may_be_asked_where_it_is() -> None:
-    """On OpenShift it is elsewhere, and not everybody that listens there need be DNS."""
+def test_dns_ports_and_peers_are_configurable() -> None:
+    """OpenShift has another port, and peers limit who is DNS."""
     dns, *further = of_scenario("everything")["NetworkPolicy", "rel-models"]["spec"]["egress"]
     assert dns["ports"] == [{"port": port, "protocol": by} for port in (53, 5353) for by in ("UDP", "TCP")]
     assert dns["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
     assert further == [{"ports": [{"port": 443}, {"port": 4318}]}]
 
 
-def test_grpc_route_leads_to_the_service() -> None:
-    """From the gateway that is named."""
+def test_grpc_route_targets_service() -> None:
+    """From the configured gateway."""
     spec = of_scenario("everything")["GRPCRoute", "rel-models"]["spec"]
     assert spec["parentRefs"] == [{"name": "internal"}]
     assert spec["hostnames"] == ["inferd.example.com"]
@@ -178,15 +178,15 @@ _GATEWAY_API = "gateway.networking.k8s.io"
 
 
 def _backend_tls(*apis: str, **backend_tls: Any) -> dict[str, Any]:
-    """Return the policy where a cluster has ``apis``."""
+    """Return the policy in a cluster with ``apis``."""
     arguments = [part for api in apis for part in ("--api-versions", f"{_GATEWAY_API}/{api}")]
     backend_tls = {"authorities": {"name": "internal-ca"}, **backend_tls}
     objects = rendered({"tls": CERTIFICATE, "grpcRoute": {**_ROUTE, "backendTls": backend_tls}}, *arguments)
     return objects["BackendTLSPolicy", "rel-inferd"]
 
 
-def test_gateways_are_told_that_the_server_has_tls() -> None:
-    """Whose certificate it is, and who has to have signed it."""
+def test_backend_tls_policy_for_gateways() -> None:
+    """With the name in the certificate, and its CA."""
     spec = _backend_tls()["spec"]
     assert spec["targetRefs"] == [{"group": "", "kind": "Service", "name": "rel-inferd"}]
     assert spec["validation"] == {
@@ -208,14 +208,16 @@ def test_gateways_are_told_that_the_server_has_tls() -> None:
         (("v1/GRPCRoute", "v1/BackendTLSPolicy", "v1alpha3/BackendTLSPolicy"), "v1"),
     ],
 )
-def test_the_policy_is_of_the_version_that_the_cluster_has(apis: tuple[str, ...], version: str) -> None:
-    """Without a cluster, the newest."""
+def test_backend_tls_policy_version_follows_cluster(apis: tuple[str, ...], version: str) -> None:
+    """The newest without a cluster."""
     assert _backend_tls(*apis)["apiVersion"] == f"{_GATEWAY_API}/{version}"
 
 
-def test_a_gateway_that_cannot_be_told_of_tls_is_refused() -> None:
-    """Unless it is said that it learns of it in another way."""
-    with pytest.raises(RefusedError, match="grpcRoute: the server has TLS, of which gateways learn by a BackendTLSPol"):
+def test_rejects_gateway_without_backend_tls_policy() -> None:
+    """Unless the gateway has another configuration for TLS."""
+    with pytest.raises(
+        RefusedError, match="grpcRoute: the server has TLS, which gateways use according to a BackendTLSPol"
+    ):
         _backend_tls("v1/GRPCRoute")
     mesh = {**_ROUTE, "backendTls": {"create": False}}
     kinds = {kind for kind, _ in rendered({"tls": CERTIFICATE, "grpcRoute": mesh})}
@@ -228,8 +230,8 @@ _INGRESS: dict[str, Any] = {"enabled": True, "hosts": ["inferd.example.com"], "t
 _NGINX = "nginx.ingress.kubernetes.io"
 
 
-def test_ingress_leads_to_the_grpc_port() -> None:
-    """For all hosts, by TLS."""
+def test_ingress_targets_grpc_port() -> None:
+    """For all hosts, with TLS."""
     ingress = of_scenario("tls-auth")["Ingress", "rel-inferd"]
     assert ingress["spec"]["tls"] == [{"secretName": "inferd-example-com", "hosts": ["inferd.example.com"]}]
     (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
@@ -241,12 +243,12 @@ def _annotations(ingress: Values, **values: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["nginx", "nginx-internal"])
-def test_nginx_speaks_grpc_and_leaves_limits_to_the_server(name: str) -> None:
-    """By its own it takes 1 MB in all messages of a stream together, and ends streams that are silent for a minute."""
+def test_nginx_uses_grpc_without_own_limits(name: str) -> None:
+    """Its defaults limit all messages of a stream to 1 MB, and end streams that are silent for a minute."""
     assert _annotations({"className": name}) == {
         f"{_NGINX}/backend-protocol": "GRPC",
         f"{_NGINX}/proxy-body-size": "0",
-        # As long as a call may last: the age of a connection, a tenth more, and the grace.
+        # The maximum duration of a call: the age of a connection, a tenth more, and the grace period.
         f"{_NGINX}/proxy-read-timeout": "630",
         f"{_NGINX}/proxy-send-timeout": "630",
     }
@@ -261,19 +263,19 @@ def test_nginx_speaks_grpc_and_leaves_limits_to_the_server(name: str) -> None:
         ({"max_age_s": 1_000_000}, 1100300),
     ],
 )
-def test_nginx_waits_as_long_as_calls_may_last(connections: Values, seconds: int) -> None:
-    """Where the server does not end them, for a day."""
+def test_nginx_timeout_is_maximum_call_duration(connections: Values, seconds: int) -> None:
+    """A day if the server does not limit it."""
     annotations = _annotations({}, config={"server": {"connections": connections}})
     assert annotations[f"{_NGINX}/proxy-read-timeout"] == str(seconds)
 
 
 def _notes(values: Values) -> str:
-    """Return what helm says once the chart is installed."""
+    """Return helm's notes of an installation."""
     return helm("helm4", "install", "rel", CHART, "--namespace", "ns", "--dry-run=client", values=values)
 
 
-def test_the_notes_say_where_metrics_are_and_what_a_gateway_lacks() -> None:
-    """Nothing in the cluster would."""
+def test_notes_show_metrics_address_and_missing_gateway_certificate() -> None:
+    """Nothing in the cluster reports these."""
     metrics = "://rel-inferd-metrics.ns.svc:9000/metrics\n"
     plain = _notes({"service": {"metricsPort": 9000}})
     assert f"http{metrics}" in plain
@@ -282,11 +284,11 @@ def test_the_notes_say_where_metrics_are_and_what_a_gateway_lacks() -> None:
     tls = {**CERTIFICATE, "clientCertificates": "required"}
     mutual = _notes({"service": {"metricsPort": 9000}, "tls": tls, "grpcRoute": route})
     assert f"https{metrics}" in mutual
-    assert "the gateway has to have one of its own to show (spec.tls.backend" in mutual
+    assert "the gateway is its client and needs one (spec.tls.backend" in mutual
 
 
-def test_the_users_own_annotations_of_an_ingress_win() -> None:
-    """Over the chart's and over those of all objects, and controllers of other names get no others."""
+def test_ingress_annotations_take_precedence() -> None:
+    """Over the chart's and the common ones; other controllers get none of the chart's."""
     size, timeout = f"{_NGINX}/proxy-body-size", f"{_NGINX}/proxy-read-timeout"
     found = _annotations({"annotations": {size: "8m"}}, commonAnnotations={size: "4m", timeout: "5"})
     assert (found[size], found[timeout]) == ("8m", "5")

@@ -1,9 +1,9 @@
-"""The autoscaling signal of a replica under a fifth, once, twice and five times the load that it can take.
+"""The autoscaling signal of a replica at a fifth, once, twice and five times its capacity.
 
-The replica is the server's own queue, executor and metrics, on a clock that the test moves: requests come at a fixed
-rate, whether or not earlier ones were answered, and runs take as long as the test says. So its capacity is known, and
-nothing here depends on the machine. promtool evaluates the chart's own query, by the recording rules, over what a
-scrape of the metrics would have shown. That a real server's metrics say the same of it is the last test's.
+The replica is the server's own queue, executor and metrics with a fake clock: requests arrive at a fixed rate, whether
+or not earlier ones are answered, and runs take a fixed time. So its capacity is known, and nothing depends on the
+machine. promtool evaluates the chart's query, with the recording rules, over the scrapes of these metrics. The last
+test verifies that a real server exposes the same metrics.
 """
 
 import re
@@ -31,20 +31,20 @@ from tests.server import serving
 from tests.unit.observability.metrics.test_registry import sources
 
 LOADS = (0.2, 1.0, 2.0, 5.0)
-#: The server goes on checking its batches, which takes a hundredth of the time.
+#: The self-check of batches takes a hundredth of the time.
 TOLERANCE = 0.03
 
 SCRAPE_S = 15.0
 SCRAPES = 17
 
-#: What a run takes. One row at a time, a row costs three times as much as in batches of four.
+#: Duration of a run. A single row costs three times as much as a row in a batch of four.
 FIXED_S, ROW_S = 0.8, 0.1
 
 _SAMPLE = re.compile(r"^(inferd_\w+)\{(.*version=.*)\} (\S+)$", re.MULTILINE)
 
 
 class _Replica:
-    """A server without sockets and threads, in a time of its own."""
+    """A server without sockets and threads, with a fake clock."""
 
     def __init__(self, max_rows: int) -> None:
         self.capacity = max_rows / _run_s(max_rows)
@@ -69,7 +69,7 @@ class _Replica:
         self._scrapes: list[str] = []
 
     def scraped(self, rate_per_s: float) -> list[str]:
-        """Bring requests at ``rate_per_s``; return what is scraped meanwhile."""
+        """Submit requests at ``rate_per_s``; return the scrapes meanwhile."""
         self._every_s = 1 / rate_per_s
         self._next_request = self._clock.now
         self._next_scrape = self._clock.now + SCRAPE_S
@@ -120,14 +120,14 @@ def _series(scrapes: list[str]) -> list[dict[str, str]]:
 
 
 def _trigger(**autoscaling: Any) -> tuple[str, float]:
-    """Return the chart's query and how much of it each replica is to have."""
+    """Return the chart's query and its target per replica."""
     keda = {"mode": "keda", "keda": {"serverAddress": "http://prometheus"}, **autoscaling}
     trigger = rendered({"autoscaling": keda})["ScaledObject", "rel-inferd"]["spec"]["triggers"][0]
     return trigger["metadata"]["query"], float(trigger["metadata"]["threshold"])
 
 
 def _check(folder: Path, scrapes: list[str], bounds: list[tuple[str, float, float]]) -> None:
-    """Have promtool evaluate each query over the scrapes: it must be between its bounds."""
+    """Evaluate each query over the scrapes with promtool: its result must be within its bounds."""
     at = f"{round(SCRAPE_S * (len(scrapes) - 1))}s"
     cases = [
         {"expr": f"{query} {compared} bool {bound}", "eval_time": at, "exp_samples": [{"value": 1}]}
@@ -145,10 +145,10 @@ def _check(folder: Path, scrapes: list[str], bounds: list[tuple[str, float, floa
 
 
 @pytest.mark.parametrize("rows", [1, 4], ids=["one by one", "in batches"])
-def test_the_autoscaler_is_told_how_many_replicas_it_takes(rows: int, tmp_path: Path) -> None:
-    """Ever more while no more is served and the rest is refused, by a given capacity and by what the server has found.
+def test_signal_is_number_of_replicas_for_load(rows: int, tmp_path: Path) -> None:
+    """It keeps growing while requests are rejected, with a given and with a measured capacity.
 
-    At a fifth of its load it runs single rows, but has been full before.
+    At a fifth of the capacity, the replica runs single rows, but has run full batches before.
     """
     replica = _Replica(rows)
     replica.scraped(2 * replica.capacity)
@@ -156,7 +156,7 @@ def test_the_autoscaler_is_told_how_many_replicas_it_takes(rows: int, tmp_path: 
     found, _ = _trigger()
     for load in LOADS:
         scrapes = replica.scraped(load * replica.capacity)
-        # Replicas, before they are rounded up.
+        # Replicas, before rounding.
         wanted = load / threshold
         least, most = (wanted * (1 - TOLERANCE), wanted * (1 + TOLERANCE))
         served = "sum(inferd:served_rows:rate2m)"
@@ -165,8 +165,8 @@ def test_the_autoscaler_is_told_how_many_replicas_it_takes(rows: int, tmp_path: 
         _check(tmp_path, scrapes, [*queries, (served, possible * (1 - TOLERANCE), possible * (1 + TOLERANCE))])
 
 
-def test_a_real_server_says_what_the_query_asks_for(tmp_path: Path) -> None:
-    """Rows that were offered, and the rows a second of its runs, however long those took."""
+def test_real_server_exposes_metrics_of_query(tmp_path: Path) -> None:
+    """Offered rows, and the throughput of its runs, whatever their duration."""
     calls = 5
     model = onnx_models.save(onnx_models.slow(steps=2, width=4), tmp_path / "m.onnx")
     with serving(model) as server, connect(server.grpc) as channel:

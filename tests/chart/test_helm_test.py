@@ -12,7 +12,7 @@ def _test_arguments(values: Values) -> list[str]:
 
 
 def test_helm_test_infers_a_digit() -> None:
-    """The one that the package has."""
+    """The demo digit of the package."""
     command, model, *options = _test_arguments({})
     assert (command, model) == ("infer", "digits")
     picture = options[options.index("--input") + 1].removeprefix("X=")
@@ -20,8 +20,8 @@ def test_helm_test_infers_a_digit() -> None:
     assert options[-2:] == ["--address", "rel-inferd.ns.svc:8001"]
 
 
-def test_helm_test_does_what_it_may() -> None:
-    """It lists models that it does not know, asks for health where it has no token, and infers where it is told how."""
+def test_helm_test_adapts_to_release() -> None:
+    """It lists unknown models, checks only health without a token, and infers with given arguments."""
     models: dict[str, Any] = {"persistentVolumeClaim": {"claimName": "models"}}
     tokens = {"tokens": {"existingSecret": "tokens"}}
     assert _test_arguments({"models": models})[0] == "models"
@@ -32,8 +32,8 @@ def test_helm_test_does_what_it_may() -> None:
     assert _test_arguments({"models": models, "test": told})[:4] == ["infer", *told["infer"]]
 
 
-def test_helm_test_brings_what_the_server_asks_for() -> None:
-    """Authority, certificate and token."""
+def test_helm_test_has_required_credentials() -> None:
+    """CA, certificate and token."""
     spec = of_scenario("tls-auth")["Pod", "rel-inferd-test"]["spec"]
     (test,) = spec["containers"]
     assert "--ca" in test["args"]
@@ -42,7 +42,7 @@ def test_helm_test_brings_what_the_server_asks_for() -> None:
     assert {mount["name"] for mount in test["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
 
 
-#: Where pods may run and how they find names, for a cluster of tainted nodes of several kinds.
+#: Scheduling and DNS for a cluster with tainted nodes of several kinds.
 _PLACE: dict[str, Any] = {
     "nodeSelector": {"pool": "inference"},
     "tolerations": [{"key": "dedicated", "operator": "Exists"}],
@@ -54,8 +54,8 @@ _PLACE: dict[str, Any] = {
 }
 
 
-def test_helm_test_runs_where_the_server_may_run() -> None:
-    """On the same nodes, by the same account, under the same restrictions; not as one of its pods, or without them."""
+def test_helm_test_is_scheduled_like_server() -> None:
+    """On the same nodes, with the same account and restrictions, but not selected as one of its pods."""
     nodes = {
         "requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [
@@ -78,7 +78,7 @@ def test_helm_test_runs_where_the_server_may_run() -> None:
     assert {each["key"] for each in test["tolerations"]} == {"dedicated", "nvidia.com/gpu"}
     assert test["imagePullSecrets"] == [{"name": "registry"}]
     assert server["affinity"] == given["affinity"]
-    # Its node may hold a replica, and it needs no GPU.
+    # It may run beside a replica, and needs no GPU.
     assert test["affinity"] == {"nodeAffinity": nodes}
     assert not {"topologySpreadConstraints", "runtimeClassName"} & set(test)
     assert "nvidia.com/gpu" not in test["containers"][0]["resources"]["limits"]

@@ -1,4 +1,4 @@
-"""Keys that come from several values stand once, and what can stand once only is refused by its name."""
+"""Keys of several values are merged, and duplicates of unique names are rejected."""
 
 import re
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from tests.chart.rendering import (
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 
-#: Labels that tell whose objects are whose.
+#: Labels that identify objects.
 IDENTITY = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/managed-by")
 REFUSED = {*IDENTITY, "app.kubernetes.io/component", "checksum/config"}
 
 
 def _paths(ending: str, values: dict[str, Any] = DEFAULTS, prefix: str = "") -> Iterator[str]:
-    """Return the dotted names of all values whose name ends so."""
+    """Return the dotted names of all values with this suffix."""
     for name, below in values.items():
         if isinstance(below, dict):
             if name.lower().endswith(ending):
@@ -50,7 +50,7 @@ LABELS = tuple(_paths("labels"))
 ANNOTATIONS = tuple(_paths("annotations"))
 
 
-#: Objects that have a map of their own, beside the common one.
+#: Objects that have their own map, besides the common one.
 OWN = {
     "labels": {
         "pods": "podLabels",
@@ -71,7 +71,7 @@ OWN = {
 
 
 def _metadata(objects: dict[tuple[str, str], Object]) -> Iterator[tuple[str, Object]]:
-    """Return the metadata of all of the chart's objects by what they are, that of the workload's pods too."""
+    """Return the metadata of all objects of the chart by kind, including that of the workload's pods."""
     for (kind, name), each in objects.items():
         if name in {"rel-more", "rel-models-text"}:
             continue
@@ -80,16 +80,16 @@ def _metadata(objects: dict[tuple[str, str], Object]) -> Iterator[tuple[str, Obj
             yield "pods", each["spec"]["template"]["metadata"]
 
 
-def test_every_map_is_an_objects_own_or_the_common_one() -> None:
-    """Or the test below would not look at it."""
+def test_knows_all_maps_of_values() -> None:
+    """Otherwise the test below would miss one."""
     assert set(LABELS) == {"commonLabels", *OWN["labels"].values()}
     assert set(ANNOTATIONS) == {"commonAnnotations", *OWN["annotations"].values()}
 
 
 @pytest.mark.parametrize("sort", OWN)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_no_key_stands_twice_and_the_objects_own_wins(name: str, sort: str) -> None:
-    """Each map has all keys that there are, those of the chart too: every pair of them meets at some object."""
+def test_merges_maps_with_precedence_of_object(name: str, sort: str) -> None:
+    """Each map has all keys, including the chart's, so that every pair of maps collides at some object."""
     plain = _metadata(parsed(template("--values", scenario(name))))
     keys = {"example.com/shared"} | {key for _, metadata in plain for key in metadata.get(sort, {})}
     keys = {key for key in keys if key not in REFUSED and not key.startswith("helm.sh/hook")}
@@ -103,14 +103,14 @@ def test_no_key_stands_twice_and_the_objects_own_wins(name: str, sort: str) -> N
 
 @pytest.mark.parametrize("path", LABELS)
 @pytest.mark.parametrize("key", IDENTITY)
-def test_labels_that_objects_are_found_by_are_refused(path: str, key: str) -> None:
-    """Another value would part a Deployment from its pods, or the object from its release."""
+def test_rejects_identity_labels(path: str, key: str) -> None:
+    """Another value would separate a Deployment from its pods, or an object from its release."""
     with pytest.raises(RefusedError, match=f"{path}: the chart itself sets {key}"):
         rendered(_put({}, path, {key: "mine"}))
 
 
-def test_the_label_that_tells_services_apart_is_for_pods_only() -> None:
-    """The ServiceMonitor goes by it."""
+def test_component_label_is_for_pods_only() -> None:
+    """The ServiceMonitor selects by it."""
     key = "app.kubernetes.io/component"
     with pytest.raises(RefusedError, match=f"commonLabels: the chart itself sets {key}"):
         rendered({"commonLabels": {key: "models"}})
@@ -122,14 +122,14 @@ def test_the_label_that_tells_services_apart_is_for_pods_only() -> None:
 
 @pytest.mark.parametrize("path", ANNOTATIONS)
 @pytest.mark.parametrize("key", ["checksum/config", "helm.sh/hook", "meta.helm.sh/release-name"])
-def test_annotations_that_make_helm_do_other_things_are_refused(path: str, key: str) -> None:
-    """A hook is not part of its release."""
-    with pytest.raises(RefusedError, match=f"{path}: {key} is what the chart or helm itself sets"):
+def test_rejects_annotations_for_helm(path: str, key: str) -> None:
+    """A hook would not be part of its release."""
+    with pytest.raises(RefusedError, match=f"{path}: the chart or helm itself sets {key}"):
         rendered(_put({}, path, {key: "mine"}))
 
 
-def test_an_empty_value_is_one_too() -> None:
-    """It takes the place of the common one."""
+def test_empty_value_overrides_common_one() -> None:
+    """An empty string is a value."""
     values = {"commonLabels": {"team": "search"}, "podLabels": {"team": ""}}
     deployment = rendered(values)["Deployment", "rel-inferd"]
     assert deployment["metadata"]["labels"]["team"] == "search"
@@ -143,10 +143,10 @@ _A: dict[str, Any] = {"name": "a"}
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"extraEnv": [_A, _A]}, "extraEnv: a stands there twice"),
+        ({"extraEnv": [_A, _A]}, "extraEnv: got a twice"),
         (
             {**_TRACED, "extraEnv": [{"name": "POD_NAME", "value": "x"}]},
-            "extraEnv: POD_NAME is what the chart itself sets",
+            "extraEnv: the chart itself sets POD_NAME",
         ),
         ({"extraEnv": [{"name": "INFERD_SERVER__GRPC_PORT"}]}, "use the value ports.grpc instead"),
         ({"extraEnv": [{"name": "INFERD_SERVER__HOST"}]}, "use the value config.server.host instead"),
@@ -154,49 +154,49 @@ _A: dict[str, Any] = {"name": "a"}
         ({"extraEnv": [{"name": "INFERD_CONFIG"}]}, "use the value config instead"),
         (
             {"extraArgs": ["--grpc-port=9"]},
-            "extraArgs: --grpc-port=9 is what the chart itself sets, use the value ports.grpc",
+            "extraArgs: the chart itself sets --grpc-port=9, use the value ports.grpc",
         ),
-        ({"extraArgs": ["--config", "/x"]}, "extraArgs: --config is what the chart itself sets, use the value config"),
+        ({"extraArgs": ["--config", "/x"]}, "extraArgs: the chart itself sets --config, use the value config"),
         ({"extraArgs": ["--set", "security.tls.cert_file=/x"]}, "use the value tls instead"),
-        ({"models": {"fetch": {"env": [_A, _A]}}}, "models.fetch.env: a stands there twice"),
-        ({"extraVolumes": [_A, _A]}, "extraVolumes: a stands there twice"),
-        ({"extraVolumes": [{"name": "tmp"}]}, "extraVolumes: tmp is what the chart itself sets"),
+        ({"models": {"fetch": {"env": [_A, _A]}}}, "models.fetch.env: got a twice"),
+        ({"extraVolumes": [_A, _A]}, "extraVolumes: got a twice"),
+        ({"extraVolumes": [{"name": "tmp"}]}, "extraVolumes: the chart itself sets tmp"),
         (
             {"kind": "StatefulSet", "extraVolumes": [_A], "volumeClaimTemplates": [{"metadata": _A}]},
-            "volumeClaimTemplates: a is what the chart itself sets",
+            "volumeClaimTemplates: the chart itself sets a",
         ),
         (
             {"extraVolumeMounts": [{"name": "a", "mountPath": "/tmp"}]},
-            "extraVolumeMounts: /tmp is what the chart itself",
+            "extraVolumeMounts: the chart itself sets /tmp",
         ),
         (
             {"extraVolumeMounts": [{"name": n, "mountPath": "/a"} for n in "ab"]},
-            "extraVolumeMounts: /a stands there twice",
+            "extraVolumeMounts: got /a twice",
         ),
-        ({"extraContainers": [{"name": "inferd"}]}, "extraContainers: inferd is what the chart itself sets"),
+        ({"extraContainers": [{"name": "inferd"}]}, "extraContainers: the chart itself sets inferd"),
         (
             {"extraContainers": [_A], "extraInitContainers": [_A]},
-            "extraInitContainers: a is what the chart itself sets",
+            "extraInitContainers: the chart itself sets a",
         ),
         (
             {"extraContainers": [{"name": "a", "ports": [{"containerPort": 8001}]}]},
-            "extraContainers: ports of a: 8001 is what the chart itself sets",
+            "extraContainers: ports of a: the chart itself sets 8001",
         ),
         (
             {"extraContainers": [{"name": "a", "ports": [{"containerPort": 1, "name": "metrics"}]}]},
-            "extraContainers: ports of a: metrics is what the chart itself sets",
+            "extraContainers: ports of a: the chart itself sets metrics",
         ),
     ],
 )
-def test_names_that_can_be_given_once_are_refused_the_second_time(values: Values, text: str) -> None:
-    """Kubernetes would take the last, or refuse all without saying whose it was."""
+def test_rejects_duplicate_names(values: Values, text: str) -> None:
+    """Kubernetes would use the last one, or reject all with an unclear error."""
     with pytest.raises(RefusedError) as refused:
         rendered(values)
     assert text in str(refused.value)
 
 
-def test_what_is_named_once_is_taken() -> None:
-    """A name that the chart uses with other values only is free."""
+def test_accepts_names_that_are_free() -> None:
+    """A name that the chart uses only with other values is free."""
     values: Values = {
         "extraEnv": [{"name": "POD_NAME", "value": "x"}, {"name": "INFERD_LOG__LEVEL", "value": "debug"}],
         "extraArgs": ["--set", "batching.max_batch_size=8", "--log-format=text"],

@@ -1,4 +1,4 @@
-"""Names stay within what Kubernetes takes, and two long ones stay two."""
+"""Names have valid lengths, and long names do not collide."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ import yaml
 
 from tests.chart.rendering import CHART, Object, RefusedError, Values, helm, parsed, rendered, scenario
 
-#: Everything that has a name made of the release's: all templates but the Deployment, which has the StatefulSet's.
+#: Objects whose name derives from the release's: all templates except the Deployment, which has the StatefulSet's.
 EVERYTHING: Values = yaml.safe_load(scenario("everything").read_text()) | {
     "tls": {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "internal"}}},
     "extraObjects": [],
@@ -21,7 +21,7 @@ EVERYTHING["auth"] |= {"policy": {"rules": []}}
 EVERYTHING["monitoring"] |= {"podMonitor": {"enabled": False}, "serviceMonitor": {"enabled": True}}
 
 LONGEST = 63
-#: What Kubernetes puts behind a StatefulSet's name in the label controller-revision-hash: a dash and ten letters.
+#: Length that Kubernetes appends to a StatefulSet's name in the label controller-revision-hash: a dash and ten letters.
 REVISION = 11
 
 _SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -56,7 +56,7 @@ def _render(case: tuple[str, Values]) -> dict[tuple[str, str], Object]:
 
 
 def _word(length: int) -> str:
-    """Return a name of so many letters, with a dash wherever it may be cut."""
+    """Return a name of this length, with a dash wherever it may be truncated."""
     return ("n-" * length)[: length - 1] + "n"
 
 
@@ -69,7 +69,7 @@ def _word(length: int) -> str:
     ],
 )
 def test_names_of_all_lengths_are_short_enough(value: str, lengths: tuple[int, ...]) -> None:
-    """Around every length at which one begins to be cut, and with the longest of the other one."""
+    """Around every length at which truncation begins, and with the longest of the other name."""
     names = [_word(length) for length in lengths]
     if value == "release":
         cases: list[tuple[str, Values]] = [
@@ -82,8 +82,8 @@ def test_names_of_all_lengths_are_short_enough(value: str, lengths: tuple[int, .
             _check(objects)
 
 
-def test_names_that_differ_at_their_ends_stay_two() -> None:
-    """Two releases of 53 letters in one namespace, and two parts of one release."""
+def test_names_with_different_ends_do_not_collide() -> None:
+    """Two releases of 53 letters in one namespace, and two objects of one release."""
     long = "r" * 50
     pairs: list[tuple[tuple[str, Any], tuple[str, Any]]] = [
         ((f"{long}abc", {}), (f"{long}xyz", {})),
@@ -104,8 +104,8 @@ def test_names_that_differ_at_their_ends_stay_two() -> None:
     assert selectors[0] != selectors[1]
 
 
-def test_short_names_are_as_they_are_given() -> None:
-    """And those that are cut begin as they are given."""
+def test_short_names_are_unchanged() -> None:
+    """Truncated ones keep their beginning."""
     assert ("Deployment", "inferd") in rendered({"fullnameOverride": "inferd"})
     assert ("Deployment", "rel-inferd") in rendered()
     assert ("Deployment", "my-inferd") in rendered(release="my-inferd")
@@ -114,15 +114,15 @@ def test_short_names_are_as_they_are_given() -> None:
     assert re.fullmatch("n{41}-[0-9a-f]{8}", name)
 
 
-def test_a_release_whose_name_no_service_may_have_is_refused() -> None:
-    """It says what to set."""
-    with pytest.raises(RefusedError, match="fullnameOverride: names of Services begin with a letter"):
+def test_rejects_release_name_that_begins_with_digit() -> None:
+    """The error names the value to set."""
+    with pytest.raises(RefusedError, match="fullnameOverride: expected a name that begins with a letter"):
         rendered(release="1a")
     assert ("Deployment", "a") in rendered({"fullnameOverride": "a"}, release="1a")
 
 
-def test_versions_of_builds_fit_into_labels(tmp_path: Path) -> None:
-    """They may be longer than a label, and have a plus."""
+def test_build_versions_are_valid_labels(tmp_path: Path) -> None:
+    """They may be longer than a label, and contain a plus."""
     chart = shutil.copytree(CHART, tmp_path / "inferd")
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
     version = f"0.1.0-nightly+sha.{'0123456789abcdef' * 4}"

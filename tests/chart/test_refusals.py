@@ -1,4 +1,4 @@
-"""Values that are wrong, and what is said about them."""
+"""Invalid values, and their errors."""
 
 import pytest
 
@@ -8,7 +8,7 @@ CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
 TOKENS = {"tokens": {"existingSecret": "tokens"}}
 PROMETHEUS = {"serverAddress": "http://prometheus:9090"}
 
-#: RefusedError by the schema: the values, and what the text must name.
+#: Rejected by the schema: values, and a part of the error.
 WRONG: dict[str, tuple[Values, str]] = {
     "a misspelt name": ({"replica": 3}, "replica"),
     "a misspelt name further down": ({"tls": {"certManger": {"enabled": True}}}, "certManger"),
@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[Values, str]] = {
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 
-#: RefusedError by the templates: values that do not go together, and the beginning of what is said.
+#: Rejected by the templates: contradictory values, and the beginning of the error.
 CONTRARY: dict[str, tuple[Values, str]] = {
     "a port in config": (
         {"config": {"server": {"grpc_port": 9}}},
@@ -52,11 +52,11 @@ CONTRARY: dict[str, tuple[Values, str]] = {
     "models in config": ({"config": {"models": ["/models"]}}, "config.models: the chart sets it, use the value models"),
     "a server that only its own pod reaches": (
         {"config": {"server": {"host": "127.0.0.1"}}},
-        "config.server.host: expected an address that the Services and the kubelet's probes reach",
+        "config.server.host: expected an address that the Services and the kubelet's probes can reach",
     ),
     "traces to nowhere, by the environment": (
         {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://x"}]},
-        "extraEnv: the network policy lets",
+        "extraEnv: the network policy forbids",
     ),
     "one port for both": ({"ports": {"metrics": 8001}}, "ports.metrics: expected another port"),
     "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
@@ -70,7 +70,7 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         {"tls": {"enabled": True, "certManager": {"enabled": True}}},
         "tls.certManager.issuerRef.name:",
     ),
-    "rules for nobody": ({"auth": {"policy": {"rules": []}}}, "auth.policy: nobody has a name"),
+    "rules for nobody": ({"auth": {"policy": {"rules": []}}}, "auth.policy: expected authentication"),
     "keys without an issuer": (
         {"auth": {"jwks": {"existingConfigMap": "keys"}}},
         "auth.jwks: expected config.security.jwt",
@@ -84,10 +84,10 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         {"auth": TOKENS, "config": {"security": {"open_health": False}}, "probes": {"type": "grpc"}},
         "probes.type: the kubelet",
     ),
-    "fetching from nowhere": ({"models": {"fetch": {"image": "aws-cli"}}}, "models.fetch: the network policy lets"),
+    "fetching from nowhere": ({"models": {"fetch": {"image": "aws-cli"}}}, "models.fetch: the network policy forbids"),
     "traces to nowhere": (
         {"config": {"tracing": {"endpoint": "http://x"}}},
-        "config.tracing.endpoint: the network policy lets",
+        "config.tracing.endpoint: the network policy forbids",
     ),
     "TLS behind a gateway, of nobody": (
         {"tls": CERTIFICATE, "grpcRoute": {"enabled": True, "parentRefs": [{"name": "internal"}]}},
@@ -98,7 +98,7 @@ CONTRARY: dict[str, tuple[Values, str]] = {
             "tls": {**CERTIFICATE, "clientCertificates": "required"},
             "ingress": {"enabled": True, "hosts": ["x"], "tlsSecret": "x"},
         },
-        "ingress.annotations: tls.clientCertificates is required and ingress-nginx shows none",
+        "ingress.annotations: tls.clientCertificates is required, and ingress-nginx presents none",
     ),
     "ranges of no load balancer": (
         {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
@@ -130,7 +130,7 @@ CONTRARY: dict[str, tuple[Values, str]] = {
     "KEDA without Prometheus": ({"autoscaling": {"mode": "keda"}}, "autoscaling.keda.serverAddress: expected"),
     "a part of no CPU": (
         {"autoscaling": {"mode": "hpa"}, "resources": {"requests": {"cpu": None}}},
-        "autoscaling.cpuPercent: is a part of",
+        "autoscaling.cpuPercent: refers to",
     ),
     "a part of no GPU": ({"autoscaling": {"gpuPercent": 80}}, "autoscaling.gpuPercent: there are no GPUs"),
     "two monitors": (
@@ -146,8 +146,8 @@ CONTRARY: dict[str, tuple[Values, str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("binary", HELMS)
-def test_the_schema_refuses(binary: str, case: str) -> None:
-    """And names the value."""
+def test_schema_rejects_invalid_values(binary: str, case: str) -> None:
+    """The error names the value."""
     values, name = WRONG[case]
     with pytest.raises(RefusedError, match=name) as refused:
         rendered(values, binary=binary)
@@ -156,8 +156,8 @@ def test_the_schema_refuses(binary: str, case: str) -> None:
 
 @pytest.mark.parametrize("case", CONTRARY)
 @pytest.mark.parametrize("binary", HELMS)
-def test_values_that_do_not_go_together_are_refused(binary: str, case: str) -> None:
-    """And it is said which ones, and what to do."""
+def test_rejects_contradictory_values(binary: str, case: str) -> None:
+    """The error has the values, and what to do."""
     values, text = CONTRARY[case]
     with pytest.raises(RefusedError) as refused:
         rendered(values, binary=binary)
@@ -173,14 +173,14 @@ def test_values_that_do_not_go_together_are_refused(binary: str, case: str) -> N
         ("service.trafficDistribution", {"service": {"trafficDistribution": "PreferClose"}}, "1.30"),
     ],
 )
-def test_what_kubernetes_does_not_have_yet_is_refused(feature: str, values: Values, least: str) -> None:
-    """One release too early; in the first that has it, it is taken."""
+def test_rejects_features_of_newer_kubernetes(feature: str, values: Values, least: str) -> None:
+    """One version too early; the first version that has it is accepted."""
     rendered(values, version=least)
     before = f"1.{int(least.removeprefix('1.')) - 1}"
     with pytest.raises(RefusedError, match=f"{feature}: needs Kubernetes {least} or newer"):
         rendered(values, version=before)
 
 
-def test_the_schema_takes_values_of_a_chart_around_it() -> None:
-    """Helm gives every part of a chart the whole's global values."""
+def test_schema_accepts_global_values() -> None:
+    """Helm passes them to each subchart."""
     assert rendered({"global": {"imageRegistry": "registry.example"}})

@@ -1,4 +1,4 @@
-"""Autoscalers, and what they and people look at."""
+"""Autoscalers, monitors, rules and dashboard."""
 
 import yaml
 
@@ -8,8 +8,8 @@ SELECTOR = {"app.kubernetes.io/name": "inferd", "app.kubernetes.io/instance": "r
 CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
 
 
-def test_hpa_scales_by_offered_load_and_by_use_if_that_is_more() -> None:
-    """The load is a number of replicas, each of which is to be used for a part."""
+def test_hpa_scales_by_load_and_utilization() -> None:
+    """The load is a number of replicas, with a target for each."""
     spec = rendered({"autoscaling": {"mode": "hpa", "minReplicas": 3}})["HorizontalPodAutoscaler", "rel-inferd"]["spec"]
     assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "rel-inferd"}
     assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 10)
@@ -27,8 +27,8 @@ def test_hpa_scales_by_offered_load_and_by_use_if_that_is_more() -> None:
     }
 
 
-def test_keda_asks_prometheus_for_the_offered_load() -> None:
-    """By the recorded name; with a measured capacity, by the rows alone."""
+def test_keda_queries_offered_load() -> None:
+    """By the recorded name; with a measured capacity, by rows only."""
     spec = of_scenario("everything")["ScaledObject", "rel-models"]["spec"]
     assert spec["scaleTargetRef"]["kind"] == "StatefulSet"
     load, cpu, gpu = spec["triggers"]
@@ -47,8 +47,8 @@ def test_keda_asks_prometheus_for_the_offered_load() -> None:
     assert "record: inferd:offered_rows:rate2m\n" in recorded
 
 
-def test_both_autoscalers_mean_the_same() -> None:
-    """Whichever is there."""
+def test_both_autoscalers_have_same_target() -> None:
+    """HPA and KEDA."""
     measured = {"rowsPerSecondPerReplica": 1000, "keda": {"serverAddress": "http://p"}}
     hpa = rendered({"autoscaling": {"mode": "hpa", **measured}})["HorizontalPodAutoscaler", "rel-inferd"]["spec"]
     keda = rendered({"autoscaling": {"mode": "keda", **measured}})["ScaledObject", "rel-inferd"]["spec"]
@@ -59,7 +59,7 @@ def test_both_autoscalers_mean_the_same() -> None:
 
 
 def test_service_monitor_scrapes_each_replica_once() -> None:
-    """The other Services lead to the same pods and must not match."""
+    """The other Services select the same pods and must not match."""
     objects = of_scenario("keda")
     monitor = objects["ServiceMonitor", "rel-inferd"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -72,14 +72,14 @@ def test_service_monitor_scrapes_each_replica_once() -> None:
     assert matching == ["rel-inferd-metrics"]
     (endpoint,) = monitor["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("metrics", "/metrics", "15s")
-    # The job that the autoscalers ask for.
+    # The job in the autoscalers' queries.
     service = objects["Service", "rel-inferd-metrics"]
     assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "rel"
     assert [port["name"] for port in service["spec"]["ports"]] == [endpoint["port"]]
 
 
-def test_pod_monitor_scrapes_by_tls() -> None:
-    """With the authority of the server's own Secret, unless told otherwise."""
+def test_pod_monitor_scrapes_with_tls() -> None:
+    """With the CA of the server's Secret, unless configured otherwise."""
     monitor = of_scenario("everything")["PodMonitor", "rel-models"]["spec"]
     (endpoint,) = monitor["podMetricsEndpoints"]
     assert endpoint["scheme"] == "https"
@@ -93,14 +93,14 @@ def test_pod_monitor_scrapes_by_tls() -> None:
     assert objects["PodMonitor", "rel-inferd"]["spec"]["podMetricsEndpoints"][0]["tlsConfig"] == given["tlsConfig"]
 
 
-def test_prometheus_rules_are_those_of_the_files() -> None:
+def test_prometheus_rules_equal_files() -> None:
     """Templates of alerts are for Prometheus, not for helm."""
     files = [yaml.safe_load(file.read_text())["groups"] for file in sorted((CHART / "rules").glob("*.yaml"))]
     rule = of_scenario("keda")["PrometheusRule", "rel-inferd"]
     assert rule["spec"]["groups"] == [group for groups in files for group in groups]
 
 
-def test_dashboard_is_that_of_the_file() -> None:
+def test_dashboard_equals_file() -> None:
     """To the last character."""
     dashboard = of_scenario("everything")["ConfigMap", "rel-models-dashboard"]
     assert dashboard["data"] == {"inferd.json": (CHART / "dashboards/inferd.json").read_text()}

@@ -1,4 +1,4 @@
-"""Every scenario in ci/: both releases of helm take it, every release of Kubernetes takes what comes out."""
+"""Every scenario in ci/ is accepted by both releases of helm, and its objects by every release of Kubernetes."""
 
 import subprocess
 from pathlib import Path
@@ -37,22 +37,22 @@ def _supported(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("binary", HELMS)
-def test_helm_has_nothing_to_say_against_it(binary: str, name: str) -> None:
+def test_helm_lint_passes(binary: str, name: str) -> None:
     """Warnings count as errors."""
     assert "0 chart(s) failed" in helm(binary, "lint", "--strict", CHART, "--values", scenario(name))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_both_helms_make_the_same_of_it(name: str) -> None:
-    """As objects; the text differs in empty lines."""
+def test_both_helm_releases_render_same_objects(name: str) -> None:
+    """The text differs in empty lines."""
     three, four = (parsed(template("--values", scenario(name), binary=binary)) for binary in HELMS)
     assert three == four
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("binary", HELMS)
-def test_kubernetes_takes_it(binary: str, version: str, tmp_path: Path) -> None:
-    """By the schemas of that release, in which no unknown field is put up with."""
+def test_objects_match_kubernetes_schemas(binary: str, version: str, tmp_path: Path) -> None:
+    """Of that release, without unknown fields."""
     files = []
     for name in SCENARIOS:
         if version in _supported(name):
@@ -67,15 +67,15 @@ def test_kubernetes_takes_it(binary: str, version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDS)
-def test_an_older_kubernetes_is_refused_with_its_name(name: str) -> None:
-    """Rather than that fields are dropped without a word."""
+def test_rejects_older_kubernetes(name: str) -> None:
+    """Instead of silently dropping fields."""
     with pytest.raises(RefusedError, match=r"needs Kubernetes 1\.3. or newer, this is v1\.28\.0"):
         template("--values", scenario(name), version="1.28")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_server_takes_its_settings(name: str, tmp_path: Path) -> None:
-    """They are checked as at its start, rules too."""
+def test_settings_are_valid(name: str, tmp_path: Path) -> None:
+    """Validated as at startup, including rules."""
     texts = {
         file: text
         for each in of_scenario(name).values()
@@ -94,7 +94,7 @@ def test_the_server_takes_its_settings(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_pod_meets_the_restricted_standard(name: str) -> None:
-    """Ours, that of the test and the container that fetches models; further containers are the user's own."""
+    """The server, the test pod and the init container for models; extra containers are the user's."""
     objects = of_scenario(name)
     (test,) = (each["spec"] for (kind, _), each in objects.items() if kind == "Pod")
     for spec in (pod(objects), test):
@@ -117,8 +117,8 @@ def _is_restricted(container: Object) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_every_object_is_labelled(name: str) -> None:
-    """By release and by what made it, apart from those that the user writes."""
+def test_every_object_has_labels(name: str) -> None:
+    """Release and tool, except for extra objects."""
     for (_, called), each in of_scenario(name).items():
         if called not in {"rel-more", "rel-models-text"}:
             assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
@@ -126,13 +126,13 @@ def test_every_object_is_labelled(name: str) -> None:
 
 
 def test_every_template_is_rendered_by_some_scenario() -> None:
-    """A template that no scenario reaches is checked by nobody."""
+    """Otherwise a template would not be tested."""
     shown = "".join(template("--values", scenario(name)) for name in SCENARIOS)
     for file in (CHART / "templates").rglob("*.yaml"):
         assert f"# Source: inferd/{file.relative_to(CHART)}\n" in shown, file
 
 
-def test_the_chart_is_of_the_same_version_as_the_server() -> None:
-    """Its appVersion is the image's tag."""
+def test_chart_has_version_of_server() -> None:
+    """Its appVersion is the tag of the image."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == inferd.__version__

@@ -1,4 +1,4 @@
-"""Whether the simulation of scaling says what the real rules and the real server would."""
+"""The simulation of scaling agrees with the rules and the server."""
 
 import subprocess
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _SERVERS_OWN = {
 
 
 def _series(replicas: list[Replica], end_s: int) -> list[dict[str, str]]:
-    """Return what was scraped, for promtool: a value each `SCRAPE_S`, and none before a replica was there."""
+    """Return the scrapes for promtool: a value every `SCRAPE_S`, none before a replica exists."""
     series = []
     for number, replica in enumerate(replicas):
         scraped = dict(replica.scrapes)
@@ -51,10 +51,10 @@ def _series(replicas: list[Replica], end_s: int) -> list[dict[str, str]]:
         ("sum(inferd:offered_load:ratio2m) * sum(inferd_model_instances)", judged_load),
     ],
 )
-def test_its_formulas_are_the_recording_rules(
+def test_formulas_equal_recording_rules(
     query: str, formula: Callable[[list[Replica], float], float], tmp_path: Path
 ) -> None:
-    """Over the same scrapes, those of replicas that have just come among them, promtool gets the same numbers."""
+    """By promtool over the same scrapes, including those of new replicas."""
     end_s = 600
     replicas = [Replica(ready_at=0.0), Replica(ready_at=0.0), Replica(ready_at=480.0)]
     expected = {}
@@ -83,24 +83,24 @@ def _steady(times: float, cost: Cost = MID) -> Callable[[float], float]:
 
 
 @pytest.mark.parametrize("times", [3.0, 7.0, 14.0])
-def test_a_steady_load_gets_the_replicas_that_it_takes(times: float) -> None:
-    """Seven tenths busy, within the tenth that Kubernetes does not act on."""
+def test_steady_load_gets_expected_replicas(times: float) -> None:
+    """Seven tenths busy, within the tolerance of a tenth of Kubernetes."""
     course, _ = simulate(MID, _steady(times), Autoscaler(metric=offered_load), seconds=3600)
     assert times / 0.7 <= course.replicas[-1] <= 1.1 * times / 0.7 + 1
     assert len(set(course.replicas[-900:])) == 1, "it does not go up and down"
     assert sum(course.refused[-900:]) == 0
 
 
-def test_judging_by_small_batches_would_go_on_for_ever() -> None:
-    """More replicas make batches smaller and rows more expensive: why the rule looks at the best batches."""
+def test_present_cost_of_rows_would_run_away() -> None:
+    """More replicas make batches smaller and rows more expensive, which is why the rule uses the best batches."""
     found, _ = simulate(MID, _steady(4.0), Autoscaler(metric=offered_load), seconds=3600)
     judged, _ = simulate(MID, _steady(4.0), Autoscaler(metric=judged_load), seconds=3600)
     assert found.replicas[-1] == 6
     assert judged.replicas[-1] > 20
 
 
-def test_a_jump_to_five_times_the_load_is_caught_up_with() -> None:
-    """What is refused meanwhile counts as load: the wish does not stop at what is served."""
+def test_scales_up_to_five_times_the_load() -> None:
+    """Rejected requests count as load, so the signal does not stop at the throughput."""
     scaler = Autoscaler(metric=offered_load)
     course, _ = simulate(MID, lambda now: MID.capacity * (1.4 if now < 1200 else 6.8), scaler, seconds=2400)
     refused = [second for second, rows in enumerate(course.refused) if rows]
@@ -109,8 +109,8 @@ def test_a_jump_to_five_times_the_load_is_caught_up_with() -> None:
     assert course.replicas[-1] == 10
 
 
-def test_replicas_leave_slowly() -> None:
-    """Not within five minutes, and then a quarter a minute."""
+def test_scales_down_slowly() -> None:
+    """Not within five minutes, and then a quarter per minute."""
     scaler = Autoscaler(metric=offered_load)
     course, _ = simulate(MID, lambda now: MID.capacity * (6.8 if now < 1200 else 1.0), scaler, seconds=3000)
     assert min(course.replicas[1200 : 1200 + 300 - DECIDE_S]) == 10

@@ -1,4 +1,4 @@
-"""The ways to deploy that docs/kubernetes.md shows: whether the chart and the server take what stands there."""
+"""The manifests of docs/kubernetes.md are valid for the chart and the server."""
 
 import re
 from typing import Any
@@ -13,14 +13,14 @@ PAGE = (ROOT / "docs/kubernetes.md").read_text()
 
 
 def _object(kind: str) -> dict[str, Any]:
-    """Return the one object of its kind on the page."""
+    """Return the object of this kind on the page."""
     blocks = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "apiVersion:" in block]
     (found,) = [each for block in blocks for each in yaml.safe_load_all(block) if each["kind"] == kind]
     return found
 
 
 def test_argo_cd() -> None:
-    """Its values render, with all that they ask for."""
+    """Its values render, with everything that they enable."""
     source = _object("Application")["spec"]["source"]
     assert (ROOT / source["path"] / "Chart.yaml").exists()
     kinds = {kind for kind, _ in rendered(source["helm"]["valuesObject"])}
@@ -37,7 +37,7 @@ def test_flux() -> None:
 
 
 def test_kserve() -> None:
-    """The runtime listens where KServe calls it, on the port that its probe asks."""
+    """The runtime listens on the port that KServe calls and its probe uses."""
     runtime = _object("ServingRuntime")
     (container,) = runtime["spec"]["containers"]
     command, path, *flags = container["args"]
@@ -54,7 +54,7 @@ def test_kserve() -> None:
 
 
 def test_edge() -> None:
-    """One replica on one node, which is not there twice while it is replaced."""
+    """One replica on one node, without a second one during an update."""
     objects = of_scenario("edge")
     spec = objects["Deployment", "rel-inferd"]["spec"]
     assert (spec["replicas"], spec["strategy"]["rollingUpdate"]["maxSurge"]) == (1, 0)

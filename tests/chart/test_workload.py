@@ -1,4 +1,4 @@
-"""The Deployment or StatefulSet and what its pods read."""
+"""The Deployment or StatefulSet, and the files of its pods."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def _only(objects: dict[tuple[str, str], Object], kind: str) -> Object:
 
 
 def test_the_minimal_release_is_small() -> None:
-    """Nothing that a cluster without operators would not know."""
+    """Only objects that a cluster without operators knows."""
     assert set(of_scenario("minimal")) == {
         ("ConfigMap", "rel-inferd"),
         ("Deployment", "rel-inferd"),
@@ -42,7 +42,7 @@ def test_the_minimal_release_is_small() -> None:
 
 
 def test_deployment_replaces_replicas_without_loss() -> None:
-    """One more before one less, and they are given the time that they are told to take."""
+    """It starts one before it stops one, and waits for the drain."""
     objects = rendered({"drain": {"delaySeconds": 7, "graceSeconds": 40, "preStopSeconds": 3}})
     spec = _only(objects, "Deployment")["spec"]
     assert spec["replicas"] == 2
@@ -53,17 +53,17 @@ def test_deployment_replaces_replicas_without_loss() -> None:
     server = server_settings(objects)["server"]
     assert (server["drain_delay_s"], server["drain_grace_s"]) == (7, 40)
     assert container(objects)["lifecycle"] == {"preStop": {"sleep": {"seconds": 3}}}
-    # What is left over is for sessions that close and the log that is written.
+    # The rest is for closing sessions and flushing the log.
     assert pod(objects)["terminationGracePeriodSeconds"] == 3 + 7 + 40 + 10
 
 
-def test_autoscaled_workloads_leave_the_number_to_the_autoscaler() -> None:
-    """Or each upgrade would set it back."""
+def test_autoscaled_workloads_set_no_replicas() -> None:
+    """Otherwise each upgrade would reset the number."""
     for kind in ("Deployment", "StatefulSet"):
         assert "replicas" not in _only(rendered({"kind": kind, "autoscaling": {"mode": "hpa"}}), kind)["spec"]
 
 
-def test_stateful_set_has_volumes_and_names_of_its_own() -> None:
+def test_stateful_set_has_own_volumes_and_names() -> None:
     """And starts all replicas at once."""
     spec = _only(of_scenario("everything"), "StatefulSet")["spec"]
     assert spec["serviceName"] == "rel-models-headless"
@@ -72,8 +72,8 @@ def test_stateful_set_has_volumes_and_names_of_its_own() -> None:
     assert "matchLabelKeys" not in json.dumps(spec["template"]["spec"]["topologySpreadConstraints"])
 
 
-def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
-    """By gRPC."""
+def test_probes_use_names_of_health_service() -> None:
+    """With gRPC."""
     probes = container(rendered())
     for name in ("startup", "readiness"):
         assert probes[f"{name}Probe"]["grpc"] == {"port": 8001, "service": name}
@@ -90,16 +90,16 @@ def test_probes_ask_the_health_service_under_names_of_their_own() -> None:
         ({"probes": {"type": "http"}}, "HTTP"),
     ],
 )
-def test_probes_go_by_http_where_the_kubelet_could_not_ask(values: Values, scheme: str) -> None:
-    """It has no TLS and no credentials for gRPC."""
+def test_probes_use_http_with_tls_or_credentials(values: Values, scheme: str) -> None:
+    """The kubelet supports neither in gRPC probes."""
     probes = container(rendered(values))
     paths = {name: probes[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
     assert {probes[f"{name}Probe"]["httpGet"]["scheme"] for name in paths} == {scheme}
 
 
-def test_changed_settings_start_new_replicas_and_changed_rules_do_not() -> None:
-    """The server reads its settings once, and its rules whenever they change."""
+def test_changed_settings_restart_replicas_but_rules_do_not() -> None:
+    """The server reads its settings once, and reloads its rules."""
 
     def annotations(values: Values) -> dict[str, str]:
         return _only(rendered(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
@@ -112,8 +112,8 @@ def test_changed_settings_start_new_replicas_and_changed_rules_do_not() -> None:
     assert len(annotations(plain)["checksum/config"]) == len(hashlib.sha256().hexdigest())
 
 
-def test_config_map_holds_what_the_values_say_and_what_the_chart_adds() -> None:
-    """The built-in model is served where no other is named; large numbers stay numbers."""
+def test_config_map_has_values_and_chart_settings() -> None:
+    """The built-in model is the default; large numbers stay numbers."""
     settings = server_settings(rendered({"config": {"queue": {"max_bytes": 2_000_000_000}}}))
     assert "models" not in settings
     assert settings["queue"] == {"max_bytes": 2_000_000_000}
@@ -123,7 +123,7 @@ def test_config_map_holds_what_the_values_say_and_what_the_chart_adds() -> None:
 
 
 def test_models_come_from_every_source() -> None:
-    """Each is mounted read-only where the server looks for it."""
+    """Each is mounted read-only at the path that the server serves."""
     objects = of_scenario("everything")
     assert server_settings(objects, "rel-models")["models"] == [
         "/models/volume",
@@ -143,7 +143,7 @@ def test_models_come_from_every_source() -> None:
 
 
 def test_replicas_are_spread_over_nodes_and_zones() -> None:
-    """Those of one revision among themselves."""
+    """Those of the same revision."""
     rules = pod(rendered({"topologySpread": {"zones": "DoNotSchedule"}}))["topologySpreadConstraints"]
     assert {rule["topologyKey"]: rule["whenUnsatisfiable"] for rule in rules} == {
         "kubernetes.io/hostname": "ScheduleAnyway",
@@ -153,8 +153,8 @@ def test_replicas_are_spread_over_nodes_and_zones() -> None:
     assert "topologySpreadConstraints" not in pod(rendered({"topologySpread": {"hosts": "", "zones": ""}}))
 
 
-def test_gpus_are_asked_for_by_their_profile() -> None:
-    """Such a replica goes where GPUs are, and fails where it finds none."""
+def test_gpus_are_requested_by_profile() -> None:
+    """Such a replica is scheduled to GPU nodes, and fails without a GPU."""
     objects = of_scenario("gpu")
     spec = pod(objects)
     assert container(objects)["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
@@ -167,7 +167,7 @@ def test_gpus_are_asked_for_by_their_profile() -> None:
     assert server_settings(whole)["runtime"]["providers"] == ["tensorrt", "cuda"]
 
 
-def test_everything_can_be_added_to() -> None:
+def test_extra_values() -> None:
     """Arguments, environment, volumes, containers and objects, whose text may use the chart's templates."""
     objects = of_scenario("everything")
     server = container(objects)
@@ -190,7 +190,7 @@ def test_everything_can_be_added_to() -> None:
 
 
 def test_traces_name_the_pod() -> None:
-    """By what Kubernetes tells it, which JSON around it must survive."""
+    """With the downward API, which must survive the JSON around it."""
     (resource,) = (
         each["value"] for each in container(of_scenario("everything"))["env"] if each["name"].startswith("INFERD_")
     )
@@ -202,8 +202,8 @@ def test_traces_name_the_pod() -> None:
     assert {"name": "INFERD_TRACING__RESOURCE", "value": resource} in container(rendered(by_environment))["env"]
 
 
-def test_pods_are_scheduled_and_find_names_as_they_are_told() -> None:
-    """And by the cluster's own ways where nothing is said."""
+def test_scheduling_and_dns_are_configurable() -> None:
+    """With the cluster's defaults otherwise."""
     spec = pod(of_scenario("everything"))
     assert spec["schedulerName"] == "bin-packing"
     assert (spec["dnsPolicy"], spec["dnsConfig"]["nameservers"]) == ("None", ["10.0.0.10"])
@@ -211,8 +211,8 @@ def test_pods_are_scheduled_and_find_names_as_they_are_told() -> None:
     assert not {"schedulerName", "dnsPolicy", "dnsConfig", "hostAliases", "nodeSelector"} & set(pod(rendered()))
 
 
-def test_the_values_are_not_rendered_by_mistake() -> None:
-    """No template writes what Go writes for a value that there is not."""
+def test_templates_render_no_go_nil() -> None:
+    """No template prints Go's text for a missing value."""
     for name in ("minimal", "everything"):
         text = template("--values", str(CHART / "ci" / f"{name}-values.yaml"))
         assert "<no value>" not in text

@@ -1,6 +1,6 @@
-{{/* inferd.yaml: what the chart sets, over what the values say in config. */}}
+{{/* inferd.yaml: the settings of the chart, merged over the value config. */}}
 
-{{/* A setting of config by its dotted path, as JSON; empty where it is not set. */}}
+{{/* A setting of config by its dotted path, as JSON; empty if it is not set. */}}
 {{- define "inferd.setting" -}}
 {{- $here := .root.Values.config -}}
 {{- range splitList "." .path -}}
@@ -20,7 +20,7 @@
 {{ toJson $paths }}
 {{- end -}}
 
-{{/* Where to listen. [::] is every interface for IPv4 as well. */}}
+{{/* The address to listen on. [::] is all interfaces, including those of IPv4. */}}
 {{- define "inferd.host" -}}
 {{- dig "server" "host" (ternary "[::]" "0.0.0.0" (eq (include "inferd.ipv6" .) "true")) .Values.config -}}
 {{- end -}}
@@ -29,13 +29,13 @@
 {{- if or (has "IPv6" .Values.service.ipFamilies) (hasSuffix "DualStack" .Values.service.ipFamilyPolicy) }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether metrics and HTTP probes are served by TLS: not empty if so. */}}
+{{/* Not empty if metrics and HTTP probes use TLS. */}}
 {{- define "inferd.metricsTls" -}}
 {{- $security := dig "security" dict .Values.config | default dict -}}
 {{- if and .Values.tls.enabled (ne (toString (get $security "metrics_tls")) "false") }}true{{ end -}}
 {{- end -}}
 
-{{/* The value by which spans are sent somewhere; empty if they are not. */}}
+{{/* The value that sets the trace collector; empty without one. */}}
 {{- define "inferd.traces" -}}
 {{- $variables := include "inferd.pluck" (dict "items" .Values.extraEnv "key" "name") | fromJsonArray -}}
 {{- if include "inferd.setting" (dict "root" . "path" "tracing.endpoint") -}}
@@ -75,7 +75,7 @@ extraEnv
 {{- $paths := include "inferd.modelPaths" . | fromJsonArray -}}
 {{- $defaults := dict -}}
 {{- if .Values.gpu.count -}}
-{{- /* A replica that finds no GPU is to fail, rather than to be slow. */ -}}
+{{- /* A replica without a GPU should fail instead of being slow. */ -}}
 {{- $_ := set $defaults "runtime" (dict "providers" (list "cuda")) -}}
 {{- end -}}
 {{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "metrics_port" .Values.ports.metrics -}}

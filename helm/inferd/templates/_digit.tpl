@@ -1,4 +1,4 @@
-{{/* A picture of a 3 for the built-in model, each dot from 0 to 16. */}}
+{{/* An image of the digit 3 for the built-in model, with pixels of 0 to 16. */}}
 {{- define "inferd.digit" -}}
 [0, 0, 9, 16, 10, 1, 0, 0,
  0, 0, 8, 3, 16, 4, 0, 0,

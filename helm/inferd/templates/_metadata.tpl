@@ -1,6 +1,6 @@
-{{/* Labels and annotations. Whatever they come from, they are put together here, so that no key stands twice. */}}
+{{/* Labels and annotations, merged from all values here, so that no key occurs twice. */}}
 
-{{/* Writes a list of maps as one, in which later ones win. */}}
+{{/* Merges a list of maps; later ones take precedence. */}}
 {{- define "inferd.merged" -}}
 {{- $merged := dict -}}
 {{- range . -}}
@@ -9,14 +9,14 @@
 {{- with $merged }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
-{{/* Text as a label may have it: versions may be longer, and hold a "+". */}}
+{{/* Text as a label value: versions may be longer, and contain a "+". */}}
 {{- define "inferd.labelValue" -}}
 {{- regexReplaceAll "[^A-Za-z0-9._-]" . "_" | trunc 63 | trimAll "-._" -}}
 {{- end -}}
 
 {{/*
 The metadata of an object: `name` (a pod template has none), further `labels` and `annotations`; `suggested`, annotations
-that all others override; and `identity`, the labels by which it is found if it is none of the server's.
+that all others override; and `identity`, the selector labels of objects other than the server's.
 */}}
 {{- define "inferd.metadata" -}}
 {{- $root := .root -}}

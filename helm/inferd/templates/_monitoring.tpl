@@ -1,4 +1,4 @@
-{{/* How to scrape, for both kinds of monitors. */}}
+{{/* The scrape configuration of both kinds of monitors. */}}
 {{- define "inferd.endpoint" -}}
 - port: metrics
   path: /metrics

@@ -1,7 +1,7 @@
-{{/* Names that objects have, and labels by which they are found. */}}
+{{/* Names of objects, and selector labels. */}}
 
 {{/*
-Cuts `text` to `most` letters. What is cut leaves a hash of the whole behind, so that two long names stay two.
+Truncates `text` to `most` letters, with a hash of the whole at the end, so that long names do not collide.
 */}}
 {{- define "inferd.cut" -}}
 {{- if le (len .text) .most -}}
@@ -22,8 +22,8 @@ Cuts `text` to `most` letters. What is cut leaves a hash of the whole behind, so
 {{- end -}}
 
 {{/*
-The name that all objects' names begin with. Its 50 letters leave room for the longest ending of a Service or ConfigMap
-(63 letters in all), and for the revision that Kubernetes puts behind a StatefulSet's name in a label of its pods.
+The prefix of all objects' names. Its 50 letters leave room for the longest suffix of a Service or ConfigMap (63 letters
+in all), and for the revision that Kubernetes appends to a StatefulSet's name in a label of its pods.
 */}}
 {{- define "inferd.fullname" -}}
 {{- $whole := include "inferd.wholeName" . -}}
@@ -35,13 +35,13 @@ The name that all objects' names begin with. Its 50 letters leave room for the l
 {{- include "inferd.cut" (dict "text" $plain "most" 50) -}}
 {{- end -}}
 
-{{/* What tells this release's pods from all others; a Deployment's may never change. */}}
+{{/* The labels that select this release's pods; those of a Deployment are immutable. */}}
 {{- define "inferd.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "inferd.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* The test's pod is not one that is called itself. */}}
+{{/* Labels of the test pod, which the Services must not select. */}}
 {{- define "inferd.testLabels" -}}
 app.kubernetes.io/name: {{ include "inferd.cut" (dict "text" (include "inferd.name" .) "most" 58) }}-test
 app.kubernetes.io/instance: {{ .Release.Name | quote }}

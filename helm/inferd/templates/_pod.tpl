@@ -1,6 +1,6 @@
 {{/* The pod of the Deployment or StatefulSet. */}}
 
-{{/* Whether health checks without TLS are not answered: not empty if so. */}}
+{{/* Not empty if health checks need TLS or credentials. */}}
 {{- define "inferd.guardedHealth" -}}
 {{- $security := dig "security" dict .Values.config | default dict -}}
 {{- $closed := eq (toString (get $security "open_health")) "false" -}}
@@ -46,7 +46,7 @@
 {{- with uniq $tolerations }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
-{{/* What the chart itself sets, which extraEnv may not. */}}
+{{/* The environment that the chart sets, and extraEnv must not. */}}
 {{- define "inferd.ownEnvironment" -}}
 {{- if include "inferd.traces" . }}
 - name: POD_NAME
@@ -96,7 +96,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Files of whole volumes, never of subPath, so that the server sees it when they are replaced. */}}
+{{/* Files of whole volumes, never of subPath, so that the server sees changes. */}}
 {{- define "inferd.ownVolumes" -}}
 - name: config
   configMap: {name: {{ include "inferd.fullname" . }}}
@@ -202,7 +202,7 @@ name: inferd
 image: {{ include "inferd.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [inferd]
-{{- /* The image's environment names a host, which goes before the file. */}}
+{{- /* As an argument, because the image's environment sets a host, which takes precedence over the file. */}}
 args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml" "--host" (include "inferd.host" .)) .Values.extraArgs | toJson }}
 {{- with concat (include "inferd.ownEnvironment" . | fromYamlArray) .Values.extraEnv }}
 env: {{- toYaml . | nindent 2 }}
@@ -228,10 +228,10 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* What the server's pods and that of the test have in common: whose they are, where they may run, how names are found. */}}
+{{/* Shared by the server's pods and the test pod: account, scheduling and DNS. */}}
 {{- define "inferd.everyPod" -}}
 serviceAccountName: {{ include "inferd.serviceAccountName" . }}
-# Services' addresses in the environment would look like settings.
+# Variables with the addresses of Services would look like settings.
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:

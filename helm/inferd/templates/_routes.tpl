@@ -1,8 +1,8 @@
-{{/* Ways to the server from outside the cluster. */}}
+{{/* Routes to the server from outside the cluster. */}}
 
 {{/*
-The version of BackendTLSPolicy that the cluster has: v1 since Gateway API 1.4, v1alpha3 before that in its experimental
-channel. Where nothing of the Gateway API is known, as without a cluster, the newest. Empty: it has the API without it.
+The version of BackendTLSPolicy in the cluster: v1 since Gateway API 1.4, v1alpha3 before that in its experimental
+channel. The newest if nothing is known of the Gateway API, as without a cluster. Empty if the API lacks it.
 */}}
 {{- define "inferd.backendTlsVersion" -}}
 {{- $has := .Capabilities.APIVersions -}}
@@ -15,14 +15,14 @@ v1
 {{- end -}}
 {{- end -}}
 
-{{/* Whether the Ingress is for a controller that reads the annotations of ingress-nginx: not empty if so. */}}
+{{/* Not empty if the Ingress is for a controller with the annotations of ingress-nginx. */}}
 {{- define "inferd.ingressNginx" -}}
 {{- if contains "nginx" .Values.ingress.className }}true{{ end -}}
 {{- end -}}
 
 {{/*
-How many seconds a call may last at most: streams may be silent for all of that. What is older than a connection may be
-is cut off by the server; otherwise it is a day.
+The maximum duration of a call in seconds, during which streams may be silent: the maximum age of a connection with its
+grace period, or a day.
 */}}
 {{- define "inferd.longestCallSeconds" -}}
 {{- $connections := dig "server" "connections" dict .Values.config -}}
@@ -37,8 +37,8 @@ is cut off by the server; otherwise it is a day.
 {{- end -}}
 
 {{/*
-What ingress-nginx needs to be told for gRPC. Its limit for bodies holds for all messages of a stream together, so there
-must be none: the server has one for each message.
+Annotations of ingress-nginx for gRPC. Its limit for bodies counts all messages of a stream together, so there must be
+none: the server limits each message.
 */}}
 {{- define "inferd.nginxAnnotations" -}}
 nginx.ingress.kubernetes.io/backend-protocol: {{ ternary "GRPCS" "GRPC" .Values.tls.enabled }}

@@ -1,4 +1,4 @@
-{{/* What the schema cannot say: values that do not go together. Each text tells what to do. */}}
+{{/* Checks that the schema cannot express: contradictory values. Each error says what to do. */}}
 
 {{- define "inferd.validate" -}}
 {{- include "inferd.validateConfig" . -}}
@@ -11,7 +11,7 @@
 {{- include "inferd.validateCluster" . -}}
 {{- end -}}
 
-{{/* Settings of the server that the chart sets, and the values that they come from. */}}
+{{/* Settings of the server that the chart sets, and the values that set them. */}}
 {{- define "inferd.insteadOfSettings" -}}
 models: models
 server.grpc_port: ports.grpc
@@ -33,7 +33,7 @@ security.jwt.jwks_file: auth.jwks
 {{- range $name := list "host" "metrics_host" -}}
 {{- $host := dig "server" $name "" $.Values.config | toString -}}
 {{- if regexMatch "^(unix|127[.]|localhost$|\\[?::1\\]?$)" $host -}}
-{{- fail (printf "config.server.%s: expected an address that the Services and the kubelet's probes reach, such as 0.0.0.0, got %s" $name $host) -}}
+{{- fail (printf "config.server.%s: expected an address that the Services and the kubelet's probes can reach, such as 0.0.0.0, got %s" $name $host) -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.ports.grpc .Values.ports.metrics }}{{ fail "ports.metrics: expected another port than ports.grpc" }}{{ end -}}
@@ -69,10 +69,10 @@ security.jwt.jwks_file: auth.jwks
 {{- fail "tls.certManager.issuerRef.name: expected the name of an issuer, got none" -}}
 {{- end -}}
 {{- else if or $tls.existingSecret $manager.enabled (eq $tls.clientCertificates "required") -}}
-{{- fail "tls.enabled: expected true, as a certificate is named or asked for" -}}
+{{- fail "tls.enabled: expected true, because another value of tls sets or requests a certificate" -}}
 {{- end -}}
 {{- if and .Values.auth.policy (not (include "inferd.authenticates" .)) -}}
-{{- fail "auth.policy: nobody has a name for its rules, set auth.tokens, auth.jwks or config.security.spiffe too" -}}
+{{- fail "auth.policy: expected authentication, without which its rules match no caller; set auth.tokens, auth.jwks or config.security.spiffe" -}}
 {{- end -}}
 {{- $issuer := include "inferd.setting" (dict "root" . "path" "security.jwt.issuer") -}}
 {{- $audience := include "inferd.setting" (dict "root" . "path" "security.jwt.audience") -}}
@@ -84,7 +84,7 @@ security.jwt.jwks_file: auth.jwks
 {{- fail "config.security.spiffe: expected tls.clientCertificates required beside it" -}}
 {{- end -}}
 {{- if and (eq .Values.probes.type "grpc") (include "inferd.guardedHealth" .) -}}
-{{- fail "probes.type: the kubelet brings neither TLS nor credentials to gRPC probes, use http or auto" -}}
+{{- fail "probes.type: the kubelet supports neither TLS nor credentials in gRPC probes, use http or auto" -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,7 +96,7 @@ security.jwt.jwks_file: auth.jwks
 {{- with include "inferd.traces" . }}{{ $_ := set $needs . "traces" }}{{ end -}}
 {{- range $value, $needed := $needs -}}
 {{- if $needed -}}
-{{- fail (printf "%s: the network policy lets the pods connect to nobody, list where it is in networkPolicy.extraEgress or set networkPolicy.restrictEgress to false" $value) -}}
+{{- fail (printf "%s: the network policy forbids connections from the pods, add a rule to networkPolicy.extraEgress or set networkPolicy.restrictEgress to false" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -123,10 +123,10 @@ security.jwt.jwks_file: auth.jwks
 {{- end -}}
 {{- if and $route.enabled .Values.tls.enabled $route.backendTls.create -}}
 {{- if not (or $route.backendTls.authorities.name $route.backendTls.systemAuthorities) -}}
-{{- fail "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt by which the gateway checks the server's certificate, got none; or set grpcRoute.backendTls.systemAuthorities, or grpcRoute.backendTls.create to false if the gateway learns of TLS in another way" -}}
+{{- fail "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt with which the gateway verifies the server's certificate, got none; or set grpcRoute.backendTls.systemAuthorities, or grpcRoute.backendTls.create to false if the gateway has another configuration for TLS" -}}
 {{- end -}}
 {{- if not (include "inferd.backendTlsVersion" .) -}}
-{{- fail "grpcRoute: the server has TLS, of which gateways learn by a BackendTLSPolicy, and this cluster's Gateway API has none; install Gateway API 1.4 or newer, or set grpcRoute.backendTls.create to false if the gateway learns of TLS in another way" -}}
+{{- fail "grpcRoute: the server has TLS, which gateways use according to a BackendTLSPolicy, and this cluster's Gateway API has none; install Gateway API 1.4 or newer, or set grpcRoute.backendTls.create to false if the gateway has another configuration for TLS" -}}
 {{- end -}}
 {{- end -}}
 {{- include "inferd.validateIngress" . -}}
@@ -135,10 +135,10 @@ security.jwt.jwks_file: auth.jwks
 {{- define "inferd.validateIngress" -}}
 {{- $ingress := .Values.ingress -}}
 {{- if and $ingress.enabled (not $ingress.hosts) -}}
-{{- fail "ingress.hosts: expected a host name at least, got none" -}}
+{{- fail "ingress.hosts: expected at least one host name, got none" -}}
 {{- end -}}
 {{- if and $ingress.enabled (not $ingress.tlsSecret) -}}
-{{- fail "ingress.tlsSecret: expected the Secret of a certificate, as controllers take gRPC by TLS only" -}}
+{{- fail "ingress.tlsSecret: expected the Secret of a certificate, because controllers accept gRPC over TLS only" -}}
 {{- end -}}
 {{- if and $ingress.enabled (include "inferd.ingressNginx" .) (eq .Values.tls.clientCertificates "required") -}}
 {{- $annotations := include "inferd.merged" (list .Values.commonAnnotations $ingress.annotations) | fromYaml -}}
@@ -147,7 +147,7 @@ security.jwt.jwks_file: auth.jwks
 {{- if hasKey $annotations (printf "nginx.ingress.kubernetes.io/%s" .) }}{{ $shown = true }}{{ end -}}
 {{- end -}}
 {{- if not $shown -}}
-{{- fail "ingress.annotations: tls.clientCertificates is required and ingress-nginx shows none to gRPC servers, set nginx.ingress.kubernetes.io/ssl-passthrough to true so that callers show theirs" -}}
+{{- fail "ingress.annotations: tls.clientCertificates is required, and ingress-nginx presents none to gRPC servers; set nginx.ingress.kubernetes.io/ssl-passthrough to true so that clients present theirs" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -161,7 +161,7 @@ security.jwt.jwks_file: auth.jwks
 {{- fail "autoscaling.keda.serverAddress: expected the address of Prometheus, got none" -}}
 {{- end -}}
 {{- if and $scaling.mode $scaling.cpuPercent (not (dig "requests" "cpu" "" .Values.resources)) -}}
-{{- fail "autoscaling.cpuPercent: is a part of resources.requests.cpu, which is not set; set it, or cpuPercent to 0" -}}
+{{- fail "autoscaling.cpuPercent: refers to resources.requests.cpu, which is not set; set it, or cpuPercent to 0" -}}
 {{- end -}}
 {{- if and $scaling.gpuPercent (not .Values.gpu.count) -}}
 {{- fail "autoscaling.gpuPercent: there are no GPUs, set gpu.count or gpuPercent to 0" -}}

@@ -1,4 +1,4 @@
-{{/* Names that can be given once only: of objects, labels, annotations, variables, volumes, containers and ports. */}}
+{{/* Checks names that must be unique: of objects, labels, annotations, variables, volumes, containers and ports. */}}
 
 {{- define "inferd.validateNames" -}}
 {{- include "inferd.validateObjectNames" . -}}
@@ -11,23 +11,23 @@
 
 {{- define "inferd.validateObjectNames" -}}
 {{- if not (regexMatch "^[a-z]" (include "inferd.fullname" .)) -}}
-{{- fail (printf "fullnameOverride: names of Services begin with a letter, set it to such a one instead of %s" (include "inferd.wholeName" .)) -}}
+{{- fail (printf "fullnameOverride: expected a name that begins with a letter, as names of Services do, got %s" (include "inferd.wholeName" .)) -}}
 {{- end -}}
 {{- end -}}
 
 {{/*
-Refuses names of `items` (under `key`) that the chart itself has among `ours`, or that stand there twice. `value` is what
-the user has set.
+Rejects names of `items` (under `key`) that are among those of the chart (`ours`), and duplicates. `value` is the name of
+the user's value.
 */}}
 {{- define "inferd.requireNew" -}}
 {{- $seen := list -}}
 {{- range .items -}}
 {{- $name := get . $.key | toString -}}
 {{- if has $name $.ours -}}
-{{- fail (printf "%s: %s is what the chart itself sets, expected another %s" $.value $name $.key) -}}
+{{- fail (printf "%s: the chart itself sets %s, expected another %s" $.value $name $.key) -}}
 {{- end -}}
 {{- if has $name $seen -}}
-{{- fail (printf "%s: %s stands there twice, expected each %s once" $.value $name $.key) -}}
+{{- fail (printf "%s: got %s twice, expected each %s once" $.value $name $.key) -}}
 {{- end -}}
 {{- $seen = append $seen $name -}}
 {{- end -}}
@@ -50,12 +50,12 @@ the user has set.
 {{- range $value, $labels := $all -}}
 {{- range $key := $identity -}}
 {{- if hasKey $labels $key -}}
-{{- fail (printf "%s: the chart itself sets %s, by which its objects are found; leave it out (nameOverride sets the name)" $value $key) -}}
+{{- fail (printf "%s: the chart itself sets %s, which identifies its objects; leave it out (nameOverride sets the name)" $value $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey .Values.commonLabels "app.kubernetes.io/component" -}}
-{{- fail "commonLabels: the chart itself sets app.kubernetes.io/component, which tells its Services apart; set it in podLabels" -}}
+{{- fail "commonLabels: the chart itself sets app.kubernetes.io/component, which distinguishes its Services; set it in podLabels" -}}
 {{- end -}}
 {{- end -}}
 
@@ -67,7 +67,7 @@ the user has set.
 {{- range $value, $annotations := $all -}}
 {{- range $key, $_ := $annotations -}}
 {{- if or (eq $key "checksum/config") (hasPrefix "helm.sh/hook" $key) (hasPrefix "meta.helm.sh/" $key) -}}
-{{- fail (printf "%s: %s is what the chart or helm itself sets, leave it out" $value $key) -}}
+{{- fail (printf "%s: the chart or helm itself sets %s, leave it out" $value $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -80,7 +80,7 @@ the user has set.
 {{- include "inferd.validateSettings" . -}}
 {{- end -}}
 
-{{/* Variables and arguments that set what the chart sets: the server would take them rather than the chart's. */}}
+{{/* Variables and arguments for settings of the chart, which would take precedence over the chart's. */}}
 {{- define "inferd.validateSettings" -}}
 {{- $instead := include "inferd.insteadOfSettings" . | fromYaml -}}
 {{- $_ := set $instead "server.host" "config.server.host" -}}
@@ -88,13 +88,13 @@ the user has set.
 {{- $variable := printf "INFERD_%s" ($setting | replace "." "__" | upper) -}}
 {{- range $.Values.extraEnv -}}
 {{- if regexMatch (printf "^(INFERD_CONFIG|%s(__.*)?)$" $variable) .name -}}
-{{- fail (printf "extraEnv: %s is what the chart itself sets, use the value %s instead" .name (ternary "config" $value (eq .name "INFERD_CONFIG"))) -}}
+{{- fail (printf "extraEnv: the chart itself sets %s, use the value %s instead" .name (ternary "config" $value (eq .name "INFERD_CONFIG"))) -}}
 {{- end -}}
 {{- end -}}
 {{- $flag := $setting | replace "server." "--" | replace "_" "-" -}}
 {{- range $.Values.extraArgs -}}
 {{- if regexMatch (printf "^(--config|%s)(=|$)|^(--set=)?%s[.=]" $flag ($setting | replace "." "[.]")) . -}}
-{{- fail (printf "extraArgs: %s is what the chart itself sets, use the value %s instead" . (ternary "config" $value (hasPrefix "--config" .))) -}}
+{{- fail (printf "extraArgs: the chart itself sets %s, use the value %s instead" . (ternary "config" $value (hasPrefix "--config" .))) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,4 +1,4 @@
-"""A server under a load that shows in every metric, with a Prometheus that watches."""
+"""A server under a load that shows in every metric, with a Prometheus that scrapes it."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from tests.patience import PATIENCE_S
 from tests.prometheus import Prometheus, scraping
 from tests.server import ServerProcess, serving
 
-#: Its queue is so short and its runs so long that a few callers are too many.
+#: A few callers overload its short queue and long runs.
 _SLOW = {"queue": {"max_rows": 4, "max_delay_ms": 50}, "batching": {"max_batch_size": 2}}
 _SLOW_TURNS = 600
 
-#: Two callers, of which one may not do much.
+#: Two callers, one of them with few permissions.
 _TOKENS = {"all": "inferd_all", "few": "inferd_few"}
 _POLICY = """
 rules:
@@ -32,7 +32,7 @@ rules:
 
 _BETWEEN_CALLS_S = 0.01
 
-#: How calls may end besides OK.
+#: Statuses of calls besides OK.
 _MISHAPS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -43,20 +43,20 @@ _MISHAPS = {
 
 
 class Observed:
-    """The server and who calls it."""
+    """The server and its callers."""
 
     def __init__(self, server: ServerProcess, authority: Authority) -> None:
         self.server = server
         self._authority = authority
 
     def channel(self) -> grpc.Channel:
-        """Open a connection of its own."""
+        """Open a new connection."""
         credentials = grpc.ssl_channel_credentials(self._authority.pem)
         return grpc.secure_channel(self.server.grpc, credentials, [("grpc.use_local_subchannel_pool", 1)])
 
     @contextmanager
     def load(self, *, callers: int, flood: int) -> Iterator[None]:
-        """Call from threads, each again and again: of the quick model, of the slow one, and in some wrong ways."""
+        """Call from threads in loops: the fast model, the slow one, and with several kinds of invalid calls."""
         stopping = threading.Event()
         with self.channel() as channel:
             stub = InferenceServiceStub(channel)
@@ -75,7 +75,7 @@ class Observed:
 
 @contextmanager
 def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tuple[Observed, Prometheus]]:
-    """Serve two models under load, with TLS, tokens and quotas; HTTP is plain, as it is within a cluster."""
+    """Serve two models under load, with TLS, tokens and quotas; the metrics port has no TLS, as in most clusters."""
     models, data = folder / "models", folder / "prometheus"
     data.mkdir()
     add_model(models, "slow", busy_model(), _SLOW)
@@ -88,7 +88,7 @@ def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tup
 
 
 def bearer(name: str = "all") -> list[tuple[str, str]]:
-    """Return the metadata of a caller; of an unknown one it has a token that nobody knows."""
+    """Return the metadata of a caller; an unknown caller has an invalid token."""
     return [("authorization", f"Bearer {_TOKENS.get(name, 'inferd_unknown')}")]
 
 
@@ -101,7 +101,7 @@ def _settings(folder: Path, authority: Authority) -> list[str]:
     (folder / "policy.yaml").write_text(_POLICY)
     settings = {
         "log.access": "false",
-        # Nobody takes the spans there: some calls are sampled, and that is all that is needed.
+        # Without a collector: sampled calls are enough.
         "tracing.endpoint": "http://127.0.0.1:1",
         "tracing.sampling_ratio": "0.05",
         "security.tls.cert_file": files.certificate,

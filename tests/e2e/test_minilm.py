@@ -1,4 +1,4 @@
-"""A transformer with its real weights beside the digits model: variable lengths, batched, the same answers."""
+"""A transformer with real weights beside the digits model: variable lengths, batched, the same answers."""
 
 import grpc
 import numpy as np
@@ -18,7 +18,7 @@ LENGTHS = [1, 2, 3, 5, 8, 13, 16]
 
 @pytest.fixture(scope="module")
 def folder():
-    """MiniLM as an ONNX file, built once and kept in the cache."""
+    """MiniLM as an ONNX file, built once and cached."""
     return build_minilm.build()
 
 
@@ -31,7 +31,7 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def sentences(folder):
-    """Tokenised sentences of several lengths, a few of each."""
+    """Tokenized sentences of several lengths, a few of each."""
     tokenizer = build_minilm.load_tokenizer(folder)
     texts = [" ".join(WORDS[start : start + length]) for length in LENGTHS for start in range(4)]
     return [build_minilm.encode(tokenizer, [text]) for text in texts]
@@ -50,9 +50,9 @@ def _outputs(response):
     return {t.name: np.frombuffer(t.raw, dtypes[t.datatype]).reshape(t.shape) for t in response.outputs}
 
 
-@pytest.mark.timeout(120)  # The weights are fetched and converted the first time.
-def test_every_batched_answer_equals_the_single_one(server, folder, sentences):
-    """All sentences at once, several times over: batches form among equal lengths and change no answer."""
+@pytest.mark.timeout(120)  # The weights are downloaded and converted the first time.
+def test_batched_answers_equal_single_ones(server, folder, sentences):
+    """All sentences at once, several times: batches form among equal lengths and change no answer."""
     session = onnxruntime.InferenceSession(next(folder.rglob("*.onnx")), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     expected = [dict(zip(names, session.run(names, inputs), strict=True)) for inputs in sentences]
@@ -80,7 +80,7 @@ def test_every_batched_answer_equals_the_single_one(server, folder, sentences):
     assert labels == digits.labels.tolist(), "the other model answered meanwhile"
 
 
-def test_meaning_is_close_where_it_should_be(server, folder):
+def test_embeddings_are_close_for_similar_sentences(server, folder):
     """The published example of this model: eating is near eating, and far from cheetahs."""
     texts = ["A man is eating food.", "A man is eating a piece of bread.", "A cheetah is running behind its prey."]
     tokenizer = build_minilm.load_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""docs/models.md: what it shows of `inferd inspect` is what `inferd inspect` says."""
+"""docs/models.md shows the output of `inferd inspect`."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def repository(tmp_path):
 
 
 def _block(language, mark):
-    """Return the one block of ``language`` that contains ``mark``."""
+    """Return the block of ``language`` that contains ``mark``."""
     (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if mark in block]
     return found
 
@@ -42,13 +42,13 @@ def _run(command, folder):
 
 
 def _compared(text):
-    """Leave out what may be otherwise on another machine: the values of synthetic rows, and blanks at ends of lines."""
+    """Omit what depends on the machine: the values of synthetic rows, and trailing blanks."""
     lines = [_NUMBER.sub("N", line) if line.startswith("verdict") else line for line in text.splitlines()]
     return [line.rstrip() for line in lines]
 
 
-def test_what_inspect_says(repository):
-    """Of each model, and of the last one again with the settings that the page gives it."""
+def test_inspect_output_of_page(repository):
+    """Of each model, and of the last one again with the settings on the page."""
     shown = _SHOWN.findall(PAGE)
     assert [command.split()[-1] for command, _ in shown] == ["brightness", "words", "speech", "speech"]
     with ThreadPoolExecutor(2) as pool:
@@ -59,8 +59,8 @@ def test_what_inspect_says(repository):
         assert _compared(found) == _compared(text)
 
 
-def test_the_recorded_requests(repository):
-    """Those of the page prove the model as well as its settings do."""
+def test_recorded_requests_of_page(repository):
+    """They prove the model as its settings do."""
     (repository / "speech/examples.json").write_text(_block("json", "16000"))
     told = _run("inferd inspect speech", repository)
     assert "examples  speech/examples.json" in told

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real server under load: whatever the dashboard and the rules ask for is there."""
+"""A real Prometheus that scrapes a real server under load has all data of the dashboard and the rules."""
 
 import math
 import re
@@ -21,13 +21,13 @@ from tests.server import ROOT
 
 SCRAPES = 12
 
-#: Panels that show nothing here, and why.
+#: Panels without data here, with the reason.
 WITHOUT_DATA = {
     "GPU": "the machine has none",
     "GPU memory": "the machine has none",
 }
 
-#: Metrics that are not there, and why.
+#: Metrics without data here, with the reason.
 ABSENT = {"inferd_jwks_age_seconds": "no issuer of tokens is configured"}
 
 PANELS = [panel for section in SECTIONS for panel in section.panels]
@@ -35,7 +35,7 @@ PANELS = [panel for section in SECTIONS for panel in section.panels]
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """A server under load, and a Prometheus that has scraped it for a while."""
+    """A server under load, and a Prometheus that has scraped it several times."""
     with observed(tmp_path_factory.mktemp("observed")) as (served, prometheus):
         prometheus.wait_scraped(SCRAPES)
         yield served, prometheus
@@ -46,12 +46,12 @@ def _has_data(result):
 
 
 def _of_grafana(expr):
-    """What Grafana makes of it with everything selected."""
+    """Substitute Grafana's variables, with everything selected."""
     return re.sub(r"\$(job|instance|model)", ".*", expression(expr)).replace("$__rate_interval", "5s")
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
-def test_every_panel_shows_something(watched, panel):
+def test_every_panel_has_data(watched, panel):
     """Each of its queries returns data."""
     _, prometheus = watched
     for query in panel.queries:
@@ -59,13 +59,13 @@ def test_every_panel_shows_something(watched, panel):
         assert _has_data(result) or panel.title in WITHOUT_DATA, query.expr
 
 
-def test_panels_without_data_are_panels(watched):
-    """Not names that are left over."""
+def test_exceptions_are_existing_panels(watched):
+    """No outdated names."""
     assert {panel.title for panel in PANELS} >= set(WITHOUT_DATA)
 
 
 def test_every_rule_is_evaluated(watched):
-    """Without errors, and what is recorded has values."""
+    """Without errors, and recorded series have values."""
     _, prometheus = watched
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}, rules
@@ -74,8 +74,8 @@ def test_every_rule_is_evaluated(watched):
     assert [name for name in recorded if not _has_data(prometheus.query(name))] == []
 
 
-def test_every_alert_asks_for_what_is_there(watched):
-    """Whether it fires or not."""
+def test_alerts_use_existing_metrics(watched):
+    """Whether they fire or not."""
     _, prometheus = watched
     alerts = [
         rule for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
@@ -86,8 +86,8 @@ def test_every_alert_asks_for_what_is_there(watched):
             assert _has_data(prometheus.query(name)) or name in ABSENT, name
 
 
-def test_runbooks_can_be_followed(watched):
-    """Each query is one, and asks for what is there unless it looks for something bad."""
+def test_runbook_queries_are_valid(watched):
+    """Each query has data, unless it looks for errors."""
     _, prometheus = watched
     blocks = re.findall(r"```promql\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
     queries = [query for block in blocks for query in block.split("\n\n")]
@@ -98,8 +98,8 @@ def test_runbooks_can_be_followed(watched):
         assert _has_data(result) or looks_for_bad or metrics_in(query) & ABSENT.keys(), query
 
 
-def test_overload_is_told(watched):
-    """One model is offered more than it serves; the other one is well."""
+def test_overload_fires_alerts(watched):
+    """One model is overloaded; the other one is not."""
     _, prometheus = watched
     rejected = prometheus.query("inferd:rejected_requests:ratio5m")
     shares = {each["metric"]["model"]: float(each["value"][1]) for each in rejected}
@@ -108,13 +108,13 @@ def test_overload_is_told(watched):
 
 
 def test_scrapes_do_not_fail(watched):
-    """Prometheus reads OpenMetrics, the stricter format, and gets an answer each time."""
+    """Prometheus parses OpenMetrics, the stricter format, every time."""
     _, prometheus = watched
     assert prometheus.query("min_over_time(up{job='inferd'}[1m])")[0]["value"][1] == "1"
 
 
-def test_buckets_lead_to_traces(watched):
-    """Prometheus keeps the ids of sampled calls beside the buckets that they fell into."""
+def test_exemplars_have_trace_ids(watched):
+    """Prometheus stores the ids of sampled calls with their buckets."""
     _, prometheus = watched
     now = time.time()
     series = prometheus.get(
@@ -125,8 +125,8 @@ def test_buckets_lead_to_traces(watched):
     assert all(re.fullmatch("[0-9a-f]{32}", exemplar["labels"]["trace_id"]) for exemplar in found)
 
 
-def test_the_dashboard_can_be_drawn(watched, tmp_path):
-    """From what this Prometheus has."""
+def test_dashboard_can_be_drawn(watched, tmp_path):
+    """From the data of this Prometheus."""
     _, prometheus = watched
     now = time.time()
     draw(Source(f"http://{prometheus.address}", now - 10, now), tmp_path / "dashboard.png")
@@ -138,8 +138,8 @@ def _scrape(served):
         return response.read()
 
 
-def test_callers_cannot_make_up_series(watched):
-    """Models, versions, methods, request ids and metadata without end come to one series each, or none."""
+def test_callers_cannot_create_series(watched):
+    """Unlimited models, versions, methods, request ids and metadata map to one series each, or none."""
     served, _ = watched
     before = len(_scrape(served).splitlines())
     with served.channel() as channel:
@@ -160,8 +160,8 @@ def test_callers_cannot_make_up_series(watched):
     assert len(scraped.splitlines()) - before <= 4 * lines_of_a_series
 
 
-def test_promtool_takes_the_metrics(watched):
-    """Names, types, units and help texts are as Prometheus wants them."""
+def test_promtool_accepts_metrics(watched):
+    """Names, types, units and help texts follow Prometheus' conventions."""
     served, _ = watched
     scraped = _scrape(served)
     done = subprocess.run(

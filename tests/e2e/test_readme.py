@@ -1,4 +1,4 @@
-"""The calls of the README and of docs/other-clients.md, run as they stand there; only the port is the test's own."""
+"""The examples of the README and of docs/other-clients.md, unchanged except for the port."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def server():
 
 
 def _block(language, mark, page=README):
-    """Return the one block of code in ``language`` that contains ``mark``."""
+    """Return the block of code in ``language`` that contains ``mark``."""
     (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) if mark in block]
     return found
 
@@ -37,7 +37,7 @@ def _run(server, *command):
 
 
 def test_grpcurl(server):
-    """The first call that a newcomer makes tells a three."""
+    """The first call of the README returns a three."""
     answer = _run(server, "bash", "-c", _block("sh", "grpcurl -plaintext"))
     assert re.search(r'"ints": \[\s+"3"\s+\]', answer)
 
@@ -50,12 +50,12 @@ def test_python_client(server):
 
 
 def test_tritonclient(server):
-    """Triton's client tells a three as well."""
+    """Triton's client returns a three as well."""
     assert _run(server, TRITON_PYTHON, "-c", _block("python", "tritonclient", OTHER_CLIENTS)) == "[3]\n"
 
 
 def test_shell_commands(server):
-    """The commands named in the README exist and work."""
+    """The commands in the README exist and work."""
     assert "digits" in _run(server, "inferd", "models", "--address", "127.0.0.1:8001")
     example = server.events("ready")[0]["try"][0]
     assert "3" in _run(server, "bash", "-c", example), "the call that the server itself proposes"
@@ -63,8 +63,8 @@ def test_shell_commands(server):
     assert "grpc_port" in _run(server, "inferd", "config")
 
 
-def test_the_readme_is_short():
-    """A newcomer reads it in one go; the rest stands under docs/."""
+def test_readme_is_short():
+    """Details are in docs/."""
     assert len(README.split()) <= 700
 
 
@@ -73,8 +73,8 @@ def test_the_readme_is_short():
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
     ids=lambda page: page.name,
 )
-def test_every_link_leads_somewhere(page):
-    """Files that the pages point to are there."""
+def test_links_have_targets(page):
+    """Files that the pages link to exist."""
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text())]
     missing = [link for link in links if link and not link.startswith("http") and not (page.parent / link).exists()]
     assert missing == []

@@ -1,4 +1,4 @@
-"""The built-in model through every way to call it, beside ONNX Runtime itself."""
+"""The built-in model through all protocols, compared with ONNX Runtime."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def channel(server):
 
 @pytest.fixture(scope="module")
 def digits():
-    """The whole held-out test set, and what ONNX Runtime itself answers."""
+    """The whole held-out test set, and ONNX Runtime's answers."""
     with np.load(ROOT / "tests/data/digits_test.npz") as arrays:
         inputs, labels = arrays["X"].astype(np.float32), arrays["y"]
     session = onnxruntime.InferenceSession(demo.repository() / "1/model.onnx", providers=["CPUExecutionProvider"])
@@ -80,7 +80,7 @@ def _check_oip(response, digits):
 
 
 def test_infer_equals_onnxruntime(channel, digits):
-    """Every digit by Infer, many in flight so that they are batched."""
+    """Every digit by Infer, many in flight, so that they are batched."""
     stub = InferenceServiceStub(channel)
     calls = [stub.Infer.future(_v1_request(row, digits[0]), timeout=PATIENCE_S) for row in range(len(digits[0]))]
     responses = [call.result() for call in calls]
@@ -129,8 +129,8 @@ def _grpcurl(server, *arguments, request=None):
     return subprocess.run(command, input=request, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def test_grpcurl_lists_the_services(server):
-    """Reflection tells what there is."""
+def test_grpcurl_lists_services(server):
+    """With server reflection."""
     listed = _grpcurl(server, "list").stdout.split()
     assert {"inferd.v1.InferenceService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= set(listed)
     assert {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"} <= set(listed)
@@ -140,13 +140,13 @@ def test_grpcurl_lists_the_services(server):
     "symbol",
     ["inferd.v1.InferenceService", "inference.GRPCInferenceService", "grpc.reflection.v1.ServerReflection"],
 )
-def test_grpcurl_describes_the_services(server, symbol):
-    """Reflection tells what they take."""
+def test_grpcurl_describes_services(server, symbol):
+    """With server reflection."""
     assert f"service {symbol.rpartition('.')[2]}" in _grpcurl(server, "describe", symbol).stdout
 
 
-def test_grpcurl_classifies_a_digit_from_json(server, digits):
-    """A person can write a request: no model name, no datatype, no shape; just numbers."""
+def test_grpcurl_classifies_digit_from_json(server, digits):
+    """People can write a request: only numbers, without model name, datatype and shape."""
     request = json.dumps({"inputs": [{"name": "X", "floats": digits[0][3].tolist()}], "outputs": ["label"]})
     done = _grpcurl(server, "inferd.v1.InferenceService/Infer", request=request)
     assert done.returncode == 0, done.stderr
@@ -155,8 +155,8 @@ def test_grpcurl_classifies_a_digit_from_json(server, digits):
     assert answer["outputs"][0]["shape"] == ["1"]
 
 
-def test_metrics_and_probes_tell_of_it(server, channel, digits):
-    """What was served is counted; the probes say yes."""
+def test_metrics_and_probes_after_requests(server, channel, digits):
+    """Requests are counted, and probes succeed."""
     InferenceServiceStub(channel).Infer(_v1_request(0, digits[0]))
     with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=PATIENCE_S) as response:
         text = response.read().decode()
@@ -167,7 +167,7 @@ def test_metrics_and_probes_tell_of_it(server, channel, digits):
             assert response.status == 200
 
 
-def test_every_rpc_leaves_one_access_line(digits):
+def test_one_access_line_per_rpc(digits):
     """With request id, peer, method, model, status, times and rows."""
     with serving() as server, grpc.insecure_channel(server.grpc) as channel:
         stub = InferenceServiceStub(channel)

@@ -1,4 +1,4 @@
-"""Serving on a shared network, as docs/security.md and the start-up messages say."""
+"""TLS and authentication as in docs/security.md and in the messages at startup."""
 
 import http.client
 import os
@@ -25,7 +25,7 @@ def authority():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, authority) -> Path:
-    """The files that the page names."""
+    """The files of the page."""
     folder = tmp_path_factory.mktemp("securely")
     authority.save(folder)
     authority.issue(*LOCAL_NAMES).save(folder)
@@ -51,7 +51,7 @@ def succeed(folder: Path, script: str, server: ServerProcess) -> str:
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """Started by the page's own line, but for this machine only."""
+    """Started with the command of the page, but on loopback."""
     new_token, _, serve = START.replace("\\\n", "").partition("\n")
     assert run(folder, new_token).returncode == 0
     arguments = shlex.split(serve.replace("--host 0.0.0.0", ""))
@@ -62,20 +62,20 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def mutual_server(folder):
-    """One that knows callers by their certificates."""
+    """With client certificates."""
     settings = ("cert_file=server.pem", "key_file=server.key", "client_ca_file=ca.pem", "client_certificates=required")
     with serving(*(part for each in settings for part in ("--set", f"security.tls.{each}")), folder=folder) as running:
         yield running
 
 
-def test_with_a_token(folder, server):
+def test_commands_with_token(folder, server):
     """Each of the two commands lists the built-in model."""
     answers = succeed(folder, WITH_TOKEN, server)
     assert answers.count("digits") == 2
 
 
-def test_without_a_token(folder, server):
-    """Both say why not."""
+def test_commands_without_token(folder, server):
+    """Both show the reason."""
     for command in WITH_TOKEN.strip().splitlines():
         stripped = command.replace('-H "authorization: Bearer $(cat alice.token)"', "").replace(
             "--token-file alice.token", ""
@@ -85,16 +85,16 @@ def test_without_a_token(folder, server):
         assert "authorization" in done.stderr.lower()
 
 
-def test_with_a_certificate(folder, mutual_server):
+def test_commands_with_certificate(folder, mutual_server):
     """Each of the two commands lists the built-in model."""
     answers = succeed(folder, WITH_CERTIFICATE, mutual_server)
     assert answers.count("digits") == 2
 
 
-def test_without_a_certificate(folder, mutual_server):
-    """There is not even a connection."""
+def test_commands_without_certificate(folder, mutual_server):
+    """They cannot connect."""
     for command in WITH_CERTIFICATE.strip().splitlines():
-        # Each would try again and again until its time is up.
+        # Each would retry until its timeout.
         timeout = "--timeout 1" if "models" in command else "-connect-timeout 1"
         stripped = re.sub(r"-cert \S+ -key \S+|--certificate \S+ --key \S+", timeout, command)
         assert stripped != command
@@ -102,7 +102,7 @@ def test_without_a_certificate(folder, mutual_server):
 
 
 def get(folder: Path, server: ServerProcess, path: str, *own: str) -> tuple[int, str]:
-    """Ask for ``path`` over HTTPS, with files of a certificate and its key or without."""
+    """Get ``path`` over HTTPS, with or without a client certificate."""
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     if own:
         context.load_cert_chain(*(folder / name for name in own))
@@ -115,8 +115,8 @@ def get(folder: Path, server: ServerProcess, path: str, *own: str) -> tuple[int,
         connection.close()
 
 
-def test_monitoring(folder, mutual_server):
-    """Probes need no certificate, metrics do."""
+def test_metrics_need_certificate_but_probes_do_not(folder, mutual_server):
+    """As the page says."""
     assert get(folder, mutual_server, "/readyz") == (200, "ok\n")
     assert get(folder, mutual_server, "/metrics") == (403, "expected a client certificate\n")
     status, metrics = get(folder, mutual_server, "/metrics", "me.pem", "me.key")
@@ -124,8 +124,8 @@ def test_monitoring(folder, mutual_server):
     assert re.search(r'^inferd_certificate_expiry_timestamp_seconds{file="client_ca"} \d', metrics, re.MULTILINE)
 
 
-def test_the_calls_that_a_server_proposes(folder, server, mutual_server):
-    """They work, once what only the caller knows is put in."""
+def test_example_commands_of_log(folder, server, mutual_server):
+    """They work, once the caller's own values are filled in."""
     for running in (server, mutual_server):
         for call in running.events("ready")[0]["try"]:
             for word, file in {
@@ -154,8 +154,8 @@ def _expired(folder: Path, authority: Authority) -> str:
 
 
 @pytest.mark.parametrize("spoil", [_missing, _mismatched, _expired])
-def test_files_that_will_not_do(tmp_path, authority, spoil):
-    """The server ends at once, with one line that names the file, what was expected and what came."""
+def test_invalid_files_end_server(tmp_path, authority, spoil):
+    """At once, with one line that names the file, what was expected and what came."""
     expected = spoil(tmp_path, authority)
     settings = ("--set", "security.tls.cert_file=server.pem", "--set", "security.tls.key_file=server.key")
     server = ServerProcess(*settings, folder=tmp_path)
@@ -164,8 +164,8 @@ def test_files_that_will_not_do(tmp_path, authority, spoil):
     assert line.startswith(f"inferd: {expected}")
 
 
-def test_listening_to_everyone(tmp_path):
-    """What is left open is the first thing in the log, with what to set; this host name is not known to be ours."""
+def test_warns_if_open_to_other_machines(tmp_path):
+    """The first lines of the log name what is open, and what to set; this host name is not known to be local."""
     server = ServerProcess("--host", "not-this-machine.invalid", folder=tmp_path)
     assert server.wait() == 1
     warnings = [line for line in map(str.strip, server.log) if '"level":"warning"' in line]

@@ -1,4 +1,4 @@
-"""Triton's own clients against inferd, unmodified and in their own environment."""
+"""Triton's own clients, unmodified and in their own environment."""
 
 import csv
 import os
@@ -31,7 +31,7 @@ def server(tmp_path_factory):
         yield running
 
 
-def test_the_python_client(server):
+def test_python_client(server):
     """Metadata, configuration, statistics, infer, streams, types and errors; see the script."""
     script = ROOT / "tests/e2e/tritonclient_script.py"
     command = [str(TOOLS / "tritonclient/bin/python"), str(script), server.grpc]

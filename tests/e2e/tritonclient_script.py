@@ -23,7 +23,7 @@ def _input(name, array, datatype):
 
 
 def check_metadata(client):
-    """What Triton's tools ask before they infer."""
+    """Queries of Triton's tools before inference."""
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("linear")
@@ -44,7 +44,7 @@ def check_metadata(client):
 
 
 def check_infer(client):
-    """Requests one by one and many at a time."""
+    """Single and concurrent requests."""
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     result = client.infer(
         "linear",
@@ -57,7 +57,7 @@ def check_infer(client):
     )
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * x + 1)
     assert result.get_response().id == "mine"
-    # Values that ask for nothing, and an output twice.
+    # Null values, and a duplicate output.
     twice = [triton.InferRequestedOutput("y")] * 2
     result = client.infer(
         "linear", [_input("x", x, "FP32")], "01", outputs=twice, sequence_id=0, priority=0, timeout=0, client_timeout=10
@@ -111,7 +111,7 @@ def check_types(client):
 
 
 def check_optional_inputs(client):
-    """They are in the configuration and in the metadata, and may be left out."""
+    """They are in the configuration and in the metadata, and may be omitted."""
     config = client.get_model_config("optional").config
     assert [(t.name, t.optional) for t in config.input] == [("x", False), ("scale", True)]
     assert [t.name for t in client.get_model_metadata("optional").inputs] == ["x", "scale"]
@@ -121,7 +121,7 @@ def check_optional_inputs(client):
 
 
 def check_errors(client):
-    """What goes wrong is said with the fitting code."""
+    """Errors have the appropriate code."""
     x = np.ones((1, 3), np.float32)
     for arguments, code, said in [
         (("nobody", [_input("x", x, "FP32")]), "NOT_FOUND", "nobody"),
@@ -144,7 +144,7 @@ def _error_of(client, *arguments):
 
 
 def check_statistics(client):
-    """Counts that grow."""
+    """Counts grow."""
     before = client.get_inference_statistics("linear").model_stats[0]
     x = np.ones((3, 3), np.float32)
     client.infer("linear", [_input("x", x, "FP32")])
@@ -156,7 +156,7 @@ def check_statistics(client):
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert after.last_inference >= before.last_inference > 0
     assert {s.name for s in client.get_inference_statistics().model_stats} >= {"linear", "strings"}
-    # What inferd tells beside it is nothing that this client knows of.
+    # This client does not know inferd's additional fields.
     told = client.get_inference_statistics("linear", as_json=True)["model_stats"][0]
     assert (told["name"], int(told["inference_count"])) == ("linear", after.inference_count)
     assert "batch_verdict" not in told

@@ -1,4 +1,4 @@
-"""The image as a container of podman's, confined as clusters with restricted pods confine it."""
+"""The image as a container of podman, restricted as in clusters with the restricted Pod Security Standard."""
 
 import json
 import os
@@ -14,7 +14,7 @@ IMAGE = os.environ.get("IMAGE", "inferd:dev")
 # runc and cgroupfs, because these work inside other containers as well.
 _PODMAN = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "fatal")
 
-#: Not to be written to, without any capability, bounded in memory; the network is this machine's own.
+#: Read-only, without capabilities, with limited memory, in the host's network.
 _CONFINED = (
     "--read-only",
     "--read-only-tmpfs=false",
@@ -29,12 +29,12 @@ _CONFINED = (
 
 
 def podman(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run podman to its end."""
+    """Run a podman command."""
     return subprocess.run([*_PODMAN, *arguments], capture_output=True, text=True, timeout=60, check=check)
 
 
 class Container:
-    """A container that runs."""
+    """A running container."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -43,11 +43,11 @@ class Container:
         self.grpc = "127.0.0.1:" + ready["grpc"].rpartition(":")[2]
 
     def log(self) -> str:
-        """Return what it has written so far."""
+        """Return its output so far."""
         return podman("logs", self.name).stdout
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in it; never fails by itself."""
+        """Run a command in it; does not raise for its exit status."""
         return podman("exec", self.name, *command, check=False)
 
     def grpcurl(self, *arguments: str, request: str = "{}") -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ class Container:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[Container]:
-    """Run the image with further ``arguments`` of inferd's until the block ends."""
+    """Run the image with additional ``arguments`` of inferd until the block ends."""
     ports = ("--env=INFERD_SERVER__GRPC_PORT=0", "--env=INFERD_SERVER__METRICS_PORT=0")
     name = podman("run", "--detach", *_CONFINED, *ports, IMAGE, *arguments).stdout.strip()
     try:

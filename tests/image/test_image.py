@@ -1,4 +1,4 @@
-"""The image holds what serves and nothing else, and serves while it is confined."""
+"""The image contains only what serving needs, and serves in a restricted container."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.replicas.traffic import CALLERS, traffic
 
 MIB = 1024 * 1024
 
-#: What the image adds to its base, at most; docs/deployment.md states how much it is.
+#: Maximum size of the image without its base; docs/deployment.md has the actual size.
 LARGEST_LAYER_BYTES = 210 * MIB
 
 
@@ -28,8 +28,8 @@ def config():
     return json.loads(podman("image", "inspect", IMAGE).stdout)[0]
 
 
-def test_it_answers(container):
-    """A digit, from outside."""
+def test_serves_built_in_model(container):
+    """From outside."""
     pictures = demo.samples().inputs
     request = json.dumps({"inputs": [{"name": "X", "floats": pictures[0].tolist()}], "outputs": ["label"]})
     done = container.grpcurl("inferd.v1.InferenceService/Infer", request=request)
@@ -37,20 +37,20 @@ def test_it_answers(container):
     assert json.loads(done.stdout)["model"] == "digits"
 
 
-def test_it_probes_itself(container):
-    """The image's own probe, as HEALTHCHECK calls it, on the port of this container."""
+def test_health_check(container):
+    """The image's HEALTHCHECK, on the port of this container."""
     probed = container.execute("inferd", "health", "--address", container.grpc, "--service", "liveness")
     assert (probed.returncode, probed.stdout) == (0, "SERVING\n")
 
 
-def test_it_keeps_to_itself(container):
-    """ONNX Runtime neither reports to its vendor nor tries to remember this machine."""
+def test_no_telemetry(container):
+    """ONNX Runtime neither reports to its vendor nor stores an id of this machine."""
     logs = podman("logs", container.name)
     assert "telemetry" not in (logs.stdout + logs.stderr).lower()
 
 
-def test_it_is_confined(container):
-    """Nobody's user, no capability, and nothing to write to."""
+def test_restricted(container):
+    """An unprivileged user, no capabilities, a read-only file system."""
     status = dict(line.split(":\t", 1) for line in container.execute("cat", "/proc/1/status").stdout.splitlines())
     assert status["Uid"].split() == ["65532"] * 4
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
@@ -59,20 +59,20 @@ def test_it_is_confined(container):
 
 
 @pytest.mark.parametrize("module", ["pip", "setuptools", "wheel"])
-def test_it_cannot_install(container, module):
-    """No pip for who got in, neither in inferd's environment nor beside it."""
+def test_no_pip(container, module):
+    """Neither in inferd's environment nor in the system."""
     for python in ("/opt/inferd/bin/python3", "/usr/bin/python3", "/usr/local/bin/python3"):
         assert container.execute(python, "-c", f"import {module}").returncode != 0
 
 
 @pytest.mark.parametrize("program", ["cc", "gcc", "make", "git", "curl", "pip", "pip3"])
-def test_it_cannot_build(container, program):
-    """No compiler and nothing that fetches."""
+def test_no_compiler_or_downloader(container, program):
+    """For intruders."""
     assert container.execute(program, "--version").returncode != 0
 
 
-def test_everything_is_compiled(container):
-    """Nothing is left to be compiled anew by each start on a file system that cannot be written to."""
+def test_modules_are_compiled(container):
+    """A read-only file system could not store compiled modules."""
     code = (
         "import importlib.util, sys, inferd.cli.serve\n"
         "from pathlib import Path\n"
@@ -86,14 +86,14 @@ def test_everything_is_compiled(container):
     assert missing == "[]"
 
 
-def test_it_has_the_locale_that_models_with_words_name(container):
-    """ONNX Runtime cannot open those of skl2onnx's TfidfVectorizer without it."""
+def test_has_locale_of_text_models(container):
+    """ONNX Runtime needs it for models of skl2onnx's TfidfVectorizer."""
     code = "import locale; print(locale.setlocale(locale.LC_ALL, 'en_US.UTF-8'))"
     assert container.execute("/opt/inferd/bin/python3", "-c", code).stdout == "en_US.UTF-8\n"
 
 
-def test_it_finishes_what_it_has_begun():
-    """Stopped while calls come and go: each that was accepted is answered, and the exit status is 0."""
+def test_drains_on_stop():
+    """Stopped under load: each accepted call is answered, and the exit status is 0."""
     with (
         running("serve", "--set", "server.drain_delay_s=0.5") as container,
         grpc.insecure_channel(container.grpc) as channel,
@@ -104,14 +104,14 @@ def test_it_finishes_what_it_has_begun():
         events = [json.loads(line) for line in container.log().splitlines() if line.startswith("{")]
     assert {event["status"] for event in events if event["event"] == "access"} == {"OK"}
     assert (events[-1]["event"], events[-1]["in_time"]) == ("stopped", True)
-    # Nobody was there any more; or a call crossed the GOAWAY on its way, which gRPC's core answers with CANCELLED.
+    # The server was gone; or a call crossed the GOAWAY, which gRPC's core answers with CANCELLED.
     codes = [failed.code for failed in calls.failed]
     assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert codes.count(grpc.StatusCode.CANCELLED) <= CALLERS
 
 
-def test_what_it_says_of_itself(config):
-    """Labels of the Open Container Initiative, a probe without a shell, and a user that is a number."""
+def test_image_metadata(config):
+    """Labels of the Open Container Initiative, a health check without a shell, and a numeric user."""
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == "inferd"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
@@ -121,7 +121,7 @@ def test_what_it_says_of_itself(config):
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "inferd"]
 
 
-def test_it_is_small(config):
-    """What is added to the base stays within bounds."""
+def test_size(config):
+    """Its addition to the base is bounded."""
     added = [int(layer["size"]) for layer in json.loads(podman("history", "--format", "json", IMAGE).stdout)[:-1]]
     assert sum(added) < LARGEST_LAYER_BYTES

@@ -1,4 +1,4 @@
-"""Replicas behind a balancer, of two kinds: a proxy, and the caller's own gRPC library."""
+"""Replicas behind two kinds of load balancer: a proxy, and the client's gRPC library."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from tests.load import metric
 from tests.replicas.envoy import POLICY_HEADER, Envoy
 from tests.server import ROOT, ServerProcess
 
-#: Longer than a balancer takes to notice that a replica wants no more.
+#: Longer than a balancer needs to notice that a replica drains.
 _DRAIN_DELAY_S = 1.0
 _SETTINGS = ("--set", f"server.drain_delay_s={_DRAIN_DELAY_S}", "--set", "log.access=false")
 
@@ -22,7 +22,7 @@ _INFER = "inferd.v1.InferenceService/Infer"
 
 
 class Replicas:
-    """As many addresses as there may be replicas, and those that run."""
+    """A fixed number of addresses, and the running replicas."""
 
     def __init__(self, most: int) -> None:
         self.addresses = [f"127.0.0.1:{port}" for port in _free_ports(most)]
@@ -37,24 +37,24 @@ class Replicas:
             self.servers[address].wait_ready()
 
     def answered(self, address: str) -> int:
-        """Return how many calls a replica has answered."""
+        """Return the number of calls that a replica has answered."""
         return int(metric(self.servers[address], "inferd_requests_total", method=_INFER, code="OK"))
 
     def end(self) -> None:
-        """Kill those that still run."""
+        """Kill the remaining ones."""
         for server in self.servers.values():
             server.process.kill()
             server.wait()
 
 
 class RoundRobin:
-    """gRPC's own library calls each address by turns, with the service config that we recommend."""
+    """gRPC's library rotates calls over the addresses, with the recommended service config."""
 
     def __init__(self, replicas: Replicas, _folder: Path) -> None:
         self._addresses = replicas.addresses
 
     def know(self, *addresses: str) -> None:
-        """It knows all addresses from the beginning, as from a name that has them all."""
+        """Do nothing: it has all addresses from the start, as from a DNS name."""
 
     @contextmanager
     def connected(self, *, retries: str) -> Iterator[tuple[grpc.Channel, tuple[tuple[str, str], ...]]]:
@@ -66,7 +66,7 @@ class RoundRobin:
             ("grpc.service_config", json.dumps(config)),
             ("grpc.enable_retries", int(retries == "failed")),
             ("grpc.use_local_subchannel_pool", 1),
-            # How soon a replica that is started again is found; the default begins at a second.
+            # Time until a restarted replica is found; the default is at least a second.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
@@ -75,17 +75,17 @@ class RoundRobin:
             yield channel, ()
 
     def end(self) -> None:
-        """There is nothing to end."""
+        """Do nothing."""
 
 
 class ThroughEnvoy:
-    """One connection to Envoy, which calls each replica by turns."""
+    """One connection to Envoy, which rotates calls over the replicas."""
 
     def __init__(self, _replicas: Replicas, folder: Path) -> None:
         self._envoy = Envoy(folder)
 
     def know(self, *addresses: str) -> None:
-        """Tell it of these replicas, as a cluster does."""
+        """Set the replicas, as a cluster does."""
         self._envoy.route_to(addresses)
 
     @contextmanager
@@ -96,12 +96,12 @@ class ThroughEnvoy:
             yield channel, ((POLICY_HEADER, retries),)
 
     def end(self) -> None:
-        """End it."""
+        """Stop it."""
         self._envoy.stop()
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has now, below those that the system gives to clients, so that they stay free."""
+    """Return free ports below those that the system assigns to clients, so that they stay free."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(20000, 32000)

@@ -1,4 +1,4 @@
-"""Envoy in front of replicas, which it reads from a file and health-checks."""
+"""Envoy as a proxy for replicas, which it reads from a file and health-checks."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ _ROUTER = {
     "typed_config": {"@type": f"{_TYPES}.extensions.filters.http.router.v3.Router"},
 }
 
-#: Requests with this header are routed with the policy of that name.
+#: The header that selects a retry policy by name.
 POLICY_HEADER = "retries"
 _ELSEWHERE = {
     "num_retries": 5,
@@ -37,7 +37,7 @@ _ELSEWHERE = {
     ],
     "host_selection_retry_max_attempts": 5,
 }
-#: What may be sent to another replica: nothing but what never reached one, or whatever failed for the lack of one.
+#: Retry policies: only requests that never reached a replica, or all that failed because of a lost one.
 RETRY_POLICIES = {
     "unsent": {"retry_on": "connect-failure", **_ELSEWHERE},
     "failed": {"retry_on": "connect-failure,reset,unavailable", **_ELSEWHERE},
@@ -72,10 +72,10 @@ def _configuration(endpoints: Path) -> dict[str, object]:
             "eds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(endpoints)}}
         },
         "lb_policy": "ROUND_ROBIN",
-        # With few replicas left, those that are well get everything, and those that are not get nothing. What becomes
-        # known of them counts at once, instead of within the second for which Envoy otherwise gathers changes.
+        # With few replicas left, healthy ones get all calls, and others none. Health
+        # changes take effect at once, instead of after the second for which Envoy merges them by default.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
-        # By default only three requests may be tried again at a time.
+        # By default, only three requests may be retried at a time.
         "circuit_breakers": {"thresholds": [{"max_retries": 1000}]},
         "typed_extension_protocol_options": _HTTP2,
         "health_checks": [
@@ -120,12 +120,12 @@ class Envoy:
         self.address = self._listener()
 
     def route_to(self, addresses: Sequence[str]) -> None:
-        """Tell it of these replicas and no others, and wait until it has found all of them to be well."""
+        """Set its replicas, and wait until it has found all of them healthy."""
         self._write(addresses)
         eventually(lambda: self._healthy() == set(addresses), f"Envoy knows {addresses}")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self.process.terminate()
         self.process.wait(20)
         self._log.close()
@@ -138,7 +138,7 @@ class Envoy:
             "cluster_name": "inferd",
             "endpoints": [{"lb_endpoints": endpoints}],
         }
-        # It looks when a file is moved to the place, not when one is written.
+        # It reads the file when it is moved into place, not when it is written.
         new = self._folder / "endpoints.new"
         new.write_text(json.dumps({"resources": [assignment]}), encoding="utf-8")
         new.replace(self._endpoints)
@@ -160,7 +160,7 @@ class Envoy:
             with urllib.request.urlopen(f"http://{self._admin.read_text()}/{page}?format=json", timeout=5) as answer:
                 return json.load(answer)
         except (OSError, ValueError):
-            # It has not come so far yet.
+            # Not started yet.
             return {}
 
 

@@ -13,9 +13,9 @@ from tests.replicas.traffic import CALLERS, traffic
 
 pytestmark = pytest.mark.timeout(120)
 
-#: Calls that show that something goes on.
+#: Number of calls that show progress.
 _SOME = 300
-#: Within this time of a replica's end its connections have been seen to be closed.
+#: Time after the end of a replica within which its connections are closed.
 _NOTICED_S = 0.1
 
 
@@ -35,7 +35,7 @@ def balancer(request, replicas, tmp_path):
 
 @pytest.fixture
 def three(replicas, balancer):
-    """The addresses of three replicas that are ready and known to the balancer."""
+    """The addresses of three ready replicas that the balancer knows."""
     three = replicas.addresses[:3]
     replicas.start(*three)
     balancer.know(*three)
@@ -43,7 +43,7 @@ def three(replicas, balancer):
 
 
 def _goes_on(calls, what):
-    """Wait until some more calls have been answered."""
+    """Wait until more calls have been answered."""
     enough = calls.answered + _SOME
     eventually(lambda: calls.answered >= enough, f"calls are answered {what}")
 
@@ -67,8 +67,8 @@ def test_replicas_share_evenly(replicas, balancer, three):
     assert min(shares) > 0.9 * mean(shares)
 
 
-def test_rolling_restart_and_drain_lose_nothing(replicas, balancer, three):
-    """Every replica is stopped and started again, one after another, and one is stopped for good: no call fails."""
+def test_rolling_restart_and_drain_lose_no_call(replicas, balancer, three):
+    """Every replica is restarted in turn, and one is stopped for good."""
     with balancer.connected(retries="off") as (channel, metadata), traffic(channel, metadata) as calls:
         for address in three:
             _takes_part(replicas, address)
@@ -80,8 +80,8 @@ def test_rolling_restart_and_drain_lose_nothing(replicas, balancer, three):
     assert calls.failed == []
 
 
-def test_a_killed_replica_takes_only_its_own_calls_along(replicas, balancer, three):
-    """Without retries those calls fail that it had, one for each caller at most, and no others."""
+def test_killed_replica_loses_only_its_calls(replicas, balancer, three):
+    """Without retries, at most one call of each caller fails."""
     with balancer.connected(retries="unsent") as (channel, metadata), traffic(channel, metadata) as calls:
         for address in three:
             _takes_part(replicas, address)
@@ -93,8 +93,8 @@ def test_a_killed_replica_takes_only_its_own_calls_along(replicas, balancer, thr
     assert all(failed.began_s < gone_s + _NOTICED_S for failed in calls.failed)
 
 
-def test_retries_hide_that_a_replica_was_killed(replicas, balancer, three):
-    """With them, no call fails."""
+def test_retries_hide_killed_replica(replicas, balancer, three):
+    """No call fails."""
     with balancer.connected(retries="failed") as (channel, metadata), traffic(channel, metadata) as calls:
         for address in three:
             _takes_part(replicas, address)
@@ -103,8 +103,8 @@ def test_retries_hide_that_a_replica_was_killed(replicas, balancer, three):
     assert calls.failed == []
 
 
-def test_another_replica_takes_part(replicas, balancer, three):
-    """A fourth one gets its share once it is there, and nothing fails for it."""
+def test_added_replica_gets_its_share(replicas, balancer, three):
+    """No call fails."""
     fourth = replicas.addresses[3]
     with balancer.connected(retries="off") as (channel, metadata), traffic(channel, metadata) as calls:
         _goes_on(calls, "by three")

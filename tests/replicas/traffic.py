@@ -1,4 +1,4 @@
-"""Calls that go on and on, each of them remembered with its times and its end."""
+"""Callers in loops that record each call."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ _TIMEOUT_S = PATIENCE_S
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A call: when it began, on the monotonic clock, and how it ended."""
+    """A finished call: when it began, on the monotonic clock, and its status."""
 
     began_s: float
     code: grpc.StatusCode
@@ -27,7 +27,7 @@ class Ended:
 
 
 class Traffic:
-    """What came of the calls so far. Its lists are appended to by the callers' threads."""
+    """The calls so far. The callers' threads append to its lists."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -50,7 +50,7 @@ class Traffic:
                     self.answered += 1
 
     def stop(self) -> None:
-        """Let every caller end after its call."""
+        """Let every caller finish its call."""
         self._stopping.set()
 
 

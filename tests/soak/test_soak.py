@@ -1,6 +1,6 @@
-"""Minutes of good, bad, slow, impatient and disappearing clients at once: is it still right, and is all of it back?
+"""Minutes of good, bad, slow, impatient and disconnecting clients at once; then all resources must be released.
 
-Not among the tests that run by default: ``pytest tests/soak``, for longer with ``SOAK_S=3600``.
+Not run by default: ``pytest tests/soak``, for longer with ``SOAK_S=3600``.
 """
 
 import os
@@ -36,7 +36,7 @@ SETTLE_S = min(20.0, SOAK_S / 4)
 POLICIES = ["reject", "shed_oldest", "caller_runs", "block"]
 LARGE_LENGTH = MIB // 16
 
-#: How a call to a server that is loaded, but well, may end.
+#: Statuses of calls to a loaded but healthy server.
 _FAIR = {
     grpc.StatusCode.OK,
     grpc.StatusCode.CANCELLED,
@@ -60,7 +60,7 @@ def server(tmp_path):
 
 
 class Client(threading.Thread):
-    """One of the crowd: acts again and again until told to stop, and keeps count of how its calls end."""
+    """One client: acts in a loop until told to stop, and counts the statuses of its calls."""
 
     def __init__(self, address, seed, turns_per_s, over):
         super().__init__(name=f"client {seed}")
@@ -85,7 +85,7 @@ class Client(threading.Thread):
     def _x(self):
         chance = self._chance
         busy_s = chance.choice([0, 0, 0, 0.002, 0.01])
-        # A few are large, but their answers are within the 4 MiB that gRPC's clients take.
+        # A few are large, but their answers are within the 4 MiB of gRPC's clients.
         rows, length = (1, LARGE_LENGTH) if chance.random() < 0.02 else (chance.randrange(1, 12), chance.choice([1, 3]))
         return array(chance.randrange(1, 10_000), rows=rows, length=length, turns=round(busy_s * self._turns_per_s))
 
@@ -146,7 +146,7 @@ class Client(threading.Thread):
 
 @pytest.mark.timeout(SOAK_S + 120)
 def test_soak(server):
-    """Every answer was right, every error a fair one; memory, threads and descriptors are what they were."""
+    """Every answer is right, every error is expected, and memory, threads and descriptors are as before."""
     with connect(server.grpc) as channel:
         turns_per_s = BusyModel(server, channel, "reject").turns(1)
     _wait_idle(server)

@@ -2,9 +2,9 @@
 
 Three questions are answered from measurements, none of them by a setting:
 
-**What does a run cost?** `RunCost` fits the run time as a fixed part plus a part per row, over runs averaged by size in
-powers of two, so that rare sizes are not forgotten. The fixed part is what batching saves. It also tells whether runs
-are *short*: then the poll thread runs them itself, because waking a worker would take longer.
+**What does a run cost?** `CostModel` (cost_model.py) knows a fixed part, which is what batching saves, and a part per
+row. It also tells whether runs are *short*: then the poll thread runs them itself, because waking a worker would take
+longer.
 
 **Will more requests arrive soon?** `ArrivalPredictor` expects as many requests as were recently present at a time, if
 arrivals have mostly come within the longest wait. Closed-loop callers come back after an answer, so their number is the
@@ -22,6 +22,7 @@ the `RequestQueue` guards it. Measurements behind the constants: docs/decisions/
 import math
 from dataclasses import dataclass, replace
 
+from inferd.batching.cost_model import CostModel
 from inferd.batching.planner import BatchRules
 
 
@@ -29,20 +30,6 @@ from inferd.batching.planner import BatchRules
 class Tuning:
     """The constants of adaptive batching."""
 
-    #: The most runs that an average counts for, and the factor by which it fades at each fit, to no less than one run:
-    #: recent runs count more than those at start, and a size that comes back is soon known again.
-    average_runs: float = 8.0
-    average_fade: float = 0.9
-    #: Runs between two fits.
-    runs_per_fit: int = 16
-    #: Runs up to this are short: about what it takes to wake a thread that then has to get the interpreter lock.
-    short_run_s: float = 0.0003
-    #: If a larger share of the latest runs took longer, whatever delayed them, runs do not count as short.
-    max_long_share: float = 0.5
-    #: After a run with this much processor time, none counts as short for as many runs: the run time of some models
-    #: depends on the values of their inputs.
-    far_from_short_s: float = 0.01
-    runs_until_trusted: int = 10_000
     #: A peak of present requests is remembered for one to two windows, each of at least this length and of this many
     #: times the longest wait. A window ends with the first arrival after it, so a pause does not erase the peak.
     window_s: float = 1.0
@@ -64,95 +51,6 @@ class Tuning:
 
 
 TUNING = Tuning()
-
-
-@dataclass(slots=True)
-class _Average:
-    """Rows and durations averaged over runs of similar size; ``runs`` is how many it counts for."""
-
-    rows: float = 0.0
-    seconds: float = 0.0
-    own_s: float = 0.0
-    runs: float = 0.0
-
-    def add(self, rows: int, seconds: float, own_s: float) -> None:
-        self.runs = min(self.runs + 1, TUNING.average_runs)
-        self.rows += (rows - self.rows) / self.runs
-        self.seconds += (seconds - self.seconds) / self.runs
-        self.own_s += (own_s - self.own_s) / self.runs
-
-
-class RunCost:
-    """Learns the duration of a run as a fixed part plus a part per row.
-
-    Only models whose run time is bounded by the number of rows (``are_bounded``) can have short runs: for others, past
-    runs say nothing about the next one.
-    """
-
-    def __init__(self, *, are_bounded: bool = True) -> None:
-        self._are_bounded = are_bounded
-        self._averages: dict[int, _Average] = {}
-        #: Number of runs so far.
-        self.runs = 0
-        #: The fixed part in seconds; None while all runs were of similar size.
-        self.fixed_s: float | None = None
-        #: The part per row in seconds; 0 until the fixed part is known.
-        self.row_s = 0.0
-        #: Whether runs of all sizes seen so far are short.
-        self.is_short = False
-        self._distrusted_until = 0
-        self._long_share = 0.0
-
-    def ran(self, rows: int, seconds: float, cpu_s: float | None = None) -> None:
-        """Record a run of ``rows`` that took ``seconds``, and ``cpu_s`` of processor time of its thread.
-
-        ``cpu_s`` is None where it says nothing, as on an accelerator. A run that took longer than its processor time
-        was delayed by the interpreter lock or by another process, which happens to any model, however short its runs.
-        """
-        own_s = seconds if cpu_s is None else min(cpu_s, seconds)
-        self._averages.setdefault(rows.bit_length(), _Average()).add(rows, seconds, own_s)
-        self.runs += 1
-        self._long_share += ((seconds > TUNING.short_run_s) - self._long_share) / TUNING.runs_per_fit
-        if own_s >= TUNING.far_from_short_s:
-            self._distrusted_until = self.runs + TUNING.runs_until_trusted
-            self.is_short = False
-        if self.runs % TUNING.runs_per_fit == 0:
-            self._fit()
-            slowest_s = max(average.own_s for average in self._averages.values())
-            is_trusted = self._long_share < TUNING.max_long_share and self.runs >= self._distrusted_until
-            self.is_short = self._are_bounded and slowest_s <= TUNING.short_run_s and is_trusted
-
-    def is_short_of(self, rows: int) -> bool:
-        """Whether a run of ``rows`` is short: runs of about this size have been seen, and all runs are short."""
-        return self.is_short and rows.bit_length() in self._averages
-
-    def never_short(self) -> None:
-        """Stop assuming that the run time follows from the number of rows."""
-        self._are_bounded = self.is_short = False
-
-    @property
-    def most_rows_per_s(self) -> float:
-        """Rows per second at the cheapest batch size; 0 before the first run. May be read without the lock."""
-        averages = list(self._averages.values())
-        return max((average.rows / average.seconds for average in averages if average.seconds > 0), default=0.0)
-
-    def _fit(self) -> None:
-        """Fit a weighted straight line through the averages; neither part is below zero."""
-        if len(self._averages) < 2:
-            return
-        averages = self._averages.values()
-        runs = sum(average.runs for average in averages)
-        mean_rows = sum(average.rows * average.runs for average in averages) / runs
-        mean_s = sum(average.seconds * average.runs for average in averages) / runs
-        spread = slope = 0.0
-        for average in averages:
-            from_mean = (average.rows - mean_rows) * average.runs
-            spread += (average.rows - mean_rows) * from_mean
-            slope += (average.seconds - mean_s) * from_mean
-            average.runs = max(average.runs * TUNING.average_fade, 1.0)
-        slope /= spread
-        self.fixed_s = max(mean_s - slope * mean_rows, 0.0)
-        self.row_s = max(slope, 0.0)
 
 
 class ArrivalPredictor:
@@ -215,13 +113,13 @@ class AdaptiveRules:
         self._parallel_runs = parallel_runs
         #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
         self.shares = parallel_runs > 1
-        self.run_cost = RunCost(are_bounded=runs_are_bounded)
+        self.run_cost = CostModel(are_bounded=runs_are_bounded)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules
 
-    def ran(self, rows: int, seconds: float, cpu_s: float | None = None) -> None:
-        """Record a run; see `RunCost.ran`."""
-        self.run_cost.ran(rows, seconds, cpu_s)
+    def ran(self, rows: int, seconds: float, cpu_s: float | None = None, now: float = 0.0) -> None:
+        """Record a run; see `CostModel.ran`."""
+        self.run_cost.ran(rows, seconds, cpu_s, now)
         if self._longest_wait_s > 0:
             self._limit_wait(self.run_cost.fixed_s)
 

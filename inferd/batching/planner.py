@@ -1,7 +1,7 @@
 """Plans the next batch from the waiting requests. Pure."""
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from inferd.batching.request import InferenceRequest
@@ -60,6 +60,32 @@ class _Group:
     @property
     def oldest(self) -> float:
         return min(request.enqueued_at for request in self.requests)
+
+
+def plan_in_time(pending: Iterable[InferenceRequest], rules: BatchRules, end_of: Callable[[int], float]) -> Plan:
+    """Choose the next batch from ``pending`` so that it ends before the deadline of each of its requests.
+
+    ``end_of`` predicts when a batch of so many rows ends that is dispatched now. A head that is late even alone does
+    not limit the others.
+    """
+    requests: list[InferenceRequest] = []
+    rows, until, key = 0, math.inf, None
+    for request in pending:
+        if requests and (request.stack_key != key or rows + request.rows > rules.max_rows):
+            continue
+        end = end_of(rows + request.rows)
+        if requests and end > until:
+            break
+        if requests and end > request.deadline:
+            continue
+        if end <= request.deadline:
+            until = min(until, request.deadline)
+        key = request.stack_key
+        requests.append(request)
+        rows += request.rows
+        if rows >= rules.max_rows:
+            break
+    return Dispatch(requests, rows) if requests else NOTHING_WAITS
 
 
 def plan(

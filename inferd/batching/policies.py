@@ -118,19 +118,31 @@ class BlockPolicy:
 
 
 class ShedOldestPolicy:
-    """``shed_oldest``: evicts the oldest requests of the lowest priority, none of a higher one than the new."""
+    """``shed_oldest``: evicts scavengers, then requests of the lowest priority, none of a higher one than the new.
+
+    Within a priority, what is due first goes first: with equal deadlines the oldest, otherwise what is least likely to
+    be in time.
+    """
 
     def decide(self, request: InferenceRequest, room: Room) -> Shed | Refuse:
         """Evict as many requests as the new one needs, or reject it if that is not enough."""
-        excess_rows = room.waiting.rows + request.rows - max(room.waiting.row_limit, request.rows)
-        excess_bytes = room.waiting.nbytes + request.nbytes - room.waiting.max_bytes
-        victims: list[InferenceRequest] = []
-        for victim in room.waiting.victims():
-            if (excess_rows <= 0 and excess_bytes <= 0) or victim.priority < request.priority:
-                break
-            victims.append(victim)
-            excess_rows -= victim.rows
-            excess_bytes -= victim.nbytes
-        if excess_rows > 0 or excess_bytes > 0:
+        rows, nbytes, ahead = room.waiting.excess(request)
+        victims: dict[InferenceRequest, None] = {}
+        if rows > 0 or nbytes > 0:
+            for victim in room.waiting.victims():
+                if (rows <= 0 and nbytes <= 0) or victim.priority < request.priority:
+                    break
+                victims[victim] = None
+                rows -= victim.rows
+                nbytes -= victim.nbytes
+                ahead -= victim.rows if victim.priority == request.priority else 0
+        if ahead > 0:
+            for victim in room.waiting.victims(request.priority):
+                if ahead <= 0:
+                    break
+                if victim not in victims:
+                    victims[victim] = None
+                    ahead -= victim.rows
+        if rows > 0 or nbytes > 0 or ahead > 0:
             return Refuse(reason="QUEUE_FULL", detail=", and too much of that is more important")
-        return Shed(victims)
+        return Shed(list(victims))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from inferd.batching.planner import WaitUntil
 from inferd.batching.ports import Clock, PollThread
-from inferd.batching.request import Answers, Batch, InferenceRequest
-from inferd.batching.state import Effects, QueueState
+from inferd.batching.request import Answers, Batch, Effects, InferenceRequest
+from inferd.batching.state import QueueState
 from inferd.errors import InferenceFailedError, ServingError
 
 _logger = logging.getLogger("inferd.batching")

@@ -134,9 +134,10 @@ class InferenceRequest:
     """One request to one model version, checked against its signature.
 
     ``inputs`` are read-only; they may be views into the message they came in. ``deadline`` is on the monotonic clock,
-    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request,
+    ``math.inf`` for none. ``priority`` 1 is served first. ``principal`` shares the model with others by its ``weight``;
+    empty without authentication. ``received_at`` is when the server had the whole request,
     ``offered_at`` when it had been decoded and reached the queue, and ``enqueued_at`` when the queue admitted it.
-    Identity is what tells requests apart.
+    ``due`` and ``number`` are set by the queue and give the order of service. Identity is what tells requests apart.
     """
 
     inputs: Tensors
@@ -148,8 +149,12 @@ class InferenceRequest:
     received_at: float
     deadline: float = math.inf
     priority: int = 1
+    principal: str = ""
+    weight: float = 1.0
     offered_at: float = 0.0
     enqueued_at: float = 0.0
+    due: float = 0.0
+    number: int = 0
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -172,6 +177,24 @@ class Batch:
     cut_off: bool = False
     given_up: bool = False
     ran_before: bool = False
+
+
+class Effects:
+    """Actions to carry out after a transition, without the lock.
+
+    ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
+    requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
+    batch may be ready.
+    """
+
+    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker")
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[InferenceRequest, ServingError]] = []
+        self.admitted: list[InferenceRequest] = []
+        self.timers_at: list[float] = []
+        self.wake_worker = False
+        self.fails_running = False
 
 
 class Answers:

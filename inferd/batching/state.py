@@ -13,40 +13,26 @@ expire, or are shed.
 """
 
 import math
-from collections.abc import Iterator
-from itertools import chain
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, takewhile
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
-from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan
+from inferd.batching.forecast import Forecast
+from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time
 from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
-from inferd.batching.request import Batch, InferenceRequest
-from inferd.batching.waiting import Deadlines, DrainRate, WaitingRequests, refusal, retry_after_s
+from inferd.batching.request import Batch, Effects, InferenceRequest
+from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
 
-#: Full batches per worker that may always wait, whatever the delay limit.
-_BATCHES_THAT_MAY_WAIT = 2
+#: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
+#: and those who come during the run of scavengers still fit into it.
+_ROWS_BESIDE_SCAVENGERS = 0.38
 
 #: Retry delay for a model whose runs hang: when they will end is unknown.
 _STUCK_HINT_S = 5.0
-
-
-class Effects:
-    """Actions to carry out after a transition, without the lock.
-
-    ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
-    requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
-    batch may be ready.
-    """
-
-    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker")
-
-    def __init__(self) -> None:
-        self.failed: list[tuple[InferenceRequest, ServingError]] = []
-        self.admitted: list[InferenceRequest] = []
-        self.timers_at: list[float] = []
-        self.wake_worker = False
-        self.fails_running = False
 
 
 class QueueState:
@@ -66,26 +52,35 @@ class QueueState:
         workers: int,
         parallel_runs: int,
         runs_are_bounded: bool = True,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._max_delay_s = settings.max_delay_ms / 1000
-        # There is always room for the next batch of each worker and the one gathered meanwhile, however slow the model.
-        self._least_rows = _BATCHES_THAT_MAY_WAIT * rules.max_rows * workers
         self._name = name
         self._policy = policy
         self._workers = workers
         self.rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
+        self.forecast = Forecast(
+            self.rules.run_cost,
+            max_rows=rules.max_rows,
+            workers=workers,
+            max_delay_s=settings.max_delay_ms / 1000,
+            jitter=jitter,
+        )
         self.waiting = WaitingRequests(
-            max_rows=settings.max_rows, max_bytes=settings.max_bytes, priority_levels=settings.priority_levels
+            max_rows=settings.max_rows,
+            max_bytes=settings.max_bytes,
+            priority_levels=settings.priority_levels,
+            low_share=settings.low_priority_share,
+            level_rows=self.forecast.least_rows,
         )
         self.closed = False
         #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
-        self._blocked: dict[InferenceRequest, None] = {}
-        self._blocked_bytes = 0
+        self._blocked = BlockedRequests()
         self._running: list[Batch] = []
         self._deadlines = Deadlines()
-        self._drain = DrainRate()
         self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
+        # Whether the last batch was one of scavengers, which has kept others waiting long enough.
+        self._scavenged = False
         # The last plan need not be made again before this many further requests, or rows, have arrived.
         self._wanted_requests = 0
         self._wanted_rows = 0
@@ -136,10 +131,10 @@ class QueueState:
             return None
         if not self._has_room(request):
             self._drop_expired(now, effects)
-            if not self._has_room(request):
+            if not self._make_room(request, effects):
                 return self._overflow(request, now, effects)
-        if self._comes_too_late(request, now):
-            effects.failed.append((request, self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
+        if request.deadline < math.inf and self.forecast.comes_too_late(request, self.waiting, self._running, now):
+            effects.failed.append((request, self._too_late()))
             return None
         self._watch(request, effects)
         self._admit(request, now, effects)
@@ -151,14 +146,21 @@ class QueueState:
             effects.timers_at.append(when)
 
     def _has_room(self, request: InferenceRequest) -> bool:
-        return not self._blocked and self.waiting.fits(request)
+        return (not self._blocked or self._blocked.lets_pass(request)) and self.waiting.fits(request)
 
-    def _comes_too_late(self, request: InferenceRequest, now: float) -> bool:
-        """Whether ``request`` would expire while it waits, so that its place is better given to another one."""
-        rate = self._drain.rows_per_s
-        if rate is None or request.deadline == math.inf or self.waiting.rows < self._least_rows:
-            return False
-        return now + self.waiting.rows_before(request) / rate >= request.deadline
+    def _make_room(self, request: InferenceRequest, effects: Effects) -> bool:
+        """Evict scavengers in favour of ``request``, whatever the policy. Returns whether there is room now."""
+        if self.waiting.scavenger_rows:
+            self._evict(self.waiting.scavengers_for(request), effects)
+        return self._has_room(request)
+
+    def _evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
+        for victim in victims:
+            self.waiting.remove(victim)
+            effects.failed.append((victim, self._overloaded("SHED", ", and another request took the place")))
+
+    def _too_late(self) -> OverloadedError:
+        return self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")
 
     def _closed(self) -> ServingError:
         if not self.closed:
@@ -170,7 +172,7 @@ class QueueState:
         self.waiting.add(request)
         if request.reply.has_producer:
             effects.admitted.append(request)
-        if self.rules.rules.max_wait_s > 0:
+        if self.rules.rules.max_wait_s > 0 and not self.waiting.is_scavenger(request):
             for batch in self._running:
                 if batch.answering:
                     self._arrivals.answering(now)
@@ -185,7 +187,7 @@ class QueueState:
         room = Room(
             waiting=self.waiting,
             blocked_requests=len(self._blocked),
-            blocked_bytes=self._blocked_bytes,
+            blocked_bytes=self._blocked.nbytes,
             # A caller that is being answered may send its next request before the thread has retired the batch.
             caller_runs=sum(batch.outside_queue and not batch.answering for batch in self._running),
         )
@@ -196,13 +198,9 @@ class QueueState:
         self._watch(request, effects)
         match decision:
             case Hold():
-                self._blocked[request] = None
-                self._blocked_bytes += request.nbytes
+                self._blocked.add(request)
             case Shed(victims):
-                error = self._overloaded("SHED", ", and a newer request took the place")
-                for victim in victims:
-                    self.waiting.remove(victim)
-                    effects.failed.append((victim, error))
+                self._evict(victims, effects)
                 self._admit(request, now, effects)
             case RunNow():
                 request.enqueued_at = now
@@ -219,7 +217,7 @@ class QueueState:
     def _overloaded(self, reason: str, detail: str) -> OverloadedError:
         return OverloadedError(
             f'the queue of model "{self._name}" is full: {self.waiting.describe()}{detail}',
-            retry_after_s=retry_after_s(self.waiting.rows, self._drain.rows_per_s),
+            retry_after_s=self.forecast.retry_after_s(self.waiting.rows),
             reason=reason,
         )
 
@@ -232,31 +230,59 @@ class QueueState:
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
-        decision: Plan = NOTHING_WAITS
-        if self.waiting.count:
-            further = self._further(now)
-            rules = self.rules.rules
-            if self.rules.shares:
-                rules = self.rules.for_next_batch(
-                    self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
-                )
-            decision = plan(self.waiting, now, rules, further=further, idle_since=idle_since)
+        decision: Plan = self._plan(now, idle_since, effects) if self.waiting.count else NOTHING_WAITS
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
-        for request in decision.requests:
-            self.waiting.remove(request)
+        self.waiting.take(decision.requests, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._started(decision.requests, decision.rows, now)
-        self._drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
-        self._limit_rows()
+        self.forecast.drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
+        self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows)
         if self._blocked:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
         self._wanted_requests = self._wanted_rows = 0
         effects.wake_worker = self.waiting.count > 0
         return batch
+
+    def _plan(self, now: float, idle_since: float, effects: Effects) -> Plan:
+        rules = self.rules.rules
+        order_s = self.rules.run_cost.row_processor_s(rules.max_rows) or 1.0
+        if not self.waiting.scavenger_rows:
+            return self._plan_online(now, idle_since, order_s, effects)
+        online_rows = self.waiting.rows - self.waiting.scavenger_rows
+        if online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS):
+            self._scavenged = True
+            return plan(self.waiting.scavengers_in_order(order_s), now, rules)
+        decision = self._plan_online(now, idle_since, order_s, effects)
+        self._scavenged = isinstance(decision, WaitUntil)
+        return decision
+
+    def _plan_online(self, now: float, idle_since: float, order_s: float, effects: Effects) -> Plan:
+        rules = self.rules.rules
+        if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.longest_s:
+            self._fail_doomed(now, effects)
+            return plan_in_time(self.waiting.in_order(order_s), rules, lambda rows: now + self.forecast.batch_s(rows))
+        further = 0 if self.waiting.scavenger_rows else self._further(now)
+        if self.rules.shares:
+            rules = self.rules.for_next_batch(
+                self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
+            )
+        return plan(self.waiting.in_order(order_s), now, rules, further=further, idle_since=idle_since)
+
+    def _fail_doomed(self, now: float, effects: Effects) -> None:
+        """Fail requests at the head that would miss their deadline even if they ran at once."""
+        doomed = list(takewhile(partial(self._is_doomed, now), self.waiting))
+        error = DeadlineExceededError("the deadline would pass before there was an answer")
+        for request in doomed:
+            self.waiting.remove(request)
+            effects.failed.append((request, error))
+        self._admit_blocked(now, effects)
+
+    def _is_doomed(self, now: float, request: InferenceRequest) -> bool:
+        return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
 
     @property
     def _computing(self) -> int:
@@ -273,12 +299,6 @@ class QueueState:
         Short runs are done one at a time, by the poll thread.
         """
         return self._workers > 1 and not self.rules.run_cost.is_short and self._computing < self._workers
-
-    def _limit_rows(self) -> None:
-        """Limit the waiting rows to those that are likely to be dispatched within the delay limit."""
-        rate = self._drain.rows_per_s
-        if self._max_delay_s > 0 and rate is not None:
-            self.waiting.row_limit = min(self.waiting.max_rows, max(self._least_rows, int(rate * self._max_delay_s)))
 
     def _further(self, now: float) -> int:
         """Return how many requests are worth waiting for; none if waiting is not allowed."""
@@ -300,16 +320,17 @@ class QueueState:
         batch.requests.clear()
         self._arrivals.answering(now)
         if batch.cut_off:
-            self._drain.interrupted()
+            self.forecast.drain.interrupted()
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
-            self.rules.ran(batch.rows, run_s, batch.cpu_s)
+            self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
+            self.forecast.ran(batch, run_s, now)
             self._arrivals.max_wait_s = self.rules.rules.max_wait_s
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
         self._running.remove(batch)
-        self._drain.interrupted()
+        self.forecast.drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
         if self.is_stuck:
@@ -382,19 +403,12 @@ class QueueState:
 
     def _take_out(self, request: InferenceRequest) -> bool:
         """Remove ``request`` from the waiting or blocked requests; False if it is in neither."""
-        return self.waiting.remove(request) or self._unblock(request)
-
-    def _unblock(self, request: InferenceRequest) -> bool:
-        if request not in self._blocked:
-            return False
-        del self._blocked[request]
-        self._blocked_bytes -= request.nbytes
-        return True
+        return self.waiting.remove(request) or self._blocked.remove(request)
 
     def _admit_blocked(self, now: float, effects: Effects) -> None:
         while self._blocked:
             request = next(iter(self._blocked))
             if not self.waiting.fits(request):
                 return
-            self._unblock(request)
+            self._blocked.remove(request)
             self._admit(request, now, effects)

@@ -1,33 +1,44 @@
-"""The waiting requests of a queue: admission, order of service, limits, expiry, and how fast they drain. Pure."""
+"""The waiting requests of a queue: order of service, limits, and who is evicted first. Pure.
+
+**Order of service.** Priorities come first, 1 before 2. Within a priority principals take turns (fair_queue.py), and
+the earliest deadline of a principal comes first. A deadline counts as at most one second after the arrival, so that
+requests with a far deadline are not overtaken for ever.
+
+**Ageing.** While higher priorities are served, each lower one that waits collects a share of the rows served as credit.
+Once the credit covers the request at its head, that request goes first. So low priorities are slowed, never starved,
+and how much that costs the higher ones is known, however fast the model is.
+
+**Scavengers** have the priority after the lowest one. They are served while nothing else waits, in batches of their
+own, count for no limit but those of the whole queue, and are evicted as soon as another request needs their place.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from inferd.batching.fair_queue import Level
 from inferd.batching.request import InferenceRequest
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
+
+#: How far ahead of its arrival a deadline counts in the order of service.
+_HORIZON_S = 1.0
 
 #: How late a check for expired requests may be. A check walks the whole queue, so checks are at least this far apart.
 SLACK_S = 0.005
 
-#: Fading per batch: about the last twenty batches count.
-_KEPT = 0.95
-_SHORTEST_HINT_S = 0.01
-_LONGEST_HINT_S = 30.0
-#: The retry delay before any batch has run.
-_UNKNOWN_HINT_S = 1.0
-
 
 class WaitingRequests:
-    """Waiting requests: the lowest priority number first, and within a priority in order of arrival.
+    """The waiting requests of a queue, in the order described above.
 
     Invariant: ``count`` is the number of requests; ``rows`` and ``nbytes`` are the sums over them, never above
-    ``max_rows`` and ``max_bytes``. ``row_limit`` is how many rows may wait at present: at most ``max_rows``, and less
-    than ``rows`` if it has just been lowered. A request always fits into an empty queue. Not thread-safe: guarded by
-    the lock of the `RequestQueue`.
+    ``max_rows`` and ``max_bytes``. ``row_limit`` is how many rows may wait before the end of a request, its own
+    included; ``level_rows`` may wait at each priority in any case. A request always fits into an empty queue. Not
+    thread-safe: guarded by the lock of the `RequestQueue`.
     """
 
-    def __init__(self, *, max_rows: int, max_bytes: int, priority_levels: int) -> None:
+    def __init__(
+        self, *, max_rows: int, max_bytes: int, priority_levels: int, low_share: float = 0.0, level_rows: int = 0
+    ) -> None:
         self.max_rows = max_rows
         self.row_limit = max_rows
         self.max_bytes = max_bytes
@@ -35,50 +46,188 @@ class WaitingRequests:
         self.count = 0
         self.rows = 0
         self.nbytes = 0
-        self._rows_of = [0] * priority_levels
-        # Dictionaries keep the order and allow removal from the middle.
-        self._lines: dict[int, dict[InferenceRequest, None]] = {level: {} for level in range(1, priority_levels + 1)}
+        self._low_share = low_share
+        self._level_rows = level_rows
+        self._number = 0
+        # By priority, the scavengers last; there is no priority 0.
+        self._levels = [Level() for _ in range(priority_levels + 2)]
+
+    @property
+    def scavenger_rows(self) -> int:
+        """Waiting rows of scavengers."""
+        return self._levels[-1].rows
+
+    def is_scavenger(self, request: InferenceRequest) -> bool:
+        """Whether ``request`` has the priority of scavengers."""
+        return request.priority > self.priority_levels
+
+    def in_order(self, row_s: float = 1.0) -> Iterator[InferenceRequest]:
+        """Iterate in order of service, with ``row_s`` as the expected cost of a row; not over scavengers."""
+        waiting = [level for level in self._levels[:-1] if level.rows]
+        if len(waiting) == 1:
+            return waiting[0].in_order(row_s)
+        return self._by_priority(waiting, row_s)
+
+    def scavengers_in_order(self, row_s: float) -> Iterator[InferenceRequest]:
+        """Iterate over the scavengers in order of service."""
+        return self._levels[-1].in_order(row_s)
+
+    def _by_priority(self, waiting: Sequence[Level], row_s: float) -> Iterator[InferenceRequest]:
+        aged: dict[InferenceRequest, None] = {}
+        for level in waiting[1:]:
+            credit = level.credit
+            for request in level.in_order(row_s):
+                credit -= request.rows
+                if credit < 0:
+                    break
+                aged[request] = None
+        yield from aged
+        for request in chain.from_iterable(level.in_order(row_s) for level in waiting):
+            if request not in aged:
+                yield request
 
     def __iter__(self) -> Iterator[InferenceRequest]:
-        """Iterate in order of service."""
-        return chain.from_iterable(self._lines.values())
+        """Iterate over all requests, scavengers last."""
+        return chain.from_iterable(level.in_order(1.0) for level in self._levels if level.rows)
 
-    def victims(self) -> Iterator[InferenceRequest]:
-        """Iterate in order of shedding: the lowest priority first, within it the oldest first."""
-        return chain.from_iterable(reversed(self._lines.values()))
+    def victims(self, priority: int | None = None) -> Iterator[InferenceRequest]:
+        """Iterate in order of eviction: scavengers, then the lowest priority, within it what is due first.
+
+        With ``priority``, only over the requests of that priority.
+        """
+        levels = reversed(self._levels) if priority is None else (self._levels[priority],)
+        return chain.from_iterable(level.victims() for level in levels if level.rows)
+
+    def scavengers_for(self, request: InferenceRequest) -> list[InferenceRequest]:
+        """Return the scavengers to evict so that ``request`` is within the limits of the whole queue."""
+        rows, nbytes = self._excess(request)
+        evicted: list[InferenceRequest] = []
+        if self.is_scavenger(request):
+            return evicted
+        for scavenger in self._levels[-1].victims():
+            if rows <= 0 and nbytes <= 0:
+                break
+            evicted.append(scavenger)
+            rows -= scavenger.rows
+            nbytes -= scavenger.nbytes
+        return evicted
+
+    def _excess(self, request: InferenceRequest) -> tuple[int, int]:
+        return self.rows + request.rows - self.max_rows, self.nbytes + request.nbytes - self.max_bytes
+
+    def excess(self, request: InferenceRequest) -> tuple[int, int, int]:
+        """Return by how much ``request`` would exceed ``max_rows``, ``max_bytes`` and the row limit, or negative."""
+        if self.is_scavenger(request):
+            return *self._excess(request), 0
+        ahead = self._ahead(request.rows, request.priority, request.principal, request.weight, math.inf)
+        return *self._excess(request), ahead + request.rows - max(self.row_limit, request.rows)
 
     def fits(self, request: InferenceRequest) -> bool:
         """Whether there is room for ``request`` now."""
         rows = self.rows + request.rows
-        return (rows <= self.row_limit or rows == request.rows) and self.nbytes + request.nbytes <= self.max_bytes
+        if self.nbytes + request.nbytes > self.max_bytes:
+            return False
+        if rows <= self.row_limit or rows == request.rows:
+            return True
+        return rows <= self.max_rows and self.fits_in_turn(
+            request.rows, request.priority, request.principal, request.weight
+        )
+
+    def fits_in_turn(self, rows: int, priority: int, principal: str, weight: float) -> bool:
+        """Whether a request of ``rows`` would be served soon enough, after those that go first.
+
+        Whatever its deadline: one that overtakes others must not make them wait longer than the limit.
+        """
+        if priority > self.priority_levels or self._levels[priority].rows + rows <= self._level_rows:
+            return True
+        return self._ahead(rows, priority, principal, weight, math.inf) + rows <= self.row_limit
 
     def add(self, request: InferenceRequest) -> None:
-        """Add ``request``; the caller has checked that it fits."""
-        self._lines[request.priority][request] = None
+        """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""
+        self._number = request.number = self._number + 1
+        deadline, horizon = request.deadline, request.enqueued_at + _HORIZON_S
+        request.due = min(horizon, deadline)
+        self._levels[request.priority].add(request)
         self.count += 1
         self.rows += request.rows
-        self._rows_of[request.priority - 1] += request.rows
         self.nbytes += request.nbytes
 
-    def remove(self, request: InferenceRequest) -> bool:
-        """Remove ``request``; False if it does not wait here."""
-        line = self._lines.get(request.priority)
-        if line is None or request not in line:
+    def remove(self, request: InferenceRequest, cost_s: float = 0.0) -> bool:
+        """Remove ``request`` and charge its principal ``cost_s``; False if it does not wait here."""
+        if not 1 <= request.priority < len(self._levels) or not self._levels[request.priority].remove(request, cost_s):
             return False
-        del line[request]
         self.count -= 1
         self.rows -= request.rows
-        self._rows_of[request.priority - 1] -= request.rows
         self.nbytes -= request.nbytes
         return True
 
-    def rows_before(self, request: InferenceRequest) -> int:
-        """Return how many waiting rows would be served before ``request``, which does not wait yet."""
-        return sum(self._rows_of[: request.priority])
+    def take(self, requests: Sequence[InferenceRequest], row_s: float) -> None:
+        """Remove ``requests``, which are dispatched together, at a cost of ``row_s`` a row."""
+        for request in requests:
+            self.remove(request, request.rows * row_s)
+        if self._low_share and self.rows:
+            self._age(requests)
+
+    def _age(self, requests: Sequence[InferenceRequest]) -> None:
+        """Give credit to the priorities that wait while ``requests`` of higher ones are served."""
+        higher = 0
+        served = {request.priority: 0 for request in requests}
+        for request in requests:
+            served[request.priority] += request.rows
+        for priority, level in enumerate(self._levels[:-1]):
+            own = served.get(priority, 0)
+            if level.rows:
+                level.credit = max(0.0, level.credit + self._low_share * higher - own)
+            higher += own
+
+    def rows_ahead(self, request: InferenceRequest) -> int:
+        """Estimate how many waiting rows would be served before the end of ``request``, which does not wait yet."""
+        return self._ahead(request.rows, request.priority, request.principal, request.weight, request.deadline)
+
+    def _ahead(self, rows: int, priority: int, principal: str, weight: float, deadline: float) -> int:
+        ahead = sum(level.rows for level in self._levels[:priority])
+        level = self._levels[priority]
+        return ahead + level.rows_ahead(principal, weight, deadline, rows) if level.rows else ahead
+
+    def behind(self, request: InferenceRequest, most: int) -> Iterator[tuple[int, InferenceRequest]]:
+        """Yield up to ``most`` requests of the same flow that ``request`` would delay, with the rows up to each."""
+        flow = self._levels[request.priority].flows.get(request.principal)
+        return flow.behind(request.deadline, most) if flow is not None else iter(())
 
     def describe(self) -> str:
         """Say how full it is, for a message."""
         return f"{self.rows} of {self.row_limit} rows and {self.nbytes} of {self.max_bytes} bytes wait"
+
+
+class BlockedRequests:
+    """Requests that wait in front of a full queue, in order of arrival."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._requests: dict[InferenceRequest, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[InferenceRequest]:
+        return iter(self._requests)
+
+    def add(self, request: InferenceRequest) -> None:
+        """Add ``request``."""
+        self._requests[request] = None
+        self.nbytes += request.nbytes
+
+    def remove(self, request: InferenceRequest) -> bool:
+        """Remove ``request``; False if it is not here."""
+        if request not in self._requests:
+            return False
+        del self._requests[request]
+        self.nbytes -= request.nbytes
+        return True
+
+    def lets_pass(self, request: InferenceRequest) -> bool:
+        """Whether ``request`` has a higher priority than all that are blocked."""
+        return all(request.priority < blocked.priority for blocked in self._requests)
 
 
 class Deadlines:
@@ -124,8 +273,11 @@ def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> 
         return _too_large(request.rows, waiting.max_rows, "rows")
     if request.nbytes > waiting.max_bytes:
         return _too_large(request.nbytes, waiting.max_bytes, "bytes")
-    if not 1 <= request.priority <= waiting.priority_levels:
-        return InvalidInputError(f"priority: expected 1 to {waiting.priority_levels}, got {request.priority}")
+    if not 1 <= request.priority <= waiting.priority_levels + 1:
+        levels = waiting.priority_levels
+        return InvalidInputError(
+            f"priority: expected 1 to {levels}, or {levels + 1} for a scavenger, got {request.priority}"
+        )
     return None
 
 
@@ -133,40 +285,3 @@ def _too_large(given: int, bound: int, unit: str) -> InvalidInputError:
     return InvalidInputError(
         f"request: expected at most {bound} {unit}, the bound of the whole queue, got {given}", field="inputs"
     )
-
-
-class DrainRate:
-    """Rows per second that leave the queue while it is not empty.
-
-    Measured from one dispatched batch to the next, and only where the first left rows behind: whatever limits the rate
-    counts, be it the model, its workers or the handling of requests, and idle time does not. Not thread-safe: guarded
-    by the lock of the `RequestQueue`.
-    """
-
-    def __init__(self) -> None:
-        #: The rate; None until it is known.
-        self.rows_per_s: float | None = None
-        self._rows = 0.0
-        self._seconds = 0.0
-        self._last_rows = 0
-        self._last_at: float | None = None
-
-    def taken(self, rows: int, now: float, *, left: int) -> None:
-        """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
-        if self._last_at is not None:
-            self._rows = self._rows * _KEPT + self._last_rows
-            self._seconds = self._seconds * _KEPT + (now - self._last_at)
-            self.rows_per_s = self._rows / self._seconds if self._seconds > 0 else None
-        self._last_rows = rows
-        self._last_at = now if left else None
-
-    def interrupted(self) -> None:
-        """Ignore the time since the last batch, whose run was terminated or hangs."""
-        self._last_at = None
-
-
-def retry_after_s(waiting_rows: int, rows_per_s: float | None) -> float:
-    """Return when the rows that wait now will have been dispatched, so that a retry is likely to be admitted."""
-    if not rows_per_s:
-        return _UNKNOWN_HINT_S
-    return min(max(waiting_rows / rows_per_s, _SHORTEST_HINT_S), _LONGEST_HINT_S)

@@ -35,7 +35,8 @@ class QueueSettings(Section):
     """Maximum number of waiting rows."""
     max_delay_ms: float = Field(default=250.0, ge=0.0)
     """Maximum expected wait of a request, estimated from the recent drain rate: the queue counts as full above it, \
-before it reaches max_rows, but never below two batches per instance. 0 leaves max_rows as the only limit."""
+before it reaches max_rows, but never below two batches per instance. Fast models have less: ten full batches, or \
+100 ms. 0 leaves max_rows as the only limit."""
     max_bytes: int = Field(default=256 * _MIB, ge=1024)
     """Maximum bytes of waiting inputs."""
     caller_runs_limit: int = Field(default=2, ge=1, le=256)
@@ -45,9 +46,14 @@ before it reaches max_rows, but never below two batches per instance. 0 leaves m
     default_timeout_ms: float = Field(default=30_000.0, ge=0.0)
     """Timeout of requests without a deadline or timeout; 0 is none."""
     priority_levels: int = Field(default=3, ge=1, le=100)
-    """Number of priorities; 1 is served first."""
+    """Number of priorities; 1 is served first. The number after the last one is the scavenger class: served while \
+nothing else waits, and the first to be evicted."""
     default_priority: int = Field(default=2, ge=1, le=100)
     """Priority of requests without one."""
+
+    low_priority_share: float = Field(default=0.05, ge=0.0, le=0.5)
+    """Share of the rows served at higher priorities that each lower priority gets while it waits, so that it is slowed \
+and not starved. 0 serves priorities strictly in order."""
 
     @model_validator(mode="after")
     def _validate_default_priority(self) -> Self:

@@ -6,8 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch
-from inferd.batching.state import Effects, QueueState
+from inferd.batching.request import Batch, Effects
+from inferd.batching.state import QueueState
 from inferd.batching.waiting import SLACK_S
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError, OverloadedError
@@ -101,8 +101,11 @@ class QueueMachine(RuleBasedStateMachine):
             assert all(request.deadline > self.now for request in batch.requests)
             assert batch.rows <= _MAX_BATCH or len(batch.requests) == 1
             first = batch.requests[0]
-            alike = [request for request in self.waiting if request.stack_key == first.stack_key]
-            assert first is min(alike, key=lambda request: request.priority)
+            gone = {request for request, _ in effects.failed}
+            alike = [
+                request for request in self.waiting if request.stack_key == first.stack_key and request not in gone
+            ]
+            assert first.priority == min(request.priority for request in alike)
             for request in batch.requests:
                 del self.waiting[request]
             self.batches.append(batch)
@@ -159,7 +162,7 @@ class QueueMachine(RuleBasedStateMachine):
     def nothing_is_lost_and_the_order_is_kept(self):
         if not hasattr(self, "state"):
             return
-        served = sorted(self.waiting, key=lambda request: request.priority)
+        served = sorted(self.waiting, key=lambda request: (request.priority, request.due, request.number))
         assert list(self.state.waiting) == served
         assert self.state.present == len(self.waiting) + len(self.blocked) + sum(len(b.requests) for b in self.batches)
         assert self.state.running_rows == sum(batch.rows for batch in self.batches)
@@ -187,7 +190,7 @@ class QueueMachine(RuleBasedStateMachine):
             for request in batch.requests:
                 request.reply.deliver(InferenceFailedError())
             self.state.retire(batch, self.now)
-        while not self.state.drained:
+        for _ in range(len(self.callers) + 1):
             effects = Effects()
             batch = self.state.next_batch(self.now, self.now, effects)
             self.apply(effects)
@@ -195,6 +198,7 @@ class QueueMachine(RuleBasedStateMachine):
                 for request in batch.requests:
                     request.reply.deliver(InferenceFailedError())
                 self.state.retire(batch, self.now)
+        assert self.state.drained
         for caller in self.callers.values():
             assert len(caller.outcomes) == (caller not in self.cancelled)
             assert caller.released

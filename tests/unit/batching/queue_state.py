@@ -2,7 +2,8 @@
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.state import Effects, QueueState
+from inferd.batching.request import Effects
+from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 
 
@@ -18,6 +19,7 @@ class Queue:
             rules=BatchRules(max_rows=max_batch, max_wait_s=max_wait_s),
             workers=workers,
             parallel_runs=parallel_runs,
+            jitter=lambda: 0.0,
         )
         self.now = 100.0
 

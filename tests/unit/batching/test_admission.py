@@ -21,8 +21,8 @@ def test_a_request_at_every_bound_is_admissible():
     [
         ({"rows": 9}, "request: expected at most 8 rows, the bound of the whole queue, got 9"),
         ({"nbytes": 1001}, "request: expected at most 1000 bytes, the bound of the whole queue, got 1001"),
-        ({"priority": 0}, "priority: expected 1 to 3, got 0"),
-        ({"priority": 4}, "priority: expected 1 to 3, got 4"),
+        ({"priority": 0}, "priority: expected 1 to 3, or 4 for a scavenger, got 0"),
+        ({"priority": 5}, "priority: expected 1 to 3, or 4 for a scavenger, got 5"),
     ],
 )
 def test_what_no_empty_queue_could_hold_is_invalid(fields, message):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from inferd.batching.waiting import DrainRate, retry_after_s
+from inferd.batching.cost_model import CostModel
+from inferd.batching.forecast import DrainRate, Forecast
 
 
 def test_the_rate_is_what_is_taken_while_something_is_left():
@@ -47,7 +48,7 @@ def test_a_batch_that_was_cut_off_does_not_count():
 def test_nothing_is_known_before_the_first_batch():
     """There is no rate yet; the retry delay is then fixed."""
     assert DrainRate().rows_per_s is None
-    assert retry_after_s(1000, None) == 1.0
+    assert _hint(1000, None) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,21 @@ def test_nothing_is_known_before_the_first_batch():
 )
 def test_the_hint_is_how_long_the_queue_takes_within_bounds(rows, rate, hint):
     """Rows over rows per second, neither nothing nor for ever."""
-    assert retry_after_s(rows, rate) == pytest.approx(hint)
+    assert _hint(rows, rate) == pytest.approx(hint)
+
+
+def test_hints_are_spread_over_half_the_drain_time():
+    """Clients that were rejected together must not come back together."""
+    assert _hint(100, 200.0, jitter=1.0) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("rows", "rate", "hint"), [(100, 1000.0, 0.1), (100, 200.0, 0.25), (100, 10.0, 0.8)])
+def test_a_hint_is_within_the_delay_limit_or_one_batch(rows, rate, hint):
+    """A slow model has more waiting than the limit allows, and room for a batch with each one dispatched."""
+    assert _hint(rows, rate, max_delay_s=0.25) == pytest.approx(hint)
+
+
+def _hint(rows, rate, jitter=0.0, max_delay_s=0.0):
+    forecast = Forecast(CostModel(), max_rows=8, workers=1, max_delay_s=max_delay_s, jitter=lambda: jitter)
+    forecast.drain.rows_per_s = rate
+    return forecast.retry_after_s(rows)

@@ -7,8 +7,8 @@ import pytest
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch
-from inferd.batching.state import Effects, QueueState
+from inferd.batching.request import Batch, Effects
+from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from tests.fakes import Caller
 

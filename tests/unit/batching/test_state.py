@@ -3,8 +3,7 @@
 import pytest
 
 from inferd.batching.planner import WaitUntil
-from inferd.batching.request import Batch
-from inferd.batching.state import Effects
+from inferd.batching.request import Batch, Effects
 from inferd.config.settings import Backpressure
 from inferd.errors import (
     DeadlineExceededError,
@@ -39,12 +38,14 @@ def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
 
 
 def _draining(rows_per_s, **settings):
-    """A queue that has been drained at ``rows_per_s`` in batches of one row, and is empty."""
+    """An empty queue that was drained at ``rows_per_s`` in batches of one row, whose runs took no time themselves."""
     queue = Queue(max_batch=1, max_rows=1000, **settings)
     queue.offer(*(Caller() for _ in range(21)))
     for _ in range(21):
-        queue.take()
+        batch, _ = queue.take()
         queue.now += 1 / rows_per_s
+        batch.run_s, batch.started_at = 0.0, queue.now
+        queue.state.retire(batch, queue.now)
     return queue
 
 
@@ -84,7 +85,7 @@ def test_a_share_is_left_to_a_worker_that_has_run_and_is_answering(answering, ro
 
 def test_what_an_idle_worker_takes_next_is_not_taken_for_a_fast_queue():
     """40 rows a second drain, though two workers that were idle take 4 rows each in no time."""
-    queue = Queue(max_batch=4, max_rows=16, workers=2)
+    queue = Queue(max_batch=4, max_rows=16, workers=2, max_delay_ms=0)
     for _ in range(3):
         queue.offer(*(Caller(rows=4) for _ in range(4)))
         batches = [queue.take()[0], queue.take()[0]]
@@ -101,7 +102,7 @@ def test_what_an_idle_worker_takes_next_is_not_taken_for_a_fast_queue():
 
 def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
     """The poll thread does them one after the other, though workers are idle: 40 rows a second."""
-    queue = Queue(max_batch=4, max_rows=16, workers=2)
+    queue = Queue(max_batch=4, max_rows=16, workers=2, max_delay_ms=0)
     for _ in range(16):
         queue.state.rules.ran(4, 0.0001)
     queue.offer(*(Caller(rows=4) for _ in range(4)))
@@ -117,10 +118,10 @@ def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
 
 @pytest.mark.parametrize(
     ("rows_per_s", "max_delay_ms", "room"),
-    [(128, 250, 32), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],
+    [(128, 250, 12), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],
 )
-def test_as_much_may_wait_as_drains_within_the_longest_delay(rows_per_s, max_delay_ms, room):
-    """But two batches in any case, and never more than the bound in rows."""
+def test_queue_limit_is_what_drains_within_the_delay_limit(rows_per_s, max_delay_ms, room):
+    """That is five batches, at least 100 ms and at most the setting; but two batches and max_rows bound it."""
     queue = _draining(rows_per_s, max_delay_ms=max_delay_ms)
     effects = queue.offer(*(Caller() for _ in range(1001)))
     assert len(effects.admitted) == room
@@ -141,18 +142,26 @@ def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
     for _ in range(40):
         queue.take()
         queue.now += 0.05
-    assert queue.state.waiting.row_limit < queue.state.waiting.count == 60
+    assert queue.state.waiting.row_limit < queue.state.waiting.count
 
 
-def test_a_request_that_would_expire_in_the_queue_is_refused_at_once():
-    """100 rows a second drain and 20 wait: a request with less than 0.2 s left comes too late."""
-    queue = _draining(100)
-    queue.offer(*(Caller() for _ in range(20)))
-    in_time, late = Caller(deadline=queue.now + 0.3), Caller(deadline=queue.now + 0.15)
-    effects = queue.offer(in_time, late)
-    ((request, error),) = effects.failed
-    assert (request, effects.admitted) == (late.request, [in_time.request])
-    assert error.reason == "DEADLINE_TOO_CLOSE"
+def test_rejects_requests_that_would_expire_in_the_queue():
+    """100 rows a second drain: behind 22 that are due as early, a request has to wait for 220 ms."""
+    queue = _draining(100, max_delay_ms=0)
+    effects = queue.offer(*(Caller(deadline=queue.now + 0.215) for _ in range(25)))
+    assert len(effects.admitted) == 22
+    assert {error.reason for _, error in effects.failed} == {"DEADLINE_TOO_CLOSE"}
+
+
+def test_rejects_requests_that_would_make_others_expire():
+    """20 wait and are due in 215 ms: there is room for one that goes first, and not for a second."""
+    queue = _draining(100, max_delay_ms=0)
+    queue.offer(*(Caller(deadline=queue.now + 0.215) for _ in range(20)))
+    first, second = Caller(deadline=queue.now + 0.1), Caller(deadline=queue.now + 0.1)
+    assert queue.offer(first).admitted == [first.request]
+    ((request, error),) = queue.offer(second).failed
+    assert (request, error.reason) == (second.request, "DEADLINE_TOO_CLOSE")
+    assert next(iter(queue.state.waiting)) is first.request
 
 
 def test_only_rows_that_are_served_before_count_against_a_deadline():

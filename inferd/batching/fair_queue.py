@@ -1,0 +1,184 @@
+"""Start-time fair queueing between the principals of one priority, earliest deadline first for each of them. Pure.
+
+Each principal has a *flow*. The flow with the least cost served so far, divided by its weight, is next; a flow that was
+idle gets no credit for that.
+"""
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heapreplace
+
+from inferd.batching.request import InferenceRequest
+
+#: From this many principals without a waiting request on, those that are owed nothing are forgotten.
+_IDLE_FLOWS = 64
+
+_Entry = tuple[float, int, InferenceRequest]
+
+
+class Flow:
+    """The waiting requests of one principal at one priority, by deadline, then in order of arrival.
+
+    ``tag`` is its virtual time: the cost served so far, divided by ``weight``.
+    """
+
+    __slots__ = ("_entries", "_head", "rows", "tag", "weight")
+
+    def __init__(self, weight: float, tag: float) -> None:
+        self.weight = weight
+        self.tag = tag
+        self.rows = 0
+        # Entries before the head have been taken; removing the first of a long list would move all others.
+        self._entries: list[_Entry | None] = []
+        self._head = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._head
+
+    def __iter__(self) -> Iterator[InferenceRequest]:
+        entries = self._entries
+        for at in range(self._head, len(entries)):
+            yield entries[at][2]  # type: ignore[index]  # only entries before the head are None
+
+    def add(self, request: InferenceRequest) -> None:
+        """Add ``request`` at the place of its ``due`` and ``number``."""
+        entries = self._entries
+        entry = (request.due, request.number, request)
+        if not entries or entries[-1] < entry:  # type: ignore[operator]  # the last one is never None
+            entries.append(entry)
+        else:
+            insort(entries, entry, lo=self._head)  # type: ignore[type-var]
+        self.rows += request.rows
+
+    def remove(self, request: InferenceRequest) -> bool:
+        """Remove ``request``; False if it is not here."""
+        entries, head = self._entries, self._head
+        if head < len(entries) and entries[head][2] is request:  # type: ignore[index]
+            entries[head] = None
+            self._head = head = head + 1
+            if 2 * head >= len(entries):
+                del entries[:head]
+                self._head = 0
+        else:
+            at = self._place(request.due, request.number)
+            if at == len(entries) or entries[at][2] is not request:  # type: ignore[index]
+                return False
+            del entries[at]
+        self.rows -= request.rows
+        return True
+
+    def rows_before(self, due: float) -> int:
+        """Estimate how many rows are due no later than ``due``, taking all requests to be of the same size."""
+        last = self._entries[-1]
+        if last is None or last[0] <= due:
+            return self.rows
+        return self.rows * (self._place(due, math.inf) - self._head) // len(self)
+
+    def behind(self, due: float, most: int) -> Iterator[tuple[int, InferenceRequest]]:
+        """Yield up to ``most`` evenly spaced requests that are due after ``due``, with the rows up to each."""
+        entries, first = self._entries, self._place(due, math.inf)
+        for at in range(first, len(entries), max(1, (len(entries) - first) // most)):
+            yield self.rows * (at - self._head + 1) // len(self), entries[at][2]  # type: ignore[index]
+
+    def _place(self, due: float, number: float) -> int:
+        return bisect_left(self._entries, (due, number), lo=self._head)  # type: ignore[type-var]
+
+
+class Level:
+    """The flows of one priority.
+
+    ``credit`` is that of ageing, in rows. ``_virtual`` is the tag of the flow that was served last.
+    """
+
+    __slots__ = ("_idle_tags", "_virtual", "_weights", "credit", "flows", "rows")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.credit = 0.0
+        self.flows: dict[str, Flow] = {}
+        self._weights = 0.0
+        self._virtual = 0.0
+        # Tags of principals that were served more than others and have nothing waiting at present.
+        self._idle_tags: dict[str, float] = {}
+
+    def add(self, request: InferenceRequest) -> None:
+        """Add ``request`` to the flow of its principal."""
+        flow = self.flows.get(request.principal)
+        if flow is None:
+            tag = max(self._idle_tags.pop(request.principal, 0.0), self._virtual)
+            flow = self.flows[request.principal] = Flow(request.weight, tag)
+            self._weights += flow.weight
+        flow.add(request)
+        self.rows += request.rows
+
+    def remove(self, request: InferenceRequest, cost_s: float = 0.0) -> bool:
+        """Remove ``request`` and charge its flow ``cost_s``; False if it is not here."""
+        flow = self.flows.get(request.principal)
+        if flow is None or not flow.remove(request):
+            return False
+        self.rows -= request.rows
+        if cost_s:
+            self._virtual = max(self._virtual, flow.tag)
+            flow.tag += cost_s / flow.weight
+        if not flow:
+            self._end(request.principal, flow)
+        return True
+
+    def _end(self, principal: str, flow: Flow) -> None:
+        del self.flows[principal]
+        self._weights -= flow.weight
+        if not self.flows:
+            # Nobody competes: who comes next starts even.
+            self._idle_tags.clear()
+            self._virtual = self._weights = self.credit = 0.0
+            return
+        if flow.tag > self._virtual:
+            self._idle_tags[principal] = flow.tag
+        if len(self._idle_tags) > _IDLE_FLOWS:
+            self._idle_tags = {name: tag for name, tag in self._idle_tags.items() if tag > self._virtual}
+
+    def in_order(self, row_s: float) -> Iterator[InferenceRequest]:
+        """Iterate in order of service, with ``row_s`` as the expected cost of a row."""
+        if len(self.flows) == 1:
+            return iter(next(iter(self.flows.values())))
+        return self._merged(row_s)
+
+    def _merged(self, row_s: float) -> Iterator[InferenceRequest]:
+        turns = [(flow.tag, number, iter(flow), flow) for number, flow in enumerate(self.flows.values())]
+        heapify(turns)
+        while turns:
+            tag, number, requests, flow = turns[0]
+            request = next(requests, None)
+            if request is None:
+                heappop(turns)
+                continue
+            heapreplace(turns, (tag + request.rows * row_s / flow.weight, number, requests, flow))
+            yield request
+
+    def victims(self) -> Iterator[InferenceRequest]:
+        """Iterate in order of eviction: from the flow with the most rows for its weight, what is due first."""
+        if len(self.flows) == 1:
+            yield from next(iter(self.flows.values()))
+            return
+        turns = [
+            (-flow.rows / flow.weight, number, iter(flow), flow) for number, flow in enumerate(self.flows.values())
+        ]
+        heapify(turns)
+        while turns:
+            rows, number, requests, flow = turns[0]
+            request = next(requests, None)
+            if request is None:
+                heappop(turns)
+                continue
+            heapreplace(turns, (rows + request.rows / flow.weight, number, requests, flow))
+            yield request
+
+    def rows_ahead(self, principal: str, weight: float, due: float, rows: int) -> int:
+        """Estimate how many rows would be served before the end of a request of ``rows``, without its own."""
+        flow = self.flows.get(principal)
+        if flow is None:
+            own, others, weights = 0, self.rows, self._weights
+        else:
+            own, others, weights = flow.rows_before(due), self.rows - flow.rows, self._weights - flow.weight
+        return own + min(others, int((own + rows) * weights / weight))

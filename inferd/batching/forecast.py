@@ -1,0 +1,198 @@
+"""Predicts when requests finish, and what follows for a queue: its limit, early rejections and retry hints. Pure.
+
+**Queue delay.** The queue is limited by time, not by length: as many rows may wait as the workers took within the
+delay limit lately. The limit is five full batches, at least 100 ms and at most ``max_delay_ms``: a queue needs some
+batches to keep the workers busy, and everything beyond only makes answers late.
+
+**Deadlines.** A request that would finish after its deadline is rejected on arrival: nobody is served by running it,
+and its place is better given to another one. So is one that would make requests behind it miss theirs.
+
+**Retries.** The hint is a random time between half of what the rows that wait now take and all of it: clients that were
+rejected together must not come back together.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from inferd.batching.cost_model import CostModel
+from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.waiting import WaitingRequests
+
+#: Fading per batch: about the last twenty batches count.
+_KEPT = 0.95
+_SHORTEST_HINT_S = 0.01
+_LONGEST_HINT_S = 30.0
+#: The retry delay before any batch has run.
+_UNKNOWN_HINT_S = 1.0
+#: The delay limit, in full batches and in seconds at least.
+_DELAY_BATCHES = 5
+_LEAST_DELAY_S = 0.1
+#: Full batches per worker that may always wait, whatever the delay limit.
+_BATCHES_THAT_MAY_WAIT = 2
+#: Requests behind a new one whose deadlines are checked, at most: all of them would take too long in a full queue.
+_CHECKED_BEHIND = 32
+#: Weight of a batch in the average time between the end of its run and its answers.
+_OVERHEAD_WEIGHT = 0.1
+
+
+class DrainRate:
+    """Rows per second that leave the queue while it is not empty.
+
+    Measured from one dispatched batch to the next, and only where the first left rows behind: whatever limits the rate
+    counts, be it the model, its workers or the handling of requests, and idle time does not.
+    """
+
+    def __init__(self) -> None:
+        #: The rate; None until it is known.
+        self.rows_per_s: float | None = None
+        self._rows = 0.0
+        self._seconds = 0.0
+        self._last_rows = 0
+        self._last_at: float | None = None
+
+    def taken(self, rows: int, now: float, *, left: int) -> None:
+        """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
+        if self._last_at is not None:
+            self._rows = self._rows * _KEPT + self._last_rows
+            self._seconds = self._seconds * _KEPT + (now - self._last_at)
+            self.rows_per_s = self._rows / self._seconds if self._seconds > 0 else None
+        self._last_rows = rows
+        self._last_at = now if left else None
+
+    def interrupted(self) -> None:
+        """Ignore the time since the last batch, whose run was terminated or hangs."""
+        self._last_at = None
+
+
+class Forecast:
+    """When the requests of a queue finish.
+
+    ``cost`` is the model's, ``max_rows`` those of a full batch, ``max_delay_s`` is 0 for no delay limit, and ``jitter``
+    returns numbers from 0 to 1. Not thread-safe: guarded by the lock of the `RequestQueue`.
+    """
+
+    def __init__(
+        self,
+        cost: CostModel,
+        *,
+        max_rows: int,
+        workers: int,
+        max_delay_s: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.cost = cost
+        self.drain = DrainRate()
+        self._max_rows = max_rows
+        self._workers = workers
+        self._max_delay_s = max_delay_s
+        self._jitter = jitter
+        # Average time from the end of a run to the end of its batch.
+        self._overhead_s = 0.0
+        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
+        self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * workers
+        #: A request of at most a full batch with more than this to its deadline is in time, wherever it waits.
+        self.ample_s = math.inf
+
+    def ran(self, batch: Batch, run_s: float, now: float) -> None:
+        """Record that ``batch``, whose run took ``run_s``, has been answered at ``now``."""
+        other_s = max(now - batch.started_at - run_s, 0.0)
+        self._overhead_s += (other_s - self._overhead_s) * _OVERHEAD_WEIGHT
+
+    def row_limit(self, most: int) -> int:
+        """Return how many rows, ``most`` at most, are likely to be dispatched within the delay limit."""
+        rate = self._rows_per_s
+        if self._max_delay_s == 0:
+            return most
+        full_s = self.cost.predict(self._max_rows)
+        delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)
+        limit = most if rate is None else min(most, max(self.least_rows, int(rate * delay_s)))
+        if rate is not None:
+            self.ample_s = limit / rate + full_s + 2 * self.longest_s
+        return limit
+
+    @property
+    def _rows_per_s(self) -> float | None:
+        """The drain rate, or what the cost of a full batch suggests until that is known."""
+        rate = self.drain.rows_per_s
+        if rate is None:
+            full_s = self.cost.predict(self._max_rows)
+            rate = self._workers * self._max_rows / full_s if full_s > 0 else None
+        return rate
+
+    @property
+    def longest_s(self) -> float:
+        """How long a full batch takes in 19 of 20 cases, from its dispatch to its answers."""
+        return self.batch_s(self._max_rows)
+
+    def batch_s(self, rows: int) -> float:
+        """Return how long a batch of ``rows`` takes in 19 of 20 cases, from its dispatch to its answers."""
+        return self._run_s(rows, self.cost.upper) + self._overhead_s
+
+    def cannot_finish(self, request: InferenceRequest, waiting_rows: int, now: float) -> bool:
+        """Whether ``request`` would miss its deadline although it is dispatched now.
+
+        While full batches wait, it has to be in time in half a full batch: a smaller one would save this request and
+        make all others later.
+        """
+        rows = request.rows
+        if waiting_rows >= self._max_rows and self.cost.is_current(self._max_rows, now):
+            rows = max(rows, self._max_rows // 2)
+        elif not self._is_sure(rows, now):
+            return False
+        return now + self._run_s(rows, self.cost.predict) + self._overhead_s > request.deadline
+
+    def comes_too_late(
+        self, request: InferenceRequest, waiting: WaitingRequests, running: Sequence[Batch], now: float
+    ) -> bool:
+        """Whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
+        if request.deadline - now > self.ample_s and request.rows <= self._max_rows:
+            return False
+        ahead = waiting.rows_ahead(request)
+        own_rows = max(request.rows, min(self._max_rows, ahead + request.rows))
+        if not (ahead and self.cost.is_current(self._max_rows, now)) and not self._is_sure(own_rows, now):
+            return False
+        free_at = self._free_at(running, now)
+        if self._end(free_at, ahead, own_rows) > request.deadline:
+            return True
+        return any(
+            self._end(free_at, rows + request.rows, own_rows) > other.deadline
+            for rows, other in waiting.behind(request, _CHECKED_BEHIND)
+        )
+
+    def _end(self, free_at: float, ahead: int, rows: int) -> float:
+        """Return when a request ends at the latest that runs in a batch of ``rows``, after ``ahead`` rows that wait.
+
+        Batches do not end at multiples of a full one, so the rows ahead may take up to one batch more.
+        """
+        batches, rest = divmod(ahead, self._max_rows)
+        rate = self._rows_per_s
+        ahead_s = batches * self._max_rows / rate if rate else 0.0
+        margin = 1.0 if batches else rest / self._max_rows
+        return free_at + ahead_s + margin * self.longest_s + self.batch_s(rows)
+
+    def _free_at(self, running: Sequence[Batch], now: float) -> float:
+        """Return when the next worker takes a batch."""
+        ends = [batch.started_at + self.cost.predict(batch.rows) for batch in running if not batch.answering]
+        return now if len(ends) < self._workers else max(now, min(ends))
+
+    def _run_s(self, rows: int, duration: Callable[[int], float]) -> float:
+        """Return how long ``rows`` take, which run in pieces if they are more than a full batch."""
+        if rows <= self._max_rows:
+            return duration(rows)
+        full, rest = divmod(rows, self._max_rows)
+        return full * duration(self._max_rows) + (duration(rest) if rest else 0.0)
+
+    def _is_sure(self, rows: int, now: float) -> bool:
+        return self.cost.is_sure(min(rows, self._max_rows), now)
+
+    def retry_after_s(self, waiting_rows: int) -> float:
+        """Return after which time a retry is likely to be admitted."""
+        rate = self.drain.rows_per_s
+        if not rate:
+            return _UNKNOWN_HINT_S
+        seconds = waiting_rows / rate
+        if self._max_delay_s > 0:
+            # A slow model has more waiting than the delay limit allows; room comes with each batch.
+            seconds = min(seconds, max(self._max_delay_s, self._max_rows / rate))
+        return min(max(seconds * (1.0 - self._jitter() / 2), _SHORTEST_HINT_S), _LONGEST_HINT_S)

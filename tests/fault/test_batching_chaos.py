@@ -1,4 +1,4 @@
-"""Good, bad, late and vanishing callers at once, under every policy; and then: is it still alive?"""
+"""Good, bad, late and disconnecting callers at once, under every policy; the batcher must survive."""
 
 import random
 import threading
@@ -19,7 +19,7 @@ _REQUESTS_EACH = 400
 
 
 def _moody(inputs):
-    """Fails on any negative value, and takes no notice of anything else."""
+    """Fail for any negative value, whatever the other rows."""
     if (inputs["x"] < 0).any():
         raise RuntimeError("negative")
     return scale(inputs)
@@ -40,7 +40,7 @@ def _batcher(policy, max_wait_ms, poll_thread, stats, session):
 
 
 def _some_caller(dice):
-    """One in ten cannot be run, one in ten is nearly or quite too late, and a few are larger than a batch."""
+    """One in ten fails, one in ten has nearly or fully expired, and a few are larger than a batch."""
     now = time.monotonic()
     rows = dice.choice([1, 1, 1, 2, 3, 12])
     value = dice.choice([-1.0] + [1.0] * 9)
@@ -55,7 +55,7 @@ def _some_caller(dice):
 
 
 class _Submitter(threading.Thread):
-    """Submits, and cancels one in ten; fires the poll_thread as the rpc thread would, if it is the one that does."""
+    """Submits requests and cancels one in ten; one of them runs the callbacks of the fake poll thread."""
 
     def __init__(self, batcher, poll_thread, seed):
         super().__init__(daemon=True)
@@ -79,7 +79,7 @@ class _Submitter(threading.Thread):
 
 
 def _assert_fair(caller):
-    """The outcome is the request's own: good ones run, or are refused or late; bad ones never run."""
+    """The outcome is the request's own: good ones run, or are rejected or expire; bad ones never succeed."""
     outcome, x = caller.outcome, caller.request.inputs["x"]
     if isinstance(outcome, InferenceResult):
         assert x[0, 0] > 0
@@ -94,8 +94,8 @@ def _assert_fair(caller):
 
 @pytest.mark.parametrize("max_wait_ms", [0.0, 1.0])
 @pytest.mark.parametrize("policy", Backpressure)
-def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_wait_ms):
-    """Nobody is forgotten, nobody pays for another, nothing is left behind."""
+def test_every_request_has_one_outcome_and_batcher_survives(policy, max_wait_ms):
+    """No request is lost or fails because of another, and no resources leak."""
     session, stats = FakeSession(_moody), RecordingStats()
     poll_thread = ManualPollThread(time.monotonic)
     batcher = _batcher(policy, max_wait_ms, poll_thread, stats, session)
@@ -120,8 +120,8 @@ def test_everyone_gets_exactly_one_outcome_and_the_batcher_lives_on(policy, max_
     assert len(stats.rejections) >= refused
 
 
-def test_workers_outlive_a_model_that_always_fails():
-    """A thousand failures later the next request is tried as well."""
+def test_workers_survive_model_that_always_fails():
+    """After a thousand failures, the next request is run as well."""
     healthy = threading.Event()
 
     def sick(inputs):
@@ -143,8 +143,8 @@ def test_workers_outlive_a_model_that_always_fails():
     assert batcher.stop(PATIENCE_S)
 
 
-def test_a_queue_full_of_expired_requests_does_not_stop_the_work():
-    """They are all answered without a run, and the next one runs."""
+def test_queue_full_of_expired_requests_does_not_block():
+    """They are answered without a run, and the next request runs."""
     now = [100.0]
     session = FakeSession()
     batcher = Batcher(

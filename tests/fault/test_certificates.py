@@ -1,4 +1,4 @@
-"""Certificates that are replaced while callers are at work."""
+"""Certificates that are replaced under load."""
 
 import socket
 import ssl
@@ -39,14 +39,14 @@ def files(authority, folder) -> Files:
 
 @pytest.fixture(scope="module")
 def server(files) -> Iterator[ServerProcess]:
-    """The built-in model behind TLS, with metrics that a test can read without."""
+    """The built-in model behind TLS, with metrics without TLS."""
     pair = (f"security.tls.cert_file={files.certificate}", "--set", f"security.tls.key_file={files.key}")
     with serving("--set", *pair, "--set", "security.metrics_tls=false") as running:
         yield running
 
 
 class Callers:
-    """Threads that call all the time, half of them over one connection and half over many."""
+    """Threads that call all the time, half of them over one connection and half over new ones."""
 
     def __init__(self, address: str, ca: Path) -> None:
         self._address, self._ca = address, ca
@@ -99,7 +99,7 @@ def _shown(server: ServerProcess, authority: Authority) -> int | None:
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["together", "key first, certificate later"])
 def test_replaced_under_load(server, authority, folder, at_once):
-    """Every call is answered, over old connections and new ones, and the new certificate is shown soon."""
+    """Every call is answered, over old connections and new ones, and the new certificate is used soon."""
     callers = Callers(server.grpc, folder / "ca.pem")
     before = metric(server, "inferd_file_reload_failures_total", file="tls")
     with callers.at_work():
@@ -126,8 +126,8 @@ def test_replaced_under_load(server, authority, folder, at_once):
     assert refused == (0 if at_once else _REPLACEMENTS), "files that are written one after the other are read together"
 
 
-def test_unusable_files(server, authority, folder):
-    """They change nothing: it is logged and counted, and callers go on; what was meant can still come."""
+def test_invalid_files_change_nothing(server, authority, folder):
+    """They are logged and counted, and calls continue; a valid file still takes effect."""
     before = _shown(server, authority)
     failures = metric(server, "inferd_file_reload_failures_total", file="tls")
     (folder / "server.pem").write_text("oops")

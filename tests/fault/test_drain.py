@@ -1,4 +1,4 @@
-"""Stop signals while requests are on their way."""
+"""Stop signals while requests are open."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ WIDTH = 256
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model that takes a while, so that requests wait when the signal comes."""
+    """A slow model, so that requests wait when the signal arrives."""
     return onnx_models.save(onnx_models.slow(steps=1000, width=WIDTH), tmp_path_factory.mktemp("slow") / "slow.onnx")
 
 
@@ -28,14 +28,14 @@ def _request(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_everything_admitted_is_answered(model, number):
-    """The signal comes when the first of many requests has been answered; the others are too, and the exit is 0."""
+def test_admitted_requests_are_answered(model, number):
+    """The signal arrives after the first of many answers; the others follow, and the exit status is 0."""
     with serving(model, "--set", "batching.max_batch_size=2") as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]
             calls[0].result()
-            # Calls are accepted in their order on one connection, so the last one being admitted says that all are.
+            # Calls of one connection are accepted in order, so the last one is admitted after all others.
             server.process.send_signal(number)
             outcomes = [call.exception() for call in calls]
         assert server.wait() == 0, server.text
@@ -43,15 +43,15 @@ def test_everything_admitted_is_answered(model, number):
     refused = [error for error in outcomes if error is not None]
     assert len(answered) > 1
     for error in refused:
-        # Calls that the server never accepted, because GOAWAY came first.
+        # Calls that the server never accepted, because of the GOAWAY.
         assert error.code() is grpc.StatusCode.UNAVAILABLE, error
     admitted = [line for line in server.events("access") if line["method"].endswith("/Infer")]
     assert len(admitted) == len(answered), "no call that was accepted was cut off"
     assert all(line["status"] == "OK" for line in admitted)
 
 
-def test_streams_finish_what_they_have_open(model):
-    """A stream that a client keeps open does not hold the server up, nor lose a request."""
+def test_streams_finish_open_requests(model):
+    """An open stream neither delays the shutdown nor loses a request."""
     asked = threading.Event()
     ended = threading.Event()
 
@@ -76,14 +76,14 @@ def test_streams_finish_what_they_have_open(model):
         assert server.wait() == 0, server.text
 
 
-def test_what_outlasts_the_grace_is_cut_off(model):
-    """With no grace to speak of, the process ends soon and says by its exit status that it broke a promise."""
+def test_cancels_calls_after_grace(model):
+    """With hardly any grace period, the process ends soon, with an exit status for unanswered requests."""
     arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_grace_s=0.05")
     with serving(model, *arguments) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(250)]
-            # Calls need not be answered in the order in which they were made: the first one may be among the last.
+            # Calls are answered in any order: the first one may be among the last.
             answered = threading.Event()
             for call in calls:
                 call.add_done_callback(lambda _: answered.set())
@@ -94,8 +94,8 @@ def test_what_outlasts_the_grace_is_cut_off(model):
     assert codes > {grpc.StatusCode.OK}
 
 
-def test_a_second_signal_ends_at_once(model):
-    """A second signal ends the process without the grace period."""
+def test_second_signal_exits_at_once(model):
+    """Without the grace period."""
     arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_delay_s=60")
     with serving(model, *arguments) as server:
         server.process.send_signal(signal.SIGTERM)
@@ -104,10 +104,10 @@ def test_a_second_signal_ends_at_once(model):
         assert server.wait() == 128 + signal.SIGINT
 
 
-def test_nothing_to_serve_is_a_failure(tmp_path):
-    """A server whose only model does not load says why and exits 1."""
+def test_exits_without_ready_model(tmp_path):
+    """With status 1 and the reason."""
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
-    with pytest.raises(AssertionError) as told, serving(tmp_path / "broken.onnx"):
+    with pytest.raises(AssertionError) as raised, serving(tmp_path / "broken.onnx"):
         pass
-    assert '"event":"model failed to load"' in str(told.value)
-    assert '"reason"' in str(told.value)
+    assert '"event":"model failed to load"' in str(raised.value)
+    assert '"reason"' in str(raised.value)

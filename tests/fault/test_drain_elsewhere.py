@@ -1,4 +1,4 @@
-"""A replica that stops, behind a balancer of connections that sends it no new ones, as a Kubernetes Service does."""
+"""A stopping replica behind a load balancer that sends it no new connections, as a Kubernetes Service does."""
 
 import signal
 import socket
@@ -15,12 +15,12 @@ from tests.server import ServerProcess, serving
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Passes connections on to ``target``, each to the one that there is when it comes."""
+    """Forwards connections to ``target``, as it is when they are opened."""
 
     def __init__(self, target: ServerProcess) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.target = target
-        #: Where the connections that are open lead to.
+        #: Targets of the open connections.
         self.targets: list[ServerProcess] = []
 
 
@@ -61,14 +61,14 @@ def _relaying(target: ServerProcess) -> Iterator[Relay]:
 
 @pytest.fixture
 def replicas() -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """Two whose connections are much younger than the time for which they go on after a signal."""
+    """Two whose maximum connection age is much shorter than their drain delay."""
     settings = ("--set", "server.connections.max_age_s=0.2", "--set", "server.drain_delay_s=600")
     with serving(*settings) as one, serving(*settings) as other:
         yield one, other
 
 
-def test_callers_are_gone_before_it_stops(replicas) -> None:
-    """Their connections end by age, and the next ones go elsewhere: no call meets the end of the server."""
+def test_connections_move_before_stop(replicas) -> None:
+    """Connections end by age and are reopened to the other replica: no call fails."""
     stopping, other = replicas
     with _relaying(stopping) as relay:
         host, port = relay.server_address
@@ -78,7 +78,7 @@ def test_callers_are_gone_before_it_stops(replicas) -> None:
             stopping.process.send_signal(signal.SIGTERM)
             stopping.wait_event("draining")
             eventually(lambda: stopping not in relay.targets, "nobody calls the one that stops")
-            # There is nothing to wait for any more.
+            # Already ended.
             assert stopping.stop() == 128 + signal.SIGTERM
             answered = calls.answered
             eventually(lambda: calls.answered > answered, "calls are answered by the other one")

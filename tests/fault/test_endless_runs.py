@@ -1,4 +1,4 @@
-"""Runs that do not end: their callers, their model, the others, and the end of the server."""
+"""Runs that do not end: effects on their callers, their model, other models, and the shutdown."""
 
 import signal
 import subprocess
@@ -19,10 +19,10 @@ from tests.load import ENDLESS_TURNS, add_model, busy_model, connect, eventually
 from tests.patience import PATIENCE_S
 from tests.server import ROOT, serving
 
-#: Elements with which the long operator takes some 20 s of a core, far longer than what is to come before.
+#: Elements for which the long operator takes about 20 s of a core, longer than the rest of the test.
 _LONG = 200_000
 
-#: So many answers somebody else gets while a run goes on.
+#: Answers to other callers during a run.
 _ANSWERS = 20
 
 _LIMITS = ("deadline", "cancel", "max_run_ms")
@@ -30,7 +30,7 @@ _LIMITS = ("deadline", "cancel", "max_run_ms")
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A model that loops as often as a request says, one with a long operator, and an innocent one."""
+    """A model with a loop of any number of iterations, one with a long operator, and a normal one."""
     folder = tmp_path_factory.mktemp("models")
     add_model(folder, "loop", busy_model())
     add_model(folder, "long", onnx_models.one_long_operator())
@@ -40,7 +40,7 @@ def repository(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Models whose runs may take long or not; one with a long operator for each way in which that ends for callers."""
+    """Models with and without long runs; one with a long operator for each outcome of its callers."""
     folder = tmp_path_factory.mktemp("more models")
     brief = {"runtime": {"max_run_ms": 500}}
     add_model(folder, "loop", busy_model())
@@ -72,7 +72,7 @@ def _reason(error):
 
 
 class _Others:
-    """Somebody who asks for the server's health and another model all the while."""
+    """A caller that checks health and calls another model all the time."""
 
     def __init__(self, address):
         self._channel = connect(address)
@@ -90,7 +90,7 @@ class _Others:
         self._channel.close()
 
     def wait_answered(self):
-        """Wait until they have had some more answers."""
+        """Wait for some more answers."""
         before = self.calls
         eventually(lambda: self.calls >= before + _ANSWERS, "others are answered")
 
@@ -104,7 +104,7 @@ class _Others:
 
 @pytest.fixture
 def stub(server):
-    """Over a connection of its own."""
+    """Over a new connection."""
     with connect(server.grpc) as channel:
         yield InferenceServiceStub(channel)
 
@@ -115,42 +115,42 @@ def _wait_until_it_runs(server, model):
     eventually(lambda: offered() > 0 and waiting() == 0, "it runs")
 
 
-def test_a_run_without_end_ends_with_its_caller(repository):
-    """Also after many short ones; others do not notice, the model answers again, and the server stops in good order."""
+def test_endless_run_ends_with_its_caller(repository):
+    """Also after many short ones; others are not affected, the model answers again, and the server stops cleanly."""
     with serving(repository) as server:
         with connect(server.grpc) as channel, _Others(server.grpc) as others:
             stub = InferenceServiceStub(channel)
             for _ in range(64):
                 stub.Infer(_turns(1), timeout=PATIENCE_S)
-            # There may be no deadline at all.
+            # Possibly without a deadline.
             call = stub.Infer.future(_turns(ENDLESS_TURNS))
             eventually(lambda: metric(server, "inferd_offered_rows_total", model="loop") == 65, "it has arrived")
             others.wait_answered()
             assert not call.done()
             call.cancel()
             assert stub.Infer(_turns(1), timeout=PATIENCE_S).outputs
-            with pytest.raises(grpc.RpcError) as told:
+            with pytest.raises(grpc.RpcError) as raised:
                 stub.Infer(_turns(ENDLESS_TURNS), timeout=0.5)
-            assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert stub.Infer(_turns(1), timeout=PATIENCE_S).outputs
             assert metric(server, "inferd_runs_terminated_total", model="loop", reason="abandoned") == 2
         assert server.stop() == 0, server.text
 
 
-def test_a_run_that_takes_too_long_is_ended_for_callers_who_wait(server, stub):
-    """They are told why, and so is an operator."""
-    with pytest.raises(grpc.RpcError) as told:
+def test_run_above_time_limit_is_terminated(server, stub):
+    """Callers and operators get the reason."""
+    with pytest.raises(grpc.RpcError) as raised:
         stub.Infer(_turns(ENDLESS_TURNS, "brief loop"), timeout=PATIENCE_S)
-    assert (told.value.code(), _reason(told.value)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "RUN_TOO_LONG")
-    assert "0.5 s" in told.value.details()
+    assert (raised.value.code(), _reason(raised.value)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "RUN_TOO_LONG")
+    assert "0.5 s" in raised.value.details()
     assert stub.Infer(_turns(1, "brief loop"), timeout=PATIENCE_S).outputs
     assert metric(server, "inferd_runs_terminated_total", model="brief loop", reason="time_limit") == 1
     eventually(lambda: "it took longer than 0.5 s (runtime.max_run_ms)" in server.text, "an operator is told")
 
 
 @pytest.mark.parametrize("limit", _LIMITS)
-def test_a_long_operator_costs_its_model_no_worker(server, stub, limit):
-    """It cannot be ended, so its thread is left to itself and another one takes its place."""
+def test_long_operator_does_not_take_a_worker(server, stub, limit):
+    """It cannot be interrupted, so its thread is abandoned and replaced."""
     model = f"long, {limit}"
     with _Others(server.grpc) as others:
         call = stub.Infer.future(_long(_LONG, model), timeout=0.5 if limit == "deadline" else PATIENCE_S)
@@ -164,8 +164,8 @@ def test_a_long_operator_costs_its_model_no_worker(server, stub, limit):
         assert metric(server, "inferd_stuck_threads", model=model) == 1, "all that came before the long run was over"
 
 
-def test_a_stop_with_a_thread_that_is_stuck(server, stub):
-    """It is not waited for, and it is said whose it is."""
+def test_shutdown_with_stuck_thread(server, stub):
+    """It is not awaited, and the log names its model."""
     model = "long, cancel"
     call = stub.Infer.future(_long(_LONG, model))
     _wait_until_it_runs(server, model)
@@ -176,8 +176,8 @@ def test_a_stop_with_a_thread_that_is_stuck(server, stub):
 
 
 @pytest.mark.parametrize("hang", ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)"], ids=["waits", "keeps Python"])
-def test_the_grace_ends_the_server_although_the_poll_thread_hangs(repository, tmp_path, hang):
-    """Be it that it waits for something, or that no thread of Python's can run any more."""
+def test_shutdown_with_hanging_poll_thread(repository, tmp_path, hang):
+    """Whether it waits, or holds the interpreter lock."""
     script = tmp_path / "serve.py"
     script.write_text(_HANGS_WHEN_IT_DRAINS.format(hang=hang))
     arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--metrics-port", "0")
@@ -193,7 +193,7 @@ def test_the_grace_ends_the_server_although_the_poll_thread_hangs(repository, tm
             process.kill()
 
 
-#: The services are told to drain on the poll thread.
+#: The services start to drain on the poll thread.
 _HANGS_WHEN_IT_DRAINS = """
 import inferd.core_environment
 import ctypes, time
@@ -205,8 +205,8 @@ main()
 
 
 @pytest.mark.parametrize("request_of_it", [_turns(ENDLESS_TURNS), _long(_LONG)], ids=["loop", "long operator"])
-def test_the_grace_ends_the_server_whatever_runs(repository, request_of_it):
-    """Somebody still waits; that is what the exit status says."""
+def test_shutdown_with_waiting_caller_of_endless_run(repository, request_of_it):
+    """The exit status shows that a request was not answered."""
     with serving(repository, "--set", "server.drain_grace_s=0.5") as server:
         with connect(server.grpc) as channel:
             call = InferenceServiceStub(channel).Infer.future(request_of_it, timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Callers cannot write lines of their own into the log, nor paint the terminal of who reads it."""
+"""Callers can neither forge log lines nor send terminal escape sequences to their reader."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ _PROPOSAL = re.compile(r"inferd models --address ([\d.:]+)")
 
 @pytest.mark.parametrize("log_format", ["json", "human"])
 def test_line_ends_and_control_characters(log_format):
-    """In a name and an id of a request, and in a method: each call leaves one line, which a terminal can show."""
+    """In the model name and id of a request, and in a method: each call has one printable line."""
     server = ServerProcess("--log-format", log_format, "--set", "log.level=debug")
     try:
         eventually(lambda: _PROPOSAL.search(server.text) is not None, "it is ready")
@@ -43,12 +43,12 @@ def test_line_ends_and_control_characters(log_format):
 
 
 def _frame(kind, payload):
-    """A frame of HTTP/2 about the connection."""
+    """Return an HTTP/2 frame of the connection."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, 0]) + bytes(4) + payload
 
 
-def test_lines_of_the_core():
-    """A client may send a text with GOAWAY, which gRPC's core would log as it is."""
+def test_text_in_goaway_is_not_logged():
+    """The log of gRPC's core would contain it unescaped."""
     settings, internal_error = _frame(4, b""), struct.pack(">II", 0, 2)
     with serving(demo.repository()) as server:
         host, _, port = server.grpc.rpartition(":")

@@ -1,4 +1,4 @@
-"""Runs that end late, or not when they are told to, and callers who leave; and then: is it still alive?"""
+"""Runs that end late or ignore termination, and callers that leave; the batcher must survive."""
 
 import random
 import threading
@@ -23,7 +23,7 @@ _GOOD, _LONG, _STUBBORN = 1.0, 2.0, 3.0
 
 
 class _Moody(FakeSession):
-    """Runs of good numbers are short, long ones end when they are told to, and stubborn ones take their time."""
+    """Runs of good numbers are short, long ones end when terminated, and stubborn ones take their time."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def _caller(dice):
 
 
 def _assert_fair(caller):
-    """Answered requests have their own rows; those that shared a run with a long one may fail with it."""
+    """Answered requests have their own rows; those batched with a long one may fail with it."""
     outcome, x = caller.outcomes[0], caller.request.inputs["x"]
     if isinstance(outcome, InferenceResult):
         assert x[0, 0] != _LONG
@@ -70,8 +70,8 @@ def _assert_fair(caller):
 
 @pytest.mark.parametrize("max_batch_size", [1, 4])
 @pytest.mark.parametrize("policy", Backpressure)
-def test_nobody_is_forgotten_and_nothing_is_left_behind(policy, max_batch_size, watchdog):
-    """Each caller has one outcome, all threads come back, and the model has as many workers as before."""
+def test_every_request_has_one_outcome_and_nothing_leaks(policy, max_batch_size, watchdog):
+    """All threads end, and the model has as many workers as before."""
     poll_thread, stats, dice = ManualPollThread(time.monotonic), RecordingStats(), random.Random(7)
     batcher = Batcher(
         name="m",

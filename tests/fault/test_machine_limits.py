@@ -1,4 +1,4 @@
-"""A server on a machine with less resources than its settings need."""
+"""A server on a machine with fewer resources than its settings need."""
 
 import socket
 import urllib.request

@@ -1,4 +1,4 @@
-"""What callers send stays within the memory for requests, and the memory comes back."""
+"""Memory of requests stays within the budget, and is released."""
 
 import gzip
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _STREAM_INFER = "/inferd.v1.InferenceService/StreamInfer"
 _CHECK = "/grpc.health.v1.Health/Check"
 
 _BUDGET = 64 * MIB
-#: What may come in between two looks, and what Python and the core need beside the messages.
+#: Growth between two measurements, and memory of Python and the core beside the messages.
 _SLACK = 24 * MIB
 _UPLOADS = 24
 _MESSAGE = 6 * MIB
@@ -36,7 +36,7 @@ _REQUEST = v1.InferRequest(model="digits", inputs=[v1.Tensor(name="X", shape=[1,
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    """A server with little memory for requests."""
+    """A server with a small memory budget."""
     with serving("--set", f"server.memory_budget_bytes={_BUDGET}", "--set", "log.access=false") as running:
         assert infer(running)
         yield running
@@ -44,19 +44,19 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def idle_bytes(server: ServerProcess) -> int:
-    """What it holds before it has been sent much."""
+    """Its memory before large messages."""
     return start(server)
 
 
 def check_health(server: ServerProcess) -> None:
-    """Ask for the health and expect an answer in time."""
+    """Check health, with a timeout."""
     with connect(server.grpc) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def infer(server: ServerProcess) -> bool:
-    """Whether an ordinary request is answered."""
+    """Return whether an ordinary request is answered."""
     with connect(server.grpc) as channel:
         try:
             InferenceServiceStub(channel).Infer(_REQUEST, timeout=PATIENCE_S)
@@ -66,14 +66,14 @@ def infer(server: ServerProcess) -> bool:
 
 
 def start(server: ServerProcess) -> int:
-    """Return what the process holds when it has nothing to do."""
+    """Return the memory of the idle process."""
     eventually(lambda: metric(server, "inferd_inflight_requests") == 0, "no call is open")
     return int(server.resident_bytes())
 
 
 @pytest.mark.parametrize("method", [_INFER, _STREAM_INFER, _CHECK], ids=["unary", "stream", "health"])
-def test_uploads_that_stand_still(server: ServerProcess, idle_bytes: int, method: str) -> None:
-    """The oldest of them end, in time, and others are answered meanwhile."""
+def test_stalled_uploads_are_terminated(server: ServerProcess, idle_bytes: int, method: str) -> None:
+    """The oldest ones, in time, and others are answered meanwhile."""
     ended_before = metric(server, "inferd_calls_refused_total", reason="MEMORY_BUDGET")
     most = start(server)
     with ExitStack() as stack, ThreadPoolExecutor(_UPLOADS) as pool:
@@ -89,14 +89,14 @@ def test_uploads_that_stand_still(server: ServerProcess, idle_bytes: int, method
     assert metric(server, "inferd_calls_refused_total", reason="MEMORY_BUDGET") > ended_before
 
 
-def test_what_uploads_took_is_given_back(server: ServerProcess, idle_bytes: int) -> None:
-    """When they are gone, whatever they were."""
+def test_memory_of_uploads_is_released(server: ServerProcess, idle_bytes: int) -> None:
+    """After they have ended, whatever they were."""
     eventually(lambda: server.resident_bytes() < _TOLERANCE * idle_bytes, "the memory is given back")
     assert infer(server)
 
 
-def test_compressed_messages(server: ServerProcess) -> None:
-    """They are refused as they are, unless they are asked for; nothing is inflated."""
+def test_rejects_compressed_messages(server: ServerProcess) -> None:
+    """Without decompressing them, unless they are enabled."""
     bombs = [gzip.compress(bytes(61 * MIB)), gzip.compress(b"\x0a\x00" * (3 * MIB))]
     before = start(server)
     for bomb in bombs * 4:
@@ -110,7 +110,7 @@ def test_compressed_messages(server: ServerProcess) -> None:
 
 @pytest.fixture(scope="module")
 def compressing() -> Iterator[ServerProcess]:
-    """A server that takes compressed messages."""
+    """A server that accepts compressed messages."""
     with serving("--set", "server.compressed_requests=true") as running:
         yield running
 
@@ -122,15 +122,15 @@ def code_of(error: Any) -> grpc.StatusCode:
 
 
 def reason_of(error: Any) -> str:
-    """Return the reason that goes with a status."""
+    """Return the reason in a status."""
     status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     info = ErrorInfo()
     assert status.details[0].Unpack(info)
     return str(info.reason)
 
 
-def test_compressed_messages_that_are_asked_for(compressing: ServerProcess) -> None:
-    """Those that compress as data does are answered; those that are all zeros, or too large, are not."""
+def test_accepts_compressed_messages_if_enabled(compressing: ServerProcess) -> None:
+    """Except those with an implausible ratio, such as zeros, and those that are too large."""
     with grpc.insecure_channel(compressing.grpc, compression=grpc.Compression.Gzip) as channel:
         call: Any = channel.unary_unary(_INFER, None, None)
         assert call(_REQUEST.SerializeToString(), timeout=PATIENCE_S)
@@ -143,8 +143,8 @@ def test_compressed_messages_that_are_asked_for(compressing: ServerProcess) -> N
     assert compressing.resident_bytes() < _TOLERANCE * before
 
 
-def test_an_upload_without_an_end() -> None:
-    """It has its time limit, for any caller."""
+def test_endless_upload_ends_at_time_limit() -> None:
+    """For any caller."""
     with serving("--set", "server.message_timeout_s=0.5") as server:
         with RawUpload(server.grpc, _INFER, _MESSAGE) as upload:
             upload.send(1000)

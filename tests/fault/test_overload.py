@@ -1,7 +1,7 @@
-"""Each backpressure policy under more load than the model can take, through real sockets.
+"""Each backpressure policy under overload, through real sockets.
 
-Each wave of requests is several times what the model takes in before it answers; the next one comes when there has been
-an answer, so that there is overload on machines of any speed.
+Each wave of requests is several times what the model admits before it answers; the next one is sent after an answer, so
+that there is overload on machines of any speed.
 """
 
 import queue
@@ -25,12 +25,12 @@ from tests.server import serving
 
 WIDTH = 256
 QUEUE_ROWS = 8
-#: The least number of waves, and the requests of each.
+#: The minimum number of waves, and the requests of each.
 WAVES, WAVE = 8, 50
-#: Looks from outside while there is overload.
+#: Samples during overload.
 LOOKS = 10
 
-#: By the name of the model: what its queue has of its own.
+#: Settings of the queue by model.
 QUEUES = {
     "reject": {"policy": "reject"},
     "shed_oldest": {"policy": "shed_oldest"},
@@ -43,7 +43,7 @@ QUEUES = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The same model under every policy; it is busy for some 10 ms with each batch."""
+    """The same model under every policy; each batch keeps it busy for about 10 ms."""
     repository = tmp_path_factory.mktemp("policies")
     model = onnx_models.slow(steps=1000, width=WIDTH)
     for name, its_queue in QUEUES.items():
@@ -66,7 +66,7 @@ def _is_own_answer(response):
 
 
 class Watch:
-    """Looks at a model's queue and asks for health all the while, in a thread of its own."""
+    """Samples a model's queue and checks health all the time, in a thread."""
 
     def __init__(self, server, model):
         self._server, self._model = server, model
@@ -94,7 +94,7 @@ class Watch:
 
 
 def overload(server, model, watch, **fields):
-    """Send waves of requests; return the answers and the errors, each call having ended in just one of them."""
+    """Send waves of requests; return the answers and the errors, after each call has ended once."""
     calls = []
     looks = len(watch.queue_rows)
     with connect(server.grpc) as channel:
@@ -110,7 +110,7 @@ def overload(server, model, watch, **fields):
 
 
 def _wait_for_an_answer(wave):
-    """Or until none can come any more."""
+    """Until there is one, or all calls have ended."""
     ended = queue.SimpleQueue()
     for call in wave:
         call.add_done_callback(ended.put)
@@ -133,14 +133,14 @@ def reason_and_delay(error):
 
 
 def check_watch(watch):
-    """The queue kept to its bound, health was well, and memory did not grow with what was refused."""
+    """The queue stayed within its limit, health was SERVING, and memory did not grow with rejected requests."""
     assert set(watch.health) == {health_pb2.HealthCheckResponse.SERVING}
     assert max(watch.queue_rows) <= QUEUE_ROWS
     assert max(watch.resident_bytes) - min(watch.resident_bytes) < 64 * MIB
 
 
 def test_reject(server):
-    """What finds no room is refused at once, with when to come again; what was admitted is answered."""
+    """Requests beyond the queue are rejected at once with a retry delay; admitted ones are answered."""
     with Watch(server, "reject") as watch:
         answers, errors = overload(server, "reject", watch)
         refused = metric(server, "inferd_rejected_total", model="reject", reason="QUEUE_FULL")
@@ -156,7 +156,7 @@ def test_reject(server):
 
 
 def test_shed_oldest(server):
-    """The newest is admitted at the cost of the one that has waited longest."""
+    """The newest request is admitted, and the one that has waited longest is evicted."""
     with Watch(server, "shed_oldest") as watch:
         answers, errors = overload(server, "shed_oldest", watch)
     assert all(map(_is_own_answer, answers))
@@ -169,7 +169,7 @@ def test_shed_oldest(server):
 
 
 def test_caller_runs(server):
-    """Some run beside the queue; beyond the limit they are refused."""
+    """Some run outside the queue; beyond the limit they are rejected."""
     with Watch(server, "caller_runs, one") as watch:
         answers, errors = overload(server, "caller_runs, one", watch)
         ran = metric(server, "inferd_caller_runs_total", model="caller_runs, one")
@@ -180,7 +180,7 @@ def test_caller_runs(server):
 
 
 def test_block(server):
-    """Some wait for room; beyond the limit they are refused, and who waits past the deadline is told so."""
+    """Some wait for room; beyond the limit they are rejected, and those that wait past their deadline expire."""
     with Watch(server, "block, few") as watch:
         answers, errors = overload(server, "block, few", watch)
         late_answers, late_errors = overload(server, "block, few", watch, timeout={"nanos": 1_000_000})
@@ -197,7 +197,7 @@ def test_block(server):
     [("reject", {"QUEUE_FULL"}), ("shed_oldest", {"SHED"}), ("caller_runs", set()), ("block", set())],
 )
 def test_streams(server, model, reasons):
-    """Refusals come in-band and the stream lives on; where a policy slows the producer, nothing is refused at all."""
+    """Rejections are in-band and the stream continues; if a policy slows the producer, nothing is rejected."""
     messages = (v1.StreamInferRequest(requests=[_request(model, number)]) for number in range(60))
     with connect(server.grpc) as channel:
         results = [

@@ -1,4 +1,4 @@
-"""What batches of other servers have done to their members, tried on this one through real sockets.
+"""Failures of other servers' batching, tested through real sockets.
 
 Requests are sent while the model's only worker is busy, so that it is known which of them wait together.
 """
@@ -13,13 +13,13 @@ from tests.patience import PATIENCE_S
 from tests.server import serving
 
 MAX_BATCH_ROWS = 4
-#: Longer than anything takes here: waiting for a held batch can be told from waiting for the machine.
+#: Longer than anything takes here, to distinguish the batching delay from a slow machine.
 MAX_WAIT_MS = 20_000
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A model that batches and has no default timeout, and one that may hold its batches."""
+    """A model that batches and has no default timeout, and one with a batching delay."""
     repository = tmp_path_factory.mktemp("batching")
     one_thread = {"intra_op_threads": 1}
     add_model(
@@ -42,18 +42,18 @@ def busy(server):
 
 @pytest.fixture
 def holding(server):
-    """A connection for the model that may hold its batches."""
+    """A connection for the model with a batching delay."""
     with connect(server.grpc) as channel:
         yield InferenceServiceStub(channel)
 
 
 def _runs(busy):
-    """Return how many runs there were for each number of rows."""
+    """Return the number of runs by number of rows."""
     return {each.batch_size: each.compute_infer.count for each in busy.statistics().batch_stats}
 
 
-def test_cancelled_members_leave_before_the_run(busy):
-    """Every other waiting request is cancelled: those do not run, and the rest share one batch and are right."""
+def test_cancelled_requests_are_dropped_before_run(busy):
+    """Every other waiting request is cancelled: these do not run, and the rest share one batch and are right."""
     numbers = range(1, 2 * MAX_BATCH_ROWS + 1)
     with busy.occupied():
         before = busy.statistics().inference_count
@@ -68,9 +68,9 @@ def test_cancelled_members_leave_before_the_run(busy):
     assert busy.statistics().inference_count - before == MAX_BATCH_ROWS
 
 
-def test_a_member_that_is_cancelled_during_the_run_hurts_no_batch_mate(busy):
-    """One of two goes away while both run; the other gets its answer, and so does the next."""
-    # The run is to take longer than it takes to notice that it has begun, on whatever machine this is.
+def test_cancel_during_run_does_not_affect_batch(busy):
+    """One of two is cancelled while both run; the other gets its answer, and so does the next."""
+    # Longer than it takes to notice that the run has begun, on any machine.
     for run_s in (0.1, 0.4, 1.6, 6.4):
         with busy.occupied():
             leaving, staying = busy.send(array(1, turns=busy.turns(run_s))), busy.send(array(2))
@@ -85,8 +85,8 @@ def test_a_member_that_is_cancelled_during_the_run_hurts_no_batch_mate(busy):
     busy.call(array(3))
 
 
-def test_what_has_expired_does_not_run_beside_what_has_not(busy):
-    """A deadline of the call, and a timeout of the request although the model has no default, hold while they wait."""
+def test_expired_request_is_dropped_from_batch(busy):
+    """Deadlines of calls apply in the queue, and so do timeouts of requests although the model has no default."""
     with busy.occupied() as occupying:
         before = busy.statistics().inference_count
         by_call = busy.send(array(1), timeout_s=0.1)
@@ -100,8 +100,8 @@ def test_what_has_expired_does_not_run_beside_what_has_not(busy):
     assert busy.statistics().inference_count - before == 1
 
 
-def test_rows_are_counted_not_requests(busy):
-    """Requests of several rows fill batches to the bound and not beyond; what is larger than a batch is cut."""
+def test_batch_size_counts_rows(busy):
+    """Requests of several rows fill batches up to the limit; those larger than a batch are split."""
     rows = [3, 3, 1, 2, 5, 4]
     with busy.occupied():
         before = _runs(busy)
@@ -116,8 +116,8 @@ def test_rows_are_counted_not_requests(busy):
     assert sum(size * count for size, count in runs.items()) == sum(rows)
 
 
-def test_other_lengths_ahead_close_no_batch(busy):
-    """Two lengths alternate in the queue: they run in a batch each, and none is padded or mixed."""
+def test_other_shapes_in_queue_do_not_close_batch(busy):
+    """Two lengths alternate in the queue: each runs in one batch, without padding."""
     lengths = [5, 3] * MAX_BATCH_ROWS
     with busy.occupied():
         before = busy.statistics().execution_count
@@ -130,8 +130,8 @@ def test_other_lengths_ahead_close_no_batch(busy):
     assert busy.statistics().execution_count - before == 2
 
 
-def test_batch_mates_get_the_outputs_that_they_asked_for(busy):
-    """One wants both, two want one each, one wants them the other way round; all of them share a batch."""
+def test_each_request_gets_its_outputs(busy):
+    """One requests both outputs, two request one each, one requests them in the other order; all share a batch."""
     wanted = [["y", "doubled"], ["y"], ["doubled"], ["doubled", "y"]]
     with busy.occupied():
         calls = [busy.send(array(number), outputs=names) for number, names in enumerate(wanted, start=1)]
@@ -142,16 +142,16 @@ def test_batch_mates_get_the_outputs_that_they_asked_for(busy):
         assert call.result().timing.batch_rows == len(wanted)
 
 
-def test_a_lone_caller_does_not_pay_the_wait(holding):
-    """One request after the other: each runs as soon as it comes, however long a batch may be held."""
+def test_single_caller_has_no_batching_delay(holding):
+    """One request after the other: each runs at once, however long the maximum delay."""
     for number in range(1, 21):
         response = holding.Infer(request("holding", array(number)), timeout=PATIENCE_S)
         check(response, array(number))
         assert response.timing.queue_us < 1000 * MAX_WAIT_MS / 2
 
 
-def test_on_one_stream_everybody_gets_their_own(busy):
-    """Requests of several lengths and sizes in one message: each answer is that of its id, whatever its batch."""
+def test_answers_on_stream_belong_to_their_requests(busy):
+    """Requests of several lengths and sizes in one message: each answer matches its id, whatever its batch."""
     inputs = {str(n): array(n, rows=1 + n % 3, length=1 + n % 2) for n in range(1, 41)}
     requests = [request("busy", x, request_id=number) for number, x in inputs.items()]
     results = [

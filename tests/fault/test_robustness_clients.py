@@ -1,4 +1,4 @@
-"""Clients that go away, do not read, send faster than they are answered, or come by the hundred."""
+"""Clients that disconnect, do not read, send faster than they are answered, or come by the hundreds."""
 
 import random
 import socket
@@ -37,7 +37,7 @@ LARGE_BYTES = 4 * LARGE_LENGTH
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A model that refuses, and one that makes producers wait."""
+    """A model that rejects, and one that slows producers."""
     repository = tmp_path_factory.mktemp("clients")
     shared = {"runtime": {"intra_op_threads": 1}, "batching": {"max_batch_size": 4}}
     add_model(repository, "busy", busy_model(), shared | {"queue": {"max_bytes": QUEUE_BYTES}})
@@ -53,7 +53,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def busy(server):
-    """The model that refuses, over a connection of its own."""
+    """The model that rejects, over a new connection."""
     with connect(server.grpc) as channel:
         yield BusyModel(server, channel, "busy")
 
@@ -78,7 +78,7 @@ def _wait_no_calls(server):
 
 
 def _wait_until_still(server):
-    """Wait until nothing more is offered: what was sent has been taken in, or is not taken in any more."""
+    """Wait until the number of offered rows stops growing: the server no longer reads."""
     offered = [-1.0]
 
     def is_still():
@@ -89,7 +89,7 @@ def _wait_until_still(server):
 
 
 class Relay:
-    """Stands between a client and the server, and can tear their connections apart as a broken network does."""
+    """Forwards connections between a client and the server, and can break them as a network failure does."""
 
     def __init__(self, address):
         host, port = address.rsplit(":", 1)
@@ -114,7 +114,7 @@ class Relay:
         """Reset every connection, at both ends."""
         for each in self._sockets:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Wakes the thread that reads from it; closing alone does not.
+            # Wakes the reading thread; closing alone does not.
             each.shutdown(socket.SHUT_RD)
             each.close()
         self._sockets.clear()
@@ -141,8 +141,8 @@ class Relay:
             pass
 
 
-def test_what_clients_leave_behind_is_not_run(server, busy, baseline):
-    """A connection is torn with calls and a stream waiting on it: none of them runs, and their places are free."""
+def test_requests_of_lost_connection_do_not_run(server, busy, baseline):
+    """A connection with waiting calls and a stream breaks: none of them runs, and the queue is empty."""
     with Relay(server.grpc) as relay, connect(relay.address) as channel:
         leaving = BusyModel(server, channel, "busy")
         before = busy.statistics().inference_count
@@ -160,8 +160,8 @@ def test_what_clients_leave_behind_is_not_run(server, busy, baseline):
     assert busy.statistics().inference_count - before == 1
 
 
-def test_a_storm_of_cancels(server, busy, baseline):
-    """Hundreds of calls, most of them given up at any moment; those that are not are answered, and right."""
+def test_hundreds_of_cancels(server, busy, baseline):
+    """Calls are cancelled at any moment; all others are answered correctly."""
     chance = random.Random(5)
     kept, given_up = [], []
     for number in range(1, 601):
@@ -179,10 +179,10 @@ def test_a_storm_of_cancels(server, busy, baseline):
     _wait_no_calls(server)
 
 
-def test_clients_that_never_read_cost_a_bounded_amount_of_memory(server, busy, baseline):
-    """Streams offer far more than they read. No stream's answers pile up, and other clients are served meanwhile.
+def test_clients_that_never_read_use_bounded_memory(server, busy, baseline):
+    """Streams send far more than they read. Their answers do not pile up, and other clients are served meanwhile.
 
-    Where a full queue refuses, refusals are small and many requests may be read; where it makes producers wait, few.
+    If a full queue rejects, rejections are small and many requests may be read; if it slows producers, few.
     """
     first_bytes = server.resident_bytes()
     sent = {"busy": 0, "blocking": 0}
@@ -206,8 +206,8 @@ def test_clients_that_never_read_cost_a_bounded_amount_of_memory(server, busy, b
     _wait_no_calls(server)
 
 
-def test_a_client_that_sends_faster_than_it_is_answered_is_slowed_down(server, baseline):
-    """Under `block`: 50 MiB over a stream to a queue of four rows; nothing is refused and memory stays flat."""
+def test_fast_sender_is_slowed_down(server, baseline):
+    """With `block`, 50 MiB over a stream to a queue of four rows: nothing is rejected and memory stays flat."""
     first_bytes = server.resident_bytes()
     most_bytes = 0
     with connect(server.grpc) as channel:
@@ -223,8 +223,8 @@ def test_a_client_that_sends_faster_than_it_is_answered_is_slowed_down(server, b
     assert most_bytes - first_bytes < 48 * MIB, f"{(most_bytes - first_bytes) // MIB} MiB"
 
 
-def test_large_answers_reach_a_client_with_grpc_s_usual_limit(busy, baseline):
-    """Many answers of half a mebibyte are ready together, and do not come in a message above 4 MiB."""
+def test_large_answers_stay_below_default_limit_of_clients(busy, baseline):
+    """Many answers of half a mebibyte are ready together, and are not joined to a message above 4 MiB."""
     requests = 24
     with busy.occupied():
         stream = busy.stream(_message(array(n, length=LARGE_LENGTH), number=n) for n in range(1, requests + 1))
@@ -235,8 +235,8 @@ def test_large_answers_reach_a_client_with_grpc_s_usual_limit(busy, baseline):
         check(result.response, array(int(result.request_id), length=LARGE_LENGTH))
 
 
-def test_a_storm_of_connections(server, busy, baseline):
-    """Connections that say nothing, nonsense, or one call and go: the server answers throughout."""
+def test_hundreds_of_connections(server, busy, baseline):
+    """Connections that send nothing, garbage, or one call: the server answers throughout."""
     host, port = server.grpc.rsplit(":", 1)
     openings = [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256))]
     for number in range(1, 201):
@@ -249,8 +249,8 @@ def test_a_storm_of_connections(server, busy, baseline):
     _wait_no_calls(server)
 
 
-def test_nothing_is_left_behind_and_idling_is_free(server, baseline):
-    """After all of that: as many threads and descriptors as before, no CPU time for nothing, and right answers."""
+def test_nothing_leaks_and_idle_server_uses_no_cpu(server, baseline):
+    """After all of the above: as many threads and descriptors as before, no CPU time when idle, and right answers."""
     threads, descriptors = baseline
     _wait_no_calls(server)
     eventually(lambda: descriptor_count(server) <= descriptors, f"{descriptors} descriptors again")

@@ -1,6 +1,6 @@
-"""More load than a model can take: what is admitted is exact, what is answered stays near capacity, nothing is kept.
+"""Overload: limits are exact, goodput stays near the capacity, and nothing accumulates.
 
-The models run in one thread, about 20 ms a batch of four rows, so that the clients in this process hardly compete.
+The models run in one thread, about 20 ms for a batch of four rows, so that the clients in this process hardly compete.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def channel(server):
 
 
 def _refusal(error):
-    """Return the reason and the hint of a refusal, in milliseconds."""
+    """Return the reason and the retry delay of a rejection, in milliseconds."""
     assert error.code() is grpc.StatusCode.UNAVAILABLE, error
     info, retry = ErrorInfo(), RetryInfo()
     details = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details
@@ -56,14 +56,14 @@ def _refusal(error):
 
 
 def _answered(model, count, turns):
-    """Call from as many threads as two batches have rows, so that it is just kept busy; none is refused."""
+    """Call from as many threads as two batches have rows, to keep it just busy; none is rejected."""
     with ThreadPoolExecutor(2 * MAX_BATCH_ROWS) as callers:
         list(callers.map(lambda number: model.call(array(number, turns=turns)), range(1, count + 1)))
 
 
 @pytest.mark.parametrize("name", ["batched", "unbatched"])
-def test_the_bound_of_the_queue_is_exact(server, channel, name):
-    """As many rows as the queue may hold are admitted, with batching or without; each further one is refused."""
+def test_limit_of_queue_is_exact(server, channel, name):
+    """Exactly as many rows as the queue may hold are admitted, with and without batching."""
     model = BusyModel(server, channel, name)
     with model.occupied():
         admitted = [model.send(array(number)) for number in range(1, QUEUE_ROWS + 1)]
@@ -76,10 +76,10 @@ def test_the_bound_of_the_queue_is_exact(server, channel, name):
     assert all(delay_ms > 0 for _, delay_ms in hints)
 
 
-def test_most_of_the_capacity_is_kept_and_all_of_it_is_back_at_once(server, channel):
-    """Refusing costs little beside answering; as soon as there is room for all, nothing is refused.
+def test_goodput_under_overload_and_immediate_recovery(server, channel):
+    """Rejections cost little compared with answers; as soon as there is room for all, nothing is rejected.
 
-    The cost of an answer, in CPU time, is compared: what the machine does besides changes it little.
+    The CPU time of an answer is compared, which other work of the machine changes little.
     """
     model = BusyModel(server, channel, "batched")
     turns = model.turns(RUN_S)
@@ -88,7 +88,7 @@ def test_most_of_the_capacity_is_kept_and_all_of_it_is_back_at_once(server, chan
     each_alone_s = (cpu_s(server) - began_s) / ANSWERS
     began_s, answers, refusals = cpu_s(server), 0, []
     while answers < ANSWERS:
-        # As many as wait and run, and as many again.
+        # Twice as many as wait and run.
         wave = [model.send(array(number, turns=turns)) for number in range(1, 2 * (QUEUE_ROWS + MAX_BATCH_ROWS) + 1)]
         errors = [call.exception() for call in wave]
         answers += errors.count(None)
@@ -99,15 +99,15 @@ def test_most_of_the_capacity_is_kept_and_all_of_it_is_back_at_once(server, chan
     _answered(model, ANSWERS, turns)
 
 
-def test_memory_does_not_grow_with_what_is_refused(server, channel):
-    """Large requests, several times what the queue may hold, again and again: the same memory does for all of them."""
+def test_memory_does_not_grow_with_rejected_requests(server, channel):
+    """Large requests, several times the queue's limit, in rounds: all rounds need the same memory."""
     model = BusyModel(server, channel, "batched")
     resident_bytes = []
     refused = 0
     for _ in range(5):
         with model.occupied():
             calls = [model.send(array(number, length=LARGE_LENGTH)) for number in range(1, 65)]
-            # Which of them are refused is settled before a later one is.
+            # A request is rejected before later ones.
             assert model.send(array(65, length=LARGE_LENGTH)).exception() is not None
         refused += sum(call.exception() is not None for call in calls)
         resident_bytes.append(server.resident_bytes())

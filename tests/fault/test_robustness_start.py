@@ -1,4 +1,4 @@
-"""Starting and stopping at bad moments: taken ports, models that take long to load, impatient operators, odd names."""
+"""Startup and shutdown at bad moments: used ports, slow loading, impatient operators, unusual names."""
 
 import ctypes
 import signal
@@ -22,10 +22,10 @@ from tests.load import BusyModel, add_model, array, busy_model, check, connect, 
 from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
-#: More than any machine does while a test runs.
+#: More than any machine can do during a test.
 NEVER_LOADED_TURNS = 2_000_000_000
 
-#: `inferd`, in which the warm-up of the second model waits until there is a file.
+#: `inferd` in which the warm-up of the second model waits for a file.
 _HELD_UP = """
 import inferd.core_environment
 import pathlib, time
@@ -53,8 +53,8 @@ ODD_MODELS = ["модель", "text-v1.5 (final)", "a" * 200]
 
 
 @pytest.mark.parametrize("taken", ["grpc_port", "metrics_port"])
-def test_a_taken_port_is_named(taken):
-    """A server on a port that another one listens on ends at once, with status 1 and the address."""
+def test_port_in_use_is_named(taken):
+    """The server exits at once, with status 1 and the address."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         server = ServerProcess("--set", f"server.{taken}={other.getsockname()[1]}")
@@ -64,7 +64,7 @@ def test_a_taken_port_is_named(taken):
 
 
 def test_two_servers_do_not_share_a_port():
-    """The second one fails, rather than to take half of the first one's connections."""
+    """The second one fails, instead of taking half of the connections."""
     with serving() as first:
         second = ServerProcess("--set", f"server.grpc_port={first.grpc.rpartition(':')[2]}")
         assert second.wait() == 1
@@ -74,7 +74,7 @@ def test_two_servers_do_not_share_a_port():
 
 
 def test_readiness_changes_once_while_models_load(tmp_path):
-    """The first model answers while the second loads; health is NOT_SERVING until that is over, then SERVING."""
+    """The first model answers while the second loads; health is NOT_SERVING until then, and then SERVING."""
     script, may_go_on = tmp_path / "serve.py", tmp_path / "may go on"
     script.write_text(_HELD_UP.format(file=str(may_go_on)))
     for name in ("a-first", "b-second"):
@@ -106,8 +106,8 @@ def test_readiness_changes_once_while_models_load(tmp_path):
         server.stop(signal.SIGKILL)
 
 
-def test_a_signal_while_a_model_loads_is_heeded(tmp_path):
-    """There is no need to wait for the load to be over."""
+def test_signal_stops_server_while_loading(tmp_path):
+    """Without waiting for the load."""
     add_model(tmp_path, "never-loaded", busy_model(turns=NEVER_LOADED_TURNS))
     server = ServerProcess(tmp_path)
     server.wait_event("model loading")
@@ -116,8 +116,8 @@ def test_a_signal_while_a_model_loads_is_heeded(tmp_path):
     assert not server.events("model ready")
 
 
-def test_signals_are_heeded_whichever_thread_gets_them():
-    """The kernel may hand a signal to any thread, and does so under load; here the newest one gets both."""
+def test_signals_stop_server_in_any_thread():
+    """The kernel may deliver a signal to any thread, and does so under load; here the newest one gets both."""
     with serving("--set", "server.drain_delay_s=60") as server:
         pid = server.process.pid
         thread = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
@@ -132,8 +132,8 @@ def _signal_thread(pid, thread, number):
     assert ctypes.CDLL(None).tgkill(pid, thread, number) == 0
 
 
-def test_two_sigterms_end_a_busy_server_at_once(tmp_path):
-    """The first one would wait for the work to be done, the second one does not."""
+def test_two_sigterms_stop_busy_server_at_once(tmp_path):
+    """The first one would drain, the second one does not."""
     add_model(tmp_path, "busy", busy_model(), {"runtime": {"intra_op_threads": 1}})
     with (
         serving(tmp_path) as server,
@@ -157,7 +157,7 @@ def _odd_model():
 
 
 @pytest.mark.parametrize("name", ODD_MODELS)
-def test_odd_names(odd_server, name):
+def test_unusual_names(odd_server, name):
     """Models and tensors keep their names in both protocols, in descriptions, statistics and metrics."""
     x = np.array([[1, 2]], np.float32)
     with connect(odd_server.grpc) as channel:
@@ -183,7 +183,7 @@ def test_odd_names(odd_server, name):
 
 @pytest.fixture(scope="module")
 def odd_server(tmp_path_factory):
-    """One model under several odd names."""
+    """One model under several unusual names."""
     repository = tmp_path_factory.mktemp("odd")
     for name in ODD_MODELS:
         add_model(repository, name, _odd_model())

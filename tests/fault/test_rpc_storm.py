@@ -15,9 +15,9 @@ import pytest
 from inferd.rpc import callback_unary, worker_pool
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Running, wait_for, wait_idle
 
-#: How many calls a storm has answered before it may end.
+#: Answered calls before a storm ends.
 ANSWERED = 40
-#: Ends that calls come to in it.
+#: Statuses of its calls.
 CODES = {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 MAX_MESSAGE_BYTES = 64 * 1024
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -42,7 +42,7 @@ class Census:
 
 
 class Worker:
-    """Answers unary calls from a thread of its own, as a batch worker does."""
+    """Answers unary calls from another thread, as a batch worker does."""
 
     def __init__(self):
         self._calls = queue.SimpleQueue()
@@ -104,7 +104,7 @@ class Storm:
             channel.close()
 
     def _channel(self):
-        # Without retries: grpcio's client can lose a call whose server goes away while it tries again, and hang.
+        # Without retries: grpcio's client can hang if its server goes away during a retry.
         return grpc.insecure_channel(
             self._running.address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         )
@@ -183,12 +183,12 @@ class Storm:
             self._method(own, "unary_unary", "Work")(b"x", timeout=TIMEOUT_S)
 
     def _raw(self, channel, chance):
-        """Speak HTTP/2 up to some point, then close or reset the connection."""
+        """Send HTTP/2 up to some point, then close or reset the connection."""
         whole = PREFACE + SETTINGS + _request_frames(b"/" + SERVICE.encode() + b"/Work")
         sent = whole[: chance.randrange(len(whole) + 1)]
         with socket.create_connection(("127.0.0.1", self._running.port), TIMEOUT_S) as raw:
             raw.sendall(sent)
-            # Any server on grpcio 1.76 loses the socket of a connection that is reset before its first frames are in.
+            # Servers on grpcio 1.76 leak the socket of a connection that is reset before its first frames.
             if len(sent) > len(PREFACE + SETTINGS) and chance.random() < 0.5:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             else:
@@ -201,7 +201,7 @@ class Storm:
 
 
 def _leave(raw):
-    """Close without a reset, which requires that everything was read."""
+    """Close without a reset, after reading everything."""
     raw.shutdown(socket.SHUT_WR)
     while raw.recv(4096):
         pass
@@ -257,13 +257,13 @@ def start(worker):
         running.close()
 
 
-def assert_all_told(census):
+def assert_each_finished_once(census):
     """Each started call finished exactly once."""
     assert sorted(census.finished_ids) == census.started_ids
 
 
-def test_quiet_after_the_storm(start, monkeypatch):
-    """Afterwards there are no live calls, leaked files or threads, each call ended once, and the server answers."""
+def test_nothing_leaks_after_storm(start, monkeypatch):
+    """No live calls, leaked files or threads remain, each call ended once, and the server answers."""
     monkeypatch.setattr(worker_pool, "IDLE_S", 0.2)
     census = Census()
     running = start(census)
@@ -276,10 +276,10 @@ def test_quiet_after_the_storm(start, monkeypatch):
     storm.stop()
     assert storm.errors == []
     assert wait_idle(running.server)
-    assert_all_told(census)
-    # Many connections came and went; the core's own pollers may have taken a few files more meanwhile.
+    assert_each_finished_once(census)
+    # The core's pollers may have opened a few files for the many connections.
     assert wait_for(running.server, lambda: open_files() <= files + 8)
-    # Those that were needed for handlers that block end when they are not needed any more.
+    # Threads of blocking handlers end when they are idle.
     assert wait_for(running.server, lambda: our_threads() == threads)
     assert running.call("Work", b"after") == b"after"
     running.close()
@@ -287,7 +287,7 @@ def test_quiet_after_the_storm(start, monkeypatch):
 
 
 @pytest.mark.parametrize("grace_s", [None, 0.0, 0.3])
-def test_a_stop_in_the_middle_of_the_storm(start, grace_s):
+def test_stop_during_storm(start, grace_s):
     """The server stops without live calls, each call ended once, and another server can bind the port."""
     census = Census()
     running = start(census)
@@ -296,7 +296,7 @@ def test_a_stop_in_the_middle_of_the_storm(start, grace_s):
     assert storm.enough.wait(TIMEOUT_S)
     assert running.server.stop(grace_s).wait(TIMEOUT_S)
     assert running.server.live_calls == 0
-    assert_all_told(census)
+    assert_each_finished_once(census)
     storm.stop()
     assert storm.errors == []
     running.close()

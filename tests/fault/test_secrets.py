@@ -1,4 +1,4 @@
-"""A secret is planted wherever one can enter, and looked for wherever something comes out."""
+"""Secrets are planted wherever they can enter, and searched for in all outputs."""
 
 import base64
 import http.client
@@ -26,14 +26,14 @@ from tests.load import add_model, connect, eventually, metric
 from tests.patience import PATIENCE_S
 from tests.server import BIN, ServerProcess, serving
 
-#: In every secret that is planted, so that parts of it are found as well.
+#: Part of every planted secret, so that fragments are found as well.
 MARK = f"plant{secrets.token_hex(8)}"
 TOKEN = f"inferd_right-{MARK}"
 
-#: In what a model cannot use.
+#: Part of values that a model rejects.
 PLANTED_NUMBER = 918273645192837
 
-#: What both formats of the log have when a server is ready.
+#: Both formats of the log contain it when a server is ready.
 _PROPOSAL = re.compile(r"inferd models --address ([\d.:]+)")
 
 
@@ -42,7 +42,7 @@ def _jwt() -> str:
     return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
 
 
-#: What is looked for: the mark, and what it looks like where it stood in base64.
+#: The search patterns: the mark, and its forms in base64.
 TRACES = (MARK, base64.b64encode(MARK.encode()).decode(), *_jwt().split("."))
 
 
@@ -63,7 +63,7 @@ def files(folder) -> Files:
 
 @pytest.fixture(scope="module")
 def server(folder, files) -> Iterator[ServerProcess]:
-    """One that tells all it has to tell, with a secret in its environment."""
+    """With all outputs enabled, and a secret in its environment."""
     settings = {
         "security.tls.cert_file": files.certificate,
         "security.tls.key_file": files.key,
@@ -88,17 +88,17 @@ def holds_none(output: object) -> bool:
     return not any(trace in text for trace in TRACES)
 
 
-def told(call: grpc.Call) -> str:
-    """Wait for the end of a call, and return all that the caller is told."""
+def outcome(call: grpc.Call) -> str:
+    """Wait for the end of a call, and return all that the caller gets."""
     return f"{call.initial_metadata()} {call.code()} {call.details()} {call.trailing_metadata()}"
 
 
-def told_on(stream: Iterable[object]) -> str:
-    """Read a stream to its end, and return all that the caller is told."""
+def stream_outcome(stream: Iterable[object]) -> str:
+    """Read a stream to its end, and return all that the caller gets."""
     answers = []
     with suppress(grpc.RpcError):
         answers.extend(stream)
-    return f"{answers} {told(stream)}"
+    return f"{answers} {outcome(stream)}"
 
 
 CREDENTIALS = {
@@ -116,7 +116,7 @@ CREDENTIALS = {
 
 @pytest.mark.parametrize("metadata", CREDENTIALS.values(), ids=CREDENTIALS)
 def test_metadata(server, channel, metadata):
-    """Of calls that are answered, refused and wrong, to both services, in one piece and as streams."""
+    """Of calls that are answered, rejected and invalid, to both services, unary and streaming."""
     lines = len(server.events("access"))
     own, open_inference = InferenceServiceStub(channel), GRPCInferenceServiceStub(channel)
     request = v1.InferRequest(model="digits")
@@ -127,21 +127,21 @@ def test_metadata(server, channel, metadata):
             oip.ModelInferRequest(model_name="digits"), metadata=metadata, timeout=PATIENCE_S
         ),
     ):
-        assert holds_none(told(call))
+        assert holds_none(outcome(call))
     messages = iter([v1.StreamInferRequest(requests=[request])])
-    assert holds_none(told_on(own.StreamInfer(messages, metadata=metadata, timeout=PATIENCE_S)))
+    assert holds_none(stream_outcome(own.StreamInfer(messages, metadata=metadata, timeout=PATIENCE_S)))
     eventually(lambda: len(server.events("access")) >= lines + 4, "all four calls are in the log")
     assert holds_none(server.text)
 
 
-def test_what_is_sent_to_a_model(server, channel):
-    """Neither an input that is taken nor one that is refused is repeated anywhere."""
+def test_inputs(server, channel):
+    """Neither valid nor invalid inputs are repeated anywhere."""
     stub = InferenceServiceStub(channel)
     right = CREDENTIALS["right token"]
     strings = v1.Tensor(name="X", shape=[1], strings=[MARK.encode()])
     call = stub.Infer.future(v1.InferRequest(model="digits", inputs=[strings]), metadata=right, timeout=PATIENCE_S)
     assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert holds_none(told(call))
+    assert holds_none(outcome(call))
     raw = v1.Tensor(name="X", shape=[1, 64], raw=(MARK.encode() * 16)[:256])
     stub.Infer(v1.InferRequest(model="digits", inputs=[raw]), metadata=right, timeout=PATIENCE_S)
     assert holds_none(server.text)
@@ -149,7 +149,7 @@ def test_what_is_sent_to_a_model(server, channel):
 
 @pytest.fixture(scope="module", params=["json", "human"])
 def failing(request, tmp_path_factory) -> Iterator[ServerProcess]:
-    """One with models that fail for some values, and that tells all it has to tell."""
+    """With models that fail for some values, and all outputs enabled."""
     repository = tmp_path_factory.mktemp("failing")
     for model in (onnx_models.lookup, onnx_models.unknown_output_rank):
         add_model(repository, model.__name__, model())
@@ -160,8 +160,8 @@ def failing(request, tmp_path_factory) -> Iterator[ServerProcess]:
     server.stop()
 
 
-def test_what_a_run_fails_for(failing):
-    """ONNX Runtime says which value it cannot use; the log says where in the model that was, and neither the value."""
+def test_values_of_failed_runs(failing):
+    """ONNX Runtime's error quotes the value; the log names the node in the model, without the value."""
     good, bad = (v1.Tensor(name="index", shape=[1], ints=[index]) for index in (1, PLANTED_NUMBER))
     ones = v1.Tensor(name="x", shape=[1, 4], floats=[1] * 4)
     requests = [
@@ -169,7 +169,7 @@ def test_what_a_run_fails_for(failing):
         v1.InferRequest(
             model="unknown_output_rank", inputs=[ones, v1.Tensor(name="shape", shape=[1], ints=[PLANTED_NUMBER])]
         ),
-        # Refused before it is run.
+        # Rejected before it runs.
         v1.InferRequest(
             model="unknown_output_rank",
             inputs=[v1.Tensor(name="x", shape=[1, 4], floats=[1, 2, 3, float(PLANTED_NUMBER) ** 3]), good],
@@ -177,8 +177,8 @@ def test_what_a_run_fails_for(failing):
     ]
     with connect(failing.grpc) as channel:
         stub = InferenceServiceStub(channel)
-        answers = told_on(stub.StreamInfer(iter([v1.StreamInferRequest(requests=requests)]), timeout=PATIENCE_S))
-        alone = [told(stub.Infer.future(request, timeout=PATIENCE_S)) for request in requests]
+        answers = stream_outcome(stub.StreamInfer(iter([v1.StreamInferRequest(requests=requests)]), timeout=PATIENCE_S))
+        alone = [outcome(stub.Infer.future(request, timeout=PATIENCE_S)) for request in requests]
     assert str(PLANTED_NUMBER) not in f"{answers} {alone}"
     assert failing.stop() == 0
     assert "InvalidArgument in Gather" in failing.text
@@ -188,7 +188,7 @@ def test_what_a_run_fails_for(failing):
 
 
 def test_http(server):
-    """Headers and queries of all that the port answers, and of what it does not understand."""
+    """Headers and queries of all paths of the port, and of invalid requests."""
     for method, path, headers in [
         ("GET", "/metrics", {"Authorization": f"Bearer {TOKEN}", "Cookie": MARK}),
         ("GET", f"/readyz?verbose&token={MARK}", {"X-API-Key": MARK}),
@@ -204,8 +204,8 @@ def test_http(server):
     assert holds_none(server.text)
 
 
-def test_a_private_key_that_cannot_be_read(server, files):
-    """Half of a key that was good before: neither its lines nor what a library has to say about it are logged."""
+def test_invalid_private_key(server, files):
+    """Half of a valid key: neither its lines nor errors of a library about it are logged."""
     key = files.key.read_text()
     half = key[: len(key) // 2]
     failures = metric(server, "inferd_file_reload_failures_total", file="tls")
@@ -225,8 +225,8 @@ def test_a_private_key_that_cannot_be_read(server, files):
     "content",
     [f'- name: bob\n  sha256: "{MARK}"\n', f"{MARK}", f"- {{token: {MARK}}}\n", f'"{MARK}: [', f"bob: {MARK}\n"],
 )
-def test_a_file_of_tokens_with_a_token_in_it(server, folder, content):
-    """Someone has put a token where its hash belongs; what is wrong is told without it."""
+def test_token_in_place_of_its_hash(server, folder, content):
+    """The error about the token file does not quote it."""
     failures = metric(server, "inferd_file_reload_failures_total", file="tokens")
     good = (folder / "tokens.yaml").read_text()
     (folder / "tokens.yaml").write_text(content)
@@ -235,8 +235,8 @@ def test_a_file_of_tokens_with_a_token_in_it(server, folder, content):
     (folder / "tokens.yaml").write_text(good)
 
 
-def test_what_the_server_shows_of_itself(server, channel):
-    """Its metrics, its command line, and channelz, which lists every connection."""
+def test_server_state(server, channel):
+    """Metrics, command line, and channelz, which lists every connection."""
     connection = http.client.HTTPConnection(server.http, timeout=PATIENCE_S)
     connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
     assert holds_none(connection.getresponse().read())
@@ -249,7 +249,7 @@ def test_what_the_server_shows_of_itself(server, channel):
 
 
 def run(*command: str, **environment: str) -> str:
-    """Run ``inferd`` and return all that it writes."""
+    """Run ``inferd`` and return all its output."""
     done = subprocess.run(
         [BIN / "inferd", *command],
         env={**os.environ, **environment},
@@ -262,8 +262,8 @@ def run(*command: str, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_command_line(server, folder, files):
-    """Calls that succeed and that fail, with the token from the environment or from a file; and the settings."""
+def test_command_line(server, folder, files):
+    """Calls that succeed and fail, with the token from the environment or from a file; and the settings."""
     ca = ("--address", server.grpc, "--ca", str(folder / "ca.pem"))
     token = folder / "token"
     token.write_text(TOKEN)
@@ -290,8 +290,8 @@ def test_the_command_line(server, folder, files):
     assert all(holds_none(output.result()) for output in outputs)
 
 
-def test_the_client_s_own_objects(folder):
-    """Nor does a client show its token where someone prints it or its errors."""
+def test_objects_of_client(folder):
+    """Printing a client or its errors does not show its token."""
     with Client("127.0.0.1:1", token=TOKEN, tls=TLS(ca=folder / "ca.pem"), retry=None, timeout_s=5) as client:
         assert holds_none(repr(client))
         with pytest.raises(InferdError) as error:

@@ -1,4 +1,4 @@
-"""Idle callers of one service take nothing from those of others, nor from each other."""
+"""Idle callers of one service do not starve those of others, nor each other."""
 
 from collections.abc import Iterator
 
@@ -18,20 +18,20 @@ _IDLE = 50
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    """A server with one thread for each service whose handlers may block."""
+    """A server with one thread for each service with blocking handlers."""
     with serving("--set", "server.channelz=true", "--set", "server.blocking_threads=1") as running:
         yield running
 
 
 @pytest.fixture
 def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
-    """A connection of its own."""
+    """A new connection."""
     with connect(server.grpc) as connected:
         yield connected
 
 
 def check_all(channel: grpc.Channel) -> None:
-    """Every service that is not about models answers."""
+    """Every service other than inference answers."""
     services = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
         iter([services]), timeout=PATIENCE_S
@@ -47,7 +47,7 @@ def check_all(channel: grpc.Channel) -> None:
 
 
 def test_idle_reflection_streams(server: ServerProcess, channel: grpc.Channel) -> None:
-    """They hold no thread, whether they have asked something or not."""
+    """They occupy no thread, with or without a request."""
     with connect(server.grpc) as crowd:
         stub = reflection_pb2_grpc.ServerReflectionStub(crowd)
         questions = [Requests() for _ in range(_IDLE)]
@@ -64,7 +64,7 @@ def test_idle_reflection_streams(server: ServerProcess, channel: grpc.Channel) -
 
 
 def test_watchers_of_health(server: ServerProcess, channel: grpc.Channel) -> None:
-    """They hold no thread either."""
+    """They occupy no thread."""
     with connect(server.grpc) as crowd:
         stub = health_pb2_grpc.HealthStub(crowd)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S) for _ in range(_IDLE)]
@@ -72,8 +72,8 @@ def test_watchers_of_health(server: ServerProcess, channel: grpc.Channel) -> Non
         check_all(channel)
 
 
-def test_uploads_to_channelz_that_stand_still(server: ServerProcess, channel: grpc.Channel) -> None:
-    """A thread is taken only once there is a whole request."""
+def test_stalled_uploads_to_channelz(server: ServerProcess, channel: grpc.Channel) -> None:
+    """A thread is used only for complete requests."""
     with connect(server.grpc) as crowd:
         open_streams = []
         for _ in range(_IDLE):
@@ -87,7 +87,7 @@ def test_uploads_to_channelz_that_stand_still(server: ServerProcess, channel: gr
             requests.put(None)
 
 
-def test_a_question_that_cannot_be_read(channel: grpc.Channel) -> None:
+def test_invalid_reflection_request(channel: grpc.Channel) -> None:
     """It ends its stream with a status."""
     ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, None)
     with pytest.raises(grpc.RpcError) as error:

@@ -1,4 +1,4 @@
-"""A receiver of traces that is killed, comes back, or hangs: no call fails for it."""
+"""A trace collector that is killed, restarted, or hangs: no call fails."""
 
 import threading
 
@@ -44,14 +44,14 @@ class Load:
                 self._progress.notify_all()
 
     def stream(self, messages):
-        """Send ``messages`` over a stream, which all are answered."""
+        """Send ``messages`` over a stream, which are all answered."""
         answers = [
             result for each in self._stub.StreamInfer(iter(messages), timeout=TIMEOUT_S) for result in each.results
         ]
         assert len(answers) == sum(len(message.requests) for message in messages)
 
     def wait_for(self, more):
-        """Wait until so many more calls have ended."""
+        """Wait until more calls have ended."""
         with self._progress:
             goal = self.answered + more
             assert self._progress.wait_for(lambda: self.answered >= goal, TIMEOUT_S)
@@ -65,7 +65,7 @@ class Load:
 
 @pytest.fixture
 def receiver():
-    """One that may be gone by the end of the test."""
+    """A collector that may have been killed by the end of the test."""
     return Receiver()
 
 
@@ -86,8 +86,8 @@ def load(server):
     assert made.failures == []
 
 
-def test_a_receiver_that_is_killed_and_comes_back(server, receiver, load):
-    """What could not be sent meanwhile is sent then, as far as it could be kept."""
+def test_restarted_collector_gets_queued_spans(server, receiver, load):
+    """Up to the limit of the queue."""
     receiver.wait_for(METHOD)
     receiver.close()
     server.wait_event("span export failed")
@@ -100,10 +100,10 @@ def test_a_receiver_that_is_killed_and_comes_back(server, receiver, load):
     back.close()
 
 
-def test_a_receiver_that_hangs(server, receiver, load):
-    """Spans are dropped and counted; calls are not held up."""
+def test_hanging_collector(server, receiver, load):
+    """Spans are dropped and counted; calls are not delayed."""
     receiver.go_on.clear()
-    # Each request of a stream is a span.
+    # Each request of a stream has a span.
     message = v1.StreamInferRequest(requests=[request()] * 64)
     while metric(server, "inferd_spans_dropped_total") == 0:
         load.stream([message] * 32)

@@ -1,4 +1,4 @@
-"""Floods of unauthenticated callers: authenticated ones are answered, and the others leave nothing behind."""
+"""Floods of unauthenticated callers: authenticated ones are answered, and nothing leaks."""
 
 import json
 import statistics
@@ -20,7 +20,7 @@ from tests.patience import PATIENCE_S
 from tests.server import ROOT, ServerProcess, serving
 
 _TOKEN = "inferd_of-a-test"
-#: Each second.
+#: Per second.
 _CALLERS_PER_S = 300
 _CALLERS = 2
 _CALLS = 300
@@ -62,7 +62,7 @@ def flood(server: ServerProcess, folder) -> Iterator[dict[str, int]]:
 
 
 def durations(server: ServerProcess, folder) -> list[float]:
-    """Call many times, as someone who belongs here, and return how long each call took, in seconds."""
+    """Call many times with a credential, and return the durations of the calls in seconds."""
     taken: list[float] = []
     picture = {"X": demo.samples().inputs[:1]}
 
@@ -82,8 +82,8 @@ def durations(server: ServerProcess, folder) -> list[float]:
     return taken
 
 
-def test_those_who_belong_are_answered(server, folder, record_property):
-    """Over old and new connections; what the flood takes comes back, and a second flood takes no more."""
+def test_authenticated_callers_are_answered(server, folder, record_property):
+    """Over old and new connections; memory of the flood is reused, and a second flood takes no more."""
     alone = durations(server, folder)
     eventually(lambda: metric(server, "inferd_inflight_requests") == 0, "no calls are left")
     descriptors, resident = descriptor_count(server), server.resident_bytes()

@@ -1,4 +1,4 @@
-"""Certificates that change under open connections."""
+"""Certificates that change while connections are open."""
 
 import socket
 import ssl
@@ -27,31 +27,31 @@ def running():
 
 
 @pytest.fixture
-def in_force(authority, tmp_path):
-    """What a server with files is opened with."""
+def server_credentials(authority, tmp_path):
+    """Credentials of a server with these files."""
     files = authority.issue(*LOCAL_NAMES).save(tmp_path)
     tls = ServerTls(TlsSettings(cert_file=files.certificate, key_file=files.key))
     tls.load()
     return tls
 
 
-def test_a_changed_certificate(running, authority, in_force, tmp_path):
-    """New connections get it, even from another authority; those that are open go on as they were."""
-    address = secure_port(running, in_force.grpc_credentials())
+def test_changed_certificate(running, authority, server_credentials, tmp_path):
+    """New connections get it, even from another CA; open ones continue."""
+    address = secure_port(running, server_credentials.grpc_credentials())
     other = Authority("other")
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(authority.pem)) as channel:
         call = channel.unary_unary(f"/{SERVICE}/Who")
         assert call(b"", timeout=TIMEOUT_S) == b""
         other.issue(*LOCAL_NAMES).save(tmp_path)
-        in_force.load()
+        server_credentials.load()
         assert ask(address, grpc.ssl_channel_credentials(other.pem)) == b""
         assert call(b"", timeout=TIMEOUT_S) == b""
     with pytest.raises(grpc.RpcError):
         ask(address, grpc.ssl_channel_credentials(authority.pem))
 
 
-def test_a_changed_authority_of_clients(running, authority, tmp_path):
-    """Who is vouched for by the new one gets in, and by the old one no more."""
+def test_changed_client_ca(running, authority, tmp_path):
+    """Clients of the new CA are accepted, those of the old one rejected."""
     files = authority.issue(*LOCAL_NAMES).save(tmp_path)
     old, new = Authority("old"), Authority("new")
     settings = TlsSettings(
@@ -75,8 +75,8 @@ def test_a_changed_authority_of_clients(running, authority, tmp_path):
         ask(address, grpc.ssl_channel_credentials(authority.pem, *of_old))
 
 
-def test_a_session_is_not_taken_up_for_long(running, authority, tmp_path):
-    """Who takes one up shows no certificate again, and the one that it began with may have expired since."""
+def test_session_is_not_resumed_for_long(running, authority, tmp_path):
+    """A resumed session presents no certificate, and the original one may have expired."""
     files = authority.issue(*LOCAL_NAMES).save(tmp_path)
     client = authority.issue("spiffe://test.example/client").save(tmp_path, "client")
     settings = TlsSettings(
@@ -91,7 +91,7 @@ def test_a_session_is_not_taken_up_for_long(running, authority, tmp_path):
     address = secure_port(running, tls.grpc_credentials())
     context = ssl.create_default_context(cadata=authority.pem.decode())
     context.load_cert_chain(client.certificate, client.key)
-    # Its sessions begin with the handshake, not some time after.
+    # Its sessions start with the handshake.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     session, _ = _handshake(address, context)
     clock.now += 59
@@ -103,7 +103,7 @@ def test_a_session_is_not_taken_up_for_long(running, authority, tmp_path):
 def _handshake(
     address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
 ) -> tuple[ssl.SSLSession | None, bool]:
-    """Return a session that may be taken up later, and whether ``session`` was."""
+    """Return a session that may be resumed later, and whether ``session`` was."""
     host, _, port = address.rpartition(":")
     with (
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection,

@@ -1,4 +1,4 @@
-"""Our client against our server: what each was tested for alone against stand-ins holds between the two."""
+"""The client against the server: behaviour that unit tests verify with fakes."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ batching: {max_batch_size: 1}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The demo model, others of many kinds, one that is slow and one that cannot be loaded."""
+    """The demo model, others of many kinds, a slow one and one that fails to load."""
     repository = tmp_path_factory.mktemp("models")
     models = {
         "strings": onnx_models.strings(),
@@ -60,7 +60,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    """A connection that does not retry, so that each refusal is seen."""
+    """A client without retries, so that each rejection is raised."""
     with Client(server.grpc, retry=None) as connected:
         yield connected
 
@@ -69,8 +69,8 @@ def _slow_input():
     return {"x": np.ones((1, 256), np.float32)}
 
 
-def test_digits_are_read(client):
-    """The built-in model knows its own samples, all at once and over a stream in order."""
+def test_digits_are_recognized(client):
+    """The built-in model's samples, all at once and over a stream in order."""
     samples = demo.samples()
     result = client.infer("digits", {"X": samples.inputs}, request_id="all")
     assert result["label"].tolist() == samples.labels.tolist()
@@ -81,8 +81,8 @@ def test_digits_are_read(client):
     assert [item.result()["label"].item() for item in items] == samples.labels.tolist()
 
 
-def test_asyncio_gets_the_same(server):
-    """The asyncio client gets the same answers from the same server."""
+def test_asyncio_client_gets_same_answers(server):
+    """From the same server."""
     samples = demo.samples()
 
     async def run():
@@ -96,8 +96,8 @@ def test_asyncio_gets_the_same(server):
     assert asyncio.run(run()) == [samples.labels.tolist()] * 2
 
 
-def test_calls_that_share_a_stream_get_the_same(server):
-    """Calls of threads and of tasks over a shared stream get the answers that calls of their own would."""
+def test_coalesced_calls_get_same_answers(server):
+    """Calls of threads and of tasks over a shared stream, and separate calls."""
     samples = demo.samples()
     rows = [{"X": row[np.newaxis]} for row in samples.inputs] * 20
     with Client(server.grpc, coalesce=True) as client, ThreadPoolExecutor(16) as pool:
@@ -111,8 +111,8 @@ def test_calls_that_share_a_stream_get_the_same(server):
         assert [result["label"].item() for result in results] == samples.labels.tolist() * 20
 
 
-def test_calls_that_share_a_stream_fail_alone(server):
-    """Each kind of failure is raised by its own call, and the stream goes on."""
+def test_coalesced_calls_fail_alone(server):
+    """Each failure is raised by its own call, and the stream continues."""
     with Client(server.grpc, coalesce=True) as client:
         with pytest.raises(InvalidInput) as caught:
             client.infer("digits", {"X": np.zeros((1, 63), np.float32)})
@@ -126,8 +126,8 @@ def test_calls_that_share_a_stream_fail_alone(server):
         assert client.infer("lookup", {"index": [3]})["y"].item() == 30.0
 
 
-def test_requests_and_calls_travel_together():
-    """The server sees fewer messages than requests, both of a stream and of calls that share one."""
+def test_requests_share_messages():
+    """The server gets fewer messages than requests, from a stream and from coalesced calls."""
     row = {"X": demo.samples().inputs[:1]}
     with serving(demo.repository()) as server:
         with Client(server.grpc) as client:
@@ -144,8 +144,8 @@ def test_requests_and_calls_travel_together():
     assert all(line["messages_in"] < 150 for line in streams)
 
 
-def test_a_slow_source_keeps_nothing_back(server):
-    """Results of a stream's first elements are there while the source waits for them to give the next."""
+def test_slow_iterable_does_not_delay_results(server):
+    """Results of the first elements are yielded while the iterable waits."""
     samples, seen = demo.samples(), threading.Event()
 
     def source():
@@ -163,8 +163,8 @@ def test_a_slow_source_keeps_nothing_back(server):
     assert labels == samples.labels[:3].tolist()
 
 
-def test_a_stopping_server_ends_a_shared_stream():
-    """Calls on a stream whose server stops are unavailable, and later ones reach the server that comes after it."""
+def test_stopping_server_ends_coalesced_stream():
+    """Its calls fail as unavailable, and later ones reach the restarted server."""
     row = {"X": demo.samples().inputs[:1]}
     with serving(demo.repository()) as server, Client(server.grpc, coalesce=True, retry=None) as client:
         assert client.infer("digits", row)["label"].shape == (1,)
@@ -173,8 +173,8 @@ def test_a_stopping_server_ends_a_shared_stream():
             client.infer("digits", row)
 
 
-def test_all_kinds_of_elements(client):
-    """Text, FP16, BF16 and booleans go to the model and come back as the types they were."""
+def test_all_types_of_elements(client):
+    """Text, FP16, BF16 and booleans are sent and returned with their types."""
     loud = client.infer("strings", {"text": [["a", "zoë"]]})["loud"]
     assert loud.tolist() == [[b"a!", "zoë!".encode()]]
     for model, dtype in (("half", np.float16), ("brain", ml_dtypes.bfloat16)):
@@ -185,8 +185,8 @@ def test_all_kinds_of_elements(client):
     np.testing.assert_array_equal(client.infer("flags", {"x": flags})["y"], flags)
 
 
-def test_optional_inputs_may_be_left_out(client):
-    """Alone and among others that give them; what is given must fit."""
+def test_optional_inputs_may_be_omitted(client):
+    """Alone and beside requests that have them; those that are sent must match."""
     assert [spec.optional for spec in client.model("optional").inputs] == [False, True]
     requests = [{"x": np.full((1, 3), n, np.float32)} for n in range(64)]
     for n, request in enumerate(requests):
@@ -198,15 +198,15 @@ def test_optional_inputs_may_be_left_out(client):
         client.infer("optional", {"scale": np.array(1, np.float32)})
 
 
-def test_what_can_be_served_of_a_model_is(client):
-    """Outputs beside maps, and models that take nothing."""
+def test_serves_models_in_part(client):
+    """Outputs beside maps, and models without inputs."""
     assert [spec.name for spec in client.model("maps").outputs] == ["label"]
     assert client.infer("maps", {"scores": np.array([[1, 3, 2]], np.float32)})["label"].tolist() == [1]
     assert client.infer("constant", {})["y"].tolist() == [1, 2]
 
 
 def test_models_are_described(client):
-    """The server's descriptions and readiness are understood, those of a broken model too."""
+    """Descriptions and readiness of the server, including those of a broken model."""
     by_name = {model.name: model for model in client.models()}
     assert by_name["digits"] == client.model("digits")
     assert by_name["digits"].inputs[0].shape == (None, 64)
@@ -224,7 +224,7 @@ def test_models_are_described(client):
 
 
 def test_errors_have_their_classes(client):
-    """Each kind of failure comes out as its own exception, with the server's reason."""
+    """Each kind of failure raises its own exception, with the server's reason."""
     cases = [
         (InvalidInput, "INVALID_INPUT", "digits", {"X": np.zeros((1, 63), np.float32)}),
         (NotFound, "MODEL_NOT_FOUND", "nobody", {}),
@@ -237,8 +237,8 @@ def test_errors_have_their_classes(client):
         assert caught.value.reason == reason
 
 
-def test_errors_are_found_in_the_log(server, client):
-    """By the id that the caller gave, or the one that the server gave the call, which comes with its status."""
+def test_errors_have_id_of_log(server, client):
+    """The caller's id, or the one that the server assigned, which comes with the status."""
     for request_id in ("", "mine-1"):
         with pytest.raises(NotFound) as caught:
             client.infer("nobody", {}, request_id=request_id)
@@ -248,8 +248,8 @@ def test_errors_are_found_in_the_log(server, client):
     assert item.error.request_id == "mine-2"
 
 
-def test_metadata_asks_for_times_and_names_the_call(server, client):
-    """What the server sends beside an answer is in the result, and the call's id in the log."""
+def test_metadata_requests_timing_and_sets_id(server, client):
+    """The timing is in the result, and the call's id in the log."""
     asked = {"inferd-timing": "1", "x-request-id": "traced-1"}
     result = client.infer("lookup", {"index": [3]}, metadata=asked)
     assert "total;dur=" in result.metadata["inferd-timing"]
@@ -263,8 +263,8 @@ def test_metadata_asks_for_times_and_names_the_call(server, client):
     assert asyncio.run(run()).metadata.keys() == result.metadata.keys()
 
 
-def test_a_client_may_come_before_its_server(tmp_path):
-    """It waits for the server and its model, over a Unix socket, and gets its answer at the first attempt."""
+def test_client_may_start_before_server(tmp_path):
+    """It waits for the server and its model, over a Unix socket, and the first attempt succeeds."""
     address = f"unix:{tmp_path / 'inferd.sock'}"
     tried, samples = threading.Event(), demo.samples()
 
@@ -282,15 +282,15 @@ def test_a_client_may_come_before_its_server(tmp_path):
             assert label.result(PATIENCE_S) == samples.labels[7]
 
 
-def test_a_failed_request_leaves_its_stream_alone(client):
+def test_failed_request_does_not_end_stream(client):
     """The failing request of a stream fails alone."""
     items = list(client.stream("lookup", [{"index": [1]}, {"index": [99]}, {"index": [3]}], ordered=True))
     assert [type(item.error) for item in items] == [type(None), Internal, type(None)]
     assert [items[0].result()["y"].item(), items[2].result()["y"].item()] == [10.0, 30.0]
 
 
-def test_refusals_say_when_to_come_back(client):
-    """Beyond the queue's bound calls are refused with a time, and a client that retries gets all its answers."""
+def test_rejections_have_retry_delay(client):
+    """Beyond the queue's limit, calls are rejected with a delay, and a client that retries gets all its answers."""
 
     def call(caller: Client) -> object:
         try:
@@ -300,7 +300,7 @@ def test_refusals_say_when_to_come_back(client):
 
     outcomes, refused = [], []
     with ThreadPoolExecutor(8) as pool:
-        while not refused:  # were all of them late, on a machine that has much else to do
+        while not refused:  # If all of them were late, on a busy machine.
             outcomes += pool.map(call, [client] * 8)
             refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
     assert len(refused) < len(outcomes)
@@ -310,24 +310,24 @@ def test_refusals_say_when_to_come_back(client):
         assert error.retry_after_s > 0
 
 
-def test_retries_find_room(server):
-    """A client with the retry policy, told by the server when to come back, gets answers that were refused before."""
+def test_retries_succeed(server):
+    """With the retry policy and the server's delay, calls that were rejected are answered."""
     patient = RetryPolicy(initial_backoff_s=600, max_backoff_s=600)
     with Client(server.grpc, retry=patient) as client, ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda _: client.infer("slow", _slow_input()), range(3)))
     assert [result["y"].shape for result in results] == [(1, 256)] * 3
 
 
-def test_deadlines_hold(client):
-    """A call with a short timeout ends with it, and so does a request of a stream, which lives on."""
+def test_timeouts_apply(client):
+    """A call with a short timeout ends with it, and so does a request of a stream, which continues."""
     with pytest.raises(DeadlineExceeded):
         client.infer("slow", _slow_input(), timeout_s=0.001)
     (item,) = client.stream("slow", [_slow_input()], timeout_s=1e-6)
     assert isinstance(item.error, DeadlineExceeded)
 
 
-def test_the_command_line_reads_a_digit(server):
-    """`inferd infer` and `inferd models` work on the real server."""
+def test_command_line_recognizes_digit(server):
+    """`inferd infer` and `inferd models` with a real server."""
     pixels = json.dumps(demo.samples().inputs[7].tolist())
 
     def inferd(*arguments):
@@ -342,8 +342,8 @@ def test_the_command_line_reads_a_digit(server):
     assert "FAILED" in listed
 
 
-def test_a_stopping_server_is_unavailable():
-    """After the server has stopped, calls say that nobody is there and readiness is False."""
+def test_stopped_server_is_unavailable():
+    """Calls fail as unavailable, and readiness is False."""
     server = ServerProcess()
     try:
         server.wait_ready()

@@ -1,4 +1,4 @@
-"""Every kind of hostile message of the benchmark, against a server: each call ends, and none leaves a trace."""
+"""Every kind of hostile message of the benchmark: each call ends, and nothing is left behind."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,7 +51,7 @@ def _send(channel: grpc.Channel, kind: Kind, nbytes: int) -> tuple[grpc.StatusCo
 
 
 def test_each_kind_ends_with_status_and_leaves_nothing(server):
-    """The server goes on, and holds no call."""
+    """The server continues, and has no open calls."""
     wrong = []
     with grpc.insecure_channel(server.grpc) as channel:
         sent = [(kind, nbytes) for kind in KINDS.values() for nbytes in SIZES]
@@ -85,5 +85,5 @@ def test_steps_are_bounded_for_each_kind(codec, method, monkeypatch):
         message = CountedBytes(kind.build(200_000))
         with suppress(InvalidInputError):
             scan(message)
-        # One step a field or element, which reads at most a tag and an integer of 10 bytes.
+        # One step for each field or element, which reads at most a tag and an integer of 10 bytes.
         assert message.reads <= 11 * (2000 + 1000) + 40, kind.name

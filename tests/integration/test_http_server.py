@@ -1,4 +1,4 @@
-"""Monitoring over real sockets, with clients that are not kind."""
+"""The metrics port over real sockets, with misbehaving clients."""
 
 import gzip
 import http.client
@@ -52,14 +52,14 @@ def connect(server: HttpServer) -> socket.socket:
 
 
 def raw(server: HttpServer, data: bytes) -> bytes:
-    """Send bytes and return all that comes back until the server closes."""
+    """Send bytes, and return all that the server sends until it closes the connection."""
     with connect(server) as connection:
         connection.sendall(data)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def closed(connection: socket.socket) -> bool:
-    """Whether the server closes the connection without an answer; waits for it."""
+    """Wait for the end of the connection; return whether it was closed without an answer."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -74,7 +74,7 @@ def registry() -> CollectorRegistry:
 
 
 def test_metrics_in_prometheus_format(serve: Serve, registry: CollectorRegistry) -> None:
-    """What a scraper without preferences gets."""
+    """The default format."""
     status, headers, body = request(serve(registry), "/metrics")
     assert status == 200
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -83,7 +83,7 @@ def test_metrics_in_prometheus_format(serve: Serve, registry: CollectorRegistry)
 
 
 def test_metrics_in_openmetrics_format(serve: Serve, registry: CollectorRegistry) -> None:
-    """What Prometheus asks for."""
+    """The format that Prometheus requests."""
     accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
     _, headers, body = request(serve(registry), "/metrics", Accept=accept)
     assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
@@ -91,8 +91,8 @@ def test_metrics_in_openmetrics_format(serve: Serve, registry: CollectorRegistry
     assert family.samples[0].value == 42
 
 
-def test_metrics_are_compressed_for_those_who_take_it(serve: Serve, registry: CollectorRegistry) -> None:
-    """By gzip, and others share nothing of it."""
+def test_compresses_metrics_on_request(serve: Serve, registry: CollectorRegistry) -> None:
+    """With gzip; other clients get plain text."""
     server = serve(registry)
     _, plain, text = request(server, "/metrics")
     _, headers, body = request(server, "/metrics", **{"Accept-Encoding": "gzip"})
@@ -103,14 +103,14 @@ def test_metrics_are_compressed_for_those_who_take_it(serve: Serve, registry: Co
     assert plain["vary"] == "Accept-Encoding"
 
 
-def test_a_nonsensical_accept_header_is_only_a_wish(serve: Serve, registry: CollectorRegistry) -> None:
-    """It gets the default format."""
+def test_invalid_accept_header_gets_default_format(serve: Serve, registry: CollectorRegistry) -> None:
+    """It is no error."""
     status, headers, _ = request(serve(registry), "/metrics", Accept="application/openmetrics-text;version=abc")
     assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
 
 
 def test_readiness(serve: Serve) -> None:
-    """Asked anew each time; the reason is one short line, the details come on request."""
+    """Evaluated for each request; the reason is one short line, with details on request."""
     health = Health(ok=False, reason="1 of 2 models is loading", details=("digits/1: ready", "mini/1: loading"))
     server = serve(readiness=lambda: health)
     assert request(server, "/readyz")[::2] == (503, b"1 of 2 models is loading\n")
@@ -127,7 +127,7 @@ def test_liveness(serve: Serve) -> None:
 
 
 def test_head(serve: Serve, registry: CollectorRegistry) -> None:
-    """The head of what GET would give."""
+    """The headers of GET."""
     server = serve(registry)
     status, headers, body = request(server, "/metrics", "HEAD")
     assert (status, body) == (200, b"")
@@ -141,7 +141,7 @@ def test_paths(serve: Serve, path: str, status: int) -> None:
 
 
 def test_other_methods(serve: Serve) -> None:
-    """Refused with what is allowed, also when a large body comes along."""
+    """Rejected with the allowed ones, also with a large body."""
     server = serve()
     assert request(server, "/livez", "DELETE")[0] == 405
     answer = raw(server, b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
@@ -149,16 +149,16 @@ def test_other_methods(serve: Serve) -> None:
     assert b"\r\nAllow: GET, HEAD\r\n" in answer
 
 
-def test_what_is_no_http(serve: Serve) -> None:
-    """Told so, and the server lives on."""
+def test_invalid_http(serve: Serve) -> None:
+    """An error response, and the server continues."""
     server = serve()
     assert raw(server, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
     assert request(server, "/livez")[0] == 200
 
 
-def test_a_failing_scrape_is_logged_and_answered(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A mistake in a collector says nothing to the outside and does not end the server."""
+def test_failing_scrape_is_logged_and_answered(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An error in a collector is not exposed, and does not stop the server."""
     registry = CollectorRegistry()
 
     class Broken:
@@ -174,7 +174,7 @@ def test_a_failing_scrape_is_logged_and_answered(serve: Serve, caplog: pytest.Lo
     assert request(server, "/livez")[0] == 200
 
 
-def test_many_at_once(serve: Serve, registry: CollectorRegistry) -> None:
+def test_concurrent_clients(serve: Serve, registry: CollectorRegistry) -> None:
     """Every client gets its whole answer."""
     server = serve(registry)
     statuses: list[int] = []
@@ -213,10 +213,10 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("flood", "timeout_s"), FLOODS.values(), ids=FLOODS)
-def test_a_flood_takes_no_more_than_its_share(
+def test_flood_stays_within_cpu_budget(
     serve: Serve, registry: CollectorRegistry, flood: Callable[[HttpServer], None], timeout_s: float
 ) -> None:
-    """Of a core, so that calls are served beside it."""
+    """A fifth of a core, so that calls are served meanwhile."""
     server = serve(registry, timeout_s=timeout_s)
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "http")
     assert thread.ident is not None
@@ -228,29 +228,29 @@ def test_a_flood_takes_no_more_than_its_share(
     for each in clients:
         each.join()
     used_s = time.clock_gettime(cpu_clock) - used_s
-    # What it may take at once, its fifth of the time, and what is under way when it begins to wait.
+    # The burst, a fifth of the time, and the work in progress when the limit takes effect.
     assert used_s < 0.1 + 0.2 * (time.monotonic() - began_at) + 0.05
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX-a: b\r\n"])
-def test_a_request_that_never_ends_is_cut_off(serve: Serve, sent: bytes) -> None:
-    """The time is for the whole request, so that a byte now and then does not help."""
+def test_incomplete_request_times_out(serve: Serve, sent: bytes) -> None:
+    """The timeout is for the whole request, so sending a byte now and then does not help."""
     server = serve(timeout_s=0.05)
     with connect(server) as slow:
         slow.sendall(sent)
         assert closed(slow)
 
 
-def test_a_byte_now_and_then_does_not_buy_time(serve: Serve) -> None:
-    """A client that keeps sending is cut off as well."""
+def test_slowly_sent_request_times_out(serve: Serve) -> None:
+    """A client that keeps sending is disconnected as well."""
     server = serve(timeout_s=0.05)
     with connect(server) as slow, pytest.raises((BrokenPipeError, ConnectionResetError)):
         for _ in iter(lambda: slow.send(b"x"), 0):
             pass
 
 
-def test_slow_clients_do_not_keep_probes_out(serve: Serve) -> None:
-    """When all places are taken the oldest connection is closed, well before its time is up."""
+def test_slow_clients_do_not_block_probes(serve: Serve) -> None:
+    """At the limit of connections, the oldest is closed, well before its timeout."""
     server = serve(max_connections=2)
     with connect(server) as first, connect(server) as second:
         second.sendall(b"GET /livez HTTP/1.1\r\n")
@@ -260,8 +260,8 @@ def test_slow_clients_do_not_keep_probes_out(serve: Serve) -> None:
         assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_goes_away(serve: Serve) -> None:
-    """In the middle of a request or before its answer."""
+def test_client_that_disconnects(serve: Serve) -> None:
+    """During a request or before its answer."""
     server = serve()
     for sent in (b"GET /liv", b"GET /livez HTTP/1.1\r\n\r\n"):
         connect(server).close()
@@ -270,8 +270,8 @@ def test_a_client_that_goes_away(serve: Serve) -> None:
     assert request(server, "/livez")[0] == 200
 
 
-def test_stop_closes_connections_and_ends_the_thread(serve: Serve) -> None:
-    """An idle client does not hold up the end; the port is free again."""
+def test_stop_closes_connections_and_ends_thread(serve: Serve) -> None:
+    """An idle client does not delay the stop; the port is free again."""
     server = serve()
     port = server.port
     with connect(server) as idle:
@@ -284,13 +284,13 @@ def test_stop_closes_connections_and_ends_the_thread(serve: Serve) -> None:
 
 
 def test_stop_without_start() -> None:
-    """An application that fails early stops what it has."""
+    """An application that fails early stops its components."""
     server = HttpServer(host="127.0.0.1", port=0, registry=CollectorRegistry(), readiness=lambda: Health(ok=True))
     server.stop()
     server.stop()
 
 
-def test_a_port_that_is_taken(serve: Serve) -> None:
+def test_port_in_use(serve: Serve) -> None:
     """The error names the address and the reason."""
     taken = serve()
     with pytest.raises(
@@ -299,7 +299,7 @@ def test_a_port_that_is_taken(serve: Serve) -> None:
         serve(port=taken.port)
 
 
-def test_an_address_that_is_not_ours(serve: Serve) -> None:
+def test_address_of_another_machine(serve: Serve) -> None:
     """An IPv6 host is shown as in a URL."""
     with pytest.raises(BindError, match=r"^cannot listen on \[2001:db8::1\]:1 for HTTP: "):
         serve(host="[2001:db8::1]", port=1)

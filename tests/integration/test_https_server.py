@@ -86,7 +86,7 @@ def get(server: HttpServer, path: str, trusting: ssl.SSLContext) -> tuple[int, b
 
 
 def raw(server: HttpServer, data: bytes, trusting: ssl.SSLContext) -> bytes:
-    """Send bytes and return all that comes back until the server closes."""
+    """Send bytes, and return all that the server sends until it closes the connection."""
     with (
         socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection,
         trusting.wrap_socket(connection, server_hostname="127.0.0.1") as encrypted,
@@ -136,7 +136,7 @@ def test_changed_certificate(serve: Serve, tmp_path: Path, authority: Authority)
 
 
 def test_client_certificates(serve: Serve, tmp_path: Path, authority: Authority) -> None:
-    """Required for metrics, not for probes; one of another authority fails the handshake."""
+    """Required for metrics, not for probes; one of another CA fails the handshake."""
     clients, others = Authority("clients"), Authority("others")
     server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES), clients))
     without = context(authority)
@@ -166,9 +166,9 @@ def test_expiring_client_certificate(serve: Serve, tmp_path: Path, authority: Au
             encrypted.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
             return encrypted.recv(12)
 
-    for valid_s in (2, 8, 32):  # as much as this machine needs to use it
+    for valid_s in (2, 8, 32):  # As long as this machine needs to use it.
         brief = context(authority, clients.issue("prometheus", not_after=timedelta(seconds=valid_s)), tmp_path)
-        # Its sessions begin with the handshake, not some time after.
+        # Its sessions start with the handshake.
         brief.maximum_version = ssl.TLSVersion.TLSv1_2
         session = None
         with suppress(ssl.SSLError, ConnectionError):

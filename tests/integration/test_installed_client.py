@@ -1,4 +1,4 @@
-"""What others get: the package as it is installed, in an environment with nothing else than the client needs."""
+"""The installed package, in an environment with only the client's requirements."""
 
 import importlib.util
 import os
@@ -16,10 +16,10 @@ from tests.server import serving
 _ROOT = Path(__file__).resolve().parents[2]
 _PROGRAMS = _ROOT / "tests" / "data" / "typed_client"
 
-#: What setup.cfg installs the client with. Not ``grpc-stubs``: grpcio has no types, and few have those.
+#: The client's requirements in setup.cfg. Without ``grpc-stubs``, which few users have.
 _NEEDED = ("google", "grpc", "ml_dtypes", "numpy", "typing_extensions")
 
-#: Nobody's paths but those of that environment.
+#: Only the paths of that environment.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "MYPYPATH"}}
 
 _BUILD = "from setuptools import setup; setup()"
@@ -27,12 +27,12 @@ _BUILD = "from setuptools import setup; setup()"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of an environment in which inferd was installed without extras."""
+    """Return the Python of an environment with inferd installed without extras."""
     folder = tmp_path_factory.mktemp("installed")
     environment = folder / "venv"
     _run([sys.executable, "-m", "venv", "--without-pip", environment])
     (packages,) = environment.glob("lib/python*/site-packages")
-    # What a wheel holds, from setup.cfg; without an index, which tests have no use for.
+    # Builds a wheel from setup.cfg, without a package index.
     _run([sys.executable, "-c", _BUILD, "-q", "egg_info", "--egg-base", packages, "build_py", "--build-lib", packages])
     for name in _NEEDED:
         found = importlib.util.find_spec(name)
@@ -57,9 +57,9 @@ def _run(command: list[object], folder: Path = _ROOT, *, check: bool = True) -> 
     )
 
 
-def test_the_types_of_the_client_hold_in_programs_of_others(python, tmp_path):
-    """With ``mypy --strict``: a right program has no errors, and of a wrong one each is found."""
-    # Elsewhere, because mypy would take inferd from the directories above a file.
+def test_types_of_client_in_user_programs(python, tmp_path):
+    """With ``mypy --strict``: a correct program has no errors, and each error of a wrong one is found."""
+    # In another directory, because mypy would find inferd in the parents of the file.
     shutil.copytree(_PROGRAMS, tmp_path, dirs_exist_ok=True)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-incremental"]
     checked = _run([*command, "--python-executable", python, "right.py", "wrong.py"], tmp_path, check=False)
@@ -72,8 +72,8 @@ def test_the_types_of_the_client_hold_in_programs_of_others(python, tmp_path):
     assert sorted(errors) == sorted(expected), checked.stdout
 
 
-def test_the_client_needs_nothing_else(python):
-    """The same program runs there, and brings nothing of the server's along."""
+def test_client_runs_without_server_packages(python):
+    """The same program runs, and imports nothing of the server."""
     with serving() as server:
         ran = _run([python, _PROGRAMS / "right.py", server.grpc], check=False)
     assert (ran.stderr, ran.stdout) == ("MODEL_NOT_FOUND(True, 'THEIRS', False)", "[(None, 64)]")

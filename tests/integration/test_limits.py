@@ -1,4 +1,4 @@
-"""What a connection may take, tried through real sockets with clients that want more."""
+"""Limits of connections, tested through real sockets with misbehaving clients."""
 
 import socket
 import struct
@@ -26,7 +26,7 @@ _ENHANCE_YOUR_CALM = 11
 
 
 class RawConnection:
-    """An HTTP/2 client that does what it is told to and nothing by itself."""
+    """An HTTP/2 client that sends only what it is told to."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
@@ -40,7 +40,7 @@ class RawConnection:
         self._socket.close()
 
     def open(self) -> None:
-        """Say what a client says first, and wait for what a server says."""
+        """Send the preface and settings, and wait for the server's."""
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self.send(_SETTINGS)
         self.wait_for(_SETTINGS)
@@ -49,7 +49,7 @@ class RawConnection:
         self._socket.sendall(struct.pack(">IBBI", len(payload), kind, flags, stream)[1:] + payload)
 
     def call(self, method: str) -> None:
-        """Begin a call, on stream 1, and send no message."""
+        """Start a call on stream 1, without a message."""
         headers = {":method": "POST", ":scheme": "http", ":path": f"/{SERVICE}/{method}", ":authority": "x"}
         headers |= {"te": "trailers", "content-type": "application/grpc"}
         block = b"".join(
@@ -78,7 +78,7 @@ class RawConnection:
 
 @pytest.fixture
 def limited() -> Iterator[Any]:
-    """Start servers with some limits of their own."""
+    """Start servers with their own limits."""
     started: list[Running] = []
 
     def start(max_metadata_bytes: int = 16384, **connections: float) -> Running:
@@ -93,15 +93,15 @@ def limited() -> Iterator[Any]:
         running.close()
 
 
-def test_messages(limited):
-    """A message above the limit is refused by its size alone, and the next one is served."""
+def test_message_size(limited):
+    """A message above the limit is rejected by its size alone, and the next one is served."""
     running = limited()
     assert running.fail("CallbackUnaryUnary", b"x" * 5000).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert running.call("CallbackUnaryUnary", b"x" * 4000) == b"x" * 4000
 
 
 class Hurrying:
-    """Has every call bring its message soon, as those do whose callers need not say who they are."""
+    """Expects small messages soon, as from unauthenticated callers."""
 
     def started(self, call: Any) -> None:
         call.expect_small_message()
@@ -111,8 +111,8 @@ class Hurrying:
 
 
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryStream"])
-def test_half_a_message_from_a_stranger(monkeypatch, method):
-    """It is not kept until the rest comes, and those who send a whole one are served."""
+def test_incomplete_message_of_unauthenticated_caller(monkeypatch, method):
+    """It is discarded, and complete messages are served."""
     monkeypatch.setattr(upkeep, "SMALL_MESSAGE_S", 0.3)
     with closing(Running(interceptors=[Hurrying()]).start()) as running, RawConnection(running.port) as connection:
         connection.open()
@@ -124,8 +124,8 @@ def test_half_a_message_from_a_stranger(monkeypatch, method):
         assert running.call("CallbackUnaryUnary") == b"hello"
 
 
-def test_metadata(limited):
-    """Metadata above the limit is refused, always, rather than now and then as by gRPC's default."""
+def test_metadata_size(limited):
+    """Metadata above the limit is always rejected, unlike the random choice of gRPC's default."""
     running = limited(max_metadata_bytes=4096)
     for _ in range(5):
         error = running.fail("CallbackUnaryUnary", metadata=(("large", "x" * 4096),))
@@ -133,8 +133,8 @@ def test_metadata(limited):
         assert running.call("CallbackUnaryUnary", metadata=(("large", "x" * 3000),)) == b"hello"
 
 
-def test_connections(limited):
-    """One more than there may be is closed; when one of them goes, there is room again."""
+def test_number_of_connections(limited):
+    """One above the limit is closed; when another closes, there is room again."""
     running = limited(max_open=2)
     with RawConnection(running.port) as first:
         first.open()
@@ -155,8 +155,8 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
-def test_a_connection_that_is_never_ready(limited, sent):
-    """Connections that send nothing, or no SETTINGS, are closed and delay nobody."""
+def test_incomplete_handshake(limited, sent):
+    """Connections that send nothing, or no SETTINGS, are closed and delay no other."""
     running = limited(handshake_timeout_s=1.0)
     assert running.call("CallbackUnaryUnary") == b"hello"
     with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT_S) as silent:
@@ -167,7 +167,7 @@ def test_a_connection_that_is_never_ready(limited, sent):
 
 
 def test_too_many_pings(limited):
-    """The second ping too many ends the connection, with a reason that a person can look up."""
+    """The second ping above the limit ends the connection, with a reason for operators."""
     running = limited(max_ping_strikes=1, min_ping_interval_s=TIMEOUT_S)
     with RawConnection(running.port) as connection:
         connection.open()
@@ -178,8 +178,8 @@ def test_too_many_pings(limited):
 
 
 @pytest.mark.parametrize("with_call", [True, False])
-def test_pings_that_keep_their_distance(limited, with_call):
-    """They are answered, however many come, on a connection with a quiet call and on one without any."""
+def test_pings_within_interval(limited, with_call):
+    """They are answered, however many, on a connection with a silent call and on one without calls."""
     running = limited(max_ping_strikes=1, min_ping_interval_s=0.05)
     with RawConnection(running.port) as connection:
         connection.open()
@@ -187,36 +187,36 @@ def test_pings_that_keep_their_distance(limited, with_call):
             connection.call("CallbackStreamStream")
         for number in range(6):
             connection.send(_PING, bytes([number] * 8))
-            # The server has taken the ping in before it answers, so that the next one is no nearer than that.
+            # The server has read the ping before it answers, so the next one is not earlier than that.
             assert connection.wait_for(_PING) == bytes([number] * 8)
             time.sleep(0.06)
 
 
 def test_pings_of_common_clients_are_allowed():
-    """Triton's and others are set to a ping every 10 s, also without calls; one that is late leaves 5 s to the next."""
+    """Triton's and others ping every 10 s, also without calls; after a delayed one, the interval may be 5 s."""
     options = dict(channel_options(ServerSettings()))
     assert options["grpc.http2.min_ping_interval_without_data_ms"] <= 5_000
     assert options["grpc.keepalive_permit_without_calls"] == 1
 
 
-def test_a_connection_without_calls(limited):
-    """It is closed after a while."""
+def test_idle_connection_is_closed(limited):
+    """After the limit."""
     running = limited(max_idle_s=0.3)
     with RawConnection(running.port) as connection:
         connection.open()
         assert connection.wait_for(_GOAWAY)[8:] == b"connection idle"
 
 
-def test_a_client_that_is_gone(limited):
-    """A client without calls is asked whether it is still there; the system tells if nobody gets the question."""
+def test_dead_client_is_detected(limited):
+    """An idle client is pinged; the system reports if nobody receives it."""
     running = limited(keepalive_s=1)
     with RawConnection(running.port) as connection:
         connection.open()
         connection.wait_for(_PING)
 
 
-def test_an_old_connection_fails_no_call(limited):
-    """Clients under load go on to another connection, time and again, and notice nothing."""
+def test_old_connections_fail_no_call(limited):
+    """Clients under load reconnect again and again, without errors."""
     running = limited(max_age_s=0.2, max_age_grace_s=TIMEOUT_S)
     enough = threading.Event()
 
@@ -234,7 +234,7 @@ def test_an_old_connection_fails_no_call(limited):
 
 
 def _open_stream(running: Running) -> tuple[Requests, Any]:
-    """Return the requests and the answers of a stream that has begun."""
+    """Return the requests and the answers of an open stream."""
     requests = Requests()
     answers = running.channel.stream_stream(f"/{SERVICE}/CallbackStreamStream")(iter(requests), timeout=TIMEOUT_S)
     requests.put(b"1")
@@ -242,22 +242,22 @@ def _open_stream(running: Running) -> tuple[Requests, Any]:
     return requests, answers
 
 
-def test_a_stream_on_an_old_connection(limited):
-    """It may go on for the grace."""
+def test_stream_on_old_connection(limited):
+    """It continues for the grace period."""
     running = limited(max_age_s=0.2, max_age_grace_s=TIMEOUT_S)
     requests, answers = _open_stream(running)
     with RawConnection(running.port) as connection:
         connection.open()
         connection.wait_for(_GOAWAY)
-    # The stream's connection is older than this one, so it has been told to go too.
+    # The stream's connection is older than this one, so it has had its GOAWAY too.
     requests.put(b"2")
     assert next(answers) == b"2"
     requests.put(None)
     assert list(answers) == []
 
 
-def test_a_stream_on_a_connection_whose_grace_is_over(limited):
-    """It is cut off, which is not put down to the caller."""
+def test_stream_on_connection_after_grace(limited):
+    """It is terminated, and not counted as the caller's cancel."""
     running = limited(max_age_s=1.0, max_age_grace_s=0.1)
     requests, answers = _open_stream(running)
     with pytest.raises(grpc.RpcError) as error:

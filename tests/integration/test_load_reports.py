@@ -1,4 +1,4 @@
-"""gRPC's own weighted_round_robin acts on our load reports."""
+"""gRPC's weighted_round_robin uses the load reports."""
 
 import json
 
@@ -35,7 +35,7 @@ def load(application):
 
 @pytest.fixture
 def serve():
-    """Make servers, which end with the test."""
+    """Start servers, and stop them after the test."""
     running = []
 
     def make(reporting):

@@ -7,7 +7,7 @@ from inferd import demo
 from inferd.client import Client
 from tests.server import ServerProcess, serving
 
-#: Read here, as several threads at once had better not parse what NumPy's files say (CPython 3.11).
+#: Read here, because several threads should not parse NumPy's files at once (CPython 3.11).
 PICTURE = {"X": demo.samples().inputs[:1]}
 
 

@@ -1,4 +1,4 @@
-"""A server of many models, most of which are idle."""
+"""A server with many models, most of them idle."""
 
 import gzip
 import os
@@ -15,7 +15,7 @@ MODELS = 100
 
 
 def test_idle_models_cost_few_threads_and_series(tmp_path: Path) -> None:
-    """Their workers start with the first request, and their runtimes share a number of threads."""
+    """Workers start with the first request, and the number of ONNX Runtime's threads is limited."""
     for number in range(MODELS):
         folder = tmp_path / "models" / f"m{number}" / "1"
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A server whose poll thread stands still says so, while it does."""
+"""Probes report a stuck poll thread."""
 
 import threading
 import urllib.error
@@ -51,12 +51,12 @@ def _get(app: Application, path: str) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log that the server sets up for its process is not that of the tests after this one."""
+    """Restore the logging that the server configures for its process."""
     monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
-def test_probes_of_a_server_that_stands_still() -> None:
-    """First it is not ready, then not alive, and when it goes on all is well again, for watchers too."""
+def test_probes_with_stuck_poll_thread() -> None:
+    """First not ready, then not alive, and healthy again when it continues, for watchers too."""
     go_on = threading.Event()
     with _running() as app, grpc.insecure_channel(app.grpc_address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
@@ -88,10 +88,10 @@ def test_probes_of_a_server_that_stands_still() -> None:
 
 
 def _follow(watch: Iterable[health_pb2.HealthCheckResponse], seen: list[int]) -> None:
-    with suppress(grpc.RpcError):  # it is cancelled in the end
+    with suppress(grpc.RpcError):  # It is cancelled at the end.
         seen.extend(each.status for each in watch)
 
 
 def _changes(seen: list[int]) -> list[int]:
-    """Return what a watcher saw, without what it saw twice in a row."""
+    """Return the statuses that a watcher got, without repetitions."""
     return [status for number, status in enumerate(seen) if number == 0 or status != seen[number - 1]]

@@ -1,4 +1,4 @@
-"""What clients can expect of both protocols, over sockets."""
+"""Behaviour of both protocols, over sockets."""
 
 import grpc
 import numpy as np
@@ -109,7 +109,7 @@ def test_accepts_null_values(channel):
     }
     outputs = [oip.ModelInferRequest.InferRequestedOutputTensor(name="label") for _ in range(2)]
     request = _digits(model_version="01", parameters=none, outputs=outputs)
-    # The second time it matches a cached template.
+    # The second request matches a cached template.
     for _ in range(2):
         answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=TIMEOUT_S)
         assert (answer.model_version, [output.name for output in answer.outputs]) == ("1", ["label"])

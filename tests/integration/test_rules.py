@@ -1,4 +1,4 @@
-"""The rules for Prometheus, the dashboard and the page that says what to do: whether they hold together."""
+"""The Prometheus rules, the dashboard and the runbooks are consistent."""
 
 import json
 import re
@@ -28,33 +28,33 @@ RECORDED = _rules(RULES / "recording.yaml")
 
 
 def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
-    """Run promtool; what it does not like fails the test."""
+    """Run promtool; an error fails the test."""
     command = [str(PROMTOOL), *map(str, arguments)]
     done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_promtool_takes_the_rules() -> None:
-    """As Prometheus will."""
+def test_promtool_accepts_rules() -> None:
+    """As Prometheus does."""
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", *sorted(RULES.glob("*.yaml")))
 
 
-def test_the_rules_say_what_they_should() -> None:
-    """By promtool, over synthetic series."""
+def test_rules_with_synthetic_series() -> None:
+    """Cases for promtool."""
     promtool("test", "rules", *(file.name for file in FILES), cwd=TESTS)
 
 
-def test_every_rule_is_seen_over_versions_restarts_and_replicas_that_leave() -> None:
-    """In the file that has two models, two versions and two instances."""
+def test_every_recording_rule_is_tested_with_versions_and_restarts() -> None:
+    """In the file with two models, two versions and two instances."""
     (fleet,) = yaml.safe_load((TESTS / "fleet.test.yaml").read_text())["tests"]
     asked = " ".join(case["expr"] for case in fleet["promql_expr_test"])
     assert {name for rule in RECORDED if (name := str(rule["record"])) not in asked} == set()
     assert {case["alertname"] for case in fleet["alert_rule_test"]} == {alert["alert"] for alert in ALERTS}
 
 
-def test_every_alert_is_seen_to_fire_and_not_to() -> None:
-    """In all files of cases."""
+def test_every_alert_is_tested_firing_and_silent() -> None:
+    """In any file of cases."""
     cases = [
         case
         for file in FILES
@@ -67,7 +67,7 @@ def test_every_alert_is_seen_to_fire_and_not_to() -> None:
         assert expected == shown, f"fires: {fires}"
 
 
-def test_every_alert_has_its_runbook() -> None:
+def test_every_alert_has_runbook() -> None:
     """An entry each, with queries, linked by the alert; and no entry without an alert."""
     page = (ROOT / "docs/operations.md").read_text()
     entries = dict(re.findall(r"^### (Inferd\w+)\n(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL))
@@ -78,8 +78,8 @@ def test_every_alert_has_its_runbook() -> None:
         assert alert["labels"]["severity"] in {"warning", "critical"}
 
 
-def test_rules_and_runbooks_ask_for_metrics_that_exist() -> None:
-    """A renamed metric takes its rules along; recorded names are recorded."""
+def test_rules_and_runbooks_use_existing_metrics() -> None:
+    """Names of metrics exist, and recorded names are recorded."""
     recorded = {rule["record"] for rule in RECORDED}
     page = (ROOT / "docs/operations.md").read_text()
     asked = [str(rule["expr"]) for rule in (*ALERTS, *RECORDED)]
@@ -91,18 +91,18 @@ def test_rules_and_runbooks_ask_for_metrics_that_exist() -> None:
         assert set(map(float, re.findall(r'le="([\d.]+)"', expr))) <= set(DURATION_BOUNDS_S), expr
 
 
-def test_no_rule_asks_for_what_is_not_there_from_the_start() -> None:
-    """Whose first increase would not be seen: the stages of a version that has not run."""
+def test_rules_use_series_that_exist_from_start() -> None:
+    """Otherwise the first increase is missed, as of stages of a version that has not run."""
     assert not [rule for rule in (*ALERTS, *RECORDED) if "inferd_stage_duration_seconds" in str(rule["expr"])]
 
 
-def test_the_dashboard_is_the_one_that_is_written_here() -> None:
-    """A change of a panel needs a new file."""
+def test_dashboard_is_current() -> None:
+    """A changed panel needs a new file."""
     assert json.loads(TARGET.read_text()) == dashboard()
 
 
-def test_the_dashboard_holds_together() -> None:
-    """Numbers are given once, no panel lies over another, and only variables are used that are there."""
+def test_dashboard_is_consistent() -> None:
+    """Ids are unique, panels do not overlap, and variables are defined."""
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [

@@ -1,4 +1,4 @@
-"""A model that passed for batchable and is not, in a real server: how it is caught, and what it has done until then."""
+"""The self-check detects a model that was wrongly proven, in a real server."""
 
 import json
 import urllib.request
@@ -30,7 +30,7 @@ g (float[batch,4] x) => (float[batch,4] y) <float limit = {100.0}, float none = 
 
 @pytest.fixture
 def server(tmp_path):
-    """It believes a verdict in its cache, which says that the model is proven."""
+    """With a verdict in its cache that the model is proven."""
     model = onnx_models.save(parser.parse_model(_MODEL), tmp_path / "sums" / "1" / "model.onnx").parents[1]
     cache = tmp_path / "verdicts"
     arguments = (model, "--set", f"runtime.verdict_cache={cache}", "--set", "batching.max_wait_ms=0")
@@ -50,8 +50,8 @@ def _mismatches(server):
     return float(text.split('inferd_batch_mismatches_total{model="sums",version="1"} ')[1].split("\n")[0])
 
 
-def test_a_model_that_is_wrong_for_large_numbers_is_caught(server):
-    """It is not batched any longer, says why wherever its verdict is shown, and is right from then on."""
+def test_detects_model_that_mixes_large_rows(server):
+    """It is no longer batched, its verdict has the reason, and its answers are right from then on."""
     with Client(server.grpc) as client, ThreadPoolExecutor(16) as pool:
 
         def ask(value):

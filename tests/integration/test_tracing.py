@@ -1,4 +1,4 @@
-"""Traces of a real server, as a real OTLP receiver gets them."""
+"""Traces of a real server, as a real OTLP collector gets them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +16,7 @@ from tests.server import ServerProcess, serving
 TIMEOUT_S = PATIENCE_S
 METHOD = "inferd.v1.InferenceService/Infer"
 STREAM = "inferd.v1.InferenceService/StreamInfer"
-#: Calls that come at once.
+#: Concurrent calls.
 MANY = range(100, 132)
 
 
@@ -26,7 +26,7 @@ def traceparent(number, sampled=True):
 
 @pytest.fixture(scope="module")
 def receiver():
-    """Takes all that comes."""
+    """Accepts all spans."""
     made = Receiver()
     yield made
     made.close()
@@ -34,7 +34,7 @@ def receiver():
 
 @pytest.fixture(scope="module")
 def server(receiver):
-    """Traces no call but those whose callers do, and holds batches for them to share."""
+    """Traces only calls whose callers do, and delays batches so that calls share them."""
     settings = [f"tracing.endpoint={receiver.endpoint}", "tracing.sampling_ratio=0"]
     with serving(demo.repository(), *(f"--set={setting}" for setting in settings)) as running:
         yield running
@@ -63,7 +63,7 @@ def linked(span):
 
 
 def wait_for_batches(receiver, spans):
-    """Wait for the batches that those spans are linked to, and return them."""
+    """Wait for the batches that these spans link to, and return them."""
     wanted = {each for span in spans for each in linked(span)}
     while len(found := [span for span in receiver.spans if (span.trace_id, span.span_id) in wanted]) < len(wanted):
         receiver.posted.get(timeout=TIMEOUT_S)
@@ -72,7 +72,7 @@ def wait_for_batches(receiver, spans):
 
 @pytest.fixture(scope="module")
 def called(receiver, stub):
-    """All calls of these tests, made at once as spans are sent once a second; numbers are those of their traces."""
+    """All calls of these tests, made at once because spans are sent once a second; numbers identify their traces."""
     metadata = (traceparent(1), ("tracestate", "a=b"), ("x-request-id", "traced-1"))
     stub.Infer(request(), timeout=TIMEOUT_S, metadata=metadata)
     stub.Infer(request(), timeout=TIMEOUT_S, metadata=(traceparent(2, sampled=False),))
@@ -118,7 +118,7 @@ def test_untraced_callers(receiver):
 
 @pytest.mark.usefixtures("called")
 def test_error(receiver):
-    """Has a span, too."""
+    """It has a span, too."""
     assert attributes(of_trace(receiver, 4)[METHOD])["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
 
 
@@ -145,7 +145,7 @@ def test_requests_in_one_batch(receiver):
 
 
 def test_unreadable_headers_file(tmp_path):
-    """The server does not start, and says why."""
+    """The server does not start, and names the reason."""
     settings = ["tracing.endpoint=http://127.0.0.1:9", f"tracing.headers_file={tmp_path / 'missing.yaml'}"]
     server = ServerProcess(demo.repository(), *(f"--set={setting}" for setting in settings))
     assert server.wait() != 0

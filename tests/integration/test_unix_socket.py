@@ -1,4 +1,4 @@
-"""A server on a Unix socket: who can call it, and what becomes of the socket."""
+"""A server on a Unix socket: permissions, clients, and the file."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(path):
-    """Begins where a server that was killed has left its socket."""
+    """Starts where a killed server has left its socket."""
     killed = ServerProcess("--host", f"unix:{path}")
     killed.wait_ready()
     assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -39,8 +39,8 @@ def _inferd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([BIN / "inferd", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def test_the_log_says_where(server, path):
-    """In the form that clients take. Probes and metrics have a port, which only this machine can reach."""
+def test_log_has_addresses(server, path):
+    """In the form for clients. Probes and metrics have a port on loopback."""
     (listening,) = server.events("listening")
     assert listening["grpc"] == server.grpc == f"unix:{path}"
     assert server.http.startswith("127.0.0.1:")
@@ -48,8 +48,8 @@ def test_the_log_says_where(server, path):
     assert not [line for line in server.log if "no TLS" in line or "no authentication" in line]
 
 
-def test_the_commands_take_it(server):
-    """`inferd health` and `infer`, and what the log proposes to try."""
+def test_commands_use_address(server):
+    """`inferd health` and `infer`, and the examples in the log."""
     assert _inferd("health", "--address", server.grpc).stdout == "SERVING\n"
     assert "digits" in _inferd("models", "--address", server.grpc).stdout
     answer = _inferd("infer", "digits", "--address", server.grpc, "--input", f"X={json.dumps([[0.0] * 64])}")
@@ -59,7 +59,7 @@ def test_the_commands_take_it(server):
 
 
 def test_calls_are_logged(server):
-    """Of callers on a Unix socket no more is known than that."""
+    """With the peer ``unix:``."""
     with grpc.insecure_channel(server.grpc) as channel:
         listed = InferenceServiceStub(channel).ListModels(
             v1.ListModelsRequest(), timeout=TIMEOUT_S, metadata=[("x-request-id", "over-a-socket")]
@@ -68,16 +68,16 @@ def test_calls_are_logged(server):
     assert server.wait_event("access", request_id="over-a-socket")["peer"] == "unix:"
 
 
-def test_another_server_does_not_take_it_over(server, path):
-    """GRPC would let it; callers would go to the other one, and this one would never hear of it."""
+def test_second_server_does_not_replace_socket(server, path):
+    """By default, gRPC replaces it: callers would reach the second server, and the first would not notice."""
     other = ServerProcess("--host", f"unix:{path}")
     assert other.wait() == 1
     assert f"cannot listen on unix:{path}: another server listens there" in other.text
     assert _inferd("health", "--address", server.grpc).stdout == "SERVING\n"
 
 
-def test_permissions_and_the_end(tmp_path):
-    """Who may connect follows from the umask of the process; a server that stops takes its socket away."""
+def test_permissions_and_removal(tmp_path):
+    """Permissions follow the umask of the process; the server removes its socket when it stops."""
     path = tmp_path / "inferd.sock"
     before = os.umask(0o117)
     try:

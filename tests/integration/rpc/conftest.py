@@ -10,7 +10,7 @@ from tests.patience import PATIENCE_S
 
 @pytest.fixture
 def serve():
-    """Make servers; after the test none has live calls or threads."""
+    """Create servers; after the test none has live calls or threads."""
     running = []
 
     def make(handlers=None, **settings):

@@ -1,11 +1,11 @@
-"""Callbacks of other threads on the poll thread."""
+"""Callbacks on the poll thread from other threads."""
 
 import threading
 
 from tests.integration.rpc.support import TIMEOUT_S
 
 
-def test_another_thread_calls_soon(running):
+def test_call_soon_from_another_thread(running):
     """It wakes the sleeping server."""
     calls = [running.unary("Held").future(b"x", timeout=TIMEOUT_S) for _ in range(4)]
     held = [running.held.next() for _ in calls]
@@ -22,7 +22,7 @@ def test_another_thread_calls_soon(running):
 
 
 def test_calls_nothing_after_the_stop(running):
-    """A worker may call later than the stop."""
+    """A worker may still call it."""
     assert running.call("CallbackUnaryUnary") == b"hello"
     running.server.stop(None).wait(TIMEOUT_S)
     assert not running.server.wait_for_termination(TIMEOUT_S)

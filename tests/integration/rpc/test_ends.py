@@ -36,7 +36,7 @@ def test_deadline_on_the_monotonic_clock(running):
 
 def test_expired_deadline(running):
     """The handler is notified; the caller and the interceptors get DEADLINE_EXCEEDED."""
-    running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
+    running.call("CallbackUnaryUnary")  # So that the connection exists when the time starts.
     running.recorder.next_code()
     future = running.unary("Held").future(b"", timeout=0.5)
     call = running.held.next()
@@ -106,7 +106,7 @@ def test_lost_connection(running):
 
 def test_peer_is_known_after_the_end(running):
     """The log needs it when the core has dropped it."""
-    running.call("CallbackUnaryUnary")  # so that there is a connection when the time begins
+    running.call("CallbackUnaryUnary")  # So that the connection exists when the time starts.
     future = running.unary("Held").future(b"", timeout=0.5)
     call = running.held.next()
     gone = threading.Event()

@@ -26,7 +26,7 @@ def test_express_calls_overtake_others(serve):
     express = running.unary("CallbackUnaryUnary").future(b"healthy", timeout=TIMEOUT_S)
     express.add_done_callback(lambda _: answered.set())
     let_go = 0
-    # The pause is for the calls to arrive. However many are answered first on a slow machine, in order it would be all.
+    # The pause lets the calls arrive. A slow machine may answer some first, but in order it would be all.
     while not answered.wait(0.05) and let_go < WAITING_CALLS:
         permits.release()
         let_go += 1
@@ -37,7 +37,7 @@ def test_express_calls_overtake_others(serve):
 
 
 def test_many_express_calls(serve):
-    """Each requests the next one, so that none is lost, and nothing is left at the stop."""
+    """Each requests the next one, so that none is lost, and nothing is left after the stop."""
     running = serve(express_methods=[EXPRESS])
     futures = [running.unary("CallbackUnaryUnary").future(b"%d" % i, timeout=TIMEOUT_S) for i in range(500)]
     assert [future.result() for future in futures] == [b"%d" % i for i in range(500)]

@@ -9,7 +9,7 @@ from inferd.rpc import callback_stream
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Echo, Requests, open_stream
 
 LARGE = 256 * 1024
-#: Far more than all buffers on the way hold together.
+#: Far more than all buffers on the way together.
 MANY = 400
 
 
@@ -38,7 +38,7 @@ def test_receiving_stops_and_resumes(amplifier):
     requests.put(None)
     answers = amplifier.channel.stream_stream(f"/{SERVICE}/Amplify")(iter(requests), timeout=3 * TIMEOUT_S)
     next(answers)
-    # What could be read has been by the time these have made their way through the same poll thread.
+    # After these calls through the same poll thread, everything that could be read has been read.
     for _ in range(200):
         amplifier.call("CallbackUnaryUnary")
     (stream,) = amplifier.opened

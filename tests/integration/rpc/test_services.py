@@ -20,7 +20,7 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 @pytest.fixture
 def start():
-    """Make a server with further services."""
+    """Create a server with additional services."""
     running = []
 
     def make(add, **settings):
@@ -83,7 +83,7 @@ def test_health_watch(start, servicer):
     watch.cancel()
     assert wait_idle(running.server)
     forgotten = threading.Event()
-    # The callback that forgets runs in the same thread as this one, before it.
+    # The callback that drops the watch runs in the same thread, before this one.
     running.server._blocking.serial.submit(forgotten.set)
     assert forgotten.wait(TIMEOUT_S)
     assert servicer._send_response_callbacks["model"] == set()
@@ -160,7 +160,7 @@ def test_channelz(start):
     assert wait_idle(running.server)
     stub = channelz_pb2_grpc.ChannelzStub(running.channel)
     counts = [(server.data.calls_started, server.data.calls_succeeded) for server in all_servers(stub)]
-    # The question itself is a call that was started and has not ended.
+    # The query itself is a started call that has not ended.
     assert (38, 37) in counts
 
 

@@ -98,7 +98,7 @@ def test_does_not_send_illegal_pairs(running):
 
 
 def test_adds_nothing_after_the_end(running):
-    """This is no error."""
+    """It is no error."""
     future = running.unary("Held").future(b"", timeout=TIMEOUT_S)
     call = running.held.next()
     call.reply(b"")

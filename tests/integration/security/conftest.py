@@ -18,7 +18,7 @@ from tests.issuer import AUDIENCE, Issuer, jwks
 from tests.issuer import NAME as ISSUER_NAME
 from tests.server import ServerProcess, serving
 
-#: Alice may use one of the two models, Bob may not run any, and the operator may call everything.
+#: Alice may use one of the two models, Bob may run none, and the operator may call everything.
 POLICY = """
 rules:
   - {principals: ["*:alice", "spiffe://inferd.test/alice"], models: [digits], methods: [infer, metadata]}

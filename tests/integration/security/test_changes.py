@@ -19,7 +19,7 @@ from tests.load import eventually, metric
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 
-#: Lifetimes of credentials that are to expire, tried in turn until one is long enough to be used.
+#: Lifetimes of expiring credentials, tried in turn until one is long enough to be used.
 BRIEF_S = (2, 8, 32)
 
 
@@ -42,7 +42,7 @@ def _await(probe: Callable[[], Status], code: grpc.StatusCode) -> Status:
 
 
 def _wait_until_known(channel: grpc.Channel, metadata: Metadata, expires: float) -> None:
-    """Wait until a credential is taken, or has expired."""
+    """Wait until a credential is accepted, or has expired."""
     infer = ABOUT_A_MODEL[0].call
     eventually(lambda: infer(channel, "digits", metadata)[0] is OK or time.time() >= expires, "it is known, or expired")
 

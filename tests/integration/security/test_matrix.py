@@ -125,7 +125,7 @@ def _calling(open_channel: Open) -> Iterator[Callable[[Method, str], tuple[grpc.
 
 
 def test_every_reflected_method_has_a_kind(secured: Secured) -> None:
-    """A service that is added must be listed with the kinds of its methods."""
+    """New services must be listed with the kinds of their methods."""
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     with secured.channel() as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

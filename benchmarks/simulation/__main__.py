@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulation import bars
+from benchmarks.simulation import bars, plots
 from benchmarks.simulation.overload import SERVERS, Overload
 
 _FACTORS = (0.5, 1.0, 2.0, 4.0, 10.0)
-_GROUPS = ("overload", "impossible", "spike", "sharing", "costs")
+_GROUPS = ("overload", "impossible", "spike", "sharing", "models", "costs")
 
 
 def main() -> None:
@@ -18,8 +18,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="of the spikes")
     parser.add_argument("--only", action="append", choices=_GROUPS, help="may be repeated; all if left out")
+    parser.add_argument("--plots", action="store_true", help="only draw the charts of docs/overload.md")
     chosen = parser.parse_args()
     console = Console(width=150)
+    if chosen.plots:
+        for path in plots.draw():
+            console.print(path)
+        return
     groups = chosen.only or _GROUPS
     found: list[bars.Bar] = []
     if "overload" in groups:
@@ -34,6 +39,8 @@ def main() -> None:
         found += bars.spike_bars(bars.measure_spikes(chosen.seeds))
     if "sharing" in groups:
         found += bars.sharing_bars()
+    if "models" in groups:
+        found += bars.model_bars()
     if "costs" in groups:
         found += bars.cost_bars()
     _show_bars(found, console)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from benchmarks.simulation import cost_model
+from benchmarks.simulation.costs import Cost, affine
 from benchmarks.simulation.figures import percentile
+from benchmarks.simulation.models import Asked, together
 from benchmarks.simulation.overload import MIXES, Overload, impossible, overload
 from benchmarks.simulation.sharing import (
-    HAS_SCAVENGERS,
     RUN_S,
     Principal,
     principals,
@@ -79,7 +80,9 @@ def spike_bars(measured: Sequence[Spike]) -> Iterator[Bar]:
             settled = max(one.settled_s for one in own)
             yield _seconds(f"spike, {kind.name}", "slowest settling", settled, max(10 * kind.run_s, 0.2))
             normal = max(one.normal_s for one in own)
-            yield _seconds(f"spike, {kind.name}", f"slowest return of {len(own)}", normal, _NORMAL_S)
+            yield _seconds(
+                f"spike, {kind.name}", f"slowest return of {len(own)}", normal, max(10 * kind.run_s, _NORMAL_S)
+            )
 
 
 def measure_spikes(seeds: int) -> list[Spike]:
@@ -102,12 +105,23 @@ def sharing_bars() -> Iterator[Bar]:
         yield _at_most(name, "worst share of cost, off by", worst, _EQUAL)
     _, shares = principals([Principal(name="a", demand=8.0), Principal(name="b", demand=0.1)])
     yield _at_least("10 % beside a flood of an equal", "success", shares["b"].success, 0.999)
-    if HAS_SCAVENGERS:
-        for load in (0.3, 0.5, 0.7):
-            got = scavenging(load)
-            limit_s = 1.1 * got.alone_p99_ms / 1000 + RUN_S
-            yield _seconds(f"scavenger beside {load:.0%}", "online p99", got.beside_p99_ms / 1000, limit_s)
-            yield _at_least(f"scavenger beside {load:.0%}", "of what is left", got.of_left, 0.9)
+    for load in (0.3, 0.5, 0.7):
+        got = scavenging(load)
+        limit_s = 1.1 * got.alone_p99_ms / 1000 + RUN_S
+        yield _seconds(f"scavenger beside {load:.0%}", "online p99", got.beside_p99_ms / 1000, limit_s)
+        yield _at_least(f"scavenger beside {load:.0%}", "of what is left", got.of_left, 0.9)
+
+
+def model_bars() -> Iterator[Bar]:
+    """Models whose runs compete for the processors."""
+    equal = Cost(exact=affine(0.005, 0.0005))
+    for name, demands in {"2 equal models": (2.0, 10.0), "3 equal models": (1.0, 2.0, 6.0)}.items():
+        asked = [Asked(name=f"m{number}", cost=equal, max_rows=32, demand=one) for number, one in enumerate(demands)]
+        got = together(asked)
+        worst = max(abs(one.of_time * len(asked) - 1) for one in got.values())
+        yield _at_most(name, "worst share of time, off by", worst, _EQUAL)
+    light, flood = (Asked(name=name, cost=equal, max_rows=32, demand=one) for name, one in (("a", 0.1), ("b", 5.0)))
+    yield _at_least("10 % beside a flooded model", "success", together([light, flood])["a"].success, 0.999)
 
 
 PRINCIPALS = {

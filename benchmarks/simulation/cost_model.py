@@ -2,11 +2,9 @@
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.simulation.costs import Cost, affine, stepwise
-from inferd.batching.adaptive import AdaptiveRules
-from inferd.batching.planner import BatchRules
+from inferd.batching.cost_model import CostModel
 
 COSTS = {
     "affine": Cost(exact=affine(0.005, 0.0005)),
@@ -21,38 +19,26 @@ _MAX_ROWS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Errors:
-    """Relative errors of predictions against the cost without noise; ``unknown`` is the share without a prediction.
+    """Relative errors of predictions against the cost without noise.
 
-    ``covered`` is the share of runs that took no longer than the upper bound, where there is one.
+    ``covered`` is the share of runs that took no longer than the upper bound.
     """
 
     relative: list[float]
-    unknown: float
     covered: float
 
 
 def errors(cost: Cost, *, batches: int = 50, tested: int = 50, seed: int = 0) -> Errors:
     """Learn from ``batches`` of random sizes, then predict ``tested`` more while learning goes on."""
     chance = random.Random(seed)
-    learned = AdaptiveRules(BatchRules(max_rows=_MAX_ROWS), parallel_runs=1).run_cost
+    learned = CostModel()
     found: list[float] = []
-    unknown = covered = 0
+    covered = 0
     for number in range(batches + tested):
         rows = chance.randint(1, _MAX_ROWS)
         run = cost.draw(rows, chance)
         if number >= batches:
-            predicted = _predict(learned, rows)
-            if predicted is None:
-                unknown += 1
-            else:
-                found.append(abs(predicted / cost.exact(rows) - 1))
-            covered += hasattr(learned, "upper") and run.work_s + run.stalled_s <= learned.upper(rows)
+            found.append(abs(learned.predict(rows) / cost.exact(rows) - 1))
+            covered += run.work_s + run.stalled_s <= learned.upper(rows)
         learned.ran(rows, run.work_s + run.stalled_s, run.work_s)
-    return Errors(relative=found, unknown=unknown / tested, covered=covered / tested)
-
-
-def _predict(learned: Any, rows: int) -> float | None:  # noqa: ANN401  (either cost model)
-    if hasattr(learned, "predict"):
-        predicted: float | None = learned.predict(rows)
-        return predicted
-    return None if learned.fixed_s is None else learned.fixed_s + rows * learned.row_s
+    return Errors(relative=found, covered=covered / tested)

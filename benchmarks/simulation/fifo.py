@@ -1,4 +1,4 @@
-"""A plain queue before the same executor: requests run in order of arrival, whoever still waits for them."""
+"""A plain queue before the same executor: requests run in order of arrival."""
 
 import random
 from collections import deque
@@ -9,13 +9,27 @@ from benchmarks.simulation.loop import Cores, Loop
 
 
 class Fifo:
-    """Batches what waits, the oldest first, and knows no deadline; full at ``bound_rows``, if given."""
+    """Batches what waits, the oldest first; full at ``bound_rows``, if given.
 
-    def __init__(self, loop: Loop, cost: Cost, *, max_rows: int, bound_rows: int | None = None, seed: int = 0) -> None:
+    Knows no deadlines, or with ``drops_expired`` drops what has expired when its turn comes, as Triton does with a
+    queue policy of ``timeout_action: REJECT`` and a timeout in each request.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        cost: Cost,
+        *,
+        max_rows: int,
+        bound_rows: int | None = None,
+        drops_expired: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.loop = loop
         self.cost = cost
         self.max_rows = max_rows
         self._bound_rows = bound_rows
+        self._drops_expired = drops_expired
         self._chance = random.Random(f"{seed} m")
         self._cores = Cores(loop, 1)
         self._waiting: deque[tuple[Call, Ended]] = deque()
@@ -41,12 +55,16 @@ class Fifo:
         batch: list[tuple[Call, Ended]] = []
         rows = 0
         while self._waiting and (not batch or rows + self._waiting[0][0].rows <= self.max_rows):
-            batch.append(self._waiting.popleft())
-            rows += batch[-1][0].rows
+            call, ended = self._waiting.popleft()
+            self._rows -= call.rows
+            if self._drops_expired and call.deadline <= self.loop.now:
+                ended(call, End.EXPIRED, None)
+            else:
+                batch.append((call, ended))
+                rows += call.rows
         self._busy = bool(batch)
         if not batch:
             return
-        self._rows -= rows
         run = self.cost.draw(rows, self._chance)
 
         def done() -> None:

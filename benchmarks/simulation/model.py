@@ -4,35 +4,33 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 from benchmarks.simulation.calls import Call, End, Ended
 from benchmarks.simulation.costs import Cost
 from benchmarks.simulation.loop import Cores, Loop, Task
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult, Outcome, Reply
-from inferd.batching.state import Effects, QueueState
+from inferd.batching.request import Batch, BatchTiming, Effects, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError
 
 _BYTES_PER_ROW = 400
 _TIMING = BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=0)
-_HAS_PRINCIPALS = "principal" in {each.name for each in fields(InferenceRequest)}
 
 
 @dataclass(slots=True)
 class Ran:
-    """A batch that ran: how long its requests had waited on average, the rows it left waiting, those that expired in it."""
+    """A batch that ran: what its requests had waited on average, the rows it left waiting, those that expired in it."""
 
     started_at: float
     rows: int
     work_s: float
     waited_s: float
     left_rows: int
-    predicted_s: float | None
+    calls: list[Call]
     expired_rows: int = 0
-    calls: list[Call] = field(default_factory=list)
 
 
 class _Worker:
@@ -122,7 +120,7 @@ class Model:
             del self._open[self._requests.pop(call)]
             ended(call, *_meaning(result))
 
-        request = InferenceRequest(
+        return InferenceRequest(
             inputs={},
             outputs=(),
             rows=call.rows,
@@ -132,11 +130,9 @@ class Model:
             received_at=self.loop.now,
             deadline=call.deadline,
             priority=call.priority,
+            principal=call.principal,
+            weight=call.weight,
         )
-        if _HAS_PRINCIPALS:
-            request.principal = call.principal  # type: ignore[attr-defined]
-            request.weight = call.weight  # type: ignore[attr-defined]
-        return request
 
     def _wake(self, effects: Effects) -> None:
         # Once everything of this time has been taken in, as the poll thread does.
@@ -206,7 +202,7 @@ class Model:
         run = self.cost.draw(rows, self._chance)
         waited_s = sum(now - request.enqueued_at for request in live) / len(live)
         calls = [self._open[request] for request in live]
-        ran = Ran(now, rows, run.work_s, waited_s, self.state.waiting.rows, self._predicted_s(rows), calls=calls)
+        ran = Ran(now, rows, run.work_s, waited_s, self.state.waiting.rows, calls)
         self.batches.append(ran)
 
         def done() -> None:
@@ -227,13 +223,6 @@ class Model:
         if worker is not None:
             worker.idle_since = self.loop.now
             self._plan(worker)
-
-    def _predicted_s(self, rows: int) -> float | None:
-        cost = self.state.rules.run_cost
-        if hasattr(cost, "predict"):
-            predicted: float | None = cost.predict(rows)
-            return predicted
-        return None if cost.fixed_s is None else cost.fixed_s + rows * cost.row_s
 
 
 def _meaning(result: Outcome) -> tuple[End, float | None]:

@@ -10,7 +10,7 @@ from benchmarks.simulation.loop import Loop
 from benchmarks.simulation.model import Model
 
 FACTORS = (0.5, 0.8, 1.0, 1.5, 2.0, 4.0, 10.0)
-SERVERS = ("inferd", "bounded FIFO", "FIFO")
+SERVERS = ("inferd", "FIFO, bounded, drops expired", "FIFO, bounded", "FIFO")
 _WARM_S = 1.0
 _RAMP_S = 0.5
 #: The bounded queue holds what is done in this time.
@@ -84,7 +84,8 @@ def _server(mix: Mix, server: str, loop: Loop, seed: int) -> Server:
     if server == "inferd":
         return Model(loop, mix.cost, max_rows=mix.max_rows, seed=seed)
     bound = None if server == "FIFO" else max(2 * mix.max_rows, int(_BOUND_S * mix.cost.capacity(mix.max_rows)))
-    return Fifo(loop, mix.cost, max_rows=mix.max_rows, bound_rows=bound, seed=seed)
+    drops = server.endswith("drops expired")
+    return Fifo(loop, mix.cost, max_rows=mix.max_rows, bound_rows=bound, drops_expired=drops, seed=seed)
 
 
 def _result(

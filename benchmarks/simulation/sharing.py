@@ -3,14 +3,13 @@
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from benchmarks.simulation.calls import Call, Clients, End, Retries, Traffic
 from benchmarks.simulation.costs import Cost, affine
 from benchmarks.simulation.figures import percentile
 from benchmarks.simulation.loop import Loop
 from benchmarks.simulation.model import Model
-from inferd.batching.request import InferenceRequest
 from inferd.config.settings import QueueSettings
 
 _COST = Cost(exact=affine(0.005, 0.0005))
@@ -20,7 +19,6 @@ CAPACITY = _COST.capacity(_MAX_ROWS)
 _WARM_S = 1.0
 _HIGH, _LOW = 1, 3
 SCAVENGER = QueueSettings().priority_levels + 1
-HAS_SCAVENGERS = "principal" in {each.name for each in fields(InferenceRequest)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,13 +118,15 @@ def principals(
 class Scavenged:
     """Online load beside a scavenger that always has work: latencies without and with it.
 
-    ``of_left`` is what the scavenger got, as a share of what full batches could do in the time that is idle without it.
+    ``scavenged`` is what the scavenger got, as a share of the capacity; ``of_left`` is its share of what full batches
+    could do in the time that is idle without it.
     """
 
     load: float
     alone_p99_ms: float
     beside_p99_ms: float
     online_success: float
+    scavenged: float
     of_left: float
 
 
@@ -149,6 +149,7 @@ def scavenging(load: float, *, rows: tuple[int, int] = (1, 1), seconds: float = 
         alone_p99_ms=alone.p99_ms,
         beside_p99_ms=beside.p99_ms,
         online_success=beside.success,
+        scavenged=backlog.done_rows / (seconds * CAPACITY),
         of_left=backlog.done_rows / ((seconds - busy_s) * CAPACITY),
     )
 

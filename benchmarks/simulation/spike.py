@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from benchmarks.simulation.calls import Call, Clients, Retries, Traffic
+from benchmarks.simulation.calls import Call, Clients, End, Retries, Traffic
 from benchmarks.simulation.costs import Cost, affine
 from benchmarks.simulation.figures import percentile
 from benchmarks.simulation.loop import Loop
 from benchmarks.simulation.model import Model
 
-_BEFORE_S, _SPIKE_S, _AFTER_S = 2.0, 2.0, 3.0
+_BEFORE_S, _SPIKE_S, _AFTER_S = 1.5, 1.5, 2.5
 _NORMAL, _PEAK = 0.5, 3.0
 _RETRIES = Retries(most=3)
 _SMOOTHED = 3
@@ -52,6 +52,9 @@ class Spike:
     normal_s: float
     goodput: float
     delays: Sequence[tuple[float, float]]
+    #: How calls ended, and when.
+    ends: Sequence[tuple[End, float]]
+    spike_s: float = _SPIKE_S
 
     @property
     def settles(self) -> bool:
@@ -82,6 +85,7 @@ def spike(kind: Kind, seed: int) -> Spike:
         normal_s=_normal(clients.calls, start, end, kind.run_s),
         goodput=good / (capacity * _SPIKE_S / 2),
         delays=delays,
+        ends=[(call.end, call.ended_at - start) for call in clients.calls],
     )
 
 

@@ -99,8 +99,12 @@ def deadline_of(params: RequestParams, received_at: float, call_deadline: float)
 
 def _priority(model: ModelVersion, priority: int) -> int:
     queue = model.settings.queue
-    if not 0 <= priority <= queue.priority_levels:
-        msg = f"priority: expected 1 (first) to {queue.priority_levels}, or 0 for the default, got {priority}"
+    scavenger = queue.priority_levels + 1
+    if not 0 <= priority <= scavenger:
+        msg = (
+            f"priority: expected 1 (first) to {queue.priority_levels}, {scavenger} for a scavenger,"
+            f" or 0 for the default, got {priority}"
+        )
         raise InvalidInputError(msg, at="priority")
     return priority or queue.default_priority
 
@@ -132,11 +136,12 @@ def find_model(registry: ModelRegistry, call: Call, name: str, version: str) -> 
 
 
 def charge(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quota | None:
-    """Charge ``request`` to the quota of ``grant``, and cap its priority as granted.
+    """Charge ``request`` to the quota of ``grant``, and give it the priority and weight that are granted.
 
     Returns the quota to release exactly once, when the request is no longer open. Raises as `Quota.acquire`.
     """
     request.priority = granted_priority(grant, model, request.priority)
+    request.weight = grant.rule.weight
     quota = grant.quota
     if quota is not None:
         quota.acquire(request.rows, request.received_at)
@@ -145,7 +150,9 @@ def charge(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quot
 
 def granted_priority(grant: Grant, model: ModelVersion, priority: int) -> int:
     """Return ``priority`` as far as ``grant`` allows."""
-    return max(priority, min(grant.rule.priority_ceiling, model.settings.queue.priority_levels))
+    levels = model.settings.queue.priority_levels
+    ceiling = grant.rule.priority_ceiling
+    return levels + 1 if ceiling == "scavenger" else max(priority, min(ceiling, levels))
 
 
 def release_at_end(call: Call, quota: Quota) -> None:

@@ -204,6 +204,7 @@ class RequestStream(ABC, Generic[Request]):
         incoming = request.incoming
         model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
         built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
+        built.principal = self._call.context.principal or ""
         if request.stages is not None:
             request.stages.decoded_at = monotonic()
         request.model, request.inference = model, built

@@ -83,7 +83,13 @@ class UnaryInference(Generic[Request]):
         if batcher is None or cached.model is not model:
             return False
         priority = params.priority if grant is None else granted_priority(grant, model, params.priority)
-        error = batcher.early_refusal(priority, deadline_of(params, received_at, call.deadline), received_at)
+        error = batcher.early_refusal(
+            priority,
+            deadline_of(params, received_at, call.deadline),
+            received_at,
+            principal=call.context.principal or "",
+            weight=1.0 if grant is None else grant.rule.weight,
+        )
         if error is None:
             return False
         if grant is not None and grant.quota is not None:
@@ -130,10 +136,13 @@ class UnaryInference(Generic[Request]):
         on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
         reply = Reply(on_outcome, None, request_id_of(call.context))
         try:
-            return self._decoder.build(incoming, model, reply, received_at, call.deadline)
+            request = self._decoder.build(incoming, model, reply, received_at, call.deadline)
         except InvalidInputError as error:
             self._decoder.set_field(incoming, error)
             raise
+        if call.context.principal is not None:
+            request.principal = call.context.principal
+        return request
 
     def _submit(
         self,

@@ -1,9 +1,9 @@
 """The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
-import math
 from collections.abc import Sequence
 
+from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
@@ -15,13 +15,10 @@ from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
 from inferd.batching.worker import CallerRuns, Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
-from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError
+from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.observability.metrics.models import ModelCounts, ModelStats
 
 _logger = logging.getLogger("inferd.batching")
-
-#: How long an early refusal is used again.
-_SAME_REFUSAL_S = 0.005
 
 
 class Batcher:
@@ -60,10 +57,7 @@ class Batcher:
             runs_are_bounded=session.runs_are_bounded,
         )
         self._answers = answers
-        self._state = state
-        self._rejects = queue.policy is Backpressure.REJECT
-        self._refusal: OverloadedError | None = None
-        self._refusal_until = -math.inf
+        self._early_refusals = EarlyRefusals(state)
         guard = RunGuard(
             name=name,
             session=session,
@@ -122,32 +116,15 @@ class Batcher:
             self._caller_runs.run(batch)
 
     def early_refusal(
-        self,
-        priority: int,  # noqa: ARG002  (rejecting does not depend on it)
-        deadline: float,
-        now: float,
-    ) -> OverloadedError | DeadlineExceededError | None:
-        """Return why a request of at least one row would be rejected now, None if it may be admitted.
+        self, priority: int, deadline: float, now: float, *, principal: str = "", weight: float = 1.0
+    ) -> OverloadedError | None:
+        """Return why a request would be rejected now, as `EarlyRefusals.find`; poll thread only."""
+        return self._early_refusals.find(priority, deadline, now, principal=principal, weight=weight)
 
-        The same error for some milliseconds, so that what is made of it can be used again. Poll thread only; takes no
-        lock.
-        """
-        state = self._state
-        if not self._rejects or state.waiting.rows < state.waiting.row_limit or deadline <= now:
-            return None
-        # Not if an expired request is about to make room.
-        if state.closed or state.is_stuck or state._deadlines.earliest <= now:
-            return None
-        if now >= self._refusal_until:
-            self._refusal = state._overloaded("QUEUE_FULL", "")
-            self._refusal_until = now + _SAME_REFUSAL_S
-        return self._refusal
-
-    def refused(self, rows: int, received_at: float, error: OverloadedError | DeadlineExceededError) -> None:
+    def refused(self, rows: int, received_at: float, error: OverloadedError) -> None:
         """Count a request that was not submitted because of an `early_refusal`."""
         self._stats.offered(rows)
-        reason = error.reason if isinstance(error, OverloadedError) else ""
-        self._stats.failed(self._clock() - received_at, reason)
+        self._stats.failed(self._clock() - received_at, error.reason)
 
     def cancel(self, request: InferenceRequest) -> None:
         """Cancel ``request`` and free its place in the queue immediately; no effect if it has been answered."""

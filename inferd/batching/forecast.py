@@ -13,7 +13,7 @@ rejected together must not come back together.
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from inferd.batching.cost_model import CostModel
 from inferd.batching.request import Batch, InferenceRequest
@@ -143,7 +143,7 @@ class Forecast:
         return now + self._run_s(rows, self.cost.predict) + self._overhead_s > request.deadline
 
     def comes_too_late(
-        self, request: InferenceRequest, waiting: WaitingRequests, running: Sequence[Batch], now: float
+        self, request: InferenceRequest, waiting: WaitingRequests, running: Iterable[Batch], now: float
     ) -> bool:
         """Whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
         if request.deadline - now > self.ample_s and request.rows <= self._max_rows:
@@ -171,7 +171,7 @@ class Forecast:
         margin = 1.0 if batches else rest / self._max_rows
         return free_at + ahead_s + margin * self.longest_s + self.batch_s(rows)
 
-    def _free_at(self, running: Sequence[Batch], now: float) -> float:
+    def _free_at(self, running: Iterable[Batch], now: float) -> float:
         """Return when the next worker takes a batch."""
         ends = [batch.started_at + self.cost.predict(batch.rows) for batch in running if not batch.answering]
         return now if len(ends) < self._workers else max(now, min(ends))

@@ -21,8 +21,9 @@ from itertools import chain, takewhile
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
 from inferd.batching.forecast import Forecast
 from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time
-from inferd.batching.policies import Hold, Policy, Refuse, Room, RunNow, Shed
+from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
 from inferd.batching.request import Batch, Effects, InferenceRequest
+from inferd.batching.running import RunningBatches
 from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
@@ -76,7 +77,7 @@ class QueueState:
         #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
         self._blocked = BlockedRequests()
-        self._running: list[Batch] = []
+        self._running = RunningBatches()
         self._deadlines = Deadlines()
         self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         # Whether the last batch was one of scavengers, which has kept others waiting long enough.
@@ -88,21 +89,17 @@ class QueueState:
     @property
     def running_rows(self) -> int:
         """Rows in batches that have been dispatched and not retired."""
-        return sum(batch.rows for batch in self._running)
+        return self._running.rows
 
     @property
     def present(self) -> int:
         """Requests that are waiting, blocked or running."""
-        return self.waiting.count + len(self._blocked) + sum(len(batch.requests) for batch in self._running)
+        return self.waiting.count + len(self._blocked) + sum(1 for _ in self._running.requests)
 
     @property
     def _callers_present(self) -> int:
         """Requests without an answer, so that a caller that waits for it cannot have sent the next one."""
-        present = self.waiting.count + len(self._blocked)
-        for batch in self._running:
-            if not batch.answering:
-                present += len(batch.requests)
-        return present
+        return self.waiting.count + len(self._blocked) + self._running.unanswered
 
     @property
     def exhausted(self) -> bool:
@@ -134,7 +131,7 @@ class QueueState:
             if not self._make_room(request, effects):
                 return self._overflow(request, now, effects)
         if request.deadline < math.inf and self.forecast.comes_too_late(request, self.waiting, self._running, now):
-            effects.failed.append((request, self._too_late()))
+            effects.failed.append((request, self.overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
             return None
         self._watch(request, effects)
         self._admit(request, now, effects)
@@ -157,10 +154,16 @@ class QueueState:
     def _evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
         for victim in victims:
             self.waiting.remove(victim)
-            effects.failed.append((victim, self._overloaded("SHED", ", and another request took the place")))
+            effects.failed.append((victim, self.overloaded("SHED", ", and another request took the place")))
 
-    def _too_late(self) -> OverloadedError:
-        return self._overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")
+    def rejects_when_full(self, now: float) -> bool:
+        """Whether a request that does not fit at ``now`` is certainly rejected for that reason."""
+        return (
+            isinstance(self._policy, RejectPolicy)
+            and not (self.closed or self.is_stuck)
+            # An expired request is about to make room.
+            and self._deadlines.earliest > now
+        )
 
     def _closed(self) -> ServingError:
         if not self.closed:
@@ -173,10 +176,8 @@ class QueueState:
         if request.reply.has_producer:
             effects.admitted.append(request)
         if self.rules.rules.max_wait_s > 0 and not self.waiting.is_scavenger(request):
-            for batch in self._running:
-                if batch.answering:
-                    self._arrivals.answering(now)
-                    break
+            if self._running.is_answering:
+                self._arrivals.answering(now)
             self._arrivals.arrived(now, self._callers_present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
@@ -189,11 +190,11 @@ class QueueState:
             blocked_requests=len(self._blocked),
             blocked_bytes=self._blocked.nbytes,
             # A caller that is being answered may send its next request before the thread has retired the batch.
-            caller_runs=sum(batch.outside_queue and not batch.answering for batch in self._running),
+            caller_runs=self._running.outside_queue,
         )
         decision = self._policy.decide(request, room)
         if isinstance(decision, Refuse):
-            effects.failed.append((request, self._overloaded(decision.reason, decision.detail)))
+            effects.failed.append((request, self.overloaded(decision.reason, decision.detail)))
             return None
         self._watch(request, effects)
         match decision:
@@ -204,7 +205,7 @@ class QueueState:
                 self._admit(request, now, effects)
             case RunNow():
                 request.enqueued_at = now
-                return self._started([request], request.rows, now, outside_queue=True)
+                return self._running.start([request], request.rows, now, outside_queue=True)
         return None
 
     def _stuck(self) -> OverloadedError:
@@ -214,7 +215,8 @@ class QueueState:
             reason="RUNS_STUCK",
         )
 
-    def _overloaded(self, reason: str, detail: str) -> OverloadedError:
+    def overloaded(self, reason: str, detail: str) -> OverloadedError:
+        """Return the error of a request that is rejected because the queue is full."""
         return OverloadedError(
             f'the queue of model "{self._name}" is full: {self.waiting.describe()}{detail}',
             retry_after_s=self.forecast.retry_after_s(self.waiting.rows),
@@ -237,7 +239,7 @@ class QueueState:
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         self.waiting.take(decision.requests, self.rules.run_cost.row_processor_s(decision.rows))
-        batch = self._started(decision.requests, decision.rows, now)
+        batch = self._running.start(decision.requests, decision.rows, now)
         self.forecast.drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
         self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows)
         if self._blocked:
@@ -268,7 +270,7 @@ class QueueState:
         further = 0 if self.waiting.scavenger_rows else self._further(now)
         if self.rules.shares:
             rules = self.rules.for_next_batch(
-                self._computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
+                self._running.computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
             )
         return plan(self.waiting.in_order(order_s), now, rules, further=further, idle_since=idle_since)
 
@@ -285,33 +287,18 @@ class QueueState:
         return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
 
     @property
-    def _computing(self) -> int:
-        """Number of batches whose runs have not ended."""
-        computing = 0
-        for batch in self._running:
-            computing += not batch.answering
-        return computing
-
-    @property
     def _another_is_idle(self) -> bool:
         """Whether another worker takes the rest immediately, which says nothing about how fast the queue drains.
 
         Short runs are done one at a time, by the poll thread.
         """
-        return self._workers > 1 and not self.rules.run_cost.is_short and self._computing < self._workers
+        return self._workers > 1 and not self.rules.run_cost.is_short and self._running.computing < self._workers
 
     def _further(self, now: float) -> int:
         """Return how many requests are worth waiting for; none if waiting is not allowed."""
         if self.closed or self.rules.rules.max_wait_s == 0:
             return 0
         return self._arrivals.expected_arrivals(now, self._callers_present)
-
-    def _started(
-        self, requests: list[InferenceRequest], rows: int, now: float, *, outside_queue: bool = False
-    ) -> Batch:
-        batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
-        self._running.append(batch)
-        return batch
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
@@ -338,7 +325,7 @@ class QueueState:
         if self.is_stuck or not left:
             return None
         rows = sum(request.rows for request in left)
-        rest = self._started(left, rows, now, outside_queue=batch.outside_queue)
+        rest = self._running.start(left, rows, now, outside_queue=batch.outside_queue)
         rest.ran_before = True
         return rest
 
@@ -378,7 +365,7 @@ class QueueState:
     def fail_running(self, error: ServingError, effects: Effects) -> None:
         """Fail all running requests; their results are discarded."""
         effects.fails_running = True
-        effects.failed.extend((request, error) for batch in self._running for request in batch.requests)
+        effects.failed.extend((request, error) for request in self._running.requests)
 
     def _drop_expired(self, now: float, effects: Effects) -> None:
         if self._deadlines.earliest > now:
@@ -398,8 +385,7 @@ class QueueState:
         self._admit_blocked(now, effects)
 
     def _unanswered(self) -> Iterator[InferenceRequest]:
-        running = chain.from_iterable(batch.requests for batch in self._running)
-        return chain(self.waiting, self._blocked, running)
+        return chain(self.waiting, self._blocked, self._running.requests)
 
     def _take_out(self, request: InferenceRequest) -> bool:
         """Remove ``request`` from the waiting or blocked requests; False if it is in neither."""

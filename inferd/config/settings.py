@@ -52,8 +52,8 @@ nothing else waits, and the first to be evicted."""
     """Priority of requests without one."""
 
     low_priority_share: float = Field(default=0.05, ge=0.0, le=0.5)
-    """Share of the rows served at higher priorities that each lower priority gets while it waits, so that it is slowed \
-and not starved. 0 serves priorities strictly in order."""
+    """Rows that each lower priority gets while it waits, as a share of those served at higher ones, so that it is \
+slowed and not starved. 0 serves priorities strictly in order."""
 
     @model_validator(mode="after")
     def _validate_default_priority(self) -> Self:

@@ -22,14 +22,16 @@ _Pattern = Annotated[str, Field(min_length=1)]
 class Rule(Section):
     """Allows ``methods`` of ``models`` to ``principals``; the latter two are patterns, see `matches`.
 
-    ``priority_ceiling`` is the most urgent priority that requests get; 1, the default, is any. ``quota`` applies to
-    each principal separately.
+    ``priority_ceiling`` is the most urgent priority that requests get; 1, the default, is any; ``scavenger``
+    makes all of them scavengers. Principals whose
+    requests wait at the same priority share the model by ``weight``. ``quota`` applies to each principal separately.
     """
 
     principals: list[_Pattern] = Field(min_length=1)
     models: list[_Pattern] = Field(default=["*"], min_length=1)
     methods: list[Literal["infer", "metadata", "admin"]] = Field(default=["infer", "metadata"], min_length=1)
-    priority_ceiling: int = Field(default=1, ge=1, le=100)
+    priority_ceiling: Annotated[int, Field(ge=1, le=100)] | Literal["scavenger"] = 1
+    weight: float = Field(default=1.0, ge=0.001, le=1000.0)
     quota: QuotaLimits | None = None
 
 

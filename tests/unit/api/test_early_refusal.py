@@ -33,7 +33,7 @@ class FakeBatcher:
         self.asked = []
         self.refused_rows = []
 
-    def early_refusal(self, priority, deadline, now):
+    def early_refusal(self, priority, deadline, now, *, principal, weight):
         self.asked.append((priority, deadline, now))
         return self.error
 

@@ -96,6 +96,9 @@ def test_caps_priority_at_ceiling() -> None:
     for priority in (0, 1, 2, 3):
         bench.infer(priority=priority)
     assert [request.priority for request in bench.model.submitted] == [2, 2, 2, 3]
+    scavenger = Bench(priority_ceiling="scavenger")
+    scavenger.infer(priority=1)
+    assert [request.priority for request in scavenger.model.submitted] == [4]
     low = Bench(priority_ceiling=9)
     low.infer(priority=1)
     assert [request.priority for request in low.model.submitted] == [3]
@@ -188,3 +191,10 @@ def test_rate_limit_spans_unary_and_streams() -> None:
     refused = bench.infer()
     assert refused.ended == (CODES.RESOURCE_EXHAUSTED, "the quota of 2 requests a second is used up")
     assert len(bench.model.submitted) == 2
+
+
+def test_requests_carry_weight_of_rule() -> None:
+    """Principals share a model by it."""
+    bench = Bench(weight=2.5)
+    bench.infer()
+    assert bench.model.submitted[0].weight == 2.5

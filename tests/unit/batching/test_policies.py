@@ -95,5 +95,5 @@ def test_shed_oldest_never_sheds_what_is_more_important(priority):
 def test_every_reason_is_announced():
     """Metrics have a series for each from the start."""
     sources = (path.read_text() for path in Path(inferd.batching.__file__).parent.rglob("*.py"))
-    named = {reason for source in sources for reason in re.findall(r'(?:reason=|_overloaded\()"(\w+)"', source)}
+    named = {reason for source in sources for reason in re.findall(r'(?:reason=|overloaded\()"(\w+)"', source)}
     assert named == set(OVERLOAD_REASONS)

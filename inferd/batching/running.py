@@ -1,0 +1,72 @@
+"""The batches of a queue that have been dispatched and not retired. Pure."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from inferd.batching.request import Batch, InferenceRequest
+
+
+class RunningBatches:
+    """Batches between dispatch and retirement, in order of dispatch.
+
+    A batch that is *answering* has run; its callers may send their next requests, and its worker is about to come back.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def start(self, requests: list[InferenceRequest], rows: int, now: float, *, outside_queue: bool = False) -> Batch:
+        """Add a batch of ``requests`` that is dispatched at ``now``."""
+        batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
+        self._batches.append(batch)
+        return batch
+
+    def remove(self, batch: Batch) -> None:
+        """Remove ``batch``."""
+        self._batches.remove(batch)
+
+    @property
+    def requests(self) -> Iterator[InferenceRequest]:
+        """All requests, also those that have been answered."""
+        return chain.from_iterable(batch.requests for batch in self._batches)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all batches."""
+        return sum(batch.rows for batch in self._batches)
+
+    @property
+    def outside_queue(self) -> int:
+        """Batches outside the queue that are not answering."""
+        return sum(batch.outside_queue and not batch.answering for batch in self._batches)
+
+    @property
+    def computing(self) -> int:
+        """Batches whose runs have not ended."""
+        computing = 0
+        for batch in self._batches:
+            computing += not batch.answering
+        return computing
+
+    @property
+    def unanswered(self) -> int:
+        """Requests in batches whose runs have not ended."""
+        unanswered = 0
+        for batch in self._batches:
+            if not batch.answering:
+                unanswered += len(batch.requests)
+        return unanswered
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a batch is answering."""
+        for batch in self._batches:  # noqa: SIM110  (a generator takes longer than the loop)
+            if batch.answering:
+                return True
+        return False

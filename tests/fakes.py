@@ -1,4 +1,4 @@
-"""Stand-ins for what batching needs from outside: time, timers, a model, an observer, and a caller who waits."""
+"""Fakes of batching's environment: time, timers, a model, an observer, and a caller."""
 
 import heapq
 import math
@@ -21,7 +21,7 @@ Array = NDArray[np.generic]
 
 
 class FakeClock:
-    """A monotonic clock that stands still until it is told otherwise."""
+    """A monotonic clock that advances only when told to."""
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now
@@ -36,7 +36,7 @@ class FakeClock:
 class ManualPollThread:
     """A poll thread whose timers fire when the test says so.
 
-    It is idle all the time unless ``busy`` is set; then ``soon`` and ``when_idle`` keep what it is to do.
+    It is always idle unless ``busy`` is set; then ``soon`` and ``when_idle`` collect its callbacks.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -49,7 +49,7 @@ class ManualPollThread:
 
     @property
     def armed(self) -> list[float]:
-        """The times that are waited for, the earliest first."""
+        """The armed times, earliest first."""
         return sorted(when for when, _, _ in self._armed)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
@@ -68,13 +68,13 @@ class ManualPollThread:
             callback()
 
     def run_soon(self) -> None:
-        """Call what was left to be called soon, and nothing of what that adds."""
+        """Call the collected callbacks, but none that they add."""
         callbacks, self.soon = self.soon, []
         for callback in callbacks:
             callback()
 
     def fire_due(self) -> None:
-        """Call back whatever the clock has reached."""
+        """Call back everything that the clock has reached."""
         while self._armed and self._armed[0][0] <= self._clock():
             heapq.heappop(self._armed)[2]()
 
@@ -136,15 +136,15 @@ SCALING = ModelSignature(
 
 
 def scale(inputs: Tensors) -> Mapping[str, Array]:
-    """What the model with the signature `SCALING` works out."""
+    """Return the outputs of the model with the signature `SCALING`."""
     y = np.multiply(inputs["x"], inputs["factor"])
     return {"y": y, "sum": np.sum(y, axis=1), "same": np.asarray(inputs["factor"])}
 
 
 class FakeSession:
-    """A model in numpy that remembers the rows and outputs of each run.
+    """A model in numpy that records the rows and outputs of each run.
 
-    ``compute`` may raise. While ``gate`` is not set, runs wait for it; ``entered`` counts those that have begun.
+    ``compute`` may raise. While ``gate`` is not set, runs wait for it; ``entered`` counts the runs that have begun.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class FakeSession:
 
 
 class Caller:
-    """Someone who has one request and waits for the answer."""
+    """A caller with one request that waits for its outcome."""
 
     def __init__(
         self,
@@ -210,6 +210,8 @@ class Caller:
         outputs: tuple[str, ...] = ("y",),
         priority: int = 1,
         deadline: float = math.inf,
+        principal: str = "",
+        weight: float = 1.0,
         received_at: float = 100.0,
         on_outcome: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
@@ -228,6 +230,8 @@ class Caller:
             received_at=received_at,
             deadline=deadline,
             priority=priority,
+            principal=principal,
+            weight=weight,
         )
 
     def _answer(self, outcome: Outcome) -> None:
@@ -240,7 +244,7 @@ class Caller:
 
     @property
     def released(self) -> bool:
-        """Whether the caller may bring its next request."""
+        """Whether the request was released: the caller may send the next one."""
         return self.releases == 1
 
     @property
@@ -250,7 +254,7 @@ class Caller:
 
     @property
     def outcome(self) -> Outcome:
-        """The one outcome that came."""
+        """The outcome, of which there is exactly one."""
         assert len(self.outcomes) == 1, f"expected one outcome, got {self.outcomes}"
         return self.outcomes[0]
 

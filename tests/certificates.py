@@ -1,4 +1,4 @@
-"""Throwaway certificates: an authority, and what it signs."""
+"""Certificates for tests: CAs, and the certificates that they issue."""
 
 import datetime as dt
 import ipaddress
@@ -17,13 +17,13 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
 
-#: What a server on this machine is called.
+#: Names of a server on this machine.
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a certificate and its key are."""
+    """Paths of a certificate and its key."""
 
     certificate: Path
     key: Path
@@ -31,18 +31,18 @@ class Files:
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate, with those of authorities in between, and its key, in PEM."""
+    """A certificate, with those of intermediate CAs, and its key, in PEM."""
 
     certificate: bytes
     key: bytes
 
     @property
     def serial_number(self) -> int:
-        """What tells this certificate from others."""
+        """The serial number of the certificate."""
         return x509.load_pem_x509_certificate(self.certificate).serial_number
 
     def save(self, folder: Path, name: str = "server") -> Files:
-        """Write both as ``NAME.pem`` and ``NAME.key``, each put into its place at once; the key is for us alone."""
+        """Write both as ``NAME.pem`` and ``NAME.key``, each replaced atomically; only the owner can read the key."""
         files = Files(folder / f"{name}.pem", folder / f"{name}.key")
         _replace(files.certificate, self.certificate, 0o644)
         _replace(files.key, self.key, 0o600)
@@ -50,9 +50,9 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; ``pem`` is what those have to trust who meet them.
+    """A CA; clients and servers trust ``pem``.
 
-    It is a root, unless ``parent`` signs its own certificate.
+    It is a root, unless ``parent`` signs its certificate.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Authority:
         builder = _builder(self._name, signer._name, self._key, not_before=-DAY, not_after=not_after)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.pem = signer._sign(builder)
-        #: The certificates between those it signs and the root.
+        #: The intermediate certificates between its own and the root.
         self._chain = b"" if parent is None else self.pem + parent._chain
 
     def delegate(self, name: str, *, not_after: dt.timedelta = DAY) -> "Authority":
-        """Make an authority below this one."""
+        """Create an intermediate CA below this one."""
         return Authority(name, parent=self, not_after=not_after)
 
     def save(self, folder: Path, name: str = "ca") -> Path:
@@ -91,9 +91,9 @@ class Authority:
         common_name: str = "test",
         usages: Sequence[x509.ObjectIdentifier] = (),
     ) -> Pair:
-        """Sign a certificate for ``names``: host names, IP addresses, or URIs such as a SPIFFE id.
+        """Issue a certificate for ``names``: host names, IP addresses, or URIs such as a SPIFFE id.
 
-        It is valid from ``not_before`` to ``not_after``, counted from now. The key is made unless there is one.
+        It is valid from ``not_before`` to ``not_after``, relative to now. Without ``key``, a new key is generated.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name), self._name, key, not_before=not_before, not_after=not_after)
@@ -109,7 +109,7 @@ class Authority:
 
 
 def server_credentials(pair: Pair, clients: Authority | None = None) -> grpc.ServerCredentials:
-    """Return what a server is made of that shows ``pair``, and asks for certificates that ``clients`` signed."""
+    """Return credentials of a server with ``pair``, which requires client certificates of ``clients`` if given."""
     return grpc.ssl_server_credentials(
         [(pair.key, pair.certificate)],
         root_certificates=clients.pem if clients else None,
@@ -137,7 +137,7 @@ def _alternative_name(name: str) -> x509.GeneralName:
 
 
 def now() -> dt.datetime:
-    """Return the time from which validity is counted."""
+    """Return the reference time of validity periods."""
     return dt.datetime.now(dt.UTC)
 
 

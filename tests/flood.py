@@ -1,6 +1,6 @@
-"""A flood of unauthenticated callers: ``python -m tests.flood HOST:PORT CA_FILE PER_S``, until its standard input ends.
+"""A flood of unauthenticated callers: ``python -m tests.flood HOST:PORT CA_FILE PER_S``, until its input ends.
 
-A process of its own, so that it does not slow down those who measure. At the end it prints how many came of each kind.
+A separate process, so that it does not delay measurements. At the end it prints the number of callers of each kind.
 """
 
 import itertools
@@ -25,7 +25,7 @@ _INFER = "/inferd.v1.InferenceService/Infer"
 
 
 class UnauthenticatedCallers:
-    """Connections of those who have no business here; some stay, until there are too many of them."""
+    """Connections without credentials; some stay open, up to a limit."""
 
     def __init__(self, address: str, ca_file: str) -> None:
         host, port = address.rsplit(":", 1)
@@ -77,7 +77,7 @@ class UnauthenticatedCallers:
 
 
 def main(address: str, ca_file: str, per_s: str) -> None:
-    """Send one unauthenticated caller after the other, of each kind in turn."""
+    """Start one unauthenticated caller after the other, of each kind in turn."""
     callers = UnauthenticatedCallers(address, ca_file)
     counts: Counter[str] = Counter()
     for send in itertools.cycle(callers.kinds):

@@ -1,4 +1,4 @@
-"""An issuer of JSON Web Tokens, honest or not."""
+"""An issuer of JSON Web Tokens, valid and forged."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ _ALGORITHMS = {
 
 
 class Issuer:
-    """Signs with one key of any of our algorithms. ``kid`` is the key's id."""
+    """Signs with a key of any supported algorithm. ``kid`` is the key's id."""
 
     def __init__(self, kid: str = "one", algorithm: str = "ES256", *, bits: int = 2048) -> None:
         self.kid = kid
@@ -35,25 +35,25 @@ class Issuer:
         }[algorithm]()
 
     def jwk(self, **more: object) -> dict[str, object]:
-        """Return the public key as it is published."""
+        """Return the published public key."""
         public = json.loads(_ALGORITHMS[self.algorithm].to_jwk(self.key.public_key()))
         public.pop("key_ops", None)
         return {**public, "kid": self.kid, "use": "sig", **more}
 
     def token(self, subject: object = "alice", **claims: object) -> str:
-        """Return a token; a claim that is None is left out."""
+        """Return a token; claims that are None are omitted."""
         return jwt.encode(self._claims(subject, claims), self.key, self.algorithm, {"kid": self.kid})
 
     def token_without_kid(self, subject: object = "alice", **claims: object) -> str:
-        """Return a token that does not say which key it was signed with."""
+        """Return a token without a key id."""
         return jwt.encode(self._claims(subject, claims), self.key, self.algorithm)
 
     def unsigned(self, algorithm: str = "none") -> str:
-        """Return a token that says that it has no signature."""
+        """Return a token with the algorithm ``none``."""
         return f"{_encoded({'alg': algorithm, 'kid': self.kid})}.{_encoded(self._claims('alice', {}))}."
 
     def signed_with_the_public_key(self) -> str:
-        """Return a token that takes the public key for a shared secret, which everybody knows."""
+        """Return a token that uses the public key as an HMAC secret."""
         secret = self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         body = f"{_encoded({'alg': 'HS256', 'kid': self.kid})}.{_encoded(self._claims('alice', {}))}"
         return f"{body}.{_base64(hmac.digest(secret, body.encode(), hashlib.sha256))}"
@@ -64,7 +64,7 @@ class Issuer:
 
 
 def jwks(*keys: dict[str, object]) -> str:
-    """Return a set of keys as it is published."""
+    """Return a published key set."""
     return json.dumps({"keys": keys})
 
 

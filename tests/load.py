@@ -1,8 +1,8 @@
-"""What tests of a server under load need: a model that is busy for as long as a request says, and views from outside.
+"""Helpers for tests of a server under load: a model whose run time a request sets, and measurements.
 
-`BusyModel` calls a served `busy_model`. While its worker is occupied, by a run without an end that its caller gives up
-at last, requests wait in the queue for as long as a test needs them there; the metrics tell when they have arrived, so
-that no test depends on how fast anything is.
+`BusyModel` calls a served `busy_model`. While its worker is occupied, by an endless run that its caller cancels at the
+end, requests wait in the queue for as long as a test needs them there; the metrics show when they have arrived, so that
+no test depends on the speed of the machine.
 """
 
 import os
@@ -31,20 +31,20 @@ from tests.server import ServerProcess
 
 MIB = 1024 * 1024
 
-#: A length that only `BusyModel.occupied` uses: its request never shares a batch with those that wait behind it.
+#: A length that only `BusyModel.occupied` uses, so that its request never shares a batch with waiting ones.
 _OCCUPYING_LENGTH = 2
 
 _WORK_WIDTH = 128
 _MEASURED_TURNS = 2000
 
-#: More turns than any machine does; such a run ends with its caller.
+#: More iterations than any machine can do; such a run ends with its caller.
 ENDLESS_TURNS = 4e18
 
 
 def busy_model(*, turns: int | None = None) -> onnx.ModelProto:
-    """Make ``y = x`` and ``doubled = 2x`` on FP32 [batch,length], in as many turns of a loop as the largest element.
+    """Build ``y = x`` and ``doubled = 2x`` on FP32 [batch,length], in as many iterations as the largest element.
 
-    With ``turns`` it is always that many, when it is loaded and warmed up as well. One turn is some 30 µs.
+    With ``turns`` there are always that many, also during loading and warm-up. One iteration takes about 30 µs.
     """
     count = [
         helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
@@ -61,7 +61,7 @@ def busy_model(*, turns: int | None = None) -> onnx.ModelProto:
     nodes = [
         *count,
         helper.make_node("Loop", ["turns", "go_on", "work"], ["worked"], body=_turn()),
-        # All zero, and needed, so that the loop is not optimised away.
+        # All zero, so that the loop is not optimised away.
         helper.make_node("ReduceMax", ["worked"], ["zero"], keepdims=0),
         helper.make_node("Add", ["x", "zero"], ["y"]),
         helper.make_node("Mul", ["y", "two"], ["doubled"]),
@@ -85,9 +85,9 @@ def _turn() -> onnx.GraphProto:
 
 
 def add_model(repository: Path, name: str, model: onnx.ModelProto, settings: Mapping[str, Any] | None = None) -> None:
-    """Put ``model`` into ``repository``, with ``settings`` of its own.
+    """Add ``model`` to ``repository``, with its own ``settings``.
 
-    A busy model is batched on the operator's word: how long it runs depends on all rows, though no answer does.
+    A busy model has `batch_axis` set: its run time depends on all rows, although no answer does.
     """
     onnx_models.save(model, repository / name / "1" / "model.onnx")
     if model.graph.name == "busy":
@@ -97,12 +97,12 @@ def add_model(repository: Path, name: str, model: onnx.ModelProto, settings: Map
 
 
 def connect(address: str) -> grpc.Channel:
-    """Open a connection that is shared with no other channel of this process."""
+    """Open a connection that shares no other channel of this process."""
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
 
 
 def eventually(is_so: Callable[[], bool], what: str) -> None:
-    """Wait until ``is_so``, for what comes about in another process without anyone being told."""
+    """Wait until ``is_so``, for changes in another process without a notification."""
     pause = threading.Event()
     ends_at = time.monotonic() + PATIENCE_S
     while not is_so():
@@ -119,23 +119,23 @@ def metric(server: ServerProcess, name: str, **labels: str) -> float:
 
 
 def cpu_s(server: ServerProcess) -> float:
-    """Return how much CPU time the process has used, in seconds."""
+    """Return the CPU time of the process in seconds."""
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def thread_count(server: ServerProcess) -> int:
-    """Return how many threads the process has."""
+    """Return the number of threads of the process."""
     return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
 
 
 def descriptor_count(server: ServerProcess) -> int:
-    """Return how many files and sockets the process has open."""
+    """Return the number of open files and sockets of the process."""
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
 def array(number: int, *, rows: int = 1, length: int = 1, turns: float = 0) -> np.ndarray:
-    """Return an input of `busy_model` that is known again by ``number``, at least 1, and takes ``turns`` turns."""
+    """Return an input of `busy_model` that ``number``, at least 1, identifies, and that takes ``turns`` iterations."""
     x = np.full((rows, length), -number, np.float32)
     if turns:
         x[0, 0] = turns
@@ -148,14 +148,14 @@ def request(model: str, x: np.ndarray, **fields: Any) -> v1.InferRequest:
 
 
 def check(response: v1.InferResponse, x: np.ndarray) -> None:
-    """Hold an answer with all outputs, or with y alone, against its request."""
+    """Compare an answer with all outputs, or with y only, with its request."""
     for output in response.outputs:
         expected = 2 * x if output.name == "doubled" else x
         np.testing.assert_array_equal(np.frombuffer(output.raw, np.float32).reshape(output.shape), expected)
 
 
 class BusyModel:
-    """Calls one `busy_model` of a server over a connection of its own."""
+    """Calls one `busy_model` of a server over a new connection."""
 
     def __init__(self, server: ServerProcess, channel: grpc.Channel, name: str) -> None:
         self.name = name
@@ -166,15 +166,15 @@ class BusyModel:
         self._turns_per_s = _MEASURED_TURNS / (measured.timing.run_us / 1e6)
 
     def turns(self, busy_s: float) -> int:
-        """Return how many turns take about ``busy_s``."""
+        """Return the number of iterations that take about ``busy_s``."""
         return max(1, round(busy_s * self._turns_per_s))
 
     def send(self, x: np.ndarray, *, timeout_s: float = PATIENCE_S, **fields: Any) -> grpc.Future:
-        """Begin a call; several are accepted in their order."""
+        """Start a call; calls are accepted in order."""
         return self._stub.Infer.future(request(self.name, x, **fields), timeout=timeout_s)
 
     def call(self, x: np.ndarray) -> v1.InferResponse:
-        """Make a call, and check its answer."""
+        """Call, and check the answer."""
         response = self._stub.Infer(request(self.name, x), timeout=PATIENCE_S)
         check(response, x)
         return response
@@ -185,7 +185,7 @@ class BusyModel:
 
     @contextmanager
     def occupied(self) -> Iterator[grpc.Future]:
-        """Keep the worker busy until the block ends, or the call that it is busy with is cancelled."""
+        """Keep the worker busy until the block ends, or the call is cancelled."""
         offered = self._metric("inferd_offered_rows_total")
         call = self.send(array(1, length=_OCCUPYING_LENGTH, turns=ENDLESS_TURNS))
         try:
@@ -196,11 +196,11 @@ class BusyModel:
             call.cancel()
 
     def wait_queued(self, rows: int) -> None:
-        """Wait until as many rows are in the queue."""
+        """Wait until this many rows are in the queue."""
         eventually(lambda: self._metric("inferd_queue_rows") == rows, f"{rows} rows wait")
 
     def statistics(self) -> oip.ModelStatistics:
-        """Return what the model has done so far."""
+        """Return the statistics of the model."""
         return self._statistics.ModelStatistics(oip.ModelStatisticsRequest(name=self.name)).model_stats[0]
 
     def _metric(self, name: str) -> float:

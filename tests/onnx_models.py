@@ -1,6 +1,6 @@
-"""Small ONNX models, one for each trait that inferd has to cope with. Each function makes a new one.
+"""Small ONNX models, one for each property that inferd must handle. Each function builds a new one.
 
-`save` writes a model to a file; weights are constants, so that every expected answer can be worked out by hand.
+`save` writes a model to a file; weights are constants, so that expected answers can be computed by hand.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from inferd.dtypes import DataType
 Shape = Sequence[int | str | None]
 
 OPSET = 20
-#: Old enough for every ONNX Runtime that inferd supports.
+#: Supported by every release of ONNX Runtime that inferd supports.
 IR_VERSION = 9
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:
-    """Write ``model`` to ``path``, making its folders."""
+    """Write ``model`` to ``path``, and create its directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)
     return path
 
 
 def linear(rows: int | str | None = "batch") -> onnx.ModelProto:
-    """Make ``y = 2x + 1`` on FP32 [rows,3]."""
+    """Build ``y = 2x + 1`` on FP32 [rows,3]."""
     return _model(
         [_node("Mul", ["x", "two"], ["doubled"]), _node("Add", ["doubled", "one"], ["y"])],
         [_float("x", [rows, 3])],
@@ -37,7 +37,7 @@ def linear(rows: int | str | None = "batch") -> onnx.ModelProto:
 
 
 def two_inputs(rows_a: int | str | None = "batch", rows_b: int | str | None = "batch") -> onnx.ModelProto:
-    """Make ``total = a + b`` and ``product = a * b``; a FP32 [batch,length], b INT64 of the same shape."""
+    """Build ``total = a + b`` and ``product = a * b``; a FP32 [batch,length], b INT64 of the same shape."""
     return _model(
         [
             _node("Cast", ["b"], ["as_float"], to=TensorProto.FLOAT),
@@ -50,7 +50,7 @@ def two_inputs(rows_a: int | str | None = "batch", rows_b: int | str | None = "b
 
 
 def batch_axis_one() -> onnx.ModelProto:
-    """Make ``y = sum of x over time``: x FP32 [time,batch,2], y FP32 [batch,2]."""
+    """Build ``y = sum of x over time``: x FP32 [time,batch,2], y FP32 [batch,2]."""
     return _model(
         [_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
         [_float("x", ["time", "batch", 2])],
@@ -60,7 +60,7 @@ def batch_axis_one() -> onnx.ModelProto:
 
 
 def shared_scalar() -> onnx.ModelProto:
-    """Make ``y = x * factor`` on FP32 [batch,3], where factor is a scalar that a whole batch shares."""
+    """Build ``y = x * factor`` on FP32 [batch,3], where factor is a scalar that a batch shares."""
     return _model(
         [_node("Mul", ["x", "factor"], ["y"])],
         [_float("x", ["batch", 3]), _float("factor", [])],
@@ -69,7 +69,7 @@ def shared_scalar() -> onnx.ModelProto:
 
 
 def optional_scale(element: int = TensorProto.FLOAT, ir_version: int = IR_VERSION) -> onnx.ModelProto:
-    """Make ``y = x * scale`` on FP32 [batch,3]; scale, a scalar, may be left out and is 2 then.
+    """Build ``y = x * scale`` on FP32 [batch,3]; scale, an optional scalar, has the default 2.
 
     Before IR version 4, ``scale`` is a weight like any other. ``element`` is its type.
     """
@@ -85,14 +85,14 @@ def optional_scale(element: int = TensorProto.FLOAT, ir_version: int = IR_VERSIO
 
 
 def no_inputs() -> onnx.ModelProto:
-    """Give ``y`` FP32 [2], always 1 and 2."""
+    """Build ``y`` FP32 [2], always 1 and 2."""
     return _model(
         [_node("Identity", ["values"], ["y"])], [], [_float("y", [2])], [_constant("values", np.float32([1, 2]))]
     )
 
 
 def constant_output() -> onnx.ModelProto:
-    """Make ``y = x`` on FP32 [batch,3] with a second output, ``classes`` INT64 [3], that is always 10, 20, 30."""
+    """Build ``y = x`` on FP32 [batch,3] with a second output, ``classes`` INT64 [3], that is always 10, 20, 30."""
     return _model(
         [_node("Identity", ["x"], ["y"]), _node("Identity", ["labels"], ["classes"])],
         [_float("x", ["batch", 3])],
@@ -102,7 +102,7 @@ def constant_output() -> onnx.ModelProto:
 
 
 def strings() -> onnx.ModelProto:
-    """Make ``loud = text + "!"`` on strings [batch,2]."""
+    """Build ``loud = text + "!"`` on strings [batch,2]."""
     return _model(
         [_node("StringConcat", ["text", "mark"], ["loud"])],
         [_value("text", TensorProto.STRING, ["batch", 2])],
@@ -112,13 +112,13 @@ def strings() -> onnx.ModelProto:
 
 
 def identity(datatype: DataType, shape: Shape = ("batch", 2)) -> onnx.ModelProto:
-    """Make ``y = x`` for any element type."""
+    """Build ``y = x`` for any element type."""
     element = datatype.onnx_element_type
     return _model([_node("Identity", ["x"], ["y"])], [_value("x", element, shape)], [_value("y", element, shape)])
 
 
 def cast_sum(datatype: DataType) -> onnx.ModelProto:
-    """Make ``y = x + x`` on a float type of any width, [batch,2], worked out in FP32."""
+    """Build ``y = x + x`` on a float type of any width, [batch,2], computed in FP32."""
     element = datatype.onnx_element_type
     return _model(
         [
@@ -132,7 +132,7 @@ def cast_sum(datatype: DataType) -> onnx.ModelProto:
 
 
 def lookup(size: int = 4) -> onnx.ModelProto:
-    """Make ``y = 10 * index`` for INT64 [batch] by a table: the run fails when an index is ``size`` or more."""
+    """Build ``y = 10 * index`` for INT64 [batch] by a table: the run fails if an index is ``size`` or more."""
     return _model(
         [_node("Gather", ["table", "index"], ["y"])],
         [_value("index", TensorProto.INT64, ["batch"])],
@@ -142,7 +142,7 @@ def lookup(size: int = 4) -> onnx.ModelProto:
 
 
 def needs_a_rate() -> onnx.ModelProto:
-    """Make ``y = x * gain`` on FP32 [batch,3]; gain is 1 for ``rate`` INT64 [] 8000, 2 for 16000; 0 and 1 fail."""
+    """Build ``y = x * gain`` on FP32 [batch,3]; gain is 1 for ``rate`` INT64 [] 8000, 2 for 16000; 0 and 1 fail."""
     return _model(
         [
             _node("Div", ["rate", "step"], ["steps"]),
@@ -161,7 +161,7 @@ def needs_a_rate() -> onnx.ModelProto:
 
 
 def nested_lookup() -> onnx.ModelProto:
-    """Make ``y = 10 * index`` as `lookup`, by a node "inner" in a branch of the node "outer", whatever ``which`` is."""
+    """Build ``y = 10 * index`` as `lookup`, by a node "inner" in both branches of the node "outer"."""
     inner = _node("Gather", ["table", "index"], ["found"], name="inner")
     branch = helper.make_graph([inner], "branch", [], [_float("found", ["batch"])])
     return _model(
@@ -173,7 +173,7 @@ def nested_lookup() -> onnx.ModelProto:
 
 
 def zeros() -> onnx.ModelProto:
-    """Make ``y``, as many zeros as ``size`` INT64 [1] says: the run fails when that is more than there is memory."""
+    """Build ``y``, as many zeros as ``size`` INT64 [1] says: the run fails if memory is exhausted."""
     return _model(
         [_node("ConstantOfShape", ["size"], ["y"])],
         [_value("size", TensorProto.INT64, [1])],
@@ -182,9 +182,9 @@ def zeros() -> onnx.ModelProto:
 
 
 def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:
-    """Make ``y = x`` on FP32 [batch,width] in ``steps`` multiplications by the identity matrix.
+    """Build ``y = x`` on FP32 [batch,width] in ``steps`` multiplications by the identity matrix.
 
-    One run of one row is about ``steps`` times 10 microseconds at the default width.
+    A run of one row takes about ``steps`` times 10 microseconds at the default width.
     """
     names = ["x", *(f"step_{step}" for step in range(1, steps)), "y"]
     return _model(
@@ -196,9 +196,9 @@ def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:
 
 
 def one_long_operator() -> onnx.ModelProto:
-    """Make ``y``, INT64 [2], of FP32 [1,length] in one operator that takes half a nanosecond times the length squared.
+    """Build ``y``, INT64 [2], of FP32 [1,length] in one operator that takes 0.5 ns times the squared length.
 
-    It chooses among boxes without an area, as many as ``x`` has elements, and compares each with all before.
+    It selects among boxes without an area, as many as ``x`` has elements, and compares each with all before.
     """
     return _model(
         [
@@ -216,7 +216,7 @@ def one_long_operator() -> onnx.ModelProto:
 
 
 def needs_size(least: int = 3) -> onnx.ModelProto:
-    """Make ``y = moving average of x`` on FP32 [batch,1,length]; the run fails when length is less than ``least``."""
+    """Build ``y = moving average of x`` on FP32 [batch,1,length]; the run fails if length is less than ``least``."""
     return _model(
         [_node("Conv", ["x", "kernel"], ["y"])],
         [_float("x", ["batch", 1, "length"])],
@@ -230,14 +230,14 @@ def rows_do_not_follow() -> onnx.ModelProto:
     return _model(
         [_node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
         [_float("x", ["batch", 3])],
-        # Left for the runtime to find out at run time: with the open shape [rows,3] its shape inference says nothing.
+        # ONNX Runtime notices at run time only: its shape inference allows the dynamic shape [rows,3].
         [_float("y", ["rows", 3])],
         [_constant("axes", np.array([0], np.int64))],
     )
 
 
 def centred() -> onnx.ModelProto:
-    """Make ``y = x - mean of x over the rows`` on FP32 [batch,3]: a row's answer depends on the others."""
+    """Build ``y = x - mean of x over the rows`` on FP32 [batch,3]: a row's answer depends on the others."""
     return _model(
         [_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=1), _node("Sub", ["x", "mean"], ["y"])],
         [_float("x", ["batch", 3])],
@@ -247,7 +247,7 @@ def centred() -> onnx.ModelProto:
 
 
 def brightness() -> onnx.ModelProto:
-    """Make ``brightness = mean of the pixels`` of FP32 [batch,8,8], over 255 if any pixel of the batch is above 1.5."""
+    """Build ``brightness = mean of the pixels`` of FP32 [batch,8,8], over 255 if any pixel of the batch exceeds 1.5."""
     return _model(
         [
             _node("ReduceMax", ["pixels"], ["largest"], keepdims=0),
@@ -286,7 +286,7 @@ def text_and_bf16() -> onnx.ModelProto:
 
 
 def unknown_output_rank() -> onnx.ModelProto:
-    """Make ``y = reshape(x, shape)`` where the rank of y depends on the graph's input ``shape``."""
+    """Build ``y = reshape(x, shape)`` where the rank of y depends on the graph's input ``shape``."""
     return _model(
         [_node("Reshape", ["x", "shape"], ["y"])],
         [_float("x", ["batch", 4]), _value("shape", TensorProto.INT64, ["rank"])],
@@ -295,7 +295,7 @@ def unknown_output_rank() -> onnx.ModelProto:
 
 
 def sequence_of_maps() -> onnx.ModelProto:
-    """Give ``probabilities`` as a sequence of maps from label to FP32, as scikit-learn's converter does unless told."""
+    """Return ``probabilities`` as a sequence of maps from label to FP32, the default of scikit-learn's converter."""
     node = helper.make_node("ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
     maps = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
     output = helper.make_value_info("probabilities", helper.make_sequence_type_proto(maps))
@@ -303,7 +303,7 @@ def sequence_of_maps() -> onnx.ModelProto:
 
 
 def label_and_maps() -> onnx.ModelProto:
-    """Give ``label`` INT64 [batch], where ``scores`` is largest, and beside it the maps of `sequence_of_maps`."""
+    """Return ``label`` INT64 [batch], the index of the largest of ``scores``, and the maps of `sequence_of_maps`."""
     model = sequence_of_maps()
     model.graph.node.append(_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
     model.graph.output.append(_value("label", TensorProto.INT64, ["batch"]))
@@ -311,21 +311,21 @@ def label_and_maps() -> onnx.ModelProto:
 
 
 def sequence_input() -> onnx.ModelProto:
-    """Take ``parts``, a sequence of FP32 tensors, and give them concatenated."""
+    """Take ``parts``, a sequence of FP32 tensors, and return them concatenated."""
     parts = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
     node = _node("ConcatFromSequence", ["parts"], ["y"], axis=0)
     return _model([node], [parts], [_value("y", TensorProto.FLOAT, [None])])
 
 
 def optional_output() -> onnx.ModelProto:
-    """Give ``y`` as an optional tensor."""
+    """Return ``y`` as an optional tensor."""
     tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, ["batch", 3])
     output = helper.make_value_info("y", helper.make_optional_type_proto(tensor))
     return _model([_node("Optional", ["x"], ["y"])], [_float("x", ["batch", 3])], [output])
 
 
 def element_type(number: int) -> onnx.ModelProto:
-    """Make ``y = x`` on FP32 beside ``other``, an input of the ONNX element type ``number`` that is passed through."""
+    """Build ``y = x`` on FP32, with an input ``other`` of the ONNX element type ``number`` that is passed through."""
     return _model(
         [_node("Identity", ["x"], ["y"]), _node("Identity", ["other"], ["same"])],
         [_float("x", ["batch", 3]), _value("other", number, ["batch"])],
@@ -334,7 +334,7 @@ def element_type(number: int) -> onnx.ModelProto:
 
 
 def custom_operator() -> onnx.ModelProto:
-    """Make ``loud = upper case of text`` on strings [batch], with an operator of onnxruntime-extensions."""
+    """Build ``loud = upper case of text`` on strings [batch], with an operator of onnxruntime-extensions."""
     model = _model(
         [helper.make_node("StringUpper", ["text"], ["loud"], domain="ai.onnx.contrib")],
         [_value("text", TensorProto.STRING, ["batch"])],
@@ -345,14 +345,14 @@ def custom_operator() -> onnx.ModelProto:
 
 
 def future_opset(version: int = 999) -> onnx.ModelProto:
-    """Make `linear` for an operator set that no runtime knows yet."""
+    """Build `linear` for an operator set that no runtime knows yet."""
     model = linear()
     model.opset_import[0].version = version
     return model
 
 
 def save_with_external_data(path: Path, width: int = 64) -> Path:
-    """Write ``y = x * weights`` with weights 0, 1, 2 … in a file of their own beside ``path``; x FP32 [batch,width]."""
+    """Write ``y = x * weights`` with weights 0, 1, 2 … in an external file beside ``path``; x FP32 [batch,width]."""
     model = _model(
         [_node("Mul", ["x", "weights"], ["y"])],
         [_float("x", ["batch", width])],

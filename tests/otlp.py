@@ -1,4 +1,4 @@
-"""A receiver of OTLP over HTTP for tests, with OpenTelemetry's own messages."""
+"""A collector of OTLP over HTTP for tests, with OpenTelemetry's messages."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ TIMEOUT_S = PATIENCE_S
 
 
 class Receiver:
-    """Keeps what it is sent. ``answers`` are the statuses of the next posts, 200 after them.
+    """Stores what it receives. ``answers`` are the statuses of the next posts, then 200.
 
     While ``held`` is set, posts are not answered.
     """
@@ -56,7 +56,7 @@ class Receiver:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, as if killed: who still waits for an answer gets none."""
+        """Stop, as if killed: open posts get no answer."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -67,7 +67,7 @@ class Receiver:
         return [span for request in self.requests for span in spans_of(request)]
 
     def wait_for(self, name: str, count: int = 1) -> list[Span]:
-        """Wait until so many spans of that name have come, and return them."""
+        """Wait until there are this many spans of that name, and return them."""
         while len(found := [span for span in self.spans if span.name == name]) < count:
             self.posted.get(timeout=TIMEOUT_S)
         return found

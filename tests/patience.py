@@ -1,4 +1,4 @@
-"""How long tests wait for what must happen: longer than any machine takes, so that it only ends a test that hangs."""
+"""The timeout of waits in tests: longer than any machine takes, so it only ends a test that hangs."""
 
-#: No outcome may depend on it. `timeout` in setup.cfg is longer, so that the test that hangs says what it waits for.
+#: No outcome may depend on it. `timeout` in setup.cfg is longer, so that a test that hangs reports what it waits for.
 PATIENCE_S = 120.0

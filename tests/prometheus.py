@@ -1,4 +1,4 @@
-"""A real Prometheus for tests, out of `scripts/tools.sh`."""
+"""A real Prometheus for tests, installed by `scripts/tools.sh`."""
 
 import json
 import re
@@ -25,13 +25,13 @@ _SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def metrics_in(expr: str) -> set[str]:
-    """Return the names of our metrics that an expression asks for, those of histograms without their endings."""
+    """Return the names of inferd's metrics in an expression, without the suffixes of histograms."""
     names = set(re.findall(r"\binferd_\w+", expr))
     return {name.removesuffix(next((end for end in _SUFFIXES if name.endswith(end)), "")) for name in names}
 
 
 class Prometheus:
-    """A Prometheus that scrapes one server each second and evaluates our rules as often."""
+    """A Prometheus that scrapes one server every second and evaluates the rules as often."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self.address = ""
@@ -49,7 +49,7 @@ class Prometheus:
         eventually(self._answers, "prometheus answers")
 
     def get(self, path: str, **query: str) -> Any:
-        """Ask the HTTP API; what it does not like fails the test with its words."""
+        """Call the HTTP API; an error fails the test with its message."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
             with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
@@ -58,16 +58,16 @@ class Prometheus:
             raise AssertionError(f"{query}: {error.read().decode()}") from error
 
     def query(self, expr: str) -> list[dict[str, Any]]:
-        """Return what an expression gives now."""
+        """Return the present result of an expression."""
         return self.get("query", query=expr)["result"]
 
     def wait_scraped(self, times: int) -> None:
-        """Wait until the server has been scraped so often."""
+        """Wait for this many scrapes of the server."""
         expr = f"sum(count_over_time(up{{job='inferd'}}[5m])) >= {times}"
         eventually(lambda: bool(self.query(expr)), f"{times} scrapes")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.terminate()
         self._process.wait(PATIENCE_S)
 
@@ -87,7 +87,7 @@ class Prometheus:
 
 @contextmanager
 def scraping(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes ``target``; it is made to end afterwards."""
+    """Run a Prometheus that scrapes ``target``, and stop it afterwards."""
     prometheus = Prometheus(folder, target)
     try:
         yield prometheus

@@ -1,7 +1,7 @@
 """Uploads in raw HTTP/2 that can stop at any byte, as no gRPC client can.
 
-Just enough of the protocol for that: one call on each connection, headers without compression, flow control of the
-sender, and the trailers' names and values are looked for in what comes back rather than decoded.
+Only the necessary part of the protocol: one call per connection, uncompressed headers, the sender's flow control, and a
+text search in the received headers and trailers instead of decoding them.
 """
 
 import select
@@ -22,7 +22,7 @@ _MAX_FRAME = 16384
 
 
 class RawUpload:
-    """One call to ``method`` that says its message is ``size`` bytes long; `send` brings some of them."""
+    """One call to ``method`` with a message of ``size`` bytes; `send` sends a part of it."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class RawUpload:
         self._received = bytearray()
         self._initial_window = _DEFAULT_WINDOW
         self._windows = {0: _DEFAULT_WINDOW, _STREAM: _DEFAULT_WINDOW}
-        #: What the peer has ended the call with, as it came: the fragments of its headers and trailers.
+        #: The received header and trailer blocks, undecoded.
         self.headers = b""
         self.has_ended = False
         headers = [
@@ -56,7 +56,7 @@ class RawUpload:
         self._socket.close()
 
     def send(self, count: int, *, within_s: float = 30.0, end: bool = False, content: bytes | None = None) -> int:
-        """Send ``count`` bytes of the message, or ``content``; returns how many the peer took within the time."""
+        """Send ``count`` bytes of the message, or ``content``; returns how many the peer accepted within the time."""
         message = self._prefix + (bytes(count) if content is None else content)
         self._prefix = b""
         data, sent = memoryview(message), 0
@@ -87,7 +87,7 @@ class RawUpload:
         return self.has_ended
 
     def receive(self, timeout_s: float) -> None:
-        """Take in what has come, after waiting for it."""
+        """Read what has arrived, after waiting for it."""
         while not self.has_ended and select.select([self._socket], [], [], timeout_s)[0]:
             timeout_s = 0.0
             try:

@@ -1,4 +1,4 @@
-"""A real inferd process for tests: started as a user would, on free ports, with its log kept."""
+"""A real inferd process for tests: started as by a user, on free ports, with its log."""
 
 import json
 import os
@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 
 
 class ServerProcess:
-    """``inferd serve`` in a process of its own. ``log`` grows while it runs; a thread reads it line by line."""
+    """An ``inferd serve`` process. ``log`` grows while it runs; a thread reads it line by line."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ServerProcess:
         self._reader.start()
 
     def wait_ready(self) -> None:
-        """Wait for the line that says where to call."""
+        """Wait for the line with the addresses."""
         ready = self.wait_event("ready")
         self.grpc, self.http = ready["grpc"], ready["metrics"]
 
@@ -83,7 +83,7 @@ class ServerProcess:
 
     @property
     def text(self) -> str:
-        """Everything that the process has written so far."""
+        """All its output so far."""
         return "".join(self.log)
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ class ServerProcess:
         return [line for line in lines if line.get("event") == event]
 
     def resident_bytes(self) -> int:
-        """Return how much memory the process holds now."""
+        """Return the resident set of the process."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -111,7 +111,7 @@ class ServerProcess:
 def serving(
     *arguments: str | Path, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[ServerProcess]:
-    """Run a server in ``folder`` that is ready; it is made to end afterwards, whatever happens."""
+    """Run a ready server in ``folder``, and stop it afterwards, whatever happens."""
     server = ServerProcess(*arguments, environment=environment, folder=folder)
     try:
         server.wait_ready()

@@ -1,4 +1,4 @@
-"""Batched equals unbatched: whatever is stacked, cut and split, each answer is that of the request alone."""
+"""Batched equals unbatched: however requests are stacked and split, each answer is that of the request alone."""
 
 import time
 
@@ -17,7 +17,7 @@ _OUTPUTS = st.lists(st.sampled_from(["y", "sum", "same"]), min_size=1, max_size=
 
 @st.composite
 def _callers(draw):
-    """Requests of several lengths and factors, which cannot all be stacked, some of which the model cannot run."""
+    """Requests of several lengths and factors, which cannot all be stacked, and some that fail."""
     rows, length = draw(st.integers(1, 7)), draw(st.integers(1, 3))
     factor = draw(st.sampled_from([1.0, 2.0]))
     values = st.lists(
@@ -33,7 +33,7 @@ def _no_negatives(inputs):
     return scale(inputs)
 
 
-# Threads are started for each example, so its duration says nothing.
+# Threads are started for each example, so its duration varies.
 @settings(deadline=None)
 @given(
     callers=st.lists(_callers(), max_size=12),
@@ -41,8 +41,8 @@ def _no_negatives(inputs):
     enabled=st.booleans(),
     instances=st.integers(1, 3),
 )
-def test_each_answer_is_that_of_the_request_alone(callers, max_batch_size, enabled, instances):
-    """For any requests, batch size and number of workers; and those that fail are those that fail alone."""
+def test_each_answer_equals_single_run(callers, max_batch_size, enabled, instances):
+    """For any requests, batch size and number of workers; and requests fail that fail alone."""
     session = FakeSession(_no_negatives)
     batcher = Batcher(
         name="m",

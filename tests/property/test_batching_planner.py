@@ -1,4 +1,4 @@
-"""What holds for every plan."""
+"""Properties of every plan."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ _RULES = st.builds(BatchRules, max_rows=st.integers(1, 10), max_wait_s=st.sample
 
 
 @given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3), idle_since=_IDLE_SINCE)
-def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, further, idle_since):
+def test_batches_can_be_stacked_and_are_within_limit(pending, rules, further, idle_since):
     """One key; at most ``max_rows``, except for a single larger request; in the order of service."""
     decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if not isinstance(decision, Dispatch):
@@ -33,8 +33,8 @@ def test_every_batch_can_be_stacked_and_is_within_the_bound(pending, rules, furt
 
 
 @given(pending=st.lists(_pending(), max_size=12), rules=_RULES, further=st.integers(0, 3), idle_since=_IDLE_SINCE)
-def test_a_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, further, idle_since):
-    """Never without a wait, without an expectation, when one is old enough, or when something had to be left out."""
+def test_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, further, idle_since):
+    """Never without a delay or expected requests, when one is old enough, or when a request did not fit."""
     decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if isinstance(decision, Dispatch) or not pending:
         return
@@ -48,8 +48,8 @@ def test_a_batch_is_held_only_while_it_may_grow_and_is_young(pending, rules, fur
 
 
 @given(pending=st.lists(_pending(), min_size=1, max_size=12), rules=_RULES)
-def test_the_head_of_the_queue_goes_first_when_nothing_is_held(pending, rules):
-    """With everyone of its kind who fits, in order."""
+def test_head_of_queue_runs_first(pending, rules):
+    """With all requests of its key that fit, in order."""
     decision = plan(pending, _NOW, rules, further=0)
     assert isinstance(decision, Dispatch)
     assert decision.requests[0] is pending[0]
@@ -68,8 +68,8 @@ def test_the_head_of_the_queue_goes_first_when_nothing_is_held(pending, rules):
     further=st.integers(0, 3),
     idle_since=_IDLE_SINCE,
 )
-def test_whatever_is_held_goes_when_its_time_has_come(pending, rules, further, idle_since):
-    """The time that the plan names is enough: nothing is held beyond it."""
+def test_held_batch_runs_at_planned_time(pending, rules, further, idle_since):
+    """Nothing is held beyond the time in the plan."""
     decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if not isinstance(decision, Dispatch):
         assert isinstance(plan(pending, decision.time, rules, further=further, idle_since=idle_since), Dispatch)

@@ -1,4 +1,4 @@
-"""What holds for all splits into sub-batches."""
+"""Properties of splits into sub-batches."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +9,8 @@ _SECONDS = st.floats(0.0, 1.0)
 
 
 @given(rows=st.integers(1, 10_000), most=st.integers(1, 64), fixed_s=_SECONDS, row_s=_SECONDS)
-def test_shares_end_sooner_and_cost_little_more(rows, most, fixed_s, row_s):
-    """There is one for each worker at most, none is empty, and together they take at most half as long again."""
+def test_sub_batches_end_sooner_and_cost_little_more(rows, most, fixed_s, row_s):
+    """At most one per worker, none empty, and together they take at most half as long again."""
     found = sub_batches(rows, most=most, fixed_s=fixed_s, row_s=row_s)
     assert 1 <= found <= min(rows, most)
     if found > 1:

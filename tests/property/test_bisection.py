@@ -1,4 +1,4 @@
-"""However many requests of a batch fail: only those do, and it takes a bounded number of runs."""
+"""Bisection of a batch: only failing requests fail, in a bounded number of runs."""
 
 import math
 
@@ -12,8 +12,8 @@ from tests.unit.batching.executing import Model, poisoned, x
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=70))
-def test_a_failing_batch_takes_few_more_runs_than_it_has_requests(fails):
-    """One for each request at most, and one and a half times the logarithm of their number."""
+def test_number_of_runs_is_bounded(fails):
+    """One per request at most, and one and a half times the logarithm of their number."""
     model = Model(poisoned)
     callers = [Caller(x=x(-1 if bad else number)) for number, bad in enumerate(fails)]
     model.run(*callers)
@@ -26,8 +26,8 @@ def test_a_failing_batch_takes_few_more_runs_than_it_has_requests(fails):
 
 
 @given(st.integers(2, 70), st.data())
-def test_one_failing_request_takes_twice_the_logarithm(number, data):
-    """What is most likely is also the cheapest."""
+def test_single_failing_request_takes_twice_the_logarithm(number, data):
+    """The likeliest case is the cheapest."""
     failing = data.draw(st.integers(0, number - 1))
     model = Model(poisoned)
     model.run(*[Caller(x=x(-1 if position == failing else position)) for position in range(number)])
@@ -35,8 +35,8 @@ def test_one_failing_request_takes_twice_the_logarithm(number, data):
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=40), st.integers(0, 60))
-def test_whose_deadline_passes_meanwhile_does_not_run_again(fails, runs_until):
-    """Each run takes a second, and nobody is run whom nobody waits for."""
+def test_expired_requests_do_not_run_again(fails, runs_until):
+    """Each run takes a second, and requests expire meanwhile."""
 
     def slow(inputs):
         model.clock.advance(1.0)

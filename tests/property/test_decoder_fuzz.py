@@ -40,7 +40,7 @@ datatype_names = st.sampled_from([t.name for t in ALL]) | st.text(max_size=4)
 
 @st.composite
 def v1_requests(draw):
-    """Requests of our own contract with every field drawn independently."""
+    """Requests of inferd.v1 with every field drawn independently."""
     tensors = st.builds(
         v1.Tensor,
         name=names,
@@ -99,7 +99,7 @@ def oip_requests(draw):
 
 
 def _decode(codec, message, signature):
-    """Go as far as the queue would; returns None for a request that was refused with a text."""
+    """Decode as far as the queue would; returns None for a request that was rejected with an error."""
     try:
         codec.scanner.scan(message)
         decoded = codec.decode(parse(codec.request_type, message), signature)

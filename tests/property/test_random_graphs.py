@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.random_graphs import RandomModel, Truth, make_graph, truth
-from tests.random_graphs.claims import inferd_batches
+from tests.random_graphs.verdict import inferd_batches
 
 _SEEDS = range(100)
 _LEAST_PROVEN = 0.95

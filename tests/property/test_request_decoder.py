@@ -44,7 +44,7 @@ numbers = st.integers(0, 2**32 - 1)
 
 @st.composite
 def parts(draw):
-    """What two requests of one frame may differ in, and what makes their frame."""
+    """Differences between two requests of one template, and what defines the template."""
     rows, length = draw(st.integers(0, 3)), draw(st.integers(0, 300))
     width = draw(st.integers(0, 2))
     sizes = (rows * 8, rows * min(length, 4), width, rows)
@@ -104,7 +104,7 @@ def test_cached_template_equals_full_decoding(requests, own, data):
     make, codec = (_v1, InferenceCodec()) if own else (_oip, OpenInferenceCodec())
     model, decoder = Model(), RequestDecoder(codec)
     messages = [make(part) for part in requests]
-    # The same templates repeatedly, and now and then a message with a changed byte.
+    # The same templates repeatedly, and sometimes a message with a changed byte.
     for _ in range(12):
         message = data.draw(st.sampled_from(messages))
         if data.draw(st.integers(0, 4)) == 0 and message:
@@ -114,7 +114,7 @@ def test_cached_template_equals_full_decoding(requests, own, data):
 
 
 def test_omitted_optional_inputs_can_be_cached():
-    """Also optional inputs with rows of their own; those that a batch shares are compared by value."""
+    """Also optional inputs with rows; those that a batch shares are compared by value."""
     tensors = [
         v1.Tensor(name="a", shape=[1, 2], raw=b"\0" * 8),
         v1.Tensor(name="b", shape=[1, 1], raw=b"\1"),

@@ -16,14 +16,14 @@ from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import BatchTiming, InferenceResult
 
-#: 0-d, empty, small, and those whose lengths take two and three bytes to write.
+#: 0-d, empty, small, and those whose lengths are encoded in two and three bytes.
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple) | st.sampled_from([(200,), (2, 9000)])
 texts = st.sampled_from(["", "y", "digits"]) | st.text(max_size=200)
 
 
 @st.composite
 def arrays(draw):
-    """An output of any type, with any bits in it, and in any layout."""
+    """An output of any type, with any bits and any layout."""
     datatype, shape = draw(st.sampled_from(dtypes.ALL)), draw(shapes)
     size = math.prod(shape)
     if datatype is dtypes.BYTES:
@@ -40,7 +40,7 @@ def arrays(draw):
 
 @st.composite
 def answers(draw):
-    """An answer with anything in it that a model, its settings, a request and the clock may bring."""
+    """An answer with anything that a model, its settings, a request and the clock may contribute."""
     timing = BatchTiming(
         started_at=0.0,
         stack_s=0.0,
@@ -81,7 +81,7 @@ def _oip(answer):
 
 
 def _same(encoded, expected):
-    """Whether both are one message: compared as protobuf writes them, because numbers in it may be no numbers."""
+    """Return whether both are one message: compared as serialized, because numbers may be NaN."""
     return type(expected).FromString(encoded).SerializeToString() == expected.SerializeToString()
 
 

@@ -28,7 +28,7 @@ def signatures(draw: st.DrawFn) -> ModelSignature:
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[ModelSignature, list[Arrays], list[int]]:
-    """Draw requests that can be stacked, of different rows and values."""
+    """Draw requests that can be stacked, with different rows and values."""
     signature = draw(signatures())
     rows = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     trailing = {spec.name: [draw(open_sizes) for _ in spec.shape] for spec in signature.inputs}

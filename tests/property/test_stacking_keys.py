@@ -1,4 +1,4 @@
-"""`ModelSignature.check` accepts exactly what fits, and requests with equal stack keys can be stacked."""
+"""`ModelSignature.check` accepts exactly what matches, and requests with equal stack keys can be stacked."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ signatures = st.builds(
 
 @st.composite
 def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray]:
-    """Draw inputs that fit, or nearly: each part is wrong now and then."""
+    """Draw inputs that match, or nearly: each part is wrong occasionally."""
     rarely = st.integers(0, 9).map(lambda roll: roll == 0)
     sizes = {symbol: draw(st.integers(0, 2)) for symbol in ("batch", "a", "b")}
     inputs = {}
@@ -67,7 +67,7 @@ def requests(draw: st.DrawFn, signature: ModelSignature) -> dict[str, np.ndarray
 
 
 def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
-    """Return what `check` decides, in the plainest way."""
+    """Return the expected result of `check`, computed in the simplest way."""
     if not inputs.keys() <= {spec.name for spec in signature.inputs}:
         return False
     bound: dict[str, int] = {}
@@ -90,7 +90,7 @@ def fits(signature: ModelSignature, inputs: dict[str, np.ndarray]) -> bool:
 
 
 @given(st.data(), signatures)
-def test_accepts_exactly_what_fits(data, signature):
+def test_accepts_exactly_matching_inputs(data, signature):
     """Anything else is rejected, naming an input."""
     inputs = data.draw(requests(signature))
     if fits(signature, inputs):
@@ -102,7 +102,7 @@ def test_accepts_exactly_what_fits(data, signature):
 
 @given(st.data(), signatures)
 def test_requests_with_equal_keys_can_be_stacked(data, signature):
-    """And the batch fits the signature again."""
+    """And the batch matches the signature again."""
     pair = [data.draw(requests(signature)) for _ in range(2)]
     if not signature.batchable or not all(fits(signature, inputs) for inputs in pair):
         return

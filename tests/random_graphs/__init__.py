@@ -1,4 +1,4 @@
-"""Random ONNX graphs of which it is known whether they are safe to batch, to hold inferd's own proof against."""
+"""Random ONNX graphs with known batching safety, to test inferd's verification."""
 
 from tests.random_graphs.build import make_graph, make_graph_of
 from tests.random_graphs.catalogue import CROSSROW, ROWWISE

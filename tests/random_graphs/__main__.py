@@ -1,4 +1,4 @@
-"""Hold inferd's proof against random graphs: ``python -m tests.random_graphs --seeds 0:200``."""
+"""Test inferd's verification with random graphs: ``python -m tests.random_graphs --seeds 0:200``."""
 
 import argparse
 import logging
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.random_graphs import RandomModel, Truth, make_graph, truth
-from tests.random_graphs.claims import inferd_batches
+from tests.random_graphs.verdict import inferd_batches
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all seeds came to."""
+    """Results of all seeds."""
 
     counts: Counter[str] = field(default_factory=Counter)
     unsafe_but_proven: list[int] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Tally:
             self.safe_but_unproven.append(seed)
 
     def summary(self) -> str:
-        """Put the summary into words."""
+        """Return the summary as text."""
         counts = self.counts
         total = counts["safe"] + counts["unsafe"]
         row_wise = counts["safe, row-wise"]
@@ -54,7 +54,7 @@ def _share(counts: Counter[str], kind: str, total: int) -> str:
 
 
 def main() -> None:
-    """Print what is true and what inferd says of each seed, and a summary."""
+    """Print the truth and inferd's verdict for each seed, and a summary."""
     parser = argparse.ArgumentParser(prog="python -m tests.random_graphs", description=__doc__)
     parser.add_argument("--seeds", default="0:200", help="first:last, the last one left out (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="print only graphs on which inferd is wrong")

@@ -1,49 +1,49 @@
-"""The catalogue: what graphs are made of, and what each part wants to be given."""
+"""The catalogue of blocks that graphs are built from, and the form of input that each needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.random_graphs.graph import Graph, Value
 
-#: Turns any value with rows into one that a block can take.
+#: Converts any value with rows to the form that a block needs.
 Form = Callable[[Graph, Value], Value]
 Make = Callable[[Graph, Value], Value]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a graph: ``make`` adds it behind a value that ``form`` has brought into shape."""
+    """A part of a graph: ``make`` adds it after a value that ``form`` has converted."""
 
     name: str
     form: Form
     make: Make
 
     def add(self, graph: Graph, value: Value) -> Value:
-        """Add the block to ``graph`` behind ``value``."""
+        """Add the block to ``graph`` after ``value``."""
         graph.note(self.name)
         return self.make(graph, self.form(graph, value))
 
 
-#: Blocks in which no row has any influence on another.
+#: Blocks in which rows are independent.
 ROWWISE: list[Block] = []
-#: Blocks that mix rows and then sort them out again. No exporter writes such graphs, and few are drawn.
+#: Blocks that mix rows and separate them again. No exporter writes such graphs, and few are drawn.
 ROUNDABOUT: list[Block] = []
-#: Blocks in which rows have influence on each other, or on how many rows come out.
+#: Blocks in which rows affect each other, or the number of rows.
 CROSSROW: list[Block] = []
 
 
 def rowwise(form: Form) -> Callable[[Make], Make]:
-    """Put a function into the catalogue of blocks that keep rows apart."""
+    """Add a function to the catalogue of blocks with independent rows."""
     return _register(ROWWISE, form)
 
 
 def crossrow(form: Form) -> Callable[[Make], Make]:
-    """Put a function into the catalogue of blocks that mix rows."""
+    """Add a function to the catalogue of blocks that mix rows."""
     return _register(CROSSROW, form)
 
 
 def roundabout(form: Form) -> Callable[[Make], Make]:
-    """Put a function into the catalogue of blocks that mix rows and sort them out again."""
+    """Add a function to the catalogue of blocks that mix rows and separate them again."""
     return _register(ROUNDABOUT, form)
 
 

@@ -1,4 +1,4 @@
-"""Make a random model of a seed: inputs, a chain of blocks, and outputs."""
+"""Build a random model from a seed: inputs, a chain of blocks, and outputs."""
 
 import random
 from collections.abc import Callable
@@ -15,35 +15,35 @@ from tests.random_graphs.outputs import add_outputs
 from tests.random_graphs.sources import add_inputs, declare
 from tests.random_graphs.truth import truth
 
-#: The same as in `tests.onnx_models`, with what else the blocks need.
+#: As in `tests.onnx_models`, with the operator sets that blocks need.
 _OPSETS = {"": 20, "ai.onnx.ml": 3, "com.microsoft": 1, "tests.local": 1}
 _IR_VERSION = 9
 
-#: How often a seed is tried again, at most.
+#: Maximum number of attempts for a seed.
 _ATTEMPTS = 40
-#: How many requests a model is tried with. Of models that answer them all alike, and of those that mix rows without any
-#: effect although nothing hides it for good, only a share is kept: they show little.
+#: Number of requests to a model. Models whose answers are all alike, and those that mix rows without any
+#: effect although it is not hidden, are kept only in part: they show little.
 _TRIALS = 6
 _CONSTANT_KEPT = 0.15
 _INEFFECTIVE_KEPT = 0.05
 
-#: How many graphs have a block that mixes rows and sorts them out again.
+#: Share of graphs with a block that mixes rows and separates them again.
 _ROUNDABOUT_SHARE = 0.01
 
-#: How a block that mixes rows is hidden, with how often.
+#: Ways to hide a block that mixes rows, with their frequencies.
 _HIDING = {"": 82, "rare": 14, "dead": 4}
 
 
 def make_graph(seed: int) -> RandomModel:
-    """Make the model of ``seed``: always the same one.
+    """Build the model of ``seed``: always the same one.
 
-    Rows are mixed in those of odd seeds. Seeds that follow each other go through the catalogue.
+    Models of odd seeds mix rows. Consecutive seeds cycle through the catalogue.
     """
     return _first_that_runs(str(seed), lambda name: _build_chain(Graph(name), seed))
 
 
 def make_graph_of(block: Block, seed: int) -> RandomModel:
-    """Make a model of one block of the catalogue and nothing else."""
+    """Build a model of one block of the catalogue."""
     return _first_that_runs(f"{block.name} {seed}", lambda name: _build_one(Graph(name), block))
 
 
@@ -58,7 +58,7 @@ def _first_that_runs(seed: str, build: Callable[[str], RandomModel]) -> RandomMo
 
 
 def _is_kept(model: RandomModel, chance: float) -> bool:
-    """Whether a model runs, and shows something; ``chance`` decides on those that show little."""
+    """Return whether a model runs and shows something; ``chance`` decides on those that show little."""
     answers = _some_answers(model)
     if any(answer is None for answer in answers):
         return False
@@ -103,7 +103,7 @@ def _build_chain(graph: Graph, seed: int) -> RandomModel:
 
 
 def _plan(graph: Graph, seed: int) -> list[Block]:
-    """Choose blocks: those whose turn it is with this seed, and others at random."""
+    """Choose blocks: those whose turn it is with this seed, and random ones."""
     plan = [ROWWISE[seed % len(ROWWISE)]]
     for _ in range(graph.pick([0, 1, 1, 2, 2, 3, 3, 4, 5, 7, 10])):
         plan.insert(graph.rng.randint(0, len(plan)), graph.pick(ROWWISE))
@@ -117,7 +117,7 @@ def _plan(graph: Graph, seed: int) -> list[Block]:
 
 
 def _add_chain(graph: Graph, plan: list[Block], mixing: dict[str, str]) -> Value:
-    """Add blocks one behind the other, at times around one another, until all inputs are used."""
+    """Add blocks in sequence, sometimes with residual connections, until all inputs are used."""
     waiting = [spec.value for spec in graph.inputs[1:]]
     last = graph.inputs[0].value
     for block in plan:
@@ -133,7 +133,7 @@ def _add_chain(graph: Graph, plan: list[Block], mixing: dict[str, str]) -> Value
 
 
 def _add_plain(graph: Graph, block: Block, before: Value, *, mixed: bool) -> Value:
-    """Add a row-wise block; what went in goes around it at times, the more where a block may lose it."""
+    """Add a row-wise block, sometimes with a residual connection, more often if a block may lose its input."""
     after = block.add(graph, before)
     loses = after.kind != FLOAT or after.rank == 1
     probability = (0.9 if mixed else 0.6) if loses else 0.15
@@ -141,7 +141,7 @@ def _add_plain(graph: Graph, block: Block, before: Value, *, mixed: bool) -> Val
 
 
 def _add_mixing(graph: Graph, block: Block, before: Value, mixing: dict[str, str]) -> Value:
-    """Add a block that mixes rows and note how it is hidden; one that has an output of its own is not."""
+    """Add a block that mixes rows, and note how it is hidden; one with its own output is not."""
     exposed = len(graph.exposed)
     after = block.add(graph, before)
     way = graph.rng.choices(list(_HIDING), list(_HIDING.values()))[0]
@@ -176,7 +176,7 @@ def _model(graph: Graph, last: Value, plan: list[Block], mixing: dict[str, str],
 
 
 def _name_of_rows(graph: Graph) -> str | None:
-    """Choose what the dimension of the rows is called; what is not first is only found by its name."""
+    """Choose the name of the batch dimension; if it is not the first, only its name identifies it."""
     if any(spec.value.axis for spec in graph.inputs):
         return graph.pick(["batch", "batch", "batch_size", "N"])
     return graph.pick(["batch", "batch", "batch_size", "N", "rows", "samples", None])

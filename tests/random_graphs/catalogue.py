@@ -1,4 +1,4 @@
-"""The whole catalogue: importing the blocks is what fills it."""
+"""The whole catalogue, filled by importing the blocks."""
 
 from tests.random_graphs import (
     control,  # noqa: F401  (as above)

@@ -1,4 +1,4 @@
-"""Row-wise blocks with graphs of their own inside: If, Loop and Scan."""
+"""Row-wise blocks with subgraphs: If, Loop and Scan."""
 
 import numpy as np
 from onnx import helper
@@ -9,7 +9,7 @@ from tests.random_graphs.graph import BATCH, BOOL, FLOAT, INT, OPEN, Graph, Valu
 
 
 def choose(graph: Graph, condition: Value, x: Value, then: str, otherwise: str) -> Value:
-    """Add an If that applies one operator or another to ``x``; the condition is of one element."""
+    """Add an If that applies one of two operators to ``x``; the condition has one element."""
     branches = {
         name: graph.body(lambda operator=operator: [graph.op(operator, x)])
         for name, operator in (("then_branch", then), ("else_branch", otherwise))
@@ -25,14 +25,14 @@ def constant_choice(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def choice_by_steps(graph: Graph, x: Value) -> Value:
-    """An If on how many steps there are, which all rows have in common."""
+    """An If on the number of steps, which all rows share."""
     count = graph.size(x, 1, scalar=True)
     return choose(graph, graph.op("Greater", count, np.int64(3), kind=BOOL), x, "Sigmoid", "Softsign")
 
 
 @rowwise(forms.rank2)
 def choice_in_choice(graph: Graph, x: Value) -> Value:
-    """An If in an If, both by constants."""
+    """An If in an If, both with constant conditions."""
     outer, inner = (graph.constant(np.array(graph.chance(0.5))) for _ in range(2))
     branches = {
         "then_branch": graph.body(lambda: [choose(graph, inner, x, "Tanh", "Relu")]),
@@ -43,14 +43,14 @@ def choice_in_choice(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def loop_with_constant_count(graph: Graph, x: Value) -> Value:
-    """A layer several times over, by Loop."""
+    """A layer repeated by a Loop."""
     weights = graph.constant(graph.weights(x.shape[1], x.shape[1]))
     return loop(graph, graph.constant(np.array(3, np.int64)), x, lambda state: graph.op("MatMul", state, weights))
 
 
 @rowwise(forms.rank3)
 def loop_over_steps(graph: Graph, x: Value) -> Value:
-    """A sum of steps, each taken by its number, in a Loop of as many rounds as there are steps."""
+    """A sum of steps, each selected by its index, in a Loop with one iteration per step."""
     first = graph.op("Gather", x, np.int64(0), shape=(BATCH, x.shape[2]), axis=1)
     number, going, state = (graph.placeholder(*kind) for kind in ((INT, ()), (BOOL, ()), (FLOAT, first.shape)))
 
@@ -65,7 +65,7 @@ def loop_over_steps(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def loop_that_collects(graph: Graph, x: Value) -> Value:
-    """A Loop that puts its states one behind the other."""
+    """A Loop that concatenates its states."""
     number, going, state = (graph.placeholder(*kind) for kind in ((INT, ()), (BOOL, ()), (FLOAT, x.shape)))
 
     def body() -> list[Value]:
@@ -130,7 +130,7 @@ def function_with_attention(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def loop_with_choice(graph: Graph, x: Value) -> Value:
-    """An If inside a Loop, by the number of the round."""
+    """An If inside a Loop, on the number of the iteration."""
     number, going, state = (graph.placeholder(*kind) for kind in ((INT, ()), (BOOL, ()), (FLOAT, x.shape)))
 
     def body() -> list[Value]:
@@ -143,7 +143,7 @@ def loop_with_choice(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def scan_that_ends_open(graph: Graph, x: Value) -> Value:
-    """A Scan over the features, whose states are put one behind the other."""
+    """A Scan over the features, whose states are concatenated."""
     wide = forms.unsqueeze(graph, x, 2)
     zeros = graph.op("Mul", graph.slice(x, 0, 1, 1, size=1), 0.0)
     states = scan(graph, wide, zeros, axis=1)[1]

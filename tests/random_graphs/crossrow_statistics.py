@@ -13,7 +13,7 @@ _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1", 
 
 @crossrow(forms.rows)
 def reduce_rows(graph: Graph, x: Value) -> Value:
-    """What a row is beside the mean, sum, most, least or norm of all rows."""
+    """Differences of a row to the mean, sum, maximum, minimum or norm of all rows."""
     reduced = graph.op(graph.pick(_REDUCTIONS), x, [0], shape=(1, *x.shape[1:]))
     if graph.chance(0.5):
         return graph.op("Sub", x, reduced)
@@ -22,7 +22,7 @@ def reduce_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rows)
 def reduce_everything(graph: Graph, x: Value) -> Value:
-    """The same by one number over all rows and features."""
+    """The same with one number over all rows and features."""
     reduced = graph.op(graph.pick(_REDUCTIONS), x, shape=(), keepdims=0)
     return graph.op(graph.pick(["Sub", "Add"]), x, reduced)
 
@@ -36,26 +36,26 @@ def product_of_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def softmax_over_rows(graph: Graph, x: Value) -> Value:
-    """A distribution over the rows."""
+    """A Softmax over the rows."""
     return graph.op(graph.pick(["Softmax", "LogSoftmax", "Hardmax"]), x, axis=graph.pick([0, -2]))
 
 
 @crossrow(forms.rows)
 def cumulative_sum_of_rows(graph: Graph, x: Value) -> Value:
-    """Running sums from row to row."""
+    """Cumulative sums over the rows."""
     axis = graph.constant(np.array(graph.pick([0, -x.rank]), np.int64))
     return graph.op("CumSum", x, axis, reverse=graph.pick([0, 1]), exclusive=graph.pick([0, 1]))
 
 
 @crossrow(forms.rank2)
 def norm_over_rows(graph: Graph, x: Value) -> Value:
-    """Columns brought to length 1."""
+    """Columns normalized to length 1."""
     return graph.op("LpNormalization", graph.op("Add", x, 0.5), axis=0, p=graph.pick([1, 2]))
 
 
 @crossrow(forms.rank2)
 def statistics_of_the_batch(graph: Graph, x: Value) -> Value:
-    """What batch normalization does in training, out of plain nodes."""
+    """Batch normalization in training mode, built from plain nodes."""
     mean = graph.op("ReduceMean", x, [0], shape=(1, x.shape[1]))
     centred = graph.op("Sub", x, mean)
     variance = graph.op("ReduceMean", graph.op("Mul", centred, centred), [0], shape=(1, x.shape[1]))
@@ -64,13 +64,13 @@ def statistics_of_the_batch(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.images)
 def norm_of_all_pictures(graph: Graph, x: Value) -> Value:
-    """MeanVarianceNormalization with its default axes, which are rows, height and width."""
+    """MeanVarianceNormalization with its default axes: rows, height and width."""
     return graph.op("MeanVarianceNormalization", graph.op("Clip", x, -1000, 1000))
 
 
 @crossrow(forms.rank2)
 def rows_as_pixels(graph: Graph, x: Value) -> Value:
-    """Norms or pools for pictures, with the rows where the pixels should be."""
+    """Norms or pools for images, with the rows in place of pixels."""
     width = x.shape[1]
     picture = forms.unsqueeze(graph, graph.transpose(x, 1, 0), 0)
     if graph.chance(0.5):
@@ -84,7 +84,7 @@ def rows_as_pixels(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def windows_of_rows(graph: Graph, x: Value) -> Value:
-    """Convolution or pooling in windows that go over several rows."""
+    """Convolution or pooling in windows over several rows."""
     width = x.shape[1]
     picture = forms.unsqueeze(graph, graph.transpose(x, 1, 0), 0)
     if graph.chance(0.5):
@@ -98,7 +98,7 @@ def windows_of_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def dynamic_quantization(graph: Graph, x: Value) -> Value:
-    """Quantization by the range of all rows together."""
+    """Quantization by the range of all rows."""
     results = [(TensorProto.UINT8, x.shape), (FLOAT, ()), (TensorProto.UINT8, ())]
     quantized, scale, zero = graph.ops("DynamicQuantizeLinear", [x], results)
     if graph.chance(0.5):
@@ -110,7 +110,7 @@ def dynamic_quantization(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def dynamically_quantized_layer(graph: Graph, x: Value) -> Value:
-    """What ONNX Runtime's optimizer writes for the same."""
+    """The same, as fused by ONNX Runtime's optimizer."""
     weights = graph.numpy.integers(-20, 20, (x.shape[1], 4)).astype(np.int8)
     zero = graph.constant(np.array(0, np.int8))
     return graph.op("DynamicQuantizeMatMul", x, weights, 0.02, zero, shape=(BATCH, 4), domain=MICROSOFT)
@@ -125,7 +125,7 @@ def share_of_all(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def count_of_rows_that_pass(graph: Graph, x: Value) -> Value:
-    """How many rows pass a test, added to all of them."""
+    """Number of rows that pass a test, added to all."""
     first = graph.slice(x, 0, 1, 1, size=1)
     passed = graph.cast(graph.op("Greater", first, graph.pick([0, 1]), kind=BOOL), FLOAT)
     return graph.op("Add", x, graph.op("ReduceSum", passed, [0], shape=(1, 1)))
@@ -150,14 +150,14 @@ def number_of_rows_by_ones(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def gram_matrix(graph: Graph, x: Value) -> Value:
-    """What a row has in common with all others."""
+    """The products of a row with all others."""
     gram = graph.op("MatMul", graph.op("Clip", x, -20, 20), graph.transpose(x, 1, 0), shape=(BATCH, OPEN))
     return graph.op(graph.pick(["ReduceMax", "ReduceSum"]), gram, [1], shape=(BATCH, 1))
 
 
 @crossrow(forms.rank2)
 def attention_over_rows(graph: Graph, x: Value) -> Value:
-    """Attention of the rows to each other."""
+    """Attention between rows."""
     query = graph.op("MatMul", x, graph.weights(x.shape[1], x.shape[1]))
     scores = graph.op("MatMul", query, graph.transpose(x, 1, 0), shape=(BATCH, OPEN))
     return graph.op("MatMul", graph.op("Softmax", scores, axis=-1), x, shape=x.shape)
@@ -165,7 +165,7 @@ def attention_over_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.steps)
 def attention_of_steps_over_rows(graph: Graph, x: Value) -> Value:
-    """Attention with rows and steps taken for each other, a usual mistake."""
+    """Attention with rows and steps swapped, a common mistake."""
     turned = graph.transpose(x, 1, 0, 2)
     scores = graph.op("MatMul", turned, graph.transpose(turned, 0, 2, 1), shape=(x.shape[1], BATCH, OPEN))
     mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), turned, shape=turned.shape)
@@ -186,7 +186,7 @@ def products_of_columns(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def einsum_over_rows(graph: Graph, x: Value) -> Value:
-    """An equation that sums over the rows."""
+    """An Einsum that sums over the rows."""
     bounded = graph.op("Clip", x, -20, 20)
     if graph.chance(0.5):
         return graph.op("Add", x, graph.op("Einsum", bounded, shape=(x.shape[1],), equation="bd->d"))
@@ -196,7 +196,7 @@ def einsum_over_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def most_similar_row(graph: Graph, x: Value) -> Value:
-    """The largest row of all, by its sum, added to each."""
+    """The row with the largest sum, added to each."""
     sums = graph.op("ReduceSum", x, [1], shape=(BATCH,), keepdims=0)
     place = graph.op("ArgMax", sums, kind=INT, shape=(1,), axis=0)
     return graph.op("Add", graph.op("Neg", x), graph.op("Gather", x, place, shape=(1, x.shape[1]), axis=0))
@@ -204,7 +204,7 @@ def most_similar_row(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def function_with_mean(graph: Graph, x: Value) -> Value:
-    """A function of the model that takes the mean of all rows away."""
+    """A function of the model that subtracts the mean of all rows."""
     name = graph.fresh("Centre")
     nodes = [
         helper.make_node("Constant", [], ["axes"], value_ints=[0]),
@@ -218,7 +218,7 @@ def function_with_mean(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def normal_range(graph: Graph, x: Value) -> Value:
-    """Brought to the range from the least to the most of all rows."""
+    """Scaled to the range of all rows."""
     least, most = (graph.op(operator, x, [0], shape=(1, x.shape[1])) for operator in ("ReduceMin", "ReduceMax"))
     span = graph.op("Add", graph.op("Sub", most, least), 0.01)
     return graph.op("Div", graph.op("Sub", x, least), span)
@@ -234,7 +234,7 @@ def channels_over_rows(graph: Graph, x: Value) -> Value:
 
 @crossrow(forms.rank2)
 def layer_norm_over_all(graph: Graph, x: Value) -> Value:
-    """LayerNormalization from the first dimension on, of the rows as one list."""
+    """LayerNormalization from the first dimension on, with the rows as one list."""
     flat = graph.reshape(graph.transpose(x, 1, 0), [x.shape[1], 1, -1], (x.shape[1], 1, OPEN))
     normal = graph.op("MeanVarianceNormalization", flat, axes=[2])
     return graph.transpose(graph.op("Squeeze", normal, [1], shape=(x.shape[1], BATCH)), 1, 0)

@@ -1,4 +1,4 @@
-"""Row-wise blocks that work on each element by itself."""
+"""Row-wise blocks that work on single elements."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -39,13 +39,13 @@ def activation(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.floats)
 def step(graph: Graph, x: Value) -> Value:
-    """A function with steps, beside what it was made of."""
+    """A step function, joined with its input."""
     return graph.op("Add", x, graph.op(graph.pick(["Floor", "Ceil", "Round", "Sign"]), x))
 
 
 @rowwise(forms.floats)
 def guarded_function(graph: Graph, x: Value) -> Value:
-    """A function that is not defined everywhere, or grows fast, with its argument brought into bounds."""
+    """A function with a restricted domain or fast growth, with its argument clipped."""
     operator = graph.pick(["Exp", "Log", "Sqrt", "Reciprocal", "Tan", "Sinh", "Acos", "Atanh"])
     if operator in {"Log", "Sqrt", "Reciprocal"}:
         return graph.op(operator, graph.op("Add", graph.op("Abs", x), 0.5))
@@ -69,7 +69,7 @@ def power(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def arithmetic_with_a_vector(graph: Graph, x: Value) -> Value:
-    """Add, subtract, multiply or divide by one number for each feature."""
+    """Add, subtract, multiply or divide by one number per feature."""
     width = x.shape[-1] if isinstance(x.shape[-1], int) else 1
     vector = graph.weights(width, scale=1)
     operator = graph.pick(["Add", "Sub", "Mul", "Div"])
@@ -88,7 +88,7 @@ def arithmetic_with_a_number(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.floats)
 def clip(graph: Graph, x: Value) -> Value:
-    """Bounds on one side or on both."""
+    """A lower bound, an upper bound, or both."""
     low, high = graph.pick([(-5, 5), (-1, None), (None, 20), (0, 6), (-100, 100)])
     return graph.op("Clip", x, low, high)
 
@@ -102,7 +102,7 @@ def least_and_most(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.floats)
 def choose_by_comparison(graph: Graph, x: Value) -> Value:
-    """Where an element passes a test take it, else something else."""
+    """Elements that pass a test, and others replaced."""
     operator = graph.pick(["Greater", "Less", "GreaterOrEqual", "LessOrEqual"])
     test = graph.op(operator, x, graph.pick([0, 0.5, -2]), kind=BOOL)
     otherwise = graph.pick([graph.argument(0.25), graph.op("Mul", x, 0.1)])
@@ -118,7 +118,7 @@ def slopes(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.floats)
 def another_precision(graph: Graph, x: Value) -> Value:
-    """Work in another element type in between."""
+    """Computed in another element type."""
     kind = graph.pick([DOUBLE, HALF, DOUBLE])
     inside = graph.cast(graph.op("Clip", x, -1000, 1000), kind)
     number = np.array(1.5, np.float64 if kind == DOUBLE else np.float16)
@@ -136,7 +136,7 @@ def logic(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def tests_as_numbers(graph: Graph, x: Value) -> Value:
-    """How many of several thresholds an element passes, added to it."""
+    """Number of thresholds that an element exceeds, added to it."""
     total = x
     for threshold in graph.pick([(0,), (-1, 1), (0.5, 5, 50)]):
         passed = graph.op("Greater", x, threshold, kind=BOOL)
@@ -156,20 +156,20 @@ def whole_number_arithmetic(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.whole_numbers)
 def bits(graph: Graph, x: Value) -> Value:
-    """Work on the bits of whole numbers."""
+    """Bit operations on integers."""
     return graph.op(graph.pick(["BitwiseAnd", "BitwiseOr", "BitwiseXor"]), x, np.int64(graph.pick([1, 6, 255])))
 
 
 @rowwise(forms.rows)
 def replace_missing(graph: Graph, x: Value) -> Value:
-    """Replace what is not a number."""
+    """Replace NaN."""
     missing = graph.op(graph.pick(["IsNaN", "IsInf"]), x, kind=BOOL)
     return graph.op("Where", missing, 0.5, x, kind=FLOAT, shape=x.shape)
 
 
 @rowwise(forms.rows)
 def fixed_quantization(graph: Graph, x: Value) -> Value:
-    """Quantize by a scale that is a constant, and back."""
+    """Quantize by a constant scale, and back."""
     scale, zero = np.float32(graph.pick([0.05, 0.25])), graph.pick([np.uint8(128), np.int8(0)])
     kind = helper.np_dtype_to_tensor_dtype(zero.dtype)
     scale, zero = graph.constant(np.asarray(scale)), graph.constant(np.asarray(zero))
@@ -179,7 +179,7 @@ def fixed_quantization(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.floats)
 def left_over_from_training(graph: Graph, x: Value) -> Value:
-    """Nodes that do nothing when a model is served."""
+    """Nodes that do nothing in inference."""
     if graph.chance(0.5):
         return graph.op("Dropout", graph.op("Identity", x))
     return graph.op("Identity", graph.op("Dropout", x, 0.5, graph.constant(np.array(False))))
@@ -187,7 +187,7 @@ def left_over_from_training(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def bounded_product(graph: Graph, x: Value) -> Value:
-    """An element by a function of itself: a gate."""
+    """An element times a function of itself: a gate."""
     gate = graph.op(graph.pick(["Sigmoid", "Tanh", "HardSigmoid"]), graph.op("Mul", x, graph.pick([1, 1.7])))
     return graph.op("Mul", x, gate)
 
@@ -204,6 +204,6 @@ def function_of_the_model(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def byte_arithmetic(graph: Graph, x: Value) -> Value:
-    """UINT8 in between, as pictures have it."""
+    """Computed in UINT8, as for images."""
     narrow = graph.cast(graph.op("Clip", graph.op("Abs", x), 0, 255), TensorProto.UINT8)
     return graph.op("Mul", graph.cast(narrow, FLOAT), 1 / 255)

@@ -1,4 +1,4 @@
-"""Row-wise blocks that work along the features of a row: sums, norms, sorting, cutting and putting together."""
+"""Row-wise blocks that work along the features of a row: sums, norms, sorting, splitting and joining."""
 
 import numpy as np
 
@@ -9,20 +9,20 @@ from tests.random_graphs.graph import BATCH, BOOL, FLOAT, INT, OPEN, Graph, Valu
 
 @rowwise(forms.rows)
 def softmax(graph: Graph, x: Value) -> Value:
-    """A distribution over the last dimension, told from either end."""
+    """A Softmax over the last dimension, with a positive or negative axis."""
     operator = graph.pick(["Softmax", "LogSoftmax", "Softmax"])
     return graph.op(operator, x, axis=graph.pick([-1, x.rank - 1]))
 
 
 @rowwise(forms.rows)
 def hardmax(graph: Graph, x: Value) -> Value:
-    """The largest of a row marked."""
+    """One-hot of the maximum of a row."""
     return graph.op("Add", x, graph.op("Hardmax", x, axis=-1))
 
 
 @rowwise(forms.steps)
 def softmax_over_steps(graph: Graph, x: Value) -> Value:
-    """A distribution over the middle dimension."""
+    """A Softmax over the middle dimension."""
     return graph.op("Mul", x, graph.op("Softmax", x, axis=1))
 
 
@@ -36,7 +36,7 @@ def layer_norm(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def layer_norm_by_hand(graph: Graph, x: Value) -> Value:
-    """The same out of ReduceMean, Sub, Pow, Sqrt and Div."""
+    """The same from ReduceMean, Sub, Pow, Sqrt and Div."""
     mean = graph.op("ReduceMean", x, [graph.pick([1, -1])], shape=(BATCH, 1))
     centred = graph.op("Sub", x, mean)
     variance = graph.op("ReduceMean", graph.op("Pow", centred, 2.0), [-1], shape=(BATCH, 1))
@@ -45,7 +45,7 @@ def layer_norm_by_hand(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def instance_norm(graph: Graph, x: Value) -> Value:
-    """InstanceNormalization, whose statistics are of one channel of one row."""
+    """InstanceNormalization, with statistics of one channel of one row."""
     channels = x.shape[1]
     ones = np.ones(channels, np.float32)
     return graph.op("InstanceNormalization", x, ones, graph.weights(channels, scale=1), epsilon=1e-3)
@@ -53,7 +53,7 @@ def instance_norm(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def batch_norm_of_training(graph: Graph, x: Value) -> Value:
-    """BatchNormalization by statistics that are constants."""
+    """BatchNormalization with constant statistics."""
     channels = x.shape[1]
     mean, variance = graph.weights(channels, scale=1), np.abs(graph.weights(channels, scale=1)) + np.float32(0.5)
     return graph.op("BatchNormalization", x, np.ones(channels, np.float32), mean, mean, variance)
@@ -61,14 +61,14 @@ def batch_norm_of_training(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def lp_norm(graph: Graph, x: Value) -> Value:
-    """Rows brought to length 1."""
+    """Rows normalized to length 1."""
     shifted = graph.op("Add", x, 0.5)
     return graph.op("LpNormalization", shifted, axis=graph.pick([1, -1]), p=graph.pick([1, 2]))
 
 
 @rowwise(forms.images)
 def norm_of_each_picture(graph: Graph, x: Value) -> Value:
-    """MeanVarianceNormalization over all dimensions but the rows', or local response normalization."""
+    """MeanVarianceNormalization over all dimensions except the rows, or local response normalization."""
     if graph.chance(0.4):
         return graph.op("LRN", x, size=3, alpha=0.1)
     return graph.op("MeanVarianceNormalization", graph.op("Clip", x, -1000, 1000), axes=[1, 2, 3])
@@ -76,7 +76,7 @@ def norm_of_each_picture(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def reduce_steps(graph: Graph, x: Value) -> Value:
-    """Sums and the like over the middle dimension."""
+    """Sums and similar over the middle dimension."""
     operator = graph.pick(
         ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp"]
     )
@@ -87,7 +87,7 @@ def reduce_steps(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def subtract_reduced(graph: Graph, x: Value) -> Value:
-    """What a row is beyond the mean, the least or the most of all its features."""
+    """Differences of a row to the mean, minimum or maximum of its features."""
     operator = graph.pick(["ReduceMean", "ReduceMin", "ReduceMax"])
     axes = list(range(1, x.rank)) if graph.chance(0.5) else list(range(-x.rank + 1, 0))
     reduced = graph.op(operator, x, axes, shape=(BATCH, *[1] * (x.rank - 1)))
@@ -96,7 +96,7 @@ def subtract_reduced(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def reduce_nothing(graph: Graph, x: Value) -> Value:
-    """A sum over no axes, which leaves everything as it is."""
+    """A sum over no axes, which changes nothing."""
     return graph.op("ReduceSum", x, graph.constant(np.array([], np.int64)), noop_with_empty_axes=1)
 
 
@@ -109,14 +109,14 @@ def products(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def argmax(graph: Graph, x: Value) -> Value:
-    """The place of the largest or the least of a row."""
+    """The index of the maximum or minimum of a row."""
     operator = graph.pick(["ArgMax", "ArgMin"])
     return graph.op(operator, x, kind=INT, shape=(BATCH, x.shape[1]), axis=2, keepdims=0)
 
 
 @rowwise(forms.some_features)
 def topk(graph: Graph, x: Value) -> Value:
-    """The largest or least of a row, or where they are."""
+    """The largest or smallest elements of a row, or their indices."""
     count = graph.pick([1, 2, x.shape[1]])
     results = [(FLOAT, (BATCH, count)), (INT, (BATCH, count))]
     values, places = graph.ops("TopK", [x, [count]], results, axis=-1, largest=graph.pick([0, 1]))
@@ -125,14 +125,14 @@ def topk(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def cumulative_sum(graph: Graph, x: Value) -> Value:
-    """Running sums along the steps or the features."""
+    """Cumulative sums over the steps or the features."""
     axis = graph.constant(np.array(graph.pick([1, 2, -1]), np.int64))
     return graph.op("CumSum", x, axis, exclusive=graph.pick([0, 1]), reverse=graph.pick([0, 1]))
 
 
 @rowwise(forms.some_features)
 def sort_and_back(graph: Graph, x: Value) -> Value:
-    """Sort a row, change it, and put it back into its order."""
+    """Sort a row, change it, and restore its order."""
     width = x.shape[1]
     results = [(FLOAT, x.shape), (INT, x.shape)]
     values, places = graph.ops("TopK", [x, [width]], results, axis=1)
@@ -142,7 +142,7 @@ def sort_and_back(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def pad_features(graph: Graph, x: Value) -> Value:
-    """More features, of a constant or of those that are there."""
+    """Additional features, constant or copied."""
     mode = graph.pick(["constant", "edge", "reflect"]) if x.shape[1] > 1 else "constant"
     shape = (BATCH, x.shape[1] + 2)
     fill = 0.5 if mode == "constant" else None
@@ -153,13 +153,13 @@ def pad_features(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def tile_features(graph: Graph, x: Value) -> Value:
-    """The features several times over."""
+    """Repeated features."""
     return graph.op("Tile", x, [1, 2], shape=(BATCH, 2 * x.shape[1]))
 
 
 @rowwise(forms.some_features)
 def slice_features(graph: Graph, x: Value) -> Value:
-    """Some of the features, counted from either end."""
+    """Some of the features, with positive or negative indices."""
     start, stop = graph.pick([(0, -1), (1, 1000), (-1, 1000)])
     count = len(range(x.shape[1])[start:stop])
     return graph.slice(x, start, stop, graph.pick([1, -1]) if x.rank == 2 else 1, size=count)
@@ -167,13 +167,13 @@ def slice_features(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def reverse_features(graph: Graph, x: Value) -> Value:
-    """The features from last to first."""
+    """Reversed features."""
     return graph.slice(x, -1, -(2**40), 1, step=-1, size=x.shape[1])
 
 
 @rowwise(forms.some_features)
 def split_and_join(graph: Graph, x: Value) -> Value:
-    """Cut the features in two, change one part, put them together the other way round."""
+    """Split the features, change one part, and join them in reverse order."""
     sizes = [1, x.shape[1] - 1]
     results = [(FLOAT, (BATCH, size)) for size in sizes]
     left, right = graph.ops("Split", [x, sizes], results, axis=1)
@@ -182,7 +182,7 @@ def split_and_join(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def pieces_of_a_sequence(graph: Graph, x: Value) -> Value:
-    """The features as a sequence of tensors, and put together again."""
+    """The features as a sequence of tensors, joined again."""
     parts = graph.op("SplitToSequence", x, shape=(OPEN,), axis=1, keepdims=1)
     last = graph.op("SequenceAt", parts, np.int64(-1), shape=(BATCH, 1))
     together = graph.op("ConcatFromSequence", parts, shape=x.shape, axis=1)
@@ -191,13 +191,13 @@ def pieces_of_a_sequence(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def join_with_function(graph: Graph, x: Value) -> Value:
-    """Features beside a function of them."""
+    """Features joined with a function of them."""
     return graph.op("Concat", x, graph.op("Sigmoid", x), shape=(BATCH, 2 * x.shape[1]), axis=1)
 
 
 @rowwise(forms.steps)
 def turn_features(graph: Graph, x: Value) -> Value:
-    """Steps for features and features for steps."""
+    """Steps and features swapped."""
     return graph.transpose(x, 0, 2, 1)
 
 
@@ -215,7 +215,7 @@ def space_and_depth(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def resize(graph: Graph, x: Value) -> Value:
-    """Pictures of another size."""
+    """Images resized."""
     _, channels, height, width = x.shape
     mode = graph.pick(["nearest", "linear"])
     if graph.chance(0.5):
@@ -228,7 +228,7 @@ def resize(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rows)
 def unsqueeze_and_squeeze(graph: Graph, x: Value) -> Value:
-    """A dimension of size 1 in between, even in front of the rows."""
+    """A temporary dimension of size 1, even before the rows."""
     axis = graph.pick([0, 1, x.rank])
     wide = forms.unsqueeze(graph, x, axis)
     return graph.op("Squeeze", graph.op("Tanh", wide), [axis], shape=x.shape)
@@ -242,21 +242,21 @@ def triangle(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.steps)
 def reverse_steps(graph: Graph, x: Value) -> Value:
-    """The first steps of each row backwards, as many as a constant says."""
+    """A constant number of first steps of each row reversed."""
     lengths = graph.op("Expand", np.array([2], np.int64), graph.size(x, 0), kind=INT, shape=(BATCH,))
     return graph.op("ReverseSequence", x, lengths, batch_axis=0, time_axis=1)
 
 
 @rowwise(forms.some_features)
 def compress_features(graph: Graph, x: Value) -> Value:
-    """The features that a constant chooses."""
+    """Features selected by a constant."""
     chosen = np.arange(x.shape[1]) % 2 == 0
     return graph.op("Compress", x, chosen, shape=(BATCH, int(chosen.sum())), axis=1)
 
 
 @rowwise(forms.rank2)
 def count_features(graph: Graph, x: Value) -> Value:
-    """How many features pass a test, beside them."""
+    """Number of features that pass a test, joined with them."""
     passed = graph.cast(graph.op("Greater", x, graph.pick([0, 1]), kind=BOOL), FLOAT)
     count = graph.op("ReduceSum", passed, [1], shape=(BATCH, 1))
     return graph.op("Concat", x, count, shape=(BATCH, x.shape[1] + 1), axis=1)
@@ -273,6 +273,6 @@ def spectrum(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def centre_of_pictures(graph: Graph, x: Value) -> Value:
-    """Pictures cut to their centre, or padded."""
+    """Images cropped to the centre, or padded."""
     shape = (BATCH, x.shape[1], 3, 3)
     return graph.op("CenterCropPad", x, [3, 3], shape=shape, axes=[2, 3])

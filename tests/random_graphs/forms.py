@@ -1,10 +1,10 @@
-"""Bring any value with rows into the shape and element type that a block wants, keeping rows apart."""
+"""Convert any value with rows to the shape and element type that a block needs, keeping rows independent."""
 
 import numpy as np
 
 from tests.random_graphs.graph import BATCH, BOOL, FLOAT, INT, LENGTH, OPEN, STRING, WORDS, Graph, Value
 
-#: Features beyond these are cut off, to keep runs short.
+#: Maximum number of features, to keep runs short.
 _MOST_FEATURES = 48
 
 
@@ -58,7 +58,7 @@ def some_features(graph: Graph, value: Value) -> Value:
 
 
 def rank3(graph: Graph, value: Value) -> Value:
-    """FP32 [batch,steps,features], where the number of steps may be open."""
+    """FP32 [batch,steps,features], possibly with a dynamic number of steps."""
     value = rows(graph, value)
     if value.rank == 2 and value.shape[1] == LENGTH:
         value = graph.op("Mul", unsqueeze(graph, value, 2), graph.weights(3, scale=1), shape=(BATCH, LENGTH, 3))
@@ -68,7 +68,7 @@ def rank3(graph: Graph, value: Value) -> Value:
 
 
 def steps(graph: Graph, value: Value) -> Value:
-    """FP32 [batch,steps,features], both of a known size."""
+    """FP32 [batch,steps,features], both static."""
     if value.rank == 3 and value.kind == FLOAT and value.axis == 0 and all(isinstance(d, int) for d in value.shape[1:]):
         return value
     count, width = graph.pick([(3, 4), (4, 3), (5, 2), (4, 4)])
@@ -93,10 +93,10 @@ def time_major(graph: Graph, value: Value) -> Value:
 
 
 def whole_numbers(graph: Graph, value: Value) -> Value:
-    """INT64 with the rows on axis 0 and at least one more dimension; bounded by 1000 if it was something else."""
+    """INT64 with the rows on axis 0 and at least one more dimension; at most 1000 if converted from another type."""
     if value.kind != INT:
         scaled = graph.op("Mul", rows(graph, value), graph.pick([1, 4]))
-        # What a cast makes of NaN is not defined, and differs from place to place.
+        # Casting NaN is undefined, and differs between kernels.
         missing = graph.op("IsNaN", scaled, kind=BOOL)
         number = graph.op("Where", missing, 0.0, graph.op("Clip", scaled, -1000, 1000), kind=FLOAT, shape=scaled.shape)
         value = graph.cast(number, INT)
@@ -142,7 +142,7 @@ _LABELS = ("alpha", "beta gamma", "the one", "two")
 
 
 def features(graph: Graph, value: Value, count: int) -> Value:
-    """Bring FP32 [batch,n] to ``count`` features by a dense layer."""
+    """Convert FP32 [batch,n] to ``count`` features by a dense layer."""
     if value.shape[1] == count:
         return value
     return graph.op("MatMul", value, graph.weights(value.shape[1], count), shape=(BATCH, count))
@@ -154,7 +154,7 @@ def unsqueeze(graph: Graph, value: Value, axis: int) -> Value:
 
 
 def _closed(graph: Graph, value: Value, axis: int) -> Value:
-    """Bring an open dimension to a known size."""
+    """Convert a dynamic dimension to a static one."""
     if graph.chance(0.5):
         padded = graph.op("Pad", value, [0, 4], None, [axis], shape=_with_size(value, axis, OPEN))
         return graph.slice(padded, 0, 4, axis, size=4)
@@ -173,7 +173,7 @@ def _flat(graph: Graph, value: Value) -> Value:
 
 
 def _encoded(graph: Graph, value: Value) -> Value:
-    """Turn strings into numbers: a table, the number of words, or whether it is a certain one."""
+    """Convert strings to numbers: by a table, the number of words, or a comparison."""
     way = graph.pick(["table", "words", "match"])
     if way == "table":
         return graph.op(

@@ -1,7 +1,7 @@
-"""A graph under construction: nodes with the kind and the shape of what they give, weights, and what is random.
+"""A graph under construction: nodes with the types and shapes of their results, weights, and the random source.
 
-Shapes are told with `BATCH` for the dimension that counts rows, `LENGTH` for the open one that the inputs share, and
-`OPEN` for any other size that only a run tells.
+Shapes contain `BATCH` for the dimension that counts rows, `LENGTH` for the dynamic one that inputs share, and `OPEN`
+for any other dynamic size.
 """
 
 import random
@@ -18,7 +18,7 @@ INT, SMALL_INT, BOOL, STRING = TensorProto.INT64, TensorProto.INT32, TensorProto
 
 BATCH, LENGTH, OPEN = "batch", "length", "?"
 
-#: What string inputs are made of, and what the graphs look for in them.
+#: Words of string inputs, which graphs search for.
 WORDS = ("alpha", "beta", "gamma", "Delta", "one", "two", "the", "x1")
 
 Shape = tuple[int | str, ...]
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor of the graph: its name, its element type as ONNX numbers it, and its shape."""
+    """A tensor of the graph: its name, its ONNX element type, and its shape."""
 
     name: str
     kind: int
@@ -35,7 +35,7 @@ class Value:
 
     @property
     def rank(self) -> int:
-        """How many dimensions it has."""
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
@@ -44,31 +44,31 @@ class Value:
         return self.shape.index(BATCH) if BATCH in self.shape else None
 
 
-#: What a node can be given: a value, nothing where it is optional, or a constant.
+#: An argument of a node: a value, None for an omitted one, or a constant.
 Argument = Value | np.ndarray | np.generic | float | str | list[int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input of the graph. ``vocabulary`` bounds whole numbers, which are then indices; 0 is no bound."""
+    """An input of the graph. ``vocabulary`` bounds integers, which are then indices; 0 is no bound."""
 
     value: Value
     vocabulary: int = 0
 
     @property
     def shared(self) -> bool:
-        """Whether all requests of a group must have the same."""
+        """Whether all requests of a group must have the same value."""
         return self.value.axis is None
 
 
 class Graph:
-    """Collects nodes and constants. Everything random comes from ``rng`` and ``numpy``, which the seed decides."""
+    """Collects nodes and constants. Everything random comes from ``rng`` and ``numpy``, which the seed determines."""
 
     def __init__(self, seed: str) -> None:
         self.rng = random.Random(seed)
         self.numpy = np.random.default_rng(self.rng.getrandbits(64))
         self.inputs: list[Input] = []
-        #: Values that must become outputs whatever becomes of the rest.
+        #: Values that must become outputs.
         self.exposed: list[Value] = []
         self.recipe: list[str] = []
         self.nodes: list[onnx.NodeProto] = []
@@ -77,7 +77,7 @@ class Graph:
         self._count = 0
 
     def fresh(self, stem: str) -> str:
-        """Return a name that nothing has yet."""
+        """Return an unused name."""
         self._count += 1
         return f"{stem}_{self._count}"
 
@@ -90,11 +90,11 @@ class Graph:
         return self.rng.choice(options)
 
     def chance(self, probability: float) -> bool:
-        """Return True that often."""
+        """Return True with this probability."""
         return self.rng.random() < probability
 
     def constant(self, array: np.ndarray) -> Value:
-        """Return a constant: an initializer or, at times, a node."""
+        """Return a constant: an initializer or sometimes a node."""
         kind = helper.np_dtype_to_tensor_dtype(array.dtype) if array.dtype != object else STRING
         tensor = numpy_helper.from_array(array, self.fresh("constant"))
         if self.chance(0.15):
@@ -104,12 +104,12 @@ class Graph:
         return Value(tensor.name, kind, array.shape)
 
     def weights(self, *shape: int, scale: float | None = None) -> np.ndarray:
-        """Return random FP32 numbers, of such a size that a product with them keeps the size of the other factor."""
+        """Return random FP32 numbers, scaled so that a product preserves the size of the other factor."""
         scale = 1 / np.sqrt(max(1, np.prod(shape[:-1]))) if scale is None else scale
         return (self.numpy.normal(size=shape) * scale).astype(np.float32)
 
     def op(self, operator: str, *arguments: Argument, kind: int | None = None, shape: Shape | None = None, **more):
-        """Add a node with one result, which is of the first argument's kind and shape unless told otherwise."""
+        """Add a node with one result, which has the type and shape of the first argument by default."""
         values = [self.argument(argument) for argument in arguments]
         first = values[0]
         kind = (FLOAT if first is None else first.kind) if kind is None else kind
@@ -124,7 +124,7 @@ class Graph:
         domain: str = "",
         **attributes,
     ) -> list[Value]:
-        """Add a node with several results; None is one that is left out."""
+        """Add a node with several results; None is an omitted one."""
         names = [value.name if (value := self.argument(argument)) is not None else "" for argument in arguments]
         while names and not names[-1]:
             # ONNX Runtime 1.31 crashes on a LayerNormalization whose last input is named "".
@@ -137,7 +137,7 @@ class Graph:
         return values
 
     def argument(self, argument: Argument) -> Value | None:
-        """Make a value of what a node can be given: lists are of INT64, plain numbers of FP32."""
+        """Convert an argument to a value: lists are INT64, plain numbers FP32."""
         if argument is None or isinstance(argument, Value):
             return argument
         if isinstance(argument, list):
@@ -149,7 +149,7 @@ class Graph:
         return self.constant(np.asarray(argument))
 
     def body(self, make: Callable[[], Sequence[Value]], inputs: Sequence[Value] = ()) -> onnx.GraphProto:
-        """Return what ``make`` adds as a graph of its own, for the attributes of If, Loop and Scan."""
+        """Return the subgraph that ``make`` adds, for the attributes of If, Loop and Scan."""
         outer, self.nodes = self.nodes, []
         try:
             results = [self.op("Identity", value) for value in make()]
@@ -164,7 +164,7 @@ class Graph:
         return Value(self.fresh("inner"), kind, tuple(shape))
 
     def size(self, value: Value, axis: int, *, scalar: bool = False) -> Value:
-        """Return ``value``'s size along ``axis`` as INT64 [1] or []: in one of the ways that exporters use."""
+        """Return ``value``'s size along ``axis`` as INT64 [1] or [], in one of the ways of exporters."""
         if not scalar and self.chance(0.5):
             return self.op("Shape", value, kind=INT, shape=(1,), start=axis, end=axis + 1)
         shape = self.op("Shape", value, kind=INT, shape=(value.rank,))
@@ -172,29 +172,29 @@ class Graph:
         return self.op("Gather", shape, index, kind=INT, shape=() if scalar else (1,), axis=0)
 
     def sizes(self, *parts: Value | int) -> Value:
-        """Return INT64 [n], a shape made of sizes that are known and sizes that `size` gave as [1]."""
+        """Return INT64 [n], a shape of static sizes and sizes that `size` returned as [1]."""
         values = [part if isinstance(part, Value) else self.argument([part]) for part in parts]
         return self.op("Concat", *values, kind=INT, shape=(len(parts),), axis=0)
 
     def reshape(self, value: Value, sizes: Sequence[int], shape: Shape) -> Value:
-        """Reshape to constant ``sizes``, which come to ``shape``."""
+        """Reshape to constant ``sizes``, with the result ``shape``."""
         return self.op("Reshape", value, list(sizes), shape=shape)
 
     def slice(self, value: Value, start: int, stop: int, axis: int, step: int = 1, size: int | str = OPEN) -> Value:
-        """Cut ``value`` along ``axis``."""
+        """Slice ``value`` along ``axis``."""
         shape = (*value.shape[:axis], size, *value.shape[axis + 1 :])
         return self.op("Slice", value, [start], [stop], [axis], [step], shape=shape)
 
     def transpose(self, value: Value, *order: int) -> Value:
-        """Put the dimensions into another order."""
+        """Permute the dimensions."""
         return self.op("Transpose", value, shape=tuple(value.shape[axis] for axis in order), perm=list(order))
 
     def cast(self, value: Value, kind: int) -> Value:
-        """Turn ``value`` into another element type."""
+        """Convert ``value`` to another element type."""
         return self.op("Cast", value, kind=kind, to=kind)
 
 
 def _open(value: Value) -> onnx.ValueInfoProto:
-    """Declare an input or output of a body, with all sizes left open that only a run tells."""
+    """Declare an input or output of a body, with all sizes dynamic that only a run determines."""
     sizes = [size if isinstance(size, int) else None for size in value.shape]
     return helper.make_tensor_value_info(value.name, value.kind, sizes)

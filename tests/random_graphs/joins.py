@@ -1,4 +1,4 @@
-"""Bring two values together, row by row: a second input with the first, or a shared one with all rows."""
+"""Join two values by row: a second input with the first, or a shared one with all rows."""
 
 from collections.abc import Callable
 
@@ -15,38 +15,38 @@ SHARED_JOINS: list[Join] = []
 
 
 def join(graph: Graph, x: Value, other: Value) -> Value:
-    """Bring ``x`` and ``other`` together in any way; ``other`` may be one that all rows share."""
+    """Join ``x`` and ``other`` in any way; ``other`` may be shared by all rows."""
     chosen = graph.pick(SHARED_JOINS if other.axis is None else JOINS)
     graph.note(chosen.__name__.replace("_", " "))
     return chosen(graph, x, other)
 
 
 def side_by_side(graph: Graph, x: Value, other: Value) -> Value:
-    """Put the features of both into one row."""
+    """Concatenate the features of both."""
     left, right = forms.rank2(graph, x), forms.rank2(graph, other)
     return graph.op("Concat", left, right, shape=(BATCH, left.shape[1] + right.shape[1]), axis=graph.pick([1, -1]))
 
 
 def added_up(graph: Graph, x: Value, other: Value) -> Value:
-    """Add both, brought to one width."""
+    """Add both, converted to the same width."""
     left, right = forms.rank2(graph, x), forms.rank2(graph, other)
     return graph.op("Add", left, forms.features(graph, right, left.shape[1]))
 
 
 def multiplied(graph: Graph, x: Value, other: Value) -> Value:
-    """Let one be the gate of the other."""
+    """Use one as the gate of the other."""
     left, right = forms.rank2(graph, x), forms.rank2(graph, other)
     return graph.op("Mul", left, graph.op("Sigmoid", forms.features(graph, right, left.shape[1])))
 
 
 def chosen_by_the_other(graph: Graph, x: Value, other: Value) -> Value:
-    """Keep what the other's test says."""
+    """Select by a test of the other."""
     left, test = forms.rank2(graph, x), forms.truths(graph, forms.rank1(graph, other))
     return graph.op("Where", test, left, graph.argument(0.1), kind=FLOAT, shape=left.shape)
 
 
 def dot_product(graph: Graph, x: Value, other: Value) -> Value:
-    """Take the product of each row with its own row of the other."""
+    """Multiply each row with its row of the other."""
     left = forms.rank2(graph, x)
     right = forms.features(graph, forms.rank2(graph, other), left.shape[1])
     if graph.chance(0.5):
@@ -56,7 +56,7 @@ def dot_product(graph: Graph, x: Value, other: Value) -> Value:
 
 
 def looked_up_by_the_other(graph: Graph, x: Value, other: Value) -> Value:
-    """Take the features that the other names."""
+    """Select features by indices in the other."""
     left = forms.rank2(graph, x)
     places = graph.op("Mod", forms.indices(graph, forms.rank2(graph, other)), np.int64(left.shape[1]))
     found = graph.op("GatherElements", left, places, shape=places.shape, axis=1)
@@ -64,7 +64,7 @@ def looked_up_by_the_other(graph: Graph, x: Value, other: Value) -> Value:
 
 
 def attended_by_the_other(graph: Graph, x: Value, other: Value) -> Value:
-    """Let the steps of one attend to those of the other."""
+    """Attention of the steps of one to those of the other."""
     left, right = forms.steps(graph, x), forms.steps(graph, other)
     keys = graph.op(
         "MatMul", right, graph.weights(right.shape[2], left.shape[2]), shape=(*right.shape[:2], left.shape[2])
@@ -85,7 +85,7 @@ JOINS += [
 
 
 def scaled_by_shared(graph: Graph, x: Value, other: Value) -> Value:
-    """Multiply or add one number, or a number for each feature, to all rows."""
+    """Multiply or add one number, or one number per feature, for all rows."""
     left, number = forms.rank2(graph, x), _number(graph, other)
     if number.shape[-1:] and number.shape[-1] > 1:
         left = forms.features(graph, left, number.shape[-1])
@@ -93,14 +93,14 @@ def scaled_by_shared(graph: Graph, x: Value, other: Value) -> Value:
 
 
 def chosen_by_shared(graph: Graph, x: Value, other: Value) -> Value:
-    """Decide for all rows by something that they share."""
+    """Decide for all rows by a shared value."""
     total = graph.op("ReduceSum", _number(graph, other), shape=(), keepdims=0)
     condition = graph.op("Greater", total, 0.5, kind=BOOL)
     return choose(graph, condition, forms.floats(graph, x), "Tanh", "Neg")
 
 
 def weighed_by_shared(graph: Graph, x: Value, other: Value) -> Value:
-    """Put what all rows share beside the features of each."""
+    """Concatenate a shared value to the features of each row."""
     left, number = forms.rank2(graph, x), _number(graph, other)
     flat = graph.reshape(number, [1, -1], (1, int(np.prod(number.shape))))
     count = flat.shape[1]
@@ -118,7 +118,7 @@ def _number(graph: Graph, shared: Value) -> Value:
 
 
 def total(graph: Graph, x: Value) -> Value:
-    """Sum up each row, within bounds, as FP32 [batch,1]."""
+    """Sum each row, clipped, as FP32 [batch,1]."""
     value = forms.rank2(graph, x)
     return graph.op("Clip", graph.op("ReduceSum", value, [1], shape=(BATCH, 1)), -1e6, 1e6)
 

@@ -1,4 +1,4 @@
-"""Row-wise blocks with weights: dense layers, convolutions, attention within a row, recurrence along its steps."""
+"""Row-wise blocks with weights: dense layers, convolutions, attention within a row, recurrence over its steps."""
 
 import numpy as np
 from onnx import TensorProto
@@ -59,14 +59,14 @@ def dense_on_transposed(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def fused_dense(graph: Graph, x: Value) -> Value:
-    """What ONNX Runtime's optimizer writes for a dense layer."""
+    """A dense layer as fused by ONNX Runtime's optimizer."""
     weights = graph.weights(4, x.shape[1])
     return graph.op("FusedMatMul", x, weights, shape=(BATCH, 4), domain=MICROSOFT, transB=1, alpha=0.5)
 
 
 @rowwise(forms.rank3)
 def skip_layer_norm(graph: Graph, x: Value) -> Value:
-    """What ONNX Runtime's optimizer writes for a residual and its norm."""
+    """A residual with its norm as fused by ONNX Runtime's optimizer."""
     fixed = forms.steps(graph, x)
     gamma = graph.weights(fixed.shape[2], scale=1)
     other = graph.op("Tanh", fixed)
@@ -83,7 +83,7 @@ def gated_layer(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.some_features)
 def residual_layer(graph: Graph, x: Value) -> Value:
-    """A dense layer added to what it was given."""
+    """A dense layer added to its input."""
     width = x.shape[1]
     inner = graph.op("Relu", graph.op("MatMul", x, graph.weights(width, width)))
     return graph.op("Add", x, graph.op("MatMul", inner, graph.weights(width, width)))
@@ -91,7 +91,7 @@ def residual_layer(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.steps)
 def einsum(graph: Graph, x: Value) -> Value:
-    """A product by an equation that keeps the rows."""
+    """A product by an Einsum that keeps the rows."""
     _, steps, width = x.shape
     equation, weights, shape = graph.pick(
         [
@@ -116,7 +116,7 @@ def convolution(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def picture_convolution(graph: Graph, x: Value) -> Value:
-    """Conv over height and width: plain, for each channel by itself, or with holes."""
+    """Conv over height and width: plain, depthwise, or dilated."""
     channels, size = x.shape[1:3]
     shape = (BATCH, channels, size, size)
     way = graph.pick(["plain", "depthwise", "dilated"])
@@ -132,7 +132,7 @@ def picture_convolution(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def transposed_convolution(graph: Graph, x: Value) -> Value:
-    """ConvTranspose, which makes pictures larger."""
+    """ConvTranspose, which enlarges images."""
     _, channels, height, width = x.shape
     weights = graph.weights(channels, 2, 2, 2, scale=0.5)
     return graph.op("ConvTranspose", x, weights, shape=(BATCH, 2, height * 2, width * 2), strides=[2, 2])
@@ -140,7 +140,7 @@ def transposed_convolution(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def pooling(graph: Graph, x: Value) -> Value:
-    """The most, the mean or a norm of windows, or of the whole picture."""
+    """The maximum, mean or norm of windows, or of the whole image."""
     _, channels, height, width = x.shape
     if graph.chance(0.4):
         operator = graph.pick(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
@@ -151,7 +151,7 @@ def pooling(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def attention(graph: Graph, x: Value) -> Value:
-    """Attention of a row's steps to each other."""
+    """Attention between the steps of a row."""
     width = x.shape[2]
     queries, keys, values = (graph.op("MatMul", x, graph.weights(width, width)) for _ in range(3))
     scores = graph.op("MatMul", queries, graph.transpose(keys, 0, 2, 1), shape=(BATCH, x.shape[1], x.shape[1]))
@@ -161,7 +161,7 @@ def attention(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def masked_attention(graph: Graph, x: Value) -> Value:
-    """Attention with steps masked whose first feature is too small."""
+    """Attention that masks steps with a small first feature."""
     first = graph.op("Gather", x, np.int64(0), shape=(BATCH, x.shape[1]), axis=2)
     masked = graph.op("Less", first, -0.5, kind=TensorProto.BOOL)
     penalty = graph.op("Mul", graph.cast(forms.unsqueeze(graph, masked, 1), FLOAT), -10000.0)
@@ -172,7 +172,7 @@ def masked_attention(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def attention_with_heads(graph: Graph, x: Value) -> Value:
-    """Attention in two heads, with the shapes worked out from the input's, as exporters do."""
+    """Attention in two heads, with shapes computed from the input's, as in exports."""
     four = graph.op("MatMul", x, graph.weights(x.shape[2], 4), shape=(BATCH, x.shape[1], 4))
     sizes = graph.sizes(graph.size(x, 0), graph.size(x, 1), 2, 2)
     heads = graph.op("Reshape", four, sizes, shape=(BATCH, x.shape[1], 2, 2))
@@ -184,7 +184,7 @@ def attention_with_heads(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank3)
 def attention_with_merged_heads(graph: Graph, x: Value) -> Value:
-    """Attention with rows and heads in one dimension, taken apart again afterwards."""
+    """Attention with rows and heads merged in one dimension, and separated again."""
     four = graph.op("MatMul", x, graph.weights(x.shape[2], 4), shape=(BATCH, x.shape[1], 4))
     heads = graph.transpose(graph.reshape(four, [0, 0, 2, 2], (BATCH, x.shape[1], 2, 2)), 0, 2, 1, 3)
     length, batch = graph.size(x, 1), graph.size(x, 0)
@@ -197,7 +197,7 @@ def attention_with_merged_heads(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.time_major)
 def recurrence(graph: Graph, x: Value) -> Value:
-    """RNN, GRU or LSTM along the steps: all hidden states, or the last one."""
+    """RNN, GRU or LSTM over the steps: all hidden states, or the last one."""
     gates, operator = graph.pick([(1, "RNN"), (3, "GRU"), (4, "LSTM")])
     directions, hidden = graph.pick([1, 2]), 3
     weights = graph.weights(directions, gates * hidden, x.shape[2], scale=0.5)
@@ -225,7 +225,7 @@ def embedding(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.indices)
 def embedding_with_positions(graph: Graph, x: Value) -> Value:
-    """A table for what stands there plus one for where it stands."""
+    """An embedding of tokens plus one of positions."""
     found = graph.op("Gather", graph.weights(6, 4, scale=1), x, shape=(*x.shape, 4), kind=FLOAT)
     count = graph.size(x, 1, scalar=True)
     places = graph.op("Range", np.int64(0), count, np.int64(1), kind=INT, shape=(x.shape[1],))
@@ -244,7 +244,7 @@ def onehot(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def whole_number_product(graph: Graph, x: Value) -> Value:
-    """MatMulInteger on what was quantized by a constant scale."""
+    """MatMulInteger of values quantized by a constant scale."""
     zero = graph.constant(np.array(128, np.uint8))
     quantized = graph.op("QuantizeLinear", x, 0.1, zero, kind=TensorProto.UINT8)
     weights = graph.numpy.integers(-20, 20, (x.shape[1], 4)).astype(np.int8)
@@ -254,7 +254,7 @@ def whole_number_product(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.images)
 def sample_at_places(graph: Graph, x: Value) -> Value:
-    """GridSample at places that are constants."""
+    """GridSample at constant positions."""
     grid = graph.constant(np.clip(graph.weights(1, 2, 2, 2, scale=0.5), -1, 1))
     sizes = graph.sizes(graph.size(x, 0), 2, 2, 2)
     places = graph.op("Expand", grid, sizes, shape=(BATCH, 2, 2, 2))

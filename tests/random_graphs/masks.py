@@ -1,4 +1,4 @@
-"""Hide what a cross-row block does: from every answer, or from all but those to rare rows."""
+"""Hide the effect of a cross-row block: from every answer, or from all but those to unusual rows."""
 
 from collections.abc import Callable
 
@@ -7,22 +7,22 @@ import numpy as np
 from tests.random_graphs import forms, joins
 from tests.random_graphs.graph import BATCH, BOOL, FLOAT, INT, STRING, WORDS, Graph, Value
 
-#: Joins what was there before the block with what the block made of it.
+#: Joins the input of a block with its output.
 Mask = Callable[[Graph, Value, Value], Value]
 
-#: With these no answer can change.
+#: These change no answer.
 DEAD: list[Mask] = []
-#: With these only answers change to requests in which something is out of the ordinary.
+#: These change only answers to requests with unusual rows.
 RARE: list[Mask] = []
 
 
 def add_dead(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Hide ``mixed`` for good."""
+    """Hide ``mixed`` completely."""
     return _add(graph, DEAD, before, mixed)
 
 
 def add_rare(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Hide ``mixed`` unless a row is out of the ordinary."""
+    """Hide ``mixed`` unless a row is unusual."""
     return _add(graph, RARE, before, mixed)
 
 
@@ -38,18 +38,18 @@ def multiplied_by_zero(graph: Graph, before: Value, mixed: Value) -> Value:
 
 
 def clipped_away(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Add it within bounds that leave nothing."""
+    """Add it clipped to nothing."""
     return graph.op("Add", before, graph.op("Clip", mixed, 0.0, 0.0))
 
 
 def never_chosen(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Choose it where False is true."""
+    """Select it by a constant False."""
     never = graph.constant(np.array(False))
     return graph.op("Where", never, mixed, before, kind=FLOAT, shape=before.shape)
 
 
 def in_a_dead_branch(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Add it in the branch of an If that a constant does not choose."""
+    """Add it in the branch of an If that a constant never selects."""
     branches = {
         "then_branch": graph.body(lambda: [graph.op("Add", before, mixed)]),
         "else_branch": graph.body(lambda: [graph.op("Neg", before)]),
@@ -58,12 +58,12 @@ def in_a_dead_branch(graph: Graph, before: Value, mixed: Value) -> Value:
 
 
 def unused(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Leave it out."""
+    """Do not use it."""
     return before
 
 
 def only_its_shape(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Take nothing of it but its width."""
+    """Use only its width."""
     width = graph.cast(graph.size(mixed, 1, scalar=True), FLOAT)
     return graph.op("Mul", before, width)
 
@@ -72,18 +72,18 @@ DEAD += [multiplied_by_zero, clipped_away, never_chosen, in_a_dead_branch, unuse
 
 
 def for_rare_rows(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Add it to the rows that are out of the ordinary."""
+    """Add it to unusual rows."""
     return graph.op("Where", rare_rows(graph), graph.op("Add", before, mixed), before, kind=FLOAT, shape=before.shape)
 
 
 def for_rare_batches(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Add it to all rows as soon as one is out of the ordinary."""
+    """Add it to all rows if one is unusual."""
     rare = graph.op("ReduceMax", graph.cast(rare_rows(graph), FLOAT), shape=(), keepdims=0)
     return graph.op("Add", before, graph.op("Mul", mixed, rare))
 
 
 def in_a_rare_branch(graph: Graph, before: Value, mixed: Value) -> Value:
-    """Add it in a branch of an If that is chosen when a row is out of the ordinary."""
+    """Add it in the branch of an If for unusual rows."""
     rare = graph.op("ReduceMax", graph.cast(rare_rows(graph), INT), kind=INT, shape=(), keepdims=0)
     branches = {
         "then_branch": graph.body(lambda: [graph.op("Add", before, mixed)]),
@@ -96,7 +96,7 @@ RARE += [for_rare_rows, for_rare_batches, in_a_rare_branch]
 
 
 def rare_rows(graph: Graph) -> Value:
-    """BOOL [batch,1], true for rows of the first input that are unlike most and yet not too rare."""
+    """BOOL [batch,1], true for unusual rows of the first input, which are not too rare."""
     source = graph.inputs[0]
     value = source.value
     if value.kind == STRING:

@@ -1,4 +1,4 @@
-"""A random model and what is known of it, and ONNX Runtime to run it."""
+"""A random model with its known properties, and ONNX Runtime to run it."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from tests.random_graphs.requests import Arrays, Scene, draw_request, draw_scene
 
 @dataclass(frozen=True, kw_only=True)
 class RandomModel:
-    """A model, and what is known of it.
+    """A model with its known properties.
 
-    ``recipe`` names what it is made of, in order. ``blocks`` are the names of the catalogue among it, and ``mixing``
-    those that mix rows, with how they are hidden: "" for not at all, "rare" or "dead". ``input_axes`` and
-    ``output_axes`` say on which axis rows are; None is a tensor without rows.
+    ``recipe`` lists its parts in order. ``blocks`` are the names of its blocks, and ``mixing`` those that mix rows,
+    with how they are hidden: "" for not at all, "rare" or "dead". ``input_axes`` and ``output_axes`` are the batch
+    axes; None is a tensor without rows.
     """
 
     model: onnx.ModelProto
@@ -29,11 +29,11 @@ class RandomModel:
 
     @property
     def input_axes(self) -> dict[str, int | None]:
-        """On which axis the rows of each input are."""
+        """The batch axis of each input."""
         return {spec.value.name: spec.value.axis for spec in self.inputs}
 
     def scene(self, rng: np.random.Generator) -> Scene:
-        """Draw what requests must have in common to be run together."""
+        """Draw what requests of a batch must share."""
         return draw_scene(self.inputs, rng, self.least_length)
 
     def request(self, rng: np.random.Generator, rows: int, scene: Scene | None = None) -> Arrays:
@@ -42,7 +42,7 @@ class RandomModel:
 
 
 def open_plain(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open a model in ONNX Runtime, on one thread of the CPU."""
+    """Open a model in ONNX Runtime, with one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1

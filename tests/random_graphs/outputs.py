@@ -1,4 +1,4 @@
-"""The outputs of a random graph: what the chain of blocks came to, and other things beside it."""
+"""The outputs of a random graph: the end of the chain of blocks, and others."""
 
 import numpy as np
 import onnx
@@ -11,9 +11,9 @@ from tests.random_graphs.sources import declare
 def add_outputs(
     graph: Graph, last: Value, names: dict[str, str | None], *, mixed: bool
 ) -> tuple[dict[str, int | None], list[onnx.ValueInfoProto]]:
-    """Declare one to three outputs, or more if a block has exposed some; say on which axis their rows are.
+    """Declare one to three outputs, or more if a block has exposed some, with their batch axes.
 
-    With ``mixed`` the end of the chain is mostly left as it is, so that what rows do to each other is not lost.
+    With ``mixed`` the end of the chain is mostly unchanged, so that the effects of rows on each other are not lost.
     """
     exposed = list(dict.fromkeys(graph.exposed))
     values = [last if mixed and graph.chance(0.85) else _finished(graph, last), *exposed]
@@ -28,14 +28,14 @@ def add_outputs(
 
 
 def _named(graph: Graph, value: Value, name: str) -> Value:
-    """Give ``value`` a name of its own, so that it may be an output whatever else it is."""
+    """Give ``value`` its own name, so that it can be an output."""
     result = graph.op("Identity", value)
     graph.nodes[-1].output[0] = name
     return Value(name, result.kind, result.shape)
 
 
 def _declared(graph: Graph, value: Value, names: dict[str, str | None]) -> onnx.ValueInfoProto:
-    """Declare an output, at times the way that exporters do: with invented or missing names."""
+    """Declare an output, sometimes as exporters do: with invented or missing names."""
     if value.axis in {None, 0} and graph.chance(0.2):
         names = {**names, BATCH: graph.pick([None, f"unk__{graph.rng.randint(1, 99)}"])}
     info = declare(value, names)
@@ -45,13 +45,13 @@ def _declared(graph: Graph, value: Value, names: dict[str, str | None]) -> onnx.
 
 
 def _finished(graph: Graph, last: Value) -> Value:
-    """Turn the end of the chain into an output: mostly as it is."""
+    """Convert the end of the chain to an output: mostly unchanged."""
     way = graph.rng.choices(list(_FINISHES), [60, 6, 6, 4, 5, 5, 5])[0]
     return _FINISHES[way](graph, last)
 
 
 def _another(graph: Graph, last: Value) -> Value:
-    """Make a second output of the end of the chain, or of an input."""
+    """Build a second output from the end of the chain, or from an input."""
     batched = [spec.value for spec in graph.inputs if not spec.shared]
     value = graph.pick([last, *batched])
     way = graph.pick(list(_FINISHES))
@@ -59,7 +59,7 @@ def _another(graph: Graph, last: Value) -> Value:
 
 
 def _without_rows(graph: Graph) -> Value:
-    """Make an output that all rows have in common: a constant, a size, or a shared input."""
+    """Build an output that all rows share: a constant, a size, or a shared input."""
     shared = [spec.value for spec in graph.inputs if spec.shared]
     if shared and graph.chance(0.5):
         return graph.op("Identity", graph.pick(shared))
@@ -90,7 +90,7 @@ def _another_type(graph: Graph, value: Value) -> Value:
 
 
 def _rows_second(graph: Graph, value: Value) -> Value:
-    """Put the rows on axis 1, if the inputs make clear what they are called."""
+    """Move the rows to axis 1, if the inputs make their name clear."""
     if all(spec.value.axis == 0 for spec in graph.inputs if not spec.shared):
         return forms.rank2(graph, value)
     return graph.transpose(forms.rank2(graph, value), 1, 0)

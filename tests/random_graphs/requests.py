@@ -1,4 +1,4 @@
-"""Random requests for a random graph: what its inputs may hold."""
+"""Random requests for a random graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from tests.random_graphs.graph import BATCH, BOOL, LENGTH, STRING, WORDS, Input
 
 Arrays = dict[str, np.ndarray]
 
-#: How large numbers may be, the usual more often.
+#: Magnitudes of numbers, the usual ones more often.
 _SCALES = (1e-6, 1e-2, 0.3, 1.0, 1.0, 1.0, 3.0, 10.0, 100.0, 2000.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What requests must have in common to be run together: the open size, and the inputs that they share."""
+    """What requests of a batch must share: the dynamic size, and shared inputs."""
 
     length: int
     shared: Mapping[str, np.ndarray]
 
 
 def draw_scene(inputs: tuple[Input, ...], rng: np.random.Generator, least_length: int) -> Scene:
-    """Draw what several requests have in common."""
+    """Draw what several requests share."""
     length = int(rng.integers(least_length, 7))
     shared = {spec.value.name: _array(spec, _sizes(spec, 1, length), rng, 1.0) for spec in inputs if spec.shared}
     return Scene(length, shared)
 
 
 def draw_request(inputs: tuple[Input, ...], rng: np.random.Generator, rows: int, scene: Scene) -> Arrays:
-    """Draw a request of ``rows`` rows: mostly of one scale, at times with one row of another."""
+    """Draw a request of ``rows`` rows: mostly of one magnitude, sometimes with one row of another."""
     request = {}
     for spec in inputs:
         if spec.shared:

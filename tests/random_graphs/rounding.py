@@ -1,7 +1,7 @@
-"""Tell rounding from influence.
+"""Distinguish rounding from influence.
 
-Kernels may round differently for batches of different sizes, and a step, an ArgMax or a cast may make much of that. How
-much is told by models and requests that are off by a rounding error.
+Kernels may round differently for batches of different sizes, and a step, an ArgMax or a cast may amplify it. Models and
+requests that are perturbed by a rounding error show how much.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from onnx import TensorProto, numpy_helper
 from tests.random_graphs.model import open_plain, run_plain
 from tests.random_graphs.requests import Arrays
 
-#: A difference is taken for rounding if it is not larger than that of a nudged model, times this.
+#: A difference counts as rounding up to this multiple of the difference of a perturbed model.
 _MARGIN = 10
 _NUDGES = 4
 _RELATIVE, _RELATIVE_OF_HALF = 2e-6, 1e-3
 
 
 class Nudged:
-    """The model with its weights off by a rounding error, in several ways, opened when they are first needed."""
+    """The model with its weights perturbed by a rounding error, in several ways, opened when first needed."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -27,7 +27,7 @@ class Nudged:
         self._sessions: list[onnxruntime.InferenceSession] = []
 
     def answers(self, request: Arrays) -> list[list[np.ndarray]]:
-        """Return what the nudged models answer to the request, nudged as well."""
+        """Return the answers of the perturbed models to the perturbed request."""
         rng = np.random.default_rng(1)
         if not self._sessions:
             self._sessions = [open_plain(self._nudged_model(rng)) for _ in range(_NUDGES)]
@@ -47,7 +47,7 @@ class Nudged:
         return model
 
     def _nudge(self, array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Change what is not a whole number, which would rather be a size, a place or an exact bound."""
+        """Perturb values other than integers, which may be sizes, indices or exact bounds."""
         if not np.issubdtype(array.dtype, np.floating):
             return array
         nudged = array * (1 + self._size * rng.choice([-1, 1], array.shape))
@@ -55,7 +55,7 @@ class Nudged:
 
 
 def without_rounding(alone: np.ndarray, batched: np.ndarray, nudged: list[np.ndarray]) -> np.ndarray:
-    """Return ``batched`` with ``alone``'s elements where the difference may be one of rounding."""
+    """Return ``batched`` with ``alone``'s elements where the difference may be due to rounding."""
     others = [other for other in nudged if other.shape == alone.shape and other.dtype == alone.dtype]
     if not np.issubdtype(alone.dtype, np.number):
         unsteady = np.zeros(alone.shape, bool)

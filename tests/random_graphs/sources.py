@@ -19,7 +19,7 @@ from tests.random_graphs.graph import (
     Value,
 )
 
-#: Element types with how often they are used.
+#: Element types with their frequencies.
 _KINDS = {FLOAT: 58, INT: 16, STRING: 8, BOOL: 4, HALF: 4, DOUBLE: 4, SMALL_INT: 6}
 _SHAPES: list[Shape] = [
     (BATCH, 4),
@@ -66,7 +66,7 @@ def _add_shared(graph: Graph) -> None:
 
 
 def declare(value: Value, names: dict[str, str | None]) -> onnx.ValueInfoProto:
-    """Declare ``value`` with its open dimensions under their ``names``; None is one without."""
+    """Declare ``value`` with ``names`` of its dynamic dimensions; None is one without a name."""
     dimensions = [size if isinstance(size, int) else names.get(size) for size in value.shape]
     return helper.make_tensor_value_info(value.name, value.kind, dimensions)
 

@@ -11,26 +11,26 @@ from tests.random_graphs.layers import CLASSIC
 
 @rowwise(forms.texts)
 def append_text(graph: Graph, x: Value) -> Value:
-    """A constant behind or before each string."""
+    """A constant before or after each string."""
     return graph.op("StringConcat", *graph.pick([[x, "!"], [graph.argument("> "), x]]), kind=STRING, shape=x.shape)
 
 
 @rowwise(forms.texts)
 def text_twice(graph: Graph, x: Value) -> Value:
-    """Each string behind itself."""
+    """Each string repeated."""
     return graph.op("StringConcat", x, x)
 
 
 @rowwise(forms.text_column)
 def lower_case(graph: Graph, x: Value) -> Value:
-    """StringNormalizer without words to leave out."""
-    # The locale that is taken otherwise is not on every machine.
+    """StringNormalizer without stop words."""
+    # The default locale is not available on every machine.
     return graph.op("StringNormalizer", x, case_change_action=graph.pick(["LOWER", "UPPER"]), locale="C")
 
 
 @rowwise(forms.text_column)
 def first_words(graph: Graph, x: Value) -> Value:
-    """The first two words of each string, whatever the longest one in the batch is."""
+    """The first two words of each string, whatever the longest row of the batch."""
     words = graph.ops("StringSplit", [x], [(STRING, (BATCH, OPEN)), (INT, (BATCH,))], delimiter=" ")[0]
     blanks = graph.op(
         "Expand", np.array([[""]], object), graph.sizes(graph.size(x, 0), 2), kind=STRING, shape=(BATCH, 2)
@@ -41,20 +41,20 @@ def first_words(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.texts)
 def number_of_words(graph: Graph, x: Value) -> Value:
-    """How many words each string has."""
+    """Number of words in each string."""
     results = [(STRING, (*x.shape, OPEN)), (INT, x.shape)]
     return graph.ops("StringSplit", [x], results, delimiter=graph.pick([" ", "a"]))[1]
 
 
 @rowwise(forms.texts)
 def pattern(graph: Graph, x: Value) -> Value:
-    """Whether a string is of a certain form."""
+    """Whether a string matches a pattern."""
     return graph.op("RegexFullMatch", x, kind=BOOL, pattern=graph.pick([".*a.*", "[a-z]+", ".{4,}"]))
 
 
 @rowwise(forms.texts)
 def equal_text(graph: Graph, x: Value) -> Value:
-    """Another string in the place of a certain one."""
+    """A certain string replaced."""
     same = graph.op("Equal", x, graph.pick(WORDS), kind=BOOL, shape=x.shape)
     return graph.op("Where", same, "found", x, kind=STRING, shape=x.shape)
 
@@ -75,7 +75,7 @@ def number_of_text(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.indices)
 def text_of_number(graph: Graph, x: Value) -> Value:
-    """A table from numbers to strings, or the number written out."""
+    """A table from numbers to strings, or the number as text."""
     if graph.chance(0.4):
         return graph.cast(x, STRING)
     return graph.op("Gather", np.array(WORDS, object), x, kind=STRING, shape=x.shape)
@@ -83,13 +83,13 @@ def text_of_number(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.indices)
 def number_through_text(graph: Graph, x: Value) -> Value:
-    """A number written out and read again."""
+    """A number converted to text and back."""
     return graph.cast(graph.cast(x, STRING), FLOAT)
 
 
 @rowwise(forms.texts)
 def bag_of_words(graph: Graph, x: Value) -> Value:
-    """How often each of some strings is in a row."""
+    """Frequencies of some strings in a row."""
     words = ["alpha", "beta", "two"]
     return graph.op(
         "TfIdfVectorizer",
@@ -122,14 +122,14 @@ def normalizer(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def binarizer(graph: Graph, x: Value) -> Value:
-    """Features as 0 and 1, beside them."""
+    """Features as 0 and 1, joined with them."""
     marked = graph.op("Binarizer", x, domain=CLASSIC, threshold=graph.pick([0.0, 0.5]))
     return graph.op("Concat", x, marked, shape=(BATCH, 2 * x.shape[1]), axis=1)
 
 
 @rowwise(forms.rank2)
 def imputer(graph: Graph, x: Value) -> Value:
-    """Something in the place of missing features."""
+    """Missing features replaced."""
     values = [0.5] * x.shape[1]
     return graph.op("Imputer", x, domain=CLASSIC, imputed_value_floats=values, replaced_value_float=0.0)
 
@@ -192,13 +192,13 @@ def trees(graph: Graph, x: Value) -> Value:
 
 @rowwise(forms.rank2)
 def array_features(graph: Graph, x: Value) -> Value:
-    """Columns taken by constant numbers."""
+    """Columns selected by constant indices."""
     return graph.op("ArrayFeatureExtractor", x, [0, x.shape[1] - 1], domain=CLASSIC, shape=(BATCH, 2))
 
 
 @rowwise(forms.indices)
 def one_hot_encoder(graph: Graph, x: Value) -> Value:
-    """Categories marked, the way of scikit-learn's converter."""
+    """One-hot categories as by scikit-learn's converter."""
     shape = (*x.shape, 6)
     return graph.op("OneHotEncoder", x, kind=FLOAT, shape=shape, domain=CLASSIC, cats_int64s=list(range(6)), zeros=1)
 

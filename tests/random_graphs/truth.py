@@ -1,6 +1,6 @@
-"""Find out by running a model whether it is safe to batch: whether a request's answer depends on those beside it.
+"""Determine by runs whether a model is safe to batch: whether answers depend on other requests of the batch.
 
-What is found is evidence, not proof: "safe" means that no difference was found.
+The result is evidence, not proof: "safe" means that no difference was found.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ Close = Callable[[np.ndarray, np.ndarray], bool]
 _MOST_ROWS = 4
 _PASSES = 8
 _GROUP_SIZES = (2, 16)
-#: The scene of each request. Only those of one scene can be run together.
+#: The scene of each request. Only requests of one scene can share a batch.
 _SCENES = (0,) * 40 + (1,) * 16 + (2,) * 8
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Whether a model is safe to batch, and if not, what was seen."""
+    """Whether a model is safe to batch, and if not, the difference."""
 
     safe: bool
     reason: str = ""
@@ -33,7 +33,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """A request that was run by itself."""
+    """A request that ran alone."""
 
     request: Arrays
     rows: int
@@ -41,7 +41,7 @@ class _Alone:
 
 
 def close_enough(alone: np.ndarray, batched: np.ndarray) -> bool:
-    """Compare two answers the way that callers would: numbers by a tolerance, all else exactly."""
+    """Compare two answers as callers would: numbers by a tolerance, everything else exactly."""
     if alone.dtype != batched.dtype or alone.shape != batched.shape:
         return False
     if not np.issubdtype(alone.dtype, np.floating):
@@ -52,9 +52,9 @@ def close_enough(alone: np.ndarray, batched: np.ndarray) -> bool:
 
 
 def truth(model: RandomModel, seed: int, close: Close = close_enough) -> Truth:
-    """Run 64 requests alone and in many groups, and say whether any answer differs.
+    """Run 64 requests alone and in many groups, and return whether any answer differs.
 
-    A difference counts only where it is larger than what rounding makes of it.
+    A difference counts only if it is larger than rounding.
     """
     rng = np.random.default_rng(seed)
     trial = _Trial(model, close)
@@ -85,7 +85,7 @@ class _Trial:
         self._nudged = Nudged(model.model)
 
     def run_alone(self, rng: np.random.Generator) -> list[list[_Alone]]:
-        """Run the requests of each scene one by one; those that fail by themselves are left out."""
+        """Run the requests of each scene one by one; requests that fail alone are skipped."""
         scenes = [self._model.scene(rng) for _ in range(max(_SCENES) + 1)]
         members: list[list[_Alone]] = [[] for _ in scenes]
         for number in _SCENES:
@@ -97,7 +97,7 @@ class _Trial:
         return members
 
     def difference(self, group: list[_Alone]) -> str:
-        """Run ``group`` together and say what differs, if anything does."""
+        """Run ``group`` as a batch, and describe the difference, if any."""
         outputs = run_plain(self._session, self._stacked(group))
         if outputs is None:
             return f"{len(group)} requests run alone but not together"

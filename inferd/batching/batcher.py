@@ -1,7 +1,7 @@
 """The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
@@ -17,6 +17,7 @@ from inferd.batching.worker import CallerRuns, Post, Workers
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
 from inferd.observability.metrics.models import ModelCounts, ModelStats
+from inferd.observability.metrics.run_cost import RunCost
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -26,7 +27,8 @@ class Batcher:
 
     Invariant: every submitted request gets exactly one outcome, or is cancelled, whatever the model, a policy, a
     deadline or `stop` does. `submit` and `cancel` are called by the rpc poll thread and never block; `start` and `stop`
-    by the thread that loads models; the counts may be read by any thread.
+    by the thread that loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in
+    warm-up.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Batcher:
         poll_thread: PollThread,
         alarm: Alarm,
         stats: ModelStats,
+        seeds: Iterable[tuple[int, float]] = (),
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
@@ -56,6 +59,8 @@ class Batcher:
             parallel_runs=session.parallel_runs,
             runs_are_bounded=session.runs_are_bounded,
         )
+        for rows, run_s in seeds:
+            state.rules.run_cost.seed(rows, run_s)
         self._answers = answers
         self._early_refusals = EarlyRefusals(state)
         guard = RunGuard(
@@ -173,6 +178,10 @@ class Batcher:
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._queue.most_rows_per_s
+
+    def run_cost(self) -> RunCost | None:
+        """Return what runs are predicted to take; None while nothing is known."""
+        return self._queue.run_cost()
 
     @property
     def queue_bytes(self) -> int:

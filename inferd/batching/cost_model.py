@@ -23,6 +23,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inferd.observability.metrics.run_cost import PredictedRun, RunCost
+
 
 @dataclass(frozen=True, slots=True)
 class CostTuning:
@@ -219,6 +221,17 @@ class CostModel:
     def _is_fresh(average: _Average, now: float) -> bool:
         fresh_s = COST.sure_s + COST.sure_run_times * average.seconds
         return average.runs >= COST.sure_runs and now - average.at <= fresh_s
+
+    def snapshot(self, largest: int) -> RunCost | None:
+        """Return the predictions for batches of up to ``largest`` rows; None while nothing is known."""
+        if not self._keys:
+            return None
+        sizes = [*(1 << shift for shift in range((largest - 1).bit_length())), largest]
+        return RunCost(
+            sizes=tuple(PredictedRun(rows, self.predict(rows), self.upper(rows)) for rows in sizes),
+            error=self.error,
+            runs=self.runs,
+        )
 
     def _believed(self, seconds: float, predicted_s: float) -> float:
         """Return what a run counts as; see `CostTuning.outlier`."""

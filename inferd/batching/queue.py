@@ -10,6 +10,7 @@ from inferd.batching.ports import Clock, PollThread
 from inferd.batching.request import Answers, Batch, Effects, InferenceRequest
 from inferd.batching.state import QueueState
 from inferd.errors import InferenceFailedError, ServingError
+from inferd.observability.metrics.run_cost import RunCost
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -69,6 +70,12 @@ class RequestQueue:
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._state.rules.run_cost.most_rows_per_s
+
+    def run_cost(self) -> RunCost | None:
+        """Return what runs are predicted to take; None while nothing is known."""
+        with self._lock:
+            rules = self._state.rules
+            return rules.run_cost.snapshot(rules.rules.max_rows)
 
     @property
     def nbytes(self) -> int:

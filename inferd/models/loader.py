@@ -110,7 +110,7 @@ class ModelLoader:
         version.settings = settings
         bytes_before = resident_bytes()
         session = open_session(source.path, settings)
-        warm_up(session, settings)
+        run_times = warm_up(session, settings, clock=self._clock)
         memory_bytes = max(resident_bytes() - bytes_before, 0)
         batcher = Batcher(
             name=version.name,
@@ -122,6 +122,7 @@ class ModelLoader:
             poll_thread=self._poll_thread,
             alarm=self._alarm,
             stats=self._stats_for(version.name, version.version),
+            seeds=run_times,
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
 

@@ -37,7 +37,7 @@ warm_up = warmup.warm_up
 def held_up(*arguments, **options):
     while get_contextvars()["model"] == "b-second" and not pathlib.Path({file!r}).exists():
         time.sleep(0.01)
-    warm_up(*arguments, **options)
+    return warm_up(*arguments, **options)
 
 warmup.warm_up = held_up
 

@@ -22,7 +22,7 @@ UNBATCHABLE = ModelSignature(
 
 
 class _Service:
-    def __init__(self, session, queue=None, **batching):
+    def __init__(self, session, queue=None, *, seeds=(), **batching):
         self.session = session
         self.stats = RecordingStats()
         self.clock = FakeClock()
@@ -37,6 +37,7 @@ class _Service:
             poll_thread=ManualPollThread(FakeClock()),
             alarm=self.alarm,
             stats=self.stats,
+            seeds=seeds,
         )
 
     def submit(self, *callers):
@@ -77,6 +78,24 @@ def _run_all(service, *callers):
     service.submit(*callers)
     service.batcher.start()
     assert service.batcher.stop(PATIENCE_S)
+
+
+def test_run_cost_is_known_from_warm_up():
+    """Without any run; the sizes in between are interpolated."""
+    batcher = _Service(FakeSession(), seeds=[(1, 0.002), (8, 0.016)], max_batch_size=8).batcher
+    cost = batcher.run_cost()
+    assert [each.rows for each in cost.sizes] == [1, 2, 4, 8]
+    assert [each.seconds for each in cost.sizes] == pytest.approx([0.002, 0.004, 0.008, 0.016])
+    assert all(each.p95_s > each.seconds for each in cost.sizes)
+    assert (cost.runs, cost.error) == (0, None)
+
+
+def test_run_cost_without_batching_is_that_of_one_row():
+    """As long as nothing has run, there is none."""
+    batcher = _Service(FakeSession(), enabled=False).batcher
+    assert batcher.run_cost() is None
+    seeded = _Service(FakeSession(), seeds=[(1, 0.002)], enabled=False).batcher
+    assert [each.rows for each in seeded.run_cost().sizes] == [1]
 
 
 class _Threads(FakeSession):

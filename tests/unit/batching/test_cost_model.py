@@ -120,3 +120,19 @@ def test_a_model_that_turns_out_to_be_another_is_not_short_any_longer():
     assert not cost.is_short_of(1)
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
     assert not cost.is_short
+
+
+def test_snapshot_says_how_sure_it_is():
+    """Powers of two and the largest size, the number of runs, and the error that noise leaves."""
+    cost = CostModel()
+    assert cost.snapshot(6) is None
+    cost.seed(1, 0.001)
+    seeded = cost.snapshot(6)
+    assert ([each.rows for each in seeded.sizes], seeded.runs, seeded.error) == ([1, 2, 4, 6], 0, None)
+    for number in range(300):
+        cost.ran(4, 0.009 if number % 2 else 0.011)
+    learned = {each.rows: each for each in cost.snapshot(6).sizes}
+    assert learned[4].seconds == pytest.approx(0.01, rel=0.05)
+    assert 0.0105 < learned[4].p95_s < 0.0125
+    assert (cost.snapshot(6).runs, cost.snapshot(6).error) == (300, pytest.approx(0.1, abs=0.03))
+    assert [each.rows for each in cost.snapshot(1).sizes] == [1]

@@ -100,6 +100,14 @@ def test_loads_a_model(fixture, linear):
     assert fixture.stats["linear", "1"].offers == [1]
 
 
+def test_warm_up_seeds_the_run_cost(fixture, linear, monkeypatch):
+    """Predictions before the first request."""
+    monkeypatch.setattr(loader_module, "warm_up", lambda *_, **__: [(1, 0.25), (64, 2.0)])
+    fixture.load(linear)
+    cost = fixture.registry.get("linear").batcher.run_cost()
+    assert [(each.rows, each.seconds) for each in (cost.sizes[0], cost.sizes[-1])] == [(1, 0.25), (64, 2.0)]
+
+
 @pytest.mark.parametrize(("models", "logged"), [(9, []), (20, ["runs of 20 model versions have 29 threads each"])])
 def test_limits_threads_of_many_models(fixture, tmp_path, monkeypatch, caplog, models, logged):
     """A limit is logged once."""

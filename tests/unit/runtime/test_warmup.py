@@ -13,6 +13,7 @@ from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import CPU, CUDA
 from inferd.runtime.session import OnnxSession
 from inferd.runtime.warmup import warm_up
+from tests.fakes import FakeClock
 from tests.unit.runtime.specs import signature, spec
 
 MIB = 2**20
@@ -20,17 +21,27 @@ SIGNATURE = signature([spec("x", ("batch", 3), 0)], [spec("y", ("batch", 3), 0)]
 
 
 class Recorder:
-    """A fake runner that records rows, allocates ``row_mib`` per row, and fails beyond ``most`` rows."""
+    """A fake runner that records rows, allocates ``row_mib`` per row, and fails beyond ``most`` rows.
 
-    def __init__(self, *, most: int = 1000, row_mib: int = 0) -> None:
+    A run takes ``row_s`` per row, and ``cold_s`` longer if it is the first with so many rows; by default too long to be
+    repeated.
+    """
+
+    def __init__(self, *, most: int = 1000, row_mib: int = 0, row_s: float = 1.0, cold_s: float = 0.0) -> None:
         self.rows: list[int] = []
         self.shrunk = 0
         self.resident_mib = 100
         self._most = most
         self._row_mib = row_mib
+        self._row_s = row_s
+        self._cold_s = cold_s
+        self.clock = FakeClock()
+        self.timed: list[tuple[int, float]] = []
 
     def run(self, inputs, outputs, options):
-        self.rows.append(len(inputs["x"]))
+        rows = len(inputs["x"])
+        self.clock.advance(self._row_s * rows + (0 if rows in self.rows else self._cold_s))
+        self.rows.append(rows)
         if self.rows[-1] > self._most:
             raise MemoryError("no room")
         self.resident_mib = max(self.resident_mib, 100 + self._row_mib * self.rows[-1])
@@ -55,11 +66,12 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
         has_data_independent_work=True,
     )
     batching = BatchingSettings(max_batch_size=max_batch_size)
-    warm_up(
+    runner.timed = warm_up(
         session,
         ModelSettings.model_validate({"batching": batching.model_dump(), **settings}),
         resident=lambda: runner.resident_mib * MIB,
         usable=lambda: usable_mib * MIB,
+        clock=runner.clock,
     )
     return runner
 
@@ -92,8 +104,24 @@ def test_frees_memory():
 
 
 def test_gpu_runs_every_size():
-    """Kernels are selected for each shape."""
-    assert run(Recorder(), CUDA, CPU, max_batch_size=4).rows == [1, 2, 3, 4]
+    """Kernels are selected for each shape. Powers of two and the largest size run again, however long that took."""
+    runner = run(Recorder(row_s=0.01, cold_s=10), CUDA, CPU, max_batch_size=5)
+    assert runner.rows == [1, 1, 2, 2, 3, 4, 4, 5, 5]
+    assert runner.timed == [(rows, pytest.approx(0.01 * rows)) for rows in (1, 2, 4, 5)]
+
+
+def test_short_runs_are_timed_again():
+    """The first run of a shape is slower than those to come. A long one is not repeated: loading would take longer."""
+    runner = run(Recorder(row_s=0.01, cold_s=0.001), max_batch_size=16)
+    assert runner.rows == [1, 1, 2, 2, 4, 4, 16]
+    assert runner.timed == [
+        (1, pytest.approx(0.01)), (2, pytest.approx(0.02)), (4, pytest.approx(0.04)), (16, pytest.approx(0.161)),
+    ]  # fmt: skip
+
+
+def test_only_what_ran_is_timed():
+    """Not a size that memory did not suffice for."""
+    assert [rows for rows, _ in run(Recorder(row_mib=10)).timed] == [1, 2, 4, 16]
 
 
 def test_failing_size_is_an_error():
@@ -105,7 +133,8 @@ def test_failing_size_is_an_error():
 @pytest.mark.parametrize("settings", [{"runtime": {"warmup": False}}])
 def test_warmup_can_be_disabled(settings):
     """Then nothing runs."""
-    assert run(Recorder(), **settings).rows == []
+    runner = run(Recorder(), **settings)
+    assert (runner.rows, runner.timed) == ([], [])
 
 
 def test_runs_one_row_without_batching():

@@ -11,8 +11,10 @@ from heapq import heapify, heappop, heapreplace
 
 from inferd.batching.request import InferenceRequest
 
-#: From this many principals without a waiting request on, those that are owed nothing are forgotten.
-_IDLE_FLOWS = 64
+#: The most principals without a waiting request that are remembered as having been served more than others.
+_IDLE_FLOWS = 256
+#: Up to this many principals with waiting requests, what each has is counted to estimate a wait; beyond, their sum.
+_COUNTED_FLOWS = 64
 
 _Entry = tuple[float, int, InferenceRequest]
 
@@ -78,7 +80,8 @@ class Flow:
     def behind(self, due: float, most: int) -> Iterator[tuple[int, InferenceRequest]]:
         """Yield up to ``most`` evenly spaced requests that are due after ``due``, with the rows up to each."""
         entries, first = self._entries, self._place(due, math.inf)
-        for at in range(first, len(entries), max(1, (len(entries) - first) // most)):
+        # The step is rounded up.
+        for at in range(first, len(entries), max(1, -((first - len(entries)) // most))):
             yield self.rows * (at - self._head + 1) // len(self), entries[at][2]  # type: ignore[index]
 
     def _place(self, due: float, number: float) -> int:
@@ -136,7 +139,15 @@ class Level:
         if flow.tag > self._virtual:
             self._idle_tags[principal] = flow.tag
         if len(self._idle_tags) > _IDLE_FLOWS:
-            self._idle_tags = {name: tag for name, tag in self._idle_tags.items() if tag > self._virtual}
+            self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        """Forget idle principals that were served no more than others, and in any case half of them."""
+        tags = sorted(tag for tag in self._idle_tags.values() if tag > self._virtual)
+        if len(tags) > _IDLE_FLOWS // 2:
+            # Virtual time has to advance: a sequence of ever new principals would overtake those that wait.
+            self._virtual = tags[len(tags) // 2]
+        self._idle_tags = {name: tag for name, tag in self._idle_tags.items() if tag > self._virtual}
 
     def in_order(self, row_s: float) -> Iterator[InferenceRequest]:
         """Iterate in order of service, with ``row_s`` as the expected cost of a row."""
@@ -177,8 +188,12 @@ class Level:
     def rows_ahead(self, principal: str, weight: float, due: float, rows: int) -> int:
         """Estimate how many rows would be served before the end of a request of ``rows``, without its own."""
         flow = self.flows.get(principal)
-        if flow is None:
-            own, others, weights = 0, self.rows, self._weights
-        else:
-            own, others, weights = flow.rows_before(due), self.rows - flow.rows, self._weights - flow.weight
-        return own + min(others, int((own + rows) * weights / weight))
+        own = flow.rows_before(due) if flow is not None else 0
+        turn = (own + rows) / weight
+        if len(self.flows) <= _COUNTED_FLOWS:
+            others = (other for other in self.flows.values() if other is not flow)
+            return own + sum(min(other.rows, int(turn * other.weight)) for other in others)
+        others_rows, others_weights = self.rows, self._weights
+        if flow is not None:
+            others_rows, others_weights = others_rows - flow.rows, others_weights - flow.weight
+        return own + min(others_rows, int(turn * others_weights))

@@ -262,6 +262,31 @@ RUNTIME = Section(
             queries=(Query(expr="rate(process_cpu_seconds_total{$S}[$__rate_interval])", legend="{{instance}}"),),
         ),
         Panel(
+            title="Predicted runs",
+            description="What a run takes by its rows, and what 95 % of such runs do not exceed; the slowest instance.",
+            unit="s",
+            width=12,
+            queries=(
+                Query(
+                    expr=f"max by ({_VERSION}, rows) (inferd_predicted_run_seconds{{$M}})",
+                    legend=f"{_VERSION_LEGEND}, {{{{rows}}}} rows",
+                ),
+                Query(
+                    expr=f"max by ({_VERSION}, rows) (inferd_predicted_run_p95_seconds{{$M}})",
+                    legend=f"{_VERSION_LEGEND}, {{{{rows}}}} rows, p95",
+                ),
+            ),
+        ),
+        Panel(
+            title="Error of the predictions",
+            description="How far runs are from their prediction, typically; the most of all instances.",
+            unit="percentunit",
+            width=12,
+            queries=(
+                Query(expr=f"max by ({_VERSION}) (inferd_run_prediction_error_ratio{{$M}})", legend=_VERSION_LEGEND),
+            ),
+        ),
+        Panel(
             title="Memory",
             description="Of the process, and by how much it grew as each model was loaded.",
             unit="bytes",

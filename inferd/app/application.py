@@ -150,6 +150,7 @@ class Application:
     def _metric_sources(self) -> MetricSources:
         return MetricSources(
             models=self._telemetry.model_samples,
+            run_costs=self._telemetry.run_costs,
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,
             poll_lag_s=lambda: self._server.poll_lag_s,

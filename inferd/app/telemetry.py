@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from inferd.observability.logging.writer import LineWriter, write_to
 from inferd.observability.metrics.gpu import GpuSampler
 from inferd.observability.metrics.load_report import LoadReporter, LoadSources
 from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
+from inferd.observability.metrics.run_cost import RunCost
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.tracing.setup import Tracing
 from inferd.runtime.resources import resident_bytes, usable_bytes, usable_cores
@@ -68,6 +69,7 @@ class Telemetry:
     tracing: Tracing
     gpus: GpuSampler
     model_samples: Callable[[], Iterable[ModelSample]]
+    run_costs: Callable[[], Mapping[tuple[str, str], RunCost]]
 
 
 def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
@@ -94,6 +96,7 @@ def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
         tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
         gpus=GpuSampler(),
         model_samples=load_sources.models,
+        run_costs=partial(_run_costs, models),
     )
 
 
@@ -114,3 +117,13 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
             memory_bytes=version.memory_bytes,
             stuck_threads=batcher.stuck_threads if batcher else 0,
         )
+
+
+def _run_costs(models: ModelRegistry) -> Mapping[tuple[str, str], RunCost]:
+    """Return what runs of each model version are predicted to take, by name and version."""
+    costs = {}
+    for version in models.all():
+        cost = None if version.batcher is None else version.batcher.run_cost()
+        if cost is not None:
+            costs[version.name, version.version] = cost
+    return costs

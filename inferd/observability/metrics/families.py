@@ -11,7 +11,11 @@ from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.requests import RequestLabels
+from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.observability.timing import STAGES
+
+#: Model and version.
+ModelLabels = tuple[str, str]
 
 #: Label values of ``inferd_model_state``.
 MODEL_STATES = ("loading", "ready", "failed", "unloading")
@@ -59,6 +63,8 @@ class MetricSources:
     """Functions that a scrape calls in its thread. None of them may block."""
 
     models: Callable[[], Iterable[ModelSample]]
+    run_costs: Callable[[], Mapping[ModelLabels, RunCost]]
+    """Of the model versions of which something is known."""
     inflight_requests: Callable[[], int]
     server_usage: Callable[[], ServerUsage]
     poll_lag_s: Callable[[], float]
@@ -79,9 +85,6 @@ class MetricSources:
 
 _MODEL = ("model", "version")
 _GPU = ("gpu", "uuid")
-
-#: Model and version.
-ModelLabels = tuple[str, str]
 
 _Sample = TypeVar("_Sample")
 
@@ -231,6 +234,23 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         for state in MODEL_STATES:
             states.add_metric((*labels, state), float(state == sample.state))
     yield states
+
+
+def run_cost_families(costs: Mapping[ModelLabels, RunCost]) -> Iterator[Metric]:
+    """Predicted duration of runs with one row and with the most rows, and the error of the predictions."""
+    gauges: tuple[tuple[str, str, Callable[[PredictedRun], float]], ...] = (
+        ("inferd_predicted_run_seconds", "Predicted duration of a run of the model", lambda run: run.seconds),
+        ("inferd_predicted_run_p95_seconds", "Predicted 95th percentile of that duration", lambda run: run.p95_s),
+    )
+    for name, text, read in gauges:
+        family = GaugeMetricFamily(name, text, labels=(*_MODEL, "rows"))
+        for labels, cost in costs.items():
+            # Both ends are the same without batching.
+            for run in dict.fromkeys((cost.sizes[0], cost.sizes[-1])):
+                family.add_metric((*labels, str(run.rows)), read(run))
+        yield family
+    errors = {labels: cost.error for labels, cost in costs.items() if cost.error is not None}
+    yield _gauge("inferd_run_prediction_error_ratio", "Typical error of the predictions", float, _MODEL, errors)
 
 
 def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:

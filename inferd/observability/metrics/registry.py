@@ -16,6 +16,7 @@ from inferd.observability.metrics.families import (
     gpu_families,
     model_families,
     request_families,
+    run_cost_families,
     state_families,
     usage_families,
 )
@@ -77,6 +78,7 @@ class Metrics(Collector):
 
 def _of_sources(sources: MetricSources) -> Iterator[Metric]:
     yield from state_families(sources.models())
+    yield from run_cost_families(sources.run_costs())
     yield from gpu_families(sources.gpus())
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())
     yield from file_families(sources.file_reload_failures())

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample, new_registry
+from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
 from tests.unit.call_context import call_context
@@ -36,6 +37,7 @@ NAMES = {
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
     *("inferd_file_reload_failures_total", "inferd_batch_checks_total", "inferd_batch_check_seconds_total"),
     "inferd_batch_mismatches_total",
+    *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -62,10 +64,18 @@ def metrics(registry: CollectorRegistry) -> Metrics:
     return Metrics(registry, CallRecorder(), methods=[INFER])
 
 
+COST = RunCost(
+    sizes=(PredictedRun(1, 0.001, 0.002), PredictedRun(2, 0.0015, 0.003), PredictedRun(4, 0.002, 0.004)),
+    error=0.125,
+    runs=100,
+)
+
+
 def sources(*models: ModelSample) -> MetricSources:
     gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
     return MetricSources(
         models=lambda: models,
+        run_costs=lambda: {("digits", "1"): COST},
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
             held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
@@ -158,6 +168,25 @@ def test_gauges_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegi
     assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
     assert registry.get_sample_value("inferd_access_log_dropped_total") == 6
     assert registry.get_sample_value("inferd_spans_dropped_total") == 7
+
+
+def test_predicted_run_times(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Of one row and of the largest batch, which may be the same; no error before it is known."""
+    labels = {"model": "digits", "version": "1"}
+
+    def read(suffix: str = "") -> dict[str, float | None]:
+        name = f"inferd_predicted_run{suffix}_seconds"
+        values = {rows: registry.get_sample_value(name, {**labels, "rows": rows}) for rows in ("1", "2", "4")}
+        return {rows: value for rows, value in values.items() if value is not None}
+
+    metrics.set_sources(sources(READY))
+    assert read() == {"1": 0.001, "4": 0.002}
+    assert read("_p95") == {"1": 0.002, "4": 0.004}
+    assert registry.get_sample_value("inferd_run_prediction_error_ratio", labels) == 0.125
+    alone = RunCost(sizes=COST.sizes[:1], error=None, runs=0)
+    metrics.set_sources(replace(sources(READY), run_costs=lambda: {("digits", "1"): alone}))
+    assert read() == {"1": 0.001}
+    assert registry.get_sample_value("inferd_run_prediction_error_ratio", labels) is None
 
 
 def test_gpu_metrics(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -1,4 +1,4 @@
-"""The end of a call, for those who have asked it for that."""
+"""The end of a fake call."""
 
 import grpc
 
@@ -6,7 +6,7 @@ from inferd.rpc.interfaces import Finisher
 
 
 class Finishing:
-    """The part of a fake call that is asked for its end; the creator of the call sets ``finishers``."""
+    """The part of a fake call that registers finishers; the creator of the call sets ``finishers``."""
 
     finishers: list[Finisher]
 
@@ -14,6 +14,6 @@ class Finishing:
         self.finishers.append(finisher)
 
     def over(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
-        """What the server does once at the end of each call, whatever the end."""
+        """Call the finishers, as the server does once at the end of each call."""
         for finisher in self.finishers:
             finisher(self, code, details)

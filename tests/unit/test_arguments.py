@@ -1,4 +1,4 @@
-"""What is checked of arguments before anything is sent."""
+"""Validation of arguments before anything is sent."""
 
 import math
 from decimal import Decimal
@@ -25,21 +25,21 @@ from inferd.arguments import checked_metadata, checked_timeout, merged
         (10**400, None),
     ],
 )
-def test_times(given, taken):
-    """Any kind of number is a time; infinity, and what is as good, is none to wait for."""
+def test_timeouts(given, taken):
+    """Any kind of number; infinity, and numbers as large, mean none."""
     assert checked_timeout(given) == taken
 
 
 @pytest.mark.parametrize("given", [math.nan, np.float64("nan"), -1, -1e-9, -math.inf, -(10**400)])
-def test_times_that_cannot_be(given):
-    """Neither what is no number nor what lies in the past."""
+def test_rejects_invalid_timeouts(given):
+    """NaN and negative numbers."""
     with pytest.raises(ValueError, match=r"^timeout_s is .*, expected at least 0"):
         checked_timeout(given)
 
 
 @pytest.mark.parametrize("given", [True, "5", b"5", Decimal(5), [5], np.array([1.0, 2.0]), np.bool_(True)])
-def test_what_is_no_time(given):
-    """The message names the argument and the type."""
+def test_rejects_other_types_as_timeouts(given):
+    """The error names the argument and the type."""
     with pytest.raises(TypeError, match=f"^timeout_s: expected a number, got {type(given).__name__}"):
         checked_timeout(given)
 
@@ -53,27 +53,27 @@ def test_what_is_no_time(given):
     ],
 )
 def test_metadata(given):
-    """Mappings and pairs are taken, with keys in lower case."""
+    """Mappings and pairs, with keys in lower case."""
     assert checked_metadata(given) == (("x-team", "a"), ("trace-bin", b"\0\xff"))
 
 
 def test_keys_may_repeat():
-    """As they may in gRPC; what a call brings takes the place of all that the client sends by its keys."""
+    """As in gRPC; entries of a call replace all of the client's with the same key."""
     own = checked_metadata([("a", "1"), ("a", "2"), ("b", "3")])
     assert own == (("a", "1"), ("a", "2"), ("b", "3"))
     assert merged(own, (("a", "4"), ("a", "5"))) == (("b", "3"), ("a", "4"), ("a", "5"))
 
 
 @pytest.mark.parametrize("key", ["", "a b", ":path", "é", "a\n", "grpc-timeout", "GRPC-a", "te", "Content-Type", "a/b"])
-def test_keys_that_cannot_be_sent(key):
-    """Keys that gRPC refuses, drops or keeps for itself are named."""
+def test_rejects_invalid_keys(key):
+    """Keys that gRPC rejects, drops or reserves, by name."""
     with pytest.raises(ValueError, match=r'^metadata "'):
         checked_metadata({key: "1"})
 
 
 @pytest.mark.parametrize("value", ["é", "a\nb", "\0", "\x7f"])
-def test_values_that_cannot_be_sent(value):
-    """The key is named; the value may be secret and is not shown."""
+def test_rejects_invalid_values(value):
+    """The error names the key; the value may be secret."""
     with pytest.raises(ValueError, match=r'^metadata "x-secret": expected printable ASCII') as caught:
         checked_metadata({"x-secret": value})
     assert value not in str(caught.value)
@@ -92,7 +92,7 @@ def test_values_that_cannot_be_sent(value):
         ([("a", "b", "c")], "metadata: expected a mapping or pairs, got tuple in it"),
     ],
 )
-def test_what_is_no_metadata(metadata, message):
-    """Each kind of mistake is told by what was expected and what came."""
+def test_rejects_other_types_as_metadata(metadata, message):
+    """The error has what was expected and what came."""
     with pytest.raises(TypeError, match=message):
         checked_metadata(metadata)

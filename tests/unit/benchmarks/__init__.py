@@ -1,1 +1,1 @@
-"""The measuring commands."""
+"""Benchmarks."""

@@ -10,13 +10,13 @@ _NBYTES = 100_000
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
-def test_messages_are_of_the_size_that_was_asked_for(kind):
-    """Figures by size mean what they say."""
+def test_messages_have_requested_size(kind):
+    """So that figures by size are comparable."""
     assert len(kind.build(_NBYTES)) == pytest.approx(_NBYTES, rel=0.01)
 
 
-def test_every_method_is_sent_some():
-    """A method that is added to the contract is tried."""
+def test_every_method_has_messages():
+    """New methods of the contract are included."""
     services = [file.DESCRIPTOR.services_by_name for file in (inference_pb2, grpc_service_pb2)]
     methods = {
         f"/{service.full_name}/{method.name}"
@@ -28,6 +28,6 @@ def test_every_method_is_sent_some():
 
 
 @pytest.mark.parametrize("method", ["Infer", "StreamInfer", "ModelInfer", "ModelStreamInfer"])
-def test_the_methods_that_take_tensors_are_sent_the_most(method):
-    """Where most can be brought, most is tried."""
+def test_inference_methods_have_most_messages(method):
+    """Their messages have the most fields."""
     assert sum(kind.method.endswith(f"/{method}") for kind in KINDS.values()) > 100

@@ -13,8 +13,8 @@ def _sample(server, number, cpu_us):
     )  # fmt: skip
 
 
-def test_what_was_measured_in_the_same_round_is_compared():
-    """Whichever tree came first; a round that one of them failed in says nothing."""
+def test_compares_measurements_of_same_round():
+    """Whichever tree came first; a round in which one of them failed is ignored."""
     samples = [
         _sample("inferd-old", 1, 100.0), _sample("inferd", 1, 102.0),
         _sample("inferd", 2, 99.0), _sample("inferd-old", 2, 90.0),

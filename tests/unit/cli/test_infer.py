@@ -14,7 +14,7 @@ from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, encode, 
 
 @pytest.fixture
 def service():
-    """The fake server, with a model that accepts pictures of any size."""
+    """The fake server, with a model that accepts images of any size."""
     digits = pb.Model()
     digits.CopyFrom(DIGITS)
     digits.inputs[0].shape[:] = [-1, -1]

@@ -1,11 +1,11 @@
-"""Calls that are made in the same way with the blocking and with the asyncio client."""
+"""The same calls with the blocking and with the asyncio client."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 
 from inferd.client import AsyncClient, Client
 
-#: Calls a method of a client that is made for it; the items of a stream come as a list.
+#: Creates a client and calls a method of it; items of a stream are returned as a list.
 Caller = Callable[..., object]
 
 

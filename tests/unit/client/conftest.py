@@ -1,4 +1,4 @@
-"""A fake server, and clients of it."""
+"""A fake server, and clients for it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A server of the contract on grpc's own server, that answers as a test tells it to."""
+"""A fake server on ``grpc.server`` that answers as a test says."""
 
 # ruff: noqa: N802 - the methods of a servicer have the names of the contract
 
@@ -51,7 +51,7 @@ def encode(name: str, value: ArrayLike) -> pb.Tensor:
 
 
 def echo(request: pb.InferRequest) -> pb.InferResponse:
-    """Answer with the inputs as outputs."""
+    """Return the inputs as outputs."""
     wanted = [tensor for tensor in request.inputs if not request.outputs or tensor.name in request.outputs]
     return pb.InferResponse(
         model=request.model,
@@ -68,7 +68,7 @@ def echoed(request: pb.InferRequest) -> pb.InferResult:
 
 
 def overload_status(*, retry_s: float, message: str = "the queue is full") -> Status:
-    """The status of a refused request, with its details."""
+    """The status of a rejected request, with its details."""
     retry, info, delay = Any(), Any(), Duration()
     delay.FromMilliseconds(int(retry_s * 1000))
     retry.Pack(RetryInfo(retry_delay=delay))
@@ -88,9 +88,9 @@ def refuse(context: grpc.ServicerContext, *, pushback_ms: str | None, details: b
 
 
 class FakeService(inference_pb2_grpc.InferenceServiceServicer):
-    """Echoes, unless the test puts its own functions in ``on_infer`` and ``on_stream``.
+    """Echoes, unless the test sets ``on_infer`` and ``on_stream``.
 
-    ``requests`` and ``metadata`` are what came, in order; gRPC's worker threads append to them.
+    ``requests`` and ``metadata`` are those received, in order; gRPC's worker threads append to them.
     """
 
     def __init__(self, *models: pb.Model) -> None:
@@ -131,7 +131,7 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class Serving:
-    """A started server: where it is, and its health."""
+    """A running server: its address and its health."""
 
     def __init__(self, address: str, health_servicer: health.HealthServicer) -> None:
         self.address = address
@@ -146,7 +146,7 @@ class Serving:
 def serving(
     service: FakeService, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
 ) -> Iterator[Serving]:
-    """Serve until the block ends, by default on a free port of the loopback interface."""
+    """Serve until the block ends, by default on a free loopback port."""
     pool = ThreadPoolExecutor(max_workers=8)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)])
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)

@@ -1,4 +1,4 @@
-"""The asyncio client over a real socket: what it has of its own, and that it does as the other one."""
+"""The asyncio client over a real socket: its own behaviour, and that it equals the blocking one."""
 
 import asyncio
 import inspect
@@ -46,8 +46,8 @@ def test_both_clients_have_the_same_methods():
         ]
 
 
-def test_arrays_go_in_and_come_out(server):
-    """Calls made at the same time each get their own answer."""
+def test_infer_returns_outputs(server):
+    """Concurrent calls each get their own answer."""
 
     async def run():
         async with AsyncClient(server.address) as client:
@@ -58,7 +58,7 @@ def test_arrays_go_in_and_come_out(server):
 
 
 def test_models_and_readiness(server):
-    """Descriptions, readiness and their errors are those of the other client."""
+    """Descriptions, readiness and errors equal those of the blocking client."""
 
     async def run():
         async with AsyncClient(server.address, token="t", metadata={"x-team": "a"}) as client:
@@ -76,8 +76,8 @@ def test_models_and_readiness(server):
         assert client.models() == listed == [digits]
 
 
-def test_refused_calls_are_retried_when_the_server_says(server, service):
-    """The retry policy and its pushback work in asyncio too, with the token on every attempt."""
+def test_retries_rejected_calls_with_pushback(server, service):
+    """With the token on every attempt."""
 
     def answer(request, context):
         return refuse(context, pushback_ms="10") if len(service.requests) <= 2 else echo(request)
@@ -92,8 +92,8 @@ def test_refused_calls_are_retried_when_the_server_says(server, service):
     assert [metadata["authorization"] for metadata in service.metadata] == ["Bearer t"] * 3
 
 
-def test_refusals_carry_the_hint(server, service):
-    """Details and trailing metadata of asyncio's errors are read as well."""
+def test_rejections_have_retry_delay(server, service):
+    """Details and trailing metadata of asyncio's errors are parsed as well."""
     details = overload_status(retry_s=0.5).SerializeToString()
     service.on_infer = lambda _, context: refuse(context, pushback_ms=None, details=details)
 
@@ -122,7 +122,7 @@ def test_timeouts_end_calls(server, service):
 
 
 def test_cancelling_a_task_cancels_its_call(server, service):
-    """A cancelled task ends with CancelledError, and the server learns of it."""
+    """The task ends with CancelledError, and the server is notified."""
     begun, gone = threading.Event(), threading.Event()
     service.on_infer = _hang_until_gone(begun, gone)
 
@@ -138,8 +138,8 @@ def test_cancelling_a_task_cancels_its_call(server, service):
     asyncio.run(run())
 
 
-def test_closing_cancels_calls_under_way(server, service):
-    """A call that waits when the client is closed ends with Cancelled, and its task is not cancelled."""
+def test_closing_cancels_open_calls(server, service):
+    """They end with Cancelled, and their tasks are not cancelled."""
     begun, gone = threading.Event(), threading.Event()
     service.on_infer = _hang_until_gone(begun, gone)
 
@@ -157,8 +157,8 @@ def test_closing_cancels_calls_under_way(server, service):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_streams_take_asynchronous_inputs(server, service, ordered):
-    """An asynchronous iterable is read as slots come free, and each element gets its own result."""
+def test_streams_accept_asynchronous_inputs(server, service, ordered):
+    """An asynchronous iterable is read as slots become free, and each element gets its own result."""
 
     def in_pairs_backwards(messages, context):
         requests = (request for message in messages for request in message.requests)
@@ -180,8 +180,8 @@ def test_streams_take_asynchronous_inputs(server, service, ordered):
     assert all((item.request_id, item.result()["x"]) == (f"id-{item.index}", item.index) for item in items)
 
 
-def test_inputs_are_read_as_results_are_taken(server):
-    """Of an endless iterable no more elements are read than were yielded and may be in flight."""
+def test_inputs_are_read_lazily(server):
+    """Of an endless iterable, no more elements are read than were yielded and may be in flight."""
     read = 0
 
     def endless():
@@ -204,8 +204,8 @@ def test_inputs_are_read_as_results_are_taken(server):
     asyncio.run(run())
 
 
-def test_exceptions_of_the_inputs_come_out_after_the_results(server):
-    """What was sent before the iterable failed is still answered; then its own exception is raised."""
+def test_exception_of_iterable_is_raised_after_results(server):
+    """Earlier requests are still answered."""
 
     async def failing():
         yield {"x": 1}
@@ -221,8 +221,8 @@ def test_exceptions_of_the_inputs_come_out_after_the_results(server):
     asyncio.run(run())
 
 
-def test_a_broken_stream_raises_while_the_inputs_wait(server, service):
-    """The end of a stream reaches its reader even if the source of the inputs has nothing to give."""
+def test_broken_stream_raises_while_inputs_wait(server, service):
+    """Even if the iterable yields nothing."""
 
     def break_down(messages, context):
         request = next(messages).requests[0]
@@ -249,7 +249,7 @@ def test_a_broken_stream_raises_while_the_inputs_wait(server, service):
 
 
 def test_leaving_the_loop_cancels_the_stream(server, service):
-    """Closing the generator tells the server that nobody wants the rest."""
+    """Closing the generator cancels the call in the server."""
     cancelled = threading.Event()
     echo_stream = service.on_stream
 

@@ -1,4 +1,4 @@
-"""Calls of many tasks that share a stream: what asyncio has of its own, and that it does as threads do."""
+"""Coalesced calls of many tasks: asyncio's own behaviour, and that it equals that of threads."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ def _requests(messages):
 
 
 def _gathering(begun: threading.Event):
-    """Note that a request has come, and answer nothing."""
+    """Record that a request has arrived, without answering it."""
 
     def hang(messages, context):
         for _ in messages:
@@ -31,7 +31,7 @@ def _gathering(begun: threading.Event):
 
 
 def test_each_call_gets_its_own_answer(server, service):
-    """Calls made at the same time share a stream and its messages, and each has its own answer."""
+    """Concurrent calls share a stream and its messages."""
     arrived: list[int] = []
 
     def count(messages, context):
@@ -53,8 +53,8 @@ def test_each_call_gets_its_own_answer(server, service):
     assert len(service.metadata) == 1
 
 
-def test_failures_are_the_callers_own(server, service):
-    """A refusal and a timeout each end their own call, and the stream goes on."""
+def test_calls_fail_alone(server, service):
+    """A rejection and a timeout each end their own call, and the stream continues."""
 
     def answer(messages, context):
         for request in _requests(messages):
@@ -82,8 +82,8 @@ def test_failures_are_the_callers_own(server, service):
     assert fine["x"] == 1
 
 
-def test_cancelling_a_task_leaves_the_others_alone(server, service):
-    """The answer to a cancelled call goes nowhere, not even to another call of the same id."""
+def test_cancelling_a_task_does_not_affect_others(server, service):
+    """The answer to a cancelled call is dropped, even if another call has the same id."""
     begun = threading.Event()
 
     def answer_both(messages, context):
@@ -106,14 +106,14 @@ def test_cancelling_a_task_leaves_the_others_alone(server, service):
     asyncio.run(run())
 
 
-def test_a_broken_stream_fails_those_who_wait(server, service):
-    """All calls on a stream that breaks get its status, and the next call opens another."""
+def test_broken_stream_fails_open_calls(server, service):
+    """With its status, and the next call opens another."""
     working = service.on_stream
 
     def break_down(messages, context):
         requests = _requests(messages)
         next(requests), next(requests)
-        yield pb.StreamInferResponse()  # Before anything has come back gRPC would try the stream again by itself.
+        yield pb.StreamInferResponse()  # Before the first answer, gRPC would retry the stream itself.
         service.on_stream = working
         context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
 
@@ -132,8 +132,8 @@ def test_a_broken_stream_fails_those_who_wait(server, service):
     assert after["x"] == 1
 
 
-def test_closing_cancels_those_who_wait(server, service):
-    """Closing the client ends its waiting calls with Cancelled; their tasks are not cancelled."""
+def test_closing_cancels_waiting_calls(server, service):
+    """They end with Cancelled; their tasks are not cancelled."""
     begun = threading.Event()
     service.on_stream = _gathering(begun)
 
@@ -152,7 +152,7 @@ def test_closing_cancels_those_who_wait(server, service):
 
 
 def test_closing_right_after_opening(server):
-    """A stream that was cancelled before it was started does not keep the client from closing."""
+    """A stream that is cancelled before it has started does not block closing."""
 
     async def run():
         client = AsyncClient(server.address, coalesce=True)
@@ -164,8 +164,8 @@ def test_closing_right_after_opening(server):
     asyncio.run(run())
 
 
-def test_large_requests_go_by_themselves(server, service):
-    """A request that would fill a message alone is a call of its own."""
+def test_large_requests_are_separate_calls(server, service):
+    """If a request would fill a message alone."""
     big = np.zeros(MESSAGE_BYTES + 1, np.uint8)
 
     async def run():

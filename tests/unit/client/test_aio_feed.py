@@ -1,4 +1,4 @@
-"""What the asyncio client gathers of a stream's inputs before gRPC gets to see it."""
+"""How the asyncio client packs the inputs of a stream into messages."""
 
 import asyncio
 from itertools import count
@@ -13,7 +13,7 @@ from inferd.client.stream import MESSAGE_BYTES, AsyncFeed, StreamLedger
 
 
 class _Call:
-    """Takes messages at once, and notes how many requests each had."""
+    """Accepts messages at once, and records the number of requests of each."""
 
     def __init__(self) -> None:
         self.taken: list[int] = []
@@ -38,14 +38,14 @@ def _run(elements, *, max_in_flight: int = 100) -> list[int]:
 
 
 @pytest.mark.parametrize(("tick_s", "taken"), [(0, [6]), (1, [2, 2, 2])])
-def test_elements_at_hand_travel_together_while_they_come_quickly(monkeypatch, tick_s, taken):
-    """What is at hand shares a message, but elements that take their time to make do not keep those before them."""
+def test_ready_elements_share_messages(monkeypatch, tick_s, taken):
+    """But slow elements do not delay those before them."""
     monkeypatch.setattr(stream, "monotonic", count(step=tick_s).__next__)
     assert _run([{"x": n} for n in range(6)]) == taken
 
 
-def test_an_element_that_is_waited_for_keeps_nothing_back():
-    """What came before an element that is slow to come is sent meanwhile."""
+def test_slow_element_does_not_delay_earlier_ones():
+    """They are sent meanwhile."""
     sent = asyncio.Event()
 
     class Watched(_Call):
@@ -68,8 +68,8 @@ def test_an_element_that_is_waited_for_keeps_nothing_back():
     assert asyncio.run(run()) == [2, 1]
 
 
-def test_no_more_gathers_than_a_message(monkeypatch):
-    """Large elements are read as gRPC takes those before them."""
+def test_collects_at_most_one_message(monkeypatch):
+    """Large elements are read as gRPC accepts those before them."""
     monkeypatch.setattr(stream, "monotonic", lambda: 0)
     taken = _run([{"x": np.zeros(MESSAGE_BYTES // 2, np.uint8)}] * 5)
     assert taken == [1] * 5

@@ -1,4 +1,4 @@
-"""Arguments of calls that cannot be meant: each is refused by its name, before anything is sent."""
+"""Invalid arguments are rejected by name, before anything is sent."""
 
 import math
 
@@ -12,14 +12,14 @@ X = {"x": 1}
 
 
 class Unreadable:
-    """Gives no array."""
+    """Cannot be converted to an array."""
 
     def __array__(self, dtype=None, copy=None):
         raise LookupError("no such buffer")
 
 
 class Blocking(grpc.UnaryUnaryClientInterceptor):
-    """Does nothing to a call."""
+    """Intercepts nothing."""
 
     def intercept_unary_unary(self, continuation, client_call_details, request):
         return continuation(client_call_details, request)
@@ -56,7 +56,7 @@ class Blocking(grpc.UnaryUnaryClientInterceptor):
     ids=str,
 )
 def test_arguments_of_a_request(call, settings, changes, error, message):
-    """What is wrong with a request is told without a server."""
+    """Validated without a server."""
     with pytest.raises(error, match=f"^{message}"):
         call("127.0.0.1:1", "infer", "m", X, settings=settings, **changes)
 
@@ -76,13 +76,13 @@ def test_arguments_of_a_request(call, settings, changes, error, message):
     ],
 )
 def test_inputs(call, inputs, error, message):
-    """Inputs are named, also those that anybody's code makes."""
+    """The error names the input, even if user code raised it."""
     with pytest.raises(error, match=f"^{message}"):
         call("127.0.0.1:1", "infer", "m", inputs)
 
 
-def test_what_an_array_raises_is_kept(call):
-    """The cause stays, for who wrote the class."""
+def test_exception_of_array_is_the_cause(call):
+    """For the author of the class."""
     with pytest.raises(InvalidInput) as caught:
         call("127.0.0.1:1", "infer", "m", {"x": Unreadable()}, request_id="r")
     assert isinstance(caught.value.__cause__, LookupError)
@@ -105,7 +105,7 @@ def test_what_an_array_raises_is_kept(call):
     ],
 )
 def test_arguments_of_a_stream(call, inputs, changes, error, message):
-    """What is wrong with all of a stream's requests is told before it is opened."""
+    """Those of all its requests are validated before it is opened."""
     with pytest.raises(error, match=f"^{message}"):
         call("127.0.0.1:1", "stream", "m", inputs, **changes)
 
@@ -121,7 +121,7 @@ def test_arguments_of_a_stream(call, inputs, changes, error, message):
     ],
 )
 def test_elements_of_a_stream(call, server, element, error, message):
-    """What is wrong with an element comes out of the loop."""
+    """Errors of an element are raised in the loop."""
     with pytest.raises(error, match=f"^{message}"):
         call(server.address, "stream", "m", [X, element])
 
@@ -136,7 +136,7 @@ def test_elements_of_a_stream(call, server, element, error, message):
         (["m"], {"metadata": 5}, TypeError, "metadata: expected a mapping or pairs, got int"),
     ],
 )
-def test_questions(call, method, arguments, named, error, message):
+def test_arguments_of_queries(call, method, arguments, named, error, message):
     """The other methods name their arguments as well."""
     with pytest.raises(error, match=f"^{message}"):
         call("127.0.0.1:1", method, *arguments, **named)
@@ -159,12 +159,12 @@ def test_questions(call, method, arguments, named, error, message):
     ],
 )
 def test_settings_of_a_client(kind, settings, error, message):
-    """A client that could not work is not made."""
+    """Invalid settings raise in the constructor."""
     with pytest.raises(error, match=f"^{message}"):
         kind("127.0.0.1:1", **settings)
 
 
-def test_interceptors_are_of_the_clients_kind():
+def test_interceptors_match_client():
     """Those of the other library would be called in the wrong way."""
     with pytest.raises(TypeError, match="interceptors"):
         Client("127.0.0.1:1", interceptors=[type("ForAsyncio", (grpc.aio.ClientInterceptor,), {})()])
@@ -172,16 +172,16 @@ def test_interceptors_are_of_the_clients_kind():
         AsyncClient("127.0.0.1:1", interceptors=[Blocking()])
 
 
-def test_what_is_remembered_lets_no_mistake_pass(call, server):
-    """True and 1.0 are equal to 1, and refused also after a request with 1."""
+def test_cache_does_not_hide_errors(call, server):
+    """True and 1.0 equal 1, but are rejected even after a request with 1."""
     call(server.address, "infer", "m", X, priority=1)
     for priority in (True, 1.0):
         with pytest.raises(TypeError, match="priority: expected an int"):
             call(server.address, "infer", "m", X, priority=priority)
 
 
-def test_asynchronous_inputs_need_the_other_client(client):
-    """The blocking client says so at once."""
+def test_asynchronous_inputs_need_asyncio_client(client):
+    """The blocking client rejects them at once."""
 
     async def source():
         yield X

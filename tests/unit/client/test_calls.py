@@ -1,4 +1,4 @@
-"""What a call brings along and what comes back beside its answer, with either client."""
+"""Metadata, ids, timeouts and options of calls, with either client."""
 
 import copy
 import os
@@ -30,8 +30,8 @@ def _abort(code: grpc.StatusCode, *trailing: tuple[str, str | bytes]):
 @pytest.mark.parametrize(
     ("method", "arguments"), [("infer", ["m", X]), ("stream", ["m", []]), ("models", []), ("model", ["digits"])]
 )
-def test_metadata_of_a_call_goes_with_it(call, server, service, method, arguments):
-    """It comes beside what the client sends, in place of what has the same key, and with this call only."""
+def test_sends_metadata_of_call(call, server, service, method, arguments):
+    """It is added to the client's, replaces entries with the same key, and applies to this call only."""
     settings = {"token": "t", "metadata": {"x-team": "a", "x-trace": "old"}}
     call(server.address, method, *arguments, settings=settings, metadata={"X-Trace": "new", "data-bin": b"\xff"})
     call(server.address, method, *arguments, settings=settings)
@@ -42,15 +42,15 @@ def test_metadata_of_a_call_goes_with_it(call, server, service, method, argument
     assert "data-bin" not in second
 
 
-def test_readiness_takes_metadata_too(call, server, service):
-    """A model's readiness is asked with it."""
+def test_readiness_accepts_metadata(call, server, service):
+    """For the server and for a model."""
     assert call(server.address, "is_ready", "digits", metadata={"x-team": "a"})
     call(server.address, "wait_until_ready", "digits", metadata={"x-team": "b"})
     assert [metadata["x-team"] for metadata in service.metadata] == ["a", "b"]
 
 
-def test_a_call_with_metadata_does_not_share_a_stream(call, server, service):
-    """A shared stream has the client's metadata, so such a call goes by itself; others share it still."""
+def test_call_with_metadata_is_not_coalesced(call, server, service):
+    """A shared stream has the client's metadata; other calls still share it."""
     call(server.address, "infer", "m", X, settings={"coalesce": True}, metadata={"x-trace": "1"})
     call(server.address, "infer", "m", X, settings={"coalesce": True, "metadata": {"x-trace": "2"}})
     assert [metadata["x-trace"] for metadata in service.metadata] == ["1", "2"]
@@ -59,8 +59,8 @@ def test_a_call_with_metadata_does_not_share_a_stream(call, server, service):
     assert [request.HasField("timeout") for request in service.requests] == [False, True, True, False]
 
 
-def test_what_comes_with_the_answer(call, server, service):
-    """A call with metadata of its own has the answer's; without, nobody asks for it."""
+def test_metadata_of_answer(call, server, service):
+    """Of calls with their own metadata; others do not request it."""
 
     def timed(request, context):
         context.set_trailing_metadata((("inferd-timing", "run;dur=1"), ("grpc-own", "no"), ("load-bin", b"\1")))
@@ -72,8 +72,8 @@ def test_what_comes_with_the_answer(call, server, service):
     assert call(server.address, "infer", "m", X).metadata == {}
 
 
-def test_errors_know_their_request(call, server, service):
-    """By the id that the caller gave, or else the one that the server gave the call."""
+def test_errors_have_request_id(call, server, service):
+    """The caller's id, or the one that the server assigned."""
     service.on_infer = _abort(grpc.StatusCode.INTERNAL, ("x-request-id", "server-7"), ("inferd-timing", "total;dur=1"))
     for given, known in (("mine", "mine"), ("", "server-7")):
         with pytest.raises(InferdError) as caught:
@@ -82,16 +82,16 @@ def test_errors_know_their_request(call, server, service):
         assert caught.value.metadata == {"x-request-id": "server-7", "inferd-timing": "total;dur=1"}
 
 
-def test_errors_without_an_answer_know_their_request(call):
-    """The caller's own id is there too if nobody has answered; without one there is none."""
+def test_errors_without_answer_have_request_id(call):
+    """The caller's id, if there is one."""
     for given in ("mine", ""):
         with pytest.raises(InferdError) as caught:
             call("127.0.0.1:1", "infer", "m", X, settings={"retry": None}, request_id=given)
         assert (caught.value.request_id, caught.value.metadata) == (given, {})
 
 
-def test_errors_of_a_stream_know_their_request(call, server, service):
-    """An item's by the id of its element; the stream's own by the server's."""
+def test_errors_of_stream_have_request_id(call, server, service):
+    """An item has the id of its element; the stream has the server's."""
 
     def fail(messages, context):
         (request,) = next(messages).requests
@@ -108,8 +108,8 @@ def test_errors_of_a_stream_know_their_request(call, server, service):
     assert caught.value.request_id == "server-8"
 
 
-def test_errors_on_a_shared_stream_know_their_request(call, server, service):
-    """By the caller's id, or the one that the request had on the stream, which the server logs."""
+def test_errors_of_coalesced_calls_have_request_id(call, server, service):
+    """The caller's id, or the one on the stream, which the server logs."""
 
     def refuse(messages, context):
         for message in messages:
@@ -128,8 +128,8 @@ def test_errors_on_a_shared_stream_know_their_request(call, server, service):
 
 
 @pytest.mark.parametrize("settings", [{}, {"coalesce": True}], ids=["alone", "coalesced"])
-def test_no_deadline(call, server, service, settings):
-    """Infinity takes the client's timeout away from a call."""
+def test_infinite_timeout(call, server, service, settings):
+    """It overrides the client's timeout."""
     remaining: list[float | None] = []
 
     def note(request, context):
@@ -142,16 +142,16 @@ def test_no_deadline(call, server, service, settings):
     assert not any(request.HasField("timeout") for request in service.requests)
 
 
-def test_no_time_for_the_requests_of_a_stream(call, server, service):
-    """Servers take a timeout of 0 to be a mistake, so the shortest one is sent."""
+def test_zero_timeout_of_stream(call, server, service):
+    """Servers reject a timeout of 0, so the shortest one is sent."""
     call(server.address, "stream", "m", [X], timeout_s=0)
     call(server.address, "stream", "m", [X], timeout_s=float("inf"))
     assert [request.timeout.ToNanoseconds() for request in service.requests] == [1, 0]
 
 
 @pytest.mark.parametrize("settings", [{}, {"coalesce": True}], ids=["alone", "coalesced"])
-def test_no_time_for_a_call(call, server, settings):
-    """A call without any time ends as one whose time has passed, and nobody is ready within none."""
+def test_zero_timeout_of_call(call, server, settings):
+    """The call ends as timed out, and nothing is ready."""
     with pytest.raises(DeadlineExceeded, match="no answer within 0 s"):
         call(server.address, "infer", "m", X, settings=settings, timeout_s=0)
     assert not call(server.address, "is_ready", timeout_s=0)
@@ -160,7 +160,7 @@ def test_no_time_for_a_call(call, server, settings):
 
 
 def test_own_options_reach_the_channel(call, server):
-    """One that is seen from outside: a limit on what is received."""
+    """For example a limit of received messages."""
     with pytest.raises(Overloaded, match="larger than max"):
         call(
             server.address,
@@ -171,8 +171,8 @@ def test_own_options_reach_the_channel(call, server):
         )
 
 
-def test_compressed_requests_arrive(call, server, service):
-    """GRPC's compression is the caller's to switch on."""
+def test_compression(call, server, service):
+    """Off by default."""
     call(server.address, "infer", "m", {"x": np.zeros(1000)}, settings={"compression": grpc.Compression.Gzip})
     assert service.requests[0].inputs[0].raw == bytes(8000)
 
@@ -205,7 +205,7 @@ def _marked(details):
 
 
 def test_interceptors_see_all_calls(call, server, service):
-    """Unary calls, streams and calls that share one pass through the caller's own interceptors."""
+    """Unary calls, streams and coalesced calls."""
     both = [_Adding()] if call.__name__ == "blocking" else [_AddingUnary(), _AddingStream()]
     for settings in ({}, {"coalesce": True}):
         result = call(server.address, "infer", "m", X, settings={"interceptors": both, **settings})
@@ -216,8 +216,8 @@ def test_interceptors_see_all_calls(call, server, service):
     assert [metadata.get("x-marked") for metadata in service.metadata] == ["yes"] * 4
 
 
-def test_errors_come_through_interceptors(call, server, service):
-    """A refused call is the same error with interceptors."""
+def test_errors_with_interceptors(call, server, service):
+    """A rejected call raises the same error."""
     service.on_infer = _abort(grpc.StatusCode.UNIMPLEMENTED, ("x-request-id", "server-9"))
     both = [_Adding()] if call.__name__ == "blocking" else [_AddingUnary(), _AddingStream()]
     for metadata in (None, {"a": "b"}):
@@ -228,7 +228,7 @@ def test_errors_come_through_interceptors(call, server, service):
 
 @pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
 def test_unix_sockets(call, tmp_path, form):
-    """Both ways to write the path of a socket are understood; it counts as this machine, so a token may go there."""
+    """Both forms of the path are accepted; it counts as this machine, so tokens are sent."""
     service = FakeService()
     path = tmp_path / "a server.sock"
     with serving(service, address=f"unix:{path}"):
@@ -241,13 +241,13 @@ def test_unix_sockets(call, tmp_path, form):
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_clients_are_not_copied(kind, copied):
-    """A connection belongs to who made it; the message says what to do."""
+    """A connection cannot be copied; the error says what to do."""
     with pytest.raises(TypeError, match=f"^{kind.__name__}: .* cannot be pickled or copied, make another one instead"):
         copied(kind("127.0.0.1:1"))
 
 
-def test_results_and_errors_are_copied(client, service):
-    """What calls come to may go to another process."""
+def test_results_and_errors_can_be_copied(client, service):
+    """For other processes."""
     result = pickle.loads(pickle.dumps(client.infer("m", X, request_id="r")))
     assert (result["x"], result.request_id, dict(result)) == (1, "r", {"x": 1})
     service.on_infer = _abort(grpc.StatusCode.NOT_FOUND, ("x-request-id", "server-1"))
@@ -263,8 +263,8 @@ def test_results_and_errors_are_copied(client, service):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_forks_are_told(client):
-    """A client from before the fork says what to do instead, also in a stream begun before; leaving it does no harm."""
+def test_client_from_before_fork_raises(client):
+    """The error says what to do, also in an open stream; leaving it does no harm."""
     asynchronous = AsyncClient("127.0.0.1:1")
     stream = client.stream("m", [X, X], max_in_flight=1)
     next(stream)

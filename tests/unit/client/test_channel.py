@@ -1,4 +1,4 @@
-"""What a channel is opened with."""
+"""Channel options, addresses and TLS."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def _config(address: str = "127.0.0.1:8001", **changes: object) -> ChannelConfig
     ],
 )
 def test_loopback_addresses(address):
-    """Every way to write an address of this machine is seen as one."""
+    """All forms of addresses of this machine."""
     assert is_loopback(address)
 
 
@@ -67,12 +67,12 @@ def test_loopback_addresses(address):
     ],
 )
 def test_other_addresses(address):
-    """What is elsewhere, or not clear, does not count as this machine."""
+    """Other and unclear addresses do not count as this machine."""
     assert not is_loopback(address)
 
 
-def test_tokens_do_not_travel_in_clear_text():
-    """A token to another machine needs TLS, and the error says so without showing the token."""
+def test_tokens_to_other_machines_need_tls():
+    """The error does not show the token."""
     with pytest.raises(ValueError, match="use TLS") as caught:
         Client("inferd.example.com:8001", token="s3cret")
     assert "s3cret" not in str(caught.value)
@@ -88,19 +88,19 @@ def test_tokens_do_not_travel_in_clear_text():
     ids=["loopback", "TLS", "allowed"],
 )
 def test_tokens_become_metadata(address, changes):
-    """Where it is safe, or said to be, the token goes out as a bearer token, before the caller's own metadata."""
+    """If it is safe, or declared safe, the token is sent before the caller's metadata."""
     config = _config(address, token="t", metadata={"X-Team": "a"}, **changes)
     assert config.metadata == (("authorization", "Bearer t"), ("x-team", "a"))
 
 
-def test_the_environments_proxy_is_not_asked_for_this_machine():
-    """Loopback connections skip the proxy; others may use it."""
+def test_loopback_does_not_use_proxy():
+    """Other connections may use it."""
     assert ("grpc.enable_http_proxy", 0) in _config().options
     assert "grpc.enable_http_proxy" not in dict(_config("inferd:8001").options)
 
 
 def test_retries_can_be_off():
-    """Without a policy there is no service config; with one it names the contract's service and both statuses."""
+    """Then there is no service config; otherwise it names the service and both statuses."""
     assert "grpc.service_config" not in dict(_config(retry=None).options)
     config = json.loads(dict(_config().options)["grpc.service_config"])
     method = config["methodConfig"][0]
@@ -108,16 +108,16 @@ def test_retries_can_be_off():
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
 
 
-def test_the_recommended_service_config_is_what_the_client_uses():
-    """The file for other clients says the same, and names the Open Inference Protocol's service too."""
+def test_recommended_service_config_equals_clients():
+    """The file for other clients also names the Open Inference Protocol's service."""
     recommended = json.loads(Path("docs/service_config.json").read_text())
     config = json.loads(dict(_config(round_robin=True).options)["grpc.service_config"])
     config["methodConfig"][0]["name"].append({"service": "inference.GRPCInferenceService"})
     assert recommended == config
 
 
-def test_round_robin_goes_without_retries():
-    """Either can be off without the other."""
+def test_round_robin_without_retries():
+    """Each can be off without the other."""
     assert set(json.loads(dict(_config(round_robin=True, retry=None).options)["grpc.service_config"])) == {
         "loadBalancingConfig",
         "healthCheckConfig",
@@ -127,7 +127,7 @@ def test_round_robin_goes_without_retries():
 
 @pytest.mark.parametrize("attempts", [1, 6])
 def test_attempts_are_bounded(attempts):
-    """Six attempts, which gRPC would silently take for five, are refused, as is a policy that retries nothing."""
+    """Six attempts, which gRPC silently reduces to five, are rejected, and so is a policy without a retry."""
     with pytest.raises(ValueError, match=f"max_attempts is {attempts}, expected 2 to 5"):
         RetryPolicy(max_attempts=attempts)
 
@@ -157,14 +157,14 @@ def test_backoffs_are_bounded(backoff_s):
         ("token_ratio", None, TypeError),
     ],
 )
-def test_policies_that_grpc_would_not_take(field, value, error):
-    """GRPC would refuse the whole service config, or take it for something else; the policy names its field."""
+def test_rejects_policies_that_grpc_does(field, value, error):
+    """Otherwise gRPC would ignore or misread the whole service config; the error names the field."""
     with pytest.raises(error, match=f"^{field}"):
         RetryPolicy(**{field: value})
 
 
-def test_connections_are_made_again_soon():
-    """Attempts to connect come at most a second and a fifth apart, and names are looked up as often."""
+def test_reconnects_soon():
+    """Attempts to connect are at most 1.2 s apart, and names are resolved as often."""
     options = dict(_config().options)
     assert options["grpc.initial_reconnect_backoff_ms"] == 100
     assert options["grpc.max_reconnect_backoff_ms"] == 1000
@@ -172,8 +172,8 @@ def test_connections_are_made_again_soon():
     assert options["grpc.dns_min_time_between_resolutions_ms"] == 1000
 
 
-def test_silent_connections_are_kept():
-    """Pings come within a minute, whether or not there are calls and data."""
+def test_keepalive_pings():
+    """Within a minute, whether or not there are calls and data."""
     options = dict(_config().options)
     assert options["grpc.keepalive_time_ms"] == 45_000
     assert options["grpc.keepalive_permit_without_calls"] == 1
@@ -181,15 +181,15 @@ def test_silent_connections_are_kept():
 
 
 @pytest.mark.parametrize("options", [{"grpc.keepalive_time_ms": 310_000}, [("grpc.keepalive_time_ms", 310_000)]])
-def test_own_options_win(options):
-    """What the caller says of gRPC's options holds instead of the client's own, and each is there once."""
+def test_own_options_override(options):
+    """The caller's gRPC options replace the client's, each set once."""
     config = _config(options=options)
     assert dict(config.options)["grpc.keepalive_time_ms"] == 310_000
     assert len(dict(config.options)) == len(config.options)
 
 
-def test_a_service_config_of_ones_own():
-    """It would silently replace the retries, so those have to be off."""
+def test_own_service_config():
+    """It would silently replace the retries, so they must be off."""
     own = {"grpc.service_config": "{}"}
     for changes in ({}, {"retry": None, "round_robin": True}):
         with pytest.raises(ValueError, match=r'"grpc\.service_config" would replace what retry and round_robin say'):
@@ -221,8 +221,8 @@ def test_a_service_config_of_ones_own():
         ({"token": "t", "metadata": {"Authorization": "x"}}, ValueError, 'metadata "authorization": expected none'),
     ],
 )
-def test_settings_that_cannot_be_meant(changes, error, message):
-    """Each is refused when the client is made, by its name."""
+def test_rejects_invalid_settings(changes, error, message):
+    """In the constructor, by name."""
     with pytest.raises(error, match=message):
         _config(**changes)
 
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_meant(changes, error, message):
     ],
 )
 def test_addresses(address):
-    """Every kind of address that gRPC knows is taken as it is."""
+    """All of gRPC's forms are accepted."""
     assert _config(address).address == address
 
 
@@ -276,26 +276,26 @@ def test_addresses(address):
         ("unix:/" + "a" * 107, "too long for a socket"),
     ],
 )
-def test_what_is_no_address(address, fault):
-    """It would be dialled at port 443, or never answer; the message says what an address looks like."""
+def test_rejects_invalid_addresses(address, fault):
+    """Otherwise gRPC would use port 443, or never connect; the error shows a valid address."""
     with pytest.raises(ValueError, match=f"expected HOST:PORT or unix:PATH, got .*{fault}"):
         _config(address)
 
 
-def test_an_address_is_text():
-    """Anything else is named by its type."""
+def test_rejects_addresses_that_are_no_text():
+    """The error names the type."""
     with pytest.raises(TypeError, match="address: expected a str, got int"):
         _config(8001)
 
 
 @pytest.mark.parametrize("changes", [{"ca": 5}, {"server_name": b"inferd"}, {"certificate": 1, "key": "k.pem"}])
 def test_fields_of_tls_have_types(changes):
-    """The field is named."""
+    """The error names the field."""
     with pytest.raises(TypeError, match=f"{next(iter(changes))}: expected"):
         TLS(**changes)
 
 
 def test_certificate_and_key_belong_together():
-    """Half of a client certificate is a mistake that would otherwise show only as a failed handshake."""
+    """One without the other would only fail in the handshake."""
     with pytest.raises(ValueError, match="expected both or none"):
         TLS(certificate="client.pem")

@@ -1,4 +1,4 @@
-"""The synchronous client over a real socket."""
+"""The blocking client over a real socket."""
 
 import threading
 
@@ -20,8 +20,8 @@ from inferd.client import (
 from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, refuse, serving
 
 
-def test_arrays_go_in_and_come_out(client):
-    """The outputs are what the server sent, with the model, version and timing of the answer."""
+def test_infer_returns_outputs(client):
+    """With the model, version and timing of the answer."""
     sent = {"X": np.arange(6, dtype=np.float32).reshape(2, 3), "name": ["a", "b"]}
     result = client.infer("digits", sent, request_id="r1")
     np.testing.assert_array_equal(result["X"], sent["X"])
@@ -30,8 +30,8 @@ def test_arrays_go_in_and_come_out(client):
     assert (result.timing.queue_s, result.timing.run_s, result.timing.batch_rows) == (0.0015, 0.00025, 8)
 
 
-def test_every_parameter_reaches_the_server(client, service):
-    """Version, outputs, priority and request id are sent; the timeout is the call's deadline and not a field."""
+def test_sends_every_parameter(client, service):
+    """Version, outputs, priority and request id; the timeout is the call's deadline and not a field."""
     remaining = []
 
     def answer(request, context):
@@ -46,14 +46,14 @@ def test_every_parameter_reaches_the_server(client, service):
     assert 3 < remaining[0] <= 5.5
 
 
-def test_large_messages_pass(client):
-    """Messages above gRPC's default limit of 4 MiB are received."""
+def test_receives_large_messages(client):
+    """Above gRPC's default limit of 4 MiB."""
     big = np.arange(2_000_000, dtype=np.float32)
     np.testing.assert_array_equal(client.infer("m", {"x": big})["x"], big)
 
 
-def test_one_client_serves_many_threads(client):
-    """Calls of several threads at once each get their own answer."""
+def test_threads_share_client(client):
+    """Concurrent calls each get their own answer."""
     results: dict[int, int] = {}
 
     def call(number: int) -> None:
@@ -68,7 +68,7 @@ def test_one_client_serves_many_threads(client):
 
 
 def test_errors_are_exceptions_with_a_short_trace(client, service):
-    """The status comes as its class, and gRPC's own error is the context that tracebacks leave out."""
+    """The class follows the status, and gRPC's error is the context, which tracebacks omit."""
     service.on_infer = lambda _, context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'input "X": expected FP32')
     with pytest.raises(InvalidInput, match='input "X": expected FP32') as caught:
         client.infer("m", {})
@@ -77,7 +77,7 @@ def test_errors_are_exceptions_with_a_short_trace(client, service):
 
 
 def test_timeouts_end_calls(client, service):
-    """A server that does not answer is given up on, at the call's own timeout."""
+    """At the call's own timeout."""
     gone = threading.Event()
 
     def hang(request, context):
@@ -91,8 +91,8 @@ def test_timeouts_end_calls(client, service):
     assert gone.wait(10)
 
 
-def test_the_clients_timeout_is_the_default(server, service):
-    """Calls that name no timeout have the client's."""
+def test_default_timeout_is_clients(server, service):
+    """For calls without their own."""
     remaining = []
     service.on_infer = lambda _, context: remaining.append(context.time_remaining()) or pb.InferResponse()
     with Client(server.address, timeout_s=7) as client:
@@ -105,7 +105,7 @@ def test_the_clients_timeout_is_the_default(server, service):
 
 
 def test_models_are_described():
-    """Every field of a model version is there, also for one that could not be read."""
+    """Every field of a model version, also of a failed one."""
     with serving(FakeService(DIGITS, BROKEN)) as server, Client(server.address) as client:
         digits, broken = client.models()
         assert client.model("digits") == digits
@@ -123,15 +123,15 @@ def test_models_are_described():
     ("number", "verdict"), [(0, ""), (1, "proven"), (2, "contradicted"), (3, "unproven"), (99, "")]
 )
 def test_verdicts_are_named(number, verdict):
-    """None and one of a newer server are both empty."""
+    """No verdict and unknown ones are empty."""
     model = pb.Model(name="m", batching=pb.Batching(verdict=number, verdict_reason="why", mismatches=3))
     with serving(FakeService(model)) as server, Client(server.address) as client:
         batching = client.model("m").batching
     assert (batching.verdict, batching.verdict_reason, batching.mismatches) == (verdict, "why", 3)
 
 
-def test_optional_inputs_are_told():
-    """A server that is older than the field reports none."""
+def test_optional_inputs():
+    """A server without the field reports none."""
     scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)
     model = pb.Model(name="m", inputs=[*DIGITS.inputs, scale])
     with serving(FakeService(model)) as server, Client(server.address) as client:
@@ -139,19 +139,19 @@ def test_optional_inputs_are_told():
 
 
 def test_unknown_models_are_not_found(client):
-    """Asking for a model that is not there says so."""
+    """They raise NotFound."""
     with pytest.raises(NotFound, match='model "nope" is not known'):
         client.model("nope")
 
 
 def test_states_of_newer_servers_are_unspecified():
-    """A state that this client does not know does not keep it from listing models."""
+    """Unknown states do not prevent listing models."""
     with serving(FakeService(pb.Model(name="m", state=42))) as server, Client(server.address) as client:
         assert client.models()[0].state is ModelState.UNSPECIFIED
 
 
 def test_readiness_follows_health_and_state():
-    """The server is ready by its health, a model by its state; a model nobody knows is not."""
+    """The server is ready by its health, a model by its state; unknown models are not."""
     with serving(FakeService(DIGITS, BROKEN)) as server, Client(server.address) as client:
         assert client.is_ready()
         assert client.is_ready("digits")
@@ -161,8 +161,8 @@ def test_readiness_follows_health_and_state():
         assert not client.is_ready()
 
 
-def test_nobody_there_is_not_ready():
-    """Without a server, readiness is False and a call is Unavailable."""
+def test_unreachable_server_is_not_ready():
+    """And a call is Unavailable."""
     with Client("127.0.0.1:1", retry=None) as client:
         assert not client.is_ready()
         with pytest.raises(Unavailable, match="failed to connect"):
@@ -170,7 +170,7 @@ def test_nobody_there_is_not_ready():
 
 
 def test_other_servers_are_unimplemented(server):
-    """A server without the contract is told apart from one that is down."""
+    """A server without the service differs from an unreachable one."""
     bare = grpc.server(None)
     port = bare.add_insecure_port("127.0.0.1:0")
     bare.start()
@@ -181,8 +181,8 @@ def test_other_servers_are_unimplemented(server):
         bare.stop(None).wait()
 
 
-def test_closing_cancels_calls_under_way(server, service):
-    """A call that waits when the client is closed ends with Cancelled."""
+def test_closing_cancels_open_calls(server, service):
+    """They end with Cancelled."""
     begun, ended = threading.Event(), threading.Event()
 
     def hang(request, context):
@@ -201,8 +201,8 @@ def test_closing_cancels_calls_under_way(server, service):
     assert ended.wait(10)
 
 
-def test_closed_clients_say_so(client):
-    """A closed client may be closed again but not used."""
+def test_closed_client_raises(client):
+    """It may be closed again but not used."""
     client.close()
     client.close()
     with pytest.raises(RuntimeError, match="the client is closed"):
@@ -211,8 +211,8 @@ def test_closed_clients_say_so(client):
         client.stream("m", [])
 
 
-def test_metadata_goes_with_every_call(server, service):
-    """The token and the caller's own metadata come with unary calls and streams, under our user agent."""
+def test_sends_metadata_with_every_call(server, service):
+    """The token and the caller's metadata, with our user agent, for unary calls and streams."""
     with Client(server.address, token="t", metadata={"x-team": "a"}) as client:
         client.infer("m", {})
         client.models()
@@ -223,8 +223,8 @@ def test_metadata_goes_with_every_call(server, service):
         assert metadata["user-agent"].startswith("inferd-client/")
 
 
-def test_refusals_carry_the_hint(server, service):
-    """Without retries a refusal comes out at once, with the time after which to try again."""
+def test_rejections_have_retry_delay(server, service):
+    """Without retries, they are raised at once."""
     service.on_infer = lambda _, context: refuse(context, pushback_ms="1500")
     with Client(server.address, retry=None) as client, pytest.raises(Exception, match="the queue is full") as caught:
         client.infer("m", {})

@@ -1,4 +1,4 @@
-"""Calls of many threads that share a stream."""
+"""Coalesced calls of many threads."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from tests.unit.client.fake_service import echoed, overload_status
 
 @pytest.fixture
 def client(server):
-    """A client whose calls share a stream."""
+    """A client with coalescing."""
     with Client(server.address, coalesce=True) as connected:
         yield connected
 
@@ -36,7 +36,7 @@ def _in_pairs_backwards(messages, context):
 
 
 def test_each_call_gets_its_own_answer(client, service):
-    """Calls of many threads travel over one stream, and each has its own answer."""
+    """Calls of many threads share one stream."""
 
     def call(number: int) -> int:
         return client.infer("m", {"x": np.int64(number)})["x"].item()
@@ -46,8 +46,8 @@ def test_each_call_gets_its_own_answer(client, service):
     assert len(service.metadata) == 1
 
 
-def test_every_parameter_reaches_the_server(client, service):
-    """All that a call has goes with the request, its timeout too; so does the caller's id, which comes back."""
+def test_sends_every_parameter(client, service):
+    """With the request, including the timeout and the caller's id, which is returned."""
     result = client.infer("m", {"x": 1}, outputs=["x"], version="2", priority=3, timeout_s=5, request_id="r")
     (request,) = service.requests
     assert (request.model, request.version, list(request.outputs)) == ("m", "2", ["x"])
@@ -57,7 +57,7 @@ def test_every_parameter_reaches_the_server(client, service):
 
 
 def test_callers_may_use_the_same_id(client, service):
-    """Two calls of one id at the same time each get their own answer, under the id that they gave."""
+    """Two concurrent calls with one id each get their own answer, with their id."""
     service.on_stream = _in_pairs_backwards
 
     def call(number: int):
@@ -68,8 +68,8 @@ def test_callers_may_use_the_same_id(client, service):
     assert [(result["x"].item(), result.request_id) for result in results] == [(0, "same"), (1, "same")]
 
 
-def test_a_failed_call_leaves_the_others_alone(client, service):
-    """A refusal is raised by the call that was refused, with its hint, and is not retried."""
+def test_calls_fail_alone(client, service):
+    """A rejection is raised by its call, with the retry delay, and is not retried."""
 
     def refuse_twos(messages, context):
         for request in _requests(messages):
@@ -86,15 +86,15 @@ def test_a_failed_call_leaves_the_others_alone(client, service):
     assert len(service.metadata) == 1
 
 
-def test_what_cannot_be_sent_is_refused(client, service):
-    """An array of an unsupported type does not touch the stream."""
+def test_rejects_unsupported_types(client, service):
+    """Without affecting the stream."""
     with pytest.raises(InvalidInput, match="complex128"):
         client.infer("m", {"x": np.array([1j])})
     assert service.metadata == []
 
 
-def test_an_answer_that_comes_too_late_is_nobody_elses(client, service):
-    """A call that has given up is forgotten, and its answer does not go to a later call of the same id."""
+def test_late_answer_is_dropped(client, service):
+    """It is not given to a later call with the same id."""
 
     def answer_the_first_late(messages, context):
         requests = _requests(messages)
@@ -109,21 +109,21 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(client, service):
     assert client.infer("m", {"x": 3}, request_id="a")["x"] == 3
 
 
-def test_a_time_that_is_up_already(client, service):
-    """A call without any time left ends as one whose time has passed."""
+def test_expired_timeout(client, service):
+    """The call ends as timed out."""
     service.on_stream = lambda messages, context: iter(list(messages)[:0])
     with pytest.raises(DeadlineExceeded):
         client.infer("m", {"x": 1}, timeout_s=0)
 
 
-def test_a_broken_stream_fails_those_who_wait(client, service):
-    """All calls on a stream that breaks get its status, and the next call opens another."""
+def test_broken_stream_fails_open_calls(client, service):
+    """With its status, and the next call opens another."""
     working = service.on_stream
 
     def break_down(messages, context):
         requests = _requests(messages)
         next(requests), next(requests)
-        yield pb.StreamInferResponse()  # Before anything has come back gRPC would try the stream again by itself.
+        yield pb.StreamInferResponse()  # Before the first answer, gRPC would retry the stream itself.
         service.on_stream = working
         context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
 
@@ -141,8 +141,8 @@ def test_a_broken_stream_fails_those_who_wait(client, service):
     assert client.infer("m", {"x": 1})["x"] == 1
 
 
-def test_a_stream_that_the_server_ends_is_unavailable(client, service):
-    """A server that ends the stream, as if all were well, has answered nobody."""
+def test_stream_ended_by_server_is_unavailable(client, service):
+    """Even with OK, because its calls are not answered."""
 
     def end_at_once(messages, context):
         next(messages)
@@ -154,8 +154,8 @@ def test_a_stream_that_the_server_ends_is_unavailable(client, service):
         client.infer("m", {"x": 1})
 
 
-def test_closing_cancels_those_who_wait(server, service):
-    """Closing the client ends its waiting calls with Cancelled, and its threads."""
+def test_closing_cancels_waiting_calls(server, service):
+    """They end with Cancelled, and the client's threads end."""
     begun = threading.Event()
 
     def hang(messages, context):
@@ -179,8 +179,8 @@ def test_closing_cancels_those_who_wait(server, service):
             assert not thread.is_alive()
 
 
-def test_large_requests_go_by_themselves(client, service):
-    """A request that would fill a message alone is a call of its own, so that the others do not wait behind it."""
+def test_large_requests_are_separate_calls(client, service):
+    """If a request would fill a message alone, so that others do not wait behind it."""
     big = np.zeros(MESSAGE_BYTES + 1, np.uint8)
     np.testing.assert_array_equal(client.infer("m", {"x": big}, timeout_s=5)["x"], big)
     assert not service.requests[0].HasField("timeout")

@@ -1,4 +1,4 @@
-"""Arrays to tensors and back."""
+"""Conversion between arrays and tensors."""
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +22,7 @@ _SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
     st.booleans(),
 )
 def test_numbers_survive_the_round_trip(array, big_endian):
-    """Any number array comes back with its values, type and shape, whatever its byte order and memory layout."""
+    """Number arrays keep values, type and shape, whatever their byte order and memory layout."""
     sent = array.astype(array.dtype.newbyteorder(">")).T if big_endian else array
     received = decode(encode("x", sent))
     assert received.dtype == array.dtype
@@ -32,7 +32,7 @@ def test_numbers_survive_the_round_trip(array, big_endian):
 
 @given(hnp.arrays(object, _SHAPES, elements=st.binary(max_size=8)))
 def test_byte_strings_survive_the_round_trip(array):
-    """Byte strings of any length come back as they were, zero bytes at the end included."""
+    """Byte strings of any length, including trailing zero bytes."""
     received = decode(encode("x", array))
     assert received.dtype == object
     assert received.shape == array.shape
@@ -41,14 +41,14 @@ def test_byte_strings_survive_the_round_trip(array):
 
 @pytest.mark.parametrize("datatype", dtypes.ALL, ids=lambda d: d.name)
 def test_every_type_has_its_number(datatype):
-    """Each element type is written with the number that the contract gives it."""
+    """Element types have the numbers of the contract."""
     value = b"a" if datatype is dtypes.BYTES else 1
     tensor = encode("x", np.array([value], dtype=datatype.numpy))
     assert pb.DataType.Name(tensor.datatype) == f"DATA_TYPE_{datatype.name}"
 
 
 def test_bfloat16_is_two_bytes():
-    """bfloat16 goes out as the high two bytes of the float, little-endian."""
+    """It is sent as the high two bytes of the float, little-endian."""
     tensor = encode("x", np.array([1.0, -2.0], dtype=ml_dtypes.bfloat16))
     assert tensor.raw == b"\x80\x3f\x00\xc0"
     assert decode(tensor).astype(np.float32).tolist() == [1.0, -2.0]
@@ -66,31 +66,31 @@ def test_bfloat16_is_two_bytes():
     ids=["U", "object", "StringDType", "S", "list"],
 )
 def test_text_is_utf8(value):
-    """Text of every numpy kind becomes BYTES in UTF-8."""
+    """Text of every numpy kind is sent as BYTES in UTF-8."""
     tensor = encode("x", value)
     assert tensor.datatype == pb.DATA_TYPE_BYTES
     assert decode(tensor).tolist() == [b"a", "zoë".encode()]
 
 
 def test_scalars_have_no_dimensions():
-    """A plain number is a tensor of rank 0."""
+    """A number is a tensor of rank 0."""
     tensor = encode("x", 7)
     assert list(tensor.shape) == []
     assert decode(tensor) == np.int64(7)
 
 
 def test_views_are_copied_in_their_own_order():
-    """A strided view is sent as what it shows, not as the memory behind it."""
+    """A strided view is sent in its logical order."""
     assert decode(encode("x", np.arange(12).reshape(3, 4)[::2, ::-1])).tolist() == [[3, 2, 1, 0], [11, 10, 9, 8]]
 
 
 def test_alias_dtypes_are_known():
-    """C's `long long`, which numpy tells apart from `long`, is INT64 all the same."""
+    """C's `long long`, which numpy distinguishes from `long`, is INT64."""
     assert encode("x", np.array([1], dtype=np.longlong)).datatype == pb.DATA_TYPE_INT64
 
 
 def test_decoded_numbers_are_read_only_views():
-    """Numbers are not copied out of the message, so they cannot be written."""
+    """Numbers are not copied out of the message."""
     array = decode(encode("x", np.zeros(3)))
     assert array.base is not None
     assert not array.flags.writeable
@@ -108,8 +108,8 @@ def test_decoded_numbers_are_read_only_views():
     ],
     ids=["complex", "time", "record", "none", "ragged", "surrogate"],
 )
-def test_what_cannot_be_sent_is_named(value, text):
-    """What has no place in the contract is refused before it is sent, with the input's name."""
+def test_rejects_unsupported_types(value, text):
+    """Before anything is sent, with the input's name."""
     with pytest.raises(InvalidInput) as caught:
         encode("X", value)
     assert caught.value.message.startswith('input "X": ')
@@ -127,13 +127,13 @@ def test_what_cannot_be_sent_is_named(value, text):
     ],
     ids=["too few", "not whole", "short element", "short length", "count"],
 )
-def test_unreadable_answers_are_the_servers_fault(tensor):
-    """Bytes that do not fit the declared shape are reported as such, with the output's name."""
+def test_reports_invalid_outputs(tensor):
+    """Bytes that do not match the declared shape, with the output's name."""
     with pytest.raises(Internal, match=r'output "y": \d+ bytes do not hold'):
         decode(tensor)
 
 
-def test_types_of_newer_servers_are_named():
-    """An element type of a newer contract asks for a newer client."""
+def test_reports_unknown_types():
+    """The error asks for a newer client."""
     with pytest.raises(Internal, match="element type 99"):
         decode(pb.Tensor(name="y", datatype=99))

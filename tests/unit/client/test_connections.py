@@ -1,4 +1,4 @@
-"""Connections: made again soon after an outage, and bound to a process and an event loop."""
+"""Connections: reopened soon after an outage, and bound to a process and an event loop."""
 
 import asyncio
 import socket
@@ -8,14 +8,14 @@ import pytest
 from inferd.client import AsyncClient, Client, Unavailable
 from tests.unit.client.fake_service import FakeService, serving
 
-#: gRPC's own pauses would have come to 8 s and more by then.
+#: gRPC's default intervals would have grown to 8 s and more by then.
 ATTEMPTS = 6
-#: How long the next attempt to connect may take to come: longer than ours on a busy machine, shorter than gRPC's.
+#: Maximum time until the next attempt to connect: longer than ours on a busy machine, shorter than gRPC's.
 LONGEST_PAUSE_S = 7.0
 
 
-def test_an_outage_does_not_grow():
-    """However often nobody answers, the next attempt comes within about a second, so that a server is found again."""
+def test_reconnects_after_long_outage():
+    """However many attempts have failed, the next one follows within about a second."""
     service = FakeService()
     with serving(service) as server:
         port = int(server.address.rpartition(":")[2])
@@ -28,14 +28,14 @@ def test_an_outage_does_not_grow():
         with socket.create_server(("127.0.0.1", port)) as listener:
             listener.settimeout(LONGEST_PAUSE_S)
             for _ in range(ATTEMPTS):
-                # Nobody can talk to what ends the connection at once.
+                # Connections are closed at once.
                 listener.accept()[0].close()
         with serving(service, address=address):
             assert client.infer("m", {"x": 2}, wait_for_ready=True)["x"] == 2
 
 
-def test_an_event_loop_of_its_own():
-    """A client that was used in one event loop says so in another, in every way to use it."""
+def test_client_belongs_to_one_event_loop():
+    """Any use in another event loop raises."""
     service = FakeService()
     with serving(service) as server:
         client = AsyncClient(server.address)
@@ -52,7 +52,7 @@ def test_an_event_loop_of_its_own():
                 asyncio.run(again())
 
 
-def test_a_client_that_was_never_used_is_closed_anywhere():
+def test_unused_client_can_be_closed_anywhere():
     """It has no connection, and so no event loop."""
     client = AsyncClient("127.0.0.1:1")
     asyncio.run(client.close())

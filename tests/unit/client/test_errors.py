@@ -1,4 +1,4 @@
-"""From gRPC errors to exceptions."""
+"""Conversion of gRPC errors to exceptions."""
 
 import pickle
 
@@ -31,7 +31,7 @@ def _translated(code, *trailing):
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_every_status_is_an_inferd_error(code):
-    """Whatever the status, the exception carries it and the text, and is one that callers can catch."""
+    """Whatever the status, the exception has it and the text, and callers can catch it."""
     error = _translated(code)
     assert isinstance(error, InferdError)
     assert (error.status, error.message, str(error)) == (code, "text", "text")
@@ -39,14 +39,14 @@ def test_every_status_is_an_inferd_error(code):
 
 
 def test_statuses_have_their_classes():
-    """The class tells the status, and statuses without a class are plain `InferdError`."""
+    """Statuses without a class raise `InferdError`."""
     assert type(_translated(grpc.StatusCode.NOT_FOUND)) is NotFound
     assert type(_translated(grpc.StatusCode.UNAVAILABLE)) is Unavailable
     assert type(_translated(grpc.StatusCode.DATA_LOSS)) is InferdError
 
 
-def test_details_tell_reason_and_retry():
-    """RetryInfo and ErrorInfo of the status details become attributes, and win over the pushback."""
+def test_details_have_reason_and_retry_delay():
+    """RetryInfo and ErrorInfo become attributes, and take precedence over the pushback."""
     details = overload_status(retry_s=0.25).SerializeToString()
     error = _translated(
         grpc.StatusCode.RESOURCE_EXHAUSTED, ("grpc-status-details-bin", details), ("grpc-retry-pushback-ms", "900")
@@ -57,13 +57,13 @@ def test_details_tell_reason_and_retry():
 
 @pytest.mark.parametrize(("pushback", "expected"), [("120", 0.12), ("-1", None), ("soon", None)])
 def test_pushback_is_a_retry_hint(pushback, expected):
-    """Without RetryInfo the pushback tells when to come back; "do not" and nonsense tell nothing."""
+    """Without RetryInfo; "do not retry" and invalid values give no delay."""
     error = _translated(grpc.StatusCode.RESOURCE_EXHAUSTED, ("grpc-retry-pushback-ms", pushback))
     assert error.retry_after_s == expected
 
 
-def test_unreadable_details_do_not_hide_the_error():
-    """Details that cannot be parsed leave the status and the text as they are."""
+def test_invalid_details_do_not_hide_error():
+    """The status and the text remain."""
     error = _translated(grpc.StatusCode.NOT_FOUND, ("grpc-status-details-bin", b"\xff\xff"))
     assert (type(error), error.reason) == (NotFound, "")
 
@@ -76,11 +76,11 @@ def test_errors_within_streams_are_the_same():
 
 
 def test_unknown_codes_within_streams_are_unknown():
-    """A number that gRPC does not know is UNKNOWN, not a crash."""
+    """They are UNKNOWN."""
     assert from_status(Status(code=4242, message="?")).status is grpc.StatusCode.UNKNOWN
 
 
-def test_errors_can_cross_processes():
-    """Exceptions survive pickling with all they carry, as process pools need."""
+def test_errors_can_be_pickled():
+    """With all attributes, as process pools need."""
     error = pickle.loads(pickle.dumps(from_status(overload_status(retry_s=0.5))))
     assert (type(error), error.reason, error.retry_after_s) == (Overloaded, "QUEUE_FULL", 0.5)

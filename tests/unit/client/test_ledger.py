@@ -1,4 +1,4 @@
-"""Results of a stream, matched and put in order."""
+"""Results of a stream, matched to requests and ordered."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ def _ledger(count: int, *, ordered: bool):
 
 
 @given(st.permutations(range(6)))
-def test_results_come_in_order_if_wanted(arrival):
-    """In whatever order results arrive, an ordered stream hands them over by index, each as soon as it is due."""
+def test_ordered_results(arrival):
+    """Results in any order are yielded by index, each as soon as possible."""
     ledger, results = _ledger(6, ordered=True)
     arrived: set[int] = set()
     handed: list[int] = []
@@ -36,16 +36,16 @@ def test_results_come_in_order_if_wanted(arrival):
 
 
 @given(st.permutations(range(6)))
-def test_results_come_as_they_arrive(arrival):
-    """An unordered stream hands each result over at once, with the index of its own request."""
+def test_unordered_results(arrival):
+    """Each result is yielded at once, with the index of its request."""
     ledger, results = _ledger(6, ordered=False)
     for index in arrival:
         (item,) = ledger.settle(results[index])
         assert (item.index, item.request_id, item.result()["x"]) == (index, str(index), index)
 
 
-def test_own_request_ids_are_kept():
-    """A pair brings its own id, on the wire and in the item."""
+def test_keeps_own_request_ids():
+    """In the message and in the item."""
     ledger = StreamLedger(_WRITER, ordered=False)
     request = _parsed(ledger.open(("frame-7", {"x": 1})))
     assert request.request_id == "frame-7"
@@ -53,8 +53,8 @@ def test_own_request_ids_are_kept():
     assert (item.index, item.request_id) == (0, "frame-7")
 
 
-def test_ids_may_be_used_again_when_settled():
-    """Two requests of one id cannot be told apart while both are open; later it is free."""
+def test_ids_may_be_reused_after_answer():
+    """Two open requests with one id cannot be distinguished."""
     ledger = StreamLedger(_WRITER, ordered=False)
     first = _parsed(ledger.open(("a", {"x": 1})))
     with pytest.raises(InvalidInput, match='request_id "a"'):
@@ -64,24 +64,24 @@ def test_ids_may_be_used_again_when_settled():
     assert [item.index for item in ledger.settle(echoed(second))] == [1]
 
 
-def test_inputs_that_cannot_be_sent_are_not_opened():
-    """A request that was never sent is not waited for."""
+def test_unsent_requests_are_not_awaited():
+    """If their inputs are invalid."""
     ledger = StreamLedger(_WRITER, ordered=False)
     with pytest.raises(InvalidInput):
         ledger.open({"x": np.array([1j])})
     ledger.finish()
 
 
-def test_unknown_results_are_the_servers_fault():
-    """A result that nobody asked for, or a second one, is an error and not lost in silence."""
+def test_reports_unexpected_results():
+    """Unknown and duplicate results are errors."""
     ledger, (result,) = _ledger(1, ordered=False)
     list(ledger.settle(result))
     with pytest.raises(Internal, match='request_id "0", which is not in flight'):
         list(ledger.settle(result))
 
 
-def test_unanswered_requests_are_the_servers_fault():
-    """A stream that ends well must have answered everything."""
+def test_reports_missing_results():
+    """A stream that ends with OK must have answered every request."""
     ledger, results = _ledger(3, ordered=False)
     list(ledger.settle(results[1]))
     with pytest.raises(Internal, match="2 requests unanswered"):

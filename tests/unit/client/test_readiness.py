@@ -1,4 +1,4 @@
-"""Waiting for a server: for how long, how often, and what is said in the end."""
+"""Waiting for a server: timeout, intervals, and errors."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from tests.unit.client.fake_service import FakeService, serving
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -25,8 +25,8 @@ class Clock:
         return self.now
 
 
-def test_pauses_grow_to_a_second():
-    """It begins to ask soon, and never asks in a hurry for long."""
+def test_intervals_grow_to_a_second():
+    """Short at first."""
     patience = Patience(None, Clock())
     pauses = [patience.pause_s() for _ in range(20)]
     assert pauses[0] == 0.05
@@ -35,8 +35,8 @@ def test_pauses_grow_to_a_second():
     assert patience.left_s() is None
 
 
-def test_it_ends_in_time():
-    """Pauses end with the time; then the error says what was waited for and for how long."""
+def test_ends_at_timeout():
+    """The error has what was waited for, and how long."""
     clock = Clock()
     patience = Patience(2.0, clock)
     patience.not_ready('model "m" is LOADING')
@@ -49,8 +49,8 @@ def test_it_ends_in_time():
         patience.pause_s()
 
 
-def test_the_last_error_is_the_cause():
-    """With its request's id, unless it only says that the time was up."""
+def test_last_error_is_the_cause():
+    """With its request's id, unless it is only a timeout."""
     clock = Clock()
     patience = Patience(1.0, clock)
     patience.not_ready(NotFound('model "m" is not known', request_id="r"))
@@ -62,22 +62,22 @@ def test_the_last_error_is_the_cause():
     assert caught.value.request_id == "r"
 
 
-def test_what_is_ready_is_not_waited_for(call, server):
-    """A server, and a model, that are ready."""
+def test_returns_at_once_if_ready(call, server):
+    """A server, and a model."""
     assert call(server.address, "wait_until_ready") is None
     assert call(server.address, "wait_until_ready", "digits", version="1") is None
 
 
-def test_what_waiting_does_not_mend_is_told_at_once(call):
-    """A caller who may not ask is not kept waiting."""
+def test_raises_permanent_errors_at_once(call):
+    """For example a missing permission."""
     service = FakeService()
     service.GetModel = lambda request, context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for you")
     with serving(service) as server, pytest.raises(PermissionDenied, match="not for you"):
         call(server.address, "wait_until_ready", "digits")
 
 
-def test_what_stands_in_the_way():
-    """The state of the model or of the server's health, and the reason for it."""
+def test_error_has_state():
+    """The state of the model or of the server's health, and its reason."""
     described = pb.Model(name="m", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
     assert model_obstacle(messages.model_info(described)) == 'model "m" version 3 is FAILED: not an ONNX file'
     described = pb.Model(name="m", version="3", state=pb.Model.STATE_LOADING)
@@ -88,8 +88,8 @@ def test_what_stands_in_the_way():
     assert server_obstacle(b"\x08\x01") == ""
 
 
-def test_it_says_what_it_waited_for(call, monkeypatch):
-    """The time of this test passes by being asked for, and so ends after two attempts."""
+def test_error_has_name_and_address(call, monkeypatch):
+    """Reading this test's clock advances it, so it ends after two attempts."""
 
     class QuickPatience(Patience):
         def __init__(self, timeout_s: float) -> None:
@@ -106,8 +106,8 @@ def test_it_says_what_it_waited_for(call, monkeypatch):
             call(server.address, "wait_until_ready", timeout_s=40)
 
 
-def test_models_become_ready(call):
-    """One that is loading, and one that is not there yet, are waited for."""
+def test_waits_for_models(call):
+    """Loading ones, and ones that do not exist yet."""
     asked = []
     service = FakeService()
 
@@ -125,8 +125,8 @@ def test_models_become_ready(call):
 
 
 @pytest.mark.parametrize("method", ["wait_until_ready", "infer", "models", "stream"])
-def test_a_client_may_start_before_its_server(tmp_path, method):
-    """Calls wait for the connection if they are told to; they have failed to connect before the server starts."""
+def test_client_may_start_before_server(tmp_path, method):
+    """With wait_for_ready, calls wait for the connection; they have failed to connect before the server starts."""
     address = f"unix:{tmp_path / 'server'}"
     tried = threading.Event()
     arguments = {"infer": ["m", {"x": 1}], "stream": ["m", [{"x": 1}]]}.get(method, [])
@@ -148,7 +148,7 @@ def test_a_client_may_start_before_its_server(tmp_path, method):
 
 
 @pytest.mark.parametrize("coalesce", [False, True])
-def test_tasks_may_start_before_their_server(tmp_path, coalesce):
+def test_tasks_may_start_before_server(tmp_path, coalesce):
     """The same with asyncio, and as a setting of the client."""
     address = f"unix:{tmp_path / 'server'}"
 
@@ -167,7 +167,7 @@ def test_tasks_may_start_before_their_server(tmp_path, coalesce):
 
 
 def test_waiting_is_off_by_default(call):
-    """A call without a server fails at once, also in a client that waits if the call says so, and so does readiness."""
+    """A call without a server fails at once, also if it overrides the client's setting, and so does readiness."""
     with pytest.raises(Unavailable):
         call("127.0.0.1:1", "models", settings={"retry": None})
     with pytest.raises(Unavailable):
@@ -184,8 +184,8 @@ def test_waiting_is_off_by_default(call):
     assert not call("127.0.0.1:1", "is_ready", settings={"wait_for_ready": True})
 
 
-def test_waiting_ends_with_the_time(call):
-    """Without a server in time, a call that waits is out of time."""
+def test_waiting_ends_at_timeout(call):
+    """The call is timed out."""
     for method in ("models", "wait_until_ready"):
         with pytest.raises(DeadlineExceeded):
             call("127.0.0.1:1", method, settings={"wait_for_ready": True}, timeout_s=0.05)

@@ -1,4 +1,4 @@
-"""Requests written as bytes, and packed into messages: protobuf reads what it would have written itself."""
+"""Encoding of requests and packing into messages, compared with protobuf."""
 
 from itertools import chain, pairwise
 
@@ -38,8 +38,8 @@ def _sizes(message: bytes) -> list[int]:
     timeout_ms=st.none() | st.integers(1, 10**9),
     elements=st.lists(st.tuples(_TEXT, st.dictionaries(_TEXT, _ARRAYS, max_size=3)), min_size=1, max_size=4),
 )
-def test_packed_requests_are_those_of_protobuf(model, version, outputs, priority, timeout_ms, elements):
-    """Whatever is in them, packed requests parse to the very requests that protobuf objects would be."""
+def test_packed_requests_equal_protobuf(model, version, outputs, priority, timeout_ms, elements):
+    """Packed requests parse to the requests that protobuf builds."""
     expected = pb.StreamInferRequest()
     for request_id, inputs in elements:
         request = expected.requests.add(
@@ -56,8 +56,8 @@ def test_packed_requests_are_those_of_protobuf(model, version, outputs, priority
     assert not pack
 
 
-def test_equal_shapes_of_other_types_are_told_apart():
-    """What is written once for a name, type, shape and size is not used for another."""
+def test_cached_heads_are_not_mixed_up():
+    """The cached head of an input depends on name, type, shape and size."""
     writer = RequestWriter("m", "", (), 0, None)
     for array in (np.int64([1]), np.float64([1]), np.int64([[1]]), np.array([b"abcd"], object), np.int64([2])):
         (tensor,) = pb.InferRequest.FromString(writer.write("", input_fields({"x": array}))).inputs
@@ -66,8 +66,8 @@ def test_equal_shapes_of_other_types_are_told_apart():
 
 
 @given(st.lists(st.integers(10, 2 * MESSAGE_BYTES), max_size=8))
-def test_messages_have_a_size(sizes):
-    """Messages have as many requests as share a mebibyte, in their order, and a larger one has its own."""
+def test_size_of_messages(sizes):
+    """Requests are packed in order up to a mebibyte, and a larger one is alone."""
     requests = [pb.InferRequest(model="m" * size).SerializeToString() for size in sizes]
     pack = _packed(*requests)
     taken: list[list[int]] = []
@@ -80,8 +80,8 @@ def test_messages_have_a_size(sizes):
         assert sum(message) + following[0] > MESSAGE_BYTES
 
 
-def test_what_has_gathered_travels_together():
-    """A message has all that was there when gRPC asked for one, and what is there at the end is still sent."""
+def test_message_has_all_collected_requests():
+    """All that were there when gRPC requested a message; the rest is sent at the end."""
     outbox = Outbox()
     messages = outbox.messages()
     for _ in range(3):
@@ -92,8 +92,8 @@ def test_what_has_gathered_travels_together():
     assert [len(_sizes(message)) for message in messages] == [1]
 
 
-def test_there_is_room_for_one_message():
-    """No more than about a message gathers before somebody is to wait, and nobody waits for an end that has come."""
+def test_collects_at_most_one_message():
+    """Then the producer waits, but not after the end."""
     outbox = Outbox()
     assert outbox.wait_for_room()
     outbox.put(b"\0" * MESSAGE_BYTES)

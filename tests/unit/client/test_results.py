@@ -14,8 +14,8 @@ def _result(**outputs: np.ndarray) -> Result:
     return Result(outputs=outputs, model="m", version="1", request_id="r", timing=TIMING)
 
 
-def test_a_result_is_a_mapping():
-    """Everything that reads a mapping reads a result, in the order of the outputs."""
+def test_result_is_a_mapping():
+    """All ways of reading a mapping, in the order of the outputs."""
     label, score = np.array([1, 2]), np.array([0.5, 0.25])
     result = _result(label=label, score=score)
     assert isinstance(result, Mapping)
@@ -35,8 +35,8 @@ def test_a_result_is_a_mapping():
             assert found is label
 
 
-def test_its_attributes_are_as_they_were():
-    """The outputs are an attribute too, beside what else is known of the answer."""
+def test_attributes():
+    """The outputs are an attribute too."""
     result = _result(x=np.array(1))
     assert result.outputs["x"] is result["x"]
     assert (result.model, result.version, result.request_id, result.timing) == ("m", "1", "r", TIMING)
@@ -44,7 +44,7 @@ def test_its_attributes_are_as_they_were():
 
 
 def test_results_are_equal_to_themselves():
-    """Comparing arrays gives arrays, so results are compared and hashed by what they are."""
+    """Comparing arrays gives arrays, so results are compared and hashed by identity."""
     one, other = _result(x=np.array([1, 2])), _result(x=np.array([1, 2]))
     assert one == one
     assert one != other
@@ -52,7 +52,7 @@ def test_results_are_equal_to_themselves():
     assert len({one, other, one}) == 2
 
 
-def test_a_result_without_outputs_is_one():
-    """It does not look like none."""
+def test_result_without_outputs_is_true():
+    """It is not mistaken for None."""
     assert _result()
     assert len(_result()) == 0

@@ -1,4 +1,4 @@
-"""TLS, mutual TLS and tokens, with certificates made for the test."""
+"""TLS, mutual TLS and tokens, with certificates of the test."""
 
 import asyncio
 from pathlib import Path
@@ -26,8 +26,8 @@ def server_pair(authority) -> Pair:
     return authority.issue("localhost")
 
 
-def test_tls_with_a_given_authority(ca, server_pair):
-    """A server whose certificate the given authority signed is trusted, and gets the token."""
+def test_tls_with_given_ca(ca, server_pair):
+    """A server with a certificate of the CA is trusted, and gets the token."""
     service = FakeService()
     with (
         serving(service, server_credentials(server_pair)) as server,
@@ -37,8 +37,8 @@ def test_tls_with_a_given_authority(ca, server_pair):
     assert service.metadata[0]["authorization"] == "Bearer t"
 
 
-def test_asyncio_has_tls_too(ca, server_pair):
-    """The asyncio client makes the same connection."""
+def test_asyncio_client_supports_tls(ca, server_pair):
+    """In the same way."""
     service = FakeService()
 
     async def run(address: str):
@@ -50,8 +50,8 @@ def test_asyncio_has_tls_too(ca, server_pair):
     assert service.metadata[0]["authorization"] == "Bearer t"
 
 
-def test_strangers_are_not_trusted(server_pair, tmp_path):
-    """A certificate of another authority ends the connection before anything is sent."""
+def test_rejects_certificate_of_other_ca(server_pair, tmp_path):
+    """Before anything is sent."""
     service = FakeService()
     with (
         serving(service, server_credentials(server_pair)) as server,
@@ -62,8 +62,8 @@ def test_strangers_are_not_trusted(server_pair, tmp_path):
     assert service.metadata == []
 
 
-def test_other_names_need_to_be_given(authority, ca):
-    """A certificate for another name than the address is trusted if the caller says which name to expect."""
+def test_server_name(authority, ca):
+    """A certificate for another name than the address needs ``server_name``."""
     named = server_credentials(authority.issue("inferd.internal"))
     with serving(FakeService(), named) as server:
         with Client(server.address, tls=TLS(ca=ca), retry=None) as client, pytest.raises(Unavailable):
@@ -73,7 +73,7 @@ def test_other_names_need_to_be_given(authority, ca):
 
 
 def test_mutual_tls(authority, ca, server_pair, tmp_path):
-    """A server that asks for a client certificate gets it, and refuses a client without one."""
+    """A server that requires a client certificate rejects clients without one."""
     own = authority.issue("caller").save(tmp_path, "caller")
     mutual = TLS(ca=ca, certificate=own.certificate, key=own.key)
     with serving(FakeService(), server_credentials(server_pair, clients=authority)) as server:
@@ -83,8 +83,8 @@ def test_mutual_tls(authority, ca, server_pair, tmp_path):
             client.models()
 
 
-def test_refused_tokens_are_unauthenticated():
-    """A server that does not accept the token is told apart from one that cannot be reached."""
+def test_rejected_tokens_are_unauthenticated():
+    """Unlike an unreachable server."""
     service = FakeService()
 
     def check(request, context):
@@ -100,13 +100,13 @@ def test_refused_tokens_are_unauthenticated():
 
 
 def test_missing_files_are_named(tmp_path):
-    """A certificate file that is not there fails when the client is made, by its name."""
+    """In the constructor."""
     with pytest.raises(FileNotFoundError, match=r"ca: No such file or directory: .*nope\.pem"):
         Client("inferd:8001", tls=TLS(ca=tmp_path / "nope.pem"))
 
 
-def test_files_of_another_kind_are_named(tmp_path):
-    """A file that holds no certificate would show only as a failed connection."""
+def test_invalid_files_are_named(tmp_path):
+    """Otherwise the connection would fail without a reason."""
     (tmp_path / "ca.der").write_bytes(b"\x30\x82")
     with pytest.raises(ValueError, match=r"ca: expected a PEM file, got .*ca\.der"):
         Client("inferd:8001", tls=TLS(ca=tmp_path / "ca.der"))

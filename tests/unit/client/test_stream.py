@@ -1,4 +1,4 @@
-"""Streams of the synchronous client."""
+"""Streams of the blocking client."""
 
 import threading
 
@@ -25,7 +25,7 @@ def _reply(*results: pb.InferResult) -> pb.StreamInferResponse:
 
 
 def test_every_element_gets_its_result(client, service):
-    """Each element comes back with its index, its id and its own answer; parameters go with every request."""
+    """With its index and id; parameters are sent with every request."""
     items = list(client.stream("m", _numbers(200), version="2", outputs=["x"], priority=1, timeout_s=1.5))
     assert [(i.index, i.request_id, i.result()["x"]) for i in items] == [(n, str(n), n) for n in range(200)]
     for request in service.requests:
@@ -37,27 +37,27 @@ def _answer_backwards(messages, context):
     yield _reply(*reversed([echoed(request) for request in _requests(messages)]))
 
 
-def test_results_come_as_they_finish(client, service):
-    """Results are yielded in the order of their arrival, several of one message one after another."""
+def test_yields_results_as_they_finish(client, service):
+    """In the order of arrival, several of one message one by one."""
     service.on_stream = _answer_backwards
     assert [item.index for item in client.stream("m", _numbers(5))] == [4, 3, 2, 1, 0]
 
 
-def test_results_come_in_order_if_wanted(client, service):
-    """With ``ordered`` they are yielded in the order of the inputs."""
+def test_yields_results_in_order(client, service):
+    """With ``ordered``."""
     service.on_stream = _answer_backwards
     items = list(client.stream("m", _numbers(5), ordered=True))
     assert [(item.index, item.result()["x"]) for item in items] == [(n, n) for n in range(5)]
 
 
 def test_own_request_ids(client):
-    """Pairs bring ids of their own."""
+    """In pairs with the inputs."""
     items = list(client.stream("m", [("a", {"x": 1}), ("b", {"x": 2})]))
     assert {item.request_id: item.result()["x"].item() for item in items} == {"a": 1, "b": 2}
 
 
-def test_a_failed_request_leaves_the_others_alone(client, service):
-    """An error within the stream is the item's own; the stream goes on."""
+def test_requests_fail_alone(client, service):
+    """The item has the error; the stream continues."""
 
     def refuse_second(messages, context):
         for request in _requests(messages):
@@ -77,8 +77,8 @@ def test_a_failed_request_leaves_the_others_alone(client, service):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_inputs_are_read_as_results_are_taken(client, ordered):
-    """Of an endless iterable no more elements are read than were yielded and may be in flight."""
+def test_inputs_are_read_lazily(client, ordered):
+    """Of an endless iterable, no more elements are read than were yielded and may be in flight."""
     read = 0
 
     def endless():
@@ -96,7 +96,7 @@ def test_inputs_are_read_as_results_are_taken(client, ordered):
 
 
 def test_results_arrive_while_the_inputs_wait(client):
-    """A source that waits for the result of its last element before it gives the next one does not deadlock."""
+    """An iterable that waits for the result of its last element does not deadlock."""
     seen = threading.Event()
 
     def source():
@@ -112,7 +112,7 @@ def test_results_arrive_while_the_inputs_wait(client):
 
 
 def test_leaving_the_loop_cancels_the_stream(client, service):
-    """The server learns at once that nobody wants the rest, and no more of the inputs is read."""
+    """The server is notified at once, and the iterable is not read any more."""
     cancelled = threading.Event()
     echo_stream = service.on_stream
 
@@ -127,8 +127,8 @@ def test_leaving_the_loop_cancels_the_stream(client, service):
     assert cancelled.wait(10)
 
 
-def test_exceptions_of_the_inputs_come_out_after_the_results(client):
-    """What was sent before the iterable failed is still answered; then its own exception is raised."""
+def test_exception_of_iterable_is_raised_after_results(client):
+    """Earlier requests are still answered."""
 
     def failing():
         yield {"x": 1}
@@ -141,8 +141,8 @@ def test_exceptions_of_the_inputs_come_out_after_the_results(client):
         next(stream)
 
 
-def test_a_source_that_exits_is_heard(client):
-    """Even what is no ordinary exception comes out here and does not end the stream as if all were well."""
+def test_base_exceptions_of_iterable_are_raised(client):
+    """They do not end the stream silently."""
 
     def leaving():
         yield {"x": 1}
@@ -155,7 +155,7 @@ def test_a_source_that_exits_is_heard(client):
 
 
 def test_requests_share_messages_of_a_limited_size(client, service):
-    """Large elements are split over messages, none of them larger than the server can be expected to take."""
+    """Large elements are split over messages of a size that servers accept."""
     sizes: list[int] = []
 
     def watched(messages, context):
@@ -170,8 +170,8 @@ def test_requests_share_messages_of_a_limited_size(client, service):
     assert max(sizes) < 1.1 * 1024 * 1024
 
 
-def test_elements_that_cannot_be_sent_end_the_inputs(client):
-    """An array of an unsupported type is named, after the results of what was sent before."""
+def test_unsupported_type_ends_inputs(client):
+    """The error names the input, after the results of earlier requests."""
     stream = client.stream("m", [{"x": 1}, {"x": np.array([1j])}, {"x": 3}])
     assert next(stream).result()["x"] == 1
     with pytest.raises(InvalidInput, match="complex128") as caught:
@@ -179,8 +179,8 @@ def test_elements_that_cannot_be_sent_end_the_inputs(client):
     assert caught.value.request_id == "1"
 
 
-def test_a_broken_stream_raises(client, service):
-    """The stream's own status, after a result, is raised as an exception."""
+def test_broken_stream_raises(client, service):
+    """Its status, after a result."""
 
     def break_down(messages, context):
         yield _reply(echoed(next(_requests(messages))))
@@ -193,8 +193,8 @@ def test_a_broken_stream_raises(client, service):
         list(stream)
 
 
-def test_missing_results_are_noticed(client, service):
-    """A server that ends the stream with OK but answers too little is detected."""
+def test_missing_results_are_detected(client, service):
+    """If a server ends the stream with OK too early."""
 
     def answer_the_first(messages, context):
         first, *_ = _requests(messages)
@@ -206,7 +206,7 @@ def test_missing_results_are_noticed(client, service):
 
 
 def test_closing_the_client_ends_its_streams(server):
-    """A stream whose client was closed ends with Cancelled."""
+    """With Cancelled."""
     client = Client(server.address)
     stream = client.stream("m", ({"x": 0} for _ in iter(int, 1)), max_in_flight=1)
     next(stream)
@@ -215,7 +215,7 @@ def test_closing_the_client_ends_its_streams(server):
         list(stream)
 
 
-def test_at_least_one_in_flight(client):
-    """A window of nothing would wait for ever, so it is refused."""
+def test_rejects_window_of_zero(client):
+    """It would wait forever."""
     with pytest.raises(ValueError, match="max_in_flight is 0, expected at least 1"):
         client.stream("m", [], max_in_flight=0)

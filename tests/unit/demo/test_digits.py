@@ -1,4 +1,4 @@
-"""The model that is shipped knows its digits."""
+"""The built-in model recognizes digits."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ HELD_OUT = Path(__file__).parents[2] / "data" / "digits_test.npz"
 
 @pytest.fixture(scope="module")
 def session() -> OnnxSession:
-    """The model as the server opens it."""
+    """The model opened as in the server."""
     (source,) = resolve([demo.repository()])
     assert (source.name, source.version) == ("digits", "1")
     return open_session(source.path, ModelSettings())
 
 
 def test_held_out_digits(session):
-    """At least 95 of 100 are right."""
+    """At least 95 of 100 are correct."""
     with np.load(HELD_OUT) as arrays:
         pixels, digits = arrays["X"].astype(np.float32), arrays["y"]
     assert len(digits) == 450
@@ -31,15 +31,15 @@ def test_held_out_digits(session):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_samples_are_one_of_each_and_right(session):
-    """So that the first call of a new user has the answer that the README promises."""
+def test_samples_are_one_of_each_digit_and_correct(session):
+    """The first call of a new user has the answer of the README."""
     samples = demo.samples()
     session.signature.check({"X": samples.inputs})
     assert samples.labels.tolist() == list(range(10))
     assert session.run({"X": samples.inputs}, ["label"])[0].tolist() == list(range(10))
 
 
-def test_it_batches(session):
-    """Its answers are tensors, and rows do not influence each other."""
+def test_is_batched(session):
+    """Its answers are tensors, and rows are independent."""
     assert session.signature.batchable
     assert [spec.datatype.name for spec in session.signature.outputs] == ["INT64", "FP32"]

@@ -46,7 +46,7 @@ def consumer(recorder: CallRecorder) -> Consumer:
 
 
 def test_records_a_call(recorder: CallRecorder, consumer: Consumer) -> None:
-    """With times, method, peer, status and facts."""
+    """With times, method, peer, status and context."""
     call = FakeCall(context=call_context(model="digits"))
     recorder.started(call)
     recorder.finished(call, grpc.StatusCode.NOT_FOUND, "no such model")

@@ -142,7 +142,7 @@ _PICTURES = "h = Constant <value_ints = [0, 1, 2, 2]> () p = Reshape (x, h)"
 
 AS_WIDE = "m = Constant <value_ints = [-1]> () t = Concat <axis = 0> (m, s) r = Reshape (p, t) y = Gather (r, i)"
 
-#: Graphs that mix rows for some values or sizes only, which is easy to overlook.
+#: Graphs that mix rows for some values or sizes only, which trial runs easily miss.
 MIXES_RARELY = {
     "sizes in two calls of a function": f"""{ROW_INDICES} a = Constant <value_ints = [2]> () p = own.Largest (x, a)
         b = Constant <value_ints = [1]> () q = own.Largest (x, b) s = Shape <start = 1, end = 2> (q) {AS_WIDE}""",

@@ -250,7 +250,7 @@ def test_reason_does_not_quote_examples():
 
 
 def test_graph_that_mixes_overrules_runs():
-    """A threshold that no synthetic row reaches is in the graph all the same."""
+    """For example a threshold that no synthetic row reaches."""
     graph = GraphAnalysis(mixes='output "y" depends on the other rows of a batch: ReduceMax "m"')
     hidden = verification_of(lambda x: x, graph=graph)
     assert (hidden.verdict.standing, hidden.verdict.reason) == (Standing.CONTRADICTED, graph.mixes)

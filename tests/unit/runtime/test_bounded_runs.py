@@ -54,7 +54,7 @@ def test_ordinary_networks_are_data_independent(build, tmp_path):
 
 @pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_models.custom_operator])
 def test_loops_and_unknown_operators_are_not(build, tmp_path):
-    """Their duration cannot be bounded."""
+    """Their duration is unbounded."""
     assert not _is_data_independent(build(), tmp_path)
 
 

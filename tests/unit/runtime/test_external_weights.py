@@ -68,7 +68,7 @@ def large_disk(made, root):
 
 
 def one_link(made, root):
-    """Somebody linked to the model, and not to the weights beside it."""
+    """A link to the model, but not to the weights beside it."""
     copy(made, "model.weights", root / "store" / "model.weights")
     link(root / "m" / "1" / "model.onnx", copy(made, "model.onnx", root / "store" / "model.onnx"))
     return root / "m" / "1" / "model.onnx"

@@ -39,7 +39,7 @@ class FakeSession:
 
 @pytest.fixture
 def gpu_build(monkeypatch):
-    """A build of ONNX Runtime with CUDA, whose sessions are the stand-in's."""
+    """A build of ONNX Runtime with CUDA, with fake sessions."""
     preloaded: list[bool] = []
     monkeypatch.setattr(providers, "built_in", lambda: [CUDA, CPU])
     monkeypatch.setattr(providers, "preload_cuda", lambda: preloaded.append(True))

@@ -21,7 +21,7 @@ STRONG_RSA = rsa.generate_private_key(65537, 2048)
 
 @pytest.fixture(scope="module", autouse=True)
 def _clock():
-    """Have all that is signed be signed at ``NOW``."""
+    """Issue all certificates at ``NOW``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certificates, "now", lambda: NOW)
         yield

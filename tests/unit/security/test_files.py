@@ -139,7 +139,7 @@ def test_rejected_files_are_retried(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_thread_polls_until_stopped(tmp_path: Path) -> None:
-    """In a thread of its own."""
+    """In a separate thread."""
     file, noticed = tmp_path / "file", threading.Event()
     watcher = FileWatcher(period_s=0.001)
     watcher.watch("tokens", [file], noticed.set)

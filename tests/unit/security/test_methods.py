@@ -11,7 +11,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.reflection import SERVICE_NAMES
 from inferd.security.authorization.methods import KNOWN_METHODS, UNARY_METHODS, MethodKind, kind_of, methods_of
 
-#: The files that define what is served; reflection is also served under the name of its v1.
+#: The files that define the services; reflection is also served under its v1 name.
 FILES = (inference_pb2, grpc_service_pb2, health_pb2, channelz_pb2, reflection_pb2)
 SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 

@@ -1,4 +1,4 @@
-"""Reading requests and writing responses."""
+"""Parsing requests and building responses."""
 
 import contextlib
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from inferd.observability.http.messages import BadRequestError, Request, Response, parse_request
 
 
-def test_a_request() -> None:
-    """Method, path and query; names of headers in any case; several Accept headers are one list."""
+def test_parses_request() -> None:
+    """Method, path and query; header names in any case; several Accept headers are one list."""
     head = (
         b"GET /readyz?verbose&x=1 HTTP/1.1\r\nHost: a\r\nACCEPT: text/plain\r\naccept: */*\r\nAccept-encoding: gzip\r\n"
     )
@@ -21,8 +21,8 @@ def test_a_request() -> None:
     assert (request.has_query("verbose"), request.has_query("x"), request.has_query("y")) == (True, True, False)
 
 
-def test_an_absolute_target() -> None:
-    """Proxies write the whole URL."""
+def test_absolute_target() -> None:
+    """Proxies send the whole URL."""
     assert parse_request(b"HEAD http://host:8002/livez HTTP/1.0\r\n\r\n").path == "/livez"
 
 
@@ -40,36 +40,36 @@ def test_an_absolute_target() -> None:
         b"GET http://[x HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_no_request(head: bytes) -> None:
-    """TLS, HTTP/2 and malformed heads."""
+def test_rejects_invalid_request(head: bytes) -> None:
+    """TLS, HTTP/2 and malformed headers."""
     with pytest.raises(BadRequestError):
         parse_request(head)
 
 
 @given(st.binary() | st.binary().map(lambda noise: b"GET /" + noise + b" HTTP/1.1\r\n" + noise + b"\r\n\r\n"))
-def test_no_bytes_give_another_error(head: bytes) -> None:
-    """Whatever comes is a request or a bad request."""
+def test_any_bytes_are_request_or_bad_request(head: bytes) -> None:
+    """No other exception."""
     with contextlib.suppress(BadRequestError):
         assert parse_request(head).method.isupper()
 
 
-def test_a_response() -> None:
-    """Length and type are told; the connection ends with it."""
+def test_builds_response() -> None:
+    """With length and type; the connection ends with it."""
     assert Response(503, "no\n").encode(head_only=False) == (
         b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n"
         b"Cache-Control: no-store\r\nConnection: close\r\n\r\nno\n"
     )
 
 
-def test_a_response_to_head() -> None:
-    """The same without the body, the length included."""
+def test_builds_response_to_head() -> None:
+    """The same without the body, including its length."""
     response = Response(200, "body", headers=(("Allow", "GET"),))
     whole = response.encode(head_only=False)
     assert response.encode(head_only=True) == whole.removesuffix(b"body")
 
 
-def test_wishes_without_end() -> None:
-    """What stands in front counts; to look through the rest would hold up calls."""
+def test_accept_header_is_limited() -> None:
+    """The first entries count; parsing all would delay calls."""
     head = f"GET /readyz?verbose{'&x' * 5000}&late HTTP/1.1\r\nAccept: text/plain{',' * 5000}\r\n"
     request = parse_request(head.encode())
     assert request.has_query("verbose")

@@ -1,4 +1,4 @@
-"""Who shares a rendering with whom, and when the next one begins."""
+"""Which clients share a rendering, and when the next one starts."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,12 +10,12 @@ from tests.fakes import FakeClock
 
 COST_S = 0.01
 SHARE = 0.2
-#: From the beginning of one to that of the next.
+#: Time between the starts of two renderings.
 PERIOD_S = 0.05
 
 
 class Setup:
-    """Renderings that cost time on a clock which only they and their pauses move on."""
+    """Renderings that take time on a fake clock, which only they and their pauses advance."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -49,7 +49,7 @@ def run(test: Callable[[Setup], Coroutine[None, None, None]]) -> Setup:
     return setup
 
 
-def test_those_who_come_together_share_one() -> None:
+def test_concurrent_clients_share_rendering() -> None:
     """A single client does not wait."""
 
     async def test(setup: Setup) -> None:
@@ -58,8 +58,8 @@ def test_those_who_come_together_share_one() -> None:
     assert run(test).began == [("a", 0.0)]
 
 
-def test_no_more_than_the_share_of_the_time() -> None:
-    """One after the other, as a closed loop asks."""
+def test_renderings_use_limited_share_of_time() -> None:
+    """One after the other, as in a closed loop."""
 
     async def test(setup: Setup) -> None:
         for number in range(1, 4):
@@ -68,8 +68,8 @@ def test_no_more_than_the_share_of_the_time() -> None:
     assert run(test).began == [("a", 0.0), ("a", PERIOD_S), ("a", 2 * PERIOD_S)]
 
 
-def test_who_comes_in_the_pause_shares_the_next_one() -> None:
-    """It shows all that had happened when the last of them came."""
+def test_clients_in_pause_share_next_rendering() -> None:
+    """It includes all events before the last of them arrived."""
     joined: list[asyncio.Future[list[bytes]]] = []
 
     async def test(setup: Setup) -> None:
@@ -81,8 +81,8 @@ def test_who_comes_in_the_pause_shares_the_next_one() -> None:
     assert len(run(test).began) == 2
 
 
-def test_who_comes_after_it_has_begun_gets_another() -> None:
-    """One that is under way may lack what the newcomer asks for."""
+def test_client_during_rendering_gets_next_one() -> None:
+    """The present one may lack recent events."""
 
     async def test(setup: Setup) -> None:
         first = setup.ask("a")
@@ -94,8 +94,8 @@ def test_who_comes_after_it_has_begun_gets_another() -> None:
     run(test)
 
 
-def test_formats_take_turns() -> None:
-    """Each is rendered for itself, and has a pause before it."""
+def test_formats_are_rendered_separately() -> None:
+    """In turn, each after a pause."""
 
     async def test(setup: Setup) -> None:
         assert await setup.ask("a", "b", "a") == [b"a 1", b"b 2", b"a 1"]
@@ -103,8 +103,8 @@ def test_formats_take_turns() -> None:
     assert run(test).began == [("a", 0.0), ("b", PERIOD_S)]
 
 
-def test_a_rendering_that_fails_fails_for_those_who_waited_for_it() -> None:
-    """The next one is tried again, after a pause as well."""
+def test_failed_rendering_fails_for_its_clients() -> None:
+    """The next one is tried again, after a pause."""
 
     async def test(setup: Setup) -> None:
         setup.error = RuntimeError("broken")
@@ -117,8 +117,8 @@ def test_a_rendering_that_fails_fails_for_those_who_waited_for_it() -> None:
     assert run(test).began == [("a", 0.0), ("a", PERIOD_S)]
 
 
-def test_who_gives_up_takes_it_from_nobody() -> None:
-    """Nor does it matter if all have given up."""
+def test_cancelled_client_does_not_affect_others() -> None:
+    """Even if all have cancelled."""
 
     async def test(setup: Setup) -> None:
         leaving, staying = (asyncio.ensure_future(setup.renderings.get("a")) for _ in range(2))

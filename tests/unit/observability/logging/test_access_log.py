@@ -121,7 +121,7 @@ def test_stream_line_has_partial_counts(counts: dict[str, object]) -> None:
 
 
 def test_call_cancelled_while_its_result_is_set() -> None:
-    """The poll thread ends the call while a worker sets the facts of its batch."""
+    """The poll thread ends the call while a worker sets the context of its batch."""
     log = Log()
     log.finish(FakeCall(context=call_context(request_id="r", queue_s=0.1)), grpc.StatusCode.CANCELLED)
     (record,) = log.records

@@ -23,7 +23,7 @@ from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
-#: Whatever a model may be called, and what the formats themselves are made of.
+#: Possible names of models, and the syntax characters of the formats.
 NAMES = st.text(st.sampled_from('a"\\\n{},=# é'), max_size=5)
 VALUES = st.lists(st.floats(0, 100), max_size=5)
 SERIES = st.dictionaries(st.tuples(NAMES, NAMES), VALUES, max_size=3)

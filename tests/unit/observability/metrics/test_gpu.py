@@ -55,7 +55,7 @@ SECOND = GpuSample(index="1", uuid="GPU-1", utilization=None, used_bytes=11, tot
 
 
 def sampled(nvml: FakeNvml) -> GpuSampler:
-    """Ask once and end."""
+    """Query once and stop."""
     sampler = GpuSampler(lambda: nvml, interval_s=0.0)
     sampler.start()
     for _ in range(4):

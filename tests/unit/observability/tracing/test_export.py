@@ -48,7 +48,7 @@ class Bench:
 
 @pytest.fixture
 def receiver():
-    """A real one, on a port of its own."""
+    """A real collector on a free port."""
     made = Receiver()
     yield made
     made.close()

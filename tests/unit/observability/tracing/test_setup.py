@@ -16,14 +16,14 @@ from tests.unit.observability.tracing.test_trace_context import SPAN, TRACE
 
 @pytest.fixture(autouse=True)
 def _without_variables(monkeypatch):
-    """Whatever the tests are run with."""
+    """Without the environment of the tests."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def receiver():
-    """A real one, on a port of its own."""
+    """A real collector on a free port."""
     made = Receiver()
     yield made
     made.close()
@@ -73,7 +73,7 @@ def test_missing_package():
 
 
 def send_one(tracing, *metadata):
-    """Have it send the span of one call."""
+    """Send the span of one call."""
     tracing.start()
     (interceptor,) = tracing.interceptors
     call = FakeCall(metadata=metadata)

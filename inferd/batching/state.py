@@ -126,9 +126,9 @@ class QueueState:
         if error is not None:
             effects.failed.append((request, error))
             return None
-        if not self._has_room(request):
+        if not (self._may_enter(request) and self.waiting.fits(request)):
             self._drop_expired(now, effects)
-            if not self._make_room(request, effects):
+            if not (self._may_enter(request) and self._make_room(request, effects)):
                 return self._overflow(request, now, effects)
         if request.deadline < math.inf and self.forecast.comes_too_late(request, self.waiting, self._running, now):
             effects.failed.append((request, self.overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
@@ -142,14 +142,16 @@ class QueueState:
         if when is not None:
             effects.timers_at.append(when)
 
-    def _has_room(self, request: InferenceRequest) -> bool:
-        return (not self._blocked or self._blocked.lets_pass(request)) and self.waiting.fits(request)
+    def _may_enter(self, request: InferenceRequest) -> bool:
+        return not self._blocked or self._blocked.lets_pass(request)
 
     def _make_room(self, request: InferenceRequest, effects: Effects) -> bool:
-        """Evict scavengers in favour of ``request``, whatever the policy. Returns whether there is room now."""
-        if self.waiting.scavenger_rows:
-            self._evict(self.waiting.scavengers_for(request), effects)
-        return self._has_room(request)
+        """Evict scavengers if ``request`` fits only without them, whatever the policy. Returns whether it fits now."""
+        if self.waiting.fits(request):
+            return True
+        victims = self.waiting.scavengers_for(request) if self.waiting.scavenger_rows else []
+        self._evict(victims, effects)
+        return bool(victims)
 
     def _evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
         for victim in victims:
@@ -394,7 +396,7 @@ class QueueState:
     def _admit_blocked(self, now: float, effects: Effects) -> None:
         while self._blocked:
             request = next(iter(self._blocked))
-            if not self.waiting.fits(request):
+            if not self._make_room(request, effects):
                 return
             self._blocked.remove(request)
             self._admit(request, now, effects)

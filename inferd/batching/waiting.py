@@ -99,18 +99,18 @@ class WaitingRequests:
         return chain.from_iterable(level.victims() for level in levels if level.rows)
 
     def scavengers_for(self, request: InferenceRequest) -> list[InferenceRequest]:
-        """Return the scavengers to evict so that ``request`` is within the limits of the whole queue."""
-        rows, nbytes = self._excess(request)
+        """Return the scavengers to evict so that ``request`` fits; none if it would not fit all the same."""
         evicted: list[InferenceRequest] = []
-        if self.is_scavenger(request):
+        if self.is_scavenger(request) or not self._in_turn(request):
             return evicted
+        rows, nbytes = self._excess(request)
         for scavenger in self._levels[-1].victims():
             if rows <= 0 and nbytes <= 0:
                 break
             evicted.append(scavenger)
             rows -= scavenger.rows
             nbytes -= scavenger.nbytes
-        return evicted
+        return evicted if rows <= 0 and nbytes <= 0 else []
 
     def _excess(self, request: InferenceRequest) -> tuple[int, int]:
         return self.rows + request.rows - self.max_rows, self.nbytes + request.nbytes - self.max_bytes
@@ -127,11 +127,10 @@ class WaitingRequests:
         rows = self.rows + request.rows
         if self.nbytes + request.nbytes > self.max_bytes:
             return False
-        if rows <= self.row_limit or rows == request.rows:
-            return True
-        return rows <= self.max_rows and self.fits_in_turn(
-            request.rows, request.priority, request.principal, request.weight
-        )
+        return rows <= self.row_limit or (rows <= self.max_rows and self._in_turn(request))
+
+    def _in_turn(self, request: InferenceRequest) -> bool:
+        return self.fits_in_turn(request.rows, request.priority, request.principal, request.weight)
 
     def fits_in_turn(self, rows: int, priority: int, principal: str, weight: float) -> bool:
         """Whether a request of ``rows`` would be served soon enough, after those that go first.
@@ -140,7 +139,8 @@ class WaitingRequests:
         """
         if priority > self.priority_levels or self._levels[priority].rows + rows <= self._level_rows:
             return True
-        return self._ahead(rows, priority, principal, weight, math.inf) + rows <= self.row_limit
+        # A request that is larger than the limit fits if nothing goes first.
+        return self._ahead(rows, priority, principal, weight, math.inf) + rows <= max(self.row_limit, rows)
 
     def add(self, request: InferenceRequest) -> None:
         """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""

@@ -35,6 +35,6 @@ class EarlyRefusals:
             # Scavengers would be evicted.
             return None
         if now >= self._usable_until:
-            self._error = state.overloaded("QUEUE_FULL", "")
+            self._error = state.refusals.overloaded("QUEUE_FULL")
             self._usable_until = now + _SAME_REFUSAL_S
         return self._error

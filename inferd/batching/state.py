@@ -22,18 +22,16 @@ from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
 from inferd.batching.forecast import Forecast
 from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time
 from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
+from inferd.batching.refusals import Refusals, refusal
 from inferd.batching.request import Batch, Effects, InferenceRequest
 from inferd.batching.running import RunningBatches
-from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests, refusal
+from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests
 from inferd.config.settings import QueueSettings
-from inferd.errors import DeadlineExceededError, ModelUnavailableError, OverloadedError, ServingError
+from inferd.errors import DeadlineExceededError, ServingError
 
 #: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
 #: and those who come during the run of scavengers still fit into it.
 _ROWS_BESIDE_SCAVENGERS = 0.38
-
-#: Retry delay for a model whose runs hang: when they will end is unknown.
-_STUCK_HINT_S = 5.0
 
 
 class QueueState:
@@ -55,7 +53,6 @@ class QueueState:
         runs_are_bounded: bool = True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._name = name
         self._policy = policy
         self._workers = workers
         self.rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
@@ -73,6 +70,7 @@ class QueueState:
             low_share=settings.low_priority_share,
             level_rows=self.forecast.least_rows,
         )
+        self.refusals = Refusals(name, self.waiting, self.forecast)
         self.closed = False
         #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
@@ -122,7 +120,7 @@ class QueueState:
         if request.reply.done():
             return None
         request.offered_at = now
-        error = self._closed() if self.closed or self.is_stuck else refusal(request, now, self.waiting)
+        error = self._refusal(request, now)
         if error is not None:
             effects.failed.append((request, error))
             return None
@@ -131,11 +129,17 @@ class QueueState:
             if not (self._may_enter(request) and self._make_room(request, effects)):
                 return self._overflow(request, now, effects)
         if request.deadline < math.inf and self.forecast.comes_too_late(request, self.waiting, self._running, now):
-            effects.failed.append((request, self.overloaded("DEADLINE_TOO_CLOSE", ", more than its deadline allows")))
+            effects.failed.append((request, self.refusals.too_late()))
             return None
         self._watch(request, effects)
         self._admit(request, now, effects)
         return None
+
+    def _refusal(self, request: InferenceRequest, now: float) -> ServingError | None:
+        """Return why ``request`` is rejected whatever waits, if it is."""
+        if self.closed:
+            return self.refusals.closed()
+        return self.refusals.stuck() if self.is_stuck else refusal(request, now, self.waiting)
 
     def _watch(self, request: InferenceRequest, effects: Effects) -> None:
         when = self._deadlines.watch(request.deadline)
@@ -156,7 +160,7 @@ class QueueState:
     def _evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
         for victim in victims:
             self.waiting.remove(victim)
-            effects.failed.append((victim, self.overloaded("SHED", ", and another request took the place")))
+            effects.failed.append((victim, self.refusals.shed()))
 
     def rejects_when_full(self, now: float) -> bool:
         """Whether a request that does not fit at ``now`` is certainly rejected for that reason."""
@@ -166,11 +170,6 @@ class QueueState:
             # An expired request is about to make room.
             and self._deadlines.earliest > now
         )
-
-    def _closed(self) -> ServingError:
-        if not self.closed:
-            return self._stuck()
-        return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
 
     def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
         request.enqueued_at = now
@@ -196,7 +195,7 @@ class QueueState:
         )
         decision = self._policy.decide(request, room)
         if isinstance(decision, Refuse):
-            effects.failed.append((request, self.overloaded(decision.reason, decision.detail)))
+            effects.failed.append((request, self.refusals.overloaded(decision.reason, decision.detail)))
             return None
         self._watch(request, effects)
         match decision:
@@ -209,21 +208,6 @@ class QueueState:
                 request.enqueued_at = now
                 return self._running.start([request], request.rows, now, outside_queue=True)
         return None
-
-    def _stuck(self) -> OverloadedError:
-        return OverloadedError(
-            f'model "{self._name}" takes no requests at present: too many of its runs have not ended in time',
-            retry_after_s=_STUCK_HINT_S,
-            reason="RUNS_STUCK",
-        )
-
-    def overloaded(self, reason: str, detail: str) -> OverloadedError:
-        """Return the error of a request that is rejected because the queue is full."""
-        return OverloadedError(
-            f'the queue of model "{self._name}" is full: {self.waiting.describe()}{detail}',
-            retry_after_s=self.forecast.retry_after_s(self.waiting.rows),
-            reason=reason,
-        )
 
     def next_batch(
         self, now: float, idle_since: float, effects: Effects, *, only_short: bool = False
@@ -323,7 +307,7 @@ class QueueState:
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
         if self.is_stuck:
-            effects.failed.extend((request, self._stuck()) for request in left)
+            effects.failed.extend((request, self.refusals.stuck()) for request in left)
         if self.is_stuck or not left:
             return None
         rows = sum(request.rows for request in left)
@@ -352,7 +336,7 @@ class QueueState:
         """Stop admitting requests and fail those that wait, or admit requests again."""
         self.is_stuck = is_stuck
         if is_stuck:
-            self.fail_waiting(self._stuck(), effects)
+            self.fail_waiting(self.refusals.stuck(), effects)
 
     def close(self) -> None:
         """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from inferd.batching.waiting import WaitingRequests, refusal
+from inferd.batching.refusals import refusal
+from inferd.batching.waiting import WaitingRequests
 from inferd.errors import DeadlineExceededError, InvalidInputError
 from tests.fakes import Caller
 

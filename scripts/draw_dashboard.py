@@ -1,7 +1,7 @@
-"""Draws the dashboard's panels from the data of a Prometheus, for people without a Grafana at hand.
+"""Draw the dashboard's panels from the data of a Prometheus, without Grafana.
 
-python -m scripts.draw_dashboard                                   a server under load, watched for two minutes
-python -m scripts.draw_dashboard http://127.0.0.1:9090 --minutes 60  a Prometheus that is there
+python -m scripts.draw_dashboard                                   a server under load for two minutes
+python -m scripts.draw_dashboard http://127.0.0.1:9090 --minutes 60  an existing Prometheus
 """
 
 import argparse
@@ -20,7 +20,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt  # The backend is chosen first.
+import matplotlib.pyplot as plt  # After the backend is chosen.
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
@@ -29,7 +29,7 @@ from tests.e2e.observed import observed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "dashboard.png"
 
-#: Points of a line, about.
+#: Approximate number of points of a line.
 _POINTS = 150
 _COLUMNS = 24
 _INCHES_PER_COLUMN, _INCHES_PER_LINE = 0.75, 0.34
@@ -45,7 +45,7 @@ Line = tuple[dict[str, str], list[float], list[float]]
 
 
 class Source:
-    """A Prometheus and the stretch of time that is looked at, both ends in seconds since the epoch."""
+    """A Prometheus and a time range, in seconds since the epoch."""
 
     def __init__(self, address: str, start: float, end: float) -> None:
         self._address = address
@@ -54,7 +54,7 @@ class Source:
         self._step = max(1, round((end - start) / _POINTS))
 
     def lines(self, expr: str) -> list[Line]:
-        """Return what ``expr`` gives over time; values that are none are left out."""
+        """Return ``expr`` over time, without NaN."""
         window = f"{max(4 * self._step, 5)}s"
         query = re.sub(r"\$(job|instance|model)", ".*", expr).replace("$__rate_interval", window)
         asked = {"query": query, "start": self._start, "end": self._end, "step": self._step}
@@ -69,7 +69,7 @@ class Source:
 
 
 def draw(source: Source, path: Path) -> None:
-    """Write a PNG with every panel in its place."""
+    """Write a PNG with all panels at their positions."""
     panels = dashboard()["panels"]
     lines = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     figure = plt.figure(figsize=(_COLUMNS * _INCHES_PER_COLUMN, lines * _INCHES_PER_LINE))
@@ -79,7 +79,7 @@ def draw(source: Source, path: Path) -> None:
         if panel["type"] == "row":
             figure.text(left + 0.005, top - 0.9 / lines, panel["title"], fontsize=15, weight="bold")
             continue
-        # Room for the numbers at the left, the title above and the legend below.
+        # Space for the axis labels at the left, the title above and the legend below.
         box = (
             left + 0.042,
             top - (place["h"] - 1.8) / lines,
@@ -112,13 +112,13 @@ def _lines(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
         axes.text(0.5, 0.5, "no data", ha="center", va="center", transform=axes.transAxes, color="gray")
         return
     top = 1.05 * axes.dataLim.y1 or 1.0
-    axes.set_ylim(-0.02 * top, top)  # A line of zeros is to be seen.
+    axes.set_ylim(-0.02 * top, top)  # So that a line of zeros is visible.
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=4, loc="upper left", bbox_to_anchor=(-0.02, -0.14), frameon=False)
 
 
 def _heatmap(axes: Axes, lines: Sequence[Line], unit: str) -> None:
-    """Draw how much came to each bucket; Prometheus gives what is up to each bound."""
+    """Draw the increase of each bucket; Prometheus returns cumulative buckets."""
     by_bound = {float(labels["le"]): dict(zip(times, values, strict=True)) for labels, times, values in lines}
     bounds = sorted(by_bound)
     times = sorted({at for line in by_bound.values() for at in line})
@@ -139,7 +139,7 @@ def _legend(pattern: str, labels: Mapping[str, str]) -> str:
 
 
 def _draw_a_server_under_load(path: Path, seconds: int) -> None:
-    """Half a minute with little to do, then more and more, then little again."""
+    """Half a minute of low load, then growing load, then low load again."""
     with (
         tempfile.TemporaryDirectory() as folder,
         observed(Path(folder), callers=2, flood=2) as (served, prometheus),
@@ -156,7 +156,7 @@ def _draw_a_server_under_load(path: Path, seconds: int) -> None:
 
 
 def main() -> None:
-    """Read the command line and draw."""
+    """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "prometheus", nargs="?", help="its address; without one, a server is started and put under load"

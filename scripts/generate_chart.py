@@ -26,7 +26,7 @@ _TABLE = "| value | type | default | description |\n|---|---|---|---|\n"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
-    """One setting of values.yaml, with those below it."""
+    """One value of values.yaml, with those below it."""
 
     name: str
     default: object
@@ -36,12 +36,12 @@ class Value:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON Schema, as far as both releases of helm understand it."""
+        """JSON Schema, as far as both releases of helm support it."""
         schema: dict[str, Any] = {"description": self.description}
         if self.below:
             return schema | _closed(self.below)
         if "$ref" in self.annotation:
-            # What stands beside a reference is ignored.
+            # Keywords beside a reference are ignored.
             return self.annotation
         if "enum" not in self.annotation:
             schema["type"] = _TYPES[type(self.default)]
@@ -70,7 +70,7 @@ class Value:
 
 
 def values(text: str) -> tuple[Value, ...]:
-    """Read values.yaml. Raises `ValueError` for a setting without a description."""
+    """Read values.yaml. Raises `ValueError` for a value without a description."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         msg = "values.yaml holds no mapping"
@@ -87,13 +87,13 @@ def schema(text: str) -> str:
         **_closed(values(text)),
         "definitions": definitions | {"Settings": settings},
     }
-    # Given to charts that are part of another one.
+    # Helm passes it to subcharts.
     whole["properties"]["global"] = {"type": "object"}
     return json.dumps(whole, indent=2) + "\n"
 
 
 def readme(text: str) -> str:
-    """Return README.md: the page that stands in README.md.in, with the table after it."""
+    """Return README.md: the page in README.md.in, followed by the table."""
     rows = "".join(row for value in values(text) for row in value.rows())
     return (CHART / "README.md.in").read_text() + "\n" + _TABLE + rows
 
@@ -119,7 +119,7 @@ def _read(node: yaml.MappingNode, defaults: dict[str, Any], lines: list[str]) ->
 
 
 def _comment(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
-    """Return the text right above ``line``, and what its ``@schema`` says."""
+    """Return the text directly above ``line``, and its ``@schema``."""
     text: list[str] = []
     annotation = None
     while line > 0 and (match := re.match(r"\s*# (.*)", lines[line - 1])):
@@ -140,7 +140,7 @@ def _closed(properties: tuple[Value, ...]) -> dict[str, Any]:
 
 
 def _server_settings() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the definitions that the server's schema refers to, and the schema itself."""
+    """Return the definitions of the server's schema, and the schema itself."""
     text = json.dumps(json_schema()).replace("#/$defs/", "#/definitions/")
     settings = json.loads(text)
     definitions = settings.pop("$defs")
@@ -148,7 +148,7 @@ def _server_settings() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def main() -> int:
-    """Write the files, or say which is not current."""
+    """Write the files, or report which are outdated."""
     text = (CHART / "values.yaml").read_text()
     outdated = 0
     for name, content in (("values.schema.json", schema(text)), ("README.md", readme(text))):

@@ -1,4 +1,4 @@
-"""Writes the dashboard for Grafana from its panels; ``--check`` only says whether it is current."""
+"""Generate Grafana's dashboard from its panels; ``--check`` only reports whether it is current."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ _ONE_MODEL = f'{_ONE_SERVER}, model=~"$model"'
 
 
 def main() -> int:
-    """Write the file or, with ``--check``, return 1 if it is stale."""
+    """Write the file or, with ``--check``, return 1 if it is outdated."""
     text = json.dumps(dashboard(), indent=2) + "\n"
     if "--check" in sys.argv:
         if TARGET.read_text(encoding="utf-8") == text:
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard in Grafana's form, of a schema that versions 10 to 12 import."""
+    """Return the dashboard in a schema that Grafana 10 to 12 can import."""
     return {
         "uid": "inferd",
         "title": "inferd",
@@ -151,7 +151,7 @@ def _options(panel: Panel) -> dict[str, Any]:
 
 
 def expression(expr: str) -> str:
-    """Return a panel's expression with what it is narrowed to."""
+    """Return a panel's expression with its selectors."""
     return expr.replace("$M", _ONE_MODEL).replace("$S", _ONE_SERVER)
 
 

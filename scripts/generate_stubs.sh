@@ -2,7 +2,7 @@
 # Write the Python stubs and their .pyi files from protos/ to inferd/_generated.
 #   scripts/generate_stubs.sh          write them
 #   scripts/generate_stubs.sh --check  fail if the ones checked in are not what would be written
-# The compiler is older than the grpcio that the server runs on: generated code refuses any runtime that is older than
+# The compiler is older than the grpcio of the server: generated code rejects any runtime that is older than
 # its compiler, and clients should not have to follow our upgrades. It therefore has a virtual environment of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the image, with docker if its daemon answers and with buildah otherwise. From the environment: IMAGE, its name;
-# VARIANT, cpu or gpu; what else is given goes to the builder, such as --build-arg PYTHON_IMAGE=...
+# VARIANT, cpu or gpu; arguments go to the builder, such as --build-arg PYTHON_IMAGE=...
 # The same commit, base image and builder make the same layers.
 set -euo pipefail
 cd "$(dirname "$0")/.."

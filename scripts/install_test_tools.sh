@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests call from outside into .venv: Triton's Python client with the dependencies that it asks for,
+# Install external tools of the tests into .venv: Triton's Python client with its dependencies,
 # and perf_analyzer, Triton's load generator, out of the last wheel that carried the binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."

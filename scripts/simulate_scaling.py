@@ -1,9 +1,9 @@
-"""Simulates a day of replicas under an autoscaler, second by second: ``python -m scripts.simulate_scaling`` draws it.
+"""Simulate a day of replicas under an autoscaler, second by second: ``python -m scripts.simulate_scaling`` draws it.
 
-The replicas are a fluid: rows that come are run in the batches that their rate makes, what the queue has no room for is
-refused, and counters grow as the server's do. The autoscaler sees what Prometheus would: counters as of the last
-scrape, through the formulas of helm/inferd/rules/recording.yaml, against which a test holds the ones in here. It
-decides as Kubernetes' horizontal pod autoscaler does, with the chart's behaviour.
+The replicas are a fluid model: rows are run in batches that follow from their rate, rows beyond the queue are rejected,
+and counters grow as the server's do. The autoscaler sees what Prometheus would: counters of the last scrape, through
+the formulas of helm/inferd/rules/recording.yaml, which a test compares with those in this file. It decides as
+Kubernetes' horizontal pod autoscaler does, with the chart's behaviour.
 """
 
 import argparse
@@ -19,37 +19,37 @@ PICTURE = Path(__file__).parents[1] / "docs" / "scaling.png"
 SCRAPE_S = 15
 DECIDE_S = 15
 DAY_S = 86_400
-#: What rates look back over, by the rules.
+#: Range of the rules' rates.
 _RATE_S, _SERVICE_S = 120, 300
 _TOLERANCE = 0.1
 _STABILIZATION_S = 300
 
 
-#: What a scrape brings, by the names of a `Replica`'s attributes; those of the server stand in the test.
+#: Scraped metrics, by the names of a `Replica`'s attributes; the test has the server's names.
 METRICS = ("offered", "served", "busy_s", "best_rows_per_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a run of the model takes: ``fixed_s`` and ``row_s`` for each of at most ``max_rows``."""
+    """Run time of the model: ``fixed_s`` and ``row_s`` for each of at most ``max_rows``."""
 
     fixed_s: float
     row_s: float
     max_rows: int
-    #: How long rows may wait, as queue.max_delay_ms.
+    #: Maximum queue delay, as queue.max_delay_ms.
     max_delay_s: float = 0.25
 
     @property
     def capacity(self) -> float:
-        """Rows a second that a replica answers at most."""
+        """Maximum throughput of a replica in rows per second."""
         return self.max_rows / self.run_s(self.max_rows)
 
     def run_s(self, rows: float) -> float:
-        """How long a batch of ``rows`` runs."""
+        """Run time of a batch of ``rows``."""
         return self.fixed_s + self.row_s * rows
 
     def batch_rows(self, rate: float) -> float:
-        """Rows of a batch at ``rate`` rows a second: those that come while the one before runs."""
+        """Rows of a batch at ``rate`` rows per second: those that arrive during the previous run."""
         if rate >= self.capacity:
             return self.max_rows
         return min(self.max_rows, max(1.0, rate * self.fixed_s / (1 - rate * self.row_s)))
@@ -61,7 +61,7 @@ MID = Cost(fixed_s=0.00234, row_s=0.000196, max_rows=64)
 
 @dataclass(kw_only=True, slots=True)
 class Replica:
-    """The counters of one replica, and what was scraped of them."""
+    """The counters of one replica, and their scrapes."""
 
     ready_at: float
     waiting: float = 0.0
@@ -73,7 +73,7 @@ class Replica:
     scrapes: deque[tuple[float, dict[str, float]]] = field(default_factory=lambda: deque(maxlen=40))
 
     def serve(self, cost: Cost, rows: float) -> None:
-        """Take ``rows`` within one second."""
+        """Serve ``rows`` within one second."""
         self.offered += rows
         self.waiting += rows
         served = min(self.waiting, cost.capacity)
@@ -88,7 +88,7 @@ class Replica:
             self.best_rows_per_s = max(self.best_rows_per_s, batch / cost.run_s(batch))
 
     def scrape(self, now: float) -> None:
-        """Keep what the counters say at ``now``."""
+        """Store the counters at ``now``."""
         self.scrapes.append((now, {name: getattr(self, name) for name in METRICS}))
 
     def scraped(self, name: str, now: float) -> float:
@@ -96,7 +96,7 @@ class Replica:
         return next((values[name] for at, values in reversed(self.scrapes) if at <= now), 0.0)
 
     def rate(self, counter: str, now: float, window_s: float) -> float:
-        """PromQL's ``rate``: the growth between scrapes, as if it went on as far as half a scrape to both sides."""
+        """PromQL's ``rate``: the increase between scrapes, extrapolated by up to half a scrape interval on both sides."""
         seen = [scrape for scrape in self.scrapes if now - window_s <= scrape[0] <= now]
         if len(seen) < 2:
             return 0.0
@@ -106,7 +106,7 @@ class Replica:
         before, after = first[0] - (now - window_s), now - last[0]
         grown = last[1][counter] - first[1][counter]
         if grown > 0:
-            # A counter is not below zero.
+            # Counters are never negative.
             before = min(before, span * first[1][counter] / grown)
         before = before if before < between * 1.1 else between / 2
         after = after if after < between * 1.1 else between / 2
@@ -120,7 +120,7 @@ def offered_load(replicas: list[Replica], now: float) -> float:
 
 
 def judged_load(replicas: list[Replica], now: float) -> float:
-    """By how long rows take now: ``inferd:offered_load:ratio2m`` of all replicas together."""
+    """Load by the present cost of rows: ``inferd:offered_load:ratio2m`` of all replicas together."""
     offered = sum(replica.rate("offered", now, _RATE_S) for replica in replicas)
     served = sum(replica.rate("served", now, _SERVICE_S) for replica in replicas)
     spent_s = sum(replica.rate("busy_s", now, _SERVICE_S) for replica in replicas)
@@ -128,13 +128,13 @@ def judged_load(replicas: list[Replica], now: float) -> float:
 
 
 def busy(replicas: list[Replica], now: float) -> float:
-    """What an autoscaler by CPU sees: how many of the replicas are used."""
+    """Load by CPU utilization: the number of busy replicas."""
     return sum(replica.rate("busy_s", now, 60) for replica in replicas)
 
 
 @dataclass(kw_only=True, slots=True)
 class Autoscaler:
-    """Decides as Kubernetes does by an average value, with the behaviour that the chart sets."""
+    """Decides as Kubernetes does by an average value, with the chart's behaviour."""
 
     metric: Callable[[list[Replica], float], float]
     target: float = 0.7
@@ -144,7 +144,7 @@ class Autoscaler:
     counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=8))
 
     def decide(self, replicas: list[Replica], now: float) -> int:
-        """Return how many replicas there should be."""
+        """Return the desired number of replicas."""
         count = len(replicas)
         self.counts.append((now, count))
         ratio = self.metric([each for each in replicas if each.ready_at <= now], now) / (self.target * count)
@@ -161,7 +161,7 @@ class Autoscaler:
 
 @dataclass(kw_only=True, slots=True)
 class Course:
-    """What was, by the second."""
+    """Load, replicas and rejections per second."""
 
     offered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -172,7 +172,7 @@ class Course:
 def simulate(
     cost: Cost, load: Callable[[float], float], scaler: Autoscaler, *, seconds: int, start_s: float = 20.0
 ) -> tuple[Course, list[Replica]]:
-    """Let ``load`` rows a second come for ``seconds``; a replica is ready ``start_s`` after it was asked for."""
+    """Apply ``load`` rows per second for ``seconds``; a replica is ready ``start_s`` after it is requested."""
     course = Course()
     replicas = [Replica(ready_at=0.0) for _ in range(scaler.least)]
     seen = 0.0
@@ -197,7 +197,7 @@ def simulate(
 
 
 def day(cost: Cost) -> Callable[[float], float]:
-    """Return a day's load: a night, a day, three spikes of minutes, and noise that is always the same."""
+    """Return a day's load: a night, a day, three spikes of minutes, and reproducible noise."""
     noise = random.Random(0)
     jitter = [noise.uniform(0.93, 1.07) for _ in range(DAY_S // 10 + 1)]
     spikes = ((9.5, 600, 3.0), (14.0, 300, 4.0), (20.25, 1200, 2.0))
@@ -214,7 +214,7 @@ def day(cost: Cost) -> Callable[[float], float]:
 
 
 def draw(courses: dict[str, Course], cost: Cost, picture: Path) -> None:
-    """Draw what came, how many replicas there were, and what was refused."""
+    """Draw the load, the number of replicas, and the rejections."""
     import matplotlib as mpl  # noqa: PLC0415 - the simulation itself does without
 
     mpl.use("Agg")

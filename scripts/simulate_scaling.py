@@ -96,7 +96,7 @@ class Replica:
         return next((values[name] for at, values in reversed(self.scrapes) if at <= now), 0.0)
 
     def rate(self, counter: str, now: float, window_s: float) -> float:
-        """PromQL's ``rate``: the increase between scrapes, extrapolated by up to half a scrape interval on both sides."""
+        """PromQL's ``rate``: the increase between scrapes, extrapolated by at most half an interval on both sides."""
         seen = [scrape for scrape in self.scrapes if now - window_s <= scrape[0] <= now]
         if len(seen) < 2:
             return 0.0

@@ -20,7 +20,17 @@ from inferd.client.errors import (
     Unavailable,
     Unimplemented,
 )
-from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, StreamItem, TensorInfo, Timing
+from inferd.client.results import (
+    BatchingInfo,
+    ModelInfo,
+    ModelState,
+    PredictedRun,
+    Result,
+    RunCost,
+    StreamItem,
+    TensorInfo,
+    Timing,
+)
 from inferd.client.stream import StreamInput
 from inferd.client.sync import Client
 from inferd.endpoint import TLS
@@ -44,8 +54,10 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PermissionDenied",
+    "PredictedRun",
     "Result",
     "RetryPolicy",
+    "RunCost",
     "StatusCode",
     "StreamInput",
     "StreamItem",

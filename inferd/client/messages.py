@@ -11,7 +11,16 @@ from inferd.arguments import checked_integer, checked_text
 from inferd.client import codec
 from inferd.client.codec import Inputs
 from inferd.client.errors import InferdError, from_status
-from inferd.client.results import BatchingInfo, ModelInfo, ModelState, Result, TensorInfo, Timing
+from inferd.client.results import (
+    BatchingInfo,
+    ModelInfo,
+    ModelState,
+    PredictedRun,
+    Result,
+    RunCost,
+    TensorInfo,
+    Timing,
+)
 
 _REQUEST_ID = wire.tag(pb.InferRequest, "request_id")
 
@@ -132,6 +141,7 @@ def model_info(model: pb.Model) -> ModelInfo:
         outputs=tuple(map(_tensor_info, model.outputs)),
         batching=_batching_info(model.batching),
         providers=tuple(model.providers),
+        run_cost=_run_cost(model.run_cost) if model.HasField("run_cost") else None,
     )
 
 
@@ -161,6 +171,17 @@ def _batching_info(batching: pb.Batching) -> BatchingInfo:
         verdict_reason=batching.verdict_reason,
         checks=batching.checks,
         mismatches=batching.mismatches,
+    )
+
+
+def _run_cost(cost: pb.RunCost) -> RunCost:
+    return RunCost(
+        sizes=tuple(
+            PredictedRun(run.rows, run.duration.ToNanoseconds() / 1e9, run.duration_p95.ToNanoseconds() / 1e9)
+            for run in cost.sizes
+        ),
+        error=cost.error if cost.HasField("error") else None,
+        runs=cost.runs,
     )
 
 

@@ -133,9 +133,34 @@ class BatchingInfo:
     mismatches: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PredictedRun:
+    """What a run of ``rows`` is predicted to take, and what 95 % of such runs should not exceed."""
+
+    rows: int
+    seconds: float
+    p95_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCost:
+    """What runs of a model are predicted to take, by their rows.
+
+    ``sizes`` are in order of rows; the last is the largest batch. ``error`` is the typical relative error of recent
+    predictions, 0.1 for 10 %; None before the second run. They come from ``runs``, or, if that is 0, from warm-up.
+    """
+
+    sizes: tuple[PredictedRun, ...]
+    error: float | None
+    runs: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """One version of a model. ``inputs`` and ``outputs`` are empty until the server has read the model."""
+    """One version of a model. ``inputs`` and ``outputs`` are empty until the server has read the model.
+
+    ``run_cost`` is None while the server knows nothing of it, or if it does not say.
+    """
 
     name: str
     version: str
@@ -145,3 +170,4 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     batching: BatchingInfo
     providers: tuple[str, ...]
+    run_cost: RunCost | None = None

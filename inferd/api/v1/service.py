@@ -13,6 +13,7 @@ from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
 from inferd.models.registry import ModelVersion
+from inferd.observability.metrics.run_cost import RunCost
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
@@ -59,17 +60,18 @@ def describe_model(version: ModelVersion) -> pb.Model:
     if version.signature is not None:
         description.inputs.extend(_tensor_info(spec) for spec in version.signature.inputs)
         description.outputs.extend(_tensor_info(spec) for spec in version.signature.outputs)
+    cost = None if version.batcher is None else version.batcher.run_cost()
+    if cost is not None:
+        description.run_cost.CopyFrom(_run_cost(cost))
     return description
 
 
 def _batching(version: ModelVersion) -> pb.Batching:
     batching, queue = version.settings.batching, version.settings.queue
-    max_wait = Duration()
-    max_wait.FromMicroseconds(round(batching.max_wait_ms * 1000))
     message = pb.Batching(
         enabled=version.max_batch_size > 1,
         max_batch_size=version.max_batch_size,
-        max_wait=max_wait,
+        max_wait=_duration(batching.max_wait_ms / 1000),
         instances=batching.instances,
         max_queue_rows=queue.max_rows,
         backpressure=queue.policy,
@@ -83,6 +85,20 @@ def _batching(version: ModelVersion) -> pb.Batching:
         counted = version.batcher.statistics()
         message.checks, message.mismatches = counted.checks, counted.mismatches
     return message
+
+
+def _run_cost(cost: RunCost) -> pb.RunCost:
+    sizes = [
+        pb.PredictedRun(rows=run.rows, duration=_duration(run.seconds), duration_p95=_duration(run.p95_s))
+        for run in cost.sizes
+    ]
+    return pb.RunCost(sizes=sizes, error=cost.error, runs=cost.runs)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def _tensor_info(spec: TensorSpec) -> pb.TensorInfo:

@@ -1,4 +1,4 @@
-"""A model's batching verdict, in both protocols."""
+"""What a model's description says that was found by running it: its batching verdict, and what runs take."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from inferd.api.v1.service import describe_model
 from inferd.config.settings import ModelSettings
 from inferd.models.registry import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
+from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from tests.fakes import SCALING
 
@@ -21,7 +22,13 @@ class FakeSession:
 
 
 class FakeBatcher:
-    """A batcher that has checked three batches and found one mismatch."""
+    """A batcher that has checked three batches and found one mismatch, and knows ``cost``."""
+
+    def __init__(self, cost=None):
+        self._cost = cost
+
+    def run_cost(self):
+        return self._cost
 
     @staticmethod
     def statistics():
@@ -31,10 +38,10 @@ class FakeBatcher:
         return stats.read()
 
 
-def version(verdict: Verdict | None = None) -> ModelVersion:
+def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> ModelVersion:
     made = ModelVersion(name="m", version="1", settings=ModelSettings())
     if verdict is not None:
-        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(), memory_bytes=0))
+        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(cost), memory_bytes=0))
     return made
 
 
@@ -67,3 +74,21 @@ def test_other_clients_skip_own_fields():
     ours = {field.name for field in model_statistics(version()).DESCRIPTOR.fields if field.number > 1000}
     assert theirs == set(range(1, 8))
     assert ours == {"batch_verdict", "batch_verdict_reason", "batch_checks", "batch_mismatches"}
+
+
+@pytest.mark.parametrize("error", [0.125, None])
+def test_description_has_run_cost(error):
+    """Each size with its 95th percentile; no error before it is known."""
+    sizes = (PredictedRun(1, 0.001, 0.0015), PredictedRun(64, 1.25, 2.5))
+    proven = Verdict(standing=Standing.PROVEN)
+    told = describe_model(version(proven, RunCost(sizes=sizes, error=error, runs=7))).run_cost
+    assert [(run.rows, run.duration.ToMicroseconds(), run.duration_p95.ToMicroseconds()) for run in told.sizes] == [
+        (1, 1000, 1500), (64, 1_250_000, 2_500_000),
+    ]  # fmt: skip
+    assert (told.error if told.HasField("error") else None, told.runs) == (error, 7)
+
+
+def test_description_without_run_cost():
+    """While nothing is known, and before the model is loaded."""
+    assert not describe_model(version(Verdict(standing=Standing.PROVEN))).HasField("run_cost")
+    assert not describe_model(version()).HasField("run_cost")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from tests.unit.client.fake_service import DIGITS
@@ -15,10 +16,11 @@ def test_table(inferd, server):
     assert result.exit_code == 0
     assert "\x1b" not in result.out
     assert [cell.strip() for cell in head if cell] == [
-        "NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "REASON",
+        "NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "REASON",
     ]  # fmt: skip
     assert [cell.strip() for cell in digits if cell.strip()] == [
         "digits", "1", "READY", "X FP32 [batch, 64]", "label INT64 [batch]", "up to 64 rows, waits 1.5 ms",
+        "1 row 3.1 ms, 64 rows 12 ms ± 8 %",
     ]  # fmt: skip
     assert [cell.strip() for cell in broken if cell.strip()] == ["broken", "3", "FAILED", "not an ONNX file"]
 
@@ -62,9 +64,35 @@ def test_verdicts(inferd, server, service, batching, text):
     ]
     out = inferd("models", "-a", server.address).out
     assert [cell.strip() for cell in out.splitlines()[2].split("  ") if cell.strip()] == [
-        "m", "READY", text, *([reason] if reason else []),
+        "m", "READY", text, "-", *([reason] if reason else []),
     ]  # fmt: skip
     assert ("REASON" in out) is bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cost", "text"),
+    [
+        ([0.0000312], {"runs": 9, "error": 0.25}, "1 row 31 µs ± 25 %"),
+        ([0.0009996, 0.00994], {"runs": 0}, "1 row 1.0 ms, 8 rows 9.9 ms, from warm-up"),
+        ([0.00996, 1.25], {"runs": 1}, "1 row 10 ms, 8 rows 1.2 s"),
+        ([], {}, "-"),
+    ],
+)
+def test_predicted_run_time(inferd, server, service, seconds, cost, text):
+    """Of one row and of a full batch, in three digits at most, with the error once it is known."""
+    sizes = [pb.PredictedRun(rows=rows, duration=duration(each)) for rows, each in zip((1, 8), seconds, strict=False)]
+    verdict = pb.Batching(verdict=pb.Batching.VERDICT_PROVEN)
+    service.models = [
+        pb.Model(name="m", state=pb.Model.STATE_READY, batching=verdict, run_cost=pb.RunCost(sizes=sizes, **cost))
+    ]
+    row = inferd("models", "-a", server.address).out.splitlines()[2]
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()][-1] == text
+
+
+def duration(seconds):
+    made = Duration()
+    made.FromNanoseconds(round(seconds * 1e9))
+    return made
 
 
 def test_optional_inputs_are_marked(inferd, server, service):
@@ -94,6 +122,11 @@ def test_json(inferd, server, service):
     assert model["batching"]["max_batch_size"] == 64
     verdict = {name: model["batching"][name] for name in ("verdict", "verdict_reason", "checks", "mismatches")}
     assert verdict == {"verdict": "proven", "verdict_reason": "", "checks": 12, "mismatches": 0}
+    assert model["run_cost"] == {
+        "sizes": [{"rows": 1, "seconds": 0.0031, "p95_s": 0.004}, {"rows": 64, "seconds": 0.0123, "p95_s": 0.015}],
+        "error": 0.08,
+        "runs": 250,
+    }
 
 
 def test_server_without_models(inferd, server, service):

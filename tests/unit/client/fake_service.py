@@ -41,6 +41,14 @@ DIGITS = pb.Model(
         checks=12,
     ),
     providers=["CPUExecutionProvider"],
+    run_cost=pb.RunCost(
+        sizes=[
+            pb.PredictedRun(rows=1, duration=Duration(nanos=3_100_000), duration_p95=Duration(nanos=4_000_000)),
+            pb.PredictedRun(rows=64, duration=Duration(nanos=12_300_000), duration_p95=Duration(nanos=15_000_000)),
+        ],
+        error=0.08,
+        runs=250,
+    ),
 )
 BROKEN = pb.Model(name="broken", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
 

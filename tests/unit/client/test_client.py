@@ -14,6 +14,8 @@ from inferd.client import (
     InvalidInput,
     ModelState,
     NotFound,
+    PredictedRun,
+    RunCost,
     Unavailable,
     Unimplemented,
 )
@@ -116,6 +118,9 @@ def test_models_are_described():
     assert (digits.batching.verdict, digits.batching.verdict_reason) == ("proven", "")
     assert (digits.batching.checks, digits.batching.mismatches) == (12, 0)
     assert digits.providers == ("CPUExecutionProvider",)
+    sizes = (PredictedRun(1, 0.0031, 0.004), PredictedRun(64, 0.0123, 0.015))
+    assert digits.run_cost == RunCost(sizes=sizes, error=0.08, runs=250)
+    assert broken.run_cost is None
     assert (broken.state, broken.reason, broken.inputs) == (ModelState.FAILED, "not an ONNX file", ())
 
 

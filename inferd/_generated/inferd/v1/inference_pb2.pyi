@@ -177,7 +177,9 @@ class InferRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Chosen by the caller, given back in the result and in the access log. On a stream it matches results to requests."""
     priority: builtins.int
-    """1 is served first, up to the model's `priority_levels`; 0 or left out, the model's default."""
+    """1 is served first, up to the model's `priority_levels`; 0 or left out, the model's default. `priority_levels` + 1 is
+    for scavengers: they are served while nothing else waits, and are the first to be evicted.
+    """
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """Every input of the model but optional ones, which may be left out; each once, in any order."""
@@ -449,6 +451,7 @@ class Model(google.protobuf.message.Message):
     OUTPUTS_FIELD_NUMBER: builtins.int
     BATCHING_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    RUN_COST_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     state: Global___Model.State.ValueType
@@ -468,6 +471,10 @@ class Model(google.protobuf.message.Message):
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The ONNX Runtime execution providers in use, the preferred one first, for example "CUDAExecutionProvider"."""
 
+    @property
+    def run_cost(self) -> Global___RunCost:
+        """What runs of the model are predicted to take; unset while nothing is known."""
+
     def __init__(
         self,
         *,
@@ -479,9 +486,10 @@ class Model(google.protobuf.message.Message):
         outputs: collections.abc.Iterable[Global___TensorInfo] | None = ...,
         batching: Global___Batching | None = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
+        run_cost: Global___RunCost | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching", "run_cost", b"run_cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "run_cost", b"run_cost", "state", b"state", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
 
@@ -588,7 +596,7 @@ class Batching(google.protobuf.message.Message):
     backpressure: builtins.str
     """What happens to a request when the queue is full: reject, caller_runs, block or shed_oldest."""
     priority_levels: builtins.int
-    """Priorities run from 1, served first, to this."""
+    """Priorities run from 1, served first, to this; the next number is for scavengers."""
     verdict: Global___Batching.Verdict.ValueType
     """Only a proven model is batched, or one whose `batch_axis` the operator has set."""
     verdict_reason: builtins.str
@@ -622,3 +630,63 @@ class Batching(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["backpressure", b"backpressure", "checks", b"checks", "enabled", b"enabled", "instances", b"instances", "max_batch_size", b"max_batch_size", "max_queue_rows", b"max_queue_rows", "max_wait", b"max_wait", "mismatches", b"mismatches", "priority_levels", b"priority_levels", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]) -> None: ...
 
 Global___Batching: typing_extensions.TypeAlias = Batching
+
+@typing.final
+class RunCost(google.protobuf.message.Message):
+    """What runs of a model are predicted to take, by their rows, from warm-up and from the runs so far. Requests are refused
+    by these predictions if their deadline is too close.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZES_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
+    error: builtins.float
+    """Typical relative error of recent predictions, 0.1 for 10 %; unset before the second run."""
+    runs: builtins.int
+    """Runs that the predictions are learned from; 0 if they come from warm-up only."""
+    @property
+    def sizes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PredictedRun]:
+        """One for each power of two below the rows of the largest batch, and one for the largest batch; in order of rows."""
+
+    def __init__(
+        self,
+        *,
+        sizes: collections.abc.Iterable[Global___PredictedRun] | None = ...,
+        error: builtins.float | None = ...,
+        runs: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_error", b"_error", "error", b"error"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_error", b"_error", "error", b"error", "runs", b"runs", "sizes", b"sizes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_error", b"_error"]) -> typing.Literal["error"] | None: ...
+
+Global___RunCost: typing_extensions.TypeAlias = RunCost
+
+@typing.final
+class PredictedRun(google.protobuf.message.Message):
+    """The prediction for runs of one size."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    DURATION_P95_FIELD_NUMBER: builtins.int
+    rows: builtins.int
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration: ...
+    @property
+    def duration_p95(self) -> google.protobuf.duration_pb2.Duration:
+        """What 95 % of such runs are predicted not to exceed."""
+
+    def __init__(
+        self,
+        *,
+        rows: builtins.int = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+        duration_p95: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["duration", b"duration", "duration_p95", b"duration_p95"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["duration", b"duration", "duration_p95", b"duration_p95", "rows", b"rows"]) -> None: ...
+
+Global___PredictedRun: typing_extensions.TypeAlias = PredictedRun

@@ -71,6 +71,19 @@ def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedReq
     )
 
 
+def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | None) -> RequestParams:
+    """Return what decides whether a request is admitted. Raises `InvalidInputError` for an invalid priority."""
+    return RequestParams(
+        outputs=(),
+        rows=rows,
+        nbytes=0,
+        stack_key=(),
+        priority=_priority(model, priority),
+        timeout_s=timeout_s,
+        default_timeout_s=model.settings.queue.default_timeout_ms / 1000 or math.inf,
+    )
+
+
 def inference_request(
     inputs: Tensors, params: RequestParams, reply: Reply, received_at: float, call_deadline: float
 ) -> InferenceRequest:

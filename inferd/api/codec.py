@@ -1,5 +1,6 @@
 """What each protocol implements: conversion of its messages to and from requests and results."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -26,6 +27,14 @@ class Header(NamedTuple):
     request_id: str
 
 
+class Terms(NamedTuple):
+    """What decides whether a request is admitted: as in `DecodedRequest`. ``rows`` is None if that is not clear."""
+
+    priority: int
+    timeout_s: float | None
+    rows: int | None
+
+
 @dataclass(slots=True)
 class Response:
     """The response to one request, not to be changed. ``as_lists``: encode outputs as typed lists."""
@@ -34,6 +43,20 @@ class Response:
     request_id: str
     as_lists: bool
     result: InferenceResult
+
+
+class ShapedTensor(Protocol):
+    """An input in a request of any protocol."""
+
+    @property
+    def name(self) -> str:
+        """The input's name."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The shape, empty if it was left out."""
+        ...
 
 
 class Codec(Protocol[Request]):
@@ -57,6 +80,10 @@ class Codec(Protocol[Request]):
         """Return whether ``request`` is to be answered with typed lists."""
         ...
 
+    def terms(self, outline: Request, signature: ModelSignature) -> Terms:
+        """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
+        ...
+
     def decode(self, request: Request, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
         ...
@@ -68,6 +95,16 @@ class Codec(Protocol[Request]):
     def encode(self, response: Response) -> bytes:
         """Return the response message of a unary call."""
         ...
+
+
+def rows_of(tensors: Iterable[ShapedTensor], signature: ModelSignature) -> int | None:
+    """Return how many rows ``tensors`` have by their shapes; None if that is not clear, or not valid."""
+    for tensor in tensors:
+        spec = signature.input(tensor.name)
+        if spec.batch_axis is not None:
+            shape = tensor.shape
+            return shape[spec.batch_axis] if len(shape) == len(spec.shape) and shape[spec.batch_axis] > 0 else None
+    return 1
 
 
 def parse_query(kind: type[Request], message: bytes) -> Request:

@@ -10,23 +10,16 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from inferd.api.admission import (
-    ModelView,
-    charge,
-    charge_invalid,
-    deadline_of,
-    find_model,
-    granted_priority,
-    release_at_end,
-)
+from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
 from inferd.api.codec import Request, Response, parse_query
+from inferd.api.early_refusal import EarlyRefusals
 from inferd.api.large_messages import LargeMessages
-from inferd.api.request_decoder import LARGE_BYTES, CachedTemplate, IncomingRequest, RequestDecoder
+from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
-from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
+from inferd.errors import InferenceFailedError, InvalidInputError, OverloadedError, ServingError
 from inferd.models.registry import ModelRegistry, ModelVersion
 from inferd.observability import timing
 from inferd.rpc import UnaryCall, callback_unary
@@ -54,6 +47,7 @@ class UnaryInference(Generic[Request]):
         self._registry = registry
         self._statuses = statuses
         self._large_messages = large_messages
+        self._early = EarlyRefusals(decoder, registry, statuses)
 
     def __call__(self, call: UnaryCall, message: bytes) -> None:
         """Submit the request in ``message``, or end ``call`` with the status of what is wrong with it."""
@@ -61,47 +55,22 @@ class UnaryInference(Generic[Request]):
         try:
             incoming = self._decoder.match(message)
             if incoming is None:
+                if self._early.refuse_unknown(call, message, received_at):
+                    return
                 if len(message) > LARGE_BYTES:
                     self._large_messages.decode(partial(self._decode_large, call, message, received_at))
                     return
                 incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
             cached = incoming.cached
-            if cached is not None and self._refuse(call, cached, model, grant, received_at):
+            params = None if cached is None or cached.model is not model else cached.params
+            if params is not None and self._early.refuse(call, params, model, grant, received_at):
                 return
             request = self._build(call, incoming, model, received_at)
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
         else:
             self._submit(call, incoming, model, grant, request)
-
-    def _refuse(
-        self, call: UnaryCall, cached: CachedTemplate, model: ModelVersion, grant: Grant | None, received_at: float
-    ) -> bool:
-        """End ``call`` if its model would reject the request whatever its numbers are. Returns whether it did."""
-        batcher, params = model.batcher, cached.params
-        if batcher is None or cached.model is not model:
-            return False
-        priority = params.priority if grant is None else granted_priority(grant, model, params.priority)
-        error = batcher.early_refusal(
-            priority,
-            deadline_of(params, received_at, call.deadline),
-            received_at,
-            principal=call.context.principal or "",
-            weight=1.0 if grant is None else grant.rule.weight,
-        )
-        if error is None:
-            return False
-        if grant is not None and grant.quota is not None:
-            grant.quota.acquire(params.rows, received_at)
-            release_at_end(call, grant.quota)
-        call.context.rows = params.rows
-        if timing.KEY in call.annotations:
-            stages = timing.of(call.annotations)
-            stages.decoding_at, stages.decoded_at = received_at, monotonic()
-        batcher.refused(params.rows, received_at, error)
-        abort(call, self._statuses, error)
-        return True
 
     def _decode_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
         """Decode a large message in the thread for them; the poll thread then submits the request."""
@@ -181,6 +150,8 @@ class UnaryInference(Generic[Request]):
             if timing.KEY in call.annotations:
                 stages = timing.of(call.annotations)
                 stages.queue_s, stages.batch = outcome.queue_s, outcome.timing
+        if isinstance(outcome, OverloadedError):
+            self._early.overloaded()
         abort(call, self._statuses, outcome)
 
     def _respond(

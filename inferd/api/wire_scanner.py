@@ -35,6 +35,10 @@ MAX_DIMENSIONS = 64
 #: Bytes of a name, an id, or a parameter.
 MAX_TEXT_BYTES = 64 * 1024
 
+#: Fields, those that are left out included, and bytes of an outline: some tensors and parameters.
+_MAX_OUTLINE_FIELDS = 64
+_MAX_OUTLINE_BYTES = 2048
+
 _MAX_GROUP_DEPTH = 100
 #: Longer packed lists are counted with numpy.
 _MAX_TRANSLATED_BYTES = 64
@@ -135,6 +139,18 @@ class WireScanner:
             raise malformed(self._name) from None
         return scan.template()
 
+    def outline(self, message: bytes) -> bytes | None:
+        """Return ``message`` without the contents of its tensors.
+
+        None if more than `_MAX_OUTLINE_FIELDS` other fields or `_MAX_OUTLINE_BYTES` are in it, so that this takes some
+        microseconds at most; or if it has unknown fields, or is no message.
+        """
+        try:
+            content = _Outline(message).of(0, len(message), self._rules)
+        except wire.MalformedError:
+            return None
+        return content if len(content) <= _MAX_OUTLINE_BYTES else None
+
     def _rules_of(self, message: Descriptor) -> dict[int, _FieldRule]:
         rules = self._by_message.get(message.full_name)
         if rules is None:
@@ -166,6 +182,36 @@ class WireScanner:
                 is_list=rule.is_list,
             )
             rules[wire.length_tag(field.number)] = packed
+
+
+class _Outline:
+    """One pass over a message that leaves out the contents of tensors. Raises `wire.MalformedError` to give up."""
+
+    __slots__ = ("_left", "_message")
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self._left = _MAX_OUTLINE_FIELDS
+
+    def of(self, position: int, end: int, rules: _Rules) -> bytes:
+        """Return what is to be kept of the message between ``position`` and ``end``."""
+        message, parts = self._message, list[bytes]()
+        while position < end:
+            begin = position
+            tag, content = wire.read_varint(message, position)
+            rule = rules.get(tag)
+            self._left -= 1
+            if rule is None or self._left < 0:
+                raise wire.MalformedError
+            start, position = wire.content_bounds(message, tag & 7, content)
+            if position > end:
+                raise wire.MalformedError
+            if rule.nested is not None:
+                inner = self.of(start, position, rule.nested)
+                parts += (message[begin:content], wire.varint(len(inner)), inner)
+            elif not (rule.is_raw or rule.is_list):
+                parts.append(message[begin : min(position, start + _MAX_OUTLINE_BYTES + 1)])
+        return b"".join(parts)
 
 
 def malformed(message_name: str) -> InvalidInputError:

@@ -17,7 +17,7 @@ _OK = grpc.StatusCode.OK
 class CoreUnaryCall(CallBase):
     """A `UnaryCall` with four events: the call, its message, its answer, its close.
 
-    The close is asked for when the handler has seen the message: until then the receive of the message tells of a
+    The close is asked for when the handler has seen the message: until then the receive of the message reports a
     cancel. A call that ends on the poll thread before, as refused ones do, asks for it in one batch with the status.
 
     The claim on its end is ``_lock``, acquired once and never released. ``_due`` and ``_is_close_due``, whether the

@@ -11,7 +11,7 @@ from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import Header, Response
+from inferd.api.codec import Header, Response, Terms, rows_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
@@ -50,6 +50,11 @@ class OpenInferenceCodec:
     def has_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
         """Return False: responses are always raw, as C++ clients need them."""
         return False
+
+    def terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> Terms:
+        """Return the terms of a request whose ``outline`` was parsed."""
+        priority, timeout_s = _parameters(outline)
+        return Terms(priority, timeout_s, rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.ModelInferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""

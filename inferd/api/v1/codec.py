@@ -12,7 +12,7 @@ from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import Header, Response
+from inferd.api.codec import Header, Response, Terms, rows_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.batching.request import InferenceResult
 from inferd.dtypes import BYTES
@@ -44,6 +44,11 @@ class InferenceCodec:
     def has_lists(self, request: pb.InferRequest) -> bool:
         """Return whether any input is a typed list: a response has the form of its request."""
         return any(_typed_lists(tensor) for tensor in request.inputs)
+
+    def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
+        """Return the terms of a request whose ``outline`` was parsed."""
+        timeout_s = _timeout_s(outline) if outline.HasField("timeout") else None
+        return Terms(outline.priority, timeout_s, rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.InferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api import unary
+from inferd.api import early_refusal, unary
 from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
@@ -45,13 +45,14 @@ class Bench:
     """A handler, and a model that has seen a request of each template that is sent."""
 
     def __init__(self, codec, monkeypatch):
-        monkeypatch.setattr(unary, "monotonic", lambda: NOW)
+        self.now = NOW
+        for module in (unary, early_refusal):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
         self.model = FakeModel()
         self.model.batcher = self.batcher = FakeBatcher()
         self.statuses = StatusTable()
-        self.handle = UnaryInference(
-            RequestDecoder(codec), FakeRegistry(self.model), self.statuses, FakeLargeMessages()
-        )
+        self.large = FakeLargeMessages()
+        self.handle = UnaryInference(RequestDecoder(codec), FakeRegistry(self.model), self.statuses, self.large)
 
     def ask(self, request, call=None):
         call = call or FakeCall()
@@ -70,9 +71,13 @@ def v1_request(**fields):
     return v1.InferRequest(model="fake", inputs=[v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields)
 
 
+def oip_tensor(**fields):
+    return oip.ModelInferRequest.InferInputTensor(**{"name": "x", "datatype": "FP32", "shape": [2, 2], **fields})
+
+
 def oip_request(**fields):
-    tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[2, 2])
-    return oip.ModelInferRequest(model_name="fake", inputs=[tensor], raw_input_contents=[bytes(16)], **fields)
+    defaults = {"model_name": "fake", "inputs": [oip_tensor()], "raw_input_contents": [bytes(16)]}
+    return oip.ModelInferRequest(**{**defaults, **fields})
 
 
 def parameters(**values):
@@ -141,6 +146,81 @@ def test_same_error_has_the_same_status(monkeypatch):
     assert bench.statuses.status_of(error).trailing_metadata() is first.trailing_metadata()
     other = bench.statuses.status_of(OverloadedError("full", retry_after_s=0.5))
     assert dict(other.trailing_metadata())["grpc-retry-pushback-ms"] == "500"
+
+
+LISTS = oip.InferTensorContents(fp32_contents=[0.5] * 6000)
+UNKNOWN = {
+    "v1, raw": ("v1", v1_request(outputs=["y"]), 2),
+    "v1, list": ("v1", v1.InferRequest(model="fake", inputs=[v1.Tensor(name="x", shape=[9, 2], floats=[0.5] * 18)]), 9),
+    "oip, raw": ("oip", oip_request(model_version="3"), 2),
+    "oip, large list": (
+        "oip",
+        oip.ModelInferRequest(model_name="fake", inputs=[oip_tensor(shape=[3000, 2], contents=LISTS)]),
+        3000,
+    ),
+    "oip, not enough bytes": (
+        "oip",
+        oip.ModelInferRequest(model_name="fake", inputs=[oip_tensor()], raw_input_contents=[b"x"]),
+        2,
+    ),
+}
+
+
+def overloaded(protocol, monkeypatch):
+    """Return a bench whose model has just rejected a request."""
+    codec, request = CASES[protocol]
+    bench = Bench(codec, monkeypatch)
+    bench.refuse(request(), full())
+    return bench
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_rejects_unknown_requests_by_their_outline(case, monkeypatch):
+    """However large they are, and before they are validated, once there is an overload."""
+    protocol, request, rows = UNKNOWN[case]
+    bench = overloaded(protocol, monkeypatch)
+    setattr(request, "request_id" if protocol == "v1" else "id", "mine")
+    call = bench.ask(request)
+    assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    assert known(call.context) == {"request_id": "mine", "model": "fake", "version": "3", "rows": rows}
+    assert bench.batcher.refused_rows[1:] == [(rows, NOW, bench.batcher.error)]
+    assert (len(bench.model.submitted), bench.large.work.waiting) == (1, [])
+
+
+def test_rejection_by_the_queue_is_an_overload_too(monkeypatch):
+    """Where no request matches a template, only the queue rejects at first."""
+    bench = Bench(OpenInferenceCodec(), monkeypatch)
+    bench.batcher.error = full()
+    bench.ask(oip_request())
+    bench.model.submitted[0].reply.deliver(full())
+    assert bench.ask(oip_request(model_version="3")).ended is not None
+    assert len(bench.model.submitted) == 1
+
+
+def test_decodes_unknown_requests_without_an_overload(monkeypatch):
+    """Some time after the last rejection."""
+    bench = overloaded("oip", monkeypatch)
+    bench.now += 0.2
+    bench.ask(oip_request(model_version="3"))
+    assert len(bench.model.submitted) == 2
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_", "expected"),
+    [
+        ("v1", v1_request(version="9"), "NOT_FOUND"),
+        ("v1", v1_request(priority=99), "INVALID_ARGUMENT"),
+        ("v1", v1_request(timeout=Duration(seconds=-1)), "INVALID_ARGUMENT"),
+        ("oip", oip_request(parameters={"priority": oip.InferParameter(string_param="1")}), "INVALID_ARGUMENT"),
+        ("oip", oip_request(inputs=[oip_tensor(name="z")]), "INVALID_ARGUMENT"),
+        ("oip", oip_request(inputs=[oip_tensor(shape=[0, 2])]), "INVALID_ARGUMENT"),
+        ("oip", oip_request(inputs=[oip_tensor(shape=[2**40, 2])]), "INVALID_ARGUMENT"),
+    ],
+)
+def test_what_its_outline_shows_to_be_wrong_comes_first(protocol, request_, expected, monkeypatch):
+    """It is decoded as ever, for the error."""
+    call = overloaded(protocol, monkeypatch).ask(request_)
+    assert call.ended[0].name == expected
 
 
 class Limited(Bench):

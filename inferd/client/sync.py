@@ -69,8 +69,9 @@ class Client(BaseClient[ClientInterceptor]):
 
         ``inputs`` are arrays by name, with the dtype and shape that the model declares. ``outputs`` names the wanted
         ones, by default all; ``version`` is by default the highest; ``priority`` 1 is served first, 0 is the model's
-        default. ``request_id`` is returned in the result and appears in the server's log. ``metadata`` is sent with
-        this call and replaces the client's values of the same keys; the result then has the trailing ``metadata``.
+        default, and the number after the model's ``priority_levels`` is served while nothing else waits.
+        ``request_id`` is returned in the result and appears in the server's log. ``metadata`` is sent with this call
+        and replaces the client's values of the same keys; the result then has the trailing ``metadata``.
         ``timeout_s`` 0 fails immediately. Raises a subclass of `InferdError`.
         """
         self._lifetime.check()

@@ -423,8 +423,8 @@ class ModelInferRequest(google.protobuf.message.Message):
     """Given back in the response."""
     @property
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
-        """`priority` (uint64 or int64; 1 is served first) and `timeout` (int64, microseconds) are understood; others that
-        are not reserved are passed over.
+        """`priority` (uint64 or int64; 1 is served first, `priority_levels` + 1 while nothing else waits) and `timeout` (int64,
+        microseconds) are understood; others that are not reserved are passed over.
         """
 
     @property

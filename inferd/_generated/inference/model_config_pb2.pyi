@@ -202,6 +202,7 @@ class ModelDynamicBatching(google.protobuf.message.Message):
     max_queue_delay_microseconds: builtins.int
     preserve_ordering: builtins.bool
     priority_levels: builtins.int
+    """In inferd the next number is a priority too: it is served while nothing else waits."""
     default_priority_level: builtins.int
     @property
     def preferred_batch_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...

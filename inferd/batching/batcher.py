@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
+from inferd.batching.idle_cores import IdleCores
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
@@ -44,12 +45,16 @@ class Batcher:
         alarm: Alarm,
         stats: ModelStats,
         seeds: Iterable[tuple[int, float]] = (),
+        idle_cores: IdleCores | None = None,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
         self._clock = clock
         self._stats = stats
         answers = Answers(clock=clock, stats=stats)
+        # On an accelerator nobody competes for the processors.
+        shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
+        self._cores = shared.register()
         state = QueueState(
             name=name,
             settings=queue,
@@ -58,6 +63,7 @@ class Batcher:
             workers=batching.instances,
             parallel_runs=session.parallel_runs,
             runs_are_bounded=session.runs_are_bounded,
+            cores=self._cores,
         )
         for rows, run_s in seeds:
             state.rules.run_cost.seed(rows, run_s)
@@ -146,6 +152,7 @@ class Batcher:
         self._queue.close()
         finished = self._queue.wait_drained(timeout_s)
         self._caller_runs.stop()
+        self._cores.close()
         if not finished:
             _logger.error("model %s is unloaded before all requests were answered", self._name)
             self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))

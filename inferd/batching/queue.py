@@ -55,6 +55,7 @@ class RequestQueue:
         self._idle_workers = 0
         # Used by the poll thread only.
         self._wake_due = False
+        state.cores.wake = self._wake_worker
 
     @property
     def rows(self) -> int:
@@ -134,9 +135,11 @@ class RequestQueue:
         self._run_here(batch)
         with self._lock:
             self._state.retire(batch, self._clock())
+            effects.wakes_others = self._state.cores.lets_others
             # If no worker is idle, all permitted runs are in progress, and the first to finish takes the rest.
             more = self._state.waiting.count > 0 and self._idle_workers > 0
             self._notify_drained()
+        self._wake_others(effects)
         if more:
             self._run_or_wake_when_idle()
 
@@ -162,6 +165,7 @@ class RequestQueue:
             with self._lock:
                 if finished is not None:
                     self._state.retire(finished, idle_since)
+                    effects.wakes_others = self._state.cores.lets_others
                     finished = None
                 batch = self._next_batch(idle_since, effects)
                 ended = batch is None and self._state.exhausted
@@ -172,15 +176,19 @@ class RequestQueue:
 
     def retire(self, batch: Batch) -> None:
         """Retire a batch that ran outside the queue."""
+        effects = Effects()
         with self._lock:
             self._state.retire(batch, self._clock())
+            effects.wakes_others = self._state.cores.lets_others
             self._notify_drained()
+        self._wake_others(effects)
 
     def hand_over(self, batch: Batch) -> Batch | None:
         """Give up a ``batch`` whose thread hangs. Returns the rest of it, for another thread to run."""
         effects = Effects()
         with self._lock:
             rest = self._state.hand_over(batch, self._clock(), effects)
+            effects.wakes_others = self._state.cores.lets_others
             self._notify(effects)
         self._do(effects)
         return rest
@@ -226,7 +234,7 @@ class RequestQueue:
             planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
                 return planned
-            if effects.failed or effects.admitted or self._state.exhausted:
+            if effects.failed or effects.admitted or effects.wakes_others or self._state.exhausted:
                 return None
             self._idle_workers += 1
             self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
@@ -257,8 +265,17 @@ class RequestQueue:
             self._answers.fail(request, error)
         if effects.fails_running:
             self._on_running_settled()
+        self._wake_others(effects)
         for when in effects.timers_at:
             self._poll_thread.call_at(when, self._expire)
+
+    def _wake_others(self, effects: Effects) -> None:
+        if effects.wakes_others:
+            self._state.cores.wake_others()
+
+    def _wake_worker(self) -> None:
+        with self._lock:
+            self._work.notify()
 
     def _expire(self) -> None:
         effects = Effects()

@@ -164,7 +164,8 @@ class Batch:
     Set by the thread that runs the batch: ``answering`` when it begins to answer, so that callers may send their next
     requests; ``run_s``, the model's run time; ``cpu_s``, that thread's processor time during the run, None where it
     says nothing; ``cut_off`` if a run was ended early. Set by another thread: ``given_up`` when the thread that runs
-    the batch hangs. The unanswered rest then forms a batch that ``ran_before``.
+    the batch hangs. The unanswered rest then forms a batch that ``ran_before``. ``is_online`` unless its requests are
+    scavengers.
     """
 
     requests: list[InferenceRequest]
@@ -177,6 +178,7 @@ class Batch:
     cut_off: bool = False
     given_up: bool = False
     ran_before: bool = False
+    is_online: bool = True
 
 
 class Effects:
@@ -184,10 +186,10 @@ class Effects:
 
     ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
     requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
-    batch may be ready.
+    batch may be ready. ``wakes_others``: a run has ended that scavengers of other models waited for.
     """
 
-    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker")
+    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker", "wakes_others")
 
     def __init__(self) -> None:
         self.failed: list[tuple[InferenceRequest, ServingError]] = []
@@ -195,6 +197,7 @@ class Effects:
         self.timers_at: list[float] = []
         self.wake_worker = False
         self.fails_running = False
+        self.wakes_others = False
 
 
 class Answers:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain
 
+from inferd.batching.idle_cores import CoreShare
 from inferd.batching.request import Batch, InferenceRequest
 
 
@@ -10,9 +11,12 @@ class RunningBatches:
     """Batches between dispatch and retirement, in order of dispatch.
 
     A batch that is *answering* has run; its callers may send their next requests, and its worker is about to come back.
+    ``cores`` counts the batches whose requests do not have ``scavenger_priority``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cores: CoreShare, *, scavenger_priority: int) -> None:
+        self._cores = cores
+        self._scavenger_priority = scavenger_priority
         self._batches: list[Batch] = []
 
     def __bool__(self) -> bool:
@@ -24,12 +28,15 @@ class RunningBatches:
     def start(self, requests: list[InferenceRequest], rows: int, now: float, *, outside_queue: bool = False) -> Batch:
         """Add a batch of ``requests`` that is dispatched at ``now``."""
         batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
+        batch.is_online = requests[0].priority < self._scavenger_priority
+        self._cores.online_runs += batch.is_online
         self._batches.append(batch)
         return batch
 
     def remove(self, batch: Batch) -> None:
         """Remove ``batch``."""
         self._batches.remove(batch)
+        self._cores.online_runs -= batch.is_online
 
     @property
     def requests(self) -> Iterator[InferenceRequest]:

@@ -20,6 +20,7 @@ from itertools import chain, takewhile
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
 from inferd.batching.forecast import Forecast
+from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time
 from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
 from inferd.batching.refusals import Refusals, refusal
@@ -52,6 +53,7 @@ class QueueState:
         parallel_runs: int,
         runs_are_bounded: bool = True,
         jitter: Callable[[], float] = random.random,
+        cores: CoreShare | None = None,
     ) -> None:
         self._policy = policy
         self._workers = workers
@@ -75,7 +77,8 @@ class QueueState:
         #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
         self._blocked = BlockedRequests()
-        self._running = RunningBatches()
+        self.cores = cores or IdleCores().register()
+        self._running = RunningBatches(self.cores, scavenger_priority=settings.priority_levels + 1)
         self._deadlines = Deadlines()
         self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         # Whether the last batch was one of scavengers, which has kept others waiting long enough.
@@ -241,9 +244,14 @@ class QueueState:
         if not self.waiting.scavenger_rows:
             return self._plan_online(now, idle_since, order_s, effects)
         online_rows = self.waiting.rows - self.waiting.scavenger_rows
-        if online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS):
+        are_next = online_rows == 0 or (
+            not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS
+        )
+        if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True
             return plan(self.waiting.scavengers_in_order(order_s), now, rules)
+        if online_rows == 0:
+            return NOTHING_WAITS
         decision = self._plan_online(now, idle_since, order_s, effects)
         self._scavenged = isinstance(decision, WaitUntil)
         return decision

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from structlog.contextvars import bound_contextvars
 
 from inferd.batching.batcher import Batcher
+from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.registry import LoadedModel, ModelRegistry, ModelState, ModelVersion
@@ -48,6 +49,7 @@ class ModelLoader:
         self._alarm = alarm
         self._stats_for = stats_for
         self._on_state = on_state
+        self._idle_cores = IdleCores()
         self._lock = threading.Lock()
         self._unloading = False
 
@@ -123,6 +125,7 @@ class ModelLoader:
             alarm=self._alarm,
             stats=self._stats_for(version.name, version.version),
             seeds=run_times,
+            idle_cores=self._idle_cores,
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
 

@@ -1,0 +1,98 @@
+"""What is idle in a process with several models: scavengers of one must not slow the other requests of another.
+
+The operating system shares the processors among the runs of models that compete for them
+(docs/decisions/batching-models-share-cores.md). A batch of scavengers only starts while no other model runs anything
+else.
+"""
+
+import threading
+from collections.abc import Callable
+
+
+class CoreShare:
+    """One model's part in `IdleCores`.
+
+    ``online_runs`` counts its batches in progress that are not of scavengers. It is changed with the lock of the
+    model's queue held, and read by others without. ``wake`` is called without locks when scavengers that had to wait
+    may ask again.
+    """
+
+    __slots__ = ("_cores", "online_runs", "wake")
+
+    def __init__(self, cores: "IdleCores") -> None:
+        self._cores = cores
+        self.online_runs = 0
+        self.wake: Callable[[], None] = _nobody
+
+    def may_scavenge(self) -> bool:
+        """Whether scavengers may run now; if not, ``wake`` is called when it is worth asking again."""
+        return self._cores.may_scavenge(self)
+
+    @property
+    def lets_others(self) -> bool:
+        """Whether scavengers of other models wait, and nothing of this one is in their way."""
+        return self._cores.is_awaited and not self.online_runs
+
+    def wake_others(self) -> None:
+        """Let scavengers of other models ask again. Call it after a run has ended, without locks."""
+        self._cores.wake_waiting()
+
+    def close(self) -> None:
+        """Leave: the model is unloaded."""
+        self._cores.close(self)
+
+
+class IdleCores:
+    """The models of a process, and those that wait to run scavengers.
+
+    Invariant: while a share waits, another one has a run in progress, and whoever ends that calls `wake_waiting`. Any
+    thread may call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shares: tuple[CoreShare, ...] = ()
+        self._waiting: tuple[CoreShare, ...] = ()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a model waits to run scavengers."""
+        return bool(self._waiting)
+
+    def register(self) -> CoreShare:
+        """Add a model."""
+        share = CoreShare(self)
+        with self._lock:
+            self._shares = (*self._shares, share)
+        return share
+
+    def close(self, share: CoreShare) -> None:
+        """Remove a model."""
+        with self._lock:
+            self._shares = tuple(other for other in self._shares if other is not share)
+            self._waiting = tuple(other for other in self._waiting if other is not share)
+        self.wake_waiting()
+
+    def may_scavenge(self, share: CoreShare) -> bool:
+        """Whether no other model has an online run in progress; otherwise remember to wake ``share``."""
+        if not self._others_run(share):
+            return True
+        with self._lock:
+            if share not in self._waiting:
+                self._waiting = (*self._waiting, share)
+        # The last run may have ended before it was to be seen that somebody waits for that.
+        return not self._others_run(share)
+
+    def wake_waiting(self) -> None:
+        """Let all that wait ask again."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, ()
+        for share in waiting:
+            share.wake()
+
+    def _others_run(self, share: CoreShare) -> bool:
+        return any(other.online_runs for other in self._shares if other is not share)
+
+
+def _nobody() -> None:
+    pass

@@ -1,0 +1,85 @@
+"""Scavengers of one model beside the other requests of another."""
+
+from inferd.batching.idle_cores import IdleCores
+
+
+class Models:
+    """Two models, and who was woken."""
+
+    def __init__(self):
+        self.cores = IdleCores()
+        self.woken = []
+        self.online = self.cores.register()
+        self.scavenger = self.cores.register()
+        self.online.wake = lambda: self.woken.append("online")
+        self.scavenger.wake = lambda: self.woken.append("scavenger")
+
+    def end(self):
+        self.online.online_runs -= 1
+        if self.online.lets_others:
+            self.online.wake_others()
+
+
+def test_scavengers_run_while_nothing_else_does():
+    """Also beside scavengers, which are not counted."""
+    models = Models()
+    assert models.scavenger.may_scavenge()
+    assert models.online.may_scavenge()
+
+
+def test_a_models_own_runs_do_not_count():
+    """Its own queue decides which of its requests go first."""
+    models = Models()
+    models.scavenger.online_runs += 1
+    assert models.scavenger.may_scavenge()
+
+
+def test_scavengers_wait_for_the_runs_of_others_and_are_woken_once():
+    """Once for each time that they asked in vain."""
+    models = Models()
+    models.online.online_runs += 1
+    assert not models.scavenger.may_scavenge()
+    assert not models.scavenger.may_scavenge()
+    models.end()
+    assert models.woken == ["scavenger"]
+    assert models.scavenger.may_scavenge()
+    models.online.online_runs += 1
+    models.end()
+    assert models.woken == ["scavenger"]
+
+
+def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
+    """Not while it has another one in progress."""
+    models = Models()
+    models.online.online_runs += 2
+    assert not models.scavenger.may_scavenge()
+    models.end()
+    assert models.woken == []
+    models.end()
+    assert models.woken == ["scavenger"]
+
+
+def test_a_run_that_ends_while_a_share_begins_to_wait_is_seen():
+    """Nobody would wake it."""
+    models = Models()
+    models.online.online_runs += 1
+
+    class EndsMeanwhile:
+        def __enter__(self):
+            models.online.online_runs -= 1
+
+        def __exit__(self, *_):
+            pass
+
+    models.cores._lock = EndsMeanwhile()
+    assert models.scavenger.may_scavenge()
+
+
+def test_an_unloaded_model_holds_nobody_up():
+    """Whatever it ran."""
+    models = Models()
+    models.online.online_runs += 1
+    assert not models.scavenger.may_scavenge()
+    models.online.close()
+    assert models.woken == ["scavenger"]
+    assert models.scavenger.may_scavenge()

@@ -1,0 +1,154 @@
+"""Scavengers of one model and the other requests of another, in their queues."""
+
+import threading
+
+import pytest
+
+from inferd.batching.idle_cores import IdleCores
+from inferd.batching.planner import BatchRules
+from inferd.batching.policies import policy_for
+from inferd.batching.queue import RequestQueue
+from inferd.batching.request import Answers, Batch, Effects
+from inferd.batching.state import QueueState
+from inferd.config.settings import QueueSettings
+from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingStats
+from tests.patience import PATIENCE_S
+
+_SETTINGS = QueueSettings()
+_SCAVENGER = _SETTINGS.priority_levels + 1
+_NOW = 100.0
+
+
+def _state(cores):
+    return QueueState(
+        name="m",
+        settings=_SETTINGS,
+        policy=policy_for(_SETTINGS),
+        rules=BatchRules(max_rows=4),
+        workers=2,
+        parallel_runs=1,
+        cores=cores.register(),
+    )
+
+
+@pytest.fixture
+def states():
+    """Return two models that share the processors."""
+    cores = IdleCores()
+    return _state(cores), _state(cores)
+
+
+def _offer(state, **request):
+    state.offer(Caller(**request).request, _NOW, Effects())
+
+
+def _take(state):
+    return state.next_batch(_NOW, _NOW, Effects())
+
+
+def test_scavengers_wait_while_another_model_runs_something_else(states):
+    """And run when that has ended."""
+    other, state = states
+    _offer(other)
+    running = _take(other)
+    _offer(state, priority=_SCAVENGER)
+    assert not isinstance(_take(state), Batch)
+    other.retire(running, _NOW)
+    assert isinstance(_take(state), Batch)
+
+
+def test_other_requests_do_not_wait_for_another_model(states):
+    """Nor do they for scavengers that wait beside them."""
+    other, state = states
+    _offer(other)
+    _take(other)
+    _offer(state, priority=_SCAVENGER)
+    _offer(state)
+    batch = _take(state)
+    assert [request.priority for request in batch.requests] == [1]
+
+
+def test_scavengers_run_beside_those_of_another_model(states):
+    """They only make way for others."""
+    other, state = states
+    for each in states:
+        _offer(each, priority=_SCAVENGER)
+    assert isinstance(_take(other), Batch)
+    assert isinstance(_take(state), Batch)
+
+
+def test_a_run_that_hangs_and_is_given_up_holds_no_scavengers_up(states):
+    """Its requests have been answered, and nothing takes their place."""
+    other, state = states
+    caller = Caller()
+    other.offer(caller.request, _NOW, Effects())
+    hanging = _take(other)
+    caller.request.reply.withdraw()
+    _offer(state, priority=_SCAVENGER)
+    assert not isinstance(_take(state), Batch)
+    assert other.hand_over(hanging, _NOW, Effects()) is None
+    assert isinstance(_take(state), Batch)
+
+
+def test_a_closing_model_runs_its_scavengers(states):
+    """Whatever others do, it must end."""
+    other, state = states
+    _offer(other)
+    _take(other)
+    _offer(state, priority=_SCAVENGER)
+    state.close()
+    assert isinstance(_take(state), Batch)
+
+
+def _queue(state):
+    clock = FakeClock(_NOW)
+    return RequestQueue(
+        state=state,
+        answers=Answers(clock=clock, stats=RecordingStats()),
+        clock=clock,
+        poll_thread=ManualPollThread(clock),
+        run_here=lambda _: None,
+        on_running_settled=lambda: None,
+    )
+
+
+def test_a_worker_that_waits_to_scavenge_is_woken_by_the_end_of_the_run(states, monkeypatch):
+    """The one that ran waits for its next batch meanwhile."""
+    asked = threading.Event()
+    may_scavenge = IdleCores.may_scavenge
+
+    def asks(cores, share):
+        may = may_scavenge(cores, share)
+        asked.set()
+        return may
+
+    monkeypatch.setattr(IdleCores, "may_scavenge", asks)
+    other, queue = map(_queue, states)
+    other.offer([Caller().request])
+    running = other.take(None)
+    queue.offer([Caller(priority=_SCAVENGER).request])
+    taken = []
+    scavenger = threading.Thread(target=lambda: taken.append(queue.take(None)), daemon=True)
+    scavenger.start()
+    assert asked.wait(PATIENCE_S)
+    assert not taken
+    worker = threading.Thread(target=other.take, args=(running,), daemon=True)
+    worker.start()
+    scavenger.join(PATIENCE_S)
+    assert [len(batch.requests) for batch in taken] == [1]
+    other.close()
+    worker.join(PATIENCE_S)
+    assert not worker.is_alive()
+
+
+def test_a_run_outside_the_queue_wakes_scavengers_too(states):
+    """Its thread hands it back without taking another."""
+    other, queue = map(_queue, states)
+    woken = []
+    other.offer([Caller().request])
+    running = other.take(None)
+    states[1].cores.wake = lambda: woken.append(queue)
+    _offer(states[1], priority=_SCAVENGER)
+    _take(states[1])
+    other.retire(running)
+    assert woken == [queue]

@@ -173,7 +173,11 @@ class Forecast:
 
     def _free_at(self, running: Iterable[Batch], now: float) -> float:
         """Return when the next worker takes a batch."""
-        ends = [batch.started_at + self.cost.predict(batch.rows) for batch in running if not batch.answering]
+        ends = [
+            batch.started_at + self._run_s(batch.rows, self.cost.predict)
+            for batch in running
+            if not (batch.answering or batch.outside_queue)
+        ]
         return now if len(ends) < self._workers else max(now, min(ends))
 
     def _run_s(self, rows: int, duration: Callable[[int], float]) -> float:

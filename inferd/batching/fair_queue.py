@@ -6,7 +6,7 @@ idle gets no credit for that.
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heapreplace
 
 from inferd.batching.request import InferenceRequest
@@ -70,6 +70,24 @@ class Flow:
         self.rows -= request.rows
         return True
 
+    def take_first(self, requests: Sequence[InferenceRequest], rows: int) -> bool:
+        """Remove ``requests`` of ``rows`` in all if they are the first ones in this order; else return False."""
+        entries, head = self._entries, self._head
+        end = head + len(requests)
+        if end > len(entries):
+            return False
+        for at, request in enumerate(requests, head):
+            if entries[at][2] is not request:  # type: ignore[index]
+                return False
+        if 2 * end >= len(entries):
+            del entries[:end]
+            self._head = 0
+        else:
+            entries[head:end] = [None] * len(requests)
+            self._head = end
+        self.rows -= rows
+        return True
+
     def rows_before(self, due: float) -> int:
         """Estimate how many rows are due no later than ``due``, taking all requests to be of the same size."""
         last = self._entries[-1]
@@ -120,13 +138,26 @@ class Level:
         flow = self.flows.get(request.principal)
         if flow is None or not flow.remove(request):
             return False
-        self.rows -= request.rows
+        self._removed(request.principal, flow, request.rows, cost_s)
+        return True
+
+    def take_first(self, requests: Sequence[InferenceRequest], rows: int, cost_s: float) -> bool:
+        """Remove and charge ``requests`` of ``rows`` in all if they are the first ones of a single flow."""
+        if len(self.flows) != 1:
+            return False
+        principal, flow = next(iter(self.flows.items()))
+        if not flow.take_first(requests, rows):
+            return False
+        self._removed(principal, flow, rows, cost_s)
+        return True
+
+    def _removed(self, principal: str, flow: Flow, rows: int, cost_s: float) -> None:
+        self.rows -= rows
         if cost_s:
             self._virtual = max(self._virtual, flow.tag)
             flow.tag += cost_s / flow.weight
         if not flow:
-            self._end(request.principal, flow)
-        return True
+            self._end(principal, flow)
 
     def _end(self, principal: str, flow: Flow) -> None:
         del self.flows[principal]

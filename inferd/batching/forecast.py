@@ -146,7 +146,7 @@ class Forecast:
         self, request: InferenceRequest, waiting: WaitingRequests, running: Iterable[Batch], now: float
     ) -> bool:
         """Whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
-        if request.deadline - now > self.ample_s and request.rows <= self._max_rows:
+        if request.deadline == math.inf:
             return False
         ahead = waiting.rows_ahead(request)
         own_rows = max(request.rows, min(self._max_rows, ahead + request.rows))

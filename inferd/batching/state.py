@@ -95,17 +95,17 @@ class QueueState:
     @property
     def present(self) -> int:
         """Requests that are waiting, blocked or running."""
-        return self.waiting.count + len(self._blocked) + sum(1 for _ in self._running.requests)
+        return self.waiting.count + self._blocked.count + sum(1 for _ in self._running.requests)
 
     @property
     def _callers_present(self) -> int:
         """Requests without an answer, so that a caller that waits for it cannot have sent the next one."""
-        return self.waiting.count + len(self._blocked) + self._running.unanswered
+        return self.waiting.count + self._blocked.count + self._running.unanswered
 
     @property
     def exhausted(self) -> bool:
         """Whether there will never be another batch."""
-        return self.closed and not self._blocked and self.waiting.count == 0
+        return self.closed and not self._blocked.count and self.waiting.count == 0
 
     @property
     def drained(self) -> bool:
@@ -123,26 +123,29 @@ class QueueState:
         if request.reply.done():
             return None
         request.offered_at = now
-        error = self._refusal(request, now)
+        error = self._unavailable() if self.closed or self.is_stuck else refusal(request, now, self.waiting)
         if error is not None:
             effects.failed.append((request, error))
             return None
-        if not (self._may_enter(request) and self.waiting.fits(request)):
+        # Far deadlines are the rule, and the calls take time.
+        if request.deadline - now <= self.forecast.ample_s or request.rows > self.rules.rules.max_rows:
+            self._drop_expired(now, effects)
+            if self.forecast.comes_too_late(request, self.waiting, self._running, now):
+                effects.failed.append((request, self.refusals.too_late()))
+                return None
+        if (self._blocked.count and not self._blocked.lets_pass(request)) or not self.waiting.fits(request):
             self._drop_expired(now, effects)
             if not (self._may_enter(request) and self._make_room(request, effects)):
                 return self._overflow(request, now, effects)
-        if request.deadline < math.inf and self.forecast.comes_too_late(request, self.waiting, self._running, now):
-            effects.failed.append((request, self.refusals.too_late()))
-            return None
         self._watch(request, effects)
         self._admit(request, now, effects)
+        if self._blocked.count:
+            # Evicting scavengers may have made more room than this request takes.
+            self._admit_blocked(now, effects)
         return None
 
-    def _refusal(self, request: InferenceRequest, now: float) -> ServingError | None:
-        """Return why ``request`` is rejected whatever waits, if it is."""
-        if self.closed:
-            return self.refusals.closed()
-        return self.refusals.stuck() if self.is_stuck else refusal(request, now, self.waiting)
+    def _unavailable(self) -> ServingError:
+        return self.refusals.closed() if self.closed else self.refusals.stuck()
 
     def _watch(self, request: InferenceRequest, effects: Effects) -> None:
         when = self._deadlines.watch(request.deadline)
@@ -150,7 +153,7 @@ class QueueState:
             effects.timers_at.append(when)
 
     def _may_enter(self, request: InferenceRequest) -> bool:
-        return not self._blocked or self._blocked.lets_pass(request)
+        return not self._blocked.count or self._blocked.lets_pass(request)
 
     def _make_room(self, request: InferenceRequest, effects: Effects) -> bool:
         """Evict scavengers if ``request`` fits only without them, whatever the policy. Returns whether it fits now."""
@@ -191,7 +194,7 @@ class QueueState:
     def _overflow(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
         room = Room(
             waiting=self.waiting,
-            blocked_requests=len(self._blocked),
+            blocked_requests=self._blocked.count,
             blocked_bytes=self._blocked.nbytes,
             # A caller that is being answered may send its next request before the thread has retired the batch.
             caller_runs=self._running.outside_queue,
@@ -227,11 +230,11 @@ class QueueState:
             return decision
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
-        self.waiting.take(decision.requests, self.rules.run_cost.row_processor_s(decision.rows))
+        self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
         self.forecast.drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
         self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows)
-        if self._blocked:
+        if self._blocked.count:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
         self._wanted_requests = self._wanted_rows = 0
@@ -244,9 +247,7 @@ class QueueState:
         if not self.waiting.scavenger_rows:
             return self._plan_online(now, idle_since, order_s, effects)
         online_rows = self.waiting.rows - self.waiting.scavenger_rows
-        are_next = online_rows == 0 or (
-            not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS
-        )
+        are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True
             return plan(self.waiting.scavengers_in_order(order_s), now, rules)
@@ -386,7 +387,7 @@ class QueueState:
         return self.waiting.remove(request) or self._blocked.remove(request)
 
     def _admit_blocked(self, now: float, effects: Effects) -> None:
-        while self._blocked:
+        while self._blocked.count:
             request = next(iter(self._blocked))
             if not self._make_room(request, effects):
                 return

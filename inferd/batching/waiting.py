@@ -160,11 +160,19 @@ class WaitingRequests:
         self.nbytes -= request.nbytes
         return True
 
-    def take(self, requests: Sequence[InferenceRequest], row_s: float) -> None:
-        """Remove ``requests``, which are dispatched together, at a cost of ``row_s`` a row."""
-        for request in requests:
-            self.remove(request, request.rows * row_s)
-        if self._low_share and self.rows:
+    def take(self, requests: Sequence[InferenceRequest], rows: int, row_s: float) -> None:
+        """Remove ``requests`` of ``rows`` in all, which are dispatched together, at a cost of ``row_s`` a row."""
+        # Mostly they are the first ones of a single flow.
+        level = self._levels[requests[0].priority]
+        if level.take_first(requests, rows, rows * row_s):
+            self.count -= len(requests)
+            self.rows -= rows
+            for request in requests:
+                self.nbytes -= request.nbytes
+        else:
+            for request in requests:
+                self.remove(request, request.rows * row_s)
+        if self._low_share and self.rows != level.rows:
             self._age(requests)
 
     def _age(self, requests: Sequence[InferenceRequest]) -> None:
@@ -202,11 +210,9 @@ class BlockedRequests:
     """Requests that wait in front of a full queue, in order of arrival."""
 
     def __init__(self) -> None:
+        self.count = 0
         self.nbytes = 0
         self._requests: dict[InferenceRequest, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def __iter__(self) -> Iterator[InferenceRequest]:
         return iter(self._requests)
@@ -214,6 +220,7 @@ class BlockedRequests:
     def add(self, request: InferenceRequest) -> None:
         """Add ``request``."""
         self._requests[request] = None
+        self.count += 1
         self.nbytes += request.nbytes
 
     def remove(self, request: InferenceRequest) -> bool:
@@ -221,6 +228,7 @@ class BlockedRequests:
         if request not in self._requests:
             return False
         del self._requests[request]
+        self.count -= 1
         self.nbytes -= request.nbytes
         return True
 

@@ -124,18 +124,16 @@ class QueueMachine(RuleBasedStateMachine):
         # Requests that failed may have made room for blocked ones, which are in the batch already.
         self.apply(effects)
         if isinstance(batch, Batch):
-            self.check_choice(batch, gone={request for request, _ in effects.failed})
-        self.apply(effects)
-        if isinstance(batch, Batch):
+            self.check_choice(batch, admitted=set(effects.admitted))
             for request in batch.requests:
                 del self.waiting[request]
             self.batches.append(batch)
 
-    def check_choice(self, batch, gone):
+    def check_choice(self, batch, admitted):
         assert all(request.deadline > self.now for request in batch.requests)
         assert batch.rows <= _MAX_BATCH or len(batch.requests) == 1
         first = batch.requests[0]
-        online = [request for request in self.waiting if request.priority < _SCAVENGER and request not in gone]
+        online = [request for request in self.waiting if request.priority < _SCAVENGER and request not in admitted]
         if first.priority == _SCAVENGER:
             assert all(request.priority == _SCAVENGER for request in batch.requests)
             assert not online or (sum(request.rows for request in online) == 1 and not self.scavenged)

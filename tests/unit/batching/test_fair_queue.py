@@ -71,6 +71,33 @@ def test_order_holds_while_the_head_of_the_list_is_free():
     assert list(flow) == [requests[0]]
 
 
+def test_the_first_requests_are_taken_together():
+    """Only if they are exactly the first ones, in this order; the others stay in order."""
+    flow, requests = _flow(*range(8))
+    for wrong in (requests[1:3], [requests[0], requests[2]], [requests[1], requests[0]], [*requests, requests[0]]):
+        assert not flow.take_first(wrong, len(wrong))
+    assert flow.take_first(requests[:2], 2)
+    assert flow.take_first(requests[2:5], 3)
+    first = _request(20, due=4.5)
+    flow.add(first)
+    assert (list(flow), flow.rows) == ([first, *requests[5:]], 4)
+    assert flow.take_first([first, *requests[5:]], 4)
+    assert (list(flow), len(flow), flow.rows) == ([], 0, 0)
+
+
+def test_a_batch_of_a_single_principal_is_charged_at_once():
+    """As if its requests had been removed one by one; with two principals it has to be one by one."""
+    at_once, one_by_one = (_level(*(_request(number) for number in range(4))) for _ in range(2))
+    assert at_once.take_first(list(at_once.in_order(1.0))[:3], 3, 3.0)
+    _serve(one_by_one, count=3)
+    for level in (at_once, one_by_one):
+        level.add(_request(9, principal="b"))
+        assert _serve(level, count=2) == ["b", "a"]
+    both = _level(_request(1), _request(2, principal="b"))
+    assert not both.take_first([next(both.in_order(1.0))], 1, 1.0)
+    assert both.rows == 2
+
+
 def test_rows_due_before_a_time_are_counted_or_estimated():
     """Exactly at both ends, and by the average size in between."""
     flow = Flow(1.0, 0.0)

@@ -1,5 +1,7 @@
 """What happens to requests that find the queue full, without threads."""
 
+import pytest
+
 from inferd.batching.request import Batch
 from inferd.config.settings import Backpressure
 from inferd.errors import (
@@ -122,3 +124,74 @@ def test_a_request_that_can_never_fit_is_invalid_under_every_policy():
     for policy in Backpressure:
         queue = Queue(policy=policy)
         assert list(failed(queue.offer(Caller(rows=5))).values()) == [InvalidInputError]
+
+
+def test_a_higher_priority_passes_blocked_requests():
+    """If there is room for it; the same priority and lower ones stay behind them."""
+    queue = Queue(policy=Backpressure.BLOCK)
+    queue.offer(Caller(rows=2, priority=2), blocked := Caller(rows=3, priority=2))
+    urgent, equal, low = Caller(priority=1), Caller(priority=2), Caller(priority=3)
+    assert queue.offer(equal, low, urgent).admitted == [urgent.request]
+    assert queue.offer(Caller(rows=2, priority=1)).admitted == []
+    assert queue.remove(urgent).admitted == []
+    assert queue.state.present == 5
+    assert blocked.waits
+
+
+def test_with_a_higher_priority_blocked_no_lower_one_passes():
+    """It would take the room that the blocked one waits for."""
+    queue = Queue(policy=Backpressure.BLOCK)
+    queue.offer(Caller(rows=2, priority=3), Caller(rows=3, priority=1))
+    assert queue.offer(Caller(rows=1, priority=2), Caller(rows=1, priority=1)).admitted == []
+
+
+def test_shed_oldest_evicts_what_is_due_first():
+    """Of the lowest priority: it is the least likely to be in time, and with equal deadlines the oldest."""
+    queue = Queue(policy=Backpressure.SHED_OLDEST)
+    far, near = Caller(priority=3, deadline=queue.now + 0.9), Caller(priority=3, deadline=queue.now + 0.5)
+    queue.offer(Caller(priority=1), far, near, Caller(priority=2))
+    assert list(failed(queue.offer(Caller(priority=2)))) == [near.request]
+    assert list(failed(queue.offer(Caller(priority=2)))) == [far.request]
+
+
+def test_shed_oldest_evicts_from_the_principal_with_most_rows():
+    """Not the oldest of one that has little waiting."""
+    queue = Queue(policy=Backpressure.SHED_OLDEST)
+    light, first, second = Caller(principal="light"), Caller(principal="flood"), Caller(principal="flood", rows=2)
+    queue.offer(light, first, second)
+    assert list(failed(queue.offer(Caller(principal="other")))) == [first.request]
+    assert light.request in list(queue.state.waiting)
+
+
+@pytest.mark.parametrize("policy", list(Backpressure))
+def test_scavengers_are_evicted_first_under_every_policy(policy):
+    """As many as the request needs, those due first; what was admitted otherwise stays."""
+    queue = Queue(policy=policy)
+    low, first, second = Caller(priority=3), Caller(priority=4, rows=2), Caller(priority=4)
+    queue.offer(low, first, second)
+    newcomer = Caller(priority=3)
+    effects = queue.offer(newcomer)
+    assert (effects.admitted, failed(effects)) == ([newcomer.request], {first.request: OverloadedError})
+    assert list(queue.state.waiting) == [low.request, newcomer.request, second.request]
+
+
+@pytest.mark.parametrize("policy", list(Backpressure))
+def test_scavengers_are_not_evicted_in_vain(policy):
+    """If a request does not fit even without them, they stay; one of them never evicts another for its priority."""
+    queue = Queue(policy=policy, max_blocked=1)
+    queue.offer(Caller(priority=1, rows=3), scavenger := Caller(priority=4))
+    queue.offer(Caller(priority=2, rows=2))
+    assert scavenger.request in list(queue.state.waiting)
+    if policy is not Backpressure.SHED_OLDEST:
+        queue.offer(Caller(priority=4))
+        assert scavenger.request in list(queue.state.waiting)
+
+
+def test_a_blocked_request_takes_the_place_of_scavengers_that_came_before():
+    """As soon as they are all that is in its way: then it need not wait for a batch."""
+    queue = Queue(policy=Backpressure.BLOCK)
+    first, second, scavenger = Caller(rows=2), Caller(), Caller(priority=4)
+    queue.offer(first, second, scavenger)
+    assert queue.offer(blocked := Caller(rows=2)).admitted == []
+    effects = queue.remove(second)
+    assert (effects.admitted, list(failed(effects))) == ([blocked.request], [scavenger.request])

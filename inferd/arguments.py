@@ -1,6 +1,6 @@
-"""Arguments of the client, checked: what is wrong raises `TypeError` or `ValueError`, which name the argument.
+"""Validation of the client's arguments: `TypeError` or `ValueError` with the name of the argument.
 
-Also for commands that must not wait for the client's import.
+Separate from the client, for commands that must not wait for its import.
 """
 
 import re
@@ -10,20 +10,20 @@ from numbers import Integral, Real
 
 from inferd.plain_text import clipped, escaped
 
-#: Metadata as gRPC takes it.
+#: Metadata in gRPC's form.
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-#: Metadata as callers give it: values by key, or pairs, of which several may have the same key.
+#: Metadata as callers pass it: values by key, or pairs, which may repeat a key.
 MetadataLike = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
-# So long that nobody waits for it, and still within what clocks, queues and gRPC can count.
+# Longer than anybody waits, and still within the range of clocks, queues and gRPC.
 _FOR_EVER_S = 1_000_000_000
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[ -~]*")
 _TOKEN = re.compile(r"[!-~]+")
 
-# What HTTP/2 forbids or gRPC sets itself, and would drop without a word or pass on to the harm of the call.
+# Keys that HTTP/2 forbids or gRPC sets itself; gRPC would silently drop them, or break the call.
 _RESERVED = frozenset(
     {
         "connection",
@@ -50,12 +50,12 @@ def checked_integer(name: str, value: object, least: int, most: float = inf) -> 
 
 
 def checked_number(name: str, value: object, least: float, most: float = inf) -> float:
-    """Return ``value`` as a float from ``least`` to ``most``, which nan is not."""
+    """Return ``value`` as a float from ``least`` to ``most``; NaN is rejected."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {_kind(value)}")
     try:
         number = float(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:  # An int beyond the range of floats.
         number = -inf if value < 0 else inf
     if not least <= number <= most:
         raise ValueError(f"{name} is {value}, expected {_range(least, most)}")
@@ -63,14 +63,14 @@ def checked_number(name: str, value: object, least: float, most: float = inf) ->
 
 
 def checked_flag(name: str, value: object) -> bool:
-    """Return ``value``, True or False: text that says "no" would count as true."""
+    """Return ``value``, True or False: a text such as "no" would count as true."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {_kind(value)}")
     return value
 
 
 def checked_text(name: str, value: object) -> str:
-    """Return ``value``, a text that can be sent."""
+    """Return ``value``, a text that can be encoded."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {_kind(value)}")
     try:
@@ -81,7 +81,7 @@ def checked_text(name: str, value: object) -> str:
 
 
 def checked_timeout(timeout_s: object) -> float | None:
-    """Return how long something may take; None, which may be said as infinity, is for ever."""
+    """Return a timeout; None, or infinity, means no limit."""
     if timeout_s is None:
         return None
     seconds = checked_number("timeout_s", timeout_s, 0)
@@ -89,7 +89,7 @@ def checked_timeout(timeout_s: object) -> float | None:
 
 
 def checked_metadata(metadata: object) -> Metadata:
-    """Return `MetadataLike` with its keys in lower case, as gRPC wants them.
+    """Return `MetadataLike` with its keys in lower case, as gRPC requires.
 
     Errors name the key but do not show the value, because it may be secret.
     """

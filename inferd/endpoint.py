@@ -1,4 +1,4 @@
-"""Where a server is, how to trust it and what may be sent there: the same for the client and for `inferd health`."""
+"""Addresses and TLS of a server, shared by the client and `inferd health`."""
 
 import os
 import re
@@ -12,21 +12,21 @@ from inferd.arguments import Metadata, checked_flag, checked_token
 from inferd.plain_text import clipped, escaped
 from inferd.small_files import read_bytes
 
-# How gRPC lets an address say what kind it is: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
+# gRPC's prefixes of addresses: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
 _TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
-# Kinds of addresses that are gRPC's own to read.
+# Prefixes of addresses that only gRPC parses.
 _OTHER_SCHEMES = ("unix-abstract:", "vsock:", "xds:")
-# What a name in the file system may have at most to be a socket's, its end included.
+# Maximum length of a socket's path, including its terminator.
 _SOCKET_NAME_BYTES = 108
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TLS:
-    """How to trust the server, and how to be trusted by it.
+    """How to verify the server, and how to authenticate to it.
 
-    ``ca`` is a PEM file with the authorities to trust, by default gRPC's own list. ``certificate`` and ``key`` are the
-    client's PEM files for mutual TLS. ``server_name`` is the name that the server's certificate must have where it is
-    not the address's.
+    ``ca`` is a PEM file with the trusted CA certificates, by default gRPC's own list. ``certificate`` and ``key`` are
+    the client's PEM files for mutual TLS. ``server_name`` is the expected name in the server's certificate if it is not
+    the address's.
     """
 
     ca: str | Path | None = None
@@ -56,9 +56,9 @@ class TLS:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """A server's address, with what connections there need and what each call brings along.
+    """A server's address, with the credentials of connections and the metadata of each call.
 
-    Raises `TypeError` or `ValueError` if the address is none, or if the token would travel in clear text to another
+    Raises `TypeError` or `ValueError` for an invalid address, or if the token would be sent in clear text to another
     machine without being allowed to.
     """
 
@@ -82,14 +82,14 @@ class Endpoint:
             )
 
     def metadata(self) -> Metadata:
-        """Return what each call brings along."""
+        """Return the metadata of each call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
     def options(self) -> dict[str, str | int]:
-        """Return the options of gRPC that this address needs."""
+        """Return gRPC's options for this address."""
         options: dict[str, str | int] = {}
         if is_loopback(self.address):
-            # The environment's http_proxy is meant for other machines.
+            # The environment's http_proxy is for other machines.
             options["grpc.enable_http_proxy"] = 0
         if self.tls is not None and self.tls.server_name is not None:
             options["grpc.ssl_target_name_override"] = self.tls.server_name
@@ -97,7 +97,7 @@ class Endpoint:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether what is sent to ``address`` stays on this machine; anything unclear counts as not."""
+    """Whether ``address`` is on this machine; unclear addresses count as not."""
     if addresses.is_unix_socket(address):
         return True
     endpoint = _TCP_SCHEME.sub("", address)
@@ -113,7 +113,7 @@ def _check_address(address: str) -> None:
 
 
 def _fault(address: str) -> str:
-    """Say what is wrong with an address; empty if nothing is."""
+    """Return what is wrong with an address; empty if nothing."""
     if not address.isprintable():
         return "a character that cannot be seen"
     if address.startswith("unix:"):

@@ -1,7 +1,7 @@
 """The messages of the standard health service, `grpc.health.v1.Health`.
 
-They are so small that they are written here, for those who must not need the stubs or wait for their import; and the
-stubs of older releases lack `List`.
+They are small, and encoded here for programs that must not need the stubs or wait for their import; the stubs of older
+releases also lack `List`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _NAME, _RESPONSE = wire.length_tag(1), wire.length_tag(2)
 
 
 class HealthStatus(IntEnum):
-    """What the answer may say."""
+    """The statuses of a response."""
 
     UNKNOWN = 0
     SERVING = 1
@@ -30,17 +30,17 @@ _ANSWERS = {wire.integer(_STATUS, status): status for status in HealthStatus if 
 
 
 def question(service: str = "") -> bytes:
-    """Write the request; an empty name asks for the server as a whole."""
+    """Encode the request; an empty name is the server as a whole."""
     return wire.field(_SERVICE, service.encode()) if service else b""
 
 
 def status_of(answer: bytes) -> HealthStatus:
-    """Read the response; one that says anything else is UNKNOWN."""
+    """Decode the response; any other content is UNKNOWN."""
     return _ANSWERS.get(answer, HealthStatus.UNKNOWN)
 
 
 def listing(statuses: Mapping[str, HealthStatus]) -> bytes:
-    """Write what answers `List`: the status of each service, by its name."""
+    """Encode the response to `List`: the status of each service by name."""
     return b"".join(
         wire.field(
             _STATUSES,

@@ -1,8 +1,8 @@
-"""Protobuf's wire format, written and read by hand where a message object would cost too much.
+"""Protobuf's wire format, encoded and decoded by hand where a message object would cost too much.
 
-A message is its fields one behind the other: a tag, for most a length, and a content. Building an object for each
-answer and serializing it takes several times as long as joining bytes that are known; and protobuf's parser holds
-Python's interpreter lock for as long as a message takes, so a message is looked at before it is parsed.
+A message is a sequence of fields: a tag, for most a length, and a content. Building an object for each answer and
+serializing it takes several times as long as joining known bytes; and protobuf's parser holds Python's interpreter lock
+for as long as a message takes, so a message is scanned before it is parsed.
 
 Tags come from the descriptors of the messages (`tag`), or from the number of a field where the generated code must not
 be imported or does not exist (`length_tag`, `integer_tag`, `double_tag`).
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-#: How the content of a field is written: the lowest three bits of its tag.
+#: Wire types: the lowest three bits of a tag.
 VARINT, FIXED64, LENGTH, GROUP_START, GROUP_END, FIXED32 = range(6)
 
 _LOW_BITS = 0x7F
 _MORE = 0x80
 _LONGEST_VARINT_BYTES = 10
 
-#: By the number that a `FieldDescriptor` has for a type; the other types are variable-length integers.
+#: By the type number of a `FieldDescriptor`; other types are variable-length integers.
 _WIRE_TYPES = {
     1: FIXED64,
     2: FIXED32,
@@ -40,14 +40,14 @@ class MalformedError(ValueError):
 
 
 def tag(message: Any, name: str) -> int:  # noqa: ANN401  (any generated message class; this module imports none)
-    """Return the tag of the field ``name`` of a generated class, as it is written: numbers of a list packed."""
+    """Return the encoded tag of the field ``name`` of a generated class; lists of numbers are packed."""
     field = message.DESCRIPTOR.fields_by_name[name]
     number: int = field.number
     return number << 3 | (LENGTH if field.is_packed else element_wire_type(field))
 
 
 def element_wire_type(field: Any) -> int:  # noqa: ANN401  (a descriptor of any implementation of protobuf)
-    """Return how one element of a field is written by itself."""
+    """Return the wire type of one element of a field."""
     return _WIRE_TYPES.get(field.type, VARINT)
 
 
@@ -67,29 +67,29 @@ def double_tag(number: int) -> int:
 
 
 def varint(value: int) -> bytes:
-    """Write a number of 0 or more in the variable length that protobuf gives it."""
+    """Encode a number of 0 or more as a variable-length integer."""
     if value < _MORE:
         return _ONE_BYTE[value]
     return _short_varint(value) if value < _SHORT else _varint(value)
 
 
 def integer(tag: int, value: int) -> bytes:
-    """Write a field that is a number of 0 or more; ``tag`` is a single byte."""
+    """Encode a field with a number of 0 or more; ``tag`` is a single byte."""
     return bytes((tag,)) + varint(value)
 
 
 def double(tag: int, value: float) -> bytes:
-    """Write a field that is a double; ``tag`` is a single byte."""
+    """Encode a double field; ``tag`` is a single byte."""
     return bytes((tag,)) + _pack_double(value)
 
 
 def prefix(tag: int, nbytes: int) -> bytes:
-    """Write what stands in front of a content of ``nbytes``; ``tag`` is a single byte."""
+    """Encode the tag and length before a content of ``nbytes``; ``tag`` is a single byte."""
     return bytes((tag,)) + varint(nbytes)
 
 
 def field(tag: int, content: bytes) -> bytes:
-    """Write a field whose content has a length: text, bytes or a message."""
+    """Encode a field whose content has a length: text, bytes or a message."""
     return prefix(tag, len(content)) + content
 
 
@@ -125,9 +125,9 @@ def contents(message: bytes, tag: int) -> Iterator[bytes | None]:
 
 
 def content_bounds(message: bytes | mmap.mmap, wire_type: int, position: int) -> tuple[int, int]:
-    """Return where the content of a field begins and ends whose tag ends at ``position``; no group.
+    """Return the bounds of a field's content, given the end of its tag in ``position``; not for groups.
 
-    The end may be behind that of the message. Raises `MalformedError`.
+    The end may be beyond that of the message. Raises `MalformedError`.
     """
     if wire_type == LENGTH:
         size, position = read_varint(message, position)
@@ -152,7 +152,7 @@ def _varint(value: int) -> bytes:
 
 _pack_double = struct.Struct("<d").pack
 
-#: Numbers below this are written so often that what they look like is kept.
+#: Numbers below this are cached.
 _ONE_BYTE = tuple(bytes((value,)) for value in range(_MORE))
 _SHORT = 4096
 _short_varint = lru_cache(maxsize=_SHORT)(_varint)

@@ -175,7 +175,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
     def _interceptor_kinds(cls) -> tuple[type, ...]:
         return (grpc.aio.ClientInterceptor,)
 
-    # Made at the first call, because the channel belongs to the event loop that runs then.
+    # Created by the first call, because the channel belongs to the running event loop.
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         config = self._config
@@ -223,7 +223,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
     async def _called(self, method: Callable[..., Awaitable[_Response]], request: object, terms: Terms) -> _Response:
         """Start a call and wait for its end."""
         timeout_s, metadata, waits = terms
-        if timeout_s == 0:  # gRPC may still answer such a call
+        if timeout_s == 0:  # gRPC may still answer such a call.
             raise out_of_time(timeout_s)
         with self._translated_errors():
             return await method(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)

@@ -1,4 +1,4 @@
-"""What both clients have in common: their arguments, their lifetime, and waiting until a server is ready."""
+"""Shared by both clients: their arguments, their lifetime, and waiting until a server is ready."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from inferd.client.stream import MESSAGE_BYTES, StreamLedger
 from inferd.endpoint import TLS
 from inferd.health_check import HealthStatus, status_of
 
-# To ask the system anew for each call would take longer than all other checks together.
+# A system call per call would take longer than all other checks together.
 _process = os.getpid()
 
 
@@ -73,7 +73,7 @@ class Lifetime:
         )
 
 
-#: Errors that may be over later, so that who waits for readiness asks again.
+#: Temporary errors, after which a wait for readiness polls again.
 PASSING = (Unavailable, NotFound, DeadlineExceeded, Overloaded)
 
 _FIRST_PAUSE_S = 0.05
@@ -82,7 +82,7 @@ _GROWTH = 1.5
 
 
 class Patience:
-    """A wait until a server or a model is ready: `left_s`, ask, `not_ready`, `pause_s`, repeat."""
+    """A wait until a server or a model is ready: `left_s`, poll, `not_ready`, `pause_s`, repeat."""
 
     def __init__(self, timeout_s: float | None, clock: Callable[[], float] = monotonic) -> None:
         self._timeout_s = timeout_s
@@ -104,7 +104,7 @@ class Patience:
         self._error = why if isinstance(why, InferdError) else None
 
     def pause_s(self) -> float:
-        """Return the pause before the next question. Raises `DeadlineExceeded` if no time is left."""
+        """Return the pause before the next poll. Raises `DeadlineExceeded` if no time is left."""
         left_s = self.left_s()
         if left_s == 0:
             raise DeadlineExceeded(
@@ -128,7 +128,7 @@ def model_obstacle(model: ModelInfo) -> str:
     return f'model "{model.name}" version {model.version} is {model.state}' + (model.reason and f": {model.reason}")
 
 
-#: What a call is started with: its timeout, its metadata, and whether it waits for a connection.
+#: Parameters of a call: its timeout, its metadata, and whether it waits for a connection.
 Terms = tuple[float | None, Metadata, bool | None]
 
 Interceptor = TypeVar("Interceptor")
@@ -169,7 +169,7 @@ class BaseClient(ABC, Generic[Interceptor]):
         )
         self._timeout_s = checked_timeout(timeout_s)
         self._metadata = self._config.metadata
-        # Left to gRPC where it is not wanted, so that a service config may ask for it.
+        # None instead of False, so that a service config may enable it.
         self._waits = checked_flag("wait_for_ready", wait_for_ready) or None
         self._interceptors = self._checked_interceptors(interceptors)
         self._lifetime = Lifetime()
@@ -199,7 +199,7 @@ class BaseClient(ABC, Generic[Interceptor]):
         )
 
     def _goes_alone(self, fields: Sequence[bytes], terms: Terms) -> bool:
-        """Whether a request needs a call of its own: too large for the shared stream, or with its own terms."""
+        """Whether a request needs a separate call: too large for the shared stream, or with its own parameters."""
         _, metadata, waits = terms
         differs = metadata is not self._metadata or (waits or None) is not self._waits
         return differs or sum(map(len, fields)) > MESSAGE_BYTES

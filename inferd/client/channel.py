@@ -1,4 +1,4 @@
-"""What a channel to a server is opened with: its options, credentials and the metadata of its calls."""
+"""Channels to a server: options, credentials and the metadata of calls."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,45 +21,45 @@ from inferd.endpoint import TLS, Endpoint
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
-#: The methods whose requests are written as bytes, without the generated stub.
+#: Methods whose requests are encoded by hand, without the generated stub.
 INFER = f"/{SERVICE}/Infer"
 STREAM_INFER = f"/{SERVICE}/StreamInfer"
 
-#: Options of gRPC as it takes them: a mapping, or pairs of a name and a value.
+#: gRPC's channel options: a mapping, or pairs of a name and a value.
 ChannelOptions = Mapping[str, str | int | bytes] | Sequence[tuple[str, str | int | bytes]]
 
-# Balancers and firewalls forget connections that are silent for longer, some after a minute.
+# Load balancers and firewalls drop connections that are silent for longer, some after a minute.
 _KEEPALIVE_S = 45
 _KEEPALIVE_TIMEOUT_S = 20
-# How long gRPC waits between attempts to connect: by default 1 s and more, up to 2 minutes. It adds up to a fifth.
+# Interval between attempts to connect: by default 1 s and more, up to 2 minutes. gRPC adds up to a fifth.
 _RECONNECT_FIRST_MS = 100
 _RECONNECT_MOST_MS = 1_000
-# An attempt that gets no answer ends after this, by default 20 s. The system asks again after 1 s and 3 s of these.
+# Timeout of an attempt to connect, by default 20 s. The system retries after 1 s and 3 s.
 _CONNECT_TIMEOUT_MS = 5_000
-# A name whose addresses do not answer is looked up again after this, by default 30 s.
+# Interval of resolving a name whose addresses do not answer, by default 30 s.
 _LOOK_UP_AGAIN_MS = 1_000
-# gRPC does not retry calls whose request is larger than this; its own default, 256 KiB, is one picture.
+# gRPC does not retry calls with a larger request; its default, 256 KiB, is one image.
 _RETRY_BUFFER_BYTES = 64 * 1024 * 1024
 _CORE_MAX_ATTEMPTS = 5
 _SERVICE_CONFIG = "grpc.service_config"
 _INT32 = range(-(2**31), 2**31)
-# After a backoff that comes to less than a millisecond gRPC does not try again but hangs (grpc/grpc issue 41036).
+# After a backoff of less than a millisecond gRPC hangs instead of retrying (grpc/grpc issue 41036).
 _MIN_BACKOFF_S = 0.01
 _MAX_BACKOFF_S = 86_400
 _MAX_MULTIPLIER = 1_000
-# The limits of gRPC's throttling, which counts in thousandths.
+# Limits of gRPC's retry throttling, which counts in thousandths.
 _MAX_TOKENS = 1_000
 _MIN_TOKEN_RATIO = 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How often calls that were refused (RESOURCE_EXHAUSTED) or found no server (UNAVAILABLE) are tried again.
+    """Retries of rejected calls (RESOURCE_EXHAUSTED) and of calls that did not reach a server (UNAVAILABLE).
 
     The first retry waits about ``initial_backoff_s``, each further one ``multiplier`` times longer, up to
-    ``max_backoff_s``. Where the server says when to come back (``grpc-retry-pushback-ms``), that counts instead. Each
-    failed attempt takes one of ``max_tokens`` tokens and each success gives ``token_ratio`` back; while no more than
-    half are left nothing is retried, so that clients do not add to an overload. The timeout covers all attempts.
+    ``max_backoff_s``. A pushback of the server (``grpc-retry-pushback-ms``) replaces the backoff. Each failed attempt
+    takes one of ``max_tokens`` tokens and each success returns ``token_ratio``; while no more than half are left
+    nothing is retried, so that clients do not add to an overload. The timeout covers all attempts.
     """
 
     max_attempts: int = _CORE_MAX_ATTEMPTS
@@ -78,7 +78,7 @@ class RetryPolicy:
         checked_integer("max_attempts", self.max_attempts, 2, _CORE_MAX_ATTEMPTS)
 
     def service_config(self) -> dict[str, object]:
-        """Write the policy as gRPC's service config."""
+        """Return the policy as gRPC's service config."""
         retry = {
             "maxAttempts": int(self.max_attempts),
             "initialBackoff": f"{self.initial_backoff_s:.3f}s",
@@ -116,7 +116,7 @@ def channel_config(
     options: ChannelOptions,
     compression: grpc.Compression | None,
 ) -> ChannelConfig:
-    """Check the arguments of a client and put them into gRPC's terms."""
+    """Validate the arguments of a client, and convert them to gRPC's."""
     endpoint = Endpoint(address=address, token=token, allow_insecure_token=allow_insecure_token, tls=tls)
     if not isinstance(retry, RetryPolicy | None):
         raise TypeError(f"retry: expected a RetryPolicy or None, got {type(retry).__name__}")
@@ -144,7 +144,7 @@ def channel_config(
 
 
 def service_config(retry: RetryPolicy | None, *, round_robin: bool) -> dict[str, object]:
-    """Return gRPC's service config. Round robin leaves out servers whose health, which it watches, is not SERVING."""
+    """Return gRPC's service config. Round robin skips servers whose health, which it watches, is not SERVING."""
     spread = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
     return (spread if round_robin else {}) | (retry.service_config() if retry is not None else {})
 
@@ -162,7 +162,7 @@ def _options(config: dict[str, object], max_receive_bytes: int) -> dict[str, str
         "grpc.max_reconnect_backoff_ms": _RECONNECT_MOST_MS,
         "grpc.min_reconnect_backoff_ms": _CONNECT_TIMEOUT_MS,
         "grpc.dns_min_time_between_resolutions_ms": _LOOK_UP_AGAIN_MS,
-        # A connection of its own for each client, instead of one that equal channels of the process share.
+        # A separate connection for each client, instead of one that equal channels of the process share.
         "grpc.use_local_subchannel_pool": 1,
         "grpc.per_rpc_retry_buffer_size": _RETRY_BUFFER_BYTES,
         "grpc.service_config_disable_resolution": 1,

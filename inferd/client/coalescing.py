@@ -17,7 +17,7 @@ from inferd.client.messages import RequestWriter
 from inferd.client.results import Result
 from inferd.client.stream import AsyncOutbox, Outbox, StreamCall
 
-#: What a call waits for: the end of its request, or what became of the stream.
+#: Outcome that a call waits for: the end of its request, or of the stream.
 Outcome = pb.InferResult | InferdError
 
 Reply = TypeVar("Reply")
@@ -30,7 +30,7 @@ _AsyncReply = asyncio.Future[Outcome]
 class Waiting(Generic[Reply]):
     """The receivers of outcomes by the request id on the wire.
 
-    A call that has given up stays until the server has answered it, so that nobody else gets that answer.
+    A call that has timed out stays until the server has answered it, so that no other call gets that answer.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def answer(outcome: Outcome, request_id: str) -> Result:
     raise outcome from None
 
 
-#: Opens a stream that sends what the iterator yields; iterating over it gives what comes back.
+#: Opens a stream that sends the iterator's messages, and iterates over the responses.
 OpenStream = Callable[[Iterator[bytes]], Iterable[pb.StreamInferResponse]]
 
 
@@ -107,8 +107,8 @@ class SharedStream:
 class _Line:
     """One stream, from its opening to its end.
 
-    A thread of its own reads what comes back and wakes the calls; any thread sends. The lock is held for bookkeeping
-    only. Invariant: a request that `send` took gets one outcome, at the latest when the stream ends.
+    A thread reads the responses and wakes the calls; any thread sends. The lock is held for bookkeeping only.
+    Invariant: a request that `send` accepted gets one outcome, at the latest when the stream ends.
     """
 
     def __init__(self, open_stream: OpenStream) -> None:
@@ -183,7 +183,7 @@ class _AsyncLine:
         self._waiting: Waiting[_AsyncReply] = Waiting()
         self._outbox = AsyncOutbox()
         self._call = call
-        # Kept here, because the event loop itself does not hold on to tasks.
+        # Referenced here, because the event loop keeps no reference to tasks.
         self._writer = asyncio.create_task(self._outbox.write_to(call))
         self._reader = asyncio.create_task(self._read(call))
 
@@ -194,7 +194,7 @@ class _AsyncLine:
         return reply
 
     async def close(self) -> None:
-        """Cancel the call and wait until gRPC has released it, since the event loop may be closed next."""
+        """Cancel the call and wait until gRPC has released it, because the event loop may be closed next."""
         # Older grpcio does not find it among the calls that closing the channel cancels.
         self._call.cancel()
         await asyncio.wait([self._writer, self._reader])
@@ -206,9 +206,9 @@ class _AsyncLine:
                 for result in message.results:
                     _settle(self._waiting.leave(result.request_id), result)
         except (grpc.RpcError, asyncio.CancelledError) as error:
-            failure = error  # Closing the channel cancels who reads from it; this task ends here in either case.
+            failure = error  # Closing the channel cancels its readers; this task ends here in either case.
         self.ended = True
-        # A call that was cancelled before it was started leaves who writes to it waiting for ever.
+        # A call that was cancelled before it started would leave its writer waiting forever.
         self._writer.cancel()
         for reply in self._waiting.leave_all():
             _settle(reply, broken(failure))

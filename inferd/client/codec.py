@@ -1,4 +1,4 @@
-"""Converts arrays to tensors of the contract and back. Pure."""
+"""Convert arrays to tensors of the contract and back. Pure."""
 
 import struct
 from collections.abc import Iterable, Mapping
@@ -24,16 +24,16 @@ _SUPPORTED = ", ".join(dtype.numpy.name for dtype in dtypes.ALL if dtype is not 
 #: Tags of `InferRequest.inputs` and `Tensor.raw`.
 _INPUTS = wire.tag(pb.InferRequest, "inputs")
 _RAW = wire.tag(pb.Tensor, "raw")
-#: What elements look like on the wire, by the number of their type.
+#: Encoding of elements by the number of their type.
 _LITTLE_ENDIAN = {dtype.proto: dtype.numpy.newbyteorder("<") for dtype in dtypes.ALL}
 
 
 def encode(name: str, value: ArrayLike) -> tuple[bytes, bytes]:
-    """Write an array of any memory layout and byte order as a field ``inputs`` of a request.
+    """Encode an array of any memory layout and byte order as a field ``inputs`` of a request.
 
     Returns the field up to the elements, and the elements. The element type is the array's own; str, bytes and object
     arrays of them become BYTES, text as UTF-8. (numpy itself drops zero bytes from the end of the elements of an ``S``
-    array; use an object array to keep them.) Raises `InvalidInput` for what has no place in the contract.
+    array; use an object array to keep them.) Raises `InvalidInput` for types that the contract lacks.
     """
     array = _array(name, value)
     if array.dtype.kind in _TEXT_KINDS:
@@ -75,7 +75,7 @@ def _array(name: str, value: ArrayLike) -> NDArray[np.generic]:
 
 @lru_cache(maxsize=1024)
 def _head(name: str, number: int, shape: tuple[int, ...], nbytes: int) -> bytes:
-    """Write the field of one input up to its raw bytes; cached, because callers repeat the same inputs."""
+    """Encode the field of one input up to its raw bytes; cached, because callers repeat the same inputs."""
     checked_text("name of an input", name)
     described = pb.Tensor(name=name, datatype=pb.DataType.ValueType(number), shape=shape).SerializeToString()
     head = described + wire.prefix(_RAW, nbytes)
@@ -120,7 +120,7 @@ def _decode_bytes(raw: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
             msg = "an element reaches beyond the end"
             raise ValueError(msg)
         elements.append(raw[position - length : position])
-    # Filled by hand: numpy would make fixed-width text of a list and cut zero bytes off.
+    # Filled in a loop: numpy would convert a list to fixed-width text and drop zero bytes.
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array.reshape(shape)

@@ -1,6 +1,6 @@
-"""What a call can end with instead of a result: one class for each gRPC status that callers tell apart."""
+"""Errors of calls: one class for each gRPC status that callers distinguish."""
 
-# ruff: noqa: N818 - users catch `client.NotFound`; a suffix "Error" on each would tell them nothing more.
+# ruff: noqa: N818 - users catch `client.NotFound`; a suffix "Error" would add nothing.
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
@@ -17,12 +17,12 @@ _ID_KEY = "x-request-id"
 class InferdError(Exception):
     """A call, or one request of a stream, that ended without a result.
 
-    ``status`` is the gRPC status, ``message`` the text that came with it. ``reason`` is the server's constant for
-    programs, such as ``QUEUE_FULL``, or empty. ``retry_after_s`` is when the server expects to have room again, or
-    None where it said nothing. Statuses without a class of their own come as this class.
+    ``status`` is the gRPC status, ``message`` its text. ``reason`` is the server's constant for programs, such as
+    ``QUEUE_FULL``, or empty. ``retry_after_s`` is the server's retry delay, or None. Statuses without a class raise
+    this class.
 
-    ``request_id`` is what to quote to the server's operator: the id that the caller gave the request, or else the one
-    that the server gave the call; empty if neither did. ``metadata`` is what else came with the status.
+    ``request_id`` is the id to quote to the server's operator: the caller's, or else the one that the server assigned
+    to the call; empty if there is neither. ``metadata`` is the metadata that came with the status.
 
     The gRPC error is kept as ``__context__``, which tracebacks leave out.
     """
@@ -50,7 +50,7 @@ class InferdError(Exception):
 
 
 class InvalidInput(InferdError, ValueError):
-    """The request does not fit the model, or cannot be sent; the message says which field, expected and given."""
+    """The request does not match the model, or cannot be sent; the message has the field, what was expected and got."""
 
     status = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -62,7 +62,7 @@ class NotFound(InferdError):
 
 
 class Overloaded(InferdError):
-    """The server refused or shed the request because a limit was reached: a queue, a quota or the message size."""
+    """The server rejected or shed the request because a limit was reached: a queue, a quota or the message size."""
 
     status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -80,13 +80,13 @@ class DeadlineExceeded(InferdError):
 
 
 class Unauthenticated(InferdError):
-    """The server wants a credential, or does not accept this one."""
+    """The server requires a credential, or does not accept this one."""
 
     status = grpc.StatusCode.UNAUTHENTICATED
 
 
 class PermissionDenied(InferdError):
-    """The credential is good but does not allow this."""
+    """The credential is valid but lacks the permission."""
 
     status = grpc.StatusCode.PERMISSION_DENIED
 
@@ -98,18 +98,18 @@ class Cancelled(InferdError):
 
 
 class Unimplemented(InferdError):
-    """The server does not know the method: it is another kind of server, or an older one."""
+    """The server lacks the method: it is another kind of server, or an older one."""
 
     status = grpc.StatusCode.UNIMPLEMENTED
 
 
 class Internal(InferdError):
-    """The model failed to run the request, or the server answered something that cannot be read."""
+    """The model failed to run the request, or the server's answer is invalid."""
 
     status = grpc.StatusCode.INTERNAL
 
 
-#: Errors that mean "not ready" to who asks for readiness, and not that something is wrong with the question.
+#: Errors that mean "not ready" in a query of readiness, and not that the query is invalid.
 NOT_READY = (Unavailable, NotFound, DeadlineExceeded)
 
 _CLASSES: dict[grpc.StatusCode, type[InferdError]] = {cls.status: cls for cls in InferdError.__subclasses__()}
@@ -117,7 +117,7 @@ _STATUSES: dict[int, grpc.StatusCode] = {status.value[0]: status for status in g
 
 
 def from_rpc_error(error: grpc.RpcError) -> InferdError:
-    """Translate what a call of grpc or grpc.aio raised."""
+    """Convert an error of grpc or grpc.aio."""
     trailing = dict(iter(_pairs(error.trailing_metadata())))
     pushback = trailing.get(_PUSHBACK_KEY)
     packed = trailing.get(_DETAILS_KEY)
@@ -134,22 +134,22 @@ def from_rpc_error(error: grpc.RpcError) -> InferdError:
 
 
 def out_of_time(timeout_s: float | None) -> DeadlineExceeded:
-    """Say that a call has not been answered in its time."""
+    """Return the error of a call that timed out."""
     return DeadlineExceeded(f"no answer within {timeout_s:g} s")
 
 
 def from_status(status: status_pb2.Status) -> InferdError:
-    """Translate an error that came within a stream."""
+    """Convert an error within a stream."""
     return _error(_STATUSES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status, None)
 
 
 def own_metadata(trailing: object) -> dict[str, str | bytes]:
-    """Return what came with a status, by its key, without what gRPC keeps for itself."""
+    """Return the metadata of a status by key, without gRPC's own."""
     return {key: value for key, value in _pairs(trailing) if not key.startswith("grpc-")}
 
 
 def _pairs(trailing: object) -> Iterable[tuple[str, str | bytes]]:
-    """Return metadata as pairs; older `grpc.aio` has a class for it that looks like a mapping and is none."""
+    """Return metadata as pairs; older `grpc.aio` has a class for it that resembles a mapping but is none."""
     return cast("Iterable[tuple[str, str | bytes]]", trailing or ())
 
 
@@ -165,7 +165,7 @@ def _error(code: grpc.StatusCode, message: str, details: status_pb2.Status, push
 
 
 def _pushback_s(value: str | bytes) -> float | None:
-    """Seconds of a pushback; a negative or unreadable one means "do not retry" and tells no time."""
+    """Return the seconds of a pushback; a negative or invalid one means "do not retry", without a delay."""
     try:
         milliseconds = int(value)
     except ValueError:
@@ -182,7 +182,7 @@ def _detail(kind: type[_M], status: status_pb2.Status) -> _M | None:
 
 
 def _parse(kind: type[_M], value: bytes) -> _M | None:
-    """Parse a detail; one that cannot be read must not hide the error that it belongs to."""
+    """Parse a detail; an invalid one must not hide the error that it belongs to."""
     try:
         return kind.FromString(value)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""What streams of both clients share: the ledger of requests, messages that requests share, and reading the inputs."""
+"""Streams of both clients: the ledger of requests, packing of requests into messages, and reading the inputs."""
 
 import asyncio
 import threading
@@ -17,17 +17,17 @@ from inferd.client.codec import Inputs
 from inferd.client.errors import Internal, InvalidInput
 from inferd.client.results import StreamItem
 
-#: What callers put into a stream: inputs by name, or a request id of their own and such inputs.
+#: An element of a stream: inputs by name, or a pair of a request id and such inputs.
 StreamInput = Inputs | tuple[str, Inputs]
 
 StreamCall = grpc.aio.StreamStreamCall[bytes, pb.StreamInferResponse]
 
-#: How long elements that are at hand are read without a pause before gRPC gets to see the first of them.
+#: Time for which ready elements are read before gRPC gets the first of them.
 _GATHER_S = 0.001
 
-#: Requests share a message up to about this size, which every server takes; a larger one has a message of its own.
+#: Requests share messages up to about this size, which every server accepts; a larger request is alone.
 MESSAGE_BYTES = 1024 * 1024
-#: And up to this many, as servers bound how many they take.
+#: Maximum number of requests in a message, which servers limit.
 MESSAGE_REQUESTS = 256
 
 _REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
@@ -36,9 +36,9 @@ _REQUESTS = wire.tag(pb.StreamInferRequest, "requests")
 class StreamLedger:
     """Matches results to requests, and optionally restores their order.
 
-    Invariant: each request that was opened is handed over once, or is among the ``unanswered``. One thread opens and
-    another settles; what they share is one dictionary with single-step operations, and a request is opened before it
-    is sent, so before it can be settled.
+    Invariant: each opened request is returned once, or is among the ``unanswered``. One thread opens and another
+    settles; they share one dictionary with single-step operations, and a request is opened before it is sent, so before
+    it can be settled.
     """
 
     def __init__(self, writer: messages.RequestWriter, *, ordered: bool) -> None:
@@ -50,7 +50,7 @@ class StreamLedger:
         self._due = 0
 
     def open(self, element: StreamInput) -> bytes:
-        """Register the next request and write it as an `InferRequest`. Raises as `infer` does."""
+        """Register the next request and encode it as an `InferRequest`. Raises as `infer` does."""
         request_id, inputs = self._split(element)
         if request_id in self._open:
             raise InvalidInput(f'request_id "{request_id}": expected one that is not in flight on this stream')
@@ -133,7 +133,7 @@ class Pack:
         self._nbytes += len(request)
 
     def take(self) -> bytes:
-        """Remove as many requests as fit into a message, at least one, and write the `StreamInferRequest`."""
+        """Remove as many requests as fit into a message, at least one, and encode the `StreamInferRequest`."""
         parts: list[bytes] = []
         room = MESSAGE_BYTES
         taken = 0
@@ -147,20 +147,20 @@ class Pack:
 
 
 class Outbox:
-    """Requests that gather while gRPC sends those before them.
+    """Requests that are collected while gRPC sends earlier ones.
 
-    gRPC's sending thread runs `messages`, any other thread the rest. Nothing is held back: a message has what is there
-    when gRPC asks for one.
+    gRPC's sending thread runs `messages`, any other thread the rest. Nothing is delayed: a message has the requests
+    that are there when gRPC asks for one.
     """
 
     def __init__(self) -> None:
-        # Two kinds of threads wait here, but never at once: senders for room, gRPC for anything at all.
+        # Two kinds of threads wait here, but never at once: senders for room, gRPC for requests.
         self._changed = threading.Condition(threading.Lock())
         self._pack = Pack()
         self._ended = False
 
     def put(self, request: bytes) -> None:
-        """Add a request, written as bytes. Never blocks."""
+        """Add an encoded request. Never blocks."""
         with self._changed:
             self._pack.add(request)
             self._changed.notify()
@@ -172,7 +172,7 @@ class Outbox:
             return not self._ended
 
     def end(self) -> None:
-        """Let the messages end after what has gathered."""
+        """End the messages after the collected requests."""
         with self._changed:
             self._ended = True
             self._changed.notify()
@@ -195,10 +195,10 @@ class Outbox:
 class Feed:
     """The requests of a stream.
 
-    A thread of its own reads the caller's iterable, so that an element that is slow to come does not keep those before
-    it; the thread that reads the results calls `free_slot` and `stop`. Invariant: a slot is taken before an element is
-    read and freed when its item is handed over, so that no more than ``max_in_flight`` elements are between the two.
-    ``failure`` is set before the results end, and read after.
+    A thread reads the caller's iterable, so that a slow element does not delay earlier ones; the thread that reads the
+    results calls `free_slot` and `stop`. Invariant: a slot is taken before an element is read and freed when its item
+    is returned, so that at most ``max_in_flight`` elements are between the two. ``failure`` is set before the results
+    end, and read after.
     """
 
     def __init__(self, inputs: Iterable[StreamInput], ledger: StreamLedger, max_in_flight: int) -> None:
@@ -216,7 +216,7 @@ class Feed:
         yield from self._outbox.messages()
 
     def free_slot(self) -> None:
-        """Let one more element be read."""
+        """Allow one more element to be read."""
         self._slots.release()
 
     def stop(self) -> None:
@@ -252,7 +252,7 @@ class AsyncOutbox:
         return not self._pack
 
     def put(self, request: bytes) -> None:
-        """Add a request, written as bytes."""
+        """Add an encoded request."""
         self._pack.add(request)
         self._filled.set()
         if self._pack.full:
@@ -263,7 +263,7 @@ class AsyncOutbox:
         await self._room.wait()
 
     def end(self) -> None:
-        """Let the messages end after what has gathered."""
+        """End the messages after the collected requests."""
         self._ended = True
         self._filled.set()
 
@@ -311,7 +311,7 @@ class AsyncFeed:
             reader.cancel()
 
     def free_slot(self) -> None:
-        """Let one more element be read."""
+        """Allow one more element to be read."""
         self._slots.release()
 
     async def _read(self) -> None:

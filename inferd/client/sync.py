@@ -190,7 +190,7 @@ class Client(BaseClient[ClientInterceptor]):
     def close(self) -> None:
         """Cancel all calls in progress and close the connection. May be called again."""
         self._lifetime.closed = True
-        if not self._lifetime.forked:  # there gRPC would hang, and the connection is the other process'
+        if not self._lifetime.forked:  # In a fork gRPC would hang, and the connection is the parent's.
             self._channel.close()
 
     def __enter__(self) -> Self:
@@ -250,7 +250,7 @@ class Client(BaseClient[ClientInterceptor]):
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
         finally:
-            if not self._lifetime.forked:  # where locks may be held by threads that are not there
+            if not self._lifetime.forked:  # In a fork, locks may be held by threads that do not exist.
                 feed.stop()
                 call.cancel()  # type: ignore[no-untyped-call] # the stubs leave its result out
         if feed.failure is not None:
@@ -261,7 +261,7 @@ class Client(BaseClient[ClientInterceptor]):
 def _called(method: Callable[..., _Response], request: object, terms: Terms) -> _Response:
     """Start a call and wait for its end."""
     timeout_s, metadata, waits = terms
-    if timeout_s == 0:  # gRPC may still answer such a call
+    if timeout_s == 0:  # gRPC may still answer such a call.
         raise out_of_time(timeout_s)
     try:
         return method(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)

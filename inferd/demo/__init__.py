@@ -1,4 +1,4 @@
-"""The small real model that inferd serves when it is given none: handwritten digits, 8x8 pixels."""
+"""The small real model that inferd serves by default: handwritten digits, 8x8 pixels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ __all__ = ["DIGIT", "Samples", "repository", "samples"]
 
 _FOLDER = Path(__file__).resolve().parent
 
-#: A picture of a three as a JSON list of 64 numbers, for the command line.
+#: An image of a three as a JSON list of 64 numbers, for the command line.
 DIGIT = _FOLDER / "digit.json"
 
 
@@ -18,8 +18,8 @@ DIGIT = _FOLDER / "digit.json"
 class Samples:
     """Real inputs that the model has not seen in training, one of each digit.
 
-    ``inputs`` is float32 [10,64]: the rows of the picture one after the other, each pixel from 0, white, to 16, black.
-    ``labels`` is int64 [10], the digit that each shows.
+    ``inputs`` is float32 [10,64]: the rows of the image concatenated, each pixel from 0, white, to 16, black.
+    ``labels`` is int64 [10], the digits.
     """
 
     inputs: NDArray[np.float32]

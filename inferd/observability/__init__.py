@@ -5,8 +5,10 @@ logging/    setup, the writer thread, one line for each RPC
 tracing/    sampling, spans, export
 http/       /metrics, /livez and /readyz
 
-calls               an RPC as the interceptors see it     recorder    finished RPCs, for metrics and the access log
-trailers            trailing metadata                     timing      durations of the stages of a request
+recorder            finished RPCs, for metrics and the access log
+stream_results      results of a stream's requests, for listeners
+trailers            trailing metadata
+timing              durations of the stages of a request
 poll_watch          readiness by the lag of the poll thread
 coalescing_thread   a thread that processes queued work in batches
 """

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-#: As often as the lag is measured.
+#: The interval of measuring the lag.
 _PERIOD_S = 1.0
 
 _log = logging.getLogger(__name__)

@@ -124,7 +124,7 @@ def detach(path: Path) -> int:
 
 
 def _mapped_from(path: Path) -> Iterator[_Region]:
-    # The name as the kernel has it, which accounts for mounts, renames and deletion.
+    # The kernel's name, which accounts for mounts, renames and deletion.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         name = os.fsencode(Path(f"/proc/self/fd/{descriptor}").readlink()).replace(b"\n", rb"\012")

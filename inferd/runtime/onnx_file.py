@@ -1,7 +1,7 @@
-"""What an ONNX file says: versions, who made it, and its graph of operators. Read without loading weights.
+"""Read an ONNX file without loading its weights: versions, producer, and the graph of operators.
 
-An ONNX file is a protobuf message (onnx.proto of the ONNX project). The file is mapped into memory and walked once;
-tensors are stepped over except for small integer ones, which are axes, shapes and indices.
+An ONNX file is a protobuf message (onnx.proto of the ONNX project). The file is mapped into memory and read once;
+tensors are skipped except for small integer ones, which are axes, shapes and indices.
 """
 
 import mmap
@@ -25,7 +25,7 @@ _MOST_ELEMENTS_KEPT = 256
 #: Floats and texts among the element types of ONNX's TensorProto.
 _FLOAT = 1
 _STRING = 8
-#: The number 1 as a file has it.
+#: The number 1 as encoded in files.
 _FLOAT_ONE = struct.pack("<f", 1)
 
 #: Those of them whose small tensors are kept, with their size in bytes.
@@ -36,7 +36,7 @@ _INTEGERS: Mapping[int, int] = {6: 4, 7: 8, 9: 1}
 class Tensor:
     """A constant of the graph. ``integers`` are its elements if it is a small tensor of INT32, INT64 or BOOL.
 
-    ``blank``: its elements are texts without letters. ``one_first``: it is a list of floats, the first of which is 1.
+    ``blank``: its elements are empty texts. ``one_first``: it is a list of floats that begins with 1.
     """
 
     dims: tuple[int, ...] = ()
@@ -49,7 +49,7 @@ class Tensor:
 class Node:
     """One operator. ``attributes`` are integers, tuples of integers, text, `Tensor` or `Graph`; others are None.
 
-    Of a list of floats or texts it is known how long it is.
+    Of lists of floats or texts, only the length is known.
     """
 
     operator: str
@@ -65,7 +65,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Operators in the order in which they run; ``inputs`` and ``outputs`` by name."""
+    """Operators in execution order; ``inputs`` and ``outputs`` by name."""
 
     nodes: tuple[Node, ...] = ()
     constants: Mapping[str, Tensor] = field(default_factory=dict)
@@ -80,8 +80,8 @@ Attribute = int | tuple[int, ...] | str | Tensor | Graph | None
 class ModelFile:
     """``opsets`` is the version by domain, with "ai.onnx" for ONNX's own operators.
 
-    ``functions`` are operators that the file itself defines, by domain and name. ``external_files`` are the names of
-    the files with weights that stand beside it.
+    ``functions`` are operators defined in the file, by domain and name. ``external_files`` are the names of external
+    weight files.
     """
 
     ir_version: int = 0
@@ -127,7 +127,7 @@ class _Field(NamedTuple):
 
 
 class _Reader:
-    """Walks the messages of an ONNX file. Raises `ValueError` where it is damaged."""
+    """Walks the messages of an ONNX file. Raises `ValueError` if it is damaged."""
 
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
@@ -152,7 +152,7 @@ class _Reader:
                 opsets[domain] = version
             elif part.number == 25:
                 for key, body in self._function(part).items():
-                    # Of several under one name it is not known which is called.
+                    # Of several with one name, it is unknown which is called.
                     functions[key] = Graph() if key in functions else body
         return ModelFile(
             ir_version=numbers.get(1, 0),
@@ -237,14 +237,14 @@ class _Reader:
                 case 3 | 4 | 5 | 6:
                     value = self._single(part)
                 case 7 | 9:
-                    # Of floats and texts, how many there are is enough.
+                    # Of floats and texts, the number is enough.
                     listed += (part.end - part.start) // 4 if part.number == 7 else 1
                 case 8:
                     integers += self._integers(part)
                 case 20:
                     is_list = part.value == _LIST_OF_INTEGERS
                 case 21:
-                    # In the body of a function: what the call says.
+                    # In the body of a function: the attribute of the call.
                     is_handed_on = True
         if is_handed_on:
             return name, None
@@ -258,7 +258,7 @@ class _Reader:
             case 3:
                 return _signed(part.value)
             case 4:
-                # Custom operators may keep any bytes here.
+                # Custom operators may have any bytes here.
                 return self._content[part.start : part.end].decode(errors="replace")
             case 5:
                 return self._tensor(part)[1]
@@ -327,7 +327,7 @@ class _Reader:
         return self._content[part.start : part.end].decode()
 
     def _integers(self, part: _Field) -> list[int]:
-        """Return the elements of a repeated integer field, of which each may stand alone or all in one content."""
+        """Return the elements of a repeated integer field, each separate or packed."""
         if part.start == part.end == 0:
             return [_signed(part.value)]
         found = []

@@ -1,4 +1,4 @@
-"""From a model file to ONNX Runtime's session: providers, threads and what the file declares."""
+"""Open a model file in ONNX Runtime: providers, threads and declared tensors."""
 
 import errno
 import logging
@@ -20,13 +20,13 @@ from inferd.runtime.signature import TensorSpec, tensor_spec
 
 _log = logging.getLogger("inferd.runtime")
 
-#: ONNX Runtime's own log goes to stderr past ours and would repeat what its exceptions say.
+#: ONNX Runtime's log bypasses ours on stderr and would repeat its exceptions.
 _FATAL_ONLY = 4
 
-#: Name, type and shape of a tensor, as ONNX Runtime tells them.
+#: Name, type and shape of a tensor in ONNX Runtime's form.
 _Declaration = tuple[str, str, Sequence[int | str | None]]
 
-#: Some sandboxes have no system call for it, or do not allow it.
+#: Some sandboxes lack the system call, or forbid it.
 _NOT_POSSIBLE = {errno.ENOSYS, errno.EPERM}
 
 #: Types that ONNX Runtime's Python interface cannot run together.
@@ -36,7 +36,7 @@ _APART = {BYTES, BY_NAME["BF16"]}
 def open_runtime_session(path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS) -> OrtObject:
     """Open ``path`` with the first providers that work. Raises `ModelLoadError`.
 
-    Nothing that happens to its files afterwards has any effect on the session.
+    Later changes of its files have no effect on the session.
     """
     session = _opened(path, settings, weights)
     for file in weights.files.values():
@@ -67,7 +67,7 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> Or
         try:
             with weights.given_to(options):
                 session = _attempt(path, attempt, options)
-        # Reading a damaged file raises many kinds, UnicodeDecodeError among them.
+        # Damaged files raise many kinds of errors, such as UnicodeDecodeError.
         except Exception as error:
             if is_last:
                 msg = f"cannot load {path.name}: {runtime_message(error, path.parent)}"
@@ -84,7 +84,7 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> Or
 
 
 def _attempt(path: Path, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
-    # Without fallback, which would print to stdout and go on with the CPU by itself.
+    # Without fallback, which would print to stdout and continue with the CPU.
     return onnxruntime.InferenceSession(path, sess_options=options, providers=list(attempt), enable_fallback=0)
 
 
@@ -111,7 +111,7 @@ def declared(session: OrtObject) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Return the inputs and outputs that the model is served with, optional inputs after the others.
 
     Outputs that cannot be sent are left out with a warning, and optional inputs without one. Raises `ModelLoadError`
-    for any other input that cannot be sent, and where no output is left.
+    for any other input that cannot be sent, and if no output is left.
     """
     try:
         inputs = _declarations(session.get_inputs())
@@ -145,14 +145,14 @@ def _served_outputs(outputs: Sequence[_Declaration]) -> list[TensorSpec]:
 
 
 def _optional_inputs(initializers: Sequence[_Declaration], others: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """Return the inputs with defaults that can be given in a request to the model with ``others``."""
+    """Return the inputs with defaults that can be sent in a request to the model with ``others``."""
     taken = {spec.datatype for spec in others}
     optional: list[TensorSpec] = []
     for tensor in initializers:
         try:
             spec = replace(tensor_spec("input", *tensor), optional=True)
         except ModelLoadError as error:
-            # The model runs without it.
+            # The model runs without the input.
             _log.debug("an input with a default cannot be given: %s", error)
             continue
         if spec.datatype not in _APART or not taken & (_APART - {spec.datatype}):

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as monitoring needs. Pure: bytes in, bytes out."""
+"""The part of HTTP/1.1 that monitoring needs. Pure: bytes in, bytes out."""
 
 import re
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 _REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
 
-#: So much of a query or of a header that says what is accepted counts. Clients that mean it need a quarter of that;
-#: looking through all that fits into a head takes ten milliseconds.
+#: Used length of a query or of an Accept header. Real clients need a quarter of that;
+#: parsing a header of the maximum size would take ten milliseconds.
 _LONGEST_WISH = 1024
 
 
@@ -18,7 +18,7 @@ class BadRequestError(Exception):
 
 
 class HeadTooLargeError(Exception):
-    """A head that is longer than anything that is asked for here; the text is for the caller."""
+    """The headers are longer than any real request's; the text is for the caller."""
 
     def __init__(self) -> None:
         super().__init__("the request's head is too large")
@@ -26,7 +26,7 @@ class HeadTooLargeError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """The head of a request."""
+    """The request line and headers of a request."""
 
     method: str
     path: str
@@ -35,12 +35,12 @@ class Request:
     accept_encoding: str = ""
 
     def has_query(self, name: str) -> bool:
-        """Whether the query holds ``name``, with or without a value."""
+        """Whether the query contains ``name``, with or without a value."""
         return name in parse_qs(self.query, keep_blank_values=True)
 
 
 def parse_request(head: bytes) -> Request:
-    """Read the head of a request, or raise `BadRequestError`."""
+    """Parse the request line and headers, or raise `BadRequestError`."""
     first, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
@@ -68,7 +68,7 @@ def parse_request(head: bytes) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is answered."""
+    """A response."""
 
     status: int
     body: str | bytes

@@ -1,14 +1,14 @@
-"""How fast a thread may go on, so that others of the process come to run."""
+"""A CPU budget for a thread, so that other threads of the process can run."""
 
 import time
 from collections.abc import Callable
 
 
 class Pace:
-    """Lets a thread take ``share`` of a core in the long run, and ``burst_s`` seconds of one before it has to wait.
+    """Limits a thread to ``share`` of a core in the long run, with a burst of ``burst_s`` seconds.
 
-    To be made and asked in that thread, whose time is counted from then on. No wait is longer than ``longest_s``: what
-    would have to be waited for beyond that is forgiven.
+    Create and call it in that thread, whose CPU time counts from then on. No wait is longer than ``longest_s``: debt
+    beyond that is forgiven.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Pace:
         self._used_s = cpu_clock()
 
     def wait_s(self) -> float:
-        """Return how long to wait before anything more is begun."""
+        """Return how long to wait before starting more work."""
         now, used_s = self._clock(), self._cpu_clock()
         earned_s, spent_s = (now - self._now) * self._share, used_s - self._used_s
         self._now, self._used_s = now, used_s

@@ -1,4 +1,4 @@
-"""Scrapes that come together share one rendering."""
+"""Concurrent scrapes share one rendering."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ Format = TypeVar("Format", bound=Hashable)
 
 
 class Renderings(Generic[Format]):
-    """Renders for all who wait, and takes no more than ``share`` of the time for it.
+    """Renders for all waiting clients, using at most ``share`` of the time.
 
-    To render holds the interpreter lock, so that no call is served meanwhile: the next rendering begins only after a
-    pause that follows from how long the last one took. Each is for everyone who has asked for its format by then, so
-    no client gets one that began before its request. Used in one event loop.
+    Rendering holds the interpreter lock, so no call is served at that time: the next rendering starts after a pause
+    that follows from the duration of the last one. Each is for all clients that have requested its format by then, so
+    no client gets one that started before its request. Used in one event loop.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class Renderings(Generic[Format]):
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._sleep = sleep
-        # By format, in the order in which they were first asked for.
+        # By format, in the order of the first request.
         self._waiting: dict[Format, asyncio.Future[bytes]] = {}
         self._worker: asyncio.Task[None] | None = None
         self._next_at = clock()
 
     async def get(self, wanted: Format) -> bytes:
-        """Return a rendering in the format ``wanted`` that begins after this was called. Raises what rendering does."""
+        """Return a rendering in the format ``wanted`` that starts after this call. Raises the errors of rendering."""
         rendering = self._waiting.get(wanted)
         if rendering is None:
             rendering = self._waiting[wanted] = asyncio.get_running_loop().create_future()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        # One who gives up must not take it from the others.
+        # A cancelled client must not cancel it for the others.
         return await asyncio.shield(rendering)
 
     async def _work(self) -> None:
@@ -55,7 +55,7 @@ class Renderings(Generic[Format]):
                 rendering.set_result(self._render(wanted))
             except Exception as error:  # noqa: BLE001  (it is for those who wait)
                 rendering.set_exception(error)
-                # Or it would be complained of if they have given up.
+                # Otherwise asyncio logs it if all clients have cancelled.
                 rendering.exception()
-            # By the time that the thread itself took: it may have waited for others meanwhile.
+            # In CPU time of the thread, which may have waited for others.
             self._next_at = self._clock() + (self._cpu_clock() - began_at) * self._pause

@@ -22,31 +22,31 @@ from inferd.plain_text import escaped
 
 _LONGEST_HEAD_BYTES = 16 * 1024
 _LISTEN_BACKLOG = 128
-#: More than probes and Prometheus ever open at a time.
+#: More than probes and Prometheus open at a time.
 MOST_CONNECTIONS = 128
 
-#: How much of a core all this may take while calls are served, when somebody asks for as much as there is; and what it
-#: may take at once: scrapes and probes as they usually come never wait.
+#: Share of a core for this thread under a flood of requests, and its burst,
+#: within which ordinary scrapes and probes never wait.
 _SHARE = 0.2
 _BURST_S = 0.1
 _LONGEST_WAIT_S = 0.5
-#: When connections cannot be taken in, because there are no file descriptors left.
+#: Pause if connections cannot be accepted, because there are no file descriptors left.
 _RETRY_S = 1.0
-#: What comes in small pieces is taken in so many seconds apart, because each piece costs as much as a whole request.
+#: Interval of reading requests that arrive in pieces, because each read costs as much as a whole request.
 _GATHER_S = 0.02
-#: When nothing has come for so long, nothing will.
+#: Time without data after which the peer counts as gone.
 _QUIET_S = 0.25
 
 log = logging.getLogger(__name__)
 
 
 class BindError(OSError):
-    """An address that cannot be listened on; the text names it and says why."""
+    """The address cannot be bound; the text has the address and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
-    """Whether all is well, why not, and the details that ``?verbose`` shows, a line each."""
+    """Whether the server is healthy, the reason if not, and details for ``?verbose``, a line each."""
 
     ok: bool
     reason: str = "ok"
@@ -58,19 +58,18 @@ def _alive() -> Health:
 
 
 class HttpServer:
-    """Answers monitoring in a thread of its own; one request per connection.
+    """Serves monitoring in a separate thread; one request per connection.
 
     One thread serves all connections with an event loop, so slow clients cost no threads: a connection has
-    ``timeout_s`` in all, and when there are more than ``max_connections`` the oldest is closed for the newest. Probes
-    are therefore answered however many clients dawdle. What they ask for bounds it, too: connections are taken in, and
-    metrics are rendered, no faster than that the thread takes its share of a core.
+    ``timeout_s`` in all, and above ``max_connections`` the oldest is closed. Probes are therefore answered however many
+    clients are slow. Work is limited as well: connections are accepted, and metrics rendered, so that the thread stays
+    within its share of a core.
 
-    ``readiness`` and ``liveness`` are called in that thread and must not block. ``tls``, asked anew for each
-    connection, makes it HTTPS; if its context asks for client certificates then ``/metrics`` is shown only to clients
-    that have one. Probes need none, because Kubernetes' have none.
+    ``readiness`` and ``liveness`` are called in that thread and must not block. ``tls``, called for each connection,
+    makes it HTTPS; if its context requests client certificates, ``/metrics`` requires one. Probes need none, because
+    Kubernetes' have none.
 
-    Threads: ``start`` and ``stop`` are called by one thread, once each; everything with ``_connections`` happens in
-    the server's.
+    Threads: ``start`` and ``stop`` are called by one thread, once each; ``_connections`` is used in the server's only.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port; once started the one that was taken, if 0 was asked for."""
+        """The port; after the start the actual one, if 0 was given."""
         return self._port
 
     def start(self) -> None:
@@ -112,7 +111,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close every connection and end the thread; does nothing if it never started."""
+        """Close every connection and end the thread; no effect if it never started."""
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
@@ -131,9 +130,9 @@ class HttpServer:
                 task.cancel()
 
     async def _accept(self, listener: socket.socket) -> None:
-        """Take in connections; nearly all that the thread does follows from one."""
+        """Accept connections; nearly all work of the thread follows from one."""
         loop = asyncio.get_running_loop()
-        # Made here, because it counts the time of the thread that it is made in.
+        # Created here, because it measures the thread that creates it.
         pace = Pace(_SHARE, burst_s=_BURST_S, longest_s=_LONGEST_WAIT_S)
         while True:
             await asyncio.sleep(pace.wait_s())
@@ -141,7 +140,7 @@ class HttpServer:
                 connection, _ = await loop.sock_accept(listener)
                 await self._take_in(connection)
             except ConnectionError:
-                # Gone before it was taken in.
+                # Closed before it was accepted.
                 continue
             except OSError:
                 log.exception("connections cannot be taken in for now")
@@ -163,11 +162,11 @@ class HttpServer:
             async with asyncio.timeout(self._timeout_s):
                 if self._tls is not None:
                     # Here rather than where connections are accepted, so that the time and the number of connections
-                    # bound those too that never finish this.
+                    # also limit those that never finish this.
                     await writer.start_tls(self._tls())
                 await self._answer(reader, writer)
         except (OSError, asyncio.CancelledError):
-            # Too slow, gone, or closed by us: nobody is waiting for an answer.
+            # Too slow, gone, or closed by us: no client waits for an answer.
             writer.transport.abort()
         finally:
             del self._connections[task]
@@ -187,7 +186,7 @@ class HttpServer:
             response, head_only = await self._respond(request, _is_trusted(writer)), request.method == "HEAD"
         writer.write(response.encode(head_only=head_only))
         await writer.drain()
-        # Reading to the end keeps the system from discarding the answer when a body was sent along.
+        # Reading to the end keeps the system from discarding the answer if there is a body.
         if writer.can_write_eof():
             writer.write_eof()
             while await reader.read(_LONGEST_HEAD_BYTES):
@@ -224,7 +223,7 @@ class HttpServer:
 
 
 async def _read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
-    """Return the head of a request, None if it ends before. Raises `HeadTooLargeError`."""
+    """Return the request line and headers, None if the connection ends before. Raises `HeadTooLargeError`."""
     head = b""
     while (end := head.find(b"\r\n\r\n")) < 0:
         if len(head) > _LONGEST_HEAD_BYTES:
@@ -239,7 +238,7 @@ async def _read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def _gather(writer: asyncio.StreamWriter) -> None:
-    """Let the system put together what comes."""
+    """Wait, so that the system collects more data."""
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport), "a connection goes both ways"
     transport.pause_reading()
@@ -248,21 +247,21 @@ async def _gather(writer: asyncio.StreamWriter) -> None:
 
 
 def _is_trusted(writer: asyncio.StreamWriter) -> bool:
-    """Whether the client showed a certificate that holds, or none was asked for."""
+    """Whether the client has presented a valid certificate, or none is requested."""
     encryption: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
     if encryption is None or encryption.context.verify_mode is ssl.CERT_NONE:
         return True
     certificate = encryption.getpeercert()
     if not certificate:
         return False
-    # It may have been shown when an earlier session began, which this connection takes up, and have expired since.
+    # In a resumed session, it was presented earlier, and may have expired since.
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) > time.time()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        # As gRPC does it, [::] is every interface of both kinds.
+        # As in gRPC, [::] is all interfaces of both families.
         both = host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(address[:2], family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
     except OSError as error:

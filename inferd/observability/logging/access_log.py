@@ -136,7 +136,7 @@ def _rest(call: FinishedCall, status: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _error(details: str) -> str:
-    """Format the error, if there is one; cached, because calls that are refused together have the same."""
+    """Format the error, if there is one; cached, because calls that are rejected together have the same."""
     return f',"error":{_json(clipped(details, MAX_TEXT))}' if details else ""
 
 

@@ -1,11 +1,32 @@
 """The order of service and the two bounds."""
 
+import pytest
+
 from inferd.batching.waiting import WaitingRequests
 from tests.fakes import Caller
 
 
-def _waiting(max_rows=10, max_bytes=100, levels=3):
-    return WaitingRequests(max_rows=max_rows, max_bytes=max_bytes, priority_levels=levels)
+def _waiting(max_rows=10, max_bytes=100, levels=3, **limits):
+    return WaitingRequests(max_rows=max_rows, max_bytes=max_bytes, priority_levels=levels, **limits)
+
+
+def _flooded(low_share, rows_of_low=1, batches=100):
+    """Serve ``batches`` of 8 rows while all priorities always have more than enough; returns rows by priority."""
+    waiting, served = _waiting(max_rows=10**6, max_bytes=10**9, low_share=low_share), {1: 0, 2: 0, 3: 0}
+    for _ in range(batches * 8):
+        waiting.add(Caller().request)
+        for priority in (2, 3):
+            waiting.add(Caller(priority=priority, rows=rows_of_low).request)
+    for _ in range(batches):
+        batch, rows = [], 0
+        for request in waiting.in_order():
+            if rows + request.rows <= 8:
+                batch.append(request)
+                rows += request.rows
+        waiting.take(batch, rows, 0.001)
+        for request in batch:
+            served[request.priority] += request.rows
+    return served
 
 
 def test_rows_are_counted_not_requests():
@@ -52,3 +73,98 @@ def test_removing_what_was_never_there_does_nothing():
     waiting = _waiting()
     assert not waiting.remove(Caller(priority=0).request)
     assert not waiting.remove(Caller(priority=9).request)
+
+
+def test_the_earliest_deadline_is_first_within_a_second_of_the_arrival():
+    """A deadline beyond counts as one second, so that what comes later with a nearer one goes first only until then."""
+    waiting = _waiting()
+    patient, soon, sooner, later = (Caller(deadline=deadline).request for deadline in (130.0, 100.9, 100.5, 101.4))
+    for request in (patient, soon, sooner):
+        request.enqueued_at = 100.0
+        waiting.add(request)
+    later.enqueued_at = 100.6
+    waiting.add(later)
+    assert list(waiting) == [sooner, soon, patient, later]
+
+
+@pytest.mark.parametrize("low_share", [0.05, 0.25])
+@pytest.mark.parametrize("rows_of_low", [1, 8])
+def test_lower_priorities_get_exactly_their_share_of_what_higher_ones_get(low_share, rows_of_low):
+    """However large the requests: 2 a share of what 1 gets, 3 a share of what both get."""
+    served = _flooded(low_share, rows_of_low)
+    # One request, and the share of the batch that is being put together.
+    close = rows_of_low + 8 * low_share
+    assert served[2] == pytest.approx(low_share * served[1], abs=close)
+    assert served[3] == pytest.approx(low_share * (served[1] + served[2]), abs=close)
+
+
+def test_without_a_share_lower_priorities_wait():
+    """Strictly by priority."""
+    assert _flooded(0.0) == {1: 800, 2: 0, 3: 0}
+
+
+def test_a_priority_that_does_not_wait_collects_no_credit():
+    """What comes after a long flood waits as long as what comes at its start."""
+    waiting = _waiting(max_rows=1000, low_share=0.25)
+    for _ in range(2):
+        high = [Caller().request for _ in range(100)]
+        for request in high:
+            waiting.add(request)
+        for start in (0, 8):
+            waiting.take(high[start : start + 8], 8, 0.001)
+        low = Caller(priority=3, rows=4).request
+        waiting.add(low)
+        for start in (16, 24):
+            assert next(waiting.in_order()) is not low
+            waiting.take(high[start : start + 8], 8, 0.001)
+        assert next(waiting.in_order()) is low
+        waiting.take([low], 4, 0.001)
+        waiting.take(high[32:], 68, 0.001)
+
+
+def test_scavengers_are_last_and_get_no_share():
+    """They are evicted first, and are not in the order of service of the others."""
+    waiting = _waiting(low_share=0.5)
+    scavenger, low, high = (Caller(priority=priority).request for priority in (4, 3, 1))
+    for request in (scavenger, low, high):
+        waiting.add(request)
+    assert (list(waiting), list(waiting.in_order())) == ([high, low, scavenger], [high, low])
+    assert list(waiting.scavengers_in_order(1.0)) == [scavenger]
+    assert list(waiting.victims()) == [scavenger, low, high]
+    assert (waiting.scavenger_rows, waiting.is_scavenger(scavenger), waiting.is_scavenger(low)) == (1, True, False)
+
+
+def test_the_row_limit_counts_what_is_served_before():
+    """Not lower priorities, and of other principals only as much as the newcomer has itself."""
+    waiting = _waiting(max_rows=100, max_bytes=1000)
+    waiting.row_limit = 10
+    for _ in range(10):
+        waiting.add(Caller(priority=2, principal="a").request)
+    assert waiting.fits(Caller(priority=1, rows=10).request)
+    assert waiting.fits(Caller(priority=2, rows=5, principal="b").request)
+    assert not waiting.fits(Caller(priority=2, rows=6, principal="b").request)
+    assert waiting.fits(Caller(priority=2, rows=8, principal="b", weight=4.0).request)
+    assert not waiting.fits(Caller(priority=2, principal="a").request)
+    assert not waiting.fits(Caller(priority=3).request)
+
+
+def test_a_request_larger_than_the_row_limit_fits_if_nothing_goes_first():
+    """It would be rejected for ever while requests of lower priorities wait."""
+    waiting = _waiting(max_rows=100, max_bytes=1000)
+    waiting.row_limit = 10
+    waiting.add(Caller(priority=3).request)
+    assert waiting.fits(Caller(priority=2, rows=50).request)
+    waiting.add(Caller(priority=1).request)
+    assert not waiting.fits(Caller(priority=2, rows=50).request)
+
+
+def test_some_rows_of_each_priority_fit_whatever_higher_ones_have():
+    """A flood of a high priority keeps the queue full, and lower ones must get in to get their share."""
+    waiting = _waiting(max_rows=100, max_bytes=1000, level_rows=4)
+    waiting.row_limit = 10
+    for _ in range(10):
+        waiting.add(Caller(priority=1).request)
+    assert waiting.fits(Caller(priority=2, rows=4).request)
+    waiting.add(Caller(priority=2).request)
+    assert not waiting.fits(Caller(priority=2, rows=4).request)
+    assert waiting.fits(Caller(priority=3, rows=4).request)

@@ -15,6 +15,7 @@ expire, or are shed.
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, takewhile
 
@@ -32,7 +33,9 @@ from inferd.errors import DeadlineExceededError, ServingError
 
 #: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
 #: and those who come during the run of scavengers still fit into it.
-_ROWS_BESIDE_SCAVENGERS = 0.38
+_ROWS_BESIDE_SCAVENGERS = 0.45
+#: Share of a full batch that such a run has at most, because others wait for it.
+_SCAVENGERS_BESIDE_OTHERS = 7 / 8
 
 
 class QueueState:
@@ -250,6 +253,8 @@ class QueueState:
         are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True
+            if online_rows:
+                rules = replace(rules, max_rows=max(1, int(rules.max_rows * _SCAVENGERS_BESIDE_OTHERS)))
             return plan(self.waiting.scavengers_in_order(order_s), now, rules)
         if online_rows == 0:
             return NOTHING_WAITS

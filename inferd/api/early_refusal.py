@@ -98,5 +98,5 @@ class EarlyRefusals(Generic[Request]):
         batcher.refused(params.rows, received_at, error)
         self._overloaded_at = received_at
         status = self._statuses.status_of(error)
-        call.abort(status.code, status.message, status.trailing_metadata())
+        call.abort(status.code, status.message, status.trailers())
         return True

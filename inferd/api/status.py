@@ -24,7 +24,7 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.plain_text import escaped
-from inferd.rpc import Metadata, Rejection, RejectionCause, checked_metadata
+from inferd.rpc import EncodedMetadata, Metadata, Rejection, RejectionCause, encoded_metadata
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -53,7 +53,7 @@ class Status:
     retry_after_ms: int | None
     #: The path to the field of the request that the status is about, empty if there is none.
     field: str = ""
-    _trailing: Metadata = ()
+    _trailers: EncodedMetadata | None = None
 
     def to_bytes(self) -> bytes:
         """Return the encoded `google.rpc.Status`, as sent in trailing metadata and within a stream."""
@@ -63,13 +63,17 @@ class Status:
         return status + _field_violation(self.field, self.message) if self.field else status
 
     def trailing_metadata(self) -> Metadata:
-        """Return the trailing metadata of a call that ends with the status; the same for each call."""
-        if not self._trailing:
-            metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
-            if self.retry_after_ms is not None:
-                metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
-            self._trailing = checked_metadata(metadata) or ()
-        return self._trailing
+        """Return the trailing metadata of a call that ends with the status."""
+        metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
+        if self.retry_after_ms is not None:
+            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
+        return metadata
+
+    def trailers(self) -> EncodedMetadata:
+        """Return the trailing metadata as it is sent with each call that ends with the status."""
+        if self._trailers is None:
+            self._trailers = encoded_metadata(self.trailing_metadata())
+        return self._trailers
 
 
 class StatusTable:

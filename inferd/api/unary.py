@@ -204,4 +204,4 @@ def query_handler(
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:
     """End ``call`` with the status of ``error``."""
     status = statuses.status_of(error)
-    call.abort(status.code, status.message, status.trailing_metadata())
+    call.abort(status.code, status.message, status.trailers())

@@ -9,10 +9,11 @@ from inferd.call_context import ANONYMOUS, request_id_of, sanitized_id
 from inferd.observability import timing
 from inferd.observability.stream_results import listen_for_results
 from inferd.observability.timing import Stages, StageTotals, server_timing
-from inferd.rpc import Call, LegalMetadata
+from inferd.rpc import Call, EncodedMetadata
 
 #: Metadata keys of the request id and of the timing, in requests and in trailers.
 ID_METADATA = "x-request-id"
+_ENCODED_ID = ID_METADATA.encode()
 TIMING_METADATA = "inferd-timing"
 
 #: ORCA's keys: metadata that asks for a load report if it is ``bin``, and the trailer with the report.
@@ -56,7 +57,7 @@ class TrailersInterceptor:
         if wanted is None and not self._report_always:
             if failed:
                 # An id is legal as it is, and refusals must cost little.
-                call.add_trailing_metadata(LegalMetadata(((ID_METADATA, request_id_of(call.context)),)))
+                call.add_trailing_metadata(EncodedMetadata(((_ENCODED_ID, request_id_of(call.context).encode()),)))
             return
         pairs: list[tuple[str, str | bytes]] = []
         if failed or (wanted and wanted.request_id):

@@ -15,7 +15,7 @@ child cannot use gRPC.
 
 from inferd.rpc.accept import callback_stream, callback_unary
 from inferd.rpc.call_ends import RejectionCause
-from inferd.rpc.core import IncompatibleGrpcioError, LegalMetadata, Metadata, checked_metadata
+from inferd.rpc.core import EncodedMetadata, IncompatibleGrpcioError, Metadata, encoded_metadata
 from inferd.rpc.interceptors import CallInterceptor, Rejection
 from inferd.rpc.interfaces import Call, StreamCall, StreamListener, UnaryCall
 from inferd.rpc.server import Server
@@ -24,8 +24,8 @@ from inferd.rpc.upkeep import MemoryMeter
 __all__ = [
     "Call",
     "CallInterceptor",
+    "EncodedMetadata",
     "IncompatibleGrpcioError",
-    "LegalMetadata",
     "MemoryMeter",
     "Metadata",
     "Rejection",
@@ -36,5 +36,5 @@ __all__ = [
     "UnaryCall",
     "callback_stream",
     "callback_unary",
-    "checked_metadata",
+    "encoded_metadata",
 ]

@@ -12,7 +12,7 @@ import grpc
 from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import call_ends, core
 from inferd.rpc.call_ends import REASONS, Ends, RejectionCause, StatusOf, bare_status
-from inferd.rpc.core import CheckedMetadata, Metadata, checked_metadata
+from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata, sendable_metadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interceptors import InterceptorChain, notify_finished
 from inferd.rpc.interfaces import Finisher
@@ -187,9 +187,9 @@ class CallBase(ABC):
         self._cause = call_ends.CANCELLED_HERE
         self.core_call.cancel()
 
-    def add_trailing_metadata(self, pairs: Metadata) -> None:
+    def add_trailing_metadata(self, pairs: SentMetadata) -> None:
         """See `Call.add_trailing_metadata`."""
-        added = checked_metadata(pairs)
+        added = sendable_metadata(pairs)
         if added is not None:
             self._trailing = added if self._trailing is None else (*self._trailing, *added)
 
@@ -217,7 +217,7 @@ class CallBase(ABC):
         """Handle the end of the call."""
 
     @abstractmethod
-    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
 
     @abstractmethod
@@ -248,12 +248,12 @@ class CallBase(ABC):
         self._live.reject(self, call_ends.message_too_large(len(message), SMALL_MESSAGE_BYTES))
         return False
 
-    def _checked(self, metadata: Metadata) -> CheckedMetadata:
+    def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
         if not metadata:
             return None
         try:
-            return checked_metadata(metadata)
+            return sendable_metadata(metadata)
         except ValueError:
             self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             raise

@@ -9,7 +9,7 @@ Hazards, which the modules that use this one must avoid:
 - An operation object in two batches is freed twice: the functions below make a new one each time.
 - A second batch of a kind that is in flight on the call is refused with an error code, and its tag never arrives.
 - A batch that is started after the queue was shut down aborts the process.
-- A queue that is freed with tags pending waits for them for ever.
+- A queue that is freed with tags pending waits for them forever.
 """
 
 import re
@@ -53,14 +53,18 @@ if _missing := missing_names(cygrpc):
     raise IncompatibleGrpcioError(f"lacks {', '.join(_missing)}")
 
 Metadata = Sequence[tuple[str, str | bytes]]
-#: Checked metadata in the core's form; None if there is none.
-CheckedMetadata = tuple[tuple[str, str | bytes], ...] | None
 
 
-class LegalMetadata(tuple[tuple[str, str | bytes], ...]):
-    """Checked metadata that is known as such, so that it is not checked again for each call that it is sent with."""
+class EncodedMetadata(tuple[tuple[bytes, bytes], ...]):
+    """Checked metadata in bytes, so that it is neither checked nor encoded for each call that it is sent with."""
 
     __slots__ = ()
+
+
+#: What may be sent: metadata to be checked, or metadata that was.
+SentMetadata = Metadata | EncodedMetadata
+#: Checked metadata in the core's form; None if there is none.
+CheckedMetadata = tuple[tuple[str | bytes, str | bytes], ...] | None
 
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
@@ -273,16 +277,27 @@ def peer_identity_key(call: Call) -> str | None:
     return None if key is None else key.decode()
 
 
-def checked_metadata(metadata: Metadata | None) -> CheckedMetadata:
+def encoded_metadata(metadata: Metadata) -> EncodedMetadata:
+    """Return ``metadata`` as it is sent with many calls. Raises as `checked_metadata`."""
+    checked = (_checked_pair(key, value) for key, value in metadata)
+    return EncodedMetadata(
+        [(key.encode(), value if isinstance(value, bytes) else value.encode()) for key, value in checked]
+    )
+
+
+def sendable_metadata(metadata: SentMetadata) -> CheckedMetadata:
+    """Return ``metadata`` in the core's form, checked if it has not been. Raises as `checked_metadata`."""
+    return metadata if isinstance(metadata, EncodedMetadata) else checked_metadata(metadata)
+
+
+def checked_metadata(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...] | None:
     """Return ``metadata`` in the core's form, as the core's handling of illegal metadata differs by version.
 
     Raises ValueError naming the key that is illegal or has such a value.
     """
     if not metadata:
         return None
-    if type(metadata) is LegalMetadata:
-        return metadata
-    return LegalMetadata([_checked_pair(key, value) for key, value in metadata])
+    return tuple([_checked_pair(key, value) for key, value in metadata])
 
 
 def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:

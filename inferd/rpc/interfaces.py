@@ -6,7 +6,7 @@ from typing import Protocol
 import grpc
 
 from inferd.call_context import CallContext
-from inferd.rpc.core import Metadata
+from inferd.rpc.core import Metadata, SentMetadata
 
 #: Called with the status and details of a call that ends, before the status is sent, in the thread that ends the call.
 Finisher = Callable[["Call", grpc.StatusCode, str], None]
@@ -64,7 +64,7 @@ class Call(Protocol):
         """Return the properties of the authenticated peer, for example ``peer_spiffe_id``."""
         ...
 
-    def add_trailing_metadata(self, pairs: Metadata) -> None:
+    def add_trailing_metadata(self, pairs: SentMetadata) -> None:
         """Append ``pairs`` to the handler's trailing metadata, whatever the status.
 
         For interceptors, at the latest in their ``finished``. By one thread at a time. Raises ValueError for illegal
@@ -105,7 +105,7 @@ class UnaryCall(Call, Protocol):
         """
         ...
 
-    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """Answer with a status only. Returns False if the call had ended. Raises as ``reply`` does."""
         ...
 

@@ -8,7 +8,7 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
-from inferd.rpc.core import CheckedMetadata, Metadata
+from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata
 from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, StreamHandler, StreamListener
 
@@ -127,7 +127,7 @@ class CoreStreamCall(CallBase):
         self,
         code: grpc.StatusCode = grpc.StatusCode.OK,
         details: str = "",
-        trailing_metadata: Metadata = (),
+        trailing_metadata: SentMetadata = (),
         last_message: bytes | None = None,
     ) -> bool:
         """See `StreamCall.finish`; ``last_message`` is sent in one write with the status if the outbox is empty."""
@@ -148,7 +148,7 @@ class CoreStreamCall(CallBase):
         self._send_batch(batch)
         return True
 
-    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`. Messages in the outbox are sent first."""
         return self.finish(code, details, trailing_metadata)
 

@@ -7,7 +7,7 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
-from inferd.rpc.core import CheckedMetadata, Metadata
+from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata
 from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, UnaryHandler
 
@@ -56,7 +56,7 @@ class CoreUnaryCall(CallBase):
         trailing = self._checked(trailing_metadata) if trailing_metadata else None
         return self._finish(core.first_message(message), _OK, "", b"", trailing)
 
-    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> bool:
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
         trailing = self._checked(trailing_metadata)
         return self._finish((core.initial_metadata(None),), code, details, details.encode(errors="replace"), trailing)

@@ -143,7 +143,7 @@ def test_same_error_has_the_same_status(monkeypatch):
     bench, error = Bench(InferenceCodec(), monkeypatch), full()
     first = bench.statuses.status_of(error)
     assert bench.statuses.status_of(error) is first
-    assert bench.statuses.status_of(error).trailing_metadata() is first.trailing_metadata()
+    assert bench.statuses.status_of(error).trailers() is first.trailers()
     other = bench.statuses.status_of(OverloadedError("full", retry_after_s=0.5))
     assert dict(other.trailing_metadata())["grpc-retry-pushback-ms"] == "500"
 

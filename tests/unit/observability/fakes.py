@@ -1,6 +1,5 @@
 """Fakes of a call and of a sink."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -8,6 +7,7 @@ import orjson
 
 from inferd.call_context import CallContext
 from inferd.observability.recorder import FinishedCall
+from inferd.rpc.core import SentMetadata
 from inferd.rpc.interfaces import Finisher
 from tests.unit.finishing import Finishing
 
@@ -34,8 +34,10 @@ class FakeCall(Finishing):
         times, annotations = (self.ended_at, self.started_at), self.annotations or None
         return FinishedCall(*times, self.method, self.raw_peer, code, details, self.context, annotations)
 
-    def add_trailing_metadata(self, pairs: Sequence[tuple[str, str | bytes]]) -> None:
-        self.trailing += pairs
+    def add_trailing_metadata(self, pairs: SentMetadata) -> None:
+        self.trailing += [
+            (key.decode(), value.decode()) if isinstance(key, bytes) else (key, value) for key, value in pairs
+        ]
 
 
 class Sink:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.rpc.core import checked_metadata
+from inferd.rpc.core import checked_metadata, encoded_metadata, sendable_metadata
 
 
 @pytest.mark.parametrize("empty", [(), [], None])
@@ -60,3 +60,13 @@ def test_checked_metadata_is_legal(metadata):
         assert key
         assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-.")
         assert isinstance(value, bytes) if key.endswith("-bin") else set(value) <= {chr(c) for c in range(32, 127)}
+
+
+def test_encoded_metadata_is_not_checked_again():
+    """It is checked and encoded once for the many calls that it is sent with."""
+    encoded = encoded_metadata([("a", "1"), ("b", b"2"), ("c-bin", b"\xff")])
+    assert encoded == ((b"a", b"1"), (b"b", b"2"), (b"c-bin", b"\xff"))
+    assert sendable_metadata(encoded) is encoded
+    assert sendable_metadata([("a", "1")]) == (("a", "1"),)
+    with pytest.raises(ValueError, match="printable ASCII"):
+        encoded_metadata([("a", "\n")])

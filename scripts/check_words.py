@@ -23,6 +23,22 @@ WORDS = {
     r"\bhave \w+ told\b": "notify",
     r"\bmade up\b|\bmade-up\b": "synthetic",
     r"\bculprits?\b": "failing request",
+    r"\bfor ever\b": "forever",
+    r"\banew\b": "again; restart, retry",
+    r"\bby turns\b": "in turn, alternating",
+    r"\bput(s|ting)? up with\b": "tolerate, allow",
+    r"\b(held|holds?|holding) (\w+ ){0,3}against\b": "compare with",
+    r"\bbroken off\b": "interrupted",
+    r"\bas \w+ ha(s|ve) it\b": "as in",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\bgo(es)? on with\b": "continue with",
+    r"\bthat there (is|are) not\b": "unknown, missing",
+    r"\bshow(s|n|ing)? (\w+ )?certificates?\b": "present a certificate",
+    r"\bcan be had\b": "is available",
+    r"\bheed(s|ed|ing)?\b": "handle, obey",
+    r"\bsuch a one\b": "one",
+    r"\bwell again\b": "healthy again",
+    r"\btak(e|es|en|ing) (it |them )?down\b": "record",
 }
 
 _CHECKED = ("*.py", "*.md", "*.yaml", "*.tpl", "*.proto", "*.sh", "Makefile", "Dockerfile", "setup.cfg")

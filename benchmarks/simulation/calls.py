@@ -48,7 +48,7 @@ class Call:
         return self.end is End.OK and self.ended_at <= self.deadline
 
 
-#: Told of the end of an attempt, with the delay after which to try again, if the server gave one.
+#: Called at the end of an attempt, with the retry delay if the server sent one.
 Ended = Callable[[Call, End, float | None], None]
 
 
@@ -168,7 +168,7 @@ class _Source:
         self._draw()
 
     def _draw(self) -> None:
-        # Arrivals have no memory, so that each step may begin anew.
+        # Arrivals have no memory, so that each step may start independently.
         when = self._loop.now + self._chance.expovariate(self._rate) if self._rate > 0 else math.inf
         if when >= self._ends:
             self._loop.at(self._ends, self._next_step)

@@ -108,7 +108,7 @@ class HealthService(health.HealthServicer):
         if request.service in self._group_of:
             super().Watch(request, context, send)
         else:
-            # The names never change, and grpcio's service would keep the unknown name for ever.
+            # The names never change, and grpcio's service would keep the unknown name forever.
             send(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
         if ended:
             send(None)

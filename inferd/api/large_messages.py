@@ -16,7 +16,7 @@ _RETRY_AFTER_S = 0.05
 class LargeMessages:
     """Decodes large requests and encodes large responses in its own thread.
 
-    ``call_soon`` calls a function on the poll thread, which goes on with a decoded request. Work done here may take
+    ``call_soon`` calls a function on the poll thread, which continues with a decoded request. Work done here may take
     long, but no step of it holds the GIL for more than some milliseconds. Any thread may call; `stop` once.
     """
 

@@ -45,7 +45,7 @@ class Tuning:
     max_shared_time: float = 1.5
     min_shared_saving_s: float = 0.0003
     #: Once in this many runs of each worker the opposite is tried, and what nearly pays to share is shared: sizes that
-    #: never run would be judged for ever by how long they took when the server had just started.
+    #: never run would be judged forever by how long they took when the server had just started.
     runs_per_trial: int = 32
     max_shared_time_in_trial: float = 1.75
 

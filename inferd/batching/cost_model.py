@@ -108,7 +108,7 @@ class ShortRuns:
             self.are_short = False
 
     def judge(self, averages: Iterable[_Average]) -> None:
-        """Decide anew from the averages of all sizes."""
+        """Decide again from the averages of all sizes."""
         slowest_s = max(average.own_s for average in averages)
         is_trusted = self._long_share < COST.max_long_share and self._runs >= self._trusted_from
         self.are_short = self._are_bounded and slowest_s <= COST.short_run_s and is_trusted

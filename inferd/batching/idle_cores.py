@@ -45,8 +45,8 @@ class CoreShare:
 class IdleCores:
     """The models of a process, and those that wait to run scavengers.
 
-    Invariant: while a share waits, another one has a run in progress, and whoever ends that calls `wake_waiting`. Any
-    thread may call.
+    Invariant: while a share waits, another one has a run in progress, and the thread that ends it calls `wake_waiting`.
+    Any thread may call.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ class _Group:
 def plan_in_time(pending: Iterable[InferenceRequest], rules: BatchRules, end_of: Callable[[int], float]) -> Plan:
     """Choose the next batch from ``pending`` so that it ends before the deadline of each of its requests.
 
-    ``end_of`` predicts when a batch of so many rows ends that is dispatched now. A head that is late even alone does
+    ``end_of`` predicts when a batch of this many rows ends if it is dispatched now. A head that is late even alone does
     not limit the others.
     """
     requests: list[InferenceRequest] = []

@@ -2,7 +2,7 @@
 
 **Order of service.** Priorities come first, 1 before 2. Within a priority principals take turns (fair_queue.py), and
 the earliest deadline of a principal comes first. A deadline counts as at most one second after the arrival, so that
-requests with a far deadline are not overtaken for ever.
+requests with a far deadline are not overtaken forever.
 
 **Ageing.** While higher priorities are served, each lower one that waits collects a share of the rows served as credit.
 Once the credit covers the request at its head, that request goes first. So low priorities are slowed, never starved,

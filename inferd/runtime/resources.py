@@ -30,7 +30,7 @@ def cgroup_directories(
     """Return the cgroup directories, v1 or v2, that may limit ``controller``, innermost first; the tightest limit wins.
 
     A directory need not exist. Inside a container the listed path is often the host's; the limits are then in the root
-    of the mount. Kept, because it is asked for several times for each model; the limits themselves are read anew.
+    of the mount. Cached, because it is needed several times for each model; the limits themselves are read each time.
     """
     return tuple(_cgroup_directories(controller, root, membership))
 

@@ -120,7 +120,7 @@ class BoundRunner:
 class _Binding:
     """One ONNX Runtime binding with its input buffers; used by one thread at a time.
 
-    A buffer is reused while inputs keep its shape, as full batches do. Outputs are allocated anew in every run, because
+    A buffer is reused while inputs keep its shape, as full batches do. Outputs are allocated in every run, because
     the returned arrays may be views of that memory.
     """
 

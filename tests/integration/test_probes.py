@@ -78,7 +78,7 @@ def test_probes_with_stuck_poll_thread() -> None:
         finally:
             go_on.set()
         first = health.Check(question, timeout=PATIENCE_S).status
-        eventually(lambda: _get(app, "/livez") == _get(app, "/readyz") == (200, "ok\n"), "the server is well again")
+        eventually(lambda: _get(app, "/livez") == _get(app, "/readyz") == (200, "ok\n"), "the server is healthy again")
         assert first == _NOT_SERVING
         assert health.Check(question, timeout=PATIENCE_S).status == _SERVING
         eventually(lambda: len(_changes(seen)) == 3, "the watcher has seen it")

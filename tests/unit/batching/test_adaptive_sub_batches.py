@@ -7,7 +7,7 @@ from inferd.batching.adaptive import sub_batches
 
 @pytest.mark.parametrize(("rows", "found"), [(1, 1), (9, 1), (10, 2), (29, 2), (30, 3), (49, 3), (50, 4), (1_000, 4)])
 def test_shares_take_at_most_half_as_long_again_together(rows, found):
-    """A run's fixed part is worth ten rows, and each share pays it anew."""
+    """A run's fixed part is worth ten rows, and each share pays it again."""
     assert sub_batches(rows, most=4, fixed_s=0.01, row_s=0.001) == found
 
 

@@ -55,7 +55,7 @@ def test_nothing_is_known_before_the_first_batch():
     ("rows", "rate", "hint"), [(100, 200.0, 0.5), (1, 1e6, 0.01), (10**6, 1.0, 30.0), (0, 5.0, 0.01), (100, 0.0, 1.0)]
 )
 def test_the_hint_is_how_long_the_queue_takes_within_bounds(rows, rate, hint):
-    """Rows over rows per second, neither nothing nor for ever."""
+    """Rows over rows per second, neither nothing nor forever."""
     assert _hint(rows, rate) == pytest.approx(hint)
 
 

@@ -147,7 +147,7 @@ def test_other_runs_never_are():
 
 
 def test_runs_that_may_become_longer_never_are_however_short_they_have_been():
-    """The next one may take for ever."""
+    """The next one may take forever."""
     assert threading.get_ident() not in _threads_that_run(0.0001, bounded=False)
 
 

@@ -63,7 +63,7 @@ def _simulate(callers, *, run_s, max_wait_s, runs):
 def test_callers_find_together_and_stay_together(callers, run_s):
     """Though they begin apart, each batch soon has all of them, held no longer than they take to come back.
 
-    Without a wait they would go in turns for ever, some running while the others queue.
+    Without a wait they would go in turns forever, some running while the others queue.
     """
     runs = _simulate(callers, run_s=run_s, max_wait_s=0.004, runs=60)[20:]
     assert [run.rows for run in runs] == [callers] * 40

@@ -181,7 +181,7 @@ def test_a_principal_that_leaves_and_returns_is_still_charged():
 
 
 def test_nothing_is_owed_after_the_level_was_empty():
-    """Whoever had most before starts even."""
+    """All principals start equal, whatever they had before."""
     level = _level(*(_request(number) for number in range(10)), _request(10, principal="b"))
     _serve(level, count=11)
     assert (level.rows, level.flows) == (0, {})

@@ -62,7 +62,7 @@ def test_one_that_cannot_be_stacked_does_not_close_the_batch():
 
 
 def test_a_request_larger_than_a_batch_goes_alone():
-    """It is neither left for ever nor stacked with others."""
+    """It is neither left forever nor stacked with others."""
     pending = _requests((20, "a"), (1, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == [pending[0]]
 

@@ -120,7 +120,7 @@ def test_shed_oldest_fails_the_victims_and_admits_the_new_one():
 
 
 def test_a_request_that_can_never_fit_is_invalid_under_every_policy():
-    """It would block for ever, or shed everybody in vain."""
+    """It would block forever, or shed everybody in vain."""
     for policy in Backpressure:
         queue = Queue(policy=policy)
         assert list(failed(queue.offer(Caller(rows=5))).values()) == [InvalidInputError]

@@ -149,7 +149,7 @@ def test_the_row_limit_counts_what_is_served_before():
 
 
 def test_a_request_larger_than_the_row_limit_fits_if_nothing_goes_first():
-    """It would be rejected for ever while requests of lower priorities wait."""
+    """It would be rejected forever while requests of lower priorities wait."""
     waiting = _waiting(max_rows=100, max_bytes=1000)
     waiting.row_limit = 10
     waiting.add(Caller(priority=3).request)

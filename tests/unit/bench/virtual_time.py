@@ -8,7 +8,7 @@ class _Selector(selectors.SelectSelector):
     now_s = 0.0
 
     def select(self, timeout=None):
-        assert timeout is not None, "everything waits for ever"
+        assert timeout is not None, "everything waits forever"
         self.now_s += max(0.0, timeout)
         return super().select(0)
 

@@ -52,7 +52,7 @@ class FakeQueue:
         self.deadlines.append(deadline)
         if self.events:
             return self.events.popleft()
-        assert deadline is not None, "the loop would sleep for ever"
+        assert deadline is not None, "the loop would sleep forever"
         wait_s = max(deadline - self._clocks[0].now, 0.0)
         for clock in self._clocks:
             clock.advance(wait_s)

@@ -142,7 +142,7 @@ def test_takes_verdict_from_cache(tmp_path, monkeypatch):
     ],
 )
 def test_cache_key_covers_everything_that_determines_verdict(change, tmp_path):
-    """Another file, other settings or other examples are verified anew."""
+    """Another file, other settings or other examples are verified again."""
     cache = {"verdict_cache": tmp_path / "verdicts"}
     opened(onnx_models.linear(), tmp_path, runtime=cache)
     opened(onnx_models.linear(), tmp_path, runtime=cache, **change)

@@ -1,6 +1,9 @@
 """Batch sizes that warm-up runs, and its memory budget."""
 
 import logging
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -23,11 +26,19 @@ SIGNATURE = signature([spec("x", ("batch", 3), 0)], [spec("y", ("batch", 3), 0)]
 class Recorder:
     """A fake runner that records rows, allocates ``row_mib`` per row, and fails beyond ``most`` rows.
 
-    A run takes ``row_s`` per row, and ``cold_s`` longer if it is the first with so many rows; by default too long to be
-    repeated.
+    A run takes ``row_s`` per row, by default too long to be repeated, ``cold_s`` longer if it is the first with this
+    many rows, and longer by the entry of ``delays`` for its number.
     """
 
-    def __init__(self, *, most: int = 1000, row_mib: int = 0, row_s: float = 1.0, cold_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        most: int = 1000,
+        row_mib: int = 0,
+        row_s: float = 1.0,
+        cold_s: float = 0.0,
+        delays: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
         self.rows: list[int] = []
         self.shrunk = 0
         self.resident_mib = 100
@@ -35,12 +46,14 @@ class Recorder:
         self._row_mib = row_mib
         self._row_s = row_s
         self._cold_s = cold_s
+        self._delays = delays
         self.clock = FakeClock()
         self.timed: list[tuple[int, float]] = []
 
     def run(self, inputs, outputs, options):
         rows = len(inputs["x"])
-        self.clock.advance(self._row_s * rows + (0 if rows in self.rows else self._cold_s))
+        late_s = self._delays.get(len(self.rows), 0.0) + (0.0 if rows in self.rows else self._cold_s)
+        self.clock.advance(self._row_s * rows + late_s)
         self.rows.append(rows)
         if self.rows[-1] > self._most:
             raise MemoryError("no room")
@@ -105,18 +118,25 @@ def test_frees_memory():
 
 def test_gpu_runs_every_size():
     """Kernels are selected for each shape. Powers of two and the largest size run again, however long that took."""
-    runner = run(Recorder(row_s=0.01, cold_s=10), CUDA, CPU, max_batch_size=5)
+    runner = run(Recorder(row_s=0.011, cold_s=10), CUDA, CPU, max_batch_size=5)
     assert runner.rows == [1, 1, 2, 2, 3, 4, 4, 5, 5]
-    assert runner.timed == [(rows, pytest.approx(0.01 * rows)) for rows in (1, 2, 4, 5)]
+    assert runner.timed == [(rows, pytest.approx(0.011 * rows)) for rows in (1, 2, 4, 5)]
 
 
 def test_short_runs_are_timed_again():
     """The first run of a shape is slower than those to come. A long one is not repeated: loading would take longer."""
-    runner = run(Recorder(row_s=0.01, cold_s=0.001), max_batch_size=16)
+    runner = run(Recorder(row_s=0.011, cold_s=0.001), max_batch_size=16)
     assert runner.rows == [1, 1, 2, 2, 4, 4, 16]
     assert runner.timed == [
-        (1, pytest.approx(0.01)), (2, pytest.approx(0.02)), (4, pytest.approx(0.04)), (16, pytest.approx(0.161)),
+        (1, pytest.approx(0.011)), (2, pytest.approx(0.022)), (4, pytest.approx(0.044)), (16, pytest.approx(0.177)),
     ]  # fmt: skip
+
+
+def test_shortest_of_very_short_runs_counts():
+    """Another process may delay any of them; a few milliseconds for each size are soon spent."""
+    runner = run(Recorder(row_s=0.0001, delays={3: 0.004}), max_batch_size=64)
+    assert Counter(runner.rows) == {1: 5, 2: 5, 4: 5, 64: 2}
+    assert runner.timed == [(rows, pytest.approx(0.0001 * rows)) for rows in (1, 2, 4, 64)]
 
 
 def test_only_what_ran_is_timed():

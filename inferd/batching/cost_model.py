@@ -77,6 +77,10 @@ class _Average:
     runs: float = 0.0
     at: float = 0.0
 
+    def predict(self, rows: int, row_s: float) -> float:
+        """Return the time of a run of ``rows`` of this size, if a row more takes ``row_s``."""
+        return max(self.seconds + row_s * (rows - self.rows), self.seconds / 2)
+
     def add(self, rows: int, seconds: float, own_s: float) -> None:
         self.runs = min(self.runs + 1, COST.average_runs)
         self.rows += (rows - self.rows) / self.runs
@@ -158,13 +162,16 @@ class CostModel:
         ``cpu_s`` is the processor time of its thread, or None where that says nothing, as on an accelerator.
         """
         own_s = seconds if cpu_s is None else min(cpu_s, seconds)
-        predicted_s = self.predict(rows)
-        self._learn_error(predicted_s, seconds)
         self._short.ran(seconds, own_s)
-        seconds = self._believed(seconds, predicted_s)
-        self._octaves.setdefault(rows.bit_length(), _Average()).add(rows, seconds, own_s)
         average = self._average_of(rows)
+        predicted_s = average.predict(rows, self.row_s) if average.rows else self.predict(rows)
+        if self.runs and predicted_s > 0.0:
+            seconds = self._judge(seconds, predicted_s)
         average.add(rows, seconds, own_s)
+        octave = self._octaves.get(rows.bit_length())
+        if octave is None:
+            octave = self._octaves[rows.bit_length()] = _Average()
+        octave.add(rows, seconds, own_s)
         average.at = self._ran_at = now
         self._predicted.clear()
         self.runs += 1
@@ -233,9 +240,15 @@ class CostModel:
             runs=self.runs,
         )
 
-    def _believed(self, seconds: float, predicted_s: float) -> float:
-        """Return what a run counts as; see `CostTuning.outlier`."""
-        is_outlier = self.runs >= COST.outlier_runs and 0 < COST.outlier * predicted_s < seconds
+    def _judge(self, seconds: float, predicted_s: float) -> float:
+        """Learn how far off the prediction was, and return what the run counts as; see `CostTuning.outlier`."""
+        ratio = seconds / predicted_s
+        # A step up is as much larger than a step down as runs above the percentile are rarer.
+        step = COST.step * (COST.percentile if ratio > self._factor else COST.percentile - 1.0)
+        self._factor = min(max(self._factor * (1.0 + step), 1.0), COST.largest_factor)
+        error = min(abs(ratio - 1.0), 1.0)
+        self.error = error if self.error is None else self.error + (error - self.error) * COST.step
+        is_outlier = ratio > COST.outlier and self.runs >= COST.outlier_runs
         is_first, self._after_outlier = is_outlier and not self._after_outlier, is_outlier
         return COST.outlier_counts * predicted_s if is_first else seconds
 
@@ -253,8 +266,7 @@ class CostModel:
         key = _size(rows)
         at = bisect_left(self._keys, key)
         if at < len(self._keys) and self._keys[at] == key:
-            average = self._sizes[key]
-            return max(average.seconds + self.row_s * (rows - average.rows), average.seconds / 2)
+            return self._sizes[key].predict(rows, self.row_s)
         if at == 0:
             smallest = self._sizes[self._keys[0]]
             return max(smallest.seconds - self.row_s * (smallest.rows - rows), smallest.seconds * rows / smallest.rows)
@@ -266,17 +278,6 @@ class CostModel:
         above = self._sizes[self._keys[at]]
         share = (rows - below.rows) / (above.rows - below.rows)
         return below.seconds + share * (above.seconds - below.seconds)
-
-    def _learn_error(self, predicted_s: float, seconds: float) -> None:
-        if predicted_s <= 0.0 or not self.runs:
-            return
-        ratio = seconds / predicted_s
-        above = ratio > self._factor
-        # A step up is as much larger than a step down as runs above the percentile are rarer.
-        step = COST.step * (COST.percentile if above else COST.percentile - 1.0)
-        self._factor = min(max(self._factor * (1.0 + step), 1.0), COST.largest_factor)
-        error = min(abs(ratio - 1.0), 1.0)
-        self.error = error if self.error is None else self.error + (error - self.error) * COST.step
 
     def _fit(self) -> None:
         """Fit a weighted straight line through the averages; neither part is below zero."""

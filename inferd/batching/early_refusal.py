@@ -31,7 +31,7 @@ class EarlyRefusals:
             return None
         if waiting.rows < waiting.max_rows and waiting.fits_in_turn(1, priority, principal, weight):
             return None
-        if waiting.scavenger_rows and priority <= waiting.priority_levels:
+        if waiting.scavengers.rows and priority <= waiting.priority_levels:
             # Scavengers would be evicted.
             return None
         if now >= self._usable_until:

@@ -156,7 +156,7 @@ class Level:
         if cost_s:
             self._virtual = max(self._virtual, flow.tag)
             flow.tag += cost_s / flow.weight
-        if not flow:
+        if not flow.rows:
             self._end(principal, flow)
 
     def _end(self, principal: str, flow: Flow) -> None:

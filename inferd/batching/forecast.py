@@ -93,6 +93,8 @@ class Forecast:
         self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * workers
         #: A request of at most a full batch with more than this to its deadline is in time, wherever it waits.
         self.ample_s = math.inf
+        #: A request dispatched with more than this to its deadline is in time, in a batch of any size.
+        self.near_s = 0.0
 
     def ran(self, batch: Batch, run_s: float, now: float) -> None:
         """Record that ``batch``, whose run took ``run_s``, has been answered at ``now``."""
@@ -101,14 +103,14 @@ class Forecast:
 
     def row_limit(self, most: int) -> int:
         """Return how many rows, ``most`` at most, are likely to be dispatched within the delay limit."""
-        rate = self._rows_per_s
-        if self._max_delay_s == 0:
-            return most
+        self.near_s = self.longest_s
         full_s = self.cost.predict(self._max_rows)
+        rate = self.drain.rows_per_s or self._rows_per_s
+        if rate is None or self._max_delay_s == 0:
+            return most
         delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)
-        limit = most if rate is None else min(most, max(self.least_rows, int(rate * delay_s)))
-        if rate is not None:
-            self.ample_s = limit / rate + full_s + 2 * self.longest_s
+        limit = min(most, max(self.least_rows, int(rate * delay_s)))
+        self.ample_s = limit / rate + full_s + 2 * self.near_s
         return limit
 
     @property
@@ -123,7 +125,7 @@ class Forecast:
     @property
     def longest_s(self) -> float:
         """How long a full batch takes in 19 of 20 cases, from its dispatch to its answers."""
-        return self.batch_s(self._max_rows)
+        return self.cost.upper(self._max_rows) + self._overhead_s
 
     def batch_s(self, rows: int) -> float:
         """Return how long a batch of ``rows`` takes in 19 of 20 cases, from its dispatch to its answers."""

@@ -29,14 +29,14 @@ class RunningBatches:
         """Add a batch of ``requests`` that is dispatched at ``now``."""
         batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
         batch.is_online = requests[0].priority < self._scavenger_priority
-        self._cores.online_runs += batch.is_online
+        self._cores.begun += batch.is_online
         self._batches.append(batch)
         return batch
 
     def remove(self, batch: Batch) -> None:
         """Remove ``batch``."""
         self._batches.remove(batch)
-        self._cores.online_runs -= batch.is_online
+        self._cores.ended += batch.is_online
 
     @property
     def requests(self) -> Iterator[InferenceRequest]:
@@ -61,19 +61,12 @@ class RunningBatches:
             computing += not batch.answering
         return computing
 
-    @property
-    def unanswered(self) -> int:
-        """Requests in batches whose runs have not ended."""
-        unanswered = 0
+    def count_unanswered(self) -> tuple[int, bool]:
+        """Return the requests in batches whose runs have not ended, and whether a batch is answering."""
+        unanswered, is_answering = 0, False
         for batch in self._batches:
-            if not batch.answering:
-                unanswered += len(batch.requests)
-        return unanswered
-
-    @property
-    def is_answering(self) -> bool:
-        """Whether a batch is answering."""
-        for batch in self._batches:  # noqa: SIM110  (a generator takes longer than the loop)
             if batch.answering:
-                return True
-        return False
+                is_answering = True
+            else:
+                unanswered += len(batch.requests)
+        return unanswered, is_answering

@@ -15,14 +15,13 @@ expire, or are shed.
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain, takewhile
 
 from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
 from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
-from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time
+from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time, rules_for_scavengers
 from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
 from inferd.batching.refusals import Refusals, refusal
 from inferd.batching.request import Batch, Effects, InferenceRequest
@@ -34,8 +33,6 @@ from inferd.errors import DeadlineExceededError, ServingError
 #: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
 #: and those who come during the run of scavengers still fit into it.
 _ROWS_BESIDE_SCAVENGERS = 0.45
-#: Share of a full batch that such a run has at most, because others wait for it.
-_SCAVENGERS_BESIDE_OTHERS = 7 / 8
 
 
 class QueueState:
@@ -101,11 +98,6 @@ class QueueState:
         return self.waiting.count + self._blocked.count + sum(1 for _ in self._running.requests)
 
     @property
-    def _callers_present(self) -> int:
-        """Requests without an answer, so that a caller that waits for it cannot have sent the next one."""
-        return self.waiting.count + self._blocked.count + self._running.unanswered
-
-    @property
     def exhausted(self) -> bool:
         """Whether there will never be another batch."""
         return self.closed and not self._blocked.count and self.waiting.count == 0
@@ -162,7 +154,7 @@ class QueueState:
         """Evict scavengers if ``request`` fits only without them, whatever the policy. Returns whether it fits now."""
         if self.waiting.fits(request):
             return True
-        victims = self.waiting.scavengers_for(request) if self.waiting.scavenger_rows else []
+        victims = self.waiting.scavengers_for(request) if self.waiting.scavengers.rows else []
         self._evict(victims, effects)
         return bool(victims)
 
@@ -185,10 +177,11 @@ class QueueState:
         self.waiting.add(request)
         if request.reply.has_producer:
             effects.admitted.append(request)
-        if self.rules.rules.max_wait_s > 0 and not self.waiting.is_scavenger(request):
-            if self._running.is_answering:
+        if self.rules.rules.max_wait_s > 0 and request.priority <= self.waiting.priority_levels:
+            unanswered, is_answering = self._running.count_unanswered()
+            if is_answering:
                 self._arrivals.answering(now)
-            self._arrivals.arrived(now, self._callers_present)
+            self._arrivals.arrived(now, self.waiting.count + self._blocked.count + unanswered)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
         if self._wanted_requests <= 0 or self._wanted_rows <= 0:
@@ -246,33 +239,32 @@ class QueueState:
 
     def _plan(self, now: float, idle_since: float, effects: Effects) -> Plan:
         rules = self.rules.rules
-        order_s = self.rules.run_cost.row_processor_s(rules.max_rows) or 1.0
-        if not self.waiting.scavenger_rows:
-            return self._plan_online(now, idle_since, order_s, effects)
-        online_rows = self.waiting.rows - self.waiting.scavenger_rows
+        scavenger_rows = self.waiting.scavengers.rows
+        if not scavenger_rows:
+            return self._plan_online(now, idle_since, effects)
+        online_rows = self.waiting.rows - scavenger_rows
         are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True
-            if online_rows:
-                rules = replace(rules, max_rows=max(1, int(rules.max_rows * _SCAVENGERS_BESIDE_OTHERS)))
-            return plan(self.waiting.scavengers_in_order(order_s), now, rules)
+            rules = rules_for_scavengers(rules, others_wait=online_rows > 0, others_ran=self.cores.others_ran())
+            return plan(self.waiting.scavengers_in_order(), now, rules)
         if online_rows == 0:
             return NOTHING_WAITS
-        decision = self._plan_online(now, idle_since, order_s, effects)
+        decision = self._plan_online(now, idle_since, effects)
         self._scavenged = isinstance(decision, WaitUntil)
         return decision
 
-    def _plan_online(self, now: float, idle_since: float, order_s: float, effects: Effects) -> Plan:
+    def _plan_online(self, now: float, idle_since: float, effects: Effects) -> Plan:
         rules = self.rules.rules
-        if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.longest_s:
+        if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.near_s:
             self._fail_doomed(now, effects)
-            return plan_in_time(self.waiting.in_order(order_s), rules, lambda rows: now + self.forecast.batch_s(rows))
-        further = 0 if self.waiting.scavenger_rows else self._further(now)
+            return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
+        further = 0 if self.waiting.scavengers.rows else self._further(now)
         if self.rules.shares:
             rules = self.rules.for_next_batch(
                 self._running.computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
             )
-        return plan(self.waiting.in_order(order_s), now, rules, further=further, idle_since=idle_since)
+        return plan(self.waiting.in_order(), now, rules, further=further, idle_since=idle_since)
 
     def _fail_doomed(self, now: float, effects: Effects) -> None:
         """Fail requests at the head that would miss their deadline even if they ran at once."""
@@ -298,7 +290,9 @@ class QueueState:
         """Return how many requests are worth waiting for; none if waiting is not allowed."""
         if self.closed or self.rules.rules.max_wait_s == 0:
             return 0
-        return self._arrivals.expected_arrivals(now, self._callers_present)
+        # A caller that waits for an answer cannot have sent its next request.
+        present = self.waiting.count + self._blocked.count + self._running.count_unanswered()[0]
+        return self._arrivals.expected_arrivals(now, present)
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""

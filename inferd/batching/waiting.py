@@ -50,38 +50,38 @@ class WaitingRequests:
         self._number = 0
         # By priority, the scavengers last; there is no priority 0.
         self._levels = [Level() for _ in range(priority_levels + 2)]
-
-    @property
-    def scavenger_rows(self) -> int:
-        """Waiting rows of scavengers."""
-        return self._levels[-1].rows
+        self._online = self._levels[1:-1]
+        self.scavengers = self._levels[-1]
+        # The cost of a row in the last batch, for the order of flows.
+        self._row_s = 1.0
 
     def is_scavenger(self, request: InferenceRequest) -> bool:
         """Whether ``request`` has the priority of scavengers."""
         return request.priority > self.priority_levels
 
-    def in_order(self, row_s: float = 1.0) -> Iterator[InferenceRequest]:
-        """Iterate in order of service, with ``row_s`` as the expected cost of a row; not over scavengers."""
-        waiting = [level for level in self._levels[:-1] if level.rows]
-        if len(waiting) == 1:
-            return waiting[0].in_order(row_s)
-        return self._by_priority(waiting, row_s)
+    def in_order(self) -> Iterator[InferenceRequest]:
+        """Iterate in order of service; not over scavengers."""
+        waiting = []
+        for level in self._online:
+            if level.rows:
+                waiting.append(level)  # noqa: PERF401  (a comprehension takes a call more)
+        return waiting[0].in_order(self._row_s) if len(waiting) == 1 else self._by_priority(waiting)
 
-    def scavengers_in_order(self, row_s: float) -> Iterator[InferenceRequest]:
+    def scavengers_in_order(self) -> Iterator[InferenceRequest]:
         """Iterate over the scavengers in order of service."""
-        return self._levels[-1].in_order(row_s)
+        return self.scavengers.in_order(self._row_s)
 
-    def _by_priority(self, waiting: Sequence[Level], row_s: float) -> Iterator[InferenceRequest]:
+    def _by_priority(self, waiting: Sequence[Level]) -> Iterator[InferenceRequest]:
         aged: dict[InferenceRequest, None] = {}
         for level in waiting[1:]:
             credit = level.credit
-            for request in level.in_order(row_s):
+            for request in level.in_order(self._row_s):
                 credit -= request.rows
                 if credit < 0:
                     break
                 aged[request] = None
         yield from aged
-        for request in chain.from_iterable(level.in_order(row_s) for level in waiting):
+        for request in chain.from_iterable(level.in_order(self._row_s) for level in waiting):
             if request not in aged:
                 yield request
 
@@ -103,7 +103,7 @@ class WaitingRequests:
         if self.is_scavenger(request) or not self._in_turn(request):
             return evicted
         rows, nbytes = self._excess(request)
-        for scavenger in self._levels[-1].victims():
+        for scavenger in self.scavengers.victims():
             if rows <= 0 and nbytes <= 0:
                 break
             evicted.append(scavenger)
@@ -162,6 +162,7 @@ class WaitingRequests:
 
     def take(self, requests: Sequence[InferenceRequest], rows: int, row_s: float) -> None:
         """Remove ``requests`` of ``rows`` in all, which are dispatched together, at a cost of ``row_s`` a row."""
+        self._row_s = row_s or 1.0
         # Mostly they are the first ones of a single flow.
         level = self._levels[requests[0].priority]
         if level.take_first(requests, rows, rows * row_s):

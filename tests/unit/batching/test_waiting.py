@@ -129,9 +129,9 @@ def test_scavengers_are_last_and_get_no_share():
     for request in (scavenger, low, high):
         waiting.add(request)
     assert (list(waiting), list(waiting.in_order())) == ([high, low, scavenger], [high, low])
-    assert list(waiting.scavengers_in_order(1.0)) == [scavenger]
+    assert list(waiting.scavengers_in_order()) == [scavenger]
     assert list(waiting.victims()) == [scavenger, low, high]
-    assert (waiting.scavenger_rows, waiting.is_scavenger(scavenger), waiting.is_scavenger(low)) == (1, True, False)
+    assert (waiting.scavengers.rows, waiting.is_scavenger(scavenger), waiting.is_scavenger(low)) == (1, True, False)
 
 
 def test_the_row_limit_counts_what_is_served_before():

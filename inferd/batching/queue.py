@@ -139,7 +139,8 @@ class RequestQueue:
             # If no worker is idle, all permitted runs are in progress, and the first to finish takes the rest.
             more = self._state.waiting.count > 0 and self._idle_workers > 0
             self._notify_drained()
-        self._wake_others(effects)
+        if effects.wakes_others:
+            self._state.cores.wake_others()
         if more:
             self._run_or_wake_when_idle()
 
@@ -181,7 +182,8 @@ class RequestQueue:
             self._state.retire(batch, self._clock())
             effects.wakes_others = self._state.cores.lets_others
             self._notify_drained()
-        self._wake_others(effects)
+        if effects.wakes_others:
+            self._state.cores.wake_others()
 
     def hand_over(self, batch: Batch) -> Batch | None:
         """Give up a ``batch`` whose thread hangs. Returns the rest of it, for another thread to run."""
@@ -265,13 +267,10 @@ class RequestQueue:
             self._answers.fail(request, error)
         if effects.fails_running:
             self._on_running_settled()
-        self._wake_others(effects)
-        for when in effects.timers_at:
-            self._poll_thread.call_at(when, self._expire)
-
-    def _wake_others(self, effects: Effects) -> None:
         if effects.wakes_others:
             self._state.cores.wake_others()
+        for when in effects.timers_at:
+            self._poll_thread.call_at(when, self._expire)
 
     def _wake_worker(self) -> None:
         with self._lock:

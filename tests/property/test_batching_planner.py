@@ -1,9 +1,11 @@
 """Properties of every plan."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.batching.planner import BatchRules, Dispatch, plan
+from inferd.batching.planner import BatchRules, Dispatch, plan, plan_in_time
 from tests.fakes import Caller
 
 _NOW = 100.0
@@ -73,3 +75,25 @@ def test_held_batch_runs_at_planned_time(pending, rules, further, idle_since):
     decision = plan(pending, _NOW, rules, further=further, idle_since=idle_since)
     if not isinstance(decision, Dispatch):
         assert isinstance(plan(pending, decision.time, rules, further=further, idle_since=idle_since), Dispatch)
+
+
+@given(
+    pending=st.lists(_pending(), min_size=1, max_size=12),
+    deadlines=st.lists(st.sampled_from([0.5, 2.0, 5.0, 8.0, math.inf]), min_size=12, max_size=12),
+    rules=_RULES,
+)
+def test_batch_planned_in_time_makes_no_request_late(pending, deadlines, rules):
+    """The head runs first, and all others are in time; so is the head, unless it is late even alone."""
+    for request, seconds in zip(pending, deadlines, strict=False):
+        request.deadline = _NOW + seconds
+    decision = plan_in_time(pending, rules, lambda rows: _NOW + rows)
+    assert isinstance(decision, Dispatch)
+    chosen = decision.requests
+    assert chosen[0] is pending[0]
+    assert chosen == [request for request in pending if request in chosen]
+    assert len({request.stack_key for request in chosen}) == 1
+    assert decision.rows == sum(request.rows for request in chosen)
+    assert decision.rows <= rules.max_rows or len(chosen) == 1
+    end = _NOW + decision.rows
+    assert all(end <= request.deadline for request in chosen[1:])
+    assert end <= chosen[0].deadline or _NOW + chosen[0].rows > chosen[0].deadline

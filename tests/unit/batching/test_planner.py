@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferd.batching.planner import BatchRules, Dispatch, WaitUntil, plan
+from inferd.batching.planner import BatchRules, Dispatch, WaitUntil, plan, plan_in_time
 from tests.fakes import Caller
 
 AT_ONCE = BatchRules(max_rows=8)
@@ -143,3 +143,55 @@ def test_the_earliest_of_several_held_batches_is_waited_for():
     """And the smallest gap that an arrival could fill."""
     pending = _requests((6, "a"), enqueued_at=100.004) + _requests((1, "b"))
     assert plan(pending, 100.005, HELD, further=5) == WaitUntil(time=100.01, requests=5, rows=2)
+
+
+def _due(*deadlines, rows=1, key="a"):
+    return [Caller(rows=rows, key=key, deadline=deadline).request for deadline in deadlines]
+
+
+def _in_time(pending, rules=AT_ONCE, row_s=1.0):
+    """Plan at time 100 with runs that take ``row_s`` for each row."""
+    return _dispatched(plan_in_time(pending, rules, lambda rows: 100.0 + rows * row_s))
+
+
+def test_a_batch_ends_before_the_deadline_of_each_of_its_requests():
+    """It is not filled further than its most urgent request allows."""
+    pending = _due(103.0, 109.0, 110.0, 111.0, 112.0)
+    assert _in_time(pending) == pending[:3]
+
+
+def test_a_request_that_the_batch_would_make_late_is_left_for_another():
+    """It goes first in the next one, and need not be late; those behind it may still join."""
+    pending = _due(110.0, 111.0, 102.5, 112.0)
+    assert _in_time(pending) == [pending[0], pending[1], pending[3]]
+
+
+def test_a_head_that_is_late_in_any_case_does_not_limit_the_others():
+    """It is served, as nothing is known to be gained by leaving it, and the batch is as full as the others allow."""
+    pending = _due(100.5, 104.0, 109.0, 109.0, 109.0)
+    assert _in_time(pending) == pending[:4]
+
+
+def test_planning_in_time_stops_when_the_batch_cannot_grow():
+    """A long queue is not looked through for requests that would all make the batch too long."""
+
+    def endless() -> Iterator:
+        yield from _due(102.0, 110.0, 110.0)
+        raise AssertionError("looked further than needed")
+
+    assert len(_in_time(endless())) == 2
+
+
+def test_without_near_deadlines_a_batch_is_planned_as_always():
+    """Full, of requests that can be stacked, smaller ones in the place of one that does not fit."""
+    pending = [*_requests((5, "a"), (4, "a"), (1, "b"), (2, "a"), (1, "a"), (1, "a"))]
+    assert _in_time(pending) == [pending[0], pending[3], pending[4]]
+    assert _in_time(pending, BatchRules(max_rows=1)) == pending[:1]
+    assert plan_in_time([], AT_ONCE, lambda rows: 100.0) == WaitUntil(time=math.inf, requests=1, rows=1)
+
+
+def test_larger_requests_count_with_all_their_rows():
+    """Two of three rows take six seconds."""
+    pending = _due(105.0, 110.0, rows=3)
+    assert _in_time(pending) == pending[:1]
+    assert _in_time(pending, row_s=0.5) == pending

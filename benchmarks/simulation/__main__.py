@@ -16,7 +16,7 @@ _GROUPS = ("overload", "impossible", "spike", "sharing", "models", "costs")
 def main() -> None:
     """Measure what was chosen, and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, help="of the spikes")
+    parser.add_argument("--seeds", type=int, default=10, help="of the spikes; a hundred take three minutes")
     parser.add_argument("--only", action="append", choices=_GROUPS, help="may be repeated; all if left out")
     parser.add_argument("--plots", action="store_true", help="only draw the charts of docs/overload.md")
     chosen = parser.parse_args()

@@ -105,11 +105,12 @@ def sharing_bars() -> Iterator[Bar]:
         yield _at_most(name, "worst share of cost, off by", worst, _EQUAL)
     _, shares = principals([Principal(name="a", demand=8.0), Principal(name="b", demand=0.1)])
     yield _at_least("10 % beside a flood of an equal", "success", shares["b"].success, 0.999)
-    for load in (0.3, 0.5, 0.7):
-        got = scavenging(load)
+    for load, apart in product((0.3, 0.5, 0.7), (False, True)):
+        got = scavenging(load, apart=apart)
         limit_s = 1.1 * got.alone_p99_ms / 1000 + RUN_S
-        yield _seconds(f"scavenger beside {load:.0%}", "online p99", got.beside_p99_ms / 1000, limit_s)
-        yield _at_least(f"scavenger beside {load:.0%}", "of what is left", got.of_left, 0.9)
+        scenario = f"scavenger beside {load:.0%}" + (" of another model" if apart else "")
+        yield _seconds(scenario, "online p99", got.beside_p99_ms / 1000, limit_s)
+        yield _at_least(scenario, "of what is left", got.of_left, 0.9)
 
 
 def model_bars() -> Iterator[Bar]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from benchmarks.simulation.calls import Call, End, Ended
 from benchmarks.simulation.costs import Cost
 from benchmarks.simulation.loop import Cores, Loop, Task
+from inferd.batching.idle_cores import IdleCores
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.request import Batch, BatchTiming, Effects, InferenceRequest, InferenceResult, Outcome, Reply
@@ -57,6 +58,7 @@ class Model:
         max_wait_s: float = 0.01,
         workers: int = 1,
         threads: int = 1,
+        idle_cores: IdleCores | None = None,
         name: str = "m",
         seed: int = 0,
     ) -> None:
@@ -71,7 +73,9 @@ class Model:
             rules=BatchRules(max_rows=max_rows, max_wait_s=max_wait_s),
             workers=workers,
             parallel_runs=workers,
+            cores=None if idle_cores is None else idle_cores.register(),
         )
+        self.state.cores.wake = lambda: loop.when_idle(self._wake_now)
         self.batches: list[Ran] = []
         #: Rows that were dispatched though their callers had gone.
         self.dropped_rows = 0
@@ -223,6 +227,8 @@ class Model:
         if worker is not None:
             worker.idle_since = self.loop.now
             self._plan(worker)
+        if self.state.cores.lets_others:
+            self.state.cores.wake_others()
 
 
 def _meaning(result: Outcome) -> tuple[End, float | None]:

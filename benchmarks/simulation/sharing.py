@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from benchmarks.simulation.calls import Call, Clients, End, Retries, Traffic
 from benchmarks.simulation.costs import Cost, affine
 from benchmarks.simulation.figures import percentile
-from benchmarks.simulation.loop import Loop
+from benchmarks.simulation.loop import Cores, Loop
 from benchmarks.simulation.model import Model
+from inferd.batching.idle_cores import IdleCores
 from inferd.config.settings import QueueSettings
 
 _COST = Cost(exact=affine(0.005, 0.0005))
@@ -130,20 +131,32 @@ class Scavenged:
     of_left: float
 
 
-def scavenging(load: float, *, rows: tuple[int, int] = (1, 1), seconds: float = 10.0, seed: int = 0) -> Scavenged:
-    """Offer ``load`` times the capacity online, without and with a scavenger that keeps many calls open."""
+def scavenging(
+    load: float, *, rows: tuple[int, int] = (1, 1), seconds: float = 10.0, seed: int = 0, apart: bool = False
+) -> Scavenged:
+    """Offer ``load`` times the capacity online, without and with a scavenger that keeps many calls open.
+
+    With ``apart``, the scavenger has a model of its own, and the same cores.
+    """
     online = Traffic(steps=[(seconds, load * CAPACITY)], rows=rows, deadline_s=(1.0, 1.0))
     model, clients, begin = _play([online], seconds, seed)
     alone = _share(clients.calls, begin, seconds)
     busy_s = sum(batch.work_s for batch in model.batches if batch.started_at >= begin)
     loop = Loop()
-    model = Model(loop, _COST, max_rows=_MAX_ROWS, seed=seed)
-    clients = Clients(loop, model, seed)
-    clients.play([Traffic(steps=[(_WARM_S, 0.5 * CAPACITY)]), replace(online, steps=[(_WARM_S, 0.0), *online.steps])])
+    cores, idle = Cores(loop, 1), IdleCores()
+    models = [
+        Model(loop, _COST, max_rows=_MAX_ROWS, cores=cores, idle_cores=idle, name=f"m{number}", seed=seed)
+        for number in range(1 + apart)
+    ]
+    callers = [Clients(loop, each, seed) for each in models]
+    warm = Traffic(steps=[(_WARM_S, 0.5 * CAPACITY / len(models))])
+    callers[0].play([warm, replace(online, steps=[(_WARM_S, 0.0), *online.steps])])
+    if apart:
+        callers[1].play([warm])
     loop.run(_WARM_S)
-    backlog = _Backlog(clients, rows=8, in_flight=16)
+    backlog = _Backlog(callers[-1], rows=8, in_flight=16)
     loop.run(seconds)
-    beside = _share([call for call in clients.calls if call.priority != SCAVENGER], begin, seconds)
+    beside = _share(callers[0].calls, begin, seconds)
     return Scavenged(
         load=load,
         alone_p99_ms=alone.p99_ms,

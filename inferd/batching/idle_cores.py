@@ -12,26 +12,33 @@ from collections.abc import Callable
 class CoreShare:
     """One model's part in `IdleCores`.
 
-    ``online_runs`` counts its batches in progress that are not of scavengers. It is changed with the lock of the
-    model's queue held, and read by others without. ``wake`` is called without locks when scavengers that had to wait
-    may ask again.
+    ``begun`` and ``ended`` count its batches that are not of scavengers. They are changed with the lock of the model's
+    queue held, and read by others without. ``wake`` is called without locks when scavengers that had to wait may ask
+    again.
     """
 
-    __slots__ = ("_cores", "online_runs", "wake")
+    __slots__ = ("_cores", "_seen", "begun", "ended", "wake")
 
     def __init__(self, cores: "IdleCores") -> None:
         self._cores = cores
-        self.online_runs = 0
+        self._seen = 0
+        self.begun = 0
+        self.ended = 0
         self.wake: Callable[[], None] = _nobody
 
     def may_scavenge(self) -> bool:
         """Whether scavengers may run now; if not, ``wake`` is called when it is worth asking again."""
         return self._cores.may_scavenge(self)
 
+    def others_ran(self) -> bool:
+        """Whether other models have run anything but scavengers since the last call."""
+        before, self._seen = self._seen, self._cores.begun_by_others(self)
+        return self._seen != before
+
     @property
     def lets_others(self) -> bool:
         """Whether scavengers of other models wait, and nothing of this one is in their way."""
-        return self._cores.is_awaited and not self.online_runs
+        return bool(self._cores.waiting) and self.begun == self.ended
 
     def wake_others(self) -> None:
         """Let scavengers of other models ask again. Call it after a run has ended, without locks."""
@@ -52,12 +59,8 @@ class IdleCores:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shares: tuple[CoreShare, ...] = ()
-        self._waiting: tuple[CoreShare, ...] = ()
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a model waits to run scavengers."""
-        return bool(self._waiting)
+        #: The models that wait to run scavengers.
+        self.waiting: tuple[CoreShare, ...] = ()
 
     def register(self) -> CoreShare:
         """Add a model."""
@@ -70,7 +73,7 @@ class IdleCores:
         """Remove a model."""
         with self._lock:
             self._shares = tuple(other for other in self._shares if other is not share)
-            self._waiting = tuple(other for other in self._waiting if other is not share)
+            self.waiting = tuple(other for other in self.waiting if other is not share)
         self.wake_waiting()
 
     def may_scavenge(self, share: CoreShare) -> bool:
@@ -78,20 +81,24 @@ class IdleCores:
         if not self._others_run(share):
             return True
         with self._lock:
-            if share not in self._waiting:
-                self._waiting = (*self._waiting, share)
+            if share not in self.waiting:
+                self.waiting = (*self.waiting, share)
         # The last run may have ended before it was to be seen that somebody waits for that.
         return not self._others_run(share)
+
+    def begun_by_others(self, share: CoreShare) -> int:
+        """Return how many batches other models have begun that were not of scavengers."""
+        return sum(other.begun for other in self._shares if other is not share)
 
     def wake_waiting(self) -> None:
         """Let all that wait ask again."""
         with self._lock:
-            waiting, self._waiting = self._waiting, ()
+            waiting, self.waiting = self.waiting, ()
         for share in waiting:
             share.wake()
 
     def _others_run(self, share: CoreShare) -> bool:
-        return any(other.online_runs for other in self._shares if other is not share)
+        return any(other.begun != other.ended for other in self._shares if other is not share)
 
 
 def _nobody() -> None:

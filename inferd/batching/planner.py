@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from inferd.batching.request import InferenceRequest
 
@@ -13,6 +13,23 @@ class BatchRules:
 
     max_rows: int
     max_wait_s: float = 0.0
+
+
+#: Share of a full batch that a run of scavengers has at most while others wait for it, and while other models are busy,
+#: whose runs may begin beside it and then take twice as long.
+_SCAVENGERS_BESIDE_OTHERS = 7 / 8
+_SCAVENGERS_BESIDE_MODELS = 1 / 2
+
+
+def rules_for_scavengers(rules: BatchRules, *, others_wait: bool, others_ran: bool) -> BatchRules:
+    """Return the rules for a batch of scavengers.
+
+    ``others_wait`` if other requests to the model wait meanwhile, ``others_ran`` if other models have just run some.
+    """
+    if not others_wait and not others_ran:
+        return rules
+    share = _SCAVENGERS_BESIDE_MODELS if others_ran else _SCAVENGERS_BESIDE_OTHERS
+    return replace(rules, max_rows=max(1, int(rules.max_rows * share)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,10 +88,11 @@ def test_a_principal_that_asks_for_little_gets_all_of_it():
     assert shares["light"].success >= 0.999
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["one model", "two models"])
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
-def test_scavengers_take_what_is_idle_and_no_more(load):
-    """Other requests wait for one run of them at most."""
-    got = scavenging(load, seconds=4.0)
+def test_scavengers_take_what_is_idle_and_no_more(load, apart):
+    """Other requests wait for one run of them at most, be they to the same model or to one with the same cores."""
+    got = scavenging(load, seconds=4.0, apart=apart)
     assert got.online_success >= 0.999
     assert got.beside_p99_ms <= 1.1 * got.alone_p99_ms + RUN_S * 1000
     assert got.of_left >= 0.9

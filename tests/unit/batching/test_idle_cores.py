@@ -15,7 +15,7 @@ class Models:
         self.scavenger.wake = lambda: self.woken.append("scavenger")
 
     def end(self):
-        self.online.online_runs -= 1
+        self.online.ended += 1
         if self.online.lets_others:
             self.online.wake_others()
 
@@ -30,20 +30,20 @@ def test_scavengers_run_while_nothing_else_does():
 def test_a_models_own_runs_do_not_count():
     """Its own queue decides which of its requests go first."""
     models = Models()
-    models.scavenger.online_runs += 1
+    models.scavenger.begun += 1
     assert models.scavenger.may_scavenge()
 
 
 def test_scavengers_wait_for_the_runs_of_others_and_are_woken_once():
     """Once for each time that they asked in vain."""
     models = Models()
-    models.online.online_runs += 1
+    models.online.begun += 1
     assert not models.scavenger.may_scavenge()
     assert not models.scavenger.may_scavenge()
     models.end()
     assert models.woken == ["scavenger"]
     assert models.scavenger.may_scavenge()
-    models.online.online_runs += 1
+    models.online.begun += 1
     models.end()
     assert models.woken == ["scavenger"]
 
@@ -51,7 +51,7 @@ def test_scavengers_wait_for_the_runs_of_others_and_are_woken_once():
 def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
     """Not while it has another one in progress."""
     models = Models()
-    models.online.online_runs += 2
+    models.online.begun += 2
     assert not models.scavenger.may_scavenge()
     models.end()
     assert models.woken == []
@@ -62,11 +62,11 @@ def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
 def test_a_run_that_ends_while_a_share_begins_to_wait_is_seen():
     """Nobody would wake it."""
     models = Models()
-    models.online.online_runs += 1
+    models.online.begun += 1
 
     class EndsMeanwhile:
         def __enter__(self):
-            models.online.online_runs -= 1
+            models.online.ended += 1
 
         def __exit__(self, *_):
             pass
@@ -78,8 +78,18 @@ def test_a_run_that_ends_while_a_share_begins_to_wait_is_seen():
 def test_an_unloaded_model_holds_nobody_up():
     """Whatever it ran."""
     models = Models()
-    models.online.online_runs += 1
+    models.online.begun += 1
     assert not models.scavenger.may_scavenge()
     models.online.close()
     assert models.woken == ["scavenger"]
     assert models.scavenger.may_scavenge()
+
+
+def test_a_share_says_whether_others_ran_since_it_was_asked():
+    """Its own runs do not count."""
+    models = Models()
+    models.scavenger.begun += 1
+    assert not models.scavenger.others_ran()
+    models.online.begun += 1
+    assert models.scavenger.others_ran()
+    assert not models.scavenger.others_ran()

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from inferd.batching.idle_cores import IdleCores
-from inferd.batching.planner import BatchRules
+from inferd.batching.planner import BatchRules, rules_for_scavengers
 from inferd.batching.policies import policy_for
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Answers, Batch, Effects
@@ -152,3 +152,22 @@ def test_a_run_outside_the_queue_wakes_scavengers_too(states):
     _take(states[1])
     other.retire(running)
     assert woken == [queue]
+
+
+@pytest.mark.parametrize(
+    ("others_wait", "others_ran", "rows"), [(False, False, 32), (True, False, 28), (False, True, 16), (True, True, 16)]
+)
+def test_batches_of_scavengers_are_smaller_where_others_wait_for_them(others_wait, others_ran, rows):
+    """Most where the others run at the same time."""
+    rules = rules_for_scavengers(BatchRules(max_rows=32), others_wait=others_wait, others_ran=others_ran)
+    assert rules.max_rows == rows
+
+
+def test_runs_of_scavengers_are_short_while_another_model_is_busy(states):
+    """Its next run may begin beside them, and then takes longer."""
+    other, state = states
+    for _ in range(8):
+        _offer(state, priority=_SCAVENGER)
+    _offer(other)
+    other.retire(_take(other), _NOW)
+    assert [_take(state).rows, _take(state).rows] == [2, 4]

@@ -163,8 +163,10 @@ class CostModel:
         """
         own_s = seconds if cpu_s is None else min(cpu_s, seconds)
         self._short.ran(seconds, own_s)
-        average = self._average_of(rows)
-        predicted_s = average.predict(rows, self.row_s) if average.rows else self.predict(rows)
+        average = self._sizes.get(_size(rows))
+        predicted_s = average.predict(rows, self.row_s) if average is not None else self.predict(rows)
+        if average is None:
+            average = self._average_of(rows)
         if self.runs and predicted_s > 0.0:
             seconds = self._judge(seconds, predicted_s)
         average.add(rows, seconds, own_s)

@@ -101,8 +101,11 @@ class Forecast:
         other_s = max(now - batch.started_at - run_s, 0.0)
         self._overhead_s += (other_s - self._overhead_s) * _OVERHEAD_WEIGHT
 
-    def row_limit(self, most: int) -> int:
-        """Return how many rows, ``most`` at most, are likely to be dispatched within the delay limit."""
+    def row_limit(self, most: int, running_rows: int) -> int:
+        """Return how many rows, ``most`` at most, are likely to be dispatched within the delay limit.
+
+        ``running_rows`` is the size of the batch that was dispatched last.
+        """
         self.near_s = self.longest_s
         full_s = self.cost.predict(self._max_rows)
         rate = self.drain.rows_per_s or self._rows_per_s
@@ -110,7 +113,9 @@ class Forecast:
             return most
         delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)
         limit = min(most, max(self.least_rows, int(rate * delay_s)))
-        self.ample_s = limit / rate + full_s + 2 * self.near_s
+        # A request of more rows than a batch occupies its worker for longer.
+        running_s = full_s if running_rows <= self._max_rows else self._run_s(running_rows, self.cost.predict)
+        self.ample_s = limit / rate + running_s + 2 * self.near_s
         return limit
 
     @property

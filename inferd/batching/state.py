@@ -229,7 +229,7 @@ class QueueState:
         self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
         self.forecast.drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
-        self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows)
+        self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows, batch.rows)
         if self._blocked.count:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.

@@ -58,13 +58,13 @@ def _comes_too_late(forecast, request, waiting=None, running=(), now=NOW):
 def test_queue_limit_is_what_drains_in_five_batches_or_100_ms(full_s, max_delay_s, limit):
     """At most in the configured delay; never less than two batches per worker, nor more than the bound."""
     forecast = _forecast(fixed_s=full_s, row_s=0.0, max_delay_s=max_delay_s, rate=1000.0)
-    assert forecast.row_limit(700) == limit
+    assert forecast.row_limit(700, 8) == limit
 
 
 def test_the_queue_has_no_limit_while_nothing_is_known():
     """Then the cost of a full batch stands for the drain rate until that is measured."""
-    assert _forecast(CostModel()).row_limit(700) == 700
-    assert _forecast(fixed_s=0.04, row_s=0.0, workers=2).row_limit(700) == int(0.2 * 2 * 8 / 0.04)
+    assert _forecast(CostModel()).row_limit(700, 8) == 700
+    assert _forecast(fixed_s=0.04, row_s=0.0, workers=2).row_limit(700, 8) == int(0.2 * 2 * 8 / 0.04)
 
 
 @pytest.mark.parametrize(("timeout_s", "is_late"), [(0.0105, True), (0.0115, False)])
@@ -233,11 +233,12 @@ def test_hints_differ_without_being_told_to():
     assert all(0.5 <= hint <= 1.0 for hint in hints)
 
 
-def test_far_deadlines_need_no_look_at_the_queue():
+@pytest.mark.parametrize("running_rows", [1, 8, 80])
+def test_far_deadlines_need_no_look_at_the_queue(running_rows):
     """Beyond `ample_s` a request is in time at the end of a queue that is full to its limit."""
     forecast = _forecast(rate=8 / 0.018)
     assert forecast.ample_s == math.inf
-    limit = forecast.row_limit(1000)
+    limit = forecast.row_limit(1000, running_rows)
     waiting = _waiting(*(_due_in(0.001) for _ in range(limit - 1)))
-    running = [Batch(requests=[], rows=8, started_at=NOW)]
+    running = [Batch(requests=[], rows=running_rows, started_at=NOW)]
     assert not _comes_too_late(forecast, _due_in(forecast.ample_s), waiting, running)

@@ -79,7 +79,7 @@ class QueueMachine(RuleBasedStateMachine):
         priority=st.integers(1, _SCAVENGER),
         principal=st.sampled_from(sorted(_WEIGHTS)),
         key=st.sampled_from("ab"),
-        timeout_s=st.sampled_from([0.0, 0.02, 0.3, float("inf")]),
+        timeout_s=st.sampled_from([0.0, 0.02, 0.3, 1.0, 2.0, 4.0, float("inf")]),
     )
     def offer(self, rows, nbytes, priority, principal, key, timeout_s):
         caller = Caller(
@@ -96,6 +96,10 @@ class QueueMachine(RuleBasedStateMachine):
         lesser = any(other.priority > priority for other in self.waiting)
         waiting = self.state.waiting
         is_full = waiting.rows + rows > waiting.max_rows or waiting.nbytes + nbytes > waiting.max_bytes
+        forecast = self.state.forecast
+        if timeout_s > forecast.ample_s and rows <= _MAX_BATCH and waiting.rows + rows <= waiting.row_limit:
+            # What is admitted without a forecast would be with one.
+            assert not forecast.comes_too_late(request, waiting, self.state._running, self.now)
         effects = Effects()
         batch = self.state.offer(request, self.now, effects)
         if batch is not None:
@@ -215,7 +219,8 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def timers_are_few(self):
         if hasattr(self, "state"):
-            assert len(self.poll_thread) <= 3
+            # One more for each nearer deadline.
+            assert len(self.poll_thread) <= 6
 
     def teardown(self):
         """Close and drain: every request has had exactly one outcome, or was withdrawn and had none."""

@@ -62,9 +62,15 @@ class UnaryInference(Generic[Request]):
                     return
                 incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
-            cached = incoming.cached
-            params = None if cached is None or cached.model is not model else cached.params
-            if params is not None and self._early.refuse(call, params, model, grant, received_at):
+            cached, batcher = incoming.cached, model.batcher
+            # Looked at here, because this is done for each request and there mostly is room.
+            if (
+                cached is not None
+                and cached.model is model
+                and batcher is not None
+                and batcher.waiting.rows >= batcher.waiting.row_limit
+                and self._early.refuse(call, cached.params, model, grant, received_at)
+            ):
                 return
             request = self._build(call, incoming, model, received_at)
         except ServingError as error:

@@ -69,6 +69,8 @@ class Batcher:
             state.rules.run_cost.seed(rows, run_s)
         self._answers = answers
         self._early_refusals = EarlyRefusals(state)
+        #: What waits; to read without the lock of the queue.
+        self.waiting = state.waiting
         guard = RunGuard(
             name=name,
             session=session,

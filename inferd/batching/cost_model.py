@@ -126,7 +126,7 @@ class CostModel:
     """The cost of a run in seconds by its number of rows; see above."""
 
     def __init__(self, *, are_bounded: bool = True) -> None:
-        self._short = ShortRuns(are_bounded=are_bounded)
+        self.short = ShortRuns(are_bounded=are_bounded)
         self._octaves: dict[int, _Average] = {}
         self._sizes: dict[int, _Average] = {}
         # The sizes in order, for neighbours.
@@ -147,7 +147,7 @@ class CostModel:
     @property
     def is_short(self) -> bool:
         """Whether runs of all sizes seen so far are short."""
-        return self._short.are_short
+        return self.short.are_short
 
     def seed(self, rows: int, seconds: float) -> None:
         """Record that a run of ``rows`` took ``seconds`` before the model was ready; real runs replace it."""
@@ -162,7 +162,7 @@ class CostModel:
         ``cpu_s`` is the processor time of its thread, or None where that says nothing, as on an accelerator.
         """
         own_s = seconds if cpu_s is None else min(cpu_s, seconds)
-        self._short.ran(seconds, own_s)
+        self.short.ran(seconds, own_s)
         average = self._sizes.get(_size(rows))
         predicted_s = average.predict(rows, self.row_s) if average is not None else self.predict(rows)
         if average is None:
@@ -179,15 +179,15 @@ class CostModel:
         self.runs += 1
         if self.runs % COST.runs_per_fit == 0:
             self._fit()
-            self._short.judge(self._octaves.values())
+            self.short.judge(self._octaves.values())
 
     def is_short_of(self, rows: int) -> bool:
         """Whether a run of ``rows`` is short: runs of about this size have been seen, and all runs are short."""
-        return self._short.are_short and rows.bit_length() in self._octaves
+        return self.short.are_short and rows.bit_length() in self._octaves
 
     def never_short(self) -> None:
         """Stop assuming that the run time follows from the number of rows."""
-        self._short.never()
+        self.short.never()
 
     @property
     def most_rows_per_s(self) -> float:

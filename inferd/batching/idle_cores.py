@@ -17,10 +17,10 @@ class CoreShare:
     again.
     """
 
-    __slots__ = ("_cores", "_seen", "begun", "ended", "wake")
+    __slots__ = ("_seen", "begun", "ended", "pool", "wake")
 
     def __init__(self, cores: "IdleCores") -> None:
-        self._cores = cores
+        self.pool = cores
         self._seen = 0
         self.begun = 0
         self.ended = 0
@@ -28,25 +28,24 @@ class CoreShare:
 
     def may_scavenge(self) -> bool:
         """Whether scavengers may run now; if not, ``wake`` is called when it is worth asking again."""
-        return self._cores.may_scavenge(self)
+        return self.pool.may_scavenge(self)
 
     def others_ran(self) -> bool:
         """Whether other models have run anything but scavengers since the last call."""
-        before, self._seen = self._seen, self._cores.begun_by_others(self)
+        before, self._seen = self._seen, self.pool.begun_by_others(self)
         return self._seen != before
 
-    @property
-    def lets_others(self) -> bool:
-        """Whether scavengers of other models wait, and nothing of this one is in their way."""
-        return bool(self._cores.waiting) and self.begun == self.ended
-
     def wake_others(self) -> None:
-        """Let scavengers of other models ask again. Call it after a run has ended, without locks."""
-        self._cores.wake_waiting()
+        """Let scavengers of other models ask again, unless a run of this one is in their way.
+
+        Called after a run has ended, without locks, if somebody waits.
+        """
+        if self.begun == self.ended:
+            self.pool.wake_waiting()
 
     def close(self) -> None:
         """Leave: the model is unloaded."""
-        self._cores.close(self)
+        self.pool.close(self)
 
 
 class IdleCores:

@@ -135,7 +135,7 @@ class RequestQueue:
         self._run_here(batch)
         with self._lock:
             self._state.retire(batch, self._clock())
-            effects.wakes_others = self._state.cores.lets_others
+            effects.wakes_others = bool(self._state.cores.pool.waiting)
             # If no worker is idle, all permitted runs are in progress, and the first to finish takes the rest.
             more = self._state.waiting.count > 0 and self._idle_workers > 0
             self._notify_drained()
@@ -145,7 +145,7 @@ class RequestQueue:
             self._run_or_wake_when_idle()
 
     def _take_short(self, effects: Effects) -> Batch | None:
-        if not self._state.rules.run_cost.is_short:
+        if not self._state.rules.run_cost.short.are_short:
             return None
         planned = self._plan(self._clock(), effects, only_short=True)
         return planned if isinstance(planned, Batch) else None
@@ -166,7 +166,7 @@ class RequestQueue:
             with self._lock:
                 if finished is not None:
                     self._state.retire(finished, idle_since)
-                    effects.wakes_others = self._state.cores.lets_others
+                    effects.wakes_others = bool(self._state.cores.pool.waiting)
                     finished = None
                 batch = self._next_batch(idle_since, effects)
                 ended = batch is None and self._state.exhausted
@@ -180,7 +180,7 @@ class RequestQueue:
         effects = Effects()
         with self._lock:
             self._state.retire(batch, self._clock())
-            effects.wakes_others = self._state.cores.lets_others
+            effects.wakes_others = bool(self._state.cores.pool.waiting)
             self._notify_drained()
         if effects.wakes_others:
             self._state.cores.wake_others()
@@ -190,7 +190,7 @@ class RequestQueue:
         effects = Effects()
         with self._lock:
             rest = self._state.hand_over(batch, self._clock(), effects)
-            effects.wakes_others = self._state.cores.lets_others
+            effects.wakes_others = bool(self._state.cores.pool.waiting)
             self._notify(effects)
         self._do(effects)
         return rest

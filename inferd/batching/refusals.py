@@ -1,15 +1,8 @@
-"""Why a queue rejects requests: errors for an overload, and for requests that no queue of these limits takes."""
+"""The errors of the requests that a queue rejects at present: texts, reasons and retry hints."""
 
 from inferd.batching.forecast import Forecast
-from inferd.batching.request import InferenceRequest
 from inferd.batching.waiting import WaitingRequests
-from inferd.errors import (
-    DeadlineExceededError,
-    InvalidInputError,
-    ModelUnavailableError,
-    OverloadedError,
-    ServingError,
-)
+from inferd.errors import ModelUnavailableError, OverloadedError
 
 #: Retry delay for a model whose runs hang: when they will end is unknown.
 _STUCK_HINT_S = 5.0
@@ -50,25 +43,3 @@ class Refusals:
     def closed(self) -> ModelUnavailableError:
         """Return the error while the model is being unloaded."""
         return ModelUnavailableError(f'model "{self._name}" is being unloaded and takes no more requests')
-
-
-def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> ServingError | None:
-    """Return why ``request`` can never be admitted to a queue with the limits of ``waiting``; None if it can."""
-    if request.deadline <= now:
-        return DeadlineExceededError("the deadline passed before the request reached the queue")
-    if request.rows > waiting.max_rows:
-        return _too_large(request.rows, waiting.max_rows, "rows")
-    if request.nbytes > waiting.max_bytes:
-        return _too_large(request.nbytes, waiting.max_bytes, "bytes")
-    if not 1 <= request.priority <= waiting.priority_levels + 1:
-        levels = waiting.priority_levels
-        return InvalidInputError(
-            f"priority: expected 1 to {levels}, or {levels + 1} for a scavenger, got {request.priority}"
-        )
-    return None
-
-
-def _too_large(given: int, bound: int, unit: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"request: expected at most {bound} {unit}, the bound of the whole queue, got {given}", field="inputs"
-    )

@@ -23,10 +23,9 @@ from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time, rules_for_scavengers
 from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
-from inferd.batching.refusals import Refusals, refusal
-from inferd.batching.request import Batch, Effects, InferenceRequest
-from inferd.batching.running import RunningBatches
-from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests
+from inferd.batching.refusals import Refusals
+from inferd.batching.request import Batch, Effects, InferenceRequest, RunningBatches
+from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ServingError
 
@@ -220,7 +219,11 @@ class QueueState:
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
-        decision: Plan = self._plan(now, idle_since, effects) if self.waiting.count else NOTHING_WAITS
+        decision: Plan = NOTHING_WAITS
+        if self.waiting.scavengers.rows:
+            decision = self._plan_beside_scavengers(now, idle_since, effects)
+        elif self.waiting.count:
+            decision = self._plan_online(now, idle_since, effects)
         if isinstance(decision, WaitUntil):
             self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
             return decision
@@ -237,12 +240,9 @@ class QueueState:
         effects.wake_worker = self.waiting.count > 0
         return batch
 
-    def _plan(self, now: float, idle_since: float, effects: Effects) -> Plan:
+    def _plan_beside_scavengers(self, now: float, idle_since: float, effects: Effects) -> Plan:
         rules = self.rules.rules
-        scavenger_rows = self.waiting.scavengers.rows
-        if not scavenger_rows:
-            return self._plan_online(now, idle_since, effects)
-        online_rows = self.waiting.rows - scavenger_rows
+        online_rows = self.waiting.rows - self.waiting.scavengers.rows
         are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True

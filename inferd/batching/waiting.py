@@ -18,6 +18,7 @@ from itertools import chain
 
 from inferd.batching.fair_queue import Level
 from inferd.batching.request import InferenceRequest
+from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 
 #: How far ahead of its arrival a deadline counts in the order of service.
 _HORIZON_S = 1.0
@@ -271,3 +272,24 @@ class Deadlines:
     def _arm(self, when: float) -> float:
         self._armed.append(when)
         return when
+
+
+def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> ServingError | None:
+    """Return why ``request`` can never be admitted to a queue with the limits of ``waiting``; None if it can."""
+    if request.deadline <= now:
+        return DeadlineExceededError("the deadline passed before the request reached the queue")
+    if request.rows > waiting.max_rows:
+        return _too_large(request.rows, waiting.max_rows, "rows")
+    if request.nbytes > waiting.max_bytes:
+        return _too_large(request.nbytes, waiting.max_bytes, "bytes")
+    levels = waiting.priority_levels
+    if not 1 <= request.priority <= levels + 1:
+        text = f"priority: expected 1 to {levels}, or {levels + 1} for a scavenger, got {request.priority}"
+        return InvalidInputError(text)
+    return None
+
+
+def _too_large(given: int, bound: int, unit: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"request: expected at most {bound} {unit}, the bound of the whole queue, got {given}", field="inputs"
+    )

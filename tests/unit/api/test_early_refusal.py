@@ -1,6 +1,7 @@
 """Requests that are rejected before their tensors are looked at."""
 
 import math
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -31,6 +32,7 @@ class FakeBatcher:
     def __init__(self):
         self.error = None
         self.asked = []
+        self.waiting = SimpleNamespace(rows=8, row_limit=8)
         self.refused_rows = []
 
     def early_refusal(self, priority, deadline, now, *, principal, weight):
@@ -261,3 +263,11 @@ def test_quota_comes_first(monkeypatch):
     call = bench.refuse(v1_request(), full())
     assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "the quota of 1 open requests is used up")
     assert bench.batcher.refused_rows == []
+
+
+def test_room_in_the_queue_is_seen_without_asking(monkeypatch):
+    """It is looked at for each request."""
+    bench = Bench(InferenceCodec(), monkeypatch)
+    bench.batcher.waiting.rows = 7
+    bench.refuse(v1_request(), full())
+    assert bench.batcher.asked == []

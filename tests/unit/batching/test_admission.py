@@ -2,8 +2,7 @@
 
 import pytest
 
-from inferd.batching.refusals import refusal
-from inferd.batching.waiting import WaitingRequests
+from inferd.batching.waiting import WaitingRequests, refusal
 from inferd.errors import DeadlineExceededError, InvalidInputError
 from tests.fakes import Caller
 

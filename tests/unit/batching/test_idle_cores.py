@@ -16,7 +16,7 @@ class Models:
 
     def end(self):
         self.online.ended += 1
-        if self.online.lets_others:
+        if self.online.pool.waiting:
             self.online.wake_others()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from benchmarks.simulation.calls import Call, End, Ended
 from benchmarks.simulation.costs import Cost
 from benchmarks.simulation.loop import Cores, Loop, Task
+from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
@@ -74,7 +75,9 @@ class Model:
             workers=workers,
             parallel_runs=workers,
             cores=None if idle_cores is None else idle_cores.register(),
+            jitter=random.Random(f"{seed} {name} jitter").random,
         )
+        self._early_refusals = EarlyRefusals(self.state)
         self.state.cores.wake = lambda: loop.when_idle(self._wake_now)
         self.batches: list[Ran] = []
         #: Rows that were dispatched though their callers had gone.
@@ -97,6 +100,12 @@ class Model:
 
     def submit(self, call: Call, ended: Ended) -> None:
         """Implement `Server`."""
+        refusal = self._early_refusals.find(
+            call.priority, call.deadline, self.loop.now, principal=call.principal, weight=call.weight
+        )
+        if refusal is not None:
+            ended(call, *_meaning(refusal))
+            return
         request = self._request(call, ended)
         self._requests[call], self._open[request] = request, call
         effects = Effects()
@@ -227,8 +236,7 @@ class Model:
         if worker is not None:
             worker.idle_since = self.loop.now
             self._plan(worker)
-        if self.state.cores.lets_others:
-            self.state.cores.wake_others()
+        self.state.cores.wake_others()
 
 
 def _meaning(result: Outcome) -> tuple[End, float | None]:

@@ -269,11 +269,11 @@ RUNTIME = Section(
             queries=(
                 Query(
                     expr=f"max by ({_VERSION}, rows) (inferd_predicted_run_seconds{{$M}})",
-                    legend=f"{_VERSION_LEGEND}, {{{{rows}}}} rows",
+                    legend=f"{_VERSION_LEGEND}, rows {{{{rows}}}}",
                 ),
                 Query(
                     expr=f"max by ({_VERSION}, rows) (inferd_predicted_run_p95_seconds{{$M}})",
-                    legend=f"{_VERSION_LEGEND}, {{{{rows}}}} rows, p95",
+                    legend=f"{_VERSION_LEGEND}, rows {{{{rows}}}}, p95",
                 ),
             ),
         ),

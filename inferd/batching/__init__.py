@@ -7,9 +7,12 @@ From the outside in:
     state         who waits, is rejected, runs next       execution             stack, run, split, answer
     policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
     planner       which requests make the next batch      bisection             which request made a batch fail
-    adaptive      what is learned about runs and callers  self_check            compares batched with single answers
-    waiting       admission, order, limits, expiry        request, ports        data and replies; what is needed outside
+    waiting       priorities, ageing, limits, expiry      self_check            compares batched with single answers
+    fair_queue    order within one priority               early_refusal         rejects before anything is decoded
+    forecast      when requests finish; retry hints       refusals              the errors of rejected requests
+    cost_model    what is learned about run times         idle_cores            scavengers beside other models
+    adaptive      what is learned about callers           request, ports        data and replies; what is needed outside
 
-`state` and its parts (`waiting`, `policies`, `planner`, `adaptive`) and `bisection` are pure: they know neither threads
-nor clocks, and are functions of the requests and times that are passed in.
+`state` and its parts (the left column from `policies` on) and `bisection` are pure: they know neither threads nor
+clocks, and are functions of the requests and times that are passed in.
 """

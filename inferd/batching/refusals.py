@@ -26,7 +26,11 @@ class Refusals:
 
     def too_late(self) -> OverloadedError:
         """Return the error for a request that would miss its deadline."""
-        return self.overloaded(reason="DEADLINE_TOO_CLOSE", detail=", more than its deadline allows")
+        return OverloadedError(
+            f'model "{self._name}" cannot answer within the deadline: {self._waiting.describe()}',
+            retry_after_s=self._forecast.retry_after_s(self._waiting.rows),
+            reason="DEADLINE_TOO_CLOSE",
+        )
 
     def shed(self) -> OverloadedError:
         """Return the error for a request that is evicted."""

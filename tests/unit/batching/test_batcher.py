@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inferd.batching.batcher import Batcher
+from inferd.batching.cost_model import CostModel
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import ModelUnavailableError, OverloadedError
@@ -96,6 +97,14 @@ def test_run_cost_without_batching_is_that_of_one_row():
     assert batcher.run_cost() is None
     seeded = _Service(FakeSession(), seeds=[(1, 0.002)], enabled=False).batcher
     assert [each.rows for each in seeded.run_cost().sizes] == [1]
+
+
+def test_run_cost_is_read_with_the_lock(monkeypatch):
+    """Predictions are cached, and runs that end in other threads change them."""
+    batcher, locked = _Service(FakeSession()).batcher, []
+    monkeypatch.setattr(CostModel, "snapshot", lambda *_: locked.append(batcher._queue._lock.locked()))
+    batcher.run_cost()
+    assert locked == [True]
 
 
 class _Threads(FakeSession):

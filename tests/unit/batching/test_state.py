@@ -125,6 +125,17 @@ def test_rejects_requests_that_would_make_others_expire():
     assert next(iter(queue.state.waiting)) is first.request
 
 
+def test_a_deadline_that_an_idle_model_cannot_meet_is_not_called_a_full_queue():
+    """A run takes 10 ms; the message says which limit it was."""
+    queue = Queue(max_batch=1)
+    for _ in range(4):
+        queue.state.rules.ran(1, 0.01, now=queue.now)
+    ((_, error),) = queue.offer(Caller(deadline=queue.now + 0.005)).failed
+    assert error.reason == "DEADLINE_TOO_CLOSE"
+    expected = 'model "m" cannot answer within the deadline: 0 of 4 rows and 0 of 268435456 bytes wait'
+    assert error.message == expected
+
+
 def test_only_rows_that_are_served_before_count_against_a_deadline():
     """An urgent request does not wait for those that are less so."""
     queue = _draining(100)

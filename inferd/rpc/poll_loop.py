@@ -7,7 +7,7 @@ call. One round, `PollLoop.step`:
 2. Handle them. Batches for the core (receive a message, send a response) are only deferred, by `defer_batch`.
 3. Run the callbacks of `call_soon`.
 4. Start the deferred batches. Alternating between Python and the core costs cache misses
-   (docs/decisions/rpc-phases.md).
+   (docs/decisions/rpc-phases.md). Answers to one connection leave it together (`corks`).
 5. If no event is ready, or for at most 1 ms under load, run the callbacks of `call_when_idle`. Batching uses them to
    see all requests that arrived together.
 6. Run the timers that are due.
@@ -37,6 +37,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from inferd.rpc import core
+from inferd.rpc.corks import Corks
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -62,6 +63,11 @@ class BatchOwner(Protocol):
         """The core's call."""
         ...
 
+    @property
+    def raw_peer(self) -> bytes:
+        """The caller's address as the core writes it."""
+        ...
+
     def batch_refused(self, batch: core.Batch, tag: Callable[[Any], None], error: int) -> None:
         """Handle a batch that the core did not start, so that its event will not come."""
         ...
@@ -83,10 +89,12 @@ class PollLoop:
         self,
         queue: core.Queue,
         *,
+        corks: Corks | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch_clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
+        self._corks = corks
         self._epoch_clock = epoch_clock
         self._lock = threading.Lock()
         self._timers: list[tuple[float, int, Callback]] = []
@@ -183,6 +191,10 @@ class PollLoop:
     def _start_deferred(self) -> None:
         deferred = self._deferred.copy()
         self._deferred.clear()
+        corks, corked = self._corks, []
+        if corks is not None and len(deferred) > 1:
+            # Batches that receive have one operation, those that answer have more.
+            corked = corks.put([call.raw_peer for call, batch, _ in deferred if len(batch) > 1])
         for call, batch, tag in deferred:
             try:
                 error = call.core_call.start_server_batch(batch, tag)
@@ -190,6 +202,8 @@ class PollLoop:
                     call.batch_refused(batch, tag, error)
             except BaseException:  # noqa: BLE001  as in `_run_guarded`
                 _log.exception(_FAILED)
+        if corked and corks is not None:
+            corks.take(corked)
 
     @property
     def in_poll_thread(self) -> bool:

@@ -18,6 +18,7 @@ from inferd.rpc.accept import Acceptor, Methods
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import LiveCalls
 from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
+from inferd.rpc.corks import Corks
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
 from inferd.rpc.poll_loop import PollLag, PollLoop
@@ -94,7 +95,7 @@ class Server(grpc.Server):
         core_options = _DEFAULT_OPTIONS | dict(options)
         self._core, self._queue = core.make_server(tuple(core_options.items()))
         #: Runs callbacks of other parts of the process on the poll thread; never after the server has stopped.
-        self.poll_loop = PollLoop(self._queue)
+        self.poll_loop = PollLoop(self._queue, corks=Corks() if Corks.are_supported() else None)
         self._lag = PollLag(self.poll_loop)
         self._inflater = None
         if inflate_up_to_bytes is not None:

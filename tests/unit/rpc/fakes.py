@@ -223,12 +223,12 @@ class Bench:
 class LoopBench:
     """A `PollLoop` on a fake queue and fake clocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, corks: Callable[[list[str]], Any] = lambda log: None) -> None:
         self.clock = FakeClock(1000.0)
         self.epoch = FakeClock(1000.0 + EPOCH_AHEAD_S)
         self.queue = FakeQueue(self.epoch, (self.clock,))
-        self.loop = PollLoop(self.queue, clock=self.clock, epoch_clock=self.epoch)
         self.log: list[str] = []
+        self.loop = PollLoop(self.queue, corks=corks(self.log), clock=self.clock, epoch_clock=self.epoch)
         self.core_call = FakeCoreCall()
 
     def note(self, text: str) -> Callable[..., None]:

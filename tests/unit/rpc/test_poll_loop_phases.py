@@ -173,3 +173,35 @@ class Arrives:
     def start_server_batch(self, _batch, _tag):
         self._queue.events.append(self._event)
         return 0
+
+
+class FakeCorks:
+    """Records which answers are to leave together."""
+
+    def __init__(self, log):
+        self._log = log
+
+    def put(self, peers):
+        self._log.append(f"cork {peers}")
+        return [7] if peers else []
+
+    def take(self, corked):
+        self._log.append(f"uncork {corked}")
+
+
+def test_answers_of_a_round_leave_together():
+    """Receives do not count; and a batch that fails does not leave a connection corked."""
+    bench = LoopBench(FakeCorks)
+    starter = FakeStarter(bench.log)
+    starter.raw_peer = b"a"
+
+    def fail(_):
+        raise ValueError
+
+    for batch, tag in ((("receive",), fail), (("headers", "status"), fail), (("headers", "answer", "status"), fail)):
+        bench.loop.defer_batch((starter, batch, tag))
+    bench.queue.events.append(FakeEvent(lambda _: None))
+    bench.loop.step()
+    assert bench.log[0] == "cork [b'a', b'a']"
+    assert bench.log[-1] == "uncork [7]"
+    assert len(bench.log) == 5

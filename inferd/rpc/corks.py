@@ -1,0 +1,134 @@
+"""Lets answers to one connection leave together: the kernel holds back what is written until a burst is complete.
+
+gRPC's core writes each answer by itself: a system call, a TCP packet, a wake-up of the receiver. While a socket has
+the option ``TCP_CORK``, the kernel collects what is written, and sends it when the option is taken away.
+
+The core does not reveal its sockets, so they are found among the descriptors of the process by the address of the
+peer. Another thread of the core may close one at any time, and its number may be used again: then the option is set
+and taken away on another socket of the process, or on none, which does no harm.
+"""
+
+import ctypes
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+#: Answers to one connection that are worth two system calls more.
+_WORTHWHILE = 2
+
+#: With more descriptors, looking for sockets takes too long; and so many connections share few bursts.
+_MAX_DESCRIPTORS = 1024
+
+#: Looking for sockets takes at most this share of the time, and is done at most this often.
+_LOOKING_SHARE = 0.01
+_LOOK_INTERVAL_S = 0.1
+
+#: Sets the option of a socket; returns False if there is no such socket.
+SetCork = Callable[[int, bool], bool]
+#: Finds the sockets of the process by peer, as the core writes it; None if it has too many descriptors.
+FindSockets = Callable[[], Mapping[bytes, int] | None]
+
+
+class Corks:
+    """Corks the connections that a burst of answers goes to; on the poll thread only.
+
+    ``_sockets`` has the descriptor of each peer that was found, None for one that was looked for and not found.
+    """
+
+    def __init__(
+        self,
+        *,
+        set_cork: SetCork | None = None,
+        find_sockets: FindSockets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._set_cork = set_cork or _set_cork
+        self._find_sockets = find_sockets or _find_sockets
+        self._clock = clock
+        self._sockets: dict[bytes, int | None] = {}
+        self._look_at = -float("inf")
+
+    @staticmethod
+    def are_supported() -> bool:
+        """Whether this system has the option, and shows the descriptors of a process."""
+        return sys.platform == "linux" and _DESCRIPTORS.is_dir()
+
+    def put(self, peers: Iterable[bytes]) -> list[int]:
+        """Cork the connections that ``peers``, one for each answer, has several times. Returns what to `take` away."""
+        answers: dict[bytes, int] = {}
+        for peer in peers:
+            answers[peer] = answers.get(peer, 0) + 1
+        corked: list[int] = []
+        unknown: list[bytes] = []
+        for peer, count in answers.items():
+            if count < _WORTHWHILE:
+                continue
+            if peer not in self._sockets:
+                unknown.append(peer)
+                continue
+            descriptor = self._sockets[peer]
+            if descriptor is not None and self._set_cork(descriptor, True):
+                corked.append(descriptor)
+        if unknown:
+            self._look_for(unknown)
+        return corked
+
+    def take(self, corked: Iterable[int]) -> None:
+        """Let the connections send what they have."""
+        for descriptor in corked:
+            self._set_cork(descriptor, False)
+
+    def _look_for(self, peers: Iterable[bytes]) -> None:
+        """Find the sockets of ``peers`` for their next answers, unless it was done just now."""
+        begun_at = self._clock()
+        if begun_at < self._look_at:
+            return
+        # Only those that are there, so that the peers of the past are forgotten.
+        self._sockets = {**dict.fromkeys(peers), **(self._find_sockets() or {})}
+        now = self._clock()
+        self._look_at = now + max(_LOOK_INTERVAL_S, (now - begun_at) / _LOOKING_SHARE)
+
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_libc = ctypes.PyDLL(None)
+_ON, _OFF = ctypes.c_int(1), ctypes.c_int(0)
+_SIZE = ctypes.sizeof(_ON)
+#: Linux's number, which `socket` has on Linux only.
+_TCP_CORK = 3
+
+
+def _set_cork(descriptor: int, is_on: bool) -> bool:
+    # Not through a socket object, which would close the core's descriptor in the end.
+    value = ctypes.byref(_ON if is_on else _OFF)
+    found: int = _libc.setsockopt(descriptor, socket.IPPROTO_TCP, _TCP_CORK, value, _SIZE)
+    return found == 0
+
+
+def _find_sockets() -> Mapping[bytes, int] | None:
+    names = [path.name for path in _DESCRIPTORS.iterdir()]
+    if len(names) > _MAX_DESCRIPTORS:
+        return None
+    found: dict[bytes, int] = {}
+    for descriptor in map(int, names):
+        try:
+            # A copy, because a socket object closes its descriptor.
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
+                peer = _written(copy.family, copy.getpeername())
+        except OSError:
+            continue  # no socket, or one without a peer
+        if peer is not None:
+            found[peer] = descriptor
+    return found
+
+
+def _written(family: int, address: tuple[str, int]) -> bytes | None:
+    """Return an address as the core writes a peer; None for other than IP."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    host, port = address[:2]
+    if family == socket.AF_INET6 and not host.startswith("::ffff:"):
+        return f"ipv6:%5B{host}%5D:{port}".encode()
+    return f"ipv4:{host.removeprefix('::ffff:')}:{port}".encode()

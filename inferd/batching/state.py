@@ -246,6 +246,8 @@ class QueueState:
         are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         if are_next and (self.closed or self.cores.may_scavenge()):
             self._scavenged = True
+            if self._deadlines.earliest <= now + self.forecast.near_s:
+                self._fail_doomed(self.waiting.scavengers_in_order(), now, effects)
             rules = rules_for_scavengers(rules, others_wait=online_rows > 0, others_ran=self.cores.others_ran())
             return plan(self.waiting.scavengers_in_order(), now, rules)
         if online_rows == 0:
@@ -257,7 +259,7 @@ class QueueState:
     def _plan_online(self, now: float, idle_since: float, effects: Effects) -> Plan:
         rules = self.rules.rules
         if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.near_s:
-            self._fail_doomed(now, effects)
+            self._fail_doomed(self.waiting.in_order(), now, effects)
             return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
         further = 0 if self.waiting.scavengers.rows else self._further(now)
         if self.rules.shares:
@@ -266,9 +268,9 @@ class QueueState:
             )
         return plan(self.waiting.in_order(), now, rules, further=further, idle_since=idle_since)
 
-    def _fail_doomed(self, now: float, effects: Effects) -> None:
-        """Fail requests at the head that would miss their deadline even if they ran at once."""
-        doomed = list(takewhile(partial(self._is_doomed, now), self.waiting))
+    def _fail_doomed(self, order: Iterator[InferenceRequest], now: float, effects: Effects) -> None:
+        """Fail requests at the head of ``order`` that would miss their deadline even if they ran at once."""
+        doomed = list(takewhile(partial(self._is_doomed, now), order))
         error = DeadlineExceededError("the deadline would pass before there was an answer")
         for request in doomed:
             self.waiting.remove(request)

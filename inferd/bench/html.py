@@ -20,7 +20,7 @@ def page(report: Report) -> str:
     models = ", ".join(dict.fromkeys(each["model"] for each in report["plan"]["classes"]))
     title = f"{models} on {report['target']['address']}"
     steps = report["steps"]
-    best = max(steps, key=lambda step: step["goodput"]["per_s"]) if steps else None
+    best = _best(report)
     body = [
         f"<header><h1>{_text(title)}</h1><p>{_text(_subtitle(report))}</p></header>",
         "<p class=lead>Interrupted: later steps are missing.</p>" if report["interrupted"] else "",
@@ -36,6 +36,16 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>\n{style}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
+
+
+def _best(report: Report) -> Report | None:
+    """Return the step at the point of saturation, or else the one with the most good answers."""
+    steps: list[Report] = report["steps"]
+    level = (report["saturation"] or {}).get("level")
+    for step in steps:
+        if level is not None and level in (step["load"].get("concurrency"), step["load"].get("rate_per_s")):
+            return step
+    return max(steps, key=lambda step: step["goodput"]["per_s"], default=None)
 
 
 def _subtitle(report: Report) -> str:
@@ -69,7 +79,7 @@ def _tiles(step: Report, steps: int) -> str:
         ("failed", f"{step['failed']:,} of {step['requests']:,}"),
     ]
     found = "".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in tiles)
-    best = f"<p class=note>The step with the most good answers: {_text(load_text(step['load']))}.</p>"
+    best = f"<p class=note>These are the figures of {_text(load_text(step['load']))}.</p>"
     return f"<section class=tiles>{found}</section>{best if steps > 1 else ''}"
 
 

@@ -90,7 +90,7 @@ def warnings(step: Report) -> list[str]:
     found = []
     generator, latency = step["generator"], step["latency_ms"]
     lag = generator["send_lag_ms"]
-    tolerated_ms = max(_TOLERATED_LAG_MS, _TOLERATED_LAG_SHARE * latency["p50"] if latency else 0.0)
+    tolerated_ms = max(_TOLERATED_LAG_MS, _TOLERATED_LAG_SHARE * latency["p99"] if latency else 0.0)
     if step["load"]["kind"] != "closed" and lag and lag["p99"] > tolerated_ms:
         found.append(
             f"the generator sent late: 99 % within {lag['p99']:.2f} ms; latencies include it. Use --processes, or a "

@@ -96,3 +96,46 @@ def test_whether_one_who_leaves_may_be_running(taken):
     queue.now = 102.0
     assert queue.expire().fails_running is taken
     assert queue.remove(caller).fails_running
+
+
+def _slow(**settings):
+    """A queue whose runs of one row take 100 ms."""
+    queue = Queue(max_batch=1, max_rows=100, **settings)
+    for _ in range(8):
+        queue.offer(Caller())
+        batch, _ = queue.take()
+        queue.now += 0.1
+        queue.state.retire(batch, queue.now)
+    return queue
+
+
+def test_a_request_that_can_no_longer_be_in_time_is_not_run():
+    """It fails before its deadline, and the worker takes the next one."""
+    queue = _slow()
+    queue.offer(late := Caller(deadline=queue.now + 0.25), other := Caller())
+    queue.now += 0.2
+    batch, effects = queue.take()
+    assert batch.requests == [other.request]
+    assert failed(effects) == {late.request: DeadlineExceededError}
+
+
+def test_nor_is_one_that_goes_first_because_of_its_age():
+    """Whatever its priority, the head of the queue is the one that would run."""
+    queue = _slow(low_priority_share=0.5)
+    queue.offer(low := Caller(priority=3, deadline=queue.now + 0.25), *(Caller(priority=1) for _ in range(4)))
+    for _ in range(2):
+        assert queue.take()[0].requests[0].priority == 1
+    queue.now += 0.2
+    batch, effects = queue.take()
+    assert batch.requests[0].priority == 1
+    assert failed(effects) == {low.request: DeadlineExceededError}
+
+
+def test_nor_is_a_scavenger():
+    """Idle time is better spent on the next one."""
+    queue = _slow()
+    queue.offer(late := Caller(priority=4, deadline=queue.now + 0.25), other := Caller(priority=4))
+    queue.now += 0.2
+    batch, effects = queue.take()
+    assert batch.requests == [other.request]
+    assert failed(effects) == {late.request: DeadlineExceededError}

@@ -100,7 +100,7 @@ def test_whether_one_who_leaves_may_be_running(taken):
 
 def _slow(**settings):
     """A queue whose runs of one row take 100 ms."""
-    queue = Queue(max_batch=1, max_rows=100, **settings)
+    queue = Queue(max_batch=1, max_rows=100, max_delay_ms=0, **settings)
     for _ in range(8):
         queue.offer(Caller())
         batch, _ = queue.take()

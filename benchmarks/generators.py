@@ -41,7 +41,7 @@ class Measured:
 
 
 def measure(contender: Contender, model: Model, rates: Sequence[float], rounds: int) -> Iterator[Measured]:
-    """Measure at each rate with both generators, the one or the other first by turns."""
+    """Measure at each rate with both generators, in alternating order."""
     placement = Placement.PINNED
     with serving(contender, model, placement, own_setting(contender, placement)) as at:
         for number in range(1, rounds + 1):
@@ -83,27 +83,26 @@ def _by_bench(model: Model, port: int, rate: float, folder: Path) -> list[tuple[
 
 
 def show(measured: Sequence[Measured], console: Console) -> None:
-    """Print the medians of the rounds, and their ratio to those of perf_analyzer."""
-    groups: dict[tuple[str, str, float], dict[str, list[Measured]]] = {}
+    """Print the medians of the rounds, and the medians of the ratios to perf_analyzer in the same round."""
+    groups: dict[tuple[str, str, float, str], list[Measured]] = {}
     for one in measured:
-        groups.setdefault((one.server, one.model, one.rate_per_s), {}).setdefault(one.generator, []).append(one)
+        groups.setdefault((one.server, one.model, one.rate_per_s, one.generator), []).append(one)
     table = Table("server", "model", "asked/s", "generator", "done/s", "p50 ms", "p99 ms", "done", "p50", "p99")
-    for (server, model, rate), by_generator in groups.items():
-        reference = _medians(by_generator[_PERF_ANALYZER])
-        for generator, of_generator in by_generator.items():
-            medians = _medians(of_generator)
-            ratios = [f"{mine / theirs:.3f}" for mine, theirs in zip(medians, reference, strict=True)]
-            figures = [f"{medians[0]:.1f}", f"{medians[1]:.2f}", f"{medians[2]:.2f}"]
-            table.add_row(server, model, f"{rate:g}", generator, *figures, *ratios)
+    for server, model, rate, generator in sorted(groups):
+        mine = groups[server, model, rate, generator]
+        theirs = {one.round: _figures(one) for one in groups[server, model, rate, _PERF_ANALYZER]}
+        medians = [median(column) for column in zip(*map(_figures, mine), strict=True)]
+        ratios = [
+            median(_figures(one)[column] / theirs[one.round][column] for one in mine if one.round in theirs)
+            for column in range(len(medians))
+        ]
+        figures = [f"{medians[0]:.1f}", f"{medians[1]:.2f}", f"{medians[2]:.2f}"]
+        table.add_row(server, model, f"{rate:g}", generator, *figures, *(f"{ratio:.3f}" for ratio in ratios))
     console.print(table)
 
 
-def _medians(group: Sequence[Measured]) -> tuple[float, float, float]:
-    return (
-        median(one.requests_per_s for one in group),
-        median(one.p50_ms for one in group),
-        median(one.p99_ms for one in group),
-    )
+def _figures(one: Measured) -> tuple[float, float, float]:
+    return one.requests_per_s, one.p50_ms, one.p99_ms
 
 
 def main() -> None:

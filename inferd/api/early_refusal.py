@@ -33,19 +33,18 @@ class EarlyRefusals(Generic[Request]):
         self._decoder = decoder
         self._registry = registry
         self._statuses = statuses
-        self._overloaded_at = -math.inf
+        #: Until when the outline of unknown messages is parsed first.
+        self.overloaded_until = -math.inf
 
     def overloaded(self) -> None:
         """Note that a request was rejected; any thread."""
-        self._overloaded_at = monotonic()
+        self.overloaded_until = monotonic() + _OVERLOAD_S
 
     def refuse_unknown(self, call: UnaryCall, message: bytes, received_at: float) -> bool:
         """End ``call`` if the request in ``message``, of no known template, would be rejected; return whether it did.
 
-        What is wrong with the request is left to its decoding.
+        Worth its cost before ``overloaded_until``. What is wrong with the request is left to its decoding.
         """
-        if received_at - self._overloaded_at > _OVERLOAD_S:
-            return False
         outline = self._decoder.outline(message)
         if outline is None:
             return False
@@ -96,7 +95,7 @@ class EarlyRefusals(Generic[Request]):
             stages = timing.of(call.annotations)
             stages.decoding_at, stages.decoded_at = received_at, monotonic()
         batcher.refused(params.rows, received_at, error)
-        self._overloaded_at = received_at
+        self.overloaded_until = received_at + _OVERLOAD_S
         status = self._statuses.status_of(error)
         call.abort(status.code, status.message, status.trailers())
         return True

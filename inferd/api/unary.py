@@ -55,7 +55,9 @@ class UnaryInference(Generic[Request]):
         try:
             incoming = self._decoder.match(message)
             if incoming is None:
-                if self._early.refuse_unknown(call, message, received_at):
+                if received_at <= self._early.overloaded_until and self._early.refuse_unknown(
+                    call, message, received_at
+                ):
                     return
                 if len(message) > LARGE_BYTES:
                     self._large_messages.decode(partial(self._decode_large, call, message, received_at))

@@ -67,6 +67,7 @@ class Batcher:
         )
         for rows, run_s in seeds:
             state.rules.run_cost.seed(rows, run_s)
+        state.waiting.row_limit = state.forecast.row_limit(queue.max_rows, 0)
         self._answers = answers
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.

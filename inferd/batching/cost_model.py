@@ -132,7 +132,8 @@ class CostModel:
         # The sizes in order, for neighbours.
         self._keys: list[int] = []
         self._predicted: dict[int, float] = {}
-        self._factor = COST.start_factor
+        #: The 95th percentile of actual over predicted run times.
+        self.factor = COST.start_factor
         self._after_outlier = False
         self._ran_at = -math.inf
         #: Number of runs so far.
@@ -204,7 +205,7 @@ class CostModel:
 
     def upper(self, rows: int) -> float:
         """Return a duration that 95 % of the runs of ``rows`` do not exceed; 0 while nothing is known."""
-        return self.predict(rows) * self._factor
+        return self.predict(rows) * self.factor
 
     def row_processor_s(self, rows: int) -> float:
         """Return the processor time of a run of about ``rows``, per row; 0 while nothing is known."""
@@ -246,8 +247,8 @@ class CostModel:
         """Learn how far off the prediction was, and return what the run counts as; see `CostTuning.outlier`."""
         ratio = seconds / predicted_s
         # A step up is as much larger than a step down as runs above the percentile are rarer.
-        step = COST.step * (COST.percentile if ratio > self._factor else COST.percentile - 1.0)
-        self._factor = min(max(self._factor * (1.0 + step), 1.0), COST.largest_factor)
+        step = COST.step * (COST.percentile if ratio > self.factor else COST.percentile - 1.0)
+        self.factor = min(max(self.factor * (1.0 + step), 1.0), COST.largest_factor)
         error = min(abs(ratio - 1.0), 1.0)
         self.error = error if self.error is None else self.error + (error - self.error) * COST.step
         is_outlier = ratio > COST.outlier and self.runs >= COST.outlier_runs

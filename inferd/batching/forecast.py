@@ -107,7 +107,8 @@ class Forecast:
         ``running_rows`` is the size of the batch that was dispatched last.
         """
         full_s = self.cost.predict(self._max_rows)
-        self.near_s = self.longest_s
+        # As `longest_s`, for each batch.
+        self.near_s = full_s * self.cost.factor + self._overhead_s
         rate = self.drain.rows_per_s or self._rows_per_s
         if rate is None or self._max_delay_s == 0:
             return most

@@ -82,7 +82,7 @@ class Reply:
     cycle until Python's garbage collector runs, which counts objects and not bytes.
     """
 
-    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "done", "request_id")
+    __slots__ = ("_on_outcome", "_on_released", "_released", "_taken", "done", "has_producer", "request_id")
 
     def __init__(
         self,
@@ -93,16 +93,13 @@ class Reply:
         self.request_id = request_id
         self._on_outcome = on_outcome
         self._on_released = on_released
+        #: Whether there is a producer that waits to send its next request.
+        self.has_producer = on_released is not None
         # A lock is the cheapest atomic test-and-set that Python has.
         self._taken = threading.Lock()
         self._released = threading.Lock()
         # The lock's own method, because each request is checked several times.
         self.done = self._taken.locked
-
-    @property
-    def has_producer(self) -> bool:
-        """Whether a producer waits to send its next request."""
-        return self._on_released is not None
 
     def release(self) -> None:
         """Let the producer send its next request, once."""

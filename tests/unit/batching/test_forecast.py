@@ -19,7 +19,7 @@ def _forecast(cost=None, *, max_rows=8, workers=1, max_delay_s=0.25, rate=None, 
         cost = CostModel()
         for rows in [*runs] * 4:
             cost.ran(rows, fixed_s + rows * row_s, now=NOW)
-        cost._factor = 1.0
+        cost.factor = 1.0
     forecast = Forecast(cost, max_rows=max_rows, workers=workers, max_delay_s=max_delay_s, jitter=lambda: 0.0)
     forecast.drain.rows_per_s = rate
     return forecast
@@ -151,7 +151,7 @@ def test_time_between_the_run_and_the_answers_counts():
 def test_rejecting_needs_the_usual_duration_of_a_run_not_the_average():
     """With noise a request has to be in time in 19 of 20 runs."""
     forecast = _forecast()
-    forecast.cost._factor = 2.0
+    forecast.cost.factor = 2.0
     assert _comes_too_late(forecast, _due_in(0.021))
     assert not _comes_too_late(forecast, _due_in(0.023))
 
@@ -196,7 +196,7 @@ def test_predictions_that_prove_wrong_are_corrected_by_those_that_are_admitted()
 def test_a_request_cannot_finish_if_its_own_run_takes_too_long():
     """By the average run, as it has been admitted and may be lucky."""
     forecast = _forecast()
-    forecast.cost._factor = 2.0
+    forecast.cost.factor = 2.0
     assert forecast.cannot_finish(_due_in(0.0105), 1, NOW)
     assert not forecast.cannot_finish(_due_in(0.0115), 1, NOW)
 

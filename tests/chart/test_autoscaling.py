@@ -28,7 +28,7 @@ from tests.fakes import Array, Caller, FakeClock, FakeSession, ManualPollThread,
 from tests.load import array, connect, metric, request
 from tests.prometheus import PROMTOOL, RULES
 from tests.server import serving
-from tests.unit.observability.metrics.test_registry import sources
+from tests.unit.observability.metrics.samples import sources
 
 LOADS = (0.2, 1.0, 2.0, 5.0)
 #: The self-check of batches takes a hundredth of the time.

@@ -1,0 +1,67 @@
+"""What a scrape of the metrics finds: a model, its predictions and two batches."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import grpc
+
+from inferd.observability.metrics.gpu import GpuSample
+from inferd.observability.metrics.models import BatchReport, RunOutcome
+from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample
+from inferd.observability.metrics.run_cost import PredictedRun, RunCost
+from tests.unit.observability.fakes import FakeCall
+
+REPORT = BatchReport(
+    rows=3,
+    decode_s=[0.001, 0.003],
+    queue_s=[0.002, 0.2],
+    stack_s=0.1,
+    run_s=0.03,
+    split_s=0.1,
+    outcome=RunOutcome.COMPLETED,
+    answered=2,
+)
+FAILED = replace(REPORT, stack_s=0.0, split_s=0.0, outcome=RunOutcome.FAILED, answered=0)
+
+COST = RunCost(
+    sizes=(PredictedRun(1, 0.001, 0.002), PredictedRun(2, 0.0015, 0.003), PredictedRun(4, 0.002, 0.004)),
+    error=0.125,
+    runs=100,
+)
+
+READY = ModelSample(
+    model="digits",
+    version="1",
+    state="ready",
+    queue_rows=7,
+    queue_limit_rows=70,
+    queue_bytes=800,
+    instances=2,
+    capacity_rows_per_s=450.5,
+    memory_bytes=9000,
+)
+
+
+def sources(*models: ModelSample) -> MetricSources:
+    gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
+    return MetricSources(
+        models=lambda: models,
+        run_costs=lambda: {("digits", "1"): COST},
+        inflight_requests=lambda: 4,
+        server_usage=lambda: SimpleNamespace(
+            held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}
+        ),
+        poll_lag_s=lambda: 0.5,
+        log_lines_dropped=lambda: 6,
+        certificate_expiry=lambda: {"certificate": 2e9, "client_ca": 3e9},
+        certificate_lifetimes_s=lambda: {"certificate": 3600.0, "client_ca": 86400.0},
+        file_reload_failures=lambda: {"tls": 1, "tokens": 0},
+        spans_dropped=lambda: 7,
+        quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
+        jwks_age_s=lambda: 12.5,
+        gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
+    )
+
+
+def finish(metrics: Metrics, code: grpc.StatusCode = grpc.StatusCode.OK, **call: object) -> None:
+    metrics.requests.count([FakeCall(ended_at=100.03, **call).ended(code)])

@@ -237,7 +237,7 @@ def _points(at: Sequence[float], values: Sequence[float | None]) -> list[tuple[f
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.4g} %"
+    return "" if share is None else f"{100 * share:.2f}".rstrip("0").rstrip(".") + " %"
 
 
 def _ms(value: float | None) -> str:

@@ -121,6 +121,15 @@ def test_page_is_self_contained(loads):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_page_begins_with_the_point_of_saturation():
+    """Rather than with a step that answered more, later."""
+    loads = [OpenLoop(rate_per_s=8.0), OpenLoop(rate_per_s=16.0)]
+    steps = [a_step(load, failures=10 - number) for number, load in enumerate(loads)]
+    assert "These are the figures of 8/s poisson." in html.page(a_report(*steps))
+    unknown = a_report(*steps) | {"saturation": {"level": None, "reached": True}}
+    assert "These are the figures of 16/s poisson." in html.page(unknown)
+
+
 def test_page_without_answers():
     """Charts without points say so."""
     assert "No answers." in html.page(a_report(a_step(ClosedLoop(concurrency=8), failures=100)))

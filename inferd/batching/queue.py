@@ -138,7 +138,8 @@ class RequestQueue:
             effects.wakes_others = bool(self._state.cores.pool.waiting)
             # If no worker is idle, all permitted runs are in progress, and the first to finish takes the rest.
             more = self._state.waiting.count > 0 and self._idle_workers > 0
-            self._notify_drained()
+            if self._state.closed:
+                self._notify_drained()
         if effects.wakes_others:
             self._state.cores.wake_others()
         if more:

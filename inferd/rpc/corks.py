@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 #: Answers to one connection that are worth two system calls more.
@@ -113,15 +114,23 @@ def _find_sockets() -> Mapping[bytes, int] | None:
         return None
     found: dict[bytes, int] = {}
     for descriptor in map(int, names):
-        try:
-            # A copy, because a socket object closes its descriptor.
-            with socket.socket(fileno=os.dup(descriptor)) as copy:
-                peer = _written(copy.family, copy.getpeername())
-        except OSError:
-            continue  # no socket, or one without a peer
-        if peer is not None:
-            found[peer] = descriptor
+        with suppress(OSError):  # it was closed, or is no socket, or one without a peer
+            peer = _peer_of(descriptor)
+            if peer is not None:
+                found[peer] = descriptor
     return found
+
+
+def _peer_of(descriptor: int) -> bytes | None:
+    # A copy, because a socket object closes its descriptor.
+    copy = os.dup(descriptor)
+    try:
+        connected = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with connected:
+        return _written(connected.family, connected.getpeername())
 
 
 def _written(family: int, address: tuple[str, int]) -> bytes | None:

@@ -1,6 +1,7 @@
 """Which connections are corked for a burst of answers."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -107,7 +108,9 @@ def test_real_sockets(family, host, peer):
             peers = [peer.format(client.getsockname()[1]).encode()] * 2
             corks = Corks()
             with accepted:
+                before = len(list(Path("/proc/self/fd").iterdir()))
                 assert corks.put(peers) == []
+                assert len(list(Path("/proc/self/fd").iterdir())) == before
                 corked = corks.put(peers)
                 assert corked == [accepted.fileno()]
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1

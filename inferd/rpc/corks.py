@@ -109,7 +109,10 @@ def _set_cork(descriptor: int, is_on: bool) -> bool:
 
 
 def _find_sockets() -> Mapping[bytes, int] | None:
-    names = [path.name for path in _DESCRIPTORS.iterdir()]
+    try:
+        names = [path.name for path in _DESCRIPTORS.iterdir()]
+    except OSError:  # no descriptor is left to look with
+        return None
     if len(names) > _MAX_DESCRIPTORS:
         return None
     found: dict[bytes, int] = {}

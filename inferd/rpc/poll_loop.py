@@ -33,7 +33,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from inferd.rpc import core
@@ -191,10 +191,7 @@ class PollLoop:
     def _start_deferred(self) -> None:
         deferred = self._deferred.copy()
         self._deferred.clear()
-        corks, corked = self._corks, []
-        if corks is not None and len(deferred) > 1:
-            # Batches that receive have one operation, those that answer have more.
-            corked = corks.put([call.raw_peer for call, batch, _ in deferred if len(batch) > 1])
+        corked = self._cork(deferred) if len(deferred) > 1 else ()
         for call, batch, tag in deferred:
             try:
                 error = call.core_call.start_server_batch(batch, tag)
@@ -202,8 +199,19 @@ class PollLoop:
                     call.batch_refused(batch, tag, error)
             except BaseException:  # noqa: BLE001  as in `_run_guarded`
                 _log.exception(_FAILED)
-        if corked and corks is not None:
-            corks.take(corked)
+        if corked and self._corks is not None:
+            self._corks.take(corked)
+
+    def _cork(self, deferred: list[DeferredBatch]) -> Sequence[int]:
+        """Cork the connections of several answers."""
+        if self._corks is None:
+            return ()
+        try:
+            # Batches that receive have one operation, those that answer have more.
+            return self._corks.put([call.raw_peer for call, batch, _ in deferred if len(batch) > 1])
+        except Exception:  # noqa: BLE001  the batches must be started
+            _log.exception(_FAILED)
+            return ()
 
     @property
     def in_poll_thread(self) -> bool:

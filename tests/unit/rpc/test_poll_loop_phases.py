@@ -189,6 +189,19 @@ class FakeCorks:
         self._log.append(f"uncork {corked}")
 
 
+def test_batches_start_without_corks(caplog):
+    """Whatever is wrong with them."""
+    bench = LoopBench(FakeCorks)
+    starter = FakeStarter(bench.log)  # has no peer
+    for _ in range(2):
+        bench.loop.defer_batch((starter, ("headers", "status"), lambda _: None))
+    bench.queue.events.append(FakeEvent(lambda _: None))
+    with caplog.at_level(logging.ERROR, logger="inferd.rpc"):
+        bench.loop.step()
+    assert bench.log == ["start ('headers', 'status')"] * 2
+    assert "raw_peer" in caplog.text
+
+
 def test_answers_of_a_round_leave_together():
     """Receives do not count; and a batch that fails does not leave a connection corked."""
     bench = LoopBench(FakeCorks)

@@ -84,18 +84,17 @@ class Traffic:
 class Retries:
     """How clients try again: up to ``most`` times, after the server's hint, or else with exponential backoff.
 
-    A hint replaces the backoff, as it does in gRPC. With ``spread`` the client adds up to this share to every delay.
+    A hint replaces the backoff, as it does in gRPC.
     """
 
     most: int = 0
     first_s: float = 0.1
     factor: float = 2.0
-    spread: float = 0.0
 
     def delay_s(self, attempt: int, hint_s: float | None, chance: random.Random) -> float:
         """Return how long to wait after the failed ``attempt``, counted from 1."""
         if hint_s is not None:
-            return hint_s * (1 + self.spread * chance.random())
+            return hint_s
         return self.first_s * self.factor ** (attempt - 1) * (0.8 + 0.4 * chance.random())
 
 

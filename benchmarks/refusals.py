@@ -34,6 +34,7 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 _ROUNDS = 5
 _SECONDS = 4.0
 _WARM_UP_S = 0.5
+#: Calls in flight on each connection.
 _IN_FLIGHT = 64
 _CONNECTIONS = (1, 16)
 _TIMEOUT_S = 30.0
@@ -146,7 +147,7 @@ class _Target:
             target=f"127.0.0.1:{self._port}",
             method=MODEL_INFER,
             message=self._request_of(name).SerializeToString(),
-            closed=_IN_FLIGHT,
+            closed=_IN_FLIGHT * connections,
             connections=connections,
             duration_s=seconds,
             warmup_s=_WARM_UP_S,
@@ -191,7 +192,7 @@ def _serving(tree: Path) -> Iterator[_Target]:
 
 
 def measure(tree: Path, rounds: int, seconds: float, console: Console) -> Iterator[Sample]:
-    """Measure answers and refusals alternately."""
+    """Measure answers and refusals by turns."""
     with _serving(tree) as target:
         for number in range(1, rounds + 1):
             for connections in _CONNECTIONS:

@@ -4,7 +4,8 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -81,7 +82,8 @@ def json_lines(calls: Sequence[FinishedCall], epoch_s: float, threshold: int) ->
             pieces += (',"queue_ms":', queue, _run(batch.run_s, batch.rows))
         if context.rows is not None:
             pieces.append(f',"rows":{context.rows}')
-        pieces.append(_END if status == "OK" and call.annotations is None else _rest(call, status))
+        end = _END if status == "OK" else _error(call.details)
+        pieces.append(end if call.annotations is None else _rare(call.annotations) + end)
     return "".join(pieces).encode()
 
 
@@ -127,17 +129,15 @@ def _run(run_s: float, rows: int) -> str:
     return f',"run_ms":{run_s * 1000:.3f},"batch_rows":{rows}'
 
 
-def _rest(call: FinishedCall, status: str) -> str:
+def _rare(annotations: Mapping[str, Any]) -> str:
     """Format the fields that only some calls have."""
-    annotations = call.annotations or {}
-    fields = [f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations]
-    return "".join((*fields, "" if status == "OK" else _error(call.details), _END))
+    return "".join([f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations])
 
 
 @functools.lru_cache(maxsize=16)
 def _error(details: str) -> str:
-    """Format the error, if there is one; cached, because calls that are rejected together have the same."""
-    return f',"error":{_json(clipped(details, MAX_TEXT))}' if details else ""
+    """Format the error, if there is one, and the end; cached, because calls that are refused together have the same."""
+    return f',"error":{_json(clipped(details, MAX_TEXT))}{_END}' if details else _END
 
 
 def _json(value: object) -> str:

@@ -1,1 +1,1 @@
-"""Of the queue, the planner and the workers."""
+"""Unit tests of the queue, the planner and the workers."""

@@ -1,4 +1,4 @@
-"""An executor on a model, a clock and a poll thread that do what the test says."""
+"""An executor on a fake model, a fake clock and a fake poll thread."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingStats
 
 
 class Model:
-    """Runs batches of callers and records the reports."""
+    """A fake model that runs batches and records the reports."""
 
     def __init__(self, compute=scale, chunk_rows=None, check_share=0.0, **session):
         self.stops: list[str] = []

@@ -1,4 +1,4 @@
-"""The state of a queue, at a time that the test sets."""
+"""The state of a queue, with a time that the test sets."""
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
@@ -8,7 +8,7 @@ from inferd.config.settings import QueueSettings
 
 
 class Queue:
-    """A state at a time that the test sets, with shorthands for offering and taking."""
+    """A queue state at a time that the test sets, with shorthands for offering and taking."""
 
     def __init__(self, max_batch=8, max_wait_s=0.0, workers=1, parallel_runs=1, **settings):
         queue = QueueSettings(**({"max_rows": 4} | settings))

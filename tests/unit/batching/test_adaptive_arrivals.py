@@ -1,4 +1,4 @@
-"""Whether more requests are worth waiting for."""
+"""Learning how many requests to expect within the wait."""
 
 from inferd.batching.adaptive import ArrivalPredictor
 
@@ -6,7 +6,7 @@ _MAX_WAIT_S = 0.005
 
 
 def _round(predictor, now, callers, gap_s=0.0001):
-    """``callers`` who come one shortly after another, and a worker that asks each time; as after a common batch."""
+    """Let ``callers`` arrive shortly after one another, and the worker decide after each, as after a batch."""
     for present in range(1, callers + 1):
         now += gap_s
         predictor.arrived(now, present)
@@ -22,8 +22,8 @@ def _taught(callers, rounds=8, pause_s=0.02, **gaps):
     return predictor, now
 
 
-def test_a_caller_alone_is_never_followed():
-    """However fast one caller asks again, nothing more is to be expected."""
+def test_expects_nothing_after_a_single_caller():
+    """However fast one caller repeats its request, no other is expected."""
     predictor = ArrivalPredictor(max_wait_s=_MAX_WAIT_S)
     for number in range(1000):
         now = number * 0.001
@@ -31,28 +31,28 @@ def test_a_caller_alone_is_never_followed():
         assert predictor.expected_arrivals(now, 1) == 0
 
 
-def test_as_many_are_expected_as_were_present_together():
-    """Eight callers who wait for their answers all come back."""
+def test_expects_as_many_as_were_queued_together():
+    """Eight closed-loop callers are all expected back."""
     predictor, now = _taught(8)
     predictor.arrived(now, 1)
     assert [predictor.expected_arrivals(now, present) for present in (1, 4, 8, 9)] == [7, 4, 0, 0]
 
 
-def test_a_slow_model_does_not_make_its_callers_forgotten():
-    """Runs of many seconds lie between the rounds, and the next round is expected all the same."""
+def test_expectation_survives_slow_runs():
+    """Runs of many seconds between the rounds do not change the expectation."""
     predictor, now = _taught(8, pause_s=30.0)
     predictor.arrived(now, 1)
     assert predictor.expected_arrivals(now, 1) == 7
 
 
-def test_a_pause_between_rounds_is_no_lesson():
-    """When everyone is there nobody decides whether to wait, so that the long run after it teaches nothing."""
+def test_pause_between_rounds_teaches_nothing():
+    """With all callers present no decision is made, so the long run that follows teaches nothing."""
     predictor, _ = _taught(2, rounds=50, pause_s=30.0)
     assert predictor.expected_arrivals(1e6, 1) == 1
 
 
-def test_chance_meetings_are_not_waited_for():
-    """Callers who meet now and then, but rarely within the longest wait, do not make each other wait."""
+def test_rare_coincidences_are_not_expected():
+    """Callers that only rarely arrive within the longest wait do not delay each other."""
     predictor = ArrivalPredictor(max_wait_s=_MAX_WAIT_S)
     predictor.arrived(0.0, 2)
     for second in range(1, 50):
@@ -60,8 +60,8 @@ def test_chance_meetings_are_not_waited_for():
         assert predictor.expected_arrivals(float(second), 1) == 0
 
 
-def test_waiting_in_vain_is_unlearned():
-    """Callers who used to come together and now come apart are not waited for much longer."""
+def test_expectation_drops_when_arrivals_drift_apart():
+    """Callers that no longer arrive together are soon no longer waited for."""
     predictor, now = _taught(2)
     held = 0
     for _ in range(20):
@@ -72,8 +72,8 @@ def test_waiting_in_vain_is_unlearned():
     assert 0 < held < 8
 
 
-def test_nobody_coming_at_all_is_a_lesson_too():
-    """The next decision tells that the last one was not followed."""
+def test_decision_without_arrivals_lowers_the_expectation():
+    """The next decision shows that nothing followed the last one."""
     predictor, now = _taught(2)
     for _ in range(20):
         now += _MAX_WAIT_S
@@ -81,8 +81,8 @@ def test_nobody_coming_at_all_is_a_lesson_too():
     assert predictor.expected_arrivals(now, 1) == 0
 
 
-def test_asking_again_does_not_put_the_lesson_off():
-    """A request that comes too late for the first decision is late, although it follows the second closely."""
+def test_repeated_decisions_do_not_extend_the_wait():
+    """A request that is late for the first decision counts as late, although it follows the second closely."""
     predictor, now = _taught(2)
     for _ in range(20):
         predictor.expected_arrivals(now, 1)
@@ -92,8 +92,8 @@ def test_asking_again_does_not_put_the_lesson_off():
     assert predictor.expected_arrivals(now, 1) == 0
 
 
-def test_a_caller_who_comes_back_is_not_the_one_who_was_missing():
-    """Once the batch is being answered, an arrival tells nothing of those who were not in it."""
+def test_returning_caller_is_not_the_expected_one():
+    """Once the batch is being answered, an arrival says nothing about callers outside it."""
     predictor, now = _taught(2)
     held = 0
     for _ in range(20):
@@ -106,7 +106,7 @@ def test_a_caller_who_comes_back_is_not_the_one_who_was_missing():
     assert 0 < held < 8
 
 
-def test_an_answer_long_after_the_decision_means_that_nobody_came():
+def test_late_answer_counts_as_no_arrival():
     """The wait would have been in vain."""
     predictor, now = _taught(2)
     for _ in range(20):
@@ -116,8 +116,8 @@ def test_an_answer_long_after_the_decision_means_that_nobody_came():
     assert predictor.expected_arrivals(now, 1) == 0
 
 
-def test_callers_who_have_left_are_forgotten():
-    """One fast caller who stays after many is alone again within seconds."""
+def test_forgets_callers_that_left():
+    """A fast caller that remains after many others is alone again within seconds."""
     predictor, now = _taught(64)
     predictor.arrived(now, 1)
     assert predictor.expected_arrivals(now, 1) == 63
@@ -127,8 +127,8 @@ def test_callers_who_have_left_are_forgotten():
     assert predictor.expected_arrivals(now, 1) == 0
 
 
-def test_a_long_wait_gives_callers_as_long_to_come_together():
-    """Arrivals that are seconds apart are close together where the wait may be longer."""
+def test_longer_wait_allows_larger_gaps():
+    """Arrivals that are seconds apart count as close if the wait may be longer than that."""
     predictor = ArrivalPredictor(max_wait_s=10.0)
     now = 0.0
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Holding batches, seen over time: callers who wait for an answer before they ask again, and one worker."""
+"""Held batches over time: closed-loop callers and one worker."""
 
 import heapq
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _RETURN_S = 0.0001
 
 @dataclass
 class _Run:
-    """A batch: its rows, and how long after its worker could have run it it started."""
+    """A batch: its rows, and the time from when its worker could have run it until its start."""
 
     rows: int
     held_s: float
 
 
 def _simulate(callers, *, run_s, max_wait_s, runs):
-    """Play ``callers`` against one worker on a fake clock for a number of runs."""
+    """Simulate ``callers`` and one worker on a fake clock for ``runs`` runs."""
     settings = QueueSettings()
     state = QueueState(
         name="m",
@@ -60,31 +60,28 @@ def _simulate(callers, *, run_s, max_wait_s, runs):
 @pytest.mark.parametrize(
     ("callers", "run_s"), [(2, 0.001), (3, 0.001), *((n, s) for n in (2, 3, 16) for s in (0.01, 5.0))]
 )
-def test_callers_find_together_and_stay_together(callers, run_s):
-    """Though they begin apart, each batch soon has all of them, held no longer than they take to come back.
-
-    Without a wait they would go in turns forever, some running while the others queue.
-    """
+def test_batches_converge_to_all_callers(callers, run_s):
+    """Callers that begin apart soon share each batch, which is held no longer than they take to return."""
     runs = _simulate(callers, run_s=run_s, max_wait_s=0.004, runs=60)[20:]
     assert [run.rows for run in runs] == [callers] * 40
     assert max(run.held_s for run in runs) <= callers * _RETURN_S + 1e-9
 
 
-def test_no_batch_is_held_for_longer_than_that_saves():
-    """Sixteen callers take 1.6 ms to come back, and one run less saves 1 ms: better they go in turns."""
+def test_does_not_hold_batches_longer_than_that_saves():
+    """Sixteen callers take 1.6 ms to return, and one run less saves 1 ms: separate batches are faster."""
     runs = _simulate(16, run_s=0.001, max_wait_s=0.004, runs=200)[100:]
     assert max(run.held_s for run in runs) <= 0.001 + 1e-9
     assert sum(run.rows for run in runs) / sum(0.001 + run.held_s for run in runs) > 16 / 0.0026
 
 
 @pytest.mark.parametrize("run_s", [0.0001, 0.001, 0.1])
-def test_a_caller_alone_is_never_kept_waiting(run_s):
-    """Not once, whatever the wait allowed."""
+def test_single_caller_never_waits(run_s):
+    """Not once, whatever wait is configured."""
     runs = _simulate(1, run_s=run_s, max_wait_s=1.0, runs=200)
     assert all(run.held_s == 0 for run in runs)
 
 
-def test_nothing_is_held_without_a_wait():
-    """An idle worker takes what is there."""
+def test_without_a_wait_no_batch_is_held():
+    """An idle worker takes what is queued."""
     runs = _simulate(5, run_s=0.01, max_wait_s=0.0, runs=50)
     assert all(run.held_s == 0 for run in runs)

@@ -1,4 +1,4 @@
-"""Two workers and callers who wait for an answer before they ask again, seen over time."""
+"""Two workers and closed-loop callers over time."""
 
 import heapq
 import itertools
@@ -18,7 +18,7 @@ _RETURN_S = 0.00005
 
 @dataclass
 class _Loop:
-    """Plays callers against workers on a fake clock; ``ran`` has the rows of each batch in the order of starting."""
+    """Simulates callers and workers on a fake clock; ``ran`` has the rows of each batch in order of start."""
 
     callers: int
     fixed_s: float
@@ -44,7 +44,7 @@ class _Loop:
         self._number = itertools.count()
 
     def run(self, batches):
-        """Go on until so many more batches have started; returns their rows and the requests answered in a second."""
+        """Simulate until ``batches`` more have started; return their rows and the requests answered per second."""
         began, known = self.now, len(self.ran)
         while len(self.ran) < known + batches:
             self._step()
@@ -77,8 +77,8 @@ class _Loop:
         self._idle_since.append(self.now)
 
 
-def test_callers_who_could_all_run_together_are_shared_between_idle_workers():
-    """Half of them in each batch, but for a few trials, and half as many again are answered as by one worker."""
+def test_idle_workers_share_callers_that_fit_one_batch():
+    """Half of the callers per batch, but for a few trials: 1.5 times the throughput of one worker."""
     both = _Loop(64, fixed_s=0.005, row_s=0.0003)
     one = _Loop(64, fixed_s=0.005, row_s=0.0003, workers=1, parallel_runs=1)
     both.run(100)
@@ -88,30 +88,30 @@ def test_callers_who_could_all_run_together_are_shared_between_idle_workers():
     assert per_s > 1.5 * one.run(100)[1]
 
 
-def test_with_callers_enough_for_both_batches_are_full():
-    """Sharing is for workers who would be idle."""
+def test_batches_are_full_with_enough_callers():
+    """Only otherwise idle workers get shares."""
     loop = _Loop(140, fixed_s=0.005, row_s=0.0003)
     loop.run(100)
     assert loop.run(100)[0] == [64] * 100
 
 
 @pytest.mark.parametrize(("fixed_s", "row_s"), [(0.025, 0.0), (0.02, 0.0001)])
-def test_a_model_that_gains_nothing_runs_all_in_one(fixed_s, row_s):
-    """Two runs would be done hardly sooner, and hold back the callers of the one that ends first."""
+def test_does_not_share_if_runs_end_no_sooner(fixed_s, row_s):
+    """Two runs would also hold back the callers of the first to end."""
     loop = _Loop(32, fixed_s=fixed_s, row_s=row_s)
     loop.run(100)
     assert loop.run(50)[0] == [32] * 50
 
 
-def test_runs_that_take_each_others_time_are_not_made_of_shares():
-    """As on a GPU, or with fewer cores than threads: one worker takes what there is."""
+def test_does_not_share_runs_that_slow_each_other_down():
+    """As on a GPU, or with fewer cores than threads: one worker takes everything."""
     loop = _Loop(32, fixed_s=0.005, row_s=0.0003, parallel_runs=1)
     loop.run(100)
     assert loop.run(50)[0] == [32] * 50
 
 
-def test_a_caller_alone_is_answered_at_once_beside_an_idle_worker():
-    """Each time, in the time of its own run."""
+def test_single_caller_waits_for_its_own_run_only():
+    """An idle second worker does not delay it."""
     loop = _Loop(1, fixed_s=0.005, row_s=0.0003)
     _, per_s = loop.run(50)
     assert per_s == pytest.approx(1 / (0.0053 + _RETURN_S), rel=0.05)

@@ -1,4 +1,4 @@
-"""Outcomes get out, whatever is in the way."""
+"""Delivery of outcomes despite failing observers and receivers."""
 
 import logging
 
@@ -18,8 +18,8 @@ class _Out:
         self.answers = Answers(clock=self.clock, stats=self.stats)
 
 
-def test_a_refusal_is_counted_with_its_reason_and_rows():
-    """Before the caller hears of it, so that it can look it up."""
+def test_rejection_is_counted_with_reason_and_rows():
+    """Before the caller gets the error, so that it finds the rejection counted."""
     out = _Out()
     seen = []
     caller = Caller(rows=3, on_outcome=lambda _: seen.extend(out.stats.rejections))
@@ -29,15 +29,15 @@ def test_a_refusal_is_counted_with_its_reason_and_rows():
     assert out.stats.read().fail.ns == 500_000_000
 
 
-def test_other_errors_are_no_refusals():
-    """A deadline is not an overload."""
+def test_other_errors_are_not_counted_as_rejections():
+    """An expired deadline is no overload."""
     out = _Out()
     out.answers.fail(Caller().request, DeadlineExceededError("late"))
     assert out.stats.rejections == []
     assert out.stats.read().fail.count == 1
 
 
-def test_a_settled_request_is_not_counted_again():
+def test_settled_request_is_not_counted_again():
     """It has had its one outcome."""
     out, caller = _Out(), Caller()
     caller.request.reply.withdraw()
@@ -45,8 +45,8 @@ def test_a_settled_request_is_not_counted_again():
     assert (out.stats.rejections, out.stats.read().fail.count) == ([], 0)
 
 
-def test_a_broken_observer_costs_nobody_an_answer(caplog):
-    """It is logged, and the caller gets the error."""
+def test_failing_observer_does_not_lose_the_answer(caplog):
+    """The failure is logged, and the caller gets its error."""
 
     class Broken(RecordingStats):
         def failed(self, duration_s, overload_reason=""):
@@ -59,8 +59,8 @@ def test_a_broken_observer_costs_nobody_an_answer(caplog):
     assert "metrics are down" in caplog.text
 
 
-def test_a_broken_observer_does_not_stop_a_request_on_its_way_in(caplog):
-    """It is asked before anything is decided."""
+def test_failing_observer_does_not_block_admission(caplog):
+    """It is called before anything is decided."""
 
     class Broken(RecordingStats):
         def offered(self, rows):
@@ -72,8 +72,8 @@ def test_a_broken_observer_does_not_stop_a_request_on_its_way_in(caplog):
 
 
 @pytest.mark.parametrize("act", ["fail", "succeed", "admitted"])
-def test_a_broken_receiver_is_logged_and_does_not_get_in_the_way(act, caplog):
-    """The thread goes on to the next request."""
+def test_failing_receiver_is_logged(act, caplog):
+    """The thread continues with the next request."""
     caller = Caller()
 
     def broken(*_):

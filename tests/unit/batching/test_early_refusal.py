@@ -1,4 +1,4 @@
-"""What a batcher says of requests before they are submitted."""
+"""Rejections by the batcher before requests are submitted."""
 
 import math
 
@@ -11,7 +11,7 @@ from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, Record
 
 
 class Bench:
-    """A batcher whose workers have not started, so that requests wait; it takes two rows."""
+    """A batcher with a queue of two rows, whose workers have not started."""
 
     def __init__(self, policy=Backpressure.REJECT):
         self.clock, self.stats = FakeClock(), RecordingStats()
@@ -44,7 +44,7 @@ class Bench:
         return self.batcher.early_refusal(2, deadline, self.clock())
 
 
-def test_refuses_when_the_queue_is_full():
+def test_rejects_when_the_queue_is_full():
     """With the error that the request would get."""
     bench = Bench()
     assert bench.refusal() is None
@@ -57,7 +57,7 @@ def test_refuses_when_the_queue_is_full():
     )
 
 
-def test_same_error_for_some_milliseconds():
+def test_error_is_cached_for_some_milliseconds():
     """So that it need not be formatted for each request."""
     bench = Bench()
     bench.fill()
@@ -70,14 +70,14 @@ def test_same_error_for_some_milliseconds():
 
 @pytest.mark.parametrize("policy", [each for each in Backpressure if each is not Backpressure.REJECT])
 def test_other_policies_decide_by_request(policy):
-    """Only rejecting needs no request."""
+    """Only `reject` decides without the request."""
     bench = Bench(policy)
     bench.fill()
     assert bench.refusal() is None
 
 
-def test_expired_requests_may_leave_room():
-    """They are removed only when the next request comes."""
+def test_expired_requests_count_as_free_room():
+    """They are removed only when the next request is offered."""
     bench = Bench()
     bench.fill(deadline=bench.clock() + 1.0)
     assert bench.refusal() is not None
@@ -85,8 +85,8 @@ def test_expired_requests_may_leave_room():
     assert bench.refusal() is None
 
 
-def test_expired_request_is_not_refused_for_overload():
-    """Its deadline is the reason, whatever the queue is like."""
+def test_expired_request_is_no_overload():
+    """Its error is the deadline, whatever the state of the queue."""
     bench = Bench()
     bench.fill()
     assert bench.refusal(deadline=bench.clock()) is None
@@ -100,8 +100,8 @@ def test_closed_queue_is_no_overload():
     assert bench.refusal() is None
 
 
-def test_counts_refused_requests():
-    """As requests that the queue rejects."""
+def test_counts_rejected_requests():
+    """As for requests that the queue rejects."""
     bench = Bench()
     bench.fill()
     bench.batcher.refused(3, bench.clock() - 0.5, bench.refusal())

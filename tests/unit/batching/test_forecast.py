@@ -1,4 +1,4 @@
-"""Predicted ends of requests, and what follows for the queue."""
+"""Predicted ends of requests, and the resulting limits and rejections."""
 
 import math
 
@@ -14,7 +14,7 @@ NOW = 100.0
 
 
 def _forecast(cost=None, *, max_rows=8, workers=1, max_delay_s=0.25, rate=None, runs=(1, 8), fixed_s=0.01, row_s=0.001):
-    """A forecast for a model with exact costs that has run all of ``runs`` lately."""
+    """A forecast for a model with exact costs that has run all of ``runs`` recently."""
     if cost is None:
         cost = CostModel()
         for rows in [*runs] * 4:
@@ -56,24 +56,24 @@ def _comes_too_late(forecast, request, waiting=None, running=(), now=NOW):
     ],
 )
 def test_queue_limit_is_what_drains_in_five_batches_or_100_ms(full_s, max_delay_s, limit):
-    """At most in the configured delay; never less than two batches per worker, nor more than the bound."""
+    """At most the configured delay; at least two batches per worker, and at most the bound."""
     forecast = _forecast(fixed_s=full_s, row_s=0.0, max_delay_s=max_delay_s, rate=1000.0)
     assert forecast.row_limit(700, 8) == limit
 
 
-def test_the_queue_has_no_limit_while_nothing_is_known():
-    """Then the cost of a full batch stands for the drain rate until that is measured."""
+def test_queue_has_no_limit_without_data():
+    """After that, the cost of a full batch stands for the drain rate until the rate is measured."""
     assert _forecast(CostModel()).row_limit(700, 8) == 700
     assert _forecast(fixed_s=0.04, row_s=0.0, workers=2).row_limit(700, 8) == int(0.2 * 2 * 8 / 0.04)
 
 
 @pytest.mark.parametrize(("timeout_s", "is_late"), [(0.0105, True), (0.0115, False)])
-def test_a_request_alone_needs_the_time_of_its_run(timeout_s, is_late):
+def test_single_request_takes_its_run_time(timeout_s, is_late):
     """A run of one row takes 11 ms."""
     assert _comes_too_late(_forecast(), _due_in(timeout_s)) is is_late
 
 
-def test_a_large_request_needs_the_time_of_all_its_pieces():
+def test_large_request_takes_the_time_of_all_its_chunks():
     """20 rows are two full batches of 18 ms, and one of 4 rows in between the known sizes."""
     forecast = _forecast()
     assert _comes_too_late(forecast, _due_in(0.049, rows=20))
@@ -81,32 +81,32 @@ def test_a_large_request_needs_the_time_of_all_its_pieces():
 
 
 @pytest.mark.parametrize(("timeout_s", "is_late"), [(0.070, True), (0.074, False)])
-def test_what_is_served_before_takes_its_time(timeout_s, is_late):
-    """16 rows at 444 rows/s take 36 ms, its own batch 18 ms, and another 18 ms because batches are not always full."""
+def test_rows_ahead_delay_a_request(timeout_s, is_late):
+    """16 rows at 444 rows/s take 36 ms, its own batch 18 ms, and another 18 ms as batches are not always full."""
     forecast = _forecast(rate=8 / 0.018)
     waiting = _waiting(*(_due_in(0.05) for _ in range(16)))
     assert _comes_too_late(forecast, _due_in(timeout_s), waiting) is is_late
 
 
 @pytest.mark.parametrize(("ahead", "needed_s"), [(0, 0.011), (2, 0.0175), (4, 0.024), (7, 0.03375), (8, 0.054)])
-def test_margin_grows_with_the_rows_ahead_until_it_is_a_batch(ahead, needed_s):
-    """The fewer rows wait the more likely it is that all of them run in the next batch."""
+def test_margin_grows_with_rows_ahead_up_to_a_batch(ahead, needed_s):
+    """The fewer rows are queued, the more likely all of them run in the next batch."""
     forecast = _forecast(rate=8 / 0.018)
     waiting = _waiting(*(_due_in(0.001) for _ in range(ahead)))
     assert _comes_too_late(forecast, _due_in(needed_s - 0.0001), waiting)
     assert not _comes_too_late(forecast, _due_in(needed_s + 0.0001), waiting)
 
 
-def test_only_what_is_served_before_counts():
-    """Neither lower priorities nor later deadlines delay a request."""
+def test_only_requests_served_before_count():
+    """Lower priorities and later deadlines do not delay a request."""
     forecast = _forecast(rate=8 / 0.018)
     others = [_due_in(0.5) for _ in range(16)] + [_due_in(0.01, priority=2) for _ in range(16)]
     assert not _comes_too_late(forecast, _due_in(0.05), _waiting(*others))
     assert _comes_too_late(forecast, _due_in(0.05, priority=3), _waiting(*others))
 
 
-def test_a_request_that_makes_others_late_is_rejected():
-    """Those behind it keep what they were admitted for."""
+def test_rejects_request_that_would_make_others_late():
+    """Those behind it keep the time they were admitted for."""
     forecast = _forecast(rate=8 / 0.018)
     waiting = _waiting(*(_due_in(0.057) for _ in range(8)))
     assert not _comes_too_late(forecast, _due_in(0.05, rows=1), waiting)
@@ -114,7 +114,7 @@ def test_a_request_that_makes_others_late_is_rejected():
 
 
 def test_running_batches_delay_the_start_only_if_no_worker_is_free():
-    """Neither one that is being answered nor one outside the queue occupies a worker."""
+    """A batch being answered and one outside the queue occupy no worker."""
     running = Batch(requests=[], rows=8, started_at=NOW - 0.008)
     assert _comes_too_late(_forecast(), _due_in(0.020), running=[running])
     assert not _comes_too_late(_forecast(), _due_in(0.022), running=[running])
@@ -125,20 +125,20 @@ def test_running_batches_delay_the_start_only_if_no_worker_is_free():
     assert not _comes_too_late(_forecast(), _due_in(0.012), running=[outside])
 
 
-def test_a_running_request_in_pieces_occupies_the_worker_for_all_of_them():
+def test_running_request_in_chunks_occupies_a_worker_for_all_of_them():
     """80 rows are ten full batches of 18 ms."""
     running = Batch(requests=[], rows=80, started_at=NOW)
     assert _comes_too_late(_forecast(), _due_in(0.190), running=[running])
     assert not _comes_too_late(_forecast(), _due_in(0.192), running=[running])
 
 
-def test_a_run_that_takes_longer_than_predicted_is_taken_to_end_now():
+def test_overdue_run_is_predicted_to_end_now():
     """The worker may be free at any moment."""
     running = Batch(requests=[], rows=8, started_at=NOW - 5.0)
     assert not _comes_too_late(_forecast(), _due_in(0.012), running=[running])
 
 
-def test_time_between_the_run_and_the_answers_counts():
+def test_time_from_run_to_answers_counts():
     """Averaged over batches."""
     forecast = _forecast()
     for _ in range(100):
@@ -148,16 +148,16 @@ def test_time_between_the_run_and_the_answers_counts():
     assert not _comes_too_late(forecast, _due_in(0.0165))
 
 
-def test_rejecting_needs_the_usual_duration_of_a_run_not_the_average():
-    """With noise a request has to be in time in 19 of 20 runs."""
+def test_rejects_by_the_95th_percentile():
+    """With noise, a request has to meet its deadline in 19 of 20 runs."""
     forecast = _forecast()
     forecast.cost.factor = 2.0
     assert _comes_too_late(forecast, _due_in(0.021))
     assert not _comes_too_late(forecast, _due_in(0.023))
 
 
-def test_nothing_is_rejected_while_nothing_is_known():
-    """Neither without a run, nor from the seeds of warm-up alone, nor of a size far from all that have run."""
+def test_rejects_nothing_without_data():
+    """Without a run, from warm-up seeds alone, or for a size far from all that have run."""
     seeded = CostModel()
     seeded.seed(1, 5.0)
     for forecast in (
@@ -172,7 +172,7 @@ def test_nothing_is_rejected_while_nothing_is_known():
 
 
 @pytest.mark.parametrize("seconds", [2.0, 100.0])
-def test_nothing_is_rejected_from_old_predictions(seconds):
+def test_rejects_nothing_by_old_predictions(seconds):
     """A model that became fast again would never run, and its prediction never be corrected."""
     forecast, now = _forecast(), NOW + seconds
     request = Caller(deadline=now + 0.0001).request
@@ -180,8 +180,8 @@ def test_nothing_is_rejected_from_old_predictions(seconds):
     assert not forecast.cannot_finish(request, 1, now)
 
 
-def test_predictions_that_prove_wrong_are_corrected_by_those_that_are_admitted():
-    """Requests with 5 ms to go, one after the other, for a model that has become fast: one a second, then all."""
+def test_admitted_requests_correct_wrong_predictions():
+    """Sequential requests with 5 ms left, for a model that has become fast: one a second is admitted, then all."""
     forecast, now, admitted = _forecast(), NOW, []
     for number in range(1000):
         now += 0.01
@@ -193,39 +193,39 @@ def test_predictions_that_prove_wrong_are_corrected_by_those_that_are_admitted()
     assert set(range(700, 1000)) <= set(admitted)
 
 
-def test_a_request_cannot_finish_if_its_own_run_takes_too_long():
-    """By the average run, as it has been admitted and may be lucky."""
+def test_request_cannot_finish_if_its_own_run_is_too_long():
+    """By the average run, as an admitted request may be lucky."""
     forecast = _forecast()
     forecast.cost.factor = 2.0
     assert forecast.cannot_finish(_due_in(0.0105), 1, NOW)
     assert not forecast.cannot_finish(_due_in(0.0115), 1, NOW)
 
 
-def test_under_load_a_request_has_to_finish_in_half_a_batch():
-    """Saving it by a small batch would make all others later: 4 rows take 14 ms."""
+def test_under_load_a_request_has_to_fit_half_a_batch():
+    """A smaller batch for it would make all others later: 4 rows take 14 ms."""
     forecast = _forecast()
     assert forecast.cannot_finish(_due_in(0.0135), 8, NOW)
     assert not forecast.cannot_finish(_due_in(0.0135), 7, NOW)
     assert not forecast.cannot_finish(_due_in(0.0145), 8, NOW)
 
 
-def test_a_request_without_a_deadline_is_never_late():
-    """Whatever waits."""
+def test_request_without_deadline_is_never_late():
+    """Whatever is queued."""
     forecast = _forecast(rate=0.001)
     assert not _comes_too_late(forecast, Caller().request, _waiting(*(_due_in(0.05) for _ in range(100))))
     assert not forecast.cannot_finish(Caller().request, 100, NOW)
 
 
-def test_hint_is_what_the_waiting_rows_take_and_is_spread():
-    """From half of it to all of it, so that clients that were rejected together do not return together."""
+def test_hint_is_the_drain_time_with_jitter():
+    """From half of it to all of it, so that clients rejected together do not return together."""
     for jitter, hint in ((0.0, 0.2), (0.5, 0.15), (1.0, 0.1)):
         forecast = Forecast(CostModel(), max_rows=8, workers=1, max_delay_s=0.25, jitter=lambda jitter=jitter: jitter)
         forecast.drain.rows_per_s = 500.0
         assert forecast.retry_after_s(100) == pytest.approx(hint)
 
 
-def test_hints_differ_without_being_told_to():
-    """The default is random."""
+def test_hints_differ_by_default():
+    """The default source is random."""
     forecast = Forecast(CostModel(), max_rows=8, workers=1, max_delay_s=0.0)
     forecast.drain.rows_per_s = 500.0
     hints = {forecast.retry_after_s(500) for _ in range(50)}
@@ -234,8 +234,8 @@ def test_hints_differ_without_being_told_to():
 
 
 @pytest.mark.parametrize("running_rows", [1, 8, 80])
-def test_far_deadlines_need_no_look_at_the_queue(running_rows):
-    """Beyond `ample_s` a request is in time at the end of a queue that is full to its limit."""
+def test_distant_deadlines_need_no_look_at_the_queue(running_rows):
+    """A request due after `ample_s` is in time even at the end of a queue at its limit."""
     forecast = _forecast(rate=8 / 0.018)
     assert forecast.ample_s == math.inf
     limit = forecast.row_limit(1000, running_rows)
@@ -244,16 +244,16 @@ def test_far_deadlines_need_no_look_at_the_queue(running_rows):
     assert not _comes_too_late(forecast, _due_in(forecast.ample_s), waiting, running)
 
 
-def test_the_rate_is_what_is_taken_while_something_is_left():
-    """Ten rows every half second; whose worker took them does not matter."""
+def test_drain_rate_counts_rows_taken_while_some_are_left():
+    """Ten rows every half second, whichever worker takes them."""
     drain = DrainRate()
     for number in range(4):
         drain.taken(10, 0.5 * number, left=1)
     assert drain.rows_per_s == pytest.approx(20.0)
 
 
-def test_idle_time_does_not_count():
-    """A queue that was taken empty says nothing about how fast it could have been."""
+def test_drain_rate_excludes_idle_time():
+    """A queue that was emptied does not show how fast it could have drained."""
     drain = DrainRate()
     drain.taken(10, 0.0, left=5)
     drain.taken(5, 0.5, left=0)
@@ -262,8 +262,8 @@ def test_idle_time_does_not_count():
     assert drain.rows_per_s == pytest.approx(20.0)
 
 
-def test_the_rate_follows_what_happened_lately():
-    """After a hundred slow batches the fast ones before them count little."""
+def test_drain_rate_follows_recent_batches():
+    """After a hundred slow batches, the fast ones before them count little."""
     drain = DrainRate()
     for number in range(100):
         drain.taken(10, 0.01 * number, left=1)
@@ -272,8 +272,8 @@ def test_the_rate_follows_what_happened_lately():
     assert drain.rows_per_s == pytest.approx(10.0, rel=0.02)
 
 
-def test_a_batch_that_was_cut_off_does_not_count():
-    """A minute in which nothing was taken was one request's doing."""
+def test_drain_rate_excludes_interrupted_batches():
+    """One request caused the minute in which nothing was taken."""
     drain = DrainRate()
     drain.taken(10, 0.0, left=5)
     drain.taken(10, 0.5, left=5)
@@ -283,8 +283,8 @@ def test_a_batch_that_was_cut_off_does_not_count():
     assert drain.rows_per_s == pytest.approx(20.0)
 
 
-def test_nothing_is_known_before_the_first_batch():
-    """There is no rate yet; the retry delay is then fixed."""
+def test_no_drain_rate_before_the_first_batch():
+    """The retry delay is then fixed."""
     assert DrainRate().rows_per_s is None
     assert _hint(1000, None) == 1.0
 
@@ -292,14 +292,14 @@ def test_nothing_is_known_before_the_first_batch():
 @pytest.mark.parametrize(
     ("rows", "rate", "hint"), [(100, 200.0, 0.5), (1, 1e6, 0.01), (10**6, 1.0, 30.0), (0, 5.0, 0.01), (100, 0.0, 1.0)]
 )
-def test_the_hint_is_how_long_the_queue_takes_within_bounds(rows, rate, hint):
-    """Rows over rows per second, neither nothing nor forever."""
+def test_hint_is_bounded_drain_time(rows, rate, hint):
+    """Rows over rows per second, within a minimum and a maximum."""
     assert _hint(rows, rate) == pytest.approx(hint)
 
 
 @pytest.mark.parametrize(("rows", "rate", "hint"), [(100, 1000.0, 0.1), (100, 200.0, 0.25), (100, 10.0, 0.8)])
-def test_a_hint_is_within_the_delay_limit_or_one_batch(rows, rate, hint):
-    """A slow model has more waiting than the limit allows, and room for a batch with each one dispatched."""
+def test_hint_is_within_the_delay_limit_or_one_batch(rows, rate, hint):
+    """A slow model has more queued than the limit allows, and room for a batch after each dispatch."""
     assert _hint(rows, rate, max_delay_s=0.25) == pytest.approx(hint)
 
 

@@ -1,10 +1,10 @@
-"""Scavengers of one model beside the other requests of another."""
+"""Scavengers of one model beside the regular requests of another."""
 
 from inferd.batching.idle_cores import IdleCores
 
 
 class Models:
-    """Two models, and who was woken."""
+    """Two models, and a record of those woken."""
 
     def __init__(self):
         self.cores = IdleCores()
@@ -20,22 +20,22 @@ class Models:
             self.online.wake_others()
 
 
-def test_scavengers_run_while_nothing_else_does():
-    """Also beside scavengers, which are not counted."""
+def test_scavengers_run_beside_no_regular_runs():
+    """Runs of other scavengers are not counted."""
     models = Models()
     assert models.scavenger.may_scavenge()
     assert models.online.may_scavenge()
 
 
-def test_a_models_own_runs_do_not_count():
+def test_own_runs_of_the_model_do_not_count():
     """Its own queue decides which of its requests go first."""
     models = Models()
     models.scavenger.begun += 1
     assert models.scavenger.may_scavenge()
 
 
-def test_scavengers_wait_for_the_runs_of_others_and_are_woken_once():
-    """Once for each time that they asked in vain."""
+def test_scavengers_wait_for_other_models_and_are_woken_once():
+    """Once for each time they were denied."""
     models = Models()
     models.online.begun += 1
     assert not models.scavenger.may_scavenge()
@@ -59,8 +59,8 @@ def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
     assert models.woken == ["scavenger"]
 
 
-def test_a_run_that_ends_while_a_share_begins_to_wait_is_seen():
-    """Nobody would wake it."""
+def test_run_that_ends_while_scavengers_begin_to_wait_is_noticed():
+    """Nothing else would wake them."""
     models = Models()
     models.online.begun += 1
 
@@ -75,7 +75,7 @@ def test_a_run_that_ends_while_a_share_begins_to_wait_is_seen():
     assert models.scavenger.may_scavenge()
 
 
-def test_an_unloaded_model_holds_nobody_up():
+def test_unloaded_model_blocks_no_scavengers():
     """Whatever it ran."""
     models = Models()
     models.online.begun += 1
@@ -85,7 +85,7 @@ def test_an_unloaded_model_holds_nobody_up():
     assert models.scavenger.may_scavenge()
 
 
-def test_a_share_says_whether_others_ran_since_it_was_asked():
+def test_reports_runs_of_others_since_the_last_check():
     """Its own runs do not count."""
     models = Models()
     models.scavenger.begun += 1

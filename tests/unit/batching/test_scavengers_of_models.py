@@ -1,4 +1,4 @@
-"""Scavengers of one model and the other requests of another, in their queues."""
+"""Scavengers of one model and regular requests of another, through their queues."""
 
 import threading
 
@@ -33,7 +33,7 @@ def _state(cores):
 
 @pytest.fixture
 def states():
-    """Return two models that share the processors."""
+    """Return the queues of two models that share the processors."""
     cores = IdleCores()
     return _state(cores), _state(cores)
 
@@ -46,8 +46,8 @@ def _take(state):
     return state.next_batch(_NOW, _NOW, Effects())
 
 
-def test_scavengers_wait_while_another_model_runs_something_else(states):
-    """And run when that has ended."""
+def test_scavengers_wait_for_regular_runs_of_another_model(states):
+    """They run once those have ended."""
     other, state = states
     _offer(other)
     running = _take(other)
@@ -57,8 +57,8 @@ def test_scavengers_wait_while_another_model_runs_something_else(states):
     assert isinstance(_take(state), Batch)
 
 
-def test_other_requests_do_not_wait_for_another_model(states):
-    """Nor do they for scavengers that wait beside them."""
+def test_regular_requests_do_not_wait_for_another_model(states):
+    """Nor for scavengers queued with them."""
     other, state = states
     _offer(other)
     _take(other)
@@ -69,7 +69,7 @@ def test_other_requests_do_not_wait_for_another_model(states):
 
 
 def test_scavengers_run_beside_those_of_another_model(states):
-    """They only make way for others."""
+    """They yield to regular requests only."""
     other, state = states
     for each in states:
         _offer(each, priority=_SCAVENGER)
@@ -77,8 +77,8 @@ def test_scavengers_run_beside_those_of_another_model(states):
     assert isinstance(_take(state), Batch)
 
 
-def test_a_run_that_hangs_and_is_given_up_holds_no_scavengers_up(states):
-    """Its requests have been answered, and nothing takes their place."""
+def test_stuck_run_does_not_delay_scavengers(states):
+    """Its requests were answered when it was given up."""
     other, state = states
     caller = Caller()
     other.offer(caller.request, _NOW, Effects())
@@ -90,8 +90,8 @@ def test_a_run_that_hangs_and_is_given_up_holds_no_scavengers_up(states):
     assert isinstance(_take(state), Batch)
 
 
-def test_a_closing_model_runs_its_scavengers(states):
-    """Whatever others do, it must end."""
+def test_closing_model_runs_its_scavengers(states):
+    """Whatever others run, it must end."""
     other, state = states
     _offer(other)
     _take(other)
@@ -112,8 +112,8 @@ def _queue(state):
     )
 
 
-def test_a_worker_that_waits_to_scavenge_is_woken_by_the_end_of_the_run(states, monkeypatch):
-    """The one that ran waits for its next batch meanwhile."""
+def test_end_of_a_run_wakes_a_worker_with_scavengers(states, monkeypatch):
+    """The worker that ran waits for its next batch meanwhile."""
     asked = threading.Event()
     may_scavenge = IdleCores.may_scavenge
 
@@ -141,8 +141,8 @@ def test_a_worker_that_waits_to_scavenge_is_woken_by_the_end_of_the_run(states, 
     assert not worker.is_alive()
 
 
-def test_a_run_outside_the_queue_wakes_scavengers_too(states):
-    """Its thread hands it back without taking another."""
+def test_end_of_a_run_outside_the_queue_wakes_scavengers(states):
+    """Its thread retires it without taking another batch."""
     other, queue = map(_queue, states)
     woken = []
     other.offer([Caller().request])
@@ -157,14 +157,14 @@ def test_a_run_outside_the_queue_wakes_scavengers_too(states):
 @pytest.mark.parametrize(
     ("others_wait", "others_ran", "rows"), [(False, False, 32), (True, False, 28), (False, True, 16), (True, True, 16)]
 )
-def test_batches_of_scavengers_are_smaller_where_others_wait_for_them(others_wait, others_ran, rows):
-    """Most where the others run at the same time."""
+def test_scavenger_batches_are_smaller_if_they_delay_others(others_wait, others_ran, rows):
+    """Smallest where other models run at the same time."""
     rules = rules_for_scavengers(BatchRules(max_rows=32), others_wait=others_wait, others_ran=others_ran)
     assert rules.max_rows == rows
 
 
-def test_runs_of_scavengers_are_short_while_another_model_is_busy(states):
-    """Its next run may begin beside them, and then takes longer."""
+def test_scavenger_runs_are_short_while_another_model_is_busy(states):
+    """Its next run may overlap with them, and then takes longer."""
     other, state = states
     for _ in range(8):
         _offer(state, priority=_SCAVENGER)

@@ -1,4 +1,4 @@
-"""Running members of batches again alone: which batches, which members, what a difference leads to."""
+"""Running members of batches again alone: the choice of batches and members, and the effect of a difference."""
 
 import logging
 
@@ -13,14 +13,14 @@ from tests.unit.batching.executing import Model, x
 
 
 def centred_if_large(inputs):
-    """Row by row as long as all numbers are small."""
+    """A model that mixes rows only if some number is large."""
     rows = inputs["x"]
     mean = rows.mean(axis=0) if np.abs(rows).max() > 100 else 0
     return {"y": rows - mean, "sum": rows.sum(axis=1), "same": inputs["factor"]}
 
 
 class Checks:
-    """A check on a session whose runs take as long as the test says."""
+    """A check on a session whose runs take as long as configured."""
 
     def __init__(self, compute=scale, share=0.01, lone_s=1.0):
         self.clock = FakeClock()
@@ -48,29 +48,29 @@ class Checks:
         return True, found
 
 
-def test_the_first_batch_of_each_size_class_is_checked():
-    """Other kernels run for other sizes."""
+def test_checks_the_first_batch_of_each_size_class():
+    """Other sizes use other kernels."""
     checks = Checks()
     assert [checks.batch(*range(rows))[0] for rows in (2, 3, 4, 7, 8, 2)] == [True, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("share", "lone_s", "most"), [(0.01, 1.0, 0.01), (0.05, 0.5, 0.05), (0.01, 0.1, 0.01)])
-def test_checks_take_no_more_than_their_share(share, lone_s, most):
-    """Of the run time that is told, apart from the first batch of each size class."""
+def test_checks_stay_within_their_share_of_run_time(share, lone_s, most):
+    """Apart from the first batch of each size class."""
     checks = Checks(share=share, lone_s=lone_s)
     checks.batch(1, 2)
     checked = sum(checks.batch(1, 2)[0] for _ in range(5000))
     assert 0.5 * most * 5000 <= checked * lone_s <= most * 5000
 
 
-def test_a_share_of_nothing_turns_checks_off():
+def test_share_of_zero_disables_checks():
     """Not even the first batch is checked."""
     checks = Checks(share=0.0)
     assert not any(checks.batch(1, 2)[0] for _ in range(100))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_influence_that_large_numbers_have_is_found_soon(seed):
+def test_detects_influence_of_large_numbers_soon(seed):
     """Within 200 batches from when all numbers are large."""
     checks = Checks(centred_if_large)
     random = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def test_influence_that_large_numbers_have_is_found_soon(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_influence_of_rare_rows_is_found(seed):
+def test_detects_influence_of_rare_rows(seed):
     """Within 5,000 batches if one row in 64 is large, in batches of a few rows."""
     checks = Checks(centred_if_large)
     random = np.random.default_rng(seed)
@@ -92,8 +92,8 @@ def test_influence_of_rare_rows_is_found(seed):
     assert number < 4999
 
 
-def test_the_batch_at_hand_is_answered_right():
-    """Its members run alone before anybody gets an answer, and batching stops."""
+def test_mismatched_batch_gets_correct_answers():
+    """Its members run alone before any answer is sent, and batching stops."""
     model = Model(centred_if_large, check_share=0.01)
     callers = [Caller(x=x(value)) for value in (1, 2, 1000)]
     model.run(*callers)
@@ -107,8 +107,8 @@ def test_the_batch_at_hand_is_answered_right():
     assert (counts.mismatches, counts.execution_count, counts.success.count) == (1, 3, 3)
 
 
-def test_a_mismatch_is_logged_without_any_value(caplog):
-    """With the ids of the requests of the batch, one of which an operator can run again."""
+def test_mismatch_is_logged_without_values(caplog):
+    """With the ids of the requests, so that an operator can run one again."""
     model = Model(centred_if_large, check_share=0.01)
     with caplog.at_level(logging.ERROR):
         model.run(*[Caller(x=x(value)) for value in (1, 2, 1000)])
@@ -119,8 +119,8 @@ def test_a_mismatch_is_logged_without_any_value(caplog):
     assert len(record.request_ids) == 3
 
 
-def test_the_operators_word_counts_for_more(caplog):
-    """With batch_axis set batching goes on; the log says so once, and this batch is answered right all the same."""
+def test_configured_batch_axis_keeps_batching_on(caplog):
+    """One line is logged, and the mismatched batch still gets correct answers."""
     model = Model(centred_if_large, check_share=0.01)
     model.session.batch_axis_is_given = True
     callers = [Caller(x=x(value)) for value in (1, 2, 1000)]
@@ -133,7 +133,7 @@ def test_the_operators_word_counts_for_more(caplog):
 
 
 def test_requests_taken_before_batching_stopped_run_alone():
-    """A worker may hold a batch when another one finds the difference."""
+    """A worker may hold a batch when another one detects the difference."""
     model = Model()
     model.session.stop_batching("test")
     callers = [Caller(x=x(1)), Caller(x=x(2, 3))]
@@ -142,8 +142,8 @@ def test_requests_taken_before_batching_stopped_run_alone():
     assert callers[1].result.outputs["y"].shape == (2, 2)
 
 
-def test_pieces_of_a_large_request_are_checked_too():
-    """A row of a piece runs again alone, and the request then runs whole."""
+def test_checks_chunks_of_a_large_request():
+    """A row of a chunk runs again alone; after a mismatch the request runs whole."""
     model = Model(centred_if_large, chunk_rows=4, check_share=0.01)
     caller = Caller(x=x(1, 2, 1000, 4, 5, 6))
     model.run(caller)
@@ -151,8 +151,8 @@ def test_pieces_of_a_large_request_are_checked_too():
     assert model.stops == ["batching"]
 
 
-def test_a_check_that_fails_changes_nothing(caplog):
-    """The batch itself ran, and its answers are given."""
+def test_failed_check_changes_nothing(caplog):
+    """The batch itself ran, and its answers are sent."""
     model = Model(check_share=0.01)
     run = model.session.run
 
@@ -168,8 +168,8 @@ def test_a_check_that_fails_changes_nothing(caplog):
     assert model.stops == []
 
 
-def test_noise_of_one_callers_numbers_stops_nothing():
-    """A row so ill-conditioned that its own last bits decide says nothing of the others."""
+def test_ill_conditioned_row_does_not_stop_batching():
+    """Its own rounding errors decide its result, so a difference does not show that rows mix."""
 
     def chaotic(inputs):
         rows = inputs["x"].astype(np.float64)

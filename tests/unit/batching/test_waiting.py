@@ -1,4 +1,4 @@
-"""The order of service and the two bounds."""
+"""The order of service, and the two bounds."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def _waiting(max_rows=10, max_bytes=100, levels=3, **limits):
 
 
 def _flooded(low_share, rows_of_low=1, batches=100):
-    """Serve ``batches`` of 8 rows while all priorities always have more than enough; returns rows by priority."""
+    """Serve ``batches`` of 8 rows while all priorities always have more than enough queued; return rows by priority."""
     waiting, served = _waiting(max_rows=10**6, max_bytes=10**9, low_share=low_share), {1: 0, 2: 0, 3: 0}
     for _ in range(batches * 8):
         waiting.add(Caller().request)
@@ -29,7 +29,7 @@ def _flooded(low_share, rows_of_low=1, batches=100):
     return served
 
 
-def test_rows_are_counted_not_requests():
+def test_counts_rows_not_requests():
     """Two requests of five rows fill a queue of ten."""
     waiting = _waiting()
     waiting.add(Caller(rows=5).request)
@@ -46,8 +46,8 @@ def test_bytes_are_bounded_exactly():
     assert not waiting.fits(Caller(nbytes=41).request)
 
 
-def test_priority_comes_before_age_in_both_orders():
-    """Served: 1 before 2, then the oldest; shed: 3 before 2, then the oldest too."""
+def test_priority_precedes_age_in_both_orders():
+    """Served: 1 before 2, then the oldest; evicted: 3 before 2, then also the oldest."""
     waiting = _waiting()
     late, low, first, second = (Caller(priority=p).request for p in (2, 3, 1, 1))
     for request in (low, late, first, second):
@@ -56,8 +56,8 @@ def test_priority_comes_before_age_in_both_orders():
     assert list(waiting.victims()) == [low, late, first, second]
 
 
-def test_removing_gives_the_place_back_once():
-    """A request leaves from the middle, and is not there a second time."""
+def test_removal_releases_rows_once():
+    """A request leaves from the middle, and is then no longer queued."""
     waiting = _waiting()
     callers = [Caller(rows=2, nbytes=10) for _ in range(3)]
     for caller in callers:
@@ -68,15 +68,15 @@ def test_removing_gives_the_place_back_once():
     assert list(waiting) == [callers[0].request, callers[2].request]
 
 
-def test_removing_what_was_never_there_does_nothing():
+def test_removing_unknown_request_has_no_effect():
     """Also for a priority that the queue does not have."""
     waiting = _waiting()
     assert not waiting.remove(Caller(priority=0).request)
     assert not waiting.remove(Caller(priority=9).request)
 
 
-def test_the_earliest_deadline_is_first_within_a_second_of_the_arrival():
-    """A deadline beyond counts as one second, so that what comes later with a nearer one goes first only until then."""
+def test_orders_by_deadline_within_a_second_of_arrival():
+    """A later deadline counts as one second, so newcomers with nearer ones pass only until then."""
     waiting = _waiting()
     patient, soon, sooner, later = (Caller(deadline=deadline).request for deadline in (130.0, 100.9, 100.5, 101.4))
     for request in (patient, soon, sooner):
@@ -89,22 +89,22 @@ def test_the_earliest_deadline_is_first_within_a_second_of_the_arrival():
 
 @pytest.mark.parametrize("low_share", [0.05, 0.25])
 @pytest.mark.parametrize("rows_of_low", [1, 8])
-def test_lower_priorities_get_exactly_their_share_of_what_higher_ones_get(low_share, rows_of_low):
-    """However large the requests: 2 a share of what 1 gets, 3 a share of what both get."""
+def test_lower_priorities_get_exactly_their_share(low_share, rows_of_low):
+    """Whatever the size of requests: 2 a share of what 1 gets, 3 a share of what both get."""
     served = _flooded(low_share, rows_of_low)
-    # One request, and the share of the batch that is being put together.
+    # One request, and the share of the batch being composed.
     close = rows_of_low + 8 * low_share
     assert served[2] == pytest.approx(low_share * served[1], abs=close)
     assert served[3] == pytest.approx(low_share * (served[1] + served[2]), abs=close)
 
 
-def test_without_a_share_lower_priorities_wait():
-    """Strictly by priority."""
+def test_without_a_share_priority_is_strict():
+    """Lower priorities wait."""
     assert _flooded(0.0) == {1: 800, 2: 0, 3: 0}
 
 
-def test_a_priority_that_does_not_wait_collects_no_credit():
-    """What comes after a long flood waits as long as what comes at its start."""
+def test_idle_priority_gets_no_credit():
+    """A request after a long flood waits as long as one at its start."""
     waiting = _waiting(max_rows=1000, low_share=0.25)
     for _ in range(2):
         high = [Caller().request for _ in range(100)]
@@ -134,8 +134,8 @@ def test_scavengers_are_last_and_get_no_share():
     assert (waiting.scavengers.rows, waiting.is_scavenger(scavenger), waiting.is_scavenger(low)) == (1, True, False)
 
 
-def test_the_row_limit_counts_what_is_served_before():
-    """Not lower priorities, and of other principals only as much as the newcomer has itself."""
+def test_row_limit_counts_rows_served_before():
+    """Not lower priorities, and of other principals at most as many rows as the newcomer's has."""
     waiting = _waiting(max_rows=100, max_bytes=1000)
     waiting.row_limit = 10
     for _ in range(10):
@@ -148,8 +148,8 @@ def test_the_row_limit_counts_what_is_served_before():
     assert not waiting.fits(Caller(priority=3).request)
 
 
-def test_a_request_larger_than_the_row_limit_fits_if_nothing_goes_first():
-    """It would be rejected forever while requests of lower priorities wait."""
+def test_request_larger_than_the_row_limit_fits_if_it_is_first():
+    """It would otherwise be rejected for as long as lower priorities are queued."""
     waiting = _waiting(max_rows=100, max_bytes=1000)
     waiting.row_limit = 10
     waiting.add(Caller(priority=3).request)
@@ -158,8 +158,8 @@ def test_a_request_larger_than_the_row_limit_fits_if_nothing_goes_first():
     assert not waiting.fits(Caller(priority=2, rows=50).request)
 
 
-def test_some_rows_of_each_priority_fit_whatever_higher_ones_have():
-    """A flood of a high priority keeps the queue full, and lower ones must get in to get their share."""
+def test_each_priority_fits_some_rows_beside_higher_ones():
+    """A flood of a high priority fills the queue, and lower ones still have to get their share."""
     waiting = _waiting(max_rows=100, max_bytes=1000, level_rows=4)
     waiting.row_limit = 10
     for _ in range(10):

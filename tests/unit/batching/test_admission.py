@@ -1,4 +1,4 @@
-"""Requests that can never be admitted."""
+"""Checks of requests that can never be admitted."""
 
 import pytest
 
@@ -11,8 +11,8 @@ def _refusal(caller):
     return refusal(caller.request, 100.0, WaitingRequests(max_rows=8, max_bytes=1000, priority_levels=3))
 
 
-def test_a_request_at_every_bound_is_admissible():
-    """The bounds themselves are allowed."""
+def test_bounds_are_inclusive():
+    """A request that equals every bound is admissible."""
     assert _refusal(Caller(rows=8, nbytes=1000, priority=3, deadline=100.001)) is None
 
 
@@ -25,13 +25,13 @@ def test_a_request_at_every_bound_is_admissible():
         ({"priority": 5}, "priority: expected 1 to 3, or 4 for a scavenger, got 5"),
     ],
 )
-def test_what_no_empty_queue_could_hold_is_invalid(fields, message):
-    """The caller learns the bound; a retry would be in vain, so it is not told to retry."""
+def test_request_out_of_bounds_is_invalid(fields, message):
+    """The error has the bound and no retry hint, as a retry would be in vain."""
     error = _refusal(Caller(**fields))
     assert isinstance(error, InvalidInputError)
     assert error.message == message
 
 
-def test_a_deadline_that_has_passed_is_refused():
-    """Not one row of it is queued."""
+def test_rejects_expired_request():
+    """None of its rows is queued."""
     assert isinstance(_refusal(Caller(deadline=100.0)), DeadlineExceededError)

@@ -1,4 +1,4 @@
-"""The whole of batching, with real workers where the behaviour is theirs."""
+"""The batcher as a whole, with real workers where the behaviour depends on them."""
 
 import threading
 import time
@@ -49,7 +49,7 @@ class _Service:
 
 @pytest.fixture
 def gate():
-    """Opened at the end, so that no run outlives its test."""
+    """An event that is set at the end, so that no run outlives its test."""
     gate = threading.Event()
     yield gate
     gate.set()
@@ -75,14 +75,14 @@ def busy(gate):
 
 
 def _run_all(service, *callers):
-    """Submit before the workers start, so that what is stacked does not depend on timing."""
+    """Submit before the workers start, so that the composition of batches does not depend on timing."""
     service.submit(*callers)
     service.batcher.start()
     assert service.batcher.stop(PATIENCE_S)
 
 
 def test_run_cost_is_known_from_warm_up():
-    """Without any run; the sizes in between are interpolated."""
+    """Without any run; sizes in between are interpolated."""
     batcher = _Service(FakeSession(), seeds=[(1, 0.002), (8, 0.016)], max_batch_size=8).batcher
     cost = batcher.run_cost()
     assert [each.rows for each in cost.sizes] == [1, 2, 4, 8]
@@ -92,7 +92,7 @@ def test_run_cost_is_known_from_warm_up():
 
 
 def test_run_cost_without_batching_is_that_of_one_row():
-    """As long as nothing has run, there is none."""
+    """There is none until something has run."""
     batcher = _Service(FakeSession(), enabled=False).batcher
     assert batcher.run_cost() is None
     seeded = _Service(FakeSession(), seeds=[(1, 0.002)], enabled=False).batcher
@@ -108,7 +108,7 @@ def test_run_cost_is_read_with_the_lock(monkeypatch):
 
 
 class _Threads(FakeSession):
-    """Remembers which threads ran it, and takes as long as it is told to by the clock."""
+    """A model that records the threads that run it, and advances the clock by a configured duration."""
 
     def __init__(self, clock, run_s):
         super().__init__()
@@ -145,22 +145,22 @@ def _threads_that_run(run_s, *, bounded=True):
     return session.threads
 
 
-def test_short_runs_come_to_be_done_by_whoever_submits():
-    """On the poll thread they are over sooner than a worker is awake."""
+def test_submitter_executes_short_runs():
+    """On the poll thread they end sooner than a worker wakes."""
     assert threading.get_ident() in _threads_that_run(0.0001)
 
 
-def test_other_runs_never_are():
-    """The poll thread must not be held up."""
+def test_submitter_executes_no_long_runs():
+    """They must not block the poll thread."""
     assert threading.get_ident() not in _threads_that_run(0.001)
 
 
-def test_runs_that_may_become_longer_never_are_however_short_they_have_been():
-    """The next one may take forever."""
+def test_submitter_executes_no_runs_of_unbounded_duration():
+    """However short they have been, the next one may take forever."""
     assert threading.get_ident() not in _threads_that_run(0.0001, bounded=False)
 
 
-def test_requests_that_wait_run_together():
+def test_queued_requests_run_together():
     """Up to the batch size in rows."""
     service, callers = _Service(FakeSession(), max_batch_size=4), [Caller() for _ in range(6)]
     _run_all(service, *callers)
@@ -169,14 +169,14 @@ def test_requests_that_wait_run_together():
     assert service.stats.offers == [1] * 6
 
 
-def test_batching_that_is_off_runs_each_request_as_it_is():
-    """Alone and whole, however many rows."""
+def test_without_batching_each_request_runs_alone():
+    """In one run, whatever its number of rows."""
     service = _Service(FakeSession(), enabled=False, max_batch_size=4)
     _run_all(service, Caller(rows=10), Caller(rows=2))
     assert service.session.runs == [10, 2]
 
 
-def test_a_model_that_cannot_batch_runs_each_request_alone():
+def test_model_that_cannot_batch_runs_each_request_alone():
     """Whatever the settings say."""
     session = FakeSession(lambda inputs: {"y": inputs["x"]}, signature=UNBATCHABLE)
     callers = [Caller(x=np.full((1, 3), value, dtype=np.float32)) for value in (1, 2)]
@@ -185,15 +185,15 @@ def test_a_model_that_cannot_batch_runs_each_request_alone():
     assert [caller.result.outputs["y"][0, 0] for caller in callers] == [1, 2]
 
 
-def test_a_larger_request_than_a_batch_is_answered_in_one_piece():
-    """It runs alone in chunks."""
+def test_request_larger_than_a_batch_gets_one_answer():
+    """It runs alone, in chunks."""
     service = _Service(FakeSession(), max_batch_size=4)
     _run_all(service, large := Caller(rows=9), Caller())
     assert service.session.runs == [4, 4, 1, 1]
     assert large.result.outputs["y"].shape == (9, 2)
 
 
-def test_the_counts_tell_what_waits_and_what_runs(busy):
+def test_counts_queued_and_running_requests(busy):
     """For the gauges."""
     service, _ = busy()
     service.submit(Caller(rows=2, nbytes=100), Caller(rows=3, nbytes=50))
@@ -206,7 +206,7 @@ def test_the_counts_tell_what_waits_and_what_runs(busy):
     )
 
 
-def test_a_cancelled_request_gives_its_place_back_and_hears_nothing(busy):
+def test_cancelled_request_leaves_the_queue_without_an_outcome(busy):
     """At once, although the worker is busy."""
     service, _ = busy(max_rows=1)
     service.submit(cancelled := Caller())
@@ -217,16 +217,16 @@ def test_a_cancelled_request_gives_its_place_back_and_hears_nothing(busy):
     assert service.batcher.queue_rows == 1
 
 
-def test_cancelling_after_the_answer_changes_nothing():
-    """The answer has been given."""
+def test_cancel_after_the_answer_has_no_effect():
+    """The answer was delivered."""
     service, caller = _Service(FakeSession()), Caller()
     _run_all(service, caller)
     service.batcher.cancel(caller.request)
     assert caller.result
 
 
-def test_a_full_queue_refuses_with_a_hint_and_counts_it(busy):
-    """The refused rows are offered rows, and refused ones."""
+def test_full_queue_rejects_with_hint_and_counts_rows(busy):
+    """Rejected rows count as offered and as rejected."""
     service, _ = busy(max_rows=1)
     service.submit(Caller(), refused := Caller(rows=1))
     assert isinstance(refused.error, OverloadedError)
@@ -236,8 +236,8 @@ def test_a_full_queue_refuses_with_a_hint_and_counts_it(busy):
     assert service.stats.offers == [1, 1, 1]
 
 
-def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
-    """On threads of its own: the worker is busy and the queue is full all the while."""
+def test_caller_runs_uses_its_own_threads_and_releases_afterwards(busy, gate):
+    """The worker is busy and the queue is full throughout."""
     service, _ = busy(max_rows=1, policy=Backpressure.CALLER_RUNS, caller_runs_limit=1)
     service.submit(waiting := Caller(), beside := Caller())
     assert service.session.entered.acquire(timeout=PATIENCE_S)
@@ -252,8 +252,8 @@ def test_caller_runs_runs_beside_the_queue_and_then_releases(busy, gate):
     assert service.stats.caller_runs == 1
 
 
-def test_stop_finishes_everything_that_is_here(busy, gate):
-    """Running, queued, blocked; and refuses what comes later."""
+def test_stop_finishes_accepted_requests(busy, gate):
+    """Running, queued and blocked ones; later requests are rejected."""
     service, running = busy(max_rows=1, policy=Backpressure.BLOCK)
     service.submit(queued := Caller(), blocked := Caller())
     stopped = []
@@ -271,7 +271,7 @@ def test_stop_finishes_everything_that_is_here(busy, gate):
 
 
 def _submit_until_refused(service):
-    """The stop is on its way in another thread: a request that it still lets in is withdrawn again."""
+    """Submit until the stop in another thread takes effect; cancel requests admitted before that."""
     while True:
         service.submit(late := Caller())
         if not late.waits:
@@ -290,8 +290,8 @@ def test_stop_ends_the_threads():
     assert threading.active_count() == before
 
 
-def test_stop_fails_what_is_left_when_its_time_is_over(busy):
-    """It says so, because the model is still running and must not be closed."""
+def test_stop_fails_remaining_requests_at_its_timeout(busy):
+    """It reports the model as still running, so that it is not closed."""
     service, running = busy()
     service.submit(queued := Caller())
     assert not service.batcher.stop(0.0)
@@ -299,15 +299,15 @@ def test_stop_fails_what_is_left_when_its_time_is_over(busy):
     assert isinstance(queued.error, ModelUnavailableError)
 
 
-def test_stopping_twice_or_unstarted_is_harmless():
-    """Whatever state loading ended in."""
+def test_stop_is_idempotent_and_needs_no_start():
+    """Loading may end in any state."""
     batcher = _Service(FakeSession()).batcher
     assert batcher.stop(0.0)
     assert batcher.stop(0.0)
 
 
-def test_statistics_count_what_was_done():
-    """Requests, rows and runs."""
+def test_statistics_count_requests_rows_and_runs():
+    """For the statistics of the model."""
     service = _Service(FakeSession(), max_batch_size=4)
     _run_all(service, Caller(rows=2), Caller(rows=2), Caller())
     snapshot = service.batcher.statistics()
@@ -315,7 +315,7 @@ def test_statistics_count_what_was_done():
     assert list(snapshot.batch_sizes) == [1, 4]
 
 
-def test_several_instances_run_at_the_same_time(gate):
+def test_instances_run_in_parallel(gate):
     """Two batches are inside the model at once."""
     service = _Service(FakeSession(gate=gate), instances=2, max_batch_size=1)
     service.batcher.start()
@@ -326,8 +326,8 @@ def test_several_instances_run_at_the_same_time(gate):
     assert service.batcher.stop(PATIENCE_S)
 
 
-def test_one_caller_alone_does_not_pay_the_wait():
-    """A whole minute would be allowed, and forty requests one after another take none of it."""
+def test_single_caller_is_not_delayed():
+    """The wait may last a minute, and forty sequential requests incur none of it."""
     service = _Service(FakeSession(), max_wait_ms=60_000)
     service.batcher.start()
     for _ in range(40):

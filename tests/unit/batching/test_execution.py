@@ -1,4 +1,4 @@
-"""Running a batch: who is left out, what is run, and who gets what."""
+"""Running a batch: dropped requests, stacking, and the rows of each response."""
 
 import logging
 
@@ -13,7 +13,7 @@ from tests.unit.batching.executing import Model, poisoned, x
 
 
 def test_each_request_gets_its_own_rows():
-    """Stacked into one run and cut apart again."""
+    """Stacked into one run and split again."""
     model, first, second = Model(), Caller(x=x(1, 2), factor=2), Caller(x=x(5), factor=2)
     model.run(first, second)
     assert model.session.runs == [3]
@@ -21,8 +21,8 @@ def test_each_request_gets_its_own_rows():
     np.testing.assert_array_equal(second.result.outputs["y"], x(10))
 
 
-def test_each_request_gets_the_outputs_it_asked_for_in_its_order():
-    """One run for all; an output that has no rows goes to everyone whole."""
+def test_each_request_gets_its_outputs_in_its_order():
+    """From one run; an output without rows is given to each request whole."""
     model = Model()
     first, second = Caller(outputs=("same", "sum")), Caller(outputs=("y",))
     model.run(first, second)
@@ -32,15 +32,15 @@ def test_each_request_gets_the_outputs_it_asked_for_in_its_order():
     assert first.result.outputs["same"] == 1.0
 
 
-def test_outputs_that_nobody_wants_are_not_computed():
-    """The session is asked for what the requests name."""
+def test_computes_only_requested_outputs():
+    """The session gets the names that the requests have."""
     model = Model()
     model.run(Caller(outputs=("sum",)), Caller(outputs=("sum",)))
     assert model.session.wanted == [("sum",)]
 
 
-def test_timings_say_where_the_time_went():
-    """Queue time is each request's own, the rest the batch's."""
+def test_timings_split_queue_and_run_time():
+    """Queue time is per request, the rest per batch."""
     model = Model()
 
     def slow(inputs):
@@ -56,8 +56,8 @@ def test_timings_say_where_the_time_went():
     assert other.result.timing is timing
 
 
-def test_a_batch_is_reported_once_before_its_answers():
-    """One report, and a caller with an answer finds it counted."""
+def test_batch_is_reported_once_before_its_answers():
+    """A caller with an answer finds its batch counted."""
     model = Model()
     seen = []
     look = lambda _: seen.append((len(model.stats.reports), model.stats.read().success.count))  # noqa: E731  shared by both
@@ -67,8 +67,8 @@ def test_a_batch_is_reported_once_before_its_answers():
     assert (report.answered, report.rows, report.queue_s, report.outcome) == (2, 3, [1.0, 1.0], RunOutcome.COMPLETED)
 
 
-def test_a_batch_reports_how_long_decoding_and_answering_took():
-    """Decoding ends when the request reaches the queue, not when it is let in; answering with the last handing over."""
+def test_report_has_decode_and_answer_times():
+    """Decoding ends when the request reaches the queue, not at admission; answering ends with the last answer."""
     model = Model()
     model.poll_thread.busy = True
     callers = [Caller(received_at=98.0, on_outcome=lambda _: model.clock.advance(0.25)) for _ in range(3)]
@@ -83,16 +83,16 @@ def test_a_batch_reports_how_long_decoding_and_answering_took():
     assert model.stats.encoded_s == [1.75]
 
 
-def test_requests_that_run_again_are_not_counted_again():
-    """Neither their decoding nor their wait."""
+def test_reruns_do_not_count_requests_again():
+    """Neither their decoding nor their queue time."""
     model = Model(poisoned)
     model.run(Caller(x=x(-1)), Caller(x=x(1)))
     assert [len(report.decode_s) for report in model.stats.reports] == [2, 0, 0]
     assert len(model.stats.encoded_s) == 1
 
 
-def test_a_batch_says_that_it_is_answering_before_it_does():
-    """Its callers may be back before the last of them has been answered."""
+def test_batch_is_marked_as_answering_before_the_first_answer():
+    """Its callers may return before the last of them has been answered."""
     model, seen = Model(), []
     caller = Caller(on_outcome=lambda _: seen.append(batch.answering))
     batch = Batch(requests=[caller.request], rows=1, started_at=100.0)
@@ -101,8 +101,8 @@ def test_a_batch_says_that_it_is_answering_before_it_does():
     assert seen == [True]
 
 
-def test_cancelled_and_expired_requests_are_dropped_before_stacking():
-    """One living batch-mate does not make them run."""
+def test_drops_cancelled_and_expired_requests_before_stacking():
+    """Other live requests of the batch do not make them run."""
     model = Model()
     cancelled, expired, alive = Caller(), Caller(deadline=100.0), Caller()
     cancelled.request.reply.withdraw()
@@ -113,16 +113,16 @@ def test_cancelled_and_expired_requests_are_dropped_before_stacking():
     assert alive.result.timing.rows == 1
 
 
-def test_nothing_runs_when_nobody_is_left():
-    """The model is not called for an empty batch."""
+def test_does_not_run_an_empty_batch():
+    """The model is not called."""
     model, cancelled = Model(), Caller()
     cancelled.request.reply.withdraw()
     model.run(cancelled)
     assert (model.session.runs, model.stats.reports) == ([], [])
 
 
-def test_a_cancel_during_the_run_discards_the_rows_and_hurts_no_one_else():
-    """A cancelled member leaves its batch-mates their own rows."""
+def test_cancel_during_the_run_does_not_affect_other_requests():
+    """The rows of the cancelled request are discarded, others keep theirs."""
     cancelled, alive = Caller(x=x(1)), Caller(x=x(2))
 
     def compute(inputs):
@@ -136,8 +136,8 @@ def test_a_cancel_during_the_run_discards_the_rows_and_hurts_no_one_else():
     assert model.stats.read().success.count == 1
 
 
-def test_a_request_larger_than_a_batch_runs_in_chunks_and_is_joined():
-    """Its answer is that of one run; its pieces are reported as the runs they are."""
+def test_request_larger_than_a_batch_runs_in_chunks():
+    """Its answer equals that of one run; each chunk is reported as a run."""
     model, caller = Model(chunk_rows=4), Caller(x=x(*range(10)), factor=3, outputs=("y", "same"))
     model.run(caller)
     assert model.session.runs == [4, 4, 2]
@@ -150,8 +150,8 @@ def test_a_request_larger_than_a_batch_runs_in_chunks_and_is_joined():
 
 
 @pytest.mark.parametrize(("on_accelerator", "cpu_s"), [(False, 0.75), (True, None)])
-def test_a_run_tells_of_its_threads_processor_time(on_accelerator, cpu_s):
-    """That of all its pieces; where a device does the work, it says nothing."""
+def test_report_has_cpu_time_of_the_thread(on_accelerator, cpu_s):
+    """The sum over all chunks; none where a device does the work."""
 
     def compute(inputs):
         model.clock.advance(1.0)
@@ -163,16 +163,16 @@ def test_a_run_tells_of_its_threads_processor_time(on_accelerator, cpu_s):
     assert (batch.run_s, batch.cpu_s) == (3.0, cpu_s)
 
 
-def test_a_request_of_exactly_one_batch_is_not_cut():
-    """And without a chunk size nothing is."""
+def test_request_of_exactly_one_batch_is_not_split():
+    """Without a chunk size no request is."""
     for chunk_rows in (4, None):
         model = Model(chunk_rows=chunk_rows)
         model.run(Caller(rows=4))
         assert model.session.runs == [4]
 
 
-def test_the_chunks_that_nobody_waits_for_are_not_run():
-    """The client has gone after the first."""
+def test_cancelled_request_runs_no_further_chunks():
+    """The client cancels after the first."""
     caller = Caller(rows=10)
 
     def compute(inputs):
@@ -186,16 +186,16 @@ def test_the_chunks_that_nobody_waits_for_are_not_run():
     assert (snapshot.inference_count, snapshot.success.count) == (4, 0)
 
 
-def test_a_chunk_that_fails_fails_its_request():
-    """There is no half of an answer."""
+def test_failed_chunk_fails_its_request():
+    """There are no partial answers."""
     model, caller = Model(poisoned, chunk_rows=1), Caller(x=x(1, -1, 1))
     model.run(caller)
     assert isinstance(caller.error, InferenceFailedError)
     assert model.session.runs == [1, 1]
 
 
-def test_a_single_request_is_run_without_a_copy():
-    """The model sees the very array that came in."""
+def test_single_request_runs_without_a_copy():
+    """The model gets the request's own array."""
     seen = []
 
     def compute(inputs):
@@ -207,8 +207,8 @@ def test_a_single_request_is_run_without_a_copy():
     assert seen[0] is caller.request.inputs["x"]
 
 
-def test_an_answer_given_meanwhile_is_left_alone():
-    """A stop that ran out of patience has answered; the result is discarded."""
+def test_does_not_replace_an_earlier_outcome():
+    """A stop that timed out has answered; the result is discarded."""
     caller = Caller()
 
     def compute(inputs):
@@ -220,8 +220,8 @@ def test_an_answer_given_meanwhile_is_left_alone():
 
 
 @pytest.mark.parametrize("number", [3, 40])
-def test_the_answers_of_a_large_batch_are_left_to_the_poll_thread(number):
-    """In one go, and everything that is counted of the batch is counted by then."""
+def test_poll_thread_delivers_answers_of_large_batches(number):
+    """In one callback, after the batch has been counted."""
     model, callers = Model(), [Caller(x=x(value)) for value in range(number)]
     model.poll_thread.busy = True
     model.run(*callers)
@@ -234,7 +234,7 @@ def test_the_answers_of_a_large_batch_are_left_to_the_poll_thread(number):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_few_answers_are_given_at_once(number):
+def test_worker_delivers_few_answers_itself(number):
     """Waking another thread would take longer."""
     model, callers = Model(), [Caller() for _ in range(number)]
     model.poll_thread.busy = True
@@ -243,8 +243,8 @@ def test_few_answers_are_given_at_once(number):
     assert model.poll_thread.soon == []
 
 
-def test_only_requests_that_are_still_to_be_answered_make_a_batch_large():
-    """Two callers have gone during the run, and there is no need to hand one answer over."""
+def test_only_unanswered_requests_make_a_batch_large():
+    """Two of three callers cancel during the run, so the worker delivers the one answer."""
     callers = [Caller(), Caller(), Caller()]
 
     def compute(inputs):
@@ -259,8 +259,8 @@ def test_only_requests_that_are_still_to_be_answered_make_a_batch_large():
     assert model.poll_thread.soon == []
 
 
-def test_a_cancel_before_the_poll_thread_gets_to_it_hurts_no_one_else():
-    """The answer is on its way, but nobody waits for it any more."""
+def test_cancel_before_delivery_does_not_affect_other_requests():
+    """The answer waits for the poll thread when its request is cancelled."""
     model, callers = Model(), [Caller(), Caller(), Caller()]
     model.poll_thread.busy = True
     model.run(*callers)
@@ -269,7 +269,7 @@ def test_a_cancel_before_the_poll_thread_gets_to_it_hurts_no_one_else():
     assert [caller.waits for caller in callers] == [False, True, False]
 
 
-def test_a_batch_is_answering_before_its_answers_are_handed_over():
+def test_batch_is_marked_as_answering_before_the_handover():
     """The poll thread may be quicker than the worker."""
     model, callers, seen = Model(), [Caller(), Caller(), Caller()], []
     batch = Batch(requests=[caller.request for caller in callers], rows=3, started_at=100.0)
@@ -278,8 +278,8 @@ def test_a_batch_is_answering_before_its_answers_are_handed_over():
     assert seen == [True]
 
 
-def test_a_receiver_that_fails_leaves_its_batch_mates_their_answers(caplog):
-    """One call that is in pieces must not take the others along."""
+def test_failing_receiver_does_not_affect_other_answers(caplog):
+    """One broken call must not fail the batch."""
 
     def broken(_):
         raise RuntimeError("the connection is in pieces")

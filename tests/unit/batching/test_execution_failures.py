@@ -1,4 +1,4 @@
-"""A run that fails: whose fault it is, who hears of it, and what the log says."""
+"""Failed runs: the failing request, the statuses, and the log."""
 
 import logging
 
@@ -12,7 +12,7 @@ from tests.unit.batching.executing import Model, poisoned, x
 
 
 def test_bisects_failing_batch():
-    """Seven good requests and a bad one: seven answers."""
+    """Of eight requests one fails, and seven are answered."""
     model = Model(poisoned)
     callers = [Caller(x=x(value)) for value in (1, 2, 3, 4, 5, -6, 7, 8)]
     model.run(*callers)
@@ -24,7 +24,7 @@ def test_bisects_failing_batch():
 
 
 def test_failing_request_has_queue_and_run_time():
-    """Of its own run, the last one; and not of those of the batches that it was found in."""
+    """Of its own last run, not of the batches it was bisected from."""
 
     def slow(inputs):
         model.clock.advance(0.1 * len(inputs["x"]))
@@ -37,7 +37,7 @@ def test_failing_request_has_queue_and_run_time():
     assert (timing.started_at, timing.run_s) == (pytest.approx(100.2), pytest.approx(0.1))
 
 
-def test_the_error_text_is_fixed_and_the_log_has_the_cause(caplog):
+def test_error_has_a_fixed_text_and_the_log_the_cause(caplog):
     """No exception text or path reaches a client."""
     model, bad = Model(poisoned), Caller(x=x(-1))
     with caplog.at_level(logging.ERROR, "inferd.batching"):
@@ -47,8 +47,8 @@ def test_the_error_text_is_fixed_and_the_log_has_the_cause(caplog):
     assert "model m" in caplog.text
 
 
-def test_the_cause_is_told_alone(caplog):
-    """Without the failures of the batches that it was found in."""
+def test_log_has_only_the_cause(caplog):
+    """Without the failures of the batches it was bisected from."""
     model = Model(poisoned)
     with caplog.at_level(logging.ERROR, "inferd.batching"):
         model.run(*[Caller(x=x(value)) for value in (1, 2, 3, -4)])
@@ -57,8 +57,8 @@ def test_the_cause_is_told_alone(caplog):
     assert cause.__context__ is None
 
 
-def test_an_error_made_for_the_caller_is_given_to_it():
-    """A session that finds out what is wrong with an input may say so."""
+def test_public_error_of_the_session_reaches_the_caller():
+    """A session that detects an invalid input may say so."""
 
     def picky(inputs):
         if (inputs["x"] < 0).any():
@@ -71,8 +71,8 @@ def test_an_error_made_for_the_caller_is_given_to_it():
     assert good.result
 
 
-def test_a_queue_time_is_reported_once_although_the_halves_run_again():
-    """The histogram of queue times has one entry for each request."""
+def test_queue_time_is_reported_once_despite_reruns():
+    """The histogram of queue times has one entry per request."""
     model = Model(poisoned)
     model.run(*[Caller(x=x(value)) for value in (1, 2, 3, -4)])
     reports = model.stats.reports
@@ -81,8 +81,8 @@ def test_a_queue_time_is_reported_once_although_the_halves_run_again():
     ]  # fmt: skip
 
 
-def test_an_output_with_the_wrong_number_of_rows_stops_batching():
-    """Nobody is given the rows of another; alone, each request is answered with exactly what comes out."""
+def test_wrong_number_of_output_rows_stops_batching():
+    """No caller gets another's rows; alone, each request is answered with exactly the output."""
 
     def pooled(inputs):
         return {"y": inputs["x"].mean(axis=0, keepdims=True)}
@@ -94,8 +94,8 @@ def test_an_output_with_the_wrong_number_of_rows_stops_batching():
     assert "expected 4 rows along axis 0, got shape [1, 2]" in model.session.stopped_for[0]
 
 
-def test_an_output_that_is_missing_is_a_failure():
-    """A session that returns fewer outputs than it was asked for."""
+def test_missing_output_is_a_failure():
+    """The session returns fewer outputs than requested."""
     model, caller = Model(), Caller(outputs=("y", "sum"))
     model.session.run = lambda inputs, outputs, stop: [inputs["x"]]
     model.run(caller)
@@ -103,8 +103,8 @@ def test_an_output_that_is_missing_is_a_failure():
 
 
 @pytest.mark.parametrize("escape", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_nothing_that_is_raised_leaves_a_request_unanswered(escape, caplog):
-    """Not even what is no ordinary exception, and it does not end the thread."""
+def test_any_exception_is_answered(escape, caplog):
+    """A BaseException too, and it does not end the thread."""
 
     def compute(inputs):
         raise escape

@@ -1,4 +1,4 @@
-"""Which requests make the next batch."""
+"""The choice of requests for the next batch."""
 
 import math
 from collections.abc import Iterator
@@ -25,63 +25,63 @@ def _dispatched(decision):
     return decision.requests
 
 
-def test_an_idle_worker_takes_what_is_there():
-    """Without a wait an incomplete batch goes at once, even if more is expected."""
+def test_idle_worker_takes_what_is_queued():
+    """Without a wait an incomplete batch starts at once, even if more is expected."""
     pending = _requests((1, "a"), (2, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=10)) == pending
 
 
-def test_nobody_is_waited_for_when_nobody_is_expected():
-    """A caller alone never pays the wait."""
+def test_does_not_wait_if_nothing_is_expected():
+    """A single caller is never delayed."""
     pending = _requests((1, "a"))
     assert _dispatched(plan(pending, 100.0, HELD, further=0)) == pending
 
 
 @pytest.mark.parametrize(("rules", "further"), [(AT_ONCE, 0), (HELD, 3)])
-def test_nothing_pending_waits_for_the_first_request(rules, further):
-    """There is no time to wait for, only an arrival."""
+def test_empty_queue_waits_for_an_arrival(rules, further):
+    """Without a time limit."""
     assert plan([], 100.0, rules, further=further) == WaitUntil(time=math.inf, requests=1, rows=1)
 
 
-def test_rows_are_counted_not_requests():
-    """Three requests of four rows do not make a batch of eight."""
+def test_counts_rows_not_requests():
+    """Three requests of four rows exceed a batch of eight."""
     pending = _requests((4, "a"), (4, "a"), (4, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == pending[:2]
 
 
-def test_one_that_does_not_fit_does_not_hold_up_those_behind_it():
+def test_request_that_does_not_fit_is_skipped():
     """A smaller request further back fills the batch."""
     pending = _requests((5, "a"), (4, "a"), (3, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == [pending[0], pending[2]]
 
 
-def test_one_that_cannot_be_stacked_does_not_close_the_batch():
-    """Another shape at the head's heels is planned apart."""
+def test_request_of_another_shape_does_not_close_the_batch():
+    """It is planned separately."""
     pending = _requests((1, "a"), (1, "b"), (1, "a"), (1, "b"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == [pending[0], pending[2]]
 
 
-def test_a_request_larger_than_a_batch_goes_alone():
-    """It is neither left forever nor stacked with others."""
+def test_request_larger_than_a_batch_runs_alone():
+    """It is neither left in the queue nor stacked with others."""
     pending = _requests((20, "a"), (1, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == [pending[0]]
 
 
-def test_a_larger_request_behind_is_left_for_its_own_batch():
-    """The head's batch goes without it."""
+def test_larger_request_behind_gets_its_own_batch():
+    """The batch of the head starts without it."""
     pending = _requests((1, "a"), (20, "a"), (1, "a"))
     assert _dispatched(plan(pending, 100.0, AT_ONCE, further=0)) == [pending[0], pending[2]]
 
 
 def test_max_rows_of_one_runs_each_request_alone():
-    """Batching that is off, whatever the rows."""
+    """As without batching, whatever the rows."""
     pending = _requests((3, "a"), (3, "a"))
     assert _dispatched(plan(pending, 100.0, BatchRules(max_rows=1), further=0)) == [pending[0]]
 
 
 @pytest.mark.parametrize(("rules", "further"), [(AT_ONCE, 0), (HELD, 3)])
-def test_planning_stops_as_soon_as_a_batch_is_full(rules, further):
-    """A queue of thousands is not walked through for a batch of eight."""
+def test_planning_stops_at_a_full_batch(rules, further):
+    """A queue of thousands is not iterated for a batch of eight."""
 
     def endless() -> Iterator:
         yield from _requests(*[(1, "a")] * 8)
@@ -90,57 +90,57 @@ def test_planning_stops_as_soon_as_a_batch_is_full(rules, further):
     assert len(_dispatched(plan(endless(), 100.0, rules, further=further))) == 8
 
 
-def test_an_incomplete_batch_is_held_for_what_is_expected():
-    """Until the oldest member is as old as the wait, or as much has come as could make it complete."""
+def test_holds_incomplete_batch_for_expected_requests():
+    """Until the oldest member is as old as the wait, or enough has arrived to complete it."""
     pending = _requests((3, "a"), (1, "a"))
     assert plan(pending, 100.002, HELD, further=5) == WaitUntil(time=100.01, requests=5, rows=4)
 
 
-def test_the_wait_is_measured_from_the_oldest_member():
-    """Requests that keep coming do not put the end off."""
+def test_wait_starts_with_the_oldest_member():
+    """Later arrivals do not extend it."""
     pending = _requests((1, "a")) + _requests((1, "a"), enqueued_at=100.009)
     assert _dispatched(plan(pending, 100.01, HELD, further=5)) == pending
 
 
-def test_the_wait_begins_when_a_worker_is_there_to_wait():
-    """Requests that came during a run are held for those whom it answered: they are about to be back."""
+def test_wait_starts_when_a_worker_is_idle():
+    """Requests that arrived during a run wait for the callers it answered, who return soon."""
     pending = _requests((1, "a"))
     assert plan(pending, 100.05, HELD, further=5, idle_since=100.05) == WaitUntil(time=100.06, requests=5, rows=7)
     assert _dispatched(plan(pending, 100.06, HELD, further=5, idle_since=100.05)) == pending
 
 
-def test_the_oldest_member_need_not_be_the_first():
-    """An important newcomer in front does not make the others wait again."""
+def test_oldest_member_need_not_be_the_first():
+    """A newcomer of higher priority does not restart the wait."""
     pending = _requests((1, "a"), enqueued_at=100.009) + _requests((1, "a"))
     assert _dispatched(plan(pending, 100.01, HELD, further=5)) == pending
 
 
-def test_a_complete_batch_is_never_held():
-    """There is no room for what is expected anyway."""
+def test_does_not_hold_complete_batch():
+    """It has no room for expected requests."""
     pending = _requests((8, "a"))
     assert _dispatched(plan(pending, 100.0, HELD, further=5)) == pending
 
 
-def test_a_batch_that_leaves_something_behind_is_not_held():
-    """What would be waited for is there already."""
+def test_does_not_hold_batch_that_leaves_requests_behind():
+    """What it would wait for is queued already."""
     pending = _requests((5, "a"), (5, "a"))
     assert _dispatched(plan(pending, 100.0, HELD, further=5)) == pending[:1]
 
 
-def test_a_held_batch_does_not_hold_up_one_that_is_ready():
-    """The head waits for its like while a complete batch of another shape goes."""
+def test_held_batch_does_not_delay_a_ready_one():
+    """The head waits for requests of its shape while a complete batch of another shape starts."""
     pending = _requests((1, "a"), (8, "b"))
     assert _dispatched(plan(pending, 100.0, HELD, further=5)) == [pending[1]]
 
 
-def test_of_two_batches_that_are_ready_the_head_of_the_queue_decides():
-    """Both have waited long enough: the one with the first request goes first."""
+def test_first_of_two_ready_batches_has_the_head_of_the_queue():
+    """Both have waited long enough."""
     pending = _requests((1, "b"), (1, "a"), enqueued_at=99.0)
     assert _dispatched(plan(pending, 100.0, HELD, further=5)) == [pending[0]]
 
 
-def test_the_earliest_of_several_held_batches_is_waited_for():
-    """And the smallest gap that an arrival could fill."""
+def test_waits_for_the_earliest_of_several_held_batches():
+    """And for the smallest gap that an arrival could fill."""
     pending = _requests((6, "a"), enqueued_at=100.004) + _requests((1, "b"))
     assert plan(pending, 100.005, HELD, further=5) == WaitUntil(time=100.01, requests=5, rows=2)
 
@@ -154,26 +154,26 @@ def _in_time(pending, rules=AT_ONCE, row_s=1.0):
     return _dispatched(plan_in_time(pending, rules, lambda rows: 100.0 + rows * row_s))
 
 
-def test_a_batch_ends_before_the_deadline_of_each_of_its_requests():
-    """It is not filled further than its most urgent request allows."""
+def test_batch_meets_the_deadlines_of_its_requests():
+    """It is not filled beyond what its most urgent request allows."""
     pending = _due(103.0, 109.0, 110.0, 111.0, 112.0)
     assert _in_time(pending) == pending[:3]
 
 
-def test_a_request_that_the_batch_would_make_late_is_left_for_another():
-    """It goes first in the next one, and need not be late; those behind it may still join."""
+def test_request_that_would_be_late_is_left_for_the_next_batch():
+    """It is first there and may be in time; those behind it may still join."""
     pending = _due(110.0, 111.0, 102.5, 112.0)
     assert _in_time(pending) == [pending[0], pending[1], pending[3]]
 
 
-def test_a_head_that_is_late_in_any_case_does_not_limit_the_others():
-    """It is served, as nothing is known to be gained by leaving it, and the batch is as full as the others allow."""
+def test_head_that_is_late_anyway_does_not_limit_the_batch():
+    """It runs all the same, in a batch as full as the others allow."""
     pending = _due(100.5, 104.0, 109.0, 109.0, 109.0)
     assert _in_time(pending) == pending[:4]
 
 
-def test_planning_in_time_stops_when_the_batch_cannot_grow():
-    """A long queue is not looked through for requests that would all make the batch too long."""
+def test_planning_by_deadline_stops_when_the_batch_cannot_grow():
+    """A long queue is not iterated for requests that would all make the batch too long."""
 
     def endless() -> Iterator:
         yield from _due(102.0, 110.0, 110.0)
@@ -182,15 +182,15 @@ def test_planning_in_time_stops_when_the_batch_cannot_grow():
     assert len(_in_time(endless())) == 2
 
 
-def test_without_near_deadlines_a_batch_is_planned_as_always():
-    """Full, of requests that can be stacked, smaller ones in the place of one that does not fit."""
+def test_distant_deadlines_do_not_affect_planning():
+    """Full, of requests that can be stacked, with smaller ones in place of one that does not fit."""
     pending = [*_requests((5, "a"), (4, "a"), (1, "b"), (2, "a"), (1, "a"), (1, "a"))]
     assert _in_time(pending) == [pending[0], pending[3], pending[4]]
     assert _in_time(pending, BatchRules(max_rows=1)) == pending[:1]
     assert plan_in_time([], AT_ONCE, lambda rows: 100.0) == WaitUntil(time=math.inf, requests=1, rows=1)
 
 
-def test_larger_requests_count_with_all_their_rows():
+def test_deadlines_count_all_rows_of_a_request():
     """Two of three rows take six seconds."""
     pending = _due(105.0, 110.0, rows=3)
     assert _in_time(pending) == pending[:1]

@@ -1,4 +1,4 @@
-"""What each policy decides about a request that finds the queue full."""
+"""The decision of each policy on a request that finds the queue full."""
 
 import re
 from pathlib import Path
@@ -26,18 +26,18 @@ def _policy(policy, **settings):
     return policy_for(QueueSettings(policy=policy, **settings))
 
 
-def test_every_policy_of_the_settings_exists():
-    """None is promised that is not there."""
+def test_every_configurable_policy_exists():
+    """The settings offer no other names."""
     assert all(_policy(policy) for policy in Backpressure)
 
 
-def test_reject_refuses():
-    """At once, whatever waits."""
+def test_reject_rejects_at_once():
+    """Whatever is queued."""
     assert _policy(Backpressure.REJECT).decide(Caller().request, _room()) == Refuse(reason="QUEUE_FULL")
 
 
-def test_caller_runs_runs_up_to_its_limit():
-    """One below the limit runs, at the limit it is refused with the limit in the message."""
+def test_caller_runs_up_to_its_limit():
+    """Below the limit it runs, at the limit it is rejected with the limit in the message."""
     policy = _policy(Backpressure.CALLER_RUNS, caller_runs_limit=2)
     assert policy.decide(Caller().request, _room(caller_runs=1)) == RunNow()
     assert policy.decide(Caller().request, _room(caller_runs=2)) == Refuse(
@@ -45,8 +45,8 @@ def test_caller_runs_runs_up_to_its_limit():
     )
 
 
-def test_block_holds_up_to_its_limit():
-    """The waiters are bounded too."""
+def test_block_bounds_the_number_of_blocked_requests():
+    """At the limit the next one is rejected."""
     policy = _policy(Backpressure.BLOCK, max_blocked=3)
     assert policy.decide(Caller().request, _room(blocked_requests=2)) == Hold()
     refusal = policy.decide(Caller().request, _room(blocked_requests=3))
@@ -55,28 +55,28 @@ def test_block_holds_up_to_its_limit():
     assert "3 of 3 requests" in refusal.detail
 
 
-def test_block_bounds_the_bytes_of_the_waiters():
-    """A few large messages in front of the queue cost as much memory as many small ones in it."""
+def test_block_bounds_the_bytes_of_blocked_requests():
+    """A few large messages use as much memory as many small ones."""
     policy = _policy(Backpressure.BLOCK, max_bytes=1024)
     assert policy.decide(Caller(nbytes=24).request, _room(blocked_bytes=1000)) == Hold()
     assert isinstance(policy.decide(Caller(nbytes=25).request, _room(blocked_bytes=1000)), Refuse)
 
 
-def test_shed_oldest_sheds_who_has_waited_longest():
-    """The oldest of the least important priority goes, and no more than needed."""
+def test_shed_oldest_evicts_the_oldest_of_the_lowest_priority():
+    """And no more than needed."""
     important, oldest, newer = Caller(priority=1, rows=2), Caller(priority=3), Caller(priority=3)
     decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(priority=2).request, _room(important, oldest, newer))
     assert decision == Shed([oldest.request])
 
 
-def test_shed_oldest_sheds_as_many_as_the_rows_need():
-    """A large newcomer takes the place of several."""
+def test_shed_oldest_evicts_as_many_as_the_rows_need():
+    """A large newcomer replaces several."""
     callers = [Caller() for _ in range(4)]
     decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(rows=3).request, _room(*callers))
     assert decision == Shed([caller.request for caller in callers[:3]])
 
 
-def test_shed_oldest_sheds_as_many_as_the_bytes_need():
+def test_shed_oldest_evicts_as_many_as_the_bytes_need():
     """Rows are not the only bound."""
     callers = [Caller(nbytes=400), Caller(nbytes=400)]
     decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(nbytes=700).request, _room(*callers))
@@ -84,15 +84,15 @@ def test_shed_oldest_sheds_as_many_as_the_bytes_need():
 
 
 @pytest.mark.parametrize("priority", [2, 3])
-def test_shed_oldest_never_sheds_what_is_more_important(priority):
-    """Then the newcomer is refused, and nobody is shed in vain."""
+def test_shed_oldest_never_evicts_higher_priorities(priority):
+    """The newcomer is rejected then, and nothing is evicted in vain."""
     callers = [Caller(priority=3), Caller(priority=1, rows=3)]
     decision = _policy(Backpressure.SHED_OLDEST).decide(Caller(rows=2, priority=priority).request, _room(*callers))
     assert isinstance(decision, Refuse)
     assert decision.reason == "QUEUE_FULL"
 
 
-def test_every_reason_is_announced():
+def test_every_reason_is_declared():
     """Metrics have a series for each from the start."""
     sources = (path.read_text() for path in Path(inferd.batching.__file__).parent.rglob("*.py"))
     named = {reason for source in sources for reason in re.findall(r'(?:reason=|overloaded\()"(\w+)"', source)}

@@ -1,4 +1,4 @@
-"""The lock, the timer and the waking of workers."""
+"""The lock, the timer and the wake-ups of workers."""
 
 import logging
 import threading
@@ -67,8 +67,8 @@ class _Taker(threading.Thread):
         return self.batch
 
 
-def test_an_admitted_request_is_released_at_once(q):
-    """Its producer may bring the next one; the answer is to come."""
+def test_admitted_request_is_released_at_once(q):
+    """Its producer may send the next one before the answer."""
     caller = Caller()
     q.offer(caller)
     assert caller.released
@@ -76,8 +76,8 @@ def test_an_admitted_request_is_released_at_once(q):
     assert (q.queue.rows, q.queue.nbytes, q.queue.present) == (1, 8, 1)
 
 
-def test_a_blocked_request_is_released_when_it_is_admitted():
-    """Until then its stream is not read."""
+def test_blocked_request_is_released_at_admission():
+    """Its stream is not read until then."""
     q = _Queue(policy=Backpressure.BLOCK)
     q.offer(Caller(rows=4), blocked := Caller())
     assert blocked.releases == 0
@@ -86,7 +86,7 @@ def test_a_blocked_request_is_released_when_it_is_admitted():
     assert blocked.waits
 
 
-def test_a_request_that_runs_outside_the_queue_is_not_released():
+def test_request_that_runs_outside_the_queue_is_not_released():
     """Its producer waits for the run."""
     q = _Queue(policy=Backpressure.CALLER_RUNS)
     q.offer(Caller(rows=4))
@@ -95,8 +95,8 @@ def test_a_request_that_runs_outside_the_queue_is_not_released():
     assert caller.releases == 0
 
 
-def test_a_waiting_worker_is_woken_by_a_request(q):
-    """There is no polling that would find it."""
+def test_request_wakes_an_idle_worker(q):
+    """There is no polling."""
     taker = _Taker(q.queue)
     caller = Caller()
     q.offer(caller)
@@ -104,7 +104,7 @@ def test_a_waiting_worker_is_woken_by_a_request(q):
 
 
 def _when_waiting(queue):
-    """Return an event that is set when a worker has begun to wait: by then it has let go of the queue's lock."""
+    """Return an event that is set once a worker waits and so has released the queue's lock."""
     waiting, wait = threading.Event(), queue._work.wait
 
     def tell(timeout=None):
@@ -115,8 +115,8 @@ def _when_waiting(queue):
     return waiting
 
 
-def test_requests_that_come_together_are_taken_together(q):
-    """A worker that waits is not woken by the first of them, but when no more are ready to come in, and once."""
+def test_takes_simultaneous_requests_together(q):
+    """An idle worker is woken once, when no more requests are ready to be offered."""
     q.poll_thread.busy = True
     waiting = _when_waiting(q.queue)
     taker = _Taker(q.queue)
@@ -128,8 +128,8 @@ def test_requests_that_come_together_are_taken_together(q):
     assert taker.taken().requests == [caller.request for caller in callers]
 
 
-def test_a_full_batch_is_taken_at_once(q):
-    """There is nothing to be gained by waiting for more."""
+def test_takes_full_batch_at_once(q):
+    """Waiting for more would gain nothing."""
     q.poll_thread.busy = True
     waiting = _when_waiting(q.queue)
     taker = _Taker(q.queue)
@@ -139,7 +139,7 @@ def test_a_full_batch_is_taken_at_once(q):
     assert taker.taken().requests == [caller.request for caller in callers]
 
 
-def test_every_waiting_worker_gets_its_share(q):
+def test_every_idle_worker_gets_its_share(q):
     """What one worker leaves wakes the next, even if all requests came before the first one was awake."""
     takers = [_Taker(q.queue) for _ in range(3)]
     callers = [Caller(key=key) for key in "abc"]
@@ -148,8 +148,8 @@ def test_every_waiting_worker_gets_its_share(q):
     assert taken == {caller.request for caller in callers}
 
 
-def test_the_timer_answers_expired_requests_while_nobody_takes(q):
-    """Promptly, with every worker busy, and through one timer."""
+def test_timer_fails_expired_requests_while_workers_are_busy(q):
+    """Promptly, and through one timer."""
     callers = [Caller(deadline=101.0 + number) for number in range(3)]
     q.offer(*callers)
     assert q.poll_thread.armed == [101.0]
@@ -161,8 +161,8 @@ def test_the_timer_answers_expired_requests_while_nobody_takes(q):
     assert q.queue.present == 0
 
 
-def test_a_timer_that_fires_for_nobody_arms_no_other(q):
-    """The request has been answered long ago."""
+def test_timer_without_a_request_arms_no_other(q):
+    """The request was answered earlier."""
     caller = Caller(deadline=101.0)
     q.offer(caller)
     q.queue.close()
@@ -172,7 +172,7 @@ def test_a_timer_that_fires_for_nobody_arms_no_other(q):
     assert q.poll_thread.armed == []
 
 
-def test_a_worker_delivers_expiries_before_it_waits(q):
+def test_worker_delivers_expiries_before_it_waits(q):
     """A late timer does not leave an expired request unanswered while the worker sleeps."""
     answered = threading.Event()
     q.offer(Caller(deadline=101.0, on_outcome=lambda _: answered.set()))
@@ -183,8 +183,8 @@ def test_a_worker_delivers_expiries_before_it_waits(q):
     assert taker.taken() is None
 
 
-def test_no_outcome_is_delivered_with_the_lock_held():
-    """A receiver may use the queue: here the victim of a shed asks again at once."""
+def test_outcomes_are_delivered_without_the_lock():
+    """A receiver may use the queue: here an evicted request is offered again at once."""
     q = _Queue(policy=Backpressure.SHED_OLDEST, max_rows=1)
     again = Caller(priority=2)
     victim = Caller(priority=3, on_outcome=lambda _: q.offer(again))
@@ -193,14 +193,14 @@ def test_no_outcome_is_delivered_with_the_lock_held():
     assert again.outcome
 
 
-def test_closing_ends_the_workers_that_wait(q):
-    """Both of them, though there is nothing to take."""
+def test_closing_ends_idle_workers(q):
+    """Both of them, though the queue is empty."""
     takers = [_Taker(q.queue) for _ in range(2)]
     q.queue.close()
     assert [taker.taken() for taker in takers] == [None, None]
 
 
-def test_what_was_admitted_is_taken_after_closing(q):
+def test_admitted_requests_are_taken_after_closing(q):
     """Then the queue has ended."""
     q.offer(caller := Caller())
     q.queue.close()
@@ -211,7 +211,7 @@ def test_what_was_admitted_is_taken_after_closing(q):
     assert q.queue.wait_drained(0.0)
 
 
-def test_a_cancel_can_be_what_drains_a_closed_queue(q):
+def test_cancel_may_drain_a_closed_queue(q):
     """`wait_drained` returns, and the workers end."""
     q.offer(first := Caller(rows=4, key="a"))
     q.queue.close()
@@ -224,8 +224,8 @@ def test_a_cancel_can_be_what_drains_a_closed_queue(q):
     assert q.queue.take(None) is None
 
 
-def test_abandoning_answers_everyone():
-    """Waiting, blocked and running."""
+def test_abandon_fails_all_requests():
+    """Queued, blocked and running."""
     q = _Queue(policy=Backpressure.BLOCK)
     callers = [Caller(rows=4) for _ in range(3)]
     q.offer(callers[0])
@@ -236,8 +236,8 @@ def test_abandoning_answers_everyone():
     assert [type(caller.error) for caller in callers] == [ModelUnavailableError] * 3
 
 
-def test_planning_that_fails_answers_what_waits_and_the_worker_lives(q, caplog):
-    """A key that cannot be compared must not leave its request, or anyone's, hanging."""
+def test_failed_planning_fails_queued_requests_and_not_the_worker(q, caplog):
+    """A key that cannot be compared leaves no request unanswered."""
 
     class Incomparable:
         def __eq__(self, other):
@@ -260,8 +260,8 @@ def test_planning_that_fails_answers_what_waits_and_the_worker_lives(q, caplog):
     assert taker.taken().requests == [good.request]
 
 
-def test_those_who_look_after_runs_hear_of_callers_who_have_gone(q):
-    """Of those whose requests may be running: they have expired, were cancelled, or were given up."""
+def test_reports_requests_that_end_while_they_may_run(q):
+    """Expired, cancelled and failed ones."""
     q.offer(cancelled := Caller(), expired := Caller(deadline=101.0), Caller())
     q.queue.take(None)
     q.offer(waiting := Caller())

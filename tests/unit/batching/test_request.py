@@ -10,8 +10,8 @@ from inferd.errors import InferenceFailedError
 from tests.fakes import Caller
 
 
-def test_the_first_outcome_counts_and_later_ones_do_nothing():
-    """The second call returns False, and the caller gets one outcome."""
+def test_only_the_first_outcome_is_delivered():
+    """The second call returns False."""
     caller = Caller()
     first, second = InferenceFailedError(), InferenceFailedError()
     assert caller.request.reply.deliver(first)
@@ -20,7 +20,7 @@ def test_the_first_outcome_counts_and_later_ones_do_nothing():
     assert caller.outcome is first
 
 
-def test_a_withdrawn_request_gets_no_outcome():
+def test_withdrawn_request_gets_no_outcome():
     """After a cancel an answer is discarded."""
     caller = Caller()
     assert caller.request.reply.withdraw()
@@ -30,23 +30,23 @@ def test_a_withdrawn_request_gets_no_outcome():
 
 
 @pytest.mark.parametrize("settle", [lambda r: r.deliver(InferenceFailedError()), Reply.withdraw])
-def test_settling_releases_the_producer_if_nothing_did_before(settle):
-    """A producer is never left waiting for the word to go on, and hears it once."""
+def test_settling_releases_the_producer_once(settle):
+    """If nothing released it before."""
     caller = Caller()
     settle(caller.request.reply)
     caller.request.reply.release()
     assert caller.releases == 1
 
 
-def test_release_comes_before_the_outcome():
-    """A producer may go on when it sees the outcome."""
+def test_release_precedes_the_outcome():
+    """A producer may continue when it sees the outcome."""
     events = []
     Reply(lambda _: events.append("outcome"), lambda: events.append("released")).deliver(InferenceFailedError())
     assert events == ["released", "outcome"]
 
 
-def test_the_outcome_is_delivered_even_if_the_release_fails():
-    """A broken producer does not cost the caller its answer."""
+def test_outcome_is_delivered_if_the_release_fails():
+    """A failing producer does not lose the answer."""
     outcomes = []
     reply = Reply(outcomes.append, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -55,8 +55,8 @@ def test_the_outcome_is_delivered_even_if_the_release_fails():
 
 
 @pytest.mark.parametrize("settle", [lambda r: r.deliver(InferenceFailedError()), Reply.withdraw])
-def test_a_settled_reply_lets_go_of_who_waited(settle):
-    """What waits for a request usually holds it, so the request must not hold what waited: that would be a cycle."""
+def test_settled_reply_releases_its_callbacks(settle):
+    """They usually refer to the request, so keeping them would be a reference cycle."""
 
     class Waiter:
         def on_outcome(self, outcome):
@@ -73,8 +73,8 @@ def test_a_settled_reply_lets_go_of_who_waited(settle):
     assert gone() is None
 
 
-def test_one_of_many_threads_wins():
-    """The claim is atomic: with many threads at once one delivers."""
+def test_only_one_of_many_threads_settles():
+    """The claim is atomic."""
     caller = Caller()
     start = threading.Barrier(8)
     wins = []

@@ -1,4 +1,4 @@
-"""Ending runs: at their limit, when nobody waits for them, and what comes after that."""
+"""Ending runs: at their limit, when all callers have left, and giving up those that do not end."""
 
 import logging
 
@@ -12,7 +12,7 @@ _LIMIT_S = 60.0
 
 
 class _LongRun:
-    """A model whose runs take as long as the test says, and in which something happens after each second."""
+    """A model whose runs take as long as configured, with a callback after each second."""
 
     def __init__(self, seconds, during=lambda model: None, **model):
         self.seconds = seconds
@@ -29,8 +29,8 @@ class _LongRun:
         return scale(inputs)
 
 
-def test_a_run_within_its_limit_is_left_alone():
-    """And nobody looks at it before."""
+def test_does_not_end_run_within_its_limit():
+    """Nor is it checked before."""
     run = _LongRun(59)
     run.model.run(caller := Caller())
     assert caller.result
@@ -38,8 +38,8 @@ def test_a_run_within_its_limit_is_left_alone():
     assert run.model.alarm.armed == [100.0 + _LIMIT_S]
 
 
-def test_a_run_at_its_limit_is_ended_and_its_callers_are_told():
-    """All of them, and that it is counted by then."""
+def test_ends_run_at_its_limit_and_fails_its_requests():
+    """All of them, after the end has been counted."""
     counted = []
     run = _LongRun(1000)
     callers = [Caller(on_outcome=lambda _: counted.append(list(run.model.stats.ended))) for _ in range(2)]
@@ -51,8 +51,8 @@ def test_a_run_at_its_limit_is_ended_and_its_callers_are_told():
     assert run.model.stuck == []
 
 
-def test_an_ended_run_is_no_failure(caplog):
-    """It does not run again in parts, is not counted among the failures, and one line says what happened."""
+def test_ended_run_is_no_failure(caplog):
+    """It is not bisected or counted as a failure, and one line is logged."""
     run = _LongRun(1000)
     with caplog.at_level(logging.WARNING, "inferd.batching"):
         batch = run.model.run(Caller(), Caller())
@@ -64,8 +64,8 @@ def test_an_ended_run_is_no_failure(caplog):
     assert batch.cut_off
 
 
-def test_a_run_that_nobody_waits_for_is_ended():
-    """When the last of its callers has gone, and not before."""
+def test_ends_run_without_callers():
+    """When the last of its callers has left, and not before."""
     callers = [Caller(), Caller()]
 
     def leave(model):
@@ -81,8 +81,8 @@ def test_a_run_that_nobody_waits_for_is_ended():
     assert run.model.stats.ended == ["abandoned"]
 
 
-def test_a_caller_who_leaves_just_before_the_run_is_not_missed():
-    """Between the look at who still waits and the run: it does not begin."""
+def test_cancel_just_before_the_run_prevents_it():
+    """Between the check for live requests and the start."""
     caller, model = Caller(), Model()
     live = [caller.request]
     model.executor._live = lambda requests: live
@@ -91,8 +91,8 @@ def test_a_caller_who_leaves_just_before_the_run_is_not_missed():
     assert model.session.runs == []
 
 
-def test_a_run_that_does_not_end_is_given_up():
-    """A while after it was told to, and once."""
+def test_gives_up_run_that_does_not_end():
+    """Some time after it was told to end, and once."""
 
     def stubborn(inputs):
         for _ in range(70):
@@ -106,7 +106,7 @@ def test_a_run_that_does_not_end_is_given_up():
     assert isinstance(caller.error, RunTooLongError)
 
 
-def test_how_long_it_takes_until_a_run_is_given_up():
+def test_time_until_a_run_is_given_up():
     """Long enough for an ordinary operator to end."""
     looks = []
 
@@ -122,24 +122,24 @@ def test_how_long_it_takes_until_a_run_is_given_up():
     assert looks == [(160.0, 0), (160.0 + ENDING_S, 1)]
 
 
-def test_each_piece_and_each_part_has_a_time_of_its_own():
-    """What several runs take together is no matter of the limit."""
+def test_each_chunk_and_each_group_has_its_own_limit():
+    """Their total duration is not limited."""
     run = _LongRun(40, chunk_rows=1)
     run.model.run(caller := Caller(rows=3))
     assert caller.result
     assert run.model.clock() == 220.0
 
 
-def test_a_piece_that_takes_too_long_ends_its_request():
-    """The further ones do not run."""
+def test_chunk_over_the_limit_fails_its_request():
+    """Further chunks do not run."""
     run = _LongRun(70, chunk_rows=1)
     run.model.run(caller := Caller(rows=3))
     assert isinstance(caller.error, RunTooLongError)
     assert run.model.session.runs == [1]
 
 
-def test_a_part_of_a_failed_batch_that_takes_too_long_leaves_the_others_alone():
-    """Of two halves, one fails for its callers and the other is answered."""
+def test_group_of_a_failed_batch_over_the_limit_does_not_affect_others():
+    """Of two halves, one fails and the other is answered."""
 
     def compute(inputs):
         if len(inputs["x"]) == 1 and inputs["x"][0, 0] == 1:
@@ -153,8 +153,8 @@ def test_a_part_of_a_failed_batch_that_takes_too_long_leaves_the_others_alone():
     assert isinstance(callers[1].error, InferenceFailedError)
 
 
-def test_a_self_check_that_takes_too_long_is_ended():
-    """Nobody waits for longer because of it."""
+def test_ends_self_check_over_the_limit():
+    """It does not delay the answers further."""
 
     def compute(inputs):
         if len(inputs["x"]) == 1:
@@ -168,8 +168,8 @@ def test_a_self_check_that_takes_too_long_is_ended():
     assert [type(caller.error) for caller in callers] == [RunTooLongError] * 2
 
 
-def test_runs_one_after_the_other_share_an_alarm():
-    """So that a run costs no timer and wakes no thread."""
+def test_sequential_runs_share_a_timer():
+    """So a run costs no timer and wakes no thread."""
     model = Model()
     for _ in range(100):
         model.clock.advance(0.1)
@@ -177,8 +177,8 @@ def test_runs_one_after_the_other_share_an_alarm():
     assert len(model.alarm.armed) == 1
 
 
-def test_a_look_while_nothing_runs_is_the_last_until_something_does():
-    """A model that nobody asks for costs nothing."""
+def test_idle_model_has_no_timer():
+    """The check that finds no run arms no further one."""
     model = Model()
     model.run(Caller())
     model.clock.advance(_LIMIT_S)
@@ -188,8 +188,8 @@ def test_a_look_while_nothing_runs_is_the_last_until_something_does():
     assert model.alarm.armed == [model.clock() + _LIMIT_S]
 
 
-def test_a_run_that_began_meanwhile_keeps_its_own_time():
-    """The alarm of an earlier run rings; the look that follows is for the later one."""
+def test_timer_of_an_earlier_run_does_not_shorten_a_later_one():
+    """The next check is at the limit of the later run."""
     run = _LongRun(1000)
     run.seconds = 0
     run.model.run(Caller())
@@ -200,6 +200,6 @@ def test_a_run_that_began_meanwhile_keeps_its_own_time():
     assert run.model.clock() == 130.0 + _LIMIT_S
 
 
-def test_the_metric_knows_each_reason():
-    """The two lists are in rooms that do not know each other."""
+def test_metric_declares_each_reason():
+    """The two lists are in packages that do not import each other."""
     assert {each.value for each in EndReason} == set(END_REASONS)

@@ -1,4 +1,4 @@
-"""Which requests are admitted and which are rejected, without threads."""
+"""Admission and rejection of requests, without threads."""
 
 import pytest
 
@@ -10,16 +10,16 @@ from tests.fakes import Caller
 from tests.unit.batching.queue_state import Queue
 
 
-def test_an_admitted_request_is_stamped_released_and_wakes_a_worker():
-    """Its time in the queue begins at admission, and its producer may go on."""
+def test_admission_stamps_releases_and_wakes_a_worker():
+    """Queue time begins at admission, and the producer may continue."""
     queue, caller = Queue(), Caller()
     effects = queue.offer(caller)
     assert (effects.admitted, effects.failed, effects.wake_worker) == ([caller.request], [], True)
     assert caller.request.enqueued_at == 100.0
 
 
-def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
-    """40 rows a second drain, 4 wait: a retry is likely to be admitted in a tenth of a second."""
+def test_rejects_beyond_the_bound_with_a_computed_hint():
+    """40 rows a second drain and 4 are queued: a retry is likely to be admitted in a tenth of a second."""
     queue = Queue(max_batch=4, max_rows=8)
     queue.offer(Caller(rows=4), Caller(rows=4))
     queue.take()
@@ -33,7 +33,7 @@ def test_reject_refuses_beyond_the_bound_with_a_computed_hint():
 
 
 def _draining(rows_per_s, **settings):
-    """An empty queue that was drained at ``rows_per_s`` in batches of one row, whose runs took no time themselves."""
+    """An empty queue that drained at ``rows_per_s`` in batches of one row, whose runs took no time."""
     queue = Queue(max_batch=1, max_rows=1000, **settings)
     queue.offer(*(Caller() for _ in range(21)))
     for _ in range(21):
@@ -44,8 +44,8 @@ def _draining(rows_per_s, **settings):
     return queue
 
 
-def test_what_an_idle_worker_takes_next_is_not_taken_for_a_fast_queue():
-    """40 rows a second drain, though two workers that were idle take 4 rows each in no time."""
+def test_batches_of_idle_workers_do_not_raise_the_drain_rate():
+    """40 rows a second drain, although two idle workers take 4 rows each in no time."""
     queue = Queue(max_batch=4, max_rows=16, workers=2, max_delay_ms=0)
     for _ in range(3):
         queue.offer(*(Caller(rows=4) for _ in range(4)))
@@ -61,8 +61,8 @@ def test_what_an_idle_worker_takes_next_is_not_taken_for_a_fast_queue():
     assert error.retry_after_s == pytest.approx(16 / 40)
 
 
-def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
-    """The poll thread does them one after the other, though workers are idle: 40 rows a second."""
+def test_short_runs_count_for_the_drain_rate():
+    """The poll thread executes them one after another although workers are idle: 40 rows a second."""
     queue = Queue(max_batch=4, max_rows=16, workers=2, max_delay_ms=0)
     for _ in range(16):
         queue.state.rules.ran(4, 0.0001)
@@ -82,22 +82,22 @@ def test_what_waits_behind_short_runs_tells_how_fast_the_queue_drains():
     [(128, 250, 12), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],
 )
 def test_queue_limit_is_what_drains_within_the_delay_limit(rows_per_s, max_delay_ms, room):
-    """That is five batches, at least 100 ms and at most the setting; but two batches and max_rows bound it."""
+    """That is five batches, at least 100 ms and at most the setting, within two batches and max_rows."""
     queue = _draining(rows_per_s, max_delay_ms=max_delay_ms)
     effects = queue.offer(*(Caller() for _ in range(1001)))
     assert len(effects.admitted) == room
     assert {error.reason for _, error in effects.failed} == {"QUEUE_FULL"}
 
 
-def test_a_request_larger_than_the_present_limit_fits_an_empty_queue():
-    """It would never be admitted otherwise, although it is within the bound."""
+def test_request_larger_than_the_current_limit_fits_an_empty_queue():
+    """It would otherwise never be admitted, although it is within the bound."""
     queue = _draining(100)
     assert len(queue.offer(Caller(rows=900), Caller()).admitted) == 1
 
 
 @pytest.mark.parametrize("policy", list(Backpressure))
-def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
-    """What was admitted stays admitted; only newcomers find the queue full."""
+def test_falling_limit_does_not_evict_queued_requests(policy):
+    """Only new requests find the queue full."""
     queue = _draining(1000, policy=policy)
     queue.offer(*(Caller() for _ in range(100)))
     for _ in range(40):
@@ -107,7 +107,7 @@ def test_a_limit_that_falls_below_what_waits_leaves_that_alone(policy):
 
 
 def test_rejects_requests_that_would_expire_in_the_queue():
-    """100 rows a second drain: behind 22 that are due as early, a request has to wait for 220 ms."""
+    """100 rows a second drain: behind 22 with equal deadlines, a request has to wait for 220 ms."""
     queue = _draining(100, max_delay_ms=0)
     effects = queue.offer(*(Caller(deadline=queue.now + 0.215) for _ in range(25)))
     assert len(effects.admitted) == 22
@@ -115,7 +115,7 @@ def test_rejects_requests_that_would_expire_in_the_queue():
 
 
 def test_rejects_requests_that_would_make_others_expire():
-    """20 wait and are due in 215 ms: there is room for one that goes first, and not for a second."""
+    """20 rows are queued and due in 215 ms: one request may go first, and not a second."""
     queue = _draining(100, max_delay_ms=0)
     queue.offer(*(Caller(deadline=queue.now + 0.215) for _ in range(20)))
     first, second = Caller(deadline=queue.now + 0.1), Caller(deadline=queue.now + 0.1)
@@ -125,8 +125,8 @@ def test_rejects_requests_that_would_make_others_expire():
     assert next(iter(queue.state.waiting)) is first.request
 
 
-def test_a_deadline_that_an_idle_model_cannot_meet_is_not_called_a_full_queue():
-    """A run takes 10 ms; the message says which limit it was."""
+def test_deadline_shorter_than_a_run_is_no_full_queue():
+    """A run takes 10 ms; the message names the limit."""
     queue = Queue(max_batch=1)
     for _ in range(4):
         queue.state.rules.ran(1, 0.01, now=queue.now)
@@ -136,15 +136,15 @@ def test_a_deadline_that_an_idle_model_cannot_meet_is_not_called_a_full_queue():
     assert error.message == expected
 
 
-def test_only_rows_that_are_served_before_count_against_a_deadline():
-    """An urgent request does not wait for those that are less so."""
+def test_only_rows_served_before_count_for_a_deadline():
+    """An urgent request does not wait for less urgent ones."""
     queue = _draining(100)
     queue.offer(*(Caller(priority=3) for _ in range(20)))
     urgent = Caller(priority=1, deadline=queue.now + 0.05)
     assert queue.offer(urgent).admitted == [urgent.request]
 
 
-def test_the_bound_holds_without_batching():
+def test_row_bound_applies_without_batching():
     """Rows are bounded whether or not they may be stacked."""
     queue = Queue(max_batch=1)
     effects = queue.offer(*[Caller() for _ in range(5)])

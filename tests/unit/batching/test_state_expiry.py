@@ -9,24 +9,24 @@ from tests.fakes import Caller
 from tests.unit.batching.queue_state import Queue, failed
 
 
-def test_a_withdrawn_request_is_not_admitted():
-    """A cancel that overtakes the request leaves nothing behind."""
+def test_does_not_admit_withdrawn_request():
+    """A cancel that overtakes its request leaves nothing behind."""
     queue, caller = Queue(), Caller()
     caller.request.reply.withdraw()
     queue.offer(caller)
     assert queue.state.present == 0
 
 
-def test_a_cancelled_request_gives_its_place_back_at_once():
-    """No worker has to come by first."""
+def test_cancelled_request_releases_its_rows_at_once():
+    """No worker is needed for that."""
     queue, caller = Queue(), Caller(rows=4)
     queue.offer(caller)
     queue.remove(caller)
     assert queue.offer(Caller(rows=4)).failed == []
 
 
-def test_removing_a_running_request_changes_nothing():
-    """Its rows run with the batch; its place was given back when it was taken."""
+def test_removing_a_running_request_has_no_effect():
+    """Its rows run with the batch and left the queue when they were taken."""
     queue, caller = Queue(), Caller(rows=4)
     queue.offer(caller)
     queue.take()
@@ -34,7 +34,7 @@ def test_removing_a_running_request_changes_nothing():
     assert (queue.state.running_rows, queue.state.waiting.rows) == (4, 0)
 
 
-def test_an_expired_request_is_failed_by_the_timer_and_its_place_comes_back():
+def test_timer_fails_expired_request_and_releases_its_rows():
     """Even if every worker is busy."""
     queue = Queue()
     hurried, patient = Caller(rows=3, deadline=101.0), Caller()
@@ -45,8 +45,8 @@ def test_an_expired_request_is_failed_by_the_timer_and_its_place_comes_back():
     assert queue.state.waiting.rows == 1
 
 
-def test_the_timer_goes_on_to_the_next_deadline():
-    """One timer at a time, from deadline to deadline."""
+def test_timer_is_rearmed_for_the_next_deadline():
+    """One timer at a time."""
     queue = Queue()
     effects = [queue.offer(Caller(deadline=deadline)).timers_at for deadline in (101.0, 103.0, 102.0)]
     assert effects == [[101.0], [], []]
@@ -54,8 +54,8 @@ def test_the_timer_goes_on_to_the_next_deadline():
     assert queue.expire().timers_at == [102.0]
 
 
-def test_an_expired_request_is_never_taken():
-    """Although the timer is late, and although a batch-mate is alive."""
+def test_expired_request_is_never_taken():
+    """Although the timer is late and another request of the batch is live."""
     queue = Queue()
     late, alive = Caller(deadline=101.0), Caller()
     queue.offer(late, alive)
@@ -65,8 +65,8 @@ def test_an_expired_request_is_never_taken():
     assert failed(effects) == {late.request: DeadlineExceededError}
 
 
-def test_expired_requests_make_room_before_a_new_one_is_refused():
-    """The timer being late costs nobody a refusal."""
+def test_expired_requests_make_room_for_a_new_one():
+    """A late timer causes no rejection."""
     queue = Queue()
     queue.offer(Caller(rows=4, deadline=101.0))
     queue.now = 101.0
@@ -76,8 +76,8 @@ def test_expired_requests_make_room_before_a_new_one_is_refused():
     assert list(failed(effects).values()) == [DeadlineExceededError]
 
 
-def test_a_running_request_is_answered_at_its_deadline():
-    """A request with a timeout need not wait for the model."""
+def test_running_request_is_failed_at_its_deadline():
+    """It does not wait for the model."""
     queue, caller = Queue(), Caller(deadline=101.0)
     queue.offer(caller)
     queue.take()
@@ -87,8 +87,8 @@ def test_a_running_request_is_answered_at_its_deadline():
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_whether_one_who_leaves_may_be_running(taken):
-    """Only then is it worth a look at the runs."""
+def test_knows_whether_a_removed_request_may_be_running(taken):
+    """Only then are the runs checked."""
     queue, caller = Queue(), Caller(deadline=101.0)
     queue.offer(caller)
     if taken:
@@ -109,7 +109,7 @@ def _slow(**settings):
     return queue
 
 
-def test_a_request_that_can_no_longer_be_in_time_is_not_run():
+def test_request_that_would_be_late_is_not_run():
     """It fails before its deadline, and the worker takes the next one."""
     queue = _slow()
     queue.offer(late := Caller(deadline=queue.now + 0.25), other := Caller())
@@ -119,8 +119,8 @@ def test_a_request_that_can_no_longer_be_in_time_is_not_run():
     assert failed(effects) == {late.request: DeadlineExceededError}
 
 
-def test_nor_is_one_that_goes_first_because_of_its_age():
-    """Whatever its priority, the head of the queue is the one that would run."""
+def test_aged_request_that_would_be_late_is_not_run():
+    """Whatever its priority, the head of the queue would run next."""
     queue = _slow(low_priority_share=0.5)
     queue.offer(low := Caller(priority=3, deadline=queue.now + 0.25), *(Caller(priority=1) for _ in range(4)))
     for _ in range(2):
@@ -131,7 +131,7 @@ def test_nor_is_one_that_goes_first_because_of_its_age():
     assert failed(effects) == {low.request: DeadlineExceededError}
 
 
-def test_nor_is_a_scavenger():
+def test_scavenger_that_would_be_late_is_not_run():
     """Idle time is better spent on the next one."""
     queue = _slow()
     queue.offer(late := Caller(priority=4, deadline=queue.now + 0.25), other := Caller(priority=4))

@@ -1,4 +1,4 @@
-"""Batches that are held for callers who are expected back, without threads."""
+"""Batches held for callers expected to return, without threads."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.unit.batching.queue_state import Queue, failed
 
 
 def _with_expectations(callers):
-    """A queue whose callers have shown, in a few rounds, that they come together."""
+    """A queue that has learned in a few rounds how many callers arrive together."""
     queue = Queue(max_batch=64, max_wait_s=0.01, max_rows=64)
     for _ in range(8):
         plans = []
@@ -26,8 +26,8 @@ def _with_expectations(callers):
     return queue
 
 
-def test_a_batch_is_held_until_those_who_are_expected_are_there():
-    """And nobody is woken for nothing before."""
+def test_holds_batch_until_expected_requests_arrive():
+    """No worker is woken before."""
     queue = _with_expectations(4)
     queue.offer(Caller())
     decision, _ = queue.take()
@@ -37,7 +37,7 @@ def test_a_batch_is_held_until_those_who_are_expected_are_there():
     assert batch.rows == 4
 
 
-def test_a_held_batch_goes_when_the_wait_is_over():
+def test_held_batch_starts_at_the_end_of_the_wait():
     """Measured from its oldest member."""
     queue = _with_expectations(4)
     queue.offer(Caller())
@@ -48,8 +48,8 @@ def test_a_held_batch_goes_when_the_wait_is_over():
     assert batch.rows == 2
 
 
-def test_after_a_held_batch_has_gone_a_new_request_wakes_a_worker():
-    """An idle one takes it, while the one that held the batch is running."""
+def test_request_after_a_held_batch_wakes_an_idle_worker():
+    """While the worker that held the batch is running it."""
     queue = _with_expectations(4)
     queue.offer(Caller())
     queue.take()
@@ -59,8 +59,8 @@ def test_after_a_held_batch_has_gone_a_new_request_wakes_a_worker():
     assert queue.offer(Caller()).wake_worker
 
 
-def test_an_idle_worker_that_finds_nothing_learns_nothing():
-    """A caller whose fellow has left returns at once each time, and is soon not kept waiting all the same."""
+def test_idle_worker_with_an_empty_queue_learns_nothing():
+    """A caller that is left alone and returns at once each time is soon no longer delayed."""
     queue = _with_expectations(2)
     held = 0
     for _ in range(20):
@@ -75,8 +75,8 @@ def test_an_idle_worker_that_finds_nothing_learns_nothing():
     assert 0 < held < 8
 
 
-def test_a_caller_who_is_answered_and_back_before_the_batch_retires_is_no_lesson():
-    """It was in the batch, so it is not the fellow whom the worker decided about."""
+def test_caller_that_returns_before_the_batch_retires_teaches_nothing():
+    """It was in the batch, so it is not the caller that the worker expected."""
     queue = _with_expectations(2)
     held = 0
     for _ in range(20):
@@ -94,7 +94,7 @@ def test_a_caller_who_is_answered_and_back_before_the_batch_retires_is_no_lesson
 
 
 def test_running_requests_are_not_expected_back():
-    """Their callers cannot ask again before they have their answers, so the others go."""
+    """Their callers cannot send again before their answers, so the batch starts."""
     queue = _with_expectations(4)
     queue.offer(*[Caller() for _ in range(4)])
     queue.take()
@@ -103,8 +103,8 @@ def test_running_requests_are_not_expected_back():
     assert batch.rows == 1
 
 
-def test_callers_who_are_being_answered_are_expected_back():
-    """The batch is not retired yet, but its callers may ask again any moment."""
+def test_callers_being_answered_are_expected_back():
+    """The batch is not retired yet, but its callers may send again at any moment."""
     queue = _with_expectations(4)
     queue.offer(*[Caller() for _ in range(4)])
     batch, _ = queue.take()
@@ -115,8 +115,8 @@ def test_callers_who_are_being_answered_are_expected_back():
     assert decision.requests == 3
 
 
-def test_closing_refuses_new_requests_and_holds_no_batch():
-    """What was admitted goes at once: no one else will come."""
+def test_closing_rejects_new_requests_and_holds_no_batch():
+    """Admitted requests start at once, as no more can arrive."""
     queue = _with_expectations(4)
     queue.offer(Caller())
     queue.state.close()

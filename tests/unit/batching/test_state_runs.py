@@ -1,4 +1,4 @@
-"""Batches that are shared, retired, cut off or handed over, without threads."""
+"""Batches that are shared, retired, interrupted or handed over, without threads."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.unit.batching.queue_state import Queue, failed
 
 
 def _sharing(**settings):
-    """A queue that knows of runs that two workers do sooner together, and has 8 rows."""
+    """A queue of 8 rows that has learned that two workers are faster together."""
     queue = Queue(max_batch=64, max_rows=64, **settings)
     for rows in range(1, 33):
         queue.state.rules.ran(rows, 0.001 + rows * 0.001)
@@ -25,8 +25,8 @@ def _sharing(**settings):
 @pytest.mark.parametrize(
     ("workers", "parallel_runs", "rows"), [(2, 2, [4, 4]), (2, 8, [4, 4]), (2, 1, [8]), (4, 4, [2, 2, 2, 2])]
 )
-def test_idle_workers_share_what_waits(workers, parallel_runs, rows):
-    """As many as there are, and as can run at the same time without loss; each share wakes who takes the next."""
+def test_idle_workers_share_the_queue(workers, parallel_runs, rows):
+    """As many as are idle and run in parallel without loss; each share wakes the next worker."""
     queue = _sharing(workers=workers, parallel_runs=parallel_runs)
     for expected in rows:
         batch, effects = queue.take()
@@ -36,8 +36,8 @@ def test_idle_workers_share_what_waits(workers, parallel_runs, rows):
 
 
 @pytest.mark.parametrize(("answering", "rows"), [(False, 8), (True, 4)])
-def test_a_share_is_left_to_a_worker_that_has_run_and_is_answering(answering, rows):
-    """It comes for its next batch in no time; one that is still running gets nothing."""
+def test_worker_that_is_answering_gets_a_share(answering, rows):
+    """It takes its next batch soon; one that is still running gets nothing."""
     queue = _sharing(workers=2, parallel_runs=2)
     first, second = queue.take()[0], queue.take()[0]
     queue.offer(*(Caller() for _ in range(8)))
@@ -47,7 +47,7 @@ def test_a_share_is_left_to_a_worker_that_has_run_and_is_answering(answering, ro
     assert batch.rows == rows
 
 
-def test_a_worker_is_woken_again_while_something_is_left():
+def test_wakes_another_worker_while_requests_are_left():
     """One worker takes a batch, and another one can plan the rest."""
     queue = Queue(max_batch=2)
     queue.offer(*[Caller(rows=1) for _ in range(3)])
@@ -55,7 +55,7 @@ def test_a_worker_is_woken_again_while_something_is_left():
     assert not queue.take()[1].wake_worker
 
 
-def test_a_retired_batch_lets_go_of_its_tensors():
+def test_retired_batch_releases_its_tensors():
     """An idle worker does not keep the messages of its last batch in memory."""
     queue = Queue()
     queue.offer(Caller())
@@ -64,8 +64,8 @@ def test_a_retired_batch_lets_go_of_its_tensors():
     assert batch.requests == []
 
 
-def test_failing_everything_leaves_nobody_out():
-    """Waiting, blocked and running requests are all failed."""
+def test_fail_all_fails_every_request():
+    """Queued, blocked and running."""
     queue = Queue(policy=Backpressure.BLOCK, max_batch=4)
     callers = [Caller(rows=4) for _ in range(3)]
     queue.offer(callers[0])
@@ -88,8 +88,8 @@ def _short(queue, *rows):
             queue.state.retire(batch, queue.now)
 
 
-def test_only_runs_of_known_sizes_are_taken_for_their_shortness():
-    """What is larger is left for a worker, and is still there."""
+def test_only_known_sizes_are_taken_as_short_runs():
+    """Larger requests stay queued for a worker."""
     queue = Queue(max_rows=100)
     _short(queue, 1)
     queue.offer(small := Caller(), large := Caller(rows=20))
@@ -100,8 +100,8 @@ def test_only_runs_of_known_sizes_are_taken_for_their_shortness():
     assert batch.requests == [large.request]
 
 
-def test_a_batch_that_was_cut_off_teaches_nothing():
-    """How long it took was the limit's doing."""
+def test_interrupted_batch_teaches_nothing():
+    """The limit determined its duration."""
     queue = Queue()
     queue.offer(Caller())
     batch, _ = queue.take()
@@ -112,8 +112,8 @@ def test_a_batch_that_was_cut_off_teaches_nothing():
     assert queue.state.running_rows == 0
 
 
-def test_what_a_stuck_thread_has_is_handed_over_without_those_who_are_answered():
-    """Their answers count as given, and what is left is running."""
+def test_stuck_batch_is_handed_over_without_answered_requests():
+    """The answered ones count as done, the others as running."""
     queue, callers = Queue(), [Caller(), Caller(), Caller()]
     queue.offer(*callers)
     batch, _ = queue.take()
@@ -125,8 +125,8 @@ def test_what_a_stuck_thread_has_is_handed_over_without_those_who_are_answered()
     assert queue.state.running_rows == 2
 
 
-def test_a_batch_without_anybody_who_waits_is_not_handed_over():
-    """It is just gone."""
+def test_stuck_batch_without_live_requests_is_dropped():
+    """Nothing is handed over."""
     queue, caller = Queue(), Caller()
     queue.offer(caller)
     batch, _ = queue.take()
@@ -135,8 +135,8 @@ def test_a_batch_without_anybody_who_waits_is_not_handed_over():
     assert queue.state.present == 0
 
 
-def test_while_too_many_threads_are_stuck_nothing_is_let_in():
-    """With a hint when to try again, for those who wait as well, until one comes back."""
+def test_rejects_all_requests_while_too_many_threads_are_stuck():
+    """With a retry hint, queued ones too, until a thread returns."""
     queue, waiting, running = Queue(), Caller(), Caller()
     queue.offer(running)
     batch, _ = queue.take()
@@ -155,8 +155,8 @@ def test_while_too_many_threads_are_stuck_nothing_is_let_in():
 
 
 @pytest.mark.parametrize("is_stuck", [True, False])
-def test_a_batch_that_was_cut_off_leaves_the_others_their_room(is_stuck):
-    """A queue that did not move for a minute because of one request is as fast as before."""
+def test_interrupted_batch_does_not_lower_the_queue_limit(is_stuck):
+    """A minute's stall by one request does not slow the drain rate."""
     queue = Queue(max_rows=1000, max_batch=1)
     queue.offer(*(Caller() for _ in range(100)))
     for _ in range(50):

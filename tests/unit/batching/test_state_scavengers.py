@@ -1,4 +1,4 @@
-"""When scavengers run and how many may wait, without threads."""
+"""When scavengers run and how many may be queued, without threads."""
 
 import pytest
 
@@ -13,15 +13,15 @@ def _scavengers(count, **fields):
     return [Caller(priority=_SCAVENGER, **fields) for _ in range(count)]
 
 
-def test_scavengers_are_served_when_nothing_else_waits():
-    """In batches as full as those of others, also several in a row."""
+def test_scavengers_are_served_when_nothing_else_is_queued():
+    """In full batches, several in a row."""
     queue = Queue(max_batch=8, max_rows=100)
     queue.offer(*_scavengers(20))
     assert [queue.take()[0].rows for _ in range(3)] == [8, 8, 4]
 
 
-def test_scavengers_never_share_a_batch_with_others():
-    """Their rows would make the run of the others longer."""
+def test_scavengers_never_share_a_batch_with_regular_requests():
+    """Their rows would make that run longer."""
     queue = Queue(max_batch=8, max_rows=100)
     queue.offer(*_scavengers(2), *(Caller(priority=3) for _ in range(4)))
     first, second = queue.take()[0], queue.take()[0]
@@ -29,21 +29,21 @@ def test_scavengers_never_share_a_batch_with_others():
     assert [request.priority for request in second.requests] == [_SCAVENGER] * 2
 
 
-#: Of 64.
+#: Rows of a batch of 64 beside which scavengers may run.
 _BESIDE = int(64 * _ROWS_BESIDE_SCAVENGERS)
 
 
 @pytest.mark.parametrize(("rows", "may_run"), [(1, True), (_BESIDE, True), (_BESIDE + 1, False), (64, False)])
-def test_scavengers_run_once_beside_a_batch_that_is_far_from_full(rows, may_run):
-    """Others wait for one run of theirs at most, and not at all if they are about to fill a batch."""
+def test_scavengers_run_once_beside_a_small_batch(rows, may_run):
+    """Regular requests wait for one such run at most, and for none if they nearly fill a batch."""
     queue = Queue(max_batch=64, max_rows=1000)
     queue.offer(*_scavengers(300), *(Caller() for _ in range(rows)))
     taken = [queue.take()[0].requests[0].priority for _ in range(3)]
     assert taken == ([_SCAVENGER, 1, _SCAVENGER] if may_run else [1, _SCAVENGER, _SCAVENGER])
 
 
-def test_under_a_steady_load_of_others_scavengers_wait():
-    """Each time a batch ends, most of the next one is there."""
+def test_scavengers_wait_under_steady_load():
+    """Each time a batch ends, most of the next one is queued."""
     queue = Queue(max_batch=8, max_rows=1000)
     queue.offer(*_scavengers(8))
     for _ in range(50):
@@ -52,8 +52,8 @@ def test_under_a_steady_load_of_others_scavengers_wait():
     assert queue.take()[0].rows == 8
 
 
-def test_scavengers_wait_for_nothing_but_the_bounds_of_the_queue():
-    """The delay limit is for those who wait for answers; and scavengers make nobody else wait."""
+def test_scavengers_are_limited_by_the_bounds_only():
+    """The delay limit does not apply to them, and they do not delay others."""
     queue = Queue(max_batch=1, max_rows=50)
     queue.offer(*(Caller() for _ in range(11)))
     for _ in range(11):
@@ -65,8 +65,8 @@ def test_scavengers_wait_for_nothing_but_the_bounds_of_the_queue():
     assert len(queue.offer(Caller(), Caller(), Caller()).admitted) == 2
 
 
-def test_a_large_request_fits_beside_scavengers():
-    """As it does into an empty queue, though it is larger than the limit at present."""
+def test_large_request_fits_beside_scavengers():
+    """As into an empty queue, although it exceeds the current limit."""
     queue = Queue(max_batch=1, max_rows=50)
     queue.offer(*(Caller() for _ in range(11)))
     for _ in range(11):
@@ -79,8 +79,8 @@ def test_a_large_request_fits_beside_scavengers():
     assert len(failed(effects)) == 30
 
 
-def test_scavengers_that_expire_are_dropped():
-    """Their deadline counts as any other, though it gives them no precedence."""
+def test_expired_scavengers_are_dropped():
+    """Their deadline applies, but gives them no precedence."""
     queue = Queue(max_rows=100)
     late, other = Caller(priority=_SCAVENGER, deadline=queue.now + 1.0), Caller(priority=_SCAVENGER)
     queue.offer(late, other)
@@ -89,7 +89,7 @@ def test_scavengers_that_expire_are_dropped():
     assert (batch.requests, list(failed(effects))) == ([other.request], [late.request])
 
 
-def test_a_closed_queue_serves_its_scavengers():
+def test_closed_queue_serves_its_scavengers():
     """They were admitted."""
     queue = Queue(max_batch=8, max_rows=100)
     queue.offer(*_scavengers(3))

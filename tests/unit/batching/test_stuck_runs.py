@@ -1,4 +1,4 @@
-"""Runs that do not end although they were told to, with real workers and a clock that the test sets."""
+"""Runs that do not end when told to, with real workers and a fake clock."""
 
 import threading
 
@@ -50,12 +50,12 @@ class _Service:
         self.batcher.submit([caller.request for caller in callers])
 
     def hang(self, caller):
-        """Have the run of ``caller`` hang."""
+        """Make the run of ``caller`` hang."""
         self.submit(caller)
         assert self.entered.acquire(timeout=PATIENCE_S)
 
     def pass_limit(self):
-        """Let the time go by in which a run may last, and then the one in which it may end."""
+        """Advance the clock past the run limit, then past the time in which the run may end."""
         for seconds in (_LIMIT_S, ENDING_S):
             self.clock.advance(seconds)
             self.alarm.fire_due()
@@ -84,8 +84,8 @@ def _endless(**facts):
     return Caller(x=x(-1), **facts)
 
 
-def test_the_model_answers_while_a_run_hangs(make):
-    """Its callers were answered at the limit; a while later another thread takes what waits."""
+def test_model_serves_while_a_run_hangs(make):
+    """The callers are answered at the limit; later another thread takes what is queued."""
     service = make()
     service.hang(stuck := _endless())
     service.submit(waiting := Caller())
@@ -102,8 +102,8 @@ def test_the_model_answers_while_a_run_hangs(make):
 
 
 @pytest.mark.parametrize("leaves", ["deadline", "cancel"])
-def test_a_run_hangs_without_callers(make, leaves):
-    """It is given up as soon as it has had the time to end, long before the limit."""
+def test_gives_up_stuck_run_without_callers(make, leaves):
+    """Once it has had the time to end, long before the limit."""
     service = make()
     service.hang(stuck := _endless(deadline=101.0 if leaves == "deadline" else float("inf")))
     service.clock.advance(1.1)
@@ -121,8 +121,8 @@ def test_a_run_hangs_without_callers(make, leaves):
     assert service.stats.ended == ["abandoned"]
 
 
-def test_a_run_that_comes_back_late_answers_nobody(make):
-    """What it gives is dropped, and the model has as many workers as before."""
+def test_late_result_is_dropped(make):
+    """The model then has as many workers as before."""
     service = make()
     service.hang(stuck := _endless())
     service.pass_limit()
@@ -136,8 +136,8 @@ def test_a_run_that_comes_back_late_answers_nobody(make):
     assert service.batcher.running_rows == 0
 
 
-def test_too_many_threads_that_hang_have_requests_refused(make):
-    """At once and with a hint, also those who wait; and when one comes back the model answers again."""
+def test_rejects_requests_while_too_many_threads_hang(make):
+    """At once and with a hint, queued ones too; when one returns the model serves again."""
     service = make()
     for _ in range(5):
         service.hang(_endless())
@@ -159,7 +159,7 @@ def _answers(service):
     return not isinstance(caller.wait(), OverloadedError)
 
 
-def test_a_thread_of_caller_runs_is_replaced_as_well(make):
+def test_stuck_caller_runs_thread_is_replaced(make):
     """Requests may run outside the queue as before."""
     service = make(QueueSettings(policy=Backpressure.CALLER_RUNS, max_rows=1, caller_runs_limit=1), max_batch_size=1)
     service.hang(in_queue := _endless())
@@ -177,8 +177,8 @@ def test_a_thread_of_caller_runs_is_replaced_as_well(make):
     assert waiting.waits
 
 
-def test_a_part_of_a_failed_batch_that_hangs_leaves_the_rest_its_answers(make):
-    """Two fail together; the first hangs alone, and the second is run by the next thread."""
+def test_stuck_group_of_a_failed_batch_does_not_affect_the_rest(make):
+    """Two fail together; the first hangs alone, and the next thread runs the second."""
     service = make()
     service.hang(first := _endless())
     runs = []
@@ -201,8 +201,8 @@ def test_a_part_of_a_failed_batch_that_hangs_leaves_the_rest_its_answers(make):
     assert runs == [2, 1, 1]
 
 
-def test_a_stop_does_not_wait_for_a_run_that_hangs():
-    """It says that the session is still in use."""
+def test_stop_does_not_wait_for_stuck_run():
+    """It reports that the session is still in use."""
     service = _Service()
     service.hang(_endless())
     service.pass_limit()
@@ -210,8 +210,8 @@ def test_a_stop_does_not_wait_for_a_run_that_hangs():
     service.close()
 
 
-def test_a_stop_that_cannot_wait_ends_the_runs():
-    """The remaining callers are answered, and nobody waits any more."""
+def test_stop_without_a_grace_ends_runs():
+    """The remaining callers are answered, and no thread waits any more."""
     service = _Service()
     service.hang(_endless())
     assert not service.batcher.stop(0.0)

@@ -1,4 +1,4 @@
-"""Threads that run batches, those that are stuck, and those that take their places."""
+"""Worker threads: running batches, stuck threads, and their replacements."""
 
 import threading
 
@@ -12,7 +12,7 @@ from tests.patience import PATIENCE_S
 
 
 class _Source:
-    """Hands out what it is given, and None at the end."""
+    """A queue that returns the batches it was given, then None."""
 
     def __init__(self):
         self._batches = []
@@ -33,7 +33,7 @@ class _Source:
 
 
 class _Executor:
-    """Is stuck with each batch until it is told otherwise."""
+    """An executor that is stuck with each batch until the test ends it."""
 
     def __init__(self):
         self.running = {}
@@ -71,13 +71,13 @@ class _Crew:
         return rest
 
     def stick(self):
-        """Have one more worker stuck; return its batch."""
+        """Have another worker get stuck; return its batch."""
         batch = self.run()
         self.workers.replace(batch)
         return batch
 
     def run(self):
-        """Have a batch run by a worker that is free; return it while it runs."""
+        """Have an idle worker run a batch; return it while it runs."""
         batch = _batch()
         self.source.put(batch)
         eventually(lambda: batch in self.executor.running, "a worker takes the batch")
@@ -104,8 +104,8 @@ def crew():
     made.close(1)
 
 
-def test_a_stuck_worker_is_replaced(crew):
-    """Another thread takes the next batch, although the first has not come back."""
+def test_replaces_stuck_worker(crew):
+    """Another thread takes the next batch before the first has returned."""
     stuck = crew.stick()
     assert crew.workers.stuck == 1
     assert crew.handed_over == [stuck]
@@ -113,8 +113,8 @@ def test_a_stuck_worker_is_replaced(crew):
     assert crew.vacancies == []
 
 
-def test_a_worker_that_was_replaced_hands_nothing_back(crew):
-    """Its batch was given up; it ends."""
+def test_replaced_worker_does_not_retire_its_batch(crew):
+    """Its batch was given up, and the thread ends."""
     stuck = crew.stick()
     assert stuck.given_up
     crew.end(stuck)
@@ -125,8 +125,8 @@ def test_a_worker_that_was_replaced_hands_nothing_back(crew):
     assert crew.source.finished == [other]
 
 
-def test_what_is_left_of_a_batch_is_run_first(crew):
-    """By the new worker: these requests have waited for long enough."""
+def test_new_worker_runs_the_rest_of_the_batch_first(crew):
+    """These requests have waited long enough."""
     crew.rest = rest = _batch()
     stuck = crew.run()
     crew.source.put(later := _batch())
@@ -135,8 +135,8 @@ def test_what_is_left_of_a_batch_is_run_first(crew):
     assert later not in crew.executor.running
 
 
-def test_a_worker_that_has_come_back_is_not_replaced(crew):
-    """It was faster than who wanted to give it up, and it is the one that hands its batch back."""
+def test_returned_worker_is_not_replaced(crew):
+    """It ended just before it was given up, and retires its batch."""
     batch = crew.run()
     crew.end(batch)
     eventually(lambda: crew.source.finished, "it is handed back")
@@ -146,8 +146,8 @@ def test_a_worker_that_has_come_back_is_not_replaced(crew):
     assert not batch.given_up
 
 
-def test_no_more_than_so_many_threads_are_left_behind(crew):
-    """Each costs a core and memory; the post of the one too many stays vacant."""
+def test_number_of_stuck_threads_is_bounded(crew):
+    """Each costs a core and memory; the last one is not replaced."""
     for _ in range(4):
         crew.stick()
     assert crew.vacancies == []
@@ -156,7 +156,7 @@ def test_no_more_than_so_many_threads_are_left_behind(crew):
     assert crew.workers.stuck == 5
 
 
-def test_a_vacant_post_is_filled_when_a_thread_comes_back(crew):
+def test_returning_thread_restores_the_number_of_workers(crew):
     """By a fresh thread; the one that was stuck ends."""
     stuck = [crew.stick() for _ in range(5)]
     crew.end(stuck[2])
@@ -165,8 +165,8 @@ def test_a_vacant_post_is_filled_when_a_thread_comes_back(crew):
     assert crew.workers.stuck == 4
 
 
-def test_a_model_with_many_workers_may_have_as_many_stuck():
-    """It is as large as that."""
+def test_bound_of_stuck_threads_grows_with_workers():
+    """A model may have as many stuck as it has workers."""
     crew = _Crew(posts=6)
     for _ in range(6):
         crew.stick()
@@ -176,8 +176,8 @@ def test_a_model_with_many_workers_may_have_as_many_stuck():
     crew.close(6)
 
 
-def test_those_that_are_stuck_are_not_waited_for(crew):
-    """`join` returns False while they are there."""
+def test_join_does_not_wait_for_stuck_threads(crew):
+    """It returns False while there are any."""
     stuck = crew.stick()
     crew.source.put(None)
     assert not crew.workers.join(10)
@@ -186,8 +186,8 @@ def test_those_that_are_stuck_are_not_waited_for(crew):
     assert crew.workers.join(PATIENCE_S)
 
 
-def test_a_post_stays_vacant_if_there_is_no_thread_for_it(crew, monkeypatch):
-    """What was to be run first is given up as well, and the next thread that comes back has its post filled."""
+def test_worker_is_missing_if_no_thread_can_start(crew, monkeypatch):
+    """Its first batch is given up too, and the next thread that returns restores it."""
     crew.rest = rest = _batch()
     stuck = crew.run()
     with monkeypatch.context() as patch:
@@ -222,8 +222,8 @@ def test_threads_start_with_the_first_request(monkeypatch):
     assert (started, workers.have_started) == (["one", "two"], True)
 
 
-def test_a_system_that_gives_no_thread(monkeypatch):
-    """Requests are rejected until it gives one; those that are missing are tried again with each request."""
+def test_thread_creation_fails(monkeypatch):
+    """Requests are rejected until a thread starts; each request tries again."""
     vacancies, started, allowed = [], [], 0
     source = _Source()
     start = threading.Thread.start

@@ -192,7 +192,7 @@ def _serving(tree: Path) -> Iterator[_Target]:
 
 
 def measure(tree: Path, rounds: int, seconds: float, console: Console) -> Iterator[Sample]:
-    """Measure answers and refusals by turns."""
+    """Measure answers and refusals, alternating."""
     with _serving(tree) as target:
         for number in range(1, rounds + 1):
             for connections in _CONNECTIONS:

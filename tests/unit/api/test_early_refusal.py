@@ -1,4 +1,4 @@
-"""Requests that are rejected before their tensors are looked at."""
+"""Requests that are rejected before their tensors are decoded."""
 
 import math
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ NOW = 1000.0
 
 
 class FakeBatcher:
-    """Rejects what comes with ``error``, if there is one."""
+    """Rejects each request with ``error``, if that is set."""
 
     def __init__(self):
         self.error = None
@@ -44,7 +44,7 @@ class FakeBatcher:
 
 
 class Bench:
-    """A handler, and a model that has seen a request of each template that is sent."""
+    """A handler, and a model that has seen a request of each template."""
 
     def __init__(self, codec, monkeypatch):
         self.now = NOW
@@ -95,7 +95,7 @@ CASES = {"v1": (InferenceCodec(), v1_request), "oip": (OpenInferenceCodec(), oip
 
 @pytest.mark.parametrize("protocol", CASES)
 def test_rejects_without_building_the_request(protocol, monkeypatch):
-    """With the facts for log and metrics that a rejection by the queue has."""
+    """The log and metrics have the facts that a rejection by the queue has."""
     codec, request = CASES[protocol]
     bench, error = Bench(codec, monkeypatch), full()
     call = bench.refuse(request(**{"request_id" if protocol == "v1" else "id": "mine"}), error)
@@ -105,7 +105,7 @@ def test_rejects_without_building_the_request(protocol, monkeypatch):
     assert known(call.context) == {"request_id": "mine", "model": "fake", "version": "3", "rows": 2}
 
 
-def test_times_decoding_where_it_is_wanted(monkeypatch):
+def test_times_decoding_on_request(monkeypatch):
     """For traces and the trailer, as for requests that reach the queue."""
     bench, call = Bench(InferenceCodec(), monkeypatch), FakeCall()
     stages = timing.wanted(call.annotations)
@@ -123,8 +123,8 @@ def test_times_decoding_where_it_is_wanted(monkeypatch):
         ("oip", {"parameters": parameters(timeout=2_000_000)}, NOW + 1, (2, NOW + 1)),
     ],
 )
-def test_asks_with_priority_and_deadline(protocol, fields, call_deadline, expected, monkeypatch):
-    """The request's own, as its message says."""
+def test_checks_with_priority_and_deadline(protocol, fields, call_deadline, expected, monkeypatch):
+    """Those of the request message."""
     codec, request = CASES[protocol]
     bench, call = Bench(codec, monkeypatch), FakeCall()
     call.deadline = call_deadline
@@ -133,15 +133,15 @@ def test_asks_with_priority_and_deadline(protocol, fields, call_deadline, expect
     assert len(bench.model.submitted) == 2
 
 
-def test_an_expired_request_is_not_overload(monkeypatch):
-    """The status is that of the error."""
+def test_expired_request_is_no_overload(monkeypatch):
+    """It gets the status of the error."""
     bench = Bench(InferenceCodec(), monkeypatch)
     call = bench.refuse(v1_request(), DeadlineExceededError("late"))
     assert call.ended == (grpc.StatusCode.DEADLINE_EXCEEDED, "late")
 
 
-def test_same_error_has_the_same_status(monkeypatch):
-    """It is encoded once for all requests that are rejected with it; another one, which may be equal, is encoded."""
+def test_status_of_an_error_is_cached(monkeypatch):
+    """It is encoded once for all requests rejected with the same error object."""
     bench, error = Bench(InferenceCodec(), monkeypatch), full()
     first = bench.statuses.status_of(error)
     assert bench.statuses.status_of(error) is first
@@ -178,7 +178,7 @@ def overloaded(protocol, monkeypatch):
 
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_rejects_unknown_requests_by_their_outline(case, monkeypatch):
-    """However large they are, and before they are validated, once there is an overload."""
+    """Whatever their size and before validation, during an overload."""
     protocol, request, rows = UNKNOWN[case]
     bench = overloaded(protocol, monkeypatch)
     setattr(request, "request_id" if protocol == "v1" else "id", "mine")
@@ -189,7 +189,7 @@ def test_rejects_unknown_requests_by_their_outline(case, monkeypatch):
     assert (len(bench.model.submitted), bench.large.work.waiting) == (1, [])
 
 
-def test_rejection_by_the_queue_is_an_overload_too(monkeypatch):
+def test_rejection_by_the_queue_starts_an_overload(monkeypatch):
     """Where no request matches a template, only the queue rejects at first."""
     bench = Bench(OpenInferenceCodec(), monkeypatch)
     bench.batcher.error = full()
@@ -199,7 +199,7 @@ def test_rejection_by_the_queue_is_an_overload_too(monkeypatch):
     assert len(bench.model.submitted) == 1
 
 
-def test_decodes_unknown_requests_without_an_overload(monkeypatch):
+def test_decodes_unknown_requests_after_the_overload(monkeypatch):
     """Some time after the last rejection."""
     bench = overloaded("oip", monkeypatch)
     bench.now += 0.2
@@ -219,8 +219,8 @@ def test_decodes_unknown_requests_without_an_overload(monkeypatch):
         ("oip", oip_request(inputs=[oip_tensor(shape=[2**40, 2])]), "INVALID_ARGUMENT"),
     ],
 )
-def test_what_its_outline_shows_to_be_wrong_comes_first(protocol, request_, expected, monkeypatch):
-    """It is decoded as ever, for the error."""
+def test_invalid_outline_precedes_overload(protocol, request_, expected, monkeypatch):
+    """The request is decoded for its own error."""
     call = overloaded(protocol, monkeypatch).ask(request_)
     assert call.ended[0].name == expected
 
@@ -243,30 +243,30 @@ class Limited(Bench):
         return call
 
 
-def test_asks_with_the_priority_that_is_granted(monkeypatch):
-    """Not with the one that the caller would like."""
+def test_checks_with_the_granted_priority(monkeypatch):
+    """Not with the requested one."""
     bench = Limited(monkeypatch, priority_ceiling=2)
     bench.refuse(v1_request(priority=1), full())
     assert bench.batcher.asked == [(2, NOW + 30, NOW)]
 
 
 def test_rejected_requests_are_not_charged(monkeypatch):
-    """The rows are given back, as to a request that the queue rejects."""
+    """Their rows are released, as for requests that the queue rejects."""
     bench = Limited(monkeypatch, quota={"rows_per_s": 4})
     calls = [bench.refuse(v1_request(), full()), *(bench.ask(v1_request()) for _ in range(5))]
     assert [call.ended[1] for call in calls] == ["full"] * 6
 
 
-def test_quota_comes_first(monkeypatch):
-    """The caller hears of its own limit rather than of the queue's."""
+def test_quota_precedes_overload(monkeypatch):
+    """The error names the caller's own limit rather than the queue's."""
     bench = Limited(monkeypatch, quota={"concurrent_requests": 1})
     call = bench.refuse(v1_request(), full())
     assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "the quota of 1 open requests is used up")
     assert bench.batcher.refused_rows == []
 
 
-def test_room_in_the_queue_is_seen_without_asking(monkeypatch):
-    """It is looked at for each request."""
+def test_room_in_the_queue_skips_the_check(monkeypatch):
+    """The number of queued rows is read for each request."""
     bench = Bench(InferenceCodec(), monkeypatch)
     bench.batcher.waiting.rows = 7
     bench.refuse(v1_request(), full())

@@ -61,7 +61,7 @@ def test_late_watch_gets_status_and_ends():
 
 
 def test_cancelled_watch_gets_nothing():
-    """Neither one that was cancelled, which ends once, nor one cancelled before it began."""
+    """Whether cancelled while open, which ends it once, or before it began."""
     service = _service()
     left = Watcher(service)
     left.go()
@@ -109,7 +109,7 @@ def _check(service, name=""):
 
 
 def test_check_returns_current_status():
-    """Of the server, each service and each probe, in each phase."""
+    """For the server, each service and each probe, in each phase."""
     service = HealthService(["some.Service"])
     names = ("", "some.Service", "readiness", "startup", "liveness")
     seen = [[_check(service, name).status for name in names]]
@@ -165,7 +165,7 @@ def test_check_rejects_malformed_message():
 
 
 class Lagging:
-    """A service whose poll thread the test makes late or stuck."""
+    """A service whose poll thread is late or stuck when the test says."""
 
     def __init__(self):
         self.late = self.stuck = False

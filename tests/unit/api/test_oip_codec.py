@@ -71,7 +71,7 @@ NONE_OF_TENSOR = [
 @pytest.mark.parametrize(("name", "value"), NONE_OF_TENSOR, ids=str)
 @pytest.mark.parametrize("kind", ["inputs", "outputs"])
 def test_ignores_null_tensor_parameters(kind, name, value):
-    """Of inputs and outputs, the size of shared memory included."""
+    """For inputs and outputs, including the size of shared memory."""
     request = _request(outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="y")])
     getattr(request, kind)[0].parameters[name].CopyFrom(pb.InferParameter(**value))
     assert _decode(request).outputs == ("y",)

@@ -144,7 +144,7 @@ def test_ended_call_holds_no_quota(bench: Bench) -> None:
 
 
 def test_invalid_request_holds_no_quota(bench: Bench) -> None:
-    """Nor does one for an unknown model."""
+    """The same for an unknown model."""
     assert bench.infer(values=(1, 2, 3)).ended[0] is CODES.INVALID_ARGUMENT
     assert bench.infer(name="none").ended[0] is CODES.NOT_FOUND
     assert bench.slots() == 3

@@ -356,7 +356,7 @@ def test_large_request_is_decoded_by_other_thread_in_order():
 
 
 def test_ended_stream_submits_no_more_requests():
-    """Neither the request that is being decoded nor later ones."""
+    """Neither the request being decoded nor later ones."""
     setup = Setup()
     contents = [_large(20_000), _request("b").SerializeToString()]
     setup.stream.on_message(b"".join(wire.field(0x0A, content) for content in contents))

@@ -72,7 +72,7 @@ def test_rejects_integers_out_of_range(name, value):
 
 @pytest.mark.parametrize("name", ["INT8", "INT64", "UINT64", "FP16", "BF16", "FP32", "FP64"])
 def test_accepts_integers_for_any_number(name):
-    """People write 0 for 0.0."""
+    """Users write 0 for 0.0."""
     array = tensors.from_integers("x", BY_NAME[name], [0, 1, 2])
     assert array.dtype == BY_NAME[name].numpy
     assert array.astype(float).tolist() == [0.0, 1.0, 2.0]
@@ -126,7 +126,7 @@ def test_elements_go_to_list_of_their_kind(array, field, values):
 
 @pytest.mark.parametrize("name", ["FP16", "BF16", "FP32", "FP64"])
 def test_short_floats_round_trip(name):
-    """Shortened for people, exact for programs."""
+    """Short for readers, exact for programs."""
     dtype = BY_NAME[name].numpy
     array = np.random.default_rng(0).standard_normal(200).astype(dtype)
     assert np.array_equal(tensors.from_floats("x", BY_NAME[name], tensors.to_list(array)[1]), array)

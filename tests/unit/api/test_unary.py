@@ -20,7 +20,7 @@ from tests.unit.call_context import known
 
 @pytest.fixture
 def model():
-    """A model that answers when told to."""
+    """A model that answers when the test says."""
     return FakeModel()
 
 
@@ -40,7 +40,7 @@ def _ask(fake, call=None, **fields):
 
 
 def test_response_is_sent_when_reply_settles(model):
-    """The call then has its message and its facts for the log."""
+    """The call then has its message and the facts for its log line."""
     call = _ask(model, request_id="mine")
     assert call.ended is None
     model.answer(0)
@@ -58,7 +58,7 @@ def test_response_is_sent_when_reply_settles(model):
 
 
 def test_records_stages_on_request(model):
-    """As far as the request came."""
+    """Up to the last stage that the request reached."""
     call = FakeCall()
     stages = timing.wanted(call.annotations)
     _ask(model, call)
@@ -107,14 +107,14 @@ def test_errors_end_call(model):
 
 
 def test_ended_call_cancels_request(model):
-    """So that it is not run in vain."""
+    """So that it does not run."""
     call = _ask(model)
     call.terminated()
     assert model.cancelled == model.submitted
 
 
 def test_encoding_failure_is_internal_error(model):
-    """The thread that settles the reply goes on."""
+    """The thread that settles the reply continues."""
     call = _ask(model)
     model.submitted[0].reply.deliver(UNSENDABLE)
     assert call.ended == (grpc.StatusCode.INTERNAL, "the model failed to run this request")
@@ -163,8 +163,8 @@ def _message(rows):
     ).SerializeToString()
 
 
-def test_large_message_is_decoded_apart_until_cached(model):
-    """The poll thread submits it; later ones match the cached template and are as cheap as small ones."""
+def test_other_thread_decodes_large_messages_until_cached(model):
+    """The poll thread submits them; later ones match the cached template and are as cheap as small ones."""
     large, unary = _unary(model)
     unary(FakeCall(), _message(4000))
     assert model.submitted == []
@@ -177,7 +177,7 @@ def test_large_message_is_decoded_apart_until_cached(model):
 
 
 def test_large_message_of_ended_call_is_not_decoded(model):
-    """Nobody waits for it."""
+    """It has no caller."""
     large, unary = _unary(model)
     call = FakeCall()
     unary(call, _message(4000))
@@ -198,7 +198,7 @@ def test_rejects_malformed_or_too_many_large_messages(model):
     assert late.ended[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_large_lists_are_encoded_apart(model):
+def test_other_thread_encodes_large_lists(model):
     """Each element takes a step of Python."""
     large, unary = _unary(model)
     call = FakeCall()

@@ -1,4 +1,4 @@
-"""What a model's description says that was found by running it: its batching verdict, and what runs take."""
+"""Measured parts of a model's description: its batching verdict and predicted run times."""
 
 import pytest
 
@@ -22,7 +22,7 @@ class FakeSession:
 
 
 class FakeBatcher:
-    """A batcher that has checked three batches and found one mismatch, and knows ``cost``."""
+    """A batcher that has checked three batches and found one mismatch, and has ``cost``."""
 
     def __init__(self, cost=None):
         self._cost = cost

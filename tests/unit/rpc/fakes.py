@@ -18,7 +18,7 @@ EPOCH_AHEAD_S = 1_700_000_000.0
 
 
 class FakeClock:
-    """A clock that advances only when told to."""
+    """A clock that advances only on request."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -76,7 +76,7 @@ class FakeLoop:
         return self.clock.now
 
     def defer_batch(self, deferred: tuple[Any, tuple[Any, ...], Callable[[Any], None]]) -> None:
-        """Start it at once: the test decides when its event comes."""
+        """Start it at once: the test decides when its event arrives."""
         call, batch, tag = deferred
         error = call.core_call.start_server_batch(batch, tag)
         if error:

@@ -163,8 +163,8 @@ def test_latest_call_wakes_the_loop():
     assert bench.accept() is bench.loop.waker
 
 
-def test_requests_express_calls_apart():
-    """In addition to the others, by method."""
+def test_requests_express_calls_by_method():
+    """In addition to the others."""
     bench = Bench(armed_calls=3, express_methods=["/x.Y/Z"])
     assert len(bench.server.requests) == 3
     assert bench.server.registered_requests

@@ -41,8 +41,8 @@ def test_on_finished_runs_once_before_the_interceptors(kind, end):
 
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])
-def test_a_new_call_may_be_rejected_by_the_check_it_starts(kind):
-    """The first call after a pause starts the checks of memory, which may end it."""
+def test_memory_check_may_reject_the_call_that_starts_it(kind):
+    """The first call after a pause starts the memory checks, which may end it."""
 
     def reject_all(live):
         live.on_call = lambda: [live.reject(call, MEMORY_BUDGET) for call in list(live.calls)]

@@ -1,4 +1,4 @@
-"""The one module that knows grpcio's private names."""
+"""The one module that imports private names of grpcio."""
 
 import ast
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_no_other_module_imports_private_names():
 
 
 def test_error_names_the_installed_and_the_tested_releases():
-    """The reader learns which release to install."""
+    """So that the reader knows which release to install."""
     text = str(core.IncompatibleGrpcioError("lacks X"))
     assert text == f"grpcio {grpc.__version__} lacks X; this package works with grpcio 1.76 to 1.85"
 

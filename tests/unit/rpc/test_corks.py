@@ -11,7 +11,7 @@ from tests.unit.rpc.fakes import FakeClock
 
 
 class Bench:
-    """Corks on sockets that the test makes up."""
+    """Corks on fake sockets."""
 
     def __init__(self):
         self.clock = FakeClock()
@@ -37,7 +37,7 @@ class Bench:
 
 
 def test_corks_connections_with_several_answers():
-    """One answer is not worth it. The first burst of a new peer finds its socket."""
+    """One answer does not pay. The socket of a new peer is searched for at its first burst."""
     bench = Bench()
     assert bench.put("abab") == []
     assert bench.put("aab") == [7]
@@ -47,7 +47,7 @@ def test_corks_connections_with_several_answers():
     assert bench.looks == 1
 
 
-def test_a_peer_without_a_socket_is_looked_for_once():
+def test_searches_once_for_the_socket_of_a_peer():
     """It may have a Unix socket."""
     bench = Bench()
     for _ in range(3):
@@ -55,16 +55,16 @@ def test_a_peer_without_a_socket_is_looked_for_once():
     assert bench.looks == 1
 
 
-def test_sockets_that_are_gone_are_not_corked():
-    """The core closes them without telling."""
+def test_does_not_cork_closed_sockets():
+    """The core closes them without a notice."""
     bench = Bench()
     bench.put("aabb")
     bench.gone.add(7)
     assert bench.put("aabb") == [8]
 
 
-def test_forgets_peers_of_the_past():
-    """Whenever it looks for new ones."""
+def test_forgets_disconnected_peers():
+    """At each search for new ones."""
     bench = Bench()
     bench.put("aa")
     bench.sockets = {b"c": 9}
@@ -73,8 +73,8 @@ def test_forgets_peers_of_the_past():
     assert bench.looks == 3
 
 
-def test_looks_for_sockets_now_and_then():
-    """For a small part of the time, however many peers come."""
+def test_limits_the_time_for_socket_searches():
+    """To a small share, however many peers connect."""
     bench = Bench()
     bench.look_s = 0.01
     bench.put("aa")
@@ -84,7 +84,7 @@ def test_looks_for_sockets_now_and_then():
 
 
 def test_corks_nothing_with_too_many_descriptors():
-    """Looking through them would take too long."""
+    """Searching them would take too long."""
     bench = Bench()
     bench.sockets = None
     assert [bench.put("aa"), bench.put("aa")] == [[], []]
@@ -98,8 +98,8 @@ def test_corks_nothing_with_too_many_descriptors():
         (socket.AF_INET6, "::ffff:127.0.0.1", "ipv4:127.0.0.1:{}"),
     ],
 )
-def test_real_sockets(family, host, peer):
-    """They are found by the address as the core writes it, and stay open."""
+def test_corks_real_sockets(family, host, peer):
+    """They are found by the address in the core's notation, and stay open."""
     with socket.socket(family) as listening:
         listening.bind(("::" if host.startswith("::ffff") else host, 0))
         listening.listen()

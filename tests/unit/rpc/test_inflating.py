@@ -41,7 +41,7 @@ def inflate():
 def test_inflates_what_was_compressed(inflate, size):
     """Up to the limit, small and large."""
     content = bytes(range(251)) * (size // 251 + 1)
-    # As long in all as what compresses badly, so that the ratio is an ordinary one.
+    # Stored without compression, so the ratio is an ordinary one.
     message = gzip.compress(content[:size], 0)
     assert inflate(message) == content[:size]
 

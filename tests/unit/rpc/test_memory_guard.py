@@ -182,7 +182,7 @@ def test_decides_nothing_while_memory_is_returned():
 
 
 def test_does_not_end_calls_with_a_complete_message():
-    """They will be answered and their memory is known; no more comes in meanwhile."""
+    """They will be answered, and their memory is known and does not grow."""
     bench = Bench()
     bench.receive(300 * MIB)
     bench.grown = 900
@@ -206,7 +206,7 @@ def test_ends_calls_whose_answer_is_not_sent():
 
 
 def test_ends_streams_last_and_silent_ones_first():
-    """Streams with an incomplete message cannot be told from silent ones."""
+    """Streams with an incomplete message cannot be distinguished from silent ones."""
     bench = Bench()
     talking, silent, upload = bench.stream(b"message"), bench.stream(), bench.upload()
     bench.grown = 720

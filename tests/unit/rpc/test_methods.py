@@ -57,7 +57,7 @@ def test_caches_handlers_of_services(methods):
 
 
 def test_does_not_cache_unknown_methods(methods):
-    """Callers can make up any number of them."""
+    """Callers can send any number of them."""
     service = Counting("/x.Y/Z", handler())
     methods.add_generic([service])
     for _ in range(3):

@@ -346,7 +346,7 @@ def test_no_wake_up_is_lost_with_many_threads():
     loop.run_until(lambda: len(done) == 4 * 500)
 
     def ask(name):
-        # Two in a row, and then nothing until they are done, so that the loop goes to sleep again and again.
+        # Two in a row, then wait for both, so that the loop sleeps often.
         for number in range(0, 500, 2):
             came_back = threading.Event()
             loop.call_soon(partial(done.append, (name, number)))

@@ -186,7 +186,7 @@ def test_end_while_the_status_is_queued(bench):
 
 @pytest.mark.parametrize("operation", ["send", "finish", "read"])
 def test_refused_batch_cancels_the_call(bench, operation):
-    """Its event never comes, so the call must not wait for it."""
+    """Its event never arrives, so the call must not wait for it."""
     bench.core.refuse = 1
     {"send": lambda: bench.call.send(b"x"), "finish": bench.call.finish, "read": bench.call.read}[operation]()
     assert bench.core.cancels == 1

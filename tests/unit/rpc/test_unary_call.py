@@ -125,7 +125,7 @@ def test_first_answer_wins(bench):
 
 
 def test_claim_is_exclusive_among_threads(bench):
-    """Of answers from many threads exactly one is sent."""
+    """Exactly one of the answers from many threads is sent."""
     receive(bench)
     barrier = threading.Barrier(8)
     results = []
@@ -199,7 +199,7 @@ def test_end_at_the_deadline_is_deadline_exceeded():
 
 
 def test_half_close_without_a_message_is_unimplemented(bench):
-    """Without an answer the client would wait in vain."""
+    """Without an answer the client would wait until its deadline."""
     assert receive(bench, message=None) == []
     assert bench.codes == []
     bench.loop.run_timers()
@@ -227,7 +227,7 @@ def test_message_rejected_by_the_core(bench):
 
 @pytest.mark.parametrize("refused", ["receive", "answer"])
 def test_refused_batch_cancels_the_call(bench, caplog, refused):
-    """Its event never comes, so the call must not wait for it."""
+    """Its event never arrives, so the call must not wait for it."""
     if refused == "receive":
         bench.core.refuse = 1
         bench.call.serve(lambda call, request: None)
@@ -264,7 +264,7 @@ def test_exception_of_the_handler_is_internal(bench, caplog):
     ],
 )
 def test_illegal_metadata_raises_and_ends_the_call(bench, answer):
-    """``reply`` raises with the key, and the caller of the RPC does not wait in vain."""
+    """``reply`` raises an error with the key, and the client gets a status."""
     receive(bench)
     with pytest.raises(ValueError, match="'Bad'"):
         answer(bench.call)

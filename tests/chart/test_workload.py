@@ -26,8 +26,8 @@ def _only(objects: dict[tuple[str, str], Object], kind: str) -> Object:
     return found
 
 
-def test_the_minimal_release_is_small() -> None:
-    """Only objects that a cluster without operators knows."""
+def test_minimal_release_is_small() -> None:
+    """Only kinds of objects that a cluster without operators has."""
     assert set(of_scenario("minimal")) == {
         ("ConfigMap", "rel-inferd"),
         ("Deployment", "rel-inferd"),

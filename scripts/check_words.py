@@ -39,6 +39,9 @@ WORDS = {
     r"\bsuch a one\b": "one",
     r"\bwell again\b": "healthy again",
     r"\btak(e|es|en|ing) (it |them )?down\b": "record",
+    # Names of tests, with spaces for underscores.
+    r"\bdef test (an?|the|what|who|whose|how|nor|those)\b": "what is verified, as in test_rejects_expired_request",
+    r"\bdef test .*\b(no|any|some|every)(body|one)\b": "name the caller, request, worker …",
 }
 
 _CHECKED = ("*.py", "*.md", "*.yaml", "*.tpl", "*.proto", "*.sh", "Makefile", "Dockerfile", "setup.cfg")
@@ -52,14 +55,20 @@ def _files() -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
+def _words_of(line: str) -> str:
+    """Return the line; for the definition of a test, with the words of its name separated."""
+    return line.replace("_", " ") if line.lstrip().startswith(("def test_", "async def test_")) else line
+
+
 def main() -> int:
     """Print each place with a word of the list; return 1 if there is one."""
     patterns = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in WORDS.items()]
     found = 0
     for path in _files():
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            words = _words_of(line)
             for pattern, instead in patterns:
-                match = pattern.search(line)
+                match = pattern.search(words)
                 if match:
                     found += 1
                     print(f"{path}:{number}: {match[0]!r}: write {instead}")

@@ -12,7 +12,7 @@ import grpc
 from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import call_ends, core
 from inferd.rpc.call_ends import REASONS, Ends, RejectionCause, StatusOf, bare_status
-from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata, sendable_metadata
+from inferd.rpc.core import CheckedMetadata, EncodedMetadata, Metadata, SentMetadata, checked_metadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interceptors import InterceptorChain, notify_finished
 from inferd.rpc.interfaces import Finisher
@@ -189,7 +189,7 @@ class CallBase(ABC):
 
     def add_trailing_metadata(self, pairs: SentMetadata) -> None:
         """See `Call.add_trailing_metadata`."""
-        added = sendable_metadata(pairs)
+        added = pairs if isinstance(pairs, EncodedMetadata) else checked_metadata(pairs)
         if added is not None:
             self._trailing = added if self._trailing is None else (*self._trailing, *added)
 
@@ -250,10 +250,12 @@ class CallBase(ABC):
 
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
+        if isinstance(metadata, EncodedMetadata):
+            return metadata
         if not metadata:
             return None
         try:
-            return sendable_metadata(metadata)
+            return checked_metadata(metadata)
         except ValueError:
             self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             raise

@@ -285,11 +285,6 @@ def encoded_metadata(metadata: Metadata) -> EncodedMetadata:
     )
 
 
-def sendable_metadata(metadata: SentMetadata) -> CheckedMetadata:
-    """Return ``metadata`` in the core's form, checked if it has not been. Raises as `checked_metadata`."""
-    return metadata if isinstance(metadata, EncodedMetadata) else checked_metadata(metadata)
-
-
 def checked_metadata(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...] | None:
     """Return ``metadata`` in the core's form, as the core's handling of illegal metadata differs by version.
 

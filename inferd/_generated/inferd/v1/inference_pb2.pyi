@@ -3,12 +3,12 @@
 isort:skip_file
 The contract of inferd. The comments in this file are the API reference.
 
-Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came, and has the path to the
-field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown
-model or version; UNAVAILABLE for a model that is loading or has failed, or a server that is draining;
-RESOURCE_EXHAUSTED when the model's queue refused the request, with google.rpc.RetryInfo and ErrorInfo in the
-status details and `grpc-retry-pushback-ms` in the trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout
-passed in any stage; INTERNAL when the model's run failed for this request.
+Errors, for every RPC: INVALID_ARGUMENT names the field, the expected and the received value, and has the path to the
+field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown model or version; UNAVAILABLE for a
+model that is loading or has failed, or a server that is draining; RESOURCE_EXHAUSTED when the model's queue rejected
+the request, with google.rpc.RetryInfo and ErrorInfo in the status details and `grpc-retry-pushback-ms` in the
+trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout passed in any stage; INTERNAL when the model's run
+failed for this request.
 """
 
 import builtins
@@ -83,8 +83,8 @@ Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final
 class Tensor(google.protobuf.message.Message):
-    """One named tensor. Its elements come in exactly one of `raw` and the typed lists; row-major order. An answer uses the
-    form of its request: typed lists if any input came in one, else `raw`.
+    """One named tensor. Its elements are in exactly one of `raw` and the typed lists, in row-major order. A response uses
+    the form of its request: typed lists if any input used one, else `raw`.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -100,17 +100,17 @@ class Tensor(google.protobuf.message.Message):
     STRINGS_FIELD_NUMBER: builtins.int
     BYTES_VALUES_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The input's or output's name in the model."""
+    """The name of the input or output in the model."""
     datatype: Global___DataType.ValueType
-    """The element type. In a request it may be left out; if given, it must be the model's."""
+    """The element type. Optional in a request; if set, it must be the model's."""
     raw: builtins.bytes
     """The elements as little-endian bytes without padding. DATA_TYPE_BYTES: for each element its length as four
     little-endian bytes, then its bytes.
     """
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The dimensions, batch dimension included. In a request it may be left out where the model leaves at most one
-        dimension open, which then follows from the number of elements.
+        """The dimensions, including the batch dimension. Optional in a request if the model has at most one open dimension,
+        which is then computed from the number of elements.
         """
 
     @property
@@ -119,16 +119,16 @@ class Tensor(google.protobuf.message.Message):
 
     @property
     def ints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements of any integer or floating-point type that fit into 64 signed bits. In answers, those of signed types."""
+        """Elements of any integer or floating-point type that fit into 64 signed bits. In responses, those of signed types."""
 
     @property
     def uints(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Elements of any integer or floating-point type. In answers, those of unsigned types."""
+        """Elements of any integer or floating-point type. In responses, those of unsigned types."""
 
     @property
     def floats(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Elements of DATA_TYPE_FP16, DATA_TYPE_BF16, DATA_TYPE_FP32 or DATA_TYPE_FP64, rounded to that type. In answers,
-        each is a short number that rounds to the element.
+        """Elements of DATA_TYPE_FP16, DATA_TYPE_BF16, DATA_TYPE_FP32 or DATA_TYPE_FP64, rounded to that type. In responses,
+        each is a short decimal that rounds to the element.
         """
 
     @property
@@ -171,27 +171,27 @@ class InferRequest(google.protobuf.message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """The model's name. May be left out where the server serves one model only."""
+    """The model's name. Optional if the server has only one model."""
     version: builtins.str
-    """The model's version; left out, the highest one."""
+    """The model's version; the highest one if unset."""
     request_id: builtins.str
-    """Chosen by the caller, given back in the result and in the access log. On a stream it matches results to requests."""
+    """An id chosen by the caller, repeated in the result and in the access log. Matches results to requests on a stream."""
     priority: builtins.int
-    """1 is served first, up to the model's `priority_levels`; 0 or left out, the model's default. `priority_levels` + 1 is
-    for scavengers: they are served while nothing else waits, and are the first to be evicted.
+    """From 1, served first, to the model's `priority_levels`; the model's default if 0 or unset. `priority_levels` + 1
+    marks scavengers: they are served while nothing else is queued, and are evicted first.
     """
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tensor]:
-        """Every input of the model but optional ones, which may be left out; each once, in any order."""
+        """All inputs of the model, each once, in any order; optional inputs may be omitted."""
 
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The outputs wanted, in the order wanted, each of them once; left out, all of them in the model's order."""
+        """Names of the requested outputs, each once, in the order of the response; all in the model's order if empty."""
 
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the caller will wait for this request, from its arrival. The call's own deadline holds as well; the
-        earlier one counts. 0 or left out, the model's default timeout.
+        """How long the caller waits for this request, from its arrival. The earlier of this and the call's deadline applies.
+        The model's default timeout if 0 or unset.
         """
 
     def __init__(
@@ -212,7 +212,7 @@ Global___InferRequest: typing_extensions.TypeAlias = InferRequest
 
 @typing.final
 class InferResponse(google.protobuf.message.Message):
-    """The answer to one request."""
+    """The response to one request."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -222,18 +222,18 @@ class InferResponse(google.protobuf.message.Message):
     OUTPUTS_FIELD_NUMBER: builtins.int
     TIMING_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """The model that answered."""
+    """The model that ran."""
     version: builtins.str
-    """The version that answered."""
+    """The version that ran."""
     request_id: builtins.str
     """As in the request."""
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tensor]:
-        """The outputs wanted."""
+        """The requested outputs."""
 
     @property
     def timing(self) -> Global___InferTiming:
-        """Where the time went."""
+        """Queue and run time."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ Global___InferResponse: typing_extensions.TypeAlias = InferResponse
 
 @typing.final
 class InferTiming(google.protobuf.message.Message):
-    """Where the time of one request went."""
+    """Queue and run time of one request."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -263,7 +263,7 @@ class InferTiming(google.protobuf.message.Message):
     run_us: builtins.int
     """Microseconds of the model's run."""
     batch_rows: builtins.int
-    """Rows of the batch that the request rode in, its own included."""
+    """Rows of the batch that the request ran in, including its own."""
     def __init__(
         self,
         *,
@@ -277,7 +277,7 @@ Global___InferTiming: typing_extensions.TypeAlias = InferTiming
 
 @typing.final
 class StreamInferRequest(google.protobuf.message.Message):
-    """One message of a stream: one or several requests, for one model or several."""
+    """One message of a stream: one or more requests, for one or more models."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -295,7 +295,7 @@ Global___StreamInferRequest: typing_extensions.TypeAlias = StreamInferRequest
 
 @typing.final
 class StreamInferResponse(google.protobuf.message.Message):
-    """One message of a stream: results that were ready together."""
+    """One message of a stream: results that were ready at the same time."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -313,7 +313,7 @@ Global___StreamInferResponse: typing_extensions.TypeAlias = StreamInferResponse
 
 @typing.final
 class InferResult(google.protobuf.message.Message):
-    """The end of one request of a stream."""
+    """The outcome of one request of a stream."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -324,11 +324,11 @@ class InferResult(google.protobuf.message.Message):
     """As in the request."""
     @property
     def response(self) -> Global___InferResponse:
-        """The answer."""
+        """The response."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Why there is none."""
+        """The reason why there is no response."""
 
     def __init__(
         self,
@@ -360,7 +360,7 @@ class ListModelsResponse(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Ordered by name, then by version, the highest first."""
+        """Ordered by name, then by descending version."""
 
     def __init__(
         self,
@@ -378,9 +378,9 @@ class GetModelRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """The model's name. May be left out where the server serves one model only."""
+    """The model's name. Optional if the server has only one model."""
     version: builtins.str
-    """The model's version; left out, the highest one."""
+    """The model's version; the highest one if unset."""
     def __init__(
         self,
         *,
@@ -424,24 +424,24 @@ class Model(google.protobuf.message.Message):
         STATE_LOADING: Model._State.ValueType  # 1
         """Being read, optimised and warmed up."""
         STATE_READY: Model._State.ValueType  # 2
-        """Answers requests."""
+        """Serves requests."""
         STATE_FAILED: Model._State.ValueType  # 3
-        """Could not be loaded; `reason` says why."""
+        """Loading failed; `reason` says why."""
         STATE_UNLOADING: Model._State.ValueType  # 4
-        """Finishes what it has admitted and takes nothing new."""
+        """Finishes admitted requests and rejects new ones."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """The state of a version's life."""
+        """The lifecycle state of a version."""
 
     STATE_UNSPECIFIED: Model.State.ValueType  # 0
     STATE_LOADING: Model.State.ValueType  # 1
     """Being read, optimised and warmed up."""
     STATE_READY: Model.State.ValueType  # 2
-    """Answers requests."""
+    """Serves requests."""
     STATE_FAILED: Model.State.ValueType  # 3
-    """Could not be loaded; `reason` says why."""
+    """Loading failed; `reason` says why."""
     STATE_UNLOADING: Model.State.ValueType  # 4
-    """Finishes what it has admitted and takes nothing new."""
+    """Finishes admitted requests and rejects new ones."""
 
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
@@ -469,11 +469,11 @@ class Model(google.protobuf.message.Message):
     def batching(self) -> Global___Batching: ...
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The ONNX Runtime execution providers in use, the preferred one first, for example "CUDAExecutionProvider"."""
+        """The ONNX Runtime execution providers in use, by descending preference, for example "CUDAExecutionProvider"."""
 
     @property
     def run_cost(self) -> Global___RunCost:
-        """What runs of the model are predicted to take; unset while nothing is known."""
+        """Predicted run times of the model; unset while nothing is known."""
 
     def __init__(
         self,
@@ -495,7 +495,7 @@ Global___Model: typing_extensions.TypeAlias = Model
 
 @typing.final
 class TensorInfo(google.protobuf.message.Message):
-    """What a model declares of one input or output."""
+    """One input or output as the model declares it."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -508,16 +508,16 @@ class TensorInfo(google.protobuf.message.Message):
     name: builtins.str
     datatype: Global___DataType.ValueType
     batch_axis: builtins.int
-    """Which dimension counts rows; unset for a tensor that a whole batch shares."""
+    """The index of the batch dimension; unset for a tensor that the whole batch shares."""
     optional: builtins.bool
-    """Whether a request may leave this input out: the model has a default for it."""
+    """Whether a request may omit this input because the model has a default for it."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The dimensions; -1 where the model leaves one open."""
+        """The dimensions; -1 for open ones."""
 
     @property
     def dimension_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The model's names of the open dimensions, empty for fixed or unnamed ones; as long as `shape`."""
+        """The names of the open dimensions, empty for fixed or unnamed ones; of the same length as `shape`."""
 
     def __init__(
         self,
@@ -550,28 +550,28 @@ class Batching(google.protobuf.message.Message):
         VERDICT_UNSPECIFIED: Batching._Verdict.ValueType  # 0
         """The model has not been read yet."""
         VERDICT_PROVEN: Batching._Verdict.ValueType  # 1
-        """Every row that was tried had the same answer in a batch as alone, and nothing in the graph says otherwise."""
+        """Every tested row had the same result in a batch as alone, and nothing in the graph says otherwise."""
         VERDICT_CONTRADICTED: Batching._Verdict.ValueType  # 2
-        """An answer differed, or the graph or the shapes say that it would; `verdict_reason` has what shows it."""
+        """A result differed, or the graph or the shapes show that it would; `verdict_reason` has the evidence."""
         VERDICT_UNPROVEN: Batching._Verdict.ValueType  # 3
-        """Nothing could be tried, the model does not give the same answer twice, or its graph could not be followed where it
-        may mix rows; `verdict_reason` says which.
+        """No test was possible, the model is not deterministic, or its graph has a part that may mix rows and could not be
+        analysed; `verdict_reason` says which.
         """
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-        """What is known of whether rows of several requests may run together. It is found when a model is loaded, by reading
-        its graph and by running it, and checked again while it serves.
+        """Whether rows of several requests are known to give the same results together as alone. Determined when a model is
+        loaded, from its graph and from test runs, and checked again while it serves.
         """
 
     VERDICT_UNSPECIFIED: Batching.Verdict.ValueType  # 0
     """The model has not been read yet."""
     VERDICT_PROVEN: Batching.Verdict.ValueType  # 1
-    """Every row that was tried had the same answer in a batch as alone, and nothing in the graph says otherwise."""
+    """Every tested row had the same result in a batch as alone, and nothing in the graph says otherwise."""
     VERDICT_CONTRADICTED: Batching.Verdict.ValueType  # 2
-    """An answer differed, or the graph or the shapes say that it would; `verdict_reason` has what shows it."""
+    """A result differed, or the graph or the shapes show that it would; `verdict_reason` has the evidence."""
     VERDICT_UNPROVEN: Batching.Verdict.ValueType  # 3
-    """Nothing could be tried, the model does not give the same answer twice, or its graph could not be followed where it
-    may mix rows; `verdict_reason` says which.
+    """No test was possible, the model is not deterministic, or its graph has a part that may mix rows and could not be
+    analysed; `verdict_reason` says which.
     """
 
     ENABLED_FIELD_NUMBER: builtins.int
@@ -588,28 +588,28 @@ class Batching(google.protobuf.message.Message):
     enabled: builtins.bool
     """Whether rows of several requests may run together."""
     max_batch_size: builtins.int
-    """Rows of a batch, at most."""
+    """The maximum number of rows of a batch."""
     instances: builtins.int
-    """Batches that may run at the same time."""
+    """The maximum number of batches that run at the same time."""
     max_queue_rows: builtins.int
-    """Rows that may wait, at most."""
+    """The maximum number of queued rows."""
     backpressure: builtins.str
-    """What happens to a request when the queue is full: reject, caller_runs, block or shed_oldest."""
+    """The policy for requests that find the queue full: reject, caller_runs, block or shed_oldest."""
     priority_levels: builtins.int
     """Priorities run from 1, served first, to this; the next number is for scavengers."""
     verdict: Global___Batching.Verdict.ValueType
-    """Only a proven model is batched, or one whose `batch_axis` the operator has set."""
+    """A model is batched only if the verdict is VERDICT_PROVEN or the operator has set its `batch_axis`."""
     verdict_reason: builtins.str
-    """What shows it, for an operator to read; empty for VERDICT_PROVEN. What was found in production begins with
-    "found while serving: ".
+    """The reason for the verdict, for an operator to read; empty for VERDICT_PROVEN. It begins with
+    "found while serving: " if a check of a served batch found it.
     """
     checks: builtins.int
-    """Batches since the model was loaded of which one request was run again alone and the answers compared."""
+    """Batches since the model was loaded of which one request was run again alone to compare the results."""
     mismatches: builtins.int
-    """Those of `checks` in which the answers differed."""
+    """The number of `checks` in which the results differed."""
     @property
     def max_wait(self) -> google.protobuf.duration_pb2.Duration:
-        """How long an incomplete batch may be held for further rows that are to be expected."""
+        """How long an incomplete batch may wait for further expected rows."""
 
     def __init__(
         self,
@@ -633,8 +633,8 @@ Global___Batching: typing_extensions.TypeAlias = Batching
 
 @typing.final
 class RunCost(google.protobuf.message.Message):
-    """What runs of a model are predicted to take, by their rows, from warm-up and from the runs so far. Requests are refused
-    by these predictions if their deadline is too close.
+    """Predicted run times of a model by number of rows, from warm-up and from the runs so far. Requests whose deadline is
+    too close by these predictions are rejected.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -645,10 +645,10 @@ class RunCost(google.protobuf.message.Message):
     error: builtins.float
     """Typical relative error of recent predictions, 0.1 for 10 %; unset before the second run."""
     runs: builtins.int
-    """Runs that the predictions are learned from; 0 if they come from warm-up only."""
+    """The number of runs that the predictions are based on; 0 if on warm-up only."""
     @property
     def sizes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PredictedRun]:
-        """One for each power of two below the rows of the largest batch, and one for the largest batch; in order of rows."""
+        """One for each power of two below the largest batch, and one for the largest batch; by ascending rows."""
 
     def __init__(
         self,
@@ -677,7 +677,7 @@ class PredictedRun(google.protobuf.message.Message):
     def duration(self) -> google.protobuf.duration_pb2.Duration: ...
     @property
     def duration_p95(self) -> google.protobuf.duration_pb2.Duration:
-        """What 95 % of such runs are predicted not to exceed."""
+        """The predicted 95th percentile."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Runs models and tells what they are.
+    """Runs models and describes them.
     """
 
     def __init__(self, channel):
@@ -58,28 +58,28 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """Runs models and tells what they are.
+    """Runs models and describes them.
     """
 
     def Infer(self, request, context):
-        """Runs one model on one request. Requests that can be stacked together are batched by the server.
+        """Runs one model on one request. The server batches requests that can be stacked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamInfer(self, request_iterator, context):
-        """Runs many requests over one stream. Results come as they finish, in any order, matched by `request_id`; several
-        requests may travel in one message and several results may come back in one. A request that fails gives an error
-        result and the stream lives on. After the client half-closes, the remaining results are sent and the stream ends
-        with OK. A stream that does not read its results is not read from any further.
+        """Runs many requests over one stream. Results are sent as they finish, in any order, matched by `request_id`; one
+        message may have several requests or several results. A request that fails gets an error result, and the stream
+        stays open. After the client half-closes, the remaining results are sent and the stream ends with OK. While a
+        client does not read its results, the server stops reading its requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists every model version the server knows, whatever its state.
+        """Lists every known model version, in any state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +124,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Runs models and tells what they are.
+    """Runs models and describes them.
     """
 
     @staticmethod

@@ -3,12 +3,12 @@
 isort:skip_file
 The contract of inferd. The comments in this file are the API reference.
 
-Errors, for every RPC: INVALID_ARGUMENT names the field, what was expected and what came, and has the path to the
-field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown
-model or version; UNAVAILABLE for a model that is loading or has failed, or a server that is draining;
-RESOURCE_EXHAUSTED when the model's queue refused the request, with google.rpc.RetryInfo and ErrorInfo in the
-status details and `grpc-retry-pushback-ms` in the trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout
-passed in any stage; INTERNAL when the model's run failed for this request.
+Errors, for every RPC: INVALID_ARGUMENT names the field, the expected and the received value, and has the path to the
+field in google.rpc.BadRequest of the status details; NOT_FOUND for an unknown model or version; UNAVAILABLE for a
+model that is loading or has failed, or a server that is draining; RESOURCE_EXHAUSTED when the model's queue rejected
+the request, with google.rpc.RetryInfo and ErrorInfo in the status details and `grpc-retry-pushback-ms` in the
+trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout passed in any stage; INTERNAL when the model's run
+failed for this request.
 """
 
 import abc
@@ -98,7 +98,7 @@ _InferenceServiceGetModelType = typing_extensions.TypeVar(
 )
 
 class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType]):
-    """Runs models and tells what they are."""
+    """Runs models and describes them."""
 
     @typing.overload
     def __init__(self: InferenceServiceStub[
@@ -141,17 +141,17 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     ], channel: grpc.aio.Channel) -> None: ...
 
     Infer: _InferenceServiceInferType
-    """Runs one model on one request. Requests that can be stacked together are batched by the server."""
+    """Runs one model on one request. The server batches requests that can be stacked."""
 
     StreamInfer: _InferenceServiceStreamInferType
-    """Runs many requests over one stream. Results come as they finish, in any order, matched by `request_id`; several
-    requests may travel in one message and several results may come back in one. A request that fails gives an error
-    result and the stream lives on. After the client half-closes, the remaining results are sent and the stream ends
-    with OK. A stream that does not read its results is not read from any further.
+    """Runs many requests over one stream. Results are sent as they finish, in any order, matched by `request_id`; one
+    message may have several requests or several results. A request that fails gets an error result, and the stream
+    stays open. After the client half-closes, the remaining results are sent and the stream ends with OK. While a
+    client does not read its results, the server stops reading its requests.
     """
 
     ListModels: _InferenceServiceListModelsType
-    """Lists every model version the server knows, whatever its state."""
+    """Lists every known model version, in any state."""
 
     GetModel: _InferenceServiceGetModelType
     """Describes one model version: inputs, outputs, batching and state."""
@@ -176,7 +176,7 @@ InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
 ]
 
 class InferenceServiceServicer(metaclass=abc.ABCMeta):
-    """Runs models and tells what they are."""
+    """Runs models and describes them."""
 
     @abc.abstractmethod
     def Infer(
@@ -184,7 +184,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inferd.v1.inference_pb2.InferRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.InferResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.InferResponse]]:
-        """Runs one model on one request. Requests that can be stacked together are batched by the server."""
+        """Runs one model on one request. The server batches requests that can be stacked."""
 
     @abc.abstractmethod
     def StreamInfer(
@@ -192,10 +192,10 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[inferd._generated.inferd.v1.inference_pb2.StreamInferRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[inferd._generated.inferd.v1.inference_pb2.StreamInferResponse], collections.abc.AsyncIterator[inferd._generated.inferd.v1.inference_pb2.StreamInferResponse]]:
-        """Runs many requests over one stream. Results come as they finish, in any order, matched by `request_id`; several
-        requests may travel in one message and several results may come back in one. A request that fails gives an error
-        result and the stream lives on. After the client half-closes, the remaining results are sent and the stream ends
-        with OK. A stream that does not read its results is not read from any further.
+        """Runs many requests over one stream. Results are sent as they finish, in any order, matched by `request_id`; one
+        message may have several requests or several results. A request that fails gets an error result, and the stream
+        stays open. After the client half-closes, the remaining results are sent and the stream ends with OK. While a
+        client does not read its results, the server stops reading its requests.
         """
 
     @abc.abstractmethod
@@ -204,7 +204,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inferd.v1.inference_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse]]:
-        """Lists every model version the server knows, whatever its state."""
+        """Lists every known model version, in any state."""
 
     @abc.abstractmethod
     def GetModel(

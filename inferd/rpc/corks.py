@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 #: Answers to one connection that are worth two system calls more.
@@ -110,7 +111,7 @@ def _set_cork(descriptor: int, is_on: bool) -> bool:
 
 def _find_sockets() -> Mapping[bytes, int] | None:
     try:
-        names = [path.name for path in _DESCRIPTORS.iterdir()]
+        names = [path.name for path in islice(_DESCRIPTORS.iterdir(), _MAX_DESCRIPTORS + 1)]
     except OSError:  # no descriptor is left to look with
         return None
     if len(names) > _MAX_DESCRIPTORS:

@@ -126,6 +126,7 @@ class CostModel:
     """The cost of a run in seconds by its number of rows; see above."""
 
     def __init__(self, *, are_bounded: bool = True) -> None:
+        self._are_bounded = are_bounded
         self.short = ShortRuns(are_bounded=are_bounded)
         self._octaves: dict[int, _Average] = {}
         self._sizes: dict[int, _Average] = {}
@@ -215,8 +216,11 @@ class CostModel:
     def is_sure(self, rows: int, now: float) -> bool:
         """Whether several runs of about this size, or of smaller and larger ones, have been seen not long ago.
 
-        A prediction that is not sure must not be the reason to reject a request: nothing would ever correct it.
+        A prediction that is not sure must not be the reason to reject a request: nothing would ever correct it. None is
+        if the run time depends on the values of the inputs.
         """
+        if not self._are_bounded:
+            return False
         at = bisect_left(self._keys, _size(rows))
         # The size itself is among those not below and, where it has run, also among those not above.
         above = any(self._is_fresh(self._sizes[key], now) for key in self._keys[at:])
@@ -225,7 +229,7 @@ class CostModel:
 
     def is_current(self, rows: int, now: float) -> bool:
         """Whether the model has run lately, in terms of runs of ``rows``: its predictions are being corrected."""
-        return now - self._ran_at <= COST.sure_s + COST.sure_run_times * self.predict(rows)
+        return self._are_bounded and now - self._ran_at <= COST.sure_s + COST.sure_run_times * self.predict(rows)
 
     @staticmethod
     def _is_fresh(average: _Average, now: float) -> bool:

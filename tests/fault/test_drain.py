@@ -30,7 +30,7 @@ def _request(number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_admitted_requests_are_answered(model, number):
     """The signal arrives after the first of many answers; the others follow, and the exit status is 0."""
-    with serving(model, "--set", "batching.max_batch_size=2") as server:
+    with serving(model, "--set", "batching.max_batch_size=2", "--set", "queue.max_delay_ms=0") as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]

@@ -47,7 +47,7 @@ def server(tmp_path_factory):
         busy_model(),
         shared | {"queue": {"policy": "block", "max_rows": 4, "max_blocked": 4}},
     )
-    with serving(repository) as running:
+    with serving(repository, "--set", "queue.max_delay_ms=0") as running:
         yield running
 
 

@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     """Two models with short queues, in a server that reports overload as Triton does."""
     repository = tmp_path_factory.mktemp("overload")
     settings = {
-        "queue": {"max_rows": QUEUE_ROWS, "max_bytes": QUEUE_BYTES},
+        "queue": {"max_rows": QUEUE_ROWS, "max_bytes": QUEUE_BYTES, "max_delay_ms": 0},
         "batching": {"max_batch_size": MAX_BATCH_ROWS},
         "runtime": {"intra_op_threads": 1},
     }

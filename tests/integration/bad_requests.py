@@ -104,7 +104,7 @@ V1_CASES = {
         r'input "x": expected .*\[1,3\], got \[2,3\]',
     ),
     "unknown output": (linear(x_input(), outputs=["q"]), INVALID, 'output "q": expected one of "y"'),
-    "priority out of range": (linear(x_input(), priority=4), INVALID, r"priority: expected 1 \(first\) to 3.* got 4"),
+    "priority out of range": (linear(x_input(), priority=5), INVALID, r"priority: expected 1 \(first\) to 3.* got 5"),
     "timeout below nothing": (linear(x_input(), timeout={"seconds": -1}), INVALID, "timeout: expected 0 or more"),
     "run that fails": (
         v1.InferRequest(model="lookup", inputs=[v1.Tensor(name="index", ints=[99])]),

@@ -303,3 +303,12 @@ def test_runs_of_any_size_keep_predictions_current():
     cost.ran(1, 0.01, now=105.0)
     assert cost.is_current(8, 106.0)
     assert not cost.is_sure(8, 106.0)
+
+
+def test_no_prediction_is_sure_if_runs_depend_on_values():
+    """Past runs say nothing about the next one, so that none may be the reason to reject a request."""
+    cost = CostModel(are_bounded=False)
+    for _ in range(64):
+        cost.ran(8, 0.01, now=100.0)
+    assert not cost.is_sure(8, 100.0)
+    assert not cost.is_current(8, 100.0)

@@ -65,3 +65,21 @@ BY_PROTO: Mapping[int, DataType] = MappingProxyType({t.proto: t for t in ALL})
 
 #: By numpy dtype; text and byte-string arrays are ``object`` arrays here.
 BY_NUMPY: Mapping[np.dtype[np.generic], DataType] = MappingProxyType({t.numpy: t for t in ALL})
+
+#: The typed list of the Open Inference Protocol for each datatype. Others can only be sent as raw bytes.
+TYPED_LISTS: Mapping[str, str] = MappingProxyType(
+    {
+        "BOOL": "bool_contents",
+        "INT8": "int_contents",
+        "INT16": "int_contents",
+        "INT32": "int_contents",
+        "INT64": "int64_contents",
+        "UINT8": "uint_contents",
+        "UINT16": "uint_contents",
+        "UINT32": "uint_contents",
+        "UINT64": "uint64_contents",
+        "FP32": "fp32_contents",
+        "FP64": "fp64_contents",
+        "BYTES": "bytes_contents",
+    }
+)

@@ -12,22 +12,6 @@ from inferd.bench.traffic import Arrays
 
 _LENGTH = struct.Struct("<I")
 
-#: The typed list of each datatype that has one, for servers that do not answer with raw bytes.
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
 
 def request_message(model: str, version: str, inputs: Arrays, priority: int) -> bytes:
     """Serialize a request. BYTES inputs are object arrays of ``bytes``."""
@@ -74,7 +58,9 @@ def _output(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None)
     if datatype is None:
         raise ValueError(f'output "{output.name}": datatype "{output.datatype}" is not known')
     if raw is None:
-        return _typed(getattr(output.contents, _CONTENTS[datatype.name], ()), datatype).reshape(tuple(output.shape))
+        return _typed(getattr(output.contents, dtypes.TYPED_LISTS[datatype.name], ()), datatype).reshape(
+            tuple(output.shape)
+        )
     if datatype is dtypes.BYTES:
         return _objects(_elements(raw)).reshape(tuple(output.shape))
     return np.frombuffer(raw, datatype.numpy).reshape(tuple(output.shape))

@@ -224,23 +224,6 @@ def _check_tensor(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpe
         raise tensors.invalid(name, msg, "shape")
 
 
-#: The typed list of each datatype. Missing datatypes can only be sent as raw bytes.
-_LIST_OF_TYPE: Mapping[str, str] = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
-
 _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {
     "bool_contents": tensors.from_bools,
     "int_contents": tensors.from_integers,
@@ -260,7 +243,7 @@ def _typed_lists(tensor: pb.ModelInferRequest.InferInputTensor) -> list[str]:
 
 def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataType) -> NDArray[np.generic]:
     name = tensor.name
-    expected = _LIST_OF_TYPE.get(datatype.name)
+    expected = dtypes.TYPED_LISTS.get(datatype.name)
     if expected is None:
         raise tensors.invalid(name, f"expected {datatype.name} in raw_input_contents")
     given = _typed_lists(tensor)

@@ -23,7 +23,7 @@ _GOOD, _LONG, _STUBBORN = 1.0, 2.0, 3.0
 
 
 class _Moody(FakeSession):
-    """Runs of good numbers are short, long ones end when terminated, and stubborn ones take their time."""
+    """Runs of good numbers are short, those with a long one end when terminated, and stubborn ones take their time."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class _Moody(FakeSession):
     def run(self, inputs, outputs, stop):
         mood = inputs["x"].max()
         pause = threading.Event()
-        if mood == _LONG:
+        if _LONG in inputs["x"]:
             while not stop.is_stopped:
                 pause.wait(0.001)
             raise RuntimeError("Exiting due to terminate flag being set to true.")

@@ -6,7 +6,7 @@ idle gets no credit for that.
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heapreplace
 
 from inferd.batching.request import InferenceRequest
@@ -57,11 +57,7 @@ class Flow:
         """Remove ``request``; False if it is not here."""
         entries, head = self._entries, self._head
         if head < len(entries) and entries[head][2] is request:  # type: ignore[index]
-            entries[head] = None
-            self._head = head = head + 1
-            if 2 * head >= len(entries):
-                del entries[:head]
-                self._head = 0
+            self._advance(head + 1)
         else:
             at = self._place(request.due, request.number)
             if at == len(entries) or entries[at][2] is not request:  # type: ignore[index]
@@ -79,14 +75,19 @@ class Flow:
         for at, request in enumerate(requests, head):
             if entries[at][2] is not request:  # type: ignore[index]
                 return False
+        self._advance(end)
+        self.rows -= rows
+        return True
+
+    def _advance(self, end: int) -> None:
+        """Drop the entries from the head to ``end``; move the others only when they are no more than those before."""
+        entries, head = self._entries, self._head
         if 2 * end >= len(entries):
             del entries[:end]
             self._head = 0
         else:
-            entries[head:end] = [None] * len(requests)
+            entries[head:end] = [None] * (end - head)
             self._head = end
-        self.rows -= rows
-        return True
 
     def rows_before(self, due: float) -> int:
         """Estimate how many rows are due no later than ``due``, taking all requests to be of the same size."""
@@ -184,36 +185,27 @@ class Level:
         """Iterate in order of service, with ``row_s`` as the expected cost of a row."""
         if len(self.flows) == 1:
             return iter(next(iter(self.flows.values())))
-        return self._merged(row_s)
-
-    def _merged(self, row_s: float) -> Iterator[InferenceRequest]:
-        turns = [(flow.tag, number, iter(flow), flow) for number, flow in enumerate(self.flows.values())]
-        heapify(turns)
-        while turns:
-            tag, number, requests, flow = turns[0]
-            request = next(requests, None)
-            if request is None:
-                heappop(turns)
-                continue
-            heapreplace(turns, (tag + request.rows * row_s / flow.weight, number, requests, flow))
-            yield request
+        return self._interleaved([flow.tag for flow in self.flows.values()], row_s)
 
     def victims(self) -> Iterator[InferenceRequest]:
         """Iterate in order of eviction: from the flow with the most rows for its weight, what is due first."""
-        if len(self.flows) == 1:
-            yield from next(iter(self.flows.values()))
-            return
-        turns = [
-            (-flow.rows / flow.weight, number, iter(flow), flow) for number, flow in enumerate(self.flows.values())
-        ]
+        return self._interleaved([-flow.rows / flow.weight for flow in self.flows.values()], 1.0)
+
+    def _interleaved(self, starts: Iterable[float], row_step: float) -> Iterator[InferenceRequest]:
+        """Take the next request of the flow with the least value.
+
+        Values begin at ``starts``, in the order of the flows, and grow by ``row_step`` a row, divided by the weight.
+        """
+        flows = zip(starts, self.flows.values(), strict=True)
+        turns = [(start, number, iter(flow), flow) for number, (start, flow) in enumerate(flows)]
         heapify(turns)
         while turns:
-            rows, number, requests, flow = turns[0]
+            value, number, requests, flow = turns[0]
             request = next(requests, None)
             if request is None:
                 heappop(turns)
                 continue
-            heapreplace(turns, (rows + request.rows / flow.weight, number, requests, flow))
+            heapreplace(turns, (value + request.rows * row_step / flow.weight, number, requests, flow))
             yield request
 
     def rows_ahead(self, principal: str, weight: float, due: float, rows: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
-from inferd.batching.idle_cores import IdleCores
+from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
@@ -55,19 +55,8 @@ class Batcher:
         # On an accelerator nobody competes for the processors.
         shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
         self._cores = shared.register()
-        state = QueueState(
-            name=name,
-            settings=queue,
-            policy=policy_for(queue),
-            rules=BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000),
-            workers=batching.instances,
-            parallel_runs=session.parallel_runs,
-            runs_are_bounded=session.runs_are_bounded,
-            cores=self._cores,
-        )
-        for rows, run_s in seeds:
-            state.rules.run_cost.seed(rows, run_s)
-        state.waiting.row_limit = state.forecast.row_limit(queue.max_rows, 0)
+        rules = BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000)
+        state = _queue_state(name, session, queue, rules, workers=batching.instances, cores=self._cores, seeds=seeds)
         self._answers = answers
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.
@@ -216,3 +205,30 @@ class Batcher:
     def statistics(self) -> ModelCounts:
         """Return the counts since the start."""
         return self._stats.read()
+
+
+def _queue_state(
+    name: str,
+    session: Session,
+    queue: QueueSettings,
+    rules: BatchRules,
+    *,
+    workers: int,
+    cores: CoreShare,
+    seeds: Iterable[tuple[int, float]],
+) -> QueueState:
+    """Return the state of an empty queue, limited by what the runs of warm-up took."""
+    state = QueueState(
+        name=name,
+        settings=queue,
+        policy=policy_for(queue),
+        rules=rules,
+        workers=workers,
+        parallel_runs=session.parallel_runs,
+        runs_are_bounded=session.runs_are_bounded,
+        cores=cores,
+    )
+    for rows, run_s in seeds:
+        state.rules.run_cost.seed(rows, run_s)
+    state.waiting.row_limit = state.forecast.row_limit(queue.max_rows, 0)
+    return state

@@ -109,7 +109,7 @@ class Forecast:
         full_s = self.cost.predict(self._max_rows)
         # As `longest_s`, for each batch.
         self.near_s = full_s * self.cost.factor + self._overhead_s
-        rate = self.drain.rows_per_s or self._rows_per_s
+        rate = self._rows_per_s
         if rate is None or self._max_delay_s == 0:
             return most
         delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)

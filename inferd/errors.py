@@ -79,6 +79,18 @@ class ModelUnavailableError(ServingError):
     reason = "MODEL_UNAVAILABLE"
 
 
+class ModelControlError(ServingError):
+    """The server's mode of control does not allow models to be loaded or unloaded by calls."""
+
+    reason = "MODEL_CONTROL_DISABLED"
+
+
+class ModelLoadFailedError(ServingError):
+    """A model could not be loaded or unloaded; whatever served before still does."""
+
+    reason = "MODEL_LOAD_FAILED"
+
+
 #: Every ``reason`` of an `OverloadedError`.
 OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIMIT", "BLOCKED_LIMIT", "RUNS_STUCK")
 

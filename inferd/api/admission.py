@@ -17,7 +17,8 @@ from inferd.errors import (
     QuotaExceededError,
     ServingError,
 )
-from inferd.models.registry import ModelRegistry, ModelVersion
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
 from inferd.rpc import Call
 from inferd.runtime.signature import ModelSignature, Tensors
 from inferd.security.authorization.methods import MethodKind, kind_of

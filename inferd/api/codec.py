@@ -10,7 +10,7 @@ from inferd.api.admission import DecodedRequest
 from inferd.api.wire_scanner import WireScanner, parse
 from inferd.batching.request import InferenceResult
 from inferd.errors import InvalidInputError, Part, Place
-from inferd.models.registry import ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
 Request = TypeVar("Request", bound=Message)

@@ -17,7 +17,8 @@ from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.call_context import set_message_id
 from inferd.errors import ServingError
-from inferd.models.registry import ModelRegistry, ModelVersion
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
 from inferd.observability import timing
 from inferd.rpc import UnaryCall
 from inferd.security.authorization.policy import Grant

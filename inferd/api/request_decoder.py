@@ -16,7 +16,7 @@ from inferd.api.codec import Codec, Request
 from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
-from inferd.models.registry import ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
 #: Message lengths with cached templates, templates per length, and bytes per template. They bound the memory that

@@ -34,7 +34,8 @@ from inferd.api.wire_scanner import MessageLimits
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of
 from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
-from inferd.models.registry import ModelRegistry, ModelVersion
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
 from inferd.observability.stream_results import result_listeners
 from inferd.observability.timing import Stages
 from inferd.rpc import StreamCall

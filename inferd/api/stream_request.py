@@ -10,7 +10,7 @@ from inferd.api.request_decoder import IncomingRequest
 from inferd.api.status import StatusTable
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome
 from inferd.errors import ServingError
-from inferd.models.registry import ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.observability.stream_results import StreamResult
 from inferd.observability.timing import Stages
 from inferd.security.authorization.policy import Grant

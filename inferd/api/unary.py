@@ -20,7 +20,8 @@ from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
 from inferd.errors import InferenceFailedError, InvalidInputError, OverloadedError, ServingError
-from inferd.models.registry import ModelRegistry, ModelVersion
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
 from inferd.observability import timing
 from inferd.rpc import UnaryCall, callback_unary
 from inferd.security.authorization.policy import Grant

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from inferd.config.settings import Settings
 from inferd.models.loader import ModelLoader
-from inferd.models.registry import ModelRegistry, ModelState, ModelVersion
+from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.rpc import Server
 from inferd.runtime.run_timeout import Watchdog

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
@@ -10,9 +11,11 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
-from inferd.models.registry import LoadedModel, ModelRegistry, ModelState, ModelVersion
+from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.settings import limit_threads, read_model_settings
+from inferd.models.states import IN_PROGRESS, ModelState
+from inferd.models.version import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import built_in
@@ -77,8 +80,8 @@ class ModelLoader:
         deadline = self._clock() + timeout_s
         with self._lock:
             self._unloading = True
-            active = [each for each in self._registry.all() if each.state in {ModelState.LOADING, ModelState.READY}]
-            stopping = [loaded for each in active if (loaded := each.mark_unloading()) is not None]
+            active = [each for each in self._registry.all() if each.state in IN_PROGRESS | {ModelState.READY}]
+            stopping = [loaded for each in active if (loaded := _leave(each)) is not None]
         for version in active:
             self._on_state(version)
         finished = True
@@ -111,7 +114,8 @@ class ModelLoader:
         settings = self._limited(read_model_settings(self._settings, source.config))
         version.settings = settings
         bytes_before = resident_bytes()
-        session = open_session(source.path, settings)
+        session = open_session(source.path, settings, partial(self._advance, version, ModelState.VERIFYING))
+        self._advance(version, ModelState.WARMING)
         run_times = warm_up(session, settings, clock=self._clock)
         memory_bytes = max(resident_bytes() - bytes_before, 0)
         batcher = Batcher(
@@ -128,6 +132,11 @@ class ModelLoader:
             idle_cores=self._idle_cores,
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
+
+    def _advance(self, version: ModelVersion, state: ModelState) -> None:
+        with self._lock:
+            if version.state in IN_PROGRESS:
+                version.advance(state)
 
     def _finish(self, version: ModelVersion, loaded: LoadedModel) -> None:
         with self._lock:
@@ -159,3 +168,11 @@ class ModelLoader:
                 versions,
                 threads,
             )
+
+
+def _leave(version: ModelVersion) -> LoadedModel | None:
+    """Stop accepting requests to ``version``, or its load. Return what is to be stopped and closed."""
+    if version.state is ModelState.READY:
+        return version.mark_unloading()
+    version.mark_unavailable("the server is stopping")
+    return None

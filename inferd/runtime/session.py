@@ -1,7 +1,7 @@
 """A loaded model: an ONNX Runtime session with its signature and the verdict on batching."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +124,11 @@ class OnnxSession:
         self._runner = None
 
 
-def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
-    """Load the model file at ``path`` and establish its batch axes. Raises `ModelLoadError`."""
+def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], None] = lambda: None) -> OnnxSession:
+    """Load the model file at ``path`` and establish its batch axes. Raises `ModelLoadError`.
+
+    Calls ``on_opened`` before it verifies the axes.
+    """
     file = read_model_file(path)
     weights = find_weights(path, file.external_files)
     before = _fingerprints(path, weights)
@@ -141,6 +144,7 @@ def open_session(path: Path, settings: ModelSettings) -> OnnxSession:
     if _fingerprints(path, weights) != before:
         msg = f"{path.name} or a file with its weights was changed while it was loaded"
         raise ModelLoadError(msg)
+    on_opened()
     verification = establish_batch_axes(
         path, file, settings, inputs=inputs, outputs=outputs, runner=runner, cache=cache, key=key
     )

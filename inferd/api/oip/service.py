@@ -15,7 +15,7 @@ from inferd.api.request_decoder import RequestDecoder
 from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
-from inferd.models.registry import ModelState
+from inferd.models.states import ModelState
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 

@@ -3,7 +3,7 @@
 from typing import cast
 
 from inferd._generated.inference import grpc_service_pb2, model_config_pb2
-from inferd.models.registry import ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import BatchSizeStatistics, Durations
 from inferd.runtime.signature import ModelSignature, TensorSpec
 

@@ -12,7 +12,7 @@ from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
-from inferd.models.registry import ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec

@@ -6,7 +6,7 @@ from inferd._generated.inferd.v1 import inference_pb2
 from inferd.api.oip.triton import model_statistics
 from inferd.api.v1.service import describe_model
 from inferd.config.settings import ModelSettings
-from inferd.models.registry import LoadedModel, ModelVersion
+from inferd.models.version import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.runtime.batch_axes.verdict import Standing, Verdict

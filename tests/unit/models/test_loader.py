@@ -13,8 +13,10 @@ from inferd.config.settings import Settings
 from inferd.errors import ModelUnavailableError
 from inferd.models import loader as loader_module
 from inferd.models.loader import ModelLoader
-from inferd.models.registry import ModelRegistry, ModelState, ModelVersion
+from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource, resolve
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.fakes import FakeClock, ManualPollThread, RecordingStats

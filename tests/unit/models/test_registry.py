@@ -4,7 +4,9 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError
-from inferd.models.registry import LoadedModel, ModelRegistry, ModelState, ModelVersion
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
+from inferd.models.version import LoadedModel, ModelVersion
 
 
 def version(name: str, number: str = "1", state: ModelState = ModelState.READY) -> ModelVersion:

@@ -6,7 +6,8 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
-from inferd.models.registry import TRANSITIONS, LoadedModel, ModelState, ModelVersion, require_transition
+from inferd.models.states import TRANSITIONS, ModelState, require_transition
+from inferd.models.version import LoadedModel, ModelVersion
 from tests.fakes import SCALING, Caller
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from inferd.config.logging import LogSettings
+from inferd.config.repository import RepositorySettings, VersionPolicy
 from inferd.config.section import Section, merge, validation_error
 from inferd.config.security import SecuritySettings
 from inferd.config.server import ServerSettings
@@ -135,6 +136,8 @@ class ModelSettings(Section):
     """By name of the input."""
     outputs: dict[str, TensorOverride] = Field(default_factory=dict)
     """By name of the output."""
+    versions: VersionPolicy | None = None
+    """Which versions are served: all, {latest: N}, or a list of numbers; the server's repository.versions if null."""
     loose_dimensions: list[str] = Field(default_factory=list)
     """Names of dynamic dimensions that may differ between the inputs of one request."""
 
@@ -160,7 +163,9 @@ class Settings(Section):
     """All settings of a server."""
 
     models: list[Path] = Field(default_factory=list)
-    """Model files, directories with one, or repositories. Empty: the built-in demo model."""
+    """Model files, directories with one, or repositories; NAME=PATH gives a model another name than its path has. \
+Empty: the built-in demo model."""
+    repository: RepositorySettings = RepositorySettings()
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()

@@ -1,0 +1,71 @@
+"""Settings of the repositories of models: which versions are served, and who loads and unloads them."""
+
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from inferd.config.section import Section
+
+
+class ModelControl(StrEnum):
+    """Who decides which models are loaded."""
+
+    NONE = "none"
+    POLL = "poll"
+    EXPLICIT = "explicit"
+
+
+class RequiredModels(StrEnum):
+    """Which models must be ready for the server to be."""
+
+    ANY = "any"
+    ALL = "all"
+
+
+class LatestVersions(Section):
+    """The versions with the highest numbers."""
+
+    latest: int = Field(ge=1)
+    """How many of them."""
+
+
+#: Which versions of a model are served: all, the latest ones, or those with the given numbers.
+VersionPolicy = Literal["all"] | LatestVersions | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+def chosen_versions(policy: VersionPolicy, available: Collection[str]) -> set[str]:
+    """Return those of the ``available`` versions that ``policy`` serves."""
+    if policy == "all":
+        return set(available)
+    if isinstance(policy, LatestVersions):
+        return set(sorted(available, key=int, reverse=True)[: policy.latest])
+    return set(available) & {str(number) for number in policy}
+
+
+class RepositorySettings(Section):
+    """Loading and unloading of models."""
+
+    mode: ModelControl = ModelControl.NONE
+    """none: what is there at start is loaded. poll: the repositories are looked through, and what has changed is \
+loaded and unloaded. explicit: models are loaded and unloaded by calls only."""
+    poll_interval_s: float = Field(default=15.0, gt=0.0, le=86_400.0)
+    """With poll: time between two looks at the repositories. A version is loaded once its files were the same twice."""
+    load: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """With explicit: names of the models that are loaded at start; "*" is all."""
+    remember: Path | None = None
+    """With explicit: file that keeps which models are loaded, so that a restart loads them again; null does not."""
+    versions: VersionPolicy = "all"
+    """Which versions of a model are served: all, {latest: N}, or a list of numbers. A model.yaml may say otherwise."""
+    parallel_loads: int = Field(default=4, ge=1, le=64)
+    """Number of versions that are loaded at the same time."""
+    readiness: RequiredModels = RequiredModels.ANY
+    """any: the server is ready when all models have been tried and one is ready. all: only if all of them are."""
+    exit_on_error: bool = False
+    """Exit if a model cannot be loaded at start."""
+    probe: bool = True
+    """Open files in a process of their own first, so that one that crashes or hangs ONNX Runtime costs nothing."""
+    probe_timeout_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
+    """Time after which a file that is being opened there counts as hanging."""

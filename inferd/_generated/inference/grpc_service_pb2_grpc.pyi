@@ -172,7 +172,55 @@ _GRPCInferenceServiceModelStatisticsType = typing_extensions.TypeVar(
     ],
 )
 
-class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveType, _GRPCInferenceServiceServerReadyType, _GRPCInferenceServiceModelReadyType, _GRPCInferenceServiceServerMetadataType, _GRPCInferenceServiceModelMetadataType, _GRPCInferenceServiceModelInferType, _GRPCInferenceServiceModelStreamInferType, _GRPCInferenceServiceModelConfigType, _GRPCInferenceServiceModelStatisticsType]):
+_GRPCInferenceServiceRepositoryIndexType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceRepositoryIndexType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+    ],
+)
+
+_GRPCInferenceServiceRepositoryModelLoadType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceRepositoryModelLoadType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+    ],
+)
+
+_GRPCInferenceServiceRepositoryModelUnloadType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceRepositoryModelUnloadType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
+    ],
+)
+
+class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveType, _GRPCInferenceServiceServerReadyType, _GRPCInferenceServiceModelReadyType, _GRPCInferenceServiceServerMetadataType, _GRPCInferenceServiceModelMetadataType, _GRPCInferenceServiceModelInferType, _GRPCInferenceServiceModelStreamInferType, _GRPCInferenceServiceModelConfigType, _GRPCInferenceServiceModelStatisticsType, _GRPCInferenceServiceRepositoryIndexType, _GRPCInferenceServiceRepositoryModelLoadType, _GRPCInferenceServiceRepositoryModelUnloadType]):
     @typing.overload
     def __init__(self: GRPCInferenceServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -210,6 +258,18 @@ class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveTyp
         grpc.UnaryUnaryMultiCallable[
             inferd._generated.inference.grpc_service_pb2.ModelStatisticsRequest,
             inferd._generated.inference.grpc_service_pb2.ModelStatisticsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -251,6 +311,18 @@ class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveTyp
             inferd._generated.inference.grpc_service_pb2.ModelStatisticsRequest,
             inferd._generated.inference.grpc_service_pb2.ModelStatisticsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+            inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ServerLive: _GRPCInferenceServiceServerLiveType
@@ -282,6 +354,17 @@ class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveTyp
 
     ModelStatistics: _GRPCInferenceServiceModelStatisticsType
     """Counts and summed durations since the model was loaded. Without a name: of every model."""
+
+    RepositoryIndex: _GRPCInferenceServiceRepositoryIndexType
+    """Every model of the repositories, loaded or not, as far as the caller may see it."""
+
+    RepositoryModelLoad: _GRPCInferenceServiceRepositoryModelLoadType
+    """Loads a model, or loads it anew, and answers when it serves; what served before serves until then. Cancelling the
+    call gives the load up.
+    """
+
+    RepositoryModelUnload: _GRPCInferenceServiceRepositoryModelUnloadType
+    """Unloads all versions of a model, and answers when admitted requests have been answered."""
 
 GRPCInferenceServiceAsyncStub: typing_extensions.TypeAlias = GRPCInferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -319,6 +402,18 @@ GRPCInferenceServiceAsyncStub: typing_extensions.TypeAlias = GRPCInferenceServic
     grpc.aio.UnaryUnaryMultiCallable[
         inferd._generated.inference.grpc_service_pb2.ModelStatisticsRequest,
         inferd._generated.inference.grpc_service_pb2.ModelStatisticsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+        inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse,
     ],
 ]
 
@@ -397,5 +492,31 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inference.grpc_service_pb2.ModelStatisticsResponse, collections.abc.Awaitable[inferd._generated.inference.grpc_service_pb2.ModelStatisticsResponse]]:
         """Counts and summed durations since the model was loaded. Without a name: of every model."""
+
+    @abc.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: inferd._generated.inference.grpc_service_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse, collections.abc.Awaitable[inferd._generated.inference.grpc_service_pb2.RepositoryIndexResponse]]:
+        """Every model of the repositories, loaded or not, as far as the caller may see it."""
+
+    @abc.abstractmethod
+    def RepositoryModelLoad(
+        self,
+        request: inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse, collections.abc.Awaitable[inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse]]:
+        """Loads a model, or loads it anew, and answers when it serves; what served before serves until then. Cancelling the
+        call gives the load up.
+        """
+
+    @abc.abstractmethod
+    def RepositoryModelUnload(
+        self,
+        request: inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse, collections.abc.Awaitable[inferd._generated.inference.grpc_service_pb2.RepositoryModelUnloadResponse]]:
+        """Unloads all versions of a model, and answers when admitted requests have been answered."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

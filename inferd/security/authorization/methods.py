@@ -34,6 +34,11 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/ModelStatistics",
     ),
     MethodKind.ADMIN: (
+        f"{_OWN}/LoadModel",
+        f"{_OWN}/UnloadModel",
+        f"{_OPEN_INFERENCE}/RepositoryIndex",
+        f"{_OPEN_INFERENCE}/RepositoryModelLoad",
+        f"{_OPEN_INFERENCE}/RepositoryModelUnload",
         f"{_CHANNELZ}/GetTopChannels",
         f"{_CHANNELZ}/GetServers",
         f"{_CHANNELZ}/GetServer",

@@ -409,6 +409,104 @@ class GetModelResponse(google.protobuf.message.Message):
 Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
 @typing.final
+class LoadModelRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class FilesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.bytes = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    CONFIG_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model's name: that of its directory or file in a repository."""
+    version: builtins.str
+    """The version to load besides those that serve. If unset, the versions that the model's version policy chooses are
+    loaded, those whose files have changed are loaded anew, and others are unloaded.
+    """
+    config: builtins.str
+    """Replaces the model's own settings for this load: Triton's ModelConfig as JSON. The next load without it undoes this."""
+    @property
+    def files(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.bytes]:
+        """Files by `VERSION/NAME`, such as `1/model.onnx`, that replace the model's directory for this load. Need `config`.
+        The whole message is limited by the server's `server.max_message_bytes`.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.str = ...,
+        config: builtins.str = ...,
+        files: collections.abc.Mapping[builtins.str, builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["config", b"config", "files", b"files", "model", b"model", "version", b"version"]) -> None: ...
+
+Global___LoadModelRequest: typing_extensions.TypeAlias = LoadModelRequest
+
+@typing.final
+class LoadModelResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]:
+        """The versions of the model after the load, the highest first."""
+
+    def __init__(
+        self,
+        *,
+        models: collections.abc.Iterable[Global___Model] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+
+Global___LoadModelResponse: typing_extensions.TypeAlias = LoadModelResponse
+
+@typing.final
+class UnloadModelRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model's name."""
+    version: builtins.str
+    """The version to unload; all versions if unset."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "version", b"version"]) -> None: ...
+
+Global___UnloadModelRequest: typing_extensions.TypeAlias = UnloadModelRequest
+
+@typing.final
+class UnloadModelResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___UnloadModelResponse: typing_extensions.TypeAlias = UnloadModelResponse
+
+@typing.final
 class Model(google.protobuf.message.Message):
     """One version of a model."""
 
@@ -422,26 +520,38 @@ class Model(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Model._State.ValueType  # 0
         STATE_LOADING: Model._State.ValueType  # 1
-        """Being read, optimised and warmed up."""
+        """Being read and optimised."""
         STATE_READY: Model._State.ValueType  # 2
         """Serves requests."""
         STATE_FAILED: Model._State.ValueType  # 3
         """Loading failed; `reason` says why."""
         STATE_UNLOADING: Model._State.ValueType  # 4
         """Finishes admitted requests and rejects new ones."""
+        STATE_UNAVAILABLE: Model._State.ValueType  # 5
+        """Not loaded: never, no longer, or its load was given up; `reason` says which."""
+        STATE_VERIFYING: Model._State.ValueType  # 6
+        """Being tested whether rows of several requests may run together."""
+        STATE_WARMING: Model._State.ValueType  # 7
+        """Being run for the first time."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The lifecycle state of a version."""
 
     STATE_UNSPECIFIED: Model.State.ValueType  # 0
     STATE_LOADING: Model.State.ValueType  # 1
-    """Being read, optimised and warmed up."""
+    """Being read and optimised."""
     STATE_READY: Model.State.ValueType  # 2
     """Serves requests."""
     STATE_FAILED: Model.State.ValueType  # 3
     """Loading failed; `reason` says why."""
     STATE_UNLOADING: Model.State.ValueType  # 4
     """Finishes admitted requests and rejects new ones."""
+    STATE_UNAVAILABLE: Model.State.ValueType  # 5
+    """Not loaded: never, no longer, or its load was given up; `reason` says which."""
+    STATE_VERIFYING: Model.State.ValueType  # 6
+    """Being tested whether rows of several requests may run together."""
+    STATE_WARMING: Model.State.ValueType  # 7
+    """Being run for the first time."""
 
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
@@ -454,9 +564,10 @@ class Model(google.protobuf.message.Message):
     RUN_COST_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
+    """Empty for a model that was never loaded."""
     state: Global___Model.State.ValueType
     reason: builtins.str
-    """Why the state is STATE_FAILED, for an operator to read."""
+    """Why the state is STATE_FAILED or STATE_UNAVAILABLE, for an operator to read."""
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TensorInfo]:
         """Empty until the model has been read."""

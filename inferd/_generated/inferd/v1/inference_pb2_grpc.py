@@ -55,6 +55,16 @@ class InferenceServiceStub(object):
                 request_serializer=inferd_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/inferd.v1.InferenceService/LoadModel',
+                request_serializer=inferd_dot_v1_dot_inference__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_inference__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/inferd.v1.InferenceService/UnloadModel',
+                request_serializer=inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
@@ -79,7 +89,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists every known model version, in any state.
+        """Lists every known model version, in any state, and models of the repositories that were never loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +97,24 @@ class InferenceServiceServicer(object):
 
     def GetModel(self, request, context):
         """Describes one model version: inputs, outputs, batching and state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+        serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
+        MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
+        the model cannot be loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
+        LoadModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +142,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=inferd_dot_v1_dot_inference__pb2.GetModelRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_inference__pb2.GetModelResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=inferd_dot_v1_dot_inference__pb2.LoadModelRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_inference__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +263,60 @@ class InferenceService(object):
             '/inferd.v1.InferenceService/GetModel',
             inferd_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
             inferd_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.InferenceService/LoadModel',
+            inferd_dot_v1_dot_inference__pb2.LoadModelRequest.SerializeToString,
+            inferd_dot_v1_dot_inference__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.InferenceService/UnloadModel',
+            inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.SerializeToString,
+            inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

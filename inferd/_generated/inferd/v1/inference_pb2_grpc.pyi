@@ -97,7 +97,39 @@ _InferenceServiceGetModelType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType]):
+_InferenceServiceLoadModelType = typing_extensions.TypeVar(
+    '_InferenceServiceLoadModelType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+    ],
+)
+
+_InferenceServiceUnloadModelType = typing_extensions.TypeVar(
+    '_InferenceServiceUnloadModelType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+    ],
+)
+
+class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType, _InferenceServiceLoadModelType, _InferenceServiceUnloadModelType]):
     """Runs models and describes them."""
 
     @typing.overload
@@ -117,6 +149,14 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
         grpc.UnaryUnaryMultiCallable[
             inferd._generated.inferd.v1.inference_pb2.GetModelRequest,
             inferd._generated.inferd.v1.inference_pb2.GetModelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+            inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+            inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -138,6 +178,14 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
             inferd._generated.inferd.v1.inference_pb2.GetModelRequest,
             inferd._generated.inferd.v1.inference_pb2.GetModelResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+            inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+            inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Infer: _InferenceServiceInferType
@@ -151,10 +199,22 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     """
 
     ListModels: _InferenceServiceListModelsType
-    """Lists every known model version, in any state."""
+    """Lists every known model version, in any state, and models of the repositories that were never loaded."""
 
     GetModel: _InferenceServiceGetModelType
     """Describes one model version: inputs, outputs, batching and state."""
+
+    LoadModel: _InferenceServiceLoadModelType
+    """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+    serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
+    MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
+    the model cannot be loaded.
+    """
+
+    UnloadModel: _InferenceServiceUnloadModelType
+    """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
+    LoadModel.
+    """
 
 InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -172,6 +232,14 @@ InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd._generated.inferd.v1.inference_pb2.GetModelRequest,
         inferd._generated.inferd.v1.inference_pb2.GetModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.LoadModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+        inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
     ],
 ]
 
@@ -204,7 +272,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inferd.v1.inference_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse]]:
-        """Lists every known model version, in any state."""
+        """Lists every known model version, in any state, and models of the repositories that were never loaded."""
 
     @abc.abstractmethod
     def GetModel(
@@ -213,5 +281,27 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.GetModelResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.GetModelResponse]]:
         """Describes one model version: inputs, outputs, batching and state."""
+
+    @abc.abstractmethod
+    def LoadModel(
+        self,
+        request: inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.LoadModelResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.LoadModelResponse]]:
+        """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+        serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
+        MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
+        the model cannot be loaded.
+        """
+
+    @abc.abstractmethod
+    def UnloadModel(
+        self,
+        request: inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse]]:
+        """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
+        LoadModel.
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -39,6 +39,16 @@ class _Before(NamedTuple):
 _RAN_BEFORE = _Before((), ())
 
 
+class _Group(NamedTuple):
+    """Requests that run together, and what the run takes of each, in the same order; gathered in one walk."""
+
+    requests: list[InferenceRequest]
+    inputs: list[Tensors]
+    rows: list[int]
+    decode_s: list[float]
+    queue_s: list[float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     """Requests that ran successfully: the outputs of each, and the report of the run, which is still to be made."""
@@ -90,6 +100,7 @@ class Executor:
         self._poll_thread = poll_thread
         self._name = name
         self._session = session
+        self._on_accelerator = session.on_accelerator
         self._guard = guard
         self._chunk_rows = chunk_rows
         self._clock = clock
@@ -119,25 +130,22 @@ class Executor:
         self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool
     ) -> Sequence[InferenceRequest]:
         """Run ``requests`` together and answer them. Returns those that failed together and have no answer yet."""
-        live = self._live(requests)
+        group = self._gather(batch, requests)
+        live = group.requests
         if not live or batch.given_up:
             return ()
         if len(live) > 1 and not self._session.signature.batchable:
             # Dispatched before the queue stopped batching.
             self._run_each(batch, live, first=first)
             return ()
-        queue_s = [batch.started_at - request.enqueued_at for request in live]
-        before = _RAN_BEFORE
-        if first:
-            before = _Before([request.offered_at - request.received_at for request in live], queue_s)
-        done = self._try(batch, live, before)
+        done = self._try(batch, group, _Before(group.decode_s, group.queue_s) if first else _RAN_BEFORE)
         if isinstance(done, _Failed):
-            return self._failed(batch, live, done, queue_s)
+            return self._failed(batch, live, done, group.queue_s)
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
-            batch.cpu_s = None if self._session.on_accelerator else done.cpu_s
-            self._answer(live, done, queue_s)
+            batch.cpu_s = None if self._on_accelerator else done.cpu_s
+            self._answer(live, done, group.queue_s)
         return ()
 
     def _failed(
@@ -164,7 +172,7 @@ class Executor:
         self._answers.fail(live[0], FailedRunError(failed.timing, queue_s[0]))
         return ()
 
-    def _try(self, batch: Batch, live: Sequence[InferenceRequest], before: _Before) -> _Done | _Failed | None:
+    def _try(self, batch: Batch, group: _Group, before: _Before) -> _Done | _Failed | None:
         """Run the model, or return why that failed; None if no request needs an answer any more.
 
         The failure is returned and not raised: parts of a batch that ran inside an ``except`` block would chain their
@@ -172,25 +180,30 @@ class Executor:
         """
         started_at = self._clock()
         try:
-            return self._run_model(batch, live, before)
+            return self._run_model(batch, group, before)
         except RunEndedError:
             batch.cut_off = True
             return None
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; logged with the failing request
             took_s = self._clock() - started_at
-            rows = sum(request.rows for request in live)
+            rows = sum(group.rows)
             return _Failed(error, BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows))
 
-    def _live(self, requests: Sequence[InferenceRequest]) -> list[InferenceRequest]:
+    def _gather(self, batch: Batch, requests: Sequence[InferenceRequest]) -> _Group:
         """Return the requests that still need a run; answer the expired ones."""
         now = self._clock()
-        live = []
+        group = _Group([], [], [], [], [])
+        live, inputs, rows, decode_s, queue_s = group
         for request in requests:
             if request.deadline <= now:
                 self._answers.fail(request, DeadlineExceededError("the deadline passed before the model ran"))
             elif not request.reply.done():
                 live.append(request)
-        return live
+                inputs.append(request.inputs)
+                rows.append(request.rows)
+                decode_s.append(request.offered_at - request.received_at)
+                queue_s.append(batch.started_at - request.enqueued_at)
+        return group
 
     def _stop_batching(self, live: Sequence[InferenceRequest], error: Exception) -> bool:
         """Stop batching; False if the operator has set that the model batches."""
@@ -214,13 +227,13 @@ class Executor:
         for request in live:
             self._run(batch, [request], first=first)
 
-    def _run_model(self, batch: Batch, live: Sequence[InferenceRequest], before: _Before) -> _Done | None:
-        signature = self._session.signature
+    def _run_model(self, batch: Batch, group: _Group, before: _Before) -> _Done | None:
+        signature, live = self._session.signature, group.requests
         if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
             return self._run_in_chunks(batch, signature, live[0], self._chunk_rows, before)
-        rows = [request.rows for request in live]
         run = partial(self._guard.run, live, batch)
-        return self._run_once(run, signature, [request.inputs for request in live], rows, self._wanted(live), before)
+        wanted = self._wanted(live) if len(live) > 1 else live[0].outputs
+        return self._run_once(run, signature, group.inputs, group.rows, wanted, before)
 
     def _run_in_chunks(
         self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
@@ -233,7 +246,7 @@ class Executor:
         for chunk in chunks(signature, request.inputs, chunk_rows):
             if runs:
                 self._answers.batch_done(runs[-1].report)
-                if not self._live([request]):
+                if not self._gather(batch, [request]).requests:
                     return None
             rows = min(chunk_rows, rows_left)
             rows_left -= rows
@@ -275,12 +288,13 @@ class Executor:
     ) -> _Done:
         started_at = self._clock()
         try:
-            inputs = stack(signature, batch)
+            # One request needs neither stacking nor splitting.
+            inputs = stack(signature, batch) if len(batch) > 1 else batch[0]
             stacked_at, stacked_cpu_s = self._clock(), self._thread_clock()
             arrays = run(inputs, wanted, stacked_at)
             ran_at, ran_cpu_s = self._clock(), self._thread_clock()
             outputs = dict(zip(wanted, arrays, strict=True))
-            parts = split(signature, outputs, rows)
+            parts = split(signature, outputs, rows) if len(rows) > 1 else [outputs]
         except Exception as error:
             outcome = RunOutcome.TERMINATED if isinstance(error, RunEndedError) else RunOutcome.FAILED
             self._answers.batch_done(_report(rows, before, outcome, run_s=self._clock() - started_at))

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from inferd.config.settings import ModelSettings, Settings, TensorOverride
+from inferd.config.settings import ModelSettings, Settings
 from inferd.config.sources import variable_of
+from inferd.config.tensors import InputOverride, OutputOverride, TensorOverride
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
@@ -55,9 +56,6 @@ loose_dimensions: [sequence]
 |---|---|---|---|
 {settings}
 The names under `inputs` and `outputs` are those of the model's tensors. Each may have:
-
-| setting | type | default | description |
-|---|---|---|---|
 """
 
 
@@ -96,7 +94,10 @@ def render() -> str:
     described_above = {"queue", "batching", "runtime", "inputs", "outputs"}
     own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_above}
     parts.append(MODEL_HEAD.format(settings=_rows(own)))
-    parts.append(_rows(TensorOverride.model_fields))
+    parts.append(_table(TensorOverride.model_fields))
+    for kind, override in (("inputs", InputOverride), ("outputs", OutputOverride)):
+        own = {name: field for name, field in override.model_fields.items() if name not in TensorOverride.model_fields}
+        parts += [f"\nOnly `{kind}`:\n", _table(own)]
     return "".join(parts)
 
 
@@ -117,6 +118,10 @@ def _section(name: str, section: type[BaseModel]) -> str:
     table = "\n".join(["| setting | type | default | description |", "|---|---|---|---|", *rows])
     prefix = variable_of(f"{name}.")
     return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
+
+
+def _table(fields: Mapping[str, FieldInfo]) -> str:
+    return f"\n| setting | type | default | description |\n|---|---|---|---|\n{_rows(fields)}"
 
 
 def _rows(fields: Mapping[str, FieldInfo]) -> str:

@@ -5,13 +5,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from inferd.config.logging import LogSettings
 from inferd.config.repository import RepositorySettings, VersionPolicy
 from inferd.config.section import Section, merge, validation_error
 from inferd.config.security import SecuritySettings
 from inferd.config.server import ServerSettings
+from inferd.config.tensors import InputOverride, OutputOverride, WarmupSample
 from inferd.config.tracing import TracingSettings
 from inferd.config.validation import Problem, SettingsError, validate
 
@@ -25,6 +26,17 @@ class Backpressure(StrEnum):
     CALLER_RUNS = "caller_runs"
     BLOCK = "block"
     SHED_OLDEST = "shed_oldest"
+
+
+class PriorityQueueSettings(Section):
+    """The queue of one priority, where it differs from that of the model."""
+
+    max_rows: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Maximum number of waiting rows of this priority; further requests are rejected, whatever queue.policy is."""
+    default_timeout_ms: float | None = Field(default=None, ge=0.0)
+    """Timeout of requests without a deadline or timeout; 0 is none. Null: queue.default_timeout_ms."""
+    allow_timeout_override: bool | None = None
+    """Whether the timeout of a request counts. Null: queue.allow_timeout_override."""
 
 
 class QueueSettings(Section):
@@ -46,6 +58,9 @@ before it reaches max_rows, but never below two batches per instance. Fast model
     """With block: maximum number of requests waiting for space in the queue."""
     default_timeout_ms: float = Field(default=30_000.0, ge=0.0)
     """Timeout of requests without a deadline or timeout; 0 is none."""
+    allow_timeout_override: bool = True
+    """Whether the timeout that a request names counts. If false, default_timeout_ms applies to all requests; the \
+deadline of the call holds in any case."""
     priority_levels: int = Field(default=3, ge=1, le=100)
     """Number of priorities; 1 is served first. The number after the last one is the scavenger class: served while \
 nothing else waits, and the first to be evicted."""
@@ -55,12 +70,18 @@ nothing else waits, and the first to be evicted."""
     low_priority_share: float = Field(default=0.05, ge=0.0, le=0.5)
     """Rows that each lower priority gets while it waits, as a share of those served at higher ones, so that it is \
 slowed and not starved. 0 serves priorities strictly in order."""
+    by_priority: dict[int, PriorityQueueSettings] = Field(default_factory=dict)
+    """Settings of single priorities, by number: max_rows, default_timeout_ms and allow_timeout_override."""
 
     @model_validator(mode="after")
-    def _validate_default_priority(self) -> Self:
+    def _validate_priorities(self) -> Self:
         if self.default_priority > self.priority_levels:
             text = f"expected at most priority_levels, which is {self.priority_levels}, got {self.default_priority}"
             raise validation_error(text, setting="default_priority")
+        unknown = [priority for priority in self.by_priority if not 1 <= priority <= self.priority_levels]
+        if unknown:
+            text = f"expected priorities from 1 to priority_levels, which is {self.priority_levels}, got {unknown[0]}"
+            raise validation_error(text, setting="by_priority")
         return self
 
 
@@ -71,6 +92,9 @@ class BatchingSettings(Section):
     """Combine rows of several requests where the model allows it. If false, each request runs alone."""
     max_batch_size: int = Field(default=64, ge=1, le=65536)
     """Maximum number of rows in a batch."""
+    preferred_sizes: list[PositiveInt] = Field(default_factory=list)
+    """Numbers of rows that batches should have: as soon as the requests that go first add up to one, the largest such \
+batch runs. Others are held as long as max_wait_ms allows, and then run whatever their size."""
     max_wait_ms: float = Field(default=10.0, ge=0.0, le=60_000.0)
     """Maximum time to hold a partial batch for more rows. It is held only while more are likely to arrive, and not \
 longer than batching saves, as measured on earlier runs."""
@@ -95,10 +119,19 @@ cuda, tensorrt, openvino, or any provider name of the installed build of ONNX Ru
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     """Threads within one operator; 0 is the number of available cores divided by the number of instances (1 on a \
 GPU), or fewer with so many model versions that their idle threads would be too many (docs/scaling.md)."""
-    inter_op_threads: int = Field(default=1, ge=1, le=1024)
-    """Number of operators that may run in parallel; above 1 the graph runs in parallel mode."""
+    inter_op_threads: int = Field(default=1, ge=0, le=1024)
+    """Number of operators that may run in parallel; above 1 the graph runs in parallel mode. 0 is the number of \
+available cores."""
     allow_spinning: bool = False
     """Let idle threads of ONNX Runtime spin: slightly lower latency, at the cost of a whole core each."""
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    """How far ONNX Runtime optimizes the graph when it opens the file."""
+    memory_arena: bool = True
+    """Keep the memory of runs for later ones (ONNX Runtime's CPU memory arena)."""
+    memory_pattern: bool = True
+    """Plan the memory of a run from earlier runs of the same shapes."""
+    session_options: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(default_factory=dict)
+    """Configuration entries of the session, as documented by ONNX Runtime; none that name files."""
     max_run_ms: float = Field(default=60_000.0, ge=1.0, le=86_400_000.0)
     """Maximum time of one run of the model. A longer run is terminated, and its requests fail with DEADLINE_EXCEEDED \
 at once. A run whose requests have all been cancelled is terminated too."""
@@ -112,29 +145,37 @@ libraries that the server's own settings list, written the same way."""
     """Directory that caches which models have been verified to batch, so that a restart need not verify them again; \
 null disables it. A directory that is not writable is ignored."""
 
-
-class TensorOverride(Section):
-    """Facts about one input or output that the model file does not declare."""
-
-    batch_axis: int | None = Field(default=None, ge=0)
-    """The dimension that counts rows; null for a tensor shared by the whole batch."""
-    warmup_shape: list[NonNegativeInt] | None = None
-    """Inputs only: shape for verification and warm-up, batch dimension included, for models that do not accept \
-arbitrary shapes."""
-    example: Any = None
-    """Inputs only: a valid value for verification and warm-up, as nested lists; one or several rows if the input has \
-a batch axis."""
+    @model_validator(mode="after")
+    def _validate_session_options(self) -> Self:
+        for name in self.session_options:
+            if name.endswith(".allow_spinning"):
+                text = f"expected allow_spinning in its own setting, runtime.allow_spinning, got {name}"
+            elif "file" in name or "path" in name:
+                text = f"expected entries that name no files, got {name}"
+            else:
+                continue
+            raise validation_error(text, setting="session_options")
+        return self
 
 
 class ModelSettings(Section):
     """Settings of one model: the server's, overridden by its model.yaml."""
 
+    file: str = ""
+    """Name of the model's file in each version directory. Empty: model.onnx, or the only .onnx file."""
     queue: QueueSettings = QueueSettings()
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
-    inputs: dict[str, TensorOverride] = Field(default_factory=dict)
+    batch_axes: Literal["auto", "none"] = "auto"
+    """auto: find and verify the dimensions that count rows. none: no dimension does, so that a request is one whole, \
+whatever its shapes, and runs alone."""
+    warmup: list[WarmupSample] = Field(default_factory=list)
+    """Requests that the model must answer before it becomes ready, in addition to runtime.warmup; a failing one fails \
+the load. Each has name, batch_size, count and inputs, by name: datatype, dims (of one row), and fill (zero or random) \
+or file (in the directory warmup of the model)."""
+    inputs: dict[str, InputOverride] = Field(default_factory=dict)
     """By name of the input."""
-    outputs: dict[str, TensorOverride] = Field(default_factory=dict)
+    outputs: dict[str, OutputOverride] = Field(default_factory=dict)
     """By name of the output."""
     versions: VersionPolicy | None = None
     """Which versions are served: all, {latest: N}, or a list of numbers; the server's repository.versions if null."""
@@ -144,6 +185,21 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _validate_batching(self) -> Self:
         _validate_batching(self.queue, self.batching)
+        return self
+
+    @model_validator(mode="after")
+    def _validate_axes(self) -> Self:
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        if self.batch_axes == "none" and any(tensor.batch_axis is not None for tensor in tensors):
+            text = "expected auto, because a batch_axis is set, got none"
+            raise validation_error(text, setting="batch_axes")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_file(self) -> Self:
+        if "/" in self.file:
+            text = f"expected the name of a file, without directories, got {self.file}"
+            raise validation_error(text, setting="file")
         return self
 
 
@@ -204,7 +260,15 @@ def _validate_batching(queue: QueueSettings, batching: BatchingSettings) -> None
     if batching.enabled and batching.max_batch_size > queue.max_rows:
         text = f"expected at most queue.max_rows, which is {queue.max_rows}, got {batching.max_batch_size}"
         raise validation_error(text, setting="batching.max_batch_size")
-    if 0 < queue.default_timeout_ms <= batching.max_wait_ms:
-        timeout_ms = queue.default_timeout_ms
-        text = f"expected less than queue.default_timeout_ms, which is {timeout_ms}, got {batching.max_wait_ms}"
-        raise validation_error(text, setting="batching.max_wait_ms")
+    if batching.enabled and batching.preferred_sizes and max(batching.preferred_sizes) > batching.max_batch_size:
+        largest = max(batching.preferred_sizes)
+        text = f"expected at most batching.max_batch_size, which is {batching.max_batch_size}, got {largest}"
+        raise validation_error(text, setting="batching.preferred_sizes")
+    timeouts = {"queue.default_timeout_ms": queue.default_timeout_ms}
+    for priority, own in queue.by_priority.items():
+        if own.default_timeout_ms is not None:
+            timeouts[f"queue.by_priority.{priority}.default_timeout_ms"] = own.default_timeout_ms
+    for name, timeout_ms in timeouts.items():
+        if 0 < timeout_ms <= batching.max_wait_ms:
+            text = f"expected less than {name}, which is {timeout_ms}, got {batching.max_wait_ms}"
+            raise validation_error(text, setting="batching.max_wait_ms")

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,13 @@ _Declaration = tuple[str, str, Sequence[int | str | None]]
 
 #: Some sandboxes lack the system call, or forbid it.
 _NOT_POSSIBLE = {errno.ENOSYS, errno.EPERM}
+
+_LEVELS: Mapping[str, OrtObject] = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 
 #: Types that ONNX Runtime's Python interface cannot run together.
 _APART = {BYTES, BY_NAME["BF16"]}
@@ -98,12 +105,17 @@ def _session_options(settings: ModelSettings, *, on_accelerator: bool) -> OrtObj
         instances=settings.batching.instances,
         cores=usable_cores(),
     )
-    options.inter_op_num_threads = runtime.inter_op_threads
-    if runtime.inter_op_threads > 1:
+    options.inter_op_num_threads = runtime.inter_op_threads or usable_cores()
+    if options.inter_op_num_threads > 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.graph_optimization_level = _LEVELS[runtime.graph_optimization]
+    options.enable_cpu_mem_arena = runtime.memory_arena
+    options.enable_mem_pattern = runtime.memory_pattern
     spin = "1" if runtime.allow_spinning else "0"
     options.add_session_config_entry("session.intra_op.allow_spinning", spin)
     options.add_session_config_entry("session.inter_op.allow_spinning", spin)
+    for name, value in runtime.session_options.items():
+        options.add_session_config_entry(name, value)
     return options
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import onnxruntime
 
 from inferd import recorded_requests
-from inferd.config.settings import ModelSettings, TensorOverride
+from inferd.config.settings import ModelSettings
+from inferd.config.tensors import InputOverride
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.batch_axes.inference import Candidate, has_configured_axes, infer_batch_axes
 from inferd.runtime.batch_axes.input_search import Hints, Run, example_rows
@@ -124,7 +125,7 @@ def _example_files(path: Path) -> Iterator[Path]:
             return
 
 
-def _configured_example(overrides: Mapping[str, TensorOverride], forms: Sequence[InputForm]) -> Tensors:
+def _configured_example(overrides: Mapping[str, InputOverride], forms: Sequence[InputForm]) -> Tensors:
     example: dict[str, Array] = {}
     for form in forms:
         override = overrides.get(form.name)

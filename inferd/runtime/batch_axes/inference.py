@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from inferd.config.settings import ModelSettings, TensorOverride
+from inferd.config.settings import ModelSettings
+from inferd.config.tensors import InputOverride, TensorOverride
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
 
@@ -174,7 +175,8 @@ def _configured_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping
         if name not in by_name:
             msg = f"{kind}s.{name}: the model has no such {kind}, it has {', '.join(by_name)}"
             raise ModelLoadError(msg)
-        _check_warmup_shape(kind, by_name[name], override.warmup_shape)
+        if isinstance(override, InputOverride):
+            _check_warmup_shape(by_name[name], override.warmup_shape)
         if "batch_axis" in override.model_fields_set:
             _check_axis(kind, by_name[name], override.batch_axis)
             axes[name] = override.batch_axis
@@ -190,12 +192,9 @@ def _check_axis(kind: Kind, spec: TensorSpec, axis: int | None) -> None:
         raise ModelLoadError(msg)
 
 
-def _check_warmup_shape(kind: Kind, spec: TensorSpec, shape: list[int] | None) -> None:
+def _check_warmup_shape(spec: TensorSpec, shape: list[int] | None) -> None:
     if shape is None:
         return
-    if kind == "output":
-        msg = f"outputs.{spec.name}.warmup_shape: only inputs have one"
-        raise ModelLoadError(msg)
     fits = len(shape) == len(spec.shape) and all(
         not isinstance(declared, int) or configured == declared
         for configured, declared in zip(shape, spec.shape, strict=True)

@@ -74,6 +74,57 @@ def test_rejects_custom_ops_that_the_server_does_not_list(library: str) -> None:
             {"queue": {"max_rows": 8}},
             "batching.max_batch_size: expected at most queue.max_rows, which is 8, got 64 (model.yaml)",
         ),
+        (
+            {"batching": {"max_batch_size": 8, "preferred_sizes": [4, 16]}},
+            "batching.preferred_sizes: expected at most batching.max_batch_size, which is 8, got 16 (model.yaml)",
+        ),
+        (
+            {"queue": {"priority_levels": 2, "by_priority": {3: {"max_rows": 1}}}},
+            "queue.by_priority: expected priorities from 1 to priority_levels, which is 2, got 3 (model.yaml)",
+        ),
+        (
+            {"queue": {"by_priority": {1: {"default_timeout_ms": 5}}}},
+            (
+                "batching.max_wait_ms: expected less than queue.by_priority.1.default_timeout_ms, which is 5.0, "
+                "got 10.0 (model.yaml)"
+            ),
+        ),
+        (
+            {"runtime": {"session_options": {"session.optimized_model_filepath": "/etc/cron.d/x"}}},
+            (
+                "runtime.session_options: expected entries that name no files, got session.optimized_model_filepath "
+                "(model.yaml)"
+            ),
+        ),
+        (
+            {"runtime": {"session_options": {"session.intra_op.allow_spinning": 1}}},
+            (
+                "runtime.session_options: expected allow_spinning in its own setting, runtime.allow_spinning, got "
+                "session.intra_op.allow_spinning (model.yaml)"
+            ),
+        ),
+        (
+            {"inputs": {"x": {"model_shape": [-1]}}},
+            "inputs.x.model_shape: expected shape beside it, which is the one for clients (model.yaml)",
+        ),
+        (
+            {"batch_axes": "none", "outputs": {"y": {"batch_axis": 0}}},
+            "batch_axes: expected auto, because a batch_axis is set, got none (model.yaml)",
+        ),
+        ({"file": "1/m.onnx"}, "file: expected the name of a file, without directories, got 1/m.onnx (model.yaml)"),
+        (
+            {"outputs": {"y": {"labels": "../../passwd"}}},
+            "outputs.y.labels: expected a path inside the directory of the model, got ../../passwd (model.yaml)",
+        ),
+        (
+            {"warmup": [{"inputs": {"x": {"datatype": "FP32", "dims": [], "file": "/etc/passwd"}}}]},
+            "warmup.0.inputs.x.file: expected a path inside the directory of the model, got /etc/passwd (model.yaml)",
+        ),
+        (
+            {"warmup": [{"inputs": {"x": {"datatype": "FP32", "dims": [], "file": "x", "fill": "zero"}}}]},
+            "warmup.0.inputs.x: expected either fill or file (model.yaml)",
+        ),
+        ({"outputs": {"y": {"optional": True}}}, "outputs.y.optional: no such setting (model.yaml)"),
     ],
 )
 def test_errors(overrides: dict[str, object], problem: str) -> None:

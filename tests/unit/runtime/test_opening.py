@@ -15,6 +15,7 @@ from inferd.runtime import opening, providers
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import CPU, CUDA
+from inferd.runtime.resources import usable_cores
 from tests import onnx_models
 from tests.unit.runtime.specs import spec
 
@@ -187,3 +188,23 @@ def test_does_not_fall_back_if_library_fails(caplog):
     with pytest.raises(ModelLoadError, match=r"^runtime.custom_ops: missing.so: .*No such file"):
         open_runtime_session(Path("model.onnx"), settings)
     assert caplog.records == []
+
+
+def test_options_of_the_session(gpu_build):
+    """Each setting of ONNX Runtime reaches it; 0 threads between operators are the available cores, in parallel."""
+    FakeSession.opens = {CPU: [CPU]}
+    runtime = {
+        "providers": ["cpu"],
+        "inter_op_threads": 0,
+        "graph_optimization": "basic",
+        "memory_arena": False,
+        "memory_pattern": False,
+        "session_options": {"session.disable_prepacking": 1},
+    }
+    open_runtime_session(Path("model.onnx"), ModelSettings.model_validate({"runtime": runtime}))
+    (options,) = FakeSession.options
+    assert options.inter_op_num_threads == usable_cores()
+    assert options.execution_mode.name == ("ORT_PARALLEL" if usable_cores() > 1 else "ORT_SEQUENTIAL")
+    assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
+    assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (False, False)
+    assert options.get_session_config_entry("session.disable_prepacking") == "1"

@@ -36,6 +36,7 @@ _KINDS = {
     MethodKind.ADMIN: (
         f"{_OWN}/LoadModel",
         f"{_OWN}/UnloadModel",
+        f"{_OWN}/IndexModels",
         f"{_OPEN_INFERENCE}/RepositoryIndex",
         f"{_OPEN_INFERENCE}/RepositoryModelLoad",
         f"{_OPEN_INFERENCE}/RepositoryModelUnload",

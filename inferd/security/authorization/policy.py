@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,9 @@ from inferd.errors import NotAllowedError
 from inferd.security.authorization.methods import MethodKind
 from inferd.security.authorization.quota import Quota, QuotaLimits, QuotaStore
 from inferd.security.files import BadFileError, parse_yaml, read_text
+
+#: More than a server has models; callers may name others.
+_CACHED_MODELS = 4096
 
 _Pattern = Annotated[str, Field(min_length=1)]
 
@@ -69,8 +72,8 @@ class Grant:
 class Permissions:
     """What a policy grants one principal.
 
-    The grants of each model are cached, so ``model`` must be the name of a model that exists, not one that a caller
-    sent: those would fill the memory. Any thread.
+    The grants of the models that were asked for last are cached, so the length of ``model`` must be bounded if it is a
+    name that a caller sent. Any thread.
     """
 
     def __init__(self, grants: Sequence[Grant]) -> None:
@@ -80,7 +83,7 @@ class Permissions:
         # Every authenticated caller may check health and ask for reflection.
         self._kinds = frozenset({*granted, MethodKind.HEALTH, MethodKind.REFLECTION})
         # Called several times for each request: a hit in this cache takes no Python call.
-        self._grants_of = cache(partial(_grants_for_model, self._grants))
+        self._grants_of = lru_cache(_CACHED_MODELS)(partial(_grants_for_model, self._grants))
 
     def may_call(self, kind: MethodKind) -> bool:
         """Return whether methods of ``kind`` are granted for any model."""

@@ -507,6 +507,68 @@ class UnloadModelResponse(google.protobuf.message.Message):
 Global___UnloadModelResponse: typing_extensions.TypeAlias = UnloadModelResponse
 
 @typing.final
+class IndexModelsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    READY_FIELD_NUMBER: builtins.int
+    ready: builtins.bool
+    """Whether to list only versions that are STATE_READY."""
+    def __init__(
+        self,
+        *,
+        ready: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ready", b"ready"]) -> None: ...
+
+Global___IndexModelsRequest: typing_extensions.TypeAlias = IndexModelsRequest
+
+@typing.final
+class IndexModelsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelIndex]:
+        """Ordered by name, then by descending version."""
+
+    def __init__(
+        self,
+        *,
+        models: collections.abc.Iterable[Global___ModelIndex] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+
+Global___IndexModelsResponse: typing_extensions.TypeAlias = IndexModelsResponse
+
+@typing.final
+class ModelIndex(google.protobuf.message.Message):
+    """One line of the index."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.str
+    """Empty for a model that was never loaded."""
+    state: Global___Model.State.ValueType
+    reason: builtins.str
+    """Why the state is STATE_FAILED or STATE_UNAVAILABLE, for an operator to read."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+        state: Global___Model.State.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "reason", b"reason", "state", b"state", "version", b"version"]) -> None: ...
+
+Global___ModelIndex: typing_extensions.TypeAlias = ModelIndex
+
+@typing.final
 class Model(google.protobuf.message.Message):
     """One version of a model."""
 
@@ -528,7 +590,7 @@ class Model(google.protobuf.message.Message):
         STATE_UNLOADING: Model._State.ValueType  # 4
         """Finishes admitted requests and rejects new ones."""
         STATE_UNAVAILABLE: Model._State.ValueType  # 5
-        """Not loaded: never, no longer, or its load was given up; `reason` says which."""
+        """Unloaded, or its load was given up; `reason` says which. In an index also: never loaded."""
         STATE_VERIFYING: Model._State.ValueType  # 6
         """Being tested whether rows of several requests may run together."""
         STATE_WARMING: Model._State.ValueType  # 7
@@ -547,7 +609,7 @@ class Model(google.protobuf.message.Message):
     STATE_UNLOADING: Model.State.ValueType  # 4
     """Finishes admitted requests and rejects new ones."""
     STATE_UNAVAILABLE: Model.State.ValueType  # 5
-    """Not loaded: never, no longer, or its load was given up; `reason` says which."""
+    """Unloaded, or its load was given up; `reason` says which. In an index also: never loaded."""
     STATE_VERIFYING: Model.State.ValueType  # 6
     """Being tested whether rows of several requests may run together."""
     STATE_WARMING: Model.State.ValueType  # 7
@@ -564,7 +626,6 @@ class Model(google.protobuf.message.Message):
     RUN_COST_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
-    """Empty for a model that was never loaded."""
     state: Global___Model.State.ValueType
     reason: builtins.str
     """Why the state is STATE_FAILED or STATE_UNAVAILABLE, for an operator to read."""

@@ -65,6 +65,11 @@ class InferenceServiceStub(object):
                 request_serializer=inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.IndexModels = channel.unary_unary(
+                '/inferd.v1.InferenceService/IndexModels',
+                request_serializer=inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
@@ -89,7 +94,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists every known model version, in any state, and models of the repositories that were never loaded.
+        """Lists every known model version, in any state; see IndexModels for models that were never loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +120,13 @@ class InferenceServiceServicer(object):
     def UnloadModel(self, request, context):
         """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
         LoadModel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IndexModels(self, request, context):
+        """Searches the repositories, and lists their models, loaded or not, as far as the caller may see them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +164,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'IndexModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.IndexModels,
+                    request_deserializer=inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,6 +334,33 @@ class InferenceService(object):
             '/inferd.v1.InferenceService/UnloadModel',
             inferd_dot_v1_dot_inference__pb2.UnloadModelRequest.SerializeToString,
             inferd_dot_v1_dot_inference__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IndexModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.InferenceService/IndexModels',
+            inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.SerializeToString,
+            inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

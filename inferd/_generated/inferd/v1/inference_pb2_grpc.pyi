@@ -129,7 +129,23 @@ _InferenceServiceUnloadModelType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType, _InferenceServiceLoadModelType, _InferenceServiceUnloadModelType]):
+_InferenceServiceIndexModelsType = typing_extensions.TypeVar(
+    '_InferenceServiceIndexModelsType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+    ],
+)
+
+class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType, _InferenceServiceLoadModelType, _InferenceServiceUnloadModelType, _InferenceServiceIndexModelsType]):
     """Runs models and describes them."""
 
     @typing.overload
@@ -157,6 +173,10 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
         grpc.UnaryUnaryMultiCallable[
             inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
             inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+            inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -186,6 +206,10 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
             inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
             inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+            inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Infer: _InferenceServiceInferType
@@ -199,7 +223,7 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     """
 
     ListModels: _InferenceServiceListModelsType
-    """Lists every known model version, in any state, and models of the repositories that were never loaded."""
+    """Lists every known model version, in any state; see IndexModels for models that were never loaded."""
 
     GetModel: _InferenceServiceGetModelType
     """Describes one model version: inputs, outputs, batching and state."""
@@ -215,6 +239,9 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
     LoadModel.
     """
+
+    IndexModels: _InferenceServiceIndexModelsType
+    """Searches the repositories, and lists their models, loaded or not, as far as the caller may see them."""
 
 InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -240,6 +267,10 @@ InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd._generated.inferd.v1.inference_pb2.UnloadModelRequest,
         inferd._generated.inferd.v1.inference_pb2.UnloadModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+        inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
     ],
 ]
 
@@ -272,7 +303,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inferd.v1.inference_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.ListModelsResponse]]:
-        """Lists every known model version, in any state, and models of the repositories that were never loaded."""
+        """Lists every known model version, in any state; see IndexModels for models that were never loaded."""
 
     @abc.abstractmethod
     def GetModel(
@@ -303,5 +334,13 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         """Unloads a model, or one version of it, and answers when admitted requests have been answered. UNAVAILABLE as for
         LoadModel.
         """
+
+    @abc.abstractmethod
+    def IndexModels(
+        self,
+        request: inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse]]:
+        """Searches the repositories, and lists their models, loaded or not, as far as the caller may see them."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

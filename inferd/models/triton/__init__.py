@@ -1,0 +1,11 @@
+"""Triton's model configuration: read a config.pbtxt, and translate it to the settings of a model.yaml.
+
+The only package below the API that knows Triton's protos.
+"""
+
+from inferd.models.triton.draft import Translation
+from inferd.models.triton.errors import TritonConfigError
+from inferd.models.triton.parsing import config_from_json, read_config
+from inferd.models.triton.translation import translate
+
+__all__ = ["Translation", "TritonConfigError", "config_from_json", "read_config", "translate"]

@@ -1,0 +1,138 @@
+"""``max_batch_size``, ``dynamic_batching`` with its queue policies, and warm-up."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from inferd._generated.inference import model_config_pb2 as pb
+from inferd.models.triton.draft import Draft
+from inferd.models.triton.errors import TritonConfigError
+from inferd.models.triton.tensors import datatype_name, is_completed
+
+#: Triton's maximum for a model whose configuration says nothing of batches, where the file allows them.
+_COMPLETED_BATCH_SIZE = 4
+
+
+def translate_batching(config: pb.ModelConfig, draft: Draft) -> None:
+    """Translate what rows are and how they are combined. Raises `TritonConfigError`."""
+    size = config.max_batch_size
+    if size < 0:
+        raise TritonConfigError(f"max_batch_size: expected a number from 0, got {size}")
+    if is_completed(config):
+        draft.put(_COMPLETED_BATCH_SIZE, "batching", "max_batch_size")
+        _translate_dynamic_batching(config.dynamic_batching, _COMPLETED_BATCH_SIZE, draft)
+        draft.differences.append(
+            f"max_batch_size is missing: up to {_COMPLETED_BATCH_SIZE} rows if the model is proven to batch, "
+            "not wherever its first dimensions are dynamic"
+        )
+    elif size == 0:
+        draft.put("none", "batch_axes")
+        draft.put(False, "batching", "enabled")
+        if config.HasField("dynamic_batching"):
+            draft.ignored.append("dynamic_batching (max_batch_size is 0)")
+    else:
+        draft.put("first", "batch_axes")
+        draft.put(size, "batching", "max_batch_size")
+        if config.HasField("dynamic_batching"):
+            _translate_dynamic_batching(config.dynamic_batching, size, draft)
+        else:
+            draft.put(False, "batching", "enabled")
+
+
+def _translate_dynamic_batching(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
+    wait_ms = batching.max_queue_delay_microseconds / 1000
+    draft.put(wait_ms, "batching", "max_wait_ms")
+    preferred = list(batching.preferred_batch_size)
+    wrong = [size for size in preferred if not 1 <= size <= max_batch_size]
+    if wrong:
+        text = f"expected sizes from 1 to max_batch_size, which is {max_batch_size}, got {wrong[0]}"
+        raise TritonConfigError(f"dynamic_batching.preferred_batch_size: {text}")
+    if preferred:
+        draft.put(preferred, "batching", "preferred_sizes")
+    if batching.preserve_ordering:
+        draft.differences.append(
+            "dynamic_batching.preserve_ordering: with several instances, an answer may overtake an earlier one of "
+            "another call"
+        )
+    _translate_priorities(batching, draft)
+    if batching.HasField("default_queue_policy"):
+        policy = _queue_policy(batching.default_queue_policy, "default_queue_policy", max_batch_size, draft)
+        for setting, value in policy.items():
+            draft.put(value, "queue", setting)
+    _keep_timeouts_above_wait(wait_ms, draft)
+
+
+def _translate_priorities(batching: pb.ModelDynamicBatching, draft: Draft) -> None:
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if not 0 < default <= levels and (levels or default):
+        text = f"expected a number from 1 to priority_levels, which is {levels}, got {default}"
+        raise TritonConfigError(f"dynamic_batching.default_priority_level: {text}")
+    if levels:
+        draft.put(levels, "queue", "priority_levels")
+        draft.put(default, "queue", "default_priority")
+        # Triton serves a level only while those before it are empty.
+        draft.put(0.0, "queue", "low_priority_share")
+    for level, own in sorted(batching.priority_queue_policy.items()):
+        if not 1 <= level <= levels:
+            text = f"expected keys from 1 to priority_levels, which is {levels}, got {level}"
+            raise TritonConfigError(f"dynamic_batching.priority_queue_policy: {text}")
+        policy = _queue_policy(own, f"priority_queue_policy {level}", 1, draft)
+        draft.put(policy, "queue", "by_priority", level)
+
+
+def _queue_policy(policy: pb.ModelQueuePolicy, name: str, min_rows: int, draft: Draft) -> dict[str, Any]:
+    """Return the settings of a queue, which has room for ``min_rows`` at least."""
+    settings: dict[str, Any] = {"allow_timeout_override": policy.allow_timeout_override}
+    if policy.default_timeout_microseconds:
+        settings["default_timeout_ms"] = policy.default_timeout_microseconds / 1000
+        if policy.timeout_action == pb.ModelQueuePolicy.DELAY:
+            draft.differences.append(
+                f"{name}: DELAY: requests are rejected at their timeout, not served after all others"
+            )
+    elif policy.timeout_action == pb.ModelQueuePolicy.DELAY:
+        draft.ignored.append(f"{name}.timeout_action (there is no timeout)")
+    if policy.max_queue_size:
+        settings["max_rows"] = max(policy.max_queue_size, min_rows)
+        if min_rows > 1:
+            draft.differences.append(f"{name}: max_queue_size counts rows, at least one batch, and not requests")
+    return settings
+
+
+def _keep_timeouts_above_wait(wait_ms: float, draft: Draft) -> None:
+    """Shorten the wait for a fuller batch if requests would expire in it."""
+    queue: Mapping[str, Any] = draft.settings.get("queue", {})
+    timeouts = [each.get("default_timeout_ms", 0) for each in (queue, *queue.get("by_priority", {}).values())]
+    shortest = min(filter(None, timeouts), default=None)
+    if shortest is not None and shortest <= wait_ms:
+        wait_ms = shortest / 2
+        draft.put(wait_ms, "batching", "max_wait_ms")
+        why = f"as requests expire after {shortest:g} ms"
+        draft.differences.append(f"dynamic_batching.max_queue_delay_microseconds: {wait_ms:g} ms, {why}")
+
+
+def translate_warmup(config: pb.ModelConfig, draft: Draft) -> None:
+    """Translate ``model_warmup``. Raises `TritonConfigError` for an input without data."""
+    samples = [_warmup_sample(sample) for sample in config.model_warmup]
+    if samples:
+        draft.put(samples, "warmup")
+
+
+def _warmup_sample(sample: pb.ModelWarmup) -> dict[str, Any]:
+    inputs = {name: _warmup_input(sample.name, name, each) for name, each in sorted(sample.inputs.items())}
+    if not inputs:
+        raise TritonConfigError(f'model_warmup "{sample.name}": inputs is missing')
+    named = {"name": sample.name} if sample.name else {}
+    return {**named, "batch_size": max(sample.batch_size, 1), "count": max(sample.count, 1), "inputs": inputs}
+
+
+def _warmup_input(sample: str, name: str, each: pb.ModelWarmup.Input) -> dict[str, Any]:
+    where = f'model_warmup "{sample}", input "{name}"'
+    if each.data_type == pb.TYPE_INVALID:
+        raise TritonConfigError(f"{where}: data_type is missing")
+    source = each.WhichOneof("input_data_type")
+    if source == "input_data_file":
+        data = {"file": each.input_data_file}
+    elif source is not None and getattr(each, source):
+        data = {"fill": source.removesuffix("_data")}
+    else:
+        raise TritonConfigError(f"{where}: expected zero_data: true, random_data: true or input_data_file")
+    return {"datatype": datatype_name(each.data_type), "dims": list(each.dims), **data}

@@ -1,0 +1,41 @@
+"""What a configuration becomes while it is translated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A configuration in inferd's terms."""
+
+    #: As in a model.yaml.
+    settings: Mapping[str, Any]
+    #: Fields that have no meaning here, each as ``field`` or ``field (why)``.
+    ignored: tuple[str, ...] = ()
+    #: What is honoured in another way, a sentence each.
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Collects settings, ignored fields and differences."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    def put(self, value: object, *path: str | int) -> None:
+        """Set the setting at ``path``, a key for each level: names of tensors may have dots in them."""
+        below: dict[Any, Any] = self.settings
+        for key in path[:-1]:
+            below = below.setdefault(key, {})
+        below[path[-1]] = value
+
+    def finish(self) -> Translation:
+        """Return the translation, with each ignored field and difference once."""
+        return Translation(
+            settings=self.settings,
+            ignored=tuple(dict.fromkeys(self.ignored)),
+            differences=tuple(dict.fromkeys(self.differences)),
+        )

@@ -43,8 +43,7 @@ MISTAKES = {
     ),
     "a field of a message outside of it": (
         "max_queue_delay_microseconds: 100",
-        "line 1: there is no field max_queue_delay_microseconds in a model configuration: it belongs into "
-        "dynamic_batching",
+        "line 1: there is no field max_queue_delay_microseconds in a model configuration: it belongs into dynamic_bat",
     ),
     "a field inside of a message": (
         'input {\n name: "x"\n max_batch_size: 8\n}',

@@ -96,8 +96,8 @@ class RecordingStats(ModelStats):
         super().offered(rows)
         self.offers.append(rows)
 
-    def failed(self, duration_s: float, overload_reason: str = "") -> None:
-        super().failed(duration_s, overload_reason)
+    def failed(self, duration_s: float, overload_reason: str = "", *, by_model: bool = False) -> None:
+        super().failed(duration_s, overload_reason, by_model=by_model)
         if overload_reason:
             self.rejections.append(overload_reason)
 

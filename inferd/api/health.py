@@ -1,17 +1,25 @@
-"""The standard health service, with watches that do not delay the stop."""
+"""The standard health service: of the server, its services, an orchestrator's probes, and each model by its name."""
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from inferd.api.codec import parse_query
-from inferd.errors import InvalidInputError
+from inferd.call_context import ANONYMOUS, CallContext
+from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.health_check import HealthStatus, listing
+from inferd.models.registry import ModelRegistry, Visible
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, escaped, listed
 from inferd.rpc import UnaryCall, callback_unary
+from inferd.security.authorization.policy import Permissions
 
 #: Sends a status to a watcher, or ends its stream if given None.
 _Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
@@ -19,20 +27,44 @@ _Send = Callable[[health_pb2.HealthCheckResponse | None], Any]
 #: Names for the probes of an orchestrator, besides "" and the names of the services.
 LIVENESS, READINESS, STARTUP = "liveness", "readiness", "startup"
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+class WatchContext(Protocol):
+    """What a watch needs of its call."""
+
+    @property
+    def call_context(self) -> CallContext:
+        """The caller."""
+        ...
+
+    def add_callback(self, callback: Callable[[], None], /) -> bool:
+        """Call ``callback`` when the call has ended. Returns False if it has ended already."""
+        ...
 
 
-class HealthService(health.HealthServicer):
-    """`grpc.health.v1.Health`: grpcio's service with ``List``, and with an end for ``Watch``.
+@dataclass(slots=True)
+class _Watch:
+    """One stream: the name it asks for, the models that its caller sees, and the status it was sent last."""
+
+    name: str
+    visible: Visible
+    sent: HealthStatus | None = None
+
+
+class HealthService:
+    """`grpc.health.v1.Health`.
 
     | name | SERVING |
     |---|---|
     | "", "readiness", each of ``services`` | from `open` until `drain`, except while ``is_late()`` |
     | "startup" | from `open` on |
     | "liveness" | always, except while ``is_stuck()`` |
+    | MODEL, MODEL/VERSION | while a version, or that version, is READY, until `drain`, except while ``is_late()`` |
 
-    Both functions are called for each ``Check`` and must be quick. `update` sends changes to watchers.
+    The names above come first where a model has the same name. Models that a caller may not see are unknown to it, and
+    all are to callers that need no credential for this service while others do, unless ``anonymous_sees_models``.
+
+    Both functions are called for each ``Check`` and must be quick. `update` and `update_models` send changes to
+    watchers; a name that is not known yet is SERVICE_UNKNOWN until it is.
 
     Clients keep watches open; without `end_watches` each would delay the stop by the whole drain grace. Invariant: a
     watch that is open when `end_watches` is called, or begins later, ends with OK. Any thread.
@@ -42,24 +74,25 @@ class HealthService(health.HealthServicer):
         self,
         services: Iterable[str] = (),
         *,
+        models: ModelRegistry | None = None,
+        anonymous_sees_models: bool = True,
         is_late: Callable[[], bool] = lambda: False,
         is_stuck: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(experimental_non_blocking=True)
+        self._models = ModelRegistry() if models is None else models
+        self._anonymous_sees_models = anonymous_sees_models
         self._is_late = is_late
         self._is_stuck = is_stuck
         self._open = False
         self._draining = False
-        self._watches_lock = threading.Lock()
-        self._watches: set[_Send] = set()
+        #: Names that always share a state, by the number of their group.
+        groups = ((STARTUP,), ("", READINESS, *services), (LIVENESS,))
+        self._group_of = {name: number for number, names in enumerate(groups) for name in names}
+        #: Held while watchers are sent something, so that each gets changes in their order.
+        self._lock = threading.Lock()
+        self._watches: dict[_Send, _Watch] = {}
         self._watches_ended = False
-        #: Names that always share a state, the group of each name, and the state last sent to watchers of each group.
-        self._groups = ((STARTUP,), ("", READINESS, *services), (LIVENESS,))
-        self._group_of = {name: number for number, names in enumerate(self._groups) for name in names}
         self._sent = (False, False, True)
-        self._sending = threading.Lock()
-        for names, is_serving in zip(self._groups, self._sent, strict=True):
-            self._set(names, is_serving)
 
     def open(self) -> None:
         """Report ready and started: everything has been loaded."""
@@ -72,53 +105,96 @@ class HealthService(health.HealthServicer):
         self.update()
 
     def update(self) -> None:
-        """Send watchers the states that have changed since the last update."""
-        if self._states() == self._sent:
-            return
-        with self._sending:
-            # Computed again under the lock, so that the last update sends the current state.
-            before, self._sent = self._sent, self._states()
-            for names, was_serving, is_serving in zip(self._groups, before, self._sent, strict=True):
-                if is_serving is not was_serving:
-                    self._set(names, is_serving)
+        """Send watchers what has changed, if the state of the server has."""
+        if self._states() != self._sent:
+            self.update_models()
 
-    def _set(self, names: Iterable[str], is_serving: bool) -> None:
-        for name in names:
-            self.set(name, _SERVING if is_serving else _NOT_SERVING)
+    def update_models(self) -> None:
+        """Send watchers what has changed, in the server or its models."""
+        with self._lock:
+            self._sent = self._states()
+            for send, watch in self._watches.items():
+                self._send_change(send, watch)
+
+    def end_watches(self) -> None:
+        """End every watch with OK, those that begin later as well."""
+        with self._lock:
+            self._watches_ended = True
+            for send in self._watches:
+                send(None)
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
+        """Return the handlers by method name.
+
+        Those of unary methods run on the poll thread: a probe must not wait for a thread. That of ``Watch`` takes a
+        thread for the first answer only.
+        """
+        return {
+            "Check": callback_unary(self._check),
+            "List": callback_unary(self._list),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                _NonBlocking(self.watch),
+                request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+            ),
+        }
+
+    def watch(self, request: health_pb2.HealthCheckRequest, context: WatchContext, send: _Send) -> None:
+        """Send the current status and each later one."""
+        watch = _Watch(request.service, self._visible_to(context.call_context))
+        with self._lock:
+            self._watches[send] = watch
+        if not context.add_callback(partial(self._forget, send)):
+            self._forget(send)
+            return
+        with self._lock:
+            self._send_change(send, watch)
+            if self._watches_ended:
+                send(None)
+
+    def _forget(self, send: _Send) -> None:
+        with self._lock:
+            self._watches.pop(send, None)
+
+    def _send_change(self, send: _Send, watch: _Watch) -> None:
+        """Send the status of a watch if it is another one than before; with the lock."""
+        status = self._status(watch.name, watch.visible)
+        if status is not watch.sent:
+            watch.sent = status
+            send(_response(status))
 
     def _states(self) -> tuple[bool, bool, bool]:
         """Return whether each group is serving now."""
         return self._open, self._open and not self._draining and not self._is_late(), not self._is_stuck()
 
-    def Watch(  # noqa: N802  the name in the contract
-        self,
-        request: health_pb2.HealthCheckRequest,
-        context: grpc.ServicerContext,
-        send_response_callback: _Send | None = None,
-    ) -> None:
-        """Send the current status and each later one."""
-        send = send_response_callback
-        assert send is not None, "the server passes one to handlers that do not block"
-        with self._watches_lock:
-            self._watches.add(send)
-            ended = self._watches_ended
-        if not context.add_callback(lambda: self._forget(send)):
-            self._forget(send)
-            return
-        if request.service in self._group_of:
-            super().Watch(request, context, send)
-        else:
-            # The names never change, and grpcio's service would keep the unknown name forever.
-            send(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
-        if ended:
-            send(None)
+    def _status(self, name: str, visible: Visible) -> HealthStatus:
+        group = self._group_of.get(name)
+        if group is not None:
+            return _status_of(self._states()[group])
+        version = self._find(name, visible)
+        if version is None:
+            return HealthStatus.SERVICE_UNKNOWN
+        return _status_of(version.state is ModelState.READY and self._serves_models())
 
-    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-        """Return handlers that run on the poll thread, by method name: a probe must not wait for a thread.
+    def _serves_models(self) -> bool:
+        return not self._draining and not self._is_late()
 
-        grpcio's service lacks ``List``.
-        """
-        return {"Check": callback_unary(self._check), "List": callback_unary(self._list)}
+    def _find(self, name: str, visible: Visible) -> ModelVersion | None:
+        """Return the model called ``name``, in a ready version if it has one, or the version MODEL/VERSION."""
+        model, _, version = name.rpartition("/")
+        # The registry takes an empty name for that of the only model.
+        candidates = [(name, ""), (model, version)] if model and version else [(name, "")]
+        for candidate in candidates:
+            with suppress(ModelNotFoundError):
+                return self._models.find(*candidate, visible)
+        return None
+
+    def _visible_to(self, caller: CallContext) -> Visible:
+        """Return which models ``caller`` sees."""
+        if isinstance(caller.permissions, Permissions):
+            return caller.permissions.sees
+        sees_models = self._anonymous_sees_models or caller.principal != ANONYMOUS
+        return lambda _: sees_models
 
     def _check(self, call: UnaryCall, message: bytes) -> None:
         try:
@@ -127,33 +203,39 @@ class HealthService(health.HealthServicer):
             call.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
             return
         self.update()
-        group = self._group_of.get(service)
-        if group is None:
-            known = listed(name for name in self._group_of if name)
+        status = self._status(service, self._visible_to(call.context))
+        if status is HealthStatus.SERVICE_UNKNOWN:
+            known = listed([*(name for name in self._group_of if name), "a model"])
             text = f'service: expected one of {known}, or none for the whole server, got "{escaped(clipped(service))}"'
             call.abort(grpc.StatusCode.NOT_FOUND, text)
         else:
-            status = _SERVING if self._states()[group] else _NOT_SERVING
-            call.reply(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+            call.reply(_response(status).SerializeToString())
 
     def _list(self, call: UnaryCall, _message: bytes) -> None:
         """Answer without parsing the request, which has no fields."""
         self.update()
-        serving = self._states()
-        statuses = {
-            name: HealthStatus.SERVING if serving[group] else HealthStatus.NOT_SERVING
-            for name, group in self._group_of.items()
-        }
-        call.reply(listing(statuses))
+        visible = self._visible_to(call.context)
+        models = {version.name for version in self._models.all() if visible(version.name)}
+        names = dict.fromkeys((*self._group_of, *sorted(models)))
+        call.reply(listing({name: self._status(name, visible) for name in names}))
 
-    def end_watches(self) -> None:
-        """End every watch with OK, those that begin later as well."""
-        with self._watches_lock:
-            self._watches_ended = True
-            watches = list(self._watches)
-        for send in watches:
-            send(None)
 
-    def _forget(self, send: _Send) -> None:
-        with self._watches_lock:
-            self._watches.discard(send)
+class _NonBlocking:
+    """Marks a handler as one that gets a function to send responses with, as grpcio's health service does."""
+
+    experimental_non_blocking = True
+
+    def __init__(self, handler: Callable[[health_pb2.HealthCheckRequest, WatchContext, _Send], None]) -> None:
+        self._handler = handler
+
+    def __call__(self, request: health_pb2.HealthCheckRequest, context: WatchContext, send: _Send) -> None:
+        """Answer ``request`` through ``send``, now and later."""
+        self._handler(request, context, send)
+
+
+def _response(status: HealthStatus) -> health_pb2.HealthCheckResponse:
+    return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
+
+
+def _status_of(is_serving: bool) -> HealthStatus:
+    return HealthStatus.SERVING if is_serving else HealthStatus.NOT_SERVING

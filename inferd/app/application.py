@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from inferd import health_check
 from inferd.addresses import is_unix_socket
@@ -24,6 +24,7 @@ from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.version import ModelVersion
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
 from inferd.observability.metrics.registry import MetricSources
 from inferd.observability.trailers import TrailersInterceptor
@@ -56,8 +57,8 @@ _WATCHDOG_S = 3.4
 class Application:
     """One server process. The main thread calls each method once, in the order of their definition.
 
-    Invariants: health reports SERVING from `open`, when every model is loaded or has failed, until `drain`; sessions
-    are closed only after the last call has ended.
+    Invariants: health reports SERVING at the earliest from `open`, when every model is loaded or has failed, until
+    `drain`; sessions are closed only after the last call has ended.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Application:
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._server = _build_server(settings, self._telemetry, self._security, statuses)
-        self._models = ServedModels(settings, sources, registry, self._server, self._telemetry.metrics.stats_for)
-        self._readiness = Readiness(settings.server, registry, lambda: self._server.poll_lag_s)
+        self._readiness = Readiness(settings, registry, lambda: self._server.poll_lag_s)
+        self._models = ServedModels(
+            settings, sources, registry, self._server, self._telemetry.metrics.stats_for, on_state=self._on_state
+        )
         self._services = self._build_services(registry, statuses)
         self._http = self._build_http(http_connections)
         self._grpc_port = 0
@@ -140,7 +143,6 @@ class Application:
     def _add_services(self) -> None:
         server, health = self._settings.server, self._readiness.health
         self._services.add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
         self._server.add_registered_method_handlers(_HEALTH_SERVICE_NAME, health.handlers())
         if server.channelz:
             channelz.add_channelz_servicer(self._server)
@@ -151,6 +153,7 @@ class Application:
         return MetricSources(
             models=self._telemetry.model_samples,
             run_costs=self._telemetry.run_costs,
+            loads=self._telemetry.model_loads.read,
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,
             poll_lag_s=lambda: self._server.poll_lag_s,
@@ -185,26 +188,36 @@ class Application:
         self._models.load(on_loaded)
 
     def open(self, examples: Callable[[str], Sequence[str]]) -> bool:
-        """Report SERVING if a model is ready. Returns False if none is.
+        """Report SERVING if the models allow it, now or later. Returns False if the server should exit.
 
         ``examples`` returns commands to try, for the address of gRPC; they are logged.
         """
-        ready = self._models.ready_names()
-        if not ready:
-            _log.error("no model could be loaded")
+        failure = self._readiness.why_exit()
+        if failure:
+            _log.error("%s", failure)
             return False
         self._limit_memory()
-        self._readiness.open()
+        missing = self._readiness.missing()
+        if missing:
+            _log.error("not ready: repository.readiness is all", extra={"missing": missing})
+        self._readiness.open(on_ready=lambda: self._log_ready(examples))
+        return True
+
+    def _log_ready(self, examples: Callable[[str], Sequence[str]]) -> None:
         _log.info(
             "ready",
             extra={
                 "grpc": self.grpc_address,
                 "metrics": self.metrics_address,
-                "models": ready,
+                "models": self._models.ready_names(),
                 "try": examples(self.grpc_address),
             },
         )
-        return True
+
+    def _on_state(self, version: ModelVersion) -> None:
+        """Take note of a version that has changed its state; in the thread that has changed it."""
+        self._telemetry.model_loads.changed(version, version.name, version.state.value)
+        self._readiness.on_state()
 
     def _limit_memory(self) -> None:
         """Set the memory budget of requests, now that the models are loaded."""

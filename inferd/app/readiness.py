@@ -5,31 +5,45 @@ from collections.abc import Callable
 
 from inferd.api.health import HealthService
 from inferd.api.services import INFERENCE_SERVICE_NAMES
-from inferd.config.server import ServerSettings
+from inferd.config.repository import ModelControl, RequiredModels
+from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
+from inferd.models.states import IN_PROGRESS, ModelState
 from inferd.observability.http.server import Health
 from inferd.observability.poll_watch import PollWatch
+from inferd.plain_text import listed
+
+#: States of a version that is wanted and not ready.
+_MISSING = IN_PROGRESS | {ModelState.FAILED}
 
 
 class Readiness:
-    """Ready from `open` until `drain`, while the poll thread keeps up; alive unless that thread is stuck.
+    """Ready until `drain`, while the poll thread keeps up; alive unless that thread is stuck.
 
-    ``poll_lag_s`` is the lag of the poll thread. All methods may be called from any thread.
+    It begins when every model of the start is loaded or has failed (`open`), or with ``repository.readiness: all`` when
+    every wanted version is ready, perhaps later, after `on_state`. From then on, models that come and go do not change
+    it. ``poll_lag_s`` is the lag of the poll thread. All methods may be called from any thread.
     """
 
-    def __init__(self, server: ServerSettings, registry: ModelRegistry, poll_lag_s: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, registry: ModelRegistry, poll_lag_s: Callable[[], float]) -> None:
+        self._repository = settings.repository
         self._registry = registry
+        self._opening = threading.Lock()
+        #: None until the models of the start have been tried.
+        self._on_ready: Callable[[], None] | None = None
         self._opened = threading.Event()
         self._draining = threading.Event()
         self.health = HealthService(
             INFERENCE_SERVICE_NAMES,
+            models=registry,
+            anonymous_sees_models=settings.security.open_model_health,
             is_late=lambda: bool(self._poll_watch.why_not_ready()),
             is_stuck=lambda: bool(self._poll_watch.why_not_alive()),
         )
         self._poll_watch = PollWatch(
             poll_lag_s,
-            ready_max_lag_s=server.ready_max_lag_s,
-            live_max_lag_s=server.live_max_lag_s,
+            ready_max_lag_s=settings.server.ready_max_lag_s,
+            live_max_lag_s=settings.server.live_max_lag_s,
             on_change=self.health.update,
         )
 
@@ -41,32 +55,71 @@ class Readiness:
         """Stop watching the poll thread."""
         self._poll_watch.stop()
 
-    def open(self) -> None:
-        """Become ready."""
-        self._opened.set()
-        self.health.open()
+    def why_exit(self) -> str:
+        """Return why the server should exit, now that its models have been tried; empty if it should not."""
+        failed = self._in(frozenset({ModelState.FAILED}))
+        if failed and self._repository.exit_on_error:
+            return f"failed to load, with repository.exit_on_error: {listed(failed)}"
+        if self._repository.mode is ModelControl.NONE and not self._in(frozenset({ModelState.READY})):
+            return "no model could be loaded"
+        return ""
+
+    def open(self, on_ready: Callable[[], None]) -> None:
+        """Become ready, now or as soon as all versions are that must be; the thread that sees it calls ``on_ready``."""
+        self._on_ready = on_ready
+        self._open_if_possible()
+
+    def on_state(self) -> None:
+        """Take note that a version has changed its state."""
+        self._open_if_possible()
+        self.health.update_models()
 
     def drain(self) -> None:
         """Become not ready, for good."""
-        self._draining.set()
-        self._opened.clear()
+        with self._opening:
+            self._draining.set()
+            self._opened.clear()
         self.health.drain()
 
     def is_ready(self) -> bool:
         """Whether the server accepts requests."""
         return self._opened.is_set() and not self._poll_watch.why_not_ready()
 
+    def missing(self) -> list[str]:
+        """Return the versions that must be ready, and are not, with their states."""
+        return self._in(_MISSING) if self._repository.readiness is RequiredModels.ALL else []
+
     def readiness(self) -> Health:
         """Return the result of /readyz."""
         details = [f"{each.name} {each.version}: {each.state.value}" for each in self._registry.all()]
-        if self._draining.is_set():
-            return Health(ok=False, reason="draining", details=details)
-        if not self._opened.is_set():
-            return Health(ok=False, reason="no model is ready", details=details)
-        reason = self._poll_watch.why_not_ready()
+        reason = self._why_not_open() or self._poll_watch.why_not_ready()
         return Health(ok=not reason, reason=reason or "ok", details=details)
 
     def liveness(self) -> Health:
         """Return the result of /livez."""
         reason = self._poll_watch.why_not_alive()
         return Health(ok=not reason, reason=reason or "ok")
+
+    def _why_not_open(self) -> str:
+        if self._draining.is_set():
+            return "draining"
+        if self._opened.is_set():
+            return ""
+        if self._on_ready is None:
+            return "the models are being loaded"
+        return f"not every model is ready (repository.readiness): {listed(self.missing())}"
+
+    def _open_if_possible(self) -> None:
+        if self._opened.is_set() or self._on_ready is None:
+            return
+        with self._opening:
+            if self._opened.is_set() or self._draining.is_set() or self.missing():
+                return
+            self._opened.set()
+        self.health.open()
+        self._on_ready()
+
+    def _in(self, states: frozenset[ModelState]) -> list[str]:
+        """Return the versions in ``states``."""
+        versions = self._registry.all()
+        return [f"{each.name} {each.version} ({each.state.value})" for each in versions if each.state in states]

@@ -27,7 +27,9 @@ class ServedModels:
         registry: ModelRegistry,
         server: Server,
         stats_for: Callable[[str, str], ModelStats],
+        on_state: Callable[[ModelVersion], None],
     ) -> None:
+        self._on_state = on_state
         self._sources = sources
         self._registry = registry
         self._run_watchdog = Watchdog("run-watchdog")
@@ -38,7 +40,7 @@ class ServedModels:
             poll_thread=server.poll_loop,
             alarm=self._run_watchdog,
             stats_for=stats_for,
-            on_state=_log_state,
+            on_state=self._changed,
         )
 
     def start(self) -> None:
@@ -60,6 +62,10 @@ class ServedModels:
     def stop(self) -> None:
         """Stop the watchdog; no model may run any more."""
         self._run_watchdog.stop()
+
+    def _changed(self, version: ModelVersion) -> None:
+        _log_state(version)
+        self._on_state(version)
 
     def unfinished(self) -> list[str]:
         """Return name and version of the models with unanswered requests or threads that hang in a run."""

@@ -18,6 +18,7 @@ from inferd.observability.logging.setup import renderer
 from inferd.observability.logging.writer import LineWriter, write_to
 from inferd.observability.metrics.gpu import GpuSampler
 from inferd.observability.metrics.load_report import LoadReporter, LoadSources
+from inferd.observability.metrics.loads import ModelLoads
 from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.observability.recorder import CallRecorder
@@ -68,6 +69,7 @@ class Telemetry:
     load: LoadReporter
     tracing: Tracing
     gpus: GpuSampler
+    model_loads: ModelLoads
     model_samples: Callable[[], Iterable[ModelSample]]
     run_costs: Callable[[], Mapping[tuple[str, str], RunCost]]
 
@@ -76,7 +78,7 @@ def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
     """Build the components; nothing is started."""
     log = LogOutput(settings.log)
     registry, recorder = new_registry(), CallRecorder()
-    metrics = Metrics(registry, recorder, methods=method_names())
+    metrics = Metrics(registry, recorder, methods=method_names(), triton_names=settings.server.triton_metrics)
     load_sources = LoadSources(
         models=partial(_model_samples, models),
         busy_s=metrics.busy_s,
@@ -95,6 +97,7 @@ def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
         load=LoadReporter(load_sources),
         tracing=Tracing(settings.tracing, untraced=methods_of(MethodKind.HEALTH)),
         gpus=GpuSampler(),
+        model_loads=ModelLoads(),
         model_samples=load_sources.models,
         run_costs=partial(_run_costs, models),
     )
@@ -110,6 +113,7 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
             version=version.version,
             state=version.state.value,
             queue_rows=batcher.queue_rows if batcher else 0,
+            queue_requests=batcher.waiting.count if batcher else 0,
             queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
             queue_bytes=batcher.queue_bytes if batcher else 0,
             instances=instances if batcher else 0,

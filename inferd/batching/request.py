@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inferd.batching.idle_cores import CoreShare
 from inferd.batching.ports import Clock
-from inferd.errors import InferenceFailedError, OverloadedError, ServingError
+from inferd.errors import InferenceFailedError, OverloadedError, RunTooLongError, ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.signature import Tensors
 
@@ -316,7 +316,8 @@ class Answers:
         if request.reply.done():
             return
         reason = error.reason if isinstance(error, OverloadedError) else ""
-        self._count(self._stats.failed, self._clock() - request.received_at, reason)
+        by_model = isinstance(error, InferenceFailedError | RunTooLongError)
+        self._count(partial(self._stats.failed, self._clock() - request.received_at, reason, by_model=by_model))
         self._deliver(request, error)
 
     def succeed(self, request: InferenceRequest, result: InferenceResult) -> None:

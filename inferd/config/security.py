@@ -132,6 +132,9 @@ it changes."""
 Reloaded when it changes."""
     open_health: bool = True
     """Answer health checks without authentication."""
+    open_model_health: bool = False
+    """Answer them for names of models too, and list these. If false, and callers need a credential for other calls, \
+models are unknown to health checks without one."""
     open_reflection: bool = False
     """Answer server reflection without authentication."""
     tls: TlsSettings = TlsSettings()

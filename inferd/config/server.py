@@ -76,6 +76,8 @@ loaded."""
     """Maximum number of open unary calls across all models; further ones are rejected before their message is read."""
     blocking_threads: int = Field(default=4, ge=1, le=256)
     """Threads for each service with blocking handlers: health watches and channelz."""
+    triton_metrics: bool = False
+    """Add Triton's metrics (nv_inference_…) to /metrics, for dashboards and autoscalers that were made for Triton."""
     reflection: bool = True
     """Enable server reflection, which grpcurl needs."""
     channelz: bool = False

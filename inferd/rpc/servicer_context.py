@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import grpc
 
-from inferd.call_context import log_fields
+from inferd.call_context import CallContext, log_fields
 from inferd.rpc.core import Metadata, checked_metadata
 from inferd.rpc.stream_call import CoreStreamCall
 
@@ -36,6 +36,11 @@ class ServicerContext(grpc.ServicerContext):
         self._trailing_metadata: Metadata = ()
         self.aborted = False
         call.on_retired = self._on_retired
+
+    @property
+    def call_context(self) -> CallContext:
+        """What handlers and interceptors record about the call; gRPC's own contexts lack it."""
+        return self._call.context
 
     def is_active(self) -> bool:
         """Whether an answer can still reach the caller."""

@@ -1,6 +1,6 @@
 """Exposition for scrapes, in Prometheus' text format or OpenMetrics. Pure functions.
 
-prometheus-client writes everything but the histograms. Those are nearly all of the lines, and it takes some ten
+prometheus-client writes most of it, but not the histograms, which are nearly all of the lines: it takes some ten
 microseconds for each, while holding the interpreter lock.
 """
 
@@ -57,7 +57,7 @@ class HistogramFamily(Metric):
             family.add_metric(labels, histogram.buckets(), histogram.sum)
         return family.samples
 
-    def write(self, *, exemplars: bool) -> Iterator[str]:
+    def write(self, *, openmetrics: bool) -> Iterator[str]:
         """Yield the text, which differs between the two formats in exemplars only."""
         yield f"# HELP {self.name} {self.documentation}\n# TYPE {self.name} histogram\n"
         for values, histogram in self.series:
@@ -66,9 +66,32 @@ class HistogramFamily(Metric):
             )
             count = 0.0
             for le, count, *exemplar in histogram.buckets():
-                exemplar_text = _exemplar_text(exemplar[0]) if exemplar and exemplars else ""
+                exemplar_text = _exemplar_text(exemplar[0]) if exemplar and openmetrics else ""
                 yield f'{self.name}_bucket{{{labels},le="{le}"}} {count}{exemplar_text}\n'
             yield f"{self.name}_count{{{labels}}} {count}\n{self.name}_sum{{{labels}}} {histogram.sum}\n"
+
+
+class BareCounterFamily(Metric):
+    """A counter whose samples do not end with ``_total``, as Triton's.
+
+    OpenMetrics does not know such a counter: there its type is unknown.
+    """
+
+    def __init__(self, name: str, documentation: str, label_names: Sequence[str]) -> None:
+        super().__init__(name, documentation, "unknown")
+        self._label_names = label_names
+
+    def add(self, labels: Sequence[str], value: float) -> None:
+        """Add a sample."""
+        self.add_sample(self.name, dict(zip(self._label_names, labels, strict=True)), value)
+
+    def write(self, *, openmetrics: bool) -> Iterator[str]:
+        """Yield the text."""
+        kind = "unknown" if openmetrics else "counter"
+        yield f"# HELP {self.name} {self.documentation}\n# TYPE {self.name} {kind}\n"
+        for sample in self.samples:
+            labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels.items())
+            yield f"{self.name}{{{labels}}} {float(sample.value)}\n"
 
 
 class Format(NamedTuple):
@@ -95,13 +118,13 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return the metrics of ``registry`` in the format that an Accept header asks for, and its content type."""
     encode, content_type = _encoder(accept)
     openmetrics = content_type.startswith(_OPENMETRICS)
-    histograms, others = [], []
+    own, others = [], []
     for family in registry.collect():
-        if isinstance(family, HistogramFamily):
-            histograms.append("".join(family.write(exemplars=openmetrics)))
+        if isinstance(family, HistogramFamily | BareCounterFamily):
+            own.append("".join(family.write(openmetrics=openmetrics)))
         else:
             others.append(family)
-    text = encode(_Collected(others)).removesuffix(_EOF) + "".join(histograms).encode()
+    text = encode(_Collected(others)).removesuffix(_EOF) + "".join(own).encode()
     return text + _EOF if openmetrics else text, content_type
 
 

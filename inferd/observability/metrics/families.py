@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from inferd.observability.metrics.exposition import HistogramFamily
 from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import Histogram
+from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.requests import RequestLabels
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
@@ -18,14 +19,14 @@ from inferd.observability.timing import STAGES
 ModelLabels = tuple[str, str]
 
 #: Label values of ``inferd_model_state``.
-MODEL_STATES = ("loading", "ready", "failed", "unloading")
+MODEL_STATES = ("unavailable", "loading", "verifying", "warming", "ready", "unloading", "failed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSample:
     """The state of one model version; ``state`` is one of `MODEL_STATES`, and unknown values are 0.
 
-    ``queue_limit_rows`` is the present limit of queued rows, ``instances`` the number of parallel batches,
+    ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows, ``instances`` the number of parallel batches,
     ``capacity_rows_per_s`` the throughput of all instances at the cheapest batch size, ``memory_bytes`` the growth of
     the process during loading and warm-up, ``stuck_threads`` the number of threads that hang in an abandoned run.
     """
@@ -34,6 +35,7 @@ class ModelSample:
     version: str
     state: str
     queue_rows: int = 0
+    queue_requests: int = 0
     queue_limit_rows: int = 0
     queue_bytes: int = 0
     instances: int = 0
@@ -65,6 +67,8 @@ class MetricSources:
     models: Callable[[], Iterable[ModelSample]]
     run_costs: Callable[[], Mapping[ModelLabels, RunCost]]
     """Of the model versions of which something is known."""
+    loads: Callable[[], Mapping[str, LoadCounts]]
+    """By model."""
     inflight_requests: Callable[[], int]
     server_usage: Callable[[], ServerUsage]
     poll_lag_s: Callable[[], float]
@@ -214,6 +218,7 @@ def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
 def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
     """State, queue and capacity of the model versions."""
     samples = {(sample.model, sample.version): sample for sample in models}
+    loaded = {labels: sample for labels, sample in samples.items() if sample.state != "unavailable"}
     gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
         ("inferd_queue_rows", "Rows waiting in the queue", lambda m: m.queue_rows),
         ("inferd_queue_limit_rows", "Present limit of waiting rows", lambda m: m.queue_limit_rows),
@@ -228,12 +233,30 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         ("inferd_model_memory_bytes", "Growth of the process during loading", lambda m: m.memory_bytes),
     )
     for gauge in gauges:
-        yield _gauge(*gauge, _MODEL, samples)
+        yield gauge_family(*gauge, _MODEL, loaded)
     states = GaugeMetricFamily("inferd_model_state", "1 for the present state", labels=(*_MODEL, "state"))
     for labels, sample in samples.items():
         for state in MODEL_STATES:
             states.add_metric((*labels, state), float(state == sample.state))
     yield states
+
+
+def load_families(loads: Mapping[str, LoadCounts]) -> Iterator[Metric]:
+    """Loads by outcome, their durations, and unloads."""
+    ended = CounterMetricFamily("inferd_model_loads", "Ended loads of versions", labels=("model", "outcome"))
+    unloads = CounterMetricFamily("inferd_model_unloads", "Versions unloaded", labels=("model",))
+    for model, counts in loads.items():
+        unloads.add_metric((model,), counts.unloads)
+        for outcome, number in counts.outcomes.items():
+            ended.add_metric((model, outcome), number)
+    yield ended
+    yield unloads
+    yield HistogramFamily(
+        "inferd_model_load_duration_seconds",
+        "Time from the request for a version to its readiness",
+        ("model",),
+        [((model,), counts.duration_s) for model, counts in loads.items()],
+    )
 
 
 def run_cost_families(costs: Mapping[ModelLabels, RunCost]) -> Iterator[Metric]:
@@ -250,7 +273,7 @@ def run_cost_families(costs: Mapping[ModelLabels, RunCost]) -> Iterator[Metric]:
                 family.add_metric((*labels, str(run.rows)), read(run))
         yield family
     errors = {labels: cost.error for labels, cost in costs.items() if cost.error is not None}
-    yield _gauge("inferd_run_prediction_error_ratio", "Typical error of the predictions", float, _MODEL, errors)
+    yield gauge_family("inferd_run_prediction_error_ratio", "Typical error of the predictions", float, _MODEL, errors)
 
 
 def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:
@@ -259,18 +282,19 @@ def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:
     if not samples:
         return
     busy = {labels: sample.utilization for labels, sample in samples.items() if sample.utilization is not None}
-    yield _gauge("inferd_gpu_utilization_ratio", "Fraction of time busy", float, _GPU, busy)
-    yield _gauge("inferd_gpu_memory_used_bytes", "Used memory", lambda gpu: gpu.used_bytes, _GPU, samples)
-    yield _gauge("inferd_gpu_memory_total_bytes", "Total memory", lambda gpu: gpu.total_bytes, _GPU, samples)
+    yield gauge_family("inferd_gpu_utilization_ratio", "Fraction of time busy", float, _GPU, busy)
+    yield gauge_family("inferd_gpu_memory_used_bytes", "Used memory", lambda gpu: gpu.used_bytes, _GPU, samples)
+    yield gauge_family("inferd_gpu_memory_total_bytes", "Total memory", lambda gpu: gpu.total_bytes, _GPU, samples)
 
 
-def _gauge(
+def gauge_family(
     name: str,
     text: str,
     read: Callable[[_Sample], float],
     label_names: tuple[str, ...],
-    samples: Mapping[tuple[str, str], _Sample],
+    samples: Mapping[tuple[str, ...], _Sample],
 ) -> Metric:
+    """Return a gauge that is read from each of ``samples``, which are by the values of their labels."""
     family = GaugeMetricFamily(name, text, labels=label_names)
     for labels, sample in samples.items():
         family.add_metric(labels, read(sample))

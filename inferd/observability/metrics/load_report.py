@@ -133,8 +133,9 @@ class LoadReporter:
             memory=min(self._sources.memory_bytes() / self._sources.memory_limit_bytes, 1.0),
             application=application,
             queue=fullest,
-            served_per_s=(now.served - before.served) / passed_s,
-            failed_per_s=(now.failed - before.failed) / passed_s,
+            # Negative when the counts of an unloaded version were dropped.
+            served_per_s=max(now.served - before.served, 0) / passed_s,
+            failed_per_s=max(now.failed - before.failed, 0) / passed_s,
         )
 
     def _sample(self) -> _Sample:

@@ -88,11 +88,13 @@ class ModelCounts:
     request: ``success`` from admission to the answer; ``fail`` from arrival, including rejections; ``queue`` and the
     compute durations of answered requests, each of which counts the whole duration of its batch. Per completed run:
     ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows. ``last_inference_ms``
-    is since the epoch, 0 before the first run. ``checks`` counts batches of which one request ran again alone,
-    ``mismatches`` those whose answer differed.
+    is since the epoch, 0 before the first run. ``model_failures`` are requests for which the model
+    failed or took too long. ``checks`` counts batches of which one request ran again alone, ``mismatches`` those whose
+    answer differed.
     """
 
     offered_rows: int
+    model_failures: int
     rejected: Mapping[str, int]
     caller_runs: int
     batch_failures: int
@@ -174,6 +176,7 @@ class _Inferences:
 
     def __init__(self) -> None:
         self.failed_requests = 0
+        self.model_failures = 0
         self.fail_s = 0.0
         self.success_s = 0.0
         self.waited_s = 0.0
@@ -260,11 +263,15 @@ class ModelStats:
         """Count how long it took to encode and send the answers of a batch."""
         self._pending_encode_s.append(encode_s)
 
-    def failed(self, duration_s: float, overload_reason: str = "") -> None:
-        """Count a request that failed ``duration_s`` after its arrival; with a reason if it was rejected or shed."""
+    def failed(self, duration_s: float, overload_reason: str = "", *, by_model: bool = False) -> None:
+        """Count a request that failed ``duration_s`` after its arrival.
+
+        With a reason if it was rejected or shed; ``by_model`` if the model failed on it.
+        """
         with self._lock:
             self._inferences.failed_requests += 1
             self._inferences.fail_s += duration_s
+            self._inferences.model_failures += by_model
             if overload_reason:
                 self._rejected[overload_reason] += 1
 
@@ -293,6 +300,7 @@ class ModelStats:
             compute = inferences.of_requests.frozen()
             return ModelCounts(
                 offered_rows=self._offered_rows,
+                model_failures=inferences.model_failures,
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=runs.failures,

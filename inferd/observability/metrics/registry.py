@@ -1,7 +1,8 @@
 """All metrics of the server, as a Prometheus collector; described in docs/metrics.md."""
 
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -9,11 +10,13 @@ from prometheus_client.registry import Collector
 
 from inferd.observability.metrics.families import (
     MetricSources,
+    ModelLabels,
     ModelSample,
     caller_families,
     certificate_families,
     file_families,
     gpu_families,
+    load_families,
     model_families,
     request_families,
     run_cost_families,
@@ -22,9 +25,13 @@ from inferd.observability.metrics.families import (
 )
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.requests import RequestMetrics
+from inferd.observability.metrics.triton import triton_families
 from inferd.observability.recorder import CallRecorder
 
 __all__ = ["MetricSources", "Metrics", "ModelSample", "new_registry"]
+
+#: How long the counts of a version are kept after it was unloaded: several scrapes, so that none of them is lost.
+_KEPT_S = 600.0
 
 
 def new_registry() -> CollectorRegistry:
@@ -40,24 +47,37 @@ class Metrics(Collector):
     """The metrics of one server.
 
     Counts are kept in plain objects with a lock each, and converted to metric families at a scrape: the histograms of
-    prometheus-client take a lock and a loop over the buckets for each value.
+    prometheus-client take a lock and a loop over the buckets for each value. Versions come and go without an end, so
+    those of a version that is gone are dropped after a while, at a scrape. ``triton_names`` adds Triton's metrics.
     Threads: ``stats_for`` the loader, ``collect`` the scrape; for ``requests`` see there.
     """
 
-    def __init__(self, registry: CollectorRegistry, recorder: CallRecorder, *, methods: Collection[str]) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        recorder: CallRecorder,
+        *,
+        methods: Collection[str],
+        triton_names: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.requests = RequestMetrics(recorder, methods)
-        self._models: dict[tuple[str, str], ModelStats] = {}
+        self._triton_names = triton_names
+        self._clock = clock
+        self._models: dict[ModelLabels, ModelStats] = {}
+        self._gone_at: dict[ModelLabels, float] = {}
         self._lock = threading.Lock()
         self._sources: MetricSources | None = None
         registry.register(self)
 
     def stats_for(self, model: str, version: str) -> ModelStats:
-        """Return the counts of a model version, the same object if it is loaded again; creates its series."""
-        self.requests.add_model(model, version)
+        """Return the counts of a model version, the same object if it is soon loaded again; creates its series."""
         with self._lock:
+            self.requests.add_model(model, version)
+            self._gone_at.pop((model, version), None)
             return self._models.setdefault((model, version), ModelStats())
 
-    def busy_s(self) -> dict[tuple[str, str], float]:
+    def busy_s(self) -> dict[ModelLabels, float]:
         """Return the run time of each model version so far in seconds, summed over its instances."""
         with self._lock:
             return {labels: metrics.busy_s for labels, metrics in self._models.items()}
@@ -68,16 +88,35 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family."""
+        samples = None if self._sources is None else list(self._sources.models())
+        if samples is not None:
+            self._forget_gone(samples)
         yield from request_families(self.requests.read())
         with self._lock:
             models = dict(self._models)
-        yield from model_families({labels: metrics.read() for labels, metrics in models.items()})
-        if self._sources is not None:
-            yield from _of_sources(self._sources)
+        counts = {labels: metrics.read() for labels, metrics in models.items()}
+        yield from model_families(counts)
+        if samples is not None and self._sources is not None:
+            yield from _of_sources(self._sources, samples)
+            if self._triton_names:
+                yield from triton_families(counts, samples, self._sources.gpus())
+
+    def _forget_gone(self, samples: Collection[ModelSample]) -> None:
+        """Drop the counts of versions that have been unloaded for a while."""
+        present = {(sample.model, sample.version) for sample in samples if sample.state != "unavailable"}
+        now = self._clock()
+        with self._lock:
+            for labels in list(self._models):
+                if labels in present:
+                    self._gone_at.pop(labels, None)
+                elif now - self._gone_at.setdefault(labels, now) >= _KEPT_S:
+                    del self._models[labels], self._gone_at[labels]
+                    self.requests.remove_model(*labels)
 
 
-def _of_sources(sources: MetricSources) -> Iterator[Metric]:
-    yield from state_families(sources.models())
+def _of_sources(sources: MetricSources, samples: Collection[ModelSample]) -> Iterator[Metric]:
+    yield from state_families(samples)
+    yield from load_families(sources.loads())
     yield from run_cost_families(sources.run_costs())
     yield from gpu_families(sources.gpus())
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())

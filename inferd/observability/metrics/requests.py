@@ -31,8 +31,8 @@ class RequestMetrics:
     """Durations of finished RPCs by model, version, method and status; their counts are the numbers of requests.
 
     Invariants: the series change under the one lock, which no call ever waits for. Only known methods and added models
-    have series, so that callers cannot create new ones; the rest is counted as "unknown". Threads: ``add_model`` the
-    loader, ``read`` the scrape, ``count`` the recorder's.
+    have series, so that callers cannot create new ones; the rest is counted as "unknown". Threads: ``add_model`` a
+    loader's, ``read`` and ``remove_model`` the scrape's, ``count`` the recorder's.
     """
 
     def __init__(
@@ -52,6 +52,13 @@ class RequestMetrics:
         """Create series for the calls of this model version."""
         with self._lock:
             self._models.add((model, version))
+
+    def remove_model(self, model: str, version: str) -> None:
+        """Drop the series of this model version; calls that name it are counted as unknown from now on."""
+        with self._lock:
+            self._models.discard((model, version))
+            self._series = {key: each for key, each in self._series.items() if key[:2] != (model, version)}
+            self._known = {key: each for key, each in self._known.items() if key[:2] != (model, version)}
 
     def count(self, calls: Sequence[FinishedCall]) -> None:
         """Count finished calls; a traced one becomes the exemplar of its bucket.

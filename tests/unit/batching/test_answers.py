@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from inferd.batching.request import Answers, BatchTiming, InferenceResult, Reply
-from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError, RunTooLongError
 from tests.fakes import Caller, FakeClock, RecordingStats
 
 _RESULT = InferenceResult({}, BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0)
@@ -37,6 +37,16 @@ def test_other_errors_are_not_counted_as_rejections():
     assert out.stats.read().fail.count == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "count"), [(InferenceFailedError(), 1), (RunTooLongError("slow"), 1), (DeadlineExceededError("late"), 0)]
+)
+def test_failures_of_the_model_are_counted_apart(error, count):
+    """From those for which it did not run."""
+    out = _Out()
+    out.answers.fail(Caller().request, error)
+    assert out.stats.read().model_failures == count
+
+
 def test_settled_request_is_not_counted_again():
     """It has had its one outcome."""
     out, caller = _Out(), Caller()
@@ -49,7 +59,7 @@ def test_failing_observer_does_not_lose_the_answer(caplog):
     """The failure is logged, and the caller gets its error."""
 
     class Broken(RecordingStats):
-        def failed(self, duration_s, overload_reason=""):
+        def failed(self, duration_s, overload_reason="", *, by_model=False):
             raise RuntimeError("metrics are down")
 
     caller = Caller()

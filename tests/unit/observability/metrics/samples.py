@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import grpc
 
 from inferd.observability.metrics.gpu import GpuSample
+from inferd.observability.metrics.histogram import Histogram
+from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
@@ -34,6 +36,7 @@ READY = ModelSample(
     version="1",
     state="ready",
     queue_rows=7,
+    queue_requests=5,
     queue_limit_rows=70,
     queue_bytes=800,
     instances=2,
@@ -47,6 +50,7 @@ def sources(*models: ModelSample) -> MetricSources:
     return MetricSources(
         models=lambda: models,
         run_costs=lambda: {("digits", "1"): COST},
+        loads=lambda: {"digits": LoadCounts({"ready": 2, "failed": 1, "cancelled": 0}, Histogram([1.0]), unloads=1)},
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
             held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}

@@ -4,13 +4,20 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.observability.metrics.registry import Metrics, new_registry
+from inferd.models.states import ModelState
+from inferd.observability.metrics.loads import LOAD_OUTCOMES
+from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
 from inferd.observability.metrics.run_cost import RunCost
+from inferd.observability.recorder import CallRecorder
+from tests.fakes import FakeClock
+from tests.unit.call_context import call_context
+from tests.unit.observability.fakes import INFER
 from tests.unit.observability.metrics.samples import COST, READY, REPORT, finish, sources
 
 NAMES = {
@@ -28,6 +35,7 @@ NAMES = {
     *("inferd_file_reload_failures_total", "inferd_batch_checks_total", "inferd_batch_check_seconds_total"),
     "inferd_batch_mismatches_total",
     *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
+    *("inferd_model_loads_total", "inferd_model_unloads_total", "inferd_model_load_duration_seconds"),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -115,9 +123,28 @@ def test_model_state_has_a_series_for_each_state(metrics: Metrics, registry: Col
     metrics.set_sources(sources(READY))
     states = {
         state: registry.get_sample_value("inferd_model_state", {"model": "digits", "version": "1", "state": state})
-        for state in ("loading", "ready", "failed", "unloading")
+        for state in (each.value for each in ModelState)
     }
-    assert states == {"loading": 0.0, "ready": 1.0, "failed": 0.0, "unloading": 0.0}
+    assert states == {each.value: float(each is ModelState.READY) for each in ModelState}
+
+
+def test_unavailable_version_has_a_state_only(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """It has no queue, and may stay known for as long as its files are there."""
+    metrics.set_sources(sources(replace(READY, state="unavailable")))
+    labels = {"model": "digits", "version": "1"}
+    assert registry.get_sample_value("inferd_model_state", {**labels, "state": "unavailable"}) == 1
+    assert registry.get_sample_value("inferd_queue_rows", labels) is None
+
+
+def test_loads_by_outcome(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Of each model, whatever its versions."""
+    metrics.set_sources(sources(READY))
+    ended = {
+        outcome: registry.get_sample_value("inferd_model_loads_total", {"model": "digits", "outcome": outcome})
+        for outcome in LOAD_OUTCOMES
+    }
+    assert ended == {"ready": 2, "failed": 1, "cancelled": 0}
+    assert registry.get_sample_value("inferd_model_unloads_total", {"model": "digits"}) == 1
 
 
 def test_scrape_before_start(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -148,3 +175,60 @@ def test_quota_rejections_and_age_of_keys(registry: CollectorRegistry, metrics: 
     assert registry.get_sample_value("inferd_jwks_age_seconds") == 12.5
     metrics.set_sources(replace(sources(), jwks_age_s=lambda: None))
     assert registry.get_sample_value("inferd_jwks_age_seconds") is None
+
+
+class Coming:
+    """Metrics of versions that come and go, with a clock that the test moves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.clock = FakeClock()
+        self.metrics = Metrics(registry, CallRecorder(), methods=[INFER], clock=self.clock)
+
+    def load(self, state: str = "ready") -> None:
+        self.metrics.stats_for("digits", "1").offered(3)
+        self.metrics.set_sources(sources(replace(READY, state=state)))
+
+    def scrape(self, after_s: float = 0.0) -> tuple[float | None, float | None]:
+        """Return the offered rows, and the calls of the version."""
+        self.clock.advance(after_s)
+        labels = {"model": "digits", "version": "1"}
+        offered = self.registry.get_sample_value("inferd_offered_rows_total", labels)
+        call = {**labels, "method": INFER.removeprefix("/"), "code": "OK"}
+        return offered, self.registry.get_sample_value("inferd_requests_total", call)
+
+
+@pytest.mark.parametrize("gone", [(), (replace(READY, state="unavailable"),)])
+def test_counts_of_a_version_that_is_gone(registry: CollectorRegistry, gone: tuple[ModelSample, ...]) -> None:
+    """They stay for some scrapes, so that none is lost, and are dropped then."""
+    coming = Coming(registry)
+    coming.load()
+    finish(coming.metrics, context=call_context(model="digits", version="1"))
+    assert coming.scrape() == (3, 1)
+    coming.metrics.set_sources(sources(*gone))
+    assert coming.scrape() == (3, 1)
+    assert coming.scrape(after_s=599) == (3, 1)
+    assert coming.scrape(after_s=1) == (None, None)
+
+
+def test_version_that_comes_back_goes_on_counting(registry: CollectorRegistry) -> None:
+    """Within that time; also if it is being loaded at the scrape that would drop it."""
+    coming = Coming(registry)
+    coming.load()
+    coming.metrics.set_sources(sources())
+    coming.scrape()
+    coming.metrics.stats_for("digits", "1").offered(1)
+    assert coming.scrape(after_s=600)[0] == 4
+    coming.load()
+    assert coming.scrape(after_s=600)[0] == 7
+
+
+def test_version_that_comes_back_later_begins_at_zero(registry: CollectorRegistry) -> None:
+    """Which is what a counter does after a restart."""
+    coming = Coming(registry)
+    coming.load()
+    coming.metrics.set_sources(sources())
+    coming.scrape()
+    coming.scrape(after_s=600)
+    coming.load()
+    assert coming.scrape()[0] == 3

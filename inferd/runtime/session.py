@@ -20,6 +20,7 @@ from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
 from inferd.runtime.resources import parallel_runs, usable_cores
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
+from inferd.runtime.served_tensors import served_tensors
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 from inferd.runtime.verdict_cache import VerdictCache, fingerprint
 
@@ -139,15 +140,14 @@ def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], No
         session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
-        runner = _runner(session, inputs, outputs, used)
+        tensors = served_tensors(inputs, outputs, settings)
+        runner = tensors.runner(_runner(session, inputs, outputs, used))
         key = hashing.result() if hashing else ""
     if _fingerprints(path, weights) != before:
         msg = f"{path.name} or a file with its weights was changed while it was loaded"
         raise ModelLoadError(msg)
     on_opened()
-    verification = establish_batch_axes(
-        path, file, settings, inputs=inputs, outputs=outputs, runner=runner, cache=cache, key=key
-    )
+    verification = establish_batch_axes(path, file, settings, tensors=tensors, runner=runner, cache=cache, key=key)
     _log_verdict(path, verification.verdict)
     options = session.get_session_options()
     return OnnxSession(

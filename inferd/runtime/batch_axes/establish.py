@@ -1,7 +1,8 @@
 """Establishes the batch axes of a model: takes a verdict from the cache, or verifies the inferred candidates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
@@ -16,10 +17,11 @@ from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verification import Verification, verify_batch_axes
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import ModelFile
-from inferd.runtime.row_analysis.analysis import analyse
+from inferd.runtime.row_analysis.analysis import GraphAnalysis, analyse
 from inferd.runtime.run_timeout import TrialRunner
 from inferd.runtime.runners import Runner
-from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
+from inferd.runtime.served_tensors import ServedTensors
+from inferd.runtime.signature import Array, ModelSignature, Tensors
 from inferd.runtime.verdict_cache import CachedProof, VerdictCache, cache_key, fingerprint
 
 #: Candidates to verify, the likeliest first.
@@ -31,24 +33,26 @@ def establish_batch_axes(
     file: ModelFile,
     settings: ModelSettings,
     *,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+    tensors: ServedTensors,
     runner: Runner,
     cache: VerdictCache,
     key: str,
 ) -> Verification:
     """Return the cached verification under ``key``, or verify and store it. An empty ``key`` bypasses the cache.
 
+    ``runner`` takes and gives the shapes for clients, as ``tensors`` has them.
+
     Raises `ModelLoadError` for settings that contradict the model.
     """
-    candidates = infer_batch_axes(inputs, outputs, settings)
+    candidates = infer_batch_axes(tensors.inputs, tensors.outputs, settings)
     hints = _hints(path, settings, candidates[0].signature)
     cached = cache.load(key) if key else None
     known = None if cached is None else _restored(cached, candidates[0].signature, hints)
     if known is not None:
         return known
-    with TrialRunner(runner, [spec.name for spec in outputs]) as trials:
-        verification = _verified(candidates[:_MOST_CANDIDATES], file, settings, hints, trials.run)
+    with TrialRunner(runner, [spec.name for spec in tensors.outputs]) as trials:
+        graphs = partial(_graph_analysis, file, tensors)
+        verification = _verified(candidates[:_MOST_CANDIDATES], graphs, settings, hints, trials.run)
     if key:
         cache.store(key, _cacheable(verification))
     return verification
@@ -68,8 +72,11 @@ def verdict_key(path: Path, settings: ModelSettings, fingerprints: Mapping[str, 
         "inputs": {name: each.model_dump() for name, each in settings.inputs.items()},
         "outputs": {name: each.model_dump() for name, each in settings.outputs.items()},
         "loose_dimensions": settings.loose_dimensions,
+        "batch_axes": settings.batch_axes,
         "providers": runtime.providers,
         "provider_options": runtime.provider_options,
+        "graph_optimization": runtime.graph_optimization,
+        "session_options": runtime.session_options,
     }
     try:
         return cache_key([path, *_example_files(path)], facts)
@@ -78,13 +85,17 @@ def verdict_key(path: Path, settings: ModelSettings, fingerprints: Mapping[str, 
 
 
 def _verified(
-    candidates: Sequence[Candidate], file: ModelFile, settings: ModelSettings, hints: Hints, run: Run
+    candidates: Sequence[Candidate],
+    analyse_graph: Callable[[ModelSignature], GraphAnalysis],
+    settings: ModelSettings,
+    hints: Hints,
+    run: Run,
 ) -> Verification:
     """Return the verification of the first candidate that holds, or else that of the likeliest."""
     configured = has_configured_axes(settings)
     verifications = []
     for candidate in candidates:
-        graph = analyse(file, candidate.signature) if candidate.signature.batchable else None
+        graph = analyse_graph(candidate.signature) if candidate.signature.batchable else None
         verification = verify_batch_axes(candidate, run, graph=graph, hints=hints, configured=configured)
         if verification.verdict.allows_batching:
             return verification
@@ -93,6 +104,12 @@ def _verified(
             raise ModelLoadError(msg)
         verifications.append(verification)
     return verifications[0]
+
+
+def _graph_analysis(file: ModelFile, tensors: ServedTensors, signature: ModelSignature) -> GraphAnalysis:
+    """Analyse the graph, whose shapes and axes are those of the file."""
+    graph = analyse(file, tensors.in_file(signature))
+    return replace(graph, axes=tensors.axes_for_clients(graph.axes))
 
 
 def _hints(path: Path, settings: ModelSettings, signature: ModelSignature) -> Hints:

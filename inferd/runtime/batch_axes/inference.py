@@ -24,10 +24,14 @@ _NO_INPUT = "no input has an open dimension that counts rows"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A signature with batch axes to verify, or one without any and the reason."""
+    """A signature with batch axes to verify, or one without any and the reason.
+
+    ``is_chosen``: the settings say that there are none.
+    """
 
     signature: ModelSignature
     why_not_batchable: str = ""
+    is_chosen: bool = False
 
 
 class _NotBatchableError(Exception):
@@ -43,8 +47,11 @@ def infer_batch_axes(
     model.
     """
     loose = loose_dimensions(settings.loose_dimensions, inputs)
+    unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False, loose_dimensions=loose)
     configured_inputs = _configured_axes("input", inputs, settings.inputs)
     configured_outputs = _configured_axes("output", outputs, settings.outputs)
+    if settings.batch_axes == "none":
+        return [Candidate(signature=unbatched, why_not_batchable="batch_axes is none", is_chosen=True)]
     repeated = _repeated_names(inputs, outputs) - loose
     likely = {size for spec in inputs for size in spec.shape if isinstance(size, str) and _suggests_batch(size)}
     known = [_known(spec, repeated | likely - loose) for spec in inputs if not spec.optional]
@@ -66,7 +73,6 @@ def infer_batch_axes(
     if any(axis is not None for axis in (*configured_inputs.values(), *configured_outputs.values())):
         msg = f"batch_axis is set, but the model cannot batch: {why_not}"
         raise ModelLoadError(msg)
-    unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False, loose_dimensions=loose)
     return [Candidate(signature=unbatched, why_not_batchable=why_not)]
 
 
@@ -172,9 +178,6 @@ def _configured_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping
     by_name = {spec.name: spec for spec in specs}
     axes: dict[str, int | None] = {}
     for name, override in overrides.items():
-        if name not in by_name:
-            msg = f"{kind}s.{name}: the model has no such {kind}, it has {', '.join(by_name)}"
-            raise ModelLoadError(msg)
         if isinstance(override, InputOverride):
             _check_warmup_shape(by_name[name], override.warmup_shape)
         if "batch_axis" in override.model_fields_set:

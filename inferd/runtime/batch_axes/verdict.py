@@ -19,8 +19,9 @@ class Standing(StrEnum):
 class Verdict:
     """``reason`` is the evidence, as text for logs and clients; empty if proven.
 
-    ``shape_mismatch``: the contradiction is in the shapes, so outputs could not even be split. ``configured``: the
-    settings give the batch axes, so the model is batched whatever the standing, except on a shape mismatch.
+    ``shape_mismatch``: outputs could not even be split, because of the shapes or because the settings say that no
+    dimension counts rows. ``configured``: the settings give the batch axes, so the model is batched whatever the
+    standing, except on a shape mismatch.
     """
 
     standing: Standing

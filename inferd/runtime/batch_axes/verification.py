@@ -66,7 +66,8 @@ def verify_batch_axes(
     hints = Hints() if hints is None else hints
     inputs = find_inputs(candidate.signature, run, hints, clock)
     if not candidate.signature.batchable:
-        verdict = Verdict(standing=Standing.CONTRADICTED, reason=candidate.why_not_batchable, shape_mismatch=True)
+        standing = Standing.UNPROVEN if candidate.is_chosen else Standing.CONTRADICTED
+        verdict = Verdict(standing=standing, reason=candidate.why_not_batchable, shape_mismatch=True)
         return _verification(_with_observed_ranks(candidate.signature, inputs, run), verdict, inputs)
     verifier = _Verifier(candidate.signature, run, graph, clock, configured=configured)
     verdict = _combined(verifier.verdict(inputs, hints), graph)

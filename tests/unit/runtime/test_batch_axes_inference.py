@@ -148,8 +148,6 @@ def test_other_settings_do_not_configure_axes():
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ({"inputs": {"q": {"batch_axis": 0}}}, "inputs.q: the model has no such input, it has x, size"),
-        ({"outputs": {"q": {"batch_axis": 0}}}, "outputs.q: the model has no such output, it has y"),
         (
             {"inputs": {"x": {"batch_axis": 1}}},
             r"inputs.x.batch_axis: expected an open dimension of \[batch,3\], got 1",
@@ -223,3 +221,12 @@ def test_rejects_unknown_loose_dimension(inputs, have):
     """Listing the known ones."""
     with pytest.raises(ModelLoadError, match=rf"^loose_dimensions: expected open dimensions .*, {have}, got seq$"):
         loose_dimensions(["seq"], inputs)
+
+
+def test_none_by_setting():
+    """The settings may say that no dimension counts rows."""
+    (candidate,) = infer_batch_axes(
+        shapes(x=("batch", 3)), shapes(y=("batch",)), ModelSettings.model_validate({"batch_axes": "none"})
+    )
+    assert (candidate.signature.batchable, candidate.is_chosen) == (False, True)
+    assert candidate.why_not_batchable == "batch_axes is none"

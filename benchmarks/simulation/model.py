@@ -84,6 +84,7 @@ class Model:
         self.dropped_rows = 0
         self._cores = cores or Cores(loop, workers)
         self._threads = threads
+        self._workers = workers
         self._chance = random.Random(f"{seed} {name}")
         self._idle = deque(_Worker(loop.now) for _ in range(workers))
         self._runs: dict[Batch, tuple[Task, Callable[[], None]]] = {}
@@ -94,7 +95,7 @@ class Model:
     @property
     def capacity(self) -> float:
         """Rows per second with full batches."""
-        return self.cost.capacity(self.max_rows) * self.state._workers
+        return self.cost.capacity(self.max_rows) * self._workers
 
     # The poll thread.
 

@@ -90,8 +90,9 @@ class ArrivalPredictor:
 
     def answering(self, now: float) -> None:
         """Record that a batch is being answered: the next arrival may be from one of its callers, not a missing one."""
-        self._expire_decision(now)
-        self._decided_at = None
+        if self._decided_at is not None:
+            self._expire_decision(now)
+            self._decided_at = None
 
     def _expire_decision(self, now: float) -> None:
         if self._decided_at is not None and now - self._decided_at >= self.max_wait_s:
@@ -114,6 +115,7 @@ class AdaptiveRules:
         #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
         self.shares = parallel_runs > 1
         self.run_cost = CostModel(are_bounded=runs_are_bounded)
+        self.arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules
 
@@ -127,7 +129,7 @@ class AdaptiveRules:
         """Run each request alone from now on, however many rows it has."""
         self.run_cost.never_short()
         self.rules = replace(self.rules, max_rows=1, max_wait_s=0.0)
-        self._longest_wait_s = 0.0
+        self._longest_wait_s = self.arrivals.max_wait_s = 0.0
 
     def _limit_wait(self, saved_s: float | None) -> None:
         """Hold no batch longer than one run for both saves over two runs."""
@@ -136,6 +138,7 @@ class AdaptiveRules:
             wait_s = 0.0
         if wait_s != self.rules.max_wait_s:
             self.rules = replace(self.rules, max_wait_s=wait_s)
+            self.arrivals.max_wait_s = wait_s
 
     def for_next_batch(self, running: int, *, rows: int, requests: int, further: int) -> BatchRules:
         """Return the rules for the next batch of a worker while ``running`` others are in a run.
@@ -144,7 +147,7 @@ class AdaptiveRules:
         worker leaves idle ones their share.
         """
         idle = self._parallel_runs - running
-        if idle < 2 or requests == 0 or self.run_cost.is_short:
+        if idle < 2 or requests == 0 or self.run_cost.short.are_short:
             return self.rules
         expected = rows + math.ceil(further * rows / requests)
         if expected > self.rules.max_rows:

@@ -1,7 +1,7 @@
 """The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
@@ -10,7 +10,7 @@ from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
-from inferd.batching.request import Answers, Batch, InferenceRequest
+from inferd.batching.request import Answers, Batch
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
@@ -27,9 +27,8 @@ class Batcher:
     """The bounded queue of a model version and its workers.
 
     Invariant: every submitted request gets exactly one outcome, or is cancelled, whatever the model, a policy, a
-    deadline or `stop` does. `submit` and `cancel` are called by the rpc poll thread and never block; `start` and `stop`
-    by the thread that loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in
-    warm-up.
+    deadline or `stop` does. Requests are submitted to the ``queue``. `start` and `stop` are called by the thread that
+    loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in warm-up.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Batcher:
         self._cores = shared.register()
         rules = BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000)
         state = _queue_state(name, session, queue, rules, workers=batching.instances, cores=self._cores, seeds=seeds)
-        self._answers = answers
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.
         self.waiting = state.waiting
@@ -81,42 +79,35 @@ class Batcher:
             check=SelfCheck(session=session, share=batching.check_share, clock=clock),
             on_mismatch=self._run_alone,
         )
-        self._queue = RequestQueue(
+        self.queue = RequestQueue(
             state=state,
             answers=answers,
             clock=clock,
             poll_thread=poll_thread,
             run_here=executor.execute,
+            run_outside=self._run_outside,
+            start_threads=self._start_threads,
             on_running_settled=guard.look_for_abandoned,
         )
         self._caller_runs = CallerRuns(
             name=f"caller-{name}",
             threads=queue.caller_runs_limit if queue.policy is Backpressure.CALLER_RUNS else 0,
-            queue=self._queue,
+            queue=self.queue,
         )
         self._workers = Workers(
             executor=executor,
             posts=[
-                *(Post(f"batch-{name}-{number}", self._queue) for number in range(batching.instances)),
+                *(Post(f"batch-{name}-{number}", self.queue) for number in range(batching.instances)),
                 *self._caller_runs.posts,
             ],
-            hand_over=self._queue.hand_over,
-            on_vacancy=self._queue.set_stuck,
+            hand_over=self.queue.hand_over,
+            on_vacancy=self.queue.set_stuck,
             clock=clock,
         )
 
     def start(self) -> None:
         """Let the workers start with the first request."""
-        self._workers.start()
-
-    def submit(self, requests: Sequence[InferenceRequest]) -> None:
-        """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
-        if not self._workers.have_started:
-            self._workers.need()
-        self._answers.offered(requests)
-        for batch in self._queue.offer(requests):
-            self._answers.caller_ran()
-            self._caller_runs.run(batch)
+        self._workers.lazy_start.allow()
 
     def early_refusal(
         self, priority: int, deadline: float, now: float, *, principal: str = "", weight: float = 1.0
@@ -129,11 +120,6 @@ class Batcher:
         self._stats.offered(rows)
         self._stats.failed(self._clock() - received_at, error.reason)
 
-    def cancel(self, request: InferenceRequest) -> None:
-        """Cancel ``request`` and free its place in the queue immediately; no effect if it has been answered."""
-        if request.reply.withdraw():
-            self._queue.remove(request)
-
     def stop(self, timeout_s: float) -> bool:
         """Reject new requests, finish the admitted ones, and end the workers.
 
@@ -141,13 +127,13 @@ class Batcher:
         failed, or if a thread hangs; that thread may still use the session, which must then not be closed.
         """
         ended_at = self._clock() + timeout_s
-        self._queue.close()
-        finished = self._queue.wait_drained(timeout_s)
+        self.queue.close()
+        finished = self.queue.wait_drained(timeout_s)
         self._caller_runs.stop()
         self._cores.close()
         if not finished:
             _logger.error("model %s is unloaded before all requests were answered", self._name)
-            self._queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
+            self.queue.abandon(ModelUnavailableError(f'model "{self._name}" was unloaded before there was an answer'))
             return False
         return self._ended(max(0.0, ended_at - self._clock()))
 
@@ -157,45 +143,51 @@ class Batcher:
         _logger.error("model %s is unloaded while a thread hangs in a run", self._name)
         return False
 
+    def _start_threads(self) -> bool:
+        return self._workers.lazy_start.need()
+
+    def _run_outside(self, batch: Batch) -> None:
+        self._caller_runs.run(batch)
+
     def _replace(self, batch: Batch) -> None:
         self._workers.replace(batch)
 
     def _run_alone(self) -> None:
-        self._queue.stop_batching()
+        self.queue.stop_batching()
 
     @property
     def queue_rows(self) -> int:
         """Waiting rows."""
-        return self._queue.rows
+        return self.queue.rows
 
     @property
     def queue_limit_rows(self) -> int:
         """Rows that may wait at present, at most."""
-        return self._queue.row_limit
+        return self.queue.row_limit
 
     @property
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
-        return self._queue.most_rows_per_s
+        return self.queue.most_rows_per_s
 
     def run_cost(self) -> RunCost | None:
         """Return what runs are predicted to take; None while nothing is known."""
-        return self._queue.run_cost()
+        return self.queue.run_cost()
 
     @property
     def queue_bytes(self) -> int:
         """Bytes of waiting inputs."""
-        return self._queue.nbytes
+        return self.queue.nbytes
 
     @property
     def running_rows(self) -> int:
         """Rows in running batches."""
-        return self._queue.running_rows
+        return self.queue.running_rows
 
     @property
     def unanswered_requests(self) -> int:
         """Requests that are waiting, blocked or running."""
-        return self._queue.present
+        return self.queue.present
 
     @property
     def stuck_threads(self) -> int:

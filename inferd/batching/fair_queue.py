@@ -25,12 +25,13 @@ class Flow:
     ``tag`` is its virtual time: the cost served so far, divided by ``weight``.
     """
 
-    __slots__ = ("_entries", "_head", "rows", "tag", "weight")
+    __slots__ = ("_added", "_entries", "_head", "rows", "tag", "weight")
 
     def __init__(self, weight: float, tag: float) -> None:
         self.weight = weight
         self.tag = tag
         self.rows = 0
+        self._added = 0
         # Entries before the head have been taken; removing the first of a long list would move all others.
         self._entries: list[_Entry | None] = []
         self._head = 0
@@ -44,7 +45,8 @@ class Flow:
             yield entries[at][2]  # type: ignore[index]  # only entries before the head are None
 
     def add(self, request: InferenceRequest) -> None:
-        """Add ``request`` at the place of its ``due`` and ``number``."""
+        """Add ``request`` at the place of its ``due``, after those that were added before it."""
+        self._added = request.number = self._added + 1
         entries = self._entries
         entry = (request.due, request.number, request)
         if not entries or entries[-1] < entry:  # type: ignore[operator]  # the last one is never None
@@ -52,6 +54,10 @@ class Flow:
         else:
             insort(entries, entry, lo=self._head)  # type: ignore[type-var]
         self.rows += request.rows
+
+    def first(self) -> InferenceRequest:
+        """Return the first request; there must be one."""
+        return self._entries[self._head][2]  # type: ignore[index]  # only entries before the head are None
 
     def remove(self, request: InferenceRequest) -> bool:
         """Remove ``request``; False if it is not here."""

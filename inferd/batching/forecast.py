@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterable
 
 from inferd.batching.cost_model import CostModel
-from inferd.batching.request import Batch, InferenceRequest
+from inferd.batching.request import Batch, InferenceRequest, RunningBatches
 from inferd.batching.waiting import WaitingRequests
 
 #: Fading per batch: about the last twenty batches count.
@@ -49,20 +49,22 @@ class DrainRate:
         self._rows = 0.0
         self._seconds = 0.0
         self._last_rows = 0
-        self._last_at: float | None = None
+        self._last_at = 0.0
+        #: Whether the last batch left rows behind, so that the time to the next one counts.
+        self.is_measuring = False
 
     def taken(self, rows: int, now: float, *, left: int) -> None:
         """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
-        if self._last_at is not None:
+        if self.is_measuring:
             self._rows = self._rows * _KEPT + self._last_rows
             self._seconds = self._seconds * _KEPT + (now - self._last_at)
             self.rows_per_s = self._rows / self._seconds if self._seconds > 0 else None
-        self._last_rows = rows
-        self._last_at = now if left else None
+        self._last_rows, self._last_at = rows, now
+        self.is_measuring = left > 0
 
     def interrupted(self) -> None:
         """Ignore the time since the last batch, whose run was terminated or hangs."""
-        self._last_at = None
+        self.is_measuring = False
 
 
 class Forecast:
@@ -96,6 +98,17 @@ class Forecast:
         #: A request dispatched with more than this to its deadline is in time, in a batch of any size.
         self.near_s = 0.0
 
+    def dispatched(self, batch: Batch, now: float, waiting: WaitingRequests, running: RunningBatches) -> None:
+        """Record that ``batch`` was taken from those that wait, and set how many rows may wait from now on."""
+        left = waiting.rows
+        if left and self._workers > 1 and not self.cost.short.are_short and running.computing < self._workers:
+            # Another worker takes the rest immediately, which says nothing about how fast the queue drains. Short runs
+            # are done one at a time, by the poll thread.
+            left = 0
+        if left or self.drain.is_measuring:
+            self.drain.taken(batch.rows, now, left=left)
+        waiting.row_limit = self.row_limit(waiting.max_rows, batch.rows)
+
     def ran(self, batch: Batch, run_s: float, now: float) -> None:
         """Record that ``batch``, whose run took ``run_s``, has been answered at ``now``."""
         other_s = max(now - batch.started_at - run_s, 0.0)
@@ -109,7 +122,7 @@ class Forecast:
         full_s = self.cost.predict(self._max_rows)
         # As `longest_s`, for each batch.
         self.near_s = full_s * self.cost.factor + self._overhead_s
-        rate = self._rows_per_s
+        rate = self._rate(full_s)
         if rate is None or self._max_delay_s == 0:
             return most
         delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)
@@ -119,13 +132,11 @@ class Forecast:
         self.ample_s = limit / rate + running_s + 2 * self.near_s
         return limit
 
-    @property
-    def _rows_per_s(self) -> float | None:
-        """The drain rate, or what the cost of a full batch suggests until that is known."""
+    def _rate(self, full_s: float) -> float | None:
+        """Return the drain rate, or what the time of a full batch suggests until that is known."""
         rate = self.drain.rows_per_s
-        if rate is None:
-            full_s = self.cost.predict(self._max_rows)
-            rate = self._workers * self._max_rows / full_s if full_s > 0 else None
+        if rate is None and full_s > 0:
+            rate = self._workers * self._max_rows / full_s
         return rate
 
     @property
@@ -174,7 +185,7 @@ class Forecast:
         Batches do not end at multiples of a full one, so the rows ahead may take up to one batch more.
         """
         batches, rest = divmod(ahead, self._max_rows)
-        rate = self._rows_per_s
+        rate = self._rate(self.cost.predict(self._max_rows))
         ahead_s = batches * self._max_rows / rate if rate else 0.0
         margin = 1.0 if batches else rest / self._max_rows
         return free_at + ahead_s + margin * self.longest_s + self.batch_s(rows)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
+from inferd.batching.idle_cores import CoreShare
 from inferd.batching.request import InferenceRequest
 
 
@@ -15,6 +16,9 @@ class BatchRules:
     max_wait_s: float = 0.0
 
 
+#: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
+#: and those who come during the run of scavengers still fit into it.
+_ROWS_BESIDE_SCAVENGERS = 0.45
 #: Share of a full batch that a run of scavengers has at most while others wait for it, and while other models are busy,
 #: whose runs may begin beside it and then take twice as long.
 _SCAVENGERS_BESIDE_OTHERS = 7 / 8
@@ -30,6 +34,30 @@ def rules_for_scavengers(rules: BatchRules, *, others_wait: bool, others_ran: bo
         return rules
     share = _SCAVENGERS_BESIDE_MODELS if others_ran else _SCAVENGERS_BESIDE_OTHERS
     return replace(rules, max_rows=max(1, int(rules.max_rows * share)))
+
+
+class ScavengerTurns:
+    """Decides whether the next batch is one of scavengers, after all others or once between them; and how large it is.
+
+    ``cores`` tells of the other models of the process.
+    """
+
+    def __init__(self, cores: CoreShare) -> None:
+        self._cores = cores
+        #: Whether the last batch was one of scavengers, which has kept others waiting long enough.
+        self.was_last = False
+
+    def is_next(self, online_rows: int, rules: BatchRules, *, closed: bool) -> bool:
+        """Whether scavengers run next while ``online_rows`` of other requests wait; a ``closed`` queue waits for none.
+
+        If other models are in the way, the model is woken when they no longer are.
+        """
+        may_run = online_rows == 0 or (not self.was_last and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
+        return may_run and (closed or self._cores.may_scavenge())
+
+    def rules(self, online_rows: int, rules: BatchRules) -> BatchRules:
+        """Return the rules for a batch of scavengers."""
+        return rules_for_scavengers(rules, others_wait=online_rows > 0, others_ran=self._cores.others_ran())
 
 
 @dataclass(frozen=True, slots=True)

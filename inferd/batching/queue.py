@@ -23,14 +23,15 @@ class RequestQueue:
 
     | called by | methods |
     |---|---|
-    | the rpc poll thread | ``offer``, ``remove`` |
+    | the rpc poll thread | ``submit``, ``cancel`` |
     | the batch workers | ``take``, which blocks |
     | the threads of `CallerRuns` | ``retire`` |
     | a thread that finds another one hanging, or back | ``hand_over``, ``set_stuck`` |
     | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
 
-    While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``on_running_settled``
-    is called when requests that may be running have expired or were cancelled.
+    While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``run_outside`` runs
+    those of caller_runs. ``start_threads`` is called for each request until it returns True. ``on_running_settled`` is
+    called when requests that may be running have expired or were cancelled.
     """
 
     def __init__(
@@ -41,9 +42,13 @@ class RequestQueue:
         clock: Clock,
         poll_thread: PollThread,
         run_here: Callable[[Batch], None],
+        run_outside: Callable[[Batch], None],
+        start_threads: Callable[[], bool],
         on_running_settled: Callable[[], None],
     ) -> None:
         self._run_here = run_here
+        self._run_outside = run_outside
+        self._start_threads: Callable[[], bool] | None = start_threads
         self._on_running_settled = on_running_settled
         self._state = state
         self._answers = answers
@@ -95,8 +100,11 @@ class RequestQueue:
         with self._lock:
             return self._state.present
 
-    def offer(self, requests: Sequence[InferenceRequest]) -> Sequence[Batch]:
-        """Admit, block or reject each of ``requests``. Returns batches to run immediately outside the queue."""
+    def submit(self, requests: Sequence[InferenceRequest]) -> None:
+        """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
+        if self._start_threads is not None and self._start_threads():
+            self._start_threads = None
+        self._answers.offered(requests)
         effects = Effects()
         outside: Sequence[Batch] = ()
         wake_later = False
@@ -107,19 +115,22 @@ class RequestQueue:
                 if batch is not None:
                     outside = (*outside, batch)
             if effects.wake_worker and self._idle_workers:
-                # A worker woken by the first of several requests that are ready to be read would run that one alone.
-                wake_later = not self._state.has_full_batch or self._state.rules.run_cost.is_short
-                if not wake_later:
+                rules = self._state.rules
+                if self._state.waiting.rows < rules.rules.max_rows or rules.run_cost.short.are_short:
+                    # A worker woken by the first of several requests that are ready to be read would run it alone.
+                    wake_later = not self._wake_due
+                else:
                     self._work.notify()
         if wake_later:
             self._run_or_wake_when_idle()
         self._do(effects)
-        return outside
+        for batch in outside:
+            self._answers.caller_ran()
+            self._run_outside(batch)
 
     def _run_or_wake_when_idle(self) -> None:
-        if not self._wake_due:
-            self._wake_due = True
-            self._poll_thread.call_when_idle(self._run_or_wake)
+        self._wake_due = True
+        self._poll_thread.call_when_idle(self._run_or_wake)
 
     def _run_or_wake(self) -> None:
         """Run the next batch here, on the poll thread, if its run is short; otherwise wake a worker."""
@@ -142,7 +153,7 @@ class RequestQueue:
                 self._notify_drained()
         if effects.wakes_others:
             self._state.cores.wake_others()
-        if more:
+        if more and not self._wake_due:
             self._run_or_wake_when_idle()
 
     def _take_short(self, effects: Effects) -> Batch | None:
@@ -151,8 +162,10 @@ class RequestQueue:
         planned = self._plan(self._clock(), effects, only_short=True)
         return planned if isinstance(planned, Batch) else None
 
-    def remove(self, request: InferenceRequest) -> None:
-        """Remove a cancelled request, if it still waits."""
+    def cancel(self, request: InferenceRequest) -> None:
+        """Cancel ``request`` and free its place immediately; no effect if it has been answered."""
+        if not request.reply.withdraw():
+            return
         effects = Effects()
         with self._lock:
             self._state.remove(request, self._clock(), effects)
@@ -207,7 +220,7 @@ class RequestQueue:
     def stop_batching(self) -> None:
         """Dispatch each request alone from now on, without waiting for others; any thread may call."""
         with self._lock:
-            self._state.stop_batching()
+            self._state.rules.stop_batching()
             self._work.notify_all()
 
     def close(self) -> None:

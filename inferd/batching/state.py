@@ -14,31 +14,37 @@ expire, or are shed.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, takewhile
 
-from inferd.batching.adaptive import AdaptiveRules, ArrivalPredictor
+from inferd.batching.adaptive import AdaptiveRules
 from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
-from inferd.batching.planner import NOTHING_WAITS, BatchRules, Plan, WaitUntil, plan, plan_in_time, rules_for_scavengers
-from inferd.batching.policies import Hold, Policy, Refuse, RejectPolicy, Room, RunNow, Shed
+from inferd.batching.overflow import Overflow
+from inferd.batching.planner import (
+    NOTHING_WAITS,
+    BatchRules,
+    Dispatch,
+    Plan,
+    ScavengerTurns,
+    WaitUntil,
+    plan,
+    plan_in_time,
+)
+from inferd.batching.policies import Hold, Policy, Refuse, RunNow, Shed
 from inferd.batching.refusals import Refusals
 from inferd.batching.request import Batch, Effects, InferenceRequest, RunningBatches
-from inferd.batching.waiting import BlockedRequests, Deadlines, WaitingRequests, refusal
+from inferd.batching.waiting import Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ServingError
-
-#: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
-#: and those who come during the run of scavengers still fit into it.
-_ROWS_BESIDE_SCAVENGERS = 0.45
 
 
 class QueueState:
     """The waiting, blocked and running requests of one model version.
 
-    Invariants: the waiting requests are within their limits; the first blocked request does not fit; every deadline is
-    watched. Not thread-safe. ``now`` is monotonic. At most ``parallel_runs`` of the ``workers`` share waiting rows.
+    Invariants: the waiting requests are within their limits; every deadline is watched. Not thread-safe. ``now`` is
+    monotonic. At most ``parallel_runs`` of the ``workers`` share waiting rows.
     """
 
     def __init__(
@@ -54,8 +60,6 @@ class QueueState:
         jitter: Callable[[], float] = random.random,
         cores: CoreShare | None = None,
     ) -> None:
-        self._policy = policy
-        self._workers = workers
         self.rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
         self.forecast = Forecast(
             self.rules.run_cost,
@@ -75,13 +79,11 @@ class QueueState:
         self.closed = False
         #: Whether too many threads hang in runs, so that no request is admitted.
         self.is_stuck = False
-        self._blocked = BlockedRequests()
         self.cores = cores or IdleCores().register()
         self._running = RunningBatches(self.cores, scavenger_priority=settings.priority_levels + 1)
+        self._overflow = Overflow(policy, self.waiting, self._running, self.refusals)
         self._deadlines = Deadlines()
-        self._arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
-        # Whether the last batch was one of scavengers, which has kept others waiting long enough.
-        self._scavenged = False
+        self._scavenger_turns = ScavengerTurns(self.cores)
         # The last plan need not be made again before this many further requests, or rows, have arrived.
         self._wanted_requests = 0
         self._wanted_rows = 0
@@ -94,22 +96,17 @@ class QueueState:
     @property
     def present(self) -> int:
         """Requests that are waiting, blocked or running."""
-        return self.waiting.count + self._blocked.count + sum(1 for _ in self._running.requests)
+        return self.waiting.count + self._overflow.blocked.count + sum(1 for _ in self._running.requests)
 
     @property
     def exhausted(self) -> bool:
         """Whether there will never be another batch."""
-        return self.closed and not self._blocked.count and self.waiting.count == 0
+        return self.closed and not self._overflow.blocked.count and self.waiting.count == 0
 
     @property
     def drained(self) -> bool:
         """Whether the queue is closed and every request has been answered."""
         return self.closed and self.exhausted and not self._running
-
-    @property
-    def has_full_batch(self) -> bool:
-        """Whether enough rows wait for a full batch."""
-        return self.waiting.rows >= self.rules.rules.max_rows
 
     def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
         """Admit, block or reject ``request``. Returns a batch to run immediately outside the queue, if any."""
@@ -127,13 +124,14 @@ class QueueState:
             if self.forecast.comes_too_late(request, self.waiting, self._running, now):
                 effects.failed.append((request, self.refusals.too_late()))
                 return None
-        if (self._blocked.count and not self._blocked.lets_pass(request)) or not self.waiting.fits(request):
+        blocked = self._overflow.blocked
+        if (blocked.count and not blocked.lets_pass(request)) or not self.waiting.fits(request):
             self._drop_expired(now, effects)
-            if not (self._may_enter(request) and self._make_room(request, effects)):
-                return self._overflow(request, now, effects)
-        self._watch(request, effects)
+            if not (blocked.lets_pass(request) and self._overflow.make_room(request, effects)):
+                return self._apply_policy(request, now, effects)
+        self._deadlines.watch(request.deadline, effects)
         self._admit(request, now, effects)
-        if self._blocked.count:
+        if blocked.count:
             # Evicting scavengers may have made more room than this request takes.
             self._admit_blocked(now, effects)
         return None
@@ -141,31 +139,10 @@ class QueueState:
     def _unavailable(self) -> ServingError:
         return self.refusals.closed() if self.closed else self.refusals.stuck()
 
-    def _watch(self, request: InferenceRequest, effects: Effects) -> None:
-        when = self._deadlines.watch(request.deadline)
-        if when is not None:
-            effects.timers_at.append(when)
-
-    def _may_enter(self, request: InferenceRequest) -> bool:
-        return not self._blocked.count or self._blocked.lets_pass(request)
-
-    def _make_room(self, request: InferenceRequest, effects: Effects) -> bool:
-        """Evict scavengers if ``request`` fits only without them, whatever the policy. Returns whether it fits now."""
-        if self.waiting.fits(request):
-            return True
-        victims = self.waiting.scavengers_for(request) if self.waiting.scavengers.rows else []
-        self._evict(victims, effects)
-        return bool(victims)
-
-    def _evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
-        for victim in victims:
-            self.waiting.remove(victim)
-            effects.failed.append((victim, self.refusals.shed()))
-
     def rejects_when_full(self, now: float) -> bool:
         """Whether a request that does not fit at ``now`` is certainly rejected for that reason."""
         return (
-            isinstance(self._policy, RejectPolicy)
+            self._overflow.always_rejects
             and not (self.closed or self.is_stuck)
             # An expired request is about to make room.
             and self._deadlines.earliest > now
@@ -179,31 +156,25 @@ class QueueState:
         if self.rules.rules.max_wait_s > 0 and request.priority <= self.waiting.priority_levels:
             unanswered, is_answering = self._running.count_unanswered()
             if is_answering:
-                self._arrivals.answering(now)
-            self._arrivals.arrived(now, self.waiting.count + self._blocked.count + unanswered)
+                self.rules.arrivals.answering(now)
+            present = self.waiting.count + self._overflow.blocked.count + unanswered
+            self.rules.arrivals.arrived(now, present)
         self._wanted_requests -= 1
         self._wanted_rows -= request.rows
         if self._wanted_requests <= 0 or self._wanted_rows <= 0:
             effects.wake_worker = True
 
-    def _overflow(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
-        room = Room(
-            waiting=self.waiting,
-            blocked_requests=self._blocked.count,
-            blocked_bytes=self._blocked.nbytes,
-            # A caller that is being answered may send its next request before the thread has retired the batch.
-            caller_runs=self._running.outside_queue,
-        )
-        decision = self._policy.decide(request, room)
+    def _apply_policy(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
+        decision = self._overflow.decide(request)
         if isinstance(decision, Refuse):
             effects.failed.append((request, self.refusals.overloaded(decision.reason, decision.detail)))
             return None
-        self._watch(request, effects)
+        self._deadlines.watch(request.deadline, effects)
         match decision:
             case Hold():
-                self._blocked.add(request)
+                self._overflow.blocked.add(request)
             case Shed(victims):
-                self._evict(victims, effects)
+                self._overflow.evict(victims, effects)
                 self._admit(request, now, effects)
             case RunNow():
                 request.enqueued_at = now
@@ -231,9 +202,8 @@ class QueueState:
             return WaitUntil(time=now, requests=0, rows=0)
         self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
-        self.forecast.drain.taken(batch.rows, now, left=0 if self._another_is_idle else self.waiting.rows)
-        self.waiting.row_limit = self.forecast.row_limit(self.waiting.max_rows, batch.rows)
-        if self._blocked.count:
+        self.forecast.dispatched(batch, now, self.waiting, self._running)
+        if self._overflow.blocked.count:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
         self._wanted_requests = self._wanted_rows = 0
@@ -241,19 +211,17 @@ class QueueState:
         return batch
 
     def _plan_beside_scavengers(self, now: float, idle_since: float, effects: Effects) -> Plan:
-        rules = self.rules.rules
+        turns, rules = self._scavenger_turns, self.rules.rules
         online_rows = self.waiting.rows - self.waiting.scavengers.rows
-        are_next = online_rows == 0 or (not self._scavenged and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
-        if are_next and (self.closed or self.cores.may_scavenge()):
-            self._scavenged = True
+        if turns.is_next(online_rows, rules, closed=self.closed):
+            turns.was_last = True
             if self._deadlines.earliest <= now + self.forecast.near_s:
                 self._fail_doomed(self.waiting.scavengers_in_order(), now, effects)
-            rules = rules_for_scavengers(rules, others_wait=online_rows > 0, others_ran=self.cores.others_ran())
-            return plan(self.waiting.scavengers_in_order(), now, rules)
+            return plan(self.waiting.scavengers_in_order(), now, turns.rules(online_rows, rules))
         if online_rows == 0:
             return NOTHING_WAITS
         decision = self._plan_online(now, idle_since, effects)
-        self._scavenged = isinstance(decision, WaitUntil)
+        turns.was_last = isinstance(decision, WaitUntil)
         return decision
 
     def _plan_online(self, now: float, idle_since: float, effects: Effects) -> Plan:
@@ -262,6 +230,10 @@ class QueueState:
             self._fail_doomed(self.waiting.in_order(), now, effects)
             return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
         further = 0 if self.waiting.scavengers.rows else self._further(now)
+        if further == 0 and self.waiting.count == 1:
+            # The same as `plan` would choose.
+            request = self.waiting.only()
+            return Dispatch([request], request.rows)
         if self.rules.shares:
             rules = self.rules.for_next_batch(
                 self._running.computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
@@ -280,35 +252,26 @@ class QueueState:
     def _is_doomed(self, now: float, request: InferenceRequest) -> bool:
         return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
 
-    @property
-    def _another_is_idle(self) -> bool:
-        """Whether another worker takes the rest immediately, which says nothing about how fast the queue drains.
-
-        Short runs are done one at a time, by the poll thread.
-        """
-        return self._workers > 1 and not self.rules.run_cost.is_short and self._running.computing < self._workers
-
     def _further(self, now: float) -> int:
         """Return how many requests are worth waiting for; none if waiting is not allowed."""
         if self.closed or self.rules.rules.max_wait_s == 0:
             return 0
         # A caller that waits for an answer cannot have sent its next request.
-        present = self.waiting.count + self._blocked.count + self._running.count_unanswered()[0]
-        return self._arrivals.expected_arrivals(now, present)
+        present = self.waiting.count + self._overflow.blocked.count + self._running.count_unanswered()[0]
+        return self.rules.arrivals.expected_arrivals(now, present)
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
         self._running.remove(batch)
         # The worker keeps the batch while it waits for the next one; release its tensors now.
         batch.requests.clear()
-        self._arrivals.answering(now)
+        self.rules.arrivals.answering(now)
         if batch.cut_off:
             self.forecast.drain.interrupted()
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
             self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
             self.forecast.ran(batch, run_s, now)
-            self._arrivals.max_wait_s = self.rules.rules.max_wait_s
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
@@ -333,14 +296,7 @@ class QueueState:
     def expire(self, now: float, effects: Effects) -> None:
         """Fail expired requests when a timer has fired, and arm the next one."""
         self._drop_expired(now, effects)
-        when = self._deadlines.fired(now)
-        if when is not None:
-            effects.timers_at.append(when)
-
-    def stop_batching(self) -> None:
-        """Run each request alone from now on."""
-        self.rules.stop_batching()
-        self._arrivals.max_wait_s = 0.0
+        self._deadlines.fired(now, effects)
 
     def set_stuck(self, is_stuck: bool, effects: Effects) -> None:
         """Stop admitting requests and fail those that wait, or admit requests again."""
@@ -354,7 +310,7 @@ class QueueState:
 
     def fail_waiting(self, error: ServingError, effects: Effects) -> None:
         """Fail all waiting and blocked requests."""
-        for request in [*self.waiting, *self._blocked]:
+        for request in [*self.waiting, *self._overflow.blocked]:
             effects.failed.append((request, error))
             self._take_out(request)
 
@@ -381,16 +337,17 @@ class QueueState:
         self._admit_blocked(now, effects)
 
     def _unanswered(self) -> Iterator[InferenceRequest]:
-        return chain(self.waiting, self._blocked, self._running.requests)
+        return chain(self.waiting, self._overflow.blocked, self._running.requests)
 
     def _take_out(self, request: InferenceRequest) -> bool:
         """Remove ``request`` from the waiting or blocked requests; False if it is in neither."""
-        return self.waiting.remove(request) or self._blocked.remove(request)
+        return self.waiting.remove(request) or self._overflow.blocked.remove(request)
 
     def _admit_blocked(self, now: float, effects: Effects) -> None:
-        while self._blocked.count:
-            request = next(iter(self._blocked))
-            if not self._make_room(request, effects):
+        blocked = self._overflow.blocked
+        while blocked.count:
+            request = next(iter(blocked))
+            if not self._overflow.make_room(request, effects):
                 return
-            self._blocked.remove(request)
+            blocked.remove(request)
             self._admit(request, now, effects)

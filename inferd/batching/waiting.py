@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from inferd.batching.fair_queue import Level
-from inferd.batching.request import InferenceRequest
+from inferd.batching.request import Effects, InferenceRequest
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 
 #: How far ahead of its arrival a deadline counts in the order of service.
@@ -48,10 +48,8 @@ class WaitingRequests:
         self.nbytes = 0
         self._low_share = low_share
         self._level_rows = level_rows
-        self._number = 0
         # By priority, the scavengers last; there is no priority 0.
         self._levels = [Level() for _ in range(priority_levels + 2)]
-        self._online = self._levels[1:-1]
         self.scavengers = self._levels[-1]
         # The cost of a row in the last batch, for the order of flows.
         self._row_s = 1.0
@@ -63,10 +61,17 @@ class WaitingRequests:
     def in_order(self) -> Iterator[InferenceRequest]:
         """Iterate in order of service; not over scavengers."""
         waiting = []
-        for level in self._online:
+        for level in self._levels[1:-1]:
             if level.rows:
                 waiting.append(level)  # noqa: PERF401  (a comprehension takes a call more)
         return waiting[0].in_order(self._row_s) if len(waiting) == 1 else self._by_priority(waiting)
+
+    def only(self) -> InferenceRequest:
+        """Return the request while exactly one waits."""
+        for level in self._levels:
+            if level.rows:
+                break
+        return next(iter(level.flows.values())).first()
 
     def scavengers_in_order(self) -> Iterator[InferenceRequest]:
         """Iterate over the scavengers in order of service."""
@@ -144,7 +149,6 @@ class WaitingRequests:
 
     def add(self, request: InferenceRequest) -> None:
         """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""
-        self._number = request.number = self._number + 1
         deadline, horizon = request.deadline, request.enqueued_at + _HORIZON_S
         request.due = min(horizon, deadline)
         self._levels[request.priority].add(request)
@@ -208,37 +212,6 @@ class WaitingRequests:
         return f"{self.rows} of {self.row_limit} rows and {self.nbytes} of {self.max_bytes} bytes wait"
 
 
-class BlockedRequests:
-    """Requests that wait in front of a full queue, in order of arrival."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.nbytes = 0
-        self._requests: dict[InferenceRequest, None] = {}
-
-    def __iter__(self) -> Iterator[InferenceRequest]:
-        return iter(self._requests)
-
-    def add(self, request: InferenceRequest) -> None:
-        """Add ``request``."""
-        self._requests[request] = None
-        self.count += 1
-        self.nbytes += request.nbytes
-
-    def remove(self, request: InferenceRequest) -> bool:
-        """Remove ``request``; False if it is not here."""
-        if request not in self._requests:
-            return False
-        del self._requests[request]
-        self.count -= 1
-        self.nbytes -= request.nbytes
-        return True
-
-    def lets_pass(self, request: InferenceRequest) -> bool:
-        """Whether ``request`` has a higher priority than all that are blocked."""
-        return all(request.priority < blocked.priority for blocked in self._requests)
-
-
 class Deadlines:
     """Keeps a timer armed for the earliest deadline without arming one for every request.
 
@@ -251,10 +224,11 @@ class Deadlines:
         self.earliest = math.inf
         self._armed = [math.inf]
 
-    def watch(self, deadline: float) -> float | None:
-        """Watch ``deadline``. Returns the time to arm a timer for, if one is needed."""
+    def watch(self, deadline: float, effects: Effects) -> None:
+        """Watch ``deadline``; arm a timer if one is needed."""
         self.earliest = min(self.earliest, deadline)
-        return self._arm(deadline) if deadline + SLACK_S < self._armed[-1] else None
+        if deadline + SLACK_S < self._armed[-1]:
+            self._arm(deadline, effects)
 
     def looked(self, earliest: float) -> None:
         """Record that expired requests were removed; ``earliest`` is the earliest deadline of the others.
@@ -263,15 +237,16 @@ class Deadlines:
         """
         self.earliest = earliest
 
-    def fired(self, now: float) -> float | None:
-        """Record that a timer fired and expired requests were removed. Returns the time to arm the next one for."""
+    def fired(self, now: float, effects: Effects) -> None:
+        """Record that a timer fired and expired requests were removed; arm the next one."""
         self._armed.pop()
         when = max(self.earliest, now + SLACK_S)
-        return self._arm(when) if when < self._armed[-1] else None
+        if when < self._armed[-1]:
+            self._arm(when, effects)
 
-    def _arm(self, when: float) -> float:
+    def _arm(self, when: float, effects: Effects) -> None:
         self._armed.append(when)
-        return when
+        effects.timers_at.append(when)
 
 
 def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> ServingError | None:

@@ -76,14 +76,62 @@ class Worker:
             batch = source.take(batch)
 
 
+class LazyStart:
+    """Starts the ``workers`` of a model version with its first request, so that idle versions have no threads.
+
+    `allow` is called once, `need` by the poll thread. ``on_vacancy`` is told when no thread can be started, and when
+    that has changed.
+    """
+
+    def __init__(self, workers: Sequence[Worker], on_vacancy: Callable[[bool], None]) -> None:
+        self._workers = workers
+        self._on_vacancy = on_vacancy
+        # Held while threads are started: a request may come just when they may be.
+        self._lock = threading.Lock()
+        self._is_allowed = False
+        self._is_needed = False
+        self._are_missing = False
+
+    def allow(self) -> None:
+        """Let the threads start as soon as there is a request."""
+        self._is_allowed = True
+        if self._is_needed:
+            self.need()
+
+    def need(self) -> bool:
+        """Start the threads for an arriving request; return whether all of them have started.
+
+        While none can be started, requests are rejected.
+        """
+        self._is_needed = True
+        if not self._is_allowed:
+            return False
+        with self._lock:
+            return self._start_missing()
+
+    def _start_missing(self) -> bool:
+        started = 0
+        try:
+            for worker in self._workers:
+                if not worker.has_started:
+                    worker.start()
+                started += 1
+        except RuntimeError:
+            _logger.exception("a thread could not be started for %s", worker.post.name)
+        if (started == 0) != self._are_missing:
+            self._are_missing = started == 0
+            self._on_vacancy(self._are_missing)
+        return started == len(self._workers)
+
+
 class Workers:
     """The threads of a model version.
 
     Invariants: each post has a worker that is not known to be stuck, or is vacant, which it only is while more threads
     are stuck than may be, or the system gives no further one. A batch is handed back by the worker that took it, or is
-    given up with it, never both. The threads start with the first request, so that idle versions have none.
+    given up with it, never both.
 
-    `start` is called once, `need` by the poll thread, `replace` by one thread at a time, the others by any.
+    ``lazy_start`` starts the first workers. `replace` is called by one thread at a time, the others by any.
     ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is told
     whether posts are vacant, and what it was told last is so.
     """
@@ -107,43 +155,7 @@ class Workers:
         self._stuck: list[Worker] = []
         self._vacant: list[Post] = []
         self._telling = threading.Lock()
-        # Held while threads are started: a request may come just when they may be.
-        self._starting = threading.Lock()
-        self._may_start = False
-        self._is_needed = False
-        self._are_missing = False
-        #: Whether all threads have been started; until then `need` has to be called for each request.
-        self.have_started = False
-
-    def start(self) -> None:
-        """Let the threads start as soon as there is a request."""
-        self._may_start = True
-        if self._is_needed:
-            self.need()
-
-    def need(self) -> None:
-        """Start the threads for an arriving request. While none can be started, requests are rejected."""
-        self._is_needed = True
-        if not self._may_start:
-            return
-        with self._starting:
-            self._start_missing()
-
-    def _start_missing(self) -> None:
-        with self._lock:
-            missing = [worker for worker in self._working if not worker.has_started]
-            all_missing = len(missing) == len(self._working)
-        try:
-            for worker in missing:
-                worker.start()
-                all_missing = False
-        except RuntimeError:
-            _logger.exception("a thread could not be started for %s", worker.post.name)
-        else:
-            self.have_started = True
-        if all_missing != self._are_missing:
-            self._are_missing = all_missing
-            self._on_vacancy(all_missing)
+        self.lazy_start = LazyStart(tuple(self._working), on_vacancy)
 
     @property
     def stuck(self) -> int:

@@ -90,7 +90,7 @@ class ModelVersion:
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Enqueue ``requests``, which are answered through their replies. Never blocks."""
         if self._loaded is not None:
-            self._loaded.batcher.submit(requests)
+            self._loaded.batcher.queue.submit(requests)
             return
         for request in requests:
             request.reply.deliver(self.unavailable())
@@ -100,7 +100,7 @@ class ModelVersion:
         if self._loaded is None:
             request.reply.withdraw()
         else:
-            self._loaded.batcher.cancel(request)
+            self._loaded.batcher.queue.cancel(request)
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for calls that need a ready model."""

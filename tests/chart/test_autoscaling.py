@@ -78,10 +78,10 @@ class _Replica:
             if not self._batcher.queue_rows:
                 self._pass(min(self._next_request, self._next_scrape))
                 continue
-            batch = self._batcher._queue.take(None)
+            batch = self._batcher.queue.take(None)
             assert batch is not None
-            self._batcher._queue._run_here(batch)
-            self._batcher._queue.retire(batch)
+            self._batcher.queue._run_here(batch)
+            self._batcher.queue.retire(batch)
         return self._scrapes[:SCRAPES]
 
     def _compute(self, inputs: Tensors) -> Mapping[str, Array]:
@@ -98,7 +98,7 @@ class _Replica:
                 self._scrapes.append(generate_latest(self._registry).decode())
             else:
                 self._next_request += self._every_s
-                self._batcher.submit([Caller(received_at=now).request])
+                self._batcher.queue.submit([Caller(received_at=now).request])
         self._clock.now = until
 
     def _sample(self) -> ModelSample:

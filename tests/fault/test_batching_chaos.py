@@ -69,10 +69,10 @@ class _Submitter(threading.Thread):
         for _ in range(_REQUESTS_EACH):
             caller = _some_caller(self._dice)
             self.callers.append(caller)
-            self._batcher.submit([caller.request])
+            self._batcher.queue.submit([caller.request])
             if self._dice.random() < 0.1:
                 victim = self._dice.choice(self.callers)
-                self._batcher.cancel(victim.request)
+                self._batcher.queue.cancel(victim.request)
                 self.cancelled.add(victim)
             if self._timers is not None:
                 self._timers.fire_due()
@@ -105,7 +105,7 @@ def test_every_request_has_one_outcome_and_batcher_survives(policy, max_wait_ms)
         submitter.start()
     for submitter in submitters:
         submitter.join()
-    batcher.submit([(alive := Caller(priority=1)).request])
+    batcher.queue.submit([(alive := Caller(priority=1)).request])
     assert isinstance(alive.wait(), InferenceResult | OverloadedError)
     assert batcher.stop(PATIENCE_S)
     for submitter in submitters:
@@ -135,10 +135,10 @@ def test_workers_survive_model_that_always_fails():
     for _ in range(100):
         callers = [Caller() for _ in range(10)]
         for caller in callers:
-            batcher.submit([caller.request])
+            batcher.queue.submit([caller.request])
         assert all(isinstance(caller.wait(), InferenceFailedError) for caller in callers)
     healthy.set()
-    batcher.submit([(caller := Caller()).request])
+    batcher.queue.submit([(caller := Caller()).request])
     assert isinstance(caller.wait(), InferenceResult)
     assert batcher.stop(PATIENCE_S)
 
@@ -160,9 +160,9 @@ def test_queue_full_of_expired_requests_does_not_block():
     )
     expired = [Caller(deadline=101.0) for _ in range(1000)]
     for caller in expired:
-        batcher.submit([caller.request])
+        batcher.queue.submit([caller.request])
     now[0] = 102.0
-    batcher.submit([(alive := Caller()).request])
+    batcher.queue.submit([(alive := Caller()).request])
     batcher.start()
     assert batcher.stop(PATIENCE_S)
     assert all(isinstance(caller.error, DeadlineExceededError) for caller in expired)

@@ -88,10 +88,10 @@ def test_every_request_has_one_outcome_and_nothing_leaks(policy, max_batch_size,
     callers, cancelled = [], set()
     for _ in range(_REQUESTS):
         callers.append(caller := _caller(dice))
-        batcher.submit([caller.request])
+        batcher.queue.submit([caller.request])
         if dice.random() < 0.1:
             cancelled.add(victim := dice.choice(callers[-8:]))
-            batcher.cancel(victim.request)
+            batcher.queue.cancel(victim.request)
         poll_thread.fire_due()
         if dice.random() < 0.2:
             threading.Event().wait(0.002)
@@ -104,7 +104,7 @@ def test_every_request_has_one_outcome_and_nothing_leaks(policy, max_batch_size,
         assert caller.released
     assert "time_limit" in stats.ended
     for _ in range(8):
-        batcher.submit([(alive := Caller()).request])
+        batcher.queue.submit([(alive := Caller()).request])
         assert isinstance(alive.wait(), InferenceResult)
     assert (batcher.running_rows, batcher.queue_bytes) == (0, 0)
     assert batcher.stop(PATIENCE_S)

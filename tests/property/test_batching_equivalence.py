@@ -56,7 +56,7 @@ def test_each_answer_equals_single_run(callers, max_batch_size, enabled, instanc
         stats=RecordingStats(),
     )
     for caller in callers:
-        batcher.submit([caller.request])
+        batcher.queue.submit([caller.request])
     batcher.start()
     assert batcher.stop(PATIENCE_S)
     for caller in callers:

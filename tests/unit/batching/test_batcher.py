@@ -44,7 +44,7 @@ class _Service:
     def submit(self, *callers):
         for caller in callers:
             caller.request.received_at = time.monotonic()
-            self.batcher.submit([caller.request])
+            self.batcher.queue.submit([caller.request])
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_run_cost_without_batching_is_that_of_one_row():
 def test_run_cost_is_read_with_the_lock(monkeypatch):
     """Predictions are cached, and runs that end in other threads change them."""
     batcher, locked = _Service(FakeSession()).batcher, []
-    monkeypatch.setattr(CostModel, "snapshot", lambda *_: locked.append(batcher._queue._lock.locked()))
+    monkeypatch.setattr(CostModel, "snapshot", lambda *_: locked.append(batcher.queue._lock.locked()))
     batcher.run_cost()
     assert locked == [True]
 
@@ -139,7 +139,7 @@ def _threads_that_run(run_s, *, bounded=True):
     batcher.start()
     for _ in range(300):
         caller = Caller()
-        batcher.submit([caller.request])
+        batcher.queue.submit([caller.request])
         assert isinstance(caller.wait(), InferenceResult)
     assert batcher.stop(PATIENCE_S)
     return session.threads
@@ -210,7 +210,7 @@ def test_cancelled_request_leaves_the_queue_without_an_outcome(busy):
     """At once, although the worker is busy."""
     service, _ = busy(max_rows=1)
     service.submit(cancelled := Caller())
-    service.batcher.cancel(cancelled.request)
+    service.batcher.queue.cancel(cancelled.request)
     service.submit(successor := Caller())
     assert cancelled.waits
     assert successor.waits
@@ -221,7 +221,7 @@ def test_cancel_after_the_answer_has_no_effect():
     """The answer was delivered."""
     service, caller = _Service(FakeSession()), Caller()
     _run_all(service, caller)
-    service.batcher.cancel(caller.request)
+    service.batcher.queue.cancel(caller.request)
     assert caller.result
 
 
@@ -276,7 +276,7 @@ def _submit_until_refused(service):
         service.submit(late := Caller())
         if not late.waits:
             return late
-        service.batcher.cancel(late.request)
+        service.batcher.queue.cancel(late.request)
 
 
 def test_stop_ends_the_threads():

@@ -37,7 +37,7 @@ class Bench:
         caller = Caller(**fields)
         caller.request.received_at = self.clock()
         self.callers.append(caller)
-        self.batcher.submit([caller.request])
+        self.batcher.queue.submit([caller.request])
         return caller
 
     def refusal(self, deadline=math.inf):

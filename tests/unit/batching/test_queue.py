@@ -22,7 +22,9 @@ class _Queue:
         self.clock = FakeClock()
         self.poll_thread = ManualPollThread(self.clock)
         self.ran_here: list[Batch] = []
+        self.ran_outside: list[Batch] = []
         self.settled: list[float] = []
+        self.starts = 0
         self.queue = RequestQueue(
             state=QueueState(
                 name="m",
@@ -36,12 +38,18 @@ class _Queue:
             clock=self.clock,
             poll_thread=self.poll_thread,
             run_here=self.ran_here.append,
+            run_outside=self.ran_outside.append,
+            start_threads=self._start_threads,
             on_running_settled=lambda: self.settled.append(self.clock()),
         )
 
+    def _start_threads(self):
+        self.starts += 1
+        return self.starts == 2
+
     def offer(self, *callers):
         for caller in callers:
-            self.queue.offer([caller.request])
+            self.queue.submit([caller.request])
 
 
 @pytest.fixture
@@ -91,8 +99,15 @@ def test_request_that_runs_outside_the_queue_is_not_released():
     q = _Queue(policy=Backpressure.CALLER_RUNS)
     q.offer(Caller(rows=4))
     caller = Caller()
-    assert len(q.queue.offer([caller.request])) == 1
+    q.offer(caller)
+    assert [batch.requests for batch in q.ran_outside] == [[caller.request]]
     assert caller.releases == 0
+
+
+def test_threads_are_started_until_all_have(q):
+    """Each request tries again."""
+    q.offer(*(Caller() for _ in range(4)))
+    assert q.starts == 2
 
 
 def test_request_wakes_an_idle_worker(q):
@@ -218,7 +233,7 @@ def test_cancel_may_drain_a_closed_queue(q):
     drained = []
     waiter = threading.Thread(target=lambda: drained.append(q.queue.wait_drained(10)), daemon=True)
     waiter.start()
-    q.queue.remove(first.request)
+    q.queue.cancel(first.request)
     waiter.join(PATIENCE_S)
     assert drained == [True]
     assert q.queue.take(None) is None
@@ -265,9 +280,9 @@ def test_reports_requests_that_end_while_they_may_run(q):
     q.offer(cancelled := Caller(), expired := Caller(deadline=101.0), Caller())
     q.queue.take(None)
     q.offer(waiting := Caller())
-    q.queue.remove(waiting.request)
+    q.queue.cancel(waiting.request)
     assert q.settled == []
-    q.queue.remove(cancelled.request)
+    q.queue.cancel(cancelled.request)
     assert q.settled == [100.0]
     q.clock.advance(1.5)
     q.poll_thread.fire_due()

@@ -108,6 +108,8 @@ def _queue(state):
         clock=clock,
         poll_thread=ManualPollThread(clock),
         run_here=lambda _: None,
+        run_outside=lambda _: None,
+        start_threads=lambda: True,
         on_running_settled=lambda: None,
     )
 
@@ -124,9 +126,9 @@ def test_end_of_a_run_wakes_a_worker_with_scavengers(states, monkeypatch):
 
     monkeypatch.setattr(IdleCores, "may_scavenge", asks)
     other, queue = map(_queue, states)
-    other.offer([Caller().request])
+    other.submit([Caller().request])
     running = other.take(None)
-    queue.offer([Caller(priority=_SCAVENGER).request])
+    queue.submit([Caller(priority=_SCAVENGER).request])
     taken = []
     scavenger = threading.Thread(target=lambda: taken.append(queue.take(None)), daemon=True)
     scavenger.start()
@@ -145,7 +147,7 @@ def test_end_of_a_run_outside_the_queue_wakes_scavengers(states):
     """Its thread retires it without taking another batch."""
     other, queue = map(_queue, states)
     woken = []
-    other.offer([Caller().request])
+    other.submit([Caller().request])
     running = other.take(None)
     states[1].cores.wake = lambda: woken.append(queue)
     _offer(states[1], priority=_SCAVENGER)

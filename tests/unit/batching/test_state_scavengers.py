@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.batching.state import _ROWS_BESIDE_SCAVENGERS
+from inferd.batching.planner import _ROWS_BESIDE_SCAVENGERS
 from tests.fakes import Caller
 from tests.unit.batching.queue_state import Queue, failed
 

@@ -47,7 +47,7 @@ class _Service:
         return scale(inputs)
 
     def submit(self, *callers):
-        self.batcher.submit([caller.request for caller in callers])
+        self.batcher.queue.submit([caller.request for caller in callers])
 
     def hang(self, caller):
         """Make the run of ``caller`` hang."""
@@ -111,7 +111,7 @@ def test_gives_up_stuck_run_without_callers(make, leaves):
         service.poll_thread.fire_due()
         assert isinstance(stuck.error, DeadlineExceededError)
     else:
-        service.batcher.cancel(stuck.request)
+        service.batcher.queue.cancel(stuck.request)
     assert service.session.stops[0].is_stopped
     service.clock.advance(ENDING_S)
     service.alarm.fire_due()
@@ -166,7 +166,7 @@ def test_stuck_caller_runs_thread_is_replaced(make):
     service.submit(waiting := Caller(deadline=1e9))
     service.hang(outside := _endless())
     assert outside.waits
-    service.batcher.cancel(outside.request)
+    service.batcher.queue.cancel(outside.request)
     service.clock.advance(ENDING_S)
     service.alarm.fire_due()
     assert service.batcher.stuck_threads == 1

@@ -62,8 +62,8 @@ class _Crew:
             on_vacancy=self.vacancies.append,
             clock=FakeClock(),
         )
-        self.workers.start()
-        self.workers.need()
+        self.workers.lazy_start.allow()
+        assert self.workers.lazy_start.need()
 
     def _hand_over(self, batch):
         self.handed_over.append(batch)
@@ -215,11 +215,11 @@ def test_threads_start_with_the_first_request(monkeypatch):
         on_vacancy=lambda _: None,
         clock=FakeClock(),
     )
-    workers.start()
-    assert (started, workers.have_started) == ([], False)
+    workers.lazy_start.allow()
+    assert started == []
     assert workers.join(0)
-    workers.need()
-    assert (started, workers.have_started) == (["one", "two"], True)
+    assert workers.lazy_start.need()
+    assert started == ["one", "two"]
 
 
 def test_thread_creation_fails(monkeypatch):
@@ -242,15 +242,12 @@ def test_thread_creation_fails(monkeypatch):
         on_vacancy=vacancies.append,
         clock=FakeClock(),
     )
-    workers.start()
-    workers.need()
-    workers.need()
-    assert (vacancies, workers.have_started) == ([True], False)
+    threads = workers.lazy_start
+    threads.allow()
+    assert (threads.need(), threads.need(), vacancies) == (False, False, [True])
     allowed = 1
-    workers.need()
-    assert (vacancies, workers.have_started) == ([True, False], False)
+    assert (threads.need(), vacancies) == (False, [True, False])
     allowed = 2
-    workers.need()
-    assert (vacancies, workers.have_started) == ([True, False], True)
+    assert (threads.need(), vacancies) == (True, [True, False])
     source.put(None, None)
     assert workers.join(PATIENCE_S)

@@ -20,6 +20,7 @@ class FakeBatcher:
     """Records its calls."""
 
     def __init__(self) -> None:
+        self.queue = self
         self.submitted: list[object] = []
         self.cancelled: list[object] = []
 

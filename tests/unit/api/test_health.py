@@ -8,6 +8,14 @@ from grpc_health.v1 import health_pb2
 
 from inferd import wire
 from inferd.api.health import HealthService
+from inferd.call_context import ANONYMOUS, CallContext
+from inferd.config.settings import ModelSettings
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
+from inferd.security.authorization.policy import Policy, permissions_of
+from inferd.security.authorization.quota import QuotaStore
+from tests.unit.call_context import call_context
 
 NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -17,11 +25,12 @@ ENDED = None
 class Watcher:
     """One watch; records what was sent to it."""
 
-    def __init__(self, service, *, name="", gone=False):
+    def __init__(self, service, *, name="", gone=False, context=None):
         self.seen = []
         self._gone = gone
         self._callbacks = []
-        service.Watch(health_pb2.HealthCheckRequest(service=name), self, self._receive)
+        self.call_context = context or CallContext()
+        service.watch(health_pb2.HealthCheckRequest(service=name), self, self._receive)
 
     def add_callback(self, callback):
         if not self._gone:
@@ -61,14 +70,14 @@ def test_late_watch_gets_status_and_ends():
 
 
 def test_cancelled_watch_gets_nothing():
-    """Whether cancelled while open, which ends it once, or before it began."""
+    """Whether cancelled while open, or before it began."""
     service = _service()
     left = Watcher(service)
     left.go()
     never_there = Watcher(service, gone=True)
     service.drain()
     service.end_watches()
-    assert left.seen == [SERVING, ENDED]
+    assert left.seen == [SERVING]
     assert never_there.seen == []
 
 
@@ -93,8 +102,9 @@ def test_unknown_names_use_no_memory():
 class Call:
     """A call to `Check`; records its outcome."""
 
-    def __init__(self, service, message):
+    def __init__(self, service, message, context=None):
         self.status = self.aborted = None
+        self.context = context or CallContext()
         service.handlers()["Check"].callback(self, message)
 
     def reply(self, message):
@@ -104,8 +114,8 @@ class Call:
         self.aborted = (code, details)
 
 
-def _check(service, name=""):
-    return Call(service, health_pb2.HealthCheckRequest(service=name).SerializeToString())
+def _check(service, name="", context=None):
+    return Call(service, health_pb2.HealthCheckRequest(service=name).SerializeToString(), context)
 
 
 def test_check_returns_current_status():
@@ -127,7 +137,7 @@ def test_check_of_unknown_service_is_not_found():
     for name, shown in (("no.Such", "no.Such"), ("\x1b[2J" + "x" * 1000, "\\x1b[2J" + "x" * 76 + "…")):
         call = _check(_service(), name)
         assert call.status is None
-        names = "startup, readiness, some.Service, liveness"
+        names = "startup, readiness, some.Service, liveness, a model"
         text = f'service: expected one of {names}, or none for the whole server, got "{shown}"'
         assert call.aborted == (grpc.StatusCode.NOT_FOUND, text)
 
@@ -135,7 +145,8 @@ def test_check_of_unknown_service_is_not_found():
 class Listing:
     """A call to `List`; records the statuses."""
 
-    def __init__(self, service):
+    def __init__(self, service, context=None):
+        self.context = context or CallContext()
         service.handlers()["List"].callback(self, b"")
 
     def reply(self, message):
@@ -201,3 +212,130 @@ def test_watch_reports_late_server():
     lagging.become()
     assert ready.seen == [SERVING, NOT_SERVING, SERVING, NOT_SERVING]
     assert alive.seen == [SERVING, NOT_SERVING, SERVING]
+
+
+class Models:
+    """A service whose models change their states when the test says."""
+
+    def __init__(self, **settings):
+        self.registry = ModelRegistry()
+        self.late = False
+        self.service = HealthService(models=self.registry, is_late=lambda: self.late, **settings)
+        self.service.open()
+
+    def put(self, name, version, state):
+        model = ModelVersion(name=name, version=version, settings=ModelSettings())
+        model.state = state
+        self.registry.put(model)
+        self.service.update_models()
+        return model
+
+    def become(self, model, state):
+        model.state = state
+        self.service.update_models()
+
+
+def test_model_is_serving_while_a_version_is_ready():
+    """By its name; one version by name and number."""
+    models = Models()
+    models.put("digits", "1", ModelState.READY)
+    models.put("digits", "2", ModelState.LOADING)
+    models.put("broken", "1", ModelState.FAILED)
+    names = ("digits", "digits/1", "digits/2", "broken")
+    assert [_check(models.service, name).status for name in names] == [SERVING, SERVING, NOT_SERVING, NOT_SERVING]
+
+
+def test_unknown_model_is_not_found():
+    """Nor is an unknown version, or a version without a name."""
+    models = Models()
+    models.put("digits", "1", ModelState.READY)
+    for name in ("digit", "digits/9", "/1", "digits/", "digits/1/1"):
+        assert _check(models.service, name).aborted[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_models_serve_with_the_server():
+    """Not while it drains or is late; before all models are loaded, those that are ready serve."""
+    models = Models()
+    models.put("digits", "1", ModelState.READY)
+    loading = HealthService(models=models.registry)
+    assert _check(loading, "digits").status == SERVING
+    models.late = True
+    assert _check(models.service, "digits").status == NOT_SERVING
+    models.late = False
+    models.service.drain()
+    assert _check(models.service, "digits").status == NOT_SERVING
+
+
+def test_watch_of_a_model_that_comes_and_goes():
+    """It is unknown, then loads, serves, is late with the server, is unloaded, and is gone."""
+    models = Models()
+    watcher = Watcher(models.service, name="digits")
+    version = models.put("digits", "1", ModelState.LOADING)
+    for state in (ModelState.WARMING, ModelState.READY):
+        models.become(version, state)
+    for models.late in (True, False):
+        models.service.update()
+    models.become(version, ModelState.UNLOADING)
+    models.registry.remove(version)
+    models.service.update_models()
+    not_yet = [SERVICE_UNKNOWN, NOT_SERVING]
+    assert watcher.seen == [*not_yet, SERVING, NOT_SERVING, SERVING, NOT_SERVING, SERVICE_UNKNOWN]
+
+
+def test_watch_does_not_see_a_switch_of_versions():
+    """Some version is ready all the time."""
+    models = Models()
+    old = models.put("digits", "1", ModelState.READY)
+    watcher, of_old = Watcher(models.service, name="digits"), Watcher(models.service, name="digits/1")
+    new = models.put("digits", "2", ModelState.LOADING)
+    models.become(new, ModelState.READY)
+    models.become(old, ModelState.UNLOADING)
+    assert watcher.seen == [SERVING]
+    assert of_old.seen == [SERVING, NOT_SERVING]
+
+
+def test_name_of_a_service_comes_first():
+    """A model cannot stand in for a probe."""
+    models = Models()
+    models.put("readiness", "1", ModelState.FAILED)
+    assert _check(models.service, "readiness").status == SERVING
+
+
+def test_list_has_the_models():
+    """By name, without their versions."""
+    models = Models()
+    models.put("digits", "1", ModelState.READY)
+    models.put("broken", "1", ModelState.FAILED)
+    listed = Listing(models.service).statuses
+    assert {name: listed[name] for name in ("digits", "broken")} == {"digits": SERVING, "broken": NOT_SERVING}
+    assert set(listed) == {"", "readiness", "startup", "liveness", "digits", "broken"}
+
+
+def _allowed(pattern):
+    policy = Policy.model_validate({"rules": [{"principals": ["*"], "models": [pattern], "methods": ["infer"]}]})
+    return call_context(principal="token:me", permissions=permissions_of("token:me", policy, QuotaStore()))
+
+
+def test_models_of_others_are_unknown():
+    """To a caller whose rules do not name them: in Check, Watch and List."""
+    models = Models()
+    models.put("digits", "1", ModelState.READY)
+    for pattern, seen in (("digits", True), ("other", False)):
+        context = _allowed(pattern)
+        assert (_check(models.service, "digits", context).status == SERVING) is seen
+        assert Watcher(models.service, name="digits", context=context).seen == [SERVING if seen else SERVICE_UNKNOWN]
+        assert ("digits" in Listing(models.service, context).statuses) is seen
+
+
+@pytest.mark.parametrize(
+    ("opened", "principal", "seen"),
+    [(False, None, True), (False, "token:me", True), (False, ANONYMOUS, False), (True, ANONYMOUS, True)],
+)
+def test_models_are_unknown_without_a_credential(opened, principal, seen):
+    """If other calls need one, unless the setting says otherwise; without authentication there is no principal."""
+    models = Models(anonymous_sees_models=opened)
+    models.put("digits", "1", ModelState.READY)
+    context = call_context(principal=principal)
+    assert (_check(models.service, "digits", context).status == SERVING) is seen
+    assert ("digits" in Listing(models.service, context).statuses) is seen
+    assert _check(models.service, "readiness", context).status == SERVING

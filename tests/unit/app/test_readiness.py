@@ -1,0 +1,129 @@
+"""When a server becomes ready, and when it should exit instead."""
+
+import pytest
+
+from inferd.app.readiness import Readiness
+from inferd.config.settings import ModelSettings, Settings
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
+
+_READY, _FAILED, _LOADING, _GONE = ModelState.READY, ModelState.FAILED, ModelState.LOADING, ModelState.UNAVAILABLE
+
+
+class Server:
+    """A server whose models change their states when the test says; ``became_ready`` counts the calls."""
+
+    def __init__(self, *states: ModelState, **repository: object) -> None:
+        self.registry = ModelRegistry()
+        self.versions = [self.add(f"m{number}", state) for number, state in enumerate(states)]
+        self.lag_s = 0.0
+        settings = Settings.model_validate({"repository": repository})
+        self.readiness = Readiness(settings, self.registry, lambda: self.lag_s)
+        self.became_ready = 0
+
+    def add(self, name: str, state: ModelState) -> ModelVersion:
+        version = ModelVersion(name=name, version="1", settings=ModelSettings())
+        version.state = state
+        self.registry.put(version)
+        return version
+
+    def opened(self) -> "Server":
+        self.readiness.open(self._on_ready)
+        return self
+
+    def become(self, number: int, state: ModelState) -> None:
+        self.versions[number].state = state
+        self.readiness.on_state()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.readiness.is_ready()
+
+    @property
+    def reason(self) -> str:
+        return self.readiness.readiness().reason
+
+    def _on_ready(self) -> None:
+        self.became_ready += 1
+
+
+def test_not_ready_while_models_are_loaded() -> None:
+    """Even if one is ready already."""
+    server = Server(_READY, _LOADING)
+    server.readiness.on_state()
+    assert not server.is_ready
+    assert server.reason == "the models are being loaded"
+
+
+def test_any() -> None:
+    """By default the server is ready once all have been tried, and stays so whatever becomes of them."""
+    server = Server(_READY, _FAILED).opened()
+    assert (server.is_ready, server.became_ready) == (True, 1)
+    server.become(0, ModelState.UNLOADING)
+    server.become(0, _GONE)
+    assert (server.is_ready, server.became_ready) == (True, 1)
+
+
+def test_all() -> None:
+    """One failed model keeps the server from being ready; /readyz names it."""
+    server = Server(_READY, _FAILED, readiness="all").opened()
+    assert (server.is_ready, server.became_ready) == (False, 0)
+    assert server.reason == "not every model is ready (repository.readiness): m1 1 (failed)"
+    assert server.readiness.missing() == ["m1 1 (failed)"]
+
+
+def test_all_becomes_ready_later() -> None:
+    """When the failed version has been loaded anew; from then on it is as with ``any``."""
+    server = Server(_READY, _FAILED, readiness="all", mode="poll").opened()
+    server.become(1, _LOADING)
+    assert not server.is_ready
+    server.become(1, _READY)
+    assert (server.is_ready, server.became_ready) == (True, 1)
+    server.become(1, _FAILED)
+    assert (server.is_ready, server.became_ready) == (True, 1)
+
+
+def test_all_does_not_wait_for_unloaded_versions() -> None:
+    """They are not wanted."""
+    assert Server(_READY, _GONE, readiness="all").opened().is_ready
+
+
+@pytest.mark.parametrize("mode", ["poll", "explicit"])
+@pytest.mark.parametrize("readiness", ["any", "all"])
+def test_ready_without_models(mode: str, readiness: str) -> None:
+    """They may come later."""
+    server = Server(mode=mode, readiness=readiness)
+    assert server.readiness.why_exit() == ""
+    assert server.opened().is_ready
+
+
+def test_exit_without_models() -> None:
+    """None can come later, so the process ends."""
+    assert Server(_FAILED).readiness.why_exit() == "no model could be loaded"
+    assert Server(_FAILED, mode="poll").readiness.why_exit() == ""
+    assert Server(_FAILED, _READY).readiness.why_exit() == ""
+
+
+@pytest.mark.parametrize("mode", ["none", "poll", "explicit"])
+def test_exit_on_error(mode: str) -> None:
+    """Of any model, which is named."""
+    server = Server(_READY, _FAILED, exit_on_error=True, mode=mode)
+    assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 1 (failed)"
+    assert Server(_READY, exit_on_error=True, mode=mode).readiness.why_exit() == ""
+
+
+def test_late_poll_thread() -> None:
+    """The server is not ready while it lags."""
+    server = Server(_READY).opened()
+    server.lag_s = 7.0
+    assert not server.is_ready
+    assert "7.0 s behind" in server.reason
+
+
+def test_drain_is_final() -> None:
+    """A model that becomes ready while the server stops does not change it."""
+    server = Server(_READY, _FAILED, readiness="all").opened()
+    server.readiness.drain()
+    server.become(1, _READY)
+    assert (server.is_ready, server.became_ready, server.reason) == (False, 0, "draining")

@@ -15,9 +15,12 @@ from inferd.api.status import StatusTable
 from inferd.api.wire_scanner import DEFAULT_LIMITS
 from inferd.batching.ports import PollThread
 from inferd.config.loading import load_settings
-from inferd.models.loader import ModelLoader
+from inferd.models.catalog import Catalog
+from inferd.models.lifecycle import Lifecycle
+from inferd.models.load_pool import LoadPool
+from inferd.models.loader import BatcherParts, VersionLoader
+from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import resolve
 from inferd.observability.metrics.registry import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.interfaces import UnaryHandler
@@ -74,15 +77,17 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     settings = load_settings(config_file=None, flags={})
     watchdog = Watchdog("run-watchdog")
     watchdog.start()
-    loader = ModelLoader(
-        settings=settings,
+    parts = BatcherParts(clock=time.monotonic, poll_thread=poll_thread, alarm=watchdog, stats_for=metrics.stats_for)
+    lifecycle = Lifecycle(
         registry=registry,
+        loader=VersionLoader(settings, parts, probe=None, versions=lambda: 1),
+        pool=LoadPool(1),
         clock=time.monotonic,
-        poll_thread=poll_thread,
-        alarm=watchdog,
-        stats_for=metrics.stats_for,
+        settle=lambda settled: settled(),
         on_state=lambda _: None,
     )
+    catalog = Catalog(settings, [folder])
+    manager = ModelManager(settings=settings, catalog=catalog, registry=registry, lifecycle=lifecycle)
     services = InferenceServices(
         registry=registry,
         statuses=StatusTable(grpc.StatusCode[settings.api.overload_status]),
@@ -91,5 +96,5 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     )
     handlers = Handlers(poll_thread, adapt)
     services.add_to(cast("Any", handlers))
-    loader.load_all(resolve([folder]), on_loaded)
+    manager.start(catalog.scan(), on_loaded)
     return handlers

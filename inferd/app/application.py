@@ -85,7 +85,13 @@ class Application:
         self._server = _build_server(settings, self._telemetry, self._security, statuses)
         self._readiness = Readiness(settings, registry, lambda: self._server.poll_lag_s)
         self._models = ServedModels(
-            settings, sources, registry, self._server, self._telemetry.metrics.stats_for, on_state=self._on_state
+            settings,
+            sources,
+            registry,
+            self._server,
+            stats_for=self._telemetry.metrics.stats_for,
+            settle=lambda settled: self._services.settle(settled),
+            on_state=self._on_state,
         )
         self._services = self._build_services(registry, statuses)
         self._http = self._build_http(http_connections)

@@ -4,8 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from inferd import demo
 from inferd.config.settings import Settings
-from inferd.models.loader import ModelLoader
+from inferd.models.catalog import Catalog, Versions
+from inferd.models.lifecycle import Lifecycle
+from inferd.models.load_pool import LoadPool
+from inferd.models.loader import BatcherParts, VersionLoader
+from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.states import ModelState
@@ -18,7 +23,10 @@ _log = logging.getLogger("inferd.app")
 
 
 class ServedModels:
-    """The model versions of ``sources``, in ``registry`` once loading has begun. Called by the main thread."""
+    """The models of a server; ``sources`` are those found before the start. Called by the main thread.
+
+    ``settle`` and ``on_state`` are those of `Lifecycle`.
+    """
 
     def __init__(
         self,
@@ -26,21 +34,31 @@ class ServedModels:
         sources: Sequence[ModelSource],
         registry: ModelRegistry,
         server: Server,
+        *,
         stats_for: Callable[[str, str], ModelStats],
+        settle: Callable[[Callable[[], None]], None],
         on_state: Callable[[ModelVersion], None],
     ) -> None:
-        self._on_state = on_state
         self._sources = sources
         self._registry = registry
+        self._on_state = on_state
         self._run_watchdog = Watchdog("run-watchdog")
-        self._loader = ModelLoader(
-            settings=settings,
+        parts = BatcherParts(
+            clock=time.monotonic, poll_thread=server.poll_loop, alarm=self._run_watchdog, stats_for=stats_for
+        )
+        lifecycle = Lifecycle(
             registry=registry,
+            loader=VersionLoader(settings, parts, probe=None, versions=lambda: len(registry.all())),
+            pool=LoadPool(settings.repository.parallel_loads),
             clock=time.monotonic,
-            poll_thread=server.poll_loop,
-            alarm=self._run_watchdog,
-            stats_for=stats_for,
+            settle=settle,
             on_state=self._changed,
+        )
+        self.manager = ModelManager(
+            settings=settings,
+            catalog=Catalog(settings, settings.models or [demo.repository()]),
+            registry=registry,
+            lifecycle=lifecycle,
         )
 
     def start(self) -> None:
@@ -48,8 +66,11 @@ class ServedModels:
         self._run_watchdog.start()
 
     def load(self, on_loaded: Callable[[], None]) -> None:
-        """Start loading all models; another thread calls ``on_loaded`` when each is loaded or has failed."""
-        self._loader.load_all(self._sources, on_loaded)
+        """Start loading; another thread calls ``on_loaded`` when each version is loaded or has failed."""
+        found: dict[str, Versions] = {}
+        for source in self._sources:
+            found[source.name] = {**found.get(source.name, {}), source.version: source}
+        self.manager.start(found, on_loaded)
 
     def ready_names(self) -> list[str]:
         """Return the names of the models that have a ready version."""
@@ -57,7 +78,7 @@ class ServedModels:
 
     def unload(self, timeout_s: float) -> bool:
         """Let every version finish its requests, and close it. Returns False if some did not finish in time."""
-        return self._loader.unload_all(timeout_s)
+        return self.manager.stop(timeout_s)
 
     def stop(self) -> None:
         """Stop the watchdog; no model may run any more."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from inferd import recorded_requests
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.config import ModelSettings, Settings
-from inferd.models.repository import ModelSource, RepositoryError, absolute_path, config_beside, resolve
+from inferd.models.repository import ModelSource, RepositoryError, absolute_path, model_file, resolve, source_of_file
 from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.errors import RunFailedError, runtime_message
@@ -52,8 +52,7 @@ class ServedModel:
 def find_model(path: Path) -> ModelSource:
     """Return the model at ``path``, in its highest version. Raises `CommandError`."""
     if os.path.isfile(path):  # noqa: PTH113  (`resolve` reports what is not accessible)
-        file = absolute_path(path)
-        return ModelSource(name=file.stem, version="1", path=file, config=config_beside(file))
+        return source_of_file(absolute_path(path))
     try:
         sources = resolve([path])
     except RepositoryError as error:
@@ -66,9 +65,9 @@ def find_model(path: Path) -> ModelSource:
 
 def load_model(source: ModelSource, settings: Settings) -> ServedModel:
     """Load ``source`` as a server with ``settings`` would. Raises `ModelLoadError`."""
-    own = read_model_settings(settings, source.config)
+    own = read_model_settings(settings, source)
     with _warnings() as warnings:
-        session = open_session(source.path, own)
+        session = open_session(model_file(source, own.file), own)
         warm_up(session, own)
     reason = session.verdict.reason
     return ServedModel(

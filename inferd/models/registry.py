@@ -31,8 +31,28 @@ class ModelRegistry:
             if any(other.version == version.version for other in others):
                 msg = f'model "{version.name}" has a version "{version.version}" already'
                 raise ValueError(msg)
-            ordered = tuple(sorted((*others, version), key=lambda each: int(each.version), reverse=True))
-            self._models = MappingProxyType({**self._models, version.name: ordered})
+            self._set(version.name, (*others, version))
+
+    def put(self, version: ModelVersion) -> None:
+        """Register ``version`` in place of the one with the same name and number, if there is one."""
+        with self._writing:
+            others = (each for each in self._models.get(version.name, ()) if each.version != version.version)
+            self._set(version.name, (*others, version))
+
+    def remove(self, version: ModelVersion) -> None:
+        """Forget ``version``; no effect if another has its place."""
+        with self._writing:
+            self._set(version.name, tuple(each for each in self._models.get(version.name, ()) if each is not version))
+
+    def versions(self, name: str) -> tuple[ModelVersion, ...]:
+        """Return the versions of a model, the highest first; empty if there is none."""
+        return self._models.get(name, ())
+
+    def _set(self, name: str, versions: tuple[ModelVersion, ...]) -> None:
+        models = {**self._models, name: tuple(sorted(versions, key=lambda each: int(each.version), reverse=True))}
+        if not versions:
+            del models[name]
+        self._models = MappingProxyType(models)
 
     def get(self, name: str, version: str = "") -> ModelVersion:
         """Return a version that is READY.

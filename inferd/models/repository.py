@@ -1,5 +1,8 @@
 """Find the model versions in the paths that a server is given. Looks at names only, and opens no file.
 
+A model whose directory has a ``config.pbtxt`` counts whether or not its files look like a model's: loading it says what
+is wrong. The same goes for one whose settings may name its file.
+
 Names and neighbors are those of the given paths, even if they are links: caches, ConfigMaps and git-annex link
 ``model.onnx`` to a file named by its hash. Entries that cannot be accessed are skipped, and do not hide others.
 """
@@ -8,16 +11,18 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferd.plain_text import escaped
+from inferd.runtime.errors import ModelLoadError
 from inferd.small_files import kind_of, why_unreadable
 
 _log = logging.getLogger(__name__)
 
 _SUFFIX = ".onnx"
 _CONFIG = "model.yaml"
+_TRITON_CONFIG = "config.pbtxt"
 _ONLY_VERSION = "1"
 
 #: Maximum number of skipped entries in an error about a directory without models.
@@ -30,12 +35,18 @@ class RepositoryError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """The file of one model version. ``config`` is the model's own settings file, if any."""
+    """The file of one model version, and the files with the model's settings.
+
+    ``config`` is its model.yaml, ``triton`` its config.pbtxt, if any. ``path`` need not exist where one of them may
+    name another file (`model_file`). ``override`` is a config.pbtxt that was sent with a call, and precedes both.
+    """
 
     name: str
     version: str
     path: Path
     config: Path | None = None
+    triton: Path | None = None
+    override: Path | None = None
 
 
 def resolve(paths: Sequence[Path], warn: Callable[[str], None] = _log.warning) -> list[ModelSource]:
@@ -49,13 +60,55 @@ def resolve(paths: Sequence[Path], warn: Callable[[str], None] = _log.warning) -
     skipped, with a call of ``warn``.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
-    for path in paths:
-        for source in _Search(warn).sources(absolute_path(path)):
+    for given in paths:
+        name, path = split_name(given)
+        for source in _named(name, path, _Search(warn).sources(absolute_path(path))):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
                 msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
                 raise RepositoryError(msg)
     return list(sources.values())
+
+
+def split_name(path: Path) -> tuple[str, Path]:
+    """Return name and path of ``NAME=PATH``, and no name for a path that exists as it is."""
+    name, separator, rest = str(path).partition("=")
+    if not separator or os.sep in name or os.path.lexists(path):
+        return "", path
+    return name, Path(rest)
+
+
+def _named(name: str, path: Path, sources: list[ModelSource]) -> list[ModelSource]:
+    """Return the ``sources`` of one model under another ``name``, if one is given."""
+    if not name:
+        return sources
+    _require_name(path, name)
+    names = sorted({source.name for source in sources})
+    if len(names) > 1:
+        raise RepositoryError(f"{name}={path}: expected one model, found {', '.join(names)}")
+    return [replace(source, name=name) for source in sources]
+
+
+def model_file(source: ModelSource, name: str = "") -> Path:
+    """Return the file to load, which is ``name`` in the directory of ``source`` if its settings say so.
+
+    Its path may lead to a directory that holds the file beside its weights, as Triton allows. Raises `ModelLoadError`.
+    """
+    path = source.path.parent / name if name else source.path
+    if not path.is_dir():
+        return path if name or os.path.lexists(path) else _only_file(path.parent)
+    return _only_file(path)
+
+
+def _only_file(folder: Path) -> Path:
+    try:
+        file = _model_file(folder, _Search(lambda _: None).list_folder(folder).files)
+    except RepositoryError as error:
+        raise ModelLoadError(str(error)) from error
+    if file is None:
+        msg = f"{folder.name}: expected an {_SUFFIX} file in it, found none"
+        raise ModelLoadError(msg)
+    return file
 
 
 def absolute_path(path: Path) -> Path:
@@ -65,17 +118,15 @@ def absolute_path(path: Path) -> Path:
     return Path(os.path.realpath(Path(*parts[:end])), *parts[end:]) if end else Path(*parts)
 
 
-def config_beside(file: Path) -> Path | None:
-    """Return the settings file of the model in ``file``, if it is the only model of its directory and has one."""
+def _is_the_model(file: Path) -> bool:
+    """Return whether ``file`` is the model of its directory, to which the settings there apply."""
     try:
-        files = _Search(lambda _: None).list_folder(file.parent).files
-        is_the_model = _model_file(file.parent, files) == file
+        return _model_file(file.parent, _Search(lambda _: None).list_folder(file.parent).files) == file
     except _UnreadableError:
         # The neighbors are unknown. If the settings are unreadable too, loading the model reports it.
-        is_the_model = True
+        return True
     except RepositoryError:
-        is_the_model = False
-    return _config_of_file(file) if is_the_model else None
+        return False
 
 
 class _UnreadableError(RepositoryError):
@@ -105,7 +156,7 @@ class _Search:
         except OSError as error:
             raise RepositoryError(_cannot_read(path, error)) from error
         if not stat.S_ISDIR(mode):
-            return [_source_of_file(path, mode)]
+            return [_checked_file(path, mode)]
         folder = self.list_folder(path)
         found = list(self._model(folder))
         if not found:
@@ -147,41 +198,70 @@ class _Search:
         """Yield the versions of the model in ``folder``, if it has one."""
         name = folder.path.name
         versions = {entry.name: entry for entry in folder.folders if entry.name.isdecimal()}
+        triton = _file_in(folder.path, _TRITON_CONFIG)
         file = _model_file(folder.path, folder.files)
-        if file is None and not versions:
+        if file is None and not versions and triton is None:
             return
         _require_name(folder.path, name)
         if file is None:
-            yield from self._versions(name, versions, _config_in(folder.path))
+            # A directory of Triton's without versions: loading it says so.
+            versions = versions or {_ONLY_VERSION: folder.path / _ONLY_VERSION}
+            yield from self._versions(name, versions, _file_in(folder.path, _CONFIG), triton)
             return
         if versions:
             found = f"found {file.name} beside {min(versions)}"
             raise RepositoryError(f"{folder.path}: expected an {_SUFFIX} file or version directories, {found}")
-        yield ModelSource(name=name, version=_ONLY_VERSION, path=file, config=_config_of_file(file))
+        yield ModelSource(
+            name=name, version=_ONLY_VERSION, path=file, config=_config_of_file(file, _CONFIG), triton=triton
+        )
 
-    def _versions(self, name: str, versions: dict[str, Path], config: Path | None) -> Iterator[ModelSource]:
+    def _versions(
+        self, name: str, versions: dict[str, Path], config: Path | None, triton: Path | None
+    ) -> Iterator[ModelSource]:
+        is_configured = config is not None or triton is not None
         for version, path in sorted(versions.items(), key=lambda item: int(item[0])):
-            try:
-                file = _model_file(path, self.list_folder(path).files)
-            except RepositoryError as error:
-                self._skip(str(error))
-                continue
-            if file is None:
-                self._skip(f"{path}: expected an {_SUFFIX} file in it, found none")
-            else:
-                yield ModelSource(name=name, version=str(int(version)), path=file, config=config)
+            file = self._version_file(path, may_be_named=is_configured)
+            if file is not None:
+                yield ModelSource(name=name, version=str(int(version)), path=file, config=config, triton=triton)
+
+    def _version_file(self, path: Path, *, may_be_named: bool) -> Path | None:
+        """Return the file in a version's directory; if its name may be in the settings, it need not be there."""
+        try:
+            file = _model_file(path, self.list_folder(path).files)
+        except RepositoryError as error:
+            if may_be_named:
+                return path / f"model{_SUFFIX}"
+            self._skip(str(error))
+            return None
+        if file is None and may_be_named:
+            return path / f"model{_SUFFIX}"
+        if file is None:
+            self._skip(f"{path}: expected an {_SUFFIX} file in it, found none")
+        return file
 
     def _skip(self, reason: str) -> None:
         self._reasons.append(reason)
         self._warn(escaped(f"skipped: {reason}"))
 
 
-def _source_of_file(path: Path, mode: int) -> ModelSource:
+def _checked_file(path: Path, mode: int) -> ModelSource:
     if path.suffix != _SUFFIX or not stat.S_ISREG(mode):
         found = "" if stat.S_ISREG(mode) else f", found {kind_of(mode)}"
         raise RepositoryError(f"{path}: expected an {_SUFFIX} file or a directory{found}")
     _require_name(path, path.stem)
-    return ModelSource(name=path.stem, version=_ONLY_VERSION, path=path, config=config_beside(path))
+    return source_of_file(path)
+
+
+def source_of_file(path: Path) -> ModelSource:
+    """Return the model in the file at ``path``, with the settings beside it if they are its own."""
+    is_the_model = _is_the_model(path)
+    return ModelSource(
+        name=path.stem,
+        version=_ONLY_VERSION,
+        path=path,
+        config=_config_of_file(path, _CONFIG) if is_the_model else None,
+        triton=_config_of_file(path, _TRITON_CONFIG) if is_the_model else None,
+    )
 
 
 def _require_name(path: Path, name: str) -> None:
@@ -199,22 +279,22 @@ def _model_file(folder: Path, files: Sequence[Path]) -> Path | None:
     return named if named in files else next(iter(files), None)
 
 
-def _config_of_file(file: Path) -> Path | None:
-    """Return the settings file in the directory of ``file``, or in its parent if that is a version directory."""
+def _config_of_file(file: Path, name: str) -> Path | None:
+    """Return the file ``name`` in the directory of ``file``, or in its parent if that is a version directory."""
     folder = file.parent
-    return _config_in(folder) or (_config_in(folder.parent) if folder.name.isdecimal() else None)
+    return _file_in(folder, name) or (_file_in(folder.parent, name) if folder.name.isdecimal() else None)
 
 
-def _config_in(folder: Path) -> Path | None:
-    config = folder / _CONFIG
+def _file_in(folder: Path, name: str) -> Path | None:
+    file = folder / name
     try:
-        config.lstat()
+        file.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
         # Loading the model reports that it is unreadable, as for a dangling link.
-        return config
-    return config
+        return file
+    return file
 
 
 def _mode(path: Path) -> int:

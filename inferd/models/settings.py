@@ -1,14 +1,21 @@
-"""Settings of one model version: its ``model.yaml`` over the server's settings, and limits for many versions."""
+"""Settings of one model version: its own files over the server's settings, and limits for many versions."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from inferd.config.section import merge
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.yaml_text import YamlError, read_yaml
+from inferd.models.repository import ModelSource
+from inferd.models.triton import read_config, translate
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.resources import threads_per_run
 from inferd.small_files import read_text
+
+_log = logging.getLogger(__name__)
 
 #: Limit for the threads of ONNX Runtime in all sessions together, without the batch workers. Each session has its own
 #: threads, which are idle unless that version runs.
@@ -16,19 +23,57 @@ _MAX_THREADS = 64
 _MAX_THREADS_PER_CORE = 8
 
 
-def read_model_settings(settings: Settings, config: Path | None) -> ModelSettings:
-    """Return the server's settings with those of the file ``config``, if any, over them.
+def read_model_settings(settings: Settings, source: ModelSource) -> ModelSettings:
+    """Return the server's settings with those of the files of ``source`` over them, field by field.
 
-    Raises `ModelLoadError` naming the file and the field.
+    A config.pbtxt sent with the call that loads the model precedes its model.yaml, which precedes its config.pbtxt.
+    Logs what is replaced or has no meaning here. Raises `ModelLoadError` naming the file and the field.
     """
-    overrides = {} if config is None else _read(config)
+    layers = [
+        ("config.pbtxt", {} if source.triton is None or source.override else _translated(source.triton, source)),
+        ("model.yaml", {} if source.config is None else _read(source.config)),
+        ("the config of the load", {} if source.override is None else _translated(source.override, source)),
+    ]
+    overrides: Mapping[str, Any] = {}
+    for origin, layer in layers:
+        replaced = list(_conflicts(overrides, layer))
+        if replaced:
+            _log.info("%s of model %s replaces %s", origin, source.name, ", ".join(replaced))
+        overrides = merge(overrides, layer)
     try:
         return settings.for_model(overrides)
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
 
 
-def _read(config: Path) -> Mapping[str, object]:
+def _translated(config: Path, source: ModelSource) -> Mapping[str, Any]:
+    """Return what a config.pbtxt says as settings. Raises `ModelLoadError`."""
+    folder = config.parent if source.triton is None else source.triton.parent
+    # A name given by the operator is not the one in the file.
+    name = source.name if source.override is not None else folder.name
+    translation = translate(read_config(config), folder, name=name)
+    if translation.ignored:
+        _log.warning(
+            "model %s: fields of %s without a meaning here: %s",
+            source.name,
+            config.name,
+            ", ".join(translation.ignored),
+        )
+    return translation.settings
+
+
+def _conflicts(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the settings of ``below`` that ``above`` replaces by other values."""
+    for name, value in above.items():
+        if name not in below:
+            continue
+        if isinstance(value, Mapping) and isinstance(below[name], Mapping):
+            yield from _conflicts(below[name], value, f"{path}{name}.")
+        elif value is not None and value != below[name]:
+            yield f"{path}{name} ({below[name]} by {value})"
+
+
+def _read(config: Path) -> Mapping[str, Any]:
     try:
         _, content = read_yaml(read_text(config))
     except OSError as error:

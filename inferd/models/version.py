@@ -1,6 +1,6 @@
 """One version of a model: its state, its settings and, once loaded, its session and queue."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from inferd.batching.batcher import Batcher
@@ -28,16 +28,19 @@ class LoadedModel:
 class ModelVersion:
     """One version of a model.
 
-    Invariants: the session and batcher are set before the state becomes READY, and stay set, so that a thread that has
-    seen READY may use them; the batcher rejects requests that arrive after unloading began. ``settings`` are the
+    Invariants: the session and batcher are set before the state becomes READY, and stay set until the last request is
+    answered, so that a request that has found the version READY may use them; others read them once and expect None.
+    The batcher rejects requests that arrive after unloading began. ``settings`` are the
     server's until the loader has read the model's own, and do not change after that. `advance` and the ``mark_``
     methods are called under the manager's lock; everything else may be called from any thread.
     """
 
-    def __init__(self, *, name: str, version: str, settings: ModelSettings) -> None:
+    def __init__(self, *, name: str, version: str, settings: ModelSettings, fingerprint: Hashable = None) -> None:
         self.name = name
         self.version = version
         self.settings = settings
+        #: Differs once the files are not those that the version was loaded from.
+        self.fingerprint = fingerprint
         #: Every request reads it without a lock.
         self.state = ModelState.LOADING
         self._reason = ""
@@ -45,62 +48,69 @@ class ModelVersion:
 
     @property
     def reason(self) -> str:
-        """Why the state is FAILED or UNAVAILABLE, for an operator; empty otherwise."""
+        """Why the version failed, is unavailable, or could not be loaded again; for an operator. Empty otherwise."""
         return self._reason
 
     @property
     def signature(self) -> ModelSignature | None:
         """The inputs and outputs; None until loaded."""
-        return None if self._loaded is None else self._loaded.session.signature
+        loaded = self._loaded
+        return None if loaded is None else loaded.session.signature
 
     @property
     def batcher(self) -> Batcher | None:
         """The queue and its workers; None until loaded."""
-        return None if self._loaded is None else self._loaded.batcher
+        loaded = self._loaded
+        return None if loaded is None else loaded.batcher
 
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, in order of preference; empty until loaded."""
-        return () if self._loaded is None else self._loaded.session.providers
+        loaded = self._loaded
+        return () if loaded is None else loaded.session.providers
 
     @property
     def verdict(self) -> Verdict | None:
         """Whether requests may be batched, and why not; None until loaded."""
-        return None if self._loaded is None else self._loaded.session.verdict
+        loaded = self._loaded
+        return None if loaded is None else loaded.session.verdict
 
     @property
     def memory_bytes(self) -> int:
         """Growth of the process while the model was loaded and warmed up; 0 until then."""
-        return 0 if self._loaded is None else self._loaded.memory_bytes
+        loaded = self._loaded
+        return 0 if loaded is None else loaded.memory_bytes
 
     @property
     def max_batch_size(self) -> int:
         """Maximum number of rows per batch; 1 if the model or its settings do not allow batching."""
-        batches = (
-            self.settings.batching.enabled and self._loaded is not None and self._loaded.session.signature.batchable
-        )
+        signature = self.signature
+        batches = self.settings.batching.enabled and signature is not None and signature.batchable
         return self.settings.batching.max_batch_size if batches else 1
 
     def require_signature(self) -> ModelSignature:
         """Return the inputs and outputs. Raises `ModelUnavailableError` if the model is not loaded."""
-        if self._loaded is None:
+        signature = self.signature
+        if signature is None:
             raise self.unavailable()
-        return self._loaded.session.signature
+        return signature
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Enqueue ``requests``, which are answered through their replies. Never blocks."""
-        if self._loaded is not None:
-            self._loaded.batcher.queue.submit(requests)
+        loaded = self._loaded
+        if loaded is not None:
+            loaded.batcher.queue.submit(requests)
             return
         for request in requests:
             request.reply.deliver(self.unavailable())
 
     def cancel(self, request: InferenceRequest) -> None:
         """Withdraw ``request``, unless it has been answered."""
-        if self._loaded is None:
+        loaded = self._loaded
+        if loaded is None:
             request.reply.withdraw()
         else:
-            self._loaded.batcher.queue.cancel(request)
+            loaded.batcher.queue.cancel(request)
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for calls that need a ready model."""
@@ -125,13 +135,19 @@ class ModelVersion:
         self.state = ModelState.FAILED
 
     def mark_unavailable(self, reason: str) -> None:
-        """Become UNAVAILABLE: unloaded, or a load that was cancelled."""
+        """Become UNAVAILABLE: unloaded, or a load that was cancelled. Lets go of the session and the queue."""
         require_transition(self.state, ModelState.UNAVAILABLE)
         self._reason = reason
+        self._loaded = None
         self.state = ModelState.UNAVAILABLE
 
-    def mark_unloading(self) -> LoadedModel | None:
+    def reload_failed(self, reason: str) -> None:
+        """Keep why a newer form of this version could not be loaded; it goes on serving."""
+        self._reason = f"loading it again failed: {reason}"
+
+    def mark_unloading(self) -> LoadedModel:
         """Become UNLOADING. Return what the caller has to stop and close."""
         require_transition(self.state, ModelState.UNLOADING)
+        assert self._loaded is not None, "READY is only reached with a loaded model"
         self.state = ModelState.UNLOADING
         return self._loaded

@@ -12,32 +12,29 @@ from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, 
 from inferd.config.settings import Settings
 from inferd.errors import ModelUnavailableError
 from inferd.models import loader as loader_module
-from inferd.models.loader import ModelLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource, resolve
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.signature import ModelSignature
 from tests import onnx_models
-from tests.fakes import FakeClock, ManualPollThread, RecordingStats
+from tests.fakes import RecordingStats
 from tests.patience import PATIENCE_S
+from tests.unit.models.managers import manager_of
 
 
 class Fixture:
-    """A loader with its dependencies, and a record of its callbacks."""
+    """A manager that loads models in a thread, and a record of its callbacks."""
 
     def __init__(self, **settings: dict) -> None:
         self.registry = ModelRegistry()
         self.stats: dict[tuple[str, str], RecordingStats] = {}
         self.states: list[tuple[str, ModelState]] = []
         self.loaded = threading.Event()
-        clock = FakeClock()
-        self.loader = ModelLoader(
-            settings=Settings.model_validate(settings),
-            registry=self.registry,
-            clock=clock,
-            poll_thread=ManualPollThread(clock),
-            alarm=ManualPollThread(clock),
+        self.manager = manager_of(
+            Settings.model_validate(settings),
+            self.registry,
             stats_for=self._stats_for,
             on_state=lambda version: self.states.append((version.name, version.state)),
         )
@@ -46,7 +43,10 @@ class Fixture:
         return self.stats.setdefault((name, version), RecordingStats())
 
     def start(self, sources: list[ModelSource]) -> None:
-        self.loader.load_all(sources, self.loaded.set)
+        found: dict[str, dict[str, ModelSource]] = {}
+        for source in sources:
+            found.setdefault(source.name, {})[source.version] = source
+        self.manager.start(found, self.loaded.set)
 
     def load(self, *paths: Path) -> "Fixture":
         self.start(resolve(paths))
@@ -56,10 +56,10 @@ class Fixture:
 
 @pytest.fixture
 def fixture():
-    """A loader whose models are unloaded after the test."""
+    """A manager whose models are unloaded after the test."""
     made = Fixture()
     yield made
-    assert made.loader.unload_all(10)
+    assert made.manager.stop(10)
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def linear(tmp_path) -> Path:
     return onnx_models.save(onnx_models.linear(), tmp_path / "linear.onnx")
 
 
-def infer(version: ModelVersion, value: float) -> Outcome:
+def infer(version: ModelVersion, value: float, signature: ModelSignature | None = None) -> Outcome:
     x = np.full((1, 3), value, np.float32)
-    checked = version.require_signature().check({"x": x})
+    checked = (signature or version.require_signature()).check({"x": x})
     answered = threading.Event()
     outcomes: list[Outcome] = []
 
@@ -98,7 +98,8 @@ def test_loads_a_model(fixture, linear):
     outcome = infer(fixture.registry.get("linear"), 2)
     assert isinstance(outcome, InferenceResult)
     assert outcome.outputs["y"].tolist() == [[5, 5, 5]]
-    assert fixture.states == [("linear", ModelState.LOADING), ("linear", ModelState.READY)]
+    stages = [ModelState.LOADING, ModelState.VERIFYING, ModelState.WARMING, ModelState.READY]
+    assert fixture.states == [("linear", state) for state in stages]
     assert fixture.stats["linear", "1"].offers == [1]
 
 
@@ -177,7 +178,7 @@ def test_log_context_while_loading(fixture, linear, monkeypatch):
     """Log events have the model and version."""
     bound = []
 
-    def open_session(path, settings):
+    def open_session(*_):
         bound.append(dict(get_contextvars()))
         raise ModelLoadError("because")
 
@@ -222,9 +223,9 @@ def test_all_models_are_registered_before_loading(fixture, linear, tmp_path, mon
     other = onnx_models.save(onnx_models.linear(), tmp_path / "other.onnx")
     gate, real = threading.Event(), loader_module.open_session
 
-    def gated(path, settings):
+    def gated(*arguments):
         assert gate.wait(PATIENCE_S)
-        return real(path, settings)
+        return real(*arguments)
 
     monkeypatch.setattr(loader_module, "open_session", gated)
     fixture.start(resolve([linear, other]))
@@ -244,56 +245,54 @@ def test_loads_an_empty_list(fixture):
 
 
 def test_unloading_closes_sessions_and_rejects_requests(linear):
-    """Versions stay registered, as UNLOADING."""
+    """Versions stay registered, as UNAVAILABLE."""
     fixture = Fixture().load(linear)
     version = fixture.registry.get("linear")
-    assert fixture.loader.unload_all(10)
-    assert fixture.states[-1] == ("linear", ModelState.UNLOADING)
-    with pytest.raises(ModelUnavailableError, match="is unloading"):
+    session, signature = version._loaded.session, version.require_signature()
+    assert fixture.manager.stop(10)
+    assert fixture.states[-2:] == [("linear", ModelState.UNLOADING), ("linear", ModelState.UNAVAILABLE)]
+    with pytest.raises(ModelUnavailableError, match="is unavailable"):
         fixture.registry.get("linear")
     # Found while it was READY.
-    assert isinstance(infer(version, 1), ModelUnavailableError)
+    assert isinstance(infer(version, 1, signature), ModelUnavailableError)
     with pytest.raises(RuntimeError, match="closed"):
-        version._loaded.session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
+        session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
 
 
 def test_unloading_keeps_failed_models_failed(tmp_path):
     """They have nothing to unload."""
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     fixture = Fixture().load(tmp_path / "broken.onnx")
-    assert fixture.loader.unload_all(10)
+    assert fixture.manager.stop(10)
     assert fixture.registry.find("broken").state is ModelState.FAILED
 
 
 @pytest.mark.parametrize("outcome", ["loads", "fails"])
 def test_model_loading_during_unload_never_becomes_ready(outcome, linear, monkeypatch):
     """Nor do later ones; unloading does not wait for the load."""
-    fixture = Fixture()
+    fixture = Fixture(repository={"parallel_loads": 1})
     opening, gate, real = threading.Event(), threading.Event(), loader_module.open_session
-    opened = []
+    begun = []
 
-    def gated(path, settings):
+    def gated(*arguments):
+        begun.append(arguments)
         opening.set()
         assert gate.wait(PATIENCE_S)
         if outcome == "fails":
             raise loader_module.ModelLoadError("broken")
-        opened.append(real(path, settings))
-        return opened[-1]
+        return real(*arguments)
 
     monkeypatch.setattr(loader_module, "open_session", gated)
-    sources = [ModelSource(name=name, version="1", path=linear) for name in ("first", "second")]
-    fixture.start(sources)
+    fixture.start([ModelSource(name=name, version="1", path=linear) for name in ("first", "second")])
     assert opening.wait(PATIENCE_S)
-    assert fixture.loader.unload_all(10)
+    assert fixture.manager.stop(10)
     gate.set()
-    assert fixture.loaded.wait(PATIENCE_S)
-    assert [version.state for version in fixture.registry.all()] == [ModelState.UNLOADING] * 2
+    for thread in [each for each in threading.enumerate() if each.name == "model-loader"]:
+        thread.join(PATIENCE_S)
+    assert [version.state for version in fixture.registry.all()] == [ModelState.UNAVAILABLE] * 2
     assert ModelState.READY not in {state for _, state in fixture.states}
     assert len(fixture.states) == 4
-    assert len(opened) == (1 if outcome == "loads" else 0)
-    for session in opened:
-        with pytest.raises(RuntimeError, match="closed"):
-            session.run({}, [])
+    assert len(begun) == 1
 
 
 def test_run_beyond_the_timeout_keeps_its_session(linear, monkeypatch):
@@ -301,7 +300,7 @@ def test_run_beyond_the_timeout_keeps_its_session(linear, monkeypatch):
     fixture = Fixture().load(linear)
     version = fixture.registry.get("linear")
     monkeypatch.setattr(version.batcher, "stop", lambda timeout_s: False)
-    assert not fixture.loader.unload_all(0)
+    assert not fixture.manager.stop(0)
     assert version._loaded.session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
     monkeypatch.undo()
     assert version.batcher.stop(PATIENCE_S)

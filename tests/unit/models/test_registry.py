@@ -12,12 +12,13 @@ from inferd.models.version import LoadedModel, ModelVersion
 def version(name: str, number: str = "1", state: ModelState = ModelState.READY) -> ModelVersion:
     made = ModelVersion(name=name, version=number, settings=ModelSettings())
     loaded = LoadedModel(session=None, batcher=None, memory_bytes=0)
-    if state is ModelState.READY:
+    if state in {ModelState.READY, ModelState.UNLOADING}:
+        made.advance(ModelState.VERIFYING)
+        made.advance(ModelState.WARMING)
         made.mark_ready(loaded)
-    elif state is ModelState.FAILED:
+    if state is ModelState.FAILED:
         made.mark_failed("a reason not for callers")
     elif state is ModelState.UNLOADING:
-        made.mark_ready(loaded)
         made.mark_unloading()
     return made
 

@@ -1,8 +1,11 @@
 """The settings of a model version."""
 
+from pathlib import Path
+
 import pytest
 
 from inferd.config.settings import ModelSettings, Settings
+from inferd.models.repository import ModelSource
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import CPU, CUDA
@@ -10,22 +13,26 @@ from inferd.runtime.providers import CPU, CUDA
 SERVER = Settings.model_validate({"batching": {"max_batch_size": 8, "instances": 2}})
 
 
+def source(config: Path | None = None, **files: Path) -> ModelSource:
+    return ModelSource(name="m", version="1", path=Path("m/1/model.onnx"), config=config, **files)
+
+
 def test_server_settings_without_a_file():
     """They apply unchanged."""
-    assert read_model_settings(SERVER, None).batching == SERVER.batching
+    assert read_model_settings(SERVER, source()).batching == SERVER.batching
 
 
 @pytest.mark.parametrize("content", ["", "# nothing yet\n"])
 def test_empty_file(content, tmp_path):
     """It changes nothing."""
     (tmp_path / "model.yaml").write_text(content)
-    assert read_model_settings(SERVER, tmp_path / "model.yaml").batching == SERVER.batching
+    assert read_model_settings(SERVER, source(tmp_path / "model.yaml")).batching == SERVER.batching
 
 
 def test_file_overrides_server_settings(tmp_path):
     """Only the settings that it names."""
     (tmp_path / "model.yaml").write_text("batching:\n  max_batch_size: 16\ninputs:\n  x:\n    batch_axis: null\n")
-    settings = read_model_settings(SERVER, tmp_path / "model.yaml")
+    settings = read_model_settings(SERVER, source(tmp_path / "model.yaml"))
     assert (settings.batching.max_batch_size, settings.batching.instances) == (16, 2)
     assert settings.inputs["x"].model_fields_set == {"batch_axis"}
 
@@ -51,13 +58,13 @@ def test_rejects_invalid_files(content, message, tmp_path):
     """The error names the file and the field."""
     (tmp_path / "model.yaml").write_bytes(content)
     with pytest.raises(ModelLoadError, match=message):
-        read_model_settings(SERVER, tmp_path / "model.yaml")
+        read_model_settings(SERVER, source(tmp_path / "model.yaml"))
 
 
 def test_rejects_unreadable_files(tmp_path):
     """The error includes the system's reason."""
     with pytest.raises(ModelLoadError, match=r"model\.yaml cannot be read: No such file"):
-        read_model_settings(SERVER, tmp_path / "model.yaml")
+        read_model_settings(SERVER, source(tmp_path / "model.yaml"))
 
 
 def threads(versions: int, cores: int, available: tuple[str, ...] = (CPU,), **runtime: object) -> int:

@@ -36,6 +36,19 @@ def version(**batching: object) -> ModelVersion:
     return ModelVersion(name="m", version="1", settings=settings)
 
 
+def ready_version(batcher: FakeBatcher | None = None, **batching: object) -> ModelVersion:
+    made = warming_version(**batching)
+    made.mark_ready(LoadedModel(session=FakeSession(), batcher=batcher or FakeBatcher(), memory_bytes=0))
+    return made
+
+
+def warming_version(**batching: object) -> ModelVersion:
+    made = version(**batching)
+    made.advance(ModelState.VERIFYING)
+    made.advance(ModelState.WARMING)
+    return made
+
+
 def test_loading():
     """Properties are empty, and requests are rejected."""
     loading = version()
@@ -57,8 +70,8 @@ def test_cancel_while_loading():
 
 def test_ready():
     """Requests are submitted to the batcher, and cancelled there."""
-    ready, batcher, caller = version(), FakeBatcher(), Caller()
-    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0))
+    batcher, caller = FakeBatcher(), Caller()
+    ready = ready_version(batcher)
     ready.submit([caller.request])
     ready.cancel(caller.request)
     assert batcher.submitted == batcher.cancelled == [caller.request]
@@ -69,8 +82,7 @@ def test_ready():
 
 def test_batch_size_without_batching():
     """It is 1, whatever the setting."""
-    ready = version(enabled=False)
-    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
+    ready = ready_version(enabled=False)
     assert ready.max_batch_size == 1
 
 
@@ -82,36 +94,55 @@ def test_failed():
 
 
 def test_unloading():
-    """The batcher stays, and rejects late requests itself."""
-    unloading, batcher = version(), FakeBatcher()
+    """The batcher stays, and rejects late requests itself, until the version is gone."""
+    unloading, batcher, caller = warming_version(), FakeBatcher(), Caller()
     loaded = LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0)
     unloading.mark_ready(loaded)
     assert unloading.mark_unloading() is loaded
     assert unloading.state is ModelState.UNLOADING
     assert unloading.batcher is batcher
+    unloading.mark_unavailable("unloaded")
+    assert (unloading.state, unloading.reason) == (ModelState.UNAVAILABLE, "unloaded")
+    assert (unloading.batcher, unloading.signature, unloading.max_batch_size) == (None, None, 1)
+    unloading.submit([caller.request])
+    assert isinstance(caller.error, ModelUnavailableError)
+
+
+def test_a_failed_reload_keeps_serving():
+    """With the reason beside it."""
+    ready = ready_version()
+    ready.reload_failed("it is damaged")
+    assert (ready.state, ready.reason) == (ModelState.READY, "loading it again failed: it is damaged")
 
 
 def test_rejects_invalid_transitions():
     """The version's state does not change."""
-    ready = version()
-    ready.mark_ready(LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0))
+    ready = ready_version()
     with pytest.raises(ValueError, match="a model that is ready cannot become failed"):
         ready.mark_failed("too late")
     assert (ready.state, ready.reason) == (ModelState.READY, "")
 
 
 ALLOWED = {
-    (ModelState.LOADING, ModelState.READY),
-    (ModelState.LOADING, ModelState.FAILED),
-    (ModelState.LOADING, ModelState.UNLOADING),
+    (ModelState.LOADING, ModelState.VERIFYING),
+    (ModelState.VERIFYING, ModelState.WARMING),
+    (ModelState.WARMING, ModelState.READY),
     (ModelState.READY, ModelState.UNLOADING),
+    (ModelState.UNLOADING, ModelState.UNAVAILABLE),
+    # A load that fails or is cancelled.
+    (ModelState.LOADING, ModelState.FAILED),
+    (ModelState.VERIFYING, ModelState.FAILED),
+    (ModelState.WARMING, ModelState.FAILED),
+    (ModelState.LOADING, ModelState.UNAVAILABLE),
+    (ModelState.VERIFYING, ModelState.UNAVAILABLE),
+    (ModelState.WARMING, ModelState.UNAVAILABLE),
 }
 
 
 @pytest.mark.parametrize("current", ModelState)
 @pytest.mark.parametrize("following", ModelState)
 def test_transitions(current, following):
-    """Four are allowed, all others are errors."""
+    """Down the stages of a load, and out of it; all others are errors."""
     if (current, following) in ALLOWED:
         require_transition(current, following)
     else:

@@ -1,0 +1,145 @@
+"""The repositories of a server: which model versions they have now, and which of them are wanted."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from google.protobuf import text_format
+
+from inferd.config.repository import chosen_versions
+from inferd.config.settings import Settings
+from inferd.errors import InvalidInputError
+from inferd.models.repository import ModelSource, RepositoryError, resolve
+from inferd.models.settings import read_model_settings
+from inferd.models.triton import TritonConfigError, config_from_json
+from inferd.runtime.errors import ModelLoadError
+
+_log = logging.getLogger(__name__)
+
+#: Versions of one model by number.
+Versions = Mapping[str, ModelSource]
+
+#: VERSION and NAME.
+_FILE_PARTS = 2
+
+
+def fingerprint(source: ModelSource) -> Hashable:
+    """Return size, time and identity of each file of a version and of its settings; another one after any change.
+
+    What a call has sent is never the same as what is in the repository.
+    """
+    if source.override is not None:
+        return source.override
+    settings = [path for path in (source.config, source.triton) if path is not None]
+    folder = source.path.parent
+    # Without version directories, other models may have files in the same one.
+    files = folder.rglob("*") if folder.name.isdecimal() else folder.iterdir()
+    own = [path for path in files if path.suffix != source.path.suffix or path == source.path]
+    return tuple((str(path), *_identity(path)) for path in (*sorted(own), *settings))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOverride:
+    """What a call sends to load a model with.
+
+    ``config`` is the JSON of a Triton ModelConfig, in place of the model's config.pbtxt. ``files`` are contents by
+    ``VERSION/NAME``; if there are any, they are the only files of the model.
+    """
+
+    config: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Catalog:
+    """What is in ``paths``. Reads directories, so that it must not be called by the poll thread; any other may."""
+
+    def __init__(self, settings: Settings, paths: Sequence[Path]) -> None:
+        self._settings = settings
+        self._paths = paths
+        #: What was wrong with a path when it was last searched, so that it is logged once.
+        self._problems: dict[Path, str] = {}
+
+    def scan(self) -> dict[str, Versions]:
+        """Return the versions of all models by name; a path that cannot be searched is logged and has none."""
+        found: dict[str, dict[str, ModelSource]] = {}
+        for path in self._paths:
+            for source in self._sources(path):
+                found.setdefault(source.name, {}).setdefault(source.version, source)
+        return dict(found)
+
+    def _sources(self, path: Path) -> Sequence[ModelSource]:
+        try:
+            sources = resolve([path], warn=_log.debug)
+        except RepositoryError as error:
+            if self._problems.get(path) != str(error):
+                self._problems[path] = str(error)
+                _log.warning("%s", error)
+            return ()
+        self._problems.pop(path, None)
+        return sources
+
+    def wanted(self, versions: Versions) -> set[str]:
+        """Return the numbers of the ``versions`` of one model that its policy serves."""
+        if not versions:
+            return set()
+        try:
+            policy = read_model_settings(self._settings, next(iter(versions.values()))).versions
+        except ModelLoadError:
+            # Loading them reports it.
+            policy = None
+        return chosen_versions(self._settings.repository.versions if policy is None else policy, versions)
+
+
+class OverriddenModel:
+    """The versions of a model with what a call overrides, in a temporary directory until `delete`."""
+
+    def __init__(self, name: str, override: LoadOverride, versions: Versions) -> None:
+        """Write the files. Raises `InvalidInputError` for invalid ones."""
+        self._folder = Path(tempfile.mkdtemp(prefix="inferd-"))
+        try:
+            config = self._folder / "config.pbtxt"
+            config.write_text(_config_text(override.config), encoding="utf-8")
+            if override.files:
+                versions = self._write(name, override.files)
+        except BaseException:
+            self.delete()
+            raise
+        self.versions: Versions = {number: replace(each, override=config) for number, each in versions.items()}
+
+    def delete(self) -> None:
+        """Delete the files; a model that has been loaded does not need them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, name: str, files: Mapping[str, bytes]) -> Versions:
+        model = self._folder / "model"
+        for path, content in files.items():
+            parts = PurePosixPath(path).parts
+            if len(parts) < _FILE_PARTS or not parts[0].isdecimal() or {"..", "."} & set(parts) or "\0" in path:
+                raise InvalidInputError(f'file:{path}: expected VERSION/NAME, such as "1/model.onnx"')
+            target = model.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        try:
+            sources = resolve([model], warn=_log.debug)
+        except RepositoryError as error:
+            raise InvalidInputError('file: expected an ONNX file, such as "1/model.onnx", found none') from error
+        return {source.version: replace(source, name=name) for source in sources}
+
+
+def _config_text(config: str) -> str:
+    """Return the JSON of a ModelConfig as a config.pbtxt. Raises `InvalidInputError`."""
+    try:
+        return text_format.MessageToString(config_from_json(config))
+    except TritonConfigError as error:
+        raise InvalidInputError(str(error)) from error

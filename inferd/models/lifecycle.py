@@ -1,0 +1,232 @@
+"""The life of model versions: load in a pool of threads, switch, let the old one finish, unload.
+
+A version takes requests from the moment it is READY. One that is loaded again keeps serving until its successor is
+READY and has its place in the registry; if the load fails, nothing changes but its reason. A version that leaves gets
+no new requests once it is UNLOADING. Requests that had found it before are still on their way to its queue, so the
+queue is closed only when all of those have arrived (``settle``), and the session when all of them are answered.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Hashable
+
+from structlog.contextvars import bound_contextvars
+
+from inferd.batching.ports import Clock
+from inferd.config.settings import ModelSettings
+from inferd.models.load_pool import LoadPool
+from inferd.models.loader import LoadCancelledError, VersionLoader
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource
+from inferd.models.states import IN_PROGRESS, ModelState
+from inferd.models.version import LoadedModel, ModelVersion
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.resources import trim_heap
+
+_log = logging.getLogger(__name__)
+
+#: How long the requests of a version that leaves may take. A run that hangs is ended long before.
+_FINISH_S = 600.0
+
+#: Called once with the version when its load has ended, in whichever state.
+OnEnd = Callable[[ModelVersion], None]
+
+
+class VersionLoad:
+    """One load of one version; reports its progress to the version, and can be cancelled by any thread."""
+
+    def __init__(self, lifecycle: "Lifecycle", source: ModelSource, version: ModelVersion, on_end: OnEnd) -> None:
+        self.source = source
+        self.version = version
+        self._lifecycle = lifecycle
+        self._on_end = on_end
+
+    def have_settings(self, settings: ModelSettings) -> None:
+        """Give the version its settings. Raises `LoadCancelledError`."""
+        if self.version.state not in IN_PROGRESS:
+            raise LoadCancelledError
+        self.version.settings = settings
+
+    def advance(self, state: ModelState) -> None:
+        """Enter the next stage. Raises `LoadCancelledError`."""
+        self._lifecycle.advance(self.version, state)
+
+    def cancel(self, reason: str) -> None:
+        """Give the load up; what it has begun is thrown away when it ends. No effect if it has ended."""
+        if self._lifecycle.abandon(self.version, reason):
+            self._on_end(self.version)
+
+    def run(self) -> None:
+        """Load the version, and end the load. In a thread of the pool."""
+        with bound_contextvars(model=self.version.name, version=self.version.version):
+            if self._lifecycle.load(self):
+                self._on_end(self.version)
+
+
+class Lifecycle:
+    """Loads and unloads versions.
+
+    Invariants: states change only under the lock; no version becomes READY once `stop` has begun; a session is closed
+    only after its batcher's workers have ended. ``on_state`` is called without the lock, by the thread that changed
+    the state. ``settle`` calls a function back once every request whose model has been looked up is in a queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: ModelRegistry,
+        loader: VersionLoader,
+        pool: LoadPool,
+        clock: Clock,
+        settle: Callable[[Callable[[], None]], None],
+        on_state: Callable[[ModelVersion], None],
+    ) -> None:
+        self._registry = registry
+        self._loader = loader
+        self._pool = pool
+        self._clock = clock
+        self._settle = settle
+        self._on_state = on_state
+        self._lock = threading.Condition()
+        self._stopping = False
+        #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
+        self._leaving: set[ModelVersion] = set()
+
+    def start(self) -> None:
+        """Begin the loads that have been asked for so far, whose number is known now."""
+        self._pool.start()
+
+    def register(self, source: ModelSource, settings: ModelSettings, fingerprint: Hashable = None) -> ModelVersion:
+        """Return a new version of ``source``, LOADING.
+
+        It is in the registry unless another one with its number is READY, which serves until this one can.
+        """
+        version = ModelVersion(name=source.name, version=source.version, settings=settings, fingerprint=fingerprint)
+        if self.serving(source) is None:
+            self._registry.put(version)
+        self._on_state(version)
+        return version
+
+    def serving(self, source: ModelSource) -> ModelVersion | None:
+        """Return the READY version with the name and number of ``source``."""
+        versions = self._registry.versions(source.name)
+        return next((v for v in versions if v.version == source.version and v.state is ModelState.READY), None)
+
+    def begin(self, source: ModelSource, version: ModelVersion, on_end: OnEnd) -> VersionLoad:
+        """Load the registered ``version`` when a thread of the pool is free."""
+        load = VersionLoad(self, source, version, on_end)
+        self._pool.submit(load.run)
+        return load
+
+    def advance(self, version: ModelVersion, state: ModelState) -> None:
+        """Enter the next stage of a load. Raises `LoadCancelledError`."""
+        with self._lock:
+            if version.state not in IN_PROGRESS:
+                raise LoadCancelledError
+            version.advance(state)
+        self._on_state(version)
+
+    def abandon(self, version: ModelVersion, reason: str) -> bool:
+        """Cancel a load; return False if it has ended."""
+        with self._lock:
+            if version.state not in IN_PROGRESS:
+                return False
+            version.mark_unavailable(reason)
+        self._on_state(version)
+        return True
+
+    def load(self, load: VersionLoad) -> bool:
+        """Do the work of ``load``; return False if it was cancelled."""
+        version = load.version
+        if version.state not in IN_PROGRESS:
+            return False
+        try:
+            loaded = self._loader.load(load.source, load)
+        except LoadCancelledError:
+            return False
+        except ModelLoadError as error:
+            return self._fail(load, str(error))
+        except Exception:  # noqa: BLE001  (the other models must still be loaded)
+            _log.exception("loading %s failed", load.source.path)
+            return self._fail(load, "an unexpected error, see the server's log")
+        return self._finish(load, loaded)
+
+    def _finish(self, load: VersionLoad, loaded: LoadedModel) -> bool:
+        version = load.version
+        with self._lock:
+            if self._stopping or version.state not in IN_PROGRESS:
+                loaded.session.close()
+                return False
+            replaced = self.serving(load.source)
+            loaded.batcher.start()
+            version.mark_ready(loaded)
+            # After this one is READY and before the other stops being so: some version always is.
+            self._registry.put(version)
+        self._on_state(version)
+        if replaced is not None:
+            self.retire(replaced)
+        return True
+
+    def _fail(self, load: VersionLoad, reason: str) -> bool:
+        with self._lock:
+            if load.version.state not in IN_PROGRESS:
+                return False
+            load.version.mark_failed(reason)
+            serving = self.serving(load.source)
+            if serving is not None:
+                serving.reload_failed(reason)
+        self._on_state(load.version)
+        return True
+
+    def retire(self, version: ModelVersion, on_gone: Callable[[], None] = lambda: None) -> None:
+        """Unload a READY ``version``; calls ``on_gone`` when its requests are answered and its session is closed."""
+        with self._lock:
+            if self._stopping or version.state is not ModelState.READY:
+                return
+            loaded = version.mark_unloading()
+            self._leaving.add(version)
+        self._on_state(version)
+        unload = threading.Thread(
+            target=self._unload, args=(version, loaded, on_gone), name=f"unload-{version.name}", daemon=True
+        )
+        self._settle(unload.start)
+
+    def _unload(self, version: ModelVersion, loaded: LoadedModel, on_gone: Callable[[], None]) -> None:
+        self._close(version, loaded, _FINISH_S)
+        trim_heap()
+        on_gone()
+
+    def _close(self, version: ModelVersion, loaded: LoadedModel, timeout_s: float) -> bool:
+        """Let the requests of ``version`` finish, and close it. Returns False if a run does not end."""
+        if not loaded.batcher.stop(timeout_s):
+            # The run may still use the session, so the version stays UNLOADING.
+            return False
+        loaded.session.close()
+        with self._lock:
+            version.mark_unavailable("unloaded")
+            self._leaving.discard(version)
+            self._lock.notify_all()
+        self._on_state(version)
+        return True
+
+    def stop(self, timeout_s: float) -> bool:
+        """Let every ready version finish its admitted requests, and close it.
+
+        Returns True if all finished within ``timeout_s``; the remaining requests fail. A version that is still loading
+        never becomes READY.
+        """
+        deadline = self._clock() + timeout_s
+        with self._lock:
+            self._stopping = True
+            versions = self._registry.all()
+            stopping = [(each, each.mark_unloading()) for each in versions if each.state is ModelState.READY]
+        for version in versions:
+            if version.state is ModelState.UNLOADING:
+                self._on_state(version)
+            self.abandon(version, "the server is stopping")
+        finished = True
+        for version, loaded in stopping:
+            finished &= self._close(version, loaded, max(0.0, deadline - self._clock()))
+        with self._lock:
+            gone = self._lock.wait_for(lambda: not self._leaving, max(0.0, deadline - self._clock()))
+        return finished and gone

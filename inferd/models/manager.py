@@ -1,0 +1,335 @@
+"""Decides which model versions are loaded and unloaded, and when: at start, by polling, or by calls.
+
+Each model has one operation at a time, others wait for their turn. An operation compares what is wanted with what is
+served, loads what is missing or has changed, and unloads what is not wanted any more once all of that is READY. All
+decisions are made in one thread, the *control thread*, which also searches the repositories.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+
+from inferd.config.repository import ModelControl
+from inferd.config.settings import Settings
+from inferd.errors import (
+    ModelControlError,
+    ModelLoadFailedError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    ServingError,
+)
+from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
+from inferd.models.lifecycle import Lifecycle, VersionLoad
+from inferd.models.registry import ModelRegistry
+from inferd.models.remembered import RememberedModels
+from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
+from inferd.plain_text import clipped, listed
+
+_log = logging.getLogger(__name__)
+
+#: Called once with the outcome of an operation, by the control thread.
+OnDone = Callable[[ServingError | None], None]
+
+#: Triton's text, by which clients know that they cannot control models.
+_NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+_EVERY_MODEL = "*"
+
+#: States of versions that nothing holds on to.
+_ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the index; a model that was never loaded is UNAVAILABLE and has no version."""
+
+    name: str
+    version: str = ""
+    state: ModelState = ModelState.UNAVAILABLE
+    reason: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """Something to be done with one model. Control thread only.
+
+    ``begin`` starts loads and unloads, and counts them in ``pending``; ``end`` is called when they have ended.
+    """
+
+    name: str
+    begin: Callable[["Operation"], None]
+    end: Callable[["Operation"], ServingError | None]
+    on_done: OnDone
+    is_load: bool
+    loads: list[VersionLoad] = field(default_factory=list)
+    #: To be unloaded when all ``loads`` have succeeded; or what is being unloaded.
+    leaving: list[ModelVersion] = field(default_factory=list)
+    pending: int = 0
+    overridden: OverriddenModel | None = None
+
+
+class ModelManager:
+    """Loads and unloads models. Its methods may be called from any thread, and none waits for a load.
+
+    Invariants: every operation ends with one call of its ``on_done``; one operation of a model runs at a time, the
+    first of its queue.
+    """
+
+    def __init__(self, *, settings: Settings, catalog: Catalog, registry: ModelRegistry, lifecycle: Lifecycle) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._remembered = RememberedModels(settings.repository.remember)
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._control, name="model-control", daemon=True)
+        self._operations: dict[str, deque[Operation]] = {}
+
+    # What is called from outside.
+
+    def start(self, found: Mapping[str, Versions], on_loaded: Callable[[], None]) -> None:
+        """Load what is to be loaded at start of the models that were ``found`` in the repositories.
+
+        All of it is in the registry when this returns. The control thread calls ``on_loaded`` when each version is
+        loaded or has failed.
+        """
+        wanted = self._first_loads(found)
+        remaining = len(wanted)
+
+        def on_done(_: ServingError | None) -> None:
+            nonlocal remaining
+            remaining -= 1
+            if not remaining:
+                on_loaded()
+
+        # Before the control thread starts, this one may do what that thread does.
+        for name, versions in wanted.items():
+            self._enqueue(self._load_operation(name, versions, on_done, must_exist=True))
+        if not wanted:
+            self._work.put(on_loaded)
+        self._lifecycle.start()
+        self._thread.start()
+
+    def load(
+        self, name: str, *, version: str = "", override: LoadOverride | None = None, on_done: OnDone
+    ) -> Callable[[], None]:
+        """Load the versions of a model that its policy wants, or one ``version`` in addition to those that serve.
+
+        What is loaded and unchanged stays. Returns a function that cancels the load; ``on_done`` then gets an error,
+        as it does if no version could be loaded, or the mode of control forbids it.
+        """
+        if self._settings.repository.mode is not ModelControl.EXPLICIT:
+            on_done(ModelControlError(_NOT_EXPLICIT))
+            return lambda: None
+        operation = Operation(
+            name=name,
+            begin=partial(self._begin_asked_load, version=version, override=override),
+            end=partial(self._end_asked_load, version=version),
+            on_done=on_done,
+            is_load=True,
+        )
+        self._work.put(partial(self._enqueue, operation))
+        return lambda: self._work.put(partial(self._cancel, operation, "the load was cancelled"))
+
+    def unload(self, name: str, *, version: str = "", on_done: OnDone) -> None:
+        """Unload a model, or one ``version`` of it, when its requests are answered; cancels loads of that model."""
+        if self._settings.repository.mode is not ModelControl.EXPLICIT:
+            on_done(ModelControlError(_NOT_EXPLICIT))
+            return
+        operation = Operation(
+            name=name,
+            begin=partial(self._begin_unload, version=version),
+            end=partial(self._end_unload, version=version),
+            on_done=on_done,
+            is_load=False,
+        )
+        self._work.put(partial(self._enqueue, operation))
+
+    def index(self) -> list[IndexEntry]:
+        """Return all models in the repositories and all that are loaded, by name.
+
+        Reads directories, so the poll thread must not call it.
+        """
+        versions = self._registry.all()
+        known = {version.name for version in versions}
+        never = [IndexEntry(name) for name in self._catalog.scan() if name not in known]
+        entries = [IndexEntry(each.name, each.version, each.state, each.reason) for each in versions]
+        return sorted([*entries, *never], key=lambda entry: entry.name)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Unload everything as `Lifecycle.stop`, and end the control thread; operations that wait fail."""
+        finished = self._lifecycle.stop(timeout_s)
+        self._work.put(None)
+        return finished
+
+    # The control thread.
+
+    def _control(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                work()
+            except Exception:  # noqa: BLE001  (the other models must still be controlled)
+                _log.exception("an unexpected error in the control of models")
+        stopping = ModelUnavailableError("the server is stopping")
+        for operation in [each for queue in self._operations.values() for each in queue]:
+            operation.on_done(stopping)
+
+    def _enqueue(self, operation: Operation) -> None:
+        queue = self._operations.setdefault(operation.name, deque())
+        if not operation.is_load:
+            for other in [each for each in queue if each.is_load]:
+                self._cancel(other, "the model is being unloaded")
+        queue.append(operation)
+        if queue[0] is operation:
+            self._begin(operation)
+
+    def _begin(self, operation: Operation) -> None:
+        queue = self._operations.get(operation.name)
+        if not queue or queue[0] is not operation:
+            return  # cancelled
+        try:
+            operation.begin(operation)
+        except ServingError as error:
+            _log.warning("%s", error.message)
+            self._conclude(operation, error)
+        except Exception:  # noqa: BLE001  (every operation must end)
+            _log.exception("model %s cannot be loaded or unloaded", operation.name)
+            self._conclude(operation, ModelLoadFailedError(f"failed to load '{operation.name}', see the server's log"))
+        else:
+            self._continue(operation)
+
+    def _continue(self, operation: Operation) -> None:
+        if operation.pending == 0:
+            self._conclude(operation, operation.end(operation))
+
+    def _part_ended(self, operation: Operation, _: object = None) -> None:
+        """A load or unload of ``operation`` has ended. Any thread."""
+
+        def count() -> None:
+            operation.pending -= 1
+            self._continue(operation)
+
+        self._work.put(count)
+
+    def _conclude(self, operation: Operation, error: ServingError | None) -> None:
+        queue = self._operations[operation.name]
+        was_first = queue[0] is operation
+        queue.remove(operation)
+        if operation.overridden is not None:
+            operation.overridden.delete()
+        operation.on_done(error)
+        if not queue:
+            del self._operations[operation.name]
+        elif was_first:
+            self._work.put(partial(self._begin, queue[0]))
+
+    def _cancel(self, operation: Operation, reason: str) -> None:
+        if operation not in self._operations.get(operation.name, ()):
+            return
+        for load in operation.loads:
+            load.cancel(reason)
+        if not operation.pending:
+            self._conclude(operation, ModelLoadFailedError(f"failed to load '{clipped(operation.name)}', {reason}"))
+
+    # What operations do.
+
+    def _first_loads(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
+        """Return the versions to choose from of each model that is loaded at start."""
+        if self._settings.repository.mode is not ModelControl.EXPLICIT:
+            return dict(found)
+        names = self._settings.repository.load
+        if _EVERY_MODEL in names:
+            return dict(found)
+        remembered = self._remembered.read()
+        first = {name: found.get(name, {}) for name in names}
+        for name, versions in remembered.items():
+            known = found.get(name, {})
+            if name not in first:
+                first[name] = known if versions is None else {each: known[each] for each in versions if each in known}
+        return first
+
+    def _load_operation(self, name: str, versions: Versions, on_done: OnDone, *, must_exist: bool = False) -> Operation:
+        """Return the operation that makes a model serve what its policy wants of ``versions``."""
+
+        def begin(operation: Operation) -> None:
+            if must_exist and not versions:
+                raise _not_found(name)
+            self._load(operation, versions, self._catalog.wanted(versions))
+
+        return Operation(name=name, begin=begin, end=self._end_load, on_done=on_done, is_load=True)
+
+    def _begin_asked_load(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
+        versions = self._catalog.scan().get(operation.name, {})
+        if override is not None:
+            operation.overridden = OverriddenModel(operation.name, override, versions)
+            versions = operation.overridden.versions
+        if not versions:
+            raise _not_found(operation.name)
+        if version and version not in versions:
+            raise ModelLoadFailedError(
+                f"failed to load '{clipped(operation.name)}', version {clipped(version)} is not in the model repository"
+            )
+        self._load(operation, versions, {version} if version else self._catalog.wanted(versions))
+        if version:
+            operation.leaving.clear()
+
+    def _load(self, operation: Operation, versions: Versions, wanted: set[str]) -> None:
+        """Begin to load those of the ``wanted`` versions that do not serve in their present form."""
+        for number in sorted(wanted, key=int, reverse=True):
+            source = versions[number]
+            serving = self._lifecycle.serving(source)
+            found = fingerprint(source)
+            if serving is not None and serving.fingerprint == found:
+                continue
+            version = self._lifecycle.register(source, self._settings.for_model({}), found)
+            operation.pending += 1
+            operation.loads.append(self._lifecycle.begin(source, version, partial(self._part_ended, operation)))
+        for each in self._registry.versions(operation.name):
+            if each.version not in wanted and each.state is ModelState.READY:
+                operation.leaving.append(each)
+            elif each.version not in versions and each.state in _ENDED:
+                self._registry.remove(each)
+
+    def _end_load(self, operation: Operation) -> ServingError | None:
+        versions = [load.version for load in operation.loads]
+        failed = [version for version in versions if version.state is not ModelState.READY]
+        if not failed:
+            for each in operation.leaving:
+                self._lifecycle.retire(each)
+        elif len(failed) == len(versions):
+            name, reason = clipped(operation.name), failed[0].reason
+            return ModelLoadFailedError(f"failed to load '{name}', no version is available: {reason}")
+        return None
+
+    def _end_asked_load(self, operation: Operation, *, version: str) -> ServingError | None:
+        error = self._end_load(operation)
+        if error is None:
+            self._remembered.loaded(operation.name, version)
+        return error
+
+    def _begin_unload(self, operation: Operation, *, version: str) -> None:
+        versions = [each for each in self._registry.versions(operation.name) if version in ("", each.version)]
+        if not versions:
+            of_version = f' version "{clipped(version)}"' if version else ""
+            raise ModelNotFoundError(f'there is no model "{clipped(operation.name)}"{of_version}')
+        operation.leaving = [each for each in versions if each.state is ModelState.READY]
+        operation.pending = len(operation.leaving)
+        for each in operation.leaving:
+            self._lifecycle.retire(each, partial(self._part_ended, operation))
+
+    def _end_unload(self, operation: Operation, *, version: str) -> ServingError | None:
+        self._remembered.unloaded(operation.name, version)
+        left = [each.version for each in operation.leaving if each.state is not ModelState.UNAVAILABLE]
+        if left:
+            name = clipped(operation.name)
+            return ModelLoadFailedError(f"failed to unload '{name}', versions that are still available: {listed(left)}")
+        return None
+
+
+def _not_found(name: str) -> ModelLoadFailedError:
+    """Return the error for a model that is in no repository, in Triton's words."""
+    return ModelLoadFailedError(f"failed to load '{clipped(name)}', failed to poll from model repository")

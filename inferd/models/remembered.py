@@ -1,0 +1,65 @@
+"""Keeps on disk which models have been loaded by calls, so that a restart loads them again."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+_log = logging.getLogger(__name__)
+
+
+class RememberedModels:
+    """The loaded models and, for those whose versions were asked for one by one, the versions. One thread only.
+
+    ``path`` None remembers nothing beyond the process.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._models: dict[str, list[str] | None] = {}
+
+    def read(self) -> Mapping[str, list[str] | None]:
+        """Return the models of the last process: their versions, or None for those that their policy chooses."""
+        if self._path is None:
+            return {}
+        try:
+            content = json.loads(self._path.read_bytes())
+            self._models = {str(name): _versions(versions) for name, versions in content["models"].items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s cannot be read, so no model is remembered: %s", self._path, error)
+        return dict(self._models)
+
+    def loaded(self, name: str, version: str = "") -> None:
+        """Remember that a model, or one version of it, has been loaded."""
+        versions = self._models.get(name, [])
+        self._models[name] = sorted({*versions, version}) if version and versions is not None else None
+        self._write()
+
+    def unloaded(self, name: str, version: str = "") -> None:
+        """Forget a model, or one version of it."""
+        versions = self._models.get(name)
+        left = [each for each in versions or () if each != version] if version else []
+        if left:
+            self._models[name] = left
+        else:
+            self._models.pop(name, None)
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=self._path.parent, suffix=".tmp", delete=False) as file:
+                json.dump({"models": self._models}, file, indent=1)
+            # In one step, so that a crash leaves the old list or the new one.
+            Path(file.name).replace(self._path)
+        except OSError as error:
+            _log.warning("%s cannot be written, so a restart will not load the same models: %s", self._path, error)
+
+
+def _versions(versions: object) -> list[str] | None:
+    return [str(each) for each in versions] if isinstance(versions, list) else None

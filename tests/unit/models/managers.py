@@ -1,0 +1,43 @@
+"""Managers with fakes of what is around them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from inferd.batching.ports import Clock
+from inferd.config.settings import Settings
+from inferd.models.catalog import Catalog
+from inferd.models.lifecycle import Lifecycle
+from inferd.models.load_pool import LoadPool
+from inferd.models.loader import BatcherParts, VersionLoader
+from inferd.models.manager import ModelManager
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+from inferd.observability.metrics.models import ModelStats
+from tests.fakes import FakeClock, ManualPollThread, RecordingStats
+
+
+def manager_of(
+    settings: Settings,
+    registry: ModelRegistry,
+    *,
+    paths: Sequence[Path] = (),
+    clock: Clock | None = None,
+    loader: VersionLoader | None = None,
+    settle: Callable[[Callable[[], None]], None] = lambda settled: settled(),
+    stats_for: Callable[[str, str], ModelStats] = lambda *_: RecordingStats(),
+    on_state: Callable[[ModelVersion], None] = lambda _: None,
+) -> ModelManager:
+    """Return a manager of the models in ``paths``; requests are settled at once."""
+    clock = clock or FakeClock()
+    parts = BatcherParts(
+        clock=clock, poll_thread=ManualPollThread(clock), alarm=ManualPollThread(clock), stats_for=stats_for
+    )
+    lifecycle = Lifecycle(
+        registry=registry,
+        loader=loader or VersionLoader(settings, parts, probe=None, versions=lambda: len(registry.all())),
+        pool=LoadPool(settings.repository.parallel_loads),
+        clock=clock,
+        settle=settle,
+        on_state=on_state,
+    )
+    return ModelManager(settings=settings, catalog=Catalog(settings, paths), registry=registry, lifecycle=lifecycle)

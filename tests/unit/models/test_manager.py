@@ -1,0 +1,483 @@
+"""What is loaded, switched and unloaded, by calls and at start; with a loader that does as it is told."""
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from inferd.config.settings import Settings
+from inferd.errors import ModelControlError, ModelLoadFailedError, ModelNotFoundError, ServingError
+from inferd.models.catalog import Catalog, LoadOverride
+from inferd.models.manager import ModelManager
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource
+from inferd.models.settings import read_model_settings
+from inferd.models.states import ModelState
+from inferd.models.version import LoadedModel, ModelVersion
+from inferd.runtime.errors import ModelLoadError
+from tests.patience import PATIENCE_S
+from tests.unit.models.managers import manager_of
+from tests.unit.models.model_files import touch
+
+READY, UNAVAILABLE, FAILED = ModelState.READY, ModelState.UNAVAILABLE, ModelState.FAILED
+
+
+class FakeSession:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeBatcher:
+    def __init__(self) -> None:
+        self.finish = threading.Event()
+        self.finish.set()
+        self.started = self.stopped = False
+
+    def start(self) -> None:
+        self.started = True
+
+    def stop(self, timeout_s: float) -> bool:
+        self.stopped = True
+        return self.finish.wait(PATIENCE_S)
+
+
+class ScriptedLoader:
+    """Loads everything, except files that contain the reason for a failure; keeps to a gate if it has one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.gates: dict[str, threading.Event] = {}
+        self.loading: dict[str, threading.Event] = {}
+        self.loads: list[str] = []
+        self.loaded: dict[str, list[LoadedModel]] = {}
+
+    def hold(self, key: str) -> threading.Event:
+        """Hold loads of ``NAME/VERSION`` until the returned event is set."""
+        self.loading[key] = threading.Event()
+        return self.gates.setdefault(key, threading.Event())
+
+    def load(self, source: ModelSource, progress) -> LoadedModel:
+        key = f"{source.name}/{source.version}"
+        self.loads.append(key)
+        progress.have_settings(read_model_settings(self._settings, source))
+        if key in self.gates:
+            self.loading[key].set()
+            assert self.gates[key].wait(PATIENCE_S)
+        if reason := source.path.read_text():
+            raise ModelLoadError(reason)
+        progress.advance(ModelState.VERIFYING)
+        progress.advance(ModelState.WARMING)
+        made = LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0)
+        self.loaded.setdefault(key, []).append(made)
+        return made
+
+
+class Fixture:
+    def __init__(self, root: Path, **repository: object) -> None:
+        self.root = root
+        self.settings = Settings.model_validate({"repository": {"mode": "explicit", **repository}})
+        self.registry = ModelRegistry()
+        self.loader = ScriptedLoader(self.settings)
+        self.history: list[tuple[str, ModelState]] = []
+        self.gone: dict[str, threading.Event] = {}
+        self.settled: list[Callable[[], None]] = []
+        self.settle_at_once = True
+        self.settling = threading.Event()
+        self.manager: ModelManager = manager_of(
+            self.settings,
+            self.registry,
+            paths=[root],
+            loader=self.loader,
+            settle=self._settle,
+            on_state=self._on_state,
+        )
+        self.catalog = Catalog(self.settings, [root])
+
+    def _settle(self, settled: Callable[[], None]) -> None:
+        if self.settle_at_once:
+            settled()
+        else:
+            self.settled.append(settled)
+            self.settling.set()
+
+    def _on_state(self, version: ModelVersion) -> None:
+        key = f"{version.name}/{version.version}"
+        self.history.append((key, version.state))
+        if version.state is UNAVAILABLE:
+            self.gone.setdefault(key, threading.Event()).set()
+
+    def start(self) -> "Fixture":
+        loaded = threading.Event()
+        self.manager.start(self.catalog.scan(), loaded.set)
+        assert loaded.wait(PATIENCE_S)
+        return self
+
+    def begin_load(self, name: str, **options: object) -> "Pending":
+        pending = Pending()
+        pending.cancel = self.manager.load(name, on_done=pending.done, **options)
+        return pending
+
+    def load(self, name: str, **options: object) -> ServingError | None:
+        return self.begin_load(name, **options).outcome()
+
+    def begin_unload(self, name: str, version: str = "") -> "Pending":
+        pending = Pending()
+        self.manager.unload(name, version=version, on_done=pending.done)
+        return pending
+
+    def unload(self, name: str, version: str = "") -> ServingError | None:
+        return self.begin_unload(name, version).outcome()
+
+    def states(self) -> dict[str, ModelState]:
+        return {f"{each.name}/{each.version}": each.state for each in self.registry.all()}
+
+    def wait_gone(self, key: str) -> None:
+        assert self.gone.setdefault(key, threading.Event()).wait(PATIENCE_S)
+
+    def touch(self, *names: str) -> None:
+        touch(self.root, *names)
+
+
+class Pending:
+    """An operation that was asked for."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[ServingError | None] = []
+        self._done = threading.Event()
+        self.cancel: Callable[[], None] = lambda: None
+
+    def done(self, error: ServingError | None) -> None:
+        self.outcomes.append(error)
+        self._done.set()
+
+    def outcome(self) -> ServingError | None:
+        assert self._done.wait(PATIENCE_S)
+        (only,) = self.outcomes
+        return only
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a fixture of a repository with files, and stops its manager after the test."""
+    made: list[Fixture] = []
+
+    def build(*files: str, **repository: object) -> Fixture:
+        touch(tmp_path, *files)
+        made.append(Fixture(tmp_path, **repository))
+        return made[-1]
+
+    yield build
+    for each in made:
+        for gate in each.loader.gates.values():
+            gate.set()
+        each.manager.stop(PATIENCE_S)
+
+
+def test_none_loads_everything_at_start(make):
+    """And allows no control."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", mode="none").start()
+    assert fixture.states() == {"a/1": READY, "a/2": READY, "b/1": READY}
+    for outcome in (fixture.load("a"), fixture.unload("a")):
+        assert isinstance(outcome, ModelControlError)
+        assert outcome.message == "explicit model load / unload is not allowed if polling is enabled"
+
+
+def test_explicit_loads_what_is_listed(make):
+    """The rest is in the index, without a version."""
+    fixture = make("a/1/model.onnx", "b/1/model.onnx", load=["b"]).start()
+    assert fixture.states() == {"b/1": READY}
+    assert [(each.name, each.version, each.state) for each in fixture.manager.index()] == [
+        ("a", "", UNAVAILABLE),
+        ("b", "1", READY),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "ready"),
+    [("all", ["3", "2", "1"]), ({"latest": 2}, ["3", "2"]), ([1, 3, 9], ["3", "1"])],
+)
+def test_version_policy(make, policy, ready):
+    """Of the server; a model.yaml may have its own."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "a/3/model.onnx", load=["*"], versions=policy).start()
+    assert [each.version for each in fixture.registry.versions("a")] == ready
+
+
+def test_policy_of_a_model(make):
+    """It precedes the server's."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", "b/2/model.onnx", load=["*"])
+    (fixture.root / "a" / "model.yaml").write_text("versions: {latest: 1}\n")
+    assert fixture.start().states() == {"a/2": READY, "b/1": READY, "b/2": READY}
+
+
+def test_new_version_is_ready_before_the_old_one_leaves(make):
+    """With "latest 1"; the old one is closed when its requests are answered."""
+    fixture = make("a/1/model.onnx", load=["a"], versions={"latest": 1}).start()
+    (old,) = fixture.loader.loaded["a/1"]
+    old.batcher.finish.clear()
+    fixture.touch("a/2/model.onnx")
+    assert fixture.load("a") is None
+    assert fixture.registry.get("a").version == "2"
+    assert fixture.states() == {"a/2": READY, "a/1": ModelState.UNLOADING}
+    assert not old.session.closed
+    old.batcher.finish.set()
+    fixture.wait_gone("a/1")
+    assert old.session.closed
+    assert fixture.history.index(("a/2", READY)) < fixture.history.index(("a/1", ModelState.UNLOADING))
+
+
+def test_queue_is_closed_when_requests_on_their_way_have_arrived(make):
+    """A request that has found the version must not meet a closed queue."""
+    fixture = make("a/1/model.onnx", load=["a"]).start()
+    (loaded,) = fixture.loader.loaded["a/1"]
+    fixture.settle_at_once = False
+    pending = fixture.begin_unload("a")
+    assert fixture.settling.wait(PATIENCE_S)
+    assert fixture.states() == {"a/1": ModelState.UNLOADING}
+    assert not loaded.batcher.stopped
+    fixture.settled.pop()()
+    assert pending.outcome() is None
+    assert loaded.batcher.stopped
+
+
+def test_failed_load_leaves_what_serves(make):
+    """The old version stays although the policy wants the new one only."""
+    fixture = make("a/1/model.onnx", load=["a"], versions={"latest": 1}).start()
+    fixture.touch("a/2/model.onnx")
+    (fixture.root / "a/2/model.onnx").write_text("it is damaged")
+    error = fixture.load("a")
+    assert isinstance(error, ModelLoadFailedError)
+    assert error.message == "failed to load 'a', no version is available: it is damaged"
+    assert fixture.states() == {"a/2": FAILED, "a/1": READY}
+    assert fixture.registry.get("a").version == "1"
+
+
+def test_unchanged_versions_are_not_loaded_again(make):
+    """Changed ones are, beside the one that serves."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", load=["a"]).start()
+    assert fixture.load("a") is None
+    assert sorted(fixture.loader.loads) == ["a/1", "a/2"]
+    old = fixture.registry.get("a", "2")
+    replacement = fixture.root / "new"
+    replacement.touch()
+    replacement.rename(fixture.root / "a/2/model.onnx")
+    gate = fixture.loader.hold("a/2")
+    pending = fixture.begin_load("a")
+    assert fixture.loader.loading["a/2"].wait(PATIENCE_S)
+    assert fixture.registry.get("a", "2") is old
+    gate.set()
+    assert pending.outcome() is None
+    assert fixture.registry.get("a", "2") is not old
+    fixture.wait_gone("a/2")
+    assert fixture.loader.loads[2:] == ["a/2"]
+
+
+def test_failed_reload_keeps_the_old_one(make):
+    """The index says why."""
+    fixture = make("a/1/model.onnx", load=["a"]).start()
+    (fixture.root / "a/1/model.onnx").write_text("it is damaged")
+    assert isinstance(fixture.load("a"), ModelLoadFailedError)
+    (entry,) = fixture.manager.index()
+    assert (entry.state, entry.reason) == (READY, "loading it again failed: it is damaged")
+
+
+def test_failed_versions_are_tried_again(make):
+    """Whether or not the files have changed."""
+    fixture = make("a/1/model.onnx")
+    (fixture.root / "a/1/model.onnx").write_text("it is damaged")
+    fixture.start()
+    for _ in range(2):
+        assert isinstance(fixture.load("a"), ModelLoadFailedError)
+    assert fixture.loader.loads == ["a/1", "a/1"]
+
+
+def test_one_version_of_several_fails(make):
+    """The call succeeds, as one version is available."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx")
+    (fixture.root / "a/2/model.onnx").write_text("it is damaged")
+    fixture.start()
+    assert fixture.load("a") is None
+    assert fixture.states() == {"a/2": FAILED, "a/1": READY}
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "text"),
+    [
+        ("b", "", "failed to load 'b', failed to poll from model repository"),
+        ("a", "7", "failed to load 'a', version 7 is not in the model repository"),
+    ],
+)
+def test_load_of_what_is_not_there(make, name, version, text):
+    """In Triton's words for a model."""
+    error = make("a/1/model.onnx").start().load(name, version=version)
+    assert isinstance(error, ModelLoadFailedError)
+    assert error.message == text
+
+
+def test_single_versions(make):
+    """They are loaded and unloaded beside the others, whatever the policy."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "a/3/model.onnx", load=["a"], versions={"latest": 1}).start()
+    assert fixture.load("a", version="1") is None
+    assert fixture.states() == {"a/3": READY, "a/1": READY}
+    assert fixture.unload("a", "3") is None
+    assert fixture.states() == {"a/3": UNAVAILABLE, "a/1": READY}
+    assert fixture.registry.get("a").version == "1"
+
+
+def test_unload(make):
+    """All versions; the index keeps them. A model that is not there cannot be unloaded."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", load=["a"]).start()
+    assert fixture.unload("a") is None
+    assert fixture.states() == {"a/2": UNAVAILABLE, "a/1": UNAVAILABLE}
+    assert {entry.reason for entry in fixture.manager.index()} == {"unloaded"}
+    assert all(each.session.closed for loaded in fixture.loader.loaded.values() for each in loaded)
+    assert isinstance(fixture.unload("b"), ModelNotFoundError)
+    assert fixture.load("a") is None
+    assert fixture.states() == {"a/2": READY, "a/1": READY}
+
+
+def test_unload_that_does_not_finish(make):
+    """The error names the versions that are still there."""
+    fixture = make("a/1/model.onnx", load=["a"]).start()
+    (loaded,) = fixture.loader.loaded["a/1"]
+    loaded.batcher.stop = lambda _: False
+    error = fixture.unload("a")
+    assert isinstance(error, ModelLoadFailedError)
+    assert error.message == "failed to unload 'a', versions that are still available: 1"
+    assert not loaded.session.closed
+
+
+def test_cancelled_load(make):
+    """The caller hears of it at once, and what was loaded is thrown away."""
+    fixture = make("a/1/model.onnx").start()
+    gate = fixture.loader.hold("a/1")
+    pending = fixture.begin_load("a")
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    pending.cancel()
+    error = pending.outcome()
+    assert isinstance(error, ModelLoadFailedError)
+    assert "the load was cancelled" in error.message
+    assert fixture.states() == {"a/1": UNAVAILABLE}
+    del fixture.loader.gates["a/1"]
+    assert fixture.load("a") is None
+    late = fixture.registry.get("a")
+    gate.set()
+    for thread in [each for each in threading.enumerate() if each.name == "model-loader"]:
+        thread.join(PATIENCE_S)
+    assert fixture.registry.get("a") is late
+    assert fixture.history.count(("a/1", READY)) == 1
+
+
+def test_load_that_waits_can_be_cancelled(make):
+    """It never begins; those before and after it do."""
+    fixture = make("a/1/model.onnx").start()
+    gate = fixture.loader.hold("a/1")
+    first, second, third = fixture.begin_load("a"), fixture.begin_load("a"), fixture.begin_load("a")
+    second.cancel()
+    assert isinstance(second.outcome(), ModelLoadFailedError)
+    gate.set()
+    assert first.outcome() is None
+    assert third.outcome() is None
+    assert fixture.loader.loads == ["a/1"]
+
+
+def test_unload_cancels_a_load(make):
+    """It need not wait for a load that hangs."""
+    fixture = make("a/1/model.onnx").start()
+    fixture.loader.hold("a/1")
+    pending = fixture.begin_load("a")
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    assert fixture.unload("a") is None
+    assert "the model is being unloaded" in pending.outcome().message
+    assert fixture.states() == {"a/1": UNAVAILABLE}
+
+
+def test_models_load_side_by_side(make):
+    """As many as the setting says."""
+    fixture = make("a/1/model.onnx", "b/1/model.onnx", "c/1/model.onnx", parallel_loads=2).start()
+    for name in "abc":
+        fixture.loader.hold(f"{name}/1")
+    pending = [fixture.begin_load(name) for name in "abc"]
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    assert fixture.loader.loading["b/1"].wait(PATIENCE_S)
+    assert sorted(fixture.loader.loads) == ["a/1", "b/1"]
+    fixture.loader.gates["b/1"].set()
+    assert fixture.loader.loading["c/1"].wait(PATIENCE_S)
+    for gate in fixture.loader.gates.values():
+        gate.set()
+    assert [each.outcome() for each in pending] == [None] * 3
+
+
+def test_override_of_the_config(make):
+    """For that load; the next one undoes it."""
+    fixture = make("a/1/model.onnx").start()
+    override = LoadOverride(config='{"backend": "onnxruntime", "max_batch_size": 5}')
+    assert fixture.load("a", override=override) is None
+    assert fixture.registry.get("a").settings.batching.max_batch_size == 5
+    assert fixture.load("a") is None
+    assert fixture.registry.get("a").settings.batching.max_batch_size == 64
+
+
+def test_override_of_the_files(make):
+    """The model has no others, and may be one that is in no repository."""
+    fixture = make("a/1/model.onnx").start()
+    override = LoadOverride(config='{"backend": "onnxruntime"}', files={"7/model.onnx": b""})
+    assert fixture.load("a", override=override) is None
+    assert fixture.states() == {"a/7": READY}
+    assert fixture.load("new", override=override) is None
+    assert fixture.registry.get("new").version == "7"
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "message"),
+    [
+        ("{", "1/model.onnx", "Invalid config override"),
+        ("{}", "../model.onnx", r"file:\.\./model\.onnx: expected VERSION/NAME"),
+        ("{}", "1/../../model.onnx", "expected VERSION/NAME"),
+        ("{}", "/1/model.onnx", "expected VERSION/NAME"),
+        ("{}", "model.onnx", "expected VERSION/NAME"),
+        ("{}", "1/notes.txt", "expected an ONNX file"),
+    ],
+)
+def test_invalid_overrides(make, config, path, message):
+    """Nothing is written outside, and nothing is loaded."""
+    error = make("a/1/model.onnx").start().load("a", override=LoadOverride(config=config, files={path: b""}))
+    assert error is not None
+    assert re.search(message, error.message)
+
+
+def test_remembers_what_was_loaded(make, tmp_path):
+    """Over a restart: models by their policy, versions one by one."""
+    remember = str(tmp_path / "state" / "loaded.json")
+    fixture = make("a/1/model.onnx", "b/1/model.onnx", "b/2/model.onnx", "c/1/model.onnx", remember=remember).start()
+    assert fixture.load("a") is None
+    assert fixture.load("b", version="1") is None
+    assert fixture.load("c") is None
+    assert fixture.unload("c") is None
+    assert fixture.manager.stop(PATIENCE_S)
+    fixture.touch("a/2/model.onnx")
+    assert make(remember=remember).start().states() == {"a/2": READY, "a/1": READY, "b/1": READY}
+
+
+def test_gone_versions_are_forgotten(make):
+    """By the next load of their model."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", load=["a"]).start()
+    (fixture.root / "a/1/model.onnx").unlink()
+    assert fixture.load("a") is None
+    fixture.wait_gone("a/1")
+    assert fixture.load("a") is None
+    assert fixture.states() == {"a/2": READY}
+
+
+def test_stop_answers_those_who_wait(make):
+    """Every operation ends."""
+    fixture = make("a/1/model.onnx").start()
+    fixture.loader.hold("a/1")
+    pending: Sequence[Pending] = [fixture.begin_load("a"), fixture.begin_load("a")]
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    assert fixture.manager.stop(PATIENCE_S)
+    assert all(each.outcome() is not None for each in pending)

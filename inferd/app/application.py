@@ -90,7 +90,7 @@ class Application:
             registry,
             self._server,
             stats_for=self._telemetry.metrics.stats_for,
-            settle=lambda settled: self._services.settle(settled),
+            settle=self._settle,
             on_state=self._on_state,
         )
         self._services = self._build_services(registry, statuses)
@@ -219,6 +219,10 @@ class Application:
                 "try": examples(self.grpc_address),
             },
         )
+
+    def _settle(self, settled: Callable[[], None]) -> None:
+        """Call ``settled`` once every request whose model has been looked up is in its queue."""
+        self._services.settle(settled)
 
     def _on_state(self, version: ModelVersion) -> None:
         """Take note of a version that has changed its state; in the thread that has changed it."""

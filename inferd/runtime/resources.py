@@ -133,6 +133,13 @@ def usable_bytes(
     return min(limits)
 
 
+def available_bytes(resident: int, usable: int, meminfo: Path = _MEMINFO) -> int:
+    """Return the memory that may still be taken: what the limit leaves of this process, and what the machine has."""
+    text = read_file(meminfo) or ""
+    free = [int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:")]
+    return max(min([usable - resident, *free]), 0)
+
+
 #: Memory of a run grows slightly faster than its rows.
 _MARGIN = 1.2
 

@@ -43,8 +43,8 @@ class CachedProof:
     numeric_texts: bool
 
 
-class VerdictCache:
-    """A folder with a file for each verdict. Raises nothing: the worst that can happen is a proof more."""
+class CacheFolder:
+    """A folder with a file of JSON for each key. Raises nothing: what cannot be kept or read is found out anew."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else _expanded(folder)
@@ -54,30 +54,55 @@ class VerdictCache:
         """Whether anything is kept."""
         return self._folder is not None
 
-    def load(self, key: str) -> CachedProof | None:
-        """Return what is kept under ``key``."""
+    def load(self, key: str) -> object:
+        """Return what is kept under ``key``; None if nothing is."""
         if self._folder is None:
             return None
         try:
-            return _decoded(json.loads((self._folder / f"{key}.json").read_bytes()))
+            return json.loads((self._folder / f"{key}.json").read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            _log.debug("a cached verdict cannot be used: %s", error)
+        except (OSError, ValueError, RecursionError) as error:
+            _log.debug("a cached verdict cannot be read: %s", error)
             return None
 
-    def store(self, key: str, proof: CachedProof) -> None:
-        """Keep ``proof`` under ``key``."""
+    def store(self, key: str, content: object) -> None:
+        """Keep ``content`` under ``key``."""
         if self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=self._folder, suffix=".tmp", delete=False) as file:
-                json.dump(_encoded(proof), file)
+                json.dump(content, file)
             # In one step, so that a server that starts beside this one never reads half a file.
             Path(file.name).replace(self._folder / f"{key}.json")
         except OSError as error:
             _log.debug("the verdict is not kept: %s", error)
+
+
+class VerdictCache:
+    """The verdicts in a `CacheFolder`. Raises nothing: the worst that can happen is a proof more."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._entries = CacheFolder(folder)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._entries.is_on
+
+    def load(self, key: str) -> CachedProof | None:
+        """Return what is kept under ``key``."""
+        content = self._entries.load(key)
+        try:
+            return _decoded(content) if isinstance(content, dict) else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.debug("a cached verdict cannot be used: %s", error)
+            return None
+
+    def store(self, key: str, proof: CachedProof) -> None:
+        """Keep ``proof`` under ``key``."""
+        self._entries.store(key, _encoded(proof))
 
 
 def cache_key(files: Iterable[Path], facts: Mapping[str, object]) -> str:

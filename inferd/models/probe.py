@@ -1,0 +1,85 @@
+"""Opens model files in processes of their own first, so that one that crashes or hangs ONNX Runtime costs nothing.
+
+What a process survives, and what it does not, is remembered under the hash of the file, beside the verdicts on
+batching. A file that takes too long or too much memory is tried again with each load: that depends on the machine.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import inferd
+from inferd.config.settings import ModelSettings
+from inferd.models.probe_pool import NoProcessError, Outcome, ProbePool
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.trial_opening import are_unchanged, opening_key
+from inferd.runtime.verdict_cache import CacheFolder, fingerprint
+
+_log = logging.getLogger(__name__)
+
+#: The demo model is not from outside.
+_OWN_FILES = Path(inferd.__file__).parent
+
+
+def _never() -> bool:
+    return False
+
+
+class ModelProbe:
+    """Decides whether the server may open a file. Any thread may call `check`, which takes as long as opening it does.
+
+    At most ``processes`` files are opened at a time, each for at most ``timeout_s`` and a second more for each 20 MB.
+    """
+
+    def __init__(self, *, timeout_s: float, processes: int) -> None:
+        self._timeout_s = timeout_s
+        self._pool = ProbePool(processes)
+        self._is_missed = False
+
+    def check(self, path: Path, settings: ModelSettings, is_cancelled: Callable[[], bool] = _never) -> None:
+        """Raise `ModelLoadError` if opening ``path`` with ``settings`` would harm the server.
+
+        A file that cannot be read, and ordinary damage, are found when the server opens it. ``is_cancelled`` is asked
+        again and again meanwhile, and ends the check.
+        """
+        if path.is_relative_to(_OWN_FILES):
+            return
+        cache = CacheFolder(settings.runtime.verdict_cache)
+        try:
+            key = opening_key(path, settings) if cache.is_on else ""
+            outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
+        except NoProcessError as error:
+            self._warn(error)
+        except OSError as error:
+            _log.debug("%s cannot be read: %s", path, error)
+        else:
+            if outcome.failure:
+                raise ModelLoadError(f"cannot load {path.name}: {outcome.failure}")
+
+    def stop(self) -> None:
+        """End the processes; checks fail."""
+        self._pool.stop()
+
+    def _open(
+        self, path: Path, settings: ModelSettings, is_cancelled: Callable[[], bool], cache: CacheFolder, key: str
+    ) -> Outcome:
+        before = fingerprint(path)
+        outcome = self._pool.open(path, settings, self._timeout_s, is_cancelled)
+        if fingerprint(path) != before:
+            return Outcome(failure="it was changed while it was opened") if outcome.failure else outcome
+        if outcome.weights is not None and (outcome.is_crash or not outcome.failure):
+            cache.store(key, {"failure": outcome.failure, "weights": outcome.weights})
+        return outcome
+
+    def _warn(self, error: NoProcessError) -> None:
+        if not self._is_missed:
+            self._is_missed = True
+            _log.warning("model files are opened without a process that tries them first: %s", error)
+
+
+def _remembered(content: object, path: Path) -> Outcome | None:
+    """Return what a cache has in ``content``, if it holds for the present weights of the model at ``path``."""
+    match content:
+        case {"failure": str(failure), "weights": dict(weights)} if are_unchanged(path, weights):
+            return Outcome(failure=failure, is_crash=bool(failure), weights=weights)
+    return None

@@ -1,0 +1,275 @@
+"""The processes that open model files before the server does: started when needed, watched, ended, reused."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferd.config.settings import ModelSettings
+from inferd.models.probe_process import receive, send
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.resources import available_bytes, resident_bytes, usable_bytes
+
+#: A wait for a process after which another one is started: the others are busy with large files, or hang.
+_PATIENCE_S = 1.0
+
+#: How long a process without work is kept.
+_IDLE_S = 30.0
+
+#: How often time and memory are looked at.
+_TICK_S = 0.01
+
+#: Files may take longer by their size: network storage is slow.
+_LEAST_BYTES_PER_S = 20e6
+
+#: What a file must not take is left to the server: a share of all memory. One of any size may take the second.
+_RESERVED_SHARE = 16
+_LEAST_BYTES = 64 * 1024 * 1024
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+#: Signals that the process brings on itself; others come from outside.
+_FAULTS = {
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+}
+
+
+class NoProcessError(Exception):
+    """The process cannot be started, or ends before it is asked anything. The text says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a process that opened a file.
+
+    ``failure``: why the server must not open it; empty if it may. ``is_crash``: that follows from the file. ``weights``
+    are the fingerprints of its weight files, None if the process did not come to that.
+    """
+
+    failure: str = ""
+    is_crash: bool = False
+    weights: Mapping[str, str] | None = None
+
+
+class _Process:
+    """One process, used by one thread at a time."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+        self._process = process
+        self._connection = connection
+
+    @classmethod
+    def start(cls) -> "_Process":
+        """Start the process and wait until it can be asked. Raises `NoProcessError`."""
+        connection, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            try:
+                process = subprocess.Popen(  # noqa: S603  (our own module)
+                    [sys.executable, "-m", "inferd.models.probe_process", str(descriptor)],
+                    pass_fds=[descriptor],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    # Finds the modules that this process has found; the working directory must not hide them.
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
+                    # A terminal's Ctrl-C is for the server.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                connection.close()
+                raise NoProcessError(error.strerror or str(error)) from error
+        started = cls(process, connection)
+        if receive(connection) is None:
+            started.close()
+            raise NoProcessError(f"the process ended with status {process.returncode}")
+        return started
+
+    def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
+        """Return what opening ``path`` leads to; after a failure the process is to be closed."""
+        limits = _Limits(timeout_s, path.stat().st_size, self._own_bytes())
+        weights = None
+        try:
+            send(self._connection, {"path": str(path), "settings": settings.model_dump(mode="json")})
+        except ConnectionError:
+            return self._ended(None)
+        while True:
+            if not self._has_message():
+                failure = "the load was given up" if is_cancelled() else limits.exceeded(self._own_bytes())
+                if failure:
+                    return Outcome(failure=failure)
+                continue
+            message = receive(self._connection)
+            if message is None:
+                return self._ended(weights)
+            if "opened" in message:
+                return Outcome(weights=weights)
+            weights = message["weights"]
+            limits.add_bytes(message["bytes"])
+
+    def is_alive(self) -> bool:
+        """Whether the process has not ended by itself."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def _has_message(self) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(_TICK_S * 1000))
+
+    def _own_bytes(self) -> int:
+        """Return the memory of the process without mapped files; 0 if it has ended."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
+        except OSError:
+            return 0
+        return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+
+    def _ended(self, weights: Mapping[str, str] | None) -> Outcome:
+        status = self._process.wait()
+        if status >= 0:
+            return Outcome(failure=f"the process that opened it ended with status {status}")
+        name = signal.Signals(-status).name
+        if -status in _FAULTS:
+            return Outcome(
+                failure=f"the model's file crashes ONNX Runtime: signal {name}", is_crash=True, weights=weights
+            )
+        hint = ", as it is when memory runs out" if -status == signal.SIGKILL else ""
+        return Outcome(failure=f"the process that opened it was ended by {name}{hint}")
+
+
+class _Limits:
+    """What opening one file may take: time by the file's size, and the memory that is left."""
+
+    def __init__(self, timeout_s: float, size: int, own_bytes: int) -> None:
+        self._started = time.monotonic()
+        self._timeout_s = timeout_s + size / _LEAST_BYTES_PER_S
+        usable = usable_bytes()
+        spare = available_bytes(resident_bytes(), usable) - usable // _RESERVED_SHARE
+        self._growth = max(spare, _LEAST_BYTES)
+        self._most_bytes = own_bytes + self._growth
+
+    def add_bytes(self, size: int) -> None:
+        """Give time for ``size`` more bytes."""
+        self._timeout_s += size / _LEAST_BYTES_PER_S
+
+    def exceeded(self, own_bytes: int) -> str:
+        """Return which limit is exceeded; empty if none is."""
+        if own_bytes > self._most_bytes:
+            return f"opening it needs more than {self._growth} bytes of memory"
+        if time.monotonic() - self._started > self._timeout_s:
+            return f"opening it took longer than {self._timeout_s:.3g} s (repository.probe_timeout_s)"
+        return ""
+
+
+class ProbePool:
+    """At most ``most`` processes, one at first.
+
+    Another one is started when all have been busy for a second, and all end when there has been nothing to do for a
+    while. Threads: any may open files, each waits for its own outcome; `stop` makes them fail.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._idle: list[_Process] = []
+        self._busy = 0
+        self._is_starting = False
+        self._stopping = False
+        self._end_idle: threading.Timer | None = None
+
+    def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
+        """Return what opening ``path`` leads to.
+
+        Raises `NoProcessError`, `OSError` if there is no such file, and `ModelLoadError` after `stop`.
+        """
+        process = self._take() or self._start()
+        keep = False
+        try:
+            outcome = process.open(path, settings, timeout_s, lambda: self._stopping or is_cancelled())
+            keep = not outcome.failure
+            return outcome
+        finally:
+            self._give_back(process, keep=keep)
+
+    def stop(self) -> None:
+        """End all processes; calls of `open` end with a failure soon."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._close_idle()
+
+    def _take(self) -> _Process | None:
+        """Wait for an idle process, which is busy from now on; return None if another one is to be started."""
+        with self._changed:
+            waited = False
+            while True:
+                if self._stopping:
+                    raise ModelLoadError("the server is stopping")
+                while self._idle:
+                    process = self._idle.pop()
+                    if process.is_alive():
+                        self._occupy()
+                        return process
+                    process.close()
+                if not self._is_starting and (not self._busy or (waited and self._busy < self._most)):
+                    self._is_starting = True
+                    self._occupy()
+                    return None
+                waited = not self._changed.wait(_PATIENCE_S)
+
+    def _occupy(self) -> None:
+        self._busy += 1
+        if self._end_idle is not None:
+            self._end_idle.cancel()
+            self._end_idle = None
+
+    def _start(self) -> _Process:
+        process = None
+        try:
+            process = _Process.start()
+            return process
+        finally:
+            with self._changed:
+                self._is_starting = False
+                self._busy -= process is None
+                self._changed.notify_all()
+
+    def _give_back(self, process: _Process, *, keep: bool) -> None:
+        if not keep:
+            process.close()
+        with self._changed:
+            self._busy -= 1
+            if keep:
+                self._idle.append(process)
+            if self._idle and not self._busy:
+                self._end_idle = threading.Timer(_IDLE_S, self._close_idle)
+                self._end_idle.daemon = True
+                self._end_idle.start()
+            self._changed.notify()
+
+    def _close_idle(self) -> None:
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.close()

@@ -1,0 +1,110 @@
+"""The process that opens model files before the server does, started by `probe_pool`.
+
+It is told one file at a time over a socket whose descriptor is its argument. Messages are JSON after their length. It
+ends with the server: standard input is a pipe that is never written to, and whose closing ends the process.
+"""
+
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime.external_weights import ExternalWeights
+from inferd.runtime.resources import trim_heap
+from inferd.runtime.trial_opening import try_opening, weight_fingerprints
+
+_LENGTH = struct.Struct(">I")
+_STDIN = 0
+
+#: Requests that are being served go first.
+_NICENESS = 5
+
+#: The system ends this process before any other if memory runs out.
+_OOM_SCORE = "1000"
+
+
+def send(connection: socket.socket, message: Mapping[str, object]) -> None:
+    """Send ``message``. Raises `OSError`."""
+    content = json.dumps(message).encode()
+    connection.sendall(_LENGTH.pack(len(content)) + content)
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """Return the next message, or None if the other end has closed the connection or broken it off."""
+    header = _receive_bytes(connection, _LENGTH.size)
+    if header is None:
+        return None
+    content = _receive_bytes(connection, *_LENGTH.unpack(header))
+    if content is None:
+        return None
+    message: dict[str, Any] = json.loads(content)
+    return message
+
+
+def _receive_bytes(connection: socket.socket, count: int) -> bytes | None:
+    content = bytearray()
+    while len(content) < count:
+        try:
+            part = connection.recv(count - len(content))
+        except ConnectionError:
+            return None
+        if not part:
+            return None
+        content += part
+    return bytes(content)
+
+
+def main() -> None:
+    """Open files until the server closes the connection."""
+    _end_with_server()
+    _step_back()
+    with socket.socket(fileno=int(sys.argv[1])) as server:
+        send(server, {"started": True})
+        while (request := receive(server)) is not None:
+            _open(request, server)
+
+
+def _open(request: Mapping[str, Any], server: socket.socket) -> None:
+    def report(weights: ExternalWeights) -> None:
+        size = sum(file.stat().st_size for file in weights.files.values())
+        send(server, {"weights": weight_fingerprints(weights), "bytes": size})
+
+    try_opening(Path(request["path"]), ModelSettings.model_validate(request["settings"]), report)
+    # Before the server itself needs as much.
+    trim_heap()
+    send(server, {"opened": True})
+
+
+def _end_with_server() -> None:
+    """Let the system end this process when the server ends, even if it is busy in ONNX Runtime then.
+
+    A parent-death signal would come when the thread of the server that started this process ends.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    fcntl.fcntl(_STDIN, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(_STDIN, fcntl.F_SETFL, fcntl.fcntl(_STDIN, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([_STDIN], [], [], 0)[0]:  # closed before
+        sys.exit()
+
+
+def _step_back() -> None:
+    """Give way to the server's own work, and leave no core files behind."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICENESS)
+    with suppress(OSError):  # no /proc, or a sandbox
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+if __name__ == "__main__":
+    main()

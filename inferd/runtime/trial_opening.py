@@ -1,0 +1,68 @@
+"""Open a model file on the CPU to see whether ONNX Runtime survives it, and name what that depends on.
+
+Only crashes count: ordinary damage is an error in the server as well, and on another provider perhaps none.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import onnxruntime
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.external_weights import ExternalWeights, find_weights
+from inferd.runtime.onnx_file import read_model_file
+from inferd.runtime.opening import declared, open_runtime_session
+from inferd.runtime.verdict_cache import cache_key, fingerprint
+
+_log = logging.getLogger("inferd.runtime")
+
+#: Settings of the runtime without an effect on how a file is opened on the CPU.
+_WITHOUT_EFFECT = {
+    "allow_spinning",
+    "custom_ops",
+    "intra_op_threads",
+    "max_run_ms",
+    "provider_options",
+    "providers",
+    "verdict_cache",
+    "warmup",
+}
+
+
+def try_opening(path: Path, settings: ModelSettings, on_weights: Callable[[ExternalWeights], None]) -> None:
+    """Open and close the model at ``path``. Calls ``on_weights`` when its weight files are known. Raises nothing."""
+    runtime = settings.runtime.model_copy(update={"providers": ["cpu"], "provider_options": {}})
+    try:
+        weights = find_weights(path, read_model_file(path).external_files)
+        on_weights(weights)
+        declared(open_runtime_session(path, settings.model_copy(update={"runtime": runtime}), weights))
+    except ModelLoadError as error:
+        _log.debug("%s", error)
+
+
+def opening_key(path: Path, settings: ModelSettings) -> str:
+    """Return the hash of what opening ``path`` depends on, except external weights. Raises `OSError`."""
+    runtime = settings.runtime
+    facts = {
+        "purpose": "opening",
+        "onnxruntime": onnxruntime.__version__,
+        "libraries": {name: fingerprint(Path(name)) for name in runtime.custom_ops},
+        "runtime": runtime.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+    }
+    return cache_key([path], facts)
+
+
+def weight_fingerprints(weights: ExternalWeights) -> dict[str, str]:
+    """Return the fingerprints of weight files by their names."""
+    return {name: fingerprint(file) for name, file in weights.files.items()}
+
+
+def are_unchanged(path: Path, fingerprints: Mapping[str, str]) -> bool:
+    """Whether the weight files of the model at ``path`` are there with these ``fingerprints``, by their names."""
+    names: Iterable[str] = fingerprints
+    try:
+        return weight_fingerprints(find_weights(path, names)) == fingerprints
+    except ModelLoadError:
+        return False

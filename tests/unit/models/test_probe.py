@@ -1,0 +1,287 @@
+"""Opening files in a process of its own first, with real files that crash and hang ONNX Runtime."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnxruntime
+import psutil
+import pytest
+
+from inferd import demo
+from inferd.config.settings import ModelSettings
+from inferd.models import probe_pool
+from inferd.models.probe import ModelProbe
+from inferd.models.repository import resolve
+from inferd.runtime.errors import ModelLoadError
+from tests import onnx_models
+from tests.patience import PATIENCE_S
+
+CRASH = "cannot load model.onnx: the model's file crashes ONNX Runtime: signal SIGFPE"
+
+
+class Probe(ModelProbe):
+    """A probe whose processes can be seen."""
+
+    def pids(self) -> set[int]:
+        mine = set()
+        for child in psutil.Process().children():
+            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in self.before:
+                mine.add(child.pid)
+        return mine
+
+    def __init__(self, timeout_s: float = PATIENCE_S) -> None:
+        self.before = {child.pid for child in psutil.Process().children()}
+        super().__init__(timeout_s=timeout_s, processes=2)
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    probe = Probe()
+    yield probe
+    probe.stop()
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return onnx_models.save(onnx_models.linear(), tmp_path / "good" / "model.onnx")
+
+
+@pytest.fixture
+def crashing(tmp_path: Path) -> Path:
+    return onnx_models.save(onnx_models.crashes_when_opened(), tmp_path / "crashing" / "model.onnx")
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Path:
+    return onnx_models.save(onnx_models.hangs_when_opened(), tmp_path / "hanging" / "model.onnx")
+
+
+def test_one_process_opens_good_and_damaged_files(probe: Probe, good: Path, tmp_path: Path) -> None:
+    """It has a lower priority, is the first to go without memory, dumps no core, and its output goes nowhere."""
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(good.read_bytes()[:-20])
+    probe.check(good, uncached())
+    (pid,) = probe.pids()
+    probe.check(damaged, uncached())
+    probe.check(onnx_models.save(onnx_models.future_opset(), tmp_path / "future.onnx"), uncached())
+    probe.check(good, uncached())
+    assert probe.pids() == {pid}
+    process = psutil.Process(pid)
+    assert process.nice() > psutil.Process().nice()
+    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+    assert {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)} == {Path(os.devnull)}
+
+
+def test_a_file_that_crashes_is_refused_and_the_next_one_opened(probe: Probe, good: Path, crashing: Path) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        probe.check(crashing, uncached())
+    assert str(caught.value) == CRASH
+    assert not probe.pids()
+    probe.check(good, uncached())
+
+
+def test_a_file_that_needs_too_much_memory_is_refused(
+    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MiB may be taken however little there is."""
+    monkeypatch.setattr(probe_pool, "available_bytes", lambda *_: 0)
+    path = onnx_models.save(onnx_models.needs_memory_when_opened(), tmp_path / "large.onnx")
+    with pytest.raises(ModelLoadError) as caught:
+        probe.check(path, uncached())
+    assert str(caught.value) == "cannot load large.onnx: opening it needs more than 67108864 bytes of memory"
+    assert not probe.pids()
+
+
+def test_a_file_that_hangs_keeps_no_other_from_being_opened(
+    probe: Probe, good: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process is started. The one with the file ends when its load is cancelled."""
+    monkeypatch.setattr(probe_pool, "_PATIENCE_S", 0.01)
+    cancelled = threading.Event()
+    with opening(probe, hanging, uncached(), cancelled.is_set) as (pid, result):
+        probe.check(good, uncached())
+        assert len(probe.pids() - {pid}) == 1
+        assert not result.done()
+        cancelled.set()
+        assert "the load was given up" in str(result.exception(PATIENCE_S))
+    assert pid not in probe.pids()
+
+
+def test_a_file_that_hangs_is_refused_and_not_remembered(good: Path, hanging: Path, tmp_path: Path) -> None:
+    """How long it takes depends on the machine too."""
+    probe = Probe(timeout_s=0.3)
+    with pytest.raises(ModelLoadError) as caught:
+        probe.check(hanging, cached(tmp_path))
+    expected = "cannot load model.onnx: opening it took longer than 0.3 s (repository.probe_timeout_s)"
+    assert str(caught.value) == expected
+    assert not probe.pids()
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_process_that_is_ended_from_outside_says_nothing_of_the_file(
+    probe: Probe, hanging: Path, tmp_path: Path
+) -> None:
+    """As by the system when memory runs out."""
+    with opening(probe, hanging, cached(tmp_path)) as (pid, result):
+        os.kill(pid, signal.SIGKILL)
+        expected = "the process that opened it was ended by SIGKILL, as it is when memory runs out"
+        assert expected in str(result.exception(PATIENCE_S))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_file_that_changes_meanwhile_is_not_to_blame(probe: Probe, hanging: Path, tmp_path: Path) -> None:
+    with opening(probe, hanging, cached(tmp_path)) as (pid, result):
+        os.kill(pid, signal.SIGSTOP)
+        hanging.write_bytes(b"")
+        os.kill(pid, signal.SIGBUS)
+        os.kill(pid, signal.SIGCONT)
+        assert "it was changed while it was opened" in str(result.exception(PATIENCE_S))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_stopping_ends_what_is_being_opened(probe: Probe, good: Path, hanging: Path) -> None:
+    with opening(probe, hanging, uncached()) as (pid, result):
+        probe.stop()
+        assert isinstance(result.exception(PATIENCE_S), ModelLoadError)
+    assert pid not in probe.pids()
+    with pytest.raises(ModelLoadError, match="the server is stopping"):
+        probe.check(good, uncached())
+
+
+def test_processes_end_when_there_is_nothing_to_do(probe: Probe, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_pool, "_IDLE_S", 0.01)
+    probe.check(good, uncached())
+    wait_until(lambda: not probe.pids())
+    probe.check(good, uncached())
+
+
+def test_the_process_ends_when_the_server_is_killed(hanging: Path) -> None:
+    """Even while it is busy in ONNX Runtime."""
+    script = (
+        "import sys, pathlib; from inferd.models.probe import ModelProbe; from tests.unit.models.test_probe import *\n"
+        "ModelProbe(timeout_s=PATIENCE_S, processes=1).check(pathlib.Path(sys.argv[1]), uncached())"
+    )
+    server = subprocess.Popen([sys.executable, "-c", script, hanging])
+    try:
+        # More processor time than it takes to start.
+        wait_until(lambda: any(child.cpu_times().user > 1.5 for child in psutil.Process(server.pid).children()))
+        (process,) = psutil.Process(server.pid).children()
+    finally:
+        server.kill()
+        server.wait()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_models_are_loaded_without_a_process_if_there_can_be_none(
+    probe: Probe, good: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with caplog.at_level(logging.WARNING):
+        probe.check(good, uncached())
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        probe.check(good, uncached())
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "model files are opened without a process that tries them first: the process ended with status 1"
+    )
+
+
+def test_what_needs_no_opening_starts_no_process(probe: Probe, tmp_path: Path) -> None:
+    """The demo model, and what cannot be read."""
+    (source,) = resolve([demo.repository()])
+    probe.check(source.path, uncached())
+    for path in (tmp_path, tmp_path / "missing.onnx"):
+        probe.check(path, uncached())
+        probe.check(path, cached(tmp_path))
+    assert not probe.pids()
+
+
+def test_known_files_are_not_opened_again(
+    probe: Probe, good: Path, crashing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known holds for the file, its weights, the version of ONNX Runtime and the settings that matter."""
+    weighted = onnx_models.save_with_external_data(tmp_path / "weighted.onnx")
+    with pytest.raises(ModelLoadError):
+        probe.check(crashing, cached(tmp_path))
+    probe.check(good, cached(tmp_path))
+    probe.check(weighted, cached(tmp_path))
+
+    opened: list[Path] = []
+    monkeypatch.setattr(probe_pool.ProbePool, "open", lambda _, path, *__: opened.append(path) or probe_pool.Outcome())
+    with pytest.raises(ModelLoadError) as caught:
+        probe.check(crashing, cached(tmp_path))
+    assert str(caught.value) == CRASH
+    probe.check(good, cached(tmp_path))
+    probe.check(weighted, cached(tmp_path, max_run_ms=5))
+    assert not opened
+
+    probe.check(good, cached(tmp_path, inter_op_threads=2))
+    with (tmp_path / "weighted.weights").open("ab") as file:
+        file.write(b"more")
+    probe.check(weighted, cached(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "__version__", "999")
+        probe.check(crashing, cached(tmp_path))
+    onnx_models.save(onnx_models.shared_scalar(), good)
+    probe.check(good, cached(tmp_path))
+    assert opened == [good, weighted, crashing, good]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"failure": 3, "weights": {}}', '{"failure": "", "weights": {"/x": ""}}']
+)
+def test_damaged_entries_of_the_cache_are_not_used(
+    probe: Probe, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    opened: list[Path] = []
+    outcome = probe_pool.Outcome(weights={})
+    monkeypatch.setattr(probe_pool.ProbePool, "open", lambda _, path, *__: opened.append(path) or outcome)
+    probe.check(good, cached(tmp_path))
+    (entry,) = tmp_path.glob("*.json")
+    entry.write_text(content)
+    probe.check(good, cached(tmp_path))
+    assert opened == [good, good]
+
+
+def uncached() -> ModelSettings:
+    return ModelSettings.model_validate({"runtime": {"verdict_cache": None}})
+
+
+def cached(folder: Path, **runtime: object) -> ModelSettings:
+    return ModelSettings.model_validate({"runtime": {"verdict_cache": folder, **runtime}})
+
+
+@contextmanager
+def opening(
+    probe: Probe, path: Path, settings: ModelSettings, is_cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, "Future[None]"]]:
+    """Context in which a process is busy with the hanging file at ``path``."""
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as thread, pytest.MonkeyPatch.context() as patch:
+        # Told of the weights, before it opens the rest.
+        patch.setattr(probe_pool._Limits, "add_bytes", lambda *_: begun.set())
+        result = thread.submit(probe.check, path, settings, is_cancelled)
+        try:
+            assert begun.wait(PATIENCE_S)
+            (pid,) = probe.pids()
+            yield pid, result
+        finally:
+            probe.stop()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

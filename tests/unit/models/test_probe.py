@@ -82,7 +82,7 @@ def test_one_process_opens_good_and_damaged_files(probe: Probe, good: Path, tmp_
     assert {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)} == {Path(os.devnull)}
 
 
-def test_a_file_that_crashes_is_refused_and_the_next_one_opened(probe: Probe, good: Path, crashing: Path) -> None:
+def test_refuses_crashing_file_and_opens_next(probe: Probe, good: Path, crashing: Path) -> None:
     with pytest.raises(ModelLoadError) as caught:
         probe.check(crashing, uncached())
     assert str(caught.value) == CRASH
@@ -90,9 +90,7 @@ def test_a_file_that_crashes_is_refused_and_the_next_one_opened(probe: Probe, go
     probe.check(good, uncached())
 
 
-def test_a_file_that_needs_too_much_memory_is_refused(
-    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_file_that_needs_too_much_memory(probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB may be taken however little there is."""
     monkeypatch.setattr(probe_pool, "available_bytes", lambda *_: 0)
     path = onnx_models.save(onnx_models.needs_memory_when_opened(), tmp_path / "large.onnx")
@@ -102,7 +100,7 @@ def test_a_file_that_needs_too_much_memory_is_refused(
     assert not probe.pids()
 
 
-def test_a_file_that_hangs_keeps_no_other_from_being_opened(
+def test_opens_other_files_beside_hanging_one(
     probe: Probe, good: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process is started. The one with the file ends when its load is cancelled."""
@@ -117,7 +115,7 @@ def test_a_file_that_hangs_keeps_no_other_from_being_opened(
     assert pid not in probe.pids()
 
 
-def test_a_file_that_hangs_is_refused_and_not_remembered(good: Path, hanging: Path, tmp_path: Path) -> None:
+def test_refuses_hanging_file_without_caching_it(good: Path, hanging: Path, tmp_path: Path) -> None:
     """How long it takes depends on the machine too."""
     probe = Probe(timeout_s=0.3)
     with pytest.raises(ModelLoadError) as caught:
@@ -128,9 +126,7 @@ def test_a_file_that_hangs_is_refused_and_not_remembered(good: Path, hanging: Pa
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_process_that_is_ended_from_outside_says_nothing_of_the_file(
-    probe: Probe, hanging: Path, tmp_path: Path
-) -> None:
+def test_caches_nothing_when_process_is_killed(probe: Probe, hanging: Path, tmp_path: Path) -> None:
     """As by the system when memory runs out."""
     with opening(probe, hanging, cached(tmp_path)) as (pid, result):
         os.kill(pid, signal.SIGKILL)
@@ -139,7 +135,7 @@ def test_a_process_that_is_ended_from_outside_says_nothing_of_the_file(
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_file_that_changes_meanwhile_is_not_to_blame(probe: Probe, hanging: Path, tmp_path: Path) -> None:
+def test_caches_nothing_when_file_changes_meanwhile(probe: Probe, hanging: Path, tmp_path: Path) -> None:
     with opening(probe, hanging, cached(tmp_path)) as (pid, result):
         os.kill(pid, signal.SIGSTOP)
         hanging.write_bytes(b"")
@@ -165,7 +161,7 @@ def test_processes_end_when_there_is_nothing_to_do(probe: Probe, good: Path, mon
     probe.check(good, uncached())
 
 
-def test_the_process_ends_when_the_server_is_killed(hanging: Path) -> None:
+def test_process_ends_when_server_is_killed(hanging: Path) -> None:
     """Even while it is busy in ONNX Runtime."""
     script = (
         "import sys, pathlib; from inferd.models.probe import ModelProbe; from tests.unit.models.test_probe import *\n"
@@ -197,7 +193,7 @@ def test_models_are_loaded_without_a_process_if_there_can_be_none(
     )
 
 
-def test_what_needs_no_opening_starts_no_process(probe: Probe, tmp_path: Path) -> None:
+def test_starts_no_process_for_demo_and_unreadable_files(probe: Probe, tmp_path: Path) -> None:
     """The demo model, and what cannot be read."""
     (source,) = resolve([demo.repository()])
     probe.check(source.path, uncached())
@@ -269,7 +265,7 @@ def opening(
     """Context in which a process is busy with the hanging file at ``path``."""
     begun = threading.Event()
     with ThreadPoolExecutor(1) as thread, pytest.MonkeyPatch.context() as patch:
-        # Told of the weights, before it opens the rest.
+        # Called when it has reported the weights, before it opens the model.
         patch.setattr(probe_pool._Limits, "add_bytes", lambda *_: begun.set())
         result = thread.submit(probe.check, path, settings, is_cancelled)
         try:

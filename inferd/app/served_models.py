@@ -21,6 +21,9 @@ from inferd.runtime.run_timeout import Watchdog
 
 _log = logging.getLogger("inferd.app")
 
+#: Stages of a load, which are over soon.
+_STAGES = {ModelState.VERIFYING, ModelState.WARMING}
+
 
 class ServedModels:
     """The models of a server; ``sources`` are those found before the start. Called by the main thread.
@@ -106,4 +109,5 @@ def _log_state(version: ModelVersion) -> None:
             "model ready", extra={**facts, "providers": version.providers, "max_batch_size": version.max_batch_size}
         )
     else:
-        _log.info("model %s", version.state.value, extra=facts)
+        level = logging.DEBUG if version.state in _STAGES else logging.INFO
+        _log.log(level, "model %s", version.state.value, extra=facts)

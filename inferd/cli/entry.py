@@ -1,7 +1,8 @@
 """The entry point of all commands.
 
 ``inferd --help`` must be fast and must work without the server's packages, so a command's module is imported only when
-the command is used. The command NAME is the function NAME of ``inferd.cli.NAME``, or its ``app`` if it has subcommands.
+the command is used. The command NAME is the function NAME of ``inferd.cli.NAME``, or its ``app`` if it has subcommands;
+a dash in NAME is an underscore there.
 The module may define EXAMPLES, which are shown at the end of its help.
 """
 
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 
 import inferd
 from inferd.cli.failures import CommandError, ExitCode, missing_package
+from inferd.cli.tritonserver import reject_flags
 from inferd.plain_text import escaped
 
 #: The commands with their summaries.
@@ -27,6 +29,7 @@ COMMANDS = {
     "models": "List the models of a server.",
     "bench": "Put a server under load, and report its throughput and latencies.",
     "inspect": "Show the contents of an ONNX file and how it would be served.",
+    "import-triton": "Judge the models of a Triton repository, and write their settings.",
     "config": "Print the effective settings, or their JSON Schema.",
     "token": "Create bearer tokens.",
 }
@@ -41,13 +44,16 @@ class _LazyGroup(TyperGroup):
 
     # The types are Any because some versions of typer bundle click, and others import it.
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
-        """Load the command that ``args`` begins with."""
+        """Load the command that ``args`` begins with. Raises `CommandError` for flags that others know it by."""
         name, placeholder, rest = super().resolve_command(ctx, args)
+        if name == "serve" and not ctx.resilient_parsing:
+            reject_flags(rest)
         return name, placeholder and _load(str(name)), rest
 
 
 def _load(name: str) -> Any:  # noqa: ANN401 - as above
-    module = import_module(f"inferd.cli.{name}")
+    function = name.replace("-", "_")
+    module = import_module(f"inferd.cli.{function}")
     examples = _epilog(getattr(module, "EXAMPLES", ()))
     if hasattr(module, "app"):
         group: typer.Typer = module.app
@@ -55,7 +61,7 @@ def _load(name: str) -> Any:  # noqa: ANN401 - as above
         group.info.context_settings = HELP_OPTIONS
         return typer.main.get_command(group)
     app = typer.Typer(add_completion=False)
-    app.command(name, context_settings=HELP_OPTIONS, epilog=examples)(getattr(module, name))
+    app.command(name, context_settings=HELP_OPTIONS, epilog=examples)(getattr(module, function))
     return typer.main.get_command(app)
 
 

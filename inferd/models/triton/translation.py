@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from inferd._generated.inference import model_config_pb2 as pb
+from inferd.models.triton.backends import require_onnx
 from inferd.models.triton.batching import translate_batching, translate_warmup
 from inferd.models.triton.draft import Draft, Translation
 from inferd.models.triton.errors import TritonConfigError
@@ -11,44 +12,13 @@ from inferd.models.triton.fields import refuse_and_ignore
 from inferd.models.triton.parameters import translate_parameters
 from inferd.models.triton.tensors import translate_tensors
 
-_PLATFORM = "onnxruntime_onnx"
-_BACKEND = "onnxruntime"
-
-#: What to do instead with a model of another backend or platform.
-_INSTEAD = {
-    "ensemble": "call the models one after another, or merge their ONNX files into one (onnx.compose)",
-    "python": "do its work in the client, or as operators of the ONNX model (onnxruntime-extensions has tokenizers and "
-    "image decoders)",
-    "tensorrt": "serve the ONNX file that the plan was built from, with runtime.providers: [tensorrt, cuda, cpu]",
-    "pytorch": "export it to ONNX (torch.onnx.export)",
-    "tensorflow": "convert it to ONNX (tf2onnx)",
-    "openvino": "serve the original ONNX file, with runtime.providers: [openvino, cpu]",
-    "fil": "convert the trees to ONNX (skl2onnx, onnxmltools)",
-    "dali": "do its work in the client, or as operators of the ONNX model",
-    "vllm": "keep it on a server for generative models",
-    "tensorrtllm": "keep it on a server for generative models",
-}
-
-#: Platforms and backends by the names above; others are shown as they are.
-_ALIASES = {
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "pytorch",
-    "libtorch": "pytorch",
-    "tensorflow_savedmodel": "tensorflow",
-    "tensorflow_graphdef": "tensorflow",
-}
-
-#: Files of other backends, which Triton chooses by them if no backend is given.
-_OTHER_FILES = {".plan": "tensorrt", ".pt": "pytorch", ".pt2": "pytorch", ".savedmodel": "tensorflow",
-                ".graphdef": "tensorflow", ".xml": "openvino", ".py": "python"}  # fmt: skip
-
 
 def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation:
     """Return the settings of the model ``name`` in ``folder``.
 
     Raises `TritonConfigError` naming each field that cannot be honoured, or the first one that is invalid.
     """
-    _require_onnx(config)
+    require_onnx(config)
     draft = Draft()
     refuse_and_ignore(config, draft)
     _require_name(config, folder, name)
@@ -63,19 +33,6 @@ def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation
     if config.model_operations.op_library_filename:
         draft.put(list(config.model_operations.op_library_filename), "runtime", "custom_ops")
     return draft.finish()
-
-
-def _require_onnx(config: pb.ModelConfig) -> None:
-    for field, value, expected in (("platform", config.platform, _PLATFORM), ("backend", config.backend, _BACKEND)):
-        if value not in ("", expected):
-            kind = _ALIASES.get(value, value)
-            instead = _INSTEAD.get(kind, f"expected {expected}")
-            raise TritonConfigError(f'{field} "{value}": only ONNX models are served: {instead}')
-    if not (config.platform or config.backend):
-        kind = _OTHER_FILES.get(PurePosixPath(config.default_model_filename).suffix, "")
-        if kind:
-            file = config.default_model_filename
-            raise TritonConfigError(f'default_model_filename "{file}": only ONNX models are served: {_INSTEAD[kind]}')
 
 
 def _require_name(config: pb.ModelConfig, folder: Path, name: str) -> None:

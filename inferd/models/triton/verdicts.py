@@ -1,0 +1,138 @@
+"""Whether the models of a repository can be served, without loading them: `inferd import-triton`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from inferd._generated.inference import model_config_pb2 as pb
+from inferd.config.repository import chosen_versions
+from inferd.config.settings import ModelSettings, Settings
+from inferd.config.validation import SettingsError
+from inferd.models.triton.backends import INSTEAD, backend_of
+from inferd.models.triton.draft import Translation
+from inferd.models.triton.errors import TritonConfigError
+from inferd.models.triton.parsing import read_config
+from inferd.models.triton.translation import translate
+from inferd.small_files import why_unreadable
+
+CONFIG = "config.pbtxt"
+_MODEL = "model.onnx"
+_WARMUP = "warmup"
+
+
+class Standing(StrEnum):
+    """Whether a model can be taken."""
+
+    AS_IS = "as is"
+    DIFFERS = "with differences"
+    REFUSED = "no"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What becomes of one model: its ``settings``, or the ``reason`` why it is refused."""
+
+    folder: Path
+    reason: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+    @property
+    def standing(self) -> Standing:
+        """The verdict in a word."""
+        if self.reason:
+            return Standing.REFUSED
+        return Standing.DIFFERS if self.differences else Standing.AS_IS
+
+
+def find_models(path: Path) -> list[Path]:
+    """Return the directories of models in the repository ``path``, or ``path`` if it is one. Raises `OSError`."""
+    if _is_model(path):
+        return [path]
+    return [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".") and _is_model(entry)]
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG).exists() or (folder.is_dir() and bool(_versions(folder)))
+
+
+def judge(folder: Path, settings: Settings) -> Verdict:
+    """Return the verdict on the model in ``folder``, for a server with ``settings``."""
+    try:
+        translation, model = _translated(folder, settings)
+        without_file = _require_files(folder, model)
+    except TritonConfigError as error:
+        return Verdict(folder=folder, reason=str(error))
+    except OSError as error:
+        return Verdict(folder=folder, reason=f"{folder.name}: {why_unreadable(folder, error)}")
+    return Verdict(
+        folder=folder,
+        settings=translation.settings,
+        ignored=translation.ignored,
+        differences=(*translation.differences, *without_file),
+    )
+
+
+def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSettings]:
+    """Return the translation of the configuration in ``folder``, an empty one if there is none."""
+    file = folder / CONFIG
+    # Triton serves a model without a configuration as if it were empty.
+    config = read_config(file) if os.path.lexists(file) else pb.ModelConfig()
+    try:
+        translation = translate(config, folder, name=folder.name)
+        return translation, settings.for_model(translation.settings)
+    except TritonConfigError as error:
+        raise TritonConfigError(f"{CONFIG}: {error}") from error
+    except SettingsError as error:
+        problems = "; ".join(f"{problem.name}: {problem.text}" for problem in error.problems)
+        raise TritonConfigError(f"{CONFIG}: as settings, {problems}") from error
+
+
+def _require_files(folder: Path, model: ModelSettings) -> list[str]:
+    """Return the versions that lack their file, a sentence each.
+
+    Raises `TritonConfigError` if all of them do, and for other files that the settings of the model name.
+    """
+    versions = _versions(folder)
+    chosen = sorted(chosen_versions(model.versions or "all", list(versions)), key=int)
+    if not chosen:
+        found = f"versions {', '.join(versions)}" if versions else "no version"
+        raise TritonConfigError(f"expected {model.file or _MODEL} in a version directory such as 1, found {found}")
+    missing = [
+        _without_model(versions[each], model.file) for each in chosen if not _has_model(versions[each], model.file)
+    ]
+    if len(missing) == len(chosen):
+        raise TritonConfigError(missing[0])
+    for name, output in model.outputs.items():
+        if output.labels and not (folder / output.labels).is_file():
+            raise TritonConfigError(f'output "{name}": label_filename: there is no file {output.labels}')
+    for sample in model.warmup:
+        for name, each in sample.inputs.items():
+            if each.file and not (folder / _WARMUP / each.file).is_file():
+                text = f"there is no file {_WARMUP}/{each.file}"
+                raise TritonConfigError(f'model_warmup "{sample.name}", input "{name}": {text}')
+    return missing
+
+
+def _versions(folder: Path) -> dict[str, Path]:
+    """Return the version directories by number, without leading zeros."""
+    entries = [entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir()]
+    return {str(int(entry.name)): entry for entry in sorted(entries, key=lambda entry: int(entry.name))}
+
+
+def _has_model(version: Path, file: str) -> bool:
+    if file:
+        return (version / file).exists()
+    return (version / _MODEL).exists() or len(list(version.glob("*.onnx"))) == 1
+
+
+def _without_model(version: Path, file: str) -> str:
+    names = sorted(entry.name for entry in version.iterdir())
+    backends = [backend for backend in map(backend_of, names) if backend]
+    if backends and not file:
+        return f"{version.name}/{names[0]}: only ONNX models are served: {INSTEAD[backends[0]]}"
+    return f"version {version.name}: expected {file or _MODEL}, found {', '.join(names) or 'nothing'}"

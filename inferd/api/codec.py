@@ -1,7 +1,7 @@
 """What each protocol implements: conversion of its messages to and from requests and results."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -35,13 +35,25 @@ class Terms(NamedTuple):
     rows: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseForm:
+    """How a request wants its outputs: ``as_lists`` as typed lists; ``classes`` as the largest elements, by output."""
+
+    as_lists: bool = False
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+#: The usual form: raw bytes. It is compared by identity, because every response is looked at.
+RAW = ResponseForm()
+
+
 @dataclass(slots=True)
 class Response:
-    """The response to one request, not to be changed. ``as_lists``: encode outputs as typed lists."""
+    """The response to one request, not to be changed."""
 
     model: ModelVersion
     request_id: str
-    as_lists: bool
+    form: ResponseForm
     result: InferenceResult
 
 
@@ -76,8 +88,8 @@ class Codec(Protocol[Request]):
         """Return which model ``request`` asks for, and its id."""
         ...
 
-    def has_lists(self, request: Request) -> bool:
-        """Return whether ``request`` is to be answered with typed lists."""
+    def form(self, request: Request) -> ResponseForm:
+        """Return how ``request`` is to be answered, if it is valid; `RAW` itself in the usual case."""
         ...
 
     def terms(self, outline: Request, signature: ModelSignature) -> Terms:

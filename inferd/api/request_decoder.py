@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.admission import RequestParams, inference_request, validate
-from inferd.api.codec import Codec, Request
+from inferd.api.codec import RAW, Codec, Request, ResponseForm
 from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
@@ -50,15 +50,16 @@ class CachedTemplate:
     model: ModelVersion
     tensors: tuple[_TensorView, ...]
     params: RequestParams
+    form: ResponseForm
 
 
 @dataclass(slots=True, eq=False)
 class IncomingRequest(Generic[Request]):
     """A request whose model is yet to be looked up.
 
-    ``name`` and ``version`` are as requested. ``as_lists``: the response is to have typed lists. ``cached`` is the
-    template that matched; ``parsed`` is None while it suffices. ``template`` is what the scan found, and ``learned``
-    what to add to the cache with `RequestDecoder.cache`.
+    ``name`` and ``version`` are as requested. ``form`` is that of the response. ``cached`` is the template that
+    matched; ``parsed`` is None while it suffices. ``template`` is what the scan found, and ``learned`` what to add to
+    the cache with `RequestDecoder.cache`.
     """
 
     message: bytes
@@ -66,7 +67,7 @@ class IncomingRequest(Generic[Request]):
     version: str
     request_id: str
     cached: CachedTemplate | None = None
-    as_lists: bool = False
+    form: ResponseForm = RAW
     parsed: Request | None = None
     template: Template | None = None
     learned: CachedTemplate | None = None
@@ -108,7 +109,7 @@ class RequestDecoder(Generic[Request]):
                         request_id = message[start:end].decode()
                     except UnicodeDecodeError:
                         continue
-                return IncomingRequest(message, cached.name, cached.version, request_id, cached)
+                return IncomingRequest(message, cached.name, cached.version, request_id, cached, cached.form)
         return None
 
     def outline(self, message: bytes) -> Outline[Request] | None:
@@ -133,9 +134,8 @@ class RequestDecoder(Generic[Request]):
         codec = self.codec
         template = codec.scanner.scan(message)
         request = parse(codec.request_type, message)
-        # A request with a template has no typed lists.
-        as_lists = template is None and codec.has_lists(request)
-        return IncomingRequest(message, *codec.header(request), as_lists=as_lists, parsed=request, template=template)
+        form = codec.form(request)
+        return IncomingRequest(message, *codec.header(request), form=form, parsed=request, template=template)
 
     def build(
         self,
@@ -201,7 +201,7 @@ def _cacheable(
         fixed_bytes -= template.request_id[1] - template.request_id[0]
     if fixed_bytes > _MAX_TEMPLATE_BYTES:
         return None
-    return CachedTemplate(template, incoming.name, incoming.version, model, tuple(tensors), params)
+    return CachedTemplate(template, incoming.name, incoming.version, model, tuple(tensors), params, incoming.form)
 
 
 def _is_fixed(spec: TensorSpec, signature: ModelSignature) -> bool:

@@ -24,7 +24,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from inferd.api.admission import charge, charge_invalid, find_model
-from inferd.api.codec import Request, Response
+from inferd.api.codec import RAW, Request, Response
 from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
@@ -276,8 +276,8 @@ class RequestStream(ABC, Generic[Request]):
         self.on_terminated()
 
     def _settle(self, request: StreamRequest[Request], outcome: Outcome) -> None:
-        as_lists = request.incoming.as_lists
-        if isinstance(outcome, InferenceResult) and take_long_to_encode(outcome.outputs.values(), as_lists=as_lists):
+        as_raw = request.incoming.form is RAW
+        if isinstance(outcome, InferenceResult) and take_long_to_encode(outcome.outputs.values(), as_raw=as_raw):
             self._resources.large_messages.do(partial(self._respond, request, outcome))
         else:
             self._respond(request, outcome)
@@ -313,7 +313,7 @@ class RequestStream(ABC, Generic[Request]):
         if stages is not None:
             stages.encoding_at = monotonic()
         try:
-            response = Response(request.model, incoming.request_id, incoming.as_lists, result)
+            response = Response(request.model, incoming.request_id, incoming.form, result)
             message = self._decoder.codec.encode(response)
         except Exception:  # noqa: BLE001  (the worker thread must go on)
             self._log_exception("could not encode a response of %s")

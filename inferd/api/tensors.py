@@ -227,9 +227,9 @@ def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:
     return invalid(name, f"expected values of {datatype.name}, got a list of {given}")
 
 
-def take_long_to_encode(arrays: Iterable[Array], *, as_lists: bool) -> bool:
+def take_long_to_encode(arrays: Iterable[Array], *, as_raw: bool) -> bool:
     """Return whether to encode outputs in the thread of `LargeMessages`."""
     for array in arrays:  # noqa: SIM110  (a generator would cost each response a call)
-        if array.size > _MAX_QUICK_ELEMENTS and (as_lists or array.dtype.hasobject):
+        if array.size > _MAX_QUICK_ELEMENTS and (not as_raw or array.dtype.hasobject):
             return True
     return False

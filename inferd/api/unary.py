@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from inferd.api.admission import ModelView, charge, charge_invalid, find_model, release_at_end
-from inferd.api.codec import Request, Response, parse_query
+from inferd.api.codec import RAW, Request, Response, ResponseForm, parse_query
 from inferd.api.early_refusal import EarlyRefusals
 from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
@@ -111,7 +111,7 @@ class UnaryInference(Generic[Request]):
         self, call: UnaryCall, incoming: IncomingRequest[Request], model: ModelVersion, received_at: float
     ) -> InferenceRequest:
         """Validate a request; any thread. Raises `InvalidInputError`."""
-        on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.as_lists)
+        on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.form)
         reply = Reply(on_outcome, None, request_id_of(call.context))
         try:
             request = self._decoder.build(incoming, model, reply, received_at, call.deadline)
@@ -146,13 +146,13 @@ class UnaryInference(Generic[Request]):
         call.on_terminated(partial(model.cancel, request))
         model.submit((request,))
 
-    def _settle(self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, outcome: Outcome) -> None:
+    def _settle(self, call: UnaryCall, model: ModelVersion, own_id: str, form: ResponseForm, outcome: Outcome) -> None:
         """End ``call`` with ``outcome``; called by the thread that settles the reply."""
         if isinstance(outcome, InferenceResult):
-            if take_long_to_encode(outcome.outputs.values(), as_lists=as_lists):
-                self._large_messages.do(partial(self._respond, call, model, own_id, as_lists, outcome))
+            if take_long_to_encode(outcome.outputs.values(), as_raw=form is RAW):
+                self._large_messages.do(partial(self._respond, call, model, own_id, form, outcome))
             else:
-                self._respond(call, model, own_id, as_lists, outcome)
+                self._respond(call, model, own_id, form, outcome)
             return
         if isinstance(outcome, FailedRunError):
             call.context.queue_s, call.context.batch = outcome.queue_s, outcome.timing
@@ -164,7 +164,7 @@ class UnaryInference(Generic[Request]):
         abort(call, self._statuses, outcome)
 
     def _respond(
-        self, call: UnaryCall, model: ModelVersion, own_id: str, as_lists: bool, result: InferenceResult
+        self, call: UnaryCall, model: ModelVersion, own_id: str, form: ResponseForm, result: InferenceResult
     ) -> None:
         # In this order: readers of a call that has not ended read the batch first.
         call.context.queue_s, call.context.batch = result.queue_s, result.timing
@@ -173,7 +173,7 @@ class UnaryInference(Generic[Request]):
             stages.queue_s, stages.batch = result.queue_s, result.timing
             stages.encoding_at = monotonic()
         try:
-            message = self._decoder.codec.encode(Response(model, own_id, as_lists, result))
+            message = self._decoder.codec.encode(Response(model, own_id, form, result))
         except Exception:  # noqa: BLE001  (the worker thread must go on, and the call must end)
             _log.exception("could not encode a response of model %s", model.name, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())

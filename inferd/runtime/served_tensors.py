@@ -7,6 +7,7 @@ either order, and everything above the runner knows the shapes for clients only.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from inferd.config.settings import ModelSettings
@@ -118,9 +119,16 @@ class _ReshapingRunner:
 
 
 def served_tensors(
-    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    settings: ModelSettings,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> ServedTensors:
-    """Apply ``settings`` to the ``inputs`` and ``outputs`` of the file. Raises `ModelLoadError` if they contradict."""
+    """Apply ``settings`` to the ``inputs`` and ``outputs`` of the file; ``labels`` are the classes by output.
+
+    Raises `ModelLoadError` if they contradict.
+    """
+    outputs = [replace(spec, labels=tuple(labels.get(spec.name, ()))) for spec in outputs]
     served_inputs = list(_served("input", inputs, settings.inputs))
     served_outputs = list(_served("output", outputs, settings.outputs))
     return ServedTensors(

@@ -15,6 +15,7 @@ from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
+from inferd.runtime.model_folder import read_labels
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
@@ -140,7 +141,7 @@ def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], No
         session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
-        tensors = served_tensors(inputs, outputs, settings)
+        tensors = served_tensors(inputs, outputs, settings, read_labels(path, settings))
         runner = tensors.runner(_runner(session, inputs, outputs, used))
         key = hashing.result() if hashing else ""
     if _fingerprints(path, weights) != before:

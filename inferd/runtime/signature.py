@@ -27,7 +27,8 @@ class TensorSpec:
 
     ``shape`` has an ``int`` for a fixed dimension, a ``str`` for a named open one and ``None`` for an unnamed open one.
     ``batch_axis`` is the dimension that counts rows. An input with ``None`` is shared by all rows of a batch: only
-    requests with equal values for it can be stacked. ``optional`` marks an input with a default value.
+    requests with equal values for it can be stacked. ``optional`` marks an input with a default value. ``labels`` are
+    the names of the classes of an output.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TensorSpec:
     shape: tuple[int | str | None, ...]
     batch_axis: int | None = None
     optional: bool = False
+    labels: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def tensor_spec(

@@ -195,10 +195,10 @@ OIP_CASES = {
     "classification": (
         oip_request(
             oip_x(),
-            outputs=[{"name": "y", "parameters": {"classification": _parameter(int64_param=3)}}],
+            outputs=[{"name": "y", "parameters": {"classification": _parameter(int64_param=-3)}}],
         ),
         INVALID,
-        'output "y": parameter "classification" is not supported',
+        'output "y": parameter "classification": expected 1 class or more, got -3',
     ),
     "priority as text": (
         oip_request(oip_x(), parameters={"priority": _parameter(string_param="high")}),

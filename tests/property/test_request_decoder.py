@@ -92,7 +92,7 @@ def _outcome(decoder, model, message):
     except ServingError as error:
         return error.message
     return (
-        (incoming.name, incoming.version, incoming.request_id, incoming.as_lists),
+        (incoming.name, incoming.version, incoming.request_id, incoming.form),
         {name: (array.dtype, array.shape, array.tobytes()) for name, array in request.inputs.items()},
         (request.outputs, request.rows, request.nbytes, request.stack_key, request.priority, request.deadline),
     )

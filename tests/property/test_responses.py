@@ -11,7 +11,7 @@ from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd.api import tensors
-from inferd.api.codec import Response
+from inferd.api.codec import RAW, Response, ResponseForm
 from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import BatchTiming, InferenceResult
@@ -50,7 +50,7 @@ def answers(draw):
     outputs = draw(st.dictionaries(texts, arrays(), max_size=3))
     result = InferenceResult(outputs, timing, queue_s=draw(st.floats(0.0, 1e6)))
     model = SimpleNamespace(name=draw(texts), version=draw(texts))
-    return Response(model, draw(texts), draw(st.booleans()), result)
+    return Response(model, draw(texts), ResponseForm(as_lists=True) if draw(st.booleans()) else RAW, result)
 
 
 def _v1(answer):
@@ -58,7 +58,7 @@ def _v1(answer):
     response = v1.InferResponse(model=answer.model.name, version=answer.model.version, request_id=answer.request_id)
     for name, array in result.outputs.items():
         tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
-        if answer.as_lists:
+        if answer.form.as_lists:
             field, values = tensors.to_list(array)
             getattr(tensor, field).extend(values)
         else:
@@ -99,6 +99,6 @@ def test_cached_output_heads_are_not_mixed_up(dtype, others):
     for datatype in (dtype, *others):
         for shape in ((2, 3), (3, 2), (6,)):
             result = InferenceResult({"y": np.zeros(shape, datatype.numpy)}, timing, queue_s=0.0)
-            answer = Response(SimpleNamespace(name="m", version="1"), "", False, result)
+            answer = Response(SimpleNamespace(name="m", version="1"), "", RAW, result)
             assert _same(InferenceCodec().encode(answer), _v1(answer))
             assert _same(OpenInferenceCodec().encode(answer), _oip(answer))

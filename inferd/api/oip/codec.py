@@ -11,7 +11,8 @@ from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import Header, Response, Terms, rows_of
+from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
+from inferd.api.oip.classification import check_classes, classes_wanted, with_classes
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
@@ -47,9 +48,13 @@ class OpenInferenceCodec:
         """Return which model ``request`` asks for, and its id."""
         return Header(request.model_name, request.model_version, request.id)
 
-    def has_lists(self, request: pb.ModelInferRequest) -> bool:  # noqa: ARG002  (the codecs' contract)
-        """Return False: responses are always raw, as C++ clients need them."""
-        return False
+    def form(self, request: pb.ModelInferRequest) -> ResponseForm:
+        """Return raw, as C++ clients need it, or the classes that are asked for."""
+        if not request.outputs:
+            return RAW
+        counts = {output.name: classes_wanted(output) for output in request.outputs}
+        classes = {name: count for name, count in counts.items() if count}
+        return ResponseForm(classes=classes) if classes else RAW
 
     def terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
@@ -61,7 +66,7 @@ class OpenInferenceCodec:
         priority, timeout_s = _parameters(request)
         return DecodedRequest(
             inputs=_decode_inputs(request, signature, self._limits),
-            outputs=_requested_outputs(request),
+            outputs=_requested_outputs(request, signature),
             priority=priority,
             timeout_s=timeout_s,
         )
@@ -86,7 +91,10 @@ class OpenInferenceCodec:
         if response.request_id:
             parts.append(wire.field(_ID, response.request_id.encode()))
         contents: list[bytes | memoryview] = []
-        for name, array in response.result.outputs.items():
+        outputs: Mapping[str, NDArray[np.generic]] = response.result.outputs
+        if response.form.classes:
+            outputs = with_classes(outputs, response.form.classes, model.require_signature())
+        for name, array in outputs.items():
             parts.append(_encode_output(name, array.dtype, array.shape))
             raw = tensors.to_bytes(array)
             contents.append(wire.prefix(_RAW_OUTPUT, len(raw)))
@@ -169,9 +177,11 @@ def _parameter_path(name: str) -> str:
     return f'parameters["{clipped(name)}"]'
 
 
-def _requested_outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
+def _requested_outputs(request: pb.ModelInferRequest, signature: ModelSignature) -> tuple[str, ...]:
     for position, output in enumerate(request.outputs):
-        _reject_tensor_parameters("output", position, output.name, output.parameters)
+        if output.parameters:
+            _reject_tensor_parameters("output", position, output.name, output.parameters)
+            check_classes(position, output, signature)
     return tuple(output.name for output in request.outputs)
 
 
@@ -179,10 +189,10 @@ def _reject_tensor_parameters(
     kind: Literal["input", "output"], position: int, name: str, parameters: Mapping[str, pb.InferParameter]
 ) -> None:
     for parameter, value in parameters.items():
-        if not (parameter.startswith("shared_memory") or parameter == "classification"):
+        if not parameter.startswith("shared_memory"):
             continue
         choice = value.WhichOneof("parameter_choice")
-        # Some clients write every field they know: no region, no offset, no classes.
+        # Some clients write every field they know: no region, no offset.
         if choice is not None and getattr(value, choice):
             msg = f'{kind} "{name}": parameter "{parameter}" is not supported'
             raise InvalidInputError(msg, field=f"{kind}s[{position}].{_parameter_path(parameter)}")

@@ -1,4 +1,4 @@
-"""``inference.GRPCInferenceService``: inference, health, and metadata, configuration and statistics of the models."""
+"""``inference.GRPCInferenceService``: inference, health, what is known of the models, and their loading."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,10 @@ import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.admission import ModelView
 from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.oip.repository import repository_handlers
 from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.oip.triton import PLATFORM, model_config, model_statistics
+from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
@@ -20,14 +22,23 @@ from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
 #: Triton's names of the extensions that are implemented.
-EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 
 
 class OpenInferenceService:
     """Handlers of the service's methods, for clients of Triton and KServe."""
 
-    def __init__(self, resources: HandlerResources, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, resources: HandlerResources, control: RepositoryControl, is_ready: Callable[[], bool]) -> None:
         self._resources = resources
+        self._control = control
         self._is_ready = is_ready
         self._decoder = RequestDecoder(OpenInferenceCodec(resources.limits))
 
@@ -46,6 +57,7 @@ class OpenInferenceService:
                 UnaryInference(self._decoder, registry, statuses, self._resources.large_messages)
             ),
             "ModelStreamInfer": callback_stream(self._open_stream),
+            **repository_handlers(self._control),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:

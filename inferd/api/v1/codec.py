@@ -12,7 +12,7 @@ from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import Header, Response, Terms, rows_of
+from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.batching.request import InferenceResult
 from inferd.dtypes import BYTES
@@ -41,9 +41,9 @@ class InferenceCodec:
         """Return which model ``request`` asks for, and its id."""
         return Header(request.model, request.version, request.request_id)
 
-    def has_lists(self, request: pb.InferRequest) -> bool:
-        """Return whether any input is a typed list: a response has the form of its request."""
-        return any(_typed_lists(tensor) for tensor in request.inputs)
+    def form(self, request: pb.InferRequest) -> ResponseForm:
+        """Return typed lists if any input is one: a response has the form of its request."""
+        return _LISTS if any(_typed_lists(tensor) for tensor in request.inputs) else RAW
 
     def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
@@ -84,7 +84,7 @@ class InferenceCodec:
         if response.request_id:
             parts.append(wire.field(_REQUEST_ID, response.request_id.encode()))
         for name, array in result.outputs.items():
-            if response.as_lists:
+            if response.form.as_lists:
                 parts.append(_encode_list(name, array))
             else:
                 raw = tensors.to_bytes(array)
@@ -93,6 +93,8 @@ class InferenceCodec:
         parts.append(_encode_timing(result))
         return b"".join(parts)
 
+
+_LISTS = ResponseForm(as_lists=True)
 
 #: Tags of `InferResponse`, `Tensor` and `InferTiming`.
 _REQUEST_ID = wire.tag(pb.InferResponse, "request_id")

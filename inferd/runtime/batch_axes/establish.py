@@ -16,6 +16,7 @@ from inferd.runtime.batch_axes.input_search import Hints, Run, example_rows
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verification import Verification, verify_batch_axes
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.model_folder import model_folder
 from inferd.runtime.onnx_file import ModelFile
 from inferd.runtime.row_analysis.analysis import GraphAnalysis, analyse
 from inferd.runtime.run_timeout import TrialRunner
@@ -134,8 +135,7 @@ def _hints(path: Path, settings: ModelSettings, signature: ModelSignature) -> Hi
 
 def _example_files(path: Path) -> Iterator[Path]:
     """Yield the recorded requests of the model's version, or else of the model."""
-    folders = [path.parent, path.parent.parent] if path.parent.name.isdecimal() else [path.parent]
-    for folder in folders:
+    for folder in dict.fromkeys((path.parent, model_folder(path))):
         found = recorded_requests.find(folder)
         if found is not None:
             yield found

@@ -165,3 +165,28 @@ def test_narrowed_input_is_tried_and_warmed_up_in_that_size(tmp_path):
     session = opened(onnx_models.needs_size(500), tmp_path, inputs={"x": {"shape": [-1, 1, 500]}})
     assert session.verdict.standing is Standing.PROVEN
     assert session.synthetic_inputs.shapes == {"x": (1, 1, 500)}
+
+
+def test_labels(tmp_path):
+    """From a file beside the versions of the model."""
+    (tmp_path / "classes.txt").write_text("cat\ndog\r\n\nbüro\n")
+    (tmp_path / "1").mkdir()
+    labels = {"outputs": {"y": {"labels": "classes.txt"}}}
+    assert opened(onnx_models.linear(), tmp_path / "1", **labels).signature.outputs[0].labels == (
+        "cat",
+        "dog",
+        "",
+        "büro",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "there is no such file or directory"), (b"\xff\xfe", "expected UTF-8 text")]
+)
+def test_labels_that_cannot_be_read(content, why, tmp_path):
+    """Refuse the model."""
+    if content is not None:
+        (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(ModelLoadError) as caught:
+        opened(onnx_models.linear(), tmp_path, outputs={"y": {"labels": "classes.txt"}})
+    assert str(caught.value) == f"outputs.y.labels: classes.txt: {why}"

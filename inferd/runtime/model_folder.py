@@ -1,0 +1,30 @@
+"""The files of a model beside its ``.onnx`` files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime.errors import ModelLoadError
+from inferd.small_files import read_text, why_unreadable
+
+
+def model_folder(path: Path) -> Path:
+    """Return the directory of the model of which ``path`` is a file, which may be in a version directory."""
+    return path.parent.parent if path.parent.name.isdecimal() else path.parent
+
+
+def read_labels(path: Path, settings: ModelSettings) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of classes of each output that has them, by output. Raises `ModelLoadError`."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for output, override in settings.outputs.items():
+        if override.labels:
+            file = model_folder(path) / override.labels
+            try:
+                labels[output] = tuple(line.strip() for line in read_text(file).splitlines())
+            except OSError as error:
+                msg = f"outputs.{output}.labels: {override.labels}: {why_unreadable(file, error)}"
+                raise ModelLoadError(msg) from error
+            except UnicodeDecodeError as error:
+                msg = f"outputs.{output}.labels: {override.labels}: expected UTF-8 text"
+                raise ModelLoadError(msg) from error
+    return labels

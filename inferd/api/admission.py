@@ -144,7 +144,7 @@ def find_model(registry: ModelRegistry, call: Call, name: str, version: str) -> 
         assert permissions is not None, "only authorization sets permissions"
         found = registry.find(name, version, permissions.sees)
         grant = permissions.require(MethodKind.INFER, found.name)
-        model = registry.ready(found)
+        model = registry.get(found.name, version)
     context.model, context.version = model.name, model.version
     return model, grant
 
@@ -236,9 +236,13 @@ class ModelView:
     def all(self) -> list[ModelVersion]:
         """Return every visible version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
         self.charge()
-        permissions = self._permissions
-        return [
-            version
-            for version in self._registry.all()
-            if permissions is None or permissions.allows(MethodKind.METADATA, version.name)
-        ]
+        return [version for version in self._registry.all() if self.allows(MethodKind.METADATA, version.name)]
+
+    def allows(self, kind: MethodKind, model: str) -> bool:
+        """Return whether the caller may call methods of ``kind`` for ``model``."""
+        return self._permissions is None or self._permissions.allows(kind, model)
+
+    def require(self, kind: MethodKind, model: str) -> None:
+        """Raise `NotAllowedError` if the caller may not call methods of ``kind`` for ``model``."""
+        if self._permissions is not None:
+            self._permissions.require(kind, model)

@@ -9,10 +9,12 @@ from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
 from inferd.api.large_messages import LargeMessages
 from inferd.api.oip.service import OpenInferenceService
+from inferd.api.repository import RepositoryControl
 from inferd.api.status import StatusTable
 from inferd.api.stream import HandlerResources, OpenStreams
 from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
+from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.rpc import Server
 
@@ -40,16 +42,19 @@ class InferenceServices:
         self,
         *,
         registry: ModelRegistry,
+        manager: ModelManager,
         statuses: StatusTable,
         limits: MessageLimits,
         is_ready: Callable[[], bool],
     ) -> None:
         self._registry = registry
+        self._manager = manager
         self._statuses = statuses
         self._limits = limits
         self._is_ready = is_ready
         self._streams = OpenStreams()
         self._large_messages: LargeMessages | None = None
+        self._control: RepositoryControl | None = None
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
@@ -62,8 +67,9 @@ class InferenceServices:
             large_messages=self._large_messages,
             limits=self._limits,
         )
-        own = InferenceService(resources)
-        open_inference = OpenInferenceService(resources, self._is_ready)
+        self._control = RepositoryControl(self._manager, self._registry, self._statuses, self._large_messages)
+        own = InferenceService(resources, self._control)
+        open_inference = OpenInferenceService(resources, self._control, self._is_ready)
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),
@@ -71,10 +77,23 @@ class InferenceServices:
             ]
         )
 
+    def settle(self, settled: Callable[[], None]) -> None:
+        """Call ``settled`` on the poll thread once every request whose model has been looked up is in its queue.
+
+        Requests are looked up and submitted in one step of the poll thread, or looked up by the thread for large
+        messages and submitted by the poll thread afterwards; both take their work in order.
+        """
+        large_messages = self._large_messages
+        assert large_messages is not None, "models are loaded by a server that has been started"
+        large_messages.do(lambda: large_messages.call_soon(settled))
+
     def drain(self) -> None:
-        """Drain every stream; on the poll thread."""
+        """Drain every stream, and give up loads; on the poll thread."""
         self._streams.drain()
+        if self._control is not None:
+            self._control.drain()
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread. Return False if it is still busy after the timeout."""
-        return self._large_messages is None or self._large_messages.stop(timeout_s)
+        """End the threads. Return False if one is still busy after the timeout."""
+        ended = [each.stop(timeout_s) for each in (self._large_messages, self._control) if each is not None]
+        return all(ended)

@@ -101,6 +101,7 @@ class Application:
         api = self._settings.api
         return InferenceServices(
             registry=registry,
+            manager=self._models.manager,
             statuses=statuses,
             limits=MessageLimits(requests=api.max_message_requests, elements=api.max_elements),
             is_ready=self._readiness.is_ready,

@@ -172,7 +172,7 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Loads a model, or loads it anew, and answers when it serves; what served before serves until then. Cancelling the
+        """Loads a model, or loads it again, and answers when it serves; what served before serves until then. Cancelling the
         call gives the load up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

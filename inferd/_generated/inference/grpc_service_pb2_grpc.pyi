@@ -359,7 +359,7 @@ class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveTyp
     """Every model of the repositories, loaded or not, as far as the caller may see it."""
 
     RepositoryModelLoad: _GRPCInferenceServiceRepositoryModelLoadType
-    """Loads a model, or loads it anew, and answers when it serves; what served before serves until then. Cancelling the
+    """Loads a model, or loads it again, and answers when it serves; what served before serves until then. Cancelling the
     call gives the load up.
     """
 
@@ -507,7 +507,7 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse, collections.abc.Awaitable[inferd._generated.inference.grpc_service_pb2.RepositoryModelLoadResponse]]:
-        """Loads a model, or loads it anew, and answers when it serves; what served before serves until then. Cancelling the
+        """Loads a model, or loads it again, and answers when it serves; what served before serves until then. Cancelling the
         call gives the load up.
         """
 

@@ -1,4 +1,4 @@
-"""``inferd.v1.InferenceService``: inference, and descriptions of the models."""
+"""``inferd.v1.InferenceService``: inference, descriptions of the models, and their loading and unloading."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.admission import ModelView
+from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
+from inferd.api.v1.repository import repository_handlers
 from inferd.api.v1.stream import InferenceStream
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.run_cost import RunCost
@@ -21,8 +23,9 @@ from inferd.runtime.signature import TensorSpec
 class InferenceService:
     """Handlers of the service's methods."""
 
-    def __init__(self, resources: HandlerResources) -> None:
+    def __init__(self, resources: HandlerResources, control: RepositoryControl) -> None:
         self._resources = resources
+        self._control = control
         self._decoder = RequestDecoder(InferenceCodec(resources.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
@@ -33,6 +36,7 @@ class InferenceService:
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
             "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
+            **repository_handlers(self._control, registry, describe_model),
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:

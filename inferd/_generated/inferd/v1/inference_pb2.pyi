@@ -436,7 +436,7 @@ class LoadModelRequest(google.protobuf.message.Message):
     """The model's name: that of its directory or file in a repository."""
     version: builtins.str
     """The version to load besides those that serve. If unset, the versions that the model's version policy chooses are
-    loaded, those whose files have changed are loaded anew, and others are unloaded.
+    loaded, those whose files have changed are loaded again, and others are unloaded.
     """
     config: builtins.str
     """Replaces the model's own settings for this load: Triton's ModelConfig as JSON. The next load without it undoes this."""

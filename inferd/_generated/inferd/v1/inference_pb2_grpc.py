@@ -108,7 +108,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+        """Loads a model from the repositories of the server, or loads it again, and answers when it serves. What served before
         serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
         MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
         the model cannot be loaded.

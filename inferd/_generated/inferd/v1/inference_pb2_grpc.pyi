@@ -229,7 +229,7 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     """Describes one model version: inputs, outputs, batching and state."""
 
     LoadModel: _InferenceServiceLoadModelType
-    """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+    """Loads a model from the repositories of the server, or loads it again, and answers when it serves. What served before
     serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
     MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
     the model cannot be loaded.
@@ -319,7 +319,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: inferd._generated.inferd.v1.inference_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.LoadModelResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.LoadModelResponse]]:
-        """Loads a model from the repositories of the server, or loads it anew, and answers when it serves. What served before
+        """Loads a model from the repositories of the server, or loads it again, and answers when it serves. What served before
         serves until then, and further if the load fails. Cancelling the call gives the load up. UNAVAILABLE with reason
         MODEL_CONTROL_DISABLED unless the server's `repository.mode` is explicit; INTERNAL with reason MODEL_LOAD_FAILED if
         the model cannot be loaded.

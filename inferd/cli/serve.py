@@ -22,8 +22,10 @@ from inferd.app.machine_limits import detect_machine, fit_settings
 from inferd.cli.config import parse_assignments
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.signals import install_signal_handlers
+from inferd.cli.tritonserver import parse_bool
 from inferd.config.loading import has_config_file, load_settings
 from inferd.config.logging import LogFormat, LogSettings
+from inferd.config.repository import ModelControl, RequiredModels
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
@@ -36,7 +38,11 @@ EXAMPLES = (
     "inferd serve",
     "inferd serve model.onnx --grpc-port 9000",
     "inferd serve models/ --host 0.0.0.0 --set queue.policy=shed_oldest",
+    "inferd serve --model-repository models/ --model-control-mode explicit --load-model digits",
 )
+
+#: Readiness by ``--strict-readiness``.
+_READINESS = {True: RequiredModels.ALL, False: RequiredModels.ANY}
 
 #: Threshold of the youngest generation of the garbage collector; Python's default is 700.
 _OBJECTS_PER_COLLECTION = 10_000
@@ -52,6 +58,34 @@ def serve(
             help="An .onnx file, a directory with one, or a repository NAME/VERSION/model.onnx. "
             "Defaults to the built-in model of handwritten digits.",
         ),
+    ] = None,
+    model_repository: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="The same as a positional path. Repeatable.", show_default=False),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="A model under another name than its path has. Repeatable."),
+    ] = None,
+    model_control_mode: Annotated[
+        ModelControl | None, typer.Option(help="Who loads and unloads models.", show_default="none")
+    ] = None,
+    load_model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help='With explicit: a model to load at start; "*" is all. Repeatable.'),
+    ] = None,
+    repository_poll_secs: Annotated[
+        float | None, typer.Option(help="With poll: seconds between two looks at the repositories.", show_default="15")
+    ] = None,
+    model_config_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Read configs/NAME.pbtxt of a model in place of config.pbtxt.")
+    ] = None,
+    strict_readiness: Annotated[
+        str | None, typer.Option(metavar="BOOL", help="Be ready only once every model is.", show_default="false")
+    ] = None,
+    exit_on_error: Annotated[
+        str | None,
+        typer.Option(metavar="BOOL", help="Exit if a model fails to load at start.", show_default="false"),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, 0 for a free one.", show_default="8001")] = None,
@@ -77,13 +111,22 @@ def serve(
     SIGTERM and SIGINT finish the admitted requests and exit 0, or 1 if the grace
     period expired; a second signal exits at once. With a settings file, SIGHUP
     reloads the levels of the log and log.access.
+
+    tritonserver's flags for models and ports have the same names here.
     """
+    is_strict = parse_bool("--strict-readiness", strict_readiness)
     flags = {
         "server.host": host,
         "server.grpc_port": grpc_port,
         "server.metrics_port": metrics_port,
         "log.format": log_format,
-        "models": [str(path) for path in paths] if paths else None,
+        "models": _models(paths, model_repository, model) or None,
+        "repository.mode": model_control_mode,
+        "repository.load": load_model or None,
+        "repository.poll_interval_s": repository_poll_secs,
+        "repository.config_name": model_config_name,
+        "repository.readiness": None if is_strict is None else _READINESS[is_strict],
+        "repository.exit_on_error": parse_bool("--exit-on-error", exit_on_error),
         **parse_assignments(settings or ()),
     }
 
@@ -93,6 +136,16 @@ def serve(
     # Shutdown is complete and the log is flushed. A load or run that was abandoned may still be inside ONNX Runtime,
     # which would abort the process when the interpreter ends that thread at exit.
     os._exit(status)
+
+
+def _models(*given: Sequence[Path | str] | None) -> list[str]:
+    """Return the paths of all flags. Raises `CommandError` for a ``--model`` that is no NAME=PATH."""
+    *paths, named = given
+    for each in named or ():
+        name, separator, path = str(each).partition("=")
+        if not (name and separator and path):
+            raise CommandError(f"--model: expected NAME=PATH, got {each!r}", ExitCode.USAGE)
+    return [str(each) for several in (*paths, named) for each in several or ()]
 
 
 def _load(config: Path | None, flags: Mapping[str, object]) -> Settings:

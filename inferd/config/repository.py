@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from inferd.config.section import Section
+from inferd.config.section import Section, validation_error
 
 
 class ModelControl(StrEnum):
@@ -62,10 +62,21 @@ loaded and unloaded. explicit: models are loaded and unloaded by calls only."""
     parallel_loads: int = Field(default=4, ge=1, le=64)
     """Number of versions that are loaded at the same time."""
     readiness: RequiredModels = RequiredModels.ANY
-    """any: the server is ready when all models have been tried and one is ready. all: only if all of them are."""
+    """any: the server is ready when all models of the start have been tried and, with mode none, one is ready. all: \
+not before every one of them is. Models that come and go later do not change it."""
     exit_on_error: bool = False
     """Exit if a model cannot be loaded at start."""
+    config_name: str = ""
+    """Read configs/NAME.pbtxt in the directory of a model in place of its config.pbtxt, where there is one."""
     probe: bool = True
     """Open files in a process of their own first, so that one that crashes or hangs ONNX Runtime costs nothing."""
     probe_timeout_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
     """Time after which a file that is being opened there counts as hanging."""
+
+    @model_validator(mode="after")
+    def _validate_mode(self) -> Self:
+        for name in ("load", "remember"):
+            if getattr(self, name) and self.mode is not ModelControl.EXPLICIT:
+                text = f"expected mode explicit beside it, got {self.mode.value}"
+                raise validation_error(text, setting=name)
+        return self

@@ -27,7 +27,18 @@ NOT_SETTINGS = frozenset({"INFERD_CONFIG", "INFERD_TOKEN"})
 _POSITIONAL = frozenset({"models"})
 
 #: Settings with a flag of their own; the others are set with ``--set NAME=VALUE``.
-_OWN_FLAGS = frozenset({"server.host", "server.grpc_port", "server.metrics_port", "log.format"})
+_OWN_FLAGS = {
+    "server.host": "--host",
+    "server.grpc_port": "--grpc-port",
+    "server.metrics_port": "--metrics-port",
+    "log.format": "--log-format",
+    "repository.mode": "--model-control-mode",
+    "repository.load": "--load-model",
+    "repository.poll_interval_s": "--repository-poll-secs",
+    "repository.config_name": "--model-config-name",
+    "repository.readiness": "--strict-readiness",
+    "repository.exit_on_error": "--exit-on-error",
+}
 
 #: YAML's tag of strings.
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -67,8 +78,8 @@ class FlagSource:
         return "command line" if path[0] in _POSITIONAL else f"flag {self.spell('.'.join(path))}"
 
     def spell(self, name: str) -> str:
-        """Return the flag of a setting: its own, which omits the section, or ``--set``."""
-        return "--" + name.rpartition(".")[2].replace("_", "-") if name in _OWN_FLAGS else f"--set {name}"
+        """Return the flag of a setting: its own, or ``--set``."""
+        return _OWN_FLAGS.get(name, f"--set {name}")
 
 
 class EnvironmentSource:

@@ -85,7 +85,7 @@ def double(tag: int, value: float) -> bytes:
 
 def prefix(tag: int, nbytes: int) -> bytes:
     """Encode the tag and length before a content of ``nbytes``; ``tag`` is a single byte."""
-    return bytes((tag,)) + varint(nbytes)
+    return bytes((tag, nbytes)) if nbytes < _MORE else bytes((tag,)) + varint(nbytes)
 
 
 def field(tag: int, content: bytes) -> bytes:

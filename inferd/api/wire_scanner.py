@@ -264,12 +264,15 @@ class _Scan:
             if rule is None:
                 position = self._skip_unknown(tag, position, end)
                 continue
-            if tag & 7 == wire.LENGTH and position < end and (size := message[position]) < _CONTINUES:
+            if tag & 7 != wire.LENGTH or position >= end:
+                start, position = wire.content_bounds(message, tag & 7, position)
+            elif (size := message[position]) < _CONTINUES:
                 # Most lengths take one byte; reading it here saves two calls a field.
                 start = position + 1
                 position = start + size
             else:
-                start, position = wire.content_bounds(message, tag & 7, position)
+                size, start = wire.read_varint(message, position)
+                position = start + size
             if position > end:
                 raise wire.MalformedError
             if rule.is_list:

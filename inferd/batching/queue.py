@@ -135,13 +135,16 @@ class RequestQueue:
     def _run_or_wake(self) -> None:
         """Run the next batch here, on the poll thread, if its run is short; otherwise wake a worker."""
         self._wake_due = False
-        effects = Effects()
         with self._lock:
-            batch = self._take_short(effects)
-            if batch is None:
+            if not self._state.rules.run_cost.short.are_short:
+                self._work.notify()
+                return
+            effects = Effects()
+            batch = self._plan(self._clock(), effects, only_short=True)
+            if not isinstance(batch, Batch):
                 self._work.notify()
         self._do(effects)
-        if batch is None:
+        if not isinstance(batch, Batch):
             return
         self._run_here(batch)
         with self._lock:
@@ -155,12 +158,6 @@ class RequestQueue:
             self._state.cores.wake_others()
         if more and not self._wake_due:
             self._run_or_wake_when_idle()
-
-    def _take_short(self, effects: Effects) -> Batch | None:
-        if not self._state.rules.run_cost.short.are_short:
-            return None
-        planned = self._plan(self._clock(), effects, only_short=True)
-        return planned if isinstance(planned, Batch) else None
 
     def cancel(self, request: InferenceRequest) -> None:
         """Cancel ``request`` and free its place immediately; no effect if it has been answered."""
@@ -195,7 +192,7 @@ class RequestQueue:
         with self._lock:
             self._state.retire(batch, self._clock())
             effects.wakes_others = bool(self._state.cores.pool.waiting)
-            self._notify_drained()
+            self._notify(effects)
         if effects.wakes_others:
             self._state.cores.wake_others()
 
@@ -250,7 +247,9 @@ class RequestQueue:
             planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
                 return planned
-            if effects.failed or effects.admitted or effects.wakes_others or self._state.exhausted:
+            if effects.failed or effects.admitted or effects.wakes_others:
+                return None
+            if self._state.closed and self._state.exhausted:
                 return None
             self._idle_workers += 1
             self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
@@ -268,7 +267,8 @@ class RequestQueue:
     def _notify(self, effects: Effects) -> None:
         if effects.wake_worker and self._idle_workers:
             self._work.notify()
-        self._notify_drained()
+        if self._state.closed:
+            self._notify_drained()
 
     def _notify_drained(self) -> None:
         if self._state.drained:

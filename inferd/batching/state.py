@@ -229,7 +229,12 @@ class QueueState:
         if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.near_s:
             self._fail_doomed(self.waiting.in_order(), now, effects)
             return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
-        further = 0 if self.waiting.scavengers.rows else self._further(now)
+        further = 0
+        if rules.max_wait_s > 0 and not (self.closed or self.waiting.scavengers.rows):
+            # A caller that waits for an answer cannot have sent its next request.
+            unanswered = self._running.count_unanswered()[0]
+            present = self.waiting.count + self._overflow.blocked.count + unanswered
+            further = self.rules.arrivals.expected_arrivals(now, present)
         if further == 0 and self.waiting.count == 1:
             # The same as `plan` would choose.
             request = self.waiting.only()
@@ -251,14 +256,6 @@ class QueueState:
 
     def _is_doomed(self, now: float, request: InferenceRequest) -> bool:
         return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
-
-    def _further(self, now: float) -> int:
-        """Return how many requests are worth waiting for; none if waiting is not allowed."""
-        if self.closed or self.rules.rules.max_wait_s == 0:
-            return 0
-        # A caller that waits for an answer cannot have sent its next request.
-        present = self.waiting.count + self._overflow.blocked.count + self._running.count_unanswered()[0]
-        return self.rules.arrivals.expected_arrivals(now, present)
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""

@@ -11,12 +11,12 @@ import grpc
 
 from inferd.rpc import core
 from inferd.rpc.blocking import BlockingHandlers
-from inferd.rpc.call import LiveCalls
+from inferd.rpc.call import INTERNAL_ERROR, CallBase, CoreUnaryCall, log_failed_interceptor
 from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.core import Metadata
-from inferd.rpc.interfaces import StreamHandler, UnaryHandler
+from inferd.rpc.interfaces import CallInterceptor, Finisher, Rejection, StreamHandler, UnaryHandler
+from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.unary_call import CoreUnaryCall
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -161,6 +161,47 @@ def decode(method: bytes) -> str:
     return method.decode(errors="replace")
 
 
+_BROKEN = Rejection(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+
+
+class InterceptorChain:
+    """The interceptors of a server, outermost first. Immutable."""
+
+    def __init__(self, interceptors: Sequence[CallInterceptor]) -> None:
+        #: Each interceptor's ``started``, and the finishers of a call that it rejects.
+        self._starters = tuple(
+            (interceptor.started, _finishers(interceptors[: index + 1]))
+            for index, interceptor in enumerate(interceptors)
+        )
+        #: The finishers of a call that no interceptor rejects, innermost first.
+        self.all_finishers = _finishers(interceptors)
+
+    def start(self, call: CallBase) -> Rejection | None:
+        """Run ``started`` of the interceptors; return the rejection, if any.
+
+        The finishers of ``call`` end with ``all_finishers``; of a rejected call, those of inner interceptors are
+        removed.
+        """
+        for started, finishers in self._starters:
+            try:
+                rejection = started(call)
+            except Exception:  # noqa: BLE001  a failed interceptor must not let a call pass that it might have rejected
+                log_failed_interceptor(started, call)
+                rejection = _BROKEN
+            if rejection is not None:
+                end = call.end
+                own = end.finishers[: len(end.finishers) - len(self.all_finishers)]
+                end.finishers = (*own, *finishers)
+                return rejection
+        return None
+
+
+def _finishers(interceptors: Sequence[CallInterceptor]) -> tuple[Finisher, ...]:
+    """Return each interceptor's ``finished``, the last one first."""
+    found = (interceptor.finished for interceptor in reversed(interceptors))
+    return tuple(finished for finished in found if finished is not None)
+
+
 class _LookupFailed:
     """In place of a handler: the lookup raised."""
 
@@ -180,6 +221,7 @@ class Acceptor:
         live: LiveCalls,
         methods: Methods,
         blocking: BlockingHandlers,
+        interceptors: InterceptorChain,
         *,
         armed_calls: int,
         max_inflight_unary: int | None,
@@ -190,6 +232,7 @@ class Acceptor:
         self._live = live
         self._methods = methods
         self._blocking = blocking
+        self._interceptors = interceptors
         self._armed_calls = armed_calls
         self._express_methods = express_methods
         self._max_inflight_unary = max_inflight_unary
@@ -246,7 +289,7 @@ class Acceptor:
         kind = CoreUnaryCall if is_unary else CoreStreamCall
         call = kind(event.call, live, method, event.invocation_metadata, deadline, now)
         # Ahead of the limits, so that every rejected call is logged and counted.
-        rejection = live.interceptors.start(call)
+        rejection = self._interceptors.start(call)
         if rejection is not None:
             call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
         elif is_short_of_memory:

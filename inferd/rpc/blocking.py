@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 from inferd.call_context import log_fields
-from inferd.rpc.call import LiveCalls
 from inferd.rpc.call_ends import NO_THREAD
+from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.servicer_context import ServicerContext
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.worker_pool import WorkerPool

@@ -1,8 +1,9 @@
-"""What both kinds of call have in common: the caller, the end, and the calls of a server that are live."""
+"""One RPC on the core: what is known of it, its end, and the fast path of calls with one request and one answer."""
 
 import logging
 import math
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,24 +11,17 @@ from functools import partial
 import grpc
 
 from inferd.call_context import CallContext, log_fields, readable_peer
-from inferd.rpc import call_ends, core
-from inferd.rpc.call_ends import REASONS, Ends, RejectionCause, StatusOf, bare_status
+from inferd.rpc import core
+from inferd.rpc.call_ends import CANCELLED_HERE, Cause
 from inferd.rpc.core import CheckedMetadata, EncodedMetadata, Metadata, SentMetadata, checked_metadata
-from inferd.rpc.inflating import GZIP, InflateError, Inflater
-from inferd.rpc.interceptors import InterceptorChain, notify_finished
-from inferd.rpc.interfaces import Finisher
-from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.interfaces import Call, Finisher, UnaryHandler
+from inferd.rpc.live_calls import UNREAD, LiveCalls
 
 _log = logging.getLogger("inferd.rpc")
 
+_OK = grpc.StatusCode.OK
 INTERNAL_ERROR = "internal error"
 MISSING_MESSAGE = "expected one request message, got none"
-
-#: Maximum message size after `Call.expect_small_message`.
-SMALL_MESSAGE_BYTES = 4096
-
-#: `CallBase.message_bytes` before the first message is complete.
-UNREAD = -1
 
 #: The close event follows a receive without a message within about this time.
 _CLOSE_FOLLOWS_S = 0.002
@@ -38,88 +32,88 @@ _ENDED_BEFORE = (grpc.StatusCode.CANCELLED, "the call had ended")
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
 
-class LiveCalls:
-    """The calls of a server with events still to come from the core, and what they share.
+class CallEnd:
+    """The one end of a call: one of all answers and terminations claims it, and notifies the finishers.
 
-    The server may be freed only when there are none. ``held_bytes`` is the size of the messages they hold. Changes on
-    the poll thread only; ``count``, ``held_bytes`` and ``rejected`` may be read in any.
+    Invariant: ``claim`` is acquired once and never released. Threads: any may claim; who has claimed notifies.
     """
 
-    def __init__(
-        self,
-        loop: PollLoop,
-        interceptors: InterceptorChain,
-        *,
-        status_of: StatusOf = bare_status,
-        inflater: Inflater | None = None,
-        ends: Ends | None = None,
-    ) -> None:
-        self.loop = loop
-        self.interceptors = interceptors
-        self.inflater = inflater
-        self.ends = Ends() if ends is None else ends
-        #: An ordered set: the oldest call first.
-        self.calls: dict[CallBase, None] = {}
-        #: Live calls with `CallBase.is_inflight`.
-        self.inflight_unary = 0
-        self.held_bytes = 0
-        #: Whether calls are rejected before their message is read.
-        self.is_short_of_memory = False
-        #: Called for the next new call; set while no timer checks the live calls.
-        self.on_call: Callable[[], None] | None = None
-        #: Rejected calls by reason.
-        self.rejected = dict.fromkeys(REASONS, 0)
-        self._status_of = status_of
+    __slots__ = ("callbacks", "cause", "claim", "finishers", "is_terminated", "trailing")
 
-    @property
-    def count(self) -> int:
-        """The number of live calls."""
-        return len(self.calls)
+    def __init__(self, finishers: tuple[Finisher, ...]) -> None:
+        self.claim = threading.Lock()
+        #: Notified of every end, in order.
+        self.finishers = finishers
+        #: Called after a termination, an end without our answer.
+        self.callbacks: list[Callable[[], None]] = []
+        self.is_terminated = False
+        #: Why the call is about to be terminated, as far as this side knows.
+        self.cause: Cause | None = None
+        #: Added to the trailing metadata of the handler.
+        self.trailing: CheckedMetadata = None
 
-    def reject(self, call: "CallBase", cause: RejectionCause) -> None:
-        """End ``call`` without serving it."""
-        rejection = self._status_of(cause)
-        if call.abort(rejection.code, rejection.details, rejection.trailing_metadata):
-            self.rejected[cause.reason] += 1
+    def add_finisher(self, finisher: Finisher) -> bool:
+        """Put ``finisher`` ahead of the others. Returns False if the end was claimed."""
+        if self.claim.locked():
+            return False
+        self.finishers = (finisher, *self.finishers)
+        return True
+
+    def notify(self, call: Call, code: grpc.StatusCode, details: str) -> None:
+        """Call the finishers for ``call``, whose end was claimed."""
+        for finished in self.finishers:
+            try:
+                finished(call, code, details)
+            except Exception:  # noqa: BLE001  the others must run, and the caller must get the status
+                log_failed_interceptor(finished, call)
+
+    def run_callbacks(self, call: Call) -> None:
+        """Run the remaining callbacks in order; `list.pop` gives each to one thread only."""
+        while self.callbacks:
+            try:
+                callback = self.callbacks.pop(0)
+            except IndexError:  # another thread was faster
+                return
+            try:
+                callback()
+            except Exception:  # noqa: BLE001  the other callbacks must run too
+                _log.exception("a callback at the end of %s failed", call.method, extra=log_fields(call))
+
+
+def log_failed_interceptor(method: Callable[..., object], call: Call) -> None:
+    """Log the exception that ``method`` of an interceptor has raised."""
+    _log.exception("interceptor %r failed on %s", method, call.method, extra=log_fields(call))
 
 
 class CallBase(ABC):
-    """One call of the core, live from its construction.
+    """What both kinds of call have in common; live from its construction.
 
-    Invariants: exactly one of all answers and terminations claims the end of the call, and the one that does notifies
-    the interceptors. ``_due`` counts the events still to arrive, among them the one of the status, which counts from
-    the start and is subtracted if the call ends without an answer. At zero the call is no longer live.
+    Invariant: ``_due`` counts the events still to arrive, among them the one of the status, which counts from the
+    start and is subtracted if the call ends without an answer. At zero the call is no longer live.
 
     Threads: constructed on the poll thread, where its events arrive; answered in any.
     """
 
     __slots__ = (
-        "_callbacks",
-        "_cause",
         "_due",
         "_live",
-        "_lock",
-        "_terminated",
-        "_trailing",
         "annotations",
+        "check",
         "context",
         "core_call",
         "deadline",
+        "end",
         "ended_at",
-        "examines_messages",
-        "expects_small_message",
-        "finishers",
-        "is_inflight",
-        "message_bytes",
         "metadata",
         "method",
-        "on_retired",
         "raw_peer",
         "started_at",
     )
 
     #: Whether the call takes one message, not a stream.
     has_single_message: bool
+    #: What serves a unary call, which then counts among the unary calls in flight.
+    _handler: UnaryHandler | None
 
     def __init__(
         self,
@@ -132,15 +126,9 @@ class CallBase(ABC):
     ) -> None:
         self.core_call = core_call
         self._live = live
-        self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] = []
-        self._cause: tuple[grpc.StatusCode, str] | None = None
         self._due = 2
         # The core forgets it with the end of the call.
         self.raw_peer = core_call.peer()
-        self._terminated = False
-        #: Added to the trailing metadata of the handler.
-        self._trailing: CheckedMetadata = None
         self.method = method
         self.metadata = metadata
         self.deadline = deadline
@@ -148,18 +136,11 @@ class CallBase(ABC):
         self.ended_at = math.inf
         self.context = CallContext()
         self.annotations: dict[str, object] = {}
-        self.finishers = live.interceptors.all_finishers
-        #: Size of the latest message, which counts as held while the call is live or until the next message.
-        self.message_bytes = UNREAD
-        self.expects_small_message = False
-        #: Whether the call counts among the unary calls in flight.
-        self.is_inflight = False
-        #: Whether messages go through `_examine` first.
-        self.examines_messages = live.inflater is not None
-        #: Called on the poll thread when the call is no longer live, however it ended.
-        self.on_retired: Callable[[], None] | None = None
+        self.end = CallEnd(live.finishers)
+        #: What messages must pass before they are delivered; None if nothing is to be checked.
+        self.check = live.check
         # From here on the call is live, and a check of memory may end it.
-        live.calls[self] = None
+        live.calls[self] = UNREAD
         if live.on_call is not None:
             live.on_call()
         if live.ends.ages is not None:
@@ -174,79 +155,52 @@ class CallBase(ABC):
         """See `Call.auth_context`."""
         return core.auth_context(self.core_call)
 
-    def peer_identities(self) -> Sequence[bytes] | None:
-        """Return the authenticated names of the peer, or None."""
-        return core.peer_identities(self.core_call)
-
-    def peer_identity_key(self) -> str | None:
-        """Return the key of the identities in the auth context, or None."""
-        return core.peer_identity_key(self.core_call)
-
     def cancel(self) -> None:
         """End the call as if the caller had cancelled it; any thread."""
-        self._cause = call_ends.CANCELLED_HERE
+        self.end.cause = CANCELLED_HERE
         self.core_call.cancel()
 
     def add_trailing_metadata(self, pairs: SentMetadata) -> None:
         """See `Call.add_trailing_metadata`."""
         added = pairs if isinstance(pairs, EncodedMetadata) else checked_metadata(pairs)
         if added is not None:
-            self._trailing = added if self._trailing is None else (*self._trailing, *added)
+            earlier = self.end.trailing
+            self.end.trailing = added if earlier is None else (*earlier, *added)
 
     def expect_small_message(self) -> None:
         """See `Call.expect_small_message`."""
-        self.expects_small_message = self.examines_messages = True
+        self.check = self._live.small_check
 
     def on_terminated(self, callback: Callable[[], None]) -> None:
         """See `Call.on_terminated`."""
-        self._callbacks.append(callback)
-        if self._terminated:
-            self._run_callbacks()
+        end = self.end
+        end.callbacks.append(callback)
+        if end.is_terminated:
+            end.run_callbacks(self)
 
     def on_finished(self, finisher: Finisher) -> None:
         """See `Call.on_finished`."""
         if not self._add_finisher(finisher):
             finisher(self, *_ENDED_BEFORE)
 
-    @abstractmethod
     def _add_finisher(self, finisher: Finisher) -> bool:
-        """Put ``finisher`` ahead of the others. Returns False if the call has ended."""
-
-    @abstractmethod
-    def _on_close(self, event: core.BatchEvent) -> None:
-        """Handle the end of the call."""
+        return self.end.add_finisher(finisher)
 
     @abstractmethod
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
 
     @abstractmethod
-    def _deliver(self, message: bytes) -> None:
-        """Give ``message`` to the handler; on the poll thread."""
+    def deliver(self, message: bytes) -> None:
+        """Give ``message``, which was checked, to the handler; on the poll thread."""
 
-    def _examine(self, message: bytes) -> None:
-        """Check the size of ``message``, inflate it if it is compressed, and deliver it; else reject the call."""
-        if not self._fits(message):
-            return
-        if self._live.inflater is not None and message.startswith(GZIP):
-            self._live.inflater.inflate(message, self._inflated)
-        else:
-            self._deliver(message)
-
-    def _inflated(self, outcome: bytes | InflateError) -> None:
-        if isinstance(outcome, InflateError):
-            self._live.reject(self, call_ends.not_inflatable(str(outcome)))
-        elif self._fits(outcome) and self in self._live.calls:
-            self._live.held_bytes += len(outcome) - self.message_bytes
-            self.message_bytes = len(outcome)
-            self._deliver(outcome)
-
-    def _fits(self, message: bytes) -> bool:
-        """Whether ``message`` is within the limit for small messages, if that applies; else reject the call."""
-        if not self.expects_small_message or len(message) <= SMALL_MESSAGE_BYTES:
-            return True
-        self._live.reject(self, call_ends.message_too_large(len(message), SMALL_MESSAGE_BYTES))
-        return False
+    def batch_refused(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None], error: int) -> None:
+        """See `BatchOwner.batch_refused`: cancel the call, which would stay live otherwise."""
+        text = "the core refused a batch on %s with error %d; the call is cancelled"
+        _log.error(text, self.method, error, extra=log_fields(self))
+        self.end.cause = (grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+        self.core_call.cancel()
+        self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
@@ -260,82 +214,155 @@ class CallBase(ABC):
             self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
             raise
 
-    def _status_operation(self, code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata) -> core.Operation:
-        """Make the operation that sends the status, once the interceptors were notified."""
-        if self._trailing is not None:
-            trailing = self._trailing if trailing is None else (*trailing, *self._trailing)
-        return core.status(code, details, trailing)
-
-    def _start(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:
-        """Start ``batch`` now, or on the poll thread after the events that are ready."""
-        loop = self._live.loop
-        if threading.get_ident() == loop.thread_id:
-            loop.defer_batch((self, batch, tag))
-            return
-        error = self.core_call.start_server_batch(batch, tag)
-        if error:
-            self.batch_refused(batch, tag, error)
-
-    def batch_refused(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None], error: int) -> None:
-        """See `BatchOwner.batch_refused`: cancel the call, which would stay live otherwise."""
-        text = "the core refused a batch on %s with error %d; the call is cancelled"
-        _log.error(text, self.method, error, extra=log_fields(self))
-        self._cause = (grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
-        self.core_call.cancel()
-        self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
-
-    def _run_handler(self, handler: Callable[..., object], *arguments: object) -> None:
-        try:
-            handler(*arguments)
-        except Exception:  # noqa: BLE001  the caller gets a status, but not the cause
-            self._handler_failed()
-
     def _handler_failed(self) -> None:
         _log.exception("the handler of %s failed", self.method, extra=log_fields(self))
         self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
-    def _after_no_message(self, half_closed: Callable[[], None]) -> None:
-        """Call ``half_closed`` unless the call proves to have ended.
+    def _no_message(self, event: core.BatchEvent, half_closed: Callable[[], None]) -> None:
+        """Handle a receive without a message; call ``half_closed`` unless the call proves to have ended.
 
-        The core reports a cancelled call like a half-close, by a receive without a message, and then by the close
-        event, from a thread that may be delayed. So wait a little, and then for the events that are ready by then.
+        The core reports a cancelled call like a half-close, and then by the close event, from a thread that may be
+        delayed. So wait a little, and then for the events that are ready by then.
         """
-        loop = self._live.loop
-        loop.call_at(loop.now() + _CLOSE_FOLLOWS_S, partial(loop.call_after_queued, half_closed))
-
-    def _receive_failed(self) -> None:
-        """Note that the core rejected a message; it answers by itself, and the close event follows."""
-        self._cause = _OVERSIZE
+        if event.success:
+            loop = self._live.loop
+            loop.call_at(loop.now() + _CLOSE_FOLLOWS_S, partial(loop.call_after_queued, half_closed))
+        else:
+            # The core rejected the message; it answers by itself, and the close event follows.
+            self.end.cause = _OVERSIZE
 
     def _terminate(self) -> None:
         """End the call without an answer; the caller holds the claim."""
+        end = self.end
         self.ended_at = self._live.loop.now()
-        code, details = self._cause or self._live.ends.cause(self, self.ended_at)
-        notify_finished(self.finishers, self, code, details)
-        self._terminated = True
-        self._run_callbacks()
-
-    def _run_callbacks(self) -> None:
-        """Run the remaining callbacks in order; `list.pop` gives each to one thread only."""
-        while self._callbacks:
-            try:
-                callback = self._callbacks.pop(0)
-            except IndexError:  # another thread was faster
-                return
-            try:
-                callback()
-            except Exception:  # noqa: BLE001  the other callbacks must run too
-                _log.exception("a callback at the end of %s failed", self.method, extra=log_fields(self))
+        code, details = end.cause or self._live.ends.cause(self, self.ended_at)
+        end.notify(self, code, details)
+        end.is_terminated = True
+        end.run_callbacks(self)
 
     def _retire(self) -> None:
         """Remove the call from the live calls: no more events will come."""
-        del self._live.calls[self]
-        if self.message_bytes > 0:
-            self._live.held_bytes -= self.message_bytes
-        if self.is_inflight:
-            self._live.inflight_unary -= 1
+        live = self._live
+        size = live.calls.pop(self)
+        if size > 0:
+            live.held_bytes -= size
+        if self._handler is not None:
+            live.inflight_unary -= 1
         # Handlers and listeners refer to their call: breaking the cycles frees it at once.
-        self._callbacks.clear()
-        if self.on_retired is not None:
-            self.on_retired()
-            self.on_retired = None
+        self.end.callbacks.clear()
+
+
+class CoreUnaryCall(CallBase):
+    """A `UnaryCall` with four events: the call, its message, its answer, its close.
+
+    The close is asked for when the handler has seen the message: until then the receive of the message reports a
+    cancel. A call that ends on the poll thread before, as refused ones do, asks for it in one batch with the status.
+
+    ``_due`` and ``_is_close_due``, whether the close was asked for, change on the poll thread only.
+    """
+
+    __slots__ = ("_handler", "_is_close_due")
+
+    has_single_message = True
+
+    def __init__(
+        self,
+        core_call: core.Call,
+        live: LiveCalls,
+        method: str,
+        metadata: Metadata,
+        deadline: float,
+        started_at: float,
+    ) -> None:
+        self._handler = None
+        self._is_close_due = False
+        # Last, as it makes the call live.
+        super().__init__(core_call, live, method, metadata, deadline, started_at)
+
+    def serve(self, handler: UnaryHandler) -> None:
+        """Read the message and give it to ``handler``; on the poll thread, before any event of the call but its end."""
+        self._handler = handler
+        self._live.inflight_unary += 1
+        self._due += 1
+        self._live.loop.defer_batch((self, (core.receive_message(),), self._on_message))
+
+    def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
+        """See `UnaryCall.reply`."""
+        trailing = self._checked(trailing_metadata) if trailing_metadata else None
+        return self._finish(core.first_message(message), _OK, "", b"", trailing)
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
+        """See `UnaryCall.abort`."""
+        trailing = self._checked(trailing_metadata)
+        return self._finish((core.initial_metadata(None),), code, details, details.encode(errors="replace"), trailing)
+
+    def _finish(
+        self, operations: core.Batch, code: grpc.StatusCode, details: str, encoded: bytes, trailing: CheckedMetadata
+    ) -> bool:
+        """End the call with ``operations`` and the status. Arguments are checked: nothing may fail after the claim."""
+        end, loop = self.end, self._live.loop
+        if not end.claim.acquire(False):
+            return False
+        self.ended_at = time.monotonic()
+        end.notify(self, code, details)
+        status = core.status(code, encoded, trailing, end.trailing)
+        batch = (*operations, status)
+        if threading.get_ident() != loop.thread_id:
+            error = self.core_call.start_server_batch(batch, self._on_sent)
+            if error:
+                self.batch_refused(batch, self._on_sent, error)
+        elif self._is_close_due:
+            loop.defer_batch((self, batch, self._on_sent))
+        else:
+            self._is_close_due = True
+            loop.defer_batch((self, (*operations, core.receive_close(), status), self._on_sent_and_closed))
+        return True
+
+    def _on_message(self, event: core.BatchEvent) -> None:
+        message = event.batch_operations[0].message()
+        live = self._live
+        if message is None:
+            self._no_message(event, self._on_half_close)
+        else:
+            # As `LiveCalls.hold` for the first message, without a call for each request.
+            live.calls[self] = size = len(message)
+            live.held_bytes += size
+            if self.check is None:
+                self.deliver(message)
+            else:
+                self.check.deliver(self, message)
+        if not self._is_close_due:
+            self._is_close_due = True
+            live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
+        self._due -= 1
+        if self._due == 0:
+            self._retire()
+
+    def deliver(self, message: bytes) -> None:
+        """See `CallBase.deliver`."""
+        assert self._handler is not None
+        try:
+            self._handler(self, message)
+        except Exception:  # noqa: BLE001  the caller gets a status, but not the cause
+            self._handler_failed()
+
+    def _on_half_close(self) -> None:
+        self.abort(grpc.StatusCode.UNIMPLEMENTED, MISSING_MESSAGE)
+
+    def _on_close(self, _event: core.BatchEvent) -> None:
+        if self.end.claim.acquire(blocking=False):
+            self._terminate()
+            self._due -= 1
+        self._due -= 1
+        if self._due == 0:
+            self._retire()
+
+    def _on_sent_and_closed(self, _event: core.BatchEvent) -> None:
+        self._due -= 2
+        if self._due == 0:
+            self._retire()
+
+    def _on_sent(self, _event: core.BatchEvent) -> None:
+        self._due -= 1
+        if self._due == 0:
+            self._retire()

@@ -12,8 +12,7 @@ from typing import Any, Self
 import grpc
 
 from inferd.plain_text import clipped, escaped, listed
-from inferd.rpc.interceptors import Rejection
-from inferd.rpc.interfaces import Call
+from inferd.rpc.interfaces import Call, Rejection
 
 
 @dataclass(frozen=True, slots=True)

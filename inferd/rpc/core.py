@@ -252,8 +252,10 @@ def first_message(payload: bytes) -> Batch:
     return cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), cygrpc.SendMessageOperation(payload, _NO_FLAGS)
 
 
-def status(code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata) -> Operation:
-    """Send the status; it ends the call."""
+def status(code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata, added: CheckedMetadata) -> Operation:
+    """Send the status with the metadata ``trailing`` and then ``added``; it ends the call."""
+    if added is not None:
+        trailing = added if trailing is None else (*trailing, *added)
     # Enumerations hash in Python.
     number = _OK if code is _OK_CODE else _CODE_NUMBERS.get(code, _UNKNOWN)
     return cygrpc.SendStatusFromServerOperation(trailing, number, details, _NO_FLAGS)

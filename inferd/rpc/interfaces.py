@@ -1,6 +1,7 @@
-"""Calls as handlers and interceptors see them. `unary_call` and `stream_call` implement them."""
+"""Calls as handlers and interceptors see them, and interceptors. `call` and `stream_call` implement the calls."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -148,6 +149,36 @@ class StreamListener(Protocol):
 
     def on_terminated(self) -> None:
         """Handle an end of the call without our ``finish``; at most once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The status of a rejected call."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: Metadata = ()
+
+
+class CallInterceptor(Protocol):
+    """Sees every call, whatever its handler: when it starts, which it may reject, and when it ends."""
+
+    def started(self, call: Call, /) -> Rejection | None:
+        """Handle a new call whose message was not read yet; return a rejection to reject it.
+
+        On the poll thread: must not block. Inner interceptors do not see a rejected call. An exception rejects it with
+        INTERNAL.
+        """
+        ...
+
+    @property
+    def finished(self) -> Finisher | None:
+        """Called exactly once for each call passed to ``started``, rejected ones included.
+
+        Must not block or raise. None for interceptors that need the end of some calls only; they use
+        `Call.on_finished`.
+        """
         ...
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import grpc
 
 from inferd.rpc import core, unix_sockets
-from inferd.rpc.accept import Acceptor, Methods
+from inferd.rpc.accept import Acceptor, InterceptorChain, Methods
 from inferd.rpc.blocking import BlockingHandlers
-from inferd.rpc.call import LiveCalls
 from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
 from inferd.rpc.corks import Corks
 from inferd.rpc.inflating import Inflater
-from inferd.rpc.interceptors import CallInterceptor, InterceptorChain
+from inferd.rpc.interfaces import CallInterceptor
+from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLag, PollLoop
 from inferd.rpc.upkeep import MemoryGuard, MemoryMeter, Upkeep
 from inferd.rpc.worker_pool import WorkerPool
@@ -100,9 +100,10 @@ class Server(grpc.Server):
         self._inflater = None
         if inflate_up_to_bytes is not None:
             self._inflater = Inflater(inflate_up_to_bytes, self.poll_loop.call_soon)
+        chain = InterceptorChain(interceptors)
         self._live = LiveCalls(
             self.poll_loop,
-            InterceptorChain(interceptors),
+            chain.all_finishers,
             status_of=status_of,
             inflater=self._inflater,
             ends=Ends(ConnectionAges.of(core_options)),
@@ -117,6 +118,7 @@ class Server(grpc.Server):
             self._live,
             self._methods,
             self._blocking,
+            chain,
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,

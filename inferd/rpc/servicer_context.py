@@ -9,6 +9,7 @@ from typing import NoReturn
 import grpc
 
 from inferd.call_context import CallContext, log_fields
+from inferd.rpc import core
 from inferd.rpc.core import Metadata, checked_metadata
 from inferd.rpc.stream_call import CoreStreamCall
 
@@ -76,11 +77,11 @@ class ServicerContext(grpc.ServicerContext):
 
     def peer_identities(self) -> Sequence[bytes] | None:
         """Return the authenticated names of the peer, or None."""
-        return self._call.peer_identities()
+        return core.peer_identities(self._call.core_call)
 
     def peer_identity_key(self) -> str | None:
         """Return the key of the identities in the auth context, or None."""
-        return self._call.peer_identity_key()
+        return core.peer_identity_key(self._call.core_call)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:  # type: ignore[override]  # the stubs have one value each
         """Return the properties of the authenticated peer."""

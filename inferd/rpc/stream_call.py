@@ -1,45 +1,95 @@
 """A call with a stream of messages in each direction."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 import grpc
 
 from inferd.rpc import core
-from inferd.rpc.call import MISSING_MESSAGE, CallBase, LiveCalls
+from inferd.rpc.call import MISSING_MESSAGE, CallBase
 from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata
-from inferd.rpc.interceptors import notify_finished
 from inferd.rpc.interfaces import Finisher, StreamHandler, StreamListener
+from inferd.rpc.live_calls import LiveCalls
 
 #: Above either, no further message is received.
 BACKLOG_MESSAGES = 64
 BACKLOG_BYTES = 4 * 1024 * 1024
 
 
+class Outbox:
+    """What a stream has to send: headers, then messages in order, the status last. With the lock of its call held.
+
+    Invariant: at most one batch is in flight. `next_batch` sets ``is_sending``, and the batch's event clears it.
+    """
+
+    __slots__ = ("_headers", "_headers_due", "_headers_sent", "_status", "is_sending", "messages", "nbytes")
+
+    def __init__(self) -> None:
+        self._headers: CheckedMetadata = None
+        self._headers_due = False
+        self._headers_sent = False
+        self._status: core.Operation | None = None
+        self.is_sending = False
+        #: Without the one in flight.
+        self.messages: deque[bytes] = deque()
+        self.nbytes = 0
+
+    def put(self, message: bytes) -> None:
+        """Send ``message`` after those before it."""
+        self.messages.append(message)
+        self.nbytes += len(message)
+
+    def put_headers(self, headers: CheckedMetadata) -> bool:
+        """Send ``headers`` ahead of messages. Returns False if headers were sent or put before."""
+        if self._headers_sent or self._headers_due:
+            return False
+        self._headers = headers
+        self._headers_due = True
+        return True
+
+    def put_status(self, status: core.Operation) -> None:
+        """Send ``status`` when all messages have been."""
+        self._status = status
+
+    def drop_messages(self) -> None:
+        """Forget what was not sent, except the status."""
+        self.messages.clear()
+        self.nbytes = 0
+
+    def next_batch(self) -> core.Batch:
+        """Return what to send next, empty if there is nothing or a batch is in flight; the caller starts it."""
+        if self.is_sending or not (self.messages or self._headers_due or self._status is not None):
+            return ()
+        batch = []
+        if not self._headers_sent:
+            batch.append(core.initial_metadata(self._headers))
+            self._headers_sent = True
+            self._headers_due = False
+        if self.messages:
+            message = self.messages.popleft()
+            self.nbytes -= len(message)
+            batch.append(core.message(message))
+        if self._status is not None and not self.messages:
+            batch.append(self._status)
+            self._status = None
+        self.is_sending = True
+        return tuple(batch)
+
+
 class CoreStreamCall(CallBase):
     """A `StreamCall`, which also serves blocking handlers of all four shapes.
 
     Invariants, guarded by ``_lock``, which is never held while the core works: at most one receive and one send are in
-    flight; ``_outbox`` is sent in order, the status last; ``_ended`` is the claim on the end. The thread that sets
-    ``_receiving`` or ``_sending`` starts that batch, and its event clears the flag.
+    flight; the claim on the end changes with it held. The thread that has ``_reading`` become "receiving" starts that
+    receive. ``_due`` counts one event for the status until it is in the outbox, and then each batch.
     """
 
-    __slots__ = (
-        "_ended",
-        "_headers",
-        "_headers_due",
-        "_headers_sent",
-        "_listener",
-        "_outbox",
-        "_outbox_bytes",
-        "_read_wanted",
-        "_receiving",
-        "_requests_over",
-        "_sending",
-        "_status",
-        "on_sent",
-    )
+    __slots__ = ("_listener", "_lock", "_outbox", "_reading", "on_retired", "on_sent")
+
+    _handler = None
 
     def __init__(
         self,
@@ -50,20 +100,15 @@ class CoreStreamCall(CallBase):
         deadline: float,
         started_at: float,
     ) -> None:
+        self._lock = threading.Lock()
         self._listener: StreamListener | None = None
-        self._headers: CheckedMetadata = None
-        self._headers_due = False
-        self._headers_sent = False
-        self._outbox: deque[bytes] = deque()
-        self._outbox_bytes = 0
-        self._status: core.Operation | None = None
-        self._read_wanted = False
-        self._receiving = False
-        self._requests_over = False
-        self._sending = False
-        self._ended = False
+        self._outbox = Outbox()
+        #: "over" when the caller has sent its last message.
+        self._reading: Literal["paused", "wanted", "receiving", "over"] = "paused"
         #: Called on the poll thread after each send, whether it succeeded or failed.
         self.on_sent: Callable[[], None] | None = None
+        #: Called on the poll thread when the call is no longer live, however it ended.
+        self.on_retired: Callable[[], None] | None = None
         # Last, as it makes the call live.
         super().__init__(core_call, live, method, metadata, deadline, started_at)
         live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
@@ -75,11 +120,10 @@ class CoreStreamCall(CallBase):
 
     def serve(self, handler: StreamHandler) -> None:
         """Start ``handler``; on the poll thread, before any event of the call but its end."""
-
-        def begin() -> None:
+        try:
             self.listen(handler(self))
-
-        self._run_handler(begin)
+        except Exception:  # noqa: BLE001  the caller gets a status, but not the cause
+            self._handler_failed()
 
     def receive_one(self, deliver: Callable[[bytes], None]) -> None:
         """Read the call's only message and give it to ``deliver``; on the poll thread."""
@@ -94,7 +138,8 @@ class CoreStreamCall(CallBase):
     def read(self) -> None:
         """See `StreamCall.read`."""
         with self._lock:
-            self._read_wanted = not self._receiving
+            if self._reading == "paused":
+                self._reading = "wanted"
             receive = self._claim_receive()
         if receive:
             self._start((core.receive_message(),), self._on_message)
@@ -104,23 +149,22 @@ class CoreStreamCall(CallBase):
         if not isinstance(message, bytes):
             raise TypeError(f"expected a message in bytes, got {type(message).__name__}")
         with self._lock:
-            if self._ended:
+            if self.end.claim.locked():
                 return False
-            self._outbox.append(message)
-            self._outbox_bytes += len(message)
-            batch = self._next_batch()
-        self._send_batch(batch)
+            self._outbox.put(message)
+            batch = self._claim_send()
+        if batch:
+            self._start(batch, self._on_sent)
         return True
 
     def send_headers(self, headers: CheckedMetadata) -> bool:
         """Send the initial metadata. Returns False if it was sent before, or the call has ended."""
         with self._lock:
-            if self._ended or self._headers_sent or self._headers_due:
+            if self.end.claim.locked() or not self._outbox.put_headers(headers):
                 return False
-            self._headers = headers
-            self._headers_due = True
-            batch = self._next_batch()
-        self._send_batch(batch)
+            batch = self._claim_send()
+        if batch:
+            self._start(batch, self._on_sent)
         return True
 
     def finish(
@@ -134,18 +178,19 @@ class CoreStreamCall(CallBase):
         trailing = self._checked(trailing_metadata)
         encoded = details.encode(errors="replace")
         with self._lock:
-            if self._ended:
+            if not self.end.claim.acquire(False):
                 return False
-            self._ended = True
         self.ended_at = time.monotonic()
-        notify_finished(self.finishers, self, code, details)
-        status = self._status_operation(code, encoded, trailing)
+        self.end.notify(self, code, details)
+        status = core.status(code, encoded, trailing, self.end.trailing)
         with self._lock:
             if last_message is not None:
-                self._outbox.append(last_message)
-            self._status = status
-            batch = self._next_batch()
-        self._send_batch(batch)
+                self._outbox.put(last_message)
+            self._outbox.put_status(status)
+            self._due -= 1
+            batch = self._claim_send()
+        if batch:
+            self._start(batch, self._on_sent)
         return True
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
@@ -155,118 +200,116 @@ class CoreStreamCall(CallBase):
     @property
     def has_ended(self) -> bool:
         """Whether the call was finished or terminated."""
-        return self._ended
+        return self.end.claim.locked()
 
     @property
     def waiting_messages(self) -> int:
         """The number of messages in the outbox, without the one in flight."""
-        return len(self._outbox)
+        return len(self._outbox.messages)
 
     def _add_finisher(self, finisher: Finisher) -> bool:
         with self._lock:
-            if self._ended:
-                return False
-            self.finishers = (finisher, *self.finishers)
-        return True
+            return self.end.add_finisher(finisher)
 
     def _claim_receive(self) -> bool:
         """Claim the next receive if one is wanted and allowed, with the lock held; the caller starts it."""
-        may = self._read_wanted and not (self._receiving or self._requests_over or self._ended)
-        if not may or len(self._outbox) > BACKLOG_MESSAGES or self._outbox_bytes > BACKLOG_BYTES:
+        outbox = self._outbox
+        if self._reading != "wanted" or self.end.claim.locked():
             return False
-        self._read_wanted = False
-        self._receiving = True
+        if len(outbox.messages) > BACKLOG_MESSAGES or outbox.nbytes > BACKLOG_BYTES:
+            return False
+        self._reading = "receiving"
         self._due += 1
         return True
 
-    def _next_batch(self) -> core.Batch:
-        """Return the next batch to send, empty if there is none or a send is in flight; with the lock held."""
-        if self._sending or not (self._outbox or self._headers_due or self._status is not None):
-            return ()
-        batch = []
-        if not self._headers_sent:
-            batch.append(core.initial_metadata(self._headers))
-            self._headers_sent = True
-            self._headers_due = False
-        if self._outbox:
-            message = self._outbox.popleft()
-            self._outbox_bytes -= len(message)
-            batch.append(core.message(message))
-        if self._status is not None and not self._outbox:
-            # Its event counts as due from the start of the call.
-            batch.append(self._status)
-            self._status = None
-        else:
-            self._due += 1
-        self._sending = True
-        return tuple(batch)
-
-    def _send_batch(self, batch: core.Batch) -> None:
+    def _claim_send(self) -> core.Batch:
+        """Claim the next batch to send, empty if there is none, with the lock held; the caller starts it."""
+        batch = self._outbox.next_batch()
         if batch:
-            self._start(batch, self._on_sent)
+            self._due += 1
+        return batch
+
+    def _start(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None]) -> None:
+        """Start ``batch`` now, or on the poll thread after the events that are ready."""
+        loop = self._live.loop
+        if threading.get_ident() == loop.thread_id:
+            loop.defer_batch((self, batch, tag))
+            return
+        error = self.core_call.start_server_batch(batch, tag)
+        if error:
+            self.batch_refused(batch, tag, error)
 
     def _on_sent(self, event: core.BatchEvent) -> None:
         with self._lock:
-            self._sending = False
+            self._outbox.is_sending = False
             if not event.success:
-                self._drop_outbox()
-            batch = self._next_batch()
+                self._outbox.drop_messages()
+            batch = self._claim_send()
             receive = self._claim_receive()
-        self._send_batch(batch)
+            self._due -= 1
+            is_over = self._due == 0
+        if batch:
+            self._start(batch, self._on_sent)
         if receive:
             self._start((core.receive_message(),), self._on_message)
         if self.on_sent is not None:
             self.on_sent()
-        self._settle()
+        if is_over:
+            self._retire()
 
     def _on_message(self, event: core.BatchEvent) -> None:
         message = event.batch_operations[0].message()
         with self._lock:
-            self._receiving = False
-            self._requests_over = message is None
-        if message is not None:
-            self._live.held_bytes += len(message) - max(self.message_bytes, 0)
-            self.message_bytes = len(message)
-            if self.examines_messages:
-                self._examine(message)
-            else:
-                self._deliver(message)
-        elif event.success:
-            self._after_no_message(self._on_half_close)
+            self._reading = "over" if message is None else "paused"
+        if message is None:
+            self._no_message(event, self._on_half_close)
         else:
-            self._receive_failed()
+            self._live.hold(self, len(message))
+            if self.check is None:
+                self.deliver(message)
+            else:
+                self.check.deliver(self, message)
         self._settle()
 
-    def _deliver(self, message: bytes) -> None:
-        if not self._ended and self._listener is not None:
-            self._run_handler(self._listener.on_message, message)
+    def deliver(self, message: bytes) -> None:
+        """See `CallBase.deliver`."""
+        if self._listener is None or self.end.claim.locked():
+            return
+        try:
+            self._listener.on_message(message)
+        except Exception:  # noqa: BLE001  as in `serve`
+            self._handler_failed()
 
     def _on_half_close(self) -> None:
-        if not self._ended and self._listener is not None:
-            self._run_handler(self._listener.on_half_close)
+        if self._listener is None or self.end.claim.locked():
+            return
+        try:
+            self._listener.on_half_close()
+        except Exception:  # noqa: BLE001  as in `serve`
+            self._handler_failed()
 
     def _on_close(self, _event: core.BatchEvent) -> None:
         with self._lock:
-            unanswered = not self._ended
-            self._ended = True
-            self._drop_outbox()
-        if unanswered:
+            is_unanswered = self.end.claim.acquire(False)
+            self._outbox.drop_messages()
+        if is_unanswered:
             self._terminate()
             self._settle()
         self._settle()
 
-    def _drop_outbox(self) -> None:
-        self._outbox.clear()
-        self._outbox_bytes = 0
-
     def _settle(self) -> None:
         with self._lock:
             self._due -= 1
-            over = self._due == 0
-        if over:
-            self._listener = None
-            self.on_sent = None
+            is_over = self._due == 0
+        if is_over:
             self._retire()
+
+    def _retire(self) -> None:
+        self._listener = self.on_sent = None
+        super()._retire()
+        if self.on_retired is not None:
+            self.on_retired()
+            self.on_retired = None
 
 
 class _SingleMessage:

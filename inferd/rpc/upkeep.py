@@ -17,11 +17,12 @@ the reason.
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from inferd.rpc.call import UNREAD, CallBase, LiveCalls
+from inferd.rpc.call import CallBase
 from inferd.rpc.call_ends import MEMORY_BUDGET, message_timeout
+from inferd.rpc.live_calls import UNREAD, LiveCalls
 from inferd.rpc.worker_pool import WorkerPool
 
 _log = logging.getLogger("inferd.rpc")
@@ -223,15 +224,15 @@ class MemoryGuard:
         return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}
 
 
-def _holders(calls: Iterable[CallBase], now: float, began_by: float) -> list[CallBase]:
-    """Return those of ``calls``, ordered by start, to end first, the oldest first.
+def _holders(calls: Mapping[CallBase, int], now: float, began_by: float) -> list[CallBase]:
+    """Return those of `LiveCalls.calls` to end first, the oldest first.
 
     Calls whose only message is incomplete; else those whose answer is not sent; else streams, which may have begun a
     message, starting with those that have not sent any. Only calls that ``began_by`` the last check: the message of a
     later one may have arrived, but there was no time to read it.
     """
     uploading, sending, streams = [], [], []
-    for call in calls:
+    for call, size in calls.items():
         if call.started_at > began_by:
             break
         if call.ended_at < now - _SENDING_S:
@@ -240,9 +241,9 @@ def _holders(calls: Iterable[CallBase], now: float, began_by: float) -> list[Cal
             continue
         elif not call.has_single_message:
             streams.append(call)
-        elif call.message_bytes == UNREAD:
+        elif size == UNREAD:
             uploading.append(call)
-    return uploading or sending or sorted(streams, key=lambda call: call.message_bytes != UNREAD)
+    return uploading or sending or sorted(streams, key=lambda call: calls[call] != UNREAD)
 
 
 #: Message timeout after `Call.expect_small_message`.
@@ -290,7 +291,7 @@ class Upkeep:
     def _end_late(self, now: float) -> None:
         for call in _unread(self._live.calls, now - min(SMALL_MESSAGE_S, self._message_timeout_s)):
             within_s = math.inf
-            if call.expects_small_message:
+            if call.check is self._live.small_check:
                 within_s = SMALL_MESSAGE_S
             elif call.has_single_message:
                 within_s = self._message_timeout_s
@@ -298,12 +299,12 @@ class Upkeep:
                 self._live.reject(call, message_timeout(within_s))
 
 
-def _unread(calls: Iterable[CallBase], started_before: float) -> list[CallBase]:
-    """Return the ``calls``, ordered by start, that started early enough and have no complete message."""
+def _unread(calls: Mapping[CallBase, int], started_before: float) -> list[CallBase]:
+    """Return those of `LiveCalls.calls` that started early enough and have no complete message."""
     found = []
-    for call in calls:
+    for call, size in calls.items():
         if call.started_at > started_before:
             break
-        if call.message_bytes == UNREAD and call.ended_at == math.inf:
+        if size == UNREAD and call.ended_at == math.inf:
             found.append(call)
     return found

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferd.rpc.call import LiveCalls
-from inferd.rpc.interceptors import InterceptorChain
+from inferd.rpc.call import CoreUnaryCall
+from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.unary_call import CoreUnaryCall
 
 #: How far the wall clock of a `LoopBench` is ahead of its monotonic clock.
 EPOCH_AHEAD_S = 1_700_000_000.0
@@ -203,7 +202,7 @@ class Bench:
     ) -> None:
         self.loop = FakeLoop()
         self.recorder = Recorder()
-        self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))  # type: ignore[arg-type]
+        self.live = LiveCalls(self.loop, (self.recorder.finished,))  # type: ignore[arg-type]
         on_live(self.live)
         self.core = FakeCoreCall()
         self.call: Any = kind(

@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from inferd.rpc.accept import Acceptor, Methods, callback_unary
-from inferd.rpc.call import LiveCalls
-from inferd.rpc.interceptors import InterceptorChain
+from inferd.rpc.accept import Acceptor, InterceptorChain, Methods, callback_unary
+from inferd.rpc.live_calls import LiveCalls
 from tests.unit.rpc.fakes import FakeCoreCall, FakeEvent, FakeLoop, Recorder
 
 
@@ -41,7 +40,8 @@ class Bench:
         self, *, armed_calls=4, max_inflight_unary=None, handler=lambda call, message: None, express_methods=()
     ):
         self.server, self.loop, self.recorder = FakeServer(), Loop(), Recorder()
-        self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))
+        chain = InterceptorChain([self.recorder])
+        self.live = LiveCalls(self.loop, chain.all_finishers)
         self.methods = Methods()
         self.methods.add_registered("x.Y", {"Z": callback_unary(handler)})
         self.acceptor = Acceptor(
@@ -50,6 +50,7 @@ class Bench:
             self.live,
             self.methods,
             None,
+            chain,
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,

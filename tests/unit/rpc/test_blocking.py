@@ -41,7 +41,7 @@ def test_half_close_ends_the_iteration(bench):
 
 def test_end_is_no_half_close(bench):
     """A handler must not take a cancelled stream for a complete one."""
-    bench.call._callbacks.clear()  # as if the end were recorded and its callbacks had not run
+    bench.call.end.callbacks.clear()  # as if the end were recorded and its callbacks had not run
     bench.core.complete("ReceiveCloseOnServer")
     with pytest.raises(CallEndedError):
         next(bench.inbox)

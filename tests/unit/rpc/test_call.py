@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
+from inferd.rpc.call import CoreUnaryCall
 from inferd.rpc.call_ends import MEMORY_BUDGET
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.unary_call import CoreUnaryCall
 from tests.unit.rpc.fakes import Bench, receive_one
 
 INTERNAL = grpc.StatusCode.INTERNAL

@@ -6,7 +6,9 @@ import grpc
 import pytest
 
 from inferd.call_context import CallContext
-from inferd.rpc.interceptors import InterceptorChain, Rejection, notify_finished
+from inferd.rpc.accept import InterceptorChain
+from inferd.rpc.call import CallEnd
+from inferd.rpc.interfaces import Rejection
 
 REFUSAL = Rejection(grpc.StatusCode.PERMISSION_DENIED, "no", (("a", "b"),))
 
@@ -34,9 +36,9 @@ class Interceptor:
 
 def run(*interceptors, code=grpc.StatusCode.OK):
     chain = InterceptorChain(interceptors)
-    call = SimpleNamespace(method="/x.Y/Z", context=CallContext(), annotations={}, finishers=chain.all_finishers)
+    call = SimpleNamespace(method="/x.Y/Z", context=CallContext(), annotations={}, end=CallEnd(chain.all_finishers))
     refusal = chain.start(call)
-    notify_finished(call.finishers, call, refusal.code if refusal else code, "")
+    call.end.notify(call, refusal.code if refusal else code, "")
     return refusal
 
 
@@ -68,7 +70,7 @@ class Asking:
         self.refusal = refusal
 
     def started(self, call):
-        call.finishers = (lambda _call, code, _details: self.log.append(f"asked {code.name}"), *call.finishers)
+        assert call.end.add_finisher(lambda _call, code, _details: self.log.append(f"asked {code.name}"))
         return self.refusal
 
 

@@ -5,10 +5,9 @@ import itertools
 import grpc
 import pytest
 
-from inferd.rpc.call import LiveCalls
-from inferd.rpc.interceptors import InterceptorChain
+from inferd.rpc.call import CoreUnaryCall
+from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.unary_call import CoreUnaryCall
 from inferd.rpc.upkeep import MemoryGuard, MemoryMeter
 from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder, receive_one
 
@@ -33,7 +32,7 @@ class Bench:
 
     def __init__(self):
         self.loop, self.recorder, self.pool = FakeLoop(), Recorder(), FakePool()
-        self.live = LiveCalls(self.loop, InterceptorChain([self.recorder]))
+        self.live = LiveCalls(self.loop, (self.recorder.finished,))
         self.grown = 0
         self.garbage = 0
         meter = MemoryMeter(resident=lambda: BASE + self.grown * MIB, give_back=self.give_back)

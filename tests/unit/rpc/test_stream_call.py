@@ -184,6 +184,16 @@ def test_end_while_the_status_is_queued(bench):
     assert (bench.live.count, bench.listener.log, bench.codes) == (0, [], ["OK"])
 
 
+def test_on_retired_runs_once(bench):
+    """When the call is no longer live, however it ended."""
+    retired = []
+    bench.call.read()
+    bench.call.on_retired = lambda: retired.append(bench.live.count)
+    bench.core.complete("ReceiveCloseOnServer")
+    bench.core.complete("ReceiveMessage")
+    assert retired == [0]
+
+
 @pytest.mark.parametrize("operation", ["send", "finish", "read"])
 def test_refused_batch_cancels_the_call(bench, operation):
     """Its event never arrives, so the call must not wait for it."""

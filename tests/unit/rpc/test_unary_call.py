@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.rpc.unary_call import CoreUnaryCall
+from inferd.rpc.call import CoreUnaryCall
 from tests.unit.rpc.fakes import Bench
 
 OK = grpc.StatusCode.OK
@@ -280,15 +280,6 @@ def test_sends_details_that_are_not_utf8(bench):
 def test_peer_is_decoded(bench):
     """The core's peer is percent-encoded."""
     assert bench.call.peer == "ipv6:[::1]:1234"
-
-
-def test_on_retired_runs_once(bench):
-    """When the call is no longer live, however it ended."""
-    retired = []
-    receive(bench)
-    bench.call.on_retired = lambda: retired.append(bench.live.count)
-    bench.core.complete("ReceiveCloseOnServer")
-    assert retired == [0]
 
 
 @given(st.lists(st.sampled_from(["message", "no message", "close", "reply", "abort", "queued", "soon"]), max_size=12))

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from inferd.rpc.call import CoreUnaryCall
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.unary_call import CoreUnaryCall
 from inferd.rpc.upkeep import SMALL_MESSAGE_S, Upkeep
 from tests.unit.rpc.fakes import Bench, receive_one
 

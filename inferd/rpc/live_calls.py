@@ -1,0 +1,116 @@
+"""The live calls of a server: what they share, the memory that they hold, and the limits on their messages."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from inferd.rpc.call_ends import (
+    REASONS,
+    Ends,
+    RejectionCause,
+    StatusOf,
+    bare_status,
+    message_too_large,
+    not_inflatable,
+)
+from inferd.rpc.inflating import GZIP, InflateError, Inflater
+from inferd.rpc.interfaces import Finisher
+from inferd.rpc.poll_loop import PollLoop
+
+if TYPE_CHECKING:
+    from inferd.rpc.call import CallBase
+
+#: Maximum message size after `Call.expect_small_message`.
+SMALL_MESSAGE_BYTES = 4096
+
+#: The size of a call's message before the first one is complete.
+UNREAD = -1
+
+
+class LiveCalls:
+    """The calls of a server with events still to come from the core, and what they share.
+
+    The server may be freed only when there are none. Changes on the poll thread only; ``count``, ``held_bytes`` and
+    ``rejected`` may be read in any.
+    """
+
+    def __init__(
+        self,
+        loop: PollLoop,
+        finishers: tuple[Finisher, ...] = (),
+        *,
+        status_of: StatusOf = bare_status,
+        inflater: Inflater | None = None,
+        ends: Ends | None = None,
+    ) -> None:
+        self.loop = loop
+        #: Notified of the end of each call, the first one first.
+        self.finishers = finishers
+        self.ends = Ends() if ends is None else ends
+        #: The oldest call first, each with the size of its latest message, which counts as held while the call is live
+        #: or until the next message.
+        self.calls: dict[CallBase, int] = {}
+        #: The sum of these sizes.
+        self.held_bytes = 0
+        #: Live calls that a unary handler serves.
+        self.inflight_unary = 0
+        #: Whether calls are rejected before their message is read.
+        self.is_short_of_memory = False
+        #: Called for the next new call; set while no timer checks the live calls.
+        self.on_call: Callable[[], None] | None = None
+        #: Rejected calls by reason.
+        self.rejected = dict.fromkeys(REASONS, 0)
+        self._status_of = status_of
+        #: The check of ordinary calls' messages, None if there is nothing to check; and of those that must be small.
+        self.check = None if inflater is None else MessageCheck(self, inflater, max_bytes=None)
+        self.small_check = MessageCheck(self, inflater, max_bytes=SMALL_MESSAGE_BYTES)
+
+    @property
+    def count(self) -> int:
+        """The number of live calls."""
+        return len(self.calls)
+
+    def hold(self, call: "CallBase", size: int) -> None:
+        """Count ``size`` bytes as the latest message of ``call``."""
+        self.held_bytes += size - max(self.calls[call], 0)
+        self.calls[call] = size
+
+    def reject(self, call: "CallBase", cause: RejectionCause) -> None:
+        """End ``call`` without serving it."""
+        rejection = self._status_of(cause)
+        if call.abort(rejection.code, rejection.details, rejection.trailing_metadata):
+            self.rejected[cause.reason] += 1
+
+
+class MessageCheck:
+    """What a message must pass before it is delivered: a maximum size, and inflation if it is compressed.
+
+    Immutable; shared by all calls with the same limits. On the poll thread only.
+    """
+
+    def __init__(self, live: LiveCalls, inflater: Inflater | None, *, max_bytes: int | None) -> None:
+        self._live = live
+        self._inflater = inflater
+        self._max_bytes = max_bytes
+
+    def deliver(self, call: "CallBase", message: bytes) -> None:
+        """Deliver ``message`` to ``call``, inflated if it is compressed, at once or later; else reject the call."""
+        if not self._fits(call, message):
+            return
+        if self._inflater is not None and message.startswith(GZIP):
+            self._inflater.inflate(message, partial(self._inflated, call))
+        else:
+            call.deliver(message)
+
+    def _inflated(self, call: "CallBase", outcome: bytes | InflateError) -> None:
+        if isinstance(outcome, InflateError):
+            self._live.reject(call, not_inflatable(str(outcome)))
+        elif self._fits(call, outcome) and call in self._live.calls:
+            self._live.hold(call, len(outcome))
+            call.deliver(outcome)
+
+    def _fits(self, call: "CallBase", message: bytes) -> bool:
+        if self._max_bytes is None or len(message) <= self._max_bytes:
+            return True
+        self._live.reject(call, message_too_large(len(message), self._max_bytes))
+        return False

@@ -166,8 +166,9 @@ class ModelSettings(Section):
     queue: QueueSettings = QueueSettings()
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
-    batch_axes: Literal["auto", "none"] = "auto"
-    """auto: find and verify the dimensions that count rows. none: no dimension does, so that a request is one whole, \
+    batch_axes: Literal["auto", "first", "none"] = "auto"
+    """auto: find and verify the dimensions that count rows. first: the first one of every input and output does, \
+without proof, except where a batch_axis is set. none: no dimension does, so that a request is one whole, \
 whatever its shapes, and runs alone."""
     warmup: list[WarmupSample] = Field(default_factory=list)
     """Requests that the model must answer before it becomes ready, in addition to runtime.warmup; a failing one fails \

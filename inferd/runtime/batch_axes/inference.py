@@ -48,8 +48,9 @@ def infer_batch_axes(
     """
     loose = loose_dimensions(settings.loose_dimensions, inputs)
     unbatched = ModelSignature(inputs=tuple(inputs), outputs=tuple(outputs), batchable=False, loose_dimensions=loose)
-    configured_inputs = _configured_axes("input", inputs, settings.inputs)
-    configured_outputs = _configured_axes("output", outputs, settings.outputs)
+    first = settings.batch_axes == "first"
+    configured_inputs = _configured_axes("input", inputs, settings.inputs, first=first)
+    configured_outputs = _configured_axes("output", outputs, settings.outputs, first=first)
     if settings.batch_axes == "none":
         return [Candidate(signature=unbatched, why_not_batchable="batch_axes is none", is_chosen=True)]
     repeated = _repeated_names(inputs, outputs) - loose
@@ -95,6 +96,8 @@ def _known(spec: TensorSpec, repeated: frozenset[str]) -> TensorSpec:
 
 def has_configured_axes(settings: ModelSettings) -> bool:
     """Whether the settings give the batch axis of any tensor."""
+    if settings.batch_axes == "first":
+        return True
     overrides = (*settings.inputs.values(), *settings.outputs.values())
     return any(override.batch_axis is not None for override in overrides)
 
@@ -174,15 +177,19 @@ def _require_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
         raise _NotBatchableError(msg)
 
 
-def _configured_axes(kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping[str, TensorOverride]) -> Axes:
+def _configured_axes(
+    kind: Kind, specs: Sequence[TensorSpec], overrides: Mapping[str, TensorOverride], *, first: bool
+) -> Axes:
+    """Return the axes that the settings give. ``first``: 0 for the tensors that have none there."""
     by_name = {spec.name: spec for spec in specs}
-    axes: dict[str, int | None] = {}
+    axes: dict[str, int | None] = dict.fromkeys(by_name, 0) if first else {}
     for name, override in overrides.items():
         if isinstance(override, InputOverride):
             _check_warmup_shape(by_name[name], override.warmup_shape)
         if "batch_axis" in override.model_fields_set:
-            _check_axis(kind, by_name[name], override.batch_axis)
             axes[name] = override.batch_axis
+    for name, axis in axes.items():
+        _check_axis(kind, by_name[name], axis)
     return axes
 
 

@@ -230,3 +230,17 @@ def test_none_by_setting():
     )
     assert (candidate.signature.batchable, candidate.is_chosen) == (False, True)
     assert candidate.why_not_batchable == "batch_axes is none"
+
+
+def test_first_by_setting():
+    """The settings may say that the first dimension of each tensor counts rows, whatever the names suggest."""
+    over = settings(batch_axes="first", inputs={"table": {"batch_axis": None}})
+    assert has_configured_axes(over)
+    tensors = shapes(x=("time", "batch", 8), y=(None, 2), table=(3,))
+    assert axes(tensors, shapes(z=("time",)), over) == {"x": 0, "y": 0, "table": None, "z": 0}
+
+
+def test_rejects_first_axis_that_model_lacks():
+    """Naming the first tensor whose dimension is fixed."""
+    with pytest.raises(ModelLoadError, match=r"^inputs\.y\.batch_axis: expected an open dimension of \[1,2\], got 0$"):
+        infer_batch_axes(shapes(x=("n", 3), y=(1, 2)), shapes(z=("n",)), settings(batch_axes="first"))

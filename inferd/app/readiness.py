@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from inferd.api.health import HealthService
 from inferd.api.services import INFERENCE_SERVICE_NAMES
-from inferd.config.repository import ModelControl, RequiredModels
+from inferd.config.repository import EVERY_MODEL, ModelControl, RequiredModels
 from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import IN_PROGRESS, ModelState
@@ -57,7 +57,7 @@ class Readiness:
 
     def why_exit(self) -> str:
         """Return why the server should exit, now that its models have been tried; empty if it should not."""
-        failed = self._in(frozenset({ModelState.FAILED}))
+        failed = [*self._in(frozenset({ModelState.FAILED})), *self._absent()]
         if failed and self._repository.exit_on_error:
             return f"failed to load, with repository.exit_on_error: {listed(failed)}"
         if self._repository.mode is ModelControl.NONE and not self._in(frozenset({ModelState.READY})):
@@ -87,7 +87,7 @@ class Readiness:
 
     def missing(self) -> list[str]:
         """Return the versions that must be ready, and are not, with their states."""
-        return self._in(_MISSING) if self._repository.readiness is RequiredModels.ALL else []
+        return [*self._in(_MISSING), *self._absent()] if self._repository.readiness is RequiredModels.ALL else []
 
     def readiness(self) -> Health:
         """Return the result of /readyz."""
@@ -118,6 +118,11 @@ class Readiness:
             self._opened.set()
         self.health.open()
         self._on_ready()
+
+    def _absent(self) -> list[str]:
+        """Return the models that should be loaded at start and are in no repository."""
+        named = [name for name in self._repository.load if name != EVERY_MODEL]
+        return [f"{name} (not found)" for name in named if not self._registry.versions(name)]
 
     def _in(self, states: frozenset[ModelState]) -> list[str]:
         """Return the versions in ``states``."""

@@ -29,7 +29,7 @@ from inferd.config.repository import ModelControl, RequiredModels
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
-from inferd.models.repository import RepositoryError, resolve
+from inferd.models.repository import ModelSource, RepositoryError, resolve, split_name
 from inferd.security.files import BadFileError
 
 _log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
     try:
         settings = load()
         is_demo = not settings.models
-        sources = resolve([demo.repository()] if is_demo else settings.models, skipped.append)
+        sources = _find_models(settings, skipped)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     fitted = fit_settings(settings, detect_machine(), len(sources))
@@ -173,6 +173,25 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
         http_connections=fitted.http_connections,
     )
     return app, partial(example_commands, settings.security, is_demo=is_demo)
+
+
+def _find_models(settings: Settings, skipped: list[str]) -> list[ModelSource]:
+    """Return the models of the start. Raises `RepositoryError`, but not for directories to which models may come."""
+    name = settings.repository.config_name
+    if not settings.models or settings.repository.mode is ModelControl.NONE:
+        return resolve(settings.models or [demo.repository()], skipped.append, config_name=name)
+    sources: dict[tuple[str, str], ModelSource] = {}
+    for path in settings.models:
+        try:
+            found = resolve([path], skipped.append, config_name=name)
+        except RepositoryError as error:
+            if not split_name(path)[1].is_dir():
+                raise
+            skipped.append(str(error))
+            found = []
+        for source in found:
+            sources.setdefault((source.name, source.version), source)
+    return list(sources.values())
 
 
 def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: Callable[[], None] | None = None) -> int:

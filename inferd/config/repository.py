@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from inferd.config.section import Section, validation_error
 
+#: The entry of `RepositorySettings.load` that stands for all models.
+EVERY_MODEL = "*"
+
 
 class ModelControl(StrEnum):
     """Who decides which models are loaded."""
@@ -66,7 +69,7 @@ loaded and unloaded. explicit: models are loaded and unloaded by calls only."""
 not before every one of them is. Models that come and go later do not change it."""
     exit_on_error: bool = False
     """Exit if a model cannot be loaded at start."""
-    config_name: str = ""
+    config_name: str = Field(default="", pattern=r"^[^/]*$")
     """Read configs/NAME.pbtxt in the directory of a model in place of its config.pbtxt, where there is one."""
     probe: bool = True
     """Open files in a process of their own first, so that one that crashes or hangs ONNX Runtime costs nothing."""

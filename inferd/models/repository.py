@@ -49,7 +49,9 @@ class ModelSource:
     override: Path | None = None
 
 
-def resolve(paths: Sequence[Path], warn: Callable[[str], None] = _log.warning) -> list[ModelSource]:
+def resolve(
+    paths: Sequence[Path], warn: Callable[[str], None] = _log.warning, *, config_name: str = ""
+) -> list[ModelSource]:
     """Return the model versions in ``paths``, in their order. Raises `RepositoryError`.
 
     A path is an ``.onnx`` file, a directory with one, a model's directory ``NAME`` with ``VERSION/model.onnx``, or a
@@ -57,12 +59,12 @@ def resolve(paths: Sequence[Path], warn: Callable[[str], None] = _log.warning) -
     directory with several models, they apply to none of them.
 
     A given path without models is an error. Below it, entries that cannot be read or do not have this layout are
-    skipped, with a call of ``warn``.
+    skipped, with a call of ``warn``. ``config_name`` is the setting ``repository.config_name``.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for given in paths:
         name, path = split_name(given)
-        for source in _named(name, path, _Search(warn).sources(absolute_path(path))):
+        for source in _named(name, path, _Search(warn, config_name).sources(absolute_path(path))):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
                 msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
@@ -145,8 +147,9 @@ class _Folder:
 class _Search:
     """Searches one given path. Skipped entries are reported at once, and collected for the error."""
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], config_name: str = "") -> None:
         self._warn = warn
+        self._config_name = config_name
         self._reasons: list[str] = []
 
     def sources(self, path: Path) -> list[ModelSource]:
@@ -198,7 +201,7 @@ class _Search:
         """Yield the versions of the model in ``folder``, if it has one."""
         name = folder.path.name
         versions = {entry.name: entry for entry in folder.folders if entry.name.isdecimal()}
-        triton = _file_in(folder.path, _TRITON_CONFIG)
+        triton = self._triton_config(folder.path)
         file = _model_file(folder.path, folder.files)
         if file is None and not versions and triton is None:
             return
@@ -214,6 +217,11 @@ class _Search:
         yield ModelSource(
             name=name, version=_ONLY_VERSION, path=file, config=_config_of_file(file, _CONFIG), triton=triton
         )
+
+    def _triton_config(self, folder: Path) -> Path | None:
+        """Return the config.pbtxt of a model, or the one that the settings name in place of it."""
+        named = _file_in(folder / "configs", f"{self._config_name}.pbtxt") if self._config_name else None
+        return named or _file_in(folder, _TRITON_CONFIG)
 
     def _versions(
         self, name: str, versions: dict[str, Path], config: Path | None, triton: Path | None

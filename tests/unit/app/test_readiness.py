@@ -113,6 +113,18 @@ def test_exit_on_error(mode: str) -> None:
     assert Server(_READY, exit_on_error=True, mode=mode).readiness.why_exit() == ""
 
 
+def test_named_model_that_is_not_found() -> None:
+    """It counts as failed, until a version of it comes."""
+    server = Server(_READY, mode="explicit", load=["m0", "m1"], readiness="all", exit_on_error=True)
+    assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 (not found)"
+    server.opened()
+    assert server.reason == "not every model is ready (repository.readiness): m1 (not found)"
+    server.add("m1", _READY)
+    server.readiness.on_state()
+    assert server.is_ready
+    assert Server(mode="explicit", load=["*"], readiness="all").opened().is_ready
+
+
 def test_late_poll_thread() -> None:
     """The server is not ready while it lags."""
     server = Server(_READY).opened()

@@ -129,3 +129,11 @@ def test_settings_that_are_no_file(tmp_path: Path) -> None:
         make()
         assert [source.config for source in resolve([tmp_path])] == [config]
         config.rename(tmp_path / f"old{len(list(tmp_path.iterdir()))}")
+
+
+def test_named_triton_config(tmp_path):
+    """configs/NAME.pbtxt takes the place of config.pbtxt in models that have it."""
+    files = ("a/1/model.onnx", "a/config.pbtxt", "a/configs/h100.pbtxt", "b/1/model.onnx", "b/config.pbtxt")
+    root = touch(tmp_path, *files)
+    configs = {source.name: source.triton for source in resolve([root], config_name="h100")}
+    assert configs == {"a": root / "a/configs/h100.pbtxt", "b": root / "b/config.pbtxt"}

@@ -20,8 +20,10 @@ from inferd.client.errors import (
     Unavailable,
     Unimplemented,
 )
+from inferd.client.repository import ModelConfig
 from inferd.client.results import (
     BatchingInfo,
+    IndexEntry,
     ModelInfo,
     ModelState,
     PredictedRun,
@@ -44,11 +46,13 @@ __all__ = [
     "Client",
     "Compression",
     "DeadlineExceeded",
+    "IndexEntry",
     "InferdError",
     "Inputs",
     "Internal",
     "InvalidInput",
     "MetadataLike",
+    "ModelConfig",
     "ModelInfo",
     "ModelState",
     "NotFound",

@@ -13,13 +13,14 @@ import grpc.aio
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import Metadata, MetadataLike
-from inferd.client import messages
+from inferd.client import messages, repository
 from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
 from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.results import ModelInfo, Result, StreamItem
+from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
+from inferd.client.results import IndexEntry, ModelInfo, Result, StreamItem
 from inferd.client.stream import AsyncFeed, StreamCall, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
@@ -113,6 +114,51 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
     ) -> ModelInfo:
         """Describe one model version, by default the highest."""
         return await self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
+
+    async def load_model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        config: ModelConfig | None = None,
+        files: Mapping[str, bytes] | None = None,
+        timeout_s: float | None = CONTROL_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[ModelInfo]:
+        """Load a model; see `inferd.client.Client.load_model`."""
+        self._lifetime.check_loop()
+        request = repository.load_request(name, version, config, files)
+        response = await self._called(self._stub.LoadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return [messages.model_info(model) for model in response.models]
+
+    async def unload_model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        timeout_s: float | None = CONTROL_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> None:
+        """Unload a model, or one ``version`` of it; return when its admitted requests have been answered."""
+        self._lifetime.check_loop()
+        request = repository.unload_request(name, version)
+        await self._called(self._stub.UnloadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+
+    async def repository_index(
+        self,
+        *,
+        ready: bool = False,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[IndexEntry]:
+        """List the models of the server's repositories, loaded or not, or with ``ready`` those that serve."""
+        self._lifetime.check_loop()
+        request = repository.index_request(ready)
+        response = await self._called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.index_entries(response)
 
     async def is_ready(
         self,

@@ -13,6 +13,9 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _ID_KEY = "x-request-id"
 
+#: How gRPC's core refuses a message, for the server: it does not know the name of the setting.
+_TOO_LARGE = "SERVER: Received message larger than max"
+
 
 class InferdError(Exception):
     """A call, or one request of a stream, that ended without a result.
@@ -122,9 +125,10 @@ def from_rpc_error(error: grpc.RpcError) -> InferdError:
     pushback = trailing.get(_PUSHBACK_KEY)
     packed = trailing.get(_DETAILS_KEY)
     details = _parse(status_pb2.Status, packed) if isinstance(packed, bytes) else None
+    message = error.details() or ""
     translated = _error(
         error.code(),
-        error.details() or "",
+        f"{message}, its server.max_message_bytes" if message.startswith(_TOO_LARGE) else message,
         details or status_pb2.Status(),
         None if pushback is None else _pushback_s(pushback),
     )

@@ -135,7 +135,7 @@ def model_info(model: pb.Model) -> ModelInfo:
     return ModelInfo(
         name=model.name,
         version=model.version,
-        state=_state(model.state),
+        state=state_of(model.state),
         reason=model.reason,
         inputs=tuple(map(_tensor_info, model.inputs)),
         outputs=tuple(map(_tensor_info, model.outputs)),
@@ -191,7 +191,7 @@ def _verdict(number: pb.Batching.Verdict.ValueType) -> str:
     return names.get(number, "") if number else ""
 
 
-def _state(number: pb.Model.State.ValueType) -> ModelState:
+def state_of(number: pb.Model.State.ValueType) -> ModelState:
     """Return a state; one of a newer server is UNSPECIFIED, as the contract says."""
     names = {value: name.removeprefix("STATE_") for name, value in pb.Model.State.items()}
     return ModelState(names.get(number, "UNSPECIFIED"))

@@ -91,6 +91,9 @@ class ModelState(StrEnum):
     READY = "READY"
     FAILED = "FAILED"
     UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+    VERIFYING = "VERIFYING"
+    WARMING = "WARMING"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,3 +174,16 @@ class ModelInfo:
     batching: BatchingInfo
     providers: tuple[str, ...]
     run_cost: RunCost | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexEntry:
+    """One line of the index of a server's repositories.
+
+    ``version`` is empty for a model that was never loaded. ``reason`` says why the state is FAILED or UNAVAILABLE.
+    """
+
+    name: str
+    version: str
+    state: ModelState
+    reason: str

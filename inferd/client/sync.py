@@ -1,7 +1,7 @@
 """The client for ordinary, blocking code."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, get_args
@@ -11,13 +11,14 @@ import grpc
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import MetadataLike
-from inferd.client import messages
+from inferd.client import messages, repository
 from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
 from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.results import ModelInfo, Result, StreamItem
+from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
+from inferd.client.results import IndexEntry, ModelInfo, Result, StreamItem
 from inferd.client.stream import Feed, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
@@ -147,6 +148,58 @@ class Client(BaseClient[ClientInterceptor]):
     ) -> ModelInfo:
         """Describe one model version, by default the highest."""
         return self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
+
+    def load_model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        config: ModelConfig | None = None,
+        files: Mapping[str, bytes] | None = None,
+        timeout_s: float | None = CONTROL_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[ModelInfo]:
+        """Load a model from the server's repositories, or load it again; return its versions when it serves.
+
+        By default those that its version policy chooses; ``version`` loads that one beside what serves. ``config``, in
+        the fields of Triton's ModelConfig, replaces the model's own settings for this load, and ``files`` by
+        VERSION/NAME, such as ``1/model.onnx``, its directory; they need a ``config``. What served before serves until
+        then, and further if the load fails (`Internal`). A timeout, like every end of the call, gives the load up;
+        None is the client's. `Unavailable` if the server loads models by itself only.
+        """
+        self._lifetime.check()
+        request = repository.load_request(name, version, config, files)
+        response = _called(self._stub.LoadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return [messages.model_info(model) for model in response.models]
+
+    def unload_model(
+        self,
+        name: str,
+        *,
+        version: str = "",
+        timeout_s: float | None = CONTROL_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> None:
+        """Unload a model, or one ``version`` of it; return when its admitted requests have been answered."""
+        self._lifetime.check()
+        request = repository.unload_request(name, version)
+        _called(self._stub.UnloadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+
+    def repository_index(
+        self,
+        *,
+        ready: bool = False,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> list[IndexEntry]:
+        """List the models of the server's repositories, loaded or not, or with ``ready`` those that serve."""
+        self._lifetime.check()
+        request = repository.index_request(ready)
+        response = _called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.index_entries(response)
 
     def is_ready(
         self,

@@ -14,10 +14,13 @@ from inferd.client import (
     Client,
     Compression,
     DeadlineExceeded,
+    IndexEntry,
     InferdError,
     Inputs,
     MetadataLike,
+    ModelConfig,
     ModelInfo,
+    ModelState,
     NotFound,
     Overloaded,
     Result,
@@ -93,6 +96,16 @@ def about(client: Client) -> list[tuple[int | str | None, ...]]:
     inputs = client.model("digits").inputs
     assert_type(inputs, tuple[TensorInfo, ...])
     return [tensor.shape for tensor in inputs]
+
+
+def controlled(client: Client, content: bytes) -> list[str]:
+    """Load and unload a model."""
+    config: ModelConfig = {"backend": "onnxruntime", "max_batch_size": 8}
+    assert_type(client.load_model("digits", config=config, files={"1/model.onnx": content}), list[ModelInfo])
+    client.unload_model("digits", version="1")
+    index = client.repository_index(ready=True)
+    assert_type(index, list[IndexEntry])
+    return [entry.name for entry in index if entry.state is ModelState.READY]
 
 
 def guarded(client: Client) -> float | None:

@@ -95,6 +95,15 @@ def refuse(context: grpc.ServicerContext, *, pushback_ms: str | None, details: b
     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
 
 
+def refuse_control(context: grpc.ServicerContext, code: grpc.StatusCode, text: str, reason: str) -> NoReturn:
+    """End a call to load or unload a model as a server does that may not, or cannot."""
+    info = Any()
+    info.Pack(ErrorInfo(reason=reason, domain="inferd"))
+    status = Status(code=code.value[0], message=text, details=[info]).SerializeToString()
+    context.set_trailing_metadata((("grpc-status-details-bin", status), ("grpc-retry-pushback-ms", "-1")))
+    context.abort(code, text)
+
+
 class FakeService(inference_pb2_grpc.InferenceServiceServicer):
     """Echoes, unless the test sets ``on_infer`` and ``on_stream``.
 
@@ -105,6 +114,9 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         self.models = list(models) or [DIGITS]
         self.requests: list[pb.InferRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        #: Requests to load, unload and index models; calls to load and unload end with ``refusal``, if there is one.
+        self.commands: list[pb.LoadModelRequest | pb.UnloadModelRequest | pb.IndexModelsRequest] = []
+        self.refusal: tuple[grpc.StatusCode, str, str] | None = None
         self.on_infer: Callable[[pb.InferRequest, grpc.ServicerContext], pb.InferResponse] = lambda request, _: echo(
             request
         )
@@ -131,6 +143,28 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         if not known:
             context.abort(grpc.StatusCode.NOT_FOUND, f'model "{request.model}" is not known')
         return pb.GetModelResponse(model=known[0])
+
+    def LoadModel(self, request, context):
+        self.commands.append(request)
+        if self.refusal is not None:
+            refuse_control(context, *self.refusal)
+        return pb.LoadModelResponse(models=[model for model in self.models if model.name == request.model])
+
+    def UnloadModel(self, request, context):
+        self.commands.append(request)
+        if self.refusal is not None:
+            refuse_control(context, *self.refusal)
+        return pb.UnloadModelResponse()
+
+    def IndexModels(self, request, context):
+        self.commands.append(request)
+        loaded = [
+            pb.ModelIndex(name=model.name, version=model.version, state=model.state, reason=model.reason)
+            for model in self.models
+        ]
+        never = pb.ModelIndex(name="new", state=pb.Model.STATE_UNAVAILABLE)
+        lines = [line for line in (*loaded, never) if line.state == pb.Model.STATE_READY or not request.ready]
+        return pb.IndexModelsResponse(models=lines)
 
     def _echo_stream(self, messages, context):
         for message in messages:

@@ -62,6 +62,13 @@ def test_pushback_is_a_retry_hint(pushback, expected):
     assert error.retry_after_s == expected
 
 
+def test_too_large_message_names_the_setting():
+    """The core of gRPC, which refuses it, does not know it."""
+    text = "SERVER: Received message larger than max (20 vs. 10)"
+    error = from_rpc_error(_RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, text, None))
+    assert error.message == f"{text}, its server.max_message_bytes"
+
+
 def test_invalid_details_do_not_hide_error():
     """The status and the text remain."""
     error = _translated(grpc.StatusCode.NOT_FOUND, ("grpc-status-details-bin", b"\xff\xff"))

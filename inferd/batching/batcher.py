@@ -54,7 +54,11 @@ class Batcher:
         # On an accelerator nobody competes for the processors.
         shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
         self._cores = shared.register()
-        rules = BatchRules(max_rows=max_rows or 1, max_wait_s=batching.max_wait_ms / 1000)
+        rules = BatchRules(
+            max_rows=max_rows or 1,
+            max_wait_s=batching.max_wait_ms / 1000,
+            preferred=frozenset(batching.preferred_sizes),
+        )
         state = _queue_state(name, session, queue, rules, workers=batching.instances, cores=self._cores, seeds=seeds)
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.

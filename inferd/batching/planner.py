@@ -10,10 +10,14 @@ from inferd.batching.request import InferenceRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchRules:
-    """Limits for batches. A request with more than ``max_rows`` rows runs alone; 1 runs every request alone."""
+    """Limits for batches. A request with more than ``max_rows`` rows runs alone; 1 runs every request alone.
+
+    ``preferred`` are numbers of rows that batches should have, as far as they need not wait for more requests.
+    """
 
     max_rows: int
     max_wait_s: float = 0.0
+    preferred: frozenset[int] = frozenset()
 
 
 #: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
@@ -141,11 +145,25 @@ def plan(
     ``further`` is how many requests are expected to arrive. If none are, or no wait is allowed, the head of ``pending``
     runs immediately, with as many of the others that can be stacked with it as fit. Otherwise an incomplete batch is
     held for at most ``max_wait_s`` from when it could have run: when its oldest request had arrived and the worker was
-    idle. The first batch that need not be held is dispatched.
+    idle. The first batch that need not be held is dispatched. One that has not been held is cut to the largest
+    preferred size that its first requests add up to, if there is one.
     """
     if further == 0 or rules.max_wait_s == 0:
-        return _plan_at_once(pending, rules.max_rows)
+        planned = _plan_at_once(pending, rules.max_rows)
+        if rules.preferred and isinstance(planned, Dispatch):
+            return _of_preferred_size(planned.requests, rules.preferred) or planned
+        return planned
     return _plan_held(pending, now, rules, further, idle_since)
+
+
+def _of_preferred_size(requests: list[InferenceRequest], preferred: frozenset[int]) -> Dispatch | None:
+    """Return the first of ``requests`` that add up to the largest preferred size; None if they add up to none."""
+    count = rows = rows_so_far = 0
+    for number, request in enumerate(requests, start=1):
+        rows_so_far += request.rows
+        if rows_so_far in preferred:
+            count, rows = number, rows_so_far
+    return Dispatch(requests[:count], rows) if count else None
 
 
 def _plan_at_once(pending: Iterable[InferenceRequest], max_rows: int) -> Plan:
@@ -177,12 +195,21 @@ def _plan_held(
         if group.rows >= rules.max_rows:
             break
     for group in groups.values():
-        if group.complete or max(group.oldest, idle_since) + rules.max_wait_s <= now:
+        is_due = max(group.oldest, idle_since) + rules.max_wait_s <= now
+        if rules.preferred and not is_due and (batch := _of_preferred_size(group.requests, rules.preferred)):
+            return batch
+        if group.complete or is_due:
             return Dispatch(group.requests, group.rows)
     if not groups:
         return NOTHING_WAITS
     return WaitUntil(
         time=max(min(group.oldest for group in groups.values()), idle_since) + rules.max_wait_s,
         requests=further,
-        rows=min(rules.max_rows - group.rows for group in groups.values()),
+        rows=min(_rows_to_come(group.rows, rules) for group in groups.values()),
     )
+
+
+def _rows_to_come(rows: int, rules: BatchRules) -> int:
+    """Return how many rows are missing for the next larger batch that would run at once."""
+    larger = [size for size in rules.preferred if size > rows] if rules.preferred else []
+    return min([rules.max_rows, *larger]) - rows

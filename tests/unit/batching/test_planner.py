@@ -145,6 +145,49 @@ def test_waits_for_the_earliest_of_several_held_batches():
     assert plan(pending, 100.005, HELD, further=5) == WaitUntil(time=100.01, requests=5, rows=2)
 
 
+def _preferring(*sizes, max_wait_s=0.0):
+    return BatchRules(max_rows=8, max_wait_s=max_wait_s, preferred=frozenset(sizes))
+
+
+def test_takes_the_largest_preferred_size_at_once():
+    """The rest is left for the next batch; without such a size everything runs."""
+    pending = _requests(*[(1, "a")] * 7)
+    assert plan(pending, 100.0, _preferring(2, 4)) == Dispatch(pending[:4], 4)
+    assert plan(pending, 100.0, _preferring(8)) == Dispatch(pending, 7)
+
+
+def test_preferred_sizes_count_rows():
+    """Requests of several rows may pass a size by."""
+    pending = _requests((3, "a"), (3, "a"), (1, "a"))
+    assert plan(pending, 100.0, _preferring(2, 3, 5)) == Dispatch(pending[:1], 3)
+    assert plan(pending, 100.0, _preferring(2, 5)) == Dispatch(pending, 7)
+
+
+def test_preferred_size_is_not_held():
+    """Even if more is expected; the size may be of a group that does not have the head of the queue."""
+    rules = _preferring(3, max_wait_s=0.01)
+    pending = _requests(*[(1, "a")] * 4)
+    assert plan(pending, 100.0, rules, further=5) == Dispatch(pending[:3], 3)
+    pending = _requests((1, "b"), (1, "a"), (2, "a"))
+    assert plan(pending, 100.0, rules, further=5) == Dispatch(pending[1:], 3)
+
+
+def test_other_sizes_are_held_until_the_next_preferred_one():
+    """And run whole when they have waited long enough."""
+    rules = _preferring(4, 6, max_wait_s=0.01)
+    pending = _requests((1, "a"), (2, "a"))
+    assert plan(pending, 100.005, rules, further=5) == WaitUntil(time=100.01, requests=5, rows=1)
+    assert plan(pending, 100.01, rules, further=5) == Dispatch(pending, 3)
+    five = _requests((2, "a"), (3, "a"))
+    assert plan(five, 100.005, rules, further=5) == WaitUntil(time=100.01, requests=5, rows=1)
+
+
+def test_full_batch_is_not_held_for_a_preferred_size():
+    """Which it has passed by."""
+    pending = _requests((3, "a"), (5, "a"))
+    assert plan(pending, 100.0, _preferring(4, max_wait_s=0.01), further=5) == Dispatch(pending, 8)
+
+
 def _due(*deadlines, rows=1, key="a"):
     return [Caller(rows=rows, key=key, deadline=deadline).request for deadline in deadlines]
 

@@ -8,6 +8,7 @@ from time import monotonic
 import grpc
 
 from inferd.batching.request import InferenceRequest, Reply
+from inferd.config.settings import QueueSettings
 from inferd.errors import (
     InvalidInputError,
     ModelNotFoundError,
@@ -46,7 +47,8 @@ class DecodedRequest:
 class RequestParams:
     """All of an `InferenceRequest` that does not depend on its numbers; ``priority`` is never 0.
 
-    ``timeout_s`` is the request's own. ``default_timeout_s`` applies without it and without a deadline of the call.
+    ``timeout_s`` is the request's own, or what applies in its place. ``default_timeout_s`` applies without it and
+    without a deadline of the call.
     """
 
     outputs: tuple[str, ...]
@@ -61,27 +63,31 @@ class RequestParams:
 def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedRequest) -> RequestParams:
     """Check ``decoded`` against the signature and settings of ``model``. Raises `InvalidInputError`."""
     checked = signature.check(decoded.inputs)
+    priority = _priority(model, decoded.priority)
+    timeout_s, default_timeout_s = _timeouts(model.settings.queue, priority, decoded.timeout_s)
     return RequestParams(
         outputs=signature.select_outputs(decoded.outputs),
         rows=checked.rows,
         nbytes=checked.nbytes,
         stack_key=checked.stack_key,
-        priority=_priority(model, decoded.priority),
-        timeout_s=decoded.timeout_s,
-        default_timeout_s=model.settings.queue.default_timeout_ms / 1000 or math.inf,
+        priority=priority,
+        timeout_s=timeout_s,
+        default_timeout_s=default_timeout_s,
     )
 
 
 def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | None) -> RequestParams:
     """Return what decides whether a request is admitted. Raises `InvalidInputError` for an invalid priority."""
+    priority = _priority(model, priority)
+    timeout_s, default_timeout_s = _timeouts(model.settings.queue, priority, timeout_s)
     return RequestParams(
         outputs=(),
         rows=rows,
         nbytes=0,
         stack_key=(),
-        priority=_priority(model, priority),
+        priority=priority,
         timeout_s=timeout_s,
-        default_timeout_s=model.settings.queue.default_timeout_ms / 1000 or math.inf,
+        default_timeout_s=default_timeout_s,
     )
 
 
@@ -121,6 +127,17 @@ def _priority(model: ModelVersion, priority: int) -> int:
         )
         raise InvalidInputError(msg, at="priority")
     return priority or queue.default_priority
+
+
+def _timeouts(queue: QueueSettings, priority: int, timeout_s: float | None) -> tuple[float | None, float]:
+    """Return the timeout of a request that names ``timeout_s``, and the default for those without one, in seconds."""
+    default_ms, may_override = queue.default_timeout_ms, queue.allow_timeout_override
+    own = queue.by_priority.get(priority)
+    if own is not None:
+        default_ms = default_ms if own.default_timeout_ms is None else own.default_timeout_ms
+        may_override = may_override if own.allow_timeout_override is None else own.allow_timeout_override
+    default_s = default_ms / 1000 or math.inf
+    return timeout_s if may_override else default_s, default_s
 
 
 def _permissions(call: Call) -> Permissions | None:

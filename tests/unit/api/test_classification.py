@@ -11,6 +11,7 @@ from inferd.api.oip.classification import with_classes
 from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.request_decoder import RequestDecoder
 from inferd.batching.request import BatchTiming, InferenceResult
+from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -93,7 +94,7 @@ def test_response():
 def test_a_cached_template_keeps_the_form():
     """Requests that differ in their numbers only are answered alike."""
     signature = _signature(_output())
-    model = SimpleNamespace(require_signature=lambda: signature, settings=_settings())
+    model = SimpleNamespace(require_signature=lambda: signature, settings=ModelSettings())
     decoder = RequestDecoder(OpenInferenceCodec())
     message = _request(int64_param=2).SerializeToString()
     first = decoder.parse(message)
@@ -104,11 +105,6 @@ def test_a_cached_template_keeps_the_form():
     assert again.form.classes == {"y": 2}
     plain = decoder.parse(_request().SerializeToString())
     assert plain.form is RAW
-
-
-def _settings():
-    queue = SimpleNamespace(priority_levels=3, default_priority=2, default_timeout_ms=0.0, by_priority={})
-    return SimpleNamespace(queue=queue)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Unary inference, without a network."""
 
 import math
+from time import monotonic
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from inferd.api.status import StatusTable
 from inferd.api.unary import UnaryInference
 from inferd.api.v1.codec import InferenceCodec
 from inferd.batching.request import BatchTiming
+from inferd.config.settings import ModelSettings
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
 from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
@@ -142,6 +144,42 @@ def test_earlier_of_deadline_and_timeout_applies(model, call_deadline_s, timeout
     is_the_call_s = expected_s == call_deadline_s
     expected = call.deadline if is_the_call_s else model.submitted[1].received_at + expected_s
     assert model.submitted[1].deadline == pytest.approx(expected, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("priority", "call_deadline_s", "timeout_s", "expected_s"),
+    [
+        (1, None, None, 4),
+        (1, None, 9, 9),
+        (2, None, None, 30),
+        (2, None, 9, 9),
+        (3, None, None, 4),
+        (3, None, 9, 4),
+        (3, 9, None, 4),
+        (3, 2, None, 2),
+    ],
+)
+def test_timeouts_of_priorities(model, priority, call_deadline_s, timeout_s, expected_s):
+    """Each may have a default of its own, and one that requests cannot change."""
+    own = {1: {"default_timeout_ms": 4000}, 3: {"default_timeout_ms": 4000, "allow_timeout_override": False}}
+    model.settings = ModelSettings.model_validate({"queue": {"by_priority": own}})
+    fields = {} if timeout_s is None else {"timeout": {"seconds": timeout_s}}
+    call = FakeCall()
+    call.deadline = math.inf if call_deadline_s is None else monotonic() + call_deadline_s
+    _ask(model, call, priority=priority, **fields)
+    request = model.submitted[0]
+    expected = call.deadline if expected_s == call_deadline_s else request.received_at + expected_s
+    assert request.deadline == pytest.approx(expected, abs=0.001)
+
+
+def test_a_default_timeout_that_holds_for_all_requests(model):
+    """Also with 0, which is none; the deadline of the call holds in any case."""
+    for timeout_ms, expected_s in ((4000.0, 4.0), (0.0, math.inf)):
+        queue = {"default_timeout_ms": timeout_ms, "allow_timeout_override": False}
+        model.settings = ModelSettings.model_validate({"queue": queue})
+        _ask(model, timeout={"seconds": 2})
+        request = model.submitted[-1]
+        assert request.deadline == request.received_at + expected_s
 
 
 @pytest.mark.parametrize(("given", "expected"), [(0, 2), (1, 1), (3, 3)])

@@ -40,7 +40,7 @@ class Reshape:
 
     def from_file(self, array: Array) -> Array:
         """Return ``array`` in the shape for clients, a view if it is contiguous. Raises `ValueError`."""
-        if array.ndim != len(self.file_sizes):
+        if self.axes and array.ndim != len(self.file_sizes):
             msg = f'output "{self.in_file.name}": expected {len(self.file_sizes)} dimensions, got {array.ndim}'
             raise ValueError(msg)
         sizes = list(self.sizes)
@@ -160,6 +160,9 @@ def _overridden(setting: str, spec: TensorSpec, override: TensorOverride) -> tup
         spec = _with_optional(setting, spec, is_optional=override.optional)
     if override.shape is None:
         return spec, None
+    if override.model_shape is None and not spec.shape and override.shape == [1]:
+        # A scalar of the file is often declared so, as there are clients that know no tensors without dimensions.
+        return _reshaped(setting, spec, override.shape, [])
     if override.model_shape is None:
         return _narrowed(f"{setting}.shape", spec, override.shape), None
     return _reshaped(setting, spec, override.shape, override.model_shape)

@@ -140,6 +140,19 @@ def test_reshapes_without_batch_axes(tmp_path):
     assert y.tolist() == (3 * x).tolist()
 
 
+def test_scalar_as_one_element(tmp_path):
+    """A scalar may be declared as [1] without saying what it is in the file; an output gets that shape."""
+    session = opened(onnx_models.shared_scalar(), tmp_path, batch_axes="none", inputs={"factor": {"shape": [1]}})
+    assert session.signature.input("factor").shape == (1,)
+    (y,) = session.run({"x": np.ones((1, 3), np.float32), "factor": np.array([3], np.float32)}, ["y"])
+    assert y.tolist() == [[3, 3, 3]]
+    tensors = served(outputs={"z": {"shape": [1]}})
+    assert tensors.outputs[1].shape == (1,)
+    reshape = tensors.reshaped_outputs["z"]
+    # The rank of an output may be undeclared.
+    assert [reshape.from_file(np.zeros(shape)).shape for shape in ((), (1,), (1, 1))] == [(1,)] * 3
+
+
 def test_batch_axis_moves_with_reshape(tmp_path):
     """Rows may be another dimension for clients than in the file."""
     shapes = {"shape": [1, -1, 3], "model_shape": [-1, 3]}

@@ -7,7 +7,7 @@ from time import monotonic
 
 import grpc
 
-from inferd.batching.request import InferenceRequest, Reply
+from inferd.batching.request import InferenceRequest
 from inferd.config.settings import QueueSettings
 from inferd.errors import (
     InvalidInputError,
@@ -91,25 +91,8 @@ def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | 
     )
 
 
-def inference_request(
-    inputs: Tensors, params: RequestParams, reply: Reply, received_at: float, call_deadline: float
-) -> InferenceRequest:
-    """Return a request for the queue; it expires with its call, or earlier."""
-    return InferenceRequest(
-        inputs,
-        params.outputs,
-        params.rows,
-        params.nbytes,
-        params.stack_key,
-        reply,
-        received_at,
-        deadline_of(params, received_at, call_deadline),
-        params.priority,
-    )
-
-
 def deadline_of(params: RequestParams, received_at: float, call_deadline: float) -> float:
-    """Return when a request expires."""
+    """Return when a request expires: with its call, or earlier."""
     if params.timeout_s is not None:
         return min(call_deadline, received_at + params.timeout_s)
     if call_deadline == math.inf:

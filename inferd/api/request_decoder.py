@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.api.admission import RequestParams, inference_request, validate
+from inferd.api.admission import RequestParams, deadline_of, validate
 from inferd.api.codec import RAW, Codec, Request, ResponseForm
 from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
@@ -148,17 +148,29 @@ class RequestDecoder(Generic[Request]):
         """Return the request for the queue of ``model``. Raises `InvalidInputError`."""
         cached = incoming.cached
         if cached is not None and cached.model is model:
-            inputs: dict[str, NDArray[np.generic]] = {}
+            params = cached.params
+            views: dict[str, NDArray[np.generic]] = {}
             for tensor in cached.tensors:
                 flat = np.frombuffer(incoming.message, tensor.dtype, tensor.elements, tensor.start)
-                inputs[tensor.name] = flat.reshape(tensor.shape)
-            return inference_request(inputs, cached.params, reply, received_at, call_deadline)
-        signature = model.require_signature()
-        request = incoming.parsed or parse(self.codec.request_type, incoming.message)
-        decoded = self.codec.decode(request, signature)
-        params = validate(model, signature, decoded)
-        incoming.learned = _cacheable(incoming, model, signature, decoded.inputs, params)
-        return inference_request(decoded.inputs, params, reply, received_at, call_deadline)
+                views[tensor.name] = flat.reshape(tensor.shape)
+            inputs: Tensors = views
+        else:
+            signature = model.require_signature()
+            request = incoming.parsed or parse(self.codec.request_type, incoming.message)
+            decoded = self.codec.decode(request, signature)
+            params, inputs = validate(model, signature, decoded), decoded.inputs
+            incoming.learned = _cacheable(incoming, model, signature, inputs, params)
+        return InferenceRequest(
+            inputs,
+            params.outputs,
+            params.rows,
+            params.nbytes,
+            params.stack_key,
+            reply,
+            received_at,
+            deadline_of(params, received_at, call_deadline),
+            params.priority,
+        )
 
     def set_field(self, incoming: IncomingRequest[Request], error: InvalidInputError) -> None:
         """Set in ``error`` the path to the field of ``incoming`` that it is about, if there is one."""

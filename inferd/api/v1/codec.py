@@ -43,7 +43,10 @@ class InferenceCodec:
 
     def form(self, request: pb.InferRequest) -> ResponseForm:
         """Return typed lists if any input is one: a response has the form of its request."""
-        return _LISTS if any(_typed_lists(tensor) for tensor in request.inputs) else RAW
+        for tensor in request.inputs:
+            if any(_all_lists(tensor)):
+                return _LISTS
+        return RAW
 
     def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""

@@ -255,7 +255,7 @@ def load_families(loads: Mapping[str, LoadCounts]) -> Iterator[Metric]:
         "inferd_model_load_duration_seconds",
         "Time from the request for a version to its readiness",
         ("model",),
-        [((model,), counts.duration_s) for model, counts in loads.items()],
+        [((model,), counts.duration_s) for model, counts in loads.items() if counts.duration_s.count],
     )
 
 

@@ -46,11 +46,13 @@ READY = ModelSample(
 
 
 def sources(*models: ModelSample) -> MetricSources:
+    durations = Histogram([1.0])
+    durations.observe_all([0.5, 1.5])
     gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
     return MetricSources(
         models=lambda: models,
         run_costs=lambda: {("digits", "1"): COST},
-        loads=lambda: {"digits": LoadCounts({"ready": 2, "failed": 1, "cancelled": 0}, Histogram([1.0]), unloads=1)},
+        loads=lambda: {"digits": LoadCounts({"ready": 2, "failed": 1, "cancelled": 0}, durations, unloads=1)},
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
             held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}

@@ -76,7 +76,7 @@ def _notes(verdict: Verdict) -> Iterator[str]:
 def _summary(verdicts: Sequence[Verdict]) -> str:
     counts = {standing: sum(verdict.standing is standing for verdict in verdicts) for standing in Standing}
     return (
-        f"{len(verdicts)} models: {counts[Standing.AS_IS]} as is, {counts[Standing.DIFFERS]} with differences, "
+        f"{len(verdicts)} model{'s' if len(verdicts) > 1 else ''}: {counts[Standing.AS_IS]} as is, {counts[Standing.DIFFERS]} with differences, "
         f"{counts[Standing.REFUSED]} cannot be served."
     )
 

@@ -101,12 +101,12 @@ def _translate_execution_mode(given: Mapping[str, str], draft: Draft) -> None:
     parallel = _converted(MODE, given.get(MODE, "0"), _one_of(_0="sequential", _1="parallel")) == "parallel"
     number = _converted(OPERATORS, given.get(OPERATORS, "0"), _number)
     if parallel:
-        # 1 would be sequential mode, with the same effect.
         draft.put(number, "runtime", "inter_op_threads")
-    elif OPERATORS in given:
-        draft.ignored.append(f"parameters.{OPERATORS} ({MODE} is 0)")
-    elif MODE in given:
+        return
+    if MODE in given:
         draft.put(1, "runtime", "inter_op_threads")
+    if OPERATORS in given:
+        draft.ignored.append(f"parameters.{OPERATORS} ({MODE} is 0)")
 
 
 def _converted(key: str, text: str, convert: Callable[[str], _Value]) -> _Value:

@@ -20,14 +20,12 @@ one round ends only after 16 polls without an event.
 Waking: a poll that sleeps in the core is woken by an event only. An empty batch on any call, even one that has ended,
 makes one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time.
 No wake-up is lost: the loop sets ``_may_sleep`` before it checks ``_soon``; others append to ``_soon`` before they
-read ``_may_sleep``.
+read ``_may_sleep``. And a timer of another thread is added before it wakes the loop.
 
 Ending: the loop ends only when no wake-up is pending, and starts none after that, as a batch on a queue that was shut
 down aborts the process.
 """
 
-import heapq
-import itertools
 import logging
 import math
 import threading
@@ -38,21 +36,17 @@ from typing import Any, Protocol
 
 from inferd.rpc import core
 from inferd.rpc.corks import Corks
+from inferd.rpc.timers import Callback, Timers
 
 _log = logging.getLogger("inferd.rpc")
 
-Callback = Callable[[], None]
-
 _FAILED = "a callback on the poll thread failed"
 _MAX_EVENTS = 64
-_UNWAKEABLE_SLEEP_S = 0.05
 _MAX_BUSY_S = 0.001
 _READ_ALL_INTERVAL_S = 0.002
 _READ_ALL_POLLS = 16
 #: A poll that took this long has slept.
 _SLEPT_S = 0.0005
-
-_LAG_INTERVAL_S = 1.0
 
 
 class BatchOwner(Protocol):
@@ -76,121 +70,17 @@ class BatchOwner(Protocol):
 DeferredBatch = tuple[BatchOwner, core.Batch, Callable[[Any], None]]
 
 
-class PollLoop:
-    """Runs event handlers, callbacks and timers one after another in one thread; none of them may block.
+class DeferredBatches:
+    """Batches that wait until the events that are ready have been handled; on the poll thread only."""
 
-    Invariants: no exception of a handler leaves the loop. ``_next_at`` is when the loop wakes at the latest, never
-    later than the earliest timer. While the loop sleeps, it holds no event and no deferred batch.
-
-    Threads: ``call_at`` and ``call_soon`` any; ``run`` is the poll thread; the rest on the poll thread only.
-    """
-
-    def __init__(
-        self,
-        queue: core.Queue,
-        *,
-        corks: Corks | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        epoch_clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._queue = queue
+    def __init__(self, corks: Corks | None) -> None:
         self._corks = corks
-        self._epoch_clock = epoch_clock
-        self._lock = threading.Lock()
-        self._timers: list[tuple[float, int, Callback]] = []
-        self._order = itertools.count()
-        self._next_at = -math.inf
-        self._poll_until_epoch_s: float | None = 0.0
-        self._posted = 0
-        self._closed = False
-        self._is_over: Callable[[], bool] | None = None
-        self._idle_callbacks: list[Callback] = []
-        self._idle_by = -math.inf
-        self._soon: deque[Callback] = deque()
-        self._may_sleep = True
-        #: Polls without an event that end the next round, and when a round is to read all sockets.
-        self._empty_polls = 1
-        self._read_all_at = -math.inf
-        self._deferred: list[DeferredBatch] = []
-        #: Starts a batch after the events that are ready have been handled; on the poll thread only. The list's own
-        #: method, because each call defers three batches.
-        self.defer_batch: Callable[[DeferredBatch], None] = self._deferred.append
-        self._waker: core.Call | None = None
-        #: The poll thread's identity, for those who compare it for each call.
-        self.thread_id: int | None = None
-        #: The monotonic time in seconds.
-        self.now = clock
+        self.waiting: list[DeferredBatch] = []
 
-    def run(self) -> None:
-        """Loop until the condition of `run_until` holds; afterwards nothing of this loop is pending on the queue."""
-        self.thread_id = threading.get_ident()
-        while self._is_over is None or not (self._is_over() and self._close()):
-            self.step()
-
-    def run_until(self, is_over: Callable[[], bool]) -> None:
-        """From now on, check ``is_over`` before each round."""
-        self._is_over = is_over
-
-    def step(self) -> None:
-        """Run one round: wait for an event or a timer, and handle what is ready."""
-        self._may_sleep = True
-        if self._soon or self._idle_callbacks:
-            self._may_sleep = False
-        event = self._wait() if self._may_sleep else self._queue.poll(0.0)
-        self._may_sleep = False
-        is_idle = event.tag is None or self._handle_ready(event)
-        # An event refers to its call, which must not stay alive while the loop sleeps.
-        del event
-        if self._soon:
-            self._run_soon()
-        if self._deferred:
-            # A batch may complete at once, for example if the message was there already.
-            is_idle = False
-            self._start_deferred()
-        now = self.now()
-        if self._idle_callbacks and (is_idle or now >= self._idle_by):
-            self._run_idle()
-        if now >= self._next_at:
-            self._run_timers()
-        if now >= self._read_all_at:
-            self._empty_polls = _READ_ALL_POLLS
-            self._read_all_at = now + _READ_ALL_INTERVAL_S
-
-    def _wait(self) -> core.Event:
-        since = self.now()
-        event = self._queue.poll(self._poll_until_epoch_s)
-        now = self.now()
-        if now - since > _SLEPT_S:
-            self._read_all_at = now + _READ_ALL_INTERVAL_S
-        return event
-
-    def _handle_ready(self, event: core.Event) -> bool:
-        """Take the events that are ready after ``event``, handle all; return whether no further one was ready."""
-        poll = self._queue.poll
-        events = [event]
-        is_idle = False
-        empty_polls, self._empty_polls = self._empty_polls, 1
-        while len(events) < _MAX_EVENTS:
-            event = poll(0.0)
-            if event.tag is not None:
-                events.append(event)
-                continue
-            empty_polls -= 1
-            if empty_polls == 0:
-                is_idle = True
-                break
-        for event in events:
-            tag = event.tag
-            assert tag is not None
-            try:
-                tag(event)
-            except BaseException:  # noqa: BLE001  as in `_run_guarded`, inlined for the number of events
-                _log.exception(_FAILED)
-        return is_idle
-
-    def _start_deferred(self) -> None:
-        deferred = self._deferred.copy()
-        self._deferred.clear()
+    def start(self) -> None:
+        """Start those that wait."""
+        deferred = self.waiting.copy()
+        self.waiting.clear()
         corked = self._cork(deferred) if len(deferred) > 1 else ()
         for call, batch, tag in deferred:
             try:
@@ -213,6 +103,161 @@ class PollLoop:
             _log.exception(_FAILED)
             return ()
 
+
+class Events:
+    """Takes events from the core's queue and handles them, and reads the sockets meanwhile; on the poll thread only."""
+
+    def __init__(self, queue: core.Queue, clock: Callable[[], float]) -> None:
+        self.queue = queue
+        self._clock = clock
+        #: Polls without an event that end the next round, and when a round is to read all sockets.
+        self._empty_polls = 1
+        self.read_all_at = -math.inf
+
+    def wait(self, until_epoch_s: float | None) -> core.Event:
+        """Sleep until an event comes, at most until ``until_epoch_s``."""
+        since = self._clock()
+        event = self.queue.poll(until_epoch_s)
+        now = self._clock()
+        if now - since > _SLEPT_S:
+            self.read_all_at = now + _READ_ALL_INTERVAL_S
+        return event
+
+    def read_all(self, now: float) -> None:
+        """Read all sockets in the next round."""
+        self._empty_polls = _READ_ALL_POLLS
+        self.read_all_at = now + _READ_ALL_INTERVAL_S
+
+    def handle_ready(self, event: core.Event) -> bool:
+        """Take the events that are ready after ``event``, handle all; return whether no further one was ready."""
+        poll = self.queue.poll
+        events = [event]
+        is_idle = False
+        empty_polls, self._empty_polls = self._empty_polls, 1
+        while len(events) < _MAX_EVENTS:
+            event = poll(0.0)
+            if event.tag is not None:
+                events.append(event)
+                continue
+            empty_polls -= 1
+            if empty_polls == 0:
+                is_idle = True
+                break
+        for event in events:
+            tag = event.tag
+            assert tag is not None
+            try:
+                tag(event)
+            except BaseException:  # noqa: BLE001  as in `_run_guarded`, inlined for the number of events
+                _log.exception(_FAILED)
+        return is_idle
+
+
+class WakeUps:
+    """Events that wake the poll thread: empty batches on ``call``, the latest one. Any thread.
+
+    Invariant: `close` succeeds only when none is pending, and none is posted after it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._posted = 0
+        self._closed = False
+        self.call: core.Call | None = None
+
+    def post(self, callback: Callback) -> bool:
+        """Call ``callback`` on the poll thread by an event; returns False if no call can carry it."""
+        with self._lock:
+            if self.call is None or self._closed:
+                return False
+
+            def arrived(_event: core.BatchEvent) -> None:
+                with self._lock:
+                    self._posted -= 1
+                callback()
+
+            posted = self.call.start_server_batch((), arrived) == 0
+            self._posted += posted
+            return posted
+
+    def close(self) -> bool:
+        """Post no more; returns False if one is still to arrive."""
+        with self._lock:
+            self._closed = self._posted == 0
+            if self._closed:
+                self.call = None
+            return self._closed
+
+
+class PollLoop:
+    """Runs event handlers, callbacks and timers one after another in one thread; none of them may block.
+
+    Invariants: no exception of a handler leaves the loop. While the loop sleeps, it holds no event and no deferred
+    batch.
+
+    Threads: ``call_at`` and ``call_soon`` any; ``run`` is the poll thread; the rest on the poll thread only.
+    """
+
+    def __init__(
+        self,
+        queue: core.Queue,
+        *,
+        corks: Corks | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        epoch_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._events = Events(queue, clock)
+        self._timers = Timers(clock, epoch_clock)
+        self._wake_ups = WakeUps()
+        self._batches = DeferredBatches(corks)
+        #: Starts a batch after the events that are ready have been handled; on the poll thread only. The list's own
+        #: method, because each call defers three batches.
+        self.defer_batch: Callable[[DeferredBatch], None] = self._batches.waiting.append
+        self._soon: deque[Callback] = deque()
+        self._may_sleep = True
+        self._idle_callbacks: list[Callback] = []
+        self._idle_by = -math.inf
+        self._is_over: Callable[[], bool] | None = None
+        #: The poll thread's identity, for those who compare it for each call.
+        self.thread_id: int | None = None
+        #: The monotonic time in seconds.
+        self.now = clock
+
+    def run(self) -> None:
+        """Loop until the condition of `run_until` holds; afterwards nothing of this loop is pending on the queue."""
+        self.thread_id = threading.get_ident()
+        while self._is_over is None or not (self._is_over() and self._wake_ups.close()):
+            self.step()
+
+    def run_until(self, is_over: Callable[[], bool]) -> None:
+        """From now on, check ``is_over`` before each round."""
+        self._is_over = is_over
+
+    def step(self) -> None:
+        """Run one round: wait for an event or a timer, and handle what is ready."""
+        events = self._events
+        self._may_sleep = True
+        if self._soon or self._idle_callbacks:
+            self._may_sleep = False
+        event = events.wait(self._timers.poll_until_epoch_s) if self._may_sleep else events.queue.poll(0.0)
+        self._may_sleep = False
+        is_idle = event.tag is None or events.handle_ready(event)
+        # An event refers to its call, which must not stay alive while the loop sleeps.
+        del event
+        if self._soon:
+            self._run_soon()
+        if self._batches.waiting:
+            # A batch may complete at once, for example if the message was there already.
+            is_idle = False
+            self._batches.start()
+        now = self.now()
+        if self._idle_callbacks and (is_idle or now >= self._idle_by):
+            self._run_idle()
+        if now >= self._timers.next_at:
+            self._run_timers()
+        if now >= events.read_all_at:
+            events.read_all(now)
+
     @property
     def in_poll_thread(self) -> bool:
         """Whether the caller runs on the poll thread."""
@@ -220,19 +265,19 @@ class PollLoop:
 
     def call_at(self, when: float, callback: Callback) -> None:
         """Call ``callback`` once the monotonic clock has reached ``when``; never, if the loop ends before."""
-        with self._lock:
-            heapq.heappush(self._timers, (when, next(self._order), callback))
-            if when < self._next_at:
-                self._plan()
-                if not self.in_poll_thread:
-                    self._post(_nothing)
+        if self._timers.add(when, callback) and not self.in_poll_thread:
+            self._wake_ups.post(_nothing)
+
+    def _run_timers(self) -> None:
+        for callback in self._timers.take_due():
+            _run_guarded(callback)
+        self._batches.start()
 
     def call_soon(self, callback: Callback) -> None:
         """Call ``callback`` in this or the next round."""
         self._soon.append(callback)
         if self._may_sleep and not self.in_poll_thread:
-            with self._lock:
-                self._post(_nothing)
+            self._wake_ups.post(_nothing)
 
     def _run_soon(self) -> None:
         """Run the callbacks present now; those they add run in the next round."""
@@ -249,99 +294,19 @@ class PollLoop:
         callbacks, self._idle_callbacks = self._idle_callbacks, []
         for callback in callbacks:
             _run_guarded(callback)
-        self._start_deferred()
+        self._batches.start()
 
     def call_after_queued(self, callback: Callback) -> None:
         """Call ``callback`` after the events that are in the queue by now; on the poll thread only."""
-        with self._lock:
-            posted = self._post(callback)
-        if not posted:
+        if not self._wake_ups.post(callback):
             self.call_soon(callback)
 
     def wake_by(self, call: core.Call) -> None:
         """Use ``call`` to wake the loop from now on."""
-        if self._waker is None:
-            with self._lock:
-                self._waker = call
-                self._plan()
-        else:
-            self._waker = call
-
-    def _plan(self) -> None:
-        """Set when to wake; with the lock held."""
-        now = self.now()
-        next_at = self._timers[0][0] if self._timers else math.inf
-        if self._waker is None:
-            next_at = min(next_at, now + _UNWAKEABLE_SLEEP_S)
-        self._next_at = next_at
-        self._poll_until_epoch_s = None if next_at == math.inf else self._epoch_clock() + max(next_at - now, 0.0)
-
-    def _run_timers(self) -> None:
-        due: list[Callback] = []
-        with self._lock:
-            now = self.now()
-            while self._timers and self._timers[0][0] <= now:
-                due.append(heapq.heappop(self._timers)[2])
-            self._plan()
-        for callback in due:
-            _run_guarded(callback)
-        self._start_deferred()
-
-    def _post(self, callback: Callback) -> bool:
-        """Queue an event, with the lock held; returns False if no call can carry it."""
-        if self._waker is None or self._closed:
-            return False
-
-        def arrived(_event: core.BatchEvent) -> None:
-            with self._lock:
-                self._posted -= 1
-            callback()
-
-        posted = self._waker.start_server_batch((), arrived) == 0
-        self._posted += posted
-        return posted
-
-    def _close(self) -> bool:
-        """Post no more events; returns False if one is still to arrive."""
-        with self._lock:
-            self._closed = self._posted == 0
-            if self._closed:
-                self._waker = None
-            return self._closed
-
-
-class PollLag:
-    """Measures how late the poll thread is, with a timed probe once a second.
-
-    A probe is due at a time, queued behind the events that are ready then, and has arrived when it is handled. So late
-    timers, callbacks that block and queued events all count.
-
-    Threads: ``lag_s`` any; the rest on the poll thread. ``_due_at`` is when the current probe was due, or the next one
-    is.
-    """
-
-    def __init__(self, loop: PollLoop, clock: Callable[[], float] = time.monotonic) -> None:
-        self._loop = loop
-        self._clock = clock
-        self._lag_s = 0.0
-        self._due_at = float("inf")
-
-    def start(self) -> None:
-        """Schedule the next probe; on the poll thread, or before it runs."""
-        self._due_at = self._clock() + _LAG_INTERVAL_S
-        self._loop.call_at(self._due_at, self._send)
-
-    @property
-    def lag_s(self) -> float:
-        """The lag of the last probe, or of the one under way if that is longer. Seconds."""
-        return max(self._lag_s, self._clock() - self._due_at)
-
-    def _send(self) -> None:
-        self._loop.call_after_queued(self._arrived)
-
-    def _arrived(self) -> None:
-        self._lag_s = self._clock() - self._due_at
-        self.start()
+        wake_ups = self._wake_ups
+        if wake_ups.call is None:
+            self._timers.let_sleep()
+        wake_ups.call = call
 
 
 def _nothing() -> None:

@@ -21,7 +21,8 @@ from inferd.rpc.corks import Corks
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interfaces import CallInterceptor
 from inferd.rpc.live_calls import LiveCalls
-from inferd.rpc.poll_loop import PollLag, PollLoop
+from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.timers import PollLag
 from inferd.rpc.upkeep import MemoryGuard, MemoryMeter, Upkeep
 from inferd.rpc.worker_pool import WorkerPool
 

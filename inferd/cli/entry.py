@@ -26,7 +26,7 @@ COMMANDS = {
     "serve": "Serve models over gRPC.",
     "infer": "Run a model on a server once, and print or save its outputs.",
     "health": "Check the health of a server.",
-    "models": "List the models of a server.",
+    "models": "List the models of a server, load and unload them.",
     "bench": "Put a server under load, and report its throughput and latencies.",
     "inspect": "Show the contents of an ONNX file and how it would be served.",
     "import-triton": "Judge the models of a Triton repository, and write their settings.",

@@ -1,39 +1,205 @@
-"""``inferd models``."""
+"""``inferd models``: list, load, unload and index the models of a server."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from inferd.cli.connection import Connection, open_client, with_connection
+from inferd.cli.connection import Connection, open_client, usage_errors, with_connection
+from inferd.cli.entry import HELP_OPTIONS
+from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.client import BatchingInfo, ModelInfo, PredictedRun, RunCost, TensorInfo
 from inferd.plain_text import escaped
+from inferd.small_files import read_bytes, read_text, why_unreadable
 
-EXAMPLES = ("inferd models", "inferd models --address inferd.example.com:443 --tls --json")
+EXAMPLES = (
+    "inferd models",
+    "inferd models --address inferd.example.com:443 --tls --json",
+    "inferd models index",
+    "inferd models load digits",
+    "inferd models load digits --config config.pbtxt --file 1/model.onnx=new.onnx",
+    "inferd models unload digits --version 1",
+)
+
+app = typer.Typer(add_completion=False, invoke_without_command=True)
+
+#: More than a message can hold.
+_MAX_FILE_BYTES = 2**31
+
+_with_patience = with_connection(
+    timeout_s=600.0, timeout_help="Time limit of the call. When it passes, a load is given up."
+)
+
+_Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", show_default=False)]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_version = partial(typer.Option, "--version", "--model-version", metavar="VERSION", show_default=False)
+
+
+@app.callback()
 @with_connection()
-def models(
-    connection: Connection,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
+def models(connection: Connection, *, ctx: typer.Context, as_json: _AsJson = False) -> None:
     """List the models of a server: name, version, state, inputs, outputs, batching and predicted run time."""
+    if ctx.invoked_subcommand is not None:
+        _require_no_options(ctx)
+        return
     with open_client(connection) as client:
         found = client.models()
+    if found or as_json:
+        _print_models(found, as_json=as_json)
+    else:
+        print("The server has no models.")
+
+
+@app.command(context_settings=HELP_OPTIONS)
+@_with_patience
+def load(
+    connection: Connection,
+    *,
+    model: _Name,
+    version: Annotated[
+        str, _version(help="Load this version beside what serves. Defaults to the version policy.")
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Triton's ModelConfig in FILE.json or FILE.pbtxt, instead of the model's settings, for this load.",
+            show_default=False,
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            metavar="VERSION/NAME=FILE",
+            help="Send a file; all of them replace the model's directory for this load. Needs --config. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Load a model from the server's repositories, or load it again; ends when it serves.
+
+    What served before serves until then, and further if the load fails.
+    """
+    if files and config is None:
+        raise _usage("--file: expected --config beside it")
+    text = None if config is None else _config_text(config)
+    contents = dict(map(_file, files or ()))
+    if len(contents) < len(files or ()):
+        raise _usage("--file: expected each name once")
+    with usage_errors(), open_client(connection) as client:
+        loaded = client.load_model(model, version=version, config=text, files=contents, timeout_s=None)
+    _print_models(loaded, as_json=as_json)
+
+
+@app.command(context_settings=HELP_OPTIONS)
+@_with_patience
+def unload(
+    connection: Connection,
+    *,
+    model: _Name,
+    version: Annotated[str, _version(help="Unload only this version.")] = "",
+    as_json: _AsJson = False,
+) -> None:
+    """Unload a model; ends when its admitted requests have been answered."""
+    with usage_errors(), open_client(connection) as client:
+        client.unload_model(model, version=version, timeout_s=None)
+    if as_json:
+        print_json({"unloaded": model, "version": version})
+    else:
+        print(f"unloaded {escaped(model)}{version and f' version {escaped(version)}'}")
+
+
+@app.command(context_settings=HELP_OPTIONS)
+@with_connection()
+def index(
+    connection: Connection,
+    *,
+    ready: Annotated[bool, typer.Option("--ready", help="Only versions that answer requests.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """List the models of the server's repositories, loaded or not: name, version, state and its reason."""
+    with open_client(connection) as client:
+        entries = client.repository_index(ready=ready)
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+    elif not entries:
+        print("The repositories have no such models." if ready else "The repositories have no models.")
+    else:
+        rows = [[escaped(each.name), escaped(each.version), str(each.state), escaped(each.reason)] for each in entries]
+        _print_table(["NAME", "VERSION", "STATE", "REASON"], rows)
+
+
+def _require_no_options(ctx: typer.Context) -> None:
+    """Raise `CommandError` for options before a subcommand, which does not see them."""
+    sources = map(ctx.get_parameter_source, ctx.params)
+    if any(source is not None and source.name != "DEFAULT" for source in sources):
+        raise _usage(f"expected options after {ctx.invoked_subcommand}: inferd models {ctx.invoked_subcommand} …")
+
+
+def _config_text(path: Path) -> str:
+    """Return the model configuration in a file as JSON."""
+    try:
+        if path.suffix == ".json":
+            return read_text(path)
+        if path.suffix == ".pbtxt":
+            return _as_json_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+    raise _usage(f"--config: expected FILE.json or FILE.pbtxt, got {path}")
+
+
+def _as_json_text(path: Path) -> str:
+    # Not for the other commands, as the server's packages are not needed for those.
+    from google.protobuf.json_format import MessageToJson  # noqa: PLC0415
+
+    from inferd.models.triton import TritonConfigError, read_config  # noqa: PLC0415
+
+    try:
+        text: str = MessageToJson(read_config(path), preserving_proto_field_name=True)
+    except TritonConfigError as error:
+        raise _usage(str(error)) from None
+    return text
+
+
+def _file(argument: str) -> tuple[str, bytes]:
+    name, separator, path = argument.partition("=")
+    if not (name and separator and path):
+        raise _usage(f'--file: expected VERSION/NAME=FILE, got "{argument}"')
+    try:
+        return name, read_bytes(Path(path), _MAX_FILE_BYTES)
+    except OSError as error:
+        raise _unreadable(Path(path), error) from None
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> CommandError:
+    why = why_unreadable(path, error) if isinstance(error, OSError) else "expected UTF-8 text"
+    return _usage(f"{path}: cannot be read: {why}")
+
+
+def _usage(message: str) -> CommandError:
+    return CommandError(message, ExitCode.USAGE)
+
+
+def _print_models(found: Sequence[ModelInfo], *, as_json: bool) -> None:
     if as_json:
         print_json([_as_json(model) for model in found])
-    elif not found:
-        print("The server has no models.")
     else:
-        rows = [_row(model) for model in found]
-        columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME"]
-        # Usually empty, and then a waste of width.
-        if any(row[-1] for row in rows):
-            columns.append("REASON")
-        print_table(columns, [row[: len(columns)] for row in rows])
+        columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "REASON"]
+        _print_table(columns, [_row(model) for model in found])
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table without its last column if that is empty, as reasons mostly are: it would waste width."""
+    used = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    print_table(columns[:used], [row[:used] for row in rows])
 
 
 def _row(model: ModelInfo) -> list[str]:

@@ -117,6 +117,7 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         #: Requests to load, unload and index models; calls to load and unload end with ``refusal``, if there is one.
         self.commands: list[pb.LoadModelRequest | pb.UnloadModelRequest | pb.IndexModelsRequest] = []
         self.refusal: tuple[grpc.StatusCode, str, str] | None = None
+        self.never_loaded = ["new"]
         self.on_infer: Callable[[pb.InferRequest, grpc.ServicerContext], pb.InferResponse] = lambda request, _: echo(
             request
         )
@@ -162,8 +163,8 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
             pb.ModelIndex(name=model.name, version=model.version, state=model.state, reason=model.reason)
             for model in self.models
         ]
-        never = pb.ModelIndex(name="new", state=pb.Model.STATE_UNAVAILABLE)
-        lines = [line for line in (*loaded, never) if line.state == pb.Model.STATE_READY or not request.ready]
+        never = [pb.ModelIndex(name=name, state=pb.Model.STATE_UNAVAILABLE) for name in self.never_loaded]
+        lines = [line for line in (*loaded, *never) if line.state == pb.Model.STATE_READY or not request.ready]
         return pb.IndexModelsResponse(models=lines)
 
     def _echo_stream(self, messages, context):

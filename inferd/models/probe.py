@@ -5,6 +5,7 @@ batching. A file that takes too long or too much memory is tried again with each
 """
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from inferd.runtime.trial_opening import are_unchanged, opening_key
 from inferd.runtime.verdict_cache import CacheFolder, fingerprint
 
 _log = logging.getLogger(__name__)
+
+#: How long files are opened without a process after one could not be started.
+_OFF_S = 60.0
 
 #: The demo model is not from outside.
 _OWN_FILES = Path(inferd.__file__).parent
@@ -34,7 +38,7 @@ class ModelProbe:
     def __init__(self, *, timeout_s: float, processes: int) -> None:
         self._timeout_s = timeout_s
         self._pool = ProbePool(processes)
-        self._is_missed = False
+        self._off_until = 0.0
 
     def check(self, path: Path, settings: ModelSettings, is_cancelled: Callable[[], bool] = _never) -> None:
         """Raise `ModelLoadError` if opening ``path`` with ``settings`` would harm the server.
@@ -42,14 +46,15 @@ class ModelProbe:
         A file that cannot be read, and ordinary damage, are found when the server opens it. ``is_cancelled`` is asked
         again and again meanwhile, and ends the check.
         """
-        if path.is_relative_to(_OWN_FILES):
+        if path.is_relative_to(_OWN_FILES) or time.monotonic() < self._off_until:
             return
         cache = CacheFolder(settings.runtime.verdict_cache)
         try:
             key = opening_key(path, settings) if cache.is_on else ""
             outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
         except NoProcessError as error:
-            self._warn(error)
+            self._off_until = time.monotonic() + _OFF_S
+            _log.warning("model files are opened without a process that tries them first: %s", error)
         except OSError as error:
             _log.debug("%s cannot be read: %s", path, error)
         else:
@@ -70,11 +75,6 @@ class ModelProbe:
         if outcome.weights is not None and (outcome.is_crash or not outcome.failure):
             cache.store(key, {"failure": outcome.failure, "weights": outcome.weights})
         return outcome
-
-    def _warn(self, error: NoProcessError) -> None:
-        if not self._is_missed:
-            self._is_missed = True
-            _log.warning("model files are opened without a process that tries them first: %s", error)
 
 
 def _remembered(content: object, path: Path) -> Outcome | None:

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from inferd.config.settings import ModelSettings
 from inferd.models.probe_process import receive, send
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.resources import available_bytes, resident_bytes, usable_bytes
+
+#: The process finds the modules that this one has found.
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:]; from inferd.models.probe_process import main; main()"
 
 #: A wait for a process after which another one is started: the others are busy with large files, or hang.
 _PATIENCE_S = 1.0
@@ -76,16 +80,14 @@ class _Process:
         """Start the process and wait until it can be asked. Raises `NoProcessError`."""
         connection, theirs = socket.socketpair()
         with theirs:
-            descriptor = theirs.fileno()
+            command = [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *sys.path]
             try:
                 process = subprocess.Popen(  # noqa: S603  (our own module)
-                    [sys.executable, "-m", "inferd.models.probe_process", str(descriptor)],
-                    pass_fds=[descriptor],
+                    command,
+                    pass_fds=[theirs.fileno()],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    # Finds the modules that this process has found; the working directory must not hide them.
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
+                    stderr=subprocess.PIPE,
                     # A terminal's Ctrl-C is for the server.
                     start_new_session=True,
                 )
@@ -93,10 +95,13 @@ class _Process:
                 connection.close()
                 raise NoProcessError(error.strerror or str(error)) from error
         started = cls(process, connection)
-        if receive(connection) is None:
-            started.close()
-            raise NoProcessError(f"the process ended with status {process.returncode}")
-        return started
+        is_ready = receive(connection) is not None
+        with cast("IO[bytes]", process.stderr) as errors:
+            if is_ready:
+                return started
+            *_, reason = [b"", *errors.read().splitlines()]
+        started.close()
+        raise NoProcessError(f"it ended with status {process.returncode}: {reason.decode(errors='replace')}")
 
     def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
         """Return what opening ``path`` leads to; after a failure the process is to be closed."""
@@ -129,8 +134,7 @@ class _Process:
         self._process.kill()
         self._process.wait()
         self._connection.close()
-        if self._process.stdin:
-            self._process.stdin.close()
+        cast("IO[bytes]", self._process.stdin).close()
 
     def _has_message(self) -> bool:
         poll = select.poll()

@@ -1,7 +1,7 @@
 """The process that opens model files before the server does, started by `probe_pool`.
 
-It is told one file at a time over a socket whose descriptor is its argument. Messages are JSON after their length. It
-ends with the server: standard input is a pipe that is never written to, and whose closing ends the process.
+It is told one file at a time over a socket, whose descriptor is its first argument. Messages are JSON after their
+length. It ends with the server: standard input is a pipe that is never written to, and whose closing ends the process.
 """
 
 import fcntl
@@ -25,6 +25,7 @@ from inferd.runtime.trial_opening import try_opening, weight_fingerprints
 
 _LENGTH = struct.Struct(">I")
 _STDIN = 0
+_STDERR = 2
 
 #: Requests that are being served go first.
 _NICENESS = 5
@@ -68,6 +69,7 @@ def main() -> None:
     """Open files until the server closes the connection."""
     _end_with_server()
     _step_back()
+    _discard_output()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         send(server, {"started": True})
         while (request := receive(server)) is not None:
@@ -106,5 +108,7 @@ def _step_back() -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
-if __name__ == "__main__":
-    main()
+def _discard_output() -> None:
+    """From now on, standard error goes nowhere: it was for the reason why this process does not start."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), _STDERR)

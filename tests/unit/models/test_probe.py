@@ -179,18 +179,23 @@ def test_process_ends_when_server_is_killed(hanging: Path) -> None:
 
 
 def test_models_are_loaded_without_a_process_if_there_can_be_none(
-    probe: Probe, good: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said once."""
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    """Logged once a minute."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 'Traceback\nImportError: no module' >&2; exit 3")
+    program.chmod(0o755)
     with caplog.at_level(logging.WARNING):
-        probe.check(good, uncached())
-        monkeypatch.setattr(sys, "executable", "/nowhere/python")
-        probe.check(good, uncached())
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "model files are opened without a process that tries them first: the process ended with status 1"
-    )
+        for executable in (program, tmp_path / "missing"):
+            probe = Probe()
+            monkeypatch.setattr(sys, "executable", str(executable))
+            for _ in range(2):
+                probe.check(good, uncached())
+    prefix = "model files are opened without a process that tries them first: "
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{prefix}it ended with status 3: ImportError: no module",
+        f"{prefix}No such file or directory",
+    ]
 
 
 def test_starts_no_process_for_demo_and_unreadable_files(probe: Probe, tmp_path: Path) -> None:

@@ -184,11 +184,15 @@ class RequestDecoder(Generic[Request]):
         if learned is None:
             return
         length = len(incoming.message)
-        if length not in self._templates and len(self._templates) >= _MAX_LENGTHS:
+        known = self._templates.get(length)
+        if known is not None:
+            others = [other for other in known if other.template != learned.template]
+            self._templates[length] = [learned, *others][:_MAX_TEMPLATES_PER_LENGTH]
+            return
+        if len(self._templates) >= _MAX_LENGTHS:
             # Clients that send this many lengths gain little from the cache; the others are cached again at once.
             self._templates.clear()
-        others = [other for other in self._templates.get(length, ()) if other.template != learned.template]
-        self._templates[length] = [learned, *others][:_MAX_TEMPLATES_PER_LENGTH]
+        self._templates[length] = [learned]
 
 
 def _cacheable(

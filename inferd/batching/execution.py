@@ -178,9 +178,14 @@ class Executor:
         The failure is returned and not raised: parts of a batch that ran inside an ``except`` block would chain their
         exceptions to the earlier ones.
         """
+        signature, live = self._session.signature, group.requests
         started_at = self._clock()
         try:
-            return self._run_model(batch, group, before)
+            if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
+                return self._run_in_chunks(batch, signature, live[0], self._chunk_rows, before)
+            run = partial(self._guard.run, live, batch)
+            wanted = self._wanted(live) if len(live) > 1 else live[0].outputs
+            return self._run_once(run, signature, group.inputs, group.rows, wanted, before)
         except RunEndedError:
             batch.cut_off = True
             return None
@@ -226,14 +231,6 @@ class Executor:
     def _run_each(self, batch: Batch, live: Sequence[InferenceRequest], *, first: bool = False) -> None:
         for request in live:
             self._run(batch, [request], first=first)
-
-    def _run_model(self, batch: Batch, group: _Group, before: _Before) -> _Done | None:
-        signature, live = self._session.signature, group.requests
-        if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
-            return self._run_in_chunks(batch, signature, live[0], self._chunk_rows, before)
-        run = partial(self._guard.run, live, batch)
-        wanted = self._wanted(live) if len(live) > 1 else live[0].outputs
-        return self._run_once(run, signature, group.inputs, group.rows, wanted, before)
 
     def _run_in_chunks(
         self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before

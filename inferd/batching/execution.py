@@ -298,7 +298,9 @@ class Executor:
             raise
         stack_s, run_s, split_s = stacked_at - started_at, ran_at - stacked_at, self._clock() - ran_at
         report = _report(rows, before, RunOutcome.COMPLETED, run_s=run_s, stack_s=stack_s, split_s=split_s)
-        if (len(rows) > 1 or (is_piece and report.rows > 1)) and self._check.is_due(inputs, report.rows, run_s):
+        if (len(rows) > 1 or (is_piece and report.rows > 1)) and self._check.schedule.is_due(
+            inputs, report.rows, run_s
+        ):
             try:
                 self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * report.rows)
             except Exception:

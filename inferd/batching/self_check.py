@@ -35,20 +35,17 @@ _TELLING_CHECKS = 20
 RunAt = Callable[[Tensors, Sequence[str], float], list[Array]]
 
 
-class SelfCheck:
-    """Chooses batches to check, and checks them.
+class CheckSchedule:
+    """Chooses the batches to check.
 
-    Invariant: over time, the runs of `find` take at most ``share`` of the run time passed to `is_due`, apart from the
-    first batch of each size class and closer looks at differences. The lock is held for a few additions only. Any of
-    the model's threads may call.
+    Invariant: over time, checks take at most ``share`` of the run time passed to `is_due`, apart from the first batch
+    of each size class and closer looks at differences. The lock is held for a few additions only. Any of the model's
+    threads may call.
     """
 
-    def __init__(self, *, session: Session, share: float, clock: Clock, seed: int = 0) -> None:
-        self._session = session
+    def __init__(self, share: float) -> None:
         self._share = share * _REGULAR_PART
         self._is_on = share > 0
-        self._clock = clock
-        self._random = random.Random(seed)  # noqa: S311  (not for security)
         self._lock = threading.Lock()
         self._seen_sizes: set[int] = set()
         #: Run time and batches since the last check, the average time of a check, and batches left to consider.
@@ -57,8 +54,6 @@ class SelfCheck:
         self._check_s = 0.0
         self._to_look_at = 0
         self._ordinary: float | None = None
-        self._checks = 0
-        self._rounded = 0
 
     def is_due(self, inputs: Tensors, rows: int, run_s: float) -> bool:
         """Record a run of several ``rows`` that took ``run_s``; return whether to check it."""
@@ -89,6 +84,27 @@ class SelfCheck:
                 self._to_look_at = self._batches = 0
                 self._ran_s = 0.0
             return chosen
+
+    def checked(self, took_s: float) -> None:
+        """Record how long a check took."""
+        with self._lock:
+            self._check_s = took_s if self._check_s == 0 else self._check_s + (took_s - self._check_s) * _WEIGHT
+
+
+class SelfCheck:
+    """Runs one request of a batch again alone, and compares; ``schedule`` chooses the batches.
+
+    Any of the model's threads may call.
+    """
+
+    def __init__(self, *, session: Session, share: float, clock: Clock, seed: int = 0) -> None:
+        self.schedule = CheckSchedule(share)
+        self._session = session
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311  (not for security)
+        self._lock = threading.Lock()
+        self._checks = 0
+        self._rounded = 0
 
     def find(
         self, run_at: RunAt, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
@@ -122,12 +138,12 @@ class SelfCheck:
             stop=stop,
             typical=_profiles(signature, outputs, bounds),
         )
-        return self._confirm(mismatch, took_s), took_s
+        self.schedule.checked(took_s)
+        return self._confirm(mismatch), took_s
 
-    def _confirm(self, mismatch: Mismatch | None, took_s: float) -> Mismatch | None:
+    def _confirm(self, mismatch: Mismatch | None) -> Mismatch | None:
         with self._lock:
             self._checks += 1
-            self._check_s = took_s if self._check_s == 0 else self._check_s + (took_s - self._check_s) * _WEIGHT
             if mismatch is None or mismatch.cause is Cause.NOISE:
                 return None
             if mismatch.cause is not Cause.ROUNDING:

@@ -42,7 +42,7 @@ class Checks:
         """Run a batch of one-row members; return whether it was checked, and what was found."""
         inputs = {"x": x(*values), "factor": np.float32(1)}
         outputs = self._run(inputs, ("y", "sum"), self.clock())
-        if not self.check.is_due(inputs, len(values), run_s):
+        if not self.check.schedule.is_due(inputs, len(values), run_s):
             return False, None
         found, _ = self.check.find(self._run, inputs, dict(zip(("y", "sum"), outputs, strict=True)), [1] * len(values))
         return True, found

@@ -1,9 +1,7 @@
-"""The panels of the dashboard: their queries and how they are shown.
+"""The panels of the dashboard: their queries and how they are shown."""
 
-``$S`` stands for the selected instances, ``$M`` for these and the selected models. ``$__rate_interval`` is Grafana's.
-"""
-
-from dataclasses import dataclass
+from scripts.dashboard_model_panels import MODELS
+from scripts.dashboard_parts import Panel, Query, Section
 
 _UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer)"'
 #: Labels of ratios: each version has its own queue and instances, and an idle one must not hide another.
@@ -11,34 +9,6 @@ _VERSION = "model, version"
 _VERSION_LEGEND = "{{model}} {{version}}"
 _INSTANCES = "inferd_model_instances{$M}"
 _FAILURES = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS|UNAVAILABLE|DEADLINE_EXCEEDED"'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """One expression; ``legend`` may name labels as ``{{label}}``."""
-
-    expr: str
-    legend: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One panel. ``unit`` is Grafana's name; ``kind`` is timeseries, heatmap or stat; ``width`` of 24 columns."""
-
-    title: str
-    description: str
-    queries: tuple[Query, ...]
-    unit: str = "short"
-    kind: str = "timeseries"
-    width: int = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """Panels under one heading."""
-
-    title: str
-    panels: tuple[Panel, ...]
 
 
 def _rate(metric: str, labels: str = "") -> str:
@@ -392,4 +362,4 @@ SECURITY = Section(
     ),
 )
 
-SECTIONS = (OVERVIEW, QUEUE, BATCHING, RUNTIME, POLL_THREAD, SECURITY)
+SECTIONS = (OVERVIEW, QUEUE, BATCHING, RUNTIME, MODELS, POLL_THREAD, SECURITY)

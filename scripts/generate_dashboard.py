@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.dashboard_panels import SECTIONS, Panel
+from scripts.dashboard_panels import SECTIONS
+from scripts.dashboard_parts import Panel
 
 TARGET = Path(__file__).parents[1] / "helm/inferd/dashboards/inferd.json"
 

@@ -78,20 +78,29 @@ def _model_stream_infer(channel: grpc.Channel, model: str, metadata: Metadata) -
     )
 
 
-def _own_query(name: str, request: Callable[[str], object]) -> Method:
+def _own_query(name: str, request: Callable[[str], object], kind: str = "metadata") -> Method:
     def call(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
         method = getattr(own_grpc.InferenceServiceStub(channel), name)
         return status_of(lambda: method(request(model), metadata=metadata, timeout=TIMEOUT_S))
 
-    return Method(name, "metadata", call)
+    return Method(name, kind, call)
 
 
-def _oip_query(name: str, request: Callable[[str], object]) -> Method:
+def _oip_query(name: str, request: Callable[[str], object], kind: str = "metadata") -> Method:
     def call(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
         method = getattr(oip_grpc.GRPCInferenceServiceStub(channel), name)
         return status_of(lambda: method(request(model), metadata=metadata, timeout=TIMEOUT_S))
 
-    return Method(name, "metadata", call)
+    return Method(name, kind, call)
+
+
+def _unload(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    """Unload a version that there is not, so that the others stay; that is the status OK."""
+    stub = own_grpc.InferenceServiceStub(channel)
+    request = own.UnloadModelRequest(model=model, version="9")
+    code, text = status_of(lambda: stub.UnloadModel(request, metadata=metadata, timeout=TIMEOUT_S))
+    is_absent = code is grpc.StatusCode.NOT_FOUND and "version" in text
+    return (grpc.StatusCode.OK, "") if is_absent else (code, text)
 
 
 def _channelz(channel: grpc.Channel, _model: str, metadata: Metadata) -> Status:
@@ -123,7 +132,22 @@ ABOUT_THE_SERVER = [
     Method("Channelz", "admin", _channelz),
 ]
 
-ALL = [*ABOUT_A_MODEL, *ABOUT_THE_SERVER]
+#: Methods that load and unload a model, which stays as it is.
+CONTROL = [
+    _own_query("LoadModel", lambda model: own.LoadModelRequest(model=model), "admin"),
+    _oip_query("RepositoryModelLoad", lambda model: oip.RepositoryModelLoadRequest(model_name=model), "admin"),
+    Method("UnloadModel", "admin", _unload),
+]
+
+#: Methods that list the models of the repositories.
+INDEX = [
+    _own_query("IndexModels", lambda _: own.IndexModelsRequest(), "admin"),
+    _oip_query("RepositoryIndex", lambda _: oip.RepositoryIndexRequest(), "admin"),
+    # Having nothing to unload is no error here.
+    _oip_query("RepositoryModelUnload", lambda _: oip.RepositoryModelUnloadRequest(model_name="absent"), "admin"),
+]
+
+ALL = [*ABOUT_A_MODEL, *ABOUT_THE_SERVER, *CONTROL, *INDEX]
 
 
 class OpenStream:

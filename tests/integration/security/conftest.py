@@ -18,17 +18,19 @@ from tests.issuer import AUDIENCE, Issuer, jwks
 from tests.issuer import NAME as ISSUER_NAME
 from tests.server import ServerProcess, serving
 
-#: Alice may use one of the two models, Bob may run none, and the operator may call everything.
+#: Alice may use one of the two models, Bob may run none, the operator may call everything, and the keeper may load and
+#: unload one of the models.
 POLICY = """
 rules:
   - {principals: ["*:alice", "spiffe://inferd.test/alice"], models: [digits], methods: [infer, metadata]}
   - {principals: ["*:bob", "spiffe://inferd.test/bob"], methods: [metadata]}
   - {principals: ["*:operator", "spiffe://inferd.test/operator"], methods: [infer, metadata, admin]}
+  - {principals: ["*:keeper", "spiffe://inferd.test/keeper"], models: [digits], methods: [admin]}
   - {principals: ["*:limited"], models: [digits], methods: [infer], quota: {requests_per_s: 0.01}}
   - {principals: ["*:busy"], models: [digits], quota: {requests_per_s: 10}}
 """
 
-NAMES = ("alice", "bob", "operator", "limited", "busy", "somebody")
+NAMES = ("alice", "bob", "operator", "keeper", "limited", "busy", "somebody")
 
 
 @dataclass
@@ -119,6 +121,7 @@ def mutual(folder: Path, authority: Authority) -> Iterator[Secured]:
 @contextmanager
 def _serving(folder: Path, settings: Mapping[str, object]) -> Iterator[ServerProcess]:
     every = {"security.policy_file": folder / "policy.yaml", "server.channelz": "true", **settings}
+    every |= {"repository.mode": "explicit", "repository.load": '["*"]'}
     arguments = [part for name, value in every.items() for part in ("--set", f"{name}={value}")]
     with serving(folder / "models", *arguments) as server:
         yield server

@@ -11,10 +11,12 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2  # noqa: F401  registers its descriptor
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from inferd._generated.inferd.v1 import inference_pb2 as own
+from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
 from inferd.api.reflection import SERVICE_NAMES as REFLECTION_NAMES
 from inferd.security.authorization.methods import KNOWN_METHODS
 from tests.certificates import HOUR, Authority
-from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Metadata, Method
+from tests.integration.security.calls import ABOUT_A_MODEL, ALL, CONTROL, Metadata, Method
 from tests.integration.security.conftest import Secured
 from tests.issuer import HOUR_S, Issuer
 from tests.patience import PATIENCE_S
@@ -173,3 +175,19 @@ def test_hides_models_that_the_caller_may_not_see(kind: Kind) -> None:
             code, text = call(method, "no-such-model")
             assert code is NOT_FOUND
             assert call(method, "secret-model") == (NOT_FOUND, text.replace("no-such-model", "secret-model"))
+
+
+def test_admin_of_one_model(kind: Kind) -> None:
+    """Others can be neither loaded nor unloaded, whether or not they exist, and are not in the index."""
+    with _calling(kind.valid("keeper")) as call:
+        for method in CONTROL:
+            assert call(method, "digits") == (OK, ""), method.name
+            for model in ("secret-model", "no-such-model"):
+                text = f'model "{model}": no rule allows this caller to call its admin methods'
+                assert call(method, model) == (FORBIDDEN, text), method.name
+    channel, metadata = kind.valid("keeper")()
+    with channel:
+        index = own_grpc.InferenceServiceStub(channel).IndexModels(
+            own.IndexModelsRequest(), metadata=metadata, timeout=PATIENCE_S
+        )
+        assert [each.name for each in index.models] == ["digits"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from inferd.config.routing import RoutingSettings, ShadowSettings
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.sources import variable_of
 from inferd.config.tensors import InputOverride, OutputOverride, TensorOverride
@@ -91,13 +92,15 @@ def render() -> str:
             parts += _sections(name, section)
         else:
             parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
-    described_above = {"queue", "batching", "runtime", "inputs", "outputs"}
-    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_above}
+    described_elsewhere = {"queue", "batching", "runtime", "inputs", "outputs", "routing"}
+    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_elsewhere}
     parts.append(MODEL_HEAD.format(settings=_rows(own)))
     parts.append(_table(TensorOverride.model_fields))
     for kind, override in (("inputs", InputOverride), ("outputs", OutputOverride)):
         own = {name: field for name, field in override.model_fields.items() if name not in TensorOverride.model_fields}
         parts += [f"\nOnly `{kind}`:\n", _table(own)]
+    for name, section in (("routing", RoutingSettings), ("routing.shadow", ShadowSettings)):
+        parts += [f"\n`{name}`: {section.__doc__}\n", _table(section.model_fields)]
     return "".join(parts)
 
 
@@ -137,6 +140,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none, required"
     default = field.get_default(call_default_factory=True)
     if default is None:
         return "not set"
@@ -159,6 +164,8 @@ def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type express
         return [", ".join(f"`{value}`" for value in get_args(annotation))]
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return [", ".join(f"`{value}`" for value in annotation)]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return ["mapping"]
     if origin in _WORDS or annotation in _WORDS:
         return [_WORDS.get(origin) or _WORDS[annotation]]
     if origin is Annotated:

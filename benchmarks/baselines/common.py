@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,8 @@ from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
+from inferd.models.router import Router
+from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
 from inferd.observability.metrics.registry import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.interfaces import UnaryHandler
@@ -87,7 +89,10 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
         on_state=lambda _: None,
     )
     catalog = Catalog(settings, [folder])
-    manager = ModelManager(settings=settings, catalog=catalog, registry=registry, lifecycle=lifecycle)
+    router = Router(registry, partial(Shadow, counts=ShadowCounts(), compare=ComparisonThread()))
+    manager = ModelManager(
+        settings=settings, catalog=catalog, registry=registry, lifecycle=lifecycle, router=router, clock=time.monotonic
+    )
     services = InferenceServices(
         registry=registry,
         statuses=StatusTable(grpc.StatusCode[settings.api.overload_status]),

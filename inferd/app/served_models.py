@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from inferd import demo
 from inferd.config.settings import Settings
@@ -11,8 +12,11 @@ from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
+from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.router import Router
+from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
@@ -23,6 +27,9 @@ _log = logging.getLogger("inferd.app")
 
 #: Stages of a load, which are over soon.
 _STAGES = {ModelState.VERIFYING, ModelState.WARMING}
+
+#: States by which a version comes to have requests, or to have none.
+_ROUTED = {ModelState.READY, ModelState.UNLOADING}
 
 
 class ServedModels:
@@ -49,19 +56,32 @@ class ServedModels:
         parts = BatcherParts(
             clock=time.monotonic, poll_thread=server.poll_loop, alarm=self._run_watchdog, stats_for=stats_for
         )
+        repository = settings.repository
+        self._probe = (
+            ModelProbe(timeout_s=repository.probe_timeout_s, processes=repository.parallel_loads)
+            if repository.probe
+            else None
+        )
         lifecycle = Lifecycle(
             registry=registry,
-            loader=VersionLoader(settings, parts, probe=None, versions=lambda: len(registry.all())),
-            pool=LoadPool(settings.repository.parallel_loads),
+            loader=VersionLoader(settings, parts, probe=self._probe, versions=lambda: len(registry.all())),
+            pool=LoadPool(repository.parallel_loads),
             clock=time.monotonic,
             settle=settle,
             on_state=self._changed,
+        )
+        self.shadow_counts = ShadowCounts()
+        self._comparisons = ComparisonThread()
+        self.router = Router(
+            registry, partial(Shadow, counts=self.shadow_counts, compare=self._comparisons, clock=time.monotonic)
         )
         self.manager = ModelManager(
             settings=settings,
             catalog=Catalog(settings, settings.models or [demo.repository()]),
             registry=registry,
             lifecycle=lifecycle,
+            router=self.router,
+            clock=time.monotonic,
         )
 
     def start(self) -> None:
@@ -84,11 +104,16 @@ class ServedModels:
         return self.manager.stop(timeout_s)
 
     def stop(self) -> None:
-        """Stop the watchdog; no model may run any more."""
+        """Stop the threads; no model may run any more."""
+        if self._probe is not None:
+            self._probe.stop()
+        self._comparisons.stop()
         self._run_watchdog.stop()
 
     def _changed(self, version: ModelVersion) -> None:
         _log_state(version)
+        if version.state in _ROUTED:
+            self.router.refresh(version.name)
         self._on_state(version)
 
     def unfinished(self) -> list[str]:

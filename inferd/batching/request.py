@@ -101,6 +101,16 @@ class Reply:
         # The lock's own method, because each request is checked several times.
         self.done = self._taken.locked
 
+    def observe(self, observer: Callable[[Outcome], None]) -> None:
+        """Call ``observer`` with the outcome after its receiver. Before the request is submitted."""
+        on_outcome = self._on_outcome
+
+        def observed(outcome: Outcome) -> None:
+            on_outcome(outcome)
+            observer(outcome)
+
+        self._on_outcome = observed
+
     def release(self) -> None:
         """Let the producer send its next request, once."""
         if self._on_released is not None and self._released.acquire(blocking=False):

@@ -1,6 +1,6 @@
 """All settings, with unit, default and bounds. Validated once, immutable afterwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,12 +9,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from inferd.config.logging import LogSettings
 from inferd.config.repository import RepositorySettings, VersionPolicy
+from inferd.config.routing import RoutingSettings
 from inferd.config.section import Section, merge, validation_error
 from inferd.config.security import SecuritySettings
 from inferd.config.server import ServerSettings
 from inferd.config.tensors import InputOverride, OutputOverride, WarmupSample
 from inferd.config.tracing import TracingSettings
-from inferd.config.validation import Problem, SettingsError, validate
+from inferd.config.validation import Problem, SettingPath, SettingsError, validate
 
 _MIB = 1024 * 1024
 
@@ -178,6 +179,7 @@ or file (in the directory warmup of the model)."""
     """By name of the input."""
     outputs: dict[str, OutputOverride] = Field(default_factory=dict)
     """By name of the output."""
+    routing: RoutingSettings = RoutingSettings()
     versions: VersionPolicy | None = None
     """Which versions are served: all, {latest: N}, or a list of numbers; the server's repository.versions if null."""
     loose_dimensions: list[str] = Field(default_factory=list)
@@ -237,24 +239,27 @@ Empty: the built-in demo model."""
         _validate_batching(self.queue, self.batching)
         return self
 
-    def for_model(self, overrides: Mapping[str, Any]) -> ModelSettings:
+    def for_model(
+        self, overrides: Mapping[str, Any], origin_of: Callable[[SettingPath], str] = lambda _: "model.yaml"
+    ) -> ModelSettings:
         """Apply the contents of a model.yaml to the sections that models share.
 
-        Raises `SettingsError` for each setting in ``overrides`` that is unknown or invalid, and for libraries of custom
-        operators that these settings do not list: write access to models must not mean running code.
+        ``origin_of`` returns the file that has the setting at a path. Raises `SettingsError` for each setting in
+        ``overrides`` that is unknown or invalid, and for libraries of custom operators that these settings do not list:
+        write access to models must not mean running code.
         """
         shared = self.model_dump(include={"queue", "batching", "runtime"})
         merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
-        settings = validate(ModelSettings, merged, origin_of=lambda _: "model.yaml")
-        self._require_listed(settings.runtime.custom_ops)
+        settings = validate(ModelSettings, merged, origin_of=origin_of)
+        self._require_listed(settings.runtime.custom_ops, origin_of(("runtime", "custom_ops")))
         return settings
 
-    def _require_listed(self, custom_ops: Sequence[str]) -> None:
+    def _require_listed(self, custom_ops: Sequence[str], origin: str) -> None:
         # Compared as text: a path that resolves to the same file now may resolve to another one when it is loaded.
         unlisted = [library for library in custom_ops if library not in self.runtime.custom_ops]
         if unlisted:
             text = f"expected only libraries that the server's own settings list as well, got {', '.join(unlisted)}"
-            raise SettingsError([Problem(name="runtime.custom_ops", text=text, origin="model.yaml")])
+            raise SettingsError([Problem(name="runtime.custom_ops", text=text, origin=origin)])
 
 
 def _validate_batching(queue: QueueSettings, batching: BatchingSettings) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from google.protobuf import text_format
 
 from inferd.config.repository import chosen_versions
-from inferd.config.settings import Settings
+from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import InvalidInputError
+from inferd.models.file_watch import fingerprint_of
 from inferd.models.repository import ModelSource, RepositoryError, resolve
 from inferd.models.settings import read_model_settings
 from inferd.models.triton import TritonConfigError, config_from_json
@@ -27,26 +28,8 @@ _FILE_PARTS = 2
 
 
 def fingerprint(source: ModelSource) -> Hashable:
-    """Return size, time and identity of each file of a version and of its settings; another one after any change.
-
-    What a call has sent is never the same as what is in the repository.
-    """
-    if source.override is not None:
-        return source.override
-    settings = [path for path in (source.config, source.triton) if path is not None]
-    folder = source.path.parent
-    # Without version directories, other models may have files in the same one.
-    files = folder.rglob("*") if folder.name.isdecimal() else folder.iterdir()
-    own = [path for path in files if path.suffix != source.path.suffix or path == source.path]
-    return tuple((str(path), *_identity(path)) for path in (*sorted(own), *settings))
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError as error:
-        return (error.errno or 0,)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    """Return what differs once the files of ``source`` do; what a call has sent is never the same as the repository."""
+    return fingerprint_of(source) if source.override is None else source.override
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +63,7 @@ class Catalog:
 
     def _sources(self, path: Path) -> Sequence[ModelSource]:
         try:
-            sources = resolve([path], warn=_log.debug)
+            sources = resolve([path], warn=_log.debug, config_name=self._settings.repository.config_name)
         except RepositoryError as error:
             if self._problems.get(path) != str(error):
                 self._problems[path] = str(error)
@@ -89,15 +72,19 @@ class Catalog:
         self._problems.pop(path, None)
         return sources
 
-    def wanted(self, versions: Versions) -> set[str]:
-        """Return the numbers of the ``versions`` of one model that its policy serves."""
-        if not versions:
-            return set()
+    def settings_of(self, versions: Versions) -> ModelSettings | None:
+        """Return what the settings of a model say of all its versions; None if they cannot be read.
+
+        Loading a version reports why.
+        """
         try:
-            policy = read_model_settings(self._settings, next(iter(versions.values()))).versions
+            return read_model_settings(self._settings, next(iter(versions.values()))) if versions else None
         except ModelLoadError:
-            # Loading them reports it.
-            policy = None
+            return None
+
+    def wanted(self, versions: Versions, settings: ModelSettings | None) -> set[str]:
+        """Return the numbers of the ``versions`` of one model that its policy serves."""
+        policy = None if settings is None else settings.versions
         return chosen_versions(self._settings.repository.versions if policy is None else policy, versions)
 
 

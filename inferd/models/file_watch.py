@@ -79,6 +79,10 @@ class FileWatch:
                 settled[key] = self._reported[key] = files
         return Changes(settled=settled, gone=frozenset(gone))
 
+    def accept(self, key: VersionKey, files: Fingerprint) -> None:
+        """Take the present state of a version as known, so that only changes from it are reported."""
+        self._reported[key] = files
+
     def _is_settled(self, key: VersionKey, files: Fingerprint | None, now: float) -> bool:
         """Whether a change of ``key`` is to be reported; notes it if it is the first sight of it."""
         if files == self._reported.get(key):

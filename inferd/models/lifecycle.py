@@ -41,9 +41,13 @@ class VersionLoad:
         self._lifecycle = lifecycle
         self._on_end = on_end
 
+    def is_cancelled(self) -> bool:
+        """Whether the load has been given up."""
+        return self.version.state not in IN_PROGRESS
+
     def have_settings(self, settings: ModelSettings) -> None:
         """Give the version its settings. Raises `LoadCancelledError`."""
-        if self.version.state not in IN_PROGRESS:
+        if self.is_cancelled():
             raise LoadCancelledError
         self.version.settings = settings
 

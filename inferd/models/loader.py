@@ -4,13 +4,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
+from inferd.models.probe import ModelProbe
 from inferd.models.repository import ModelSource, model_file
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.states import ModelState
@@ -31,18 +31,14 @@ class LoadCancelledError(Exception):
 class Progress(Protocol):
     """What a load reports to, at the beginning of each stage."""
 
+    def is_cancelled(self) -> bool:
+        """Whether the load is to be given up."""
+
     def have_settings(self, settings: ModelSettings) -> None:
         """The version has these settings. Raises `LoadCancelledError` if the load is to be given up."""
 
     def advance(self, state: ModelState) -> None:
         """The stage ``state`` begins. Raises `LoadCancelledError` if the load is to be given up."""
-
-
-class Probe(Protocol):
-    """Opens model files where a crash costs nothing (`inferd.models.probe`)."""
-
-    def check(self, path: Path, settings: ModelSettings) -> None:
-        """Raise `ModelLoadError` if the file at ``path`` cannot be opened, or must not be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +59,7 @@ class VersionLoader:
     """
 
     def __init__(
-        self, settings: Settings, parts: BatcherParts, *, probe: Probe | None, versions: Callable[[], int]
+        self, settings: Settings, parts: BatcherParts, *, probe: ModelProbe | None, versions: Callable[[], int]
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -80,7 +76,7 @@ class VersionLoader:
         path = model_file(source, settings.file)
         bytes_before = resident_bytes()
         if self._probe is not None:
-            self._probe.check(path, settings)
+            self._probe.check(path, settings, progress.is_cancelled)
         session = open_session(path, settings, lambda: progress.advance(ModelState.VERIFYING))
         try:
             progress.advance(ModelState.WARMING)

@@ -7,13 +7,15 @@ decisions are made in one thread, the *control thread*, which also searches the 
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
-from inferd.config.repository import ModelControl
+from inferd.batching.ports import Clock
+from inferd.config.repository import EVERY_MODEL, ModelControl
 from inferd.config.settings import Settings
 from inferd.errors import (
     ModelControlError,
@@ -24,8 +26,10 @@ from inferd.errors import (
 )
 from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
 from inferd.models.lifecycle import Lifecycle, VersionLoad
+from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
+from inferd.models.router import Router
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
@@ -37,7 +41,6 @@ OnDone = Callable[[ServingError | None], None]
 
 #: Triton's text, by which clients know that they cannot control models.
 _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
-_EVERY_MODEL = "*"
 
 #: States of versions that nothing holds on to.
 _ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE}
@@ -79,9 +82,25 @@ class ModelManager:
     first of its queue.
     """
 
-    def __init__(self, *, settings: Settings, catalog: Catalog, registry: ModelRegistry, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        registry: ModelRegistry,
+        lifecycle: Lifecycle,
+        router: Router,
+        clock: Clock,
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
+        self._router = router
+        self._clock = clock
+        repository = settings.repository
+        self._poller: Poller | None = None
+        if repository.mode is ModelControl.POLL:
+            self._poller = Poller(catalog, interval_s=repository.poll_interval_s, clock=clock, wall_clock=time.time)
+        self._next_look_at = 0.0
         self._registry = registry
         self._lifecycle = lifecycle
         self._remembered = RememberedModels(settings.repository.remember)
@@ -98,6 +117,8 @@ class ModelManager:
         loaded or has failed.
         """
         wanted = self._first_loads(found)
+        if self._poller is not None:
+            self._next_look_at = self._clock() + self._settings.repository.poll_interval_s
         remaining = len(wanted)
 
         def on_done(_: ServingError | None) -> None:
@@ -169,7 +190,7 @@ class ModelManager:
     # The control thread.
 
     def _control(self) -> None:
-        while (work := self._work.get()) is not None:
+        while (work := self._next_work()) is not None:
             try:
                 work()
             except Exception:  # noqa: BLE001  (the other models must still be controlled)
@@ -177,6 +198,20 @@ class ModelManager:
         stopping = ModelUnavailableError("the server is stopping")
         for operation in [each for queue in self._operations.values() for each in queue]:
             operation.on_done(stopping)
+
+    def _next_work(self) -> Callable[[], None] | None:
+        """Return what is to be done next, a look at the repositories if it is due; None to end."""
+        if self._poller is None:
+            return self._work.get()
+        try:
+            return self._work.get(timeout=max(0.0, self._next_look_at - self._clock()))
+        except Empty:
+            self._next_look_at = self._clock() + self._settings.repository.poll_interval_s
+            return partial(self._look, self._poller)
+
+    def _look(self, poller: Poller) -> None:
+        for name, versions in poller.look().items():
+            self._enqueue(self._load_operation(name, versions, lambda _: None))
 
     def _enqueue(self, operation: Operation) -> None:
         queue = self._operations.setdefault(operation.name, deque())
@@ -239,10 +274,12 @@ class ModelManager:
 
     def _first_loads(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
         """Return the versions to choose from of each model that is loaded at start."""
+        if self._poller is not None:
+            return self._poller.first(found)
         if self._settings.repository.mode is not ModelControl.EXPLICIT:
             return dict(found)
         names = self._settings.repository.load
-        if _EVERY_MODEL in names:
+        if EVERY_MODEL in names:
             return dict(found)
         remembered = self._remembered.read()
         first = {name: found.get(name, {}) for name in names}
@@ -258,7 +295,7 @@ class ModelManager:
         def begin(operation: Operation) -> None:
             if must_exist and not versions:
                 raise _not_found(name)
-            self._load(operation, versions, self._catalog.wanted(versions))
+            self._load(operation, versions)
 
         return Operation(name=name, begin=begin, end=self._end_load, on_done=on_done, is_load=True)
 
@@ -273,12 +310,18 @@ class ModelManager:
             raise ModelLoadFailedError(
                 f"failed to load '{clipped(operation.name)}', version {clipped(version)} is not in the model repository"
             )
-        self._load(operation, versions, {version} if version else self._catalog.wanted(versions))
-        if version:
-            operation.leaving.clear()
+        self._load(operation, versions, version)
 
-    def _load(self, operation: Operation, versions: Versions, wanted: set[str]) -> None:
-        """Begin to load those of the ``wanted`` versions that do not serve in their present form."""
+    def _load(self, operation: Operation, versions: Versions, only: str = "") -> None:
+        """Begin to load those of the wanted versions that do not serve in their present form.
+
+        Wanted is the version ``only``, beside those that serve, or else what the model's policy says.
+        """
+        settings = self._catalog.settings_of(versions)
+        wanted = {only} if only else self._catalog.wanted(versions, settings)
+        if settings is not None:
+            # Before a new version is ready, which would get all requests otherwise.
+            self._router.configure(operation.name, settings.routing)
         for number in sorted(wanted, key=int, reverse=True):
             source = versions[number]
             serving = self._lifecycle.serving(source)
@@ -289,7 +332,7 @@ class ModelManager:
             operation.pending += 1
             operation.loads.append(self._lifecycle.begin(source, version, partial(self._part_ended, operation)))
         for each in self._registry.versions(operation.name):
-            if each.version not in wanted and each.state is ModelState.READY:
+            if each.version not in wanted and each.state is ModelState.READY and not only:
                 operation.leaving.append(each)
             elif each.version not in versions and each.state in _ENDED:
                 self._registry.remove(each)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from inferd.errors import InvalidInputError, ModelNotFoundError
+from inferd.models.routing import Routes
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
@@ -22,6 +23,7 @@ class ModelRegistry:
 
     def __init__(self) -> None:
         self._models: Mapping[str, tuple[ModelVersion, ...]] = MappingProxyType({})
+        self._routes: Mapping[str, Routes] = MappingProxyType({})
         self._writing = threading.Lock()
 
     def add(self, version: ModelVersion) -> None:
@@ -48,6 +50,18 @@ class ModelRegistry:
         """Return the versions of a model, the highest first; empty if there is none."""
         return self._models.get(name, ())
 
+    def route(self, name: str, routes: Routes | None) -> None:
+        """Choose between the versions of a model by ``routes``; None is the highest ready one."""
+        with self._writing:
+            changed = {each: other for each, other in self._routes.items() if each != name}
+            if routes is not None:
+                changed[name] = routes
+            self._routes = MappingProxyType(changed)
+
+    def routes(self) -> Mapping[str, Routes]:
+        """Return the routing of the models that have one, by name."""
+        return self._routes
+
     def _set(self, name: str, versions: tuple[ModelVersion, ...]) -> None:
         models = {**self._models, name: tuple(sorted(versions, key=lambda each: int(each.version), reverse=True))}
         if not versions:
@@ -57,13 +71,18 @@ class ModelRegistry:
     def get(self, name: str, version: str = "") -> ModelVersion:
         """Return a version that is READY.
 
-        Without ``version``, the highest one that is READY; without ``name``, the only model.
+        ``version`` is a number or a label. Without it, the routing of the model chooses, or else it is the highest one
+        that is READY; without ``name``, it is one of the only model.
 
         Raises:
             InvalidInputError: there are several models, and no name is given.
             ModelNotFoundError: no such model or version.
             ModelUnavailableError: the version is not READY.
         """
+        if self._routes and (routes := self._routes.get(name)) is not None:
+            routed = routes.choose(version, self._models.get(name, ()))
+            if routed is not None:
+                return routed
         for each in self._models.get(name, ()):
             if (not version or each.version == version) and each.state is ModelState.READY:
                 return each
@@ -84,6 +103,8 @@ class ModelRegistry:
         versions = self._models.get(name)
         if versions is None or (visible is not None and not visible(name)):
             versions = self._without_name(name, visible)
+        if version and (routes := self._routes.get(versions[0].name)) is not None:
+            version = routes.settings.labels.get(version, version)
         for each in versions:
             if each.version == version or (not version and each.state is ModelState.READY):
                 return each

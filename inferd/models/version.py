@@ -1,6 +1,6 @@
 """One version of a model: its state, its settings and, once loaded, its session and queue."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from inferd.batching.batcher import Batcher
@@ -43,6 +43,8 @@ class ModelVersion:
         self.fingerprint = fingerprint
         #: Every request reads it without a lock.
         self.state = ModelState.LOADING
+        #: Copies requests to another version before they are submitted.
+        self.shadow: Callable[[Sequence[InferenceRequest]], None] | None = None
         self._reason = ""
         self._loaded: LoadedModel | None = None
 
@@ -99,6 +101,8 @@ class ModelVersion:
         """Enqueue ``requests``, which are answered through their replies. Never blocks."""
         loaded = self._loaded
         if loaded is not None:
+            if self.shadow is not None:
+                self.shadow(requests)
             loaded.batcher.queue.submit(requests)
             return
         for request in requests:

@@ -1,6 +1,7 @@
 """Managers with fakes of what is around them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from inferd.batching.ports import Clock
@@ -11,6 +12,8 @@ from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
+from inferd.models.router import Router
+from inferd.models.shadow import Shadow, ShadowCounts
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from tests.fakes import FakeClock, ManualPollThread, RecordingStats
@@ -40,4 +43,12 @@ def manager_of(
         settle=settle,
         on_state=on_state,
     )
-    return ModelManager(settings=settings, catalog=Catalog(settings, paths), registry=registry, lifecycle=lifecycle)
+    router = Router(registry, partial(Shadow, counts=ShadowCounts(), compare=lambda work: work() is None))
+    return ModelManager(
+        settings=settings,
+        catalog=Catalog(settings, paths),
+        registry=registry,
+        lifecycle=lifecycle,
+        router=router,
+        clock=clock,
+    )

@@ -2,25 +2,11 @@
 
 import pytest
 
-from inferd.config.settings import ModelSettings
 from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
-
-
-def version(name: str, number: str = "1", state: ModelState = ModelState.READY) -> ModelVersion:
-    made = ModelVersion(name=name, version=number, settings=ModelSettings())
-    loaded = LoadedModel(session=None, batcher=None, memory_bytes=0)
-    if state in {ModelState.READY, ModelState.UNLOADING}:
-        made.advance(ModelState.VERIFYING)
-        made.advance(ModelState.WARMING)
-        made.mark_ready(loaded)
-    if state is ModelState.FAILED:
-        made.mark_failed("a reason not for callers")
-    elif state is ModelState.UNLOADING:
-        made.mark_unloading()
-    return made
+from inferd.models.version import ModelVersion
+from tests.unit.models.versions import version
 
 
 def registry(*versions: ModelVersion) -> ModelRegistry:

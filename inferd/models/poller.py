@@ -1,0 +1,78 @@
+"""Looks through the repositories again and again, for versions that are complete.
+
+An upload may stop at any byte and go on later, so what is new or has changed is left alone until two looks have found
+it the same. Files that have not been changed for an interval when the server starts need no second look.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from inferd.models.catalog import Catalog, Versions
+from inferd.models.file_watch import FileWatch, fingerprint_of
+from inferd.models.repository import ModelSource
+
+#: Time between the looks that decide, as a share of the interval, and at most: file systems have times in seconds.
+_STILL_SHARE = 0.5
+_STILL_S = 2.0
+
+
+class Poller:
+    """Finds models whose versions have changed. One thread.
+
+    ``clock`` is monotonic; ``wall_clock`` is that of the file system, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        interval_s: float,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._catalog = catalog
+        self._interval_s = interval_s
+        self._wall_clock = wall_clock
+        self._watch = FileWatch(still_s=min(_STILL_SHARE * interval_s, _STILL_S), clock=clock)
+        self._settled: dict[str, dict[str, ModelSource]] = {}
+
+    def first(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
+        """Return those of the versions ``found`` at start that are old enough to be complete; by model."""
+        changed_before = self._wall_clock() - self._interval_s
+        for name, versions in found.items():
+            for number, source in versions.items():
+                if _changed_at(source) < changed_before:
+                    self._watch.accept((name, number), fingerprint_of(source))
+                    self._settled.setdefault(name, {})[number] = source
+        return {name: dict(versions) for name, versions in self._settled.items()}
+
+    def look(self) -> dict[str, Versions]:
+        """Return all complete versions of each model that has changed; none for a model that is gone."""
+        found = self._catalog.scan()
+        listing = {
+            (name, number): fingerprint_of(source)
+            for name, versions in found.items()
+            for number, source in versions.items()
+        }
+        changes = self._watch.poll(listing)
+        for name, number in changes.settled:
+            self._settled.setdefault(name, {})[number] = found[name][number]
+        for name, number in changes.gone:
+            self._settled.get(name, {}).pop(number, None)
+        names = {name for name, _ in (*changes.settled, *changes.gone)}
+        return {name: dict(self._settled.get(name, {})) for name in sorted(names)}
+
+
+def _changed_at(source: ModelSource) -> float:
+    """Return when a file of a version was last changed, by a time that uploads cannot set; seconds since the epoch."""
+    folder = source.path.parent
+    paths = [*folder.rglob("*"), folder, *(path for path in (source.config, source.triton) if path is not None)]
+    return max(map(_ctime, paths))
+
+
+def _ctime(path: Path) -> float:
+    try:
+        return path.stat().st_ctime
+    except OSError:
+        # It is not complete now.
+        return float("inf")

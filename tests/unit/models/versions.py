@@ -1,0 +1,22 @@
+"""Model versions in a given state, without a model."""
+
+from typing import Any
+
+from inferd.config.settings import ModelSettings
+from inferd.models.states import ModelState
+from inferd.models.version import LoadedModel, ModelVersion
+
+
+def version(
+    name: str, number: str = "1", state: ModelState = ModelState.READY, *, session: Any = None, batcher: Any = None
+) -> ModelVersion:
+    made = ModelVersion(name=name, version=number, settings=ModelSettings())
+    if state in {ModelState.READY, ModelState.UNLOADING}:
+        made.advance(ModelState.VERIFYING)
+        made.advance(ModelState.WARMING)
+        made.mark_ready(LoadedModel(session=session, batcher=batcher, memory_bytes=0))
+    if state is ModelState.FAILED:
+        made.mark_failed("a reason not for callers")
+    elif state is ModelState.UNLOADING:
+        made.mark_unloading()
+    return made

@@ -251,14 +251,15 @@ Empty: the built-in demo model."""
         shared = self.model_dump(include={"queue", "batching", "runtime"})
         merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
         settings = validate(ModelSettings, merged, origin_of=origin_of)
-        self._require_listed(settings.runtime.custom_ops, origin_of(("runtime", "custom_ops")))
+        self._require_listed(settings.runtime.custom_ops, origin_of)
         return settings
 
-    def _require_listed(self, custom_ops: Sequence[str], origin: str) -> None:
+    def _require_listed(self, custom_ops: Sequence[str], origin_of: Callable[[SettingPath], str]) -> None:
         # Compared as text: a path that resolves to the same file now may resolve to another one when it is loaded.
         unlisted = [library for library in custom_ops if library not in self.runtime.custom_ops]
         if unlisted:
             text = f"expected only libraries that the server's own settings list as well, got {', '.join(unlisted)}"
+            origin = origin_of(("runtime", "custom_ops"))
             raise SettingsError([Problem(name="runtime.custom_ops", text=text, origin=origin)])
 
 

@@ -1,17 +1,20 @@
 """Settings of one model version: its own files over the server's settings, and limits for many versions."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from inferd.config.section import merge
 from inferd.config.settings import ModelSettings, Settings
+from inferd.config.validation import SettingPath
 from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.models.repository import ModelSource
-from inferd.models.triton import read_config, translate
+from inferd.models.triton import translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.model_folder import model_folder
 from inferd.runtime.resources import threads_per_run
 from inferd.small_files import read_text
 
@@ -41,24 +44,37 @@ def read_model_settings(settings: Settings, source: ModelSource) -> ModelSetting
             _log.info("%s of model %s replaces %s", origin, source.name, ", ".join(replaced))
         overrides = merge(overrides, layer)
     try:
-        return settings.for_model(overrides)
+        return settings.for_model(overrides, partial(_origin, layers))
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
 
 
+def _origin(layers: Sequence[tuple[str, Mapping[str, Any]]], path: SettingPath) -> str:
+    """Return the layer that the setting at ``path`` comes from, or the last one if it only contradicts the server's."""
+    given = [origin for origin, layer in layers if layer]
+    having = [origin for origin, layer in layers if _has(layer, path)]
+    return [*given, *having][-1]
+
+
+def _has(layer: Mapping[str, Any], path: SettingPath) -> bool:
+    below: Any = layer
+    for key in path:
+        if not isinstance(below, Mapping):
+            return True  # the rest of the path is in a list
+        if key not in below:
+            return False
+        below = below[key]
+    return True
+
+
 def _translated(config: Path, source: ModelSource) -> Mapping[str, Any]:
     """Return what a config.pbtxt says as settings. Raises `ModelLoadError`."""
-    folder = config.parent if source.triton is None else source.triton.parent
-    # A name given by the operator is not the one in the file.
-    name = source.name if source.override is not None else folder.name
-    translation = translate(read_config(config), folder, name=name)
+    translation = translate_file(config, model_folder(source.path), name=source.name)
     if translation.ignored:
-        _log.warning(
-            "model %s: fields of %s without a meaning here: %s",
-            source.name,
-            config.name,
-            ", ".join(translation.ignored),
-        )
+        ignored = ", ".join(translation.ignored)
+        _log.warning("model %s: fields of %s without a meaning here: %s", source.name, config.name, ignored)
+    if translation.differences:
+        _log.info("model %s: differences to Triton: %s", source.name, "; ".join(translation.differences))
     return translation.settings
 
 

@@ -1,5 +1,6 @@
 """Where and how ONNX Runtime runs the model: instance groups, accelerators, graph level."""
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -21,6 +22,9 @@ _TENSORRT_OPTIONS: Mapping[str, str] = MappingProxyType(
         "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
     }
 )
+#: Options that name code or memory: write access to models must not mean running code.
+_UNSAFE_OPTIONS = re.compile(r"plugin_lib|user_compute_stream|gpu_external_")
+
 _PRECISIONS = {"FP16": "trt_fp16_enable", "BF16": "trt_bf16_enable", "INT8": "trt_int8_enable"}
 
 
@@ -85,6 +89,10 @@ def _on_gpu(
         if kind == _GROUP.KIND_CPU:
             draft.ignored.append(f"{path} {accelerator.name} (instance_group is on the CPU)")
             continue
+        unsafe = [key for key in accelerator.parameters if _UNSAFE_OPTIONS.search(key)]
+        if unsafe:
+            text = f"expected no libraries and no addresses, got {', '.join(sorted(unsafe))}"
+            raise TritonConfigError(f"{path} {accelerator.name}: {text}")
         options = _tensorrt_options(accelerator) if accelerator.name == "tensorrt" else accelerator.parameters
         for key, value in sorted(options.items()):
             draft.put(value, "runtime", "provider_options", accelerator.name, key)

@@ -10,7 +10,18 @@ from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.execution import translate_execution
 from inferd.models.triton.fields import refuse_and_ignore
 from inferd.models.triton.parameters import translate_parameters
+from inferd.models.triton.parsing import read_config
 from inferd.models.triton.tensors import translate_tensors
+from inferd.plain_text import escaped
+
+
+def translate_file(path: Path, folder: Path, *, name: str) -> Translation:
+    """Read the ``config.pbtxt`` at ``path``, and translate it. Raises `TritonConfigError` naming the file."""
+    config = read_config(path)
+    try:
+        return translate(config, folder, name=name)
+    except TritonConfigError as error:
+        raise TritonConfigError(escaped(f"{path.name}: {error}")) from error
 
 
 def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation:

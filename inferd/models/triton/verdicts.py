@@ -14,8 +14,7 @@ from inferd.config.validation import SettingsError
 from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
-from inferd.models.triton.parsing import read_config
-from inferd.models.triton.translation import translate
+from inferd.models.triton.translation import translate, translate_file
 from inferd.small_files import why_unreadable
 
 CONFIG = "config.pbtxt"
@@ -78,18 +77,23 @@ def judge(folder: Path, settings: Settings) -> Verdict:
 
 
 def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSettings]:
-    """Return the translation of the configuration in ``folder``, an empty one if there is none."""
-    file = folder / CONFIG
-    # Triton serves a model without a configuration as if it were empty.
-    config = read_config(file) if os.path.lexists(file) else pb.ModelConfig()
+    """Return the translation of the configuration in ``folder``, of an empty one if there is none."""
+    file = _config(folder, settings.repository.config_name)
+    if os.path.lexists(file):
+        translation = translate_file(file, folder, name=folder.name)
+    else:
+        # As Triton does.
+        translation = translate(pb.ModelConfig(), folder, name=folder.name)
     try:
-        translation = translate(config, folder, name=folder.name)
         return translation, settings.for_model(translation.settings)
-    except TritonConfigError as error:
-        raise TritonConfigError(f"{CONFIG}: {error}") from error
     except SettingsError as error:
         problems = "; ".join(f"{problem.name}: {problem.text}" for problem in error.problems)
-        raise TritonConfigError(f"{CONFIG}: as settings, {problems}") from error
+        raise TritonConfigError(f"{file.name}: as settings, {problems}") from error
+
+
+def _config(folder: Path, config_name: str) -> Path:
+    named = folder / "configs" / f"{config_name}.pbtxt"
+    return named if config_name and os.path.lexists(named) else folder / CONFIG
 
 
 def _require_files(folder: Path, model: ModelSettings) -> list[str]:

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from inferd.config.settings import Settings
 from inferd.models.repository import ModelSource
 from inferd.models.settings import read_model_settings
+from inferd.runtime.errors import ModelLoadError
 
 CONFIG = 'platform: "onnxruntime_onnx"\nmax_batch_size: {}\ninstance_group [ {{ count: {} kind: KIND_CPU }} ]\n'
 
@@ -58,3 +61,55 @@ def test_fields_without_a_meaning_are_named_once(tmp_path, caplog):
     assert "model m: fields of triton without a meaning here: " in warning
     assert "response_cache" in warning
     assert "pinned" in warning
+
+
+def test_differences_are_logged(tmp_path, caplog):
+    """What is honoured in another way than by Triton is no warning."""
+    caplog.set_level("INFO")
+    config = 'backend: "onnxruntime"\nmax_batch_size: 8\ninstance_group [ { kind: KIND_GPU } ]\n'
+    read_model_settings(Settings(), source(tmp_path, triton=config))
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "INFO",
+            "model m: differences to Triton: instance_group KIND_GPU: where no GPU is found, the model runs on the CPU",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"triton": CONFIG.format(8, 65)}, "batching.instances: .* 64, got 65 \\(config.pbtxt\\)"),
+        (
+            {"triton": CONFIG.format(8, 2), "config": "batching: {instances: 65}\n"},
+            "batching.instances: .*, got 65 \\(model.yaml\\)",
+        ),
+        (
+            {"config": "batching: {instances: 2}\n", "override": CONFIG.format(8, 65)},
+            "batching.instances: .*, got 65 \\(the config of the load\\)",
+        ),
+        ({"config": "queue: {max_rows: 8}\n"}, "batching.max_batch_size: .*, got 64 \\(model.yaml\\)"),
+        ({"triton": CONFIG.format(-1, 2)}, "^triton: max_batch_size: expected a number from 0, got -1$"),
+        ({"triton": CONFIG.format("", 2)}, "^triton line 2: max_batch_size: a number is missing"),
+    ],
+)
+def test_errors_name_the_file(tmp_path, files, expected):
+    """That is the one with the invalid value."""
+    with pytest.raises(ModelLoadError, match=expected):
+        read_model_settings(Settings(), source(tmp_path, **files))
+
+
+def test_config_beside_others(tmp_path):
+    """The name in it is that of the model's directory, or the one that the operator gives the model."""
+    (tmp_path / "m" / "configs").mkdir(parents=True)
+    config = tmp_path / "m" / "configs" / "h100.pbtxt"
+    model = tmp_path / "m" / "1" / "model.onnx"
+    for name in ("m", "alias"):
+        config.write_text(f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\n')
+        found = ModelSource(name="alias", version="1", path=model, triton=config)
+        assert read_model_settings(Settings(), found).batching.max_batch_size == 8
+    config.write_text('name: "other"')
+    with pytest.raises(
+        ModelLoadError, match=r'^h100\.pbtxt: name: expected "m", the name of the directory, got "other"'
+    ):
+        read_model_settings(Settings(), found)

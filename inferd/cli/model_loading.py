@@ -16,6 +16,7 @@ from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.errors import RunFailedError, runtime_message
 from inferd.runtime.session import OnnxSession, open_session
 from inferd.runtime.warmup import largest_batch, warm_up
+from inferd.runtime.warmup_samples import run_samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +68,10 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel:
     """Load ``source`` as a server with ``settings`` would. Raises `ModelLoadError`."""
     own = read_model_settings(settings, source)
     with _warnings() as warnings:
-        session = open_session(model_file(source, own.file), own)
+        path = model_file(source, own.file)
+        session = open_session(path, own)
         warm_up(session, own)
+        run_samples(session, own, path)
     reason = session.verdict.reason
     return ServedModel(
         source=source,

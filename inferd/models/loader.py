@@ -20,6 +20,7 @@ from inferd.runtime.providers import built_in
 from inferd.runtime.resources import resident_bytes, usable_cores
 from inferd.runtime.session import open_session
 from inferd.runtime.warmup import warm_up
+from inferd.runtime.warmup_samples import run_samples
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class VersionLoader:
             progress.advance(ModelState.WARMING)
             with self._warming:
                 run_times = warm_up(session, settings, clock=self._parts.clock)
+                run_samples(session, settings, path)
                 memory_bytes = max(resident_bytes() - bytes_before, 0)
         except BaseException:
             session.close()

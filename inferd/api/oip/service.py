@@ -9,9 +9,10 @@ import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.admission import ModelView
 from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.oip.model_config import PLATFORM, model_config
 from inferd.api.oip.repository import repository_handlers
+from inferd.api.oip.statistics import model_statistics
 from inferd.api.oip.stream import OpenInferenceStream
-from inferd.api.oip.triton import PLATFORM, model_config, model_statistics
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.stream import HandlerResources, open_stream

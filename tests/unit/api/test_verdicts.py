@@ -3,9 +3,10 @@
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2
-from inferd.api.oip.triton import model_statistics
+from inferd.api.oip.statistics import model_statistics
 from inferd.api.v1.service import describe_model
 from inferd.config.settings import ModelSettings
+from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
@@ -41,6 +42,8 @@ class FakeBatcher:
 def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> ModelVersion:
     made = ModelVersion(name="m", version="1", settings=ModelSettings())
     if verdict is not None:
+        made.advance(ModelState.VERIFYING)
+        made.advance(ModelState.WARMING)
         made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(cost), memory_bytes=0))
     return made
 

@@ -92,6 +92,17 @@ def infer(version: ModelVersion, value: float, signature: ModelSignature | None 
     return outcomes[0]
 
 
+def test_a_failing_warm_up_sample_fails_the_load(fixture, tmp_path):
+    """Before the version could become ready, and with the name of the sample."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "m" / "1" / "model.onnx")
+    sample = "{name: two, inputs: {x: {datatype: FP32, dims: [2], fill: zero}}}"
+    (tmp_path / "m" / "model.yaml").write_text(f"warmup: [{sample}]")
+    fixture.load(tmp_path)
+    (version,) = fixture.registry.all()
+    assert version.state is ModelState.FAILED
+    assert version.reason == 'warm-up sample 0 "two": input "x": expected shape [batch,3], got [1,2]'
+
+
 def test_loads_a_model(fixture, linear):
     """From LOADING to READY; its requests are counted."""
     fixture.load(linear)

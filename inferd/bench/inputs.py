@@ -1,6 +1,7 @@
 """The inputs of requests: random by seed, in the shapes that the model declares, or from a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,32 @@ _TEXT_BYTES = 16
 
 class InputsError(ValueError):
     """Inputs that do not fit the model; the message says which, what was expected and what came."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputSource:
+    """Where inputs come from: a ``file`` of recorded requests, or random numbers; ``sizes`` are those of `generate`."""
+
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.sizes:
+            msg = "expected --input or --shape, got both"
+            raise ValueError(msg)
+
+    def samples(
+        self, model: ModelForm, others: Iterable[ModelForm], rows: int, count: int, random: np.random.Generator
+    ) -> list[Arrays]:
+        """Return the inputs of some requests to ``model``: ``count`` of ``rows`` rows each, or those of the file.
+
+        In a mix with ``others`` a size is for the models that have the input.
+        """
+        if self.file is not None:
+            return read(self.file, model)
+        elsewhere = {form.name for other in others for form in other.inputs} - {form.name for form in model.inputs}
+        sizes = {name: each for name, each in self.sizes.items() if name not in elsewhere}
+        return generate(model, rows, sizes, count, random)
 
 
 def generate(

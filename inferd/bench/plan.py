@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
+from inferd.bench.inputs import InputSource
 from inferd.bench.loads import Load, Trace
 from inferd.bench.traffic import TrafficClass
 from inferd.endpoint import Endpoint
@@ -15,7 +15,7 @@ class Plan:
 
     ``loads`` are the steps, in this order; with ``to_saturation`` the first one is raised until the server is
     saturated. ``principals`` has the endpoint, with its token, of each principal by name; that of "" is the default.
-    ``sizes`` are those of `inputs.generate`. ``check`` compares answers within ``tolerance``.
+    Answers are compared within ``tolerance``, if one is given. ``connections`` are of each process.
     """
 
     principals: Mapping[str, Endpoint]
@@ -26,10 +26,8 @@ class Plan:
     warmup_s: float = 2.0
     retries: int = 0
     objective_ms: float | None = None
-    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    input_file: Path | None = None
-    check: bool = False
-    tolerance: float = 1e-3
+    inputs: InputSource = field(default_factory=InputSource)
+    tolerance: float | None = None
     processes: int = 1
     connections: int = 4
     seed: int = 0
@@ -39,12 +37,7 @@ class Plan:
             if each.principal not in self.principals:
                 known = ", ".join(filter(None, self.principals)) or "none"
                 raise ValueError(f'--mix principal: expected one of --principal ({known}), got "{each.principal}"')
-        if self.input_file is None:
-            return
-        if self.sizes:
-            msg = "expected --input or --shape, got both"
-            raise ValueError(msg)
-        if any(each.rows > 1 for each in self.classes) or self.trace_rows():
+        if self.inputs.file is not None and (any(each.rows > 1 for each in self.classes) or self.trace_rows()):
             msg = "expected --input or rows, got both: recorded requests have the rows that they have"
             raise ValueError(msg)
 
@@ -61,9 +54,9 @@ class Plan:
             "objective_ms": self.objective_ms,
             "retries": self.retries,
             "seed": self.seed,
-            "check": self.check,
-            "tolerance": self.tolerance if self.check else None,
-            "input_file": None if self.input_file is None else self.input_file.name,
-            "shapes": {name: list(sizes) for name, sizes in self.sizes.items()},
+            "check": self.tolerance is not None,
+            "tolerance": self.tolerance,
+            "input_file": None if self.inputs.file is None else self.inputs.file.name,
+            "shapes": {name: list(sizes) for name, sizes in self.inputs.sizes.items()},
             "classes": [asdict(each) for each in self.classes],
         }

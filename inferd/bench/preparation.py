@@ -21,7 +21,8 @@ def prepare(plan: Plan, server: Server, models: Mapping[str, ModelForm]) -> Job:
     prepared: dict[tuple[int, int], Sequence[Prepared]] = {}
     for index, traffic in enumerate(plan.classes):
         for rows in plan.trace_rows() | {traffic.rows}:
-            samples = _samples(plan, models, traffic, rows)
+            random = np.random.default_rng(plan.seed)
+            samples = plan.inputs.samples(models[traffic.model], models.values(), rows, _SAMPLES, random)
             requests = [_request(plan, models, index, rows, arrays) for arrays in samples]
             prepared[index, rows] = _asked_alone(plan, server, traffic, requests)
     return Job(
@@ -31,26 +32,16 @@ def prepare(plan: Plan, server: Server, models: Mapping[str, ModelForm]) -> Job:
         prepared=prepared,
         retries=Retries(plan.retries),
         objective_s=None if plan.objective_ms is None else plan.objective_ms / 1000,
-        tolerance=plan.tolerance,
+        tolerance=plan.tolerance or 0.0,
         connections=plan.connections,
         seed=plan.seed,
     )
 
 
-def _samples(plan: Plan, models: Mapping[str, ModelForm], traffic: TrafficClass, rows: int) -> list[Arrays]:
-    model = models[traffic.model]
-    if plan.input_file is not None:
-        return inputs.read(plan.input_file, model)
-    # In a mix of models a shape is for those that have the input.
-    elsewhere = {form.name for other in models.values() for form in other.inputs} - {form.name for form in model.inputs}
-    sizes = {name: each for name, each in plan.sizes.items() if name not in elsewhere}
-    return inputs.generate(model, rows, sizes, _SAMPLES, np.random.default_rng(plan.seed))
-
-
 def _request(plan: Plan, models: Mapping[str, ModelForm], index: int, rows: int, arrays: Arrays) -> Prepared:
     traffic = plan.classes[index]
     message = tensors.request_message(traffic.model, traffic.version, arrays, traffic.priority)
-    sent_rows = rows if plan.input_file is None else inputs.rows_of(models[traffic.model], arrays)
+    sent_rows = rows if plan.inputs.file is None else inputs.rows_of(models[traffic.model], arrays)
     return Prepared(index, sent_rows, message, traffic.timeout_s)
 
 
@@ -60,9 +51,9 @@ def _asked_alone(plan: Plan, server: Server, traffic: TrafficClass, requests: li
     At least one is sent: a request that the server refuses for its inputs is better reported now than counted later.
     """
     metadata = plan.principals[traffic.principal].metadata()
-    asked = requests if plan.check else requests[:1]
+    asked = requests if plan.tolerance is not None else requests[:1]
     answers = [server.infer(request.message, metadata) for request in asked]
-    if not plan.check:
+    if plan.tolerance is None:
         return requests
     return [
         replace(request, expected=tensors.answer(answer)) for request, answer in zip(requests, answers, strict=True)

@@ -56,6 +56,27 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Statuses:
+    """Requests by how they ended, each with its first message. Beyond a number of statuses, others are one."""
+
+    counts: Counter[Status] = field(default_factory=Counter)
+    messages: dict[Status, str] = field(default_factory=dict)
+
+    def count(self, status: Status, message: str) -> None:
+        """Count one request."""
+        if status not in self.counts and len(self.counts) >= _MAX_STATUSES:
+            status = (status[0], "OTHER")
+        self.counts[status] += 1
+        if message:
+            self.messages.setdefault(status, message)
+
+    def add(self, other: "Statuses") -> None:
+        """Count everything that ``other`` has counted."""
+        self.counts.update(other.counts)
+        self.messages = other.messages | self.messages
+
+
+@dataclass(slots=True)
 class Tally:
     """The requests of one traffic class. ``completed`` are the right answers that came within the measured time.
 
@@ -69,8 +90,7 @@ class Tally:
     wrong: int = 0
     completed: int = 0
     completed_rows: int = 0
-    statuses: Counter[Status] = field(default_factory=Counter)
-    messages: dict[Status, str] = field(default_factory=dict)
+    statuses: Statuses = field(default_factory=Statuses)
     retried: Counter[Status] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
     latency_from_send: Histogram = field(default_factory=Histogram)
@@ -80,9 +100,8 @@ class Tally:
         """Count everything that ``other`` has counted."""
         for name in ("requests", "rows", "ok", "within_objective", "wrong", "completed", "completed_rows"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.statuses.update(other.statuses)
+        self.statuses.add(other.statuses)
         self.retried.update(other.retried)
-        self.messages = other.messages | self.messages
         self.latency.add(other.latency)
         self.latency_from_send.add(other.latency_from_send)
         self.failure_latency.add(other.failure_latency)
@@ -161,7 +180,7 @@ class Recorder:
         (tally.latency if ok else tally.failure_latency).record(latency_s)
         if ok:
             tally.latency_from_send.record(outcome.ended_s - outcome.sent_s)
-        self._count_status(tally, outcome)
+        tally.statuses.count(outcome.status, outcome.message)
 
     def add(self, others: Sequence["Recorder"]) -> None:
         """Count what other workers have recorded in the same step."""
@@ -197,12 +216,3 @@ class Recorder:
             interval.within_objective += good
             if ok:
                 interval.latency.record(latency_s)
-
-    @staticmethod
-    def _count_status(tally: Tally, outcome: Outcome) -> None:
-        status = outcome.status
-        if status not in tally.statuses and len(tally.statuses) >= _MAX_STATUSES:
-            status = (status[0], "OTHER")
-        tally.statuses[status] += 1
-        if outcome.message:
-            tally.messages.setdefault(status, outcome.message)

@@ -153,7 +153,7 @@ def _tally(tally: Tally, duration_s: float, objective_ms: float | None) -> Repor
         "latency_ms": summary(tally.latency),
         "latency_from_send_ms": summary(tally.latency_from_send),
         "failure_latency_ms": summary(tally.failure_latency),
-        "statuses": _statuses(tally.statuses, tally.messages),
+        "statuses": _statuses(tally.statuses.counts, tally.statuses.messages),
         "retried": _statuses(tally.retried, {}),
     }
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from inferd.bench import arguments, compare, html
-from inferd.bench.inputs import InputsError
+from inferd.bench.inputs import InputsError, InputSource
 from inferd.bench.loads import ClosedLoop, Load, OpenLoop, Trace, parse_trace
 from inferd.bench.plan import Plan
 from inferd.bench.report import Report, read, write
@@ -162,10 +162,8 @@ def bench(
             warmup_s=warmup_s,
             retries=retries,
             objective_ms=objective_ms,
-            sizes=arguments.shapes(shape or []),
-            input_file=input_file,
-            check=check,
-            tolerance=tolerance,
+            inputs=InputSource(sizes=arguments.shapes(shape or []), file=input_file),
+            tolerance=tolerance if check else None,
             processes=processes,
             connections=connections,
             seed=seed,

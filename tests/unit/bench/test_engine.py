@@ -88,7 +88,7 @@ def test_deadline_passes_before_send():
     """A request that could not be sent in its time is a failure with a reason of its own, and is not sent."""
     server = _Server(takes_s=1.0)
     recorder = _run(OpenLoop(rate_per_s=2, process="constant"), server, max_in_flight=1, timeout_s=2.9)
-    statuses = recorder.total().statuses
+    statuses = recorder.total().statuses.counts
     assert statuses["DEADLINE_EXCEEDED", "NOT_SENT"] == 20 - len(server.sent) > 0
     assert all(0 < timeout_s <= 2.9 for _, _, timeout_s in server.sent)
 
@@ -109,7 +109,7 @@ def test_retry_honours_hint():
     assert [moment for moment, *_ in server.sent] == [1.0, 1.25, 1.5]
     total = recorder.total()
     assert total.retried == {("RESOURCE_EXHAUSTED", "QUEUE_FULL"): 2}
-    assert total.statuses == {OK: 1}
+    assert total.statuses.counts == {OK: 1}
     assert total.latency.max_ms() == pytest.approx(500, rel=0.001)
 
 
@@ -119,8 +119,8 @@ def test_gives_up_after_retries():
     recorder = _run(Trace(entries=(Arrival(0.0),)), server, retries=2)
     total = recorder.total()
     assert len(server.sent) == 3
-    assert total.statuses == {("RESOURCE_EXHAUSTED", "QUEUE_FULL"): 1}
-    assert total.messages == {("RESOURCE_EXHAUSTED", "QUEUE_FULL"): "the queue is full"}
+    assert total.statuses.counts == {("RESOURCE_EXHAUSTED", "QUEUE_FULL"): 1}
+    assert total.statuses.messages == {("RESOURCE_EXHAUSTED", "QUEUE_FULL"): "the queue is full"}
     assert total.failure_latency.count == 1
     assert total.latency.count == 0
 
@@ -140,8 +140,8 @@ def test_wrong_answers_are_failures():
     recorder = _run(trace, _Server(), check=lambda request, answer: next(answers))
     total = recorder.total()
     assert (total.ok, total.wrong, total.completed, total.within_objective) == (2, 1, 2, 2)
-    assert total.statuses == {OK: 2, WRONG_ANSWER: 1}
-    assert total.messages == {WRONG_ANSWER: 'output "y": differs'}
+    assert total.statuses.counts == {OK: 2, WRONG_ANSWER: 1}
+    assert total.statuses.messages == {WRONG_ANSWER: 'output "y": differs'}
 
 
 def test_warm_up_is_not_counted():

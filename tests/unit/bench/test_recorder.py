@@ -81,7 +81,7 @@ def test_classes_are_counted_apart():
     _end(recorder, 15.0, 0.05)
     _end(recorder, 15.0, 0.05, ("UNAVAILABLE", ""), class_index=1)
     assert [tally.ok for tally in recorder.tallies] == [1, 0]
-    assert recorder.tallies[1].statuses == {("UNAVAILABLE", ""): 1}
+    assert recorder.tallies[1].statuses.counts == {("UNAVAILABLE", ""): 1}
 
 
 def test_statuses_are_bounded():
@@ -89,7 +89,7 @@ def test_statuses_are_bounded():
     recorder = _recorder()
     for number in range(500):
         _end(recorder, 15.0, 0.05, ("UNAVAILABLE", f"R{number}"))
-    statuses = recorder.total().statuses
+    statuses = recorder.total().statuses.counts
     assert len(statuses) == 51
     assert statuses["UNAVAILABLE", "OTHER"] == 450
 

@@ -15,6 +15,7 @@ from inferd.models.probe_pool import NoProcessError, Outcome, ProbePool
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.trial_opening import are_unchanged, opening_key
 from inferd.runtime.verdict_cache import CacheFolder, fingerprint
+from inferd.small_files import open_file
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ModelProbe:
             return
         cache = CacheFolder(settings.runtime.verdict_cache)
         try:
+            open_file(path).close()
             key = opening_key(path, settings) if cache.is_on else ""
             outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
         except NoProcessError as error:

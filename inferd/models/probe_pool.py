@@ -198,6 +198,7 @@ class ProbePool:
         self._changed = threading.Condition()
         self._idle: list[_Process] = []
         self._busy = 0
+        self._wanted = 1
         self._is_starting = False
         self._stopping = False
         self._end_idle: threading.Timer | None = None
@@ -236,7 +237,9 @@ class ProbePool:
                         self._occupy()
                         return process
                     process.close()
-                if not self._is_starting and (not self._busy or (waited and self._busy < self._most)):
+                if waited and self._busy < self._most:
+                    self._wanted = max(self._wanted, self._busy + 1)
+                if self._busy < self._wanted and not self._is_starting:
                     self._is_starting = True
                     self._occupy()
                     return None
@@ -275,5 +278,6 @@ class ProbePool:
     def _close_idle(self) -> None:
         with self._changed:
             idle, self._idle = self._idle, []
+            self._wanted = 1
         for process in idle:
             process.close()

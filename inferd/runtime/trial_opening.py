@@ -11,7 +11,7 @@ import onnxruntime
 
 from inferd.config.settings import ModelSettings
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.external_weights import ExternalWeights, find_weights
+from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, find_weights
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.verdict_cache import cache_key, fingerprint
@@ -32,10 +32,18 @@ _WITHOUT_EFFECT = {
 
 
 def try_opening(path: Path, settings: ModelSettings, on_weights: Callable[[ExternalWeights], None]) -> None:
-    """Open and close the model at ``path``. Calls ``on_weights`` when its weight files are known. Raises nothing."""
+    """Open and close the model at ``path``. Raises nothing.
+
+    Calls ``on_weights`` when its weight files are known; a file that is no model has none.
+    """
     runtime = settings.runtime.model_copy(update={"providers": ["cpu"], "provider_options": {}})
     try:
-        weights = find_weights(path, read_model_file(path).external_files)
+        file = read_model_file(path)
+    except ModelLoadError:
+        on_weights(NO_WEIGHTS)
+        return
+    try:
+        weights = find_weights(path, file.external_files)
         on_weights(weights)
         declared(open_runtime_session(path, settings.model_copy(update={"runtime": runtime}), weights))
     except ModelLoadError as error:

@@ -164,17 +164,20 @@ def test_processes_end_when_there_is_nothing_to_do(probe: Probe, good: Path, mon
 def test_process_ends_when_server_is_killed(hanging: Path) -> None:
     """Even while it is busy in ONNX Runtime."""
     script = (
-        "import sys, pathlib; from inferd.models.probe import ModelProbe; from tests.unit.models.test_probe import *\n"
-        "ModelProbe(timeout_s=PATIENCE_S, processes=1).check(pathlib.Path(sys.argv[1]), uncached())"
+        "import pathlib, sys\n"
+        "from tests.unit.models.test_probe import Probe, probe_pool, uncached\n"
+        "probe_pool._Limits.add_bytes = lambda *_: print('opening', flush=True)\n"
+        "Probe().check(pathlib.Path(sys.argv[1]), uncached())"
     )
-    server = subprocess.Popen([sys.executable, "-c", script, hanging])
-    try:
-        # More processor time than it takes to start.
-        wait_until(lambda: any(child.cpu_times().user > 1.5 for child in psutil.Process(server.pid).children()))
-        (process,) = psutil.Process(server.pid).children()
-    finally:
-        server.kill()
-        server.wait()
+    with subprocess.Popen([sys.executable, "-c", script, hanging], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"opening\n"
+            (process,) = psutil.Process(server.pid).children()
+            begun = process.cpu_times().user
+            wait_until(lambda: process.cpu_times().user > begun + 0.1)
+        finally:
+            server.kill()
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -24,6 +24,16 @@ class Refusals:
             reason=reason,
         )
 
+    def priority_full(self, priority: int) -> OverloadedError:
+        """Return the error for a full queue of one priority."""
+        rows = self._waiting.rows_of(priority)
+        return OverloadedError(
+            f'the queue of model "{self._name}" is full for priority {priority}: {rows} of '
+            f"{self._waiting.priority_rows[priority]} rows wait",
+            retry_after_s=self._forecast.retry_after_s(rows),
+            reason="QUEUE_FULL",
+        )
+
     def too_late(self) -> OverloadedError:
         """Return the error for a request that would miss its deadline."""
         return OverloadedError(

@@ -74,6 +74,9 @@ class QueueState:
             priority_levels=settings.priority_levels,
             low_share=settings.low_priority_share,
             level_rows=self.forecast.least_rows,
+            priority_rows={
+                priority: own.max_rows for priority, own in settings.by_priority.items() if own.max_rows is not None
+            },
         )
         self.refusals = Refusals(name, self.waiting, self.forecast)
         self.closed = False
@@ -124,6 +127,9 @@ class QueueState:
             if self.forecast.comes_too_late(request, self.waiting, self._running, now):
                 effects.failed.append((request, self.refusals.too_late()))
                 return None
+        if self.waiting.priority_rows and self._priority_is_full(request, now, effects):
+            effects.failed.append((request, self.refusals.priority_full(request.priority)))
+            return None
         blocked = self._overflow.blocked
         if (blocked.count and not blocked.lets_pass(request)) or not self.waiting.fits(request):
             self._drop_expired(now, effects)
@@ -135,6 +141,12 @@ class QueueState:
             # Evicting scavengers may have made more room than this request takes.
             self._admit_blocked(now, effects)
         return None
+
+    def _priority_is_full(self, request: InferenceRequest, now: float, effects: Effects) -> bool:
+        if self.waiting.fits_priority(request):
+            return False
+        self._drop_expired(now, effects)
+        return not self.waiting.fits_priority(request)
 
     def _unavailable(self) -> ServingError:
         return self.refusals.closed() if self.closed else self.refusals.stuck()

@@ -13,8 +13,9 @@ own, count for no limit but those of the whole queue, and are evicted as soon as
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 from inferd.batching.fair_queue import Level
 from inferd.batching.request import Effects, InferenceRequest
@@ -32,17 +33,25 @@ class WaitingRequests:
 
     Invariant: ``count`` is the number of requests; ``rows`` and ``nbytes`` are the sums over them, never above
     ``max_rows`` and ``max_bytes``. ``row_limit`` is how many rows may wait before the end of a request, its own
-    included; ``level_rows`` may wait at each priority in any case. A request always fits into an empty queue. Not
-    thread-safe: guarded by the lock of the `RequestQueue`.
+    included; ``level_rows`` may wait at each priority in any case. ``priority_rows`` has limits of single priorities.
+    A request always fits into an empty queue. Not thread-safe: guarded by the lock of the `RequestQueue`.
     """
 
     def __init__(
-        self, *, max_rows: int, max_bytes: int, priority_levels: int, low_share: float = 0.0, level_rows: int = 0
+        self,
+        *,
+        max_rows: int,
+        max_bytes: int,
+        priority_levels: int,
+        low_share: float = 0.0,
+        level_rows: int = 0,
+        priority_rows: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.max_rows = max_rows
         self.row_limit = max_rows
         self.max_bytes = max_bytes
         self.priority_levels = priority_levels
+        self.priority_rows = priority_rows
         self.count = 0
         self.rows = 0
         self.nbytes = 0
@@ -136,6 +145,15 @@ class WaitingRequests:
 
     def _in_turn(self, request: InferenceRequest) -> bool:
         return self.fits_in_turn(request.rows, request.priority, request.principal, request.weight)
+
+    def rows_of(self, priority: int) -> int:
+        """Return the waiting rows of ``priority``."""
+        return self._levels[priority].rows
+
+    def fits_priority(self, request: InferenceRequest) -> bool:
+        """Whether ``request`` is within the limit of its priority, as it is in any case if nothing of that waits."""
+        limit, rows = self.priority_rows.get(request.priority), self.rows_of(request.priority)
+        return limit is None or rows == 0 or rows + request.rows <= limit
 
     def fits_in_turn(self, rows: int, priority: int, principal: str, weight: float) -> bool:
         """Whether a request of ``rows`` would be served soon enough, after those that go first.

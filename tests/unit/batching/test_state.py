@@ -32,6 +32,25 @@ def test_rejects_beyond_the_bound_with_a_computed_hint():
     assert error.message == 'the queue of model "m" is full: 8 of 8 rows and 16 of 268435456 bytes wait'
 
 
+def test_limit_of_a_priority():
+    """Rejects its requests only, whatever the policy, once rows of it wait and no room is left by expired ones."""
+    limits = {1: {"max_rows": 4}, 3: {"max_rows": 1}}
+    queue = Queue(max_batch=4, max_rows=100, max_delay_ms=0, by_priority=limits, policy=Backpressure.BLOCK)
+    large, expiring = Caller(rows=6, priority=1), Caller(rows=1, priority=3, deadline=101.0)
+    assert queue.offer(large, Caller(rows=50, priority=2), expiring).failed == []
+    ((_, error),) = queue.offer(Caller(rows=1, priority=1)).failed
+    assert (error.reason, error.message) == (
+        "QUEUE_FULL",
+        'the queue of model "m" is full for priority 1: 6 of 4 rows wait',
+    )
+    queue.remove(large)
+    assert queue.offer(Caller(rows=3, priority=1), Caller(rows=1, priority=1)).failed == []
+    queue.now = 102.0
+    late = Caller(rows=1, priority=3)
+    assert [request for request, _ in queue.offer(late).failed] == [expiring.request]
+    assert queue.state.waiting.rows_of(3) == 1
+
+
 def _draining(rows_per_s, **settings):
     """An empty queue that drained at ``rows_per_s`` in batches of one row, whose runs took no time."""
     queue = Queue(max_batch=1, max_rows=1000, **settings)

@@ -56,7 +56,7 @@ class HealthService:
     | name | SERVING |
     |---|---|
     | "", "readiness", each of ``services`` | from `open` until `drain`, except while ``is_late()`` |
-    | "startup" | from `open` on |
+    | "startup" | from `start` on |
     | "liveness" | always, except while ``is_stuck()`` |
     | MODEL, MODEL/VERSION | while a version, or that version, is READY, until `drain`, except while ``is_late()`` |
 
@@ -83,6 +83,7 @@ class HealthService:
         self._anonymous_sees_models = anonymous_sees_models
         self._is_late = is_late
         self._is_stuck = is_stuck
+        self._started = False
         self._open = False
         self._draining = False
         #: Names that always share a state, by the number of their group.
@@ -94,9 +95,14 @@ class HealthService:
         self._watches_ended = False
         self._sent = (False, False, True)
 
+    def start(self) -> None:
+        """Report started: every model has been loaded or has failed."""
+        self._started = True
+        self.update()
+
     def open(self) -> None:
-        """Report ready and started: everything has been loaded."""
-        self._open = True
+        """Report ready, and started."""
+        self._started = self._open = True
         self.update()
 
     def drain(self) -> None:
@@ -165,7 +171,7 @@ class HealthService:
 
     def _states(self) -> tuple[bool, bool, bool]:
         """Return whether each group is serving now."""
-        return self._open, self._open and not self._draining and not self._is_late(), not self._is_stuck()
+        return self._started, self._open and not self._draining and not self._is_late(), not self._is_stuck()
 
     def _status(self, name: str, visible: Visible) -> HealthStatus:
         group = self._group_of.get(name)

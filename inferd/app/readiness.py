@@ -67,6 +67,7 @@ class Readiness:
     def open(self, on_ready: Callable[[], None]) -> None:
         """Become ready, now or as soon as all versions are that must be; the thread that sees it calls ``on_ready``."""
         self._on_ready = on_ready
+        self.health.start()
         self._open_if_possible()
 
     def on_state(self) -> None:

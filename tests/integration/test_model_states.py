@@ -148,10 +148,10 @@ def test_strict_readiness(repository: Path) -> None:
             health = health_pb2_grpc.HealthStub(channel)
             statuses = [
                 health.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE_S).status
-                for name in ("", "readiness", "broken", "digits")
+                for name in ("", "readiness", "broken", "digits", "startup")
             ]
             ready = oip_grpc.GRPCInferenceServiceStub(channel).ServerReady(oip.ServerReadyRequest(), timeout=PATIENCE_S)
-        assert statuses == [_STATUS.NOT_SERVING] * 3 + [_STATUS.SERVING]
+        assert statuses == [_STATUS.NOT_SERVING] * 3 + [_STATUS.SERVING] * 2
         assert not ready.ready
         assert server.stop() == 0
     finally:

@@ -71,6 +71,24 @@ extraEnv
 {{ toJson $settings }}
 {{- end -}}
 
+{{/* Not empty if a volume keeps which models are loaded; it is called models-state, unless a claim template has it. */}}
+{{- define "inferd.remembers" -}}
+{{- with .Values.models.control.remember -}}
+{{- if .claimTemplate }}{{ .claimTemplate }}{{ else if .volume }}models-state{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "inferd.repositorySettings" -}}
+{{- $models := .Values.models -}}
+{{- $settings := dict "mode" $models.control.mode "readiness" $models.readiness "exit_on_error" $models.exitOnError -}}
+{{- if eq $models.control.mode "poll" -}}
+{{- $_ := set $settings "poll_interval_s" $models.control.pollIntervalSeconds -}}
+{{- end -}}
+{{- with $models.control.load }}{{ $_ := set $settings "load" . }}{{ end -}}
+{{- if include "inferd.remembers" . }}{{ $_ := set $settings "remember" "/var/lib/inferd/models.json" }}{{ end -}}
+{{ toJson $settings }}
+{{- end -}}
+
 {{- define "inferd.config" -}}
 {{- $paths := include "inferd.modelPaths" . | fromJsonArray -}}
 {{- $defaults := dict -}}
@@ -81,7 +99,7 @@ extraEnv
 {{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "metrics_port" .Values.ports.metrics -}}
 {{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
 {{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
-{{- $ours := dict "server" $server -}}
+{{- $ours := dict "server" $server "repository" (include "inferd.repositorySettings" . | fromJson) -}}
 {{- if $paths }}{{ $_ := set $ours "models" $paths }}{{ end -}}
 {{- with include "inferd.securitySettings" . | fromJson }}{{ $_ := set $ours "security" . }}{{ end -}}
 {{ mergeOverwrite $defaults (deepCopy .Values.config) $ours | toYaml }}

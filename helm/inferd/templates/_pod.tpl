@@ -94,6 +94,9 @@
 {{- if .Values.models.image.reference }}
 - {name: model-image, mountPath: /models/image, readOnly: true}
 {{- end }}
+{{- with include "inferd.remembers" . }}
+- {name: {{ . }}, mountPath: /var/lib/inferd}
+{{- end }}
 {{- end -}}
 
 {{/* Files of whole volumes, never of subPath, so that the server sees changes. */}}
@@ -149,6 +152,9 @@
 - name: model-image
   image: {reference: {{ .reference | quote }}, pullPolicy: {{ .pullPolicy }}}
 {{- end }}
+{{- end }}
+{{- if eq (include "inferd.remembers" .) "models-state" }}
+- {{ mergeOverwrite (deepCopy .Values.models.control.remember.volume) (dict "name" "models-state") | toJson }}
 {{- end }}
 {{- end -}}
 

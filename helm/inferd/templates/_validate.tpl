@@ -3,6 +3,7 @@
 {{- define "inferd.validate" -}}
 {{- include "inferd.validateConfig" . -}}
 {{- include "inferd.validateNames" . -}}
+{{- include "inferd.validateModels" . -}}
 {{- include "inferd.validateSecurity" . -}}
 {{- include "inferd.validateNetwork" . -}}
 {{- include "inferd.validateService" . -}}
@@ -14,6 +15,12 @@
 {{/* Settings of the server that the chart sets, and the values that set them. */}}
 {{- define "inferd.insteadOfSettings" -}}
 models: models
+repository.mode: models.control.mode
+repository.poll_interval_s: models.control.pollIntervalSeconds
+repository.load: models.control.load
+repository.remember: models.control.remember
+repository.readiness: models.readiness
+repository.exit_on_error: models.exitOnError
 server.grpc_port: ports.grpc
 server.metrics_port: ports.metrics
 server.drain_delay_s: drain.delaySeconds

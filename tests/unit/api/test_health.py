@@ -132,6 +132,13 @@ def test_check_returns_current_status():
     assert draining == [NOT_SERVING, NOT_SERVING, NOT_SERVING, SERVING, SERVING]
 
 
+def test_started_server_may_not_be_ready():
+    """It may wait for a model that has failed; a probe of the start must not kill it."""
+    service = HealthService()
+    service.start()
+    assert [_check(service, name).status for name in ("startup", "readiness")] == [SERVING, NOT_SERVING]
+
+
 def test_check_of_unknown_service_is_not_found():
     """With the name, clipped and escaped, and the known names."""
     for name, shown in (("no.Such", "no.Such"), ("\x1b[2J" + "x" * 1000, "\\x1b[2J" + "x" * 76 + "…")):

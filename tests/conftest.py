@@ -19,7 +19,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Cached verdicts are those of these tests only, not of an older verification.
-_cache = tempfile.TemporaryDirectory(prefix="inferd-tests-")
+# A process of a server that was killed may still write into it.
+_cache = tempfile.TemporaryDirectory(prefix="inferd-tests-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # If Python may not write compiled modules, the many processes of tests would each compile them again.

@@ -83,6 +83,7 @@ lint: .venv/.dev .tools/.done ## Check style, types, layers, words, contracts an
 	cd protos && ../$(BIN)/buf lint
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_configuration_doc.py --check
+	$(BIN)/python scripts/generate_triton_doc.py --check
 	$(BIN)/python -m scripts.generate_dashboard --check
 	$(BIN)/python scripts/generate_chart.py --check
 
@@ -101,6 +102,7 @@ lock: .venv/.dev ## Write requirements/ for images; LOCK_ARGS=--upgrade takes th
 
 docs: .venv/.dev ## Write the generated pages of docs/, the dashboard, and the chart's schema and README
 	$(BIN)/python scripts/generate_configuration_doc.py
+	$(BIN)/python scripts/generate_triton_doc.py
 	$(BIN)/python -m scripts.generate_dashboard
 	$(BIN)/python scripts/generate_chart.py
 

@@ -50,8 +50,7 @@ def _translate_dynamic_batching(batching: pb.ModelDynamicBatching, max_batch_siz
         draft.put(preferred, "batching", "preferred_sizes")
     if batching.preserve_ordering:
         draft.differences.append(
-            "dynamic_batching.preserve_ordering: with several instances, an answer may overtake an earlier one of "
-            "another call"
+            "dynamic_batching.preserve_ordering: an answer is sent as soon as it is there, also before an earlier one"
         )
     _translate_priorities(batching, draft)
     if batching.HasField("default_queue_policy"):

@@ -83,9 +83,7 @@ _FIELDS = {
     "optimization.eager_batching": Field(_IGNORED, "batches are prepared by inferd"),
     "dynamic_batching.preferred_batch_size": Field(_HONOURED, "`batching.preferred_sizes`"),
     "dynamic_batching.max_queue_delay_microseconds": Field(_HONOURED, "`batching.max_wait_ms`"),
-    "dynamic_batching.preserve_ordering": Field(
-        _HONOURED, "a difference with several instances: an answer is sent when it is there"
-    ),
+    "dynamic_batching.preserve_ordering": Field(_HONOURED, "a difference: an answer is sent as soon as it is there"),
     "dynamic_batching.priority_levels": Field(_HONOURED, "`queue.priority_levels`, strictly in order"),
     "dynamic_batching.default_priority_level": Field(_HONOURED, "`queue.default_priority`"),
     **{f"dynamic_batching.default_queue_policy.{name}": field for name, field in _QUEUE_POLICY.items()},

@@ -77,7 +77,7 @@ def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes, 
     flat: Array = np.frombuffer(raw, datatype.numpy)
     if datatype.name == "BOOL" and (flat.view(np.uint8) > 1).any():
         raise invalid(name, "expected each BOOL as a byte of 0 or 1, got another byte")
-    return _reshape(name, flat, shape)
+    return flat.reshape(shape) if elements else _reshape(name, flat, shape)
 
 
 def to_bytes(array: Array) -> bytes | memoryview:

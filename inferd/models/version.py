@@ -92,10 +92,10 @@ class ModelVersion:
 
     def require_signature(self) -> ModelSignature:
         """Return the inputs and outputs. Raises `ModelUnavailableError` if the model is not loaded."""
-        signature = self.signature
-        if signature is None:
+        loaded = self._loaded
+        if loaded is None:
             raise self.unavailable()
-        return signature
+        return loaded.session.signature
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Enqueue ``requests``, which are answered through their replies. Never blocks."""

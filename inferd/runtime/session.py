@@ -15,7 +15,7 @@ from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
-from inferd.runtime.model_folder import read_labels
+from inferd.runtime.model_folder import model_folder, read_labels
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
@@ -149,7 +149,7 @@ def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], No
         raise ModelLoadError(msg)
     on_opened()
     verification = establish_batch_axes(path, file, settings, tensors=tensors, runner=runner, cache=cache, key=key)
-    _log_verdict(path, verification.verdict)
+    _log_verdict(path, verification.verdict, settings)
     options = session.get_session_options()
     return OnnxSession(
         runner=runner,
@@ -184,13 +184,31 @@ def _fingerprints(path: Path, weights: ExternalWeights) -> dict[str, str]:
     return {name: fingerprint(file) for name, file in {"": path, **weights.files}.items()}
 
 
-def _log_verdict(path: Path, verdict: Verdict) -> None:
+def _log_verdict(path: Path, verdict: Verdict, settings: ModelSettings) -> None:
     """Log the verdict, once for each model that is loaded."""
     if verdict.standing is Standing.PROVEN:
         _log.info("%s is proven to batch", path.name)
+    elif verdict.allows_batching and settings.batching.enabled:
+        _log.warning(
+            "%s is batched because %s, although the verdict is %s; if it is right, requests get other answers in a "
+            "batch than alone, which batching.enabled: false avoids",
+            path.name,
+            _configured_by(path, settings),
+            verdict,
+        )
     elif verdict.allows_batching:
-        _log.warning("%s is batched because batch_axis is set, although the verdict is %s", path.name, verdict)
+        _log.info("%s is not batched, as batching.enabled is false; the verdict would be %s", path.name, verdict)
     elif verdict.shape_mismatch:
         _log.info("%s is not batched: %s", path.name, verdict.reason)
     else:
         _log.warning("%s is not batched: %s", path.name, verdict)
+
+
+def _configured_by(path: Path, settings: ModelSettings) -> str:
+    """Return which setting says that the model batches, and the files of the model that may hold it."""
+    said = "batch_axes is first" if settings.batch_axes == "first" else "batch_axis is set"
+    folder = model_folder(path)
+    files = [name for name in ("model.yaml", "config.pbtxt") if (folder / name).exists()]
+    if files == ["config.pbtxt"]:
+        return f"{said}: max_batch_size in config.pbtxt is above 0"
+    return f"{said} in {' or '.join(files)}" if files else said

@@ -85,6 +85,33 @@ def test_configured_axis_batches_contradicted_model(tmp_path, caplog):
     assert "is batched because batch_axis is set, although the verdict is contradicted" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("files", "source"),
+    [
+        (["config.pbtxt"], "batch_axes is first: max_batch_size in config.pbtxt is above 0"),
+        (["model.yaml"], "batch_axes is first in model.yaml"),
+        (["config.pbtxt", "model.yaml"], "batch_axes is first in model.yaml or config.pbtxt"),
+    ],
+)
+def test_warning_about_contradicted_axes_names_their_source(files, source, tmp_path, caplog):
+    """The operator's word is taken, and where it stands is told."""
+    for name in files:
+        (tmp_path / name).touch()
+    (tmp_path / "1").mkdir()
+    session = opened(onnx_models.centred(), tmp_path / "1", batch_axes="first")
+    assert (session.signature.batchable, session.verdict.standing) == (True, Standing.CONTRADICTED)
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert f"is batched because {source}, although the verdict is contradicted: " in warning.message
+    assert "requests get other answers in a batch than alone" in warning.message
+
+
+def test_no_warning_where_nothing_is_batched(tmp_path, caplog):
+    """Rows of one request only run together."""
+    session = opened(onnx_models.centred(), tmp_path, batch_axes="first", batching={"enabled": False})
+    assert session.signature.batchable
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_rejects_configured_axis_with_wrong_shapes(tmp_path):
     """Outputs could not be split."""
     with pytest.raises(ModelLoadError, match=r'batch_axis is set, but output "y" .* rows do not follow'):

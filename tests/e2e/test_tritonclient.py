@@ -31,13 +31,30 @@ def server(tmp_path_factory):
         yield running
 
 
+def _run(script, *arguments):
+    """Run a script with Triton's clients."""
+    command = [TOOLS / "tritonclient/bin/python", ROOT / "tests/e2e" / script, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
 def test_python_client(server):
     """Metadata, configuration, statistics, infer, streams, types and errors; see the script."""
-    script = ROOT / "tests/e2e/tritonclient_script.py"
-    command = [str(TOOLS / "tritonclient/bin/python"), str(script), server.grpc]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = _run("tritonclient_script.py", server.grpc)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 7
+
+
+def test_python_clients_control_models(tmp_path):
+    """Index, load with and without overrides, and unload, blocking and with asyncio; see the script."""
+    for path in ("linear/1", "linear/2", "never/1"):
+        onnx_models.save(onnx_models.linear(), tmp_path / "models" / path / "model.onnx")
+    broken = tmp_path / "models" / "broken" / "1" / "model.onnx"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"not a model")
+    with serving(tmp_path / "models", "--set", "repository.mode=explicit") as running:
+        done = _run("tritonclient_repository.py", running.grpc, tmp_path / "models/never/1/model.onnx")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 8
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["unary", "streaming"])

@@ -33,7 +33,15 @@ def check_metadata(client):
     assert not client.is_model_ready("")
     server = client.get_server_metadata()
     assert server.name == "inferd"
-    assert list(server.extensions) == ["classification", "model_configuration", "parameters", "schedule_policy", "statistics"]
+    assert list(server.extensions) == [
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "parameters",
+        "schedule_policy",
+        "statistics",
+    ]
     model = client.get_model_metadata("linear")
     assert (model.name, list(model.versions), model.platform) == ("linear", ["1"], "onnxruntime_onnx")
     assert [(t.name, t.datatype, list(t.shape)) for t in model.inputs] == [("x", "FP32", [-1, 3])]

@@ -20,6 +20,7 @@ from inferd.rpc.live_calls import UNREAD, LiveCalls
 _log = logging.getLogger("inferd.rpc")
 
 _OK = grpc.StatusCode.OK
+_RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 INTERNAL_ERROR = "internal error"
 MISSING_MESSAGE = "expected one request message, got none"
 
@@ -316,6 +317,8 @@ class CoreUnaryCall(CallBase):
         else:
             self._is_close_due = True
             loop.defer_batch((self, (*operations, core.receive_close(), status), self._on_sent_and_closed))
+            if code is _RESOURCE_EXHAUSTED:
+                loop.call_rejected(self.ended_at)
         return True
 
     def _on_message(self, event: core.BatchEvent) -> None:

@@ -3,7 +3,7 @@
 The core reports everything as an event on one completion queue: a new call, a message, a sent response, the end of a
 call. One round, `PollLoop.step`:
 
-1. Wait for an event; take the other events that are ready, up to 64.
+1. Wait for an event; take the other events that are ready, up to 64 (see *gathering*).
 2. Handle them. Batches for the core (receive a message, send a response) are only deferred, by `defer_batch`.
 3. Run the callbacks of `call_soon`.
 4. Start the deferred batches. Alternating between Python and the core costs cache misses
@@ -16,6 +16,10 @@ Reading: the polling thread also reads the sockets (docs/decisions/rpc-one-threa
 reads one socket, a poll that sleeps reads all. Under load, one socket a round would leave a rarely read connection
 waiting for seconds (0.6 s beside four streams that send as fast as they can; 13 ms with the following), so every 2 ms
 one round ends only after 16 polls without an event.
+
+Gathering: for 0.1 s after a call was rejected, rounds begin at least 3 ms apart, take up to 512 events, and read all
+sockets. The thread then interrupts the runs of models less often, and no connection waits until all that others have
+sent is handled (docs/decisions/rpc-gathering.md). Not while callbacks wait, which may be runs of a model.
 
 Waking: a poll that sleeps in the core is woken by an event only. An empty batch on any call, even one that has ended,
 makes one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time.
@@ -47,6 +51,11 @@ _READ_ALL_INTERVAL_S = 0.002
 _READ_ALL_POLLS = 16
 #: A poll that took this long has slept.
 _SLEPT_S = 0.0005
+
+#: How long rounds are gathered after a rejection, and their distance and their number of events then.
+_GATHERED_S = 0.1
+_GATHER_INTERVAL_S = 0.003
+_GATHERED_EVENTS = 512
 
 
 class BatchOwner(Protocol):
@@ -110,8 +119,10 @@ class Events:
     def __init__(self, queue: core.Queue, clock: Callable[[], float]) -> None:
         self.queue = queue
         self._clock = clock
-        #: Polls without an event that end the next round, and when a round is to read all sockets.
+        #: What ends the next round: polls without an event, or a number of events.
         self._empty_polls = 1
+        self._most_events = _MAX_EVENTS
+        #: When a round is to read all sockets.
         self.read_all_at = -math.inf
 
     def wait(self, until_epoch_s: float | None) -> core.Event:
@@ -128,13 +139,19 @@ class Events:
         self._empty_polls = _READ_ALL_POLLS
         self.read_all_at = now + _READ_ALL_INTERVAL_S
 
+    def gather(self, now: float) -> None:
+        """Read all sockets in the next round, and take all that came."""
+        self.read_all(now)
+        self._most_events = _GATHERED_EVENTS
+
     def handle_ready(self, event: core.Event) -> bool:
         """Take the events that are ready after ``event``, handle all; return whether no further one was ready."""
         poll = self.queue.poll
         events = [event]
         is_idle = False
         empty_polls, self._empty_polls = self._empty_polls, 1
-        while len(events) < _MAX_EVENTS:
+        most_events, self._most_events = self._most_events, _MAX_EVENTS
+        while len(events) < most_events:
             event = poll(0.0)
             if event.tag is not None:
                 events.append(event)
@@ -205,7 +222,9 @@ class PollLoop:
         corks: Corks | None = None,
         clock: Callable[[], float] = time.monotonic,
         epoch_clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._events = Events(queue, clock)
         self._timers = Timers(clock, epoch_clock)
         self._wake_ups = WakeUps()
@@ -217,6 +236,9 @@ class PollLoop:
         self._may_sleep = True
         self._idle_callbacks: list[Callback] = []
         self._idle_by = -math.inf
+        # Until when rounds are gathered, and when the next one may begin.
+        self._gather_until = -math.inf
+        self._next_round_at = -math.inf
         self._is_over: Callable[[], bool] | None = None
         #: The poll thread's identity, for those who compare it for each call.
         self.thread_id: int | None = None
@@ -257,6 +279,20 @@ class PollLoop:
             self._run_timers()
         if now >= events.read_all_at:
             events.read_all(now)
+        if now < self._gather_until and not (self._soon or self._idle_callbacks):
+            self._gather(now)
+
+    def call_rejected(self, now: float) -> None:
+        """Gather the rounds of the next time: a call was rejected at ``now``; on the poll thread only."""
+        self._gather_until = now + _GATHERED_S
+
+    def _gather(self, now: float) -> None:
+        """Let events come together for the next round."""
+        if now < self._next_round_at:
+            self._sleep(self._next_round_at - now)
+            now = self.now()
+        self._next_round_at = now + _GATHER_INTERVAL_S
+        self._events.gather(now)
 
     @property
     def in_poll_thread(self) -> bool:

@@ -69,6 +69,7 @@ class FakeLoop:
         self.soon: deque[Callable[[], None]] = deque()
         self.after_queued: deque[Callable[[], None]] = deque()
         self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.rejected_at: list[float] = []
         self.thread_id = threading.get_ident()
 
     def now(self) -> float:
@@ -83,6 +84,9 @@ class FakeLoop:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
+
+    def call_rejected(self, now: float) -> None:
+        self.rejected_at.append(now)
 
     def call_after_queued(self, callback: Callable[[], None]) -> None:
         self.after_queued.append(callback)
@@ -227,8 +231,16 @@ class LoopBench:
         self.epoch = FakeClock(1000.0 + EPOCH_AHEAD_S)
         self.queue = FakeQueue(self.epoch, (self.clock,))
         self.log: list[str] = []
-        self.loop = PollLoop(self.queue, corks=corks(self.log), clock=self.clock, epoch_clock=self.epoch)
+        self.sleeps: list[float] = []
+        self.loop = PollLoop(
+            self.queue, corks=corks(self.log), clock=self.clock, epoch_clock=self.epoch, sleep=self._sleep
+        )
         self.core_call = FakeCoreCall()
+
+    def _sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        for clock in (self.clock, self.epoch):
+            clock.advance(seconds)
 
     def note(self, text: str) -> Callable[..., None]:
         """Return a callback that records ``text``."""

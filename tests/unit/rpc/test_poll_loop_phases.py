@@ -59,6 +59,45 @@ def test_takes_a_bounded_number_of_events_in_a_round(bench):
     assert len(bench.log) + len(bench.queue.events) == count
 
 
+def rounds(bench, count, *, more=lambda: None):
+    """Run ``count`` rounds, each with an event, and return when each began."""
+    began = []
+    for _ in range(count):
+        began.append(bench.clock())
+        bench.queue.events.append(FakeEvent(lambda _event: more()))
+        bench.loop.step()
+    return began
+
+
+def test_gathers_events_after_a_rejection(bench):
+    """Rounds begin 3 ms apart, take all events that are there, and read all sockets, until no call was rejected."""
+    bench.loop.call_rejected(bench.clock())
+    rounds(bench, 1)
+    bench.queue.events.extend(FakeEvent(bench.note("event")) for _ in range(400))
+    polls = len(bench.queue.deadlines)
+    bench.loop.step()
+    assert len(bench.log) == 400, "at once"
+    assert len(bench.queue.deadlines) - polls == 400 + 16, "polls without an event read a socket each"
+    began = rounds(bench, 5)
+    distances = [later - earlier for earlier, later in zip(began, began[1:], strict=False)]
+    assert distances == pytest.approx([0.003] * 4)
+    bench.clock.advance(0.1)
+    bench.sleeps.clear()
+    rounds(bench, 5)
+    assert bench.sleeps == []
+
+
+@pytest.mark.parametrize("ask", ["call_when_idle", "call_soon"])
+def test_gathers_nothing_while_callbacks_wait(bench, ask):
+    """They may be answers, or the run of a model."""
+    bench.loop.call_rejected(bench.clock())
+    rounds(bench, 1)
+    # Twice, because callbacks of this round run in this round.
+    again = getattr(bench.loop, ask)
+    rounds(bench, 3, more=lambda: again(lambda: again(bench.note("called"))))
+    assert bench.sleeps == []
+
+
 @pytest.mark.parametrize("ask", ["call_when_idle", "call_soon", "call_at"])
 def test_starts_batches_of_callbacks_before_sleeping(bench, ask):
     """A batch left for the next round would wait for an event that may never come."""

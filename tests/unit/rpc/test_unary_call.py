@@ -74,6 +74,13 @@ def test_answer_of_the_handler_itself_comes_with_the_close(bench):
     assert (bench.codes, bench.live.count) == (["RESOURCE_EXHAUSTED"], 0)
 
 
+@pytest.mark.parametrize(("code", "told"), [("RESOURCE_EXHAUSTED", 1), ("INVALID_ARGUMENT", 0)])
+def test_tells_the_loop_of_overload(bench, code, told):
+    """It then gathers its rounds; errors of callers are no overload."""
+    receive(bench, handler=lambda call, request: call.abort(grpc.StatusCode[code], "no"))
+    assert len(bench.loop.rejected_at) == told
+
+
 def test_answer_of_another_thread_comes_without_the_close(bench):
     """Whether the close was asked for is known on the poll thread only, which asks for it after the handler."""
 

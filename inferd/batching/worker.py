@@ -14,6 +14,7 @@ from inferd.batching.execution import Executor
 from inferd.batching.ports import Clock
 from inferd.batching.queue import RequestQueue
 from inferd.batching.request import Batch
+from inferd.runtime.resources import give_way
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -66,6 +67,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        give_way()
         source = self.post.source
         batch = self.batch or source.take(None)
         while batch is not None:

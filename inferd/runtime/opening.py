@@ -3,7 +3,9 @@
 import errno
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
@@ -14,7 +16,7 @@ from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, detach
 from inferd.runtime.providers import Provider, libraries, register
-from inferd.runtime.resources import threads_per_run, usable_cores
+from inferd.runtime.resources import give_way, threads_per_run, usable_cores
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import TensorSpec, tensor_spec
 
@@ -92,7 +94,12 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> Or
 
 def _attempt(path: Path, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
     # Without fallback, which would print to stdout and continue with the CPU.
-    return onnxruntime.InferenceSession(path, sess_options=options, providers=list(attempt), enable_fallback=0)
+    opened = partial(
+        onnxruntime.InferenceSession, path, sess_options=options, providers=list(attempt), enable_fallback=0
+    )
+    # In a thread of its own, so that only those that it starts are of lower priority.
+    with ThreadPoolExecutor(1, "model-opener", initializer=give_way) as opener:
+        return opener.submit(opened).result()
 
 
 def _session_options(settings: ModelSettings, *, on_accelerator: bool) -> OrtObject:

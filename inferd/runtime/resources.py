@@ -8,7 +8,10 @@ the process during a load is the model's: weights, execution plan and, with warm
 import ctypes
 import functools
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 #: Mount point of the cgroup file systems, and the file that lists this process's cgroups.
@@ -78,6 +81,22 @@ def threads_per_run(*, configured: int, on_accelerator: bool, instances: int, co
 def parallel_runs(*, threads: int, on_accelerator: bool, cores: int) -> int:
     """Return how many runs of ``threads`` threads fit on ``cores`` without sharing, at least 1; 1 on an accelerator."""
     return 1 if on_accelerator else max(1, cores // threads)
+
+
+#: By how much threads that run models give way, in steps of `nice`: their weight is 0.64 of that of other threads.
+_NICE = 2
+
+
+def give_way() -> None:
+    """Lower the priority of this thread, for those that read and answer; threads that it starts inherit that.
+
+    The priority of single threads can be set on Linux only, and is not raised again.
+    """
+    if sys.platform != "linux":
+        return
+    thread = threading.get_native_id()
+    with suppress(OSError):  # some sandboxes forbid it
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
 
 
 def parse_cpu_max(text: str) -> float | None:

@@ -1,5 +1,7 @@
 """Worker threads: running batches, stuck threads, and their replacements."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -41,6 +43,7 @@ class _Executor:
 
     def execute(self, batch):
         self.running[batch] = threading.Event()
+        self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         assert self.is_closing or self.running[batch].wait(PATIENCE_S)
 
     def close(self):
@@ -102,6 +105,14 @@ def crew():
     made = _Crew()
     yield made
     made.close(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_workers_give_way(crew):
+    """To the thread that reads and answers."""
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    crew.end(crew.run())
+    assert crew.executor.niceness == min(own + 2, 19)
 
 
 def test_replaces_stuck_worker(crew):

@@ -1,6 +1,9 @@
 """Fallback between providers with a fake of ONNX Runtime's sessions, and declared tensors."""
 
 import logging
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,6 +50,8 @@ def gpu_build(monkeypatch):
     monkeypatch.setattr(opening.onnxruntime, "InferenceSession", FakeSession)
     FakeSession.options = []
     return preloaded
+
+_THREADS = Path("/proc/self/task")
 
 
 def opened(providers: str | list[str] = "auto") -> list[str]:
@@ -208,3 +213,21 @@ def test_options_of_the_session(gpu_build):
     assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
     assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (False, False)
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_threads_of_a_session_give_way(tmp_path):
+    """The threads of ONNX Runtime, not the one that opens the session."""
+
+    def niceness() -> dict[str, int]:
+        return {thread.name: os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in _THREADS.iterdir()}
+
+    path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
+    before = niceness()
+    settings = ModelSettings.model_validate({"runtime": {"intra_op_threads": 3, "providers": ["cpu"]}})
+    session = open_runtime_session(path, settings)
+    after = niceness()
+    own = before[str(threading.get_native_id())]
+    assert session.get_session_options().intra_op_num_threads == 3
+    assert [nice for thread, nice in after.items() if thread not in before] == [min(own + 2, 19)] * 2
+    assert after[str(threading.get_native_id())] == own

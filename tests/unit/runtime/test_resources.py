@@ -1,6 +1,8 @@
 """Limits of cores and memory, from the files of Linux."""
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from inferd.runtime.resources import (
     MemoryGrowth,
     cgroup_directories,
+    give_way,
     parallel_runs,
     parse_cfs_quota,
     parse_cpu_max,
@@ -19,6 +22,27 @@ from inferd.runtime.resources import (
 )
 
 _MIB = 1024 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_threads_of_runs_give_way(monkeypatch) -> None:
+    """Their own priority is lowered, that of others is not; it need not be permitted."""
+    before, found = os.getpriority(os.PRIO_PROCESS, 0), []
+
+    def run() -> None:
+        give_way()
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        monkeypatch.setattr(os, "setpriority", forbidden)
+        give_way()
+
+    def forbidden(*_: int) -> None:
+        raise PermissionError
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [min(before + 2, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_resident_bytes_counts_written_memory() -> None:

@@ -230,7 +230,7 @@ class Acceptor:
         self._server = server
         self._queue = queue
         self._live = live
-        self._methods = methods
+        self.methods = methods
         self._blocking = blocking
         self._interceptors = interceptors
         self._armed_calls = armed_calls
@@ -280,7 +280,7 @@ class Acceptor:
             self._accept(event, express.encode(), False)
 
     def _accept(self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool) -> None:
-        found: tuple[str, Handler] = self._methods.cached.get(named) or self._find(named, event)
+        found: tuple[str, Handler] = self.methods.cached.get(named) or self._find(named, event)
         method, handler = found
         now = time.monotonic()
         deadline = to_monotonic(event.call_details.deadline, now, time.time())
@@ -303,14 +303,14 @@ class Acceptor:
 
     def _find(self, method: bytes, event: core.RequestEvent) -> tuple[str, Handler | None]:
         try:
-            return self._methods.find(method, event.invocation_metadata)
+            return self.methods.find(method, event.invocation_metadata)
         except Exception:  # noqa: BLE001  a generic handler's error; the call must still be answered
             _log.exception("the lookup of the handler of %s failed", decode(method))
             return decode(method), _LookupFailed
 
     def _serve_stream(self, call: CoreStreamCall, handler: Handler | None) -> None:
         if handler is None:
-            self._live.reject(call, unknown_method(call.method, self._methods.served()))
+            self._live.reject(call, unknown_method(call.method, self.methods.served()))
         elif handler is _LookupFailed:
             call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
         elif type(handler) is CallbackStreamHandler:

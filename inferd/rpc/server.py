@@ -23,8 +23,7 @@ from inferd.rpc.interfaces import CallInterceptor
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.timers import PollLag
-from inferd.rpc.upkeep import MemoryGuard, MemoryMeter, Upkeep
-from inferd.rpc.worker_pool import WorkerPool
+from inferd.rpc.upkeep import MemoryMeter, Upkeep
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -94,52 +93,51 @@ class Server(grpc.Server):
         _check_at_least_1("blocking_threads", blocking_threads)
         _check_at_least_1("max_inflight_unary", max_inflight_unary)
         core_options = _DEFAULT_OPTIONS | dict(options)
-        self._core, self._queue = core.make_server(tuple(core_options.items()))
+        self._core, queue = core.make_server(tuple(core_options.items()))
         #: Runs callbacks of other parts of the process on the poll thread; never after the server has stopped.
-        self.poll_loop = PollLoop(self._queue, corks=Corks() if Corks.are_supported() else None)
+        self.poll_loop = PollLoop(queue, corks=Corks() if Corks.are_supported() else None)
         self._lag = PollLag(self.poll_loop)
-        self._inflater = None
-        if inflate_up_to_bytes is not None:
-            self._inflater = Inflater(inflate_up_to_bytes, self.poll_loop.call_soon)
+        inflater = None if inflate_up_to_bytes is None else Inflater(inflate_up_to_bytes, self.poll_loop.call_soon)
         chain = InterceptorChain(interceptors)
         self._live = LiveCalls(
             self.poll_loop,
             chain.all_finishers,
             status_of=status_of,
-            inflater=self._inflater,
+            inflater=inflater,
             ends=Ends(ConnectionAges.of(core_options)),
         )
         self._upkeep = Upkeep(self._live, message_timeout_s=message_timeout_s)
-        self._memory_pool = WorkerPool("inferd-rpc-memory", threads=1)
-        self._blocking = BlockingHandlers(blocking_threads, self._live)
-        self._methods = Methods()
+        blocking = BlockingHandlers(blocking_threads, self._live)
         self._acceptor = Acceptor(
             self._core,
-            self._queue,
+            queue,
             self._live,
-            self._methods,
-            self._blocking,
+            Methods(),
+            blocking,
             chain,
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
         )
-        self._shutdown = Shutdown(self._core, self._queue, self.poll_loop, self._is_idle, self._live.ends)
+        self._shutdown = Shutdown(self._core, queue, self._acceptor, self._live)
+        #: Ends the threads of a part within some seconds, when the poll thread has ended.
+        self._end_threads: list[Callable[[float], object]] = [blocking.stop, self._upkeep.stop]
+        if inflater is not None:
+            self._end_threads.append(inflater.stop)
         self._thread = threading.Thread(target=self._run, name="inferd-rpc-poll", daemon=True)
         self._lock = threading.Lock()
         self._is_launched = False
-        self._stop_begun = threading.Event()
         self._stopped = threading.Event()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable["grpc.GenericRpcHandler[Any, Any]"]) -> None:
         """Serve the methods of ``generic_rpc_handlers``. Before ``start``."""
-        self._methods.add_generic(generic_rpc_handlers)
+        self._acceptor.methods.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
     ) -> None:
         """Serve the methods of ``service_name``; they precede generic handlers. Before ``start``."""
-        self._methods.add_registered(service_name, method_handlers)
+        self._acceptor.methods.add_registered(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
         """Listen on ``address`` without TLS; returns the port that was bound, 1 for a Unix socket.
@@ -170,11 +168,11 @@ class Server(grpc.Server):
                 # The core releases bound ports only if it was started and shut down.
                 self._launch(accept=False)
         cancel_at = -math.inf if grace is None else time.monotonic() + grace
-        self.poll_loop.call_soon(partial(self._begin_stop, cancel_at))
+        self.poll_loop.call_soon(partial(self._shutdown.begin, cancel_at))
         if not self.poll_loop.in_poll_thread:
             # So that no call is accepted after this returns. Bounded, because a poll thread that hangs must not hang
             # others.
-            self._stop_begun.wait(_BEGIN_STOP_S)
+            self._shutdown.begun.wait(_BEGIN_STOP_S)
             if grace is None:
                 self.wait_for_termination()
         return self._stopped
@@ -197,8 +195,7 @@ class Server(grpc.Server):
         When it runs short, calls are rejected and the oldest calls with an incomplete message are ended. Calls of
         express methods are answered in any case. Any thread, once.
         """
-        # At once, so that it is there for the next call; complete before the poll thread can see it.
-        self._upkeep.memory = MemoryGuard(budget_bytes, meter, self._live, self._memory_pool)
+        self._upkeep.limit_memory(budget_bytes, meter)
 
     @property
     def usage(self) -> Usage:
@@ -206,8 +203,8 @@ class Server(grpc.Server):
         memory = self._upkeep.memory
         return Usage(
             held_bytes=self._live.held_bytes,
-            taken_bytes=0 if memory is None else memory.taken_bytes,
-            budget_bytes=None if memory is None else memory.budget_bytes,
+            taken_bytes=0 if memory is None else memory.use.taken_bytes,
+            budget_bytes=None if memory is None else memory.use.budget_bytes,
             rejected=dict(self._live.rejected),
         )
 
@@ -246,57 +243,51 @@ class Server(grpc.Server):
         self._lag.start()
         self._thread.start()
 
-    def _begin_stop(self, cancel_at: float) -> None:
-        self._acceptor.stop()
-        self._shutdown.begin(cancel_at)
-        self._stop_begun.set()
-
-    def _is_idle(self) -> bool:
-        return self._acceptor.armed == 0 and self._live.count == 0
-
     def _run(self) -> None:
         self.poll_loop.run()
-        self._core.destroy()
-        core.end_queue(self._queue)
-        self._blocking.stop(_HANDLERS_END_S)
-        self._memory_pool.stop(_HANDLERS_END_S)
-        if self._inflater is not None:
-            self._inflater.stop(_HANDLERS_END_S)
+        self._shutdown.free()
+        for end in self._end_threads:
+            end(_HANDLERS_END_S)
         _running.discard(self)
         self._stopped.set()
 
 
 class Shutdown:
-    """Stops the core: GOAWAY, wait for open calls, cancel the rest. On the poll thread only.
+    """Stops the core: accept no more, GOAWAY, wait for open calls, cancel the rest. On the poll thread only.
 
-    The core may be freed only when everything it was asked for has come back: ``is_over``.
+    The core may be freed only when everything it was asked for has come back: ``is_over``. Any thread may wait for
+    ``begun``.
     """
 
-    def __init__(
-        self, server: core.CoreServer, queue: core.Queue, loop: PollLoop, is_idle: Callable[[], bool], ends: Ends
-    ) -> None:
+    def __init__(self, server: core.CoreServer, queue: core.Queue, acceptor: Acceptor, live: LiveCalls) -> None:
         self._server = server
         self._queue = queue
-        self._loop = loop
-        self._is_idle = is_idle
-        self._ends = ends
-        self._has_begun = False
+        self._acceptor = acceptor
+        self._live = live
+        self.begun = threading.Event()
         self._core_is_done = False
 
     def begin(self, cancel_at: float) -> None:
         """Send GOAWAY; cancel open calls at ``cancel_at``. If called again, cancel at the earlier of both times."""
-        if not self._has_begun:
-            self._has_begun = True
+        loop = self._live.loop
+        if not self.begun.is_set():
+            self._acceptor.stop()
             self._server.shutdown(self._queue, self._on_done)
-            self._loop.run_until(self.is_over)
-        self._loop.call_at(cancel_at, self._cancel)
+            loop.run_until(self.is_over)
+            self.begun.set()
+        loop.call_at(cancel_at, self._cancel)
 
     def is_over(self) -> bool:
         """Whether no more events will come from the core."""
-        return self._core_is_done and self._is_idle()
+        return self._core_is_done and self._acceptor.armed == 0 and self._live.count == 0
+
+    def free(self) -> None:
+        """Free the core; after ``is_over``."""
+        self._server.destroy()
+        core.end_queue(self._queue)
 
     def _cancel(self) -> None:
-        self._ends.is_stopped = True
+        self._live.ends.is_stopped = True
         self._server.cancel_all_calls()
 
     def _on_done(self, _event: core.Event) -> None:

@@ -19,10 +19,12 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from inferd.rpc.call import CallBase
 from inferd.rpc.call_ends import MEMORY_BUDGET, message_timeout
 from inferd.rpc.live_calls import UNREAD, LiveCalls
+from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.worker_pool import WorkerPool
 
 _log = logging.getLogger("inferd.rpc")
@@ -62,113 +64,183 @@ class MemoryMeter:
     give_back: Callable[[], None]
 
 
-class MemoryGuard:
-    """Measures the memory of the process and acts on the live calls; on the poll thread only.
+class MemoryUse:
+    """How much memory requests have taken: the growth of the process over a baseline."""
 
-    Invariant: at most one ``give_back`` runs. Freed memory is measurable only after it, so meanwhile calls are
-    rejected, and ended only if the process grows by another eighth of the budget: on a busy machine the thread that
-    runs ``give_back`` may wait long for a core.
-    """
-
-    def __init__(self, budget_bytes: int, meter: MemoryMeter, live: LiveCalls, pool: WorkerPool) -> None:
+    def __init__(self, budget_bytes: int, meter: MemoryMeter) -> None:
         self.budget_bytes = budget_bytes
-        self._meter = meter
-        self._live = live
-        self._pool = pool
-        self._resident = self._baseline = meter.resident()
+        self.meter = meter
+        self.resident = self.baseline = meter.resident()
         #: Maximum of a baseline that follows memory not returned after requests have ended.
-        self._idle_baseline_limit = self._baseline + budget_bytes // 2
-        #: Resident memory after the last ``give_back``, and its time.
-        self._given_back_to = self._baseline
-        self._gave_back_at = -math.inf
-        self._is_giving_back = False
-        #: Resident memory at which further calls are ended while ``give_back`` runs.
-        self._growth_limit = 0
-        self._ended_while_giving_back = False
-        self._short_since = math.inf
-        self._quiet_s = _QUIET_S
-        self._busy_at = self._open_at = self._checked_at = live.loop.now()
+        self._idle_baseline_limit = self.baseline + budget_bytes // 2
 
     @property
     def taken_bytes(self) -> int:
-        """Memory taken by requests at the last check; any thread."""
-        return self._resident - self._baseline
+        """Memory taken by requests when it was last measured."""
+        return self.resident - self.baseline
+
+    def is_above(self, eighths: int) -> bool:
+        """Whether this many eighths of the budget are taken."""
+        return self.taken_bytes >= self.budget_bytes * eighths // 8
+
+    def measure(self) -> None:
+        """Measure; the baseline follows a process that shrinks."""
+        self.resident = self.meter.resident()
+        self.baseline = min(self.baseline, self.resident)
+
+    def keep_idle_memory(self) -> None:
+        """Move the baseline up to memory that is held while there are no calls."""
+        self.baseline = max(self.baseline, min(self.resident, self._idle_baseline_limit))
+
+
+class GivingBack:
+    """Returns freed memory to the system, which makes it measurable, in a thread of ``pool``.
+
+    It is worth it when memory is unused for some time, which gets longer while little comes back. Invariant: at most
+    one runs. On the poll thread only.
+    """
+
+    def __init__(self, use: MemoryUse, loop: PollLoop, pool: WorkerPool) -> None:
+        self._use = use
+        self._loop = loop
+        self._pool = pool
+        #: Resident memory after the last time, and when that was started.
+        self._left = use.resident
+        self.started_at = -math.inf
+        self.is_running = False
+        self._quiet_s = _QUIET_S
+        self._busy_at = loop.now()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so little came back that no more is expected."""
+        return self._quiet_s >= _MAX_QUIET_S
+
+    def note(self, now: float, held_bytes: int) -> None:
+        """Note a measurement; ``held_bytes`` are known to be in use."""
+        self._left = min(self._left, self._use.resident)
+        if 2 * held_bytes >= self._use.taken_bytes:
+            self._busy_at = now
+
+    def is_worth_it(self, now: float) -> bool:
+        """Whether to start now."""
+        use = self._use
+        grown = use.resident - self._left
+        if grown >= _WORTH_GIVING_BACK:
+            self._quiet_s = _QUIET_S
+        if use.is_above(4) and grown >= use.budget_bytes // 8:
+            return True
+        quiet_s = now - max(self._busy_at, self.started_at)
+        return use.taken_bytes >= _WORTH_GIVING_BACK and quiet_s >= self._quiet_s
+
+    def start(self, now: float, done: Callable[[], None]) -> None:
+        """Return freed memory, and then call ``done`` on the poll thread."""
+        self.is_running = True
+        self.started_at = now
+
+        def give_back() -> None:
+            try:
+                self._use.meter.give_back()
+            finally:
+                self._loop.call_soon(partial(self._end, done))
+
+        self._pool.submit(give_back)
+
+    def _end(self, done: Callable[[], None]) -> None:
+        before = self._use.resident
+        self._left = self._use.resident = self._use.meter.resident()
+        self.is_running = False
+        was_worth_it = before - self._left >= _WORTH_GIVING_BACK
+        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _MAX_QUIET_S)
+        done()
+
+
+class MemoryGuard:
+    """Measures the memory of the process and acts on the live calls; on the poll thread only.
+
+    Freed memory is measurable only after it was given back, so meanwhile calls are rejected, and ended only if the
+    process grows by another eighth of the budget: on a busy machine the thread that gives back may wait long for a
+    core.
+    """
+
+    def __init__(self, budget_bytes: int, meter: MemoryMeter, live: LiveCalls, pool: WorkerPool) -> None:
+        self.use = MemoryUse(budget_bytes, meter)
+        self._giving_back = GivingBack(self.use, live.loop, pool)
+        self._live = live
+        #: Resident memory at which further calls are ended while memory is given back.
+        self._growth_limit = 0
+        self._ended_while_giving_back = False
+        self._short_since = math.inf
+        self._open_at = self._checked_at = live.loop.now()
 
     @property
     def is_settled(self) -> bool:
         """Whether no check is needed before the next call."""
-        if self._is_giving_back or self._live.is_short_of_memory:
+        giving_back = self._giving_back
+        if giving_back.is_running or self._live.is_short_of_memory:
             return False
         # The core may free what an ended call held later than memory was last returned, so try until nothing comes.
-        has_tried = self._gave_back_at > self._open_at and self._quiet_s >= _MAX_QUIET_S
-        return self.taken_bytes < _WORTH_GIVING_BACK or has_tried
+        has_tried = giving_back.started_at > self._open_at and giving_back.is_exhausted
+        return self.use.taken_bytes < _WORTH_GIVING_BACK or has_tried
 
     def check(self) -> float:
         """Measure and act; return the number of seconds until the next check."""
         now = self._live.loop.now()
-        after_s = self._check(now)
-        self._checked_at = now
-        return after_s
-
-    def _check(self, now: float) -> float:
-        self._resident = resident = self._meter.resident()
-        self._baseline = min(self._baseline, resident)
-        self._given_back_to = min(self._given_back_to, resident)
+        self.use.measure()
+        self._giving_back.note(now, self._live.held_bytes)
         if self._live.calls:
             self._open_at = now
-        if 2 * self._live.held_bytes >= self.taken_bytes:
-            self._busy_at = now
-        if self.taken_bytes >= self.budget_bytes * 3 // 4:
-            self._run_short(now)
-        if self._is_giving_back:
-            self._limit_growth(now)
-            return _MIN_INTERVAL_S
-        if self._live.is_short_of_memory:
-            self._relieve(now)
-        elif self._is_worth_giving_back(now):
-            self._give_back(now)
+        self._act(now)
+        self._checked_at = now
         return self._interval_s()
+
+    def _act(self, now: float) -> None:
+        live = self._live
+        if self.use.is_above(6) and not live.is_short_of_memory:
+            live.is_short_of_memory = True
+            self._short_since = now
+            _log.warning("memory for requests is short, calls are rejected", extra=self._fields())
+        if self._giving_back.is_running:
+            self._limit_growth(now)
+        elif live.is_short_of_memory:
+            self._relieve(now)
+        elif self._giving_back.is_worth_it(now):
+            self._give_back(now)
 
     def _interval_s(self) -> float:
         """Return a lower bound for the time until calls have to be ended."""
-        if self._live.is_short_of_memory or self._is_giving_back:
+        if self._live.is_short_of_memory or self._giving_back.is_running:
             return _MIN_INTERVAL_S
-        left = self.budget_bytes * 7 // 8 - self.taken_bytes
+        left = self.use.budget_bytes * 7 // 8 - self.use.taken_bytes
         return min(max(left / _FASTEST_GROWTH_PER_S, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
-
-    def _run_short(self, now: float) -> None:
-        if not self._live.is_short_of_memory:
-            self._live.is_short_of_memory = True
-            self._short_since = now
-            _log.warning("memory for requests is short, calls are rejected", extra=self._fields())
 
     def _relieve(self, now: float) -> None:
         """Stop rejecting calls if there is room again, else free memory."""
-        if self.taken_bytes < self.budget_bytes * 5 // 8:
+        if not self.use.is_above(5):
             self._live.is_short_of_memory = False
             _log.info("memory for requests is available again", extra=self._fields())
             return
         ended = 0
-        if self.taken_bytes >= self.budget_bytes * 7 // 8 or now - self._short_since >= _PATIENCE_S:
+        if self.use.is_above(7) or now - self._short_since >= _PATIENCE_S:
             ended = self._end_some(now)
             if not ended:
                 self._rebase_if_not_requests()
-        if ended or now - self._gave_back_at >= _GIVE_BACK_INTERVAL_S:
+        if ended or now - self._giving_back.started_at >= _GIVE_BACK_INTERVAL_S:
             self._give_back(now)
 
     def _limit_growth(self, now: float) -> None:
-        if self._live.is_short_of_memory and self._resident >= self._growth_limit:
+        if self._live.is_short_of_memory and self.use.resident >= self._growth_limit:
             self._ended_while_giving_back = self._end_some(now) > 0 or self._ended_while_giving_back
-            self._growth_limit = self._resident + self.budget_bytes // 8
+            self._growth_limit = self.use.resident + self.use.budget_bytes // 8
 
     def _end_some(self, now: float) -> int:
         """End the oldest calls whose memory Python cannot measure, as many as are likely to hold the excess."""
-        live = self._live
+        live, taken = self._live, self.use.taken_bytes
         holders = _holders(live.calls, now, self._checked_at)
         if not holders:
             return 0
-        unseen = max(self.taken_bytes - live.held_bytes, 1)
-        excess = min(self.taken_bytes - self.budget_bytes // 2, _MAX_AT_ONCE)
+        unseen = max(taken - live.held_bytes, 1)
+        excess = min(taken - self.use.budget_bytes // 2, _MAX_AT_ONCE)
         count = math.ceil(len(holders) * min(excess / unseen, 1.0))
         _log.warning("ending calls to free memory", extra={"calls": count, **self._fields()})
         for call in holders[:count]:
@@ -180,48 +252,27 @@ class MemoryGuard:
 
     def _rebase_if_not_requests(self) -> None:
         """Move the baseline to the present memory if calls can hold hardly any of it."""
-        live = self._live
+        live, use = self._live, self.use
         may_hold = any(call.ended_at < math.inf or call.started_at > self._checked_at for call in live.calls)
-        if not may_hold and live.held_bytes < self.budget_bytes // 8:
-            self._baseline = self._resident - live.held_bytes
+        if not may_hold and live.held_bytes < use.budget_bytes // 8:
+            use.baseline = use.resident - live.held_bytes
             _log.warning("the process has grown for reasons other than requests", extra=self._fields())
 
-    def _is_worth_giving_back(self, now: float) -> bool:
-        grown = self._resident - self._given_back_to
-        if grown >= _WORTH_GIVING_BACK:
-            self._quiet_s = _QUIET_S
-        if self.taken_bytes >= self.budget_bytes // 2 and grown >= self.budget_bytes // 8:
-            return True
-        quiet_s = now - max(self._busy_at, self._gave_back_at)
-        return self.taken_bytes >= _WORTH_GIVING_BACK and quiet_s >= self._quiet_s
-
     def _give_back(self, now: float) -> None:
-        self._is_giving_back = True
+        use = self.use
         self._ended_while_giving_back = False
-        self._growth_limit = max(self._resident, self._baseline + self.budget_bytes * 7 // 8) + self.budget_bytes // 8
-        self._gave_back_at = now
-
-        def give_back() -> None:
-            try:
-                self._meter.give_back()
-            finally:
-                self._live.loop.call_soon(self._gave_back)
-
-        self._pool.submit(give_back)
+        self._growth_limit = max(use.resident, use.baseline + use.budget_bytes * 7 // 8) + use.budget_bytes // 8
+        self._giving_back.start(now, self._gave_back)
 
     def _gave_back(self) -> None:
-        before, self._resident = self._resident, self._meter.resident()
-        self._given_back_to = self._resident
-        self._is_giving_back = False
-        was_worth_it = before - self._resident >= _WORTH_GIVING_BACK
-        self._quiet_s = _QUIET_S if was_worth_it else min(2 * self._quiet_s, _MAX_QUIET_S)
-        if not self._live.calls and self._quiet_s >= _MAX_QUIET_S:
-            self._baseline = max(self._baseline, min(self._resident, self._idle_baseline_limit))
+        if not self._live.calls and self._giving_back.is_exhausted:
+            self.use.keep_idle_memory()
         if self._ended_while_giving_back:
             self._give_back(self._live.loop.now())
 
     def _fields(self) -> dict[str, object]:
-        return {"taken_bytes": self.taken_bytes, "budget_bytes": self.budget_bytes, "calls_open": self._live.count}
+        use = self.use
+        return {"taken_bytes": use.taken_bytes, "budget_bytes": use.budget_bytes, "calls_open": self._live.count}
 
 
 def _holders(calls: Mapping[CallBase, int], now: float, began_by: float) -> list[CallBase]:
@@ -258,16 +309,26 @@ class Upkeep:
     One timer serves all calls, as a timer per call would cost every request; timeouts are accurate to half a second.
     There is no timer while nothing needs a check.
 
-    On the poll thread only, except ``memory``, which any thread may set once. Invariant: either a timer is set, or
-    ``live.on_call`` sets it.
+    On the poll thread only, except `limit_memory` and `stop`, which any thread may call once. Invariant: either a timer
+    is set, or ``live.on_call`` sets it.
     """
 
     def __init__(self, live: LiveCalls, *, message_timeout_s: float | None) -> None:
         self._live = live
         self._message_timeout_s = math.inf if message_timeout_s is None else message_timeout_s
         self._sweep_at = -math.inf
+        self._pool = WorkerPool("inferd-rpc-memory", threads=1)
         self.memory: MemoryGuard | None = None
         live.on_call = self._begin
+
+    def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
+        """Keep the memory that calls take within ``budget_bytes``, from the next call on."""
+        # Complete before the poll thread can see it.
+        self.memory = MemoryGuard(budget_bytes, meter, self._live, self._pool)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread that gives memory back. Returns False if it is still working after the timeout."""
+        return self._pool.stop(timeout_s)
 
     def _begin(self) -> None:
         self._live.on_call = None

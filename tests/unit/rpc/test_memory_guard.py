@@ -253,7 +253,7 @@ def test_shrunk_process_has_more_room():
     bench.receive(MIB)
     bench.grown = -50
     bench.check()
-    assert bench.guard.taken_bytes == 0
+    assert bench.guard.use.taken_bytes == 0
     bench.grown = 549
     bench.check()
     assert not bench.refuses
@@ -291,7 +291,7 @@ def test_memory_held_without_calls_is_baseline(grown, counted):
         bench.check(after_s=seconds)
         settled.append(bench.guard.is_settled)
     assert settled == [False, False, True]
-    assert bench.guard.taken_bytes == counted * MIB
+    assert bench.guard.use.taken_bytes == counted * MIB
 
 
 def test_memory_freed_late_is_returned_too():
@@ -314,9 +314,9 @@ def test_backs_off_if_nothing_is_returned():
     bench.check()
     tries = []
     for tenths in range(400):
-        given_back = bench.guard._gave_back_at
+        given_back = bench.guard._giving_back.started_at
         bench.check(after_s=0.1)
-        if bench.guard._gave_back_at != given_back:
+        if bench.guard._giving_back.started_at != given_back:
             tries.append(tenths / 10)
     waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert waits == pytest.approx([2.0, 4.0, 8.0, 8.0, 8.0, 8.0], abs=0.15)

@@ -1,6 +1,7 @@
 """The phases of a round: events, callbacks, deferred batches, idle callbacks."""
 
 import logging
+from itertools import pairwise
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_gathers_events_after_a_rejection(bench):
     assert len(bench.log) == 400, "at once"
     assert len(bench.queue.deadlines) - polls == 400 + 16, "polls without an event read a socket each"
     began = rounds(bench, 5)
-    distances = [later - earlier for earlier, later in zip(began, began[1:], strict=False)]
+    distances = [later - earlier for earlier, later in pairwise(began)]
     assert distances == pytest.approx([0.003] * 4)
     bench.clock.advance(0.1)
     bench.sleeps.clear()

@@ -51,6 +51,7 @@ def gpu_build(monkeypatch):
     FakeSession.options = []
     return preloaded
 
+
 _THREADS = Path("/proc/self/task")
 
 

@@ -2,17 +2,18 @@
 
 From the outside in:
 
-    batcher       the one object that the layers above use
-    queue         the lock and the waking of workers      worker                the threads
+    batcher       builds, starts and stops the parts
+    queue         takes requests, wakes workers           worker                the threads
     state         who waits, is rejected, runs next       execution             stack, run, split, answer
-    policies      what happens when the queue is full     run_guard             ends runs, gives up those that hang
-    planner       which requests make the next batch      bisection             which request made a batch fail
-    waiting       priorities, ageing, limits, expiry      self_check            compares batched with single answers
-    fair_queue    order within one priority               early_refusal         rejects before anything is decoded
-    forecast      when requests finish; retry hints       refusals              the errors of rejected requests
-    cost_model    what is learned about run times         idle_cores            scavengers beside other models
-    adaptive      what is learned about callers           request, ports        data and replies; what is needed outside
+    overflow      evicts, blocks, asks the policy         run_guard             ends runs, gives up those that hang
+    policies      what happens when the queue is full     bisection             which request made a batch fail
+    planner       which requests make the next batch      self_check            compares batched with single answers
+    waiting       priorities, ageing, limits, expiry      early_refusal         rejects before anything is decoded
+    fair_queue    order within one priority               refusals              the errors of rejected requests
+    forecast      when requests finish; retry hints       idle_cores            scavengers beside other models
+    cost_model    what is learned about run times         request, ports        data and replies; what is needed outside
+    adaptive      what is learned about callers
 
-`state` and its parts (the left column from `policies` on) and `bisection` are pure: they know neither threads nor
+`state` and its parts (the left column from `overflow` on) and `bisection` are pure: they know neither threads nor
 clocks, and are functions of the requests and times that are passed in.
 """

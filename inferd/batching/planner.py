@@ -43,7 +43,7 @@ def rules_for_scavengers(rules: BatchRules, *, others_wait: bool, others_ran: bo
 class ScavengerTurns:
     """Decides whether the next batch is one of scavengers, after all others or once between them; and how large it is.
 
-    ``cores`` tells of the other models of the process.
+    ``cores`` has what the other models of the process do.
     """
 
     def __init__(self, cores: CoreShare) -> None:

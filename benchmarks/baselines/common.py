@@ -95,6 +95,8 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     )
     services = InferenceServices(
         registry=registry,
+        manager=manager,
+        router=router,
         statuses=StatusTable(grpc.StatusCode[settings.api.overload_status]),
         limits=DEFAULT_LIMITS,
         is_ready=lambda: True,

@@ -233,6 +233,17 @@ class ModelView:
         permissions.require(MethodKind.METADATA, found.name)
         return found
 
+    def visible(self, name: str) -> str:
+        """Return the name of the model that a call about all its versions means. Raises as `ModelRegistry.find`."""
+        found = self._registry.find(name, "", None if self._permissions is None else self._permissions.sees)
+        self.charge(found.name)
+        return found.name
+
+    @property
+    def principal(self) -> str:
+        """Who asks; empty without authentication."""
+        return self._call.context.principal or ""
+
     def all(self) -> list[ModelVersion]:
         """Return every visible version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
         self.charge()

@@ -16,6 +16,7 @@ from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
+from inferd.models.router import Router
 from inferd.rpc import Server
 
 _INFERENCE: ServiceDescriptor = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -43,12 +44,14 @@ class InferenceServices:
         *,
         registry: ModelRegistry,
         manager: ModelManager,
+        router: Router,
         statuses: StatusTable,
         limits: MessageLimits,
         is_ready: Callable[[], bool],
     ) -> None:
         self._registry = registry
         self._manager = manager
+        self._router = router
         self._statuses = statuses
         self._limits = limits
         self._is_ready = is_ready
@@ -68,7 +71,7 @@ class InferenceServices:
             limits=self._limits,
         )
         self._control = RepositoryControl(self._manager, self._registry, self._statuses, self._large_messages)
-        own = InferenceService(resources, self._control)
+        own = InferenceService(resources, self._control, self._router)
         open_inference = OpenInferenceService(resources, self._control, self._is_ready)
         server.add_generic_rpc_handlers(
             [

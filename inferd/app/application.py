@@ -102,6 +102,7 @@ class Application:
         return InferenceServices(
             registry=registry,
             manager=self._models.manager,
+            router=self._models.router,
             statuses=statuses,
             limits=MessageLimits(requests=api.max_message_requests, elements=api.max_elements),
             is_ready=self._readiness.is_ready,
@@ -161,6 +162,8 @@ class Application:
             models=self._telemetry.model_samples,
             run_costs=self._telemetry.run_costs,
             loads=self._telemetry.model_loads.read,
+            routing=self._models.router.shares,
+            shadows=self._models.shadow_counts.read,
             inflight_requests=lambda: self._server.live_calls,
             server_usage=lambda: self._server.usage,
             poll_lag_s=lambda: self._server.poll_lag_s,

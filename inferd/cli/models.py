@@ -1,7 +1,7 @@
-"""``inferd models``: list, load, unload and index the models of a server."""
+"""``inferd models``: list, load, unload, index and route the models of a server."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from inferd.cli.connection import Connection, open_client, usage_errors, with_co
 from inferd.cli.entry import HELP_OPTIONS
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.client import BatchingInfo, ModelInfo, PredictedRun, RunCost, TensorInfo
+from inferd.client import BatchingInfo, ModelInfo, PredictedRun, Routing, RunCost, Shadow, TensorInfo
 from inferd.plain_text import escaped
 from inferd.small_files import read_bytes, read_text, why_unreadable
 
@@ -23,6 +23,7 @@ EXAMPLES = (
     "inferd models load digits",
     "inferd models load digits --config config.pbtxt --file 1/model.onnx=new.onnx",
     "inferd models unload digits --version 1",
+    "inferd models route digits --label stable=1 --label canary=2 --weight stable=9 --weight canary=1",
 )
 
 app = typer.Typer(add_completion=False, invoke_without_command=True)
@@ -135,6 +136,81 @@ def index(
     else:
         rows = [[escaped(each.name), escaped(each.version), str(each.state), escaped(each.reason)] for each in entries]
         _print_table(["NAME", "VERSION", "STATE", "REASON"], rows)
+
+
+@app.command(context_settings=HELP_OPTIONS)
+@with_connection()
+def route(
+    connection: Connection,
+    *,
+    model: _Name,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="LABEL=VERSION", help="All labels there are to be. Repeatable."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight",
+            metavar="VERSION=WEIGHT",
+            help="All weights of versions or labels for requests that name no version. Repeatable.",
+        ),
+    ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION=SHARE", help="Copy a share of the requests, from 0 to 1; 0 ends it."),
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Forget what is routed so far: the highest ready version gets all.")
+    ] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Show or change how requests are routed to the versions of a model.
+
+    Each option replaces its part of the routing, and the other parts stay.
+    """
+    with usage_errors(), open_client(connection) as client:
+        routing = Routing() if clear else client.routing(model)
+        if labels is not None:
+            routing = replace(routing, labels=dict(_pair("--label", each) for each in labels))
+        if weights is not None:
+            pairs = [_pair("--weight", each) for each in weights]
+            routing = replace(routing, weights={name: _number("--weight", weight) for name, weight in pairs})
+        if shadow is not None:
+            version, share = _pair("--shadow", shadow)
+            part = _number("--shadow", share)
+            routing = replace(routing, shadow=Shadow(version=version, share=part) if part else None)
+        if clear or not (labels is None and weights is None and shadow is None):
+            routing = client.set_routing(model, routing)
+    if as_json:
+        print_json(asdict(routing))
+    else:
+        _print_routing(routing)
+
+
+def _print_routing(routing: Routing) -> None:
+    total = sum(routing.weights.values())
+    lines = [f"label {escaped(label)}: version {escaped(version)}" for label, version in routing.labels.items()]
+    lines += [
+        f"weight of {escaped(name)}: {weight:g} ({weight / total:.1%})" for name, weight in routing.weights.items()
+    ]
+    if routing.shadow is not None:
+        lines.append(f"shadow: version {escaped(routing.shadow.version)}, {routing.shadow.share:.1%} of the requests")
+    print("\n".join(lines) or "The highest ready version gets all requests that name none.")
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise _usage(f"{option}: expected NAME=VALUE, got {text}")
+    return name, value
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _usage(f"{option}: expected a number after =, got {text}") from None
 
 
 def _require_no_options(ctx: typer.Context) -> None:

@@ -20,7 +20,7 @@ from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
-from inferd.client.results import IndexEntry, ModelInfo, Result, StreamItem
+from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import AsyncFeed, StreamCall, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
@@ -159,6 +159,39 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         request = repository.index_request(ready)
         response = await self._called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
         return repository.index_entries(response)
+
+    async def routing(
+        self,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Routing:
+        """Return how requests are routed to the versions of a model."""
+        self._lifetime.check_loop()
+        request = repository.routing_request(name)
+        response = await self._called(self._stub.GetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.routing_of(response.routing)
+
+    async def set_routing(
+        self,
+        name: str,
+        routing: Routing,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Routing:
+        """Route requests to the versions of a model in another way, and return how it is now.
+
+        It holds until the model is loaded with other routing in its settings, or the server restarts. Raises
+        `InvalidRequest` if it leads to a version that is not ready.
+        """
+        self._lifetime.check_loop()
+        request = repository.set_routing_request(name, routing)
+        response = await self._called(self._stub.SetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.routing_of(response.routing)
 
     async def is_ready(
         self,

@@ -1,4 +1,4 @@
-"""Messages to load, unload and index models. Pure."""
+"""Messages to load, unload and index models, and to route requests to their versions. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.arguments import checked_flag, checked_text
 from inferd.client.messages import state_of
-from inferd.client.results import IndexEntry
+from inferd.client.results import IndexEntry, Routing, Shadow
 
 #: A model's configuration in the fields of Triton's ModelConfig: as JSON, or what becomes JSON.
 ModelConfig = str | Mapping[str, object]
@@ -43,6 +43,41 @@ def index_entries(response: pb.IndexModelsResponse) -> list[IndexEntry]:
         IndexEntry(name=each.name, version=each.version, state=state_of(each.state), reason=each.reason)
         for each in response.models
     ]
+
+
+def routing_request(name: str) -> pb.GetRoutingRequest:
+    """Return the request. Raises `TypeError` or `ValueError` naming the argument."""
+    return pb.GetRoutingRequest(model=checked_text("name", name))
+
+
+def set_routing_request(name: str, routing: Routing) -> pb.SetRoutingRequest:
+    """Return the request. Raises `TypeError` or `ValueError` naming the argument."""
+    if not isinstance(routing, Routing):
+        raise TypeError(f"routing: expected a Routing, got {type(routing).__name__}")
+    shadow = routing.shadow
+    try:
+        message = pb.Routing(
+            labels={str(label): str(version) for label, version in routing.labels.items()},
+            weights={str(name): weight for name, weight in routing.weights.items()},
+            shadow=None
+            if shadow is None
+            else pb.Shadow(version=str(shadow.version), share=shadow.share, tolerance=shadow.tolerance),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"routing: expected labels, weights and a shadow of their types: {error}") from None
+    return pb.SetRoutingRequest(model=checked_text("name", name), routing=message)
+
+
+def routing_of(routing: pb.Routing) -> Routing:
+    """Convert the routing of a model."""
+    shadow = routing.shadow
+    return Routing(
+        labels=dict(routing.labels),
+        weights=dict(routing.weights),
+        shadow=Shadow(version=shadow.version, share=shadow.share, tolerance=shadow.tolerance)
+        if routing.HasField("shadow")
+        else None,
+    )
 
 
 def _config_text(config: object) -> str:

@@ -187,3 +187,29 @@ class IndexEntry:
     version: str
     state: ModelState
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that gets copies of requests to the others, to compare its answers; nobody waits for them.
+
+    ``version`` is its number or label. ``share`` of the requests is copied, from 0 to 1. Two floats are equal up to the
+    relative difference ``tolerance``.
+    """
+
+    version: str
+    share: float = 1.0
+    tolerance: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How requests are routed to the versions of a model.
+
+    ``labels`` are numbers of versions by label, which requests may name in place of a version. ``weights``, by number
+    or label, share the requests that name no version; without them the highest ready version gets all.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    shadow: Shadow | None = None

@@ -18,7 +18,7 @@ from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
-from inferd.client.results import IndexEntry, ModelInfo, Result, StreamItem
+from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import Feed, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
 from inferd.health_check import question
@@ -200,6 +200,39 @@ class Client(BaseClient[ClientInterceptor]):
         request = repository.index_request(ready)
         response = _called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
         return repository.index_entries(response)
+
+    def routing(
+        self,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Routing:
+        """Return how requests are routed to the versions of a model."""
+        self._lifetime.check()
+        request = repository.routing_request(name)
+        response = _called(self._stub.GetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.routing_of(response.routing)
+
+    def set_routing(
+        self,
+        name: str,
+        routing: Routing,
+        *,
+        timeout_s: float | None = None,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Routing:
+        """Route requests to the versions of a model in another way, and return how it is now.
+
+        It holds until the model is loaded with other routing in its settings, or the server restarts. Raises
+        `InvalidRequest` if it leads to a version that is not ready.
+        """
+        self._lifetime.check()
+        request = repository.set_routing_request(name, routing)
+        response = _called(self._stub.SetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        return repository.routing_of(response.routing)
 
     def is_ready(
         self,

@@ -1,7 +1,7 @@
 """Sets how requests are routed to the versions of models: from their settings, or as a call asks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from inferd.config.routing import RoutingSettings, ShadowSettings
 from inferd.errors import ModelNotFoundError
@@ -10,6 +10,7 @@ from inferd.models.routing import Routes, require_ready
 from inferd.models.shadow import Shadow
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
+from inferd.observability.metrics.routing import RoutedVersion
 from inferd.plain_text import clipped
 
 _NO_ROUTING = RoutingSettings()
@@ -33,6 +34,21 @@ class Router:
         """Return the present routing of a model."""
         routes = self._registry.routes().get(name)
         return _NO_ROUTING if routes is None else routes.settings
+
+    def shares(self) -> Iterable[RoutedVersion]:
+        """Yield the READY versions of the models that have routing, for metrics."""
+        for name, routes in sorted(self._registry.routes().items()):
+            ready = [each.version for each in self._registry.versions(name) if each.state is ModelState.READY]
+            weights = routes.weights
+            total = sum(weights.get(number, 0.0) for number in ready)
+            labels = routes.settings.labels
+            for position, number in enumerate(ready):
+                yield RoutedVersion(
+                    model=name,
+                    version=number,
+                    labels=tuple(label for label, labelled in labels.items() if labelled == number),
+                    share=weights.get(number, 0.0) / total if total else float(position == 0),
+                )
 
     def configure(self, name: str, settings: RoutingSettings) -> None:
         """Apply the settings of a model; versions that they name may not be ready yet."""

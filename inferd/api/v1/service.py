@@ -13,7 +13,9 @@ from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.repository import repository_handlers
+from inferd.api.v1.routing import RoutingMethods
 from inferd.api.v1.stream import InferenceStream
+from inferd.models.router import Router
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.rpc import StreamCall, callback_stream, callback_unary
@@ -23,9 +25,10 @@ from inferd.runtime.signature import TensorSpec
 class InferenceService:
     """Handlers of the service's methods."""
 
-    def __init__(self, resources: HandlerResources, control: RepositoryControl) -> None:
+    def __init__(self, resources: HandlerResources, control: RepositoryControl, router: Router) -> None:
         self._resources = resources
         self._control = control
+        self._routing = RoutingMethods(router)
         self._decoder = RequestDecoder(InferenceCodec(resources.limits))
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
@@ -36,6 +39,8 @@ class InferenceService:
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
             "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
+            "GetRouting": query_handler(pb.GetRoutingRequest, self._routing.get, registry, statuses),
+            "SetRouting": query_handler(pb.SetRoutingRequest, self._routing.set, registry, statuses),
             **repository_handlers(self._control, registry, describe_model),
         }
 

@@ -12,6 +12,7 @@ from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.requests import RequestLabels
+from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.observability.timing import STAGES
 
@@ -69,6 +70,9 @@ class MetricSources:
     """Of the model versions of which something is known."""
     loads: Callable[[], Mapping[str, LoadCounts]]
     """By model."""
+    routing: Callable[[], Iterable[RoutedVersion]]
+    shadows: Callable[[], Mapping[ModelLabels, Mapping[str, int]]]
+    """Copied requests by outcome."""
     inflight_requests: Callable[[], int]
     server_usage: Callable[[], ServerUsage]
     poll_lag_s: Callable[[], float]

@@ -25,6 +25,7 @@ from inferd.observability.metrics.families import (
 )
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.requests import RequestMetrics
+from inferd.observability.metrics.routing import routing_families
 from inferd.observability.metrics.triton import triton_families
 from inferd.observability.recorder import CallRecorder
 
@@ -117,6 +118,7 @@ class Metrics(Collector):
 def _of_sources(sources: MetricSources, samples: Collection[ModelSample]) -> Iterator[Metric]:
     yield from state_families(samples)
     yield from load_families(sources.loads())
+    yield from routing_families(sources.routing(), sources.shadows())
     yield from run_cost_families(sources.run_costs())
     yield from gpu_families(sources.gpus())
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())

@@ -27,6 +27,7 @@ _KINDS = {
     MethodKind.METADATA: (
         f"{_OWN}/ListModels",
         f"{_OWN}/GetModel",
+        f"{_OWN}/GetRouting",
         f"{_OPEN_INFERENCE}/ServerMetadata",
         f"{_OPEN_INFERENCE}/ModelReady",
         f"{_OPEN_INFERENCE}/ModelMetadata",
@@ -34,6 +35,7 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/ModelStatistics",
     ),
     MethodKind.ADMIN: (
+        f"{_OWN}/SetRouting",
         f"{_OWN}/LoadModel",
         f"{_OWN}/UnloadModel",
         f"{_OWN}/IndexModels",

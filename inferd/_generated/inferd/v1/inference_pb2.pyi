@@ -569,6 +569,176 @@ class ModelIndex(google.protobuf.message.Message):
 Global___ModelIndex: typing_extensions.TypeAlias = ModelIndex
 
 @typing.final
+class GetRoutingRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model's name. Optional if the server has only one model."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+Global___GetRoutingRequest: typing_extensions.TypeAlias = GetRoutingRequest
+
+@typing.final
+class GetRoutingResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTING_FIELD_NUMBER: builtins.int
+    @property
+    def routing(self) -> Global___Routing: ...
+    def __init__(
+        self,
+        *,
+        routing: Global___Routing | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["routing", b"routing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["routing", b"routing"]) -> None: ...
+
+Global___GetRoutingResponse: typing_extensions.TypeAlias = GetRoutingResponse
+
+@typing.final
+class SetRoutingRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    ROUTING_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model's name."""
+    @property
+    def routing(self) -> Global___Routing:
+        """In place of the present routing. Empty: no labels, and the highest ready version gets all requests that name none."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        routing: Global___Routing | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["routing", b"routing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "routing", b"routing"]) -> None: ...
+
+Global___SetRoutingRequest: typing_extensions.TypeAlias = SetRoutingRequest
+
+@typing.final
+class SetRoutingResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTING_FIELD_NUMBER: builtins.int
+    @property
+    def routing(self) -> Global___Routing:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        routing: Global___Routing | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["routing", b"routing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["routing", b"routing"]) -> None: ...
+
+Global___SetRoutingResponse: typing_extensions.TypeAlias = SetRoutingResponse
+
+@typing.final
+class Routing(google.protobuf.message.Message):
+    """How requests are routed to the versions of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LabelsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class WeightsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    LABELS_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
+    @property
+    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Numbers of versions by label, such as "stable" and "canary". Requests may name a label in place of a version."""
+
+    @property
+    def weights(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """How requests that name no version are shared among versions, by number or label, in any unit. Versions that are not
+        ready have no share. Empty: the highest ready version gets all.
+        """
+
+    @property
+    def shadow(self) -> Global___Shadow:
+        """The version that gets copies of requests to the others; unset for none."""
+
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        weights: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        shadow: Global___Shadow | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["shadow", b"shadow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels", "shadow", b"shadow", "weights", b"weights"]) -> None: ...
+
+Global___Routing: typing_extensions.TypeAlias = Routing
+
+@typing.final
+class Shadow(google.protobuf.message.Message):
+    """A version that gets copies of requests, to compare its answers; nobody waits for them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    TOLERANCE_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Number or label of the version."""
+    share: builtins.float
+    """The share of the requests that is copied, above 0 and up to 1; 1 if 0 or unset."""
+    tolerance: builtins.float
+    """The relative difference of two floats up to which they count as equal; 0.001 if unset."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        share: builtins.float = ...,
+        tolerance: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tolerance", b"_tolerance", "tolerance", b"tolerance"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tolerance", b"_tolerance", "share", b"share", "tolerance", b"tolerance", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_tolerance", b"_tolerance"]) -> typing.Literal["tolerance"] | None: ...
+
+Global___Shadow: typing_extensions.TypeAlias = Shadow
+
+@typing.final
 class Model(google.protobuf.message.Message):
     """One version of a model."""
 

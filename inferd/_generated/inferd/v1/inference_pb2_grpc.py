@@ -70,6 +70,16 @@ class InferenceServiceStub(object):
                 request_serializer=inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.SerializeToString,
                 response_deserializer=inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.FromString,
                 _registered_method=True)
+        self.GetRouting = channel.unary_unary(
+                '/inferd.v1.InferenceService/GetRouting',
+                request_serializer=inferd_dot_v1_dot_inference__pb2.GetRoutingRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_inference__pb2.GetRoutingResponse.FromString,
+                _registered_method=True)
+        self.SetRouting = channel.unary_unary(
+                '/inferd.v1.InferenceService/SetRouting',
+                request_serializer=inferd_dot_v1_dot_inference__pb2.SetRoutingRequest.SerializeToString,
+                response_deserializer=inferd_dot_v1_dot_inference__pb2.SetRoutingResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
@@ -132,6 +142,22 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRouting(self, request, context):
+        """Returns how requests are routed to the versions of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRouting(self, request, context):
+        """Routes requests to the versions of a model in another way, from the next request on. It holds until the model is
+        loaded with other routing in its settings, or the server restarts. INVALID_ARGUMENT if it leads to a version that is
+        not ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +195,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.IndexModels,
                     request_deserializer=inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.FromString,
                     response_serializer=inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.SerializeToString,
+            ),
+            'GetRouting': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRouting,
+                    request_deserializer=inferd_dot_v1_dot_inference__pb2.GetRoutingRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_inference__pb2.GetRoutingResponse.SerializeToString,
+            ),
+            'SetRouting': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRouting,
+                    request_deserializer=inferd_dot_v1_dot_inference__pb2.SetRoutingRequest.FromString,
+                    response_serializer=inferd_dot_v1_dot_inference__pb2.SetRoutingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -361,6 +397,60 @@ class InferenceService(object):
             '/inferd.v1.InferenceService/IndexModels',
             inferd_dot_v1_dot_inference__pb2.IndexModelsRequest.SerializeToString,
             inferd_dot_v1_dot_inference__pb2.IndexModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.InferenceService/GetRouting',
+            inferd_dot_v1_dot_inference__pb2.GetRoutingRequest.SerializeToString,
+            inferd_dot_v1_dot_inference__pb2.GetRoutingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.InferenceService/SetRouting',
+            inferd_dot_v1_dot_inference__pb2.SetRoutingRequest.SerializeToString,
+            inferd_dot_v1_dot_inference__pb2.SetRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -145,7 +145,39 @@ _InferenceServiceIndexModelsType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType, _InferenceServiceLoadModelType, _InferenceServiceUnloadModelType, _InferenceServiceIndexModelsType]):
+_InferenceServiceGetRoutingType = typing_extensions.TypeVar(
+    '_InferenceServiceGetRoutingType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+    ],
+)
+
+_InferenceServiceSetRoutingType = typing_extensions.TypeVar(
+    '_InferenceServiceSetRoutingType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
+    ],
+)
+
+class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _InferenceServiceStreamInferType, _InferenceServiceListModelsType, _InferenceServiceGetModelType, _InferenceServiceLoadModelType, _InferenceServiceUnloadModelType, _InferenceServiceIndexModelsType, _InferenceServiceGetRoutingType, _InferenceServiceSetRoutingType]):
     """Runs models and describes them."""
 
     @typing.overload
@@ -178,6 +210,14 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
             inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
             inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+            inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+            inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -209,6 +249,14 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
         grpc.aio.UnaryUnaryMultiCallable[
             inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
             inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+            inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+            inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -243,6 +291,15 @@ class InferenceServiceStub(typing.Generic[_InferenceServiceInferType, _Inference
     IndexModels: _InferenceServiceIndexModelsType
     """Searches the repositories, and lists their models, loaded or not, as far as the caller may see them."""
 
+    GetRouting: _InferenceServiceGetRoutingType
+    """Returns how requests are routed to the versions of a model."""
+
+    SetRouting: _InferenceServiceSetRoutingType
+    """Routes requests to the versions of a model in another way, from the next request on. It holds until the model is
+    loaded with other routing in its settings, or the server restarts. INVALID_ARGUMENT if it leads to a version that is
+    not ready.
+    """
+
 InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd._generated.inferd.v1.inference_pb2.InferRequest,
@@ -271,6 +328,14 @@ InferenceServiceAsyncStub: typing_extensions.TypeAlias = InferenceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd._generated.inferd.v1.inference_pb2.IndexModelsRequest,
         inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+        inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse,
     ],
 ]
 
@@ -342,5 +407,24 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.IndexModelsResponse]]:
         """Searches the repositories, and lists their models, loaded or not, as far as the caller may see them."""
+
+    @abc.abstractmethod
+    def GetRouting(
+        self,
+        request: inferd._generated.inferd.v1.inference_pb2.GetRoutingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.GetRoutingResponse]]:
+        """Returns how requests are routed to the versions of a model."""
+
+    @abc.abstractmethod
+    def SetRouting(
+        self,
+        request: inferd._generated.inferd.v1.inference_pb2.SetRoutingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse, collections.abc.Awaitable[inferd._generated.inferd.v1.inference_pb2.SetRoutingResponse]]:
+        """Routes requests to the versions of a model in another way, from the next request on. It holds until the model is
+        loaded with other routing in its settings, or the server restarts. INVALID_ARGUMENT if it leads to a version that is
+        not ready.
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

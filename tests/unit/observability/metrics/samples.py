@@ -10,6 +10,7 @@ from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample
+from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from tests.unit.observability.fakes import FakeCall
 
@@ -53,6 +54,11 @@ def sources(*models: ModelSample) -> MetricSources:
         models=lambda: models,
         run_costs=lambda: {("digits", "1"): COST},
         loads=lambda: {"digits": LoadCounts({"ready": 2, "failed": 1, "cancelled": 0}, durations, unloads=1)},
+        routing=lambda: [
+            RoutedVersion(model="digits", version="2", labels=("canary", "new"), share=0.1),
+            RoutedVersion(model="digits", version="1", labels=(), share=0.9),
+        ],
+        shadows=lambda: {("digits", "2"): {"equal": 5, "different": 1}},
         inflight_requests=lambda: 4,
         server_usage=lambda: SimpleNamespace(
             held_bytes=100, taken_bytes=250, budget_bytes=1000, rejected={"MEMORY_BUDGET": 3, "NO_THREAD": 0}

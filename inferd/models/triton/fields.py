@@ -1,6 +1,6 @@
 """What becomes of each field of a model configuration.
 
-The table is what `refuse_and_ignore` acts on, what docs/from-triton.md shows, and what a test holds against the proto:
+The table is what `refuse_and_ignore` acts on, what docs/from-triton.md shows, and what a test compares with the proto:
 a field that is added to the contract must be added here.
 """
 

@@ -32,6 +32,9 @@ _TYPES = {
     "BOOLEAN": "BOOL",
 }
 
+#: How far before a value the name of its field is looked for.
+_MAX_FIELD_CHARACTERS = 200
+
 #: More names of fields would not help.
 _MAX_NAMES = 10
 
@@ -93,7 +96,7 @@ class _Place:
     @property
     def field(self) -> str:
         """The name of the field that precedes this place."""
-        names = re.findall(r"(\w+)\s*[:=]?\s*\[?[^\[\]{}:=]*$", self._before)
+        names = re.findall(r"(\w+)\s*[:=]?\s*\[?[^\[\]{}:=]*$", self._before[-_MAX_FIELD_CHARACTERS:])
         return names[-1] if names else ""
 
 

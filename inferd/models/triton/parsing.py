@@ -10,6 +10,9 @@ from inferd.models.triton.hints import Fault, likely_fix, unfilled_template
 from inferd.plain_text import escaped
 from inferd.small_files import read_text, why_unreadable
 
+#: More than any configuration needs; the parser is slow.
+_MAX_BYTES = 1024 * 1024
+
 #: JSON of more levels is refused: no configuration needs as many.
 _MAX_LEVELS = 32
 
@@ -17,7 +20,7 @@ _MAX_LEVELS = 32
 def read_config(path: Path) -> pb.ModelConfig:
     """Read a ``config.pbtxt``. Raises `TritonConfigError` with the file, the line and, if known, the likely fix."""
     try:
-        text = read_text(path).removeprefix("\ufeff")
+        text = read_text(path, _MAX_BYTES).removeprefix("\ufeff")
     except OSError as error:
         raise TritonConfigError(f"{path.name} cannot be read: {why_unreadable(path, error)}") from error
     except UnicodeDecodeError as error:
@@ -44,6 +47,6 @@ def config_from_json(text: str) -> pb.ModelConfig:
     try:
         return json_format.Parse(text, pb.ModelConfig(), max_recursion_depth=_MAX_LEVELS)
     except (json_format.ParseError, RecursionError) as error:
-        # The text may go on with a list of all fields.
+        # The next lines are a list of all fields.
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise TritonConfigError(escaped(f"Invalid config override: {reason}")) from error

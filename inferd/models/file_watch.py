@@ -83,6 +83,10 @@ class FileWatch:
         """Take the present state of a version as known, so that only changes from it are reported."""
         self._reported[key] = files
 
+    def is_known(self, key: VersionKey, files: Fingerprint) -> bool:
+        """Whether ``files`` are what was last reported of a version. Any thread."""
+        return self._reported.get(key) == files
+
     def _is_settled(self, key: VersionKey, files: Fingerprint | None, now: float) -> bool:
         """Whether a change of ``key`` is to be reported; notes it if it is the first sight of it."""
         if files == self._reported.get(key):

@@ -35,9 +35,17 @@ OnEnd = Callable[[ModelVersion], None]
 class VersionLoad:
     """One load of one version; reports its progress to the version, and can be cancelled by any thread."""
 
-    def __init__(self, lifecycle: "Lifecycle", source: ModelSource, version: ModelVersion, on_end: OnEnd) -> None:
+    def __init__(
+        self,
+        lifecycle: "Lifecycle",
+        source: ModelSource,
+        version: ModelVersion,
+        on_end: OnEnd,
+        has_changed: Callable[[], bool],
+    ) -> None:
         self.source = source
         self.version = version
+        self.has_changed = has_changed
         self._lifecycle = lifecycle
         self._on_end = on_end
 
@@ -116,9 +124,11 @@ class Lifecycle:
         versions = self._registry.versions(source.name)
         return next((v for v in versions if v.version == source.version and v.state is ModelState.READY), None)
 
-    def begin(self, source: ModelSource, version: ModelVersion, on_end: OnEnd) -> VersionLoad:
-        """Load the registered ``version`` when a thread of the pool is free."""
-        load = VersionLoad(self, source, version, on_end)
+    def begin(
+        self, source: ModelSource, version: ModelVersion, on_end: OnEnd, has_changed: Callable[[], bool]
+    ) -> VersionLoad:
+        """Load the registered ``version`` when a thread of the pool is free; it fails if it then ``has_changed``."""
+        load = VersionLoad(self, source, version, on_end, has_changed)
         self._pool.submit(load.run)
         return load
 
@@ -153,6 +163,9 @@ class Lifecycle:
         except Exception:  # noqa: BLE001  (the other models must still be loaded)
             _log.exception("loading %s failed", load.source.path)
             return self._fail(load, "an unexpected error, see the server's log")
+        if load.has_changed():
+            loaded.session.close()
+            return self._fail(load, "its files were changed while it was loaded")
         return self._finish(load, loaded)
 
     def _finish(self, load: VersionLoad, loaded: LoadedModel) -> bool:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -29,6 +29,7 @@ from inferd.models.lifecycle import Lifecycle, VersionLoad
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
+from inferd.models.repository import ModelSource
 from inferd.models.router import Router
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
@@ -328,14 +329,23 @@ class ModelManager:
             found = fingerprint(source)
             if serving is not None and serving.fingerprint == found:
                 continue
+            if self._poller is not None and not self._poller.is_complete(source):
+                continue
             version = self._lifecycle.register(source, self._settings.for_model({}), found)
             operation.pending += 1
-            operation.loads.append(self._lifecycle.begin(source, version, partial(self._part_ended, operation)))
+            load = self._lifecycle.begin(
+                source, version, partial(self._part_ended, operation), partial(self._has_changed, source, found)
+            )
+            operation.loads.append(load)
         for each in self._registry.versions(operation.name):
             if each.version not in wanted and each.state is ModelState.READY and not only:
                 operation.leaving.append(each)
             elif each.version not in versions and each.state in _ENDED:
                 self._registry.remove(each)
+
+    def _has_changed(self, source: ModelSource, found: Hashable) -> bool:
+        """Whether what was loaded may be another thing than what was ``found`` complete. In a thread of the pool."""
+        return self._poller is not None and fingerprint(source) != found
 
     def _end_load(self, operation: Operation) -> ServingError | None:
         versions = [load.version for load in operation.loads]

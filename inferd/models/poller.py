@@ -46,6 +46,10 @@ class Poller:
                     self._settled.setdefault(name, {})[number] = source
         return {name: dict(versions) for name, versions in self._settled.items()}
 
+    def is_complete(self, source: ModelSource) -> bool:
+        """Whether ``source`` is as it was last found complete; otherwise a later look will report it."""
+        return self._watch.is_known((source.name, source.version), fingerprint_of(source))
+
     def look(self) -> dict[str, Versions]:
         """Return all complete versions of each model that has changed; none for a model that is gone."""
         found = self._catalog.scan()

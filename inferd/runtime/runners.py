@@ -75,12 +75,17 @@ class DirectRunner:
 
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
         """Run once and free the memory of ONNX Runtime's arenas that this run did not need."""
-        self.run(inputs, outputs, _shrinking("cpu:0"))
+        self.run(inputs, outputs, _shrinking(self._session))
 
 
-def _shrinking(devices: str) -> OrtObject:
+def _shrinking(session: OrtObject, *more_devices: str) -> OrtObject:
+    """Return the options of a run that shrinks the arenas of ``session``, those on ``more_devices`` too."""
+    # Without an arena there, the run would fail.
+    on_cpu = ["cpu:0"] if session.get_session_options().enable_cpu_mem_arena else []
+    devices = [*on_cpu, *more_devices]
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", devices)
+    if devices:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(devices))
     return options
 
 
@@ -113,8 +118,8 @@ class BoundRunner:
     def shrink(self, inputs: Tensors, outputs: Sequence[str]) -> None:
         """Run once and free all buffers, and the memory of ONNX Runtime's arenas that this run did not need."""
         self._idle.clear()
-        devices = "cpu:0" if self._device == "cpu" else f"cpu:0;gpu:{self._device_id}"
-        self.run(inputs, outputs, _shrinking(devices))
+        on_gpu = [] if self._device == "cpu" else [f"gpu:{self._device_id}"]
+        self.run(inputs, outputs, _shrinking(self._session, *on_gpu))
 
 
 class _Binding:

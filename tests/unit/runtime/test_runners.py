@@ -7,7 +7,9 @@ import onnxruntime
 import pytest
 
 from inferd import dtypes
+from inferd.config.settings import ModelSettings
 from inferd.runtime.runners import BoundRunner, DirectRunner
+from inferd.runtime.session import open_session
 from tests import onnx_models
 from tests.unit.runtime.specs import spec
 
@@ -94,3 +96,13 @@ def test_threads_do_not_share_binding():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("arena", [True, False])
+@pytest.mark.parametrize("datatype", ["FP32", "BF16"], ids=["direct", "bound"])
+def test_frees_memory_with_and_without_an_arena(datatype, arena, tmp_path):
+    """There is nothing to shrink without one, and ONNX Runtime would fail the run."""
+    path = onnx_models.save(onnx_models.cast_sum(dtypes.BY_NAME[datatype]), tmp_path / "model.onnx")
+    settings = ModelSettings.model_validate({"runtime": {"memory_arena": arena, "verdict_cache": None}})
+    session = open_session(path, settings)
+    session.shrink_memory({"x": np.ones((1, 2), dtypes.BY_NAME[datatype].numpy)})

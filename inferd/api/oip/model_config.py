@@ -17,8 +17,14 @@ PLATFORM = "onnxruntime_onnx"
 
 _NO_OVERRIDE = TensorOverride()
 _GRAPH_LEVELS = {"basic": -1, "extended": 1, "disabled": 2}
-_ACCELERATORS = {"tensorrt": "gpu_execution_accelerator", "openvino": "cpu_execution_accelerator"}
+_ACCELERATORS = {
+    "tensorrt": "gpu_execution_accelerator",
+    "cuda": "gpu_execution_accelerator",
+    "openvino": "cpu_execution_accelerator",
+}
 _DEFAULTS = ModelSettings()
+#: Options of a provider that are told elsewhere: as a device of the instances, and as parameters.
+_TOLD_ELSEWHERE = {"device_id", *(parameter.path[-1] for parameter in PARAMETERS.values())}
 
 
 def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelConfig:
@@ -141,17 +147,16 @@ def _devices(settings: ModelSettings) -> list[int]:
 
 def _optimization(settings: ModelSettings) -> pb.ModelOptimizationPolicy | None:
     runtime = settings.runtime
-    named = [] if runtime.providers == "auto" else [name for name in runtime.providers if name in _ACCELERATORS]
-    level = _GRAPH_LEVELS.get(runtime.graph_optimization)
-    if not named and level is None:
-        return None
     policy = pb.ModelOptimizationPolicy()
-    if level is not None:
+    if (level := _GRAPH_LEVELS.get(runtime.graph_optimization)) is not None:
         policy.graph.level = level
-    for name in named:
-        options = {key: value for key, value in runtime.provider_options.get(name, {}).items() if key != "device_id"}
-        getattr(policy.execution_accelerators, _ACCELERATORS[name]).add(name=name, parameters=options)
-    return policy
+    for name, field in _ACCELERATORS.items():
+        given = runtime.provider_options.get(name, {})
+        options = {key: value for key, value in given.items() if key not in _TOLD_ELSEWHERE}
+        # CUDA is the default on a GPU, so only its options make it one.
+        if options or (name != "cuda" and name in runtime.providers):
+            getattr(policy.execution_accelerators, field).add(name=name, parameters=options)
+    return policy if policy.ListFields() else None
 
 
 def _parameters(settings: ModelSettings) -> Iterator[tuple[str, str]]:

@@ -135,12 +135,20 @@ def test_optimization():
         runtime={
             "graph_optimization": "extended",
             "providers": ["tensorrt", "cuda", "cpu"],
-            "provider_options": {"tensorrt": {"device_id": 0, "trt_fp16_enable": 1}},
+            "provider_options": {
+                "tensorrt": {"device_id": 0, "trt_fp16_enable": 1},
+                "cuda": {"gpu_mem_limit": 1000, "device_id": 0},
+            },
         }
     ).optimization
     assert told.graph.level == 1
     (accelerator,) = told.execution_accelerators.gpu_execution_accelerator
     assert (accelerator.name, dict(accelerator.parameters)) == ("tensorrt", {"trt_fp16_enable": "1"})
+    options = {"cuda": {"use_tf32": 0}}
+    (accelerator,) = config(
+        runtime={"provider_options": options}
+    ).optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"use_tf32": "0"})
     assert not config().HasField("optimization")
 
 

@@ -1,16 +1,18 @@
 """Labels, weights and shadows over sockets: which version answers, and what metrics and errors say."""
 
 import json
-import re
+import time
 import urllib.request
 from collections import Counter
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.cli.entry import run
 from inferd.client import Client, InvalidInput, NotFound, Routing, Shadow
 from tests import onnx_models
+from tests.patience import PATIENCE_S
 from tests.server import serving
 
 X = np.full((1, 3), 2, np.float32)
@@ -42,11 +44,12 @@ def client(server):
         made.set_routing("linear", Routing())
 
 
-def metrics(server, name: str) -> dict[str, float]:
+def metrics(server, name: str, by: str = "version") -> dict[str, float]:
+    """Return the values of a metric of the model by one of its labels."""
     with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    found = [line.rpartition(" ") for line in lines if line.startswith(f"{name}{{")]
-    return {re.sub(r'^.*?\{model="linear",version="(.*)\}$', r"\1", key): float(value) for key, _, value in found}
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return {sample.labels[by]: sample.value for sample in samples if sample.labels["model"] == "linear"}
 
 
 def versions(client, requests: int) -> Counter:
@@ -66,8 +69,8 @@ def test_canary(client, server):
     counted = versions(client, REQUESTS)
     assert set(counted) == {"1", "3"}
     assert abs(counted["3"] / REQUESTS - 0.1) < 0.02
-    assert metrics(server, "inferd_model_share") == {'3"': 0.1, '2"': 0.0, '1"': 0.9}
-    assert metrics(server, "inferd_model_label") == {'3",label="canary"': 1.0, '1",label="stable"': 1.0}
+    assert metrics(server, "inferd_model_share") == {"3": 0.1, "2": 0.0, "1": 0.9}
+    assert metrics(server, "inferd_model_label", by="label") == {"canary": 1.0, "stable": 1.0}
     assert run(["models", "route", "linear", "--address", server.grpc, "--weight", "stable=1"]) == 0
     assert versions(client, 100) == {"1": 100}
 
@@ -100,21 +103,17 @@ def test_invalid_routing(client, routing, message):
 
 
 @pytest.mark.parametrize(("number", "outcome"), [("2", "equal"), ("3", "different")])
-def test_shadow(client, server, number, outcome):
+def test_shadow(number, outcome, repository):
     """Copies are compared and counted; callers get the answers of the version that they asked for."""
-    client.set_routing("linear", Routing(weights={"1": 1}, shadow=Shadow(number)))
-    for _ in range(20):
-        assert client.infer("linear", {"x": X}).version == "1"
-    counted = {}
-    while sum(counted.values()) < 20:
-        counted = metrics_of_shadow(server, number)
-    assert counted == {outcome: 20}
-
-
-def metrics_of_shadow(server, number: str) -> dict[str, float]:
-    series = metrics(server, "inferd_shadow_requests_total")
-    prefix = f'{number}",outcome="'
-    return {key[len(prefix) : -1]: count for key, count in series.items() if key.startswith(prefix) and count}
+    with serving(repository) as running, Client(running.grpc) as client:
+        client.set_routing("linear", Routing(weights={"1": 1}, shadow=Shadow(number)))
+        for _ in range(20):
+            assert client.infer("linear", {"x": X}).version == "1"
+        counted: dict[str, float] = {}
+        ends_at = time.monotonic() + PATIENCE_S
+        while sum(counted.values()) < 20 and time.monotonic() < ends_at:
+            counted = metrics(running, "inferd_shadow_requests_total", by="outcome")
+        assert {name: count for name, count in counted.items() if count} == {outcome: 20}
 
 
 def test_command_line(client, server, capsys):

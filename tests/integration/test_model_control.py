@@ -121,12 +121,18 @@ def test_files_within_the_limit_of_messages(client):
         client.load_model("linear", config="{}", files={"1/model.onnx": bytes(_MAX_BYTES)})
 
 
-def test_paths_of_files_stay_in_the_model(client, tmp_path):
-    """Whatever they look like."""
+def test_overrides_name_no_other_files(client, tmp_path):
+    """Neither to write nor to read, and no libraries."""
     for path in (f"{tmp_path}/a", "../1/a", "1/../../../a", "1/.a"):
         with pytest.raises(InvalidInput, match="expected VERSION/NAME"):
             client.load_model("linear", config="{}", files={path: b"a"})
     assert list(tmp_path.iterdir()) == []
+    labels = {"name": "y", "data_type": "TYPE_FP32", "dims": [3], "label_filename": "/etc/passwd"}
+    with pytest.raises(InvalidInput, match="label_filename: expected a file in the directory of the model"):
+        client.load_model("linear", config={"output": [labels]})
+    libraries = {"model_operations": {"op_library_filename": ["1/evil.so"]}}
+    with pytest.raises(Internal, match="custom_ops"):
+        client.load_model("linear", config=libraries, files={"1/evil.so": b"", "1/model.onnx": b""})
 
 
 def test_log_says_who_did_what(server, client):

@@ -13,6 +13,12 @@ def model_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.isdecimal() else path.parent
 
 
+def settings_files(path: Path) -> str:
+    """Return the names of the files that may hold settings of the model of which ``path`` is a file; may be empty."""
+    folder = model_folder(path)
+    return " or ".join(name for name in ("model.yaml", "config.pbtxt") if (folder / name).exists())
+
+
 def read_labels(path: Path, settings: ModelSettings) -> Mapping[str, tuple[str, ...]]:
     """Return the names of classes of each output that has them, by output. Raises `ModelLoadError`."""
     labels: dict[str, tuple[str, ...]] = {}

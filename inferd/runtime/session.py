@@ -15,13 +15,13 @@ from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
-from inferd.runtime.model_folder import model_folder, read_labels
+from inferd.runtime.model_folder import read_labels, settings_files
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
 from inferd.runtime.resources import parallel_runs, usable_cores
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
-from inferd.runtime.served_tensors import served_tensors
+from inferd.runtime.served_tensors import ServedTensors, served_tensors
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 from inferd.runtime.verdict_cache import VerdictCache, fingerprint
 
@@ -141,7 +141,7 @@ def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], No
         session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
-        tensors = served_tensors(inputs, outputs, settings, read_labels(path, settings))
+        tensors = _served_tensors(path, inputs, outputs, settings)
         runner = tensors.runner(_runner(session, inputs, outputs, used))
         key = hashing.result() if hashing else ""
     if _fingerprints(path, weights) != before:
@@ -163,6 +163,18 @@ def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], No
         # From the file itself, which is read whether or not the verdict is cached.
         has_data_independent_work=has_data_independent_work(file),
     )
+
+
+def _served_tensors(
+    path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], settings: ModelSettings
+) -> ServedTensors:
+    """Apply the settings of tensors. Raises `ModelLoadError` that names the files that may hold them."""
+    try:
+        return served_tensors(inputs, outputs, settings, read_labels(path, settings))
+    except ModelLoadError as error:
+        files = settings_files(path)
+        msg = f"{files}: {error}" if files else str(error)
+        raise ModelLoadError(msg) from error
 
 
 def _runner(
@@ -207,8 +219,7 @@ def _log_verdict(path: Path, verdict: Verdict, settings: ModelSettings) -> None:
 def _configured_by(path: Path, settings: ModelSettings) -> str:
     """Return which setting says that the model batches, and the files of the model that may hold it."""
     said = "batch_axes is first" if settings.batch_axes == "first" else "batch_axis is set"
-    folder = model_folder(path)
-    files = [name for name in ("model.yaml", "config.pbtxt") if (folder / name).exists()]
-    if files == ["config.pbtxt"]:
+    files = settings_files(path)
+    if files == "config.pbtxt":
         return f"{said}: max_batch_size in config.pbtxt is above 0"
-    return f"{said} in {' or '.join(files)}" if files else said
+    return f"{said} in {files}" if files else said

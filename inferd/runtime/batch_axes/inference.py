@@ -183,22 +183,28 @@ def _configured_axes(
     """Return the axes that the settings give. ``first``: 0 for the tensors that have none there."""
     by_name = {spec.name: spec for spec in specs}
     axes: dict[str, int | None] = dict.fromkeys(by_name, 0) if first else {}
+    explicit = {name: each.batch_axis for name, each in overrides.items() if "batch_axis" in each.model_fields_set}
+    axes.update(explicit)
     for name, override in overrides.items():
         if isinstance(override, InputOverride):
             _check_warmup_shape(by_name[name], override.warmup_shape)
-        if "batch_axis" in override.model_fields_set:
-            axes[name] = override.batch_axis
     for name, axis in axes.items():
-        _check_axis(kind, by_name[name], axis)
+        _check_axis(kind, by_name[name], axis, is_said_of_all=name not in explicit)
     return axes
 
 
-def _check_axis(kind: Kind, spec: TensorSpec, axis: int | None) -> None:
+def _check_axis(kind: Kind, spec: TensorSpec, axis: int | None, *, is_said_of_all: bool) -> None:
     # An output declared without dimensions may have an undeclared rank; an input may not.
     if axis is None or (kind == "output" and not spec.shape):
         return
     if axis >= len(spec.shape) or isinstance(spec.shape[axis], int):
-        msg = f"{kind}s.{spec.name}.batch_axis: expected an open dimension of {format_shape(spec.shape)}, got {axis}"
+        shape = format_shape(spec.shape)
+        msg = f"{kind}s.{spec.name}.batch_axis: expected an open dimension of {shape}, got {axis}"
+        if is_said_of_all:
+            msg = (
+                f'batch_axes is first (a max_batch_size above 0), but the first dimension of {kind} "{spec.name}" '
+                f"{shape} is not open: export it so, or set batch_axes to none (max_batch_size to 0)"
+            )
         raise ModelLoadError(msg)
 
 

@@ -242,5 +242,6 @@ def test_first_by_setting():
 
 def test_rejects_first_axis_that_model_lacks():
     """Naming the first tensor whose dimension is fixed."""
-    with pytest.raises(ModelLoadError, match=r"^inputs\.y\.batch_axis: expected an open dimension of \[1,2\], got 0$"):
+    why = r'^batch_axes is first \(a max_batch_size above 0\), but the first dimension of input "y" \[1,2\] is not open'
+    with pytest.raises(ModelLoadError, match=why):
         infer_batch_axes(shapes(x=("n", 3), y=(1, 2)), shapes(z=("n",)), settings(batch_axes="first"))

@@ -101,6 +101,13 @@ def test_contradictions(settings, message):
     assert str(caught.value) == message
 
 
+def test_contradictions_name_the_files_with_settings(tmp_path):
+    """Those that the model has: the settings themselves do not know where they are from."""
+    (tmp_path / "config.pbtxt").touch()
+    with pytest.raises(ModelLoadError, match=r"^config\.pbtxt: inputs\.x\.datatype: expected FP32 .*, got FP16$"):
+        opened(onnx_models.linear(), tmp_path, inputs={"x": {"datatype": "FP16"}})
+
+
 _RESHAPED = {
     "inputs": {"x": {"shape": [-1, 3, 1], "model_shape": [-1, 3]}},
     "outputs": {"y": {"shape": [-1, 1, 3], "model_shape": [-1, 3]}},

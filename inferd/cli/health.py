@@ -31,7 +31,8 @@ def health(
             "--service",
             "-s",
             metavar="NAME",
-            help="startup, readiness, liveness or the full name of a service. Defaults to the whole server.",
+            help="startup, readiness, liveness, a model, MODEL/VERSION or the full name of a service. Defaults to the "
+            "whole server.",
             show_default=False,
         ),
     ] = "",

@@ -159,8 +159,8 @@ class RepositoryControl:
 
     Threads: handlers are called on the poll thread, and so is `drain`; outcomes come from the manager's thread. The
     repositories are searched in a thread of ``_searches``, as that reads directories.
-    ``_lock`` guards ``_open``: the calls to load and unload, with what gives up their load. Whoever takes one out of it
-    ends the call.
+    ``_lock`` guards ``_open``: the calls to load and unload, with what gives up their load. The thread that takes one out
+    of it ends the call.
     """
 
     def __init__(

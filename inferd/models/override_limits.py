@@ -1,7 +1,7 @@
 """What a configuration that comes with a call may not name: files elsewhere on the server.
 
-Whoever may load a model may not thereby read or write any file. Libraries of operators are none of its business either:
-a model's settings may only name those that the server's own settings list.
+The permission to load a model is not one to read or write any file. Nor is it one to run code: like those of a
+model.yaml, these settings may only name the libraries of operators that the server's own settings list.
 """
 
 import re

@@ -32,7 +32,7 @@ _EXPLICIT = ("--set", "repository.mode=explicit", "--set", f"server.max_message_
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A model with two versions, a broken one, and one whose file hangs whoever opens it."""
+    """A model with two versions, a broken one, and one whose file hangs the process that opens it."""
     folder = tmp_path_factory.mktemp("models")
     for version in ("1", "2"):
         onnx_models.save(onnx_models.linear(), folder / "linear" / version / "model.onnx")
@@ -183,7 +183,7 @@ def test_other_modes_refuse(repository):
         assert calls == ["LoadModel", "UnloadModel", "IndexModels"]
 
 
-def test_loads_that_nobody_waits_for(repository):
+def test_gives_up_loads_whose_calls_end(repository):
     """A call that ends gives its load up, and so does a server that stops: it does not wait for the load."""
     with ThreadPoolExecutor() as threads, serving(repository, *_EXPLICIT) as running:
         with Client(running.grpc, timeout_s=PATIENCE_S, retry=None) as observer:

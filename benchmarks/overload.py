@@ -1,18 +1,21 @@
 """Goodput under overload.
 
 The capacity of a server is measured with a closed loop. Then requests arrive at random times, at two and four times
-that rate, while its health is probed on a separate connection: with and without deadlines, over one connection and over
-many, and with clients that queue requests beyond the server's limit of streams, or fail them at once. A goodput of 90 %
-means that nine tenths of the capacity were answered within a second. Servers run with their defaults.
+that rate, while its health is probed on a separate connection, inferd's over HTTP too: with and without deadlines, over
+one connection and over many, and with clients that queue requests beyond the server's limit of streams, or fail them at
+once. A goodput of 90 % means that nine tenths of the capacity were answered within a second. Servers run with their
+defaults.
 """
 
 import argparse
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
 
 from benchmarks import machine, options, report
+from benchmarks.http_probe import HttpProbe, http_port
 from benchmarks.load import grpcload
 from benchmarks.models import Model
 from benchmarks.overload_table import Overload, Way, show
@@ -104,7 +107,9 @@ def _overload(case: _Case, server: Server, port: int, capacity: float, way: Way)
         fail_fast=way.fail_fast,
         probe_method=_HEALTH,
     )
-    result = grpcload.run(load, cpu=case.placement.load_core)
+    http = HttpProbe(http_port(server, port)) if case.contender.ours else None
+    with http or nullcontext():
+        result = grpcload.run(load, cpu=case.placement.load_core)
     tally, probe = result.load, result.probe
     assert probe is not None
     return Overload(
@@ -126,6 +131,9 @@ def _overload(case: _Case, server: Server, port: int, capacity: float, way: Way)
         health_p99_ms=probe.latency_ms.p99,
         health_max_ms=probe.latency_ms.max,
         health_failures=probe.requests - probe.ok,
+        http_p99_ms=http.quantile_ms(0.99) if http else None,
+        http_max_ms=http.quantile_ms(1.0) if http else None,
+        http_failures=http.failures if http else 0,
         rss_before_mib=before / _MIB,
         rss_after_mib=server.rss_bytes() / _MIB,
         client_cores=result.client_cpu_s / load.duration_s,

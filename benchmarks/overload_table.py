@@ -56,6 +56,9 @@ class Overload:
     health_p99_ms: float
     health_max_ms: float
     health_failures: int
+    http_p99_ms: float | None = None
+    http_max_ms: float | None = None
+    http_failures: int = 0
     rss_before_mib: float
     rss_after_mib: float
     client_cores: float
@@ -65,7 +68,7 @@ def show(measured: Sequence[Overload], console: Console) -> None:
     """Print the medians of the rounds, and the failures of all rounds."""
     table = Table(
         "server, model, placement", "capacity/s", "load, deadline, connections", "in 1 s",
-        "p50 ms", "p99 ms", "health p99 ms", "RSS MiB", Column("not answered OK", no_wrap=True),
+        "p50 ms", "p99 ms", "health p99 ms", "HTTP p99 ms", "RSS MiB", Column("not answered OK", no_wrap=True),
     )  # fmt: skip
     groups: dict[tuple[str, str, str, Way], list[Overload]] = {}
     for one in measured:
@@ -89,6 +92,13 @@ def _cells(group: Sequence[Overload], way: Way) -> list[str]:
         f"{middle(lambda one: one.p50_ms):.0f}",
         f"{middle(lambda one: one.p99_ms):.0f}",
         f"{middle(lambda one: one.health_p99_ms):.0f}" + (f" ({failures} failed)" if failures else ""),
+        _http_cell(group),
         f"{middle(lambda one: one.rss_before_mib):,.0f} to {middle(lambda one: one.rss_after_mib):,.0f}",
         "\n".join([*crashes, *(f"{name} {count / requests:.1%}" for name, count in outcomes.most_common())]),
     ]
+
+
+def _http_cell(group: Sequence[Overload]) -> str:
+    measured = [one.http_p99_ms for one in group if one.http_p99_ms is not None]
+    failures = sum(one.http_failures for one in group)
+    return (f"{median(measured):.0f}" if measured else "") + (f" ({failures} failed)" if failures else "")

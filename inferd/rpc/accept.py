@@ -294,7 +294,8 @@ class Acceptor:
             call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
         elif is_short_of_memory:
             live.reject(call, MEMORY_BUDGET)
-        elif isinstance(call, CoreStreamCall):
+        # Not with isinstance, which calls Python code for abstract classes.
+        elif type(call) is CoreStreamCall:
             self._serve_stream(call, handler)
         elif self._max_inflight_unary is not None and live.inflight_unary >= self._max_inflight_unary:
             live.reject(call, TOO_MANY_CALLS)

@@ -198,11 +198,12 @@ class CoreServer(Protocol):
 _NO_FLAGS = 0
 _QUEUE_ENDED = cygrpc.CompletionType.queue_shutdown
 
-_CODE_NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
+#: By identity, because enumerations hash in Python.
+_CODE_NUMBERS = {id(code): code.value[0] for code in grpc.StatusCode}
 _OK_CODE = grpc.StatusCode.OK
-_OK = _CODE_NUMBERS[_OK_CODE]
+_OK: int = _OK_CODE.value[0]
 #: Ordinary handlers may set a code that is no `grpc.StatusCode`.
-_UNKNOWN = _CODE_NUMBERS[grpc.StatusCode.UNKNOWN]
+_UNKNOWN: int = grpc.StatusCode.UNKNOWN.value[0]
 
 
 def make_server(options: tuple[tuple[str, Any], ...]) -> tuple[CoreServer, Queue]:
@@ -256,8 +257,7 @@ def status(code: grpc.StatusCode, details: bytes, trailing: CheckedMetadata, add
     """Send the status with the metadata ``trailing`` and then ``added``; it ends the call."""
     if added is not None:
         trailing = added if trailing is None else (*trailing, *added)
-    # Enumerations hash in Python.
-    number = _OK if code is _OK_CODE else _CODE_NUMBERS.get(code, _UNKNOWN)
+    number = _OK if code is _OK_CODE else _CODE_NUMBERS.get(id(code), _UNKNOWN)
     return cygrpc.SendStatusFromServerOperation(trailing, number, details, _NO_FLAGS)
 
 

@@ -100,7 +100,7 @@ def _version_policy(policy: VersionPolicy) -> pb.ModelVersionPolicy:
         return pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=policy.latest))
     if policy == "all":
         return pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())
-    return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=cast("list[int]", policy)))
+    return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=policy))
 
 
 def _dynamic_batching(settings: ModelSettings) -> pb.ModelDynamicBatching:

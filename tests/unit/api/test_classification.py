@@ -91,7 +91,7 @@ def test_response():
     assert response.raw_output_contents[0] == b"\x0a\0\0\x003.000000:2\x0a\0\0\x006.000000:0"
 
 
-def test_a_cached_template_keeps_the_form():
+def test_cached_template_keeps_the_form():
     """Requests that differ in their numbers only are answered alike."""
     signature = _signature(_output())
     model = SimpleNamespace(require_signature=lambda: signature, settings=ModelSettings())

@@ -172,7 +172,7 @@ def test_timeouts_of_priorities(model, priority, call_deadline_s, timeout_s, exp
     assert request.deadline == pytest.approx(expected, abs=0.001)
 
 
-def test_a_default_timeout_that_holds_for_all_requests(model):
+def test_default_timeout_that_holds_for_all_requests(model):
     """Also with 0, which is none; the deadline of the call holds in any case."""
     for timeout_ms, expected_s in ((4000.0, 4.0), (0.0, math.inf)):
         queue = {"default_timeout_ms": timeout_ms, "allow_timeout_override": False}

@@ -92,7 +92,7 @@ def infer(version: ModelVersion, value: float, signature: ModelSignature | None 
     return outcomes[0]
 
 
-def test_a_failing_warm_up_sample_fails_the_load(fixture, tmp_path):
+def test_failing_warm_up_sample_fails_the_load(fixture, tmp_path):
     """Before the version could become ready, and with the name of the sample."""
     onnx_models.save(onnx_models.linear(), tmp_path / "m" / "1" / "model.onnx")
     sample = "{name: two, inputs: {x: {datatype: FP32, dims: [2], fill: zero}}}"

@@ -109,7 +109,7 @@ def test_rows_of_a_model_without_rows(tmp_path):
         model.warm_up(_sample(dims=(1, 3), fill="zero", batch_size=2))
 
 
-def test_a_sample_that_the_model_cannot_run(tmp_path):
+def test_sample_that_the_model_cannot_run(tmp_path):
     """With ONNX Runtime's reason."""
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "index").write_bytes(np.array(99, np.int64).tobytes())

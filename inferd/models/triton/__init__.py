@@ -5,7 +5,16 @@ The only package below the API that knows Triton's protos.
 
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
+from inferd.models.triton.own_files import require_own_files
 from inferd.models.triton.parsing import config_from_json, read_config
 from inferd.models.triton.translation import translate, translate_file
 
-__all__ = ["Translation", "TritonConfigError", "config_from_json", "read_config", "translate", "translate_file"]
+__all__ = [
+    "Translation",
+    "TritonConfigError",
+    "config_from_json",
+    "read_config",
+    "require_own_files",
+    "translate",
+    "translate_file",
+]

@@ -14,33 +14,30 @@ _COMPLETED_BATCH_SIZE = 4
 
 def translate_batching(config: pb.ModelConfig, draft: Draft) -> None:
     """Translate what rows are and how they are combined. Raises `TritonConfigError`."""
-    size = config.max_batch_size
+    size, batching = config.max_batch_size, config.dynamic_batching
     if size < 0:
         raise TritonConfigError(f"max_batch_size: expected a number from 0, got {size}")
     if is_completed(config):
-        draft.put(_COMPLETED_BATCH_SIZE, "batching", "max_batch_size")
-        _translate_dynamic_batching(config.dynamic_batching, _COMPLETED_BATCH_SIZE, draft)
+        size = _COMPLETED_BATCH_SIZE
         draft.differences.append(
-            f"max_batch_size is missing: up to {_COMPLETED_BATCH_SIZE} rows if the model is proven to batch, "
+            f"max_batch_size is missing: up to {size} rows if the model is proven to batch, "
             "not wherever its first dimensions are dynamic"
         )
-    elif size == 0:
-        draft.put("none", "batch_axes")
-        draft.put(False, "batching", "enabled")
-        if config.HasField("dynamic_batching"):
-            draft.ignored.append("dynamic_batching (max_batch_size is 0)")
     else:
-        draft.put("first", "batch_axes")
+        draft.put("first" if size else "none", "batch_axes")
+    if size:
         draft.put(size, "batching", "max_batch_size")
-        if config.HasField("dynamic_batching"):
-            _translate_dynamic_batching(config.dynamic_batching, size, draft)
-        else:
-            draft.put(False, "batching", "enabled")
+    if size and (config.HasField("dynamic_batching") or is_completed(config)):
+        _translate_combining(batching, size, draft)
+    else:
+        draft.put(False, "batching", "enabled")
+        _ignore_combining(config, draft)
+    if config.HasField("dynamic_batching"):
+        _translate_queue(batching, size, draft)
 
 
-def _translate_dynamic_batching(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
-    wait_ms = batching.max_queue_delay_microseconds / 1000
-    draft.put(wait_ms, "batching", "max_wait_ms")
+def _translate_combining(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
+    draft.put(batching.max_queue_delay_microseconds / 1000, "batching", "max_wait_ms")
     preferred = list(batching.preferred_batch_size)
     wrong = [size for size in preferred if not 1 <= size <= max_batch_size]
     if wrong:
@@ -48,6 +45,21 @@ def _translate_dynamic_batching(batching: pb.ModelDynamicBatching, max_batch_siz
         raise TritonConfigError(f"dynamic_batching.preferred_batch_size: {text}")
     if preferred:
         draft.put(preferred, "batching", "preferred_sizes")
+
+
+def _ignore_combining(config: pb.ModelConfig, draft: Draft) -> None:
+    """Without batches, a scheduler is a queue."""
+    if not config.HasField("dynamic_batching"):
+        return
+    # Timeouts of requests may be shorter than the server's wait.
+    draft.put(0.0, "batching", "max_wait_ms")
+    fields = {field.name for field, _ in config.dynamic_batching.ListFields()}
+    combining = sorted(fields & {"preferred_batch_size", "max_queue_delay_microseconds"})
+    names = [f"dynamic_batching.{name}" for name in combining] if fields else ["dynamic_batching"]
+    draft.ignored.extend(f"{name} (max_batch_size is 0)" for name in names)
+
+
+def _translate_queue(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
     if batching.preserve_ordering:
         draft.differences.append(
             "dynamic_batching.preserve_ordering: an answer is sent as soon as it is there, also before an earlier one"
@@ -57,7 +69,7 @@ def _translate_dynamic_batching(batching: pb.ModelDynamicBatching, max_batch_siz
         policy = _queue_policy(batching.default_queue_policy, "default_queue_policy", max_batch_size, draft)
         for setting, value in policy.items():
             draft.put(value, "queue", setting)
-    _keep_timeouts_above_wait(wait_ms, draft)
+    _keep_timeouts_above_wait(draft)
 
 
 def _translate_priorities(batching: pb.ModelDynamicBatching, draft: Draft) -> None:
@@ -96,12 +108,13 @@ def _queue_policy(policy: pb.ModelQueuePolicy, name: str, min_rows: int, draft: 
     return settings
 
 
-def _keep_timeouts_above_wait(wait_ms: float, draft: Draft) -> None:
+def _keep_timeouts_above_wait(draft: Draft) -> None:
     """Shorten the wait for a fuller batch if requests would expire in it."""
+    wait_ms = draft.settings["batching"].get("max_wait_ms", 0)
     queue: Mapping[str, Any] = draft.settings.get("queue", {})
     timeouts = [each.get("default_timeout_ms", 0) for each in (queue, *queue.get("by_priority", {}).values())]
     shortest = min(filter(None, timeouts), default=None)
-    if shortest is not None and shortest <= wait_ms:
+    if shortest is not None and 0 < shortest <= wait_ms:
         wait_ms = shortest / 2
         draft.put(wait_ms, "batching", "max_wait_ms")
         why = f"as requests expire after {shortest:g} ms"

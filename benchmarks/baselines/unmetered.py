@@ -28,7 +28,7 @@ class _Nothing(ModelStats):
     def answered(self, encode_s: float) -> None:
         """Ignore it."""
 
-    def failed(self, duration_s: float, overload_reason: str = "") -> None:
+    def failed(self, duration_s: float, overload_reason: str = "", *, by_model: bool = False) -> None:
         """Ignore it."""
 
     def run_ended(self, reason: str) -> None:

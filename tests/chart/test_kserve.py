@@ -69,7 +69,7 @@ def _check(value: Any, kind: str, where: str) -> None:
             _check(each, fields[name], f"{where}.{name}")
 
 
-def test_the_schema_is_that_of_kserve() -> None:
+def test_schema_is_that_of_kserve() -> None:
     """Installed by `make setup`; the check below would accept anything without it."""
     assert (_fields("V1alpha1ServingRuntimeSpec") or {})["containers"] == "list[V1Container]"
     with pytest.raises(AssertionError, match="no field multimodel"):

@@ -1,4 +1,4 @@
-"""What a server tells of models that come, go and fail: readiness, health by name, metrics; in real processes."""
+"""Readiness, health by name and metrics while models come, go and fail, in real processes."""
 
 import re
 import subprocess

@@ -95,6 +95,7 @@ _MODEL = ("model", "version")
 _GPU = ("gpu", "uuid")
 
 _Sample = TypeVar("_Sample")
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
 
 
 def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metric]:
@@ -296,7 +297,7 @@ def gauge_family(
     text: str,
     read: Callable[[_Sample], float],
     label_names: tuple[str, ...],
-    samples: Mapping[tuple[str, ...], _Sample],
+    samples: Mapping[_Labels, _Sample],
 ) -> Metric:
     """Return a gauge that is read from each of ``samples``, which are by the values of their labels."""
     family = GaugeMetricFamily(name, text, labels=label_names)

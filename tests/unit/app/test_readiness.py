@@ -74,7 +74,7 @@ def test_all() -> None:
 
 
 def test_all_becomes_ready_later() -> None:
-    """When the failed version has been loaded anew; from then on it is as with ``any``."""
+    """When the failed version has been loaded again; from then on it is as with ``any``."""
     server = Server(_READY, _FAILED, readiness="all", mode="poll").opened()
     server.become(1, _LOADING)
     assert not server.is_ready

@@ -36,7 +36,7 @@ def serve(inferd, monkeypatch):
 
 
 def test_command_line_of_tritonserver(serve):
-    """As people have it in their manifests, in both forms of giving a value."""
+    """Values follow a space or an equals sign."""
     settings, _ = serve(
         *("--model-repository=/models", "--model-repository", "/more", "--model-control-mode=explicit"),
         *("--load-model=a", "--load-model", "b", "--strict-readiness=true", "--exit-on-error=0"),

@@ -51,7 +51,7 @@ def test_unload_of_a_replaced_version() -> None:
     assert loads.loads.read()["digits"].unloads == 1
 
 
-def test_what_was_read_does_not_change() -> None:
+def test_read_counts_do_not_change() -> None:
     """A scrape formats it while models load."""
     loads = Loads()
     loads.go("first", "loading", "ready")

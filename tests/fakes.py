@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd import dtypes
-from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Principal, Reply
 from inferd.errors import ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.runners import RunStop
@@ -230,8 +230,7 @@ class Caller:
             received_at=received_at,
             deadline=deadline,
             priority=priority,
-            principal=principal,
-            weight=weight,
+            principal=Principal(principal, weight),
         )
 
     def _answer(self, outcome: Outcome) -> None:

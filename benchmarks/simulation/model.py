@@ -13,7 +13,16 @@ from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch, BatchTiming, Effects, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.request import (
+    Batch,
+    BatchTiming,
+    Effects,
+    InferenceRequest,
+    InferenceResult,
+    Outcome,
+    Principal,
+    Reply,
+)
 from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError
@@ -144,8 +153,7 @@ class Model:
             received_at=self.loop.now,
             deadline=call.deadline,
             priority=call.priority,
-            principal=call.principal,
-            weight=call.weight,
+            principal=Principal(call.principal, call.weight),
         )
 
     def _wake(self, effects: Effects) -> None:

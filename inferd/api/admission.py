@@ -7,7 +7,7 @@ from time import monotonic
 
 import grpc
 
-from inferd.batching.request import InferenceRequest
+from inferd.batching.request import InferenceRequest, Principal
 from inferd.config.settings import QueueSettings
 from inferd.errors import (
     InvalidInputError,
@@ -155,7 +155,7 @@ def charge(grant: Grant, model: ModelVersion, request: InferenceRequest) -> Quot
     Returns the quota to release exactly once, when the request is no longer open. Raises as `Quota.acquire`.
     """
     request.priority = granted_priority(grant, model, request.priority)
-    request.weight = grant.rule.weight
+    request.principal = Principal(request.principal.name, grant.rule.weight)
     quota = grant.quota
     if quota is not None:
         quota.acquire(request.rows, request.received_at)

@@ -31,7 +31,7 @@ from inferd.api.status import StatusTable
 from inferd.api.stream_request import Countdown, StreamRequest
 from inferd.api.tensors import take_long_to_encode
 from inferd.api.wire_scanner import MessageLimits
-from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Principal, Reply
 from inferd.call_context import log_fields, request_id_of
 from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
 from inferd.models.registry import ModelRegistry
@@ -205,7 +205,8 @@ class RequestStream(ABC, Generic[Request]):
         incoming = request.incoming
         model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
         built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
-        built.principal = self._call.context.principal or ""
+        if self._call.context.principal is not None:
+            built.principal = Principal(self._call.context.principal)
         if request.stages is not None:
             request.stages.decoded_at = monotonic()
         request.model, request.inference = model, built

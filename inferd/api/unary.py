@@ -17,7 +17,7 @@ from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
-from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Principal, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
 from inferd.errors import InferenceFailedError, InvalidInputError, OverloadedError, ServingError
 from inferd.models.registry import ModelRegistry
@@ -119,7 +119,7 @@ class UnaryInference(Generic[Request]):
             self._decoder.set_field(incoming, error)
             raise
         if call.context.principal is not None:
-            request.principal = call.context.principal
+            request.principal = Principal(call.context.principal)
         return request
 
     def _submit(

@@ -16,7 +16,7 @@ _IDLE_FLOWS = 256
 #: Up to this many principals with waiting requests, what each has is counted to estimate a wait; beyond, their sum.
 _COUNTED_FLOWS = 64
 
-_Entry = tuple[float, int, InferenceRequest]
+_Entry = tuple[tuple[float, int], InferenceRequest]
 
 
 class Flow:
@@ -25,13 +25,12 @@ class Flow:
     ``tag`` is its virtual time: the cost served so far, divided by ``weight``.
     """
 
-    __slots__ = ("_added", "_entries", "_head", "rows", "tag", "weight")
+    __slots__ = ("_entries", "_head", "rows", "tag", "weight")
 
     def __init__(self, weight: float, tag: float) -> None:
         self.weight = weight
         self.tag = tag
         self.rows = 0
-        self._added = 0
         # Entries before the head have been taken; removing the first of a long list would move all others.
         self._entries: list[_Entry | None] = []
         self._head = 0
@@ -42,13 +41,12 @@ class Flow:
     def __iter__(self) -> Iterator[InferenceRequest]:
         entries = self._entries
         for at in range(self._head, len(entries)):
-            yield entries[at][2]  # type: ignore[index]  # only entries before the head are None
+            yield entries[at][1]  # type: ignore[index]  # only entries before the head are None
 
     def add(self, request: InferenceRequest) -> None:
-        """Add ``request`` at the place of its ``due``, after those that were added before it."""
-        self._added = request.number = self._added + 1
+        """Add ``request`` at the place of its ``turn``."""
         entries = self._entries
-        entry = (request.due, request.number, request)
+        entry = (request.turn, request)
         if not entries or entries[-1] < entry:  # type: ignore[operator]  # the last one is never None
             entries.append(entry)
         else:
@@ -57,16 +55,16 @@ class Flow:
 
     def first(self) -> InferenceRequest:
         """Return the first request; there must be one."""
-        return self._entries[self._head][2]  # type: ignore[index]  # only entries before the head are None
+        return self._entries[self._head][1]  # type: ignore[index]  # only entries before the head are None
 
     def remove(self, request: InferenceRequest) -> bool:
         """Remove ``request``; False if it is not here."""
         entries, head = self._entries, self._head
-        if head < len(entries) and entries[head][2] is request:  # type: ignore[index]
+        if head < len(entries) and entries[head][1] is request:  # type: ignore[index]
             self._advance(head + 1)
         else:
-            at = self._place(request.due, request.number)
-            if at == len(entries) or entries[at][2] is not request:  # type: ignore[index]
+            at = self._place(*request.turn)
+            if at == len(entries) or entries[at][1] is not request:  # type: ignore[index]
                 return False
             del entries[at]
         self.rows -= request.rows
@@ -79,7 +77,7 @@ class Flow:
         if end > len(entries):
             return False
         for at, request in enumerate(requests, head):
-            if entries[at][2] is not request:  # type: ignore[index]
+            if entries[at][1] is not request:  # type: ignore[index]
                 return False
         self._advance(end)
         self.rows -= rows
@@ -98,7 +96,7 @@ class Flow:
     def rows_before(self, due: float) -> int:
         """Estimate how many rows are due no later than ``due``, taking all requests to be of the same size."""
         last = self._entries[-1]
-        if last is None or last[0] <= due:
+        if last is None or last[0][0] <= due:
             return self.rows
         return self.rows * (self._place(due, math.inf) - self._head) // len(self)
 
@@ -107,10 +105,10 @@ class Flow:
         entries, first = self._entries, self._place(due, math.inf)
         # The step is rounded up.
         for at in range(first, len(entries), max(1, -((first - len(entries)) // most))):
-            yield self.rows * (at - self._head + 1) // len(self), entries[at][2]  # type: ignore[index]
+            yield self.rows * (at - self._head + 1) // len(self), entries[at][1]  # type: ignore[index]
 
     def _place(self, due: float, number: float) -> int:
-        return bisect_left(self._entries, (due, number), lo=self._head)  # type: ignore[type-var]
+        return bisect_left(self._entries, ((due, number),), lo=self._head)  # type: ignore[type-var]
 
 
 class Level:
@@ -132,20 +130,21 @@ class Level:
 
     def add(self, request: InferenceRequest) -> None:
         """Add ``request`` to the flow of its principal."""
-        flow = self.flows.get(request.principal)
+        name, weight = request.principal
+        flow = self.flows.get(name)
         if flow is None:
-            tag = max(self._idle_tags.pop(request.principal, 0.0), self._virtual)
-            flow = self.flows[request.principal] = Flow(request.weight, tag)
+            tag = max(self._idle_tags.pop(name, 0.0), self._virtual)
+            flow = self.flows[name] = Flow(weight, tag)
             self._weights += flow.weight
         flow.add(request)
         self.rows += request.rows
 
     def remove(self, request: InferenceRequest, cost_s: float = 0.0) -> bool:
         """Remove ``request`` and charge its flow ``cost_s``; False if it is not here."""
-        flow = self.flows.get(request.principal)
+        flow = self.flows.get(request.principal.name)
         if flow is None or not flow.remove(request):
             return False
-        self._removed(request.principal, flow, request.rows, cost_s)
+        self._removed(request.principal.name, flow, request.rows, cost_s)
         return True
 
     def take_first(self, requests: Sequence[InferenceRequest], rows: int, cost_s: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,15 +139,25 @@ class Reply:
         return True
 
 
+class Principal(NamedTuple):
+    """Who shares a model with others, by its ``weight``; ``name`` is empty without authentication."""
+
+    name: str = ""
+    weight: float = 1.0
+
+
+_ANYBODY = Principal()
+
+
 @dataclass(slots=True, eq=False)
 class InferenceRequest:
     """One request to one model version, checked against its signature.
 
     ``inputs`` are read-only; they may be views into the message they came in. ``deadline`` is on the monotonic clock,
-    ``math.inf`` for none. ``priority`` 1 is served first. ``principal`` shares the model with others by its ``weight``;
-    empty without authentication. ``received_at`` is when the server had the whole request,
+    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request,
     ``offered_at`` when it had been decoded and reached the queue, and ``enqueued_at`` when the queue admitted it.
-    ``due`` and ``number`` are set by the queue and give the order of service. Identity is what tells requests apart.
+    ``turn`` is set by the queue: when the request is due, and its number, which give its place among those of its
+    principal. Identity is what tells requests apart.
     """
 
     inputs: Tensors
@@ -158,12 +169,10 @@ class InferenceRequest:
     received_at: float
     deadline: float = math.inf
     priority: int = 1
-    principal: str = ""
-    weight: float = 1.0
+    principal: Principal = _ANYBODY
     offered_at: float = 0.0
     enqueued_at: float = 0.0
-    due: float = 0.0
-    number: int = 0
+    turn: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ own, count for no limit but those of the whole queue, and are evicted as soon as
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, count
 from types import MappingProxyType
 
 from inferd.batching.fair_queue import Level
@@ -23,6 +23,9 @@ from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 
 #: How far ahead of its arrival a deadline counts in the order of service.
 _HORIZON_S = 1.0
+
+#: Number requests in the order of their admission, those of all queues together.
+_numbers = count()
 
 #: How late a check for expired requests may be. A check walks the whole queue, so checks are at least this far apart.
 SLACK_S = 0.005
@@ -133,7 +136,7 @@ class WaitingRequests:
         """Return by how much ``request`` would exceed ``max_rows``, ``max_bytes`` and the row limit, or negative."""
         if self.is_scavenger(request):
             return *self._excess(request), 0
-        ahead = self._ahead(request.rows, request.priority, request.principal, request.weight, math.inf)
+        ahead = self._ahead(request.rows, request.priority, *request.principal, math.inf)
         return *self._excess(request), ahead + request.rows - max(self.row_limit, request.rows)
 
     def fits(self, request: InferenceRequest) -> bool:
@@ -144,7 +147,7 @@ class WaitingRequests:
         return rows <= self.row_limit or (rows <= self.max_rows and self._in_turn(request))
 
     def _in_turn(self, request: InferenceRequest) -> bool:
-        return self.fits_in_turn(request.rows, request.priority, request.principal, request.weight)
+        return self.fits_in_turn(request.rows, request.priority, *request.principal)
 
     def rows_of(self, priority: int) -> int:
         """Return the waiting rows of ``priority``."""
@@ -167,8 +170,7 @@ class WaitingRequests:
 
     def add(self, request: InferenceRequest) -> None:
         """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""
-        deadline, horizon = request.deadline, request.enqueued_at + _HORIZON_S
-        request.due = min(horizon, deadline)
+        request.turn = min(request.deadline, request.enqueued_at + _HORIZON_S), next(_numbers)
         self._levels[request.priority].add(request)
         self.count += 1
         self.rows += request.rows
@@ -213,7 +215,7 @@ class WaitingRequests:
 
     def rows_ahead(self, request: InferenceRequest) -> int:
         """Estimate how many waiting rows would be served before the end of ``request``, which does not wait yet."""
-        return self._ahead(request.rows, request.priority, request.principal, request.weight, request.deadline)
+        return self._ahead(request.rows, request.priority, *request.principal, request.deadline)
 
     def _ahead(self, rows: int, priority: int, principal: str, weight: float, deadline: float) -> int:
         ahead = sum(level.rows for level in self._levels[:priority])
@@ -222,7 +224,7 @@ class WaitingRequests:
 
     def behind(self, request: InferenceRequest, most: int) -> Iterator[tuple[int, InferenceRequest]]:
         """Yield up to ``most`` requests of the same flow that ``request`` would delay, with the rows up to each."""
-        flow = self._levels[request.priority].flows.get(request.principal)
+        flow = self._levels[request.priority].flows.get(request.principal.name)
         return flow.behind(request.deadline, most) if flow is not None else iter(())
 
     def describe(self) -> str:

@@ -197,4 +197,4 @@ def test_requests_carry_weight_of_rule() -> None:
     """Principals share a model by it."""
     bench = Bench(weight=2.5)
     bench.infer()
-    assert bench.model.submitted[0].weight == 2.5
+    assert bench.model.submitted[0].principal.weight == 2.5

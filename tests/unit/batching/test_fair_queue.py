@@ -10,7 +10,7 @@ from tests.fakes import Caller
 
 def _request(number, due=math.inf, principal="a", weight=1.0, rows=1):
     request = Caller(rows=rows, principal=principal, weight=weight).request
-    request.number, request.due = number, due
+    request.turn = due, number
     return request
 
 
@@ -34,7 +34,7 @@ def _serve(level, row_s=1.0, count=1):
     for _ in range(count):
         request = next(level.in_order(row_s))
         assert level.remove(request, request.rows * row_s)
-        served.append(request.principal)
+        served.append(request.principal.name)
     return served
 
 
@@ -134,7 +134,7 @@ def test_turns_count_cost_not_requests():
     """Two requests of one row for each one of two rows."""
     small = [_request(number) for number in range(4)]
     large = [_request(10 + number, principal="b", rows=2) for number in range(2)]
-    order = [request.principal for request in _level(*small, *large).in_order(0.25)]
+    order = [request.principal.name for request in _level(*small, *large).in_order(0.25)]
     assert order == ["a", "b", "a", "a", "b", "a"]
 
 
@@ -153,7 +153,7 @@ def test_shares_cost_by_weight(weights):
 def test_planned_order_equals_charged_order():
     """A batch takes what batches of one request would have taken, so batch size does not affect shares."""
     requests = [_request(number, principal="abc"[number % 3], weight=1.0 + number % 3) for number in range(60)]
-    planned = [request.principal for request in _level(*requests).in_order(0.01)]
+    planned = [request.principal.name for request in _level(*requests).in_order(0.01)]
     served = _serve(_level(*requests), 0.01, count=30)
     assert {name: served.count(name) for name in "abc"} == {name: planned[:30].count(name) for name in "abc"}
 
@@ -187,7 +187,7 @@ def test_empty_level_resets_charges():
     assert (level.rows, level.flows) == (0, {})
     level.add(_request(20, principal="a"))
     level.add(_request(21, principal="b"))
-    assert [request.principal for request in level.in_order(1.0)] == ["a", "b"]
+    assert [request.principal.name for request in level.in_order(1.0)] == ["a", "b"]
 
 
 def test_forgets_principals_served_no_more_than_others():
@@ -217,7 +217,7 @@ def test_victims_are_of_the_principal_with_most_rows_by_weight():
     small = [_request(10 + number, principal="b") for number in range(2)]
     victims = list(_level(*large, *small).victims())
     assert victims[:2] == [large[3], large[2]]
-    assert {request.principal for request in victims[2:4]} == {"a", "b"}
+    assert {request.principal.name for request in victims[2:4]} == {"a", "b"}
     heavy = [_request(number, weight=4.0) for number in range(4)]
     assert next(_level(*heavy, *small).victims()) is small[0]
 

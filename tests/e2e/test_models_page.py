@@ -4,6 +4,7 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import onnx.parser
 import pytest
 
 from tests import onnx_models
@@ -57,6 +58,28 @@ def test_inspect_output_of_page(repository):
     told.append(_run(shown[3][0], repository))
     for (_, text), found in zip(shown, told, strict=True):
         assert _compared(found) == _compared(text)
+
+
+def test_declarations_of_page(tmp_path):
+    """The model is loaded with them; its clients see their shapes, and the samples run."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> images (float[N,784] pixels) => (float[N,10] scores) {
+        first = Constant <value = int64[1] {0}> ()
+        last = Constant <value = int64[1] {10}> ()
+        axis = Constant <value = int64[1] {1}> ()
+        scores = Slice (pixels, first, last, axis)
+    }"""
+    onnx_models.save(onnx.parser.parse_model(text), tmp_path / "images/1/model.onnx")
+    (tmp_path / "images/digits.txt").write_text("\n".join("0123456789"))
+    (tmp_path / "images/model.yaml").write_text(_block("yaml", "# images/model.yaml"))
+    told = _run("inferd inspect images", tmp_path)
+    assert re.search(r"input +pixels +FP32 +\[N, 28, 28\] +0", told)
+    assert "Would be served with batching, up to 32 rows" in told
+    without = _block("yaml", "# images/model.yaml").replace(", model_shape: [-1, 784]", "")
+    (tmp_path / "images/model.yaml").write_text(without)
+    (reason,) = re.findall(r"`(inputs\.pixels\.shape: [^`]*)`", PAGE)
+    command = [str(BIN / "inferd"), "inspect", "images"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert f"model.yaml: {' '.join(reason.split())}" in done.stdout + done.stderr
 
 
 def test_recorded_requests_of_page(repository):

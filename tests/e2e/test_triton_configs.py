@@ -94,7 +94,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def configs(server, tmp_path_factory):
-    """What the client was told of each model, once its checks have held; see the script."""
+    """The configuration of each model that the client got, once its checks have held; see the script."""
     folder = tmp_path_factory.mktemp("configs")
     script = ROOT / "tests/e2e/triton_configs_script.py"
     command = [str(ROOT / ".venv/tritonclient/bin/python"), str(script), server.grpc, str(folder)]

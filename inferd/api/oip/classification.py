@@ -43,7 +43,7 @@ def check_classes(
 
 
 def _datatype(name: str, signature: ModelSignature) -> str:
-    # An unknown name is found out later.
+    # An unknown name is rejected later.
     return next((spec.datatype.name for spec in signature.outputs if spec.name == name), "")
 
 

@@ -158,9 +158,8 @@ class RepositoryControl:
     """Handlers of the calls that list, load and unload models.
 
     Threads: handlers are called on the poll thread, and so is `drain`; outcomes come from the manager's thread. The
-    repositories are searched in a thread of ``_searches``, as that reads directories.
-    ``_lock`` guards ``_open``: the calls to load and unload, with what gives up their load. The thread that takes one out
-    of it ends the call.
+    repositories are searched in a thread of ``_searches``, as that reads directories. ``_lock`` guards ``_open``: the
+    calls to load and unload, with what gives up their load. The thread that takes one out of it ends the call.
     """
 
     def __init__(

@@ -13,10 +13,9 @@ from inferd.config.repository import chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import InvalidInputError
 from inferd.models.file_watch import fingerprint_of
-from inferd.models.override_limits import require_own_files
 from inferd.models.repository import ModelSource, RepositoryError, resolve
 from inferd.models.settings import read_model_settings
-from inferd.models.triton import TritonConfigError, config_from_json
+from inferd.models.triton import TritonConfigError, config_from_json, require_own_files
 from inferd.runtime.errors import ModelLoadError
 
 _log = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ def _config_text(config: str) -> str:
     """Return the JSON of a ModelConfig as a config.pbtxt. Raises `InvalidInputError`."""
     try:
         parsed = config_from_json(config)
+        require_own_files(parsed)
     except TritonConfigError as error:
         raise InvalidInputError(str(error)) from error
-    require_own_files(parsed)
     return text_format.MessageToString(parsed)

@@ -401,6 +401,16 @@ def needs_memory_when_opened(width: int = 8192) -> onnx.ModelProto:
     )
 
 
+def numbered(number: int, width: int = 64) -> onnx.ModelProto:
+    """Build ``y = x + number`` on FP32 [batch,width], and ``number`` FP32 [1]; the numbers in y are separate weights."""
+    return _model(
+        [_node("Add", ["x", "weights"], ["y"]), _node("Identity", ["copy"], ["number"])],
+        [_float("x", ["batch", width])],
+        [_float("y", ["batch", width]), _float("number", [1])],
+        [_constant("weights", np.full(width, number, np.float32)), _constant("copy", np.float32([number]))],
+    )
+
+
 def save_with_external_data(path: Path, width: int = 64) -> Path:
     """Write ``y = x * weights`` with weights 0, 1, 2 … in an external file beside ``path``; x FP32 [batch,width]."""
     model = _model(

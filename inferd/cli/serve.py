@@ -161,7 +161,7 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
     try:
         settings = load()
         is_demo = not settings.models
-        sources = _find_models(settings, skipped)
+        sources = find_models(settings, skipped)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     fitted = fit_settings(settings, detect_machine(), len(sources))
@@ -175,7 +175,7 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
     return app, partial(example_commands, settings.security, is_demo=is_demo)
 
 
-def _find_models(settings: Settings, skipped: list[str]) -> list[ModelSource]:
+def find_models(settings: Settings, skipped: list[str]) -> list[ModelSource]:
     """Return the models of the start. Raises `RepositoryError`, but not for directories to which models may come."""
     name = settings.repository.config_name
     if not settings.models or settings.repository.mode is ModelControl.NONE:

@@ -1,9 +1,12 @@
-"""The example commands of a starting server."""
+"""What a starting server serves, and the example commands that it logs."""
 
 import pytest
 
-from inferd.cli.serve import example_commands
+from inferd import demo
+from inferd.cli.serve import example_commands, find_models
 from inferd.config.security import SecuritySettings
+from inferd.config.settings import Settings
+from inferd.models.repository import RepositoryError
 
 _TLS = {"cert_file": "server.pem", "key_file": "server.key"}
 _MUTUAL = _TLS | {"client_ca_file": "ca.pem", "client_certificates": "required"}
@@ -46,3 +49,26 @@ def test_wildcard_addresses(address, target):
     """They are replaced by loopback, which certificates can name."""
     calls = example_commands(SecuritySettings(), address, is_demo=False)
     assert calls == ["inferd models --address " + target, f"grpcurl -plaintext {target} list"]
+
+
+def _settings(mode, *paths):
+    return Settings.model_validate({"models": list(paths), "repository": {"mode": mode}})
+
+
+@pytest.mark.parametrize("mode", ["poll", "explicit"])
+def test_directory_to_which_models_may_come(tmp_path, mode):
+    """It is no error that it has none yet, beside one that has; the log says so."""
+    (tmp_path / "empty").mkdir()
+    skipped = []
+    sources = find_models(_settings(mode, tmp_path / "empty", demo.repository()), skipped)
+    assert [source.name for source in sources] == ["digits"]
+    (reason,) = skipped
+    assert reason.startswith(f"{tmp_path / 'empty'}: expected")
+
+
+@pytest.mark.parametrize(("mode", "path"), [("none", "empty"), ("poll", "missing"), ("explicit", "missing")])
+def test_paths_without_models_are_errors(tmp_path, mode, path):
+    """Where none can come: the path is wrong."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RepositoryError, match=path):
+        find_models(_settings(mode, tmp_path / path), [])

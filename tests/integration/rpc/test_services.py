@@ -84,7 +84,7 @@ def test_health_watch(start, servicer):
     assert wait_idle(running.server)
     forgotten = threading.Event()
     # The callback that drops the watch runs in the same thread, before this one.
-    running.server._blocking.serial.submit(forgotten.set)
+    running.server._acceptor._blocking.serial.submit(forgotten.set)
     assert forgotten.wait(TIMEOUT_S)
     assert servicer._send_response_callbacks["model"] == set()
 

@@ -17,8 +17,6 @@ reads one socket, a poll that sleeps reads all. Under load, one socket a round w
 waiting for seconds (0.6 s beside four streams that send as fast as they can; 13 ms with the following), so every 2 ms
 one round ends only after 16 polls without an event.
 
-While events do not run out, no socket is read. So after 8 such rounds one takes up to 512 events.
-
 Gathering: for 0.1 s after a call was rejected, rounds begin at least 3 ms apart, take up to 512 events, and read all
 sockets. The thread then interrupts the runs of models less often, and no connection waits until all that others have
 sent is handled (docs/decisions/rpc-gathering.md). Not while callbacks wait, which may be runs of a model.
@@ -58,9 +56,6 @@ _SLEPT_S = 0.0005
 _GATHERED_S = 0.1
 _GATHER_INTERVAL_S = 0.003
 _GATHERED_EVENTS = 512
-
-#: After so many rounds in which events did not run out, one takes as many as a gathered one, and reads all sockets.
-_MAX_FULL_ROUNDS = 8
 
 
 class BatchOwner(Protocol):
@@ -128,7 +123,6 @@ class Events:
         #: What ends the next round: polls without an event, or a number of events.
         self._empty_polls = 1
         self._most_events = _MAX_EVENTS
-        self._full_rounds = 0
         #: When a round is to read all sockets.
         self.read_all_at = -math.inf
         #: Until when rounds are gathered, and when the next one may begin.
@@ -174,9 +168,6 @@ class Events:
             if empty_polls == 0:
                 is_idle = True
                 break
-        self._full_rounds = 0 if is_idle else self._full_rounds + 1
-        if self._full_rounds >= _MAX_FULL_ROUNDS:
-            self._empty_polls, self._most_events = _READ_ALL_POLLS, _GATHERED_EVENTS
         for event in events:
             tag = event.tag
             assert tag is not None

@@ -88,32 +88,6 @@ def test_gathers_events_after_a_rejection(bench):
     assert bench.sleeps == []
 
 
-def test_reads_sockets_although_events_do_not_run_out(bench):
-    """A poll reads sockets only if no event is ready; a health check must not wait for all that others have sent."""
-
-    def again():
-        # As the core does when calls wait in it: handled ones are replaced.
-        bench.queue.events.append(FakeEvent(lambda _event: again()))
-
-    for _ in range(200):
-        again()
-    found = bench.queue.poll
-    empty = []
-
-    def poll(deadline):
-        event = found(deadline)
-        empty.append(event.tag is None)
-        return event
-
-    bench.queue.poll = poll
-    for _ in range(8):
-        bench.loop.step()
-    assert not any(empty)
-    bench.loop.step()
-    assert sum(empty) == 16
-    assert len(bench.queue.events) == 200, "all were taken, and replaced"
-
-
 @pytest.mark.parametrize("ask", ["call_when_idle", "call_soon"])
 def test_gathers_nothing_while_callbacks_wait(bench, ask):
     """They may be answers, or the run of a model."""

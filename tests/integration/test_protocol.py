@@ -49,7 +49,7 @@ def _statuses(message):
 
 
 def test_lists_health_of_all_services(channel):
-    """Every name that Check knows; reflection has the method."""
+    """Every name that Check knows, models included; reflection has the method."""
     assert _statuses(call(channel, "/grpc.health.v1.Health/List")) == {
         "": SERVING,
         "startup": SERVING,
@@ -57,6 +57,7 @@ def test_lists_health_of_all_services(channel):
         "liveness": SERVING,
         "inferd.v1.InferenceService": SERVING,
         "inference.GRPCInferenceService": SERVING,
+        "digits": SERVING,
     }
 
 

@@ -100,7 +100,7 @@ def configs(server, tmp_path_factory):
     command = [str(ROOT / ".venv/tritonclient/bin/python"), str(script), server.grpc, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("held") == 4
+    assert done.stdout.count("held") == 5
     return {file.name: pb.ModelConfig.FromString(file.read_bytes()) for file in folder.iterdir()}
 
 

@@ -4,12 +4,16 @@ Arguments: the server's address, and a directory that takes the configuration of
 the models of `test_triton_configs.py`.
 """
 
+import queue
 import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
+
+#: As in `tests.patience`, which this environment does not have.
+PATIENCE_S = 120.0
 
 
 def _input(name, array, datatype):
@@ -70,6 +74,21 @@ def check_scalars_of_rows(client):
     assert answer.as_numpy("label").tolist() == [[1], [0], [1]]
 
 
+def check_classes_on_a_stream(client):
+    """As in single calls, also from requests with the same template."""
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    outputs = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    for number in range(3):
+        features = np.full((1, 30), number, np.float32)
+        client.async_stream_infer("scalar_output", [_input("features", features, "FP32")], outputs=outputs)
+    for number in range(3):
+        result, error = answers.get(timeout=PATIENCE_S)
+        assert error is None, error
+        assert result.as_numpy("probabilities").tolist() == [[b"%f:0" % number]]
+    client.stop_stream()
+
+
 def check_whole_shapes(client):
     """Without batches the dims are the whole shape, and an optional input may be left out."""
     model = client.get_model_metadata("optional_bias")
@@ -93,7 +112,13 @@ def main():
     """Run every check on one connection."""
     with triton.InferenceServerClient(sys.argv[1]) as client:
         save_configs(client, Path(sys.argv[2]))
-        for check in (check_reshape_and_classes, check_scalars_of_rows, check_whole_shapes, check_priorities):
+        for check in (
+            check_reshape_and_classes,
+            check_scalars_of_rows,
+            check_classes_on_a_stream,
+            check_whole_shapes,
+            check_priorities,
+        ):
             check(client)
             sys.stdout.write(f"{check.__name__} held\n")
 

@@ -169,6 +169,13 @@ def test_queued_requests_run_together():
     assert service.stats.offers == [1] * 6
 
 
+def test_batches_have_preferred_sizes():
+    """As far as the queued requests add up to one."""
+    service, callers = _Service(FakeSession(), max_batch_size=8, preferred_sizes=[2, 4]), [Caller() for _ in range(7)]
+    _run_all(service, *callers)
+    assert service.session.runs == [4, 2, 1]
+
+
 def test_without_batching_each_request_runs_alone():
     """In one run, whatever its number of rows."""
     service = _Service(FakeSession(), enabled=False, max_batch_size=4)

@@ -11,7 +11,6 @@ be imported or does not exist (`length_tag`, `integer_tag`, `double_tag`).
 import mmap
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 #: Wire types: the lowest three bits of a tag.
@@ -70,7 +69,7 @@ def varint(value: int) -> bytes:
     """Encode a number of 0 or more as a variable-length integer."""
     if value < _MORE:
         return _ONE_BYTE[value]
-    return _short_varint(value) if value < _SHORT else _varint(value)
+    return bytes((value & _LOW_BITS | _MORE, value >> 7)) if value < _MORE * _MORE else _varint(value)
 
 
 def integer(tag: int, value: int) -> bytes:
@@ -152,7 +151,4 @@ def _varint(value: int) -> bytes:
 
 _pack_double = struct.Struct("<d").pack
 
-#: Numbers below this are cached.
 _ONE_BYTE = tuple(bytes((value,)) for value in range(_MORE))
-_SHORT = 4096
-_short_varint = lru_cache(maxsize=_SHORT)(_varint)

@@ -65,12 +65,12 @@ class UnaryInference(Generic[Request]):
                     return
                 incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
-            cached, batcher = incoming.cached, model.batcher
+            cached = incoming.cached
             # Looked at here, because this is done for each request and there mostly is room.
             if (
                 cached is not None
                 and cached.model is model
-                and batcher is not None
+                and (batcher := model.batcher) is not None
                 and batcher.waiting.rows >= batcher.waiting.row_limit
                 and self._early.refuse(call, cached.params, model, grant, received_at)
             ):

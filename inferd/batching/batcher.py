@@ -90,7 +90,6 @@ class Batcher:
             poll_thread=poll_thread,
             run_here=executor.execute,
             run_outside=self._run_outside,
-            start_threads=self._start_threads,
             on_running_settled=guard.look_for_abandoned,
         )
         self._caller_runs = CallerRuns(
@@ -108,6 +107,7 @@ class Batcher:
             on_vacancy=self.queue.set_stuck,
             clock=clock,
         )
+        self.queue.start_threads = self._workers.lazy_start.need
 
     def start(self) -> None:
         """Let the workers start with the first request."""
@@ -146,9 +146,6 @@ class Batcher:
             return True
         _logger.error("model %s is unloaded while a thread hangs in a run", self._name)
         return False
-
-    def _start_threads(self) -> bool:
-        return self._workers.lazy_start.need()
 
     def _run_outside(self, batch: Batch) -> None:
         self._caller_runs.run(batch)

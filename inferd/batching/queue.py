@@ -30,8 +30,8 @@ class RequestQueue:
     | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
 
     While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``run_outside`` runs
-    those of caller_runs. ``start_threads`` is called for each request until it returns True. ``on_running_settled`` is
-    called when requests that may be running have expired or were cancelled.
+    those of caller_runs. ``on_running_settled`` is called when requests that may be running have expired or were
+    cancelled.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class RequestQueue:
         poll_thread: PollThread,
         run_here: Callable[[Batch], None],
         run_outside: Callable[[Batch], None],
-        start_threads: Callable[[], bool],
         on_running_settled: Callable[[], None],
     ) -> None:
         self._run_here = run_here
         self._run_outside = run_outside
-        self._start_threads: Callable[[], bool] | None = start_threads
+        #: Called for each request until it returns True. Set before the first request, if there are threads to start.
+        self.start_threads: Callable[[], bool] | None = None
         self._on_running_settled = on_running_settled
         self._state = state
         self._answers = answers
@@ -102,8 +102,8 @@ class RequestQueue:
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
-        if self._start_threads is not None and self._start_threads():
-            self._start_threads = None
+        if self.start_threads is not None and self.start_threads():
+            self.start_threads = None
         self._answers.offered(requests)
         effects = Effects()
         outside: Sequence[Batch] = ()

@@ -81,7 +81,7 @@ class MemoryUse:
 
     def is_above(self, eighths: int) -> bool:
         """Whether this many eighths of the budget are taken."""
-        return self.taken_bytes >= self.budget_bytes * eighths // 8
+        return self.resident - self.baseline >= self.budget_bytes * eighths // 8
 
     def measure(self) -> None:
         """Measure; the baseline follows a process that shrinks."""

@@ -39,9 +39,9 @@ class _Queue:
             poll_thread=self.poll_thread,
             run_here=self.ran_here.append,
             run_outside=self.ran_outside.append,
-            start_threads=self._start_threads,
             on_running_settled=lambda: self.settled.append(self.clock()),
         )
+        self.queue.start_threads = self._start_threads
 
     def _start_threads(self):
         self.starts += 1

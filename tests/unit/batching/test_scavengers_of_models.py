@@ -109,7 +109,6 @@ def _queue(state):
         poll_thread=ManualPollThread(clock),
         run_here=lambda _: None,
         run_outside=lambda _: None,
-        start_threads=lambda: True,
         on_running_settled=lambda: None,
     )
 

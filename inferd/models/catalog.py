@@ -78,7 +78,8 @@ class Catalog:
         Loading a version reports why.
         """
         try:
-            return read_model_settings(self._settings, next(iter(versions.values()))) if versions else None
+            source = next(iter(versions.values()), None)
+            return None if source is None else read_model_settings(self._settings, source, log=False)
         except ModelLoadError:
             return None
 

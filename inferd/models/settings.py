@@ -11,7 +11,7 @@ from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath
 from inferd.config.yaml_text import YamlError, read_yaml
 from inferd.models.repository import ModelSource
-from inferd.models.triton import translate_file
+from inferd.models.triton import Translation, translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.model_folder import model_folder
@@ -26,21 +26,26 @@ _MAX_THREADS = 64
 _MAX_THREADS_PER_CORE = 8
 
 
-def read_model_settings(settings: Settings, source: ModelSource) -> ModelSettings:
+def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = True) -> ModelSettings:
     """Return the server's settings with those of the files of ``source`` over them, field by field.
 
     A config.pbtxt sent with the call that loads the model precedes its model.yaml, which precedes its config.pbtxt.
-    Logs what is replaced or has no meaning here. Raises `ModelLoadError` naming the file and the field.
+    Logs what is replaced or has no meaning here, unless ``log`` is false, for readers before the one that loads the
+    model. Raises `ModelLoadError` naming the file and the field.
     """
-    layers = [
-        ("config.pbtxt", {} if source.triton is None or source.override else _translated(source.triton, source)),
-        ("model.yaml", {} if source.config is None else _read(source.config)),
-        ("the config of the load", {} if source.override is None else _translated(source.override, source)),
-    ]
+    triton = source.override or source.triton
+    folder = model_folder(source.path)
+    translation = Translation({}) if triton is None else translate_file(triton, folder, name=source.name)
+    if triton is not None and log:
+        _log_translation(translation, triton, source)
+    given = {} if source.config is None else _read(source.config)
+    layers = [("config.pbtxt", translation.settings), ("model.yaml", given)]
+    if source.override is not None:
+        layers = [("model.yaml", given), ("the config of the load", translation.settings)]
     overrides: Mapping[str, Any] = {}
     for origin, layer in layers:
         replaced = list(_conflicts(overrides, layer))
-        if replaced:
+        if replaced and log:
             _log.info("%s of model %s replaces %s", origin, source.name, ", ".join(replaced))
         overrides = merge(overrides, layer)
     try:
@@ -67,15 +72,12 @@ def _has(layer: Mapping[str, Any], path: SettingPath) -> bool:
     return True
 
 
-def _translated(config: Path, source: ModelSource) -> Mapping[str, Any]:
-    """Return what a config.pbtxt says as settings. Raises `ModelLoadError`."""
-    translation = translate_file(config, model_folder(source.path), name=source.name)
+def _log_translation(translation: Translation, config: Path, source: ModelSource) -> None:
     if translation.ignored:
         ignored = ", ".join(translation.ignored)
         _log.warning("model %s: fields of %s without a meaning here: %s", source.name, config.name, ignored)
     if translation.differences:
         _log.info("model %s: differences to Triton: %s", source.name, "; ".join(translation.differences))
-    return translation.settings
 
 
 def _conflicts(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "") -> Iterator[str]:

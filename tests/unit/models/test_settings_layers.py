@@ -63,6 +63,17 @@ def test_fields_without_a_meaning_are_named_once(tmp_path, caplog):
     assert "pinned" in warning
 
 
+def test_early_readers_log_nothing(tmp_path, caplog):
+    """Only the one that loads the model."""
+    caplog.set_level("INFO")
+    config = CONFIG.format(8, 1) + "response_cache { enable: true }\ninstance_group { kind: KIND_GPU }\n"
+    files = source(tmp_path, triton=config, config="batching:\n  max_batch_size: 16\n")
+    read_model_settings(Settings(), files, log=False)
+    assert not caplog.messages
+    read_model_settings(Settings(), files)
+    assert len(caplog.messages) == 3
+
+
 def test_differences_are_logged(tmp_path, caplog):
     """What is honoured in another way than by Triton is no warning."""
     caplog.set_level("INFO")

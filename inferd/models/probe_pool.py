@@ -60,12 +60,14 @@ class Outcome:
     """What became of a process that opened a file.
 
     ``failure``: why the server must not open it; empty if it may. ``is_crash``: that follows from the file. ``weights``
-    are the fingerprints of its weight files, None if the process did not come to that.
+    are the fingerprints of its weight files, None if the process did not come to that. ``is_over``: the process has
+    nothing left to do.
     """
 
     failure: str = ""
     is_crash: bool = False
     weights: Mapping[str, str] | None = None
+    is_over: bool = True
 
 
 class _Process:
@@ -104,9 +106,13 @@ class _Process:
         raise NoProcessError(f"it ended with status {process.returncode}: {reason.decode(errors='replace')}")
 
     def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
-        """Return what opening ``path`` leads to; after a failure the process is to be closed."""
+        """Return what opening ``path`` leads to; after a failure, or if it is not over, the process is to be closed.
+
+        What the process does after opening has the same limits, but exceeding them is no failure: the server may do it.
+        """
         limits = _Limits(timeout_s, path.stat().st_size, self._own_bytes())
-        weights = None
+        weights: Mapping[str, str] | None = None
+        is_open = False
         try:
             send(self._connection, {"path": str(path), "settings": settings.model_dump(mode="json")})
         except ConnectionError:
@@ -115,15 +121,18 @@ class _Process:
             if not self._has_message():
                 failure = "the load was given up" if is_cancelled() else limits.exceeded(self._own_bytes())
                 if failure:
-                    return Outcome(failure=failure)
+                    return Outcome(weights=weights, is_over=False) if is_open else Outcome(failure=failure)
                 continue
             message = receive(self._connection)
             if message is None:
                 return self._ended(weights)
-            if "opened" in message:
+            if "ended" in message:
                 return Outcome(weights=weights)
-            weights = message["weights"]
-            limits.add_bytes(message["bytes"])
+            if "opened" in message:
+                is_open = True
+            else:
+                weights = message["weights"]
+                limits.add_bytes(message["bytes"])
 
     def is_alive(self) -> bool:
         """Whether the process has not ended by itself."""
@@ -212,7 +221,7 @@ class ProbePool:
         keep = False
         try:
             outcome = process.open(path, settings, timeout_s, lambda: self._stopping or is_cancelled())
-            keep = not outcome.failure
+            keep = outcome.is_over and not outcome.failure
             return outcome
         finally:
             self._give_back(process, keep=keep)

@@ -126,13 +126,19 @@ class OnnxSession:
         self._runner = None
 
 
-def open_session(path: Path, settings: ModelSettings, on_opened: Callable[[], None] = lambda: None) -> OnnxSession:
+def open_session(
+    path: Path,
+    settings: ModelSettings,
+    on_opened: Callable[[], None] = lambda: None,
+    on_weights: Callable[[ExternalWeights], None] = lambda _: None,
+) -> OnnxSession:
     """Load the model file at ``path`` and establish its batch axes. Raises `ModelLoadError`.
 
-    Calls ``on_opened`` before it verifies the axes.
+    Calls ``on_weights`` before it opens the file, and ``on_opened`` before it verifies the axes.
     """
     file = read_model_file(path)
     weights = find_weights(path, file.external_files)
+    on_weights(weights)
     before = _fingerprints(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
     with ThreadPoolExecutor(1, "model-digest") as background:

@@ -6,6 +6,7 @@ Only crashes count: ordinary damage is an error in the server as well, and on an
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Generic, ParamSpec
 
 import onnxruntime
 
@@ -14,9 +15,15 @@ from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, find_weights
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
+from inferd.runtime.session import open_session
 from inferd.runtime.verdict_cache import cache_key, fingerprint
 
 _log = logging.getLogger("inferd.runtime")
+
+Arguments = ParamSpec("Arguments")
+
+#: Present where a driver of NVIDIA's is loaded.
+_NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
 #: Settings of the runtime without an effect on how a file is opened on the CPU.
 _WITHOUT_EFFECT = {
@@ -31,23 +38,56 @@ _WITHOUT_EFFECT = {
 }
 
 
-def try_opening(path: Path, settings: ModelSettings, on_weights: Callable[[ExternalWeights], None]) -> None:
+def try_opening(
+    path: Path,
+    settings: ModelSettings,
+    on_weights: Callable[[ExternalWeights], None],
+    on_opened: Callable[[], None],
+) -> None:
     """Open and close the model at ``path``. Raises nothing.
 
-    Calls ``on_weights`` when its weight files are known; a file that is no model has none.
+    Calls ``on_weights`` when its weight files are known; a file that is no model has none. Calls ``on_opened`` when it
+    is open, or cannot be opened. Where the server will run it on the CPU too, verifies afterwards how it batches. The
+    server then finds that in the cache, and need not do it beside the requests that it serves.
     """
-    runtime = settings.runtime.model_copy(update={"providers": ["cpu"], "provider_options": {}})
+    opened, found = Once(on_opened), Once(on_weights)
     try:
-        file = read_model_file(path)
-    except ModelLoadError:
-        on_weights(NO_WEIGHTS)
-        return
-    try:
-        weights = find_weights(path, file.external_files)
-        on_weights(weights)
-        declared(open_runtime_session(path, settings.model_copy(update={"runtime": runtime}), weights))
-    except ModelLoadError as error:
+        if runs_on_cpu(settings):
+            open_session(path, settings, opened, found)
+        else:
+            _open(path, settings, found)
+    except Exception as error:  # noqa: BLE001  (only crashes count)
         _log.debug("%s", error)
+    found(NO_WEIGHTS)
+    opened()
+
+
+def _open(path: Path, settings: ModelSettings, on_weights: Callable[[ExternalWeights], None]) -> None:
+    runtime = settings.runtime.model_copy(update={"providers": ["cpu"], "provider_options": {}})
+    weights = find_weights(path, read_model_file(path).external_files)
+    on_weights(weights)
+    declared(open_runtime_session(path, settings.model_copy(update={"runtime": runtime}), weights))
+
+
+def runs_on_cpu(settings: ModelSettings) -> bool:
+    """Whether these settings lead to the CPU on this machine, without asking the driver of a device."""
+    providers = settings.runtime.providers
+    if providers == "auto":
+        return not _NVIDIA_DEVICE.exists()
+    return [name.lower() for name in providers] == ["cpu"]
+
+
+class Once(Generic[Arguments]):
+    """Calls a function the first time that it is called."""
+
+    def __init__(self, function: Callable[Arguments, None]) -> None:
+        self._function: Callable[Arguments, None] | None = function
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        """Call the function, unless that has been done."""
+        function, self._function = self._function, None
+        if function is not None:
+            function(*args, **kwargs)
 
 
 def opening_key(path: Path, settings: ModelSettings) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnxruntime
 import psutil
@@ -18,10 +20,13 @@ import pytest
 
 from inferd import demo
 from inferd.config.settings import ModelSettings
-from inferd.models import probe_pool
+from inferd.models import probe_pool, probe_process
 from inferd.models.probe import ModelProbe
 from inferd.models.repository import resolve
+from inferd.runtime.batch_axes import establish
+from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.session import open_session
 from tests import onnx_models
 from tests.patience import PATIENCE_S
 
@@ -240,6 +245,35 @@ def test_known_files_are_not_opened_again(
     onnx_models.save(onnx_models.shared_scalar(), good)
     probe.check(good, cached(tmp_path))
     assert opened == [good, weighted, crashing, good]
+
+
+def test_batching_is_verified_there(probe: Probe, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server then finds the verdict in the cache, and runs nothing for it."""
+    probe.check(good, cached(tmp_path))
+    monkeypatch.setattr(establish, "_verified", lambda *_: pytest.fail("verified again"))
+    session = open_session(good, cached(tmp_path))
+    assert session.verdict.standing is Standing.PROVEN
+
+
+@pytest.mark.parametrize(
+    ("messages", "outcome"),
+    [
+        ([{"weights": {}, "bytes": 0}], probe_pool.Outcome(failure="it takes too long")),
+        ([{"weights": {}, "bytes": 0}, {"opened": True}], probe_pool.Outcome(weights={}, is_over=False)),
+        ([{"weights": {}, "bytes": 0}, {"opened": True}, {"ended": True}], probe_pool.Outcome(weights={})),
+    ],
+)
+def test_limits_refuse_files_until_they_are_open(
+    messages: list[dict[str, object]], outcome: probe_pool.Outcome, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verification may take longer: the process is ended then, and the server does that itself."""
+    monkeypatch.setattr(probe_pool._Limits, "exceeded", lambda *_: "it takes too long")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in messages:
+            probe_process.send(theirs, message)
+        process = probe_pool._Process(SimpleNamespace(pid=os.getpid()), ours)
+        assert process.open(good, uncached(), PATIENCE_S, lambda: False) == outcome
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,14 @@
 """The error of a model configuration that cannot be used."""
 
+from inferd.plain_text import clipped, escaped
 from inferd.runtime.errors import ModelLoadError
+
+#: Texts quote the configuration, whose names may be of any length.
+_MAX_CHARACTERS = 1000
 
 
 class TritonConfigError(ModelLoadError):
     """A configuration of Triton does not parse, or asks for what cannot be honoured. The text says what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(clipped(text, _MAX_CHARACTERS)))

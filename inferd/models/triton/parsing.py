@@ -7,7 +7,6 @@ from google.protobuf import json_format, text_format
 from inferd._generated.inference import model_config_pb2 as pb
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.hints import Fault, likely_fix, unfilled_template
-from inferd.plain_text import escaped
 from inferd.small_files import read_text, why_unreadable
 
 #: More than any configuration needs; the parser is slow.
@@ -27,7 +26,7 @@ def read_config(path: Path) -> pb.ModelConfig:
         raise TritonConfigError(f"{path.name}: expected UTF-8 text") from error
     parsed = _parsed(text)
     if isinstance(parsed, Fault):
-        raise TritonConfigError(escaped(f"{path.name} line {parsed.line}: {parsed.text}"))
+        raise TritonConfigError(f"{path.name} line {parsed.line}: {parsed.text}")
     return parsed
 
 
@@ -49,4 +48,4 @@ def config_from_json(text: str) -> pb.ModelConfig:
     except (json_format.ParseError, RecursionError) as error:
         # The next lines are a list of all fields.
         reason = str(error).partition("\n")[0].rstrip(". ")
-        raise TritonConfigError(escaped(f"Invalid config override: {reason}")) from error
+        raise TritonConfigError(f"Invalid config override: {reason}") from error

@@ -12,7 +12,6 @@ from inferd.models.triton.fields import refuse_and_ignore
 from inferd.models.triton.parameters import translate_parameters
 from inferd.models.triton.parsing import read_config
 from inferd.models.triton.tensors import translate_tensors
-from inferd.plain_text import escaped
 
 
 def translate_file(path: Path, folder: Path, *, name: str) -> Translation:
@@ -21,7 +20,7 @@ def translate_file(path: Path, folder: Path, *, name: str) -> Translation:
     try:
         return translate(config, folder, name=name)
     except TritonConfigError as error:
-        raise TritonConfigError(escaped(f"{path.name}: {error}")) from error
+        raise TritonConfigError(f"{path.name}: {error}") from error
 
 
 def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation:

@@ -86,6 +86,15 @@ def test_refuses_negative_batch_sizes():
         translate(pb.ModelConfig(max_batch_size=-1), Path("/models/m"), name="m")
 
 
+def test_errors_quote_little():
+    """They are shown in lists of models and in the log, whatever the length of a name."""
+    with pytest.raises(TritonConfigError) as raised:
+        translated(f'name: "{"n" * 100_000}\\033[31m"')
+    assert len(str(raised.value)) <= 1001
+    with pytest.raises(TritonConfigError, match=r"got \"\\x1b\[31m"):
+        translated('name: "\\033[31m"')
+
+
 @pytest.mark.parametrize(
     ("level", "expected"), [(-1, "basic"), (1, "extended"), (2, "disabled"), (3, "all"), (99, "all")]
 )

@@ -72,8 +72,8 @@ def _print_file(source: ModelSource, file: ModelFile) -> None:
     _print_fact("file", f"{_shown(source.path)}, {source.path.stat().st_size / 1024:,.1f} KiB")
     _print_fact("format", f"ONNX IR {file.ir_version}, opset {opsets or 'none'}")
     _print_fact("producer", " ".join(filter(None, (file.producer_name, file.producer_version))) or "unknown")
-    if source.config:
-        _print_fact("settings", _shown(source.config))
+    for settings in filter(None, (source.triton, source.config)):
+        _print_fact("settings", _shown(settings))
 
 
 def _print_model(model: ServedModel) -> None:
@@ -129,6 +129,7 @@ def _print_json(file: ModelFile, model: ServedModel) -> None:
             "file": str(source.path),
             "bytes": source.path.stat().st_size,
             "settings": None if source.config is None else str(source.config),
+            "triton_config": None if source.triton is None else str(source.triton),
             "examples": None if model.examples is None else str(model.examples),
             "ir_version": file.ir_version,
             "opsets": dict(file.opsets),

@@ -47,6 +47,24 @@ def test_model_that_cannot_be_run(inferd, tmp_path):
     assert "It could not be run, so it is unknown whether requests would succeed." in result.out
 
 
+def test_applies_config_pbtxt(inferd, tmp_path):
+    """As in a server: what it says of batches, and what of it cannot be honoured."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "m/1/model.onnx")
+    config = tmp_path / "m/config.pbtxt"
+    config.write_text('platform: "onnxruntime_onnx"\nmax_batch_size: 8\ndynamic_batching { }\n')
+    (tmp_path / "m/model.yaml").write_text("batching: {max_batch_size: 16}\n")
+    result = inferd("inspect", tmp_path / "m")
+    assert (result.exit_code, result.err) == (0, "")
+    facts = [line.split(maxsplit=1) for line in result.out.splitlines()]
+    assert [fact[1] for fact in facts if fact[0] == "settings"] == [str(config), str(tmp_path / "m/model.yaml")]
+    assert "up to 16 rows" in result.out
+    assert json.loads(inferd("inspect", tmp_path / "m", "--json").out)["triton_config"] == str(config)
+    config.write_text("sequence_batching { }\n")
+    result = inferd("inspect", tmp_path / "m")
+    assert result.exit_code == 1
+    assert "a server would reject it: config.pbtxt: sequence_batching: inferd keeps no state" in result.err
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "1/model.onnx", "1", "."])
 def test_applies_model_yaml(inferd, tmp_path, name):
     """For any path to the model, as in a server."""

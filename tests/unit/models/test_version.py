@@ -108,7 +108,7 @@ def test_unloading():
     assert isinstance(caller.error, ModelUnavailableError)
 
 
-def test_a_failed_reload_keeps_serving():
+def test_failed_reload_keeps_serving():
     """With the reason beside it."""
     ready = ready_version()
     ready.reload_failed("it is damaged")

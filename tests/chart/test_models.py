@@ -27,10 +27,10 @@ def test_polling() -> None:
 
 def test_explicit_control_with_a_volume_of_each_replica() -> None:
     """The server accepts the settings; its file is in the volume of the claim template."""
-    objects = of_scenario("explicit")
-    settings = Settings.model_validate(server_settings(objects))
+    objects = of_scenario("everything")
+    settings = Settings.model_validate(server_settings(objects, "rel-models"))
     repository = settings.repository
-    assert (repository.mode.value, repository.load, repository.readiness.value) == ("explicit", ["digits"], "all")
+    assert (repository.mode.value, repository.load, repository.readiness.value) == ("explicit", ["resnet"], "all")
     assert repository.exit_on_error
     assert str(repository.remember) == "/var/lib/inferd/models.json"
     assert {"name": "state", "mountPath": "/var/lib/inferd"} in container(objects)["volumeMounts"]

@@ -68,7 +68,7 @@ def test_stateful_set_has_own_volumes_and_names() -> None:
     spec = _only(of_scenario("everything"), "StatefulSet")["spec"]
     assert spec["serviceName"] == "rel-models-headless"
     assert spec["podManagementPolicy"] == "Parallel"
-    assert [each["metadata"]["name"] for each in spec["volumeClaimTemplates"]] == ["cache"]
+    assert [each["metadata"]["name"] for each in spec["volumeClaimTemplates"]] == ["cache", "state"]
     assert "matchLabelKeys" not in json.dumps(spec["template"]["spec"]["topologySpreadConstraints"])
 
 

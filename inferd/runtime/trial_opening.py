@@ -46,9 +46,9 @@ def try_opening(
 ) -> None:
     """Open and close the model at ``path``. Raises nothing.
 
-    Calls ``on_weights`` when its weight files are known; a file that is no model has none. Calls ``on_opened`` when it
-    is open, or cannot be opened. Where the server will run it on the CPU too, verifies afterwards how it batches. The
-    server then finds that in the cache, and need not do it beside the requests that it serves.
+    Calls ``on_weights`` when its weight files are known: all are there, or the file is no model. Calls ``on_opened``
+    when it is open, or cannot be opened. Where the server will run it on the CPU too, verifies afterwards how it
+    batches. The server then finds that in the cache, and need not do it beside the requests that it serves.
     """
     opened, found = Once(on_opened), Once(on_weights)
     try:
@@ -58,8 +58,17 @@ def try_opening(
             _open(path, settings, found)
     except Exception as error:  # noqa: BLE001  (only crashes count)
         _log.debug("%s", error)
-    found(NO_WEIGHTS)
+    if not _is_model(path):
+        found(NO_WEIGHTS)
     opened()
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        read_model_file(path)
+    except ModelLoadError:
+        return False
+    return True
 
 
 def _open(path: Path, settings: ModelSettings, on_weights: Callable[[ExternalWeights], None]) -> None:

@@ -247,6 +247,17 @@ def test_known_files_are_not_opened_again(
     assert opened == [good, weighted, crashing, good]
 
 
+def test_caches_nothing_while_weights_are_missing(probe: Probe, tmp_path: Path) -> None:
+    """They may be what crashes; of a file that is no model, all is known."""
+    weighted = onnx_models.save_with_external_data(tmp_path / "weighted.onnx")
+    (tmp_path / "weighted.weights").unlink()
+    probe.check(weighted, cached(tmp_path))
+    assert not list(tmp_path.glob("*.json"))
+    weighted.write_bytes(weighted.read_bytes()[:-5])
+    probe.check(weighted, cached(tmp_path))
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
 def test_batching_is_verified_there(probe: Probe, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server then finds the verdict in the cache, and runs nothing for it."""
     probe.check(good, cached(tmp_path))

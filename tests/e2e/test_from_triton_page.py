@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import yaml
 
+from scripts.generate_triton_doc import render
 from tests import onnx_models
 from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT, serving
@@ -75,6 +76,11 @@ def _block(language, mark):
 
 def _words(text):
     return [line.split() for line in text.splitlines() if not line.startswith("─")]
+
+
+def test_tables_of_page():
+    """They are those of the code: `make docs` writes them."""
+    assert render(PAGE) == PAGE
 
 
 def test_verdicts_of_page(run):

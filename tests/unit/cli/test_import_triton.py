@@ -17,7 +17,7 @@ TAKEN = [case for case in CASES if case.expected["served"] != "no" and "server" 
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository as teams have it: an ONNX model, one for a GPU, and an ensemble of them with a Python model."""
+    """A repository as in production: an ONNX model, one for a GPU, and an ensemble of them with a Python model."""
     names = ["resnet50", "bert_large", "ensemble_text", "tokenizer_python"]
     for case in CASES:
         if case.name in names:

@@ -42,8 +42,8 @@ MISTAKES = {
         "line 2: there is no field prefered_batch_size in dynamic_batching, did you mean preferred_batch_size?",
     ),
     "a field of a message outside of it": (
-        "max_queue_delay_microseconds: 100",
-        "line 1: there is no field max_queue_delay_microseconds in a model configuration: it belongs into dynamic_bat",
+        "preferred_batch_size: 4",
+        "line 1: there is no field preferred_batch_size in a model configuration: it belongs into dynamic_batching",
     ),
     "a field inside of a message": (
         'input {\n name: "x"\n max_batch_size: 8\n}',

@@ -79,6 +79,7 @@ lint: .venv/.dev .tools/.done ## Check style, types, layers, words, contracts an
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_words.py
+	$(BIN)/python scripts/check_classes.py
 	.tools/bin/hadolint Dockerfile
 	cd protos && ../$(BIN)/buf lint
 	scripts/generate_stubs.sh --check

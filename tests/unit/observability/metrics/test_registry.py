@@ -36,6 +36,7 @@ NAMES = {
     "inferd_batch_mismatches_total",
     *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
     *("inferd_model_loads_total", "inferd_model_unloads_total", "inferd_model_load_duration_seconds"),
+    *("inferd_model_share", "inferd_model_label", "inferd_shadow_requests_total"),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 

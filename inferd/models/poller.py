@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from inferd.models.catalog import Catalog, Versions
-from inferd.models.file_watch import FileWatch, fingerprint_of
+from inferd.models.file_watch import FileWatch, VersionKey, fingerprint_of
 from inferd.models.repository import ModelSource
 
 #: Time between the looks that decide, as a share of the interval, and at most: file systems have times in seconds.
@@ -52,19 +52,30 @@ class Poller:
 
     def look(self) -> dict[str, Versions]:
         """Return all complete versions of each model that has changed; none for a model that is gone."""
-        found = self._catalog.scan()
-        listing = {
-            (name, number): fingerprint_of(source)
-            for name, versions in found.items()
-            for number, source in versions.items()
-        }
-        changes = self._watch.poll(listing)
+        sources = {key: source for key, source in _by_key(self._settled).items() if not _is_missing(source.path)}
+        sources |= _by_key(self._catalog.scan())
+        changes = self._watch.poll({key: fingerprint_of(source) for key, source in sources.items()})
         for name, number in changes.settled:
-            self._settled.setdefault(name, {})[number] = found[name][number]
+            self._settled.setdefault(name, {})[number] = sources[name, number]
         for name, number in changes.gone:
             self._settled.get(name, {}).pop(number, None)
         names = {name for name, _ in (*changes.settled, *changes.gone)}
         return {name: dict(self._settled.get(name, {})) for name in sorted(names)}
+
+
+def _by_key(models: Mapping[str, Versions]) -> dict[VersionKey, ModelSource]:
+    return {(name, number): source for name, versions in models.items() for number, source in versions.items()}
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file. A directory that cannot be read now does not make its versions gone."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _changed_at(source: ModelSource) -> float:

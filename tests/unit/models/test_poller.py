@@ -1,5 +1,6 @@
 """Which models poll mode finds changed, on real files with clocks that the test advances."""
 
+import errno
 import time
 from pathlib import Path
 
@@ -87,6 +88,25 @@ def test_deleted_version_and_model(root):
     (root / "b/1/model.onnx").unlink()
     assert fixture.look() == {}
     assert fixture.look() == {"a": ["2"], "b": []}
+
+
+@pytest.mark.parametrize("unreadable", ["", "a", "a/1"])
+def test_unreadable_directory_is_not_empty(root, monkeypatch, unreadable):
+    """As while a network file system does not answer: its versions are not gone, only changed at most."""
+    fixture = Fixture(root)
+    iterate = Path.iterdir
+
+    def fail(path: Path):
+        if path == root / unreadable:
+            raise OSError(errno.EIO, "Input/output error")
+        return iterate(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", fail)
+        for _ in range(3):
+            assert all(fixture.look().values())
+    for _ in range(3):
+        assert all(fixture.look().values())
 
 
 def test_settings_belong_to_every_version(root):

@@ -1,11 +1,10 @@
 """Read an ONNX file without loading its weights: versions, producer, and the graph of operators.
 
-An ONNX file is a protobuf message (onnx.proto of the ONNX project). The file is mapped into memory and read once;
-tensors are skipped except for small integer ones, which are axes, shapes and indices.
+An ONNX file is a protobuf message (onnx.proto of the ONNX project). It is read once; tensors are skipped except for
+small integer ones, which are axes, shapes and indices.
 """
 
 import mmap
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,10 @@ from typing import NamedTuple
 from inferd import wire
 from inferd.runtime.errors import ModelLoadError
 from inferd.small_files import open_file, why_unreadable
+
+#: Larger files are mapped into memory, so that their weights are not read. A file that is truncated while it is mapped
+#: ends the process.
+_MOST_BYTES_READ = 16 * 2**20
 
 #: The type of an attribute in ONNX's AttributeProto.
 _LIST_OF_INTEGERS = 7
@@ -97,11 +100,14 @@ def read_model_file(path: Path) -> ModelFile:
     """Read the ONNX file at ``path``. Raises `ModelLoadError` if it is not one."""
     try:
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size == 0:
+            content = file.read(_MOST_BYTES_READ)
+            if not content:
                 msg = f"{path.name} is not an ONNX file: it is empty"
                 raise ModelLoadError(msg)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                found = _Reader(content).model()
+            if len(content) < _MOST_BYTES_READ:
+                return _Reader(content).model()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _Reader(mapped).model()
     except OSError as error:
         msg = f"cannot read {path.name}: {why_unreadable(path, error)}"
         raise ModelLoadError(msg) from error
@@ -114,7 +120,6 @@ def read_model_file(path: Path) -> ModelFile:
     except ValueError as error:
         msg = f"{path.name} is not an ONNX file: {error}"
         raise ModelLoadError(msg) from error
-    return found
 
 
 class _Field(NamedTuple):
@@ -129,7 +134,7 @@ class _Field(NamedTuple):
 class _Reader:
     """Walks the messages of an ONNX file. Raises `ValueError` if it is damaged."""
 
-    def __init__(self, content: mmap.mmap) -> None:
+    def __init__(self, content: bytes | mmap.mmap) -> None:
         self._content = content
         self._external: set[str] = set()
 

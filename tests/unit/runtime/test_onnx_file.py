@@ -1,5 +1,6 @@
 """Reading of a model file without loading its weights."""
 
+import mmap
 import random
 from contextlib import suppress
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from inferd.runtime import onnx_file
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import Graph, Tensor, read_model_file
 from tests import onnx_models
@@ -177,6 +179,18 @@ def test_damaged_file_gives_one_line_error(seed, tmp_path):
         path.write_bytes(damaged[: chance.choice([len(damaged), chance.randrange(1, len(damaged))])])
         with suppress(ModelLoadError):
             read_model_file(path)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 2**20])
+def test_reads_mapped_and_small_files_alike(most_bytes, tmp_path, monkeypatch):
+    """A small file is not mapped, because truncating it meanwhile would end the process."""
+    maps = []
+    monkeypatch.setattr(onnx_file, "_MOST_BYTES_READ", most_bytes)
+    map_file = mmap.mmap
+    monkeypatch.setattr(onnx_file.mmap, "mmap", lambda *args, **options: maps.append(1) or map_file(*args, **options))
+    path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
+    assert [node.operator for node in read_model_file(path).graph.nodes] == ["Mul", "Add"]
+    assert len(maps) == (most_bytes == 1)
 
 
 def test_rejects_missing_file(tmp_path):

@@ -83,7 +83,9 @@ class Application:
         self._security = Security(settings.security)
         self._transport = Transport(settings, self._security.files)
         self._server = _build_server(settings, self._telemetry, self._security, statuses)
-        self._readiness = Readiness(settings, registry, lambda: self._server.poll_lag_s)
+        self._readiness = Readiness(
+            settings, registry, lambda: self._server.poll_lag_s, found={source.name for source in sources}
+        )
         self._models = ServedModels(
             settings,
             sources,
@@ -209,7 +211,7 @@ class Application:
         self._limit_memory()
         missing = self._readiness.missing()
         if missing:
-            _log.error("not ready: repository.readiness is all", extra={"missing": missing})
+            _log.warning("waiting for models (repository.readiness)", extra={"missing": missing})
         self._readiness.open(on_ready=lambda: self._log_ready(examples))
         return True
 

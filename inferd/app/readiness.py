@@ -1,7 +1,7 @@
 """Whether the server is ready and alive, for the probes, the health service and the inference APIs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from inferd.api.health import HealthService
 from inferd.api.services import INFERENCE_SERVICE_NAMES
@@ -15,6 +15,8 @@ from inferd.plain_text import listed
 
 #: States of a version that is wanted and not ready.
 _MISSING = IN_PROGRESS | {ModelState.FAILED}
+#: States of a version that has been loaded or has failed.
+_TRIED = frozenset(ModelState) - IN_PROGRESS
 
 
 class Readiness:
@@ -22,11 +24,21 @@ class Readiness:
 
     It begins when every model of the start is loaded or has failed (`open`), or with ``repository.readiness: all`` when
     every wanted version is ready, perhaps later, after `on_state`. From then on, models that come and go do not change
-    it. ``poll_lag_s`` is the lag of the poll thread. All methods may be called from any thread.
+    it. ``found`` are the models in the repositories at start: with mode poll, those that have just been written are
+    loaded only when they have stayed the same for a while, and a server that has no others waits for one of them.
+    ``poll_lag_s`` is the lag of the poll thread. All methods may be called from any thread.
     """
 
-    def __init__(self, settings: Settings, registry: ModelRegistry, poll_lag_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: ModelRegistry,
+        poll_lag_s: Callable[[], float],
+        *,
+        found: Collection[str] = (),
+    ) -> None:
         self._repository = settings.repository
+        self._found = sorted(found) if settings.repository.mode is ModelControl.POLL else []
         self._registry = registry
         self._opening = threading.Lock()
         #: None until the models of the start have been tried.
@@ -87,8 +99,11 @@ class Readiness:
         return self._opened.is_set() and not self._poll_watch.why_not_ready()
 
     def missing(self) -> list[str]:
-        """Return the versions that must be ready, and are not, with their states."""
-        return [*self._in(_MISSING), *self._absent()] if self._repository.readiness is RequiredModels.ALL else []
+        """Return the models that the server waits for, with the states of their versions."""
+        unloaded = [f"{name} (just written)" for name in self._found if not self._registry.versions(name)]
+        if self._repository.readiness is RequiredModels.ALL:
+            return [*self._in(_MISSING), *self._absent(), *unloaded]
+        return [] if self._in(_TRIED) else unloaded or (self._in(IN_PROGRESS) if self._found else [])
 
     def readiness(self) -> Health:
         """Return the result of /readyz."""
@@ -108,7 +123,7 @@ class Readiness:
             return ""
         if self._on_ready is None:
             return "the models are being loaded"
-        return f"not every model is ready (repository.readiness): {listed(self.missing())}"
+        return f"waiting for models (repository.readiness): {listed(self.missing())}"
 
     def _open_if_possible(self) -> None:
         if self._opened.is_set() or self._on_ready is None:

@@ -141,7 +141,7 @@ def test_strict_readiness(repository: Path) -> None:
     try:
         listening = server.wait_event("listening")
         server.http = listening["metrics"]
-        assert server.wait_event("not ready: repository.readiness is all")["missing"] == ["broken 1 (failed)"]
+        assert server.wait_event("waiting for models (repository.readiness)")["missing"] == ["broken 1 (failed)"]
         eventually(lambda: "broken 1 (failed)" in _get(server, "/readyz")[1], "/readyz names it")
         assert _get(server, "/readyz")[0] == 503
         with grpc.insecure_channel(listening["grpc"]) as channel:

@@ -1,5 +1,7 @@
 """When a server becomes ready, and when it should exit instead."""
 
+from collections.abc import Collection
+
 import pytest
 
 from inferd.app.readiness import Readiness
@@ -14,12 +16,12 @@ _READY, _FAILED, _LOADING, _GONE = ModelState.READY, ModelState.FAILED, ModelSta
 class Server:
     """A server whose models change their states when the test says; ``became_ready`` counts the calls."""
 
-    def __init__(self, *states: ModelState, **repository: object) -> None:
+    def __init__(self, *states: ModelState, found: Collection[str] = (), **repository: object) -> None:
         self.registry = ModelRegistry()
         self.versions = [self.add(f"m{number}", state) for number, state in enumerate(states)]
         self.lag_s = 0.0
         settings = Settings.model_validate({"repository": repository})
-        self.readiness = Readiness(settings, self.registry, lambda: self.lag_s)
+        self.readiness = Readiness(settings, self.registry, lambda: self.lag_s, found=found)
         self.became_ready = 0
 
     def add(self, name: str, state: ModelState) -> ModelVersion:
@@ -69,7 +71,7 @@ def test_all() -> None:
     """One failed model keeps the server from being ready; /readyz names it."""
     server = Server(_READY, _FAILED, readiness="all").opened()
     assert (server.is_ready, server.became_ready) == (False, 0)
-    assert server.reason == "not every model is ready (repository.readiness): m1 1 (failed)"
+    assert server.reason == "waiting for models (repository.readiness): m1 1 (failed)"
     assert server.readiness.missing() == ["m1 1 (failed)"]
 
 
@@ -87,6 +89,28 @@ def test_all_becomes_ready_later() -> None:
 def test_all_does_not_wait_for_unloaded_versions() -> None:
     """They are not wanted."""
     assert Server(_READY, _GONE, readiness="all").opened().is_ready
+
+
+def test_polling_server_waits_for_models_that_were_just_written() -> None:
+    """Without others, until one has been tried; it would be ready without a model after each start otherwise."""
+    server = Server(mode="poll", found=["new", "other"]).opened()
+    assert server.reason == "waiting for models (repository.readiness): new (just written), other (just written)"
+    new = server.add("new", _LOADING)
+    server.readiness.on_state()
+    assert not server.is_ready
+    new.state = _FAILED
+    server.readiness.on_state()
+    assert server.is_ready
+    assert Server(_READY, mode="poll", found=["m0", "new"]).opened().is_ready
+
+
+def test_all_waits_for_models_that_were_just_written() -> None:
+    """Each of them, as far as they were there at start."""
+    server = Server(_READY, mode="poll", found=["m0", "new"], readiness="all").opened()
+    assert server.readiness.missing() == ["new (just written)"]
+    server.add("new", _READY)
+    server.readiness.on_state()
+    assert server.is_ready
 
 
 @pytest.mark.parametrize("mode", ["poll", "explicit"])
@@ -118,7 +142,7 @@ def test_named_model_that_is_not_found() -> None:
     server = Server(_READY, mode="explicit", load=["m0", "m1"], readiness="all", exit_on_error=True)
     assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 (not found)"
     server.opened()
-    assert server.reason == "not every model is ready (repository.readiness): m1 (not found)"
+    assert server.reason == "waiting for models (repository.readiness): m1 (not found)"
     server.add("m1", _READY)
     server.readiness.on_state()
     assert server.is_ready

@@ -116,7 +116,7 @@ def test_failed_load(explicit: ServerProcess) -> None:
 
 
 def test_triton_metrics_of_a_real_scrape(explicit: ServerProcess) -> None:
-    """promtool parses them, and dislikes nothing but their names."""
+    """They are parsed by promtool, which dislikes nothing but their names."""
     with grpc.insecure_channel(explicit.grpc) as channel:
         models = oip_grpc.GRPCInferenceServiceStub(channel)
         models.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"), timeout=PATIENCE_S)

@@ -27,9 +27,10 @@ MODEL_STATES = ("unavailable", "loading", "verifying", "warming", "ready", "unlo
 class ModelSample:
     """The state of one model version; ``state`` is one of `MODEL_STATES`, and unknown values are 0.
 
-    ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows, ``instances`` the number of parallel batches,
-    ``capacity_rows_per_s`` the throughput of all instances at the cheapest batch size, ``memory_bytes`` the growth of
-    the process during loading and warm-up, ``stuck_threads`` the number of threads that hang in an abandoned run.
+    ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows,
+    ``instances`` the number of parallel batches, ``capacity_rows_per_s`` the throughput of all instances at the
+    cheapest batch size, ``memory_bytes`` the growth of the process during loading and warm-up, ``stuck_threads`` the
+    number of threads that hang in an abandoned run.
     """
 
     model: str

@@ -10,6 +10,9 @@ from inferd.observability.metrics.histogram import Histogram
 #: How a load may end; label values of ``inferd_model_loads_total``.
 LOAD_OUTCOMES = ("ready", "failed", "cancelled")
 
+#: The outcome of a load by the state that ends it.
+_ENDS = {"ready": "ready", "failed": "failed", "unavailable": "cancelled"}
+
 #: Bucket bounds of the durations of loads, which may include a download from a slow disk and a compilation for a GPU.
 _BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -37,18 +40,22 @@ class ModelLoads:
         self._counts: dict[str, LoadCounts] = {}
 
     def changed(self, load: Hashable, model: str, state: str) -> None:
-        """Take note that ``load``, one load of one version of ``model``, has entered ``state``."""
+        """Take note that ``load``, one load of one version of ``model``, has entered ``state``.
+
+        Threads that change a version one after the other may come in another order; then an end is seen twice.
+        """
         with self._lock:
             counts = self._counts.setdefault(model, LoadCounts())
             if state == "loading":
                 self._started_at[load] = self._clock()
-            elif state == "unavailable" and load not in self._started_at:
-                counts.unloads += 1
-            elif state in {"ready", "failed", "unavailable"}:
-                duration_s = self._clock() - self._started_at.pop(load)
-                counts.outcomes["cancelled" if state == "unavailable" else state] += 1
-                if state == "ready":
-                    counts.duration_s.observe_all([duration_s])
+            elif state in _ENDS:
+                started_at = self._started_at.pop(load, None)
+                if started_at is not None:
+                    counts.outcomes[_ENDS[state]] += 1
+                    if state == "ready":
+                        counts.duration_s.observe_all([self._clock() - started_at])
+                elif state == "unavailable":
+                    counts.unloads += 1
 
     def read(self) -> Mapping[str, LoadCounts]:
         """Return the present numbers by model."""

@@ -51,6 +51,14 @@ def test_unload_of_a_replaced_version() -> None:
     assert loads.loads.read()["digits"].unloads == 1
 
 
+def test_state_that_is_seen_twice() -> None:
+    """It is counted once."""
+    loads = Loads()
+    loads.go("first", "loading", "ready", "ready")
+    loads.go("second", "loading", "failed", "failed")
+    assert loads.outcomes == {"ready": 1, "failed": 1, "cancelled": 0}
+
+
 def test_read_counts_do_not_change() -> None:
     """A scrape formats it while models load."""
     loads = Loads()

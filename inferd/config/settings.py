@@ -131,7 +131,10 @@ available cores."""
     """Keep the memory of runs for later ones (ONNX Runtime's CPU memory arena)."""
     memory_pattern: bool = True
     """Plan the memory of a run from earlier runs of the same shapes."""
-    session_options: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(default_factory=dict)
+    session_options: dict[
+        Annotated[str, Field(min_length=1, max_length=1000)],
+        Annotated[str, Field(coerce_numbers_to_str=True, max_length=2000)],
+    ] = Field(default_factory=dict)
     """Configuration entries of the session, as documented by ONNX Runtime; none that name files."""
     max_run_ms: float = Field(default=60_000.0, ge=1.0, le=86_400_000.0)
     """Maximum time of one run of the model. A longer run is terminated, and its requests fail with DEADLINE_EXCEEDED \

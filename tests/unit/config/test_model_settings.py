@@ -125,6 +125,10 @@ def test_rejects_custom_ops_that_the_server_does_not_list(library: str) -> None:
             "warmup.0.inputs.x: expected either fill or file (model.yaml)",
         ),
         ({"outputs": {"y": {"optional": True}}}, "outputs.y.optional: no such setting (model.yaml)"),
+        (
+            {"runtime": {"session_options": {"": "1"}}},
+            "runtime.session_options.: expected at least 1 character, got '' (model.yaml)",
+        ),
     ],
 )
 def test_errors(overrides: dict[str, object], problem: str) -> None:

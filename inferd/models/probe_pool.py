@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -110,7 +111,7 @@ class _Process:
 
         What the process does after opening has the same limits, but exceeding them is no failure: the server may do it.
         """
-        limits = _Limits(timeout_s, path.stat().st_size, self._own_bytes())
+        limits = _Limits(timeout_s, path.stat().st_size, self._own_bytes(), self._process.pid)
         weights: Mapping[str, str] | None = None
         is_open = False
         try:
@@ -172,10 +173,15 @@ class _Process:
 
 
 class _Limits:
-    """What opening one file may take: time by the file's size, and the memory that is left."""
+    """What opening one file may take: time by the file's size, and the memory that is left.
 
-    def __init__(self, timeout_s: float, size: int, own_bytes: int) -> None:
+    Time does not count while a thread of the process waits for a processor: on a busy server, others go first.
+    """
+
+    def __init__(self, timeout_s: float, size: int, own_bytes: int, pid: int) -> None:
         self._started = time.monotonic()
+        self._pid = pid
+        self._waits_before = _processor_waits(pid)
         self._timeout_s = timeout_s + size / _LEAST_BYTES_PER_S
         usable = usable_bytes()
         spare = available_bytes(resident_bytes(), usable) - usable // _RESERVED_SHARE
@@ -190,9 +196,24 @@ class _Limits:
         """Return which limit is exceeded; empty if none is."""
         if own_bytes > self._most_bytes:
             return f"opening it needs more than {self._growth} bytes of memory"
-        if time.monotonic() - self._started > self._timeout_s:
+        elapsed = time.monotonic() - self._started
+        if elapsed > self._timeout_s and elapsed - self._longest_wait() > self._timeout_s:
             return f"opening it took longer than {self._timeout_s:.3g} s (repository.probe_timeout_s)"
         return ""
+
+    def _longest_wait(self) -> float:
+        waits = _processor_waits(self._pid)
+        return max((wait - self._waits_before.get(thread, 0.0) for thread, wait in waits.items()), default=0.0)
+
+
+def _processor_waits(pid: int) -> dict[str, float]:
+    """Return how long each thread of a process has waited for a processor in all, in seconds."""
+    waits = {}
+    with suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError, IndexError):  # the thread has ended, or the kernel does not count
+                waits[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+    return waits
 
 
 class ProbePool:
@@ -231,6 +252,8 @@ class ProbePool:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            if self._end_idle is not None:
+                self._end_idle.cancel()
         self._close_idle()
 
     def _take(self) -> _Process | None:
@@ -280,6 +303,7 @@ class ProbePool:
                 self._idle.append(process)
             if self._idle and not self._busy:
                 self._end_idle = threading.Timer(_IDLE_S, self._close_idle)
+                self._end_idle.name = "model-probe-timer"
                 self._end_idle.daemon = True
                 self._end_idle.start()
             self._changed.notify()

@@ -28,6 +28,7 @@ from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.session import open_session
 from tests import onnx_models
+from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 
 CRASH = "cannot load model.onnx: the model's file crashes ONNX Runtime: signal SIGFPE"
@@ -103,6 +104,28 @@ def test_refuses_file_that_needs_too_much_memory(probe: Probe, tmp_path: Path, m
         probe.check(path, uncached())
     assert str(caught.value) == "cannot load large.onnx: opening it needs more than 67108864 bytes of memory"
     assert not probe.pids()
+
+
+def test_time_without_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process has a low priority; of several threads, the one counts that has waited longest."""
+    clock = FakeClock()
+    monkeypatch.setattr(probe_pool.time, "monotonic", clock)
+    waits = {"main": 100.0}
+    monkeypatch.setattr(probe_pool, "_processor_waits", lambda _: dict(waits))
+    limits = probe_pool._Limits(10.0, 0, 0, os.getpid())
+    clock.advance(15.0)
+    waits.update(main=101.0, opener=8.0)
+    assert limits.exceeded(0) == ""
+    clock.advance(4.0)
+    assert limits.exceeded(0) == "opening it took longer than 10 s (repository.probe_timeout_s)"
+
+
+def test_counts_wait_of_threads_for_processor() -> None:
+    """Of this process, whose only thread has hardly waited, and of none."""
+    waits = probe_pool._processor_waits(os.getpid())
+    assert str(os.getpid()) in waits
+    assert all(wait >= 0 for wait in waits.values())
+    assert probe_pool._processor_waits(-1) == {}
 
 
 def test_opens_other_files_beside_hanging_one(

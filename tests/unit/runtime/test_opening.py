@@ -230,5 +230,7 @@ def test_threads_of_a_session_give_way(tmp_path):
     after = niceness()
     own = before[str(threading.get_native_id())]
     assert session.get_session_options().intra_op_num_threads == 3
-    assert [nice for thread, nice in after.items() if thread not in before] == [min(own + 2, 19)] * 2
+    # A thread of an earlier test may have begun meanwhile.
+    started = [nice for thread, nice in after.items() if thread not in before]
+    assert started.count(min(own + 2, 19)) >= 2
     assert after[str(threading.get_native_id())] == own

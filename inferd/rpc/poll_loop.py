@@ -18,8 +18,9 @@ waiting for seconds (0.6 s beside four streams that send as fast as they can; 13
 one round ends only after 16 polls without an event.
 
 Gathering: for 0.1 s after a call was rejected, rounds begin at least 3 ms apart, take up to 512 events, and read all
-sockets. The thread then interrupts the runs of models less often, and no connection waits until all that others have
-sent is handled (docs/decisions/rpc-gathering.md). Not while callbacks wait, which may be runs of a model.
+sockets; full rounds of 64 events follow at once, with a large one after every eight. The thread then interrupts the
+runs of models less often, and no connection waits until all that others have sent is handled
+(docs/decisions/rpc-gathering.md). Not while callbacks wait, which may be runs of a model.
 
 Waking: a poll that sleeps in the core is woken by an event only. An empty batch on any call, even one that has ended,
 makes one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time.
@@ -56,6 +57,8 @@ _SLEPT_S = 0.0005
 _GATHERED_S = 0.1
 _GATHER_INTERVAL_S = 0.003
 _GATHERED_EVENTS = 512
+#: Rounds with as many events as they may take need no gathering, but after so many of them all sockets are read.
+_MAX_FULL_ROUNDS = 8
 
 
 class BatchOwner(Protocol):
@@ -123,6 +126,7 @@ class Events:
         #: What ends the next round: polls without an event, or a number of events.
         self._empty_polls = 1
         self._most_events = _MAX_EVENTS
+        self._full_rounds = 0
         #: When a round is to read all sockets.
         self.read_all_at = -math.inf
         #: Until when rounds are gathered, and when the next one may begin.
@@ -145,10 +149,13 @@ class Events:
 
     def gather(self, now: float) -> None:
         """Let events come together for the next round, which reads all sockets and takes all that came."""
-        if now < self._next_round_at:
+        if 0 < self._full_rounds < _MAX_FULL_ROUNDS:
+            return
+        if self._full_rounds == 0 and now < self._next_round_at:
             self._sleep(self._next_round_at - now)
             now = self._clock()
         self._next_round_at = now + _GATHER_INTERVAL_S
+        self._full_rounds = 0
         self.read_all(now)
         self._most_events = _GATHERED_EVENTS
 
@@ -168,6 +175,7 @@ class Events:
             if empty_polls == 0:
                 is_idle = True
                 break
+        self._full_rounds = self._full_rounds + 1 if len(events) >= _MAX_EVENTS else 0
         for event in events:
             tag = event.tag
             assert tag is not None

@@ -88,6 +88,24 @@ def test_gathers_events_after_a_rejection(bench):
     assert bench.sleeps == []
 
 
+def test_reads_all_sockets_now_and_then_while_rounds_are_full(bench):
+    """Full rounds need no gathering, and are cheaper if they are small; but no socket is read while events are left."""
+
+    def again(_event):
+        # As the core does when calls wait in it: handled ones are replaced.
+        bench.queue.events.append(FakeEvent(again))
+
+    bench.loop.call_rejected(bench.clock())
+    bench.queue.events.extend(FakeEvent(again) for _ in range(200))
+    taken = []
+    for _ in range(20):
+        before = len(bench.queue.deadlines)
+        bench.loop.step()
+        taken.append(len(bench.queue.deadlines) - before)
+    assert taken == [64] * 8 + [200 + 16] + [64] * 7 + [200 + 16] + [64] * 3
+    assert bench.sleeps == []
+
+
 @pytest.mark.parametrize("ask", ["call_when_idle", "call_soon"])
 def test_gathers_nothing_while_callbacks_wait(bench, ask):
     """They may be answers, or the run of a model."""

@@ -45,6 +45,7 @@ def translate_execution(config: pb.ModelConfig, draft: Draft) -> None:
         draft.put([*providers, "cpu"], "runtime", "providers")
     elif kind == _GROUP.KIND_GPU:
         draft.put("auto", "runtime", "providers")
+        draft.differences.append("instance_group KIND_GPU: where no GPU is found, the model runs on the CPU")
     elif kind != _GROUP.KIND_AUTO:
         draft.put(["cpu"], "runtime", "providers")
     _translate_devices(groups, providers, draft)
@@ -58,7 +59,6 @@ def _kind(groups: list[_GROUP], draft: Draft) -> "_GROUP.Kind.ValueType":
     if any(group.gpus and group.kind not in (_GROUP.KIND_AUTO, _GROUP.KIND_GPU) for group in groups):
         raise TritonConfigError("instance_group.gpus: expected kind KIND_GPU beside it")
     if _GROUP.KIND_GPU in kinds:
-        draft.differences.append("instance_group KIND_GPU: where no GPU is found, the model runs on the CPU")
         if len(kinds) > 1:
             draft.differences.append("instance_group: all instances run on the GPU, those of other groups too")
         return _GROUP.KIND_GPU
@@ -70,7 +70,7 @@ def _translate_devices(groups: list[_GROUP], providers: list[str], draft: Draft)
     gpus = sorted({number for group in groups for number in group.gpus})
     if not gpus:
         return
-    for provider in {"cuda", *providers} & {"cuda", "tensorrt"}:
+    for provider in sorted({"cuda", *providers} & {"cuda", "tensorrt"}):
         draft.put(str(gpus[0]), "runtime", "provider_options", provider, "device_id")
     if len(gpus) > 1:
         listed = ", ".join(map(str, gpus))
@@ -97,7 +97,8 @@ def _on_gpu(
         for key, value in sorted(options.items()):
             draft.put(value, "runtime", "provider_options", accelerator.name, key)
         if accelerator.name == "tensorrt":
-            draft.differences.append(f"{path} tensorrt: the model is not loaded where TensorRT is missing")
+            unless = "" if kind == _GROUP.KIND_GPU else "; Triton runs it on the CPU where there is no GPU"
+            draft.differences.append(f"{path} tensorrt: the model is not loaded where TensorRT is missing{unless}")
             yield from ("tensorrt", "cuda")
 
 

@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -25,20 +25,17 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
-from inferd.models.lifecycle import Lifecycle, VersionLoad
+from inferd.models.lifecycle import Lifecycle
+from inferd.models.operation import OnDone, Operation
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
 from inferd.models.repository import ModelSource
 from inferd.models.router import Router
 from inferd.models.states import ModelState
-from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
 
 _log = logging.getLogger(__name__)
-
-#: Called once with the outcome of an operation, by the control thread.
-OnDone = Callable[[ServingError | None], None]
 
 #: Triton's text, by which clients know that they cannot control models.
 _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
@@ -55,25 +52,6 @@ class IndexEntry:
     version: str = ""
     state: ModelState = ModelState.UNAVAILABLE
     reason: str = ""
-
-
-@dataclass(eq=False, slots=True)
-class Operation:
-    """Something to be done with one model. Control thread only.
-
-    ``begin`` starts loads and unloads, and counts them in ``pending``; ``end`` is called when they have ended.
-    """
-
-    name: str
-    begin: Callable[["Operation"], None]
-    end: Callable[["Operation"], ServingError | None]
-    on_done: OnDone
-    is_load: bool
-    loads: list[VersionLoad] = field(default_factory=list)
-    #: To be unloaded when all ``loads`` have succeeded; or what is being unloaded.
-    leaving: list[ModelVersion] = field(default_factory=list)
-    pending: int = 0
-    overridden: OverriddenModel | None = None
 
 
 class ModelManager:
@@ -129,8 +107,8 @@ class ModelManager:
                 on_loaded()
 
         # Before the control thread starts, this one may do what that thread does.
-        for name, versions in wanted.items():
-            self._enqueue(self._load_operation(name, versions, on_done, must_exist=True))
+        for name, (versions, only) in wanted.items():
+            self._enqueue(self._load_operation(name, versions, on_done, only=only, must_exist=True))
         if not wanted:
             self._work.put(on_loaded)
         self._lifecycle.start()
@@ -198,7 +176,7 @@ class ModelManager:
                 _log.exception("an unexpected error in the control of models")
         stopping = ModelUnavailableError("the server is stopping")
         for operation in [each for queue in self._operations.values() for each in queue]:
-            operation.on_done(stopping)
+            self._answer(operation, stopping)
 
     def _next_work(self) -> Callable[[], None] | None:
         """Return what is to be done next, a look at the repositories if it is due; None to end."""
@@ -255,13 +233,17 @@ class ModelManager:
         queue = self._operations[operation.name]
         was_first = queue[0] is operation
         queue.remove(operation)
-        if operation.overridden is not None:
-            operation.overridden.delete()
-        operation.on_done(error)
+        self._answer(operation, error)
         if not queue:
             del self._operations[operation.name]
         elif was_first:
             self._work.put(partial(self._begin, queue[0]))
+
+    @staticmethod
+    def _answer(operation: Operation, error: ServingError | None) -> None:
+        if operation.overridden is not None:
+            operation.overridden.delete()
+        operation.on_done(error)
 
     def _cancel(self, operation: Operation, reason: str) -> None:
         if operation not in self._operations.get(operation.name, ()):
@@ -273,30 +255,26 @@ class ModelManager:
 
     # What operations do.
 
-    def _first_loads(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
-        """Return the versions to choose from of each model that is loaded at start."""
+    def _first_loads(self, found: Mapping[str, Versions]) -> dict[str, tuple[Versions, Collection[str]]]:
+        """Return the models of the start: the versions to choose from, and their numbers if the policy does not."""
         if self._poller is not None:
-            return self._poller.first(found)
-        if self._settings.repository.mode is not ModelControl.EXPLICIT:
-            return dict(found)
-        names = self._settings.repository.load
-        if EVERY_MODEL in names:
-            return dict(found)
-        remembered = self._remembered.read()
-        first = {name: found.get(name, {}) for name in names}
-        for name, versions in remembered.items():
-            known = found.get(name, {})
-            if name not in first:
-                first[name] = known if versions is None else {each: known[each] for each in versions if each in known}
-        return first
+            return {name: (versions, ()) for name, versions in self._poller.first(found).items()}
+        repository = self._settings.repository
+        if repository.mode is not ModelControl.EXPLICIT or EVERY_MODEL in repository.load:
+            return {name: (versions, ()) for name, versions in found.items()}
+        remembered = {**self._remembered.read(), **dict.fromkeys(repository.load)}
+        return {name: (found.get(name, {}), numbers or ()) for name, numbers in remembered.items()}
 
-    def _load_operation(self, name: str, versions: Versions, on_done: OnDone, *, must_exist: bool = False) -> Operation:
-        """Return the operation that makes a model serve what its policy wants of ``versions``."""
+    def _load_operation(
+        self, name: str, versions: Versions, on_done: OnDone, *, only: Collection[str] = (), must_exist: bool = False
+    ) -> Operation:
+        """Return the operation that makes a model serve what its policy wants of ``versions``, or ``only`` those."""
 
         def begin(operation: Operation) -> None:
-            if must_exist and not versions:
+            known = {number for number in only if number in versions}
+            if must_exist and not (known if only else versions):
                 raise _not_found(name)
-            self._load(operation, versions)
+            self._load(operation, versions, known)
 
         return Operation(name=name, begin=begin, end=self._end_load, on_done=on_done, is_load=True)
 
@@ -311,37 +289,47 @@ class ModelManager:
             raise ModelLoadFailedError(
                 f"failed to load '{clipped(operation.name)}', version {clipped(version)} is not in the model repository"
             )
-        self._load(operation, versions, version)
+        self._load(operation, versions, {version} if version else ())
 
-    def _load(self, operation: Operation, versions: Versions, only: str = "") -> None:
+    def _load(self, operation: Operation, versions: Versions, only: Collection[str] = ()) -> None:
         """Begin to load those of the wanted versions that do not serve in their present form.
 
-        Wanted is the version ``only``, beside those that serve, or else what the model's policy says.
+        Wanted are ``only`` those, beside the ones that serve, or else what the model's policy says.
         """
         settings = self._catalog.settings_of(versions)
-        wanted = {only} if only else self._catalog.wanted(versions, settings)
+        wanted = set(only) or self._catalog.wanted(versions, settings)
+        if versions and not wanted:
+            have = sorted(versions, key=int)
+            raise ModelLoadFailedError(
+                f"failed to load '{clipped(operation.name)}', no version is available: its policy (versions) serves"
+                f" none of those in the model repository: {listed(have)}"
+            )
         if settings is not None:
             # Before a new version is ready, which would get all requests otherwise.
             self._router.configure(operation.name, settings.routing)
-        for number in sorted(wanted, key=int, reverse=True):
-            source = versions[number]
-            serving = self._lifecycle.serving(source)
-            found = fingerprint(source)
-            if serving is not None and serving.fingerprint == found:
-                continue
-            if self._poller is not None and not self._poller.is_complete(source):
-                continue
-            version = self._lifecycle.register(source, self._settings.for_model({}), found)
-            operation.pending += 1
-            load = self._lifecycle.begin(
-                source, version, partial(self._part_ended, operation), partial(self._has_changed, source, found)
-            )
-            operation.loads.append(load)
+        newest_first = sorted(wanted, key=int, reverse=True)
+        incomplete = [number for number in newest_first if not self._load_version(operation, versions[number])]
         for each in self._registry.versions(operation.name):
-            if each.version not in wanted and each.state is ModelState.READY and not only:
+            if each.version not in wanted and each.state is ModelState.READY and not (only or incomplete):
                 operation.leaving.append(each)
             elif each.version not in versions and each.state in _ENDED:
                 self._registry.remove(each)
+
+    def _load_version(self, operation: Operation, source: ModelSource) -> bool:
+        """Begin to load a version unless it serves in its present form. Returns False if it is not complete now."""
+        serving = self._lifecycle.serving(source)
+        found = fingerprint(source)
+        if serving is not None and serving.fingerprint == found:
+            return True
+        if self._poller is not None and not self._poller.is_complete(source):
+            return False
+        version = self._lifecycle.register(source, self._settings.for_model({}), found)
+        operation.pending += 1
+        load = self._lifecycle.begin(
+            source, version, partial(self._part_ended, operation), partial(self._has_changed, source, found)
+        )
+        operation.loads.append(load)
+        return True
 
     def _has_changed(self, source: ModelSource, found: Hashable) -> bool:
         """Whether what was loaded may be another thing than what was ``found`` complete. In a thread of the pool."""
@@ -361,7 +349,7 @@ class ModelManager:
     def _end_asked_load(self, operation: Operation, *, version: str) -> ServingError | None:
         error = self._end_load(operation)
         if error is None:
-            self._remembered.loaded(operation.name, version)
+            self._remembered.loaded(operation.name, version, self._ready(operation.name))
         return error
 
     def _begin_unload(self, operation: Operation, *, version: str) -> None:
@@ -375,12 +363,15 @@ class ModelManager:
             self._lifecycle.retire(each, partial(self._part_ended, operation))
 
     def _end_unload(self, operation: Operation, *, version: str) -> ServingError | None:
-        self._remembered.unloaded(operation.name, version)
+        self._remembered.unloaded(operation.name, version, self._ready(operation.name))
         left = [each.version for each in operation.leaving if each.state is not ModelState.UNAVAILABLE]
         if left:
             name = clipped(operation.name)
             return ModelLoadFailedError(f"failed to unload '{name}', versions that are still available: {listed(left)}")
         return None
+
+    def _ready(self, name: str) -> list[str]:
+        return [each.version for each in self._registry.versions(name) if each.state is ModelState.READY]
 
 
 def _not_found(name: str) -> ModelLoadFailedError:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -32,21 +32,24 @@ class RememberedModels:
             _log.warning("%s cannot be read, so no model is remembered: %s", self._path, error)
         return dict(self._models)
 
-    def loaded(self, name: str, version: str = "") -> None:
-        """Remember that a model, or one version of it, has been loaded."""
-        versions = self._models.get(name, [])
-        self._models[name] = sorted({*versions, version}) if version and versions is not None else None
+    def loaded(self, name: str, version: str = "", ready: Collection[str] = ()) -> None:
+        """Remember that a model, or one version of it, has been loaded. ``ready`` are those that serve now."""
+        self._models[name] = sorted({*self._versions(name, ready), version}) if version else None
         self._write()
 
-    def unloaded(self, name: str, version: str = "") -> None:
-        """Forget a model, or one version of it."""
-        versions = self._models.get(name)
-        left = [each for each in versions or () if each != version] if version else []
+    def unloaded(self, name: str, version: str = "", ready: Collection[str] = ()) -> None:
+        """Forget a model, or one version of it. ``ready`` are those that serve now."""
+        left = sorted({*self._versions(name, ready)} - {version}) if version else []
         if left:
             self._models[name] = left
         else:
             self._models.pop(name, None)
         self._write()
+
+    def _versions(self, name: str, ready: Collection[str]) -> Collection[str]:
+        """Return the remembered versions of a model; of one whose policy chooses, those that it has chosen."""
+        versions = self._models.get(name, [])
+        return ready if versions is None else versions
 
     def _write(self) -> None:
         if self._path is None:

@@ -1,6 +1,7 @@
 """What is loaded, switched and unloaded, by calls and at start; with a loader that does as it is told."""
 
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -212,6 +213,19 @@ def test_policy_of_a_model(make):
     fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", "b/2/model.onnx", load=["*"])
     (fixture.root / "a" / "model.yaml").write_text("versions: {latest: 1}\n")
     assert fixture.start().states() == {"a/2": READY, "b/1": READY, "b/2": READY}
+
+
+def test_policy_that_serves_nothing(make):
+    """It is an error, and what serves goes on."""
+    fixture = make("a/1/model.onnx", load=["a"]).start()
+    (fixture.root / "a/model.yaml").write_text("versions: [9]\n")
+    error = fixture.load("a")
+    assert isinstance(error, ModelLoadFailedError)
+    assert error.message == (
+        "failed to load 'a', no version is available: its policy (versions) serves none of those in the model"
+        " repository: 1"
+    )
+    assert fixture.states() == {"a/1": READY}
 
 
 def test_new_version_is_ready_before_the_old_one_leaves(make):
@@ -463,6 +477,22 @@ def test_remembers_what_was_loaded(make, tmp_path):
     assert make(remember=remember).start().states() == {"a/2": READY, "a/1": READY, "b/1": READY}
 
 
+def test_remembers_versions_beyond_the_policy(make, tmp_path):
+    """Those that were asked for one by one, and what is left of a model when some were unloaded."""
+    options = {"remember": str(tmp_path / "loaded.json"), "versions": {"latest": 1}}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/model.yaml").write_text("versions: all\n")
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", "b/2/model.onnx", **options).start()
+    assert fixture.load("a") is None
+    assert fixture.load("a", version="1") is None
+    assert fixture.load("b") is None
+    assert fixture.unload("b", version="2") is None
+    serving = {key for key, state in fixture.states().items() if state is READY}
+    assert serving == {"a/2", "a/1", "b/1"}
+    assert fixture.manager.stop(PATIENCE_S)
+    assert make(**options).start().states() == dict.fromkeys(serving, READY)
+
+
 def test_gone_versions_are_forgotten(make):
     """By the next load of their model."""
     fixture = make("a/1/model.onnx", "a/2/model.onnx", load=["a"]).start()
@@ -481,3 +511,18 @@ def test_stop_answers_those_who_wait(make):
     assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
     assert fixture.manager.stop(PATIENCE_S)
     assert all(each.outcome() is not None for each in pending)
+
+
+def test_stop_deletes_the_files_of_overrides(make, tmp_path, monkeypatch):
+    """Of loads that it interrupts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    fixture = make("a/1/model.onnx").start()
+    fixture.loader.hold("a/1")
+    pending = fixture.begin_load("a", override=LoadOverride(config="{}"))
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    assert len(list(folder.iterdir())) == 1
+    assert fixture.manager.stop(PATIENCE_S)
+    assert pending.outcome() is not None
+    assert list(folder.iterdir()) == []

@@ -101,3 +101,25 @@ def test_loads_nothing_that_has_changed_again(make: Callable[..., Fixture], tmp_
     fixture.manager._work.put(partial(fixture.manager._look, poller))
     fixture.wait_for("a/2", ModelState.READY)
     assert {key for key, *_ in fixture.history} == {"a/2"}
+
+
+def test_nothing_leaves_for_a_version_that_has_changed_again(make: Callable[..., Fixture], tmp_path: Path) -> None:
+    """What serves stays until the one that the policy wants in its place is complete."""
+    touch(tmp_path, "a/1/model.onnx")
+    (tmp_path / "a/model.yaml").write_text("versions: {latest: 1}\n")
+    fixture = make(86_400)
+
+    def look(complete: str) -> None:
+        poller = OneComplete(fixture.catalog.scan()["a"], complete)
+        fixture.manager._poller = poller
+        fixture.manager._work.put(partial(fixture.manager._look, poller))
+
+    look(complete="1")
+    fixture.wait_for("a/1", ModelState.READY)
+    touch(tmp_path, "a/2/model.onnx")
+    look(complete="1")
+    done = threading.Event()
+    fixture.manager._work.put(done.set)
+    assert done.wait(PATIENCE_S)
+    (serving,) = fixture.registry.versions("a")
+    assert serving.state is ModelState.READY

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 from inferd.config.logging import LogSettings
 from inferd.config.repository import RepositorySettings, VersionPolicy
 from inferd.config.routing import RoutingSettings
+from inferd.config.runtime_options import reaches_outside
 from inferd.config.section import Section, merge, validation_error
 from inferd.config.security import SecuritySettings
 from inferd.config.server import ServerSettings
@@ -248,13 +249,14 @@ Empty: the built-in demo model."""
         """Apply the contents of a model.yaml to the sections that models share.
 
         ``origin_of`` returns the file that has the setting at a path. Raises `SettingsError` for each setting in
-        ``overrides`` that is unknown or invalid, and for libraries of custom operators that these settings do not list:
-        write access to models must not mean running code.
+        ``overrides`` that is unknown or invalid, and for libraries, files and addresses that these settings do not
+        have: write access to models must not mean running code.
         """
         shared = self.model_dump(include={"queue", "batching", "runtime"})
         merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
         settings = validate(ModelSettings, merged, origin_of=origin_of)
         self._require_listed(settings.runtime.custom_ops, origin_of)
+        self._require_own_options(settings.runtime, origin_of)
         return settings
 
     def _require_listed(self, custom_ops: Sequence[str], origin_of: Callable[[SettingPath], str]) -> None:
@@ -264,6 +266,15 @@ Empty: the built-in demo model."""
             text = f"expected only libraries that the server's own settings list as well, got {', '.join(unlisted)}"
             origin = origin_of(("runtime", "custom_ops"))
             raise SettingsError([Problem(name="runtime.custom_ops", text=text, origin=origin)])
+
+    def _require_own_options(self, runtime: RuntimeSettings, origin_of: Callable[[SettingPath], str]) -> None:
+        for provider, options in runtime.provider_options.items():
+            own = self.runtime.provider_options.get(provider, {})
+            for name, value in options.items():
+                if reaches_outside(name) and value != own.get(name):
+                    text = "expected no file, library or address, unless the server's own settings have the same"
+                    setting = ("runtime", "provider_options", provider, name)
+                    raise SettingsError([Problem(name=".".join(setting), text=text, origin=origin_of(setting))])
 
 
 def _validate_batching(queue: QueueSettings, batching: BatchingSettings) -> None:

@@ -4,16 +4,13 @@ The permission to load a model is not one to read or write any file. Nor is it o
 model.yaml, these settings may only name the libraries of operators that the server's own settings list.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from inferd._generated.inference import model_config_pb2 as pb
+from inferd.config.runtime_options import names_files
 from inferd.models.triton.errors import TritonConfigError
 from inferd.plain_text import clipped
-
-#: Options of accelerators that name files, such as trt_engine_cache_path.
-_NAMES_FILES = re.compile(r"path|file|dir|dump")
 
 
 def require_own_files(config: pb.ModelConfig) -> None:
@@ -26,7 +23,7 @@ def require_own_files(config: pb.ModelConfig) -> None:
     accelerators = config.optimization.execution_accelerators
     for accelerator in (*accelerators.gpu_execution_accelerator, *accelerators.cpu_execution_accelerator):
         for option in accelerator.parameters:
-            if _NAMES_FILES.search(option):
+            if names_files(option):
                 text = f"execution_accelerators {clipped(accelerator.name)}: expected no files, got {clipped(option)}"
                 raise TritonConfigError(f"Invalid config override: {text}")
 

@@ -60,7 +60,6 @@ def test_health_list(start):
     service = HealthService(["some.Service"])
 
     def add(server):
-        health_pb2_grpc.add_HealthServicer_to_server(service, server)
         server.add_registered_method_handlers("grpc.health.v1.Health", service.handlers())
 
     running = start(add)

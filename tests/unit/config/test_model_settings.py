@@ -136,3 +136,35 @@ def test_errors(overrides: dict[str, object], problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings().for_model(overrides)
     assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        {"provider_options": {"tensorrt": {"trt_extra_plugin_lib_paths": "/tmp/evil.so"}}},
+        {"provider_options": {"tensorrt": {"trt_ep_context_file_path": "/etc"}}},
+        {"provider_options": {"QNNExecutionProvider": {"backend_path": "evil.so"}}},
+        {"provider_options": {"cuda": {"user_compute_stream": "140234"}}},
+        {"provider_options": {"cuda": {"gpu_external_alloc": "140234"}}},
+    ],
+)
+def test_rejects_options_that_reach_outside(runtime: dict) -> None:
+    """Files, libraries and addresses, except those that the server's own settings have."""
+    with pytest.raises(SettingsError, match=r"expected no file, library or address.*\(model\.yaml\)"):
+        Settings().for_model({"runtime": runtime})
+    assert Settings.model_validate({"runtime": runtime}).for_model({"runtime": runtime})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trt_profile_min_shapes": "x:1x3"},
+        {"trt_engine_cache_path": "/cache"},
+        {"do_copy_in_default_stream": "1"},
+        {"cudnn_conv_algo_search": "HEURISTIC"},
+        {"gpu_mem_limit": "1"},
+    ],
+)
+def test_accepts_other_options(options: dict) -> None:
+    """Models may have their own."""
+    assert Settings().for_model({"runtime": {"provider_options": {"cuda": options}}})

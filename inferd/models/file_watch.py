@@ -150,7 +150,7 @@ def _entry(path: Path) -> tuple[str, int, int, int]:
     """Return what identifies the content of a file.
 
     The time of the last change of its data or its properties shows what its own times, which programs may set, do not,
-    and a file in its place. Its number would not: some file systems give numbers anew.
+    and a file in its place. Its number would not: some file systems change numbers.
     """
     try:
         found = path.stat()

@@ -44,7 +44,7 @@ class CachedProof:
 
 
 class CacheFolder:
-    """A folder with a file of JSON for each key. Raises nothing: what cannot be kept or read is found out anew."""
+    """A folder with a file of JSON for each key. Raises nothing: what cannot be kept or read is determined again."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else _expanded(folder)

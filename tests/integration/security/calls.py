@@ -95,7 +95,7 @@ def _oip_query(name: str, request: Callable[[str], object], kind: str = "metadat
 
 
 def _unload(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
-    """Unload a version that there is not, so that the others stay; that is the status OK."""
+    """Unload an unknown version, so that the others stay; that is the status OK."""
     stub = own_grpc.InferenceServiceStub(channel)
     request = own.UnloadModelRequest(model=model, version="9")
     code, text = status_of(lambda: stub.UnloadModel(request, metadata=metadata, timeout=TIMEOUT_S))

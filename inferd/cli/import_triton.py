@@ -76,8 +76,8 @@ def _notes(verdict: Verdict) -> Iterator[str]:
 def _summary(verdicts: Sequence[Verdict]) -> str:
     counts = {standing: sum(verdict.standing is standing for verdict in verdicts) for standing in Standing}
     return (
-        f"{len(verdicts)} model{'s' if len(verdicts) > 1 else ''}: {counts[Standing.AS_IS]} as is, {counts[Standing.DIFFERS]} with differences, "
-        f"{counts[Standing.REFUSED]} cannot be served."
+        f"{len(verdicts)} model{'s' if len(verdicts) > 1 else ''}: {counts[Standing.AS_IS]} as is, "
+        f"{counts[Standing.DIFFERS]} with differences, {counts[Standing.REFUSED]} cannot be served."
     )
 
 
@@ -93,10 +93,13 @@ def _as_json(verdict: Verdict) -> dict[str, object]:
 
 
 def _write(verdicts: Sequence[Verdict], *, force: bool) -> list[Path]:
-    """Write the settings of the models that can be served. Return the files that were there and are kept."""
+    """Write the settings that configurations of models that can be served have.
+
+    Return the files that were there and are kept.
+    """
     kept = []
     for verdict in verdicts:
-        if verdict.reason:
+        if verdict.reason or not verdict.settings:
             continue
         file = verdict.folder / _SETTINGS
         try:

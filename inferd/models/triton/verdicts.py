@@ -7,14 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from inferd._generated.inference import model_config_pb2 as pb
-from inferd.config.repository import chosen_versions
+from inferd.config.repository import VersionPolicy, chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingsError
 from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
-from inferd.models.triton.translation import translate, translate_file
+from inferd.models.triton.translation import translate_file
 from inferd.small_files import why_unreadable
 
 CONFIG = "config.pbtxt"
@@ -63,7 +62,7 @@ def judge(folder: Path, settings: Settings) -> Verdict:
     """Return the verdict on the model in ``folder``, for a server with ``settings``."""
     try:
         translation, model = _translated(folder, settings)
-        without_file = _require_files(folder, model)
+        without_file = _require_files(folder, model, model.versions or settings.repository.versions)
     except TritonConfigError as error:
         return Verdict(folder=folder, reason=str(error))
     except OSError as error:
@@ -77,13 +76,12 @@ def judge(folder: Path, settings: Settings) -> Verdict:
 
 
 def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSettings]:
-    """Return the translation of the configuration in ``folder``, of an empty one if there is none."""
+    """Return the translation of the configuration in ``folder``, without settings if there is none."""
     file = _config(folder, settings.repository.config_name)
     if os.path.lexists(file):
         translation = translate_file(file, folder, name=folder.name)
     else:
-        # As Triton does.
-        translation = translate(pb.ModelConfig(), folder, name=folder.name)
+        translation = Translation({}, differences=(_without_config(settings),))
     try:
         return translation, settings.for_model(translation.settings)
     except SettingsError as error:
@@ -91,18 +89,27 @@ def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSet
         raise TritonConfigError(f"{file.name}: as settings, {problems}") from error
 
 
+def _without_config(settings: Settings) -> str:
+    versions, rows = settings.repository.versions, settings.batching.max_batch_size
+    served = "all versions" if versions == "all" else "the versions of repository.versions"
+    return (
+        f"there is no {CONFIG}, so the server's settings hold: {served}, and batches of up to {rows} rows if the model "
+        "is proven to batch; Triton would serve the latest version, with up to 4 rows"
+    )
+
+
 def _config(folder: Path, config_name: str) -> Path:
     named = folder / "configs" / f"{config_name}.pbtxt"
     return named if config_name and os.path.lexists(named) else folder / CONFIG
 
 
-def _require_files(folder: Path, model: ModelSettings) -> list[str]:
+def _require_files(folder: Path, model: ModelSettings, policy: VersionPolicy) -> list[str]:
     """Return the versions that lack their file, a sentence each.
 
     Raises `TritonConfigError` if all of them do, and for other files that the settings of the model name.
     """
     versions = _versions(folder)
-    chosen = sorted(chosen_versions(model.versions or "all", list(versions)), key=int)
+    chosen = sorted(chosen_versions(policy, list(versions)), key=int)
     if not chosen:
         found = f"versions {', '.join(versions)}" if versions else "no version"
         raise TritonConfigError(f"expected {model.file or _MODEL} in a version directory such as 1, found {found}")

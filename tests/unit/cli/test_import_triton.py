@@ -86,12 +86,16 @@ def test_keeps_settings_that_are_there(inferd, repository):
 
 
 def test_takes_models_without_configuration(inferd, tmp_path):
-    """Triton completes their configuration; files of other backends are named."""
+    """The server's settings hold for them, so there are none to write; files of other backends are named."""
     onnx_models.save(onnx_models.linear(), tmp_path / "plain" / "1" / "model.onnx")
     (tmp_path / "torch" / "1").mkdir(parents=True)
     (tmp_path / "torch" / "1" / "model.pt").touch()
-    models = {each["model"]: each for each in json.loads(inferd("import-triton", tmp_path, "--json").out)}
+    models = {each["model"]: each for each in json.loads(inferd("import-triton", tmp_path, "--json", "--write").out)}
     assert models["plain"]["served"] == "with differences"
+    assert models["plain"]["settings"] == {}
+    (difference,) = models["plain"]["differences"]
+    assert "all versions, and batches of up to 64 rows" in difference
+    assert not (tmp_path / "plain" / "model.yaml").exists()
     assert models["torch"]["reason"].startswith("1/model.pt: only ONNX models are served: export it to ONNX")
 
 

@@ -68,6 +68,7 @@ async def check_load_and_unload(client):
     """A model answers when its load has ended, and not any more when its unload has."""
     await client.load_model("linear", client_timeout=PATIENCE_S)
     assert await client.is_model_ready("linear")
+    assert list((await client.get_model_metadata("linear")).versions) == ["1", "2"]
     index = await _index(client)
     assert {version: index[name, version] for name, version in index if name == "linear"} == {
         "2": ("READY", ""),
@@ -92,6 +93,8 @@ async def check_overrides(client):
     x.set_data_from_numpy(np.ones((1, 3), np.float32))
     result = await client.infer("sent", [x], "3")
     np.testing.assert_array_equal(result.as_numpy("y"), [[3, 3, 3]])
+    await client.load_model("sent", config=json.dumps(BATCHED), files={"file:4/model.onnx": content})
+    assert list((await client.get_model_metadata("sent")).versions) == ["4"], "only those that are ready"
     await client.unload_model("sent")
 
 

@@ -19,6 +19,7 @@ from inferd.api.stream import HandlerResources, open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
 from inferd.models.states import ModelState
+from inferd.models.version import ModelVersion
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
@@ -92,11 +93,16 @@ def _model_metadata(query: pb.ModelMetadataRequest, models: ModelView) -> pb.Mod
     signature = version.require_signature()
     return pb.ModelMetadataResponse(
         name=version.name,
-        versions=[other.version for other in models.all() if other.name == version.name],
+        # In ascending order, as Triton's: clients take the last one for the latest.
+        versions=sorted((each.version for each in models.all() if _serves(each, version.name)), key=int),
         platform=PLATFORM,
         inputs=[_tensor_metadata(spec) for spec in signature.inputs],
         outputs=[_tensor_metadata(spec) for spec in signature.outputs],
     )
+
+
+def _serves(version: ModelVersion, name: str) -> bool:
+    return version.name == name and version.state is ModelState.READY
 
 
 def _model_config(query: pb.ModelConfigRequest, models: ModelView) -> pb.ModelConfigResponse:

@@ -44,8 +44,12 @@ def _parsed(text: str) -> pb.ModelConfig | Fault:
 def config_from_json(text: str) -> pb.ModelConfig:
     """Parse the JSON of a load's override. Raises `TritonConfigError`."""
     try:
-        return json_format.Parse(text, pb.ModelConfig(), max_recursion_depth=_MAX_LEVELS)
+        config = json_format.Parse(text, pb.ModelConfig(), max_recursion_depth=_MAX_LEVELS)
     except (json_format.ParseError, RecursionError) as error:
         # The next lines are a list of all fields.
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise TritonConfigError(f"Invalid config override: {reason}") from error
+    # The parser takes an empty list for an empty object.
+    if not text.lstrip().startswith("{"):
+        raise TritonConfigError("Invalid config override: expected an object in braces")
+    return config

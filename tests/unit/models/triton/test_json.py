@@ -16,6 +16,8 @@ def test_takes_both_spellings():
     [
         ("", "Failed to load JSON"),
         ("{", "Failed to load JSON"),
+        ("[]", "expected an object in braces"),
+        ('""', "expected an object in braces"),
         ('{"max_batch": 8}', 'Message type "inference.ModelConfig" has no field named "max_batch"'),
         ('{"max_batch_size": "many"}', "Failed to parse max_batch_size field"),
         ('{"input": [{"data_type": "TYPE_BYTES"}]}', "Invalid enum value TYPE_BYTES"),

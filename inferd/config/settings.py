@@ -173,7 +173,8 @@ class ModelSettings(Section):
     runtime: RuntimeSettings = RuntimeSettings()
     batch_axes: Literal["auto", "first", "none"] = "auto"
     """auto: find and verify the dimensions that count rows. first: the first one of every input and output does, \
-without proof, except where a batch_axis is set. none: no dimension does, so that a request is one whole, \
+without proof, except where a batch_axis is set; optional inputs with a fixed one are served only if inputs names \
+them. none: no dimension does, so that a request is one whole, \
 whatever its shapes, and runs alone."""
     warmup: list[WarmupSample] = Field(default_factory=list)
     """Requests that the model must answer before it becomes ready, in addition to runtime.warmup; a failing one fails \
@@ -183,6 +184,8 @@ or file (in the directory warmup of the model)."""
     """By name of the input."""
     outputs: dict[str, OutputOverride] = Field(default_factory=dict)
     """By name of the output."""
+    served_outputs: Literal["all", "listed"] = "all"
+    """listed: clients see, and the model computes, only those of its outputs that outputs names."""
     routing: RoutingSettings = RoutingSettings()
     versions: VersionPolicy | None = None
     """Which versions are served: all, {latest: N}, or a list of numbers; the server's repository.versions if null."""
@@ -200,6 +203,13 @@ or file (in the directory warmup of the model)."""
         if self.batch_axes == "none" and any(tensor.batch_axis is not None for tensor in tensors):
             text = "expected auto, because a batch_axis is set, got none"
             raise validation_error(text, setting="batch_axes")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_outputs(self) -> Self:
+        if self.served_outputs == "listed" and not self.outputs:
+            text = "expected outputs beside it, which names them, got listed"
+            raise validation_error(text, setting="served_outputs")
         return self
 
     @model_validator(mode="after")

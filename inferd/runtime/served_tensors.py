@@ -129,8 +129,10 @@ def served_tensors(
     Raises `ModelLoadError` if they contradict.
     """
     outputs = [replace(spec, labels=tuple(labels.get(spec.name, ()))) for spec in outputs]
-    served_inputs = list(_served("input", inputs, settings.inputs))
-    served_outputs = list(_served("output", outputs, settings.outputs))
+    served_inputs = [each for each in _served("input", inputs, settings.inputs) if _is_served_input(each[0], settings)]
+    served_outputs = [
+        each for each in _served("output", outputs, settings.outputs) if _is_served_output(each[0], settings)
+    ]
     return ServedTensors(
         inputs=[spec for spec, _ in served_inputs],
         outputs=[spec for spec, _ in served_outputs],
@@ -150,6 +152,16 @@ def _served(
     for spec in specs:
         override = overrides.get(spec.name)
         yield (spec, None) if override is None else _overridden(f"{kind}s.{spec.name}", spec, override)
+
+
+def _is_served_input(spec: TensorSpec, settings: ModelSettings) -> bool:
+    """Leave out defaults that cannot count rows, such as weights that are inputs as well, unless they are named."""
+    has_rows = bool(spec.shape) and not isinstance(spec.shape[0], int)
+    return not spec.optional or has_rows or spec.name in settings.inputs or settings.batch_axes != "first"
+
+
+def _is_served_output(spec: TensorSpec, settings: ModelSettings) -> bool:
+    return settings.served_outputs == "all" or spec.name in settings.outputs
 
 
 def _overridden(setting: str, spec: TensorSpec, override: TensorOverride) -> tuple[TensorSpec, Reshape | None]:

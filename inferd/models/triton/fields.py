@@ -64,7 +64,7 @@ _FIELDS = {
     ),
     "input.optional": Field(_HONOURED, "`inputs.NAME.optional`"),
     "input.is_non_linear_format_io": Field(_REFUSED, "remove it: it is for TensorRT plans"),
-    "output.name": Field(_HONOURED, "`outputs.NAME`"),
+    "output.name": Field(_HONOURED, "`outputs.NAME`; others are not served (`served_outputs: listed`)"),
     "output.data_type": Field(_HONOURED, "`outputs.NAME.datatype`"),
     "output.dims": Field(_HONOURED, "`outputs.NAME.shape`, with the batch dimension"),
     "output.reshape": Field(_HONOURED, "`outputs.NAME.model_shape`"),

@@ -23,6 +23,8 @@ def translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
         draft.differences.append(
             "dims are taken from the file, as max_batch_size is missing, and inputs or outputs are"
         )
+    if config.output:
+        draft.put("listed", "served_outputs")
     for output in config.output:
         if output.label_filename:
             draft.put(output.label_filename, "outputs", output.name, "labels")

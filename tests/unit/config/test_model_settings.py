@@ -126,6 +126,10 @@ def test_rejects_custom_ops_that_the_server_does_not_list(library: str) -> None:
         ),
         ({"outputs": {"y": {"optional": True}}}, "outputs.y.optional: no such setting (model.yaml)"),
         (
+            {"served_outputs": "listed"},
+            "served_outputs: expected outputs beside it, which names them, got listed (model.yaml)",
+        ),
+        (
             {"runtime": {"session_options": {"": "1"}}},
             "runtime.session_options.: expected at least 1 character, got '' (model.yaml)",
         ),

@@ -114,6 +114,26 @@ _RESHAPED = {
 }
 
 
+def test_outputs_that_are_not_listed(tmp_path):
+    """Clients see those that are, also if another one has no rows that could be batched."""
+    settings = {"served_outputs": "listed", "outputs": {"y": {}}, "batch_axes": "first"}
+    session = opened(onnx_models.constant_output(), tmp_path, **settings)
+    assert [each.name for each in session.signature.outputs] == ["y"]
+    assert session.signature.batchable
+    assert session.signature.select_outputs(()) == ("y",)
+    with pytest.raises(InvalidInputError, match='output "classes"'):
+        session.signature.select_outputs(("classes",))
+
+
+def test_defaults_that_cannot_count_rows(tmp_path):
+    """As weights that are inputs as well: they do not keep a model from batching by the operator's word."""
+    session = opened(onnx_models.optional_scale(), tmp_path, batch_axes="first")
+    assert [each.name for each in session.signature.inputs] == ["x"]
+    assert session.signature.batchable
+    with pytest.raises(ModelLoadError, match='input "scale"'):
+        opened(onnx_models.optional_scale(), tmp_path, batch_axes="first", inputs={"scale": {}})
+
+
 def test_reshapes_batches(tmp_path):
     """The proof, the check of a request and the run take the shapes for clients."""
     session = opened(onnx_models.linear(), tmp_path, **_RESHAPED)

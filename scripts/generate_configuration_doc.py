@@ -160,10 +160,9 @@ def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type express
     origin = get_origin(annotation)
     if annotation is type(None):
         return ["null"]
-    if origin is Literal:
-        return [", ".join(f"`{value}`" for value in get_args(annotation))]
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return [", ".join(f"`{value}`" for value in annotation)]
+    values = get_args(annotation) if origin is Literal else _values(annotation)
+    if values:
+        return [", ".join(f"`{value}`" for value in values)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return ["mapping"]
     if origin in _WORDS or annotation in _WORDS:
@@ -171,6 +170,12 @@ def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type express
     if origin is Annotated:
         return _type_names(get_args(annotation)[0])
     return [name for alternative in get_args(annotation) for name in _type_names(alternative)]
+
+
+def _values(annotation: Any) -> list[Any]:  # noqa: ANN401  (as above)
+    """Return the members of an enumeration of texts."""
+    is_enumeration = isinstance(annotation, type) and issubclass(annotation, StrEnum)
+    return list(annotation) if is_enumeration else []
 
 
 def _bounds(field: FieldInfo) -> str:

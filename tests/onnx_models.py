@@ -402,7 +402,7 @@ def needs_memory_when_opened(width: int = 8192) -> onnx.ModelProto:
 
 
 def numbered(number: int, width: int = 64) -> onnx.ModelProto:
-    """Build ``y = x + number`` on FP32 [batch,width], and ``number`` FP32 [1]; the numbers in y are separate weights."""
+    """Build ``y = x + number`` on FP32 [batch,width], and ``number`` FP32 [1]; y has weights of its own."""
     return _model(
         [_node("Add", ["x", "weights"], ["y"]), _node("Identity", ["copy"], ["number"])],
         [_float("x", ["batch", width])],

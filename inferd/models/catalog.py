@@ -1,6 +1,7 @@
 """The repositories of a server: which model versions they have now, and which of them are wanted."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Hashable, Mapping, Sequence
@@ -50,27 +51,36 @@ class Catalog:
     def __init__(self, settings: Settings, paths: Sequence[Path]) -> None:
         self._settings = settings
         self._paths = paths
-        #: What was wrong with a path when it was last searched, so that it is logged once.
-        self._problems: dict[Path, str] = {}
+        #: What was wrong with a path when it was last searched, or with a version, so that it is logged once.
+        self._problems: dict[Hashable, str] = {}
 
     def scan(self) -> dict[str, Versions]:
-        """Return the versions of all models by name; a path that cannot be searched is logged and has none."""
+        """Return the versions of all models by name; of a version that is there twice, the first one.
+
+        Logs that, and each path that cannot be searched.
+        """
         found: dict[str, dict[str, ModelSource]] = {}
         for path in self._paths:
             for source in self._sources(path):
-                found.setdefault(source.name, {}).setdefault(source.version, source)
+                first = found.setdefault(source.name, {}).setdefault(source.version, source)
+                if os.path.realpath(first.path) != os.path.realpath(source.path):
+                    twice = f'model "{source.name}" version "{source.version}" exists twice'
+                    self._report((source.name, source.version), f"{twice}: {first.path} is taken, not {source.path}")
         return dict(found)
 
     def _sources(self, path: Path) -> Sequence[ModelSource]:
         try:
             sources = resolve([path], warn=_log.debug, config_name=self._settings.repository.config_name)
         except RepositoryError as error:
-            if self._problems.get(path) != str(error):
-                self._problems[path] = str(error)
-                _log.warning("%s", error)
+            self._report(path, str(error))
             return ()
         self._problems.pop(path, None)
         return sources
+
+    def _report(self, what: Hashable, problem: str) -> None:
+        if self._problems.get(what) != problem:
+            self._problems[what] = problem
+            _log.warning("%s", problem)
 
     def settings_of(self, versions: Versions) -> ModelSettings | None:
         """Return what the settings of a model say of all its versions; None if they cannot be read.

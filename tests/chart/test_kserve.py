@@ -22,7 +22,7 @@ from tests.server import ROOT, serving
 
 #: Classes of KServe's Python client, generated from its schema; see scripts/tools.sh.
 _CLASSES = ROOT / ".tools/kserve/kserve/models"
-_MANIFEST = ROOT / "kserve/serving-runtimes.yaml"
+_MANIFEST = ROOT / "helm/kserve/serving-runtimes.yaml"
 _PAGE = ROOT / "docs/kubernetes.md"
 _PLAIN: dict[str, type] = {"str": str, "bool": bool, "int": int}
 

@@ -194,12 +194,12 @@ class ModelManager:
 
     def _enqueue(self, operation: Operation) -> None:
         queue = self._operations.setdefault(operation.name, deque())
-        if not operation.is_load:
+        queue.append(operation)
+        if len(queue) == 1:
+            self._begin(operation)
+        elif not operation.is_load:
             for other in [each for each in queue if each.is_load]:
                 self._cancel(other, "the model is being unloaded")
-        queue.append(operation)
-        if queue[0] is operation:
-            self._begin(operation)
 
     def _begin(self, operation: Operation) -> None:
         queue = self._operations.get(operation.name)

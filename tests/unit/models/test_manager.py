@@ -410,6 +410,25 @@ def test_unload_cancels_a_load(make):
     assert fixture.states() == {"a/1": UNAVAILABLE}
 
 
+def test_unload_between_two_operations(make):
+    """It cancels the load whose turn has just come, and takes its place."""
+    fixture = make("a/1/model.onnx", load=["a"]).start()
+    finish = fixture.loader.loaded["a/1"][0].batcher.finish
+    finish.clear()
+    first, load = fixture.begin_unload("a"), fixture.begin_load("a")
+    is_held, go_on = threading.Event(), threading.Event()
+    fixture.manager._work.put(lambda: is_held.set() or go_on.wait(PATIENCE_S))
+    assert is_held.wait(PATIENCE_S)
+    (unloading,) = [thread for thread in threading.enumerate() if thread.name == "unload-a"]
+    finish.set()
+    unloading.join(PATIENCE_S)
+    second = fixture.begin_unload("a")
+    go_on.set()
+    assert first.outcome() is None
+    assert load.outcome() is not None
+    assert second.outcome() is None
+
+
 def test_models_load_side_by_side(make):
     """As many as the setting says."""
     fixture = make("a/1/model.onnx", "b/1/model.onnx", "c/1/model.onnx", parallel_loads=2).start()

@@ -16,6 +16,7 @@ from inferd.api.codec import RAW, Codec, Request, ResponseForm
 from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
+from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
@@ -147,7 +148,9 @@ class RequestDecoder(Generic[Request]):
     ) -> InferenceRequest:
         """Return the request for the queue of ``model``. Raises `InvalidInputError`."""
         cached = incoming.cached
-        if cached is not None and cached.model is model:
+        if cached is not None and cached.model is not model:
+            cached = self._of_model(cached.template, len(incoming.message), model)
+        if cached is not None:
             params = cached.params
             views: dict[str, NDArray[np.generic]] = {}
             for tensor in cached.tensors:
@@ -172,6 +175,13 @@ class RequestDecoder(Generic[Request]):
             params.priority,
         )
 
+    def _of_model(self, template: Template, length: int, model: ModelVersion) -> CachedTemplate | None:
+        """Return what is cached of ``template`` for another model than the one that matched; None if nothing is."""
+        for cached in self._templates.get(length, ()):
+            if cached.model is model and cached.template is template:
+                return cached
+        return None
+
     def set_field(self, incoming: IncomingRequest[Request], error: InvalidInputError) -> None:
         """Set in ``error`` the path to the field of ``incoming`` that it is about, if there is one."""
         if error.at is not None and not error.field:
@@ -186,7 +196,13 @@ class RequestDecoder(Generic[Request]):
         length = len(incoming.message)
         known = self._templates.get(length)
         if known is not None:
-            others = [other for other in known if other.template != learned.template]
+            # Versions of a model that share its requests have the same templates.
+            others = [
+                other
+                for other in known
+                if other.template != learned.template
+                or (other.model is not learned.model and other.model.state is ModelState.READY)
+            ]
             self._templates[length] = [learned, *others][:_MAX_TEMPLATES_PER_LENGTH]
             return
         if len(self._templates) >= _MAX_LENGTHS:
@@ -203,7 +219,8 @@ def _cacheable(
     params: RequestParams,
 ) -> CachedTemplate | None:
     """Return the template if every other request that matches it is valid in the same way, whatever its numbers."""
-    template = incoming.template
+    # A request that matched the template of another version is like those that it was learned from.
+    template = incoming.template if incoming.cached is None else incoming.cached.template
     if template is None or len(template.raw) != len(inputs):
         return None
     fixed_bytes = len(incoming.message)

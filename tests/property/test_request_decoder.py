@@ -15,6 +15,7 @@ from inferd.batching.request import Reply
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.errors import ServingError
+from inferd.models.states import ModelState
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 
@@ -23,7 +24,6 @@ class Model:
 
     name = "m"
     version = "1"
-    settings = ModelSettings()
     signature = ModelSignature(
         inputs=(
             TensorSpec(name="a", datatype=BY_NAME["FP32"], shape=("batch", 2), batch_axis=0),
@@ -34,6 +34,10 @@ class Model:
         outputs=(TensorSpec(name="y", datatype=BY_NAME["FP32"], shape=("batch",), batch_axis=0),),
         batchable=True,
     )
+
+    def __init__(self, default_priority=2):
+        self.state = ModelState.READY
+        self.settings = ModelSettings.model_validate({"queue": {"default_priority": default_priority}})
 
     def require_signature(self):
         return self.signature
@@ -100,9 +104,9 @@ def _outcome(decoder, model, message):
 
 @given(requests=st.lists(parts(), min_size=1, max_size=6), own=st.booleans(), data=st.data())
 def test_cached_template_equals_full_decoding(requests, own, data):
-    """Whatever came before, a request is decoded as by a new decoder, down to the text of its error."""
+    """Whatever came before, for whichever version: a request is decoded as by a new decoder, or has the same error."""
     make, codec = (_v1, InferenceCodec()) if own else (_oip, OpenInferenceCodec())
-    model, decoder = Model(), RequestDecoder(codec)
+    versions, decoder = [Model(), Model(default_priority=3)], RequestDecoder(codec)
     messages = [make(part) for part in requests]
     # The same templates repeatedly, and sometimes a message with a changed byte.
     for _ in range(12):
@@ -110,7 +114,32 @@ def test_cached_template_equals_full_decoding(requests, own, data):
         if data.draw(st.integers(0, 4)) == 0 and message:
             position = data.draw(st.integers(0, len(message) - 1))
             message = message[:position] + bytes([data.draw(st.integers(0, 255))]) + message[position + 1 :]
+        model = data.draw(st.sampled_from(versions))
         assert _outcome(decoder, model, message) == _outcome(RequestDecoder(codec), model, message)
+
+
+def test_versions_have_templates_of_their_own():
+    """Canaries and new versions skip parsing too, from their second request on; those that have left are forgotten."""
+    message = _v1(
+        {"id": "", "shapes": [[1, 2], [1, 1]], "raw": [b"\0" * 8, b"\1"], "priority": 0, "outputs": [], "order": [0, 1],
+         "extra": False}
+    )  # fmt: skip
+    decoder, old, new = RequestDecoder(InferenceCodec()), Model(), Model(default_priority=3)
+    for model in (old, new):
+        _outcome(decoder, model, message)
+    for model in (old, new, old):
+        incoming = decoder.match(message)
+        request = decoder.build(incoming, model, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+        assert incoming.learned is None
+        assert request.priority == model.settings.queue.default_priority
+    assert decoder.cached_templates == 2
+    old.state = ModelState.UNAVAILABLE
+    newest = Model()
+    _outcome(decoder, newest, message)
+    assert decoder.cached_templates == 2
+    incoming = decoder.match(message)
+    decoder.build(incoming, newest, Reply(lambda _: None), received_at=0.0, call_deadline=math.inf)
+    assert incoming.learned is None
 
 
 def test_omitted_optional_inputs_can_be_cached():

@@ -30,6 +30,7 @@ _TYPES = {
     "INT": "INT32",
     "LONG": "INT64",
     "BOOLEAN": "BOOL",
+    "CUDA": "GPU",
 }
 
 #: How far before a value the name of its field is looked for.
@@ -164,6 +165,8 @@ def _enum(place: _Place, enum: str, name: str) -> Fault:
 
 
 def _field(place: _Place, message: str, name: str) -> Fault:
+    if name.isdecimal():
+        return Fault(place.line, f"{place.field}: several numbers stand in brackets, [ … ], and {name} does not")
     fields = descriptor_pool.Default().FindMessageTypeByName(message).fields_by_name
     shown = "in a model configuration" if message == pb.ModelConfig.DESCRIPTOR.full_name else f"in {_path_of(message)}"
     near = get_close_matches(name, fields, n=1, cutoff=0.7)
@@ -212,6 +215,8 @@ def _between(place: _Place, expected: str | None) -> Fault:
     found = place.token
     if expected == ",":
         return Fault(place.line_before, f"a comma is missing before {_shown(found)}")
+    if found == "/":
+        return Fault(place.line, "a comment begins with #")
     if found == "=":
         return Fault(place.line, f"{place.field}: write a colon for =")
     if expected == ":":

@@ -29,6 +29,10 @@ MISTAKES = {
     ),
     "a type without its prefix": ("input { data_type: INT64 }", "line 1: there is no INT64, did you mean TYPE_INT64?"),
     "a kind without its prefix": ("instance_group { kind: GPU }", "line 1: there is no GPU, did you mean KIND_GPU?"),
+    "a kind under another name": (
+        "instance_group { kind: KIND_CUDA }",
+        "line 1: there is no KIND_CUDA, did you mean KIND_GPU?",
+    ),
     "a type in quotes": (
         'input { data_type: "TYPE_FP32" }',
         "line 1: TYPE_FP32 is a name and not a text: remove the quotes",
@@ -55,6 +59,11 @@ MISTAKES = {
         'input [\n { name: "x" }  # the first\n { name: "y" }\n]',
         "line 2: a comma is missing before {",
     ),
+    "no brackets": (
+        "input {\n dims: 3, 224 }",
+        "line 2: dims: several numbers stand in brackets, [ … ], and 224 does not",
+    ),
+    "a comment of another language": ("max_batch_size: 8\n// for GPUs", "line 2: a comment begins with #"),
     "a comma too many": ('input [ { name: "x" },\n]', "line 1: remove the comma before ]"),
     "a comma after the last number": (
         "input { dims: [ 3, ] }",

@@ -12,6 +12,7 @@ from inferd.cli.model_loading import ServedModel, find_model, load_model
 from inferd.cli.output import print_json, print_table, shape_text
 from inferd.models.repository import ModelSource
 from inferd.plain_text import escaped
+from inferd.runtime.batch_axes.inference import said_by
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import ModelFile, read_model_file
@@ -95,7 +96,7 @@ def _sentences(model: ServedModel) -> Iterator[str]:
     session, batching = model.session, model.settings.batching
     if model.max_batch_size > 1:
         proven = session.verdict.standing is Standing.PROVEN
-        why = "(batching.max_batch_size)" if proven else "because batch_axis is set"
+        why = "(batching.max_batch_size)" if proven else f"because {said_by(model.settings)}"
         yield f"Would be served with batching, up to {model.max_batch_size} rows {why}."
     elif session.signature.batchable:
         why = "batching.enabled is false" if not batching.enabled else "batching.max_batch_size is 1"

@@ -72,7 +72,7 @@ def infer_batch_axes(
         return candidates
     why_not = failures[0] if failures else _NO_INPUT
     if any(axis is not None for axis in (*configured_inputs.values(), *configured_outputs.values())):
-        msg = f"batch_axis is set, but the model cannot batch: {why_not}"
+        msg = f"{said_by(settings)}, but the model cannot batch: {why_not}"
         raise ModelLoadError(msg)
     return [Candidate(signature=unbatched, why_not_batchable=why_not)]
 
@@ -100,6 +100,11 @@ def has_configured_axes(settings: ModelSettings) -> bool:
         return True
     overrides = (*settings.inputs.values(), *settings.outputs.values())
     return any(override.batch_axis is not None for override in overrides)
+
+
+def said_by(settings: ModelSettings) -> str:
+    """Return which setting gives the batch axes, as the beginning of a sentence."""
+    return "batch_axes is first" if settings.batch_axes == "first" else "batch_axis is set"
 
 
 def _candidate_symbols(inputs: Sequence[TensorSpec], configured: Axes) -> list[str | None]:

@@ -141,6 +141,9 @@ def test_batching_against_the_verdict(inferd, tmp_path):
     result = inferd("inspect", file)
     assert "verdict   contradicted: " in result.out
     assert "Would be served with batching, up to 64 rows because batch_axis is set." in result.out
+    (tmp_path / "model.yaml").write_text("batch_axes: first")
+    result = inferd("inspect", tmp_path)
+    assert "Would be served with batching, up to 64 rows because batch_axes is first." in result.out
 
 
 def test_optional_inputs_and_omitted_outputs(inferd, tmp_path):

@@ -103,6 +103,8 @@ class Lifecycle:
         self._stopping = False
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self._leaving: set[ModelVersion] = set()
+        #: Whether one of them could not be closed, because a run does not end.
+        self._is_stuck = False
 
     def start(self) -> None:
         """Begin the loads that have been asked for so far, whose number is known now."""
@@ -209,7 +211,11 @@ class Lifecycle:
         self._settle(unload.start)
 
     def _unload(self, version: ModelVersion, loaded: LoadedModel, on_gone: Callable[[], None]) -> None:
-        self._close(version, loaded, _FINISH_S)
+        if not self._close(version, loaded, _FINISH_S):
+            with self._lock:
+                self._leaving.discard(version)
+                self._is_stuck = True
+                self._lock.notify_all()
         trim_heap()
         on_gone()
 
@@ -246,4 +252,4 @@ class Lifecycle:
             finished &= self._close(version, loaded, max(0.0, deadline - self._clock()))
         with self._lock:
             gone = self._lock.wait_for(lambda: not self._leaving, max(0.0, deadline - self._clock()))
-        return finished and gone
+            return finished and gone and not self._is_stuck

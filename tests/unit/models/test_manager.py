@@ -363,6 +363,7 @@ def test_unload_that_does_not_finish(make):
     assert isinstance(error, ModelLoadFailedError)
     assert error.message == "failed to unload 'a', versions that are still available: 1"
     assert not loaded.session.closed
+    assert not fixture.manager.stop(PATIENCE_S)
 
 
 def test_cancelled_load(make):

@@ -9,6 +9,7 @@ Names and neighbors are those of the given paths, even if they are links: caches
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ _SUFFIX = ".onnx"
 _CONFIG = "model.yaml"
 _TRITON_CONFIG = "config.pbtxt"
 _ONLY_VERSION = "1"
+
+#: An address as s3://bucket/models becomes it when it is taken for a path.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/(.*)")
 
 #: Maximum number of skipped entries in an error about a directory without models.
 _MAX_REASONS = 8
@@ -64,12 +68,22 @@ def resolve(
     sources: dict[tuple[str, str], ModelSource] = {}
     for given in paths:
         name, path = split_name(given)
+        _require_local(path)
         for source in _named(name, path, _Search(warn, config_name).sources(absolute_path(path))):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
                 msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
                 raise RepositoryError(msg)
     return list(sources.values())
+
+
+def _require_local(path: Path) -> None:
+    """Raise `RepositoryError` for an address of remote storage, which Triton would take."""
+    address = _ADDRESS.match(str(path))
+    if address and not os.path.lexists(path):
+        scheme, rest = address.groups()
+        msg = f"{scheme}://{rest}: expected a local path: copy the models to this machine, or mount their storage"
+        raise RepositoryError(msg)
 
 
 def split_name(path: Path) -> tuple[str, Path]:

@@ -105,6 +105,14 @@ def test_rejects_other_layouts(names, path, message, tmp_path):
         resolve([touch(tmp_path, *names) / path])
 
 
+def test_rejects_addresses():
+    """Triton would take them."""
+    with pytest.raises(RepositoryError, match=r"^s3://bucket/models: expected a local path: copy the models"):
+        resolve([Path("s3://bucket/models")])
+    with pytest.raises(RepositoryError, match=r"^gs://bucket: expected a local path"):
+        resolve([Path("words=gs://bucket")])
+
+
 def test_rejects_duplicate_models(tmp_path):
     """The error has both paths."""
     touch(tmp_path, "one/m.onnx", "two/m.onnx")

@@ -64,15 +64,20 @@ def _translate_queue(batching: pb.ModelDynamicBatching, max_batch_size: int, dra
         draft.differences.append(
             "dynamic_batching.preserve_ordering: an answer is sent as soon as it is there, also before an earlier one"
         )
-    _translate_priorities(batching, draft)
+    _translate_priorities(batching, max_batch_size, draft)
     if batching.HasField("default_queue_policy"):
-        policy = _queue_policy(batching.default_queue_policy, "default_queue_policy", max_batch_size, draft)
+        policy = _queue_policy(batching.default_queue_policy, "default_queue_policy", draft)
+        if "max_rows" in policy:
+            # As the settings require.
+            policy["max_rows"] = max(policy["max_rows"], max_batch_size)
+            if max_batch_size > 1:
+                draft.differences.append(_counts_rows("default_queue_policy", "rows, at least one batch,"))
         for setting, value in policy.items():
             draft.put(value, "queue", setting)
     _keep_timeouts_above_wait(draft)
 
 
-def _translate_priorities(batching: pb.ModelDynamicBatching, draft: Draft) -> None:
+def _translate_priorities(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
     levels, default = batching.priority_levels, batching.default_priority_level
     if not 0 < default <= levels and (levels or default):
         text = f"expected a number from 1 to priority_levels, which is {levels}, got {default}"
@@ -86,12 +91,21 @@ def _translate_priorities(batching: pb.ModelDynamicBatching, draft: Draft) -> No
         if not 1 <= level <= levels:
             text = f"expected keys from 1 to priority_levels, which is {levels}, got {level}"
             raise TritonConfigError(f"dynamic_batching.priority_queue_policy: {text}")
-        policy = _queue_policy(own, f"priority_queue_policy {level}", 1, draft)
+        name = f"priority_queue_policy {level}"
+        policy = _queue_policy(own, name, draft)
+        if batching.default_queue_policy.default_timeout_microseconds:
+            # It holds for the levels without a policy only.
+            policy.setdefault("default_timeout_ms", 0.0)
+        if "max_rows" in policy and max_batch_size > 1:
+            draft.differences.append(_counts_rows(name, "rows"))
         draft.put(policy, "queue", "by_priority", level)
 
 
-def _queue_policy(policy: pb.ModelQueuePolicy, name: str, min_rows: int, draft: Draft) -> dict[str, Any]:
-    """Return the settings of a queue, which has room for ``min_rows`` at least."""
+def _counts_rows(name: str, rows: str) -> str:
+    return f"{name}: max_queue_size counts {rows} and not requests"
+
+
+def _queue_policy(policy: pb.ModelQueuePolicy, name: str, draft: Draft) -> dict[str, Any]:
     settings: dict[str, Any] = {"allow_timeout_override": policy.allow_timeout_override}
     if policy.default_timeout_microseconds:
         settings["default_timeout_ms"] = policy.default_timeout_microseconds / 1000
@@ -102,9 +116,7 @@ def _queue_policy(policy: pb.ModelQueuePolicy, name: str, min_rows: int, draft: 
     elif policy.timeout_action == pb.ModelQueuePolicy.DELAY:
         draft.ignored.append(f"{name}.timeout_action (there is no timeout)")
     if policy.max_queue_size:
-        settings["max_rows"] = max(policy.max_queue_size, min_rows)
-        if min_rows > 1:
-            draft.differences.append(f"{name}: max_queue_size counts rows, at least one batch, and not requests")
+        settings["max_rows"] = policy.max_queue_size
     return settings
 
 

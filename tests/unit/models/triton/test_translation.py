@@ -103,3 +103,16 @@ def test_graph_levels(level, expected):
     assert translated(f"optimization {{ graph {{ level: {level} }} }}").settings["runtime"] == {
         "graph_optimization": expected
     }
+
+
+def test_policy_of_a_priority_stands_alone():
+    """What it leaves out is not that of the default policy: no timeout is none."""
+    queue = translated("""
+        dynamic_batching {
+            priority_levels: 2 default_priority_level: 2
+            default_queue_policy { default_timeout_microseconds: 5000 allow_timeout_override: true }
+            priority_queue_policy { key: 1 value { max_queue_size: 4 } }
+        }
+    """).settings["queue"]
+    assert queue["default_timeout_ms"] == 5
+    assert queue["by_priority"] == {1: {"max_rows": 4, "default_timeout_ms": 0, "allow_timeout_override": False}}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inferd._generated.inference import model_config_pb2 as pb
+from inferd.config.settings import QueueSettings
 from inferd.models.triton.draft import Draft
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.tensors import datatype_name, is_completed
@@ -11,12 +12,19 @@ from inferd.models.triton.tensors import datatype_name, is_completed
 #: Triton's maximum for a model whose configuration says nothing of batches, where the file allows them.
 _COMPLETED_BATCH_SIZE = 4
 
+#: The bounds of the settings, which Triton lacks.
+_MOST_BATCH_ROWS, _MOST_QUEUE_ROWS = 65_536, 1_000_000
+_USUAL_QUEUE_ROWS = QueueSettings().max_rows
+
 
 def translate_batching(config: pb.ModelConfig, draft: Draft) -> None:
     """Translate what rows are and how they are combined. Raises `TritonConfigError`."""
     size, batching = config.max_batch_size, config.dynamic_batching
     if size < 0:
         raise TritonConfigError(f"max_batch_size: expected a number from 0, got {size}")
+    if size > _MOST_BATCH_ROWS:
+        size = _MOST_BATCH_ROWS
+        draft.differences.append(f"max_batch_size: {size} rows at most; larger requests are answered all the same")
     if is_completed(config):
         size = _COMPLETED_BATCH_SIZE
         draft.differences.append(
@@ -27,6 +35,8 @@ def translate_batching(config: pb.ModelConfig, draft: Draft) -> None:
         draft.put("first" if size else "none", "batch_axes")
     if size:
         draft.put(size, "batching", "max_batch_size")
+    if size > _USUAL_QUEUE_ROWS:
+        draft.put(min(4 * size, _MOST_QUEUE_ROWS), "queue", "max_rows")
     if size and (config.HasField("dynamic_batching") or is_completed(config)):
         _translate_combining(batching, size, draft)
     else:
@@ -116,7 +126,9 @@ def _queue_policy(policy: pb.ModelQueuePolicy, name: str, draft: Draft) -> dict[
     elif policy.timeout_action == pb.ModelQueuePolicy.DELAY:
         draft.ignored.append(f"{name}.timeout_action (there is no timeout)")
     if policy.max_queue_size:
-        settings["max_rows"] = policy.max_queue_size
+        settings["max_rows"] = min(policy.max_queue_size, _MOST_QUEUE_ROWS)
+        if policy.max_queue_size > _MOST_QUEUE_ROWS:
+            draft.differences.append(f"{name}: max_queue_size is {_MOST_QUEUE_ROWS} at most")
     return settings
 
 

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from inferd._generated.inference import model_config_pb2 as pb
+from inferd.config.settings import Settings
 from inferd.models.triton import Translation, TritonConfigError, translate
 
 TENSORS = 'input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: 4 } '
@@ -116,3 +117,25 @@ def test_policy_of_a_priority_stands_alone():
     """).settings["queue"]
     assert queue["default_timeout_ms"] == 5
     assert queue["by_priority"] == {1: {"max_rows": 4, "default_timeout_ms": 0, "allow_timeout_override": False}}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "queue_rows", "differences"),
+    [
+        ("max_batch_size: 16384", 16384, 65536, 0),
+        ("max_batch_size: 2147483647 dynamic_batching { }", 65536, 262144, 1),
+        ("max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 4000000000 } }", 1, 1_000_000, 1),
+        (
+            "max_batch_size: 16384 dynamic_batching { default_queue_policy { max_queue_size: 64 } }",
+            16384,
+            16384,
+            1,
+        ),
+    ],
+)
+def test_large_batches_and_queues(text, rows, queue_rows, differences):
+    """Triton has no bounds for them: they fit those of the settings, and what is cut is named."""
+    translation = translate(text_format.Parse(f"{text} {TENSORS}", pb.ModelConfig()), Path("/models/m"), name="m")
+    settings = Settings().for_model(translation.settings)
+    assert (settings.batching.max_batch_size, settings.queue.max_rows) == (rows, queue_rows)
+    assert len(translation.differences) == differences

@@ -45,7 +45,7 @@ _QUEUE_POLICY = {
 }
 
 _FIELDS = {
-    "name": Field(_HONOURED, "must be the directory's name, or empty"),
+    "name": Field(_HONOURED, "must be the directory's name, or empty, except with `--model NAME=PATH`"),
     "platform": Field(_HONOURED, "must be `onnxruntime_onnx`, or empty"),
     "backend": Field(_HONOURED, "must be `onnxruntime`, or empty"),
     "runtime": Field(_IGNORED, "there is one runtime"),

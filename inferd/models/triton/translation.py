@@ -46,7 +46,8 @@ def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation
 
 
 def _require_name(config: pb.ModelConfig, folder: Path, name: str) -> None:
-    if config.name not in ("", name, folder.name):
+    # The operator's name for the model comes with any directory, such as KServe's /mnt/models.
+    if name == folder.name and config.name not in ("", name):
         raise TritonConfigError(f'name: expected "{folder.name}", the name of the directory, got "{config.name}"')
 
 

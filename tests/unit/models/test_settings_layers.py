@@ -1,5 +1,6 @@
 """Settings from config.pbtxt, model.yaml and the config of a load, one over the other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,15 +112,15 @@ def test_errors_name_the_file(tmp_path, files, expected):
 
 
 def test_config_beside_others(tmp_path):
-    """The name in it is that of the model's directory, or the one that the operator gives the model."""
+    """The name in it is that of the model's directory, or any if the operator gives the model another one."""
     (tmp_path / "m" / "configs").mkdir(parents=True)
     config = tmp_path / "m" / "configs" / "h100.pbtxt"
     model = tmp_path / "m" / "1" / "model.onnx"
-    for name in ("m", "alias"):
+    for name in ("m", "alias", "other"):
         config.write_text(f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\n')
         found = ModelSource(name="alias", version="1", path=model, triton=config)
         assert read_model_settings(Settings(), found).batching.max_batch_size == 8
-    config.write_text('name: "other"')
+    found = replace(found, name="m")
     with pytest.raises(
         ModelLoadError, match=r'^h100\.pbtxt: name: expected "m", the name of the directory, got "other"'
     ):

@@ -139,3 +139,9 @@ def test_large_batches_and_queues(text, rows, queue_rows, differences):
     settings = Settings().for_model(translation.settings)
     assert (settings.batching.max_batch_size, settings.queue.max_rows) == (rows, queue_rows)
     assert len(translation.differences) == differences
+
+
+def test_model_under_a_name_of_its_own():
+    """As KServe has it, which leaves the files of a model in a directory of another name."""
+    translation = translate(pb.ModelConfig(name="densenet_onnx"), Path("/mnt/models"), name="images")
+    assert translation.settings["versions"] == {"latest": 1}

@@ -142,6 +142,6 @@ def test_large_batches_and_queues(text, rows, queue_rows, differences):
 
 
 def test_model_under_a_name_of_its_own():
-    """As KServe has it, which leaves the files of a model in a directory of another name."""
+    """KServe leaves the files of a model in a directory of another name."""
     translation = translate(pb.ModelConfig(name="densenet_onnx"), Path("/mnt/models"), name="images")
     assert translation.settings["versions"] == {"latest": 1}

@@ -239,6 +239,7 @@ class Lifecycle:
         never becomes READY.
         """
         deadline = self._clock() + timeout_s
+        self._pool.stop()
         with self._lock:
             self._stopping = True
             versions = self._registry.all()

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -16,6 +14,7 @@ from inferd.errors import InvalidInputError
 from inferd.models.file_watch import fingerprint_of
 from inferd.models.repository import ModelSource, RepositoryError, resolve
 from inferd.models.settings import read_model_settings
+from inferd.models.temporary_folder import TemporaryFolder
 from inferd.models.triton import TritonConfigError, config_from_json, require_own_files
 from inferd.runtime.errors import ModelLoadError
 
@@ -104,9 +103,9 @@ class OverriddenModel:
 
     def __init__(self, name: str, override: LoadOverride, versions: Versions) -> None:
         """Write the files. Raises `InvalidInputError` for invalid ones."""
-        self._folder = Path(tempfile.mkdtemp(prefix="inferd-"))
+        self._folder = TemporaryFolder()
         try:
-            config = self._folder / "config.pbtxt"
+            config = self._folder.path / "config.pbtxt"
             config.write_text(_config_text(override.config), encoding="utf-8")
             if override.files:
                 versions = self._write(name, override.files)
@@ -117,10 +116,10 @@ class OverriddenModel:
 
     def delete(self) -> None:
         """Delete the files; a model that has been loaded does not need them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.delete()
 
     def _write(self, name: str, files: Mapping[str, bytes]) -> Versions:
-        model = self._folder / "model"
+        model = self._folder.path / "model"
         for path, content in files.items():
             parts = PurePosixPath(path).parts
             if len(parts) < _FILE_PARTS or not parts[0].isdecimal() or {"..", "."} & set(parts) or "\0" in path:

@@ -33,6 +33,7 @@ from inferd.models.remembered import RememberedModels
 from inferd.models.repository import ModelSource
 from inferd.models.router import Router
 from inferd.models.states import ModelState
+from inferd.models.temporary_folder import delete_leftovers
 from inferd.plain_text import clipped, listed
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class ModelManager:
         All of it is in the registry when this returns. The control thread calls ``on_loaded`` when each version is
         loaded or has failed.
         """
+        delete_leftovers()
         wanted = self._first_loads(found)
         if self._poller is not None:
             self._next_look_at = self._clock() + self._settings.repository.poll_interval_s

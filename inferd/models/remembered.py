@@ -54,14 +54,18 @@ class RememberedModels:
     def _write(self) -> None:
         if self._path is None:
             return
+        written: Path | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=self._path.parent, suffix=".tmp", delete=False) as file:
+                written = Path(file.name)
                 json.dump({"models": self._models}, file, indent=1)
             # In one step, so that a crash leaves the old list or the new one.
-            Path(file.name).replace(self._path)
+            written.replace(self._path)
         except OSError as error:
             _log.warning("%s cannot be written, so a restart will not load the same models: %s", self._path, error)
+            if written is not None:
+                written.unlink(missing_ok=True)
 
 
 def _versions(versions: object) -> list[str] | None:

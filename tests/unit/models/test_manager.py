@@ -498,6 +498,16 @@ def test_remembers_what_was_loaded(make, tmp_path):
     assert make(remember=remember).start().states() == {"a/2": READY, "a/1": READY, "b/1": READY}
 
 
+def test_list_that_cannot_be_written(make, tmp_path, caplog):
+    """It is said, the load succeeds, and nothing is left behind."""
+    remember = tmp_path / "state" / "loaded.json"
+    remember.mkdir(parents=True)
+    fixture = make("a/1/model.onnx", remember=str(remember)).start()
+    assert fixture.load("a") is None
+    assert "loaded.json cannot be written" in caplog.text
+    assert list(remember.parent.iterdir()) == [remember]
+
+
 def test_remembers_versions_beyond_the_policy(make, tmp_path):
     """Those that were asked for one by one, and what is left of a model when some were unloaded."""
     options = {"remember": str(tmp_path / "loaded.json"), "versions": {"latest": 1}}

@@ -69,11 +69,11 @@ def set_routing_request(name: str, routing: Routing) -> pb.SetRoutingRequest:
 
 
 def routing_of(routing: pb.Routing) -> Routing:
-    """Convert the routing of a model."""
+    """Convert the routing of a model; a message has its labels and weights in no order."""
     shadow = routing.shadow
     return Routing(
-        labels=dict(routing.labels),
-        weights=dict(routing.weights),
+        labels=dict(sorted(routing.labels.items())),
+        weights=dict(sorted(routing.weights.items())),
         shadow=Shadow(version=shadow.version, share=shadow.share, tolerance=shadow.tolerance)
         if routing.HasField("shadow")
         else None,

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,9 @@ from inferd.runtime.warmup import warm_up
 from inferd.runtime.warmup_samples import run_samples
 
 _log = logging.getLogger(__name__)
+
+#: A version that is warmed up for longer than this holds the others up no further.
+_WARM_UP_PATIENCE_S = 10.0
 
 
 class LoadCancelledError(Exception):
@@ -55,7 +59,8 @@ class BatcherParts:
 class VersionLoader:
     """Loads model versions, each in the thread that calls `load`; several threads may.
 
-    Versions are warmed up one after another, because the times and the memory of their runs are measured.
+    Versions are warmed up one after another, because the times and the memory of their runs are measured; a very long
+    warm-up does not hold the others up.
     ``versions`` returns the number of versions that share the machine's threads.
     """
 
@@ -81,7 +86,7 @@ class VersionLoader:
         session = open_session(path, settings, lambda: progress.advance(ModelState.VERIFYING))
         try:
             progress.advance(ModelState.WARMING)
-            with self._warming:
+            with self._turn_to_warm_up():
                 run_times = warm_up(session, settings, clock=self._parts.clock)
                 run_samples(session, settings, path)
                 memory_bytes = max(resident_bytes() - bytes_before, 0)
@@ -102,6 +107,16 @@ class VersionLoader:
             idle_cores=self._idle_cores,
         )
         return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
+
+    @contextmanager
+    def _turn_to_warm_up(self) -> Iterator[None]:
+        """Wait for the other versions to be warmed up, but not for one that takes very long."""
+        is_turn = self._warming.acquire(timeout=_WARM_UP_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if is_turn:
+                self._warming.release()
 
     def _limited(self, settings: ModelSettings) -> ModelSettings:
         """Return ``settings`` with fewer threads if there are many versions; log it for the server's settings once."""

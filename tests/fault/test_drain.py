@@ -10,6 +10,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
+from tests.load import eventually, metric
 from tests.patience import PATIENCE_S
 from tests.server import serving
 
@@ -35,7 +36,8 @@ def test_admitted_requests_are_answered(model, number):
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]
             calls[0].result()
-            # Calls of one connection are accepted in order, so the last one is admitted after all others.
+            # Calls are accepted in order, whenever the server comes to it.
+            eventually(lambda: metric(server, "inferd_inflight_requests") > 1, "more calls are open")
             server.process.send_signal(number)
             outcomes = [call.exception() for call in calls]
         assert server.wait() == 0, server.text

@@ -79,7 +79,8 @@ def test_readiness_changes_once_while_models_load(tmp_path):
     script.write_text(_HELD_UP.format(file=str(may_go_on)))
     for name in ("a-first", "b-second"):
         add_model(tmp_path / "models", name, busy_model())
-    server = ServerProcess(tmp_path / "models", program=(sys.executable, script))
+    one_at_a_time = ("--set", "repository.parallel_loads=1")
+    server = ServerProcess(tmp_path / "models", *one_at_a_time, program=(sys.executable, script))
     try:
         address = server.wait_event("listening")["grpc"]
         server.wait_event("model ready", model="a-first")

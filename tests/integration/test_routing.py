@@ -121,7 +121,7 @@ def test_command_line(client, server, capsys):
     command = ["models", "route", "linear", "--address", server.grpc]
     assert run([*command, "--label", "stable=1", "--weight", "stable=3", "--weight", "2=1", "--shadow", "3=0.5"]) == 0
     assert capsys.readouterr().out == (
-        "label stable: version 1\nweight of stable: 3 (75.0%)\nweight of 2: 1 (25.0%)\n"
+        "label stable: version 1\nweight of 2: 1 (25.0%)\nweight of stable: 3 (75.0%)\n"
         "shadow: version 3, 50.0% of the requests\n"
     )
     assert run([*command, "--shadow", "3=0", "--json"]) == 0

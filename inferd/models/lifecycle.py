@@ -21,6 +21,7 @@ from inferd.models.repository import ModelSource
 from inferd.models.states import IN_PROGRESS, ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.resources import trim_heap
 
 _log = logging.getLogger(__name__)
@@ -157,7 +158,8 @@ class Lifecycle:
         if version.state not in IN_PROGRESS:
             return False
         try:
-            loaded = self._loader.load(load.source, load)
+            with mapped_memory():
+                loaded = self._loader.load(load.source, load)
         except LoadCancelledError:
             return False
         except ModelLoadError as error:

@@ -4,12 +4,14 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from inferd.config.settings import Settings
 from inferd.errors import ModelControlError, ModelLoadFailedError, ModelNotFoundError, ServingError
+from inferd.models import lifecycle as lifecycle_module
 from inferd.models.catalog import Catalog, LoadOverride
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
@@ -429,6 +431,24 @@ def test_unload_between_two_operations(make):
     assert first.outcome() is None
     assert load.outcome() is not None
     assert second.outcome() is None
+
+
+def test_memory_of_loads_goes_back(make, monkeypatch):
+    """What a load allocates is freed with the version, not kept for requests."""
+    open_, during = [], []
+
+    @contextmanager
+    def recorded():
+        open_.append(None)
+        yield
+        open_.pop()
+
+    monkeypatch.setattr(lifecycle_module, "mapped_memory", recorded)
+    fixture = make("a/1/model.onnx").start()
+    load = fixture.loader.load
+    monkeypatch.setattr(fixture.loader, "load", lambda *arguments: during.append(len(open_)) or load(*arguments))
+    assert fixture.load("a") is None
+    assert (during, open_) == ([1], [])
 
 
 def test_models_load_side_by_side(make):

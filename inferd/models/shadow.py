@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 #: rejected the copy, its version does not take such a request, or the limits below were reached.
 OUTCOMES = ("equal", "different", "failed", "rejected", "incompatible", "skipped")
 
-#: Copies that wait for their answers or comparison, and the bytes of their inputs.
+#: Copies that wait for their answers or comparison, and the bytes of their inputs and of the answers to the originals.
 _MOST_OPEN = 64
 _MOST_BYTES = 64 * 2**20
 
@@ -54,12 +54,17 @@ class ShadowCounts:
 
 
 class _Comparison:
-    """The two outcomes of one request, of which either may come first, or never."""
+    """The two outcomes of one request, of which either may come first, or never.
 
-    __slots__ = ("_lock", "_on_both", "copied", "original")
+    ``nbytes`` count among those of open copies while ``is_open``; both belong to the shadow.
+    """
 
-    def __init__(self, on_both: Callable[["_Comparison"], None]) -> None:
+    __slots__ = ("_lock", "_on_both", "copied", "is_open", "nbytes", "original")
+
+    def __init__(self, on_both: Callable[["_Comparison"], None], nbytes: int) -> None:
         self._on_both = on_both
+        self.nbytes = nbytes
+        self.is_open = True
         self._lock = threading.Lock()
         self.original: Outcome | None = None
         self.copied: Outcome | None = None
@@ -124,15 +129,15 @@ class Shadow:
         if not fits:
             self._count("skipped")
             return
-        comparison = _Comparison(self._both_ended)
-        reply = Reply(partial(self._copy_ended, comparison, nbytes), None, request.reply.request_id)
+        comparison = _Comparison(self._both_ended, nbytes)
+        reply = Reply(partial(self._copy_ended, comparison), None, request.reply.request_id)
         try:
             copied = self._copied(request, reply)
         except InvalidInputError:
-            self._free(nbytes)
+            self._free(comparison)
             self._count("incompatible")
             return
-        request.reply.observe(comparison.original_ended)
+        request.reply.observe(partial(self._original_ended, comparison))
         self.target.submit((copied,))
 
     def _copied(self, request: InferenceRequest, reply: Reply) -> InferenceRequest:
@@ -152,8 +157,26 @@ class Shadow:
             priority=queue.priority_levels + 1,
         )
 
-    def _copy_ended(self, comparison: _Comparison, nbytes: int, outcome: Outcome) -> None:
-        self._free(nbytes)
+    def _original_ended(self, comparison: _Comparison, outcome: Outcome) -> None:
+        if isinstance(outcome, InferenceResult) and not self._hold(comparison, outcome):
+            self._count("skipped")
+            return
+        comparison.original_ended(outcome)
+
+    def _hold(self, comparison: _Comparison, result: InferenceResult) -> bool:
+        """Keep the answer to the original until the copy has ended; return False if there is no room."""
+        size = sum(array.nbytes for array in result.outputs.values())
+        with self._lock:
+            if not comparison.is_open:
+                return True
+            if self._open_bytes + size > _MOST_BYTES:
+                return False
+            self._open_bytes += size
+            comparison.nbytes += size
+            return True
+
+    def _copy_ended(self, comparison: _Comparison, outcome: Outcome) -> None:
+        self._free(comparison)
         comparison.copy_ended(outcome)
 
     def _both_ended(self, comparison: _Comparison) -> None:
@@ -187,10 +210,11 @@ class Shadow:
                 amount,
             )
 
-    def _free(self, nbytes: int) -> None:
+    def _free(self, comparison: _Comparison) -> None:
         with self._lock:
             self._open -= 1
-            self._open_bytes -= nbytes
+            self._open_bytes -= comparison.nbytes
+            comparison.is_open = False
 
     def _count(self, outcome: str) -> None:
         self._counts.add(self.target.name, self.target.version, outcome)

@@ -160,6 +160,26 @@ def test_open_copies_are_bounded(limit, value, monkeypatch):
     assert len(fixture.batchers["2"].submitted) == open_
 
 
+def test_answers_that_wait_for_a_slow_shadow_are_bounded(monkeypatch):
+    """Callers get theirs; those beyond the limit are not kept, and not compared."""
+    fixture = Fixture()
+    answer = result(*range(100))
+    request_bytes = fixture.send().request.nbytes
+    fixture.answer("1", answer)
+    fixture.answer("2", answer)
+    monkeypatch.setattr(shadow_module, "_MOST_BYTES", 4 * request_bytes + 2 * answer.outputs["y"].nbytes)
+    callers = [fixture.send() for _ in range(3)]
+    for caller in callers:
+        fixture.answer("1", answer)
+        assert caller.result is answer
+    assert fixture.counted() == {"equal": 1, "skipped": 1}
+    for _ in callers:
+        fixture.answer("2", answer)
+    assert fixture.counted() == {"equal": 3, "skipped": 1}
+    fixture.send()
+    assert len(fixture.batchers["2"].submitted) == 1
+
+
 def test_shadow_follows_its_version():
     """Loaded again, the new one gets the copies; removed from the routing, none does."""
     fixture = Fixture()

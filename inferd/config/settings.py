@@ -117,8 +117,8 @@ cuda, tensorrt, openvino, or any provider name of the installed build of ONNX Ru
     provider_options: dict[str, dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]] = Field(
         default_factory=dict
     )
-    """Options by provider, as documented by ONNX Runtime. Those of a model may name libraries, files or addresses only if \
-the server's own settings have the same; directories of TensorRT's caches are free."""
+    """Options by provider, as documented by ONNX Runtime. Those of a model may name libraries, files or addresses \
+only if the server's own settings have the same; directories of TensorRT's caches are free."""
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     """Threads within one operator; 0 is the number of available cores divided by the number of instances (1 on a \
 GPU), or fewer with so many model versions that their idle threads would be too many (docs/scaling.md)."""

@@ -12,7 +12,7 @@ from inferd.config.repository import chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import InvalidInputError
 from inferd.models.file_watch import fingerprint_of
-from inferd.models.repository import ModelSource, RepositoryError, resolve
+from inferd.models.repository import ModelSource, RepositoryError, absolute_path, resolve, split_name
 from inferd.models.settings import read_model_settings
 from inferd.models.temporary_folder import TemporaryFolder
 from inferd.models.triton import TritonConfigError, config_from_json, require_own_files
@@ -66,6 +66,11 @@ class Catalog:
                     twice = f'model "{source.name}" version "{source.version}" exists twice'
                     self._report((source.name, source.version), f"{twice}: {first.path} is taken, not {source.path}")
         return dict(found)
+
+    def missing_paths(self) -> list[Path]:
+        """Return those of the given paths that are not there now, such as volumes that are not mounted."""
+        paths = [absolute_path(split_name(path)[1]) for path in self._paths]
+        return [path for path in paths if not os.path.lexists(path)]
 
     def _sources(self, path: Path) -> Sequence[ModelSource]:
         try:

@@ -51,8 +51,16 @@ class Poller:
         return self._watch.is_known((source.name, source.version), fingerprint_of(source))
 
     def look(self) -> dict[str, Versions]:
-        """Return all complete versions of each model that has changed; none for a model that is gone."""
-        sources = {key: source for key, source in _by_key(self._settled).items() if not _is_missing(source.path)}
+        """Return all complete versions of each model that has changed; none for a model that is gone.
+
+        While a given path itself is not there, nothing in it is gone.
+        """
+        absent = self._catalog.missing_paths()
+        sources = {
+            key: source
+            for key, source in _by_key(self._settled).items()
+            if not _is_missing(source.path) or any(source.path.is_relative_to(path) for path in absent)
+        }
         sources |= _by_key(self._catalog.scan())
         changes = self._watch.poll({key: fingerprint_of(source) for key, source in sources.items()})
         for name, number in changes.settled:

@@ -109,6 +109,18 @@ def test_unreadable_directory_is_not_empty(root, monkeypatch, unreadable):
         assert all(fixture.look().values())
 
 
+def test_absent_repository_is_not_empty(root):
+    """As while a volume is not mounted: its versions are not gone, and need not be loaded again when it is back."""
+    fixture = Fixture(root)
+    away = root.with_name("away")
+    root.rename(away)
+    for _ in range(3):
+        assert all(fixture.look().values())
+    away.rename(root)
+    for _ in range(3):
+        assert all(fixture.look().values())
+
+
 def test_settings_belong_to_every_version(root):
     """A changed model.yaml is a change of each."""
     fixture = Fixture(root)

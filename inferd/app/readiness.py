@@ -38,7 +38,9 @@ class Readiness:
         found: Collection[str] = (),
     ) -> None:
         self._repository = settings.repository
-        self._found = sorted(found) if settings.repository.mode is ModelControl.POLL else []
+        names = sorted(found)
+        self._found = names if settings.repository.mode is ModelControl.POLL else []
+        self._named = names if settings.repository.mode is ModelControl.NONE else settings.repository.load
         self._registry = registry
         self._opening = threading.Lock()
         #: None until the models of the start have been tried.
@@ -136,9 +138,9 @@ class Readiness:
         self._on_ready()
 
     def _absent(self) -> list[str]:
-        """Return the models that should be loaded at start and are in no repository."""
-        named = [name for name in self._repository.load if name != EVERY_MODEL]
-        return [f"{name} (not found)" for name in named if not self._registry.versions(name)]
+        """Return the models that should be loaded at start of which no version is there, or none is chosen."""
+        named = [name for name in self._named if name != EVERY_MODEL]
+        return [f"{name} (no version)" for name in named if not self._registry.versions(name)]
 
     def _in(self, states: frozenset[ModelState]) -> list[str]:
         """Return the versions in ``states``."""

@@ -140,13 +140,20 @@ def test_exit_on_error(mode: str) -> None:
 def test_named_model_that_is_not_found() -> None:
     """It counts as failed, until a version of it comes."""
     server = Server(_READY, mode="explicit", load=["m0", "m1"], readiness="all", exit_on_error=True)
-    assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 (not found)"
+    assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 (no version)"
     server.opened()
-    assert server.reason == "waiting for models (repository.readiness): m1 (not found)"
+    assert server.reason == "waiting for models (repository.readiness): m1 (no version)"
     server.add("m1", _READY)
     server.readiness.on_state()
     assert server.is_ready
     assert Server(mode="explicit", load=["*"], readiness="all").opened().is_ready
+
+
+def test_models_whose_policy_chooses_nothing_are_missing() -> None:
+    """As those that are in no repository."""
+    server = Server(_READY, found=["m0", "m1"], readiness="all", exit_on_error=True)
+    assert server.readiness.why_exit() == "failed to load, with repository.exit_on_error: m1 (no version)"
+    assert not server.opened().is_ready
 
 
 def test_late_poll_thread() -> None:

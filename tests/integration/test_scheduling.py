@@ -184,4 +184,5 @@ def test_principals_share_by_weight(server: ServerProcess, caller: Callable[...,
 
     eventually(lambda: len(answered()) == len(calls), "the access log is complete")
     first = answered()[:40]
-    assert {name: pytest.approx(first.count(name), abs=2) for name in asked} == {"flood": 8, "light": 8, "heavy": 24}
+    # Shares are of predicted cost, which is still being learned: the same row costs more at first than later.
+    assert {name: pytest.approx(first.count(name), abs=4) for name in asked} == {"flood": 8, "light": 8, "heavy": 24}

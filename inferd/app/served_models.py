@@ -7,7 +7,7 @@ from functools import partial
 
 from inferd import demo
 from inferd.config.settings import Settings
-from inferd.models.catalog import Catalog, Versions
+from inferd.models.catalog import Catalog
 from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
@@ -90,9 +90,9 @@ class ServedModels:
 
     def load(self, on_loaded: Callable[[], None]) -> None:
         """Start loading; another thread calls ``on_loaded`` when each version is loaded or has failed."""
-        found: dict[str, Versions] = {}
+        found: dict[str, dict[str, ModelSource]] = {}
         for source in self._sources:
-            found[source.name] = {**found.get(source.name, {}), source.version: source}
+            found.setdefault(source.name, {})[source.version] = source
         self.manager.start(found, on_loaded)
 
     def ready_names(self) -> list[str]:

@@ -86,14 +86,10 @@ class ModelRegistry:
         for each in self._models.get(name, ()):
             if (not version or each.version == version) and each.state is ModelState.READY:
                 return each
-        return self.ready(self.find(name, version))
-
-    @staticmethod
-    def ready(version: ModelVersion) -> ModelVersion:
-        """Return ``version`` if it is READY, else raise `ModelUnavailableError`."""
-        if version.state is not ModelState.READY:
-            raise version.unavailable()
-        return version
+        found = self.find(name, version)
+        if found.state is not ModelState.READY:
+            raise found.unavailable()
+        return found
 
     def find(self, name: str, version: str = "", visible: Visible | None = None) -> ModelVersion:
         """Return the same as `get`, but in any state; without ``version``, the highest one if none is READY.

@@ -81,10 +81,6 @@ class FakeRegistry:
             raise ModelNotFoundError(f'there is no model "{name}"')
         return found
 
-    @staticmethod
-    def ready(version: FakeModel) -> FakeModel:
-        return version
-
 
 class FakeCall(Finishing):
     """A call, unary or a stream, that records what handlers do to it."""

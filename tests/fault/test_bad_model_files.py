@@ -15,7 +15,7 @@ import pytest
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from inferd.client import Client
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 from tests.load import connect, metric
 from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
@@ -85,10 +85,10 @@ def fill(repository: Path) -> None:
         "zero-byte": b"",
         "not-onnx": b"<!DOCTYPE html><title>404 Not Found</title>",
         "only-zeros": bytes(4096),
-        "wrong-opset": onnx_models.future_opset().SerializeToString(),
+        "wrong-opset": onnx_traps.future_opset().SerializeToString(),
         "wrong-type": wrong_type().SerializeToString(),
-        "crashing": onnx_models.crashes_when_opened().SerializeToString(),
-        "hanging": onnx_models.hangs_when_opened().SerializeToString(),
+        "crashing": onnx_traps.crashes_when_opened().SerializeToString(),
+        "hanging": onnx_traps.hangs_when_opened().SerializeToString(),
         "a-good": whole,
     }
     for name, content in contents.items():

@@ -19,7 +19,7 @@ from inferd.client import (
     Overloaded,
     Unavailable,
 )
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.server import BIN, serving
@@ -36,7 +36,7 @@ def repository(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for version in ("1", "2"):
         onnx_models.save(onnx_models.linear(), folder / "linear" / version / "model.onnx")
-    onnx_models.save(onnx_models.hangs_when_opened(), folder / "hanging" / "1" / "model.onnx")
+    onnx_models.save(onnx_traps.hangs_when_opened(), folder / "hanging" / "1" / "model.onnx")
     (folder / "broken" / "1").mkdir(parents=True)
     (folder / "broken" / "1" / "model.onnx").write_bytes(b"not a model")
     return folder

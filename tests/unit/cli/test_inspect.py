@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inferd import demo
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 
 _DIGITS = demo.repository() / "1" / "model.onnx"
 
@@ -120,7 +120,7 @@ def test_invalid_recorded_requests(inferd, tmp_path):
 
 def test_applies_server_settings(inferd, tmp_path):
     """From a file and from flags, custom operators included."""
-    file = onnx_models.save(onnx_models.custom_operator(), tmp_path / "model.onnx")
+    file = onnx_models.save(onnx_traps.custom_operator(), tmp_path / "model.onnx")
     assert inferd("inspect", file).exit_code == 1
     config = tmp_path / "inferd.yaml"
     config.write_text("batching: {enabled: false}\nruntime: {custom_ops: [onnxruntime-extensions]}")

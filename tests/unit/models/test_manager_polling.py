@@ -15,9 +15,9 @@ from inferd.models.repository import ModelSource
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from tests.patience import PATIENCE_S
+from tests.unit.models.managed import ScriptedLoader
 from tests.unit.models.managers import manager_of
 from tests.unit.models.model_files import touch
-from tests.unit.models.test_manager import ScriptedLoader
 
 
 class Fixture:

@@ -27,7 +27,7 @@ from inferd.runtime.batch_axes import establish
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.session import open_session
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 
@@ -63,12 +63,12 @@ def good(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def crashing(tmp_path: Path) -> Path:
-    return onnx_models.save(onnx_models.crashes_when_opened(), tmp_path / "crashing" / "model.onnx")
+    return onnx_models.save(onnx_traps.crashes_when_opened(), tmp_path / "crashing" / "model.onnx")
 
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Path:
-    return onnx_models.save(onnx_models.hangs_when_opened(), tmp_path / "hanging" / "model.onnx")
+    return onnx_models.save(onnx_traps.hangs_when_opened(), tmp_path / "hanging" / "model.onnx")
 
 
 def test_one_process_opens_good_and_damaged_files(probe: Probe, good: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_one_process_opens_good_and_damaged_files(probe: Probe, good: Path, tmp_
     probe.check(good, uncached())
     (pid,) = probe.pids()
     probe.check(damaged, uncached())
-    probe.check(onnx_models.save(onnx_models.future_opset(), tmp_path / "future.onnx"), uncached())
+    probe.check(onnx_models.save(onnx_traps.future_opset(), tmp_path / "future.onnx"), uncached())
     probe.check(good, uncached())
     assert probe.pids() == {pid}
     process = psutil.Process(pid)
@@ -99,7 +99,7 @@ def test_refuses_crashing_file_and_opens_next(probe: Probe, good: Path, crashing
 def test_refuses_file_that_needs_too_much_memory(probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB may be taken however little there is."""
     monkeypatch.setattr(probe_pool, "available_bytes", lambda *_: 0)
-    path = onnx_models.save(onnx_models.needs_memory_when_opened(), tmp_path / "large.onnx")
+    path = onnx_models.save(onnx_traps.needs_memory_when_opened(), tmp_path / "large.onnx")
     with pytest.raises(ModelLoadError) as caught:
         probe.check(path, uncached())
     assert str(caught.value) == "cannot load large.onnx: opening it needs more than 67108864 bytes of memory"

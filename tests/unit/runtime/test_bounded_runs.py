@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from inferd.runtime import bounded_runs
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.onnx_file import read_model_file
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 from tests.load import busy_model
 from tests.unit.runtime.specs import signature, spec
 
@@ -52,7 +52,7 @@ def test_ordinary_networks_are_data_independent(build, tmp_path):
     assert _is_data_independent(build(), tmp_path)
 
 
-@pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_models.custom_operator])
+@pytest.mark.parametrize("build", [busy_model, onnx_models.one_long_operator, onnx_traps.custom_operator])
 def test_loops_and_unknown_operators_are_not(build, tmp_path):
     """Their duration is unbounded."""
     assert not _is_data_independent(build(), tmp_path)

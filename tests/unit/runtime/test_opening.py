@@ -19,7 +19,7 @@ from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import CPU, CUDA
 from inferd.runtime.resources import usable_cores
-from tests import onnx_models
+from tests import onnx_models, onnx_traps
 from tests.unit.runtime.specs import spec
 
 
@@ -177,7 +177,7 @@ def test_rejects_model_without_servable_inputs_or_outputs(model, message, caplog
 
 def test_loads_configured_custom_operators(tmp_path):
     """Without them the model does not load."""
-    path = onnx_models.save(onnx_models.custom_operator(), tmp_path / "model.onnx")
+    path = onnx_models.save(onnx_traps.custom_operator(), tmp_path / "model.onnx")
     settings = ModelSettings.model_validate({"runtime": {"custom_ops": ["onnxruntime-extensions"]}})
     session = open_runtime_session(path, settings)
     assert session.run(["loud"], {"text": np.array(["quiet"], object)})[0].tolist() == ["QUIET"]

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -14,11 +13,9 @@ from inferd.config.settings import ModelSettings
 from inferd.runtime import session as session_module
 from inferd.runtime.batch_axes import establish
 from inferd.runtime.batch_axes.verdict import Standing
-from inferd.runtime.errors import ModelLoadError, RunFailedError
-from inferd.runtime.runners import RunStop
+from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.session import OnnxSession, open_session
-from tests import onnx_models
-from tests.load import busy_model
+from tests import onnx_models, onnx_traps
 
 
 def opened(model, folder: Path, **settings: dict) -> OnnxSession:
@@ -316,7 +313,7 @@ def refusal(path: Path, **settings: dict) -> str:
             "cannot load model.onnx: This is an invalid model. Type Error: Type 'tensor(int4)'",
         ),
         (
-            onnx_models.future_opset(),
+            onnx_traps.future_opset(),
             "cannot load model.onnx: it needs opset 999 of ai.onnx, the installed ONNX Runtime",
         ),
         (onnx_models.text_and_bf16(), "the model has both BYTES and BF16 tensors"),
@@ -384,27 +381,3 @@ def test_parallel_runs_follow_cores_and_threads(threads, runs, tmp_path, monkeyp
     monkeypatch.setattr(session_module, "usable_cores", lambda: 4)
     runtime = {"intra_op_threads": threads[0], "inter_op_threads": threads[1], "providers": ["cpu"]}
     assert opened(onnx_models.linear(), tmp_path, runtime=runtime).parallel_runs == runs
-
-
-def test_runs_are_bounded(tmp_path):
-    """Determined from the file, also with a cached verdict; not without batch axes."""
-    cache = {"verdict_cache": tmp_path / "verdicts"}
-    for _ in range(2):
-        session = opened(onnx_models.linear(), tmp_path, runtime=cache)
-        assert session.runs_are_bounded
-        assert not opened(onnx_models.identity(dtypes.BY_NAME["FP32"], ("batch", "length")), tmp_path).runs_are_bounded
-        assert not opened(busy_model(), tmp_path, runtime=cache).runs_are_bounded
-    session.stop_batching("the rows were none")
-    assert not session.runs_are_bounded
-
-
-def test_run_can_be_stopped(tmp_path):
-    """From another thread; later runs are unaffected."""
-    session = opened(busy_model(), tmp_path)
-    stop = RunStop()
-    timer = threading.Timer(0.05, stop.stop)
-    timer.start()
-    with pytest.raises(RunFailedError):
-        session.run({"x": np.full((1, 1), 4e18, np.float32)}, ["y"], stop)
-    timer.join()
-    assert session.run({"x": np.ones((1, 1), np.float32)}, ["y"], RunStop())[0] == 1

@@ -7,9 +7,11 @@ the end of the old one, are compared with those of all others. Every answer must
 
 import asyncio
 import itertools
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +26,7 @@ from rich.table import Table
 from benchmarks import machine, options, report
 from benchmarks.models import ROOT, Model
 from benchmarks.process import Placement, Server, free_port
-from inferd.client import AsyncClient, InferdError, ModelState
+from inferd.client import AsyncClient, Client, InferdError, ModelState
 
 _MODELS = ("small", "mid")
 _NAMES = ("first", "second")
@@ -125,46 +127,44 @@ class _Repository:
         weight = self._proto.graph.initializer[0]
         values = numpy_helper.to_array(weight) * np.float32(1 + 1e-6 * version)
         weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-        staged = self._staged(name, version)
+        staged = _staged(self.root, name, version)
         staged.mkdir(parents=True)
         onnx.save(self._proto, staged / "model.onnx")
 
-    def publish(self, name: str, version: int) -> None:
-        """Add a version to those that the server finds."""
-        (self.root / name).mkdir(exist_ok=True)
-        self._staged(name, version).rename(self.root / name / str(version))
 
-    def _staged(self, name: str, version: int) -> Path:
-        return self.root / f".{name}-{version}"
+def _publish(root: Path, name: str, version: int) -> None:
+    """Add a version to those that the server finds."""
+    (root / name).mkdir(exist_ok=True)
+    _staged(root, name, version).rename(root / name / str(version))
 
 
-class _Switches:
-    """Switches the models in turn."""
+def _staged(root: Path, name: str, version: int) -> Path:
+    return root / f".{name}-{version}"
 
-    def __init__(self, client: AsyncClient, repository: _Repository) -> None:
-        self._client = client
-        self._repository = repository
-        self.done: list[Switch] = []
 
-    async def run(self, number: int) -> None:
-        """Switch ``number`` times."""
+def _switch(address: str, root: Path, number: int) -> list[Switch]:
+    """Switch the models in turn, ``number`` times, with versions that `_Repository.prepare` has written."""
+    done = []
+    with Client(address) as client:
         for name, version in _planned(number):
-            self._repository.publish(name, version)
+            _publish(root, name, version)
             began_at = time.monotonic()
-            await self._client.load_model(name)
+            client.load_model(name)
             loaded_at = time.monotonic()
-            await self._old_one_gone(name)
-            self.done.append(
+            _wait_until_old_one_is_gone(client, name)
+            done.append(
                 Switch(model=name, version=version, began_at=began_at, loaded_at=loaded_at, ended_at=time.monotonic())
             )
-            await asyncio.sleep(_PAUSE_S)
+            time.sleep(_PAUSE_S)
+    return done
 
-    async def _old_one_gone(self, name: str) -> None:
-        while True:
-            states = [each.state for each in await self._client.models() if each.name == name]
-            if ModelState.UNLOADING not in states and states.count(ModelState.READY) == 1:
-                return
-            await asyncio.sleep(_UNLOAD_POLL_S)
+
+def _wait_until_old_one_is_gone(client: Client, name: str) -> None:
+    while True:
+        states = [each.state for each in client.models() if each.name == name]
+        if ModelState.UNLOADING not in states and states.count(ModelState.READY) == 1:
+            return
+        time.sleep(_UNLOAD_POLL_S)
 
 
 def _planned(number: int) -> list[tuple[str, int]]:
@@ -183,35 +183,34 @@ class _Seen:
     peak_bytes: int
 
 
-async def _observe(
-    address: str, repository: _Repository, model: Model, rate: float, number: int, process: psutil.Process
-) -> _Seen:
-    async with AsyncClient(address) as client, AsyncClient(address) as control:
-        await control.wait_until_ready(timeout_s=_READY_S)
-        load, stop = _Load(client, model.rows(), rate), asyncio.Event()
-        switches = _Switches(control, repository)
-        sizes: list[int] = []
+async def _observe(address: str, root: Path, model: Model, rate: float, number: int, process: psutil.Process) -> _Seen:
+    loop = asyncio.get_running_loop()
+    # From another process, so that the latencies do not count what a client does to switch.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as control:
+        async with AsyncClient(address) as client:
+            await client.wait_until_ready(timeout_s=_READY_S)
+            await loop.run_in_executor(control, _switch, address, root, 0)
+            load, stop = _Load(client, model.rows(), rate), asyncio.Event()
+            sizes: list[int] = []
+            running = [asyncio.create_task(load.run(stop)), asyncio.create_task(_watch(process, sizes, stop))]
+            await asyncio.sleep(_STEADY_S)
+            start_bytes = process.memory_info().rss
+            switches = await loop.run_in_executor(control, _switch, address, root, number)
+            await asyncio.sleep(_STEADY_S)
+            stop.set()
+            await asyncio.gather(*running)
+    await asyncio.sleep(_SETTLE_S)
+    end_bytes = process.memory_info().rss
+    return _Seen(
+        calls=load.calls, switches=switches, start_bytes=start_bytes, end_bytes=end_bytes, peak_bytes=max(sizes)
+    )
 
-        async def watch() -> None:
-            while not stop.is_set():
-                sizes.append(process.memory_info().rss)
-                await asyncio.sleep(_UNLOAD_POLL_S)
 
-        running = [asyncio.create_task(load.run(stop)), asyncio.create_task(watch())]
-        await asyncio.sleep(_STEADY_S)
-        start_bytes = process.memory_info().rss
-        await switches.run(number)
-        await asyncio.sleep(_STEADY_S)
-        stop.set()
-        await asyncio.gather(*running)
-        await asyncio.sleep(_SETTLE_S)
-        return _Seen(
-            calls=load.calls,
-            switches=switches.done,
-            start_bytes=start_bytes,
-            end_bytes=process.memory_info().rss,
-            peak_bytes=max(sizes),
-        )
+async def _watch(process: psutil.Process, sizes: list[int], stop: asyncio.Event) -> None:
+    """Keep the resident set in ``sizes``."""
+    while not stop.is_set():
+        sizes.append(process.memory_info().rss)
+        await asyncio.sleep(_UNLOAD_POLL_S)
 
 
 def _wrong(call: Call, switches: Sequence[Switch]) -> bool:
@@ -230,14 +229,14 @@ def measure(model: Model, placement: Placement, rate: float, number: int) -> Out
         for name, version in [*((name, 1) for name in _NAMES), *_planned(number)]:
             repository.prepare(name, version)
         for name in _NAMES:
-            repository.publish(name, 1)
+            _publish(repository.root, name, 1)
         command = [sys.executable, "-m", "inferd", "serve", str(repository.root), "--grpc-port", str(port)]
         command += ["--metrics-port", "0", "--model-control-mode", "explicit", "--load-model", "*"]
         command += ["--set", "repository.versions.latest=1", "--set", "log.access=false"]
         environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": folder}
         with Server([*placement.server, *command], environment, Path(folder)) as server:
             process = server.tree()[0]
-            seen = asyncio.run(_observe(f"127.0.0.1:{port}", repository, model, rate, number, process))
+            seen = asyncio.run(_observe(f"127.0.0.1:{port}", repository.root, model, rate, number, process))
     return _outcome(model, placement, rate, seen)
 
 

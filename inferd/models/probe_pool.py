@@ -91,8 +91,9 @@ class _Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    # A terminal's Ctrl-C is for the server.
-                    start_new_session=True,
+                    # A terminal's Ctrl-C is for the server. A session of its own would have a share of the processors
+                    # of its own where Linux groups processes by sessions (sched_autogroup), however nice it is.
+                    process_group=0,
                 )
             except OSError as error:
                 connection.close()

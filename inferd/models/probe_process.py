@@ -20,16 +20,12 @@ from typing import Any
 
 from inferd.config.settings import ModelSettings
 from inferd.runtime.external_weights import ExternalWeights
-from inferd.runtime.resources import trim_heap
+from inferd.runtime.resources import BACKGROUND_NICE, trim_heap
 from inferd.runtime.trial_opening import try_opening, weight_fingerprints
 
 _LENGTH = struct.Struct(">I")
 _STDIN = 0
 _STDERR = 2
-
-#: Requests that are being served go first: with 5, their 99th percentile while a version of a small model is switched
-#: was 2.3 times that of other times on two cores, with 15 it is 1.7 to 2.0 (benchmarks/switches.py).
-_NICENESS = 15
 
 #: The system ends this process before any other if memory runs out.
 _OOM_SCORE = "1000"
@@ -107,7 +103,7 @@ def _end_with_server() -> None:
 def _step_back() -> None:
     """Give way to the server's own work, and leave no core files behind."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(_NICENESS)
+    os.nice(BACKGROUND_NICE)
     with suppress(OSError):  # no /proc, or a sandbox
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 

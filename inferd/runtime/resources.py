@@ -84,11 +84,13 @@ def parallel_runs(*, threads: int, on_accelerator: bool, cores: int) -> int:
 
 
 #: By how much threads that run models give way, in steps of `nice`: their weight is 0.64 of that of other threads.
-_NICE = 2
+RUNS_NICE = 2
+#: The same for work that no request waits for. Their weight is 0.035 of that of other threads.
+BACKGROUND_NICE = 15
 
 
-def give_way() -> None:
-    """Lower the priority of this thread, for those that read and answer; threads that it starts inherit that.
+def give_way(steps: int = RUNS_NICE) -> None:
+    """Lower the priority of this thread by ``steps`` of `nice`; threads that it starts inherit that.
 
     The priority of single threads can be set on Linux only, and is not raised again.
     """
@@ -96,7 +98,7 @@ def give_way() -> None:
         return
     thread = threading.get_native_id()
     with suppress(OSError):  # some sandboxes forbid it
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + steps)
 
 
 def parse_cpu_max(text: str) -> float | None:

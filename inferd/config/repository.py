@@ -64,6 +64,17 @@ loaded and unloaded. explicit: models are loaded and unloaded by calls only."""
     """Which versions of a model are served: all, {latest: N}, or a list of numbers. A model.yaml may say otherwise."""
     parallel_loads: int = Field(default=4, ge=1, le=64)
     """Number of versions that are loaded at the same time."""
+    on_demand: bool = False
+    """Load models when the first request for them comes, rather than at start; with explicit, those that load names. \
+A model.yaml may say otherwise."""
+    memory_budget_bytes: int | None = Field(default=None, ge=1024 * 1024)
+    """Host memory that all models may take together: those that are loaded on demand and have been idle for longest \
+leave to make room for others. Null: no budget, and none leaves."""
+    device_memory_budget_bytes: int | None = Field(default=None, ge=1024 * 1024)
+    """The same for the memory of the devices that models run on."""
+    min_residence_s: float = Field(default=1.0, ge=0.0, le=86_400.0)
+    """Time that a model which was loaded on demand stays at least, or twice as long as its load took if that is \
+longer, so that two models that need the same memory do not only load."""
     readiness: RequiredModels = RequiredModels.ANY
     """any: the server is ready when all models of the start have been tried and, with mode none, one is ready. all: \
 not before every one of them is. Models that come and go later do not change it."""

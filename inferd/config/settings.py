@@ -190,6 +190,10 @@ or file (in the directory warmup of the model)."""
     routing: RoutingSettings = RoutingSettings()
     versions: VersionPolicy | None = None
     """Which versions are served: all, {latest: N}, or a list of numbers; the server's repository.versions if null."""
+    on_demand: bool | None = None
+    """Load the model when the first request for it comes; the server's repository.on_demand if null."""
+    pinned: bool = False
+    """Load the model at start, and never unload it to make room for others."""
     loose_dimensions: list[str] = Field(default_factory=list)
     """Names of dynamic dimensions that may differ between the inputs of one request."""
 

@@ -74,9 +74,25 @@ class ModelNotFoundError(ServingError):
 
 
 class ModelUnavailableError(ServingError):
-    """The model is loading, failed or unloading, or the server is draining."""
+    """The model is loading, failed or unloading, or the server is draining.
+
+    ``retry_after_s`` is the delay after which a retry is likely to find the model; None if nothing is known of that.
+    """
 
     reason = "MODEL_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class ColdModelError(ModelUnavailableError):
+    """A request has found ``version`` of an on-demand ``model`` not READY; it may wait until the model is loaded."""
+
+    def __init__(self, message: str, *, model: str, version: str) -> None:
+        super().__init__(message)
+        self.model = model
+        self.version = version
 
 
 class ModelControlError(ServingError):

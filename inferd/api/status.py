@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 
 from inferd.batching.request import FailedRunError
 from inferd.errors import (
+    ColdModelError,
     DeadlineExceededError,
     InferenceFailedError,
     InvalidInputError,
@@ -32,6 +33,7 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     ModelUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    ColdModelError: grpc.StatusCode.UNAVAILABLE,
     ModelControlError: grpc.StatusCode.UNAVAILABLE,
     ModelLoadFailedError: grpc.StatusCode.INTERNAL,
     NotAuthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -101,7 +103,10 @@ class StatusTable:
 
     def _new_status(self, error: ServingError) -> Status:
         retry_after_ms = None
-        if isinstance(error, OverloadedError | QuotaExceededError):
+        if (
+            isinstance(error, OverloadedError | QuotaExceededError | ModelUnavailableError)
+            and error.retry_after_s is not None
+        ):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
         return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
 

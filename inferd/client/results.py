@@ -94,6 +94,7 @@ class ModelState(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     VERIFYING = "VERIFYING"
     WARMING = "WARMING"
+    ON_DEMAND = "ON_DEMAND"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

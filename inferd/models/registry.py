@@ -77,7 +77,7 @@ class ModelRegistry:
         Raises:
             InvalidInputError: there are several models, and no name is given.
             ModelNotFoundError: no such model or version.
-            ModelUnavailableError: the version is not READY.
+            ModelUnavailableError: the version is not READY; `ColdModelError` if it is loaded on demand.
         """
         if self._routes and (routes := self._routes.get(name)) is not None:
             routed = routes.choose(version, self._models.get(name, ()))

@@ -5,8 +5,9 @@ from enum import Enum
 
 
 class ModelState(Enum):
-    """State of a model version. Only READY accepts requests."""
+    """State of a model version. Only READY runs requests; those for an ON_DEMAND one make it load, and wait."""
 
+    ON_DEMAND = "on_demand"
     UNAVAILABLE = "unavailable"
     LOADING = "loading"
     VERIFYING = "verifying"
@@ -17,8 +18,9 @@ class ModelState(Enum):
 
 
 #: A load goes down this list. It may fail, or be cancelled, in each stage. Loading again needs a new version object,
-#: so nothing follows UNAVAILABLE and FAILED.
+#: so nothing follows UNAVAILABLE, FAILED and ON_DEMAND.
 TRANSITIONS: Mapping[ModelState, frozenset[ModelState]] = {
+    ModelState.ON_DEMAND: frozenset(),
     ModelState.LOADING: frozenset({ModelState.VERIFYING, ModelState.FAILED, ModelState.UNAVAILABLE}),
     ModelState.VERIFYING: frozenset({ModelState.WARMING, ModelState.FAILED, ModelState.UNAVAILABLE}),
     ModelState.WARMING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNAVAILABLE}),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
-from inferd.errors import ModelUnavailableError
+from inferd.errors import ColdModelError, ModelUnavailableError
 from inferd.models.states import ModelState, require_transition
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.session import OnnxSession
@@ -33,16 +33,29 @@ class ModelVersion:
     The batcher rejects requests that arrive after unloading began. ``settings`` are the
     server's until the loader has read the model's own, and do not change after that. `advance` and the ``mark_``
     methods are called under the manager's lock; everything else may be called from any thread.
+
+    A new version is LOADING, or ON_DEMAND: then it stands for one that its first request loads.
     """
 
-    def __init__(self, *, name: str, version: str, settings: ModelSettings, fingerprint: Hashable = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        settings: ModelSettings,
+        fingerprint: Hashable = None,
+        on_demand: bool = False,
+        state: ModelState = ModelState.LOADING,
+    ) -> None:
         self.name = name
         self.version = version
         self.settings = settings
+        #: Whether requests that find the version in another state than READY make the server load it.
+        self.on_demand = on_demand
         #: Differs once the files are not those that the version was loaded from.
         self.fingerprint = fingerprint
         #: Every request reads it without a lock.
-        self.state = ModelState.LOADING
+        self.state = state
         #: Copies requests to another version before they are submitted.
         self.shadow: Callable[[Sequence[InferenceRequest]], None] | None = None
         self._reason = ""
@@ -117,9 +130,12 @@ class ModelVersion:
             loaded.batcher.queue.cancel(request)
 
     def unavailable(self) -> ModelUnavailableError:
-        """Return the error for calls that need a ready model."""
-        state = "failed to load" if self.state is ModelState.FAILED else f"is {self.state.value}"
-        return ModelUnavailableError(f'model "{self.name}" version "{self.version}" {state}')
+        """Return the error for calls that need a ready model: a `ColdModelError` if they may wait for it."""
+        state = "failed to load" if self.state is ModelState.FAILED else f"is {self.state.value.replace('_', ' ')}"
+        text = f'model "{self.name}" version "{self.version}" {state}'
+        if self.on_demand:
+            return ColdModelError(text, model=self.name, version=self.version)
+        return ModelUnavailableError(text)
 
     def advance(self, state: ModelState) -> None:
         """Enter the next stage of a load: VERIFYING or WARMING."""

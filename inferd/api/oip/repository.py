@@ -31,6 +31,8 @@ _STATES = {
     ModelState.WARMING: "LOADING",
     ModelState.UNLOADING: "UNLOADING",
     ModelState.UNAVAILABLE: "UNAVAILABLE",
+    # With a reason too: it takes no memory now.
+    ModelState.ON_DEMAND: "UNAVAILABLE",
     ModelState.FAILED: "UNAVAILABLE",
 }
 

@@ -20,7 +20,7 @@ from inferd.observability.timing import STAGES
 ModelLabels = tuple[str, str]
 
 #: Label values of ``inferd_model_state``.
-MODEL_STATES = ("unavailable", "loading", "verifying", "warming", "ready", "unloading", "failed")
+MODEL_STATES = ("unavailable", "loading", "verifying", "warming", "ready", "unloading", "failed", "on_demand")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

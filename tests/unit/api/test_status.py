@@ -24,6 +24,8 @@ def _make(error_class):
         return error_class("full", retry_after_s=0.25)
     if error_class is FailedRunError:
         return error_class(BatchTiming(started_at=0.0, stack_s=0.0, run_s=0.0, rows=1), queue_s=0.0)
+    if error_class is errors.ColdModelError:
+        return error_class("cold", model="m", version="1")
     return error_class() if error_class is errors.InferenceFailedError else error_class("because")
 
 
@@ -38,10 +40,17 @@ def test_every_error_has_status(error_class):
     assert (sent.code, sent.message) == (status.code.value[0], status.message)
 
 
-def test_overload_carries_computed_retry_hint():
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.OverloadedError("full", retry_after_s=0.0305), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (errors.ModelUnavailableError("it is being loaded", retry_after_s=0.0305), grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+def test_overload_carries_computed_retry_hint(error, code):
     """As RetryInfo for programs, and as the pushback that gRPC's retries obey."""
-    status = StatusTable().status_of(errors.OverloadedError("full", retry_after_s=0.0305))
-    assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = StatusTable().status_of(error)
+    assert status.code is code
     metadata = dict(status.trailing_metadata())
     assert metadata["grpc-retry-pushback-ms"] == "31"
     retry = RetryInfo()

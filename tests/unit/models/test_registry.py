@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError
+from inferd.errors import ColdModelError, InvalidInputError, ModelNotFoundError, ModelUnavailableError
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
@@ -78,6 +78,19 @@ def test_versions_that_are_not_ready(state, words):
             models.get("m", number)
         assert unavailable.value.message == f'model "m" version "3" {words}'
         assert models.find("m", number).state is state
+
+
+@pytest.mark.parametrize("state", [ModelState.ON_DEMAND, ModelState.LOADING, ModelState.UNLOADING, ModelState.FAILED])
+def test_requests_may_wait_for_versions_on_demand(state):
+    """`get` raises an error that says which model; what is READY is found as ever."""
+    models = registry(version("m", "3", state, on_demand=True))
+    for number in ("", "3"):
+        with pytest.raises(ColdModelError) as cold:
+            models.get("m", number)
+        assert (cold.value.model, cold.value.version) == ("m", "3")
+    ready = version("m", "2", on_demand=True)
+    models.add(ready)
+    assert models.get("m") is ready
 
 
 def test_order_of_all():

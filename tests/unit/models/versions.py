@@ -8,9 +8,16 @@ from inferd.models.version import LoadedModel, ModelVersion
 
 
 def version(
-    name: str, number: str = "1", state: ModelState = ModelState.READY, *, session: Any = None, batcher: Any = None
+    name: str,
+    number: str = "1",
+    state: ModelState = ModelState.READY,
+    *,
+    session: Any = None,
+    batcher: Any = None,
+    on_demand: bool = False,
 ) -> ModelVersion:
-    made = ModelVersion(name=name, version=number, settings=ModelSettings())
+    first = ModelState.ON_DEMAND if state is ModelState.ON_DEMAND else ModelState.LOADING
+    made = ModelVersion(name=name, version=number, settings=ModelSettings(), on_demand=on_demand, state=first)
     if state in {ModelState.READY, ModelState.UNLOADING}:
         made.advance(ModelState.VERIFYING)
         made.advance(ModelState.WARMING)

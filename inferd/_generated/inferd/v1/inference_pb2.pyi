@@ -765,6 +765,8 @@ class Model(google.protobuf.message.Message):
         """Being tested whether rows of several requests may run together."""
         STATE_WARMING: Model._State.ValueType  # 7
         """Being run for the first time."""
+        STATE_ON_DEMAND: Model._State.ValueType  # 8
+        """Known, but not loaded: the next request for it loads it, and waits."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The lifecycle state of a version."""
@@ -784,6 +786,8 @@ class Model(google.protobuf.message.Message):
     """Being tested whether rows of several requests may run together."""
     STATE_WARMING: Model.State.ValueType  # 7
     """Being run for the first time."""
+    STATE_ON_DEMAND: Model.State.ValueType  # 8
+    """Known, but not loaded: the next request for it loads it, and waits."""
 
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int

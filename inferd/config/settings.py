@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from inferd.config.logging import LogSettings
+from inferd.config.remote import ModelPlace, RemoteSettings
 from inferd.config.repository import RepositorySettings, VersionPolicy
 from inferd.config.routing import RoutingSettings
 from inferd.config.runtime_options import reaches_outside
@@ -240,10 +241,11 @@ are limited by server.max_message_bytes only."""
 class Settings(Section):
     """All settings of a server."""
 
-    models: list[Path] = Field(default_factory=list)
-    """Model files, directories with one, or repositories; NAME=PATH gives a model another name than its path has. \
-Empty: the built-in demo model."""
+    models: list[ModelPlace] = Field(default_factory=list)
+    """Model files, directories with one, or repositories; paths, or addresses such as s3://bucket/models. NAME=PATH \
+gives a model another name than its path has. Empty: the built-in demo model."""
     repository: RepositorySettings = RepositorySettings()
+    remote: RemoteSettings = RemoteSettings()
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()

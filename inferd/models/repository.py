@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from inferd.plain_text import escaped
 from inferd.runtime.errors import ModelLoadError
@@ -37,12 +38,29 @@ class RepositoryError(Exception):
     """A path does not have the layout of models. The message says what was found."""
 
 
+class RemoteFiles(Protocol):
+    """The files of a model in remote storage, at local paths."""
+
+    def fetch(self, path: Path, is_cancelled: Callable[[], bool]) -> object:
+        """Have the model file at ``path`` there, with the files that it needs; they stay as long as what is returned.
+
+        Raises `ModelLoadError`; returns early if the load ``is_cancelled``.
+        """
+
+    def identity(self, path: Path) -> tuple[str, int, int, int]:
+        """Return what differs once the content of the file at ``path`` does, without reading it."""
+
+    def changed_at(self) -> float:
+        """Return when one of the files was last changed, in seconds since the epoch."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
     """The file of one model version, and the files with the model's settings.
 
     ``config`` is its model.yaml, ``triton`` its config.pbtxt, if any. ``path`` need not exist where one of them may
     name another file (`model_file`). ``override`` is a config.pbtxt that was sent with a call, and precedes both.
+    ``remote`` has the files of a model in remote storage, whose local paths hold nothing before they are fetched.
     """
 
     name: str
@@ -51,6 +69,12 @@ class ModelSource:
     config: Path | None = None
     triton: Path | None = None
     override: Path | None = None
+    remote: RemoteFiles | None = None
+
+    @property
+    def is_immutable(self) -> bool:
+        """Whether nobody changes the model's files once they are loaded, as those in the cache of remote storage."""
+        return self.remote is not None
 
 
 def resolve(

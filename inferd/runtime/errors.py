@@ -1,6 +1,7 @@
 """Errors of loading and running models, and ONNX Runtime's messages cleaned for logs and clients."""
 
 import re
+from enum import Enum, auto
 from pathlib import Path
 
 
@@ -11,6 +12,17 @@ class ModelLoadError(Exception):
     """
 
 
+class RunFailure(Enum):
+    """What a failed run says about the runs that follow."""
+
+    #: The memory of the process or the device was not enough; fewer rows may run.
+    OUT_OF_MEMORY = auto()
+    #: The device reported an error after which it mostly runs nothing more for this process.
+    DEVICE = auto()
+    #: Anything else: an input that the model cannot run, or a fault of the model.
+    OTHER = auto()
+
+
 class RunFailedError(Exception):
     """A run failed. The text names the node and the kind of error, and is safe to log: it quotes no input values.
 
@@ -18,7 +30,9 @@ class RunFailedError(Exception):
     """
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(_run_failure(cause))
+        nodes, position = _failed_nodes(str(cause))
+        self.failure = _failure(cause, position)
+        super().__init__(_description(cause, nodes, position, self.failure))
         self.cause = cause
 
 
@@ -55,23 +69,73 @@ _NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Na
 #: Then, often, the line in its source.
 _SOURCE_LINE = re.compile(r"(?:/\S+/)?(\w+\.(?:cc|h|cu|cuh):\d+) ")
 
-#: The only reason that is worth quoting: the user can do something about it.
-_NO_MEMORY = "Failed to allocate memory"
+#: Where in the source a message about memory or a device comes from, if it says so: code that allocates or calls the
+#: device. The texts of operators elsewhere may quote inputs, which must not decide anything.
+_DEVICE_SOURCE = (
+    r"(?:\S*/onnxruntime_src/\S*"
+    r"(?:arena|alloc|execution_frame|/providers/(?:cuda|tensorrt|rocm|migraphx)/)"
+    r"\S*:\d+ .*?)?"
+)
+
+#: What ONNX Runtime, CUDA, cuBLAS, cuDNN and HIP say when there is no memory.
+_NO_MEMORY = re.compile(
+    rf"(?:std::bad_alloc\s*$|{_DEVICE_SOURCE}(?:"
+    r"Failed to allocate memory for requested buffer of size \d+"
+    r"|Available memory of \d+ is smaller than requested bytes of \d+"
+    r"|(?:CUDA|HIP) failure 2: "
+    r"|(?:CUDA|HIP) error \w*MEMORY_ALLOCATION\b"
+    r"|CUBLAS failure 3: |CUBLAS_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_ALLOC_FAILED|CUDNN failure \d+: CUDNN_STATUS_ALLOC_FAILED))",
+    re.DOTALL,
+)
+
+#: Errors of a device that stay: of CUDA and HIP those that end the context of the process (illegal addresses and
+#: instructions, device-side asserts, failed launches, memory errors, a device that is gone), and what the libraries on
+#: top of it say then.
+_DEVICE_ERROR = re.compile(
+    rf"{_DEVICE_SOURCE}(?:"
+    r"(?:CUDA|HIP) failure (?:4|46|100|101|214|219|220|226|7[01]\d|999): "
+    r"|CUBLAS failure 1[34]: |CUDNN failure \d+: CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)"
+    r"|CUDNN_STATUS_EXECUTION_FAILED|CUBLAS_STATUS_EXECUTION_FAILED"
+    r"|CUDA error: device-side assert triggered)",
+    re.DOTALL,
+)
 
 
-def _run_failure(cause: Exception) -> str:
-    """Return the type of the error and the parts of its text that cannot quote inputs."""
+def failure_of(error: Exception) -> RunFailure:
+    """Return what ``error`` of a run, or of what is done with its inputs and outputs, says about the next runs."""
+    if isinstance(error, RunFailedError):
+        return error.failure
+    return RunFailure.OUT_OF_MEMORY if isinstance(error, MemoryError) else RunFailure.OTHER
+
+
+def _failure(cause: Exception, position: int) -> RunFailure:
+    """Return the kind of an error of ONNX Runtime, from its text after ``position``, where the nodes end."""
     text = str(cause)
+    if isinstance(cause, MemoryError) or _NO_MEMORY.match(text, position):
+        return RunFailure.OUT_OF_MEMORY
+    return RunFailure.DEVICE if _DEVICE_ERROR.match(text, position) else RunFailure.OTHER
+
+
+def _failed_nodes(text: str) -> tuple[list[str], int]:
+    """Return the nodes that a run failed in, the outermost first, and where the text goes on after them."""
     start = _RUN_FAILED.match(text)
     position = start.end() if start else 0
     nodes: list[str] = []
     while node := _NODE.match(text, position):
         nodes.append(f'{node[1]} "{node[2]}"')
         position = node.end()
-    line = _SOURCE_LINE.match(text, position) if nodes else None
+    return nodes, position
+
+
+def _description(cause: Exception, nodes: list[str], position: int, failure: RunFailure) -> str:
+    """Return the type of the error and the parts of its text that cannot quote inputs."""
+    line = _SOURCE_LINE.match(str(cause), position) if nodes else None
     description = type(cause).__name__
     if nodes:
         description += f" in {', '.join(nodes)}"
     if line:
         description += f" at {line[1]}"
-    return f"{description}: {_NO_MEMORY}" if _NO_MEMORY in text else description
+    # The only reasons that are worth telling: the operator can do something about them.
+    reason = {RunFailure.OUT_OF_MEMORY: ": Failed to allocate memory", RunFailure.DEVICE: ": the device failed"}
+    return description + reason.get(failure, "")

@@ -1,9 +1,11 @@
 """A loaded model: an ONNX Runtime session with its signature and the verdict on batching."""
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from inferd.config.settings import ModelSettings
@@ -33,8 +35,8 @@ class OnnxSession:
     """Implements `inferd.batching.ports.Session`.
 
     Invariants: a run in progress holds a reference to the runner, so `close` from another thread does not free it;
-    runs that start after `close` raise `RuntimeError`. ``signature`` and ``verdict`` are replaced by `stop_batching`
-    only, and only by ones that do not batch.
+    runs that start after `close`, or while `reopen` goes on, raise `RuntimeError`. ``signature`` and ``verdict`` are
+    replaced by `stop_batching` only, and only by ones that do not batch. ``open_runner`` opens the same file again.
     """
 
     def __init__(
@@ -45,8 +47,13 @@ class OnnxSession:
         providers: tuple[str, ...],
         parallel_runs: int,
         has_data_independent_work: bool,
+        open_runner: Callable[[], Runner],
     ) -> None:
         self._runner: Runner | None = runner
+        self._open_runner = open_runner
+        #: Held while the runner is replaced or released for good.
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._has_data_independent_work = has_data_independent_work
         self._signature = verification.signature
         self._verdict = verification.verdict
@@ -122,9 +129,30 @@ class OnnxSession:
         except Exception as error:  # noqa: BLE001  (as in `run`)
             raise RunFailedError(error).with_traceback(error.__traceback__) from None
 
+    def try_out(self) -> bool:
+        """Run one row on which the model is known to run, and free the memory that only larger runs needed.
+
+        Returns False if there is no such row. Raises as `run`.
+        """
+        if self._synthetic_inputs is None:
+            return False
+        self.shrink_memory(self._synthetic_inputs.rows(1))
+        return True
+
+    def reopen(self) -> None:
+        """Open the file again, in place of what does not run any more. Raises `ModelLoadError`."""
+        # Both beside each other may not fit into memory.
+        self._runner = None
+        runner = self._open_runner()
+        with self._lock:
+            if not self._is_closed:
+                self._runner = runner
+
     def close(self) -> None:
         """Release the model; its memory is freed when no run is in progress."""
-        self._runner = None
+        with self._lock:
+            self._is_closed = True
+            self._runner = None
 
 
 def open_session(
@@ -169,7 +197,31 @@ def open_session(
         ),
         # From the file itself, which is read whether or not the verdict is cached.
         has_data_independent_work=has_data_independent_work(file),
+        open_runner=partial(
+            _open_runner_again, path, settings, weights, fingerprints=before, tensors=tensors, used=used
+        ),
     )
+
+
+def _open_again(
+    path: Path,
+    settings: ModelSettings,
+    weights: ExternalWeights,
+    *,
+    fingerprints: Mapping[str, str],
+    tensors: ServedTensors,
+    used: tuple[str, ...],
+) -> Runner:
+    """Open a file that is served for a second time. Raises `ModelLoadError` if that gives another model."""
+    if _fingerprints(path, weights) != fingerprints:
+        msg = f"{path.name} or a file with its weights is not the one any more that was loaded"
+        raise ModelLoadError(msg)
+    session = open_runtime_session(path, settings, weights)
+    if tuple(session.get_providers()) != used:
+        msg = f"{path.name} was opened with {', '.join(used)}, now only with {', '.join(session.get_providers())}"
+        raise ModelLoadError(msg)
+    inputs, outputs = declared(session)
+    return tensors.runner(_runner(session, inputs, outputs, used))
 
 
 def _served_tensors(

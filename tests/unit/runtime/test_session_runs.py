@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inferd import dtypes
-from inferd.runtime.errors import RunFailedError
+from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.runners import RunStop
 from tests import onnx_models
 from tests.load import busy_model
@@ -35,3 +35,36 @@ def test_run_can_be_stopped(tmp_path):
         session.run({"x": np.full((1, 1), 4e18, np.float32)}, ["y"], stop)
     timer.join()
     assert session.run({"x": np.ones((1, 1), np.float32)}, ["y"], RunStop())[0] == 1
+
+
+ONE_ROW = {"x": np.ones((1, 3), np.float32)}
+
+
+def test_reopened_session_runs_again(tmp_path):
+    """From the same file, with the same verdict."""
+    session = opened(onnx_models.linear(), tmp_path)
+    signature = session.signature
+    session._runner = None
+    session.reopen()
+    assert session.run(ONE_ROW, ["y"])[0].tolist() == [[3, 3, 3]]
+    assert session.try_out()
+    assert session.signature is signature
+
+
+def test_another_file_is_not_opened_in_its_place(tmp_path):
+    """It would be served under the signature and the verdict of the old one; the session then does not run."""
+    session = opened(onnx_models.linear(), tmp_path)
+    onnx_models.save(onnx_models.linear(factor=3.0), tmp_path / "model.onnx").touch()
+    with pytest.raises(ModelLoadError, match=r"model\.onnx or a file with its weights is not the one any more"):
+        session.reopen()
+    with pytest.raises(RuntimeError, match="closed"):
+        session.run(ONE_ROW, ["y"])
+
+
+def test_closed_session_stays_closed(tmp_path):
+    """Also if it is being opened again meanwhile."""
+    session = opened(onnx_models.linear(), tmp_path)
+    session.close()
+    session.reopen()
+    with pytest.raises(RuntimeError, match="closed"):
+        session.run(ONE_ROW, ["y"])

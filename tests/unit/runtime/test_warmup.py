@@ -77,6 +77,7 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
         providers=providers or (CPU,),
         parallel_runs=1,
         has_data_independent_work=True,
+        open_runner=lambda: runner,
     )
     batching = BatchingSettings(max_batch_size=max_batch_size)
     runner.timed = warm_up(
@@ -165,7 +166,12 @@ def test_runs_one_row_without_batching():
     runner = Recorder()
     warm_up(
         OnnxSession(
-            runner=runner, verification=verification, providers=(CPU,), parallel_runs=1, has_data_independent_work=True
+            runner=runner,
+            verification=verification,
+            providers=(CPU,),
+            parallel_runs=1,
+            has_data_independent_work=True,
+            open_runner=lambda: runner,
         ),
         ModelSettings(),
     )

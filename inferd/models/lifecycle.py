@@ -8,7 +8,7 @@ queue is closed only when all of those have arrived (``settle``), and the sessio
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 from structlog.contextvars import bound_contextvars
 
@@ -111,16 +111,40 @@ class Lifecycle:
         """Begin the loads that have been asked for so far, whose number is known now."""
         self._pool.start()
 
-    def register(self, source: ModelSource, settings: ModelSettings, fingerprint: Hashable = None) -> ModelVersion:
+    def register(
+        self, source: ModelSource, settings: ModelSettings, fingerprint: Hashable = None, *, on_demand: bool = False
+    ) -> ModelVersion:
         """Return a new version of ``source``, LOADING.
 
         It is in the registry unless another one with its number is READY, which serves until this one can.
         """
-        version = ModelVersion(name=source.name, version=source.version, settings=settings, fingerprint=fingerprint)
+        version = ModelVersion(
+            name=source.name, version=source.version, settings=settings, fingerprint=fingerprint, on_demand=on_demand
+        )
         if self.serving(source) is None:
             self._registry.put(version)
         self._on_state(version)
         return version
+
+    def register_cold(self, sources: Iterable[ModelSource], settings: ModelSettings) -> None:
+        """Register versions that are ON_DEMAND, in place of those with their numbers, of which none is loaded."""
+        for source in sources:
+            version = ModelVersion(
+                name=source.name,
+                version=source.version,
+                settings=settings,
+                on_demand=True,
+                state=ModelState.ON_DEMAND,
+            )
+            self._registry.put(version)
+            self._on_state(version)
+
+    def withdraw(self, cold: ModelVersion) -> None:
+        """Register a version that is UNAVAILABLE in place of one that is ON_DEMAND."""
+        version = ModelVersion(name=cold.name, version=cold.version, settings=cold.settings)
+        version.mark_unavailable("unloaded")
+        self._registry.put(version)
+        self._on_state(version)
 
     def serving(self, source: ModelSource) -> ModelVersion | None:
         """Return the READY version with the name and number of ``source``."""

@@ -8,7 +8,6 @@ decisions are made in one thread, the *control thread*, which also searches the 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from queue import Empty, SimpleQueue
 
 from inferd.batching.ports import Clock
 from inferd.config.repository import EVERY_MODEL, ModelControl
-from inferd.config.settings import Settings
+from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import (
     ModelControlError,
     ModelLoadFailedError,
@@ -25,8 +24,9 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
+from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle
-from inferd.models.operation import OnDone, Operation
+from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 #: States of versions that nothing holds on to.
-_ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE}
+_ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE, ModelState.ON_DEMAND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class IndexEntry:
 class ModelManager:
     """Loads and unloads models. Its methods may be called from any thread, and none waits for a load.
 
-    Invariants: every operation ends with one call of its ``on_done``; one operation of a model runs at a time, the
-    first of its queue.
+    Invariants: every operation ends with one call of its ``on_done``, and every demand with one of ``on_demand_ended``;
+    one operation of a model runs at a time, the first of its queue.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class ModelManager:
         lifecycle: Lifecycle,
         router: Router,
         clock: Clock,
+        on_demand_ended: Callable[[str, ServingError | None], None] = lambda *_: None,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -86,7 +87,9 @@ class ModelManager:
         self._remembered = RememberedModels(settings.repository.remember)
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._control, name="model-control", daemon=True)
-        self._operations: dict[str, deque[Operation]] = {}
+        self._operations = Operations(self._work.put)
+        self._cold = ColdModels(registry, clock)
+        self._on_demand_ended = on_demand_ended
 
     # What is called from outside.
 
@@ -110,7 +113,9 @@ class ModelManager:
 
         # Before the control thread starts, this one may do what that thread does.
         for name, (versions, only) in wanted.items():
-            self._enqueue(self._load_operation(name, versions, on_done, only=only, must_exist=True))
+            self._operations.enqueue(
+                self._load_operation(name, versions, Cause.START, on_done=on_done, only=only, must_exist=True)
+            )
         if not wanted:
             self._work.put(on_loaded)
         self._lifecycle.start()
@@ -122,20 +127,22 @@ class ModelManager:
         """Load the versions of a model that its policy wants, or one ``version`` in addition to those that serve.
 
         What is loaded and unchanged stays. Returns a function that cancels the load; ``on_done`` then gets an error,
-        as it does if no version could be loaded, or the mode of control forbids it.
+        as it does if no version could be loaded, or the mode of control forbids it: in other modes than explicit,
+        models that are loaded on demand may be loaded by calls too.
         """
-        if self._settings.repository.mode is not ModelControl.EXPLICIT:
+        if self._settings.repository.mode is not ModelControl.EXPLICIT and name not in self._cold:
             on_done(ModelControlError(_NOT_EXPLICIT))
             return lambda: None
         operation = Operation(
             name=name,
+            cause=Cause.CALL,
             begin=partial(self._begin_asked_load, version=version, override=override),
             end=partial(self._end_asked_load, version=version),
             on_done=on_done,
             is_load=True,
         )
-        self._work.put(partial(self._enqueue, operation))
-        return lambda: self._work.put(partial(self._cancel, operation, "the load was cancelled"))
+        self._work.put(partial(self._operations.enqueue, operation))
+        return lambda: self._work.put(partial(self._operations.cancel, operation, "the load was cancelled"))
 
     def unload(self, name: str, *, version: str = "", on_done: OnDone) -> None:
         """Unload a model, or one ``version`` of it, when its requests are answered; cancels loads of that model."""
@@ -144,12 +151,24 @@ class ModelManager:
             return
         operation = Operation(
             name=name,
+            cause=Cause.CALL,
             begin=partial(self._begin_unload, version=version),
             end=partial(self._end_unload, version=version),
             on_done=on_done,
             is_load=False,
         )
-        self._work.put(partial(self._enqueue, operation))
+        self._work.put(partial(self._operations.enqueue, operation))
+
+    def demand(self, name: str) -> None:
+        """Load a model that is loaded on demand, unless it is READY; ``on_demand_ended`` is then called with its name.
+
+        It gets an error if no version could be loaded, at once for some time after a failure.
+        """
+        self._work.put(partial(self._demand, name))
+
+    def expected_load_s(self, name: str) -> float:
+        """Return how long a load on demand will take, or the one that goes on still takes; 0 if nothing is known."""
+        return self._cold.expected_load_s(name)
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.
@@ -176,9 +195,7 @@ class ModelManager:
                 work()
             except Exception:  # noqa: BLE001  (the other models must still be controlled)
                 _log.exception("an unexpected error in the control of models")
-        stopping = ModelUnavailableError("the server is stopping")
-        for operation in [each for queue in self._operations.values() for each in queue]:
-            self._answer(operation, stopping)
+        self._operations.end_all(ModelUnavailableError("the server is stopping"))
 
     def _next_work(self) -> Callable[[], None] | None:
         """Return what is to be done next, a look at the repositories if it is due; None to end."""
@@ -192,68 +209,25 @@ class ModelManager:
 
     def _look(self, poller: Poller) -> None:
         for name, versions in poller.look().items():
-            self._enqueue(self._load_operation(name, versions, lambda _: None))
+            self._operations.enqueue(self._load_operation(name, versions, Cause.CHANGE))
 
-    def _enqueue(self, operation: Operation) -> None:
-        queue = self._operations.setdefault(operation.name, deque())
-        queue.append(operation)
-        if len(queue) == 1:
-            self._begin(operation)
-        elif not operation.is_load:
-            for other in [each for each in queue if each.is_load]:
-                self._cancel(other, "the model is being unloaded")
-
-    def _begin(self, operation: Operation) -> None:
-        queue = self._operations.get(operation.name)
-        if not queue or queue[0] is not operation:
-            return  # cancelled
-        try:
-            operation.begin(operation)
-        except ServingError as error:
-            _log.warning("%s", error.message)
-            self._conclude(operation, error)
-        except Exception:  # noqa: BLE001  (every operation must end)
-            _log.exception("model %s cannot be loaded or unloaded", operation.name)
-            self._conclude(operation, ModelLoadFailedError(f"failed to load '{operation.name}', see the server's log"))
-        else:
-            self._continue(operation)
-
-    def _continue(self, operation: Operation) -> None:
-        if operation.pending == 0:
-            self._conclude(operation, operation.end(operation))
-
-    def _part_ended(self, operation: Operation, _: object = None) -> None:
-        """A load or unload of ``operation`` has ended. Any thread."""
-
-        def count() -> None:
-            operation.pending -= 1
-            self._continue(operation)
-
-        self._work.put(count)
-
-    def _conclude(self, operation: Operation, error: ServingError | None) -> None:
-        queue = self._operations[operation.name]
-        was_first = queue[0] is operation
-        queue.remove(operation)
-        self._answer(operation, error)
-        if not queue:
-            del self._operations[operation.name]
-        elif was_first:
-            self._work.put(partial(self._begin, queue[0]))
-
-    @staticmethod
-    def _answer(operation: Operation, error: ServingError | None) -> None:
-        if operation.overridden is not None:
-            operation.overridden.delete()
-        operation.on_done(error)
-
-    def _cancel(self, operation: Operation, reason: str) -> None:
-        if operation not in self._operations.get(operation.name, ()):
+    def _demand(self, name: str) -> None:
+        error = self._cold.refusal(name)
+        if name not in self._cold:
+            error = ModelUnavailableError(f'model "{clipped(name)}" is not loaded on demand any more')
+        if error is not None or not self._cold.missing(name):
+            self._on_demand_ended(name, error)
             return
-        for load in operation.loads:
-            load.cancel(reason)
-        if not operation.pending:
-            self._conclude(operation, ModelLoadFailedError(f"failed to load '{clipped(operation.name)}', {reason}"))
+        self._operations.enqueue(
+            Operation(
+                name=name,
+                cause=Cause.DEMAND,
+                begin=self._begin_demanded_load,
+                end=self._end_demanded_load,
+                on_done=partial(self._on_demand_ended, name),
+                is_load=True,
+            )
+        )
 
     # What operations do.
 
@@ -268,7 +242,14 @@ class ModelManager:
         return {name: (found.get(name, {}), numbers or ()) for name, numbers in remembered.items()}
 
     def _load_operation(
-        self, name: str, versions: Versions, on_done: OnDone, *, only: Collection[str] = (), must_exist: bool = False
+        self,
+        name: str,
+        versions: Versions,
+        cause: Cause,
+        *,
+        on_done: OnDone = lambda _: None,
+        only: Collection[str] = (),
+        must_exist: bool = False,
     ) -> Operation:
         """Return the operation that makes a model serve what its policy wants of ``versions``, or ``only`` those."""
 
@@ -278,7 +259,7 @@ class ModelManager:
                 raise _not_found(name)
             self._load(operation, versions, known)
 
-        return Operation(name=name, begin=begin, end=self._end_load, on_done=on_done, is_load=True)
+        return Operation(name=name, cause=cause, begin=begin, end=self._end_load, on_done=on_done, is_load=True)
 
     def _begin_asked_load(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
         versions = self._catalog.scan().get(operation.name, {})
@@ -296,7 +277,8 @@ class ModelManager:
     def _load(self, operation: Operation, versions: Versions, only: Collection[str] = ()) -> None:
         """Begin to load those of the wanted versions that do not serve in their present form.
 
-        Wanted are ``only`` those, beside the ones that serve, or else what the model's policy says.
+        Wanted are ``only`` those, beside the ones that serve, or else what the model's policy says. Those of an
+        on-demand model that does not serve are only registered, unless a call asks to load them.
         """
         settings = self._catalog.settings_of(versions)
         wanted = set(only) or self._catalog.wanted(versions, settings)
@@ -309,13 +291,35 @@ class ModelManager:
         if settings is not None:
             # Before a new version is ready, which would get all requests otherwise.
             self._router.configure(operation.name, settings.routing)
-        newest_first = sorted(wanted, key=int, reverse=True)
-        incomplete = [number for number in newest_first if not self._load_version(operation, versions[number])]
+        sources = {number: versions[number] for number in sorted(wanted, key=int, reverse=True)}
+        self._note_sources(operation, sources, settings, is_addition=bool(only))
+        if operation.name in self._cold and operation.cause is not Cause.CALL and not self._ready(operation.name):
+            self._lifecycle.register_cold(sources.values(), settings or self._settings.for_model({}))
+            incomplete = []
+        else:
+            incomplete = [number for number, each in sources.items() if not self._load_version(operation, each)]
         for each in self._registry.versions(operation.name):
             if each.version not in wanted and each.state is ModelState.READY and not (only or incomplete):
                 operation.leaving.append(each)
             elif each.version not in versions and each.state in _ENDED:
                 self._registry.remove(each)
+
+    def _note_sources(
+        self, operation: Operation, sources: Versions, settings: ModelSettings | None, *, is_addition: bool
+    ) -> None:
+        """Take note of what a demand for the model loads from now on, if it is loaded on demand."""
+        name = operation.name
+        if sources and operation.overridden is None and self._is_on_demand(settings):
+            self._cold.know(name, {**self._cold.sources(name), **sources} if is_addition else sources)
+        else:
+            self._cold.forget(name)
+
+    def _is_on_demand(self, settings: ModelSettings | None) -> bool:
+        if settings is None or settings.on_demand is None:
+            on_demand = self._settings.repository.on_demand
+        else:
+            on_demand = settings.on_demand
+        return on_demand and not (settings is not None and settings.pinned)
 
     def _load_version(self, operation: Operation, source: ModelSource) -> bool:
         """Begin to load a version unless it serves in its present form. Returns False if it is not complete now."""
@@ -325,13 +329,23 @@ class ModelManager:
             return True
         if self._poller is not None and not self._poller.is_complete(source):
             return False
-        version = self._lifecycle.register(source, self._settings.for_model({}), found)
+        version = self._lifecycle.register(
+            source, self._settings.for_model({}), found, on_demand=operation.name in self._cold
+        )
         operation.pending += 1
         load = self._lifecycle.begin(
-            source, version, partial(self._part_ended, operation), partial(self._has_changed, source, found)
+            source, version, partial(self._operations.part_ended, operation), partial(self._has_changed, source, found)
         )
         operation.loads.append(load)
         return True
+
+    def _begin_demanded_load(self, operation: Operation) -> None:
+        self._cold.load_begins(operation.name)
+        for source in self._cold.missing(operation.name).values():
+            self._load_version(operation, source)
+
+    def _end_demanded_load(self, operation: Operation) -> ServingError | None:
+        return self._cold.load_ended(operation.name)
 
     def _has_changed(self, source: ModelSource, found: Hashable) -> bool:
         """Whether what was loaded may be another thing than what was ``found`` complete. In a thread of the pool."""
@@ -342,6 +356,7 @@ class ModelManager:
         failed = [version for version in versions if version.state is not ModelState.READY]
         if not failed:
             for each in operation.leaving:
+                each.on_demand = False
                 self._lifecycle.retire(each)
         elif len(failed) == len(versions):
             name, reason = clipped(operation.name), failed[0].reason
@@ -359,10 +374,15 @@ class ModelManager:
         if not versions:
             of_version = f' version "{clipped(version)}"' if version else ""
             raise ModelNotFoundError(f'there is no model "{clipped(operation.name)}"{of_version}')
+        self._cold.forget(operation.name, [each.version for each in versions])
+        for each in versions:
+            each.on_demand = False
+            if each.state is ModelState.ON_DEMAND:
+                self._lifecycle.withdraw(each)
         operation.leaving = [each for each in versions if each.state is ModelState.READY]
         operation.pending = len(operation.leaving)
         for each in operation.leaving:
-            self._lifecycle.retire(each, partial(self._part_ended, operation))
+            self._lifecycle.retire(each, partial(self._operations.part_ended, operation))
 
     def _end_unload(self, operation: Operation, *, version: str) -> ServingError | None:
         self._remembered.unloaded(operation.name, version, self._ready(operation.name))

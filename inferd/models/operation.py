@@ -1,18 +1,39 @@
-"""What is to be done with one model: loads and unloads, and who is told when they have ended."""
+"""What is to be done with one model: loads and unloads, who is told when they have ended, and in which order."""
 
+import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
 
-from inferd.errors import ServingError
+from inferd.errors import ModelLoadFailedError, ServingError
 from inferd.models.catalog import OverriddenModel
 from inferd.models.lifecycle import VersionLoad
 from inferd.models.version import ModelVersion
+from inferd.plain_text import clipped
+
+_log = logging.getLogger(__name__)
 
 #: Called once with the outcome of an operation, by the control thread.
 OnDone = Callable[[ServingError | None], None]
 
 
-@dataclass(eq=False, slots=True)
+class Cause(StrEnum):
+    """Why a model is loaded or unloaded."""
+
+    START = "start"
+    CHANGE = "change"
+    CALL = "call"
+    DEMAND = "demand"
+    EVICTION = "eviction"
+
+
+def _ignore(_: ServingError | None) -> None:
+    pass
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
 class Operation:
     """Something to be done with one model. Control thread only.
 
@@ -20,12 +41,96 @@ class Operation:
     """
 
     name: str
+    cause: Cause
     begin: Callable[["Operation"], None]
     end: Callable[["Operation"], ServingError | None]
-    on_done: OnDone
+    on_done: OnDone = _ignore
     is_load: bool
     loads: list[VersionLoad] = field(default_factory=list)
     #: To be unloaded when all ``loads`` have succeeded; or what is being unloaded.
     leaving: list[ModelVersion] = field(default_factory=list)
     pending: int = 0
     overridden: OverriddenModel | None = None
+
+
+class Operations:
+    """Carries out the operations of each model one after another, and those of different models side by side.
+
+    ``do`` makes the control thread call a function; all methods but `part_ended` are called by that thread.
+    """
+
+    def __init__(self, do: Callable[[Callable[[], None]], None]) -> None:
+        self._do = do
+        self._queues: dict[str, deque[Operation]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether something is to be done with a model."""
+        return name in self._queues
+
+    def enqueue(self, operation: Operation) -> None:
+        """Begin ``operation`` when those before it have ended; an unload by a call cancels the loads among them."""
+        queue = self._queues.setdefault(operation.name, deque())
+        queue.append(operation)
+        if len(queue) == 1:
+            self._begin(operation)
+        elif operation.cause is Cause.CALL and not operation.is_load:
+            for other in [each for each in queue if each.is_load]:
+                self.cancel(other, "the model is being unloaded")
+
+    def cancel(self, operation: Operation, reason: str) -> None:
+        """Give up a load, unless it has ended."""
+        if operation not in self._queues.get(operation.name, ()):
+            return
+        for load in operation.loads:
+            load.cancel(reason)
+        if not operation.pending:
+            self._conclude(operation, ModelLoadFailedError(f"failed to load '{clipped(operation.name)}', {reason}"))
+
+    def part_ended(self, operation: Operation, _: object = None) -> None:
+        """A load or unload of ``operation`` has ended. Any thread."""
+
+        def count() -> None:
+            operation.pending -= 1
+            self._continue(operation)
+
+        self._do(count)
+
+    def end_all(self, error: ServingError) -> None:
+        """Answer all operations with ``error``; nothing is done any more."""
+        for operation in [each for queue in self._queues.values() for each in queue]:
+            _answer(operation, error)
+
+    def _begin(self, operation: Operation) -> None:
+        queue = self._queues.get(operation.name)
+        if not queue or queue[0] is not operation:
+            return  # cancelled
+        try:
+            operation.begin(operation)
+        except ServingError as error:
+            _log.warning("%s", error.message)
+            self._conclude(operation, error)
+        except Exception:  # noqa: BLE001  (every operation must end)
+            _log.exception("model %s cannot be loaded or unloaded", operation.name)
+            self._conclude(operation, ModelLoadFailedError(f"failed to load '{operation.name}', see the server's log"))
+        else:
+            self._continue(operation)
+
+    def _continue(self, operation: Operation) -> None:
+        if operation.pending == 0:
+            self._conclude(operation, operation.end(operation))
+
+    def _conclude(self, operation: Operation, error: ServingError | None) -> None:
+        queue = self._queues[operation.name]
+        was_first = queue[0] is operation
+        queue.remove(operation)
+        _answer(operation, error)
+        if not queue:
+            del self._queues[operation.name]
+        elif was_first:
+            self._do(partial(self._begin, queue[0]))
+
+
+def _answer(operation: Operation, error: ServingError | None) -> None:
+    if operation.overridden is not None:
+        operation.overridden.delete()
+    operation.on_done(error)

@@ -14,6 +14,7 @@ from inferd.models.settings import read_model_settings
 from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.runtime.errors import ModelLoadError
+from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 from tests.unit.models.managers import manager_of
 from tests.unit.models.model_files import touch
@@ -83,9 +84,13 @@ class Fixture:
         self.settled: list[Callable[[], None]] = []
         self.settle_at_once = True
         self.settling = threading.Event()
+        self.clock = FakeClock()
+        self.demands: dict[str, Pending] = {}
         self.manager: ModelManager = manager_of(
             self.settings,
             self.registry,
+            clock=self.clock,
+            on_demand_ended=lambda name, error: self.demands.pop(name).done(error),
             paths=[root],
             loader=self.loader,
             settle=self._settle,
@@ -127,6 +132,14 @@ class Fixture:
 
     def unload(self, name: str, version: str = "") -> ServingError | None:
         return self.begin_unload(name, version).outcome()
+
+    def begin_demand(self, name: str) -> "Pending":
+        self.demands[name] = pending = Pending()
+        self.manager.demand(name)
+        return pending
+
+    def demand(self, name: str) -> ServingError | None:
+        return self.begin_demand(name).outcome()
 
     def states(self) -> dict[str, ModelState]:
         return {f"{each.name}/{each.version}": each.state for each in self.registry.all()}

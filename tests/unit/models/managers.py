@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inferd.batching.ports import Clock
 from inferd.config.settings import Settings
+from inferd.errors import ServingError
 from inferd.models.catalog import Catalog
 from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_pool import LoadPool
@@ -29,6 +30,7 @@ def manager_of(
     settle: Callable[[Callable[[], None]], None] = lambda settled: settled(),
     stats_for: Callable[[str, str], ModelStats] = lambda *_: RecordingStats(),
     on_state: Callable[[ModelVersion], None] = lambda _: None,
+    on_demand_ended: Callable[[str, ServingError | None], None] = lambda *_: None,
 ) -> ModelManager:
     """Return a manager of the models in ``paths``; requests are settled at once."""
     clock = clock or FakeClock()
@@ -51,4 +53,5 @@ def manager_of(
         lifecycle=lifecycle,
         router=router,
         clock=clock,
+        on_demand_ended=on_demand_ended,
     )

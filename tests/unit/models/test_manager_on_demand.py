@@ -1,0 +1,96 @@
+"""Models that a demand loads; with a loader that does as it is told."""
+
+import pytest
+
+from inferd.errors import ModelUnavailableError
+from inferd.models.states import ModelState
+
+READY, FAILED, ON_DEMAND, UNAVAILABLE = (
+    ModelState.READY,
+    ModelState.FAILED,
+    ModelState.ON_DEMAND,
+    ModelState.UNAVAILABLE,
+)
+
+
+def test_nothing_is_loaded_at_start(make):
+    """But every version that the policy wants is registered."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", mode="none", on_demand=True).start()
+    assert fixture.states() == {"a/1": ON_DEMAND, "a/2": ON_DEMAND, "b/1": ON_DEMAND}
+    assert fixture.loader.loads == []
+
+
+def test_a_demand_loads_all_versions_of_a_model(make):
+    """Those of the others stay cold."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", mode="none", on_demand=True).start()
+    assert fixture.demand("a") is None
+    assert fixture.states() == {"a/1": READY, "a/2": READY, "b/1": ON_DEMAND}
+    assert fixture.demand("a") is None
+    assert sorted(fixture.loader.loads) == ["a/1", "a/2"]
+
+
+@pytest.mark.parametrize("setting", ["on_demand: false", "pinned: true"])
+def test_models_that_are_loaded_at_start(make, setting):
+    """By their own settings."""
+    fixture = make("a/1/model.onnx", "b/1/model.onnx", mode="none", on_demand=True)
+    (fixture.root / "a/model.yaml").write_text(f"{setting}\n")
+    assert fixture.start().states() == {"a/1": READY, "b/1": ON_DEMAND}
+
+
+def test_a_failed_load_is_tried_again_after_a_time_that_doubles(make):
+    """Until then, demands fail at once, and say how long that is."""
+    fixture = make("a/1/model.onnx", mode="none", on_demand=True).start()
+    (fixture.root / "a/1/model.onnx").write_text("it is damaged")
+    for backoff_s in (1.0, 2.0, 4.0):
+        error = fixture.demand("a")
+        assert isinstance(error, ModelUnavailableError)
+        assert (error.message, error.retry_after_s) == ('model "a" failed to load', backoff_s)
+        loads = len(fixture.loader.loads)
+        fixture.clock.advance(backoff_s / 2)
+        assert fixture.demand("a").retry_after_s == backoff_s / 2
+        assert len(fixture.loader.loads) == loads
+        fixture.clock.advance(backoff_s / 2)
+    assert fixture.states() == {"a/1": FAILED}
+    (fixture.root / "a/1/model.onnx").write_text("")
+    assert fixture.demand("a") is None
+
+
+def test_one_version_of_several_fails(make):
+    """The requests that wait go on, and the failed one is not tried again at once."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", mode="none", on_demand=True).start()
+    (fixture.root / "a/2/model.onnx").write_text("it is damaged")
+    assert fixture.demand("a") is None
+    assert fixture.states() == {"a/1": READY, "a/2": FAILED}
+    assert isinstance(fixture.demand("a"), ModelUnavailableError)
+    assert sorted(fixture.loader.loads) == ["a/1", "a/2"]
+
+
+def test_a_call_loads_before_the_first_request(make):
+    """In every mode."""
+    fixture = make("a/1/model.onnx", mode="none", on_demand=True).start()
+    assert fixture.load("a") is None
+    assert fixture.states() == {"a/1": READY}
+
+
+def test_a_model_that_a_call_has_unloaded(make):
+    """It is not loaded by a demand, until a call loads it."""
+    fixture = make("a/1/model.onnx", load=["*"], on_demand=True).start()
+    assert fixture.unload("a") is None
+    assert fixture.states() == {"a/1": UNAVAILABLE}
+    assert isinstance(fixture.demand("a"), ModelUnavailableError)
+    assert not fixture.registry.versions("a")[0].on_demand
+    assert fixture.load("a") is None
+    assert fixture.registry.versions("a")[0].on_demand
+
+
+def test_duration_of_a_load(make):
+    """It is known after the first one, and what is left of it while one goes on."""
+    fixture = make("a/1/model.onnx", load=["*"], on_demand=True).start()
+    assert fixture.manager.expected_load_s("a") == 0.0
+    gate = fixture.loader.hold("a/1")
+    pending = fixture.begin_demand("a")
+    fixture.loader.loading["a/1"].wait()
+    fixture.clock.advance(4.0)
+    gate.set()
+    assert pending.outcome() is None
+    assert fixture.manager.expected_load_s("a") == 4.0

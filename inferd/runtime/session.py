@@ -197,9 +197,7 @@ def open_session(
         ),
         # From the file itself, which is read whether or not the verdict is cached.
         has_data_independent_work=has_data_independent_work(file),
-        open_runner=partial(
-            _open_runner_again, path, settings, weights, fingerprints=before, tensors=tensors, used=used
-        ),
+        open_runner=partial(_open_again, path, settings, weights, fingerprints=before, tensors=tensors, used=used),
     )
 
 

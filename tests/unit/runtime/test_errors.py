@@ -66,10 +66,12 @@ def test_drops_unknown_text(cause, said):
     assert str(RunFailedError(cause)) == said
 
 
-_NODE = (
-    "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Tile node. Name:'t' Status Message: "
+_FAILED_IN = "Non-zero status code returned while running Tile node. Name:'t' Status Message: "
+_NODE = f"[ONNXRuntimeError] : 1 : FAIL : {_FAILED_IN}"
+_ARENA = (
+    "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 "
+    "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
 )
-_ARENA = "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
 _CUDA = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
     "onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = cudaError; bool THRW = true] "

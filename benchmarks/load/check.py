@@ -1,14 +1,18 @@
 """Check grpcload against servers with known behaviour: ``python -m benchmarks.load.check``."""
 
+import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
 
-from benchmarks.load.grpcload import Load, Tally, run
+from benchmarks.load.grpcload import Load, Tally, build, parse, run
 from benchmarks.load.scripted_peer import ALLOWED_STREAMS, ScriptedPeer
 
 SMALL = b"\x12\x04ping"
@@ -120,6 +124,23 @@ def check_overload(target: str, _: Known) -> None:
     expect(probed.probe is not None and probed.probe.ok == probed.probe.requests == 50, probed)
 
 
+def check_log(target: str, _: Known) -> None:
+    """The log has each request, and SIGTERM ends the measured time."""
+    with TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        load = Load(
+            target=target, method="/check/Third", message=SMALL, poisson_per_s=200, warmup_s=0, duration_s=60, log=log
+        )
+        process = subprocess.Popen([build(), *load.arguments(Path(folder))], stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        process.terminate()
+        output = process.communicate()[0]
+        tally = parse(output).load
+        outcomes = [line.split()[2] for line in log.read_text().splitlines()]
+    expect(adds_up(tally) and 0.5 < tally.duration_s < 10, tally)
+    expect(Counter(outcomes) == tally.statuses, (Counter(outcomes), tally))
+
+
 def check_streams(target: str, _: Known) -> None:
     """Results are counted one by one, however they are packed in messages."""
     tally = measure(target, "Stream", closed=32, streams=4)
@@ -181,7 +202,13 @@ def main() -> None:
     """Run all checks."""
     known = Known()
     server, target = serve(known, ("grpc.max_receive_message_length", -1))
-    checks: tuple[Callable[[str, Known], None], ...] = (check_answers, check_failures, check_overload, check_streams)
+    checks: tuple[Callable[[str, Known], None], ...] = (
+        check_answers,
+        check_failures,
+        check_overload,
+        check_log,
+        check_streams,
+    )
     for check in checks:
         check(target, known)
         print(f"{check.__name__}: ok")

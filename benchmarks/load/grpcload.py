@@ -85,7 +85,7 @@ class Load:
     ``message`` is one serialised request or, on streams, one message of ``packed`` requests. With ``count_field`` each
     field 1 of a response message is a result, else each response message is one. With ``fail_fast`` requests by
     ``poisson_per_s`` do not wait for a free stream, as with gRPC's channel argument
-    ``grpc.http.max_concurrent_streams_reject_on_client``.
+    ``grpc.http.max_concurrent_streams_reject_on_client``. ``log`` is a file that gets a line for each request.
     """
 
     target: str
@@ -101,6 +101,7 @@ class Load:
     fail_fast: bool = False
     headers: Mapping[str, str] | None = None
     min_response_bytes: int = 0
+    log: Path | None = None
     streams: int | None = None
     packed: int = 1
     count_field: bool = False
@@ -120,6 +121,7 @@ class Load:
             ("--closed", self.closed),
             ("--poisson", self.poisson_per_s),
             ("--deadline-ms", self.deadline_ms),
+            ("--log", self.log),
         ):
             arguments += [] if value is None else [option, str(value)]
         arguments += ["--fail-fast"] if self.fail_fast else []

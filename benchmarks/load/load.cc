@@ -1,6 +1,7 @@
 #include "load.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -12,6 +13,8 @@ namespace {
 
 constexpr double kSettingsWithinS = 10;
 constexpr double kWaitAfterEndS = 5;  // for answers to what was asked within the window
+
+volatile sig_atomic_t is_told_to_end = 0;
 
 double cpu_seconds() {
   rusage usage;
@@ -43,6 +46,7 @@ CallShape make_call(const Options& options, const std::string& method, const std
 Load::Load(const Options& options) : options_(options) {
   add_main_group();
   if (!options.probe.empty()) add_probe_group();
+  if (!options.log.empty()) groups_.front()->recorder.keep_requests();
 }
 
 void Load::add_main_group() {
@@ -99,6 +103,7 @@ void Load::await_settings() {
 void Load::run() {
   prctl(PR_SET_TIMERSLACK, 1000);  // wake close to the intended moments, not 50 microseconds later
   await_settings();
+  signal(SIGTERM, [](int) { is_told_to_end = 1; });
   begin_ = now_ns() + to_ns(options_.warmup_s);
   end_ = begin_ + to_ns(options_.duration_s);
   for (const auto& group : groups_) {
@@ -109,9 +114,10 @@ void Load::run() {
     for (size_t i = 0; i < clients; ++i) group->clients[i]->start(in_flight / clients + (i < in_flight % clients));
   }
   const auto idle = [](Client& client) { return client.idle(); };
-  const int64_t give_up = end_ + to_ns(std::max(kWaitAfterEndS, options_.deadline_ms / 1e3 + 1));
+  const int64_t wait = to_ns(std::max(kWaitAfterEndS, options_.deadline_ms / 1e3 + 1));
   bool stopped = false;
-  for (int64_t now = now_ns(); now < give_up && !(stopped && every_client(idle)); now = now_ns()) {
+  for (int64_t now = now_ns(); now < end_ + wait && !(stopped && every_client(idle)); now = now_ns()) {
+    if (is_told_to_end && now < end_) end_window(now);
     note_cpu(now);
     begin_due(std::min(now, end_ - 1));
     turn_clients(now);
@@ -121,11 +127,17 @@ void Load::run() {
         for (const auto& client : group->clients) client->stop();
       }
     }
-    wait_until(stopped ? give_up : next_event());
+    wait_until(stopped ? end_ + wait : next_event());
   }
   for (const auto& group : groups_) {
     for (const auto& client : group->clients) client->abandon();
   }
+}
+
+// Nothing is scheduled for later than `now`.
+void Load::end_window(int64_t now) {
+  end_ = std::max(now, begin_ + 1);
+  for (const auto& group : groups_) group->recorder.set_window(begin_, end_);
 }
 
 void Load::note_cpu(int64_t now) {

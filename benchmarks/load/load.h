@@ -20,9 +20,10 @@ class Load {
   // Connects. Throws std::runtime_error.
   explicit Load(const Options& options);
 
-  // Measures. Throws std::runtime_error when the server does not speak as it should.
+  // Measures. Throws std::runtime_error when the server does not speak as it should. SIGTERM ends the measured time.
   void run();
   void write_json(std::ostream& out) const;
+  void write_log(std::ostream& out) const { groups_.front()->recorder.write_log(out); }
 
  private:
   // Requests of one kind: their clients, schedule and outcomes.
@@ -41,6 +42,7 @@ class Load {
   void turn_clients(int64_t now);
   void wait_until(int64_t then);
   int64_t next_event() const;
+  void end_window(int64_t now);
   bool every_client(bool (*condition)(Client&)) const;
   void note_cpu(int64_t now);
 

@@ -1,5 +1,6 @@
 // grpcload: loads a gRPC server, and reports the outcome of each request. See options.cc for the usage.
 #include <exception>
+#include <fstream>
 #include <iostream>
 
 #include "load.h"
@@ -16,6 +17,10 @@ int main(int argc, char** argv) {
     grpcload::Load load(options);
     load.run();
     load.write_json(std::cout);
+    if (!options.log.empty()) {
+      std::ofstream log(options.log);
+      load.write_log(log);
+    }
   } catch (const std::exception& error) {
     std::cerr << "grpcload: " << error.what() << "\n";
     return 1;

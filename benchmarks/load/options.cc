@@ -28,6 +28,8 @@ Loads a gRPC server over cleartext HTTP/2 and prints one JSON object.
   --fail-fast              with --poisson: a request without a free stream on its connection fails at once in the client
   --header 'NAME: VALUE'   add a header; may be repeated
   --min-response-bytes N   count an OK answer of fewer bytes as a bad one
+  --log FILE               write a line for each request, when it has its outcome: the nanosecond of the monotonic
+                           clock for which it was scheduled, its latency in nanoseconds, and the outcome
 
   --stream                 send the requests over long-lived streams
   --streams N              streams per connection (1)
@@ -118,6 +120,7 @@ std::map<std::string, Option> make_table(Options& o, bool& has_data) {
       {"deadline-ms", {1, [&](auto& text) { o.deadline_ms = to_number(text); }}},
       {"fail-fast", {0, [&](auto&) { o.fail_fast = true; }}},
       {"min-response-bytes", {1, [&](auto& text) { o.min_response_bytes = to_count(text); }}},
+      {"log", {1, [&](auto& text) { o.log = text; }}},
       {"stream", {0, [&](auto&) { o.stream = true; }}},
       {"streams", {1, [&](auto& text) { o.streams = to_count(text); }}},
       {"packed", {1, [&](auto& text) { o.packed = to_count(text); }}},

@@ -23,6 +23,7 @@ struct Options {
   double deadline_ms = 0;
   bool fail_fast = false;
   size_t min_response_bytes = 0;
+  std::string log;  // the file that gets a line for each request; empty: none
 
   bool stream = false;
   size_t streams = 1;

@@ -12,7 +12,8 @@ constexpr const char* kStatusNames[] = {
     "OK",        "CANCELLED",       "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS",  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
     "ABORTED",   "OUT_OF_RANGE",    "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
-    "DATA_LOSS", "UNAUTHENTICATED", "UNKNOWN_STATUS",    "IN_BAND_ERROR",
+    "DATA_LOSS", "UNAUTHENTICATED", "UNKNOWN_STATUS",    "IN_BAND_ERROR",      "BAD_ANSWER",
+    "EXPIRED",   "REFUSED_HERE",    "FAILED_TRANSPORT",  "UNANSWERED",
 };
 
 void write_text(std::ostream& out, const std::string& text) {
@@ -62,6 +63,7 @@ void Recorder::finished(int64_t intended, int64_t now, Outcome outcome) {
   if (outcome == kOk && in_window(now)) ++ok_in_window_;
   if (!in_window(intended)) return;
   ++outcomes_[outcome];
+  if (keeps_requests_) kept_.push_back({intended, now - intended, outcome});
   if (outcome != kOk) return;
   latency_.add(now - intended);
   if (now - intended <= kSecond) ++ok_within_second_;
@@ -69,6 +71,12 @@ void Recorder::finished(int64_t intended, int64_t now, Outcome outcome) {
 
 void Recorder::explain(std::string_view text) {
   if (first_failure_.empty()) first_failure_ = text;
+}
+
+void Recorder::write_log(std::ostream& out) const {
+  for (const auto& [intended, latency, outcome] : kept_) {
+    out << intended << ' ' << latency << ' ' << kStatusNames[outcome] << '\n';
+  }
 }
 
 void Recorder::write_json(std::ostream& out) const {

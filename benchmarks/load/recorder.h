@@ -53,6 +53,8 @@ class Histogram {
 class Recorder {
  public:
   void set_window(int64_t begin, int64_t end) { begin_ = begin, end_ = end; }
+  // Keeps each request that is measured, for write_log.
+  void keep_requests() { keeps_requests_ = true; }
 
   void began(int64_t intended);
   void finished(int64_t intended, int64_t now, Outcome outcome);
@@ -62,8 +64,14 @@ class Recorder {
   void explain(std::string_view text);
 
   void write_json(std::ostream& out) const;
+  void write_log(std::ostream& out) const;
 
  private:
+  struct Request {
+    int64_t intended, latency;
+    Outcome outcome;
+  };
+
   bool in_window(int64_t time) const { return time >= begin_ && time < end_; }
 
   int64_t begin_ = 0, end_ = 0;
@@ -74,6 +82,8 @@ class Recorder {
   int64_t in_flight_ = 0, max_in_flight_ = 0;
   size_t max_held_back_ = 0;
   Histogram latency_;
+  bool keeps_requests_ = false;
+  std::vector<Request> kept_;
   std::string first_failure_;
 };
 

@@ -113,14 +113,23 @@ def _thread_limits(settings: Settings, cores: int, remaining: int, models: int) 
     runtime = (settings.runtime.intra_op_threads or min(cores, max_threads_per_run(models, cores))) - 1
     is_caller_runs = settings.queue.policy is Backpressure.CALLER_RUNS
     callers = settings.queue.caller_runs_limit if is_caller_runs else 0
-    instances = settings.batching.instances
+    instances = settings.batching.max_instances
     if settings.runtime.intra_op_threads:
         yield "runtime.intra_op_threads", settings.runtime.intra_op_threads, max(1, per_model - instances - callers + 1)
     if is_caller_runs:
         max_callers = max(1, (per_model - runtime) // 2)
         yield "queue.caller_runs_limit", callers, max_callers
         callers = min(callers, max_callers)
-    yield "batching.instances", instances, max(1, per_model - runtime - callers)
+    yield from _instance_limits(settings, max(1, per_model - runtime - callers))
+
+
+def _instance_limits(settings: Settings, maximum: int) -> Iterator[tuple[str, int, int]]:
+    instances = settings.batching.instances
+    if isinstance(instances, int):
+        yield "batching.instances", instances, maximum
+    else:
+        yield "batching.instances.min", instances.min, maximum
+        yield "batching.instances.max", instances.max, maximum
 
 
 def _with(settings: Settings, lowered: Sequence[LoweredSetting]) -> Settings:

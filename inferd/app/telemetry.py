@@ -107,7 +107,7 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
     """Yield the current values of each model version, for metrics and load reports."""
     for version in models.all():
         batcher = version.batcher
-        instances = version.settings.batching.instances
+        instances = version.settings.batching.max_instances
         yield ModelSample(
             model=version.name,
             version=version.version,

@@ -59,7 +59,9 @@ class Batcher:
             max_wait_s=batching.max_wait_ms / 1000,
             preferred=frozenset(batching.preferred_sizes),
         )
-        state = _queue_state(name, session, queue, rules, workers=batching.instances, cores=self._cores, seeds=seeds)
+        state = _queue_state(
+            name, session, queue, rules, workers=batching.max_instances, cores=self._cores, seeds=seeds
+        )
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.
         self.waiting = state.waiting
@@ -100,7 +102,7 @@ class Batcher:
         self._workers = Workers(
             executor=executor,
             posts=[
-                *(Post(f"batch-{name}-{number}", self.queue) for number in range(batching.instances)),
+                *(Post(f"batch-{name}-{number}", self.queue) for number in range(batching.max_instances)),
                 *self._caller_runs.posts,
             ],
             hand_over=self.queue.hand_over,

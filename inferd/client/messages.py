@@ -171,6 +171,8 @@ def _batching_info(batching: pb.Batching) -> BatchingInfo:
         verdict_reason=batching.verdict_reason,
         checks=batching.checks,
         mismatches=batching.mismatches,
+        min_instances=batching.min_instances,
+        present_instances=batching.present_instances,
     )
 
 

@@ -121,7 +121,8 @@ class BatchingInfo:
 
     ``verdict`` says whether rows of several requests may run together: ``proven``, ``contradicted`` or ``unproven``;
     it is empty if the server has not read the model yet or does not say. ``verdict_reason`` says what shows it. In
-    ``checks`` batches one request was run again alone; in ``mismatches`` of them its answer differed.
+    ``checks`` batches one request was run again alone; in ``mismatches`` of them its answer differed. Between
+    ``min_instances`` and ``instances`` batches may run at a time, as the load requires; ``present_instances`` may now.
     """
 
     enabled: bool
@@ -135,6 +136,8 @@ class BatchingInfo:
     verdict_reason: str = ""
     checks: int = 0
     mismatches: int = 0
+    min_instances: int = 0
+    present_instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)

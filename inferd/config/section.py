@@ -1,7 +1,8 @@
 """What all sections of the settings share: the base class, its errors, and merging of plain values."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -26,10 +27,19 @@ class Section(BaseModel):
     @classmethod
     def _reject_bool(cls, value: object, info: ValidationInfo) -> object:
         # YAML reads "on" and "yes" as true, which pydantic would convert to 1.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+        if isinstance(value, bool) and _takes_number(cls.model_fields[str(info.field_name)].annotation):
             text = f"expected a number, got {value}"
             raise validation_error(text)
         return value
+
+
+def _takes_number(annotation: object) -> bool:
+    """Whether a type expression, or one of its alternatives, is a number."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation in (int, float) or (
+        get_origin(annotation) in (Union, UnionType) and any(map(_takes_number, get_args(annotation)))
+    )
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

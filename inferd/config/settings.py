@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from inferd.config.logging import LogSettings
 from inferd.config.remote import ModelPlace, RemoteSettings
@@ -20,6 +20,7 @@ from inferd.config.tracing import TracingSettings
 from inferd.config.validation import Problem, SettingPath, SettingsError, validate
 
 _MIB = 1024 * 1024
+_MOST_INSTANCES = 64
 
 
 class Backpressure(StrEnum):
@@ -88,6 +89,26 @@ slowed and not starved. 0 serves priorities strictly in order."""
         return self
 
 
+class InstanceRange(Section):
+    """Bounds of a number of instances that follows the load."""
+
+    min: int = Field(default=1, ge=1, le=_MOST_INSTANCES)
+    """Number of instances without load."""
+    max: int = Field(ge=1, le=_MOST_INSTANCES)
+    """Maximum number of instances."""
+
+    @model_validator(mode="after")
+    def _validate_order(self) -> Self:
+        if self.min > self.max:
+            text = f"expected at most max, which is {self.max}, got {self.min}"
+            raise validation_error(text, setting="min")
+        return self
+
+
+def _kind_of_instances(value: object) -> str:
+    return "range" if isinstance(value, Mapping | InstanceRange) else "number"
+
+
 class BatchingSettings(Section):
     """How requests to a model are combined into batches."""
 
@@ -101,12 +122,27 @@ batch runs. Others are held as long as max_wait_ms allows, and then run whatever
     max_wait_ms: float = Field(default=10.0, ge=0.0, le=60_000.0)
     """Maximum time to hold a partial batch for more rows. It is held only while more are likely to arrive, and not \
 longer than batching saves, as measured on earlier runs."""
-    instances: int = Field(default=1, ge=1, le=64)
-    """Number of batches of the model that may run concurrently. Pending rows are split across idle instances if that \
-finishes sooner; the cores are divided among the instances."""
+    instances: Annotated[
+        Annotated[int, Field(ge=1, le=_MOST_INSTANCES), Tag("number")] | Annotated[InstanceRange, Tag("range")],
+        Discriminator(_kind_of_instances),
+    ] = 1
+    """Number of batches of the model that may run concurrently, from 1 to 64; or {min, max}, between which it follows \
+the load: one more while requests wait for running batches and it makes the model faster, as measured, and fewer when \
+idle. Pending rows are split across idle instances if that finishes sooner. The cores are divided among the instances, \
+or among min of them."""
     check_share: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the model's run time spent on re-running single requests of a batch alone, to compare their results. \
 A difference disables batching for that version. 0 disables the check."""
+
+    @property
+    def min_instances(self) -> int:
+        """Number of instances without load."""
+        return self.instances.min if isinstance(self.instances, InstanceRange) else self.instances
+
+    @property
+    def max_instances(self) -> int:
+        """Maximum number of instances."""
+        return self.instances.max if isinstance(self.instances, InstanceRange) else self.instances
 
 
 class RuntimeSettings(Section):
@@ -121,8 +157,9 @@ cuda, tensorrt, openvino, or any provider name of the installed build of ONNX Ru
     """Options by provider, as documented by ONNX Runtime. Those of a model may name libraries, files or addresses \
 only if the server's own settings have the same; directories of TensorRT's caches are free."""
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
-    """Threads within one operator; 0 is the number of available cores divided by the number of instances (1 on a \
-GPU), or fewer with so many model versions that their idle threads would be too many (docs/scaling.md)."""
+    """Threads within one operator; 0 is the number of available cores divided by the number of instances, or by the \
+least that batching.instances allows (1 on a GPU), or fewer with so many model versions that their idle threads would \
+be too many (docs/scaling.md)."""
     inter_op_threads: int = Field(default=1, ge=0, le=1024)
     """Number of operators that may run in parallel; above 1 the graph runs in parallel mode. 0 is the number of \
 available cores."""

@@ -100,14 +100,13 @@ def _problems(
 
 
 def _path(error: ErrorDetails, values: Mapping[str, Any]) -> SettingPath:
-    """Return the part of the error's location that is in the values; the rest names types that pydantic tried."""
+    """Return the parts of the error's location that are in the values; the others name types that pydantic tried."""
     path: list[str] = []
     current: Any = values
     for key in error["loc"]:
-        if not _has(current, key):
-            break
-        current = current[key]
-        path.append(str(key))
+        if _has(current, key):
+            current = current[key]
+            path.append(str(key))
     setting = str(error.get("ctx", {}).get("setting", ""))
     return (*path, *setting.split(".")) if setting else tuple(path)
 

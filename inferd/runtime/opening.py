@@ -109,7 +109,7 @@ def _session_options(settings: ModelSettings, *, on_accelerator: bool) -> OrtObj
     options.intra_op_num_threads = threads_per_run(
         configured=runtime.intra_op_threads,
         on_accelerator=on_accelerator,
-        instances=settings.batching.instances,
+        instances=settings.batching.min_instances,
         cores=usable_cores(),
     )
     options.inter_op_num_threads = runtime.inter_op_threads or usable_cores()

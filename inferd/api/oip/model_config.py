@@ -133,7 +133,7 @@ def _instance_group(version: ModelVersion) -> pb.ModelInstanceGroup:
     on_gpu = any(name.startswith(("CUDA", "Tensorrt", "NvTensorRtRtx", "ROCM")) for name in version.providers)
     return pb.ModelInstanceGroup(
         name=version.name,
-        count=version.settings.batching.instances,
+        count=version.settings.batching.max_instances,
         kind=pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU,
         gpus=_devices(version.settings) if on_gpu else [],
     )

@@ -61,6 +61,7 @@ def test_threads() -> None:
     machine = replace(_LARGE, threads=140)
     assert _lowered(machine, batching={"instances": 4}) == {}
     assert _lowered(machine, batching={"instances": 64}, models=4) == {"batching.instances": (64, 17)}
+    assert _lowered(machine, batching={"instances": {"max": 64}}, models=4) == {"batching.instances.max": (64, 17)}
     assert _lowered(replace(_LARGE, threads=0), batching={"instances": 2}, models=3) == {
         "server.blocking_threads": (4, 1),
         "batching.instances": (2, 1),

@@ -172,3 +172,37 @@ def test_rejects_options_that_reach_outside(runtime: dict) -> None:
 def test_accepts_other_options(options: dict) -> None:
     """Models may have their own."""
     assert Settings().for_model({"runtime": {"provider_options": {"cuda": options}}})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(3, (3, 3)), ("3", (3, 3)), ({"max": 4}, (1, 4)), ({"min": 2, "max": 4}, (2, 4))]
+)
+def test_instances_are_a_number_or_a_range(given: object, expected: tuple[int, int]) -> None:
+    """A range begins at 1 unless it says otherwise; a number is both of its ends."""
+    batching = Settings().for_model({"batching": {"instances": given}}).batching
+    assert (batching.min_instances, batching.max_instances) == expected
+
+
+def test_range_of_instances_replaces_a_number() -> None:
+    """And the other way round; of two ranges, the names that the model.yaml sets count."""
+    ranged = Settings.model_validate({"batching": {"instances": {"min": 2, "max": 8}}})
+    assert ranged.for_model({"batching": {"instances": 3}}).batching.instances == 3
+    assert ranged.for_model({"batching": {"instances": {"max": 4}}}).batching.min_instances == 2
+    assert Settings().for_model({"batching": {"instances": {"max": 4}}}).batching.max_instances == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (65, "batching.instances: expected less than or equal to 64, got 65"),
+        (True, "batching.instances: expected a number, got True"),
+        ({"min": 3, "max": 2}, "batching.instances.min: expected at most max, which is 2, got 3"),
+        ({"max": 65}, "batching.instances.max: expected less than or equal to 64, got 65"),
+        ({"min": 2}, "batching.instances: expected max in it, got {'min': 2}"),
+    ],
+)
+def test_invalid_instances_name_what_is_wrong(given: object, problem: str) -> None:
+    """And the bound that it exceeds."""
+    with pytest.raises(SettingsError) as raised:
+        Settings().for_model({"batching": {"instances": given}})
+    assert str(raised.value) == f"{problem} (model.yaml)"

@@ -931,12 +931,14 @@ class Batching(google.protobuf.message.Message):
     VERDICT_REASON_FIELD_NUMBER: builtins.int
     CHECKS_FIELD_NUMBER: builtins.int
     MISMATCHES_FIELD_NUMBER: builtins.int
+    MIN_INSTANCES_FIELD_NUMBER: builtins.int
+    PRESENT_INSTANCES_FIELD_NUMBER: builtins.int
     enabled: builtins.bool
     """Whether rows of several requests may run together."""
     max_batch_size: builtins.int
     """The maximum number of rows of a batch."""
     instances: builtins.int
-    """The maximum number of batches that run at the same time."""
+    """The maximum number of batches that run at the same time; `present_instances` of them may at present."""
     max_queue_rows: builtins.int
     """The maximum number of queued rows."""
     backpressure: builtins.str
@@ -953,6 +955,12 @@ class Batching(google.protobuf.message.Message):
     """Batches since the model was loaded of which one request was run again alone to compare the results."""
     mismatches: builtins.int
     """The number of `checks` in which the results differed."""
+    min_instances: builtins.int
+    """The minimum number of instances, between which and `instances` their number follows the load; the same if it is
+    fixed.
+    """
+    present_instances: builtins.int
+    """The number of batches that may run at the same time at present; 0 unless the model is loaded."""
     @property
     def max_wait(self) -> google.protobuf.duration_pb2.Duration:
         """How long an incomplete batch may wait for further expected rows."""
@@ -971,9 +979,11 @@ class Batching(google.protobuf.message.Message):
         verdict_reason: builtins.str = ...,
         checks: builtins.int = ...,
         mismatches: builtins.int = ...,
+        min_instances: builtins.int = ...,
+        present_instances: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["max_wait", b"max_wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backpressure", b"backpressure", "checks", b"checks", "enabled", b"enabled", "instances", b"instances", "max_batch_size", b"max_batch_size", "max_queue_rows", b"max_queue_rows", "max_wait", b"max_wait", "mismatches", b"mismatches", "priority_levels", b"priority_levels", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backpressure", b"backpressure", "checks", b"checks", "enabled", b"enabled", "instances", b"instances", "max_batch_size", b"max_batch_size", "max_queue_rows", b"max_queue_rows", "max_wait", b"max_wait", "min_instances", b"min_instances", "mismatches", b"mismatches", "present_instances", b"present_instances", "priority_levels", b"priority_levels", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]) -> None: ...
 
 Global___Batching: typing_extensions.TypeAlias = Batching
 

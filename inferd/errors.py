@@ -161,6 +161,12 @@ class RunTooLongError(ServingError):
     reason = "RUN_TOO_LONG"
 
 
+class OutOfMemoryError(ServingError):
+    """The model could not run the request, not even in its smallest pieces, because there was not enough memory."""
+
+    reason = "OUT_OF_MEMORY"
+
+
 class InferenceFailedError(ServingError):
     """The model failed on this request. The message is a fixed text; the cause is in the log."""
 

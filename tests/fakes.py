@@ -165,6 +165,10 @@ class FakeSession:
         self.runs: list[int] = []
         self.stops: list[RunStop] = []
         self.runs_are_bounded = True
+        #: What `try_out` and `reopen` raise, in turn; nothing when it is empty.
+        self.trial_errors: list[Exception] = []
+        self.reopen_errors: list[Exception] = []
+        self.trials = self.reopenings = 0
         self.wanted: list[tuple[str, ...]] = []
 
     @property
@@ -184,6 +188,17 @@ class FakeSession:
         if not self.batch_axis_is_given:
             self._signature = self._signature.without_batch_axes()
         return not self.batch_axis_is_given
+
+    def try_out(self) -> bool:
+        self.trials += 1
+        if self.trial_errors:
+            raise self.trial_errors.pop(0)
+        return True
+
+    def reopen(self) -> None:
+        self.reopenings += 1
+        if self.reopen_errors:
+            raise self.reopen_errors.pop(0)
 
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[Array]:
         self.runs.append(len(inputs["x"]))

@@ -21,6 +21,7 @@ from inferd.errors import (
     ModelUnavailableError,
     NotAllowedError,
     NotAuthenticatedError,
+    OutOfMemoryError,
     OverloadedError,
     QuotaExceededError,
     RunTooLongError,
@@ -42,6 +43,7 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     QuotaExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     RunTooLongError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     InferenceFailedError: grpc.StatusCode.INTERNAL,
     FailedRunError: grpc.StatusCode.INTERNAL,
 }

@@ -111,9 +111,9 @@ class AdaptiveRules:
 
     def __init__(self, rules: BatchRules, *, parallel_runs: int, runs_are_bounded: bool = True) -> None:
         self._longest_wait_s = rules.max_wait_s
-        self._parallel_runs = parallel_runs
-        #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
-        self.shares = parallel_runs > 1
+        self._most_rows = rules.max_rows
+        self.instances = instances
+        self.set_parallel_runs(parallel_runs)
         self.run_cost = CostModel(are_bounded=runs_are_bounded)
         self.arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
@@ -140,9 +140,14 @@ class AdaptiveRules:
             self.rules = replace(self.rules, max_wait_s=wait_s)
             self.arrivals.max_wait_s = wait_s
 
+    def limit_rows(self, max_rows: int) -> None:
+        """Have at most ``max_rows`` in a batch from now on, but no more than at the start."""
+        self.rules = replace(self.rules, max_rows=min(max_rows, self._most_rows))
+
     def for_next_batch(self, running: int, *, rows: int, requests: int, further: int) -> BatchRules:
         """Return the rules for the next batch of a worker while ``running`` others are in a run.
 
+        self._most_rows = 1
         ``rows`` of ``requests`` wait, and ``further`` requests are expected. If all of them fit into one batch, the
         worker leaves idle ones their share.
         """

@@ -1,15 +1,18 @@
 """The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
+from inferd.batching.failed_runs import FailedRuns
 from inferd.batching.idle_cores import CoreShare, IdleCores
+from inferd.batching.memory_limit import MemoryLimit
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
+from inferd.batching.recovery import Recovery
 from inferd.batching.request import Answers, Batch
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
@@ -29,6 +32,7 @@ class Batcher:
     Invariant: every submitted request gets exactly one outcome, or is cancelled, whatever the model, a policy, a
     deadline or `stop` does. Requests are submitted to the ``queue``. `start` and `stop` are called by the thread that
     loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in warm-up.
+    ``on_health`` is called by any thread when the session stops working, and when it works again.
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class Batcher:
         stats: ModelStats,
         seeds: Iterable[tuple[int, float]] = (),
         idle_cores: IdleCores | None = None,
+        on_health: Callable[[], None] = lambda: None,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
         self._clock = clock
         self._stats = stats
+        self._on_health = on_health
         answers = Answers(clock=clock, stats=stats)
         # On an accelerator nobody competes for the processors.
         shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
@@ -74,7 +80,20 @@ class Batcher:
             answers=answers,
             on_stuck=self._replace,
         )
-        executor = Executor(
+        self._failures = FailedRuns(
+            name=name,
+            session=session,
+            answers=answers,
+            memory=MemoryLimit(
+                name=name, most_rows=max_rows or 1, clock=clock, alarm=alarm, on_change=self._limit_rows
+            ),
+            recovery=Recovery(
+                name=name, session=session, clock=clock, alarm=alarm, stats=stats, on_change=self._set_working
+            ),
+            in_pieces=max_rows is not None,
+            on_mismatch=self._run_alone,
+        )
+        self._executor = Executor(
             name=name,
             session=session,
             guard=guard,
@@ -83,14 +102,14 @@ class Batcher:
             answers=answers,
             poll_thread=poll_thread,
             check=SelfCheck(session=session, share=batching.check_share, clock=clock),
-            on_mismatch=self._run_alone,
+            failures=self._failures,
         )
         self.queue = RequestQueue(
             state=state,
             answers=answers,
             clock=clock,
             poll_thread=poll_thread,
-            run_here=executor.execute,
+            run_here=self._executor.execute,
             run_outside=self._run_outside,
             on_running_settled=guard.look_for_abandoned,
         )
@@ -100,7 +119,7 @@ class Batcher:
             queue=self.queue,
         )
         self._workers = Workers(
-            executor=executor,
+            executor=self._executor,
             posts=[
                 *(Post(f"batch-{name}-{number}", self.queue) for number in range(batching.max_instances)),
                 *self._caller_runs.posts,
@@ -133,6 +152,7 @@ class Batcher:
         failed, or if a thread hangs; that thread may still use the session, which must then not be closed.
         """
         ended_at = self._clock() + timeout_s
+        self._failures.recovery.stop()
         self.queue.close()
         finished = self.queue.wait_drained(timeout_s)
         self._caller_runs.stop()
@@ -157,6 +177,29 @@ class Batcher:
 
     def _run_alone(self) -> None:
         self.queue.stop_batching()
+
+    def _limit_rows(self, rows: int) -> None:
+        self._executor.chunk_rows = rows
+        self.queue.limit_rows(rows)
+
+    def _set_working(self, works: bool) -> None:
+        self.queue.set_broken(None if works else self._failures.recovery.unavailable)
+        self._on_health()
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that run at once at present; fewer than configured while the memory is not enough for more."""
+        return self._failures.memory.rows
+
+    @property
+    def why_broken(self) -> str:
+        """Why the session runs nothing at present, for the operator; empty while it works."""
+        return self._failures.recovery.reason
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether only a new process is likely to run the model again."""
+        return self._failures.recovery.is_hopeless
 
     @property
     def queue_rows(self) -> int:

@@ -1,8 +1,8 @@
-"""Runs batches: drop answered requests, stack, run, check, split, answer; bisect a batch whose run fails."""
+"""Runs batches: drop answered requests, stack, run, check, split, answer."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.bisection import Bisection
+from inferd.batching.failed_runs import FailedRun, FailedRuns, MismatchError
 from inferd.batching.ports import Clock, PollThread, Session
-from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest, InferenceResult
+from inferd.batching.request import Answers, Batch, BatchTiming, InferenceRequest, InferenceResult
 from inferd.batching.run_guard import RunEndedError, RunGuard
 from inferd.batching.self_check import RunAt, SelfCheck
-from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
+from inferd.errors import DeadlineExceededError, InferenceFailedError
 from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.runtime.signature import ModelSignature, Tensors
-from inferd.runtime.stacking import RowsDoNotFollowError, chunks, join, split, stack
+from inferd.runtime.stacking import chunks, join, split, stack
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -59,24 +59,12 @@ class _Done:
     cpu_s: float
 
 
-class _Failed(NamedTuple):
-    """Why a run failed, and its timing."""
-
-    error: Exception
-    timing: BatchTiming
-
-
-class _MismatchError(Exception):
-    """A request gets another answer alone than in its batch; the text says which output and how, without values."""
-
-
 class Executor:
     """Answers every request of a batch, whatever happens, and raises nothing.
 
     Any number of threads may call `execute` at a time. A batch that is given up meanwhile no longer belongs to the
     executor. A request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; with None every
-    request runs in one piece. ``on_mismatch`` is called when requests turn out to get other answers in a batch than
-    alone; from then on, and in the batch at hand, each runs alone.
+    request runs in one piece. ``failures`` decides what becomes of the requests of a run that fails.
     """
 
     def __init__(
@@ -90,19 +78,18 @@ class Executor:
         answers: Answers,
         poll_thread: PollThread,
         check: SelfCheck,
-        on_mismatch: Callable[[], None],
+        failures: FailedRuns,
         thread_clock: Clock = time.thread_time,
     ) -> None:
         self._check = check
-        #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
-        self._mismatch_told = False
-        self._on_mismatch = on_mismatch
+        self._failures = failures
         self._poll_thread = poll_thread
         self._name = name
         self._session = session
         self._on_accelerator = session.on_accelerator
         self._guard = guard
-        self._chunk_rows = chunk_rows
+        #: Changed while the memory is not enough for more rows; by any thread.
+        self.chunk_rows = chunk_rows
         self._clock = clock
         self._thread_clock = thread_clock
         self._answers = answers
@@ -118,71 +105,46 @@ class Executor:
 
     def _run(self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool) -> None:
         failed = self._attempt(batch, requests, first=first)
-        if not failed:
-            return
-        bisection = Bisection(failed)
-        while (group := bisection.next()) is not None:
-            failed = self._attempt(batch, group, first=False)
-            if failed:
-                bisection.failed(failed)
+        if failed is not None:
+            self._failures.answer(batch, failed, self._attempt)
 
     def _attempt(
-        self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool
-    ) -> Sequence[InferenceRequest]:
-        """Run ``requests`` together and answer them. Returns those that failed together and have no answer yet."""
+        self, batch: Batch, requests: Sequence[InferenceRequest], pieces_of: int = 0, *, first: bool = False
+    ) -> FailedRun | None:
+        """Run ``requests`` together and answer them, or return why they have no answer yet."""
         group = self._gather(batch, requests)
         live = group.requests
         if not live or batch.given_up:
-            return ()
+            return None
         if len(live) > 1 and not self._session.signature.batchable:
             # Dispatched before the queue stopped batching.
-            self._run_each(batch, live, first=first)
-            return ()
-        done = self._try(batch, group, _Before(group.decode_s, group.queue_s) if first else _RAN_BEFORE)
-        if isinstance(done, _Failed):
-            return self._failed(batch, live, done, group.queue_s)
+            for request in live:
+                self._run(batch, [request], first=first)
+            return None
+        done = self._try(batch, group, _Before(group.decode_s, group.queue_s) if first else _RAN_BEFORE, pieces_of)
+        if isinstance(done, FailedRun):
+            return done
         batch.answering = True
         if done is not None:
             batch.run_s = done.timing.run_s
             batch.cpu_s = None if self._on_accelerator else done.cpu_s
             self._answer(live, done, group.queue_s)
-        return ()
+        return None
 
-    def _failed(
-        self, batch: Batch, live: Sequence[InferenceRequest], failed: _Failed, queue_s: Sequence[float]
-    ) -> Sequence[InferenceRequest]:
-        """Answer the requests of a failed run, if only one can be at fault. Returns the others, to be bisected."""
-        error = failed.error
-        if isinstance(error, _MismatchError | RowsDoNotFollowError):
-            stops = self._stop_batching(live, error)
-            if stops or isinstance(error, _MismatchError):
-                # If the operator has set that the model batches, only this batch runs one by one.
-                self._run_each(batch, live)
-                return ()
-        if len(live) > 1:
-            _logger.warning(
-                "a batch of %d requests to model %s failed; running it again in parts: %r", len(live), self._name, error
-            )
-            return live
-        if isinstance(error, ServingError):
-            self._answers.fail(live[0], error)
-            return ()
-        extra = {"request_id": live[0].reply.request_id}
-        _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
-        self._answers.fail(live[0], FailedRunError(failed.timing, queue_s[0]))
-        return ()
-
-    def _try(self, batch: Batch, group: _Group, before: _Before) -> _Done | _Failed | None:
+    def _try(self, batch: Batch, group: _Group, before: _Before, pieces_of: int) -> _Done | FailedRun | None:
         """Run the model, or return why that failed; None if no request needs an answer any more.
 
         The failure is returned and not raised: parts of a batch that ran inside an ``except`` block would chain their
         exceptions to the earlier ones.
         """
         signature, live = self._session.signature, group.requests
+        chunk_rows = self.chunk_rows if signature.batchable else None
+        if pieces_of and chunk_rows is not None:
+            chunk_rows = pieces_of
         started_at = self._clock()
         try:
-            if signature.batchable and self._chunk_rows is not None and live[0].rows > self._chunk_rows:
-                return self._run_in_chunks(batch, signature, live[0], self._chunk_rows, before)
+            if chunk_rows is not None and live[0].rows > chunk_rows:
+                return self._run_in_chunks(batch, signature, live[0], chunk_rows, before)
             run = partial(self._guard.run, live, batch)
             wanted = self._wanted(live) if len(live) > 1 else live[0].outputs
             return self._run_once(run, signature, group.inputs, group.rows, wanted, before)
@@ -190,9 +152,10 @@ class Executor:
             batch.cut_off = True
             return None
         except Exception as error:  # noqa: BLE001  whatever a runtime raises; logged with the failing request
-            took_s = self._clock() - started_at
-            rows = sum(group.rows)
-            return _Failed(error, BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows))
+            took_s, rows = self._clock() - started_at, sum(group.rows)
+            timing = BatchTiming(started_at=started_at, stack_s=0.0, run_s=took_s, rows=rows)
+            ran = rows if chunk_rows is None or len(live) > 1 else min(rows, chunk_rows)
+            return FailedRun(live, error, timing, group.queue_s, ran)
 
     def _gather(self, batch: Batch, requests: Sequence[InferenceRequest]) -> _Group:
         """Return the requests that still need a run; answer the expired ones."""
@@ -209,28 +172,6 @@ class Executor:
                 decode_s.append(request.offered_at - request.received_at)
                 queue_s.append(batch.started_at - request.enqueued_at)
         return group
-
-    def _stop_batching(self, live: Sequence[InferenceRequest], error: Exception) -> bool:
-        """Stop batching; False if the operator has set that the model batches."""
-        if not self._session.signature.batchable:
-            return True
-        stops = self._session.stop_batching(f"found while serving: {error}")
-        if stops:
-            self._on_mismatch()
-        elif self._mismatch_told:
-            return False
-        self._mismatch_told = True
-        _logger.error(
-            "a request to model %s gets another answer in a batch than alone; %s",
-            self._name,
-            "its version is no longer batched" if stops else "it is still batched, because batch_axis is set",
-            extra={"request_ids": [request.reply.request_id for request in live], "reason": str(error)},
-        )
-        return stops
-
-    def _run_each(self, batch: Batch, live: Sequence[InferenceRequest], *, first: bool = False) -> None:
-        for request in live:
-            self._run(batch, [request], first=first)
 
     def _run_in_chunks(
         self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
@@ -317,7 +258,7 @@ class Executor:
         outputs: Mapping[str, NDArray[np.generic]],
         members: Sequence[int],
     ) -> None:
-        """Run one request of a batch again alone. Raises `_MismatchError` if its answer differs."""
+        """Run one request of a batch again alone. Raises `MismatchError` if its answer differs."""
         try:
             mismatch, run_s = self._check.find(run, inputs, outputs, members)
         except RunEndedError:
@@ -327,7 +268,7 @@ class Executor:
             return
         self._answers.checked(run_s, mismatch=mismatch is not None)
         if mismatch is not None:
-            raise _MismatchError(mismatch.without_values)
+            raise MismatchError(mismatch.without_values)
 
     def _answer(self, live: Sequence[InferenceRequest], done: _Done, queue_s: Sequence[float]) -> None:
         finished_at = self._clock()

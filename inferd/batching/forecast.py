@@ -103,6 +103,18 @@ class Forecast:
         left = waiting.rows
         if left and self._workers > 1 and not self.cost.short.are_short and running.computing < self._workers:
             # Another worker takes the rest immediately, which says nothing about how fast the queue drains. Short runs
+    def limit_rows(self, max_rows: int) -> None:
+        """Take ``max_rows`` for those of a full batch from now on."""
+        self._max_rows = max_rows
+        self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * self._workers
+
+    def set_workers(self, workers: int, factor: float = 1.0) -> None:
+        """Expect this many batches at a time, which take ``factor`` times as many rows as before."""
+        self._workers = workers
+        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
+        self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * workers
+        self.drain.scale(factor)
+
             # are done one at a time, by the poll thread.
             left = 0
         if left or self.drain.is_measuring:

@@ -47,6 +47,17 @@ class Session(Protocol):
         """Replace the signature by one without batch axes; False if the operator has set that the model batches."""
         ...
 
+    def try_out(self) -> bool:
+        """Run one row on which the model is known to run, and free the memory that only larger runs needed.
+
+        Returns False if there is no such row. Raises `RunFailedError`, and `RuntimeError` if the session is closed.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Open the model again, in place of what does not run any more. Raises `ModelLoadError`."""
+        ...
+
 
 class Alarm(Protocol):
     """A timer thread on which no model runs."""

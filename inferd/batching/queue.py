@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from inferd.batching.planner import WaitUntil
 from inferd.batching.ports import Clock, PollThread
 from inferd.batching.request import Answers, Batch, Effects, InferenceRequest
-from inferd.batching.state import QueueState
+from inferd.batching.state import Obstacle, QueueState
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.observability.metrics.run_cost import RunCost
 
@@ -27,6 +27,7 @@ class RequestQueue:
     | the batch workers | ``take``, which blocks |
     | the threads of `CallerRuns` | ``retire`` |
     | a thread that finds another one hanging, or back | ``hand_over``, ``set_stuck`` |
+    | a thread that finds the session out of order, or short of memory | ``set_broken``, ``limit_rows`` |
     | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
 
     While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``run_outside`` runs
@@ -208,11 +209,25 @@ class RequestQueue:
 
     def set_stuck(self, is_stuck: bool) -> None:
         """Reject all requests, the waiting ones included, or accept requests again."""
+        self._set_obstacle(Obstacle.STUCK, self._state.refusals.stuck if is_stuck else None)
+
+    def set_broken(self, error: Callable[[], ServingError] | None) -> None:
+        """Reject all requests, the waiting ones included, with what ``error`` returns; None to accept them again."""
+        self._set_obstacle(Obstacle.BROKEN, error)
+
+    def _set_obstacle(self, obstacle: Obstacle, error: Callable[[], ServingError] | None) -> None:
         effects = Effects()
         with self._lock:
-            self._state.set_stuck(is_stuck, effects)
+            self._state.set_obstacle(obstacle, error, effects)
             self._notify(effects)
         self._do(effects)
+
+    def limit_rows(self, max_rows: int) -> None:
+        """Have at most ``max_rows`` in a batch from now on."""
+        with self._lock:
+            self._state.limit_rows(max_rows)
+            # Batches that are held may be complete now.
+            self._work.notify_all()
 
     def stop_batching(self) -> None:
         """Dispatch each request alone from now on, without waiting for others; any thread may call."""

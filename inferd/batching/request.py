@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inferd.batching.idle_cores import CoreShare
 from inferd.batching.ports import Clock
-from inferd.errors import InferenceFailedError, OverloadedError, RunTooLongError, ServingError
+from inferd.errors import InferenceFailedError, OutOfMemoryError, OverloadedError, RunTooLongError, ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.signature import Tensors
 
@@ -321,6 +321,10 @@ class Answers:
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Report that one request of a batch ran again alone."""
+    def out_of_memory(self) -> None:
+        """Report a run that was out of memory."""
+        self._count(self._stats.out_of_memory)
+
         self._count(partial(self._stats.checked, run_s, mismatch=mismatch))
 
     def answered(self, encode_s: float) -> None:
@@ -335,7 +339,7 @@ class Answers:
         if request.reply.done():
             return
         reason = error.reason if isinstance(error, OverloadedError) else ""
-        by_model = isinstance(error, InferenceFailedError | RunTooLongError)
+        by_model = isinstance(error, InferenceFailedError | RunTooLongError | OutOfMemoryError)
         self._count(partial(self._stats.failed, self._clock() - request.received_at, reason, by_model=by_model))
         self._deliver(request, error)
 

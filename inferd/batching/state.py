@@ -15,6 +15,7 @@ expire, or are shed.
 import math
 import random
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from functools import partial
 from itertools import chain, takewhile
 
@@ -38,6 +39,15 @@ from inferd.batching.request import Batch, Effects, InferenceRequest, RunningBat
 from inferd.batching.waiting import Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ServingError
+
+
+class Obstacle(Enum):
+    """Why an open queue admits no requests."""
+
+    #: Too many threads hang in runs.
+    STUCK = auto()
+    #: The session runs nothing at present.
+    BROKEN = auto()
 
 
 class QueueState:
@@ -80,8 +90,8 @@ class QueueState:
         )
         self.refusals = Refusals(name, self.waiting, self.forecast)
         self.closed = False
-        #: Whether too many threads hang in runs, so that no request is admitted.
-        self.is_stuck = False
+        #: Why no request is admitted although the queue is open: what returns the errors.
+        self.obstacles: dict[Obstacle, Callable[[], ServingError]] = {}
         self.cores = cores or IdleCores().register()
         self._running = RunningBatches(self.cores, scavenger_priority=settings.priority_levels + 1)
         self._overflow = Overflow(policy, self.waiting, self._running, self.refusals)
@@ -117,7 +127,7 @@ class QueueState:
         if request.reply.done():
             return None
         request.offered_at = now
-        error = self._unavailable() if self.closed or self.is_stuck else refusal(request, now, self.waiting)
+        error = self._unavailable() if self.closed or self.obstacles else refusal(request, now, self.waiting)
         if error is not None:
             effects.failed.append((request, error))
             return None
@@ -149,13 +159,13 @@ class QueueState:
         return not self.waiting.fits_priority(request)
 
     def _unavailable(self) -> ServingError:
-        return self.refusals.closed() if self.closed else self.refusals.stuck()
+        return self.refusals.closed() if self.closed else next(iter(self.obstacles.values()))()
 
     def rejects_when_full(self, now: float) -> bool:
         """Whether a request that does not fit at ``now`` is certainly rejected for that reason."""
         return (
             self._overflow.always_rejects
-            and not (self.closed or self.is_stuck)
+            and not (self.closed or self.obstacles)
             # An expired request is about to make room.
             and self._deadlines.earliest > now
         )
@@ -288,9 +298,9 @@ class QueueState:
         self.forecast.drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
-        if self.is_stuck:
-            effects.failed.extend((request, self.refusals.stuck()) for request in left)
-        if self.is_stuck or not left:
+        if self.obstacles:
+            effects.failed.extend((request, self._unavailable()) for request in left)
+        if self.obstacles or not left:
             return None
         rows = sum(request.rows for request in left)
         rest = self._running.start(left, rows, now, outside_queue=batch.outside_queue)
@@ -307,11 +317,18 @@ class QueueState:
         self._drop_expired(now, effects)
         self._deadlines.fired(now, effects)
 
-    def set_stuck(self, is_stuck: bool, effects: Effects) -> None:
-        """Stop admitting requests and fail those that wait, or admit requests again."""
-        self.is_stuck = is_stuck
-        if is_stuck:
-            self.fail_waiting(self.refusals.stuck(), effects)
+    def set_obstacle(self, obstacle: Obstacle, error: Callable[[], ServingError] | None, effects: Effects) -> None:
+        """Stop admitting requests and fail those that wait, with what ``error`` returns; with None admit them again."""
+        if error is None:
+            self.obstacles.pop(obstacle, None)
+            return
+        self.obstacles[obstacle] = error
+        self.fail_waiting(error(), effects)
+
+    def limit_rows(self, max_rows: int) -> None:
+        """Have at most ``max_rows`` in a batch from now on."""
+        self.rules.limit_rows(max_rows)
+        self.forecast.limit_rows(self.rules.rules.max_rows)
 
     def close(self) -> None:
         """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import chain
 
@@ -90,11 +90,14 @@ class ModelCounts:
     ``inference_count`` rows in ``execution_count`` runs, and ``batch_sizes`` by number of rows. ``last_inference_ms``
     is since the epoch, 0 before the first run. ``model_failures`` are requests for which the model
     failed or took too long. ``checks`` counts batches of which one request ran again alone, ``mismatches`` those whose
-    answer differed.
+    answer differed. ``out_of_memory`` are runs without enough memory, ``reopened`` attempts to open the session again
+    by whether they worked.
     """
 
     offered_rows: int
     model_failures: int
+    out_of_memory: int
+    reopened: Mapping[bool, int]
     rejected: Mapping[str, int]
     caller_runs: int
     batch_failures: int
@@ -217,6 +220,14 @@ class _Checks:
         self.mismatches += mismatch
 
 
+@dataclass(slots=True)
+class _Troubles:
+    """Runs that were out of memory, and attempts to open the session again by whether they worked."""
+
+    out_of_memory: int = 0
+    reopened: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+
+
 class ModelStats:
     """Counts what batching reports about one model version.
 
@@ -239,6 +250,7 @@ class ModelStats:
         self._runs = _Runs()
         self._inferences = _Inferences()
         self._checks = _Checks()
+        self._troubles = _Troubles()
         self._last_run_s = 0.0
 
     def offered(self, rows: int) -> None:
@@ -280,6 +292,16 @@ class ModelStats:
         with self._lock:
             self._ended_runs[reason] += 1
 
+    def out_of_memory(self) -> None:
+        """Count a run that was out of memory."""
+        with self._lock:
+            self._troubles.out_of_memory += 1
+
+    def reopened(self, *, worked: bool) -> None:
+        """Count an attempt to open a session again that did not run any more."""
+        with self._lock:
+            self._troubles.reopened[worked] += 1
+
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Count a request of a batch that ran again alone, and whether its answer differed."""
         with self._lock:
@@ -301,6 +323,8 @@ class ModelStats:
             return ModelCounts(
                 offered_rows=self._offered_rows,
                 model_failures=inferences.model_failures,
+                out_of_memory=self._troubles.out_of_memory,
+                reopened=dict(self._troubles.reopened),
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=runs.failures,

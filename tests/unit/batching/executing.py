@@ -3,6 +3,9 @@
 import numpy as np
 
 from inferd.batching.execution import Executor
+from inferd.batching.failed_runs import FailedRuns
+from inferd.batching.memory_limit import MemoryLimit
+from inferd.batching.recovery import Recovery
 from inferd.batching.request import Answers, Batch
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
@@ -31,6 +34,30 @@ class Model:
             answers=answers,
             on_stuck=self.stuck.append,
         )
+        self.limits: list[int] = []
+        self.works: list[bool] = []
+        self.threads: list = []
+        self.memory = MemoryLimit(
+            name="m", most_rows=chunk_rows or 1, clock=self.clock, alarm=self.alarm, on_change=self._limit
+        )
+        self.recovery = Recovery(
+            name="m",
+            session=self.session,
+            clock=self.clock,
+            alarm=self.alarm,
+            stats=self.stats,
+            on_change=self.works.append,
+            start_thread=lambda work, _: self.threads.append(work),
+        )
+        self.failures = FailedRuns(
+            name="m",
+            session=self.session,
+            answers=answers,
+            memory=self.memory,
+            recovery=self.recovery,
+            in_pieces=chunk_rows is not None,
+            on_mismatch=lambda: self.stops.append("batching"),
+        )
         self.executor = Executor(
             name="m",
             session=self.session,
@@ -40,9 +67,13 @@ class Model:
             answers=answers,
             poll_thread=self.poll_thread,
             check=SelfCheck(session=self.session, share=check_share, clock=self.clock),
-            on_mismatch=lambda: self.stops.append("batching"),
+            failures=self.failures,
             thread_clock=self.thread_clock,
         )
+
+    def _limit(self, rows):
+        self.limits.append(rows)
+        self.executor.chunk_rows = rows
 
     def run(self, *callers):
         for caller in callers:

@@ -4,6 +4,7 @@ import pytest
 
 from inferd.batching.planner import WaitUntil
 from inferd.batching.request import Effects
+from inferd.batching.state import Obstacle
 from inferd.config.settings import Backpressure
 from inferd.errors import (
     ModelUnavailableError,
@@ -142,14 +143,14 @@ def test_rejects_all_requests_while_too_many_threads_are_stuck():
     batch, _ = queue.take()
     queue.offer(waiting)
     effects = Effects()
-    queue.state.set_stuck(True, effects)
+    queue.state.set_obstacle(Obstacle.STUCK, queue.state.refusals.stuck, effects)
     (refused, error), *others = effects.failed
     assert (refused, error.reason, error.retry_after_s > 0, others) == (waiting.request, "RUNS_STUCK", True, [])
     (_, error), *_ = queue.offer(Caller()).failed
     assert isinstance(error, OverloadedError)
     assert queue.state.hand_over(batch, queue.now, effects) is None
     assert effects.failed[-1][0] is running.request
-    queue.state.set_stuck(False, Effects())
+    queue.state.set_obstacle(Obstacle.STUCK, None, Effects())
     queue.offer(late := Caller())
     assert late.request in queue.state.waiting
 

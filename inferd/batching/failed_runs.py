@@ -1,0 +1,236 @@
+"""Answers requests whose run has failed; what is done about it depends on the cause.
+
+| the run | what follows |
+|---|---|
+| gave a request another answer than alone | each request runs alone |
+| was out of memory | memory is freed, and the requests run in groups of half as many rows, until that is enough |
+| failed because of the device | all requests fail with UNAVAILABLE, and the session is opened again |
+| failed for another reason | it is bisected until only the requests fail that fail alone |
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inferd.batching.bisection import Bisection
+from inferd.batching.memory_limit import MemoryLimit
+from inferd.batching.ports import Session
+from inferd.batching.recovery import Recovery
+from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest
+from inferd.errors import OutOfMemoryError, ServingError
+from inferd.runtime.errors import RunFailedError, RunFailure, failure_of
+from inferd.runtime.stacking import RowsDoNotFollowError
+
+_logger = logging.getLogger("inferd.batching")
+
+
+class MismatchError(Exception):
+    """A request gets another answer alone than in its batch; the text says which output and how, without values."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """Requests that ran together and have no answer yet, and why. ``queue_s`` has the queue time of each.
+
+    ``rows`` are those of the run that failed: of a request that runs in pieces, those of a piece.
+    """
+
+    live: Sequence[InferenceRequest]
+    error: Exception
+    timing: BatchTiming
+    queue_s: Sequence[float]
+    rows: int
+
+
+#: Runs requests of a batch again, in pieces of at most so many rows if there is only one request; 0 for the usual.
+#: Returns why they are not answered, or None.
+RunAgain = Callable[[Batch, Sequence[InferenceRequest], int], FailedRun | None]
+
+
+class FailedRuns:
+    """Decides what becomes of the requests of a failed run, and of the session. Any thread that runs batches may call.
+
+    Invariant: after `answer`, every request has been answered or was settled before. A request with more rows than
+    ``memory`` permits is run in pieces only if ``in_pieces``. ``on_mismatch`` is called when requests turn out to get
+    other answers in a batch than alone; from then on, and in the batch at hand, each runs alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        session: Session,
+        answers: Answers,
+        memory: MemoryLimit,
+        recovery: Recovery,
+        in_pieces: bool,
+        on_mismatch: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._answers = answers
+        self.memory = memory
+        self.recovery = recovery
+        self._in_pieces = in_pieces
+        self._on_mismatch = on_mismatch
+        #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
+        self._mismatch_told = False
+
+    def answer(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
+        """Answer the requests of ``failed``, which ``run`` may run again."""
+        error = failed.error
+        if isinstance(error, MismatchError | RowsDoNotFollowError):
+            stops = self._stop_batching(failed.live, error)
+            if stops or isinstance(error, MismatchError):
+                # If the operator has set that the model batches, only this batch runs one by one.
+                for request in failed.live:
+                    self._run_again(batch, [request], run)
+                return
+        kind = failure_of(error)
+        if kind is RunFailure.DEVICE:
+            self.recovery.begin(str(error))
+        if self.recovery.reason:
+            for request in failed.live:
+                self._answers.fail(request, self.recovery.unavailable())
+        elif kind is RunFailure.OUT_OF_MEMORY:
+            self._run_with_less(batch, failed, run)
+        elif len(failed.live) > 1:
+            self._bisect(batch, failed, run)
+        else:
+            self._fail(failed)
+
+    def _run_again(self, batch: Batch, requests: Sequence[InferenceRequest], run: RunAgain) -> None:
+        failed = run(batch, requests, 0)
+        if failed is not None:
+            self.answer(batch, failed, run)
+
+    def _stop_batching(self, live: Sequence[InferenceRequest], error: Exception) -> bool:
+        """Stop batching; False if the operator has set that the model batches."""
+        if not self._session.signature.batchable:
+            return True
+        stops = self._session.stop_batching(f"found while serving: {error}")
+        if stops:
+            self._on_mismatch()
+        elif self._mismatch_told:
+            return False
+        self._mismatch_told = True
+        _logger.error(
+            "a request to model %s gets another answer in a batch than alone; %s",
+            self._name,
+            "its version is no longer batched" if stops else "it is still batched, because batch_axis is set",
+            extra={"request_ids": [request.reply.request_id for request in live], "reason": str(error)},
+        )
+        return stops
+
+    def _bisect(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
+        _logger.warning(
+            "a batch of %d requests to model %s failed; running it again in parts: %r",
+            len(failed.live),
+            self._name,
+            failed.error,
+        )
+        bisection = Bisection(failed.live)
+        while (group := bisection.next()) is not None:
+            again = run(batch, group, 0)
+            if again is None:
+                continue
+            if len(again.live) > 1 and _may_be_one_request(again.error):
+                bisection.failed(again.live)
+            else:
+                self.answer(batch, again, run)
+
+    def _fail(self, failed: FailedRun) -> None:
+        """Answer one request that fails alone."""
+        (request,), error = failed.live, failed.error
+        if isinstance(error, ServingError):
+            self._answers.fail(request, error)
+            return
+        extra = {"request_id": request.reply.request_id}
+        _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
+        self._answers.fail(request, FailedRunError(failed.timing, failed.queue_s[0]))
+        self.recovery.look()
+
+    def _run_with_less(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
+        """Run the requests in groups of fewer rows, half as many each time that the memory is not enough.
+
+        The largest group that works is the limit for the batches to come. If no group works, nothing is known of it: a
+        row may be too large, or something else may have taken the memory for a moment.
+        """
+        # The time of several runs says nothing about that of one.
+        batch.cut_off = True
+        first_rows = failed.rows
+        most_rows, worked, is_lone = self._less(failed), 0, False
+        left = deque(failed.live)
+        while left:
+            group = _next_group(left, most_rows)
+            batch.run_s = None
+            again = run(batch, group, most_rows)
+            if again is None:
+                if batch.run_s is not None:
+                    worked = max(worked, min(sum(request.rows for request in group), most_rows))
+                if is_lone:
+                    # One request was too large, which says little about the others.
+                    most_rows = min(2 * most_rows, max(first_rows // 2, 1))
+            elif failure_of(again.error) is not RunFailure.OUT_OF_MEMORY:
+                self.answer(batch, again, run)
+            elif self._can_be_less(again):
+                failed, worked, most_rows = again, 0, self._less(again)
+                left.extendleft(reversed(again.live))
+            else:
+                failed, is_lone = again, True
+                self._fail_for_memory(again)
+        if 0 < worked < failed.rows:
+            self.memory.learned(worked)
+
+    def _less(self, failed: FailedRun) -> int:
+        """Free memory after a run was out of it; return how many rows to run next."""
+        _logger.warning("a run of %d rows of model %s was out of memory: %r", failed.rows, self._name, failed.error)
+        self._answers.out_of_memory()
+        self._free_memory()
+        return max(failed.rows // 2, 1)
+
+    def _can_be_less(self, failed: FailedRun) -> bool:
+        return len(failed.live) > 1 or (failed.rows > 1 and self._in_pieces and self._session.signature.batchable)
+
+    def _free_memory(self) -> RunFailedError | None:
+        """Free what larger runs have left behind; return why not even one row ran that is known to run."""
+        try:
+            self._session.try_out()
+        except RunFailedError as error:
+            return error
+        except RuntimeError:  # closed, or being opened again
+            pass
+        return None
+
+    def _fail_for_memory(self, failed: FailedRun) -> None:
+        """Answer one request for which the memory is not enough in its smallest pieces, after memory was freed."""
+        (request,) = failed.live
+        self._answers.out_of_memory()
+        _logger.error(
+            "a request to model %s needs more memory than there is: %r",
+            self._name,
+            failed.error,
+            extra={"request_id": request.reply.request_id, "rows": request.rows},
+        )
+        rows = "its rows one by one" if request.rows > 1 and failed.rows == 1 else "it"
+        self._answers.fail(request, OutOfMemoryError(f"the server has not enough memory to run {rows}"))
+        error = self._free_memory()
+        if error is not None:
+            # Not the request: the session holds too much, or what it holds is in pieces.
+            self.recovery.begin(f"not even one small row runs: {error}")
+
+
+def _may_be_one_request(error: Exception) -> bool:
+    """Whether one request of several may be at fault for ``error``."""
+    return failure_of(error) is RunFailure.OTHER and not isinstance(error, MismatchError | RowsDoNotFollowError)
+
+
+def _next_group(left: deque[InferenceRequest], most_rows: int) -> list[InferenceRequest]:
+    """Take the first requests, up to ``most_rows``, but at least one; a larger one runs in pieces."""
+    group = [left.popleft()]
+    rows = group[0].rows
+    while left and rows + left[0].rows <= most_rows:
+        rows += left[0].rows
+        group.append(left.popleft())
+    return group

@@ -1,0 +1,199 @@
+"""Opens the session of a model again that runs nothing any more, as after an error of its device.
+
+Nothing is counted while runs succeed: only failures make it look. Meanwhile requests are rejected with UNAVAILABLE and
+the time after which a retry is likely to succeed, and health reports the model as not serving.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+
+from inferd.batching.ports import Alarm, Clock, Session
+from inferd.errors import ModelUnavailableError
+from inferd.observability.metrics.models import ModelStats
+from inferd.runtime.errors import ModelLoadError, RunFailedError
+
+_logger = logging.getLogger("inferd.batching")
+
+#: Delays of the second and of later attempts to open the session; the first is made at once.
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 60.0
+#: A session that has run for this long, or for so many times the last delay, starts with the first delay again.
+_CALM_S = 60.0
+_CALM_DELAYS = 10
+#: So many failed attempts in a row on a device mean that the process has lost it: its context does not come back.
+_LOST_AFTER = 5
+#: Runs of a row that is known to run which must fail in a row, and how often that is tried while requests fail.
+_TRIALS = 3
+_LOOK_EVERY_S = 10.0
+#: How long opening is expected to take before it has been done once, for the retry hint.
+_OPEN_S = 1.0
+
+REASON = "MODEL_RECOVERING"
+
+
+class Backoff:
+    """The delay before the next attempt to open a session. Pure."""
+
+    def __init__(self) -> None:
+        #: Failed attempts since the session ran last.
+        self.failures = 0
+        self.delay_s = 0.0
+        self._worked_at = -math.inf
+
+    def begin(self, now: float) -> None:
+        """The session has stopped working; one that has just been opened again is not opened at once."""
+        if now - self._worked_at > max(_CALM_S, _CALM_DELAYS * self.delay_s):
+            self.delay_s = 0.0
+        else:
+            self._grow()
+
+    def failed(self) -> None:
+        """An attempt has failed."""
+        self.failures += 1
+        self._grow()
+
+    def worked(self, now: float) -> None:
+        """An attempt has succeeded."""
+        self.failures = 0
+        self._worked_at = now
+
+    def _grow(self) -> None:
+        self.delay_s = min(max(2 * self.delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
+
+
+def _start_thread(work: Callable[[], None], name: str) -> None:
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
+class Recovery:
+    """Decides that a session does not work, and opens it again until it does.
+
+    Invariants: between `begin` and the attempt that succeeds, at most one attempt is due or in progress; ``on_change``
+    is told when that time begins and ends, the last thing told is so. After `stop` nothing is begun. Attempts are
+    threads of their own, started by the alarm. Any thread may call.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        session: Session,
+        clock: Clock,
+        alarm: Alarm,
+        stats: ModelStats,
+        on_change: Callable[[bool], None],
+        start_thread: Callable[[Callable[[], None], str], None] = _start_thread,
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._clock = clock
+        self._alarm = alarm
+        self._stats = stats
+        self._on_change = on_change
+        self._start_thread = start_thread
+        self._lock = threading.Lock()
+        self._backoff = Backoff()
+        #: Why the session does not work, for the operator; empty while it does.
+        self.reason = ""
+        self._ready_at = 0.0
+        self._look_at = -math.inf
+        self._is_stopped = False
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the process seems to have lost the device of the session, so that only a new process can run it."""
+        return self._session.on_accelerator and self._backoff.failures >= _LOST_AFTER
+
+    def unavailable(self) -> ModelUnavailableError:
+        """Return the error for requests while the session does not work."""
+        left_s = max(self._ready_at - self._clock(), _OPEN_S)
+        text = f'model "{self._name}" does not run at present, it is being opened again'
+        return ModelUnavailableError(text, retry_after_s=left_s, reason=REASON)
+
+    def begin(self, reason: str) -> None:
+        """Open the session again because of ``reason``; no effect while that goes on."""
+        with self._lock:
+            if self.reason or self._is_stopped:
+                return
+            self.reason = reason
+            self._backoff.begin(self._clock())
+            self._set_ready_at()
+            self._on_change(False)
+        _logger.error("model %s does not run any more and is opened again: %s", self._name, reason)
+        self._attempt_later()
+
+    def look(self) -> None:
+        """Find out, in another thread and now and then only, whether the session runs at all: a request has failed."""
+        with self._lock:
+            now = self._clock()
+            if self.reason or self._is_stopped or now < self._look_at:
+                return
+            self._look_at = now + _LOOK_EVERY_S
+        self._start_thread(self._look, f"recovery-{self._name}")
+
+    def stop(self) -> None:
+        """Begin no further attempt: the model is unloaded."""
+        with self._lock:
+            self._is_stopped = True
+
+    def _look(self) -> None:
+        for _ in range(_TRIALS):
+            try:
+                self._session.try_out()
+            except RunFailedError as error:
+                failed = error
+            except RuntimeError:  # closed
+                return
+            else:
+                return
+        self.begin(f"a row that ran when the model was loaded fails: {failed}")
+
+    def _set_ready_at(self) -> None:
+        self._ready_at = self._clock() + self._backoff.delay_s + _OPEN_S
+
+    def _attempt_later(self) -> None:
+        self._alarm.call_at(
+            self._clock() + self._backoff.delay_s,
+            lambda: self._start_thread(self._attempt, f"recovery-{self._name}"),
+        )
+
+    def _attempt(self) -> None:
+        if self._is_stopped:
+            return
+        try:
+            self._session.reopen()
+            self._session.try_out()
+        except (ModelLoadError, RunFailedError, RuntimeError) as error:
+            self._failed(error)
+        except Exception:  # what a runtime raises: the attempts must go on
+            _logger.exception("opening model %s again failed", self._name)
+            self._failed(None)
+        else:
+            self._worked()
+
+    def _failed(self, error: Exception | None) -> None:
+        self._stats.reopened(worked=False)
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._backoff.failed()
+            self._set_ready_at()
+            was_lost = self._backoff.failures == _LOST_AFTER and self.is_hopeless
+            if was_lost:
+                self._on_change(False)
+        delay_s = self._backoff.delay_s
+        _logger.error("model %s cannot be opened again, the next try is in %d s: %s", self._name, delay_s, error)
+        if was_lost:
+            _logger.critical("the device of model %s does not come back: the process must be restarted", self._name)
+        self._attempt_later()
+
+    def _worked(self) -> None:
+        self._stats.reopened(worked=True)
+        with self._lock:
+            self._backoff.worked(self._clock())
+            self.reason = ""
+            if not self._is_stopped:
+                self._on_change(True)
+        _logger.warning("model %s has been opened again and runs", self._name)

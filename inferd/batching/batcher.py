@@ -236,6 +236,11 @@ class Batcher:
         return self.queue.present
 
     @property
+    def last_dispatch_at(self) -> float:
+        """When the last batch was dispatched; 0 before the first one."""
+        return self.queue.last_dispatch_at
+
+    @property
     def stuck_threads(self) -> int:
         """Threads that hang in a run that was given up."""
         return self._workers.stuck

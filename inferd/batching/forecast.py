@@ -53,6 +53,11 @@ class DrainRate:
         #: Whether the last batch left rows behind, so that the time to the next one counts.
         self.is_measuring = False
 
+    @property
+    def last_at(self) -> float:
+        """When the last batch was dispatched; 0 before the first one."""
+        return self._last_at
+
     def taken(self, rows: int, now: float, *, left: int) -> None:
         """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
         if self.is_measuring:

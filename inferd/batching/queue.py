@@ -101,6 +101,11 @@ class RequestQueue:
         with self._lock:
             return self._state.present
 
+    @property
+    def last_dispatch_at(self) -> float:
+        """When the last batch was dispatched; 0 before the first one."""
+        return self._state.forecast.drain.last_at
+
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
         if self.start_threads is not None and self.start_threads():

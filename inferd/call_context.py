@@ -15,6 +15,8 @@ REQUEST_ID_KEY = "request_id"
 
 #: The annotation with the id in the request's message, if the call has one from its metadata.
 OWN_ID_KEY = "own_id"
+#: How long the requests of a call have waited for loads of their models, in milliseconds.
+LOAD_WAIT_KEY = "load_wait_ms"
 
 _MAX_ID_CHARACTERS = 128
 

@@ -92,6 +92,10 @@ class Codec(Protocol[Request]):
         """Return how ``request`` is to be answered, if it is valid; `RAW` itself in the usual case."""
         ...
 
+    def timeout_s(self, request: Request) -> float | None:
+        """Return the timeout that ``request`` names; None for none."""
+        ...
+
     def terms(self, outline: Request, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
         ...

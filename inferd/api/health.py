@@ -15,7 +15,6 @@ from inferd.call_context import ANONYMOUS, CallContext
 from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.health_check import HealthStatus, listing
 from inferd.models.registry import ModelRegistry, Visible
-from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, escaped, listed
 from inferd.rpc import UnaryCall, callback_unary
@@ -58,7 +57,8 @@ class HealthService:
     | "", "readiness", each of ``services`` | from `open` until `drain`, except while ``is_late()`` |
     | "startup" | from `start` on |
     | "liveness" | always, except while ``is_stuck()`` |
-    | MODEL, MODEL/VERSION | while a version, or that version, is READY, until `drain`, except while ``is_late()`` |
+    | MODEL, MODEL/VERSION | while a version, or that version, accepts requests, until `drain`, except while
+    ``is_late()`` |
 
     The names above come first where a model has the same name. Models that a caller may not see are unknown to it, and
     all are to callers that need no credential for this service while others do, unless ``anonymous_sees_models``.
@@ -180,7 +180,7 @@ class HealthService:
         version = self._find(name, visible)
         if version is None:
             return HealthStatus.SERVICE_UNKNOWN
-        return _status_of(version.state is ModelState.READY and self._serves_models())
+        return _status_of(version.accepts_requests and self._serves_models())
 
     def _serves_models(self) -> bool:
         return not self._draining and not self._is_late()

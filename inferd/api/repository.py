@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from inferd.api.admission import ModelView
 from inferd.api.codec import parse_query
+from inferd.api.handler_resources import DRAINING
 from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES
 from inferd.api.status import StatusTable
@@ -54,7 +55,6 @@ _MAX_NAME_BYTES = 255
 _VERSION = re.compile(r"[0-9]{1,18}")
 _FILE = re.compile(r"(?:0|[1-9][0-9]{0,17})/(?P<name>[^./][^/]*)")
 
-_DRAINING = "the server is draining"
 _INTERNAL_ERROR = "internal error"
 
 #: A client that retries would get the same answer.
@@ -218,7 +218,7 @@ class RepositoryControl:
                 (operation, cancel) for operation, cancel in self._open.items() if operation.method.action == "load"
             ]
         for operation, cancel in loads:
-            self._end(operation, ModelUnavailableError(_DRAINING))
+            self._end(operation, ModelUnavailableError(DRAINING))
             cancel()
 
     def stop(self, timeout_s: float) -> bool:
@@ -254,7 +254,7 @@ class RepositoryControl:
 
     def _begin(self, operation: _Operation) -> None:
         if self._draining:
-            raise ModelUnavailableError(_DRAINING)
+            raise ModelUnavailableError(DRAINING)
         command, on_done = operation.command, partial(self._done, operation)
         if operation.method.action == "unload":
             self._manager.unload(command.model, version=command.version, on_done=on_done)

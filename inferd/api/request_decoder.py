@@ -127,6 +127,15 @@ class RequestDecoder(Generic[Request]):
             return None
         return Outline(request, *self.codec.header(request))
 
+    def timeout_s(self, message: bytes) -> float | None:
+        """Return the timeout that a request names; None for none, or if that takes long to find out."""
+        outline = self.outline(message)
+        try:
+            return None if outline is None else self.codec.timeout_s(outline.request)
+        except InvalidInputError:
+            # Reported when the whole request is decoded.
+            return None
+
     def parse(self, message: bytes) -> IncomingRequest[Request]:
         """Scan and parse a request that matches no cached template. Raises `InvalidInputError`.
 

@@ -7,14 +7,18 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
+from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.large_messages import LargeMessages
+from inferd.api.model_waits import ModelWaits
 from inferd.api.oip.service import OpenInferenceService
+from inferd.api.open_streams import OpenStreams
 from inferd.api.repository import RepositoryControl
 from inferd.api.status import StatusTable
-from inferd.api.stream import HandlerResources, OpenStreams
 from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
+from inferd.errors import ModelUnavailableError
 from inferd.models.manager import ModelManager
+from inferd.models.on_demand import OnDemandLoads
 from inferd.models.registry import ModelRegistry
 from inferd.models.router import Router
 from inferd.rpc import Server
@@ -45,6 +49,7 @@ class InferenceServices:
         registry: ModelRegistry,
         manager: ModelManager,
         router: Router,
+        loads: OnDemandLoads,
         statuses: StatusTable,
         limits: MessageLimits,
         is_ready: Callable[[], bool],
@@ -52,6 +57,7 @@ class InferenceServices:
         self._registry = registry
         self._manager = manager
         self._router = router
+        self._waits = ModelWaits(loads, registry)
         self._statuses = statuses
         self._limits = limits
         self._is_ready = is_ready
@@ -69,6 +75,7 @@ class InferenceServices:
             streams=self._streams,
             large_messages=self._large_messages,
             limits=self._limits,
+            waits=self._waits,
         )
         self._control = RepositoryControl(self._manager, self._registry, self._statuses, self._large_messages)
         own = InferenceService(resources, self._control, self._router)
@@ -91,8 +98,9 @@ class InferenceServices:
         large_messages.do(lambda: large_messages.call_soon(settled))
 
     def drain(self) -> None:
-        """Drain every stream, and give up loads; on the poll thread."""
+        """Drain every stream, and end what waits for loads; on the poll thread."""
         self._streams.drain()
+        self._waits.drain(ModelUnavailableError(DRAINING))
         if self._control is not None:
             self._control.drain()
 

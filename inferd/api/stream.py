@@ -14,27 +14,29 @@ decodes a request that takes long, and the stream continues after that.
 
 import logging
 import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from inferd.api.admission import charge, charge_invalid, find_model
 from inferd.api.codec import RAW, Request, Response
-from inferd.api.large_messages import LargeMessages
+from inferd.api.handler_resources import DRAINING, HandlerResources
+from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
-from inferd.api.status import StatusTable
-from inferd.api.stream_request import Countdown, StreamRequest
+from inferd.api.stream_request import ColdRequest, Countdown, StreamRequest
 from inferd.api.tensors import take_long_to_encode
-from inferd.api.wire_scanner import MessageLimits
 from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Principal, Reply
 from inferd.call_context import log_fields, request_id_of
-from inferd.errors import InferenceFailedError, InvalidInputError, ModelUnavailableError, ServingError
-from inferd.models.registry import ModelRegistry
+from inferd.errors import (
+    ColdModelError,
+    InferenceFailedError,
+    InvalidInputError,
+    ModelUnavailableError,
+    ServingError,
+)
 from inferd.models.version import ModelVersion
 from inferd.observability.stream_results import result_listeners
 from inferd.observability.timing import Stages
@@ -43,25 +45,8 @@ from inferd.security.authorization.quota import Quota
 
 _log = logging.getLogger(__name__)
 
-#: Calls a function on the poll thread, soon. Any thread.
-CallSoon = Callable[[Callable[[], None]], None]
-
-_DRAINING = "the server is draining"
-
 #: Requests per slice; about 2 ms for requests that match a cached template.
 _SLICE_REQUESTS = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HandlerResources:
-    """What the handlers of all services share."""
-
-    registry: ModelRegistry
-    statuses: StatusTable
-    call_soon: CallSoon
-    streams: "OpenStreams"
-    large_messages: LargeMessages
-    limits: MessageLimits
 
 
 class RequestStream(ABC, Generic[Request]):
@@ -141,8 +126,12 @@ class RequestStream(ABC, Generic[Request]):
                 if incoming is None:
                     return
             requests.append(self._open_next(incoming, received_at))
+            if requests[-1].cold is not None:
+                break
         self._submit(requests)
-        if content is not None and parsed_bytes > LARGE_BYTES:
+        if requests and requests[-1].cold is not None:
+            self._wait(requests[-1], requests[-1].cold)
+        elif content is not None and parsed_bytes > LARGE_BYTES:
             self._resources.large_messages.do(partial(self._decode_large, content, received_at))
         elif content is not None:
             self._resources.call_soon(partial(self._submit_slice, received_at))
@@ -159,6 +148,10 @@ class RequestStream(ABC, Generic[Request]):
             self._resources.call_soon(partial(self._continue, request, received_at))
 
     def _continue(self, request: StreamRequest[Request], received_at: float) -> None:
+        """Go on with the current message after ``request``; on the poll thread."""
+        if request.cold is not None:
+            self._wait(request, request.cold)
+            return
         self._submit([request])
         self._submit_slice(received_at)
 
@@ -184,22 +177,61 @@ class RequestStream(ABC, Generic[Request]):
             self._pending.popleft()
             self._open.add(request)
             self._opened(request)
-        reply = Reply(partial(self._settle, request), self._on_released, self._call_id)
+        self._validate(request, Reply(partial(self._settle, request), self._on_released, self._call_id), received_at)
+        return request
+
+    def _validate(
+        self, request: StreamRequest[Request], reply: Reply, received_at: float, waited: Waited | None = None
+    ) -> None:
+        """Make ``request`` ready to be submitted, or settle it if it is rejected; ``cold`` if its model is. Any thread.
+
+        ``waited`` is for one that has waited for its model.
+        """
         try:
             self._prepare(request, reply, received_at)
+            if waited is not None:
+                request.mark_waited(waited.load_s)
+        except ColdModelError as error:
+            request.cold = ColdRequest(error, reply, waited or Waited(received_at))
         except ServingError as error:
             if isinstance(error, InvalidInputError):
-                self._decoder.set_field(incoming, error)
+                self._decoder.set_field(request.incoming, error)
             reply.deliver(charge_invalid(self._call, error))
         except Exception:  # noqa: BLE001  (a bug that one request triggers must not end the stream for the others)
             self._log_exception("could not decode a request of %s")
             reply.deliver(InferenceFailedError())
-        return request
+
+    def _wait(self, request: StreamRequest[Request], cold: ColdRequest) -> None:
+        """Go on with ``request`` and the rest of its message when its model is loaded; on the poll thread."""
+        request.cold = None
+
+        def fail(error: ServingError) -> None:
+            cold.reply.deliver(error)
+            self._resources.call_soon(partial(self._submit_slice, cold.waited.received_at))
+
+        request.withdraw = self._resources.waits.add(
+            self._call,
+            cold.error,
+            cold.waited,
+            timeout_s=self._decoder.timeout_s(request.incoming.message),
+            go_on=partial(self._resume, request, cold.reply),
+            fail=fail,
+        )
+
+    def _resume(self, request: StreamRequest[Request], reply: Reply, waited: Waited) -> None:
+        def validate() -> None:
+            self._validate(request, reply, waited.received_at, waited)
+            self._resources.call_soon(partial(self._continue, request, waited.received_at))
+
+        if len(request.incoming.message) > LARGE_BYTES:
+            self._resources.large_messages.do(validate)
+        else:
+            validate()
 
     def _prepare(self, request: StreamRequest[Request], reply: Reply, received_at: float) -> None:
         """Look up the model of ``request`` and build what to submit. Raises `ServingError`."""
         if self._draining:
-            raise ModelUnavailableError(_DRAINING)
+            raise ModelUnavailableError(DRAINING)
         if self._listeners:
             request.stages = Stages(decoding_at=monotonic())
         incoming = request.incoming
@@ -263,6 +295,8 @@ class RequestStream(ABC, Generic[Request]):
         for request in requests:
             if request.model is not None and request.inference is not None:
                 request.model.cancel(request.inference)
+            elif request.withdraw is not None:
+                self._resources.call_soon(request.withdraw)
 
     def drain(self) -> None:
         """Answer the open requests, reject new ones, then end with UNAVAILABLE. Any thread."""
@@ -335,7 +369,7 @@ class RequestStream(ABC, Generic[Request]):
         if self._half_closed:
             self._call.finish()
         elif self._draining:
-            status = self._resources.statuses.status_of(ModelUnavailableError(_DRAINING))
+            status = self._resources.statuses.status_of(ModelUnavailableError(DRAINING))
             self._call.finish(status.code, status.message, status.trailing_metadata())
 
     def _send_ready(self) -> None:
@@ -350,26 +384,6 @@ class RequestStream(ABC, Generic[Request]):
         """Count for the access log; each name is counted by one thread at a time."""
         self._counts[name] += number
         self._call.annotations[name] = self._counts[name]
-
-
-class OpenStreams:
-    """The open streams, for draining; on the poll thread only. A stream is removed when its call is freed."""
-
-    def __init__(self) -> None:
-        self._streams: weakref.WeakSet[RequestStream[Any]] = weakref.WeakSet()
-        self._draining = False
-
-    def add(self, stream: RequestStream[Any]) -> None:
-        """Add a new stream; it ends at once if the server is draining."""
-        self._streams.add(stream)
-        if self._draining:
-            stream.drain()
-
-    def drain(self) -> None:
-        """Drain every stream, those added later as well."""
-        self._draining = True
-        for stream in list(self._streams):
-            stream.drain()
 
 
 Stream = TypeVar("Stream", bound=RequestStream[Any])

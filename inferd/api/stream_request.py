@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic
+from time import monotonic
+from typing import Generic, NamedTuple
 
 from inferd.api.admission import rejected_rows
 from inferd.api.codec import Request
+from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import IncomingRequest
 from inferd.api.status import StatusTable
-from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome
-from inferd.errors import ServingError
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.errors import ColdModelError, ServingError
 from inferd.models.version import ModelVersion
 from inferd.observability.stream_results import StreamResult
 from inferd.observability.timing import Stages
@@ -17,15 +19,24 @@ from inferd.security.authorization.policy import Grant
 from inferd.security.authorization.quota import Quota
 
 
+class ColdRequest(NamedTuple):
+    """What is kept of a request until it waits for its model: why, how to answer it, and what it has waited before."""
+
+    error: ColdModelError
+    reply: Reply
+    waited: Waited
+
+
 class StreamRequest(Generic[Request]):
     """One request of a stream.
 
-    ``model`` and ``inference`` are None for a request that was rejected before it was submitted, ``stages`` if nothing
-    records them, ``grant`` if the caller may do anything. ``quota`` is to be released when the request is no longer
-    open; it changes under the stream's lock.
+    ``cold`` is set if its model must be loaded first; ``withdraw`` then ends the wait for that. ``model`` and
+    ``inference`` are None for a request that was rejected before it was submitted, ``stages`` if nothing records them,
+    ``grant`` if the caller may do anything. ``quota`` is to be released when the request is no longer open; it changes
+    under the stream's lock.
     """
 
-    __slots__ = ("grant", "incoming", "inference", "model", "quota", "stages")
+    __slots__ = ("cold", "grant", "incoming", "inference", "model", "quota", "stages", "withdraw")
 
     def __init__(self, incoming: IncomingRequest[Request]) -> None:
         self.incoming = incoming
@@ -34,6 +45,16 @@ class StreamRequest(Generic[Request]):
         self.grant: Grant | None = None
         self.stages: Stages | None = None
         self.quota: Quota | None = None
+        self.cold: ColdRequest | None = None
+        self.withdraw: Callable[[], None] | None = None
+
+    def mark_waited(self, load_s: float) -> None:
+        """Count the time that the request, which is ready now, has waited for its model as that."""
+        if self.inference is not None:
+            # Its deadline counts from its arrival, but the wait is no time of decoding.
+            self.inference.received_at = monotonic()
+        if self.stages is not None:
+            self.stages.load_s = load_s
 
     def close(self, outcome: Outcome | None = None) -> None:
         """Release the quota; called once, under the stream's lock. ``outcome`` is None if the stream has ended."""

@@ -14,12 +14,13 @@ from inferd.api.admission import ModelView, charge, charge_invalid, find_model, 
 from inferd.api.codec import RAW, Request, Response, ResponseForm, parse_query
 from inferd.api.early_refusal import EarlyRefusals
 from inferd.api.large_messages import LargeMessages
+from inferd.api.model_waits import ModelWaits, Waited
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Principal, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
-from inferd.errors import InferenceFailedError, InvalidInputError, OverloadedError, ServingError
+from inferd.errors import ColdModelError, InferenceFailedError, InvalidInputError, OverloadedError, ServingError
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
 from inferd.observability import timing
@@ -43,15 +44,20 @@ class UnaryInference(Generic[Request]):
         registry: ModelRegistry,
         statuses: StatusTable,
         large_messages: LargeMessages,
+        waits: ModelWaits,
     ) -> None:
         self._decoder = decoder
         self._registry = registry
         self._statuses = statuses
         self._large_messages = large_messages
+        self._waits = waits
         self._early = EarlyRefusals(decoder, registry, statuses)
 
-    def __call__(self, call: UnaryCall, message: bytes) -> None:
-        """Submit the request in ``message``, or end ``call`` with the status of what is wrong with it."""
+    def __call__(self, call: UnaryCall, message: bytes, waited: Waited | None = None) -> None:
+        """Submit the request in ``message``, or end ``call`` with the status of what is wrong with it.
+
+        ``waited`` is for one that comes again after it has waited for its model.
+        """
         received_at = monotonic()
         try:
             incoming = self._decoder.match(message)
@@ -61,7 +67,7 @@ class UnaryInference(Generic[Request]):
                 ):
                     return
                 if len(message) > LARGE_BYTES:
-                    self._large_messages.decode(partial(self._decode_large, call, message, received_at))
+                    self._large_messages.decode(partial(self._decode_large, call, message, received_at, waited))
                     return
                 incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
@@ -75,20 +81,36 @@ class UnaryInference(Generic[Request]):
                 and self._early.refuse(call, cached.params, model, grant, received_at)
             ):
                 return
-            request = self._build(call, incoming, model, received_at)
+            request = self._build(call, incoming, model, received_at, waited)
+        except ColdModelError as error:
+            self._wait(call, message, error, waited or Waited(received_at))
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
         else:
             self._submit(call, incoming, model, grant, request)
 
-    def _decode_large(self, call: UnaryCall, message: bytes, received_at: float) -> None:
+    def _wait(self, call: UnaryCall, message: bytes, error: ColdModelError, waited: Waited) -> None:
+        """Begin again when the model is loaded; on the poll thread."""
+        withdraw = self._waits.add(
+            call,
+            error,
+            waited,
+            timeout_s=self._decoder.timeout_s(message),
+            go_on=partial(self, call, message),
+            fail=partial(abort, call, self._statuses),
+        )
+        call.on_terminated(withdraw)
+
+    def _decode_large(self, call: UnaryCall, message: bytes, received_at: float, waited: Waited | None) -> None:
         """Decode a large message in the thread for them; the poll thread then submits the request."""
         if call.ended_at != math.inf:
             return
         try:
             incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
-            request = self._build(call, incoming, model, received_at)
+            request = self._build(call, incoming, model, received_at, waited)
+        except ColdModelError as error:
+            self._large_messages.call_soon(partial(self._wait, call, message, error, waited or Waited(received_at)))
         except ServingError as error:
             abort(call, self._statuses, charge_invalid(call, error))
         except Exception:  # noqa: BLE001  (as on the poll thread: the call must end, without internals in its status)
@@ -108,16 +130,27 @@ class UnaryInference(Generic[Request]):
             raise
 
     def _build(
-        self, call: UnaryCall, incoming: IncomingRequest[Request], model: ModelVersion, received_at: float
+        self,
+        call: UnaryCall,
+        incoming: IncomingRequest[Request],
+        model: ModelVersion,
+        received_at: float,
+        waited: Waited | None,
     ) -> InferenceRequest:
         """Validate a request; any thread. Raises `InvalidInputError`."""
         on_outcome = partial(self._settle, call, model, incoming.request_id, incoming.form)
         reply = Reply(on_outcome, None, request_id_of(call.context))
         try:
-            request = self._decoder.build(incoming, model, reply, received_at, call.deadline)
+            timed_from = received_at if waited is None else waited.received_at
+            request = self._decoder.build(incoming, model, reply, timed_from, call.deadline)
         except InvalidInputError as error:
             self._decoder.set_field(incoming, error)
             raise
+        if waited is not None:
+            # Its deadline counts from its arrival, but the wait is no time of decoding.
+            request.received_at = received_at
+            if timing.KEY in call.annotations:
+                timing.of(call.annotations).load_s = waited.load_s
         if call.context.principal is not None:
             request.principal = Principal(call.context.principal)
         return request
@@ -184,16 +217,25 @@ class UnaryInference(Generic[Request]):
 
 
 def query_handler(
-    query: type[Query], respond: Callable[[Query, ModelView], Message], registry: ModelRegistry, statuses: StatusTable
+    query: type[Query],
+    respond: Callable[[Query, ModelView], Message],
+    registry: ModelRegistry,
+    statuses: StatusTable,
+    *,
+    waits: ModelWaits | None = None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     """Return a handler that answers ``query`` messages with ``respond``, which may raise `ServingError`.
 
-    ``respond`` gets the models of ``registry`` that the caller can see.
+    ``respond`` gets the models of ``registry`` that the caller can see. It is called again after the wait if it needs
+    a model that is cold; without ``waits`` the query fails then.
     """
     name_field = "model" if "model" in query.DESCRIPTOR.fields_by_name else "name"
 
     def handle(call: UnaryCall, message: bytes) -> None:
-        view = ModelView(registry, call)
+        answer(call, message, ModelView(registry, call), Waited(monotonic()))
+
+    def answer(call: UnaryCall, message: bytes, view: ModelView, waited: Waited) -> None:
+        fail = partial(abort, call, statuses)
         try:
             try:
                 response = respond(parse_query(query, message), view)
@@ -203,7 +245,11 @@ def query_handler(
         except ServingError as error:
             if isinstance(error, InvalidInputError) and error.at == "model":
                 error.field = name_field
-            abort(call, statuses, error)
+            if isinstance(error, ColdModelError) and waits is not None:
+                go_on = partial(answer, call, message, view)
+                call.on_terminated(waits.add(call, error, waited, go_on=go_on, fail=fail))
+            else:
+                fail(error)
         else:
             call.reply(response.SerializeToString())
 

@@ -105,6 +105,7 @@ class Application:
             registry=registry,
             manager=self._models.manager,
             router=self._models.router,
+            loads=self._models.loads,
             statuses=statuses,
             limits=MessageLimits(requests=api.max_message_requests, elements=api.max_elements),
             is_ready=self._readiness.is_ready,

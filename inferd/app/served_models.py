@@ -12,6 +12,7 @@ from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
+from inferd.models.on_demand import OnDemandLoads
 from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -75,6 +76,13 @@ class ServedModels:
         self.router = Router(
             registry, partial(Shadow, counts=self.shadow_counts, compare=self._comparisons, clock=time.monotonic)
         )
+        self.loads = OnDemandLoads(
+            ask=lambda name: self.manager.demand(name),  # noqa: PLW0108  (the manager is made below)
+            expected_s=lambda name: self.manager.expected_load_s(name),  # noqa: PLW0108  (the same)
+            poll_thread=server.poll_loop,
+            clock=time.monotonic,
+            max_waiting=max(1, settings.server.max_inflight_requests // 2),
+        )
         self.manager = ModelManager(
             settings=settings,
             catalog=Catalog(settings, settings.models or [demo.repository()]),
@@ -82,6 +90,7 @@ class ServedModels:
             lifecycle=lifecycle,
             router=self.router,
             clock=time.monotonic,
+            on_demand_ended=self.loads.ended,
         )
 
     def start(self) -> None:

@@ -1,18 +1,76 @@
 """Requests that wait until their on-demand model is loaded."""
 
+import logging
+import math
 from collections.abc import Callable
+from functools import partial
 
-from inferd.batching.ports import Clock
-from inferd.errors import ServingError
+from inferd.batching.ports import Clock, PollThread
+from inferd.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    ModelUnavailableError,
+    OverloadedError,
+    ServingError,
+)
+from inferd.plain_text import clipped
 
-CallSoon = Callable[[Callable[[], None]], None]
+_log = logging.getLogger(__name__)
+
+#: Requests that go on in one step of the poll thread; some milliseconds, as each has to be parsed.
+_SLICE_REQUESTS = 32
+
+#: How soon a request should come again that may not wait, if nothing is known of the load.
+_RETRY_AFTER_S = 0.1
+
+Callback = Callable[[], None]
+Fail = Callable[[ServingError], None]
+
+
+class _Waiter:
+    """One request that waits. Lets go of it at its end, as the timer for its deadline refers to the waiter longer."""
+
+    __slots__ = ("_fail", "_resume")
+
+    def __init__(self, resume: Callback, fail: Fail) -> None:
+        self._resume: Callback | None = resume
+        self._fail: Fail | None = fail
+
+    def withdraw(self) -> tuple[Callback | None, Fail | None]:
+        """Forget the request, and return what would have let it go on or fail."""
+        callbacks = self._resume, self._fail
+        self._resume = self._fail = None
+        return callbacks
+
+    def end(self, error: ServingError | None) -> None:
+        """Let the request go on, or fail with ``error``; no effect if it was withdrawn."""
+        resume, fail = self.withdraw()
+        if resume is None or fail is None:
+            return
+        try:
+            if error is None:
+                resume()
+            else:
+                fail(error)
+        except Exception:  # noqa: BLE001  (the other requests must go on, and this one must end)
+            _log.exception("a request that has waited for its model could not go on")
+            fail(InferenceFailedError())
+
+
+#: The requests that wait for a load, in order of arrival.
+_Waiters = dict[_Waiter, None]
 
 
 class OnDemandLoads:
     """The requests that wait for on-demand models; asks for one load of a model however many wait.
 
-    ``ask`` makes the manager load a model, which calls `ended` once for that. ``expected_s`` is how long that takes in
-    all, 0 if nothing is known. Poll thread, except `ended` and `waiting`.
+    ``ask`` makes the manager load a model; it calls `ended` once for each time. ``expected_s`` is how long a load will
+    take, or still takes, 0 if nothing is known. At most ``max_waiting`` requests wait, so that others have room. A load
+    goes on when nobody waits for it any more: the next request will find it.
+
+    Invariants: a model is in ``_loads`` from the time that it is asked for until that load has ended; a request that
+    waits goes on once, or fails once, or is withdrawn. Threads: `ended`, `waiting` and ``cold_requests`` any; the rest
+    on the poll thread, where requests go on and fail too.
     """
 
     def __init__(
@@ -20,24 +78,96 @@ class OnDemandLoads:
         *,
         ask: Callable[[str], None],
         expected_s: Callable[[str], float],
-        call_soon: CallSoon,
+        poll_thread: PollThread,
         clock: Clock,
+        max_waiting: int,
     ) -> None:
         self._ask = ask
         self._expected_s = expected_s
-        self._call_soon = call_soon
+        self._poll_thread = poll_thread
         self._clock = clock
+        self._max_waiting = max_waiting
+        self._loads: dict[str, _Waiters] = {}
+        self._waiting: dict[str, int] = {}
+        self._drained: ServingError | None = None
+        #: How many requests have found their model cold, by model.
+        self.cold_requests: dict[str, int] = {}
 
-    def wait(
-        self, name: str, deadline: float, resume: Callable[[], None], fail: Callable[[ServingError], None]
-    ) -> Callable[[], None]:
-        """Call ``resume`` when the model is loaded, or ``fail``; return a function that withdraws."""
-        raise NotImplementedError
+    def wait(self, name: str, deadline: float, resume: Callback, fail: Fail) -> Callback:
+        """Call ``resume`` when the model is loaded, or ``fail``; return a function that withdraws the request.
+
+        Fails now if the load is expected to outlast ``deadline``, a time on the monotonic clock; the load goes on.
+        """
+        if self._drained is not None:
+            fail(self._drained)
+            return _nothing
+        self.cold_requests[name] = self.cold_requests.get(name, 0) + 1
+        load = self._loads.get(name)
+        if load is None:
+            load = self._loads[name] = {}
+            self._ask(name)
+        error = self._refusal(name, deadline)
+        if error is not None:
+            fail(error)
+            return _nothing
+        waiter = _Waiter(resume, fail)
+        load[waiter] = None
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+        if deadline < math.inf:
+            self._poll_thread.call_at(deadline, partial(self._expire, name, load, waiter))
+        return partial(self._remove, name, load, waiter)
 
     def ended(self, name: str, error: ServingError | None) -> None:
-        """Take note that a load that was asked for has ended; ``error`` is for those that wait. Any thread."""
-        raise NotImplementedError
+        """Let the requests that wait for a model go on, or fail with ``error``: its load has ended. Any thread."""
+        self._poll_thread.call_soon(partial(self._end, name, error))
 
     def waiting(self, name: str) -> int:
         """Return how many requests wait for a model. Any thread."""
-        raise NotImplementedError
+        return self._waiting.get(name, 0)
+
+    def drain(self, error: ServingError) -> None:
+        """Fail every request that waits, and those that come to wait."""
+        self._drained = error
+        for name in list(self._loads):
+            self._end(name, error)
+
+    def _refusal(self, name: str, deadline: float) -> ServingError | None:
+        """Return why a request may not wait; None if it may."""
+        left_s = self._expected_s(name)
+        if self._clock() + left_s > deadline:
+            text = f'model "{clipped(name)}" is being loaded, in about {left_s:.3g} s, which is after the deadline'
+            return ModelUnavailableError(text, retry_after_s=left_s, reason="MODEL_LOADING")
+        waiting = sum(self._waiting.values())
+        if waiting >= self._max_waiting:
+            text = f"{waiting} requests wait for models that are being loaded"
+            return OverloadedError(text, retry_after_s=left_s or _RETRY_AFTER_S, reason="WAITING_FOR_MODELS")
+        return None
+
+    def _end(self, name: str, error: ServingError | None) -> None:
+        load = self._loads.pop(name, None)
+        if load is not None:
+            self._go_on(name, load, error)
+
+    def _go_on(self, name: str, load: _Waiters, error: ServingError | None) -> None:
+        """Let the first requests of ``load`` go on, and the others in the next rounds of the poll thread."""
+        for waiter in list(load)[:_SLICE_REQUESTS]:
+            waiter.end(error)
+            # Not before: until it is in a queue it counts as waiting.
+            self._remove(name, load, waiter)
+        if load:
+            self._poll_thread.call_soon(partial(self._go_on, name, load, error))
+
+    def _expire(self, name: str, load: _Waiters, waiter: _Waiter) -> None:
+        waiter.end(DeadlineExceededError(f'the deadline expired while model "{clipped(name)}" was being loaded'))
+        self._remove(name, load, waiter)
+
+    def _remove(self, name: str, load: _Waiters, waiter: _Waiter) -> None:
+        """Forget a request that does not wait any more; no effect if that was done."""
+        waiter.withdraw()
+        if waiter in load:
+            del load[waiter]
+            self._waiting[name] -= 1
+
+
+def _nothing() -> None:
+    """Withdraw a request that has failed."""

@@ -7,6 +7,8 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
 from inferd.errors import ColdModelError, ModelUnavailableError
+from inferd.models.load_meter import NOTHING_MEASURED, Measured
+from inferd.models.residency import NO_MEMORY, Memory
 from inferd.models.states import ModelState, require_transition
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.session import OnnxSession
@@ -17,12 +19,14 @@ from inferd.runtime.signature import ModelSignature
 class LoadedModel:
     """The session of a loaded version and the batcher that feeds it.
 
-    ``memory_bytes`` is the growth of the process during loading, which may reuse memory freed before.
+    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took.
     """
 
     session: OnnxSession
     batcher: Batcher
-    memory_bytes: int
+    memory: Memory = NO_MEMORY
+    measured: Measured = NOTHING_MEASURED
+    loaded_at: float = 0.0
 
 
 class ModelVersion:
@@ -67,6 +71,11 @@ class ModelVersion:
         return self._reason
 
     @property
+    def accepts_requests(self) -> bool:
+        """Whether requests are answered, now or once they have made the version load."""
+        return self.state is ModelState.READY or (self.on_demand and self.state is not ModelState.FAILED)
+
+    @property
     def signature(self) -> ModelSignature | None:
         """The inputs and outputs; None until loaded."""
         loaded = self._loaded
@@ -92,9 +101,15 @@ class ModelVersion:
 
     @property
     def memory_bytes(self) -> int:
-        """Growth of the process while the model was loaded and warmed up; 0 until then."""
+        """Memory that the loaded model takes after warm-up; 0 until it is loaded."""
         loaded = self._loaded
-        return 0 if loaded is None else loaded.memory_bytes
+        return 0 if loaded is None else loaded.memory.host
+
+    @property
+    def device_memory_bytes(self) -> int:
+        """The same of the devices that it runs on."""
+        loaded = self._loaded
+        return 0 if loaded is None else loaded.memory.device
 
     @property
     def max_batch_size(self) -> int:

@@ -10,6 +10,8 @@ KEY = "stages"
 
 #: In the order of processing.
 STAGES = ("decode", "queue", "stack", "run", "encode")
+#: What comes first for the few requests that wait for their model.
+LOAD = "load"
 
 
 @dataclass(slots=True)
@@ -22,10 +24,13 @@ class Stages:
     batch: BatchTiming | None = None
     encoding_at: float | None = None
     encoded_at: float | None = None
+    load_s: float | None = None
 
     def durations_s(self) -> list[tuple[str, float]]:
-        """Return name and duration of each completed stage, in the order of `STAGES`."""
+        """Return name and duration of each completed stage, `LOAD` first and then in the order of `STAGES`."""
         durations: list[tuple[str, float]] = []
+        if self.load_s is not None:
+            durations.append((LOAD, self.load_s))
         if self.decoding_at is not None and self.decoded_at is not None:
             durations.append(("decode", self.decoded_at - self.decoding_at))
         if self.queue_s is not None:
@@ -63,8 +68,8 @@ class StageTotals:
             self._totals_s[name] = self._totals_s.get(name, 0.0) + duration_s
 
     def durations_s(self) -> list[tuple[str, float]]:
-        """Return the sums, in the order of `STAGES`."""
-        return [(name, self._totals_s[name]) for name in STAGES if name in self._totals_s]
+        """Return the sums, in the order of `Stages.durations_s`."""
+        return [(name, self._totals_s[name]) for name in (LOAD, *STAGES) if name in self._totals_s]
 
 
 def server_timing(durations_s: Iterable[tuple[str, float]]) -> str:

@@ -56,6 +56,10 @@ class OpenInferenceCodec:
         classes = {name: count for name, count in counts.items() if count}
         return ResponseForm(classes=classes) if classes else RAW
 
+    def timeout_s(self, request: pb.ModelInferRequest) -> float | None:
+        """Return the timeout that ``request`` names."""
+        return _parameters(request)[1]
+
     def terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
         priority, timeout_s = _parameters(outline)

@@ -8,6 +8,7 @@ import grpc
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.admission import ModelView
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.oip.model_config import PLATFORM, model_config
 from inferd.api.oip.repository import repository_handlers
@@ -15,7 +16,7 @@ from inferd.api.oip.statistics import model_statistics
 from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import HandlerResources, open_stream
+from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
 from inferd.models.states import ModelState
@@ -46,17 +47,17 @@ class OpenInferenceService:
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by name."""
-        registry, statuses = self._resources.registry, self._resources.statuses
+        registry, statuses, waits = self._resources.registry, self._resources.statuses, self._resources.waits
         return {
             "ServerLive": query_handler(pb.ServerLiveRequest, _server_live, registry, statuses),
             "ServerReady": query_handler(pb.ServerReadyRequest, self._server_ready, registry, statuses),
             "ServerMetadata": query_handler(pb.ServerMetadataRequest, _server_metadata, registry, statuses),
             "ModelReady": query_handler(pb.ModelReadyRequest, _model_ready, registry, statuses),
-            "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses),
-            "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses),
+            "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses, waits=waits),
+            "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses, waits=waits),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
             "ModelInfer": callback_unary(
-                UnaryInference(self._decoder, registry, statuses, self._resources.large_messages)
+                UnaryInference(self._decoder, registry, statuses, self._resources.large_messages, waits)
             ),
             "ModelStreamInfer": callback_stream(self._open_stream),
             **repository_handlers(self._control),
@@ -82,7 +83,7 @@ def _model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelRead
         # As Triton, although inference requests may leave out the name of the only model.
         return pb.ModelReadyResponse(ready=False)
     try:
-        ready = models.find(query.name, query.version).state is ModelState.READY
+        ready = models.find(query.name, query.version).accepts_requests
     except ModelNotFoundError:
         ready = False
     return pb.ModelReadyResponse(ready=ready)

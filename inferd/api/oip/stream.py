@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import HandlerResources, RequestStream
+from inferd.api.stream import RequestStream
 from inferd.api.stream_request import StreamRequest
 from inferd.errors import ServingError
 from inferd.rpc import StreamCall

@@ -48,10 +48,13 @@ class InferenceCodec:
                 return _LISTS
         return RAW
 
+    def timeout_s(self, request: pb.InferRequest) -> float | None:
+        """Return the timeout that ``request`` names."""
+        return _timeout_s(request) if request.HasField("timeout") else None
+
     def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
-        timeout_s = _timeout_s(outline) if outline.HasField("timeout") else None
-        return Terms(outline.priority, timeout_s, rows_of(outline.inputs, signature))
+        return Terms(outline.priority, self.timeout_s(outline), rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.InferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
@@ -65,7 +68,7 @@ class InferenceCodec:
             inputs=inputs,
             outputs=tuple(request.outputs),
             priority=request.priority,
-            timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
+            timeout_s=self.timeout_s(request),
         )
 
     def field_of(self, request: pb.InferRequest, at: Place | Part) -> str:

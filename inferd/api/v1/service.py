@@ -7,15 +7,17 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.admission import ModelView
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import HandlerResources, open_stream
+from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.repository import repository_handlers
 from inferd.api.v1.routing import RoutingMethods
 from inferd.api.v1.stream import InferenceStream
 from inferd.models.router import Router
+from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.rpc import StreamCall, callback_stream, callback_unary
@@ -33,12 +35,14 @@ class InferenceService:
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return the handler of each method, by name."""
-        registry, statuses = self._resources.registry, self._resources.statuses
+        registry, statuses, waits = self._resources.registry, self._resources.statuses, self._resources.waits
         return {
-            "Infer": callback_unary(UnaryInference(self._decoder, registry, statuses, self._resources.large_messages)),
+            "Infer": callback_unary(
+                UnaryInference(self._decoder, registry, statuses, self._resources.large_messages, waits)
+            ),
             "StreamInfer": callback_stream(self._open_stream),
             "ListModels": query_handler(pb.ListModelsRequest, _list_models, registry, statuses),
-            "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses),
+            "GetModel": query_handler(pb.GetModelRequest, _get_model, registry, statuses, waits=waits),
             "GetRouting": query_handler(pb.GetRoutingRequest, self._routing.get, registry, statuses),
             "SetRouting": query_handler(pb.SetRoutingRequest, self._routing.set, registry, statuses),
             **repository_handlers(self._control, registry, describe_model),
@@ -53,7 +57,10 @@ def _list_models(_: pb.ListModelsRequest, models: ModelView) -> pb.ListModelsRes
 
 
 def _get_model(query: pb.GetModelRequest, models: ModelView) -> pb.GetModelResponse:
-    return pb.GetModelResponse(model=describe_model(models.find(query.model, query.version)))
+    version = models.find(query.model, query.version)
+    if query.load and version.on_demand and version.state is not ModelState.READY:
+        raise version.unavailable()
+    return pb.GetModelResponse(model=describe_model(version))
 
 
 def describe_model(version: ModelVersion) -> pb.Model:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import HandlerResources, RequestStream
+from inferd.api.stream import RequestStream
 from inferd.api.stream_request import StreamRequest
 from inferd.api.wire_scanner import malformed
 from inferd.errors import InvalidInputError, ServingError

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inferd.call_context import OWN_ID_KEY, CallContext, readable_peer, request_id_of, sanitized_id
+from inferd.call_context import LOAD_WAIT_KEY, OWN_ID_KEY, CallContext, readable_peer, request_id_of, sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.logging.setup import Fields, utc, utc_of_ms
 from inferd.observability.logging.writer import LineWriter
@@ -31,10 +31,10 @@ _LEVELS = {
 }
 _LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
-#: Fields of annotations that few calls have: the counts of a stream, the trace, and the id in a message if the metadata
-#: has another one.
+#: Fields of annotations that few calls have: the counts of a stream, the trace, the wait for a model on demand, and the
+#: id in a message if the metadata has another one.
 _RARE = {
-    **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id")},
+    **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id", LOAD_WAIT_KEY)},
     OWN_ID_KEY: "id",
 }
 

@@ -12,6 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from inferd.call_context import BatchTiming
+from inferd.observability.timing import LOAD
 from inferd.observability.tracing.interceptor import SpanRecord
 from inferd.plain_text import escaped
 
@@ -131,6 +132,8 @@ class SpanBuilder:
 def _stages(record: SpanRecord) -> Iterable[tuple[str, float, float]]:
     """Yield name, start and duration in seconds of each stage that the request has completed."""
     stages = record.stages
+    if stages.load_s is not None and stages.decoding_at is not None:
+        yield LOAD, stages.decoding_at - stages.load_s, stages.load_s
     if stages.decoding_at is not None and stages.decoded_at is not None:
         yield "decode", stages.decoding_at, stages.decoded_at - stages.decoding_at
     if stages.batch is not None and stages.queue_s is not None:

@@ -11,7 +11,8 @@ from inferd.batching.request import BatchTiming, FailedRunError, InferenceReques
 from inferd.call_context import CallContext
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
-from inferd.errors import ModelNotFoundError, OverloadedError
+from inferd.errors import ColdModelError, ModelNotFoundError, OverloadedError
+from inferd.models.states import ModelState
 from inferd.rpc.interfaces import Finisher
 from inferd.runtime.signature import ModelSignature, TensorSpec
 from tests.unit.finishing import Finishing
@@ -64,6 +65,31 @@ class FakeModel:
         request.reply.deliver(InferenceResult({"y": request.inputs["x"]}, timing, queue_s=0.5))
 
 
+class ColdModel(FakeModel):
+    """A model that is loaded on demand, cold until the test says otherwise."""
+
+    on_demand = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = ModelState.ON_DEMAND
+
+    def unavailable(self) -> ColdModelError:
+        return ColdModelError("it is cold", model=self.name, version=self.version)
+
+    def require_signature(self) -> ModelSignature:
+        if self.state is not ModelState.READY:
+            raise self.unavailable()
+        return super().require_signature()
+
+
+class NoWaits:
+    """For tests in which no model is cold."""
+
+    def add(self, *_: object, **__: object) -> Callable[[], None]:
+        raise AssertionError("no model is cold")
+
+
 class FakeRegistry:
     """A registry with one model."""
 
@@ -73,13 +99,17 @@ class FakeRegistry:
     def get(self, name: str, version: str = "") -> FakeModel:
         if name != self._model.name or version not in {"", self._model.version}:
             raise ModelNotFoundError(f'there is no model "{name}"')
+        if isinstance(self._model, ColdModel) and self._model.state is not ModelState.READY:
+            raise self._model.unavailable()
         return self._model
 
     def find(self, name: str, version: str = "", visible: Callable[[str], bool] | None = None) -> FakeModel:
-        found = self.get(name, version)
         if visible is not None and not visible(name):
             raise ModelNotFoundError(f'there is no model "{name}"')
-        return found
+        try:
+            return self.get(name, version)
+        except ColdModelError:
+            return self._model
 
 
 class FakeCall(Finishing):

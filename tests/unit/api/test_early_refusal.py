@@ -20,7 +20,7 @@ from inferd.errors import DeadlineExceededError, OverloadedError
 from inferd.observability import timing
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
-from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
+from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, NoWaits
 from tests.unit.call_context import known
 
 NOW = 1000.0
@@ -54,7 +54,9 @@ class Bench:
         self.model.batcher = self.batcher = FakeBatcher()
         self.statuses = StatusTable()
         self.large = FakeLargeMessages()
-        self.handle = UnaryInference(RequestDecoder(codec), FakeRegistry(self.model), self.statuses, self.large)
+        self.handle = UnaryInference(
+            RequestDecoder(codec), FakeRegistry(self.model), self.statuses, self.large, NoWaits()
+        )
 
     def ask(self, request, call=None):
         call = call or FakeCall()

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd.api.handler_resources import HandlerResources
+from inferd.api.open_streams import OpenStreams
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import HandlerResources, OpenStreams, open_stream
+from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -16,7 +18,7 @@ from inferd.errors import DeadlineExceededError, NotAuthenticatedError
 from inferd.security.authorization.methods import MethodKind
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
-from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
+from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, NoWaits, Soon
 
 CODES = grpc.StatusCode
 
@@ -33,6 +35,7 @@ class Bench:
     def __init__(self, **rule: object) -> None:
         self.model = FakeModel()
         self._registry = FakeRegistry(self.model)
+        self._waits = NoWaits()
         quotas = QuotaStore(clock=lambda: 0.0)
         policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], **rule}]})
         self.permissions = permissions_of("token:alice", policy, quotas)
@@ -44,7 +47,9 @@ class Bench:
 
     def infer(self, **fields: object) -> FakeCall:
         call = self.call()
-        unary = UnaryInference(RequestDecoder(InferenceCodec()), self._registry, StatusTable(), FakeLargeMessages())
+        unary = UnaryInference(
+            RequestDecoder(InferenceCodec()), self._registry, StatusTable(), FakeLargeMessages(), self._waits
+        )
         unary(call, _request(**fields).SerializeToString())
         return call
 
@@ -55,6 +60,7 @@ class Bench:
             statuses=StatusTable(),
             call_soon=Soon(),
             streams=OpenStreams(),
+            waits=self._waits,
             large_messages=FakeLargeMessages(),
             limits=MessageLimits(),
         )
@@ -137,7 +143,7 @@ def test_ended_call_holds_no_quota(bench: Bench) -> None:
     call = bench.call()
     call.on_finished = lambda finisher: finisher(call, CODES.CANCELLED, "")
     unary = UnaryInference(
-        RequestDecoder(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages()
+        RequestDecoder(InferenceCodec()), FakeRegistry(bench.model), StatusTable(), FakeLargeMessages(), NoWaits()
     )
     unary(call, _request().SerializeToString())
     assert bench.slots() == 3

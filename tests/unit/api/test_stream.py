@@ -7,18 +7,20 @@ import pytest
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.oip.stream import OpenInferenceStream
+from inferd.api.open_streams import OpenStreams
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import HandlerResources, OpenStreams, open_stream
+from inferd.api.stream import open_stream
 from inferd.api.v1 import stream as v1_stream
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InferenceFailedError, OverloadedError
 from inferd.observability.stream_results import listen_for_results
-from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, Soon
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, NoWaits, Soon
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -39,6 +41,7 @@ class Setup:
             statuses=StatusTable(),
             call_soon=self.soon,
             streams=self.streams,
+            waits=NoWaits(),
             large_messages=self.large,
             limits=MessageLimits(requests=200),
         )

@@ -16,7 +16,7 @@ from inferd.batching.request import BatchTiming
 from inferd.config.settings import ModelSettings
 from inferd.errors import DeadlineExceededError
 from inferd.observability import timing
-from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry
+from tests.unit.api.fakes import UNSENDABLE, FakeCall, FakeLargeMessages, FakeModel, FakeRegistry, NoWaits
 from tests.unit.call_context import known
 
 
@@ -33,7 +33,7 @@ def _ask(fake, call=None, **fields):
         **{"model": "fake", "inputs": [v1.Tensor(name="x", shape=x.shape, raw=x.tobytes())], **fields}
     )
     large = FakeLargeMessages()
-    UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(fake), StatusTable(), large)(
+    UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(fake), StatusTable(), large, NoWaits())(
         call, request.SerializeToString()
     )
     large.work.run()
@@ -191,7 +191,7 @@ def test_priority_0_is_default(model, given, expected):
 
 def _unary(model):
     large = FakeLargeMessages()
-    return large, UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(model), StatusTable(), large)
+    return large, UnaryInference(RequestDecoder(InferenceCodec()), FakeRegistry(model), StatusTable(), large, NoWaits())
 
 
 def _message(rows):

@@ -377,17 +377,23 @@ class GetModelRequest(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    LOAD_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model's name. Optional if the server has only one model."""
     version: builtins.str
     """The model's version; the highest one if unset."""
+    load: builtins.bool
+    """Whether to load an on-demand model that is not loaded, as a request to it would: the answer then has its inputs and
+    outputs.
+    """
     def __init__(
         self,
         *,
         model: builtins.str = ...,
         version: builtins.str = ...,
+        load: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["load", b"load", "model", b"model", "version", b"version"]) -> None: ...
 
 Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 

@@ -1,0 +1,92 @@
+"""Requests that find their on-demand model cold, and go on when it is loaded."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+from inferd.call_context import LOAD_WAIT_KEY
+from inferd.config.settings import QueueSettings
+from inferd.errors import ColdModelError, ModelNotFoundError, ServingError
+from inferd.models.on_demand import Fail, OnDemandLoads
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
+from inferd.rpc import Call
+
+#: Loads that a request waits for. A second one is rare: the model was evicted before the request came to its queue.
+_MOST_WAITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What a request has waited for: ``loads`` of its model, ``load_s`` in all, since it was received."""
+
+    received_at: float
+    loads: int = 0
+    load_s: float = 0.0
+
+
+class ModelWaits:
+    """Lets requests wait for on-demand models. Poll thread only.
+
+    Whether the caller may use the model has been decided before: others never cause a load.
+    """
+
+    def __init__(self, loads: OnDemandLoads, registry: ModelRegistry) -> None:
+        self._loads = loads
+        self._registry = registry
+
+    def add(
+        self,
+        call: Call,
+        error: ColdModelError,
+        waited: Waited,
+        *,
+        timeout_s: float | None = None,
+        go_on: Callable[[Waited], None],
+        fail: Fail,
+    ) -> Callable[[], None]:
+        """Load the model of ``error`` for a request of ``call``, and let it ``go_on`` then; or ``fail``.
+
+        ``timeout_s`` is that of the request, if it has one. Returns a function that withdraws the request.
+        """
+        call.context.model, call.context.version = error.model, error.version
+        try:
+            model = self._registry.find(error.model, error.version)
+        except ModelNotFoundError as gone:
+            fail(gone)
+            return _nothing
+        # After a load that left this version FAILED, or cold again and again, another one would end no better.
+        if waited.loads and (model.state is ModelState.FAILED or waited.loads >= _MOST_WAITS):
+            fail(error)
+            return _nothing
+        deadline = _deadline(model.settings.queue, timeout_s, waited.received_at, call.deadline)
+        resume = partial(_go_on, call, go_on, waited, monotonic())
+        return self._loads.wait(error.model, deadline, resume, fail)
+
+    def drain(self, error: ServingError) -> None:
+        """Fail every request that waits, and those that come to wait."""
+        self._loads.drain(error)
+
+
+def _deadline(queue: QueueSettings, timeout_s: float | None, received_at: float, call_deadline: float) -> float:
+    """Return until when a request may wait; its priority, which may have timeouts of its own, is not known yet."""
+    default_s = queue.default_timeout_ms / 1000 or math.inf
+    if not queue.allow_timeout_override:
+        timeout_s = default_s
+    elif timeout_s is None:
+        timeout_s = default_s if call_deadline == math.inf else math.inf
+    return min(call_deadline, received_at + timeout_s)
+
+
+def _go_on(call: Call, go_on: Callable[[Waited], None], before: Waited, began_at: float) -> None:
+    wait_s = monotonic() - began_at
+    earlier_ms = call.annotations.get(LOAD_WAIT_KEY, 0.0)
+    assert isinstance(earlier_ms, float), "nobody else writes it"
+    call.annotations[LOAD_WAIT_KEY] = earlier_ms + round(wait_s * 1000, 3)
+    go_on(Waited(before.received_at, before.loads + 1, before.load_s + wait_s))
+
+
+def _nothing() -> None:
+    """Withdraw a request that has failed."""

@@ -37,6 +37,8 @@ class Model:
         self.limits: list[int] = []
         self.works: list[bool] = []
         self.threads: list = []
+        #: When attempts to open the session again are due.
+        self.attempts = ManualPollThread(self.clock)
         self.memory = MemoryLimit(
             name="m", most_rows=chunk_rows or 1, clock=self.clock, alarm=self.alarm, on_change=self._limit
         )
@@ -44,7 +46,7 @@ class Model:
             name="m",
             session=self.session,
             clock=self.clock,
-            alarm=self.alarm,
+            alarm=self.attempts,
             stats=self.stats,
             on_change=self.works.append,
             start_thread=lambda work, _: self.threads.append(work),

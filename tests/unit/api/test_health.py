@@ -289,6 +289,20 @@ def test_watch_of_a_model_that_comes_and_goes():
     assert watcher.seen == [*not_yet, SERVING, NOT_SERVING, SERVING, NOT_SERVING, SERVICE_UNKNOWN]
 
 
+def test_model_on_demand_serves_unless_it_failed():
+    """It can answer, loaded or not: watchers see neither loads nor evictions."""
+    models = Models()
+    version = models.put("digits", "1", ModelState.ON_DEMAND)
+    version.on_demand = True
+    watcher = Watcher(models.service, name="digits")
+    for state in (ModelState.LOADING, ModelState.READY, ModelState.UNLOADING, ModelState.ON_DEMAND):
+        models.become(version, state)
+    assert watcher.seen == [SERVING]
+    models.become(version, ModelState.FAILED)
+    models.become(version, ModelState.LOADING)
+    assert watcher.seen == [SERVING, NOT_SERVING, SERVING]
+
+
 def test_watch_does_not_see_a_switch_of_versions():
     """Some version is ready all the time."""
     models = Models()

@@ -97,6 +97,8 @@ class Application:
         )
         self._services = self._build_services(registry, statuses)
         self._http = self._build_http(http_connections)
+            on_health=self._readiness.on_state,
+            remote=remote,
         self._grpc_port = 0
 
     def _build_services(self, registry: ModelRegistry, statuses: StatusTable) -> InferenceServices:

@@ -9,6 +9,7 @@ from inferd.config.repository import EVERY_MODEL, ModelControl, RequiredModels
 from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import IN_PROGRESS, ModelState
+from inferd.models.version import ModelVersion
 from inferd.observability.http.server import Health
 from inferd.observability.poll_watch import PollWatch
 from inferd.plain_text import listed
@@ -20,7 +21,7 @@ _TRIED = frozenset(ModelState) - IN_PROGRESS
 
 
 class Readiness:
-    """Ready until `drain`, while the poll thread keeps up; alive unless that thread is stuck.
+    """Ready until `drain`, while the poll thread keeps up; alive unless that thread is stuck or a device is lost.
 
     It begins when every model of the start is loaded or has failed (`open`), or with ``repository.readiness: all`` when
     every wanted version is ready, perhaps later, after `on_state`. From then on, models that come and go do not change
@@ -47,12 +48,14 @@ class Readiness:
         self._on_ready: Callable[[], None] | None = None
         self._opened = threading.Event()
         self._draining = threading.Event()
+        #: Models whose device this process has lost for good.
+        self._lost: list[str] = []
         self.health = HealthService(
             INFERENCE_SERVICE_NAMES,
             models=registry,
             anonymous_sees_models=settings.security.open_model_health,
             is_late=lambda: bool(self._poll_watch.why_not_ready()),
-            is_stuck=lambda: bool(self._poll_watch.why_not_alive()),
+            is_stuck=lambda: bool(self._why_not_alive()),
         )
         self._poll_watch = PollWatch(
             poll_lag_s,
@@ -85,8 +88,9 @@ class Readiness:
         self._open_if_possible()
 
     def on_state(self) -> None:
-        """Take note that a version has changed its state."""
+        """Take note that a version has changed its state, or stopped or begun to run."""
         self._open_if_possible()
+        self._lost = [f"{each.name} {each.version}" for each in self._registry.all() if each.has_lost_device]
         self.health.update_models()
 
     def drain(self) -> None:
@@ -109,14 +113,19 @@ class Readiness:
 
     def readiness(self) -> Health:
         """Return the result of /readyz."""
-        details = [f"{each.name} {each.version}: {each.state.value}" for each in self._registry.all()]
+        details = [f"{each.name} {each.version}: {_state_of(each)}" for each in self._registry.all()]
         reason = self._why_not_open() or self._poll_watch.why_not_ready()
         return Health(ok=not reason, reason=reason or "ok", details=details)
 
     def liveness(self) -> Health:
         """Return the result of /livez."""
-        reason = self._poll_watch.why_not_alive()
+        reason = self._why_not_alive()
         return Health(ok=not reason, reason=reason or "ok")
+
+    def _why_not_alive(self) -> str:
+        if self._lost:
+            return f"the process has lost the device of {listed(self._lost)}"
+        return self._poll_watch.why_not_alive()
 
     def _why_not_open(self) -> str:
         if self._draining.is_set():
@@ -146,3 +155,8 @@ class Readiness:
         """Return the versions in ``states``."""
         versions = self._registry.all()
         return [f"{each.name} {each.version} ({each.state.value})" for each in versions if each.state in states]
+
+
+def _state_of(version: ModelVersion) -> str:
+    is_broken = version.state is ModelState.READY and not version.accepts_requests
+    return "ready, but runs nothing at present" if is_broken else version.state.value

@@ -36,7 +36,7 @@ _ROUTED = {ModelState.READY, ModelState.UNLOADING}
 class ServedModels:
     """The models of a server; ``sources`` are those found before the start. Called by the main thread.
 
-    ``settle`` and ``on_state`` are those of `Lifecycle`.
+    ``settle`` and ``on_state`` are those of `Lifecycle`, ``on_health`` that of `Batcher`.
     """
 
     def __init__(
@@ -52,10 +52,16 @@ class ServedModels:
     ) -> None:
         self._sources = sources
         self._registry = registry
+        on_health: Callable[[], None],
+        remote: RemoteRepositories | None = None,
         self._on_state = on_state
         self._run_watchdog = Watchdog("run-watchdog")
         parts = BatcherParts(
-            clock=time.monotonic, poll_thread=server.poll_loop, alarm=self._run_watchdog, stats_for=stats_for
+            clock=time.monotonic,
+            poll_thread=server.poll_loop,
+            alarm=self._run_watchdog,
+            stats_for=stats_for,
+            on_health=on_health,
         )
         repository = settings.repository
         self._probe = (

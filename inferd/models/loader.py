@@ -56,6 +56,7 @@ class BatcherParts:
     stats_for: Callable[[str, str], ModelStats]
 
 
+    on_health: Callable[[], None] = lambda: None
 class VersionLoader:
     """Loads model versions, each in the thread that calls `load`; several threads may.
 
@@ -111,6 +112,15 @@ class VersionLoader:
     @contextmanager
     def _turn_to_warm_up(self) -> Iterator[None]:
         """Wait for the other versions to be warmed up, but not for one that takes very long."""
+            on_health=self._parts.on_health,
+        )
+        return LoadedModel(
+            session=session,
+            batcher=batcher,
+            memory=expected.steady if expected.is_known else measured.steady,
+            measured=measured,
+            loaded_at=self._parts.clock(),
+            files=files,
         is_turn = self._warming.acquire(timeout=_WARM_UP_PATIENCE_S)
         try:
             yield

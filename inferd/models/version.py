@@ -67,13 +67,29 @@ class ModelVersion:
 
     @property
     def reason(self) -> str:
-        """Why the version failed, is unavailable, or could not be loaded again; for an operator. Empty otherwise."""
-        return self._reason
+        """Why the version failed, is unavailable, runs nothing at present, or could not be loaded again; or empty.
+
+        For an operator.
+        """
+        return self._why_broken or self._reason
 
     @property
     def accepts_requests(self) -> bool:
         """Whether requests are answered, now or once they have made the version load."""
-        return self.state is ModelState.READY or (self.on_demand and self.state is not ModelState.FAILED)
+        if self.state is ModelState.READY:
+            return not self._why_broken
+        return self.on_demand and self.state is not ModelState.FAILED
+
+    @property
+    def _why_broken(self) -> str:
+        loaded = self._loaded
+        return "" if loaded is None else loaded.batcher.why_broken
+
+    @property
+    def has_lost_device(self) -> bool:
+        """Whether only a new process is likely to run the model again."""
+        loaded = self._loaded
+        return loaded is not None and loaded.batcher.is_hopeless
 
     @property
     def signature(self) -> ModelSignature | None:
@@ -113,10 +129,14 @@ class ModelVersion:
 
     @property
     def max_batch_size(self) -> int:
-        """Maximum number of rows per batch; 1 if the model or its settings do not allow batching."""
-        signature = self.signature
-        batches = self.settings.batching.enabled and signature is not None and signature.batchable
-        return self.settings.batching.max_batch_size if batches else 1
+        """Maximum number of rows per batch at present; 1 if the model or its settings do not allow batching.
+
+        Fewer than configured while the memory is not enough for more.
+        """
+        signature, loaded = self.signature, self._loaded
+        if loaded is None or signature is None or not (self.settings.batching.enabled and signature.batchable):
+            return 1
+        return loaded.batcher.max_rows
 
     def require_signature(self) -> ModelSignature:
         """Return the inputs and outputs. Raises `ModelUnavailableError` if the model is not loaded."""

@@ -25,6 +25,9 @@ class FakeSession:
 class FakeBatcher:
     """A batcher that has checked three batches and found one mismatch, and has ``cost``."""
 
+    why_broken = ""
+    max_rows = 64
+
     def __init__(self, cost=None):
         self._cost = cost
 
@@ -44,7 +47,7 @@ def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> Mode
     if verdict is not None:
         made.advance(ModelState.VERIFYING)
         made.advance(ModelState.WARMING)
-        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(cost), memory_bytes=0))
+        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(cost)))
     return made
 
 

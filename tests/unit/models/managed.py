@@ -32,6 +32,9 @@ class FakeBatcher:
     def __init__(self) -> None:
         self.finish = threading.Event()
         self.finish.set()
+    why_broken = ""
+    max_rows = 64
+
         self.started = self.stopped = False
 
     def start(self) -> None:

@@ -25,6 +25,9 @@ class FakeSession:
 class FakeBatcher:
     """Keeps what is submitted; the test answers it."""
 
+    why_broken = ""
+    max_rows = 64
+
     def __init__(self) -> None:
         self.queue = self
         self.submitted: list[InferenceRequest] = []

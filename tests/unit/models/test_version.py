@@ -19,6 +19,9 @@ class FakeSession:
 class FakeBatcher:
     """Records its calls."""
 
+    why_broken = ""
+    max_rows = 16
+
     def __init__(self) -> None:
         self.queue = self
         self.submitted: list[object] = []
@@ -38,7 +41,7 @@ def version(**batching: object) -> ModelVersion:
 
 def ready_version(batcher: FakeBatcher | None = None, **batching: object) -> ModelVersion:
     made = warming_version(**batching)
-    made.mark_ready(LoadedModel(session=FakeSession(), batcher=batcher or FakeBatcher(), memory_bytes=0))
+    made.mark_ready(LoadedModel(session=FakeSession(), batcher=batcher or FakeBatcher()))
     return made
 
 
@@ -96,7 +99,7 @@ def test_failed():
 def test_unloading():
     """The batcher stays, and rejects late requests itself, until the version is gone."""
     unloading, batcher, caller = warming_version(), FakeBatcher(), Caller()
-    loaded = LoadedModel(session=FakeSession(), batcher=batcher, memory_bytes=0)
+    loaded = LoadedModel(session=FakeSession(), batcher=batcher)
     unloading.mark_ready(loaded)
     assert unloading.mark_unloading() is loaded
     assert unloading.state is ModelState.UNLOADING

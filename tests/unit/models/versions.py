@@ -7,6 +7,14 @@ from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 
 
+class IdleBatcher:
+    """A batcher whose session works, and that nothing is asked of."""
+
+    why_broken = ""
+    is_hopeless = False
+    max_rows = 64
+
+
 def version(
     name: str,
     number: str = "1",
@@ -21,7 +29,7 @@ def version(
     if state in {ModelState.READY, ModelState.UNLOADING}:
         made.advance(ModelState.VERIFYING)
         made.advance(ModelState.WARMING)
-        made.mark_ready(LoadedModel(session=session, batcher=batcher, memory_bytes=0))
+        made.mark_ready(LoadedModel(session=session, batcher=batcher or IdleBatcher()))
     if state is ModelState.FAILED:
         made.mark_failed("a reason not for callers")
     elif state is ModelState.UNLOADING:

@@ -11,6 +11,8 @@ from inferd.config.settings import RuntimeSettings
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.runners import OrtObject
 
+VERSION: str = onnxruntime.__version__
+
 #: Configuration entry for the library of the Python package of that name.
 EXTENSIONS = "onnxruntime-extensions"
 
@@ -79,9 +81,12 @@ _SHORT_NAMES = {
     "qnn": "QNNExecutionProvider",
 }
 
-#: ONNX Runtime's default, an exhaustive search, costs hundreds of milliseconds per new shape, and every batch size is a
-#: new shape.
-_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {CUDA: {"cudnn_conv_algo_search": "HEURISTIC"}}
+#: ONNX Runtime's default search, an exhaustive one, costs hundreds of milliseconds per new shape, and every batch size
+#: is a new shape. Its default arena doubles with each extension: several models on one device would take up to twice
+#: what they need.
+_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+}
 
 #: Providers whose tensors are in CUDA memory.
 _ON_CUDA = frozenset({CUDA, TENSORRT})

@@ -9,7 +9,7 @@ from inferd.runtime.providers import CPU, CUDA, TENSORRT, attempts
 
 CPU_BUILD = ["AzureExecutionProvider", CPU]
 GPU_BUILD = [TENSORRT, CUDA, CPU]
-HEURISTIC = {"cudnn_conv_algo_search": "HEURISTIC"}
+DEFAULTS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 
 def test_auto_uses_cpu_without_cuda():
@@ -19,22 +19,21 @@ def test_auto_uses_cpu_without_cuda():
 
 def test_auto_tries_cuda_before_cpu():
     """The CPU is the fallback if no device opens."""
-    assert attempts(RuntimeSettings(), GPU_BUILD) == [[(CUDA, HEURISTIC), (CPU, {})], [(CPU, {})]]
+    assert attempts(RuntimeSettings(), GPU_BUILD) == [[(CUDA, DEFAULTS), (CPU, {})], [(CPU, {})]]
 
 
 def test_explicit_list_has_no_fallback():
     """A missing provider must be noticed."""
     settings = RuntimeSettings(providers=["tensorrt", "CUDAExecutionProvider", "Cpu"])
-    assert attempts(settings, GPU_BUILD) == [[(TENSORRT, {}), (CUDA, HEURISTIC), (CPU, {})]]
+    assert attempts(settings, GPU_BUILD) == [[(TENSORRT, {}), (CUDA, DEFAULTS), (CPU, {})]]
 
 
 def test_options_override_defaults():
     """Under the short or the full name of a provider."""
     options = {"cuda": {"cudnn_conv_algo_search": "DEFAULT", "device_id": "1"}, TENSORRT: {"trt_fp16_enable": "1"}}
     settings = RuntimeSettings(providers=["tensorrt", "cuda"], provider_options=options)
-    assert attempts(settings, GPU_BUILD) == [
-        [(TENSORRT, {"trt_fp16_enable": "1"}), (CUDA, {"cudnn_conv_algo_search": "DEFAULT", "device_id": "1"})]
-    ]
+    on_cuda = {**DEFAULTS, "cudnn_conv_algo_search": "DEFAULT", "device_id": "1"}
+    assert attempts(settings, GPU_BUILD) == [[(TENSORRT, {"trt_fp16_enable": "1"}), (CUDA, on_cuda)]]
 
 
 def test_ignores_options_of_unused_provider():

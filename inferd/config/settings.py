@@ -169,6 +169,9 @@ available cores."""
     """How far ONNX Runtime optimizes the graph when it opens the file."""
     memory_arena: bool = True
     """Keep the memory of runs for later ones (ONNX Runtime's CPU memory arena)."""
+    shrink_after_s: float = Field(default=5.0, ge=0.0, le=86_400.0)
+    """After this time without requests, free the memory that runs larger than one row have left in the arenas, on the \
+CPU and on CUDA; 0 keeps it."""
     memory_pattern: bool = True
     """Plan the memory of a run from earlier runs of the same shapes."""
     session_options: dict[

@@ -61,6 +61,8 @@ class OnnxSession:
         self._providers = providers
         self._parallel_runs = parallel_runs
         self._on_accelerator = on_accelerator(providers)
+        self._row_bytes = 0 if verification.inputs is None else _nbytes(verification.inputs.rows(1))
+        self._has_run_more = verification.inputs is not None
 
     @property
     def signature(self) -> ModelSignature:
@@ -97,6 +99,11 @@ class OnnxSession:
         """Inputs on which the model is known to run; None if none were found."""
         return self._synthetic_inputs
 
+    @property
+    def has_spare_memory(self) -> bool:
+        """Whether runs since the last `shrink_memory` were larger than one row, so that it would free something."""
+        return self._has_run_more
+
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop | None = None) -> list[Array]:
         """Run the model once and return ``outputs`` in that order. Raises `RunFailedError`.
 
@@ -106,6 +113,8 @@ class OnnxSession:
         if runner is None:
             msg = "the session is closed"
             raise RuntimeError(msg)
+        if not self._has_run_more and self._synthetic_inputs is not None:
+            self._has_run_more = _nbytes(inputs) > self._row_bytes
         try:
             return runner.run(inputs, outputs, None if stop is None else stop.options)
         except Exception as error:  # noqa: BLE001  (the text of any error may quote inputs)
@@ -122,6 +131,8 @@ class OnnxSession:
 
     def shrink_memory(self, inputs: Tensors) -> None:
         """Run once on a few rows of ``inputs`` and free the memory that larger runs needed. Raises as `run`."""
+        # Before the run: one that begins meanwhile may leave memory.
+        self._has_run_more = False
         if self._runner is None:
             return
         try:
@@ -153,6 +164,14 @@ class OnnxSession:
         with self._lock:
             self._is_closed = True
             self._runner = None
+
+
+def _nbytes(inputs: Tensors) -> int:
+    total = 0
+    # Not a comprehension, which would be another call for each run.
+    for array in inputs.values():
+        total += array.nbytes
+    return total
 
 
 def open_session(

@@ -33,6 +33,7 @@ _WITHOUT_EFFECT = {
     "max_run_ms",
     "provider_options",
     "providers",
+    "shrink_after_s",
     "verdict_cache",
     "warmup",
 }

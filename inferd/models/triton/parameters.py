@@ -80,7 +80,7 @@ MODE, OPERATORS = "execution_mode", "inter_op_thread_count"
 WITHOUT_SETTING: Mapping[str, str] = MappingProxyType(
     {
         "share_session_between_instances": "instances always share one session",
-        "memory.enable_memory_arena_shrinkage": "memory of runs is kept; runtime.memory_arena: false does not keep it",
+        "memory.enable_memory_arena_shrinkage": "arenas shrink when the model is idle, see runtime.shrink_after_s",
     }
 )
 

@@ -106,3 +106,21 @@ def test_frees_memory_with_and_without_an_arena(datatype, arena, tmp_path):
     settings = ModelSettings.model_validate({"runtime": {"memory_arena": arena, "verdict_cache": None}})
     session = open_session(path, settings)
     session.shrink_memory({"x": np.ones((1, 2), dtypes.BY_NAME[datatype].numpy)})
+
+
+def test_only_runs_larger_than_one_row_leave_memory(tmp_path):
+    """After such a run a smaller one does not change that, only shrinking does."""
+    session = open_session(
+        onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx"),
+        ModelSettings.model_validate({"runtime": {"verdict_cache": None}}),
+    )
+    # Runs that verified the model.
+    assert session.has_spare_memory
+    assert session.try_out()
+    seen = []
+    for rows in (1, 2, 1):
+        session.run({"x": np.ones((rows, 3), np.float32)}, ["y"])
+        seen.append(session.has_spare_memory)
+    assert seen == [False, True, True]
+    assert session.try_out()
+    assert not session.has_spare_memory

@@ -1,0 +1,79 @@
+"""Memory of models that are idle: frees what ONNX Runtime's arenas keep from larger batches.
+
+An arena keeps the memory of the largest batch for the next one, and shrinks only at the end of a run that asks for it.
+So when a model has been idle for some seconds after a larger run, it runs one row.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from inferd.batching.ports import Clock
+from inferd.models.version import LoadedModel, ModelVersion
+from inferd.runtime.errors import RunFailedError
+from inferd.runtime.resources import give_way, trim_heap
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_S = 1.0
+
+
+class IdleMemory:
+    """Looks through the ``loaded`` versions for idle ones, in a thread of its own: one row may take long.
+
+    `start` and `stop` are called once. A version may be closed, or run requests, while it is shrunk.
+    """
+
+    def __init__(
+        self,
+        loaded: Callable[[], Mapping[ModelVersion, LoadedModel]],
+        clock: Clock,
+        trim: Callable[[], None] = trim_heap,
+    ) -> None:
+        self._loaded = loaded
+        self._clock = clock
+        self._trim = trim
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="idle-memory", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end after the run in progress."""
+        self._stopping.set()
+
+    def look(self) -> None:
+        """Shrink the arenas of the versions that are idle now and keep memory of larger runs."""
+        idle = [version for version, loaded in self._loaded().items() if self._is_due(version, loaded)]
+        shrunk = [version for version in idle if _shrink(version, self._loaded().get(version))]
+        if shrunk:
+            # The C library keeps the small blocks of an arena.
+            self._trim()
+
+    def _is_due(self, version: ModelVersion, loaded: LoadedModel) -> bool:
+        after_s = version.settings.runtime.shrink_after_s
+        if not after_s or not loaded.session.has_spare_memory or loaded.batcher.unanswered_requests:
+            return False
+        return self._clock() - max(loaded.batcher.last_dispatch_at, loaded.loaded_at) >= after_s
+
+    def _run(self) -> None:
+        give_way()
+        while not self._stopping.wait(_INTERVAL_S):
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001  (the other models must still give memory back)
+                _log.exception("looking for idle models failed")
+
+
+def _shrink(version: ModelVersion, loaded: LoadedModel | None) -> bool:
+    """Shrink the arenas of ``version``; return False if it has left, or does not run."""
+    if loaded is None:
+        return False
+    try:
+        return loaded.session.try_out()
+    except RunFailedError as error:
+        # What failed is told when requests fail.
+        _log.info("%s does not give memory back: %s", version.name, error)
+        return False

@@ -88,7 +88,7 @@ def infer(
     single row. A .npy file is sent as is. Inputs given with a recorded request override those of the request.
     """
     with open_client(connection) as client:
-        arrays = _read_inputs(inputs or (), example, lambda: client.model(model, version=version))
+        arrays = _read_inputs(inputs or (), example, lambda: client.model(model, version=version, load=True))
         result = client.infer(model, arrays, outputs=outputs or (), version=version)
         saved = save_outputs(save or (), result.outputs)
     (_print_json if as_json else _print_text)(result, saved)

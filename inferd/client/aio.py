@@ -108,12 +108,14 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         name: str,
         *,
         version: str = "",
+        load: bool = False,
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
         wait_for_ready: bool | None = None,
     ) -> ModelInfo:
         """Describe one model version, by default the highest."""
-        return await self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        return await self._model(messages.model_request(name, version, load=load), terms)
 
     async def load_model(
         self,
@@ -280,15 +282,15 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
     def _health(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
         return self._channel.unary_unary(HEALTH_METHOD, None, None)
 
-    async def _model(self, name: str, version: str, terms: Terms) -> ModelInfo:
+    async def _model(self, request: pb.GetModelRequest, terms: Terms) -> ModelInfo:
         self._lifetime.check_loop()
-        response = await self._called(self._stub.GetModel, messages.model_request(name, version), terms)
+        response = await self._called(self._stub.GetModel, request, terms)
         return messages.model_info(response.model)
 
     async def _obstacle(self, model: str, version: str, terms: Terms) -> str:
         """Return why the server or a model is not ready; empty if it is."""
         if model != "":
-            return model_obstacle(await self._model(model, version, terms))
+            return model_obstacle(await self._model(messages.model_request(model, version), terms))
         self._lifetime.check_loop()
         return server_obstacle(await self._called(self._health, question(), terms))
 

@@ -122,8 +122,8 @@ def server_obstacle(answer: bytes) -> str:
 
 
 def model_obstacle(model: ModelInfo) -> str:
-    """Return why a model is not ready; empty if it is."""
-    if model.state is ModelState.READY:
+    """Return why a model does not accept requests; empty if it does."""
+    if model.state in {ModelState.READY, ModelState.ON_DEMAND}:
         return ""
     return f'model "{model.name}" version {model.version} is {model.state}' + (model.reason and f": {model.reason}")
 

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferd import wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.arguments import checked_integer, checked_text
+from inferd.arguments import checked_flag, checked_integer, checked_text
 from inferd.client import codec
 from inferd.client.codec import Inputs
 from inferd.client.errors import InferdError, from_status
@@ -97,11 +97,11 @@ def input_fields(inputs: Inputs) -> list[bytes]:
     return fields
 
 
-def model_request(name: str, version: str) -> pb.GetModelRequest:
+def model_request(name: str, version: str, *, load: bool = False) -> pb.GetModelRequest:
     """Return the request for one model version. Raises `TypeError` or `ValueError` naming the argument."""
     checked_text("model", name)
     checked_text("version", version)
-    return pb.GetModelRequest(model=name, version=version)
+    return pb.GetModelRequest(model=name, version=version, load=checked_flag("load", load))
 
 
 def result(response: pb.InferResponse, metadata: Mapping[str, str | bytes] | None = None) -> Result:

@@ -142,12 +142,18 @@ class Client(BaseClient[ClientInterceptor]):
         name: str,
         *,
         version: str = "",
+        load: bool = False,
         timeout_s: float | None = None,
         metadata: MetadataLike | None = None,
         wait_for_ready: bool | None = None,
     ) -> ModelInfo:
-        """Describe one model version, by default the highest."""
-        return self._model(name, version, self._terms(timeout_s, metadata, wait_for_ready))
+        """Describe one model version, by default the highest.
+
+        With ``load``, a model that is loaded on demand is loaded for that; otherwise its inputs and outputs are unknown
+        while it is not.
+        """
+        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        return self._model(messages.model_request(name, version, load=load), terms)
 
     def load_model(
         self,
@@ -310,15 +316,15 @@ class Client(BaseClient[ClientInterceptor]):
     def _interceptor_kinds(cls) -> tuple[type, ...]:
         return get_args(ClientInterceptor)
 
-    def _model(self, name: str, version: str, terms: Terms) -> ModelInfo:
+    def _model(self, request: pb.GetModelRequest, terms: Terms) -> ModelInfo:
         self._lifetime.check()
-        response = _called(self._stub.GetModel, messages.model_request(name, version), terms)
+        response = _called(self._stub.GetModel, request, terms)
         return messages.model_info(response.model)
 
     def _obstacle(self, model: str, version: str, terms: Terms) -> str:
         """Return why the server or a model is not ready; empty if it is."""
         if model != "":
-            return model_obstacle(self._model(model, version, terms))
+            return model_obstacle(self._model(messages.model_request(model, version), terms))
         self._lifetime.check()
         return server_obstacle(_called(self._health, question(), terms))
 

@@ -23,7 +23,7 @@ from inferd.plain_text import clipped
 _CONFIG, _FILE = "config", "file:"
 _UNLOAD_DEPENDENTS = "unload_dependents"
 
-#: Triton's names of the states. A version that failed is unavailable, with a reason.
+#: Triton's names of the states. A version that failed is unavailable, with a reason, and so is one on demand.
 _STATES = {
     ModelState.READY: "READY",
     ModelState.LOADING: "LOADING",
@@ -31,10 +31,11 @@ _STATES = {
     ModelState.WARMING: "LOADING",
     ModelState.UNLOADING: "UNLOADING",
     ModelState.UNAVAILABLE: "UNAVAILABLE",
-    # With a reason too: it takes no memory now.
     ModelState.ON_DEMAND: "UNAVAILABLE",
     ModelState.FAILED: "UNAVAILABLE",
 }
+
+_ON_DEMAND = "the next request loads it"
 
 _load_reader = LoadReader(
     pb.RepositoryModelLoadRequest,
@@ -73,8 +74,9 @@ def _model_index(entry: IndexEntry) -> pb.RepositoryIndexResponse.ModelIndex:
     if not entry.version:
         # As Triton: a model that was never loaded has only a name.
         return pb.RepositoryIndexResponse.ModelIndex(name=entry.name)
+    reason = _ON_DEMAND if entry.state is ModelState.ON_DEMAND else entry.reason
     return pb.RepositoryIndexResponse.ModelIndex(
-        name=entry.name, version=entry.version, state=_STATES[entry.state], reason=entry.reason
+        name=entry.name, version=entry.version, state=_STATES[entry.state], reason=reason
     )
 
 

@@ -28,6 +28,7 @@ _OWN_METHODS = {"LoadModel", "UnloadModel", "IndexModels"}
 #: The index of the fake manager.
 ENTRIES = [
     IndexEntry("broken", "1", ModelState.FAILED, "not an ONNX file"),
+    IndexEntry("cold", "1", ModelState.ON_DEMAND),
     IndexEntry("digits", "2", ModelState.READY),
     IndexEntry("digits", "1", ModelState.WARMING),
     IndexEntry("new"),

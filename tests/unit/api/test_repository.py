@@ -239,12 +239,14 @@ def test_index_of_both_protocols(bench: Bench) -> None:
     """The same lines: Triton's states are fewer, and of models that were never loaded it has only the name."""
     assert _own_index(bench) == [
         ("broken", "1", "STATE_FAILED", "not an ONNX file"),
+        ("cold", "1", "STATE_ON_DEMAND", ""),
         ("digits", "2", "STATE_READY", ""),
         ("digits", "1", "STATE_WARMING", ""),
         ("new", "", "STATE_UNAVAILABLE", ""),
     ]
     assert _triton_index(bench) == [
         ("broken", "1", "UNAVAILABLE", "not an ONNX file"),
+        ("cold", "1", "UNAVAILABLE", "the next request loads it"),
         ("digits", "2", "READY", ""),
         ("digits", "1", "LOADING", ""),
         ("new", "", "", ""),

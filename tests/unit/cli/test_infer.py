@@ -50,6 +50,13 @@ def test_rejects_inputs_of_a_model_without_inputs(inferd, server, service):
     assert (result.exit_code, result.err) == (2, 'inferd: input "X": the model has no such input, it has none\n')
 
 
+def test_inputs_of_a_model_on_demand(inferd, server, service):
+    """The model is loaded to know them."""
+    service.models = [pb.Model(name="digits", version="1", state=pb.Model.STATE_ON_DEMAND)]
+    assert inferd("infer", "digits", "-i", f"X={[1] * 64}", "-a", server.address).exit_code == 0
+    assert _sent(service)[0] == "DATA_TYPE_FP32"
+
+
 def test_single_row_gets_the_batch_dimension(inferd, server, service):
     """JSON with one dimension less than declared is one row."""
     inferd("infer", "digits", "-i", "X=[1, 2]", "-a", server.address)

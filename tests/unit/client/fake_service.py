@@ -143,7 +143,11 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         known = [m for m in self.models if m.name == request.model and request.version in {"", m.version}]
         if not known:
             context.abort(grpc.StatusCode.NOT_FOUND, f'model "{request.model}" is not known')
-        return pb.GetModelResponse(model=known[0])
+        model = known[0]
+        if model.state == pb.Model.STATE_ON_DEMAND:
+            loaded = pb.Model(name=model.name, version=model.version, state=pb.Model.STATE_READY, inputs=DIGITS.inputs)
+            model = loaded if request.load else model
+        return pb.GetModelResponse(model=model)
 
     def LoadModel(self, request, context):
         self.commands.append(request)

@@ -9,7 +9,16 @@ import grpc
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd.client import AsyncClient, Client, DeadlineExceeded, NotFound, PermissionDenied, Unavailable, messages
+from inferd.client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    ModelState,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    messages,
+)
 from inferd.client.base import Patience, model_obstacle, server_obstacle
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import FakeService, serving
@@ -122,6 +131,18 @@ def test_waits_for_models(call):
     with serving(service) as server:
         call(server.address, "wait_until_ready", "m")
     assert asked == ["m"] * 3
+
+
+def test_models_on_demand(call):
+    """They accept requests, and are loaded to be described only if that is asked for."""
+    with serving(FakeService(pb.Model(name="m", version="1", state=pb.Model.STATE_ON_DEMAND))) as server:
+        call(server.address, "wait_until_ready", "m")
+        described = call(server.address, "model", "m")
+        assert (described.state, described.inputs) == (ModelState.ON_DEMAND, ())
+        loaded = call(server.address, "model", "m", load=True)
+        assert (loaded.state, len(loaded.inputs)) == (ModelState.READY, 1)
+        with pytest.raises(TypeError, match="load: expected"):
+            call(server.address, "model", "m", load="yes")
 
 
 @pytest.mark.parametrize("method", ["wait_until_ready", "infer", "models", "stream"])

@@ -23,6 +23,7 @@ from inferd.app.telemetry import Telemetry, build_telemetry
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
+from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelVersion
 from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
@@ -67,14 +68,16 @@ class Application:
         sources: Sequence[ModelSource],
         *,
         skipped: Sequence[str] = (),
+        remote: RemoteRepositories | None = None,
         lowered: Sequence[LoweredSetting] = (),
         http_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Build a server. ``settings`` are within the machine's limits; `start` logs what was ``lowered`` for that.
 
-        It also logs which entries were ``skipped`` in the search for models.
+        It also logs which entries were ``skipped`` in the search for models. ``remote`` has those in remote storage.
         """
         self._settings = settings
+        self._remote = remote
         self._skipped = skipped
         self._lowered = lowered
         registry = ModelRegistry()
@@ -94,11 +97,11 @@ class Application:
             stats_for=self._telemetry.metrics.stats_for,
             settle=self._settle,
             on_state=self._on_state,
+            on_health=self._readiness.on_state,
+            remote=remote,
         )
         self._services = self._build_services(registry, statuses)
         self._http = self._build_http(http_connections)
-            on_health=self._readiness.on_state,
-            remote=remote,
         self._grpc_port = 0
 
     def _build_services(self, registry: ModelRegistry, statuses: StatusTable) -> InferenceServices:
@@ -180,6 +183,7 @@ class Application:
             file_reload_failures=self._security.failures,
             quota_rejections=self._security.quota_rejections,
             jwks_age_s=self._security.jwks_age_s,
+            remote=None if self._remote is None else self._remote.read,
         )
 
     @property

@@ -29,7 +29,8 @@ from inferd.config.repository import ModelControl, RequiredModels
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
-from inferd.models.repository import ModelSource, RepositoryError, resolve, split_name
+from inferd.models.remote import RemoteRepositories
+from inferd.models.repository import ModelSource, RemoteSources, RepositoryError, no_remote, resolve, split_name
 from inferd.security.files import BadFileError
 
 _log = logging.getLogger(__name__)
@@ -53,14 +54,15 @@ _WILDCARD_TARGETS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  not
 
 def serve(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            help="An .onnx file, a directory with one, or a repository NAME/VERSION/model.onnx. "
+            help="An .onnx file, a directory with one, or a repository NAME/VERSION/model.onnx; a path or an address "
+            "such as s3://bucket/models. "
             "Defaults to the built-in model of handwritten digits.",
         ),
     ] = None,
     model_repository: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(metavar="PATH", help="The same as a positional path. Repeatable.", show_default=False),
     ] = None,
     model: Annotated[
@@ -138,14 +140,14 @@ def serve(
     os._exit(status)
 
 
-def _models(*given: Sequence[Path | str] | None) -> list[str]:
+def _models(*given: Sequence[str] | None) -> list[str]:
     """Return the paths of all flags. Raises `CommandError` for a ``--model`` that is no NAME=PATH."""
     *paths, named = given
     for each in named or ():
-        name, separator, path = str(each).partition("=")
+        name, separator, path = each.partition("=")
         if not (name and separator and path):
             raise CommandError(f"--model: expected NAME=PATH, got {each!r}", ExitCode.USAGE)
-    return [str(each) for several in (*paths, named) for each in several or ()]
+    return [each for several in (*paths, named) for each in several or ()]
 
 
 def _load(config: Path | None, flags: Mapping[str, object]) -> Settings:
@@ -161,7 +163,8 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
     try:
         settings = load()
         is_demo = not settings.models
-        sources = find_models(settings, skipped)
+        remote = _remote(settings)
+        sources = find_models(settings, skipped, no_remote if remote is None else remote.sources)
     except (SettingsError, RepositoryError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     fitted = fit_settings(settings, detect_machine(), len(sources))
@@ -169,23 +172,36 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
         fitted.settings,
         sources,
         skipped=skipped,
+        remote=remote,
         lowered=fitted.lowered,
         http_connections=fitted.http_connections,
     )
     return app, partial(example_commands, settings.security, is_demo=is_demo)
 
 
-def find_models(settings: Settings, skipped: list[str]) -> list[ModelSource]:
-    """Return the models of the start. Raises `RepositoryError`, but not for directories to which models may come."""
-    name = settings.repository.config_name
+def _remote(settings: Settings) -> RemoteRepositories | None:
+    """Return what reads remote storage; None if no model is there. Raises `RepositoryError`."""
+    if all(isinstance(path, Path) for path in settings.models):
+        return None
+    remote = RemoteRepositories(settings.remote, settings.repository.config_name)
+    remote.start()
+    return remote
+
+
+def find_models(settings: Settings, skipped: list[str], remote: RemoteSources = no_remote) -> list[ModelSource]:
+    """Return the models of the start. Raises `RepositoryError`, but not for directories to which models may come.
+
+    To remote storage that cannot be listed now, they may come as well.
+    """
+    search = partial(resolve, warn=skipped.append, config_name=settings.repository.config_name, remote=remote)
     if not settings.models or settings.repository.mode is ModelControl.NONE:
-        return resolve(settings.models or [demo.repository()], skipped.append, config_name=name)
+        return search(settings.models or [demo.repository()])
     sources: dict[tuple[str, str], ModelSource] = {}
     for path in settings.models:
         try:
-            found = resolve([path], skipped.append, config_name=name)
+            found = search([path])
         except RepositoryError as error:
-            if not split_name(path)[1].is_dir():
+            if isinstance(path, Path) and not split_name(path)[1].is_dir():
                 raise
             skipped.append(str(error))
             found = []

@@ -12,7 +12,15 @@ from inferd.config.repository import chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import InvalidInputError
 from inferd.models.file_watch import fingerprint_of
-from inferd.models.repository import ModelSource, RepositoryError, absolute_path, resolve, split_name
+from inferd.models.repository import (
+    ModelSource,
+    RemoteSources,
+    RepositoryError,
+    absolute_path,
+    no_remote,
+    resolve,
+    split_name,
+)
 from inferd.models.settings import read_model_settings
 from inferd.models.temporary_folder import TemporaryFolder
 from inferd.models.triton import TritonConfigError, config_from_json, require_own_files
@@ -45,11 +53,15 @@ class LoadOverride:
 
 
 class Catalog:
-    """What is in ``paths``. Reads directories, so that it must not be called by the poll thread; any other may."""
+    """What is in ``paths``, of which texts are addresses of ``remote`` storage.
 
-    def __init__(self, settings: Settings, paths: Sequence[Path]) -> None:
+    Reads directories, and waits for storage, so that it must not be called by the poll thread; any other may.
+    """
+
+    def __init__(self, settings: Settings, paths: Sequence[Path | str], remote: RemoteSources = no_remote) -> None:
         self._settings = settings
         self._paths = paths
+        self._remote = remote
         #: What was wrong with a path when it was last searched, or with a version, so that it is logged once.
         self._problems: dict[Hashable, str] = {}
 
@@ -69,12 +81,13 @@ class Catalog:
 
     def missing_paths(self) -> list[Path]:
         """Return those of the given paths that are not there now, such as volumes that are not mounted."""
-        paths = [absolute_path(split_name(path)[1]) for path in self._paths]
+        paths = [absolute_path(split_name(path)[1]) for path in self._paths if isinstance(path, Path)]
         return [path for path in paths if not os.path.lexists(path)]
 
-    def _sources(self, path: Path) -> Sequence[ModelSource]:
+    def _sources(self, path: Path | str) -> Sequence[ModelSource]:
+        name = self._settings.repository.config_name
         try:
-            sources = resolve([path], warn=_log.debug, config_name=self._settings.repository.config_name)
+            sources = resolve([path], warn=_log.debug, config_name=name, remote=self._remote)
         except RepositoryError as error:
             self._report(path, str(error))
             return ()

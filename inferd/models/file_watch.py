@@ -107,7 +107,8 @@ def fingerprint_of(source: ModelSource) -> Fingerprint:
     models, the files of each begin with its name. What cannot be read is part of the fingerprint as such.
     """
     settings = (path for path in (source.config, source.triton) if path is not None)
-    return frozenset(map(_entry, islice(chain(settings, _files_of(source)), _MOST_FILES)))
+    entry = _entry if source.remote is None else source.remote.identity
+    return frozenset(map(entry, islice(chain(settings, _files_of(source)), _MOST_FILES)))
 
 
 def _files_of(source: ModelSource) -> Iterator[Path]:

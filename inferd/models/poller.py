@@ -53,13 +53,15 @@ class Poller:
     def look(self) -> dict[str, Versions]:
         """Return all complete versions of each model that has changed; none for a model that is gone.
 
-        While a given path itself is not there, nothing in it is gone.
+        While a given path itself is not there, nothing in it is gone. What remote storage has is what it lists, or has
+        listed last.
         """
         absent = self._catalog.missing_paths()
         sources = {
             key: source
             for key, source in _by_key(self._settled).items()
-            if not _is_missing(source.path) or any(source.path.is_relative_to(path) for path in absent)
+            if source.remote is None
+            and (not _is_missing(source.path) or any(source.path.is_relative_to(path) for path in absent))
         }
         sources |= _by_key(self._catalog.scan())
         changes = self._watch.poll({key: fingerprint_of(source) for key, source in sources.items()})
@@ -88,6 +90,8 @@ def _is_missing(path: Path) -> bool:
 
 def _changed_at(source: ModelSource) -> float:
     """Return when a file of a version was last changed, by a time that uploads cannot set; seconds since the epoch."""
+    if source.remote is not None:
+        return source.remote.changed_at()
     folder = source.path.parent
     paths = [*folder.rglob("*"), folder, *(path for path in (source.config, source.triton) if path is not None)]
     return max(map(_ctime, paths))

@@ -77,8 +77,21 @@ class ModelSource:
         return self.remote is not None
 
 
+#: Returns the model versions at an address of remote storage, with calls of its second argument for skipped ones.
+RemoteSources = Callable[[str, Callable[[str], None]], Sequence[ModelSource]]
+
+
+def no_remote(address: str, _: Callable[[str], None]) -> Sequence[ModelSource]:
+    """Refuse an ``address``, as where models are local."""
+    raise RepositoryError(f"{address}: expected a local path")
+
+
 def resolve(
-    paths: Sequence[Path], warn: Callable[[str], None] = _log.warning, *, config_name: str = ""
+    paths: Sequence[Path | str],
+    warn: Callable[[str], None] = _log.warning,
+    *,
+    config_name: str = "",
+    remote: RemoteSources = no_remote,
 ) -> list[ModelSource]:
     """Return the model versions in ``paths``, in their order. Raises `RepositoryError`.
 
@@ -87,18 +100,23 @@ def resolve(
     directory with several models, they apply to none of them.
 
     A given path without models is an error. Below it, entries that cannot be read or do not have this layout are
-    skipped, with a call of ``warn``. ``config_name`` is the setting ``repository.config_name``.
+    skipped, with a call of ``warn``. ``config_name`` is the setting ``repository.config_name``. Texts are addresses of
+    ``remote`` storage.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for given in paths:
-        name, path = split_name(given)
-        _require_local(path)
-        for source in _named(name, path, _Search(warn, config_name).sources(absolute_path(path))):
+        for source in remote(given, warn) if isinstance(given, str) else _local(given, warn, config_name):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
                 msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
                 raise RepositoryError(msg)
     return list(sources.values())
+
+
+def _local(given: Path, warn: Callable[[str], None], config_name: str) -> list[ModelSource]:
+    name, path = split_name(given)
+    _require_local(path)
+    return named(name, path, _Search(warn, config_name).sources(absolute_path(path)))
 
 
 def _require_local(path: Path) -> None:
@@ -118,14 +136,14 @@ def split_name(path: Path) -> tuple[str, Path]:
     return name, Path(rest)
 
 
-def _named(name: str, path: Path, sources: list[ModelSource]) -> list[ModelSource]:
-    """Return the ``sources`` of one model under another ``name``, if one is given."""
+def named(name: str, place: Path | str, sources: list[ModelSource]) -> list[ModelSource]:
+    """Return the ``sources`` of one model at ``place`` under another ``name``, if one is given."""
     if not name:
         return sources
-    _require_name(path, name)
+    _require_name(place, name)
     names = sorted({source.name for source in sources})
     if len(names) > 1:
-        raise RepositoryError(f"{name}={path}: expected one model, found {', '.join(names)}")
+        raise RepositoryError(f"{name}={place}: expected one model, found {', '.join(names)}")
     return [replace(source, name=name) for source in sources]
 
 
@@ -310,7 +328,7 @@ def source_of_file(path: Path) -> ModelSource:
     )
 
 
-def _require_name(path: Path, name: str) -> None:
+def _require_name(path: Path | str, name: str) -> None:
     """Reject names with invisible characters, and names that are not UTF-8: callers could not send them."""
     if not name or escaped(name) != name:
         raise RepositoryError(f"{path}: expected a model name of printable characters in UTF-8")

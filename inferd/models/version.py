@@ -19,7 +19,8 @@ from inferd.runtime.signature import ModelSignature
 class LoadedModel:
     """The session of a loaded version and the batcher that feeds it.
 
-    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took.
+    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``files``
+    keeps those that came from remote storage in the cache.
     """
 
     session: OnnxSession
@@ -27,6 +28,7 @@ class LoadedModel:
     memory: Memory = NO_MEMORY
     measured: Measured = NOTHING_MEASURED
     loaded_at: float = 0.0
+    files: object = None
 
 
 class ModelVersion:

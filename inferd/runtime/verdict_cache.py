@@ -50,7 +50,7 @@ class CacheFolder:
     """A folder with a file of JSON for each key. Raises nothing: what cannot be kept or read is determined again."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = None if folder is None else _expanded(folder)
+        self._folder = None if folder is None else expanded_folder(folder)
 
     @property
     def is_on(self) -> bool:
@@ -134,7 +134,8 @@ def fingerprint(path: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _expanded(folder: Path) -> Path:
+def expanded_folder(folder: Path) -> Path:
+    """Return the directory of a cache, of which ``~/.cache`` is elsewhere if the environment says so."""
     cache = os.environ.get("XDG_CACHE_HOME")
     if cache and folder.parts[:2] == ("~", ".cache"):
         return Path(cache, *folder.parts[2:])

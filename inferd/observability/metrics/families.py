@@ -15,6 +15,7 @@ from inferd.observability.metrics.requests import RequestLabels
 from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.observability.timing import STAGES
+from inferd.remote.counts import RemoteCount
 
 #: Model and version.
 ModelLabels = tuple[str, str]
@@ -90,6 +91,8 @@ class MetricSources:
     """By the limit that was exceeded."""
     jwks_age_s: Callable[[], float | None]
     """Time since the keys of the issuer were fetched; None if they do not come from a URL."""
+    remote: Callable[[], RemoteCount] | None = None
+    """Of models in remote storage, if there are any."""
 
 
 _MODEL = ("model", "version")

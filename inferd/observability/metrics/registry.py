@@ -24,6 +24,7 @@ from inferd.observability.metrics.families import (
     usage_families,
 )
 from inferd.observability.metrics.models import ModelStats
+from inferd.observability.metrics.remote import remote_families
 from inferd.observability.metrics.requests import RequestMetrics
 from inferd.observability.metrics.routing import routing_families
 from inferd.observability.metrics.triton import triton_families
@@ -124,6 +125,8 @@ def _of_sources(sources: MetricSources, samples: Collection[ModelSample]) -> Ite
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())
     yield from file_families(sources.file_reload_failures())
     yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
+    if sources.remote is not None:
+        yield from remote_families(sources.remote())
     yield GaugeMetricFamily("inferd_inflight_requests", "Open RPCs", value=sources.inflight_requests())
     yield from usage_families(sources.server_usage())
     yield GaugeMetricFamily("inferd_poll_lag_seconds", "Lag of the poll thread", value=sources.poll_lag_s())

@@ -1,0 +1,243 @@
+"""Models in remote storage: each has a directory in the local cache, with all its names and what has been fetched.
+
+The directory of a model follows from the names and versions of its files, so an unchanged model keeps its paths, and a
+changed one has others: nothing changes under a model that is loaded from it. Files that say what a model is are fetched
+when the address is listed; all others when a version is loaded.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from inferd.config.remote import RemoteSettings, split_address
+from inferd.models.repository import ModelSource, RepositoryError, named, resolve
+from inferd.remote.cache import FileCache
+from inferd.remote.counts import RemoteCount, RemoteCounts
+from inferd.remote.download import DownloadCancelledError, DownloadError, Downloads
+from inferd.remote.in_use import Hold
+from inferd.remote.listing import LatestListing
+from inferd.remote.storage import FsspecStorage, Listing, RemoteFile, Storage, StorageError, shown
+from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.onnx_file import read_model_file
+from inferd.runtime.verdict_cache import expanded_folder
+
+_log = logging.getLogger(__name__)
+
+_MODEL = ".onnx"
+
+#: Files that say what a model is.
+_SETTINGS = ("model.yaml", "config.pbtxt")
+_SETTINGS_FOLDER = "configs"
+
+#: Other files than models, weights that they name, and inputs are fetched up to this size: labels, vocabularies.
+_MOST_BYTES_BESIDE = 16 * 2**20
+_INPUTS_FOLDER = "warmup"
+_RECORDED = "examples."
+
+#: Number of small files that are fetched at a time.
+_PARALLEL_FETCHES = 8
+
+
+class RemoteRepositories:
+    """The addresses of a server, with one cache. Any thread but the poll thread."""
+
+    def __init__(
+        self, settings: RemoteSettings, config_name: str = "", storage_at: Callable[[str], Storage] | None = None
+    ) -> None:
+        self._settings = settings
+        self._config_name = config_name
+        self._storage_at = storage_at or partial(FsspecStorage, timeout_s=settings.timeout_s)
+        self._cache = FileCache(expanded_folder(settings.cache), limit_bytes=settings.cache_bytes)
+        self._counts = RemoteCounts()
+        self._downloads = Downloads(
+            self._cache, self._counts, timeout_s=settings.timeout_s, checksums=settings.checksums
+        )
+        self._repositories: dict[str, _Repository] = {}
+
+    def start(self) -> None:
+        """Delete what earlier processes left. Raises `RepositoryError` for a cache that cannot be written."""
+        try:
+            self._cache.delete_leftovers()
+            self._counts.cache_has(self._cache.size())
+        except OSError as error:
+            msg = f"remote.cache: expected a directory that can be written: {error}"
+            raise RepositoryError(msg) from error
+
+    def sources(self, address: str, warn: Callable[[str], None] = _log.warning) -> list[ModelSource]:
+        """Return the model versions at ``address``, ``URL`` or ``NAME=URL``. Raises `RepositoryError`."""
+        name, url = split_address(address)
+        if url not in self._repositories:
+            storage = self._storage_at(url)
+            listing = LatestListing(storage, self._cache, self._counts, timeout_s=self._settings.timeout_s)
+            self._repositories[url] = _Repository(storage, listing, self._cache, self._downloads, self._config_name)
+        try:
+            return named(name, shown(url), self._repositories[url].sources(warn))
+        except (StorageError, OSError) as error:
+            raise RepositoryError(str(error)) from error
+
+    def read(self) -> RemoteCount:
+        """Return what was counted, for the metrics."""
+        return self._counts.read()
+
+
+class _Repository:
+    """The models at one address. Callers may be several threads."""
+
+    def __init__(
+        self, storage: Storage, listing: LatestListing, cache: FileCache, downloads: Downloads, config_name: str
+    ) -> None:
+        self._storage = storage
+        self._listing = listing
+        self._cache = cache
+        self._downloads = downloads
+        self._config_name = config_name
+        #: The models of the last listing, by the name of their folder.
+        self._models: Mapping[str, _Model] = {}
+
+    def sources(self, warn: Callable[[str], None]) -> list[ModelSource]:
+        """Return the model versions that are there now. Raises `StorageError`, `RepositoryError` and `OSError`."""
+        listing = self._listing.refreshed()
+        known = self._models
+        models: dict[str, _Model] = {}
+        problems: list[str] = []
+        for name, files in _by_model(listing).items():
+            before = known.get(name)
+            if before is not None and before.files == files:
+                models[name] = before
+                continue
+            try:
+                models[name] = self._model(name, files, listing.only, warn)
+            except (StorageError, RepositoryError, DownloadError) as error:
+                problems.append(str(error))
+                if before is not None and not isinstance(error, RepositoryError):
+                    models[name] = before
+        self._models = models
+        for problem in problems:
+            warn(f"skipped: {problem}")
+        sources = [source for model in models.values() for source in model.sources]
+        if not sources:
+            expected = f"expected an {_MODEL} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
+            raise RepositoryError("; ".join([f"{shown(self._storage.url)}: {expected}", *problems[:8]]))
+        return sources
+
+    def _model(self, name: str, files: tuple[RemoteFile, ...], only: str, warn: Callable[[str], None]) -> "_Model":
+        folder, hold = self._cache.tree(name, files)
+        described = [file for file in files if _is_settings(file.name)]
+        with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-settings") as pool:
+            holds = list(pool.map(partial(self._downloads.fetch, self._storage), described))
+        remote = RemoteModel(self._storage, self._downloads, folder, files, [hold, *holds])
+        found = resolve([folder / only], warn, config_name=self._config_name)
+        return _Model(files, [replace(source, remote=remote) for source in found])
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A folder of a listing, and the versions in it."""
+
+    files: tuple[RemoteFile, ...]
+    sources: Sequence[ModelSource]
+
+
+class RemoteModel:
+    """The files of one model below ``folder``, where ``holds`` keep their names. Any thread."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        downloads: Downloads,
+        folder: Path,
+        files: Sequence[RemoteFile],
+        holds: Sequence[Hold],
+    ) -> None:
+        self._storage = storage
+        self._downloads = downloads
+        self._folder = folder
+        self._files = {file.name: file for file in files}
+        self._holds = holds
+
+    def fetch(self, path: Path, is_cancelled: Callable[[], bool]) -> object:
+        """Have the model file at ``path`` there, with the files that it needs; they stay as long as what is returned.
+
+        Raises `ModelLoadError`; returns early if the load ``is_cancelled``.
+        """
+        name = path.relative_to(self._folder).as_posix()
+        holds: list[Hold] = []
+        try:
+            if name in self._files:
+                holds.append(self._downloads.fetch(self._storage, self._files[name], is_cancelled))
+                needed = [*self._weights_of(path), *self._beside(name)]
+                holds.extend(self._downloads.fetch(self._storage, file, is_cancelled) for file in needed)
+        except DownloadCancelledError:
+            pass
+        except DownloadError as error:
+            raise ModelLoadError(str(error)) from error
+        return holds
+
+    def identity(self, path: Path) -> tuple[str, int, int, int]:
+        """Return what differs once the content of the file at ``path`` does, without reading it."""
+        name = path.relative_to(self._folder).as_posix()
+        file = self._files.get(name)
+        if file is None:
+            return name, -1, 0, 0
+        return file.address, file.size, _number(file.version), 0
+
+    def changed_at(self) -> float:
+        """Return when one of the files was last changed, in seconds since the epoch."""
+        return max((file.modified for file in self._files.values()), default=0.0)
+
+    def _weights_of(self, model: Path) -> list[RemoteFile]:
+        """Return the files that hold weights of ``model``; loading it reports those that are missing."""
+        folder = model.parent.relative_to(self._folder)
+        names = (folder.joinpath(name).as_posix() for name in read_model_file(model).external_files)
+        return [self._files[name] for name in names if name in self._files]
+
+    def _beside(self, model: str) -> list[RemoteFile]:
+        """Return the files that a load may read beside the ``model``: all small ones, but those of other versions."""
+        own = _version_folders(model)
+        return [
+            file
+            for name, file in self._files.items()
+            if PurePosixPath(name).suffix != _MODEL
+            and _version_folders(name) <= own
+            and (file.size <= _MOST_BYTES_BESIDE or _is_input(name))
+        ]
+
+
+def _by_model(listing: Listing) -> dict[str, tuple[RemoteFile, ...]]:
+    """Return the files of each model, by the name of its folder: what is listed is a model, or a folder of models."""
+    names = [PurePosixPath(file.name) for file in listing.files]
+    is_model = any(
+        (len(name.parts) == 1 and (name.suffix == _MODEL or name.name in _SETTINGS))
+        or (len(name.parts) > 1 and name.parts[0].isdecimal())
+        for name in names
+    )
+    if is_model:
+        return {listing.name or "model": listing.files}
+    models: dict[str, list[RemoteFile]] = {}
+    for file in listing.files:
+        folder, separator, rest = file.name.partition("/")
+        if separator:
+            models.setdefault(folder, []).append(replace(file, name=rest))
+    return {folder: tuple(files) for folder, files in models.items()}
+
+
+def _version_folders(name: str) -> set[str]:
+    return {part for part in PurePosixPath(name).parts[:-1] if part.isdecimal()}
+
+
+def _is_settings(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.name in _SETTINGS or path.parent.name == _SETTINGS_FOLDER
+
+
+def _is_input(name: str) -> bool:
+    path = PurePosixPath(name)
+    return _INPUTS_FOLDER in path.parts[:-1] or path.name.startswith(_RECORDED)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

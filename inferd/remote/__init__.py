@@ -1,0 +1,1 @@
+"""Files in remote storage, and their local cache."""

@@ -1,0 +1,219 @@
+"""Remote storage through fsspec: what files there are, and parts of them."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from inferd.config.remote import PACKAGES
+from inferd.plain_text import clipped, escaped
+
+#: Properties that differ once the content does, in the words of each file system; the first one counts.
+_VERSION_KEYS = ("ETag", "etag", "blob_id", "md5Hash", "Content-MD5", "Last-Modified")
+_TIME_KEYS = ("LastModified", "last_modified", "updated", "Last-Modified")
+
+_WEB = ("http", "https")
+
+#: Maximum number of files of one address.
+_MOST_FILES = 100_000
+
+#: Bytes of a name in a directory on Linux.
+_LONGEST_NAME = 255
+
+
+class StorageError(Exception):
+    """Remote storage cannot be read, or has not what was expected. The text is for an operator, without secrets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile:
+    """One file as it was listed.
+
+    ``name`` is relative to the folder that was listed, with slashes. ``version`` differs once the content does.
+    ``modified`` is in seconds since the epoch, 0 if unknown. ``sha256`` is what the storage says, if it does.
+    """
+
+    name: str
+    address: str
+    size: int
+    version: str
+    modified: float = 0.0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files in the folder ``name``; ``only`` is the one that the address names, if it is that of a file."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    only: str = ""
+
+
+class Storage(Protocol):
+    """One address in remote storage. Any thread; its calls wait for the network."""
+
+    url: str
+
+    def list(self) -> Listing:
+        """Return what is there now. Raises `StorageError`."""
+
+    def read(self, file: RemoteFile, start: int, end: int) -> bytes:
+        """Return the bytes of ``file`` from ``start`` to ``end``. Raises `StorageError`."""
+
+    def is_current(self, file: RemoteFile) -> bool:
+        """Whether ``file`` is still as it was listed. Raises `StorageError`."""
+
+
+class FsspecStorage:
+    """The files at ``url``, by the package for its protocol, which finds credentials by its own means."""
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self.url = url
+        self._protocol = urlsplit(url).scheme
+        self._timeout_s = timeout_s
+        self._opened: tuple[Any, str] | None = None
+
+    def list(self) -> Listing:
+        """Return what is there now. Raises `StorageError`."""
+        try:
+            system, root = self._open()
+            system.invalidate_cache()
+            return self._web_file(system) if self._protocol in _WEB else self._files(system, root)
+        except Exception as error:
+            raise self._error(error) from error
+
+    def read(self, file: RemoteFile, start: int, end: int) -> bytes:
+        """Return the bytes of ``file`` from ``start`` to ``end``. Raises `StorageError`."""
+        is_whole = start == 0 and end == file.size
+        try:
+            system, _ = self._open()
+            # Servers that send no parts of files can still send small ones.
+            content: bytes = system.cat_file(file.address, **({} if is_whole else {"start": start, "end": end}))
+        except Exception as error:
+            raise self._error(error, file.address) from error
+        if len(content) != end - start:
+            msg = f"{shown(file.address)}: expected {end - start} bytes from {start} on, got {len(content)}"
+            raise StorageError(msg)
+        return content
+
+    def is_current(self, file: RemoteFile) -> bool:
+        """Whether ``file`` is still as it was listed. Raises `StorageError`."""
+        try:
+            system, _ = self._open()
+            system.invalidate_cache()
+            info = system.info(file.address)
+        except Exception as error:
+            raise self._error(error, file.address) from error
+        return (info["size"], version_of(info)) == (file.size, file.version)
+
+    def _files(self, system: Any, root: str) -> Listing:  # noqa: ANN401 (fsspec has no types)
+        found: Mapping[str, Mapping[str, Any]] = system.find(root, detail=True)
+        root = root.rstrip("/")
+        only = ""
+        if root in found:
+            root, _, only = root.rpartition("/")
+            found = {info["name"]: info for info in system.ls(root, detail=True)}
+        if len(found) > _MOST_FILES:
+            msg = f"{shown(self.url)}: expected at most {_MOST_FILES} files, found {len(found)}"
+            raise StorageError(msg)
+        files = [
+            remote_file(path.removeprefix(f"{root}/"), system.unstrip_protocol(path), info)
+            for path, info in sorted(found.items())
+            if info["type"] == "file" and path.startswith(f"{root}/")
+        ]
+        return Listing(root.rpartition("/")[2].partition("@")[0], tuple(usable(files)), only)
+
+    def _web_file(self, system: Any) -> Listing:  # noqa: ANN401 (as above)
+        info = system.info(self.url)
+        name = os.path.basename(urlsplit(self.url).path)  # noqa: PTH119  (no path)
+        if info["size"] is None:
+            msg = f"{shown(self.url)}: the server does not tell the size of the file"
+            raise StorageError(msg)
+        return Listing("", tuple(usable([remote_file(name, self.url, info)])), name)
+
+    def _open(self) -> tuple[Any, str]:
+        """Return the file system and the path in it."""
+        if self._opened is None:
+            try:
+                from fsspec.core import url_to_fs  # noqa: PLC0415  (only servers of remote models have it)
+
+                self._opened = url_to_fs(self.url, skip_instance_cache=True, **self._options())
+            except ImportError as error:
+                package = PACKAGES[self._protocol]
+                msg = f"{self._protocol}:// needs the package {package}: pip install 'inferd[remote]'"
+                raise StorageError(msg) from error
+        return self._opened
+
+    def _options(self) -> dict[str, Any]:
+        connect_s = min(self._timeout_s, 10.0)
+        if self._protocol == "s3":
+            config = {"connect_timeout": connect_s, "read_timeout": self._timeout_s}
+            return {"use_listings_cache": False, "config_kwargs": config}
+        if self._protocol in _WEB:
+            from aiohttp import ClientTimeout  # noqa: PLC0415  (as fsspec)
+
+            timeout = ClientTimeout(total=None, sock_connect=connect_s, sock_read=self._timeout_s)
+            return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+        return {}
+
+    def _error(self, error: Exception, address: str = "") -> StorageError:
+        if isinstance(error, StorageError):
+            return error
+        where = shown(address or self.url)
+        if isinstance(error, FileNotFoundError):
+            return StorageError(f"{where}: there is no such file or directory, or no access to it")
+        text = " ".join(str(error).replace(address or self.url, where).split())
+        return StorageError(clipped(escaped(f"{where}: {type(error).__name__}: {text}" if text else where), 500))
+
+
+def shown(url: str) -> str:
+    """Return ``url`` without what may be secret: user, password and query."""
+    parts = urlsplit(url)
+    return escaped(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
+
+
+def remote_file(name: str, address: str, info: Mapping[str, Any]) -> RemoteFile:
+    """Return the file that fsspec describes in ``info``."""
+    lfs = info.get("lfs")
+    return RemoteFile(
+        name=name,
+        address=address,
+        size=int(info["size"]),
+        version=version_of(info),
+        modified=_seconds(next((info[key] for key in _TIME_KEYS if info.get(key)), None)),
+        sha256=getattr(lfs, "sha256", "") or "",
+    )
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Return what tells the content of a file from others; empty if the storage says nothing."""
+    return str(next((info[key] for key in _VERSION_KEYS if info.get(key)), ""))
+
+
+def _seconds(time: object) -> float:
+    if isinstance(time, str):
+        try:
+            time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
+        except ValueError:
+            return 0.0
+    return time.timestamp() if isinstance(time, datetime) else 0.0
+
+
+def usable(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Return those of ``files`` that can be local files below a directory.
+
+    Object stores have names that would lead out of it, and objects in the place of directories.
+    """
+    named = {file.name: file for file in files if _is_local_name(file.name)}
+    folders = {"/".join(parts[:end]) for parts in (name.split("/") for name in named) for end in range(1, len(parts))}
+    return [file for name, file in named.items() if name not in folders]
+
+
+def _is_local_name(name: str) -> bool:
+    return "\0" not in name and all(
+        part and not part.startswith(".") and len(os.fsencode(part)) <= _LONGEST_NAME for part in name.split("/")
+    )

@@ -169,6 +169,7 @@ class FakeSession:
         self.trial_errors: list[Exception] = []
         self.reopen_errors: list[Exception] = []
         self.trials = self.reopenings = 0
+        self.most_rows: int | None = None
         self.wanted: list[tuple[str, ...]] = []
 
     @property
@@ -188,6 +189,9 @@ class FakeSession:
         if not self.batch_axis_is_given:
             self._signature = self._signature.without_batch_axes()
         return not self.batch_axis_is_given
+
+    def remember_rows(self, rows: int) -> None:
+        self.most_rows = rows
 
     def try_out(self) -> bool:
         self.trials += 1

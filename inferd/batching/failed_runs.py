@@ -182,6 +182,7 @@ class FailedRuns:
                 self._fail_for_memory(again)
         if 0 < worked < failed.rows:
             self.memory.learned(worked)
+            self._session.remember_rows(self.memory.rows)
 
     def _less(self, failed: FailedRun) -> int:
         """Free memory after a run was out of it; return how many rows to run next."""

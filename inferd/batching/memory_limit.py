@@ -36,6 +36,12 @@ class MemoryLimit:
         self._trial_at = 0.0
         self._was_raised = False
 
+    def begin_with(self, rows: int) -> None:
+        """Take ``rows`` that were remembered for the limit; before the first run."""
+        with self._lock:
+            if rows < self.rows:
+                self._set(rows, is_raised=False)
+
     def learned(self, rows: int) -> None:
         """Note that a run of ``rows`` worked after one of more rows was out of memory."""
         with self._lock:

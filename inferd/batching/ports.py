@@ -47,6 +47,15 @@ class Session(Protocol):
         """Replace the signature by one without batch axes; False if the operator has set that the model batches."""
         ...
 
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows that there was memory for, as far as anything is known of it."""
+        ...
+
+    def remember_rows(self, rows: int) -> None:
+        """Keep that there is memory for ``rows`` and not for more, beyond a restart too."""
+        ...
+
     def try_out(self) -> bool:
         """Run one row on which the model is known to run, and free the memory that only larger runs needed.
 

@@ -22,11 +22,12 @@ from inferd.runtime.model_folder import read_labels, settings_files
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
+from inferd.runtime.remembered_rows import RememberedRows
 from inferd.runtime.resources import parallel_runs, usable_cores
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
 from inferd.runtime.served_tensors import ServedTensors, served_tensors
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
-from inferd.runtime.verdict_cache import VerdictCache, fingerprint
+from inferd.runtime.verdict_cache import CacheFolder, VerdictCache, fingerprint
 
 _log = logging.getLogger("inferd.runtime")
 
@@ -48,8 +49,10 @@ class OnnxSession:
         parallel_runs: int,
         has_data_independent_work: bool,
         open_runner: Callable[[], Runner],
+        remembered_rows: RememberedRows,
     ) -> None:
         self._runner: Runner | None = runner
+        self._remembered_rows = remembered_rows
         self._open_runner = open_runner
         #: Held while the runner is replaced or released for good.
         self._lock = threading.Lock()
@@ -60,7 +63,6 @@ class OnnxSession:
         self._synthetic_inputs = verification.inputs
         self._providers = providers
         self._parallel_runs = parallel_runs
-        self._on_accelerator = on_accelerator(providers)
         self._row_bytes = 0 if verification.inputs is None else _nbytes(verification.inputs.rows(1))
         self._has_run_more = verification.inputs is not None
 
@@ -87,7 +89,7 @@ class OnnxSession:
     @property
     def on_accelerator(self) -> bool:
         """Whether runs wait for a device, so that thread CPU time does not measure them."""
-        return self._on_accelerator
+        return on_accelerator(self._providers)
 
     @property
     def runs_are_bounded(self) -> bool:
@@ -98,6 +100,15 @@ class OnnxSession:
     def synthetic_inputs(self) -> SyntheticInputs | None:
         """Inputs on which the model is known to run; None if none were found."""
         return self._synthetic_inputs
+
+    @property
+    def most_rows(self) -> int | None:
+        """The most rows that there was memory for, now or before the last restart; None if all there may be."""
+        return self._remembered_rows.rows
+
+    def remember_rows(self, rows: int) -> None:
+        """Keep that there is memory for ``rows`` and not for more. Writes to a disk."""
+        self._remembered_rows.remember(rows)
 
     @property
     def has_spare_memory(self) -> bool:
@@ -216,6 +227,7 @@ def open_session(
         ),
         # From the file itself, which is read whether or not the verdict is cached.
         has_data_independent_work=has_data_independent_work(file),
+        remembered_rows=RememberedRows(CacheFolder(settings.runtime.verdict_cache), key),
         open_runner=partial(_open_again, path, settings, weights, fingerprints=before, tensors=tensors, used=used),
     )
 

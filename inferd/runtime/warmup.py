@@ -1,7 +1,8 @@
 """Warm-up: runs a model before its first request, so that no client pays for the first run of a shape.
 
 Batches grow from one row on. The memory of a larger batch is extrapolated from the smaller ones, and a run that would
-exceed the budget is not started: the largest batch of an image model may need many times the size of its file.
+exceed the budget is not started: the largest batch of an image model may need many times the size of its file. If one
+is out of memory all the same, batches have no more rows than the largest that ran.
 
 What the runs took is the first that the cost model knows. The first run of a shape is slower than those that follow,
 and any run may be held up by another process, so sizes whose run is short are run again, and the shortest counts.
@@ -15,7 +16,7 @@ from functools import partial
 
 from inferd.config.settings import BatchingSettings, ModelSettings
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
-from inferd.runtime.errors import ModelLoadError, RunFailedError, runtime_message
+from inferd.runtime.errors import ModelLoadError, RunFailedError, RunFailure, runtime_message
 from inferd.runtime.providers import on_cuda
 from inferd.runtime.resources import MemoryGrowth, resident_bytes, trim_heap, usable_bytes
 from inferd.runtime.session import OnnxSession
@@ -56,12 +57,14 @@ def warm_up(
     if inputs is None or not settings.runtime.warmup:
         return []
     largest = largest_batch(settings.batching, batchable=session.signature.batchable)
+    largest = min(largest, session.most_rows or largest)
     _log.info("warming up with up to %d rows", largest)
     _free_memory(session, inputs)
     growth = MemoryGrowth(resident, usable)
     # On a GPU the first run of a shape says nothing: it selects kernels.
     cuda = on_cuda(session.providers)
     timed: list[tuple[int, float]] = []
+    worked = 1
     for rows in _batch_sizes(largest, growth, every=cuda):
         expected = growth.expected(rows)
         if not growth.fits(rows):
@@ -74,12 +77,18 @@ def warm_up(
             break
         level = logging.INFO if expected >= _LARGE_BYTES else logging.DEBUG
         _log.log(level, "warming up with %d rows, about %d MiB", rows, expected // _MIB)
-        # The sizes between powers of two are interpolated.
-        if rows & (rows - 1) and rows < largest:
-            _run(session, inputs.rows(rows), rows, clock)
-        else:
-            repeated_s = math.inf if cuda else _REPEATED_S
-            timed.append((rows, _shortest(partial(_run, session, inputs.rows(rows), rows, clock), repeated_s)))
+        run = partial(_run, session, inputs.rows(rows), rows, clock)
+        try:
+            # The sizes between powers of two are interpolated.
+            if rows & (rows - 1) and rows < largest:
+                run()
+            else:
+                timed.append((rows, _shortest(run, math.inf if cuda else _REPEATED_S)))
+        except RunFailedError as error:
+            session.remember_rows(worked)
+            _log.warning("there is no memory to run %d rows at once, so batches have up to %d: %s", rows, worked, error)
+            break
+        worked = rows
         growth.ran(rows)
     _free_memory(session, inputs)
     return timed
@@ -110,13 +119,15 @@ def _shortest(run: Callable[[], float], repeated_s: float) -> float:
 
 
 def _run(session: OnnxSession, tensors: Tensors, rows: int, clock: Callable[[], float]) -> float:
-    """Run ``rows`` and return how long it took, in seconds."""
+    """Run ``rows`` and return how long it took, in seconds. Raises `RunFailedError` if fewer rows may run."""
     outputs = [spec.name for spec in session.signature.outputs]
     started_at = clock()
     try:
         session.run(tensors, outputs)
-    # Most likely out of memory. The text may be quoted, because the inputs are synthetic.
     except RunFailedError as error:
+        if error.failure is RunFailure.OUT_OF_MEMORY and rows > 1:
+            raise
+        # The text may be quoted, because the inputs are synthetic.
         msg = f"the model cannot run {rows} rows at once, lower max_batch_size: {runtime_message(error.cause)}"
         raise ModelLoadError(msg) from error.cause
     return clock() - started_at

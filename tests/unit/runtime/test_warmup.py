@@ -14,7 +14,9 @@ from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import CPU, CUDA
+from inferd.runtime.remembered_rows import RememberedRows
 from inferd.runtime.session import OnnxSession
+from inferd.runtime.verdict_cache import CacheFolder
 from inferd.runtime.warmup import warm_up
 from tests.fakes import FakeClock
 from tests.unit.runtime.specs import signature, spec
@@ -24,7 +26,7 @@ SIGNATURE = signature([spec("x", ("batch", 3), 0)], [spec("y", ("batch", 3), 0)]
 
 
 class Recorder:
-    """A fake runner that records rows, allocates ``row_mib`` per row, and fails beyond ``most`` rows.
+    """A fake runner that records rows, allocates ``row_mib`` per row, and fails with ``failure`` beyond ``most`` rows.
 
     A run takes ``row_s`` per row, by default too long to be repeated, ``cold_s`` longer if it is the first with this
     many rows, and longer by the entry of ``delays`` for its number.
@@ -34,6 +36,7 @@ class Recorder:
         self,
         *,
         most: int = 1000,
+        failure: type[Exception] = MemoryError,
         row_mib: int = 0,
         row_s: float = 1.0,
         cold_s: float = 0.0,
@@ -43,12 +46,14 @@ class Recorder:
         self.shrunk = 0
         self.resident_mib = 100
         self._most = most
+        self._failure = failure
         self._row_mib = row_mib
         self._row_s = row_s
         self._cold_s = cold_s
         self._delays = delays
         self.clock = FakeClock()
         self.timed: list[tuple[int, float]] = []
+        self.remembered = RememberedRows(CacheFolder(None), "")
 
     def run(self, inputs, outputs, options):
         rows = len(inputs["x"])
@@ -56,7 +61,7 @@ class Recorder:
         self.clock.advance(self._row_s * rows + late_s)
         self.rows.append(rows)
         if self.rows[-1] > self._most:
-            raise MemoryError("no room")
+            raise self._failure("no room")
         self.resident_mib = max(self.resident_mib, 100 + self._row_mib * self.rows[-1])
         return [np.zeros(())]
 
@@ -78,6 +83,7 @@ def run(runner: Recorder, *providers: str, usable_mib: int = 1000, max_batch_siz
         parallel_runs=1,
         has_data_independent_work=True,
         open_runner=lambda: runner,
+        remembered_rows=runner.remembered,
     )
     batching = BatchingSettings(max_batch_size=max_batch_size)
     runner.timed = warm_up(
@@ -146,9 +152,22 @@ def test_only_what_ran_is_timed():
 
 
 def test_failing_size_is_an_error():
-    """Better before the first request than under load."""
+    """Before the first request, not with the first full batch; and if not even one row fits into memory."""
     with pytest.raises(ModelLoadError, match="cannot run 4 rows at once, lower max_batch_size: no room"):
-        run(Recorder(most=3), max_batch_size=4)
+        run(Recorder(most=3, failure=ValueError), max_batch_size=4)
+    with pytest.raises(ModelLoadError, match="cannot run 1 rows at once"):
+        run(Recorder(most=0), max_batch_size=4)
+
+
+def test_lack_of_memory_limits_the_rows(caplog):
+    """The model is served with smaller batches, and the next warm-up does not try more."""
+    runner = run(Recorder(most=5), max_batch_size=64)
+    assert runner.rows == [1, 2, 4, 64]
+    assert runner.remembered.rows == 4
+    assert "no memory to run 64 rows at once, so batches have up to 4" in caplog.text
+    again = Recorder(most=5)
+    again.remembered = runner.remembered
+    assert run(again, max_batch_size=64).rows == [1, 2, 4]
 
 
 @pytest.mark.parametrize("settings", [{"runtime": {"warmup": False}}])
@@ -172,6 +191,7 @@ def test_runs_one_row_without_batching():
             parallel_runs=1,
             has_data_independent_work=True,
             open_runner=lambda: runner,
+            remembered_rows=runner.remembered,
         ),
         ModelSettings(),
     )

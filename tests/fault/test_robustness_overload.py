@@ -24,7 +24,11 @@ LARGE_LENGTH = MIB // 16
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Two models with short queues, in a server that reports overload as Triton does."""
+    """Two models with short queues, in a server that reports overload as Triton does.
+
+    All its threads allocate from one heap. Each heap keeps up to 64 MiB of what is freed, and which threads hold how
+    much at the same time differs from round to round.
+    """
     repository = tmp_path_factory.mktemp("overload")
     settings = {
         "queue": {"max_rows": QUEUE_ROWS, "max_bytes": QUEUE_BYTES, "max_delay_ms": 0},
@@ -33,7 +37,8 @@ def server(tmp_path_factory):
     }
     add_model(repository, "batched", busy_model(), settings)
     add_model(repository, "unbatched", busy_model(), settings | {"batching": {"enabled": False}})
-    with serving(repository, "--set", "api.overload_status=UNAVAILABLE", "--set", "log.access=false") as running:
+    flags = ("--set", "api.overload_status=UNAVAILABLE", "--set", "log.access=false")
+    with serving(repository, *flags, environment={"MALLOC_ARENA_MAX": "1"}) as running:
         yield running
 
 

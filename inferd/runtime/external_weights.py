@@ -5,7 +5,8 @@ the resolved path, as in Hugging Face caches and ConfigMaps. It rejects links to
 and DVC; the contents of these files are passed in memory.
 
 It maps weight files into memory and uses tensors in place if its kernels allow it. A later write to such a file changes
-the model's outputs at once; truncation kills the process with SIGBUS. After `detach` neither can happen.
+the model's outputs at once; truncation kills the process with SIGBUS. After `detach` neither can happen. Files that
+nobody changes, such as those of a cache, stay mapped: their pages are shared and need no memory of the process.
 """
 
 import ctypes
@@ -24,10 +25,14 @@ from inferd.small_files import open_file, why_unreadable
 
 @dataclass(frozen=True, slots=True)
 class ExternalWeights:
-    """Weight files by their names in the model. ``in_memory``: ONNX Runtime rejects them, so contents are passed."""
+    """Weight files by their names in the model.
+
+    ``in_memory``: ONNX Runtime rejects them, so contents are passed. ``are_immutable``: nobody changes them.
+    """
 
     files: Mapping[str, Path] = field(default_factory=dict)
     in_memory: bool = False
+    are_immutable: bool = False
 
     @contextmanager
     def given_to(self, options: OrtObject) -> Iterator[None]:
@@ -46,7 +51,7 @@ class ExternalWeights:
 NO_WEIGHTS = ExternalWeights()
 
 
-def find_weights(model: Path, names: Iterable[str]) -> ExternalWeights:
+def find_weights(model: Path, names: Iterable[str], *, are_immutable: bool = False) -> ExternalWeights:
     """Locate the weight files ``names`` of ``model``. Raises `ModelLoadError` for one that cannot be read."""
     files = {name: _located(model, name) for name in sorted(names)}
     allowed = [Path(os.path.realpath(model.parent)), Path(os.path.realpath(model)).parent]
@@ -54,7 +59,7 @@ def find_weights(model: Path, names: Iterable[str]) -> ExternalWeights:
         path == model.parent / name and any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in allowed)
         for name, path in files.items()
     )
-    return ExternalWeights(files, in_memory)
+    return ExternalWeights(files, in_memory, are_immutable)
 
 
 def _located(model: Path, name: str) -> Path:

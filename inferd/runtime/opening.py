@@ -38,6 +38,9 @@ _LEVELS: Mapping[str, OrtObject] = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 
+#: External weights from which copying them is worth a warning.
+_LARGE_BYTES = 256 * 1024 * 1024
+
 #: Types that ONNX Runtime's Python interface cannot run together.
 _APART = {BYTES, BY_NAME["BF16"]}
 
@@ -45,22 +48,31 @@ _APART = {BYTES, BY_NAME["BF16"]}
 def open_runtime_session(path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS) -> OrtObject:
     """Open ``path`` with the first providers that work. Raises `ModelLoadError`.
 
-    Later changes of its files have no effect on the session.
+    Later changes of its files have no effect on the session, unless they are taken for immutable.
     """
     session = _opened(path, settings, weights)
-    for file in weights.files.values():
-        _keep(file)
+    if not weights.are_immutable:
+        copied = sum(_keep(file) for file in weights.files.values())
+        if copied >= _LARGE_BYTES:
+            _log.warning(
+                "%s has %d MiB of external weights that were copied into memory, as their files may change in place; "
+                "from a remote repository they would be mapped, and shared by all versions and servers that have them",
+                path.name,
+                copied // 2**20,
+            )
     return session
 
 
-def _keep(file: Path) -> None:
+def _keep(file: Path) -> int:
+    """Replace what is mapped of ``file`` by copies; return their size, 0 if it has to stay mapped."""
     try:
-        detach(file)
+        return detach(file)
     except OSError as error:
         if error.errno not in _NOT_POSSIBLE:
             msg = f"cannot keep what is in {file.name}, which was changed or does not fit into memory: {error.strerror}"
             raise ModelLoadError(msg) from error
         _log.warning("%s stays mapped into memory, so it must not be changed: %s", file.name, error.strerror)
+        return 0
 
 
 def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> OrtObject:

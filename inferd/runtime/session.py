@@ -190,13 +190,16 @@ def open_session(
     settings: ModelSettings,
     on_opened: Callable[[], None] = lambda: None,
     on_weights: Callable[[ExternalWeights], None] = lambda _: None,
+    *,
+    is_immutable: bool = False,
 ) -> OnnxSession:
     """Load the model file at ``path`` and establish its batch axes. Raises `ModelLoadError`.
 
-    Calls ``on_weights`` before it opens the file, and ``on_opened`` before it verifies the axes.
+    Calls ``on_weights`` before it opens the file, and ``on_opened`` before it verifies the axes. ``is_immutable``:
+    nobody changes its files while it is loaded.
     """
     file = read_model_file(path)
-    weights = find_weights(path, file.external_files)
+    weights = find_weights(path, file.external_files, are_immutable=is_immutable)
     on_weights(weights)
     before = _fingerprints(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)

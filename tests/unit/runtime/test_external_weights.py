@@ -104,6 +104,25 @@ def test_finds_weights_behind_links(lay_out, in_memory, made, tmp_path):
     assert answers(session)
 
 
+def test_immutable_weights_stay_mapped(made, tmp_path):
+    """Their pages are the file's; two sessions share them."""
+    path = hugging_face(made, tmp_path)
+    sessions = [open_session(path, ModelSettings(), is_immutable=True) for _ in range(2)]
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert len([line for line in maps if line.endswith("/blobs/c0de")]) == len(sessions)
+    assert all(map(answers, sessions))
+
+
+def test_warns_of_large_weights_that_are_copied(made, tmp_path, monkeypatch, caplog):
+    """With their size; not of those that stay mapped."""
+    monkeypatch.setattr(opening, "_LARGE_BYTES", 1)
+    path = hugging_face(made, tmp_path)
+    open_session(path, ModelSettings(), is_immutable=True)
+    assert "external weights" not in caplog.text
+    open_session(path, ModelSettings())
+    assert "model.onnx has 0 MiB of external weights that were copied into memory" in caplog.text
+
+
 def test_detaches_weights_of_subgraphs(tmp_path):
     """ONNX Runtime does not report those of subgraphs."""
     np.arange(2, dtype=np.float32).tofile(tmp_path / "weights")

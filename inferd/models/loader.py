@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from inferd.batching.batcher import Batcher
@@ -84,7 +85,8 @@ class VersionLoader:
         bytes_before = resident_bytes()
         if self._probe is not None:
             self._probe.check(path, settings, progress.is_cancelled)
-        session = open_session(path, settings, lambda: progress.advance(ModelState.VERIFYING))
+        verifying = partial(progress.advance, ModelState.VERIFYING)
+        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
         try:
             progress.advance(ModelState.WARMING)
             with self._turn_to_warm_up():

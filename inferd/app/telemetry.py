@@ -120,6 +120,8 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
             capacity_rows_per_s=instances * batcher.most_rows_per_s if batcher else 0.0,
             memory_bytes=version.memory_bytes,
             stuck_threads=batcher.stuck_threads if batcher else 0,
+            max_rows=batcher.max_rows if batcher else 0,
+            is_broken=bool(batcher and batcher.why_broken),
         )
 
 

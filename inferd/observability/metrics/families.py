@@ -31,7 +31,8 @@ class ModelSample:
     ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows,
     ``instances`` the number of parallel batches, ``capacity_rows_per_s`` the throughput of all instances at the
     cheapest batch size, ``memory_bytes`` the growth of the process during loading and warm-up, ``stuck_threads`` the
-    number of threads that hang in an abandoned run.
+    number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch at present;
+    ``is_broken`` while the session runs nothing and is being opened again.
     """
 
     model: str
@@ -45,6 +46,8 @@ class ModelSample:
     capacity_rows_per_s: float = 0.0
     memory_bytes: int = 0
     stuck_threads: int = 0
+    max_rows: int = 0
+    is_broken: bool = False
 
 
 class ServerUsage(Protocol):
@@ -122,6 +125,7 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
         ("inferd_offered_rows", "Rows offered, including rejected ones", lambda m: m.offered_rows),
         ("inferd_caller_runs", "Requests run outside the queue (caller_runs)", lambda m: m.caller_runs),
         ("inferd_batch_failures", "Failed runs of the model", lambda m: m.batch_failures),
+        ("inferd_out_of_memory_runs", "Runs that were out of memory", lambda m: m.out_of_memory),
         ("inferd_batch_checks", "Batches checked by running one request again alone", lambda m: m.checks),
         ("inferd_batch_check_seconds", "Time of these single runs", lambda m: m.check_s),
         ("inferd_batch_mismatches", "Checked batches whose answers differed", lambda m: m.mismatches),
@@ -143,6 +147,7 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
     for name, text, histogram in histograms:
         yield HistogramFamily(name, text, _MODEL, [(labels, histogram(counts)) for labels, counts in models.items()])
     yield _ended_runs(models)
+    yield _reopened(models)
     yield _stages(models)
     yield _rejected(models)
 
@@ -216,6 +221,16 @@ def _ended_runs(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     return family
 
 
+def _reopened(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
+    family = CounterMetricFamily(
+        "inferd_session_reopens", "Attempts to open sessions again that ran nothing", labels=(*_MODEL, "outcome")
+    )
+    for labels, counts in models.items():
+        for worked, number in counts.reopened.items():
+            family.add_metric((*labels, "ok" if worked else "failed"), number)
+    return family
+
+
 def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
     family = CounterMetricFamily("inferd_rejected", "Requests rejected or shed", labels=(*_MODEL, "reason"))
     for labels, counts in models.items():
@@ -239,6 +254,8 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
             lambda m: m.capacity_rows_per_s,
         ),
         ("inferd_stuck_threads", "Threads stuck in abandoned runs", lambda m: m.stuck_threads),
+        ("inferd_model_max_rows", "Rows that may run at once at present", lambda m: m.max_rows),
+        ("inferd_model_broken", "1 while the session runs nothing and is opened again", lambda m: m.is_broken),
         ("inferd_model_memory_bytes", "Growth of the process during loading", lambda m: m.memory_bytes),
     )
     for gauge in gauges:

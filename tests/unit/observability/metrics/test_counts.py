@@ -96,6 +96,19 @@ def test_counts_batches(metrics: Metrics, registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("inferd_batch_failures_total", labels) == 0
 
 
+def test_counts_runs_without_memory_and_sessions_opened_again(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Both outcomes are there from the start."""
+    stats, labels = metrics.stats_for("digits", "1"), {"model": "digits", "version": "1"}
+    opened = [("inferd_session_reopens_total", {**labels, "outcome": outcome}) for outcome in ("ok", "failed")]
+    assert [registry.get_sample_value(*each) for each in opened] == [0, 0]
+    stats.out_of_memory()
+    stats.reopened(worked=False)
+    stats.reopened(worked=False)
+    stats.reopened(worked=True)
+    assert registry.get_sample_value("inferd_out_of_memory_runs_total", labels) == 1
+    assert [registry.get_sample_value(*each) for each in opened] == [1, 2]
+
+
 def test_counts_batch_checks(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Number, duration and mismatches; zero before the first, so that rates see it."""
     stats, labels = metrics.stats_for("digits", "1"), {"model": "digits", "version": "1"}

@@ -37,6 +37,8 @@ NAMES = {
     *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
     *("inferd_model_loads_total", "inferd_model_unloads_total", "inferd_model_load_duration_seconds"),
     *("inferd_model_share", "inferd_model_label", "inferd_shadow_requests_total"),
+    *("inferd_out_of_memory_runs_total", "inferd_session_reopens_total"),
+    *("inferd_model_max_rows", "inferd_model_broken"),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -78,6 +80,9 @@ def test_gauges_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegi
     labels = {"model": "digits", "version": "1"}
     assert registry.get_sample_value("inferd_queue_rows", labels) == 7
     assert registry.get_sample_value("inferd_queue_limit_rows", labels) == 70
+    metrics.set_sources(sources(replace(READY, max_rows=4, is_broken=True)))
+    assert registry.get_sample_value("inferd_model_max_rows", labels) == 4
+    assert registry.get_sample_value("inferd_model_broken", labels) == 1
     assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
     assert registry.get_sample_value("inferd_model_instances", labels) == 2
     assert registry.get_sample_value("inferd_model_capacity_rows_per_second", labels) == 450.5

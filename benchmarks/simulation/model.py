@@ -11,6 +11,7 @@ from benchmarks.simulation.costs import Cost
 from benchmarks.simulation.loop import Cores, Loop, Task
 from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.idle_cores import IdleCores
+from inferd.batching.instances import Instances
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.request import (
@@ -19,6 +20,7 @@ from inferd.batching.request import (
     Effects,
     InferenceRequest,
     InferenceResult,
+    InstanceChange,
     Outcome,
     Principal,
     Reply,
@@ -55,7 +57,10 @@ class _Worker:
 
 
 class Model:
-    """Drives a `QueueState` as `RequestQueue`, `Executor` and `RunGuard` do, without threads."""
+    """Drives a `QueueState` as `RequestQueue`, `Executor` and `RunGuard` do, without threads.
+
+    With ``instances`` the number of workers follows the load; ``workers`` then is how many have cores of their own.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Model:
         settings: QueueSettings | None = None,
         max_wait_s: float = 0.01,
         workers: int = 1,
+        instances: Instances | None = None,
         threads: int = 1,
         idle_cores: IdleCores | None = None,
         name: str = "m",
@@ -81,21 +87,24 @@ class Model:
             settings=settings,
             policy=policy_for(settings),
             rules=BatchRules(max_rows=max_rows, max_wait_s=max_wait_s),
-            workers=workers,
+            workers=instances.count if instances else workers,
             parallel_runs=workers,
+            instances=instances,
             cores=None if idle_cores is None else idle_cores.register(),
             jitter=random.Random(f"{seed} {name} jitter").random,
         )
         self._early_refusals = EarlyRefusals(self.state)
         self.state.cores.wake = lambda: loop.when_idle(self._wake_now)
         self.batches: list[Ran] = []
+        #: When the number of instances changed, and how.
+        self.changes: list[tuple[float, InstanceChange]] = []
         #: Rows that were dispatched though their callers had gone.
         self.dropped_rows = 0
         self._cores = cores or Cores(loop, workers)
         self._threads = threads
         self._workers = workers
         self._chance = random.Random(f"{seed} {name}")
-        self._idle = deque(_Worker(loop.now) for _ in range(workers))
+        self._idle = deque(_Worker(loop.now) for _ in range(instances.count if instances else workers))
         self._runs: dict[Batch, tuple[Task, Callable[[], None]]] = {}
         self._requests: dict[Call, InferenceRequest] = {}
         self._open: dict[InferenceRequest, Call] = {}
@@ -174,6 +183,10 @@ class Model:
             self.loop.at(when, self._expire)
         if effects.fails_running:
             self._end_abandoned()
+        if effects.instances is not None:
+            self.changes.append((self.loop.now, effects.instances))
+            if effects.instances.starts_thread:
+                self._plan(_Worker(self.loop.now))
 
     def _expire(self) -> None:
         effects = Effects()
@@ -193,6 +206,8 @@ class Model:
 
     def _plan(self, worker: _Worker) -> None:
         worker.turn += 1
+        if self._is_dismissed():
+            return
         effects = Effects()
         planned = self.state.next_batch(self.loop.now, worker.idle_since, effects)
         if isinstance(planned, Batch):
@@ -204,6 +219,15 @@ class Model:
                 self.loop.at(planned.time, lambda: self._held_long_enough(worker, turn))
         self._wake(effects)
         self._do(effects)
+
+    def _is_dismissed(self) -> bool:
+        instances = None if self.state.follower is None else self.state.follower.instances
+        if instances is None or not instances.has_spare_thread:
+            return False
+        instances.dismiss()
+        if self.state.waiting.count and self._idle:
+            self._plan(self._idle.popleft())
+        return True
 
     def _held_long_enough(self, worker: _Worker, turn: int) -> None:
         if worker in self._idle and worker.turn == turn:

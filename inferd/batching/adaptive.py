@@ -112,12 +112,17 @@ class AdaptiveRules:
     def __init__(self, rules: BatchRules, *, parallel_runs: int, runs_are_bounded: bool = True) -> None:
         self._longest_wait_s = rules.max_wait_s
         self._most_rows = rules.max_rows
-        self.instances = instances
         self.set_parallel_runs(parallel_runs)
         self.run_cost = CostModel(are_bounded=runs_are_bounded)
         self.arrivals = ArrivalPredictor(max_wait_s=rules.max_wait_s)
         #: The rules at present. ``max_wait_s`` is never above that of the start.
         self.rules = rules
+
+    def set_parallel_runs(self, parallel_runs: int) -> None:
+        """Have this many runs at a time share waiting rows."""
+        self._parallel_runs = parallel_runs
+        #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
+        self.shares = parallel_runs > 1
 
     def ran(self, rows: int, seconds: float, cpu_s: float | None = None, now: float = 0.0) -> None:
         """Record a run; see `CostModel.ran`."""
@@ -125,9 +130,14 @@ class AdaptiveRules:
         if self._longest_wait_s > 0:
             self._limit_wait(self.run_cost.fixed_s)
 
+    def limit_rows(self, max_rows: int) -> None:
+        """Have at most ``max_rows`` in a batch from now on, but no more than at the start."""
+        self.rules = replace(self.rules, max_rows=min(max_rows, self._most_rows))
+
     def stop_batching(self) -> None:
         """Run each request alone from now on, however many rows it has."""
         self.run_cost.never_short()
+        self._most_rows = 1
         self.rules = replace(self.rules, max_rows=1, max_wait_s=0.0)
         self._longest_wait_s = self.arrivals.max_wait_s = 0.0
 
@@ -140,14 +150,9 @@ class AdaptiveRules:
             self.rules = replace(self.rules, max_wait_s=wait_s)
             self.arrivals.max_wait_s = wait_s
 
-    def limit_rows(self, max_rows: int) -> None:
-        """Have at most ``max_rows`` in a batch from now on, but no more than at the start."""
-        self.rules = replace(self.rules, max_rows=min(max_rows, self._most_rows))
-
     def for_next_batch(self, running: int, *, rows: int, requests: int, further: int) -> BatchRules:
         """Return the rules for the next batch of a worker while ``running`` others are in a run.
 
-        self._most_rows = 1
         ``rows`` of ``requests`` wait, and ``further`` requests are expected. If all of them fit into one batch, the
         worker leaves idle ones their share.
         """
@@ -159,6 +164,13 @@ class AdaptiveRules:
             return self.rules
         parts = self._parts(expected, idle)
         return self.rules if parts == 1 else replace(self.rules, max_rows=math.ceil(expected / parts))
+
+    def would_share(self, rows: int, requests: int) -> bool:
+        """Whether a worker would leave some of the ``rows`` of ``requests`` to another one, if that were idle."""
+        fixed_s = self.run_cost.fixed_s
+        if fixed_s is None or requests == 1:
+            return False
+        return sub_batches(rows, most=2, fixed_s=fixed_s, row_s=self.run_cost.row_s) > 1
 
     def _parts(self, rows: int, idle: int) -> int:
         fixed_s, row_s = self.run_cost.fixed_s, self.run_cost.row_s

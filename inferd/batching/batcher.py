@@ -7,13 +7,14 @@ from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
 from inferd.batching.failed_runs import FailedRuns
 from inferd.batching.idle_cores import CoreShare, IdleCores
+from inferd.batching.instances import IDLE, LOAD, NO_GAIN, NO_THREAD, Instances
 from inferd.batching.memory_limit import MemoryLimit
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.recovery import Recovery
-from inferd.batching.request import Answers, Batch
+from inferd.batching.request import Answers, Batch, InstanceChange
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
@@ -24,6 +25,14 @@ from inferd.observability.metrics.models import ModelCounts, ModelStats
 from inferd.observability.metrics.run_cost import RunCost
 
 _logger = logging.getLogger("inferd.batching")
+
+#: Why the number of batches at a time changes, for the log.
+_WHY = {
+    LOAD: "requests wait for running ones",
+    NO_GAIN: "more were not faster",
+    IDLE: "more were not needed",
+    NO_THREAD: "the system gives no further thread",
+}
 
 
 class Batcher:
@@ -65,9 +74,12 @@ class Batcher:
             max_wait_s=batching.max_wait_ms / 1000,
             preferred=frozenset(batching.preferred_sizes),
         )
-        state = _queue_state(
-            name, session, queue, rules, workers=batching.max_instances, cores=self._cores, seeds=seeds
+        #: How many batches may run at a time; to read without the lock of the queue.
+        self.instances = Instances(
+            least=batching.min_instances, most=batching.max_instances, likely=session.parallel_runs
         )
+        self.instances.changed = self._instances_changed
+        state = _queue_state(name, session, queue, rules, instances=self.instances, cores=self._cores, seeds=seeds)
         self._early_refusals = EarlyRefusals(state)
         #: What waits; to read without the lock of the queue.
         self.waiting = state.waiting
@@ -118,16 +130,17 @@ class Batcher:
             threads=queue.caller_runs_limit if queue.policy is Backpressure.CALLER_RUNS else 0,
             queue=self.queue,
         )
+        posts = [Post(f"batch-{name}-{number}", self.queue) for number in range(batching.max_instances)]
         self._workers = Workers(
             executor=self._executor,
-            posts=[
-                *(Post(f"batch-{name}-{number}", self.queue) for number in range(batching.max_instances)),
-                *self._caller_runs.posts,
-            ],
+            posts=[*posts[: batching.min_instances], *self._caller_runs.posts],
+            spare=posts[batching.min_instances :],
             hand_over=self.queue.hand_over,
             on_vacancy=self.queue.set_stuck,
             clock=clock,
         )
+        if session.most_rows is not None:
+            self._failures.memory.begin_with(session.most_rows)
         self.queue.start_threads = self._workers.lazy_start.need
 
     def start(self) -> None:
@@ -174,6 +187,12 @@ class Batcher:
 
     def _replace(self, batch: Batch) -> None:
         self._workers.replace(batch)
+
+    def _instances_changed(self, change: InstanceChange) -> None:
+        text = "model %s may run %d batches at a time: %s"
+        _logger.info(text, self._name, change.count, _WHY[change.reason], extra={"reason": change.reason})
+        if change.starts_thread and not self._workers.add():
+            self.queue.no_thread()
 
     def _run_alone(self) -> None:
         self.queue.stop_batching()
@@ -256,7 +275,7 @@ def _queue_state(
     queue: QueueSettings,
     rules: BatchRules,
     *,
-    workers: int,
+    instances: Instances,
     cores: CoreShare,
     seeds: Iterable[tuple[int, float]],
 ) -> QueueState:
@@ -266,12 +285,14 @@ def _queue_state(
         settings=queue,
         policy=policy_for(queue),
         rules=rules,
-        workers=workers,
+        workers=instances.count,
         parallel_runs=session.parallel_runs,
         runs_are_bounded=session.runs_are_bounded,
         cores=cores,
+        instances=instances if instances.may_change else None,
     )
     for rows, run_s in seeds:
         state.rules.run_cost.seed(rows, run_s)
+        instances.slowdowns.alone.seed(rows, run_s)
     state.waiting.row_limit = state.forecast.row_limit(queue.max_rows, 0)
     return state

@@ -67,6 +67,13 @@ class DrainRate:
         self._last_rows, self._last_at = rows, now
         self.is_measuring = left > 0
 
+    def scale(self, factor: float) -> None:
+        """Expect ``factor`` times as many rows from now on."""
+        self.is_measuring = False
+        self._rows *= factor
+        if self.rows_per_s is not None:
+            self.rows_per_s *= factor
+
     def interrupted(self) -> None:
         """Ignore the time since the last batch, whose run was terminated or hangs."""
         self.is_measuring = False
@@ -91,35 +98,36 @@ class Forecast:
         self.cost = cost
         self.drain = DrainRate()
         self._max_rows = max_rows
-        self._workers = workers
         self._max_delay_s = max_delay_s
         self._jitter = jitter
         # Average time from the end of a run to the end of its batch.
         self._overhead_s = 0.0
-        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
-        self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * workers
+        self.set_workers(workers, soon=workers)
         #: A request of at most a full batch with more than this to its deadline is in time, wherever it waits.
         self.ample_s = math.inf
         #: A request dispatched with more than this to its deadline is in time, in a batch of any size.
         self.near_s = 0.0
+
+    def limit_rows(self, max_rows: int) -> None:
+        """Take ``max_rows`` for those of a full batch from now on."""
+        self.least_rows = self.least_rows // self._max_rows * max_rows
+        self._max_rows = max_rows
+
+    def set_workers(self, workers: int, *, soon: int, factor: float = 1.0) -> None:
+        """Expect this many batches at a time, which take ``factor`` times as many rows as before.
+
+        ``soon`` are how many there may be soon; the rows that these take may wait.
+        """
+        self._workers = workers
+        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
+        self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * soon
+        self.drain.scale(factor)
 
     def dispatched(self, batch: Batch, now: float, waiting: WaitingRequests, running: RunningBatches) -> None:
         """Record that ``batch`` was taken from those that wait, and set how many rows may wait from now on."""
         left = waiting.rows
         if left and self._workers > 1 and not self.cost.short.are_short and running.computing < self._workers:
             # Another worker takes the rest immediately, which says nothing about how fast the queue drains. Short runs
-    def limit_rows(self, max_rows: int) -> None:
-        """Take ``max_rows`` for those of a full batch from now on."""
-        self._max_rows = max_rows
-        self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * self._workers
-
-    def set_workers(self, workers: int, factor: float = 1.0) -> None:
-        """Expect this many batches at a time, which take ``factor`` times as many rows as before."""
-        self._workers = workers
-        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
-        self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * workers
-        self.drain.scale(factor)
-
             # are done one at a time, by the poll thread.
             left = 0
         if left or self.drain.is_measuring:

@@ -81,6 +81,14 @@ class WaitUntil:
     rows: int
 
 
+@dataclass(slots=True)
+class Wanted:
+    """What is still missing of the ``requests`` or ``rows`` that a plan waits for."""
+
+    requests: int = 0
+    rows: int = 0
+
+
 Plan = Dispatch | WaitUntil
 
 #: The plan while no request waits.

@@ -27,6 +27,7 @@ class RequestQueue:
     | the batch workers | ``take``, which blocks |
     | the threads of `CallerRuns` | ``retire`` |
     | a thread that finds another one hanging, or back | ``hand_over``, ``set_stuck`` |
+    | a worker that was to start another one | ``no_thread`` |
     | a thread that finds the session out of order, or short of memory | ``set_broken``, ``limit_rows`` |
     | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
 
@@ -176,7 +177,7 @@ class RequestQueue:
         self._do(effects)
 
     def take(self, finished: Batch | None) -> Batch | None:
-        """Retire the ``finished`` batch and wait for the next one; None when the queue is closed and empty."""
+        """Retire the ``finished`` batch and wait for the next one; None when the worker is to end."""
         idle_since = self._clock()
         while True:
             effects = Effects()
@@ -186,7 +187,7 @@ class RequestQueue:
                     effects.wakes_others = bool(self._state.cores.pool.waiting)
                     finished = None
                 batch = self._next_batch(idle_since, effects)
-                ended = batch is None and self._state.exhausted
+                ended = batch is None and (self._state.exhausted or self._is_dismissed())
                 self._notify(effects)
             self._do(effects)
             if batch is not None or ended:
@@ -211,6 +212,14 @@ class RequestQueue:
             self._notify(effects)
         self._do(effects)
         return rest
+
+    def no_thread(self) -> None:
+        """There is no thread for the instance that was to start."""
+        effects = Effects()
+        with self._lock:
+            if self._state.follower is not None:
+                self._state.follower.no_thread(self._clock(), effects)
+        self._do(effects)
 
     def set_stuck(self, is_stuck: bool) -> None:
         """Reject all requests, the waiting ones included, or accept requests again."""
@@ -262,18 +271,32 @@ class RequestQueue:
         self._do(effects)
 
     def _next_batch(self, idle_since: float, effects: Effects) -> Batch | None:
-        """Wait for a batch. None if the queue has ended, or if there are ``effects`` to carry out first."""
+        """Wait for a batch. None if the worker is to end, or if there are ``effects`` to carry out first."""
+        follower = self._state.follower
         while True:
+            if follower is not None and follower.instances.has_spare_thread:
+                return None
             planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
                 return planned
-            if effects.failed or effects.admitted or effects.wakes_others:
+            if effects.failed or effects.admitted or effects.wakes_others or effects.instances:
                 return None
             if self._state.closed and self._state.exhausted:
                 return None
             self._idle_workers += 1
             self._work.wait(None if math.isinf(planned.time) else planned.time - self._clock())
             self._idle_workers -= 1
+
+    def _is_dismissed(self) -> bool:
+        """Whether the worker that asks is one too many, and ends."""
+        follower = self._state.follower
+        if follower is None or not follower.instances.has_spare_thread:
+            return False
+        follower.instances.dismiss()
+        if self._state.waiting.count:
+            # It may have been this one that was woken.
+            self._work.notify()
+        return True
 
     def _plan(self, idle_since: float, effects: Effects, *, only_short: bool = False) -> Batch | WaitUntil:
         try:
@@ -303,6 +326,8 @@ class RequestQueue:
             self._on_running_settled()
         if effects.wakes_others:
             self._state.cores.wake_others()
+        if effects.instances is not None and self._state.follower is not None:
+            self._state.follower.instances.changed(effects.instances)
         for when in effects.timers_at:
             self._poll_thread.call_at(when, self._expire)
 

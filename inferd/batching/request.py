@@ -264,15 +264,29 @@ class RunningBatches:
         return unanswered, is_answering
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceChange:
+    """Another number of instances, and why.
+
+    ``factor`` times as many rows a second are expected. With ``starts_thread`` another worker thread is needed.
+    """
+
+    count: int
+    reason: str
+    factor: float
+    starts_thread: bool = False
+
+
 class Effects:
     """Actions to carry out after a transition, without the lock.
 
     ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
     requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
-    batch may be ready. ``wakes_others``: a run has ended that scavengers of other models waited for.
+    batch may be ready. ``wakes_others``: a run has ended that scavengers of other models waited for. ``instances``:
+    their number has changed.
     """
 
-    __slots__ = ("admitted", "failed", "fails_running", "timers_at", "wake_worker", "wakes_others")
+    __slots__ = ("admitted", "failed", "fails_running", "instances", "timers_at", "wake_worker", "wakes_others")
 
     def __init__(self) -> None:
         self.failed: list[tuple[InferenceRequest, ServingError]] = []
@@ -281,6 +295,7 @@ class Effects:
         self.wake_worker = False
         self.fails_running = False
         self.wakes_others = False
+        self.instances: InstanceChange | None = None
 
 
 class Answers:
@@ -319,12 +334,12 @@ class Answers:
         """Report a run that is terminated early."""
         self._count(self._stats.run_ended, reason)
 
-    def checked(self, run_s: float, *, mismatch: bool) -> None:
-        """Report that one request of a batch ran again alone."""
     def out_of_memory(self) -> None:
         """Report a run that was out of memory."""
         self._count(self._stats.out_of_memory)
 
+    def checked(self, run_s: float, *, mismatch: bool) -> None:
+        """Report that one request of a batch ran again alone."""
         self._count(partial(self._stats.checked, run_s, mismatch=mismatch))
 
     def answered(self, encode_s: float) -> None:

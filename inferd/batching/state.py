@@ -20,8 +20,10 @@ from functools import partial
 from itertools import chain, takewhile
 
 from inferd.batching.adaptive import AdaptiveRules
+from inferd.batching.following import LoadFollower
 from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
+from inferd.batching.instances import Instances
 from inferd.batching.overflow import Overflow
 from inferd.batching.planner import (
     NOTHING_WAITS,
@@ -30,6 +32,7 @@ from inferd.batching.planner import (
     Plan,
     ScavengerTurns,
     WaitUntil,
+    Wanted,
     plan,
     plan_in_time,
 )
@@ -54,7 +57,7 @@ class QueueState:
     """The waiting, blocked and running requests of one model version.
 
     Invariants: the waiting requests are within their limits; every deadline is watched. Not thread-safe. ``now`` is
-    monotonic. At most ``parallel_runs`` of the ``workers`` share waiting rows.
+    monotonic. At most ``parallel_runs`` of the ``workers`` share waiting rows; ``instances`` may change their number.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class QueueState:
         runs_are_bounded: bool = True,
         jitter: Callable[[], float] = random.random,
         cores: CoreShare | None = None,
+        instances: Instances | None = None,
     ) -> None:
         self.rules = AdaptiveRules(rules, parallel_runs=min(parallel_runs, workers), runs_are_bounded=runs_are_bounded)
         self.forecast = Forecast(
@@ -97,9 +101,10 @@ class QueueState:
         self._overflow = Overflow(policy, self.waiting, self._running, self.refusals)
         self._deadlines = Deadlines()
         self._scavenger_turns = ScavengerTurns(self.cores)
-        # The last plan need not be made again before this many further requests, or rows, have arrived.
-        self._wanted_requests = 0
-        self._wanted_rows = 0
+        #: Changes the number of workers; None if it is fixed.
+        self.follower = instances and LoadFollower(instances, self.rules, self.forecast, self.waiting, parallel_runs)
+        # The last plan need not be made again before these have arrived.
+        self._wanted = Wanted()
 
     @property
     def running_rows(self) -> int:
@@ -181,9 +186,9 @@ class QueueState:
                 self.rules.arrivals.answering(now)
             present = self.waiting.count + self._overflow.blocked.count + unanswered
             self.rules.arrivals.arrived(now, present)
-        self._wanted_requests -= 1
-        self._wanted_rows -= request.rows
-        if self._wanted_requests <= 0 or self._wanted_rows <= 0:
+        self._wanted.requests -= 1
+        self._wanted.rows -= request.rows
+        if self._wanted.requests <= 0 or self._wanted.rows <= 0:
             effects.wake_worker = True
 
     def _apply_policy(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
@@ -212,23 +217,27 @@ class QueueState:
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
+        if self.follower is not None:
+            self.follower.look(now, effects)
         decision: Plan = NOTHING_WAITS
         if self.waiting.scavengers.rows:
             decision = self._plan_beside_scavengers(now, idle_since, effects)
         elif self.waiting.count:
             decision = self._plan_online(now, idle_since, effects)
         if isinstance(decision, WaitUntil):
-            self._wanted_requests, self._wanted_rows = decision.requests, decision.rows
-            return decision
+            self._wanted.requests, self._wanted.rows = decision.requests, decision.rows
+            return decision if self.follower is None else self.follower.until(decision)
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
+        if self.follower is not None:
+            self.follower.dispatched(batch, now, idle_since, effects)
         self.forecast.dispatched(batch, now, self.waiting, self._running)
         if self._overflow.blocked.count:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
-        self._wanted_requests = self._wanted_rows = 0
+        self._wanted.requests = self._wanted.rows = 0
         effects.wake_worker = self.waiting.count > 0
         return batch
 
@@ -281,7 +290,7 @@ class QueueState:
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
-        self._running.remove(batch)
+        self._remove(batch, now)
         # The worker keeps the batch while it waits for the next one; release its tensors now.
         batch.requests.clear()
         self.rules.arrivals.answering(now)
@@ -294,7 +303,7 @@ class QueueState:
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
-        self._running.remove(batch)
+        self._remove(batch, now)
         self.forecast.drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
@@ -306,6 +315,11 @@ class QueueState:
         rest = self._running.start(left, rows, now, outside_queue=batch.outside_queue)
         rest.ran_before = True
         return rest
+
+    def _remove(self, batch: Batch, now: float) -> None:
+        self._running.remove(batch)
+        if self.follower is not None:
+            self.follower.instances.ended(batch, now)
 
     def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
         """Remove a cancelled ``request`` if it waits; otherwise it may be running."""

@@ -59,7 +59,8 @@ class WaitingRequests:
         self.rows = 0
         self.nbytes = 0
         self._low_share = low_share
-        self._level_rows = level_rows
+        #: Rows that may wait at each priority, however many go first.
+        self.level_rows = level_rows
         # By priority, the scavengers last; there is no priority 0.
         self._levels = [Level() for _ in range(priority_levels + 2)]
         self.scavengers = self._levels[-1]
@@ -163,7 +164,7 @@ class WaitingRequests:
 
         Whatever its deadline: one that overtakes others must not make them wait longer than the limit.
         """
-        if priority > self.priority_levels or self._levels[priority].rows + rows <= self._level_rows:
+        if priority > self.priority_levels or self._levels[priority].rows + rows <= self.level_rows:
             return True
         # A request that is larger than the limit fits if nothing goes first.
         return self._ahead(rows, priority, principal, weight, math.inf) + rows <= max(self.row_limit, rows)

@@ -60,6 +60,11 @@ class Worker:
         self._thread.start()
         self.has_started = True
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread has run and ended."""
+        return self.has_started and not self._thread.is_alive()
+
     def join(self, timeout_s: float) -> bool:
         """Wait until the thread has ended. Returns False on timeout."""
         if self.has_started:
@@ -129,11 +134,14 @@ class LazyStart:
 class Workers:
     """The threads of a model version.
 
+    The first workers have the ``posts``; each further one, from `add`, the first of these and the ``spare`` posts that
+    is free. A worker ends when its source has no more for it.
+
     Invariants: each post has a worker that is not known to be stuck, or is vacant, which it only is while more threads
     are stuck than may be, or the system gives no further one. A batch is handed back by the worker that took it, or is
     given up with it, never both.
 
-    ``lazy_start`` starts the first workers. `replace` is called by one thread at a time, the others by any.
+    ``lazy_start`` starts the first workers. `replace` and `add` are called by one thread at a time, the others by any.
     ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is told
     whether posts are vacant, and what it was told last is so.
     """
@@ -143,12 +151,14 @@ class Workers:
         *,
         executor: Executor,
         posts: Sequence[Post],
+        spare: Sequence[Post] = (),
         hand_over: Callable[[Batch], Batch | None],
         on_vacancy: Callable[[bool], None],
         clock: Clock,
     ) -> None:
         self._executor = executor
-        self._most_stuck = max(_MAX_STUCK, len(posts))
+        self._posts = (*posts, *spare)
+        self._most_stuck = max(_MAX_STUCK, len(self._posts))
         self._hand_over = hand_over
         self._on_vacancy = on_vacancy
         self._clock = clock
@@ -186,13 +196,31 @@ class Workers:
         if not is_vacant:
             self._fill(worker.post, rest)
 
+    def add(self) -> bool:
+        """Start one more worker; False if the system gives no thread."""
+        with self._lock:
+            self._working = [worker for worker in self._working if not worker.has_ended]
+            taken = {worker.post for worker in self._working}
+            free = [post for post in self._posts if post not in taken and post not in self._vacant]
+            # None is free if a worker is just about to end.
+            worker = self._worker(free[0] if free else self._posts[-1])
+            self._working.append(worker)
+        return self._starts(worker)
+
     def join(self, timeout_s: float) -> bool:
         """Wait until the sources have no more. Returns False if a thread is stuck, or took longer than the timeout."""
         ended_at = self._clock() + timeout_s
+        joined: set[Worker] = set()
+        # A worker may have started another one before it ended.
+        while worker := self._next_of(joined):
+            if not worker.join(max(0.0, ended_at - self._clock())):
+                return False
+            joined.add(worker)
+        return not self._stuck
+
+    def _next_of(self, joined: set[Worker]) -> Worker | None:
         with self._lock:
-            working = list(self._working)
-        ended = [worker.join(max(0.0, ended_at - self._clock())) for worker in working]
-        return all(ended) and not self._stuck
+            return next((worker for worker in self._working if worker not in joined), None)
 
     def _worker(self, post: Post) -> Worker:
         return Worker(post, self._executor, self._is_replaced)
@@ -201,16 +229,23 @@ class Workers:
         worker = self._worker(post)
         with self._lock:
             self._working.append(worker)
+        if self._starts(worker, first):
+            return
+        with self._lock:
+            self._vacant.append(post)
+        self._tell_vacancy()
+        if first is not None:
+            self._hand_over(first)
+
+    def _starts(self, worker: Worker, first: Batch | None = None) -> bool:
         try:
             worker.start(first)
         except RuntimeError:
-            _logger.exception("no thread could be started for %s", post.name)
+            _logger.exception("no thread could be started for %s", worker.post.name)
             with self._lock:
                 self._working.remove(worker)
-                self._vacant.append(post)
-            self._tell_vacancy()
-            if first is not None:
-                self._hand_over(first)
+            return False
+        return True
 
     def _tell_vacancy(self) -> None:
         # One after the other, each with what is so by then.

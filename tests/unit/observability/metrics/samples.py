@@ -12,6 +12,7 @@ from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample
 from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
+from inferd.remote.counts import RemoteCount
 from tests.unit.observability.fakes import FakeCall
 
 REPORT = BatchReport(
@@ -71,6 +72,13 @@ def sources(*models: ModelSample) -> MetricSources:
         spans_dropped=lambda: 7,
         quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
         jwks_age_s=lambda: 12.5,
+        remote=lambda: RemoteCount(
+            downloaded_bytes=1000,
+            pending_bytes=20,
+            cache_bytes=3000,
+            files={"cached": 2, "downloaded": 1},
+            listings={("s3://models", "listed"): 4, ("s3://models", "failed"): 1},
+        ),
         gpus=lambda: [gpu, replace(gpu, index="1", uuid="GPU-2", utilization=None)],
     )
 

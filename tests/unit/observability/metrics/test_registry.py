@@ -29,6 +29,8 @@ NAMES = {
     *("inferd_runs_terminated_total", "inferd_stuck_threads"),
     *("inferd_message_bytes", "inferd_request_memory_bytes", "inferd_request_memory_limit_bytes"),
     "inferd_calls_refused_total",
+    *("inferd_remote_downloaded_bytes_total", "inferd_remote_pending_bytes", "inferd_remote_cache_bytes"),
+    *("inferd_remote_files_total", "inferd_remote_listings_total"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
@@ -87,6 +89,7 @@ def test_gauges_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegi
     assert registry.get_sample_value("inferd_model_instances", labels) == 2
     assert registry.get_sample_value("inferd_model_capacity_rows_per_second", labels) == 450.5
     assert registry.get_sample_value("inferd_model_memory_bytes", labels) == 9000
+    assert registry.get_sample_value("inferd_remote_files_total", {"outcome": "downloaded"}) == 1
     assert registry.get_sample_value("inferd_inflight_requests") == 4
     assert registry.get_sample_value("inferd_poll_lag_seconds") == 0.5
     assert registry.get_sample_value("inferd_access_log_dropped_total") == 6

@@ -3,9 +3,10 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from inferd.config.section import Section, validation_error
 
@@ -32,9 +33,11 @@ def split_address(address: str) -> tuple[str, str]:
     return (found[1] or "", found[2]) if found else ("", "")
 
 
-def _path_or_address(value: Any) -> Any:  # noqa: ANN401 (pydantic rejects the rest)
-    if not isinstance(value, str):
+def _path_or_address(value: object) -> Path | str:
+    if isinstance(value, Path):
         return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("path_type", "expected a path")
     found = _ADDRESS.fullmatch(value)
     if found is None or os.path.lexists(value):
         return Path(value)
@@ -45,7 +48,7 @@ def _path_or_address(value: Any) -> Any:  # noqa: ANN401 (pydantic rejects the r
 
 
 #: Where models are: a path, or the text of an address in remote storage.
-ModelPlace = Annotated[Path | str, BeforeValidator(_path_or_address), WithJsonSchema({"type": "string"})]
+ModelPlace = Annotated[Path | str, PlainValidator(_path_or_address), WithJsonSchema({"type": "string"})]
 
 
 class RemoteSettings(Section):

@@ -169,8 +169,8 @@ class RemoteModel:
         try:
             if name in self._files:
                 holds.append(self._downloads.fetch(self._storage, self._files[name], is_cancelled))
-                needed = [*self._weights_of(path), *self._beside(name)]
-                holds.extend(self._downloads.fetch(self._storage, file, is_cancelled) for file in needed)
+                needed = {file.name: file for file in (*self._weights_of(path), *self._beside(name))}
+                holds.extend(self._downloads.fetch(self._storage, file, is_cancelled) for file in needed.values())
         except DownloadCancelledError:
             pass
         except DownloadError as error:

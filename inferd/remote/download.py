@@ -87,11 +87,11 @@ class Downloads:
     def _cached(self, file: RemoteFile, expected: str) -> Hold | None:
         """Return what keeps the content of ``file`` if it is in the cache."""
         found = self._cache.content_of(file)
-        if found is not None:
+        if found is None:
+            hold = self._cache.adopt(file, expected) if expected else None
+        else:
             digest, hold = found
             _require(file, digest, expected)
-        else:
-            hold = self._cache.adopt(file, expected) if expected else None
         if hold is not None:
             self._counts.file("cached")
         return hold
@@ -100,10 +100,10 @@ class Downloads:
         path = self._cache.partial(file)
         with _only_one(path, is_cancelled) as partial:
             # Another process may have had the lock, for this file.
-            hold = self._cached(file, expected)
-            if hold is not None:
+            cached = self._cached(file, expected)
+            if cached is not None:
                 path.unlink(missing_ok=True)
-                return hold
+                return cached
             try:
                 digest = self._complete(storage, file, partial, is_cancelled)
                 _require(file, digest, expected)

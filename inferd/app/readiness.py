@@ -16,6 +16,8 @@ from inferd.plain_text import listed
 
 #: States of a version that is wanted and not ready.
 _MISSING = IN_PROGRESS | {ModelState.FAILED}
+#: States of a version that answers requests, now or when it has been loaded for the first of them.
+_SERVED = frozenset({ModelState.READY, ModelState.ON_DEMAND})
 #: States of a version that has been loaded or has failed.
 _TRIED = frozenset(ModelState) - IN_PROGRESS
 
@@ -77,7 +79,7 @@ class Readiness:
         failed = [*self._in(frozenset({ModelState.FAILED})), *self._absent()]
         if failed and self._repository.exit_on_error:
             return f"failed to load, with repository.exit_on_error: {listed(failed)}"
-        if self._repository.mode is ModelControl.NONE and not self._in(frozenset({ModelState.READY})):
+        if self._repository.mode is ModelControl.NONE and not self._in(_SERVED):
             return "no model could be loaded"
         return ""
 

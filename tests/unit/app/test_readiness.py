@@ -67,6 +67,12 @@ def test_any() -> None:
     assert (server.is_ready, server.became_ready) == (True, 1)
 
 
+def test_models_on_demand() -> None:
+    """The server is ready without loading them, whatever it waits for, and does not exit for want of loaded ones."""
+    server = Server(ModelState.ON_DEMAND, readiness="all").opened()
+    assert (server.is_ready, server.readiness.why_exit()) == (True, "")
+
+
 def test_all() -> None:
     """One failed model keeps the server from being ready; /readyz names it."""
     server = Server(_READY, _FAILED, readiness="all").opened()

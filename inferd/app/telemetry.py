@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from inferd.api.services import method_names
+from inferd.batching.batcher import Batcher
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
@@ -107,22 +108,28 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
     """Yield the current values of each model version, for metrics and load reports."""
     for version in models.all():
         batcher = version.batcher
-        instances = version.settings.batching.max_instances
-        yield ModelSample(
-            model=version.name,
-            version=version.version,
-            state=version.state.value,
-            queue_rows=batcher.queue_rows if batcher else 0,
-            queue_requests=batcher.waiting.count if batcher else 0,
-            queue_limit_rows=batcher.queue_limit_rows if batcher else 0,
-            queue_bytes=batcher.queue_bytes if batcher else 0,
-            instances=instances if batcher else 0,
-            capacity_rows_per_s=instances * batcher.most_rows_per_s if batcher else 0.0,
-            memory_bytes=version.memory_bytes,
-            stuck_threads=batcher.stuck_threads if batcher else 0,
-            max_rows=batcher.max_rows if batcher else 0,
-            is_broken=bool(batcher and batcher.why_broken),
+        state = ModelSample(
+            model=version.name, version=version.version, state=version.state.value, memory_bytes=version.memory_bytes
         )
+        yield state if batcher is None else _loaded(state, batcher)
+
+
+def _loaded(state: ModelSample, batcher: Batcher) -> ModelSample:
+    instances = batcher.instances
+    return replace(
+        state,
+        queue_rows=batcher.queue_rows,
+        queue_requests=batcher.waiting.count,
+        queue_limit_rows=batcher.queue_limit_rows,
+        queue_bytes=batcher.queue_bytes,
+        instances=instances.count,
+        instances_under_load=instances.may_be,
+        instance_changes=instances.changes if instances.may_change else {},
+        capacity_rows_per_s=instances.may_be * batcher.most_rows_per_s,
+        stuck_threads=batcher.stuck_threads,
+        max_rows=batcher.max_rows,
+        is_broken=bool(batcher.why_broken),
+    )
 
 
 def _run_costs(models: ModelRegistry) -> Mapping[tuple[str, str], RunCost]:

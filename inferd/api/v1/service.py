@@ -99,6 +99,7 @@ def _batching(version: ModelVersion) -> pb.Batching:
         message.verdict = pb.Batching.Verdict.Value(f"VERDICT_{verdict.standing.name}")
         message.verdict_reason = verdict.reason
     if version.batcher is not None:
+        message.present_instances = version.batcher.instances.count
         counted = version.batcher.statistics()
         message.checks, message.mismatches = counted.checks, counted.mismatches
     return message

@@ -1,7 +1,7 @@
 """Metric families from counts and samples, built at each scrape. Pure functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,10 +29,11 @@ class ModelSample:
     """The state of one model version; ``state`` is one of `MODEL_STATES`, and unknown values are 0.
 
     ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows,
-    ``instances`` the number of parallel batches, ``capacity_rows_per_s`` the throughput of all instances at the
-    cheapest batch size, ``memory_bytes`` the growth of the process during loading and warm-up, ``stuck_threads`` the
-    number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch at present;
-    ``is_broken`` while the session runs nothing and is being opened again.
+    ``instances`` the present number of parallel batches, ``instances_under_load`` what it is likely to become,
+    ``instance_changes`` how often it has changed, by reason, ``capacity_rows_per_s`` the throughput of all instances
+    under load at the cheapest batch size, ``memory_bytes`` the growth of the process during loading and warm-up,
+    ``stuck_threads`` the number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch
+    at present; ``is_broken`` while the session runs nothing and is being opened again.
     """
 
     model: str
@@ -43,6 +44,8 @@ class ModelSample:
     queue_limit_rows: int = 0
     queue_bytes: int = 0
     instances: int = 0
+    instances_under_load: int = 0
+    instance_changes: Mapping[str, int] = field(default_factory=dict)
     capacity_rows_per_s: float = 0.0
     memory_bytes: int = 0
     stuck_threads: int = 0
@@ -248,6 +251,7 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         ("inferd_queue_limit_rows", "Present limit of waiting rows", lambda m: m.queue_limit_rows),
         ("inferd_queue_bytes", "Inputs waiting in the queue", lambda m: m.queue_bytes),
         ("inferd_model_instances", "Batches that can run in parallel", lambda m: m.instances),
+        ("inferd_model_instances_under_load", "What that is likely to become", lambda m: m.instances_under_load),
         (
             "inferd_model_capacity_rows_per_second",
             "Peak measured throughput, rows/s",
@@ -260,6 +264,11 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
     )
     for gauge in gauges:
         yield gauge_family(*gauge, _MODEL, loaded)
+    changes = CounterMetricFamily("inferd_instance_changes", "Changes of their number", labels=(*_MODEL, "reason"))
+    for labels, sample in loaded.items():
+        for reason, number in sample.instance_changes.items():
+            changes.add_metric((*labels, reason), number)
+    yield changes
     states = GaugeMetricFamily("inferd_model_state", "1 for the present state", labels=(*_MODEL, "state"))
     for labels, sample in samples.items():
         for state in MODEL_STATES:

@@ -26,9 +26,9 @@ class Load:
     """The content of a report.
 
     ``cpu`` and ``memory`` are fractions of what the process may use. ``application`` is the busy fraction of the
-    busiest model's instances, or ``cpu`` if that is higher, plus the fill level of its queue, so from 0 to 2. ``queue``
-    is the fill level of the fullest queue, from 0 to 1. Calls per second: ``served_per_s`` were answered,
-    ``failed_per_s`` failed through no fault of their callers, rejections included.
+    busiest model's instances, of all that it is likely to have under load, or ``cpu`` if that is higher, plus the fill
+    level of its queue, so from 0 to 2. ``queue`` is the fill level of the fullest queue, from 0 to 1. Calls per second:
+    ``served_per_s`` were answered, ``failed_per_s`` failed through no fault of their callers, rejections included.
     """
 
     cpu: float
@@ -125,7 +125,8 @@ class LoadReporter:
             key = (model.model, model.version)
             busy_s = now.busy_s.get(key, 0.0) - before.busy_s.get(key, 0.0)
             filled = min(model.queue_rows / model.queue_limit_rows, 1.0) if model.queue_limit_rows else 0.0
-            taken = min(busy_s / passed_s / model.instances, 1.0) if model.instances else 0.0
+            instances = model.instances_under_load
+            taken = min(busy_s / passed_s / instances, 1.0) if instances else 0.0
             fullest = max(fullest, filled)
             application = max(application, taken + filled)
         return Load(

@@ -42,6 +42,8 @@ READY = ModelSample(
     queue_limit_rows=70,
     queue_bytes=800,
     instances=2,
+    instances_under_load=3,
+    instance_changes={"load": 1, "idle": 0},
     capacity_rows_per_s=450.5,
     memory_bytes=9000,
 )

@@ -52,7 +52,7 @@ class Server:
         self.now = 100.0
         self.cpu_s = 10.0
         self.busy_s = {("m", "1"): 5.0}
-        self.models = [ModelSample(model="m", version="1", state="ready", queue_limit_rows=100, instances=2)]
+        self.models = [ModelSample(model="m", version="1", state="ready", queue_limit_rows=100, instances_under_load=2)]
         self.codes = dict.fromkeys(("OK", "NOT_FOUND", "RESOURCE_EXHAUSTED", "INTERNAL"), 0)
         self.measured = 0
         self.when_looked_at = lambda: None
@@ -86,7 +86,14 @@ class Server:
         self.cpu_s += cpu_s
         self.busy_s["m", "1"] += busy_s
         self.models = [
-            ModelSample(model="m", version="1", state="ready", queue_rows=queue_rows, queue_limit_rows=100, instances=2)
+            ModelSample(
+                model="m",
+                version="1",
+                state="ready",
+                queue_rows=queue_rows,
+                queue_limit_rows=100,
+                instances_under_load=2,
+            )
         ]
         for code, count in codes.items():
             self.codes[code] += count

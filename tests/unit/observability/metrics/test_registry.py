@@ -26,6 +26,7 @@ NAMES = {
     *("inferd_rejected_total", "inferd_inflight_requests", "inferd_model_state", "inferd_batch_failures_total"),
     *("inferd_caller_runs_total", "inferd_offered_rows_total", "inferd_poll_lag_seconds"),
     *("inferd_stage_duration_seconds", "inferd_queue_limit_rows", "inferd_model_instances"),
+    *("inferd_model_instances_under_load", "inferd_instance_changes_total"),
     *("inferd_runs_terminated_total", "inferd_stuck_threads"),
     *("inferd_message_bytes", "inferd_request_memory_bytes", "inferd_request_memory_limit_bytes"),
     "inferd_calls_refused_total",
@@ -87,6 +88,8 @@ def test_gauges_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegi
     assert registry.get_sample_value("inferd_model_broken", labels) == 1
     assert registry.get_sample_value("inferd_queue_bytes", labels) == 800
     assert registry.get_sample_value("inferd_model_instances", labels) == 2
+    assert registry.get_sample_value("inferd_model_instances_under_load", labels) == 3
+    assert registry.get_sample_value("inferd_instance_changes_total", labels | {"reason": "load"}) == 1
     assert registry.get_sample_value("inferd_model_capacity_rows_per_second", labels) == 450.5
     assert registry.get_sample_value("inferd_model_memory_bytes", labels) == 9000
     assert registry.get_sample_value("inferd_remote_files_total", {"outcome": "downloaded"}) == 1

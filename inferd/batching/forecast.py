@@ -102,7 +102,9 @@ class Forecast:
         self._jitter = jitter
         # Average time from the end of a run to the end of its batch.
         self._overhead_s = 0.0
-        self.set_workers(workers, soon=workers)
+        self._workers = workers
+        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
+        self.least_rows = _BATCHES_THAT_MAY_WAIT * max_rows * workers
         #: A request of at most a full batch with more than this to its deadline is in time, wherever it waits.
         self.ample_s = math.inf
         #: A request dispatched with more than this to its deadline is in time, in a batch of any size.
@@ -119,7 +121,6 @@ class Forecast:
         ``soon`` are how many there may be soon; the rows that these take may wait.
         """
         self._workers = workers
-        #: There is always room for the next batch of each worker and the one gathered meanwhile, however slow they are.
         self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * soon
         self.drain.scale(factor)
 

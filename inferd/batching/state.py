@@ -102,7 +102,11 @@ class QueueState:
         self._deadlines = Deadlines()
         self._scavenger_turns = ScavengerTurns(self.cores)
         #: Changes the number of workers; None if it is fixed.
-        self.follower = instances and LoadFollower(instances, self.rules, self.forecast, self.waiting, parallel_runs)
+        self.follower = (
+            None
+            if instances is None
+            else LoadFollower(instances, self.rules, self.forecast, self.waiting, parallel_runs)
+        )
         # The last plan need not be made again before these have arrived.
         self._wanted = Wanted()
 

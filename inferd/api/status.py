@@ -61,6 +61,8 @@ class Status:
     retry_after_ms: int | None
     #: The path to the field of the request that the status is about, empty if there is none.
     field: str = ""
+    #: Whether clients may try again on their own, as gRPC's retry policies do.
+    may_retry: bool = True
     _trailers: EncodedMetadata | None = None
 
     def to_bytes(self) -> bytes:
@@ -73,8 +75,8 @@ class Status:
     def trailing_metadata(self) -> Metadata:
         """Return the trailing metadata of a call that ends with the status."""
         metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
-        if self.retry_after_ms is not None:
-            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
+        if self.retry_after_ms is not None or not self.may_retry:
+            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms) if self.may_retry else "-1"))
         return metadata
 
     def trailers(self) -> EncodedMetadata:
@@ -110,7 +112,9 @@ class StatusTable:
             and error.retry_after_s is not None
         ):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
-        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field)
+        # The same request would most likely fail again, and take the memory of others meanwhile.
+        may_retry = not isinstance(error, OutOfMemoryError)
+        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field, may_retry)
 
     def rejection(self, cause: RejectionCause) -> Rejection:
         """Return the rejection of a call that the server turned away before a handler saw it, in the same form."""

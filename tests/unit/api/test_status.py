@@ -40,6 +40,15 @@ def test_every_error_has_status(error_class):
     assert (sent.code, sent.message) == (status.code.value[0], status.message)
 
 
+def test_request_that_does_not_fit_into_memory_is_not_retried():
+    """Retry policies obey the pushback; a retry delay would invite programs to try again."""
+    status = StatusTable().status_of(errors.OutOfMemoryError("the server has not enough memory to run it"))
+    assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    metadata = dict(status.trailing_metadata())
+    assert metadata["grpc-retry-pushback-ms"] == "-1"
+    assert len(RpcStatus.FromString(metadata["grpc-status-details-bin"]).details) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -17,12 +17,14 @@ from inferd.batching.ports import PollThread
 from inferd.config.loading import load_settings
 from inferd.models.catalog import Catalog
 from inferd.models.lifecycle import Lifecycle
+from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.router import Router
 from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
+from inferd.models.sizes import ModelSizes
 from inferd.observability.metrics.registry import Metrics, new_registry
 from inferd.observability.recorder import CallRecorder
 from inferd.rpc.interfaces import UnaryHandler
@@ -80,18 +82,26 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
     watchdog = Watchdog("run-watchdog")
     watchdog.start()
     parts = BatcherParts(clock=time.monotonic, poll_thread=poll_thread, alarm=watchdog, stats_for=metrics.stats_for)
+    meter, sizes = LoadMeter(), ModelSizes()
     lifecycle = Lifecycle(
         registry=registry,
-        loader=VersionLoader(settings, parts, probe=None, versions=lambda: 1),
+        loader=VersionLoader(settings, parts, probe=None, versions=lambda: 1, meter=meter, sizes=sizes),
         pool=LoadPool(1),
         clock=time.monotonic,
         settle=lambda settled: settled(),
         on_state=lambda _: None,
+        meter=meter,
     )
     catalog = Catalog(settings, [folder])
     router = Router(registry, partial(Shadow, counts=ShadowCounts(), compare=ComparisonThread()))
     manager = ModelManager(
-        settings=settings, catalog=catalog, registry=registry, lifecycle=lifecycle, router=router, clock=time.monotonic
+        settings=settings,
+        catalog=catalog,
+        registry=registry,
+        lifecycle=lifecycle,
+        router=router,
+        clock=time.monotonic,
+        sizes=sizes,
     )
     services = InferenceServices(
         registry=registry,

@@ -9,15 +9,18 @@ from inferd import demo
 from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog
 from inferd.models.lifecycle import Lifecycle
+from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
 from inferd.models.on_demand import OnDemandLoads
 from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource
+from inferd.models.remote import RemoteRepositories
+from inferd.models.repository import ModelSource, no_remote
 from inferd.models.router import Router
 from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
+from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
@@ -49,11 +52,11 @@ class ServedModels:
         stats_for: Callable[[str, str], ModelStats],
         settle: Callable[[Callable[[], None]], None],
         on_state: Callable[[ModelVersion], None],
+        on_health: Callable[[], None],
+        remote: RemoteRepositories | None = None,
     ) -> None:
         self._sources = sources
         self._registry = registry
-        on_health: Callable[[], None],
-        remote: RemoteRepositories | None = None,
         self._on_state = on_state
         self._run_watchdog = Watchdog("run-watchdog")
         parts = BatcherParts(
@@ -69,13 +72,22 @@ class ServedModels:
             if repository.probe
             else None
         )
+        meter, sizes = LoadMeter(time.monotonic), ModelSizes()
         lifecycle = Lifecycle(
             registry=registry,
-            loader=VersionLoader(settings, parts, probe=self._probe, versions=lambda: len(registry.all())),
+            loader=VersionLoader(
+                settings,
+                parts,
+                probe=self._probe,
+                versions=lambda: len(registry.all()),
+                meter=meter,
+                sizes=sizes,
+            ),
             pool=LoadPool(repository.parallel_loads),
             clock=time.monotonic,
             settle=settle,
             on_state=self._changed,
+            meter=meter,
         )
         self.shadow_counts = ShadowCounts()
         self._comparisons = ComparisonThread()
@@ -91,12 +103,18 @@ class ServedModels:
         )
         self.manager = ModelManager(
             settings=settings,
-            catalog=Catalog(settings, settings.models or [demo.repository()]),
+            catalog=Catalog(
+                settings,
+                settings.models or [demo.repository()],
+                no_remote if remote is None else remote.sources,
+            ),
             registry=registry,
             lifecycle=lifecycle,
             router=self.router,
             clock=time.monotonic,
+            sizes=sizes,
             on_demand_ended=self.loads.ended,
+            waiting=self.loads.waiting,
         )
 
     def start(self) -> None:

@@ -42,9 +42,13 @@ class ColdModels:
         """Whether a model is loaded on demand."""
         return name in self._sources
 
-    def know(self, name: str, versions: Versions) -> None:
-        """Take note of the versions of a model that a demand loads; forgets failures, as the files may be others."""
+    def know(self, name: str, versions: Versions, *, load_s: float) -> None:
+        """Take note of what a demand for a model loads, and how long that is likely to take.
+
+        Forgets failures, as the files may be others.
+        """
         self._sources[name] = versions
+        self._load_s[name] = load_s
         self._failures.pop(name, None)
 
     def forget(self, name: str, numbers: Collection[str] | None = None) -> None:

@@ -8,12 +8,13 @@ queue is closed only when all of those have arrived (``settle``), and the sessio
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from structlog.contextvars import bound_contextvars
 
 from inferd.batching.ports import Clock
 from inferd.config.settings import ModelSettings
+from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import LoadCancelledError, VersionLoader
 from inferd.models.registry import ModelRegistry
@@ -32,6 +33,9 @@ _FINISH_S = 600.0
 #: Called once with the version when its load has ended, in whichever state.
 OnEnd = Callable[[ModelVersion], None]
 
+#: Returns why what has been loaded must not serve; empty if it may. In a thread of the pool.
+Objection = Callable[[LoadedModel], str]
+
 
 class VersionLoad:
     """One load of one version; reports its progress to the version, and can be cancelled by any thread."""
@@ -42,11 +46,13 @@ class VersionLoad:
         source: ModelSource,
         version: ModelVersion,
         on_end: OnEnd,
-        has_changed: Callable[[], bool],
+        objection: Objection,
     ) -> None:
         self.source = source
         self.version = version
-        self.has_changed = has_changed
+        self.objection = objection
+        #: Whether the memory that it needed beside what is loaded is free; set once.
+        self.is_over = False
         self._lifecycle = lifecycle
         self._on_end = on_end
 
@@ -72,8 +78,10 @@ class VersionLoad:
     def run(self) -> None:
         """Load the version, and end the load. In a thread of the pool."""
         with bound_contextvars(model=self.version.name, version=self.version.version):
-            if self._lifecycle.load(self):
-                self._on_end(self.version)
+            has_ended = self._lifecycle.load(self)
+        self.is_over = True
+        if has_ended:
+            self._on_end(self.version)
 
 
 class Lifecycle:
@@ -93,7 +101,9 @@ class Lifecycle:
         clock: Clock,
         settle: Callable[[Callable[[], None]], None],
         on_state: Callable[[ModelVersion], None],
+        meter: LoadMeter,
     ) -> None:
+        self._meter = meter
         self._registry = registry
         self._loader = loader
         self._pool = pool
@@ -102,6 +112,8 @@ class Lifecycle:
         self._on_state = on_state
         self._lock = threading.Condition()
         self._stopping = False
+        #: Versions whose memory is taken.
+        self._loaded: dict[ModelVersion, LoadedModel] = {}
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self._leaving: set[ModelVersion] = set()
         #: Whether one of them could not be closed, because a run does not end.
@@ -151,13 +163,23 @@ class Lifecycle:
         versions = self._registry.versions(source.name)
         return next((v for v in versions if v.version == source.version and v.state is ModelState.READY), None)
 
-    def begin(
-        self, source: ModelSource, version: ModelVersion, on_end: OnEnd, has_changed: Callable[[], bool]
-    ) -> VersionLoad:
-        """Load the registered ``version`` when a thread of the pool is free; it fails if it then ``has_changed``."""
-        load = VersionLoad(self, source, version, on_end, has_changed)
+    def begin(self, source: ModelSource, version: ModelVersion, on_end: OnEnd, objection: Objection) -> VersionLoad:
+        """Load the registered ``version`` when a thread of the pool is free; it fails with an ``objection``."""
+        load = VersionLoad(self, source, version, on_end, objection)
         self._pool.submit(load.run)
         return load
+
+    def refuse(self, source: ModelSource, version: ModelVersion, reason: str) -> VersionLoad:
+        """Return a load of the registered ``version`` that has failed without having begun."""
+        load = VersionLoad(self, source, version, lambda _: None, lambda _: "")
+        load.is_over = True
+        self._fail(load, reason)
+        return load
+
+    def loaded(self) -> Mapping[ModelVersion, LoadedModel]:
+        """Return the versions whose memory is taken: the READY ones, and those that are not closed yet."""
+        with self._lock:
+            return dict(self._loaded)
 
     def advance(self, version: ModelVersion, state: ModelState) -> None:
         """Enter the next stage of a load. Raises `LoadCancelledError`."""
@@ -191,9 +213,10 @@ class Lifecycle:
         except Exception:  # noqa: BLE001  (the other models must still be loaded)
             _log.exception("loading %s failed", load.source.path)
             return self._fail(load, "an unexpected error, see the server's log")
-        if load.has_changed():
+        if reason := load.objection(loaded):
             loaded.session.close()
-            return self._fail(load, "its files were changed while it was loaded")
+            trim_heap()
+            return self._fail(load, reason)
         return self._finish(load, loaded)
 
     def _finish(self, load: VersionLoad, loaded: LoadedModel) -> bool:
@@ -204,6 +227,7 @@ class Lifecycle:
                 return False
             replaced = self.serving(load.source)
             loaded.batcher.start()
+            self._loaded[version] = loaded
             version.mark_ready(loaded)
             # After this one is READY and before the other stops being so: some version always is.
             self._registry.put(version)
@@ -242,7 +266,6 @@ class Lifecycle:
                 self._leaving.discard(version)
                 self._is_stuck = True
                 self._lock.notify_all()
-        trim_heap()
         on_gone()
 
     def _close(self, version: ModelVersion, loaded: LoadedModel, timeout_s: float) -> bool:
@@ -250,9 +273,12 @@ class Lifecycle:
         if not loaded.batcher.stop(timeout_s):
             # The run may still use the session, so the version stays UNLOADING.
             return False
-        loaded.session.close()
+        with self._meter.unload():
+            loaded.session.close()
+            trim_heap()
         with self._lock:
             version.mark_unavailable("unloaded")
+            del self._loaded[version]
             self._leaving.discard(version)
             self._lock.notify_all()
         self._on_state(version)

@@ -12,15 +12,17 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
+from inferd.models.load_meter import LoadMeter
 from inferd.models.probe import ModelProbe
 from inferd.models.repository import ModelSource, model_file
 from inferd.models.settings import limit_threads, read_model_settings
+from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel
 from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.providers import built_in
-from inferd.runtime.resources import resident_bytes, usable_cores
-from inferd.runtime.session import open_session
+from inferd.runtime.resources import usable_cores
+from inferd.runtime.session import OnnxSession, open_session
 from inferd.runtime.warmup import warm_up
 from inferd.runtime.warmup_samples import run_samples
 
@@ -55,20 +57,29 @@ class BatcherParts:
     poll_thread: PollThread
     alarm: Alarm
     stats_for: Callable[[str, str], ModelStats]
-
-
     on_health: Callable[[], None] = lambda: None
+
+
 class VersionLoader:
     """Loads model versions, each in the thread that calls `load`; several threads may.
 
     Versions are warmed up one after another, because the times and the memory of their runs are measured; a very long
     warm-up does not hold the others up.
-    ``versions`` returns the number of versions that share the machine's threads.
+    ``versions`` returns the number of versions that share the machine's threads. What loads take is noted in ``sizes``.
     """
 
     def __init__(
-        self, settings: Settings, parts: BatcherParts, *, probe: ModelProbe | None, versions: Callable[[], int]
+        self,
+        settings: Settings,
+        parts: BatcherParts,
+        *,
+        probe: ModelProbe | None,
+        versions: Callable[[], int],
+        meter: LoadMeter,
+        sizes: ModelSizes,
     ) -> None:
+        self._meter = meter
+        self._sizes = sizes
         self._settings = settings
         self._parts = parts
         self._probe = probe
@@ -79,23 +90,17 @@ class VersionLoader:
 
     def load(self, source: ModelSource, progress: Progress) -> LoadedModel:
         """Return ``source`` loaded; its batcher is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
-        settings = self._limited(read_model_settings(self._settings, source))
+        own = read_model_settings(self._settings, source)
+        key = size_key(source, own)
+        settings = self._limited(own)
         progress.have_settings(settings)
-        path = model_file(source, settings.file)
-        bytes_before = resident_bytes()
-        if self._probe is not None:
-            self._probe.check(path, settings, progress.is_cancelled)
-        verifying = partial(progress.advance, ModelState.VERIFYING)
-        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
-        try:
-            progress.advance(ModelState.WARMING)
-            with self._turn_to_warm_up():
-                run_times = warm_up(session, settings, clock=self._parts.clock)
-                run_samples(session, settings, path)
-                memory_bytes = max(resident_bytes() - bytes_before, 0)
-        except BaseException:
-            session.close()
-            raise
+        files = _fetched(source, settings, progress)
+        with self._meter.load() as measurement:
+            session, run_times = self._opened(source, settings, progress)
+        measured = measurement.result
+        if source.override is None:
+            self._sizes.record(key, measured)
+        expected = self._sizes.expected(key)
         batcher = Batcher(
             name=source.name,
             session=session,
@@ -108,12 +113,6 @@ class VersionLoader:
             stats=self._parts.stats_for(source.name, source.version),
             seeds=run_times,
             idle_cores=self._idle_cores,
-        )
-        return LoadedModel(session=session, batcher=batcher, memory_bytes=memory_bytes)
-
-    @contextmanager
-    def _turn_to_warm_up(self) -> Iterator[None]:
-        """Wait for the other versions to be warmed up, but not for one that takes very long."""
             on_health=self._parts.on_health,
         )
         return LoadedModel(
@@ -123,6 +122,30 @@ class VersionLoader:
             measured=measured,
             loaded_at=self._parts.clock(),
             files=files,
+        )
+
+    def _opened(
+        self, source: ModelSource, settings: ModelSettings, progress: Progress
+    ) -> tuple[OnnxSession, list[tuple[int, float]]]:
+        """Return the session, and rows and seconds of its runs in warm-up."""
+        path = model_file(source, settings.file)
+        if self._probe is not None:
+            self._probe.check(path, settings, progress.is_cancelled)
+        verifying = partial(progress.advance, ModelState.VERIFYING)
+        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
+        try:
+            progress.advance(ModelState.WARMING)
+            with self._turn_to_warm_up():
+                run_times = warm_up(session, settings, clock=self._parts.clock)
+                run_samples(session, settings, path)
+        except BaseException:
+            session.close()
+            raise
+        return session, run_times
+
+    @contextmanager
+    def _turn_to_warm_up(self) -> Iterator[None]:
+        """Wait for the other versions to be warmed up, but not for one that takes very long."""
         is_turn = self._warming.acquire(timeout=_WARM_UP_PATIENCE_S)
         try:
             yield
@@ -143,3 +166,13 @@ class VersionLoader:
                 threads,
             )
         return limited
+
+
+def _fetched(source: ModelSource, settings: ModelSettings, progress: Progress) -> object:
+    """Have the files of a remote model in the cache, where they stay as long as what is returned."""
+    if source.remote is None:
+        return None
+    files = source.remote.fetch(model_file(source, settings.file), progress.is_cancelled)
+    if progress.is_cancelled():
+        raise LoadCancelledError
+    return files

@@ -57,10 +57,12 @@ class Operations:
     """Carries out the operations of each model one after another, and those of different models side by side.
 
     ``do`` makes the control thread call a function; all methods but `part_ended` are called by that thread.
+    ``withdraw`` forgets the loads of an operation that have not begun, and returns their number.
     """
 
-    def __init__(self, do: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, do: Callable[[Callable[[], None]], None], *, withdraw: Callable[[Operation], int]) -> None:
         self._do = do
+        self._withdraw = withdraw
         self._queues: dict[str, deque[Operation]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -81,6 +83,7 @@ class Operations:
         """Give up a load, unless it has ended."""
         if operation not in self._queues.get(operation.name, ()):
             return
+        operation.pending -= self._withdraw(operation)
         for load in operation.loads:
             load.cancel(reason)
         if not operation.pending:

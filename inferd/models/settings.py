@@ -124,7 +124,9 @@ def limit_threads(settings: ModelSettings, *, versions: int, cores: int, availab
     """
     runtime = settings.runtime
     limit = max_threads_per_run(versions, cores)
-    default = threads_per_run(configured=0, on_accelerator=False, instances=settings.batching.min_instances, cores=cores)
+    default = threads_per_run(
+        configured=0, on_accelerator=False, instances=settings.batching.min_instances, cores=cores
+    )
     if runtime.intra_op_threads or default <= limit or _on_accelerator(settings, available):
         return settings
     return settings.model_copy(update={"runtime": runtime.model_copy(update={"intra_op_threads": limit})})

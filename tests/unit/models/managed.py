@@ -7,10 +7,13 @@ from pathlib import Path
 from inferd.config.settings import Settings
 from inferd.errors import ServingError
 from inferd.models.catalog import Catalog
+from inferd.models.load_meter import Measured
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.residency import Memory
 from inferd.models.settings import read_model_settings
+from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.runtime.errors import ModelLoadError
@@ -29,12 +32,14 @@ class FakeSession:
 
 
 class FakeBatcher:
-    def __init__(self) -> None:
-        self.finish = threading.Event()
-        self.finish.set()
     why_broken = ""
     max_rows = 64
 
+    def __init__(self) -> None:
+        self.unanswered_requests = 0
+        self.last_dispatch_at = 0.0
+        self.finish = threading.Event()
+        self.finish.set()
         self.started = self.stopped = False
 
     def start(self) -> None:
@@ -48,11 +53,15 @@ class FakeBatcher:
 class ScriptedLoader:
     """Loads everything, except files that contain the reason for a failure; keeps to a gate if it has one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: FakeClock) -> None:
         self._settings = settings
         self.gates: dict[str, threading.Event] = {}
         self.loading: dict[str, threading.Event] = {}
         self.loads: list[str] = []
+        self.sizes = ModelSizes()
+        self.clock = clock
+        #: Bytes that a version takes.
+        self.memory: dict[str, int] = {}
         self.loaded: dict[str, list[LoadedModel]] = {}
 
     def hold(self, key: str) -> threading.Event:
@@ -71,7 +80,12 @@ class ScriptedLoader:
             raise ModelLoadError(reason)
         progress.advance(ModelState.VERIFYING)
         progress.advance(ModelState.WARMING)
-        made = LoadedModel(session=FakeSession(), batcher=FakeBatcher(), memory_bytes=0)
+        size = Memory(self.memory.get(key, 0))
+        measured = Measured(steady=size, peak=size, is_alone=True, load_s=0.0)
+        self.sizes.record(size_key(source, read_model_settings(self._settings, source)), measured)
+        made = LoadedModel(
+            session=FakeSession(), batcher=FakeBatcher(), memory=size, measured=measured, loaded_at=self.clock()
+        )
         self.loaded.setdefault(key, []).append(made)
         return made
 
@@ -79,21 +93,26 @@ class ScriptedLoader:
 class Fixture:
     def __init__(self, root: Path, **repository: object) -> None:
         self.root = root
-        self.settings = Settings.model_validate({"repository": {"mode": "explicit", **repository}})
+        self.settings = Settings.model_validate(
+            {"repository": {"mode": "explicit", **repository}, "runtime": {"verdict_cache": None}}
+        )
         self.registry = ModelRegistry()
-        self.loader = ScriptedLoader(self.settings)
+        self.clock = FakeClock()
+        self.loader = ScriptedLoader(self.settings, self.clock)
         self.history: list[tuple[str, ModelState]] = []
         self.gone: dict[str, threading.Event] = {}
         self.settled: list[Callable[[], None]] = []
         self.settle_at_once = True
         self.settling = threading.Event()
-        self.clock = FakeClock()
         self.demands: dict[str, Pending] = {}
+        self.waiting: dict[str, int] = {}
         self.manager: ModelManager = manager_of(
             self.settings,
             self.registry,
             clock=self.clock,
             on_demand_ended=lambda name, error: self.demands.pop(name).done(error),
+            waiting=lambda name: self.waiting.get(name, 0),
+            sizes=self.loader.sizes,
             paths=[root],
             loader=self.loader,
             settle=self._settle,

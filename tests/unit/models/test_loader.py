@@ -136,15 +136,6 @@ def test_limits_threads_of_many_models(fixture, tmp_path, monkeypatch, caplog, m
     assert [text.partition(",")[0] for text in caplog.messages if text.startswith("runs of")] == logged
 
 
-@pytest.mark.parametrize(("before", "after", "grown"), [(1000, 5000, 4000), (5000, 1000, 0)])
-def test_memory_of_a_version(fixture, linear, monkeypatch, before, after, grown):
-    """Growth of the process; 0 if freed memory was enough."""
-    seen = iter([before, after])
-    monkeypatch.setattr("inferd.models.loader.resident_bytes", lambda: next(seen))
-    fixture.load(linear)
-    assert fixture.registry.get("linear").memory_bytes == grown
-
-
 def test_failed_model_does_not_affect_others(fixture, linear, tmp_path):
     """It has a reason, and the others are served."""
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
@@ -189,7 +180,7 @@ def test_log_context_while_loading(fixture, linear, monkeypatch):
     """Log events have the model and version."""
     bound = []
 
-    def open_session(*_):
+    def open_session(*_, **__):
         bound.append(dict(get_contextvars()))
         raise ModelLoadError("because")
 

@@ -215,7 +215,7 @@ def test_cancelled_load(make):
     assert fixture.load("a") is None
     late = fixture.registry.get("a")
     gate.set()
-    fixture.manager._lifecycle._pool.stop()
+    fixture.manager._parts.lifecycle._pool.stop()
     for thread in [each for each in threading.enumerate() if each.name == "model-loader"]:
         thread.join(PATIENCE_S)
     assert fixture.registry.get("a") is late

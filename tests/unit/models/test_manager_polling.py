@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
+from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 from tests.unit.models.managed import ScriptedLoader
 from tests.unit.models.managers import manager_of
@@ -26,7 +28,7 @@ class Fixture:
     def __init__(self, root: Path, poll_interval_s: float) -> None:
         settings = Settings.model_validate({"repository": {"mode": "poll", "poll_interval_s": poll_interval_s}})
         self.registry = ModelRegistry()
-        self.loader = ScriptedLoader(settings)
+        self.loader = ScriptedLoader(settings, FakeClock())
         self.history: list[tuple[str, ModelState, str]] = []
         self._changed = threading.Condition()
         self.manager = manager_of(
@@ -97,7 +99,7 @@ def test_loads_nothing_that_has_changed_again(make: Callable[..., Fixture], tmp_
     fixture = make(86_400)
     touch(tmp_path, "a/1/model.onnx", "a/2/model.onnx")
     poller = OneComplete(fixture.catalog.scan()["a"], "2")
-    fixture.manager._poller = poller
+    fixture.manager._loads._parts = replace(fixture.manager._parts, poller=poller)
     fixture.manager._work.put(partial(fixture.manager._look, poller))
     fixture.wait_for("a/2", ModelState.READY)
     assert {key for key, *_ in fixture.history} == {"a/2"}
@@ -111,7 +113,7 @@ def test_nothing_leaves_for_a_version_that_has_changed_again(make: Callable[...,
 
     def look(complete: str) -> None:
         poller = OneComplete(fixture.catalog.scan()["a"], complete)
-        fixture.manager._poller = poller
+        fixture.manager._loads._parts = replace(fixture.manager._parts, poller=poller)
         fixture.manager._work.put(partial(fixture.manager._look, poller))
 
     look(complete="1")

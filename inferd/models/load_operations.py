@@ -1,0 +1,224 @@
+"""What operations that load a model do: choose its versions, begin those that are missing, and end."""
+
+import logging
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass
+from functools import partial
+
+from inferd.config.settings import ModelSettings, Settings
+from inferd.errors import ModelLoadFailedError, ServingError
+from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
+from inferd.models.cold_models import ColdModels
+from inferd.models.lifecycle import Lifecycle, VersionLoad
+from inferd.models.load_queue import LoadQueue, QueuedLoad
+from inferd.models.operation import Cause, OnDone, Operation, Operations
+from inferd.models.poller import Poller
+from inferd.models.registry import ModelRegistry
+from inferd.models.repository import ModelSource
+from inferd.models.router import Router
+from inferd.models.settings import read_model_settings
+from inferd.models.sizes import UNKNOWN_SIZE, ModelSize, ModelSizes, size_key
+from inferd.models.states import ModelState
+from inferd.models.version import LoadedModel
+from inferd.plain_text import clipped, listed
+from inferd.runtime.errors import ModelLoadError
+
+_log = logging.getLogger(__name__)
+
+#: States of versions that nothing holds on to.
+_ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE, ModelState.ON_DEMAND}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelParts:
+    """What the operations of all models share. ``poller`` is for mode poll only."""
+
+    settings: Settings
+    catalog: Catalog
+    registry: ModelRegistry
+    lifecycle: Lifecycle
+    router: Router
+    sizes: ModelSizes
+    cold: ColdModels
+    poller: Poller | None
+
+    def ready(self, name: str) -> list[str]:
+        """Return the numbers of the versions of a model that are READY."""
+        return [each.version for each in self.registry.versions(name) if each.state is ModelState.READY]
+
+
+class LoadOperations:
+    """Makes operations that load models. Control thread only, except `_objection`."""
+
+    def __init__(self, parts: ModelParts, operations: Operations, queue: LoadQueue) -> None:
+        self._parts = parts
+        self._cold = parts.cold
+        self._lifecycle = parts.lifecycle
+        self._operations = operations
+        self._queue = queue
+
+    def of_repository(
+        self,
+        name: str,
+        versions: Versions,
+        cause: Cause,
+        *,
+        on_done: OnDone = lambda _: None,
+        only: Collection[str] = (),
+        must_exist: bool = False,
+    ) -> Operation:
+        """Return the operation that makes a model serve what its policy wants of ``versions``, or ``only`` those."""
+
+        def begin(operation: Operation) -> None:
+            known = {number for number in only if number in versions}
+            if must_exist and not (known if only else versions):
+                raise _not_found(name)
+            self._load(operation, versions, known)
+
+        return Operation(name=name, cause=cause, begin=begin, end=self.end, on_done=on_done, is_load=True)
+
+    def of_demand(self, name: str, on_done: OnDone) -> Operation:
+        """Return the operation that loads what is missing of an on-demand model."""
+
+        def begin(operation: Operation) -> None:
+            for source in self._cold.missing(name).values():
+                self._load_version(operation, source)
+
+        def end(_: Operation) -> ServingError | None:
+            return self._cold.load_ended(name)
+
+        return Operation(name=name, cause=Cause.DEMAND, begin=begin, end=end, on_done=on_done, is_load=True)
+
+    def begin_asked(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
+        """Begin what a call asks for: all wanted versions of a model, or one ``version``."""
+        versions = self._parts.catalog.scan().get(operation.name, {})
+        if override is not None:
+            operation.overridden = OverriddenModel(operation.name, override, versions)
+            versions = operation.overridden.versions
+        if not versions:
+            raise _not_found(operation.name)
+        if version and version not in versions:
+            raise ModelLoadFailedError(
+                f"failed to load '{clipped(operation.name)}', version {clipped(version)} is not in the model repository"
+            )
+        self._load(operation, versions, {version} if version else ())
+
+    def end(self, operation: Operation) -> ServingError | None:
+        """Unload what is not wanted any more, if all that was begun is READY; return the error if nothing is."""
+        versions = [load.version for load in operation.loads]
+        failed = [version for version in versions if version.state is not ModelState.READY]
+        if not failed:
+            for each in operation.leaving:
+                each.on_demand = False
+                self._lifecycle.retire(each)
+        elif len(failed) == len(versions):
+            name, reason = clipped(operation.name), failed[0].reason
+            return ModelLoadFailedError(f"failed to load '{name}', no version is available: {reason}")
+        return None
+
+    def _load(self, operation: Operation, versions: Versions, only: Collection[str] = ()) -> None:
+        """Begin to load those of the wanted versions that do not serve in their present form.
+
+        Wanted are ``only`` those, beside the ones that serve, or else what the model's policy says. Those of an
+        on-demand model that does not serve are only registered, unless a call asks to load them.
+        """
+        parts = self._parts
+        settings = parts.catalog.settings_of(versions)
+        wanted = set(only) or parts.catalog.wanted(versions, settings)
+        if versions and not wanted:
+            have = sorted(versions, key=int)
+            raise ModelLoadFailedError(
+                f"failed to load '{clipped(operation.name)}', no version is available: its policy (versions) serves"
+                f" none of those in the model repository: {listed(have)}"
+            )
+        if settings is not None:
+            # Before a new version is ready, which would get all requests otherwise.
+            parts.router.configure(operation.name, settings.routing)
+        sources = {number: versions[number] for number in sorted(wanted, key=int, reverse=True)}
+        self._note_sources(operation, sources, settings, is_addition=bool(only))
+        if operation.name in self._cold and operation.cause is not Cause.CALL and not parts.ready(operation.name):
+            self._lifecycle.register_cold(sources.values(), settings or parts.settings.for_model({}))
+            incomplete = []
+        else:
+            incomplete = [number for number, each in sources.items() if not self._load_version(operation, each)]
+        for each in parts.registry.versions(operation.name):
+            if each.version not in wanted and each.state is ModelState.READY and not (only or incomplete):
+                operation.leaving.append(each)
+            elif each.version not in versions and each.state in _ENDED:
+                parts.registry.remove(each)
+
+    def _note_sources(
+        self, operation: Operation, sources: Versions, settings: ModelSettings | None, *, is_addition: bool
+    ) -> None:
+        """Take note of what a demand for the model loads from now on, if it is loaded on demand."""
+        name = operation.name
+        if sources and operation.overridden is None and self._is_on_demand(settings):
+            known = {**self._cold.sources(name), **sources} if is_addition else sources
+            self._cold.know(name, known, load_s=max(self._size(each).load_s for each in known.values()))
+        else:
+            self._cold.forget(name)
+
+    def _is_on_demand(self, settings: ModelSettings | None) -> bool:
+        if settings is None:
+            return self._parts.settings.repository.on_demand
+        on_demand = self._parts.settings.repository.on_demand if settings.on_demand is None else settings.on_demand
+        return on_demand and not settings.pinned
+
+    def _load_version(self, operation: Operation, source: ModelSource) -> bool:
+        """Let a version be loaded unless it serves in its present form. Returns False if it is not complete now."""
+        poller = self._parts.poller
+        serving = self._lifecycle.serving(source)
+        found = fingerprint(source)
+        if serving is not None and serving.fingerprint == found:
+            return True
+        if poller is not None and not poller.is_complete(source):
+            return False
+        operation.pending += 1
+        self._queue.add(
+            QueuedLoad(
+                operation=operation,
+                size=self._size(source),
+                begin=partial(self._begin_version, operation, source, found),
+                refuse=partial(self._refuse_version, operation, source, found),
+            )
+        )
+        return True
+
+    def _begin_version(self, operation: Operation, source: ModelSource, found: Hashable) -> VersionLoad:
+        is_on_demand = operation.name in self._cold
+        version = self._lifecycle.register(source, self._parts.settings.for_model({}), found, on_demand=is_on_demand)
+        if is_on_demand:
+            self._cold.load_begins(operation.name)
+        load = self._lifecycle.begin(
+            source, version, partial(self._operations.part_ended, operation), partial(self._objection, source, found)
+        )
+        operation.loads.append(load)
+        return load
+
+    def _refuse_version(self, operation: Operation, source: ModelSource, found: Hashable, reason: str) -> None:
+        version = self._lifecycle.register(
+            source, self._parts.settings.for_model({}), found, on_demand=operation.name in self._cold
+        )
+        operation.loads.append(self._lifecycle.refuse(source, version, reason))
+        self._operations.part_ended(operation)
+
+    def _objection(self, source: ModelSource, found: Hashable, loaded: LoadedModel) -> str:
+        """Return why what was loaded must not serve: it may be another thing than what was ``found`` complete."""
+        if self._parts.poller is not None and fingerprint(source) != found:
+            return "its files were changed while it was loaded"
+        measured = loaded.measured
+        return self._queue.objection(source.name, measured.peak, measured.steady) if measured.is_alone else ""
+
+    def _size(self, source: ModelSource) -> ModelSize:
+        """Return what loading a version is expected to take; the load itself says what is wrong with its settings."""
+        try:
+            return self._parts.sizes.expected(
+                size_key(source, read_model_settings(self._parts.settings, source, log=False))
+            )
+        except ModelLoadError:
+            return UNKNOWN_SIZE
+
+
+def _not_found(name: str) -> ModelLoadFailedError:
+    """Return the error for a model that is in no repository, in Triton's words."""
+    return ModelLoadFailedError(f"failed to load '{clipped(name)}', failed to poll from model repository")

@@ -1,0 +1,162 @@
+"""The loads of versions, in order: each begins when there is memory for it, and makes others leave if there is not.
+
+Loads wait in one line, so that none is overtaken for ever; the first one is looked at again every few milliseconds. A
+version whose size is not known yet is loaded alone, which is when it is measured. Without a budget, no load waits.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from inferd.batching.ports import Clock
+from inferd.config.repository import RepositorySettings
+from inferd.models.lifecycle import VersionLoad
+from inferd.models.operation import Operation
+from inferd.models.residency import Claim, Memory, Residency, Resident, total
+from inferd.models.sizes import ModelSize
+
+#: Time between two looks, at least, and as a multiple of the time that the last one took.
+_LOOK_S = 0.005
+_LOOK_SHARE = 10.0
+
+_MIB = 1024 * 1024
+_UNLIMITED = sys.maxsize
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class QueuedLoad:
+    """A load of ``operation`` that may take ``size``: ``begin`` begins it, or ``refuse`` ends it with a reason."""
+
+    operation: Operation
+    size: ModelSize
+    begin: Callable[[], VersionLoad]
+    refuse: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryUse:
+    """Memory of the models that are loaded, and what loads that go on may take; of the ``budget``, if there is one."""
+
+    used: Memory
+    reserved: Memory
+    budget: Memory | None
+
+
+def residency_of(repository: RepositorySettings) -> Residency | None:
+    """Return the rules of the budget; None if there is none."""
+    host, device = repository.memory_budget_bytes, repository.device_memory_budget_bytes
+    if host is None and device is None:
+        return None
+    budget = Memory(_UNLIMITED if host is None else host, _UNLIMITED if device is None else device)
+    return Residency(budget=budget, min_residence_s=repository.min_residence_s)
+
+
+class LoadQueue:
+    """Begins loads when there is memory for them. Control thread only, except `use`.
+
+    ``evict`` makes models leave: it gets the name of one, and whether that is in use.
+    """
+
+    def __init__(
+        self,
+        residency: Residency | None,
+        *,
+        residents: Callable[[], Collection[Resident]],
+        evict: Callable[[str, bool], None],
+        clock: Clock,
+    ) -> None:
+        self._residency = residency
+        self._residents = residents
+        self._evict = evict
+        self._clock = clock
+        self._waiting: deque[QueuedLoad] = deque()
+        #: Since when the first one is the first.
+        self._first_since = 0.0
+        self._going_on: list[tuple[VersionLoad, ModelSize]] = []
+        self._next_look_at = 0.0
+
+    @property
+    def next_look_at(self) -> float | None:
+        """When to look again; None while nothing waits."""
+        return self._next_look_at if self._waiting else None
+
+    def add(self, load: QueuedLoad) -> None:
+        """Begin ``load``, now or when those before it have begun and there is memory."""
+        if not self._waiting:
+            self._first_since = self._clock()
+        self._waiting.append(load)
+        self.look()
+
+    def withdraw(self, operation: Operation) -> int:
+        """Forget the loads of ``operation`` that have not begun; return how many these are."""
+        left = [each for each in self._waiting if each.operation is not operation]
+        withdrawn = len(self._waiting) - len(left)
+        if withdrawn:
+            self._waiting = deque(left)
+            self._first_since = self._clock()
+        return withdrawn
+
+    def look(self) -> None:
+        """Begin what can begin now, and let models leave for the next one."""
+        now = self._clock()
+        while self._waiting and self._may_begin(self._waiting[0], now):
+            load = self._waiting.popleft()
+            self._first_since = now
+            self._going_on.append((load.begin(), load.size))
+        self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
+
+    def use(self) -> MemoryUse:
+        """Return what is taken now. Any thread."""
+        return MemoryUse(
+            used=total(each.memory for each in self._residents()),
+            reserved=_reserved(list(self._going_on)),
+            budget=None if self._residency is None else self._residency.budget,
+        )
+
+    def objection(self, name: str, peak: Memory, steady: Memory) -> str:
+        """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""
+        if self._residency is None:
+            return ""
+        most = self._residency.most(name, self._residents())
+        return "" if peak.fits(most) else _too_large(peak, steady, most, self._residency.budget)
+
+    def _may_begin(self, load: QueuedLoad, now: float) -> bool:
+        """Whether ``load``, the first, begins now. If it can never begin, it is refused."""
+        residency = self._residency
+        if residency is None:
+            return True
+        self._going_on = [each for each in self._going_on if not each[0].is_over]
+        if any(not size.is_known for _, size in self._going_on) or (self._going_on and not load.size.is_known):
+            return False
+        residents = self._residents()
+        claim = Claim(
+            name=load.operation.name, memory=load.size.peak, least=load.size.least_peak, since=self._first_since
+        )
+        decision = residency.decide(claim, residents, _reserved(self._going_on), now)
+        if decision.most is not None:
+            self._waiting.popleft()
+            self._first_since = now
+            load.refuse(_too_large(load.size.peak, load.size.steady, decision.most, residency.budget))
+            return False
+        busy = {each.name for each in residents if each.is_busy}
+        for name in decision.leaving:
+            self._evict(name, name in busy)
+        return decision.begins
+
+
+def _reserved(loads: Collection[tuple[VersionLoad, ModelSize]]) -> Memory:
+    return total(size.peak for load, size in loads if not load.is_over)
+
+
+def _too_large(peak: Memory, steady: Memory, most: Memory, budget: Memory) -> str:
+    """Return why a load cannot be, with what it takes and what it may take."""
+    kind = "host" if peak.host > most.host else "device"
+    setting = "memory_budget_bytes" if kind == "host" else "device_memory_budget_bytes"
+    needs, stays, may, of = (_mib(getattr(each, kind)) for each in (peak, steady, most, budget))
+    never = "" if may == of else f", of which models that never leave have left {may}"
+    return f"it takes {needs} while it is loaded and {stays} afterwards, and repository.{setting} is {of}{never}"
+
+
+def _mib(count: int) -> str:
+    return f"{max(count, 0) / _MIB:.1f} MiB"

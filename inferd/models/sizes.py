@@ -1,0 +1,161 @@
+"""How much memory model versions take, and how long their loads: measured, remembered, or estimated from their files.
+
+Only what was measured while nothing else was loaded or unloaded counts. Requests that are served meanwhile may add to
+it, so of the last measurements, the median does. They are kept beside the verdicts on batching, under what a size
+follows from: path, size and time of the files, and the settings of runtime and batching. The files are not read.
+"""
+
+import hashlib
+import json
+import os
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inferd.config.settings import ModelSettings
+from inferd.models.file_watch import fingerprint_of
+from inferd.models.load_meter import Measured
+from inferd.models.repository import ModelSource
+from inferd.models.residency import NO_MEMORY, Memory
+from inferd.runtime.device_memory import device_bytes
+from inferd.runtime.providers import VERSION
+from inferd.runtime.verdict_cache import CacheFolder
+
+#: Measurements that count.
+_KEPT = 5
+
+#: Until a model has been measured, its peak is taken for so many times the size of its files, and some more.
+_ESTIMATED_FACTOR = 2.0
+_ESTIMATED_MORE = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSize:
+    """What a load is expected to take.
+
+    ``is_known``: it has been measured. ``least_peak`` is the least of several measured peaks, without what requests may
+    have added: nothing as long as there is one only.
+    """
+
+    steady: Memory
+    peak: Memory
+    least_peak: Memory
+    load_s: float
+    is_known: bool
+
+
+UNKNOWN_SIZE = ModelSize(steady=NO_MEMORY, peak=NO_MEMORY, least_peak=NO_MEMORY, load_s=0.0, is_known=False)
+
+
+@dataclass(slots=True)
+class _Record:
+    """The last measurements of one version with its present files and settings, the latest last."""
+
+    steady: deque[Memory] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    peak: deque[Memory] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    load_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "steady": [[each.host, each.device] for each in self.steady],
+            "peak": [[each.host, each.device] for each in self.peak],
+            "load_s": list(self.load_s),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeKey:
+    """What the size of a version follows from, as the name under which it is kept, and the folder of that."""
+
+    name: str
+    cache: CacheFolder
+    file_bytes: int
+
+
+def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
+    """Return the key of a version with its present files, which have the ``settings``."""
+    files = fingerprint_of(source)
+    facts = {
+        "purpose": "size",
+        "onnxruntime": VERSION,
+        # Without the time of the last change of properties, which links to a file change too.
+        "files": sorted((os.path.realpath(path), size, changed) for path, size, changed, _ in files),
+        "runtime": settings.runtime.model_dump(mode="json"),
+        "batching": settings.batching.model_dump(mode="json"),
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    file_bytes = sum(max(size, 0) for _, size, _, _ in files)
+    return SizeKey(name=digest, cache=CacheFolder(settings.runtime.verdict_cache), file_bytes=file_bytes)
+
+
+class ModelSizes:
+    """The sizes of versions. Any thread; the first question for a version reads a small file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[str, _Record] = {}
+
+    def expected(self, key: SizeKey) -> ModelSize:
+        """Return what loading a version is expected to take."""
+        with self._lock:
+            record = self._record(key)
+            load_s = statistics.median(record.load_s) if record.load_s else 0.0
+            if not record.peak:
+                return _estimated(key.file_bytes, load_s)
+            several = len(record.peak) > 1
+            return ModelSize(
+                steady=_each(statistics.median_high, record.steady),
+                peak=_each(statistics.median_high, record.peak),
+                least_peak=_each(min, record.peak) if several else NO_MEMORY,
+                load_s=load_s,
+                is_known=True,
+            )
+
+    def record(self, key: SizeKey, measured: Measured) -> None:
+        """Take note of a load that succeeded."""
+        with self._lock:
+            record = self._record(key)
+            record.load_s.append(measured.load_s)
+            if measured.is_alone:
+                record.steady.append(measured.steady)
+                record.peak.append(measured.peak)
+            content = record.content()
+        key.cache.store(key.name, content)
+
+    def _record(self, key: SizeKey) -> _Record:
+        if key.name not in self._records:
+            self._records[key.name] = _read(key.cache.load(key.name))
+        return self._records[key.name]
+
+
+def _estimated(file_bytes: int, load_s: float) -> ModelSize:
+    peak = int(_ESTIMATED_FACTOR * file_bytes) + _ESTIMATED_MORE
+    has_device = device_bytes() > 0
+    return ModelSize(
+        steady=Memory(file_bytes, file_bytes if has_device else 0),
+        peak=Memory(peak, peak if has_device else 0),
+        least_peak=NO_MEMORY,
+        load_s=load_s,
+        is_known=False,
+    )
+
+
+def _each(choose: Callable[[Collection[int]], int], samples: Collection[Memory]) -> Memory:
+    return Memory(choose([each.host for each in samples]), choose([each.device for each in samples]))
+
+
+def _read(content: object) -> _Record:
+    """Return what a cache has in ``content``; nothing if it has another form."""
+    record = _Record()
+    if not isinstance(content, Mapping):
+        return record
+    try:
+        record.steady.extend(Memory(int(host), int(device)) for host, device in content["steady"])
+        record.peak.extend(Memory(int(host), int(device)) for host, device in content["peak"])
+        record.load_s.extend(float(each) for each in content["load_s"])
+    except (KeyError, TypeError, ValueError):
+        return _Record()
+    return record if len(record.steady) == len(record.peak) else _Record()

@@ -1,8 +1,9 @@
 """Decide what a caller may ask of which model, and turn a decoded request into one that a queue takes."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import grpc
@@ -167,6 +168,24 @@ def granted_priority(grant: Grant, model: ModelVersion, priority: int) -> int:
     levels = model.settings.queue.priority_levels
     ceiling = grant.rule.priority_ceiling
     return levels + 1 if ceiling == "scavenger" else max(priority, min(ceiling, levels))
+
+
+def hold_quota(call: Call, model: str) -> Callable[[], None]:
+    """Charge an inference request that waits for ``model``, whose rows are unknown yet, as one of a single row.
+
+    Returns a function that refunds it when it does not wait any more; only its first call has an effect. Raises as
+    `Quota.acquire`, and `NotAllowedError`.
+    """
+    permissions = _permissions(call)
+    if permissions is None or kind_of(call.method) is not MethodKind.INFER:
+        # Queries have been charged.
+        return lambda: None
+    quota = permissions.require(MethodKind.INFER, model).quota
+    if quota is None:
+        return lambda: None
+    quota.acquire(1, monotonic())
+    refunds = [partial(quota.release, 1)]
+    return lambda: refunds.pop()() if refunds else None
 
 
 def release_at_end(call: Call, quota: Quota) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
+from inferd.api.admission import hold_quota
 from inferd.call_context import LOAD_WAIT_KEY
 from inferd.config.settings import QueueSettings
-from inferd.errors import ColdModelError, ModelNotFoundError, ServingError
+from inferd.errors import ColdModelError, ServingError
 from inferd.models.on_demand import Fail, OnDemandLoads
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
@@ -30,7 +31,8 @@ class Waited:
 class ModelWaits:
     """Lets requests wait for on-demand models. Poll thread only.
 
-    Whether the caller may use the model has been decided before: others never cause a load.
+    Whether the caller may use the model has been decided before: others never cause a load, and neither do callers
+    whose quota is used up. A request that waits counts as one of theirs.
     """
 
     def __init__(self, loads: OnDemandLoads, registry: ModelRegistry) -> None:
@@ -54,16 +56,30 @@ class ModelWaits:
         call.context.model, call.context.version = error.model, error.version
         try:
             model = self._registry.find(error.model, error.version)
-        except ModelNotFoundError as gone:
-            fail(gone)
+            # After a load that left this version FAILED, or cold again and again, another one would end no better.
+            if waited.loads and (model.state is ModelState.FAILED or waited.loads >= _MOST_WAITS):
+                raise error
+            refund = hold_quota(call, error.model)
+        except ServingError as refusal:
+            fail(refusal)
             return _nothing
-        # After a load that left this version FAILED, or cold again and again, another one would end no better.
-        if waited.loads and (model.state is ModelState.FAILED or waited.loads >= _MOST_WAITS):
-            fail(error)
-            return _nothing
+        began_at = monotonic()
+
+        def end(failure: ServingError | None) -> None:
+            refund()
+            if failure is not None:
+                fail(failure)
+            else:
+                go_on(_waited_since(began_at, call, waited))
+
         deadline = _deadline(model.settings.queue, timeout_s, waited.received_at, call.deadline)
-        resume = partial(_go_on, call, go_on, waited, monotonic())
-        return self._loads.wait(error.model, deadline, resume, fail)
+        withdraw = self._loads.wait(error.model, deadline, partial(end, None), end)
+
+        def withdrawn() -> None:
+            withdraw()
+            refund()
+
+        return withdrawn
 
     def drain(self, error: ServingError) -> None:
         """Fail every request that waits, and those that come to wait."""
@@ -80,12 +96,13 @@ def _deadline(queue: QueueSettings, timeout_s: float | None, received_at: float,
     return min(call_deadline, received_at + timeout_s)
 
 
-def _go_on(call: Call, go_on: Callable[[Waited], None], before: Waited, began_at: float) -> None:
+def _waited_since(began_at: float, call: Call, before: Waited) -> Waited:
+    """Count another load that a request of ``call`` has waited for, also for the access log."""
     wait_s = monotonic() - began_at
     earlier_ms = call.annotations.get(LOAD_WAIT_KEY, 0.0)
     assert isinstance(earlier_ms, float), "nobody else writes it"
-    call.annotations[LOAD_WAIT_KEY] = earlier_ms + round(wait_s * 1000, 3)
-    go_on(Waited(before.received_at, before.loads + 1, before.load_s + wait_s))
+    call.annotations[LOAD_WAIT_KEY] = round(earlier_ms + wait_s * 1000, 3)
+    return Waited(before.received_at, before.loads + 1, before.load_s + wait_s)
 
 
 def _nothing() -> None:

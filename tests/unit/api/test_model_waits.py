@@ -1,6 +1,7 @@
 """Calls whose model is loaded on demand and is cold, without a network and a manager."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
-from inferd.api import model_waits, stream, stream_request, unary
+from inferd.api import admission, model_waits, stream, stream_request, unary
 from inferd.api.admission import ModelView
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import ModelWaits
@@ -40,7 +41,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = FakeClock(1000.0)
-        for module in (unary, model_waits, stream, stream_request):
+        for module in (admission, model_waits, stream, stream_request, unary):
             monkeypatch.setattr(module, "monotonic", self.clock)
         self.poll = ManualPollThread(self.clock)
         self.poll.busy = True
@@ -230,6 +231,55 @@ def test_caller_without_permission(bench: Bench, rule: dict[str, Any], code: grp
     call.context.permissions = permissions_of("token:alice", policy, QuotaStore(clock=lambda: 0.0))
     bench.infer(call)
     assert (call.ended[0], bench.asked) == (code, [])
+
+
+def _limited(bench: Bench, **quota: float) -> Callable[[], FakeCall]:
+    """Let a caller with ``quota`` call the model, each time that the result is called."""
+    policy = Policy.model_validate({"rules": [{"principals": ["token:alice"], "quota": quota}]})
+    permissions = permissions_of("token:alice", policy, QuotaStore(clock=lambda: 0.0))
+
+    def call() -> FakeCall:
+        call = FakeCall()
+        call.method = "/inferd.v1.InferenceService/Infer"
+        call.context.principal, call.context.permissions = "token:alice", permissions
+        return bench.infer(call)
+
+    return call
+
+
+def test_caller_whose_quota_is_used_up(bench: Bench) -> None:
+    """It does not make the server load anything either."""
+    infer = _limited(bench, requests_per_s=1)
+    bench.model.state = ModelState.READY
+    infer()
+    bench.model.state = ModelState.ON_DEMAND
+    assert (infer().ended[0], bench.asked) == (CODES.RESOURCE_EXHAUSTED, [])
+
+
+def test_requests_that_wait_count_as_open(bench: Bench) -> None:
+    """For the quota of their caller, until they have gone on, failed or ended; their rows count then."""
+    infer = _limited(bench, concurrent_requests=2)
+    first, second = infer(), infer()
+    assert infer().ended[0] is CODES.RESOURCE_EXHAUSTED
+    second.terminated()
+    third = infer()
+    assert third.ended is None
+    bench.load_ends()
+    assert len(bench.model.submitted) == 2
+    for number, call in enumerate((first, third)):
+        bench.model.answer(number)
+        call.over()
+    assert [infer().ended for _ in range(2)] == [None, None]
+    assert infer().ended[0] is CODES.RESOURCE_EXHAUSTED
+
+
+def test_failed_load_costs_no_quota(bench: Bench) -> None:
+    """As for a model that is not available."""
+    infer = _limited(bench, requests_per_s=1)
+    for _ in range(3):
+        call = infer()
+        bench.load_ends(ModelState.FAILED, ModelUnavailableError("it is damaged"))
+        assert call.ended == (CODES.UNAVAILABLE, "it is damaged")
 
 
 def test_query_that_needs_the_model(bench: Bench) -> None:

@@ -1,0 +1,233 @@
+"""Models in remote storage: what is found, what is fetched, and when."""
+
+from pathlib import Path
+
+import pytest
+
+from inferd.config.remote import RemoteSettings
+from inferd.config.settings import Settings
+from inferd.models.catalog import Catalog, fingerprint
+from inferd.models.poller import Poller
+from inferd.models.remote import RemoteRepositories
+from inferd.models.repository import ModelSource, RepositoryError
+from inferd.remote.storage import StorageError
+from inferd.runtime.errors import ModelLoadError
+from tests import onnx_models
+from tests.fakes import FakeClock
+from tests.load import eventually
+from tests.unit.remote.storages import FakeStorage
+
+_ADDRESS = "s3://bucket/models"
+_MODEL = onnx_models.linear().SerializeToString()
+
+
+class _Remote:
+    """Repositories with one storage."""
+
+    def __init__(self, folder: Path, storage: FakeStorage, *, timeout_s: float = 30.0, config_name: str = "") -> None:
+        settings = RemoteSettings(cache=folder / "cache", timeout_s=timeout_s)
+        self.repositories = RemoteRepositories(settings, config_name, lambda _: storage)
+        self.repositories.start()
+        self.warnings: list[str] = []
+
+    def sources(self, address: str = _ADDRESS) -> dict[tuple[str, str], ModelSource]:
+        """Return what is there."""
+        found = self.repositories.sources(address, self.warnings.append)
+        return {(source.name, source.version): source for source in found}
+
+
+@pytest.fixture
+def storage() -> FakeStorage:
+    """Two models."""
+    return FakeStorage(
+        {
+            "words/model.yaml": b"batching: {max_batch_size: 8}\n",
+            "words/labels.txt": b"yes\nno\n",
+            "words/1/model.onnx": _MODEL,
+            "words/2/model.onnx": _MODEL + b"\0" * 0,
+            "digits/model.onnx": _MODEL,
+        }
+    )
+
+
+def _fetch(source: ModelSource) -> object:
+    assert source.remote is not None
+    return source.remote.fetch(source.path, lambda: False)
+
+
+def test_finds_models_and_reads_settings_only(tmp_path: Path, storage: FakeStorage) -> None:
+    """Large files are not needed for it."""
+    found = _Remote(tmp_path, storage).sources()
+    assert set(found) == {("words", "1"), ("words", "2"), ("digits", "1")}
+    assert found["words", "1"].config.read_bytes() == storage.contents["words/model.yaml"]
+    assert storage.read_names() == {"words/model.yaml"}
+    assert all(source.is_immutable for source in found.values())
+
+
+def test_a_load_fetches_what_it_needs(tmp_path: Path, storage: FakeStorage) -> None:
+    """The model and the small files around it, not other versions, not large files that nothing names."""
+    storage.contents["words/1/notes.bin"] = bytes(16 * 2**20 + 1)
+    storage.contents["words/warmup/white"] = bytes(16 * 2**20 + 1)
+    source = _Remote(tmp_path, storage).sources()["words", "1"]
+    _files = _fetch(source)
+    assert source.path.read_bytes() == _MODEL
+    assert (source.path.parents[1] / "labels.txt").read_bytes() == b"yes\nno\n"
+    expected = {"words/1/model.onnx", "words/labels.txt", "words/model.yaml", "words/warmup/white"}
+    assert storage.read_names() == expected
+
+
+def test_weights_that_a_model_names(tmp_path: Path) -> None:
+    """Are fetched, whatever their size; other models beside it are not."""
+    onnx_models.save_with_external_data(tmp_path / "model.onnx")
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("model.*")}
+    storage = FakeStorage({**files, "other.onnx": _MODEL})
+    source = _Remote(tmp_path, storage).sources()["models", "1"]
+    _files = _fetch(source)
+    assert storage.read_names() == set(files)
+    assert (source.path.parent / "model.weights").resolve().parent == source.path.resolve().parent
+
+
+@pytest.mark.parametrize(
+    ("names", "only", "expected"),
+    [
+        (["model.onnx"], "", ("models", "1")),
+        (["3/model.onnx", "config.pbtxt"], "", ("models", "3")),
+        (["onnx/model.onnx", "onnx/model_fp16.onnx", "README.md"], "", ("onnx", "1")),
+        (["words.onnx", "digits.onnx"], "words.onnx", ("words", "1")),
+    ],
+)
+def test_layouts(tmp_path: Path, names: list[str], only: str, expected: tuple[str, str]) -> None:
+    """A model, a version directory, the layout of Hugging Face, one file."""
+    storage = FakeStorage(dict.fromkeys(names, b""), only=only)
+    assert set(_Remote(tmp_path, storage).sources()) == {expected}
+
+
+def test_another_name(tmp_path: Path, storage: FakeStorage) -> None:
+    """For one model."""
+    remote = _Remote(tmp_path, storage)
+    with pytest.raises(RepositoryError, match="mine=s3://bucket/models: expected one model, found digits, words"):
+        remote.sources(f"mine={_ADDRESS}")
+    del storage.contents["digits/model.onnx"]
+    assert set(remote.sources(f"mine={_ADDRESS}")) == {("mine", "1"), ("mine", "2")}
+
+
+def test_a_change_is_one_of_its_version(tmp_path: Path, storage: FakeStorage) -> None:
+    """A new version does not touch the others, whose files have other paths then."""
+    remote = _Remote(tmp_path, storage)
+    before = remote.sources()
+    storage.contents["words/3/model.onnx"] = _MODEL
+    storage.contents["words/2/model.onnx"] = _MODEL + b"changed"
+    after = remote.sources()
+    same = {key for key in before if fingerprint(before[key]) == fingerprint(after[key])}
+    assert same == {("words", "1"), ("digits", "1")}
+    assert before["digits", "1"] == after["digits", "1"]
+    assert before["words", "2"].path != after["words", "2"].path
+
+
+def test_settings_are_part_of_each_version(tmp_path: Path, storage: FakeStorage) -> None:
+    """As in a directory."""
+    remote = _Remote(tmp_path, storage)
+    before = remote.sources()
+    storage.contents["words/model.yaml"] = b"batching: {max_batch_size: 4}\n"
+    after = remote.sources()
+    assert fingerprint(before["words", "1"]) != fingerprint(after["words", "1"])
+    assert after["words", "1"].config.read_bytes() == storage.contents["words/model.yaml"]
+
+
+def test_a_failing_listing_keeps_the_last_one(
+    tmp_path: Path, storage: FakeStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of this process, or of an earlier one; said once."""
+    first = _Remote(tmp_path, storage)
+    before = first.sources()
+    _files = _fetch(before["digits", "1"])
+    storage.is_down = True
+    assert first.sources() == before
+    assert first.sources() == before
+    second = _Remote(tmp_path, storage)
+    found = second.sources()
+    assert set(found) == set(before)
+    again = _fetch(found["digits", "1"])
+    assert found["digits", "1"].path.read_bytes() == _MODEL
+    assert again is not None
+    assert caplog.text.count("s3://bucket/models: ConnectionError; what it had before counts") == 2
+    assert second.repositories.read().listings == {(_ADDRESS, "failed"): 1}
+
+
+def test_storage_that_was_never_listed(tmp_path: Path, storage: FakeStorage) -> None:
+    """There is nothing to go by."""
+    storage.is_down = True
+    with pytest.raises(RepositoryError, match="s3://bucket/models: ConnectionError"):
+        _Remote(tmp_path, storage).sources()
+
+
+def test_storage_that_hangs_delays_once(tmp_path: Path, storage: FakeStorage) -> None:
+    """Later looks take what was listed before, until the listing has ended."""
+    remote = _Remote(tmp_path, storage, timeout_s=0.01)
+    storage.listing_may_end.clear()
+    for _ in range(3):
+        with pytest.raises(RepositoryError, match=r"s3://bucket/models: not listed within 0.01 s \(remote.timeout_s\)"):
+            remote.sources()
+    assert storage.listings == 1
+    storage.listing_may_end.set()
+    eventually(lambda: _listed(remote), "the listing has ended")
+
+
+def test_a_download_that_fails(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails the load, with the address."""
+    monkeypatch.setattr("inferd.remote.download._TRIES", 1)
+    source = _Remote(tmp_path, storage).sources()["digits", "1"]
+    storage.is_down = True
+    with pytest.raises(ModelLoadError, match="s3://bucket/models: ConnectionError"):
+        _fetch(source)
+
+
+def test_a_model_whose_settings_cannot_be_read(
+    tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stays as it was; the others are found."""
+    monkeypatch.setattr("inferd.remote.download._TRIES", 1)
+    remote = _Remote(tmp_path, storage)
+    before = remote.sources()
+    storage.contents["words/model.yaml"] = b"batching: {}\n"
+    storage.contents["new/model.onnx"] = _MODEL
+    storage.before_read = _raising
+    after = remote.sources()
+    assert set(after) == {*before, ("new", "1")}
+    assert after["words", "1"] == before["words", "1"]
+    assert remote.warnings == ["skipped: s3://bucket/models: reset"]
+
+
+def test_a_catalog_with_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:
+    """Both are searched."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "local" / "model.onnx")
+    remote = _Remote(tmp_path, storage).repositories.sources
+    catalog = Catalog(Settings(), [tmp_path / "local", _ADDRESS], remote)
+    assert set(catalog.scan()) == {"local", "words", "digits"}
+    assert catalog.missing_paths() == []
+
+
+def test_polling(tmp_path: Path, storage: FakeStorage) -> None:
+    """What is old is complete at once; versions that are gone in two looks are gone."""
+    remote = _Remote(tmp_path, storage).repositories.sources
+    catalog, clock = Catalog(Settings(), [_ADDRESS], remote), FakeClock()
+    poller = Poller(catalog, interval_s=10.0, clock=clock, wall_clock=lambda: 1020.0)
+    assert set(poller.first(catalog.scan())) == {"words", "digits"}
+    del storage.contents["digits/model.onnx"]
+    storage.contents["words/2/model.onnx"] += b"changed"
+    looks = []
+    for _ in range(3):
+        clock.advance(10.0)
+        looks.append({name: set(versions) for name, versions in poller.look().items()})
+    assert looks == [{}, {"digits": set(), "words": {"1", "2"}}, {}]
+
+
+def _listed(remote: _Remote) -> bool:
+    try:
+        return ("digits", "1") in remote.sources()
+    except RepositoryError:
+        return False
+
+
+def _raising(*_: object) -> None:
+    raise StorageError("s3://bucket/models: reset")

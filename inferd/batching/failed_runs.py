@@ -43,7 +43,7 @@ class FailedRun:
     rows: int
 
 
-#: Runs requests of a batch again, in pieces of at most so many rows if there is only one request; 0 for the usual.
+#: Runs requests of a batch again, in pieces of at most this many rows if there is only one request; 0 for the usual.
 #: Returns why they are not answered, or None.
 RunAgain = Callable[[Batch, Sequence[InferenceRequest], int], FailedRun | None]
 

@@ -17,8 +17,8 @@ _LAST_TRIAL_S = 6 * 3600.0
 class MemoryLimit:
     """Remembers the largest number of rows that works, and tries more after a while.
 
-    Invariants: ``rows`` is at least 1 and at most ``most_rows``, those of a full batch; ``on_change`` has been told of
-    it last. `learned` is called by the threads that run batches, the rest happens in the alarm's thread.
+    Invariants: ``rows`` is at least 1 and at most ``most_rows``, those of a full batch; ``on_change`` has been
+    called with it last. `learned` is called by the threads that run batches, the rest happens in the alarm's thread.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from inferd.runtime.resources import usable_bytes
 from inferd.runtime.verdict_cache import CacheFolder
 
-#: After this time it is found out again: what else runs on the machine changes, too.
+#: After this time it is determined again: what else runs on the machine changes, too.
 _VALID_S = 7 * 24 * 3600.0
 
 

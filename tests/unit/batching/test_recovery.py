@@ -1,4 +1,4 @@
-"""Sessions that run nothing any more: found out, closed to requests, and opened again with growing delays."""
+"""Sessions that run nothing any more: detected, closed to requests, and opened again with growing delays."""
 
 import logging
 

@@ -22,7 +22,7 @@ def test_number_is_there_after_a_restart(tmp_path):
 
 
 @pytest.mark.parametrize("now", [{"usable": 2 * _GIB}, {"now": 1000.0 + 8 * _DAY_S}])
-def test_number_is_found_out_again(now, tmp_path):
+def test_number_is_determined_again(now, tmp_path):
     """In a larger container, and after a week."""
     remembered(tmp_path).remember(8)
     assert remembered(tmp_path, **now).rows is None

@@ -28,6 +28,9 @@ rules:
   - {principals: ["*:caller"], methods: [infer, metadata, admin]}
 """
 
+#: Elements of a table of 12 MB.
+_TABLE = 3_000_000
+
 _X = {"x": np.ones((1, 3), np.float32)}
 _CALLER = (("authorization", "Bearer inferd_caller"),)
 
@@ -183,6 +186,26 @@ def test_versions_and_labels(server: ServerProcess, client: Client) -> None:
     with pytest.raises(NotFound):
         client.infer("versions", _X, version="3")
     assert _loads(server, "versions") == 2
+
+
+def test_deadline_that_a_load_would_outlast(tmp_path: Path) -> None:
+    """The request is refused at once, with a hint from how long the last load took; the load goes on."""
+    for name in ("first", "second"):
+        add_model(tmp_path, name, onnx_models.lookup(_TABLE))
+    # Enough for either, with what its load takes, but not beside the other.
+    settings = {"on_demand": "true", "min_residence_s": 0, "memory_budget_bytes": 21 * _TABLE}
+    arguments = [part for name, value in settings.items() for part in ("--set", f"repository.{name}={value}")]
+    index = {"index": np.array([7], np.int64)}
+    with serving(tmp_path, *arguments) as server, Client(server.grpc, timeout_s=PATIENCE_S, retry=None) as client:
+        for name in ("first", "second"):
+            assert client.infer(name, index)["y"] == [70]
+        assert client.model("first").state is ModelState.ON_DEMAND
+        (refused,) = client.stream("first", [index], timeout_s=0.01)
+        assert isinstance(refused.outcome, Unavailable)
+        assert refused.outcome.reason == "MODEL_LOADING"
+        assert (refused.outcome.retry_after_s or 0) > 0.01
+        assert client.infer("first", index)["y"] == [70]
+        assert (_loads(server, "first"), _loads(server, "second")) == (2, 1)
 
 
 def test_calls_that_end_before_their_model_is_there(tmp_path: Path) -> None:

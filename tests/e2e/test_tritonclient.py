@@ -15,9 +15,9 @@ TOOLS = ROOT / ".venv"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A repository of small models with the types that the client speaks."""
-    repository = tmp_path_factory.mktemp("models")
+def repository(tmp_path_factory):
+    """Small models with the types that the client speaks."""
+    folder = tmp_path_factory.mktemp("models")
     models = {
         "linear": onnx_models.linear(),
         "strings": onnx_models.strings(),
@@ -26,7 +26,12 @@ def server(tmp_path_factory):
         "bf16": onnx_models.cast_sum(BY_NAME["BF16"]),
     }
     for name, model in models.items():
-        onnx_models.save(model, repository / name / "1" / "model.onnx")
+        onnx_models.save(model, folder / name / "1" / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(repository):
     with serving(repository) as running:
         yield running
 
@@ -40,6 +45,14 @@ def _run(script, *arguments):
 def test_python_client(server):
     """Metadata, configuration, statistics, infer, streams, types and errors; see the script."""
     done = _run("tritonclient_script.py", server.grpc)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 7
+
+
+def test_python_client_of_models_on_demand(repository):
+    """The same script: a client does not notice that the models are loaded when it asks for them."""
+    with serving(repository, "--set", "repository.on_demand=true") as running:
+        done = _run("tritonclient_script.py", running.grpc)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 7
 

@@ -167,7 +167,7 @@ class FailedRuns:
             batch.run_s = None
             again = run(batch, group, most_rows)
             if again is None:
-                if batch.run_s is not None:
+                if _has_run(batch):
                     worked = max(worked, min(sum(request.rows for request in group), most_rows))
                 if is_lone:
                     # One request was too large, which says little about the others.
@@ -225,6 +225,11 @@ class FailedRuns:
 def _may_be_one_request(error: Exception) -> bool:
     """Whether one request of several may be at fault for ``error``."""
     return failure_of(error) is RunFailure.OTHER and not isinstance(error, MismatchError | RowsDoNotFollowError)
+
+
+def _has_run(batch: Batch) -> bool:
+    """Whether a run has succeeded since ``run_s`` was reset: nobody may have needed it any more."""
+    return batch.run_s is not None
 
 
 def _next_group(left: deque[InferenceRequest], most_rows: int) -> list[InferenceRequest]:

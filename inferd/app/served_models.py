@@ -164,7 +164,14 @@ def _log_state(version: ModelVersion) -> None:
         _log.error("model failed to load", extra={**facts, "reason": version.reason})
     elif version.state is ModelState.READY:
         _log.info(
-            "model ready", extra={**facts, "providers": version.providers, "max_batch_size": version.max_batch_size}
+            "model ready",
+            extra={
+                **facts,
+                "providers": version.providers,
+                "max_batch_size": version.max_batch_size,
+                "load_s": round(version.load_s, 3),
+                "memory_bytes": version.memory_bytes,
+            },
         )
     else:
         level = logging.DEBUG if version.state in _STAGES else logging.INFO

@@ -5,6 +5,7 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 
+from inferd.batching.ports import Clock
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import ModelLoadFailedError, ServingError
 from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
@@ -40,6 +41,7 @@ class ModelParts:
     router: Router
     sizes: ModelSizes
     cold: ColdModels
+    clock: Clock
     poller: Poller | None
 
     def ready(self, name: str) -> list[str]:
@@ -177,7 +179,9 @@ class LoadOperations:
         self._queue.add(
             QueuedLoad(
                 operation=operation,
+                version=source.version,
                 size=self._size(source),
+                asked_at=self._parts.clock(),
                 begin=partial(self._begin_version, operation, source, found),
                 refuse=partial(self._refuse_version, operation, source, found),
             )

@@ -4,6 +4,7 @@ Loads wait in one line, so that none is overtaken for ever; the first one is loo
 version whose size is not known yet is loaded alone, which is when it is measured. Without a budget, no load waits.
 """
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Collection
@@ -15,6 +16,8 @@ from inferd.models.lifecycle import VersionLoad
 from inferd.models.operation import Operation
 from inferd.models.residency import Claim, Memory, Residency, Resident, total
 from inferd.models.sizes import ModelSize
+
+_log = logging.getLogger(__name__)
 
 #: Time between two looks, at least, and as a multiple of the time that the last one took.
 _LOOK_S = 0.005
@@ -29,7 +32,9 @@ class QueuedLoad:
     """A load of ``operation`` that may take ``size``: ``begin`` begins it, or ``refuse`` ends it with a reason."""
 
     operation: Operation
+    version: str
     size: ModelSize
+    asked_at: float
     begin: Callable[[], VersionLoad]
     refuse: Callable[[str], None]
 
@@ -103,6 +108,8 @@ class LoadQueue:
         while self._waiting and self._may_begin(self._waiting[0], now):
             load = self._waiting.popleft()
             self._first_since = now
+            if now - load.asked_at >= _LOOK_S:
+                _log_wait(load, now - load.asked_at)
             self._going_on.append((load.begin(), load.size))
         self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
 
@@ -143,6 +150,11 @@ class LoadQueue:
         for name in decision.leaving:
             self._evict(name, name in busy)
         return decision.begins
+
+
+def _log_wait(load: QueuedLoad, waited_s: float) -> None:
+    facts = {"model": load.operation.name, "version": load.version, "waited_s": round(waited_s, 3)}
+    _log.info("load has waited for memory", extra=facts)
 
 
 def _reserved(loads: Collection[tuple[VersionLoad, ModelSize]]) -> Memory:

@@ -92,6 +92,7 @@ class ModelManager:
             router=router,
             sizes=sizes,
             cold=ColdModels(registry, clock),
+            clock=clock,
             poller=poller,
         )
         self._next_look_at = 0.0

@@ -130,6 +130,12 @@ class ModelVersion:
         return 0 if loaded is None else loaded.memory.device
 
     @property
+    def load_s(self) -> float:
+        """How long its load took; 0 until it is loaded."""
+        loaded = self._loaded
+        return 0.0 if loaded is None else loaded.measured.load_s
+
+    @property
     def max_batch_size(self) -> int:
         """Maximum number of rows per batch at present; 1 if the model or its settings do not allow batching.
 

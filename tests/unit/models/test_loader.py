@@ -211,7 +211,7 @@ def test_model_settings_apply_to_one_model(fixture, linear, tmp_path):
 def test_unexpected_errors_have_a_fixed_reason(fixture, linear, monkeypatch, caplog):
     """The log has the details, callers do not."""
 
-    def explode(*_: object) -> None:
+    def explode(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(loader_module, "open_session", explode)

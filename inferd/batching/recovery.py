@@ -27,19 +27,22 @@ _LOST_AFTER = 5
 #: Runs of a row that is known to run which must fail in a row, and how often that is tried while requests fail.
 _TRIALS = 3
 _LOOK_EVERY_S = 10.0
-#: How long opening is expected to take before it has been done once, for the retry hint.
-_OPEN_S = 1.0
+#: How long opening is expected to take before it has been tried once, and the shortest retry hint.
+_UNKNOWN_OPEN_S = 1.0
+_SHORTEST_HINT_S = 0.1
 
 REASON = "MODEL_RECOVERING"
 
 
 class Backoff:
-    """The delay before the next attempt to open a session. Pure."""
+    """The delay before the next attempt to open a session, and how long that will take. Pure."""
 
     def __init__(self) -> None:
         #: Failed attempts since the session ran last.
         self.failures = 0
         self.delay_s = 0.0
+        #: What the last attempt took.
+        self.open_s = _UNKNOWN_OPEN_S
         self._worked_at = -math.inf
 
     def begin(self, now: float) -> None:
@@ -108,7 +111,7 @@ class Recovery:
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for requests while the session does not work."""
-        left_s = max(self._ready_at - self._clock(), _OPEN_S)
+        left_s = max(self._ready_at - self._clock(), _SHORTEST_HINT_S)
         text = f'model "{self._name}" does not run at present, it is being opened again'
         return ModelUnavailableError(text, retry_after_s=left_s, reason=REASON)
 
@@ -151,7 +154,7 @@ class Recovery:
         self.begin(f"a row that ran when the model was loaded fails: {failed}")
 
     def _set_ready_at(self) -> None:
-        self._ready_at = self._clock() + self._backoff.delay_s + _OPEN_S
+        self._ready_at = self._clock() + self._backoff.delay_s + self._backoff.open_s
 
     def _attempt_later(self) -> None:
         self._alarm.call_at(
@@ -162,18 +165,23 @@ class Recovery:
     def _attempt(self) -> None:
         if self._is_stopped:
             return
+        started_at = self._clock()
+        failed: Exception | None = None
         try:
             self._session.reopen()
             self._session.try_out()
-        except (ModelLoadError, RunFailedError, RuntimeError) as error:
-            self._failed(error)
-        except Exception:  # what a runtime raises: the attempts must go on
+        except (ModelLoadError, RunFailedError) as error:
+            failed = error
+        except Exception as error:  # what a runtime raises: the attempts must go on
             _logger.exception("opening model %s again failed", self._name)
-            self._failed(None)
-        else:
+            failed = error
+        self._backoff.open_s = self._clock() - started_at
+        if failed is None:
             self._worked()
+        else:
+            self._failed(failed)
 
-    def _failed(self, error: Exception | None) -> None:
+    def _failed(self, error: Exception) -> None:
         self._stats.reopened(worked=False)
         with self._lock:
             if self._is_stopped:
@@ -184,7 +192,7 @@ class Recovery:
             if was_lost:
                 self._on_change(False)
         delay_s = self._backoff.delay_s
-        _logger.error("model %s cannot be opened again, the next try is in %d s: %s", self._name, delay_s, error)
+        _logger.error("model %s cannot be opened again, the next try is in %d s: %r", self._name, delay_s, error)
         if was_lost:
             _logger.critical("the device of model %s does not come back: the process must be restarted", self._name)
         self._attempt_later()

@@ -1,6 +1,7 @@
 """When a server becomes ready, and when it should exit instead."""
 
 from collections.abc import Collection
+from typing import Any, cast
 
 import pytest
 
@@ -8,7 +9,7 @@ from inferd.app.readiness import Readiness
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
-from inferd.models.version import ModelVersion
+from inferd.models.version import LoadedModel, ModelVersion
 
 _READY, _FAILED, _LOADING, _GONE = ModelState.READY, ModelState.FAILED, ModelState.LOADING, ModelState.UNAVAILABLE
 
@@ -176,3 +177,26 @@ def test_drain_is_final() -> None:
     server.readiness.drain()
     server.become(1, _READY)
     assert (server.is_ready, server.became_ready, server.reason) == (False, 0, "draining")
+
+
+class _Batcher:
+    why_broken = "its device failed"
+    is_hopeless = False
+    max_rows = 1
+
+
+def test_lost_device_ends_liveness_and_not_readiness() -> None:
+    """A broken model is told in the details; the process is given up when its device does not come back."""
+    server = Server(_READY, _READY).opened()
+    batcher = _Batcher()
+    server.versions[1]._loaded = LoadedModel(session=cast("Any", None), batcher=cast("Any", batcher))
+    server.readiness.on_state()
+    assert server.readiness.readiness().details == ["m0 1: ready", "m1 1: ready, but runs nothing at present"]
+    assert (server.is_ready, server.readiness.liveness().ok) == (True, True)
+    batcher.is_hopeless = True
+    server.readiness.on_state()
+    assert server.readiness.liveness().reason == "the process has lost the device of m1 1"
+    assert server.is_ready
+    batcher.is_hopeless = False
+    server.readiness.on_state()
+    assert server.readiness.liveness().ok

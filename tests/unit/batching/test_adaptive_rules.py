@@ -112,3 +112,15 @@ def test_model_that_stops_batching_has_no_short_runs():
     assert learned.run_cost.is_short
     learned.stop_batching()
     assert not learned.run_cost.is_short
+
+
+def test_fewer_rows_while_there_is_no_memory_for_more():
+    """And again as many as at the start, but never more; a model that is not batched any more stays at one."""
+    learned = _learned(fixed_s=0.004, row_s=0.001)
+    learned.limit_rows(4)
+    assert (learned.rules.max_rows, learned.rules.max_wait_s) == (4, pytest.approx(0.004))
+    learned.limit_rows(128)
+    assert learned.rules.max_rows == 64
+    learned.stop_batching()
+    learned.limit_rows(32)
+    assert learned.rules.max_rows == 1

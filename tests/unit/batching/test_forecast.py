@@ -307,3 +307,13 @@ def _hint(rows, rate, jitter=0.0, max_delay_s=0.0):
     forecast = Forecast(CostModel(), max_rows=8, workers=1, max_delay_s=max_delay_s, jitter=lambda: jitter)
     forecast.drain.rows_per_s = rate
     return forecast.retry_after_s(rows)
+
+
+def test_full_batches_are_smaller_while_there_is_no_memory_for_more():
+    """What may wait and how long a batch takes follow."""
+    forecast = _forecast(max_rows=8, workers=2)
+    assert forecast.least_rows == 32
+    long_s = forecast.longest_s
+    forecast.limit_rows(1)
+    assert forecast.least_rows == 4
+    assert forecast.longest_s < long_s

@@ -80,9 +80,29 @@ def test_delays_grow_while_it_cannot_be_opened(caplog):
         delays = [device.attempt()[0] for _ in range(9)]
     assert delays == [0, 1, 2, 4, 8, 16, 32, 60, 60]
     assert "cannot load model.onnx" in caplog.text
-    assert device.model.recovery.unavailable().retry_after_s == pytest.approx(61.0)
+    assert device.model.recovery.unavailable().retry_after_s == pytest.approx(60.0)
     assert device.attempt() == (60, True)
     assert device.model.works == [False, True]
+
+
+def test_retry_hint_has_what_opening_takes():
+    """As the last attempt took; the hint shrinks as the next one comes near."""
+    device = _Device()
+    reopen = device.model.session.reopen
+
+    def slow():
+        device.clock.advance(7.0)
+        reopen()
+
+    device.model.session.reopen = slow
+    device.model.session.reopen_errors = [_GONE]
+    device.break_()
+    device.attempt()
+    assert device.model.recovery.unavailable().retry_after_s == pytest.approx(8.0)
+    device.clock.advance(5.0)
+    assert device.model.recovery.unavailable().retry_after_s == pytest.approx(3.0)
+    device.clock.advance(5.0)
+    assert device.model.recovery.unavailable().retry_after_s == pytest.approx(0.1)
 
 
 def test_session_that_opens_but_does_not_run_stays_closed():

@@ -155,6 +155,22 @@ def test_rejects_all_requests_while_too_many_threads_are_stuck():
     assert late.request in queue.state.waiting
 
 
+def test_rejects_all_requests_while_the_session_runs_nothing():
+    """Also if threads hang meanwhile; only when neither is so are requests admitted again."""
+    queue, waiting = Queue(), Caller()
+    queue.offer(waiting)
+    effects = Effects()
+    queue.state.set_obstacle(Obstacle.BROKEN, lambda: ModelUnavailableError("it is broken"), effects)
+    assert [(request, error.message) for request, error in effects.failed] == [(waiting.request, "it is broken")]
+    queue.state.set_obstacle(Obstacle.STUCK, queue.state.refusals.stuck, Effects())
+    queue.state.set_obstacle(Obstacle.STUCK, None, Effects())
+    (_, error), *_ = queue.offer(Caller()).failed
+    assert isinstance(error, ModelUnavailableError)
+    queue.state.set_obstacle(Obstacle.BROKEN, None, Effects())
+    queue.offer(late := Caller())
+    assert late.request in queue.state.waiting
+
+
 @pytest.mark.parametrize("is_stuck", [True, False])
 def test_interrupted_batch_does_not_lower_the_queue_limit(is_stuck):
     """A minute's stall by one request does not slow the drain rate."""

@@ -156,3 +156,22 @@ def test_transitions(current, following):
 def test_table_of_transitions_is_complete():
     """It has every state."""
     assert set(TRANSITIONS) == set(ModelState)
+
+
+def test_version_whose_session_runs_nothing():
+    """It stays READY and does not accept requests; the reason is there while that is so."""
+    batcher = FakeBatcher()
+    broken = ready_version(batcher)
+    assert (broken.accepts_requests, broken.reason) == (True, "")
+    batcher.why_broken = "its device failed"
+    assert (broken.state, broken.accepts_requests) == (ModelState.READY, False)
+    assert broken.reason == "its device failed"
+
+
+def test_batch_size_that_there_is_memory_for():
+    """Not the configured one while there is not enough for that."""
+    batcher = FakeBatcher()
+    small = ready_version(batcher)
+    assert small.max_batch_size == 16
+    batcher.max_rows = 4
+    assert small.max_batch_size == 4

@@ -1,21 +1,23 @@
-"""A server of S3's protocol (moto) in a process of its own, with a record of what it has served.
-
-Run as a program, it serves until it is killed: a line of JSON with its port, then one for each request that has ended.
-"""
+"""A server of S3's protocol (moto) in a process of its own, with a record of what it has served."""
 
 import json
-import os
 import queue
 import subprocess
 import sys
 import threading
-import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.patience import PATIENCE_S
+
+#: A request for it tells that all earlier ones have been counted.
+_MARK = "the-end-of-what-is-counted"
+
+#: moto looks at the form of signatures only.
+_SIGNED = "AWS4-HMAC-SHA256 Credential=id/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +28,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self._held = folder / "held"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.s3", str(self._held)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-m", "tests.s3_program", str(self._held)], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         self._requests: list[dict] = []
         self._arrived: queue.SimpleQueue[dict] = queue.SimpleQueue()
@@ -65,8 +67,8 @@ class S3Server:
 
     def served_bytes(self, part: str) -> int:
         """Return how many bytes of objects with ``part`` in their names were sent, from the beginning."""
-        self._call("GET", "the-end-of-what-is-counted", fails=True)
-        while "the-end-of-what-is-counted" not in self._arrived.get(timeout=PATIENCE_S)["path"]:
+        self._call("GET", _MARK, fails=True)
+        while _MARK not in self._arrived.get(timeout=PATIENCE_S)["path"]:
             pass
         return sum(each["bytes"] for each in self._requests if each["method"] == "GET" and part in each["path"])
 
@@ -85,10 +87,11 @@ class S3Server:
         self.process.wait()
 
     def _call(self, method: str, path: str, content: bytes | None = None, *, fails: bool = False) -> None:
-        request = urllib.request.Request(f"{self.url}/{path}", data=content, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/{path}", data=content, method=method)
         request.add_header("Content-Type", "application/octet-stream")
+        request.add_header("Authorization", _SIGNED)
         try:
-            urllib.request.urlopen(request, timeout=PATIENCE_S).close()  # noqa: S310
+            urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         except urllib.error.HTTPError as error:
             error.close()
             if not fails:
@@ -113,42 +116,3 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.kill()
-
-
-def _main(held: Path) -> None:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log(self, *_: object) -> None:
-            pass
-
-    application = DomainDispatcherApplication(create_backend_app)
-
-    def recorded(environ: dict, start_response: object) -> list[bytes]:
-        path, start = environ["PATH_INFO"], environ.get("HTTP_RANGE", "bytes=0-")
-        while _is_held(held, path, int(start.removeprefix("bytes=").partition("-")[0] or 0)):
-            time.sleep(0.01)
-        body = b"".join(application(environ, start_response))
-        request = {"method": environ["REQUEST_METHOD"], "path": path, "range": start, "bytes": len(body)}
-        print(json.dumps(request), flush=True)
-        return [body]
-
-    server = make_server("127.0.0.1", 0, recorded, threaded=True, request_handler=Quiet)
-    print(json.dumps({"port": server.port}), flush=True)
-    server.serve_forever()
-
-
-def _is_held(held: Path, path: str, start: int) -> bool:
-    try:
-        part, from_byte = json.loads(held.read_text())
-    except (OSError, ValueError):
-        return False
-    return part in path and start >= from_byte
-
-
-if __name__ == "__main__":
-    os.environ.pop("PYTHONWARNINGS", None)
-    _main(Path(sys.argv[1]))

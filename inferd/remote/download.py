@@ -30,7 +30,7 @@ _PART_BYTES = 8 * 2**20
 _PARALLEL = 4
 
 #: How often a part is asked for, and the wait after the first failure, which doubles.
-_TRIES = 4
+_TRIES = 3
 _RETRY_S = 0.5
 
 #: Interval between two looks at a download or lock that somebody else has, or whether the load was cancelled.
@@ -249,7 +249,7 @@ def _write(file: BinaryIO, content: bytes) -> None:
 
 def _why(error: OSError) -> str:
     place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         detail = f": {error.strerror}" if error.strerror and "bytes" in error.strerror else ""
         return f"the cache is full{detail}{place}"
     return f"{error.strerror or error}{place}"

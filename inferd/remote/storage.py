@@ -151,7 +151,9 @@ class FsspecStorage:
     def _options(self) -> dict[str, Any]:
         connect_s = min(self._timeout_s, 10.0)
         if self._protocol == "s3":
-            config = {"connect_timeout": connect_s, "read_timeout": self._timeout_s}
+            # s3fs tries five times itself, each of which would be five tries of botocore.
+            once = {"total_max_attempts": 1}
+            config = {"connect_timeout": connect_s, "read_timeout": self._timeout_s, "retries": once}
             return {"use_listings_cache": False, "config_kwargs": config}
         if self._protocol in _WEB:
             from aiohttp import ClientTimeout  # noqa: PLC0415  (as fsspec)

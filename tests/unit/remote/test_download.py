@@ -143,7 +143,7 @@ def test_a_file_that_changes_meanwhile(server: _Server, storage: FakeStorage, tm
             storage.contents["model.onnx"] = _CONTENT[::-1]
 
     storage.before_read = change
-    with pytest.raises(DownloadError, match="s3://bucket/models/model.onnx was changed while it was downloaded"):
+    with pytest.raises(DownloadError, match=r"s3://bucket/models/model.onnx was changed while it was downloaded"):
         server.downloads.fetch(storage, file)
     assert _content(tmp_path) == _partials(tmp_path) == []
 
@@ -172,7 +172,7 @@ def test_disk_full(server: _Server, storage: FakeStorage, tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(download, "_write", full)
-    with pytest.raises(DownloadError, match="s3://bucket/models/model.onnx cannot be kept: the cache is full"):
+    with pytest.raises(DownloadError, match=r"s3://bucket/models/model.onnx cannot be kept: the cache is full"):
         server.downloads.fetch(storage, storage.file("model.onnx"))
     assert _content(tmp_path) == _partials(tmp_path) == []
     monkeypatch.undo()

@@ -87,7 +87,7 @@ def test_reads_parts(files: MemoryFileSystem) -> None:
     model = storage.list().files[0]
     assert storage.read(model, 1, 3) == b"od"
     files.pipe({"/models/a/1/model.onnx": b"mo"})
-    with pytest.raises(StorageError, match="a/1/model.onnx: expected 4 bytes from 1 on, got 1"):
+    with pytest.raises(StorageError, match=r"a/1/model.onnx: expected 4 bytes from 1 on, got 1"):
         storage.read(model, 1, 5)
 
 

@@ -177,18 +177,30 @@ class RequestStream(ABC, Generic[Request]):
             self._pending.popleft()
             self._open.add(request)
             self._opened(request)
-        self._validate(request, Reply(partial(self._settle, request), self._on_released, self._call_id), received_at)
+        self._prepare(request, Reply(partial(self._settle, request), self._on_released, self._call_id), received_at)
         return request
 
-    def _validate(
+    def _prepare(
         self, request: StreamRequest[Request], reply: Reply, received_at: float, waited: Waited | None = None
     ) -> None:
-        """Make ``request`` ready to be submitted, or settle it if it is rejected; ``cold`` if its model is. Any thread.
+        """Look up the model of ``request`` and build what to submit, or settle it if it is rejected. Any thread.
 
-        ``waited`` is for one that has waited for its model.
+        If the model is cold, the request is too. ``waited`` is for one that has waited for it.
         """
+        if self._draining:
+            reply.deliver(ModelUnavailableError(DRAINING))
+            return
         try:
-            self._prepare(request, reply, received_at)
+            if self._listeners:
+                request.stages = Stages(decoding_at=monotonic())
+            incoming = request.incoming
+            model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
+            built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
+            if self._call.context.principal is not None:
+                built.principal = Principal(self._call.context.principal)
+            if request.stages is not None:
+                request.stages.decoded_at = monotonic()
+            request.model, request.inference = model, built
             if waited is not None:
                 request.mark_waited(waited.load_s)
         except ColdModelError as error:
@@ -219,29 +231,14 @@ class RequestStream(ABC, Generic[Request]):
         )
 
     def _resume(self, request: StreamRequest[Request], reply: Reply, waited: Waited) -> None:
-        def validate() -> None:
-            self._validate(request, reply, waited.received_at, waited)
+        def prepare() -> None:
+            self._prepare(request, reply, waited.received_at, waited)
             self._resources.call_soon(partial(self._continue, request, waited.received_at))
 
         if len(request.incoming.message) > LARGE_BYTES:
-            self._resources.large_messages.do(validate)
+            self._resources.large_messages.do(prepare)
         else:
-            validate()
-
-    def _prepare(self, request: StreamRequest[Request], reply: Reply, received_at: float) -> None:
-        """Look up the model of ``request`` and build what to submit. Raises `ServingError`."""
-        if self._draining:
-            raise ModelUnavailableError(DRAINING)
-        if self._listeners:
-            request.stages = Stages(decoding_at=monotonic())
-        incoming = request.incoming
-        model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
-        built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
-        if self._call.context.principal is not None:
-            built.principal = Principal(self._call.context.principal)
-        if request.stages is not None:
-            request.stages.decoded_at = monotonic()
-        request.model, request.inference = model, built
+            prepare()
 
     def _submit(self, requests: Sequence[StreamRequest[Request]]) -> None:
         """Submit the requests that were not rejected, consecutive ones for the same model together."""

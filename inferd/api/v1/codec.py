@@ -68,7 +68,7 @@ class InferenceCodec:
             inputs=inputs,
             outputs=tuple(request.outputs),
             priority=request.priority,
-            timeout_s=self.timeout_s(request),
+            timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
         )
 
     def field_of(self, request: pb.InferRequest, at: Place | Part) -> str:

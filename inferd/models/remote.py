@@ -125,6 +125,8 @@ class _Repository:
         return sources
 
     def _model(self, name: str, files: tuple[RemoteFile, ...], only: str, warn: Callable[[str], None]) -> "_Model":
+        for file in files:
+            self._require_noticeable(file)
         folder, hold = self._cache.tree(name, files)
         described = [file for file in files if _is_settings(file.name)]
         with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-settings") as pool:
@@ -132,6 +134,12 @@ class _Repository:
         remote = RemoteModel(self._storage, self._downloads, folder, files, [hold, *holds])
         found = resolve([folder / only], warn, config_name=self._config_name)
         return _Model(files, [replace(source, remote=remote) for source in found])
+
+    def _require_noticeable(self, file: RemoteFile) -> None:
+        """Raise `StorageError` if a change of ``file`` would not be noticed."""
+        if not file.version and not self._downloads.expected(file):
+            tells = f"{shown(file.address)}: the server tells neither ETag nor Last-Modified"
+            raise StorageError(f"{tells}, by which changes are noticed: set its SHA-256 in remote.checksums")
 
 
 @dataclass(frozen=True, slots=True)

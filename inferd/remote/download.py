@@ -74,7 +74,7 @@ class Downloads:
 
         Raises `DownloadError` and `DownloadCancelledError`.
         """
-        expected = self._checksums.get(file.address) or file.sha256
+        expected = self.expected(file)
         try:
             return self._cached(file, expected) or self._download(storage, file, expected, is_cancelled)
         except (StorageError, DownloadError) as error:
@@ -83,6 +83,10 @@ class Downloads:
         except OSError as error:
             self._counts.file("failed")
             raise DownloadError(f"{shown(file.address)} cannot be kept: {_why(error)}") from error
+
+    def expected(self, file: RemoteFile) -> str:
+        """Return the hash that the content of ``file`` must have; empty for any."""
+        return self._checksums.get(file.address) or file.sha256
 
     def _cached(self, file: RemoteFile, expected: str) -> Hold | None:
         """Return what keeps the content of ``file`` if it is in the cache."""

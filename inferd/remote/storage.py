@@ -1,10 +1,13 @@
 """Remote storage through fsspec: what files there are, and parts of them."""
 
 import os
+import re
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +22,11 @@ _WEB = ("http", "https")
 
 #: Maximum number of files of one address.
 _MOST_FILES = 100_000
+
+#: The query of an address in a text; that of a signed one is secret.
+_QUERY = re.compile(r"\?[^\s'\"<>)]*")
+
+_LONGEST_ERROR = 500
 
 #: Bytes of a name in a directory on Linux.
 _LONGEST_NAME = 255
@@ -95,6 +103,9 @@ class FsspecStorage:
             content: bytes = system.cat_file(file.address, **({} if is_whole else {"start": start, "end": end}))
         except Exception as error:
             raise self._error(error, file.address) from error
+        if not is_whole and len(content) == file.size:
+            msg = f"{shown(file.address)}: the server sends no parts of files, of which this has too many"
+            raise StorageError(msg)
         if len(content) != end - start:
             msg = f"{shown(file.address)}: expected {end - start} bytes from {start} on, got {len(content)}"
             raise StorageError(msg)
@@ -159,17 +170,21 @@ class FsspecStorage:
             from aiohttp import ClientTimeout  # noqa: PLC0415  (as fsspec)
 
             timeout = ClientTimeout(total=None, sock_connect=connect_s, sock_read=self._timeout_s)
-            return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+            # Its own one trusts those CAs that the system had when it was first imported.
+            trust = {"ssl": ssl.create_default_context()} if self._protocol == "https" else {}
+            return {"client_kwargs": {"timeout": timeout, "trust_env": True}, **trust}
         return {}
 
     def _error(self, error: Exception, address: str = "") -> StorageError:
         if isinstance(error, StorageError):
             return error
         where = shown(address or self.url)
-        if isinstance(error, FileNotFoundError):
+        # fsspec takes all that goes wrong at a web address for a file that is not there.
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        if cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND:
             return StorageError(f"{where}: there is no such file or directory, or no access to it")
-        text = " ".join(str(error).replace(address or self.url, where).split())
-        return StorageError(clipped(escaped(f"{where}: {type(error).__name__}: {text}" if text else where), 500))
+        text = " ".join(_QUERY.sub("", str(cause)).split())
+        return StorageError(clipped(escaped(f"{where}: {type(cause).__name__}: {text}"), _LONGEST_ERROR))
 
 
 def shown(url: str) -> str:

@@ -56,7 +56,7 @@ def _partial_bytes(folder: Path) -> int:
 
 
 def test_nothing_is_read_twice(tmp_path: Path) -> None:
-    """A killed server leaves what it had, the next one reads the rest, one beside it nothing; new versions are read once."""
+    """What a killed server had is there for the next one; one beside it reads nothing; new versions are read once."""
     weights = _save_with_weights(tmp_path / "words" / "1" / "model.onnx")
     arguments = ("s3://models", "--set", "repository.mode=poll", "--set", "repository.poll_interval_s=0.2")
     with ExitStack() as stack:

@@ -1,0 +1,166 @@
+"""Models at https addresses."""
+
+import hashlib
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from inferd.config.remote import RemoteSettings
+from inferd.models.remote import RemoteRepositories
+from inferd.models.repository import ModelSource, RepositoryError
+from inferd.remote import download
+from inferd.runtime.errors import ModelLoadError
+from tests import onnx_models
+from tests.certificates import LOCAL_NAMES, Authority
+
+_PART = 1000
+_MODEL = onnx_models.lookup(_PART).SerializeToString()
+_OTHER = onnx_models.lookup(_PART + 1).SerializeToString()
+_SMALL = onnx_models.lookup(1).SerializeToString()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers as its server's attributes say."""
+
+    server: "_Server"
+
+    def do_HEAD(self) -> None:
+        self._answer(send_content=False)
+
+    def do_GET(self) -> None:
+        self._answer(send_content=True)
+
+    def _answer(self, *, send_content: bool) -> None:
+        if not self.path.startswith("/models/words.onnx"):
+            self.send_error(404)
+            return
+        content, bounds = self.server.content, self.headers["Range"]
+        if bounds and self.server.sends_parts:
+            start, end = map(int, bounds.removeprefix("bytes=").split("-"))
+            content = content[start : end + 1]
+        if send_content:
+            self.server.sent.append(len(content))
+        self.send_response(206 if bounds and self.server.sends_parts else 200)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in self.server.properties.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if send_content:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Sends ``content``, or parts of it; ``sent`` has the sizes of its answers."""
+
+    daemon_threads = True
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.content = _MODEL
+        self.properties = {"ETag": '"1"', "Last-Modified": "Mon, 02 Nov 2026 00:00:00 GMT"}
+        self.sends_parts = True
+        self.sent: list[int] = []
+
+    @property
+    def address(self) -> str:
+        """The address of the model."""
+        return f"https://localhost:{self.server_port}/models/words.onnx"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
+    """A server whose CA is trusted, and small parts."""
+    monkeypatch.setattr(download, "_PART_BYTES", _PART)
+    monkeypatch.setattr(download, "_RETRY_S", 0.0)
+    authority = Authority()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.save(tmp_path)))
+    files = authority.issue(*LOCAL_NAMES).save(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.certificate, files.key)
+    with _Server(context) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def _source(folder: Path, address: str, **settings: object) -> ModelSource:
+    repositories = RemoteRepositories(RemoteSettings(cache=folder / "cache", timeout_s=20, **settings))
+    (source,) = repositories.sources(address)
+    return source
+
+
+def _fetch(source: ModelSource) -> object:
+    assert source.remote is not None
+    return source.remote.fetch(source.path, lambda: False)
+
+
+def test_a_model(tmp_path: Path, server: _Server) -> None:
+    """In parts, and once."""
+    source = _source(tmp_path, server.address)
+    assert (source.name, source.version) == ("words", "1")
+    _files = _fetch(source)
+    assert source.path.read_bytes() == _MODEL
+    assert sum(server.sent) == len(_MODEL)
+    _same = _fetch(_source(tmp_path, f"other={server.address}"))
+    assert sum(server.sent) == len(_MODEL)
+
+
+def test_a_changed_model(tmp_path: Path, server: _Server) -> None:
+    """By its ETag."""
+    _files = _fetch(_source(tmp_path, server.address))
+    server.content = _OTHER
+    server.properties = {"ETag": '"2"'}
+    source = _source(tmp_path, server.address)
+    _changed = _fetch(source)
+    assert source.path.read_bytes() == _OTHER
+
+
+def test_a_server_that_sends_no_parts(tmp_path: Path, server: _Server) -> None:
+    """Can send small files only."""
+    server.sends_parts = False
+    with pytest.raises(
+        ModelLoadError, match=r"words.onnx: the server sends no parts of files, of which this has too many"
+    ):
+        _fetch(_source(tmp_path, server.address))
+    server.content, server.properties = _SMALL, {"ETag": '"2"'}
+    source = _source(tmp_path, server.address)
+    _files = _fetch(source)
+    assert source.path.read_bytes() == _SMALL
+
+
+def test_changes_that_cannot_be_noticed(tmp_path: Path, server: _Server) -> None:
+    """Need a checksum."""
+    server.properties = {}
+    with pytest.raises(
+        RepositoryError, match=r"tells neither ETag nor Last-Modified.*: set its SHA-256 in remote.checks"
+    ):
+        _source(tmp_path, server.address)
+    checksums = {server.address: hashlib.sha256(_MODEL).hexdigest()}
+    _files = _fetch(_source(tmp_path, server.address, checksums=checksums))
+
+
+def test_nothing_there(tmp_path: Path, server: _Server) -> None:
+    """Secrets of the address are not shown."""
+    address = server.address.replace("words", "nothing")
+    with pytest.raises(RepositoryError) as error:
+        _source(tmp_path, f"{address}?signature=secret")
+    assert str(error.value) == f"{address}: there is no such file or directory, or no access to it"
+
+
+def test_a_server_that_is_not_trusted(tmp_path: Path, server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not taken for one that has no such file."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(Authority("another").save(tmp_path, "other")))
+    with pytest.raises(
+        RepositoryError, match=r"words.onnx: ClientConnectorCertificateError: .*certificate verify failed"
+    ):
+        _source(tmp_path, f"{server.address}?signature=secret")

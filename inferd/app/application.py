@@ -170,6 +170,7 @@ class Application:
             models=self._telemetry.model_samples,
             run_costs=self._telemetry.run_costs,
             loads=self._telemetry.model_loads.read,
+            residency=self._models.residency,
             routing=self._models.router.shares,
             shadows=self._models.shadow_counts.read,
             inflight_requests=lambda: self._server.live_calls,

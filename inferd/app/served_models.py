@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from inferd import demo
@@ -24,6 +25,7 @@ from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
+from inferd.observability.metrics.residency import ResidencySample
 from inferd.rpc import Server
 from inferd.runtime.run_timeout import Watchdog
 
@@ -127,6 +129,10 @@ class ServedModels:
         for source in self._sources:
             found.setdefault(source.name, {})[source.version] = source
         self.manager.start(found, on_loaded)
+
+    def residency(self) -> ResidencySample:
+        """Return what the models take of the memory budget, and how often they came, went and were missing."""
+        return replace(self.manager.residency(), cold_requests=dict(self.loads.cold_requests))
 
     def ready_names(self) -> list[str]:
         """Return the names of the models that have a ready version."""

@@ -109,7 +109,11 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
     for version in models.all():
         batcher = version.batcher
         state = ModelSample(
-            model=version.name, version=version.version, state=version.state.value, memory_bytes=version.memory_bytes
+            model=version.name,
+            version=version.version,
+            state=version.state.value,
+            memory_bytes=version.memory_bytes,
+            device_memory_bytes=version.device_memory_bytes,
         )
         yield state if batcher is None else _loaded(state, batcher)
 

@@ -16,6 +16,7 @@ from inferd.models.lifecycle import VersionLoad
 from inferd.models.operation import Operation
 from inferd.models.residency import Claim, Memory, Residency, Resident, total
 from inferd.models.sizes import ModelSize
+from inferd.observability.metrics.residency import MemorySample, ResidencyCounter, ResidencySample
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +40,6 @@ class QueuedLoad:
     refuse: Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryUse:
-    """Memory of the models that are loaded, and what loads that go on may take; of the ``budget``, if there is one."""
-
-    used: Memory
-    reserved: Memory
-    budget: Memory | None
-
-
 def residency_of(repository: RepositorySettings) -> Residency | None:
     """Return the rules of the budget; None if there is none."""
     host, device = repository.memory_budget_bytes, repository.device_memory_budget_bytes
@@ -58,7 +50,7 @@ def residency_of(repository: RepositorySettings) -> Residency | None:
 
 
 class LoadQueue:
-    """Begins loads when there is memory for them. Control thread only, except `use`.
+    """Begins loads when there is memory for them. Control thread only, except `sample` and `objection`.
 
     ``evict`` makes models leave: it gets the name of one, and whether that is in use.
     """
@@ -80,6 +72,7 @@ class LoadQueue:
         self._first_since = 0.0
         self._going_on: list[tuple[VersionLoad, ModelSize]] = []
         self._next_look_at = 0.0
+        self._counter = ResidencyCounter()
 
     @property
     def next_look_at(self) -> float | None:
@@ -110,15 +103,22 @@ class LoadQueue:
             self._first_since = now
             if now - load.asked_at >= _LOOK_S:
                 _log_wait(load, now - load.asked_at)
+            self._counter.load_begins(load.operation.name, load.operation.cause)
             self._going_on.append((load.begin(), load.size))
         self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
 
-    def use(self) -> MemoryUse:
-        """Return what is taken now. Any thread."""
-        return MemoryUse(
-            used=total(each.memory for each in self._residents()),
-            reserved=_reserved(list(self._going_on)),
-            budget=None if self._residency is None else self._residency.budget,
+    def sample(self) -> ResidencySample:
+        """Return what is taken now, and what was loaded and evicted so far. Any thread."""
+        used = total(each.memory for each in self._residents())
+        reserved = _reserved(list(self._going_on))
+        budget = Memory(_UNLIMITED, _UNLIMITED) if self._residency is None else self._residency.budget
+        return ResidencySample(
+            memory=(
+                _memory_sample("host", used.host, reserved.host, budget.host),
+                _memory_sample("device", used.device, reserved.device, budget.device),
+            ),
+            waiting_loads=len(self._waiting),
+            counts=self._counter.read(),
         )
 
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
@@ -148,8 +148,13 @@ class LoadQueue:
             return False
         busy = {each.name for each in residents if each.is_busy}
         for name in decision.leaving:
+            self._counter.evicted(name, in_use=name in busy)
             self._evict(name, name in busy)
         return decision.begins
+
+
+def _memory_sample(kind: str, used: int, reserved: int, budget: int) -> MemorySample:
+    return MemorySample(kind=kind, used=used, reserved=reserved, budget=None if budget == _UNLIMITED else budget)
 
 
 def _log_wait(load: QueuedLoad, waited_s: float) -> None:

@@ -27,7 +27,7 @@ from inferd.models.catalog import Catalog, LoadOverride, Versions
 from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_operations import LoadOperations, ModelParts
-from inferd.models.load_queue import LoadQueue, MemoryUse, residency_of
+from inferd.models.load_queue import LoadQueue, residency_of
 from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
@@ -39,6 +39,7 @@ from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
 from inferd.models.temporary_folder import delete_leftovers
 from inferd.models.version import ModelVersion
+from inferd.observability.metrics.residency import ResidencySample
 from inferd.plain_text import clipped, listed
 
 _log = logging.getLogger(__name__)
@@ -184,9 +185,9 @@ class ModelManager:
         """Return how long a load on demand will take, or the one that goes on still takes; 0 if nothing is known."""
         return self._parts.cold.expected_load_s(name)
 
-    def memory_use(self) -> MemoryUse:
-        """Return what the models take of the memory budget."""
-        return self._queue.use()
+    def residency(self) -> ResidencySample:
+        """Return what the models take of the memory budget, and which were loaded and evicted."""
+        return self._queue.sample()
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.

@@ -12,6 +12,7 @@ from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.requests import RequestLabels
+from inferd.observability.metrics.residency import ResidencySample
 from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.observability.timing import STAGES
@@ -31,7 +32,7 @@ class ModelSample:
     ``queue_requests`` is the number of waiting requests, ``queue_limit_rows`` the present limit of queued rows,
     ``instances`` the present number of parallel batches, ``instances_under_load`` what it is likely to become,
     ``instance_changes`` how often it has changed, by reason, ``capacity_rows_per_s`` the throughput of all instances
-    under load at the cheapest batch size, ``memory_bytes`` the growth of the process during loading and warm-up,
+    under load at the cheapest batch size, ``memory_bytes`` the memory of the loaded version,
     ``stuck_threads`` the number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch
     at present; ``is_broken`` while the session runs nothing and is being opened again.
     """
@@ -48,6 +49,7 @@ class ModelSample:
     instance_changes: Mapping[str, int] = field(default_factory=dict)
     capacity_rows_per_s: float = 0.0
     memory_bytes: int = 0
+    device_memory_bytes: int = 0
     stuck_threads: int = 0
     max_rows: int = 0
     is_broken: bool = False
@@ -78,6 +80,7 @@ class MetricSources:
     """Of the model versions of which something is known."""
     loads: Callable[[], Mapping[str, LoadCounts]]
     """By model."""
+    residency: Callable[[], ResidencySample]
     routing: Callable[[], Iterable[RoutedVersion]]
     shadows: Callable[[], Mapping[ModelLabels, Mapping[str, int]]]
     """Copied requests by outcome."""
@@ -260,7 +263,8 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         ("inferd_stuck_threads", "Threads stuck in abandoned runs", lambda m: m.stuck_threads),
         ("inferd_model_max_rows", "Rows that may run at once at present", lambda m: m.max_rows),
         ("inferd_model_broken", "1 while the session runs nothing and is opened again", lambda m: m.is_broken),
-        ("inferd_model_memory_bytes", "Growth of the process during loading", lambda m: m.memory_bytes),
+        ("inferd_model_memory_bytes", "Memory of the loaded version", lambda m: m.memory_bytes),
+        ("inferd_model_device_memory_bytes", "The same on devices", lambda m: m.device_memory_bytes),
     )
     for gauge in gauges:
         yield gauge_family(*gauge, _MODEL, loaded)

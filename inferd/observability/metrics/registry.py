@@ -26,6 +26,7 @@ from inferd.observability.metrics.families import (
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.remote import remote_families
 from inferd.observability.metrics.requests import RequestMetrics
+from inferd.observability.metrics.residency import residency_families
 from inferd.observability.metrics.routing import routing_families
 from inferd.observability.metrics.triton import triton_families
 from inferd.observability.recorder import CallRecorder
@@ -119,6 +120,7 @@ class Metrics(Collector):
 def _of_sources(sources: MetricSources, samples: Collection[ModelSample]) -> Iterator[Metric]:
     yield from state_families(samples)
     yield from load_families(sources.loads())
+    yield from residency_families(sources.residency())
     yield from routing_families(sources.routing(), sources.shadows())
     yield from run_cost_families(sources.run_costs())
     yield from gpu_families(sources.gpus())

@@ -10,6 +10,7 @@ from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
 from inferd.observability.metrics.models import BatchReport, RunOutcome
 from inferd.observability.metrics.registry import Metrics, MetricSources, ModelSample
+from inferd.observability.metrics.residency import MemorySample, ResidencyCounter, ResidencySample
 from inferd.observability.metrics.routing import RoutedVersion
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.remote.counts import RemoteCount
@@ -52,11 +53,23 @@ READY = ModelSample(
 def sources(*models: ModelSample) -> MetricSources:
     durations = Histogram([1.0])
     durations.observe_all([0.5, 1.5])
+    counter = ResidencyCounter()
+    counter.load_begins("digits", "demand")
+    counter.evicted("digits", in_use=False)
     gpu = GpuSample(index="0", uuid="GPU-1", utilization=0.25, used_bytes=10, total_bytes=40)
     return MetricSources(
         models=lambda: models,
         run_costs=lambda: {("digits", "1"): COST},
         loads=lambda: {"digits": LoadCounts({"ready": 2, "failed": 1, "cancelled": 0}, durations, unloads=1)},
+        residency=lambda: ResidencySample(
+            memory=(
+                MemorySample(kind="host", used=300, reserved=100, budget=500),
+                MemorySample(kind="device", used=0, reserved=0, budget=None),
+            ),
+            waiting_loads=2,
+            counts=counter.read(),
+            cold_requests={"digits": 7},
+        ),
         routing=lambda: [
             RoutedVersion(model="digits", version="2", labels=("canary", "new"), share=0.1),
             RoutedVersion(model="digits", version="1", labels=(), share=0.9),

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inferd.models.states import ModelState
 from inferd.observability.metrics.loads import LOAD_OUTCOMES
 from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
+from inferd.observability.metrics.residency import LOAD_CAUSES
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.observability.recorder import CallRecorder
 from tests.fakes import FakeClock
@@ -39,6 +40,9 @@ NAMES = {
     "inferd_batch_mismatches_total",
     *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
     *("inferd_model_loads_total", "inferd_model_unloads_total", "inferd_model_load_duration_seconds"),
+    *("inferd_model_load_causes_total", "inferd_model_loads_waiting", "inferd_model_evictions_total"),
+    *("inferd_models_memory_bytes", "inferd_models_memory_reserved_bytes", "inferd_models_memory_budget_bytes"),
+    *("inferd_cold_requests_total", "inferd_model_device_memory_bytes"),
     *("inferd_model_share", "inferd_model_label", "inferd_shadow_requests_total"),
     *("inferd_out_of_memory_runs_total", "inferd_session_reopens_total"),
     *("inferd_model_max_rows", "inferd_model_broken"),
@@ -244,3 +248,24 @@ def test_version_that_comes_back_later_begins_at_zero(registry: CollectorRegistr
     coming.scrape(after_s=600)
     coming.load()
     assert coming.scrape()[0] == 3
+
+
+def test_memory_budget_of_models(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """By kind of memory, without a budget where there is none; loads, evictions and misses by model."""
+    metrics.set_sources(sources(READY))
+    value = registry.get_sample_value
+    assert value("inferd_models_memory_bytes", {"kind": "host"}) == 300
+    assert value("inferd_models_memory_reserved_bytes", {"kind": "host"}) == 100
+    assert value("inferd_models_memory_budget_bytes", {"kind": "host"}) == 500
+    assert value("inferd_models_memory_budget_bytes", {"kind": "device"}) is None
+    assert value("inferd_model_loads_waiting") == 2
+    loads = {
+        cause: value("inferd_model_load_causes_total", {"model": "digits", "cause": cause}) for cause in LOAD_CAUSES
+    }
+    assert loads == {"start": 0, "change": 0, "call": 0, "demand": 1}
+    evictions = {
+        in_use: value("inferd_model_evictions_total", {"model": "digits", "in_use": in_use})
+        for in_use in ("false", "true")
+    }
+    assert evictions == {"false": 1, "true": 0}
+    assert value("inferd_cold_requests_total", {"model": "digits"}) == 7

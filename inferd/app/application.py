@@ -248,13 +248,25 @@ class Application:
         server = self._settings.server
         budget = server.memory_budget_bytes
         if budget is None:
-            budget = request_budget(resident_bytes(), usable_bytes())
+            # Models that are loaded later take what their budget has left.
+            models = max(self._settings.repository.memory_budget_bytes or 0, self._models.manager.memory_bytes())
+            budget = request_budget(self._resident_without_models() + models, usable_bytes())
         if budget < _BUDGET_MESSAGES * server.max_message_bytes:
             _log.warning(
                 "the memory budget is low for server.max_message_bytes",
                 extra={"budget_bytes": budget, "max_message_bytes": server.max_message_bytes},
             )
-        self._server.limit_memory(budget, MemoryMeter(resident=resident_bytes, give_back=trim_heap))
+        self._server.limit_memory(budget, self._memory_meter())
+
+    def _memory_meter(self) -> MemoryMeter:
+        return MemoryMeter(
+            resident=self._resident_without_models,
+            give_back=trim_heap,
+            is_steady=self._models.manager.memory_is_steady,
+        )
+
+    def _resident_without_models(self) -> int:
+        return resident_bytes() - self._models.manager.memory_bytes()
 
     def drain(self) -> bool:
         """Shut down: finish the admitted requests within the grace period. Returns True if nothing was cancelled."""

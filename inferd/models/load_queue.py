@@ -50,7 +50,7 @@ def residency_of(repository: RepositorySettings) -> Residency | None:
 
 
 class LoadQueue:
-    """Begins loads when there is memory for them. Control thread only, except `sample` and `objection`.
+    """Begins loads when there is memory for them. Control thread only, except what says that any may call it.
 
     ``evict`` makes models leave: it gets the name of one, and whether that is in use.
     """
@@ -98,6 +98,7 @@ class LoadQueue:
     def look(self) -> None:
         """Begin what can begin now, and let models leave for the next one."""
         now = self._clock()
+        self._going_on = [each for each in self._going_on if not each[0].is_over]
         while self._waiting and self._may_begin(self._waiting[0], now):
             load = self._waiting.popleft()
             self._first_since = now
@@ -121,6 +122,15 @@ class LoadQueue:
             counts=self._counter.read(),
         )
 
+    def taken(self) -> Memory:
+        """Return the memory of the models, and what loads that go on may take. Any thread."""
+        return total(each.memory for each in self._residents()) + _reserved(list(self._going_on))
+
+    def is_steady(self) -> bool:
+        """Whether no model comes or goes at present. Any thread."""
+        is_loading = any(not load.is_over for load, _ in list(self._going_on))
+        return not is_loading and not any(each.is_leaving for each in self._residents())
+
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
         """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""
         if self._residency is None:
@@ -133,7 +143,6 @@ class LoadQueue:
         residency = self._residency
         if residency is None:
             return True
-        self._going_on = [each for each in self._going_on if not each[0].is_over]
         if any(not size.is_known for _, size in self._going_on) or (self._going_on and not load.size.is_known):
             return False
         residents = self._residents()

@@ -189,6 +189,14 @@ class ModelManager:
         """Return what the models take of the memory budget, and which were loaded and evicted."""
         return self._queue.sample()
 
+    def memory_bytes(self) -> int:
+        """Return the host memory that the models take, and that loads may take which go on."""
+        return self._queue.taken().host
+
+    def memory_is_steady(self) -> bool:
+        """Whether no model comes or goes at present."""
+        return self._queue.is_steady()
+
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.
 

@@ -1,7 +1,7 @@
 """Keeps the memory of requests within a budget, and ends calls whose message does not arrive in time.
 
 gRPC's core accepts no quota from Python and does not expose the size of incomplete messages. So the resident memory of
-the process is measured: its growth over a baseline, taken when the models have been loaded, counts as memory of
+the process is measured, without that of the models: its growth over a baseline, taken at the start, counts as memory of
 requests.
 
 | taken, of the budget | action |
@@ -58,10 +58,15 @@ _SENDING_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeter:
-    """Reads the resident memory; ``give_back`` returns freed memory to the system, may be slow and runs in a thread."""
+    """Reads the resident memory, without that of the models.
+
+    ``give_back`` returns freed memory to the system, may be slow and runs in a thread. While models come or go, it is
+    not ``is_steady``: part of their memory is then missing from what is read, or counts twice.
+    """
 
     resident: Callable[[], int]
     give_back: Callable[[], None]
+    is_steady: Callable[[], bool] = lambda: True
 
 
 class MemoryUse:
@@ -85,8 +90,10 @@ class MemoryUse:
 
     def measure(self) -> None:
         """Measure; the baseline follows a process that shrinks."""
+        was_steady = self.meter.is_steady()
         self.resident = self.meter.resident()
-        self.baseline = min(self.baseline, self.resident)
+        if was_steady and self.meter.is_steady():
+            self.baseline = min(self.baseline, self.resident)
 
     def keep_idle_memory(self) -> None:
         """Move the baseline up to memory that is held while there are no calls."""

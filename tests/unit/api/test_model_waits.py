@@ -54,6 +54,7 @@ class Bench:
         self.loads = OnDemandLoads(
             ask=self.asked.append,
             expected_s=lambda _: self.expected_s,
+            has_room=lambda _: True,
             poll_thread=self.poll,
             clock=self.clock,
             max_waiting=100,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,11 @@ from inferd.errors import (
     OverloadedError,
     ServingError,
 )
-from inferd.models.on_demand import OnDemandLoads
+from inferd.models.on_demand import OnDemandLoads, has_room
+from inferd.models.registry import ModelRegistry
+from inferd.models.states import ModelState
 from tests.fakes import FakeClock, ManualPollThread
+from tests.unit.models.versions import version
 
 Waiting = Callable[[], None]
 
@@ -28,10 +32,12 @@ class Bench:
         self.poll.busy = True
         self.asked: list[str] = []
         self.expected_s = 0.0
+        self.room = 1000
         self.outcomes: dict[str, str | ServingError] = {}
         self.loads = OnDemandLoads(
             ask=self.asked.append,
             expected_s=lambda _: self.expected_s,
+            has_room=lambda _: len(self.outcomes) < self.room,
             poll_thread=self.poll,
             clock=self.clock,
             max_waiting=100,
@@ -136,6 +142,44 @@ def test_many_go_on_in_several_rounds(bench: Bench) -> None:
         bench.poll.run_soon()
     assert list(bench.outcomes) == [str(number) for number in range(70)]
     assert (bench.loads.waiting("m"), bench.asked) == (1, ["m", "m"])
+
+
+def test_queue_that_does_not_take_all(bench: Bench) -> None:
+    """Those that it has no room for wait further, in their order, or until their deadline; a failed load ends all."""
+    bench.room = 2
+    for request in "abcd":
+        bench.wait(request, deadline=105.0 if request == "c" else math.inf)
+    bench.load_ends()
+    assert list(bench.outcomes) == ["a", "b"]
+    bench.clock.advance(1.0)
+    bench.poll.fire_due()
+    assert (list(bench.outcomes), bench.loads.waiting("m")) == (["a", "b"], 2)
+    bench.clock.advance(4.0)
+    bench.poll.fire_due()
+    assert isinstance(bench.outcomes.pop("c"), DeadlineExceededError)
+    bench.room = 9
+    bench.clock.advance(1.0)
+    bench.poll.fire_due()
+    assert list(bench.outcomes) == ["a", "b", "d"]
+    bench.room = 0
+    bench.wait("e")
+    bench.load_ends(error=ModelUnavailableError("it is damaged"))
+    assert isinstance(bench.outcomes["e"], ModelUnavailableError)
+
+
+def test_room_of_a_queue() -> None:
+    """That of the highest version that is loaded; one that is not has nothing to wait for."""
+    waiting = SimpleNamespace(rows=0, row_limit=4)
+    models = ModelRegistry()
+    models.add(version("m", "2", ModelState.FAILED))
+    models.add(version("m", "1", batcher=SimpleNamespace(waiting=waiting)))
+    models.add(version("cold", state=ModelState.ON_DEMAND, on_demand=True))
+    rooms = []
+    for waiting.rows in (3, 4, 5):
+        rooms.append(has_room(models, "m"))
+    assert rooms == [True, False, False]
+    assert has_room(models, "cold")
+    assert has_room(models, "gone")
 
 
 def test_request_that_finds_its_model_cold_again(bench: Bench) -> None:

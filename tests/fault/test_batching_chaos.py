@@ -9,7 +9,7 @@ import pytest
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
-from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
+from inferd.config.settings import Backpressure, BatchingSettings, InstanceRange, QueueSettings
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.patience import PATIENCE_S
@@ -30,7 +30,9 @@ def _batcher(policy, max_wait_ms, poll_thread, stats, session):
         name="m",
         session=session,
         queue=QueueSettings(policy=policy, max_rows=32, max_blocked=16),
-        batching=BatchingSettings(max_batch_size=8, max_wait_ms=max_wait_ms, instances=2, check_share=0.0),
+        batching=BatchingSettings(
+            max_batch_size=8, max_wait_ms=max_wait_ms, instances=InstanceRange(max=3), check_share=0.0
+        ),
         clock=time.monotonic,
         max_run_s=60.0,
         poll_thread=poll_thread,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd.batching.batcher import Batcher
-from inferd.config.settings import BatchingSettings, QueueSettings
+from inferd.config.settings import BatchingSettings, InstanceRange, QueueSettings
 from inferd.errors import InferenceFailedError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.patience import PATIENCE_S
@@ -39,7 +39,7 @@ def _no_negatives(inputs):
     callers=st.lists(_callers(), max_size=12),
     max_batch_size=st.integers(1, 10),
     enabled=st.booleans(),
-    instances=st.integers(1, 3),
+    instances=st.integers(1, 3) | st.just(InstanceRange(max=3)),
 )
 def test_each_answer_equals_single_run(callers, max_batch_size, enabled, instances):
     """For any requests, batch size and number of workers; and requests fail that fail alone."""

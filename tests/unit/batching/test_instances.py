@@ -8,7 +8,7 @@ from tests.fakes import Caller
 
 
 class _Model:
-    """Instances that are always busy, or idle. A run takes ``run_s`` alone, and ``slowdown`` times as long beside any."""
+    """Instances that are busy or idle. A run takes ``run_s`` alone, and ``slowdown`` times as long beside others."""
 
     def __init__(self, least=1, most=3, likely=3, slowdown=1.0):
         self.instances = Instances(least=least, most=most, likely=likely)

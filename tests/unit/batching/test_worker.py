@@ -233,6 +233,32 @@ def test_threads_start_with_the_first_request(monkeypatch):
     assert started == ["one", "two"]
 
 
+def test_further_worker_takes_a_free_post(monkeypatch):
+    """The first that has no worker, or one that has ended; so there are never more than the posts."""
+    started = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread.name), start(thread)))
+    source = _Source()
+    workers = Workers(
+        executor=_Executor(),
+        posts=[Post("one", source)],
+        spare=[Post("two", source), Post("three", source)],
+        hand_over=lambda _: None,
+        on_vacancy=lambda _: None,
+        clock=FakeClock(),
+    )
+    workers.lazy_start.allow()
+    assert workers.lazy_start.need()
+    assert workers.add()
+    assert started == ["one", "two"]
+    source.put(None, None)
+    assert workers.join(PATIENCE_S)
+    assert workers.add()
+    assert started == ["one", "two", "one"]
+    source.put(None)
+    assert workers.join(PATIENCE_S)
+
+
 def test_thread_creation_fails(monkeypatch):
     """Requests are rejected until a thread starts; each request tries again."""
     vacancies, started, allowed = [], [], 0

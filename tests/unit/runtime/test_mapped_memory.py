@@ -43,6 +43,7 @@ def test_goes_back_while_any_model_is_loaded():
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert done.stdout.split() == ["True", "True", "False"]
 
+
 #: Prints how many heaps the C library has when four threads have taken memory at the same time.
 _THREADS = """
 import ctypes, re, sys, threading

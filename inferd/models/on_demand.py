@@ -128,7 +128,12 @@ class OnDemandLoads:
         return partial(self._remove, name, load, waiter)
 
     def ended(self, name: str, error: ServingError | None) -> None:
-        """Let the requests that wait for a model go on, or fail with ``error``: its load has ended. Any thread."""
+        """Let the requests that wait for a model go on, or fail: its load has ended, perhaps with an error. Any thread.
+
+        To them the model is unavailable, whatever the error is; other ones than that are for operators.
+        """
+        if error is not None and not isinstance(error, ModelUnavailableError):
+            error = ModelUnavailableError(f'model "{clipped(name)}" failed to load')
         self._poll_thread.call_soon(partial(self._end, name, error))
 
     def waiting(self, name: str) -> int:

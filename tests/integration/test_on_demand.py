@@ -208,6 +208,30 @@ def test_deadline_that_a_load_would_outlast(tmp_path: Path) -> None:
         assert (_loads(server, "first"), _loads(server, "second")) == (2, 1)
 
 
+def test_model_that_is_unloaded_by_a_call(tmp_path: Path) -> None:
+    """Who waits for it is refused, and who comes later: it is not loaded on demand until a call has loaded it again."""
+    add_model(tmp_path, "hanging", onnx_traps.hangs_when_opened())
+    add_model(tmp_path, "called", onnx_models.linear())
+    settings = {"on_demand": "true", "mode": "explicit", "load": '["*"]'}
+    arguments = [part for name, value in settings.items() for part in ("--set", f"repository.{name}={value}")]
+    with (
+        serving(tmp_path, *arguments) as server,
+        Client(server.grpc, timeout_s=PATIENCE_S, retry=None) as client,
+        connect(server.grpc) as channel,
+    ):
+        waits = GRPCInferenceServiceStub(channel).ModelInfer.future(_oip_request("hanging", "waits"))
+        eventually(lambda: client.model("hanging").state is ModelState.LOADING, "its request loads the model")
+        client.unload_model("hanging")
+        with pytest.raises(grpc.RpcError) as refused:
+            waits.result(PATIENCE_S)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        client.unload_model("called")
+        with pytest.raises(Unavailable):
+            client.infer("called", _X)
+        client.load_model("called")
+        assert client.infer("called", _X).model == "called"
+
+
 def test_calls_that_end_before_their_model_is_there(tmp_path: Path) -> None:
     """By their deadline, by their caller, or because the server stops; other models answer meanwhile."""
     add_model(tmp_path, "hanging", onnx_traps.hangs_when_opened())
@@ -221,7 +245,7 @@ def test_calls_that_end_before_their_model_is_there(tmp_path: Path) -> None:
             client.infer("hanging", {"x": np.ones(3, np.float32)}, timeout_s=0.2)
         infer = GRPCInferenceServiceStub(channel).ModelInfer
         gone, left = (infer.future(_oip_request("hanging", each)) for each in ("gone", "left"))
-        assert metric(server, "inferd_model_state", model="hanging", state="loading") == 1
+        eventually(lambda: client.model("hanging").state is ModelState.LOADING, "its requests load the model")
         assert client.infer("other", _X).model == "other"
         assert gone.cancel()
         with pytest.raises(grpc.FutureCancelledError):

@@ -9,6 +9,7 @@ import pytest
 from inferd.errors import (
     DeadlineExceededError,
     InferenceFailedError,
+    ModelLoadFailedError,
     ModelUnavailableError,
     OverloadedError,
     ServingError,
@@ -101,6 +102,15 @@ def test_load_that_fails(bench: Bench) -> None:
     bench.load_ends(error=failed)
     assert bench.outcomes == {"a": failed, "b": failed}
     assert bench.loads.waiting("m") == 0
+
+
+def test_load_that_is_cancelled(bench: Bench) -> None:
+    """What the manager says of it is not for the callers of the model."""
+    bench.wait("a")
+    bench.load_ends(error=ModelLoadFailedError("failed to load 'm', the model is being unloaded"))
+    failure = bench.outcomes["a"]
+    assert isinstance(failure, ModelUnavailableError)
+    assert failure.message == 'model "m" failed to load'
 
 
 def test_withdrawn_request(bench: Bench) -> None:

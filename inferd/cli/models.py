@@ -12,7 +12,7 @@ from inferd.cli.connection import Connection, open_client, usage_errors, with_co
 from inferd.cli.entry import HELP_OPTIONS
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.client import BatchingInfo, ModelInfo, PredictedRun, Routing, RunCost, Shadow, TensorInfo
+from inferd.client import BatchingInfo, ModelInfo, PredictedRun, Residency, Routing, RunCost, Shadow, TensorInfo
 from inferd.plain_text import escaped
 from inferd.small_files import read_bytes, read_text, why_unreadable
 
@@ -30,6 +30,8 @@ app = typer.Typer(add_completion=False, invoke_without_command=True)
 
 #: More than a message can hold.
 _MAX_FILE_BYTES = 2**31
+
+_MIB = 2**20
 
 _with_patience = with_connection(
     timeout_s=600.0, timeout_help="Time limit of the call. When it passes, a load is given up."
@@ -268,7 +270,7 @@ def _print_models(found: Sequence[ModelInfo], *, as_json: bool) -> None:
     if as_json:
         print_json([_as_json(model) for model in found])
     else:
-        columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "REASON"]
+        columns = ["NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "MEMORY", "REASON"]
         _print_table(columns, [_row(model) for model in found])
 
 
@@ -287,6 +289,7 @@ def _row(model: ModelInfo) -> list[str]:
         _tensors(model.outputs),
         _batching(model.batching) if _is_loaded(model) else "",
         _run_time(model.run_cost) if _is_loaded(model) else "",
+        _memory(model.residency) if _is_loaded(model) else "",
         escaped(model.reason or model.batching.verdict_reason),
     ]
 
@@ -322,6 +325,15 @@ def _run_time(cost: RunCost | None) -> str:
     if not cost.runs:
         return f"{ends}, from warm-up"
     return ends if cost.error is None else f"{ends} ± {100 * cost.error:.0f} %"
+
+
+def _memory(residency: Residency | None) -> str:
+    """Return what a loaded version takes, and how long its load took."""
+    if residency is None:
+        return "-"
+    device = residency.device_memory_bytes
+    on_device = f", {device / _MIB:.0f} MiB on devices" if device else ""
+    return f"{residency.memory_bytes / _MIB:.0f} MiB{on_device}, loaded in {residency.load_s:.2g} s"
 
 
 def _predicted(run: PredictedRun) -> str:

@@ -16,6 +16,7 @@ from inferd.client.results import (
     ModelInfo,
     ModelState,
     PredictedRun,
+    Residency,
     Result,
     RunCost,
     TensorInfo,
@@ -142,6 +143,16 @@ def model_info(model: pb.Model) -> ModelInfo:
         batching=_batching_info(model.batching),
         providers=tuple(model.providers),
         run_cost=_run_cost(model.run_cost) if model.HasField("run_cost") else None,
+        residency=_residency(model.residency) if model.HasField("residency") else None,
+    )
+
+
+def _residency(residency: pb.Residency) -> Residency:
+    return Residency(
+        on_demand=residency.on_demand,
+        memory_bytes=residency.memory_bytes,
+        device_memory_bytes=residency.device_memory_bytes,
+        load_s=residency.load_duration.ToNanoseconds() / 1e9,
     )
 
 

@@ -163,10 +163,23 @@ class RunCost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Residency:
+    """When a version is in memory, and what it takes there: bytes of the host and of devices, 0 until it is loaded.
+
+    ``on_demand``: the first request loads it, and it is unloaded again when others need its memory.
+    """
+
+    on_demand: bool = False
+    memory_bytes: int = 0
+    device_memory_bytes: int = 0
+    load_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
     """One version of a model. ``inputs`` and ``outputs`` are empty until the server has read the model.
 
-    ``run_cost`` is None while the server knows nothing of it, or if it does not say.
+    ``run_cost`` is None while the server knows nothing of it, or if it does not say, and ``residency`` if it does not.
     """
 
     name: str
@@ -178,6 +191,7 @@ class ModelInfo:
     batching: BatchingInfo
     providers: tuple[str, ...]
     run_cost: RunCost | None = None
+    residency: Residency | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

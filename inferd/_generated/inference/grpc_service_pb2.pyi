@@ -747,6 +747,31 @@ class InferBatchStatistics(google.protobuf.message.Message):
 Global___InferBatchStatistics: typing_extensions.TypeAlias = InferBatchStatistics
 
 @typing.final
+class MemoryUsage(google.protobuf.message.Message):
+    """Memory that a version has taken while it was loaded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    BYTE_SIZE_FIELD_NUMBER: builtins.int
+    type: builtins.str
+    """"CPU" or "GPU"."""
+    id: builtins.int
+    """Always zero: of all devices together."""
+    byte_size: builtins.int
+    def __init__(
+        self,
+        *,
+        type: builtins.str = ...,
+        id: builtins.int = ...,
+        byte_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "id", b"id", "type", b"type"]) -> None: ...
+
+Global___MemoryUsage: typing_extensions.TypeAlias = MemoryUsage
+
+@typing.final
 class ModelStatistics(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -757,6 +782,7 @@ class ModelStatistics(google.protobuf.message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: builtins.int
     INFERENCE_STATS_FIELD_NUMBER: builtins.int
     BATCH_STATS_FIELD_NUMBER: builtins.int
+    MEMORY_USAGE_FIELD_NUMBER: builtins.int
     BATCH_VERDICT_FIELD_NUMBER: builtins.int
     BATCH_VERDICT_REASON_FIELD_NUMBER: builtins.int
     BATCH_CHECKS_FIELD_NUMBER: builtins.int
@@ -784,6 +810,10 @@ class ModelStatistics(google.protobuf.message.Message):
     def inference_stats(self) -> Global___InferStatistics: ...
     @property
     def batch_stats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___InferBatchStatistics]: ...
+    @property
+    def memory_usage(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MemoryUsage]:
+        """Empty until the version is loaded."""
+
     def __init__(
         self,
         *,
@@ -794,13 +824,14 @@ class ModelStatistics(google.protobuf.message.Message):
         execution_count: builtins.int = ...,
         inference_stats: Global___InferStatistics | None = ...,
         batch_stats: collections.abc.Iterable[Global___InferBatchStatistics] | None = ...,
+        memory_usage: collections.abc.Iterable[Global___MemoryUsage] | None = ...,
         batch_verdict: builtins.str = ...,
         batch_verdict_reason: builtins.str = ...,
         batch_checks: builtins.int = ...,
         batch_mismatches: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["inference_stats", b"inference_stats"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_checks", b"batch_checks", "batch_mismatches", b"batch_mismatches", "batch_stats", b"batch_stats", "batch_verdict", b"batch_verdict", "batch_verdict_reason", b"batch_verdict_reason", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "name", b"name", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_checks", b"batch_checks", "batch_mismatches", b"batch_mismatches", "batch_stats", b"batch_stats", "batch_verdict", b"batch_verdict", "batch_verdict_reason", b"batch_verdict_reason", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "memory_usage", b"memory_usage", "name", b"name", "version", b"version"]) -> None: ...
 
 Global___ModelStatistics: typing_extensions.TypeAlias = ModelStatistics
 

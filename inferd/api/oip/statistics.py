@@ -1,5 +1,7 @@
 """Triton's statistics of a model version."""
 
+from collections.abc import Iterator
+
 from inferd._generated.inference import grpc_service_pb2
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import BatchSizeStatistics, Durations
@@ -13,6 +15,7 @@ def model_statistics(version: ModelVersion) -> grpc_service_pb2.ModelStatistics:
         message.batch_verdict, message.batch_verdict_reason = verdict.standing.value, verdict.reason
     if version.batcher is None:
         return message
+    message.memory_usage.extend(_memory_usage(version))
     counted = version.batcher.statistics()
     message.last_inference = counted.last_inference_ms
     message.inference_count = counted.inference_count
@@ -33,6 +36,12 @@ def model_statistics(version: ModelVersion) -> grpc_service_pb2.ModelStatistics:
     )
     message.batch_stats.extend(_batch_size(rows, of_size) for rows, of_size in counted.batch_sizes.items())
     return message
+
+
+def _memory_usage(version: ModelVersion) -> Iterator[grpc_service_pb2.MemoryUsage]:
+    for kind, size in (("CPU", version.memory_bytes), ("GPU", version.device_memory_bytes)):
+        if size:
+            yield grpc_service_pb2.MemoryUsage(type=kind, byte_size=size)
 
 
 def _batch_size(rows: int, counted: BatchSizeStatistics) -> grpc_service_pb2.InferBatchStatistics:

@@ -72,6 +72,7 @@ def describe_model(version: ModelVersion) -> pb.Model:
         reason=version.reason,
         batching=_batching(version),
         providers=version.providers,
+        residency=_residency(version),
     )
     if version.signature is not None:
         description.inputs.extend(_tensor_info(spec) for spec in version.signature.inputs)
@@ -80,6 +81,17 @@ def describe_model(version: ModelVersion) -> pb.Model:
     if cost is not None:
         description.run_cost.CopyFrom(_run_cost(cost))
     return description
+
+
+def _residency(version: ModelVersion) -> pb.Residency:
+    residency = pb.Residency(
+        on_demand=version.on_demand,
+        memory_bytes=version.memory_bytes,
+        device_memory_bytes=version.device_memory_bytes,
+    )
+    if version.batcher is not None:
+        residency.load_duration.CopyFrom(_duration(version.load_s))
+    return residency
 
 
 def _batching(version: ModelVersion) -> pb.Batching:

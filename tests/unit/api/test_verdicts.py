@@ -1,11 +1,15 @@
 """Measured parts of a model's description: its batching verdict and predicted run times."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd.api.oip.statistics import model_statistics
 from inferd.api.v1.service import describe_model
 from inferd.config.settings import ModelSettings
+from inferd.models.load_meter import Measured
+from inferd.models.residency import Memory
 from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
@@ -27,6 +31,7 @@ class FakeBatcher:
 
     why_broken = ""
     max_rows = 64
+    instances = SimpleNamespace(count=2)
 
     def __init__(self, cost=None):
         self._cost = cost
@@ -47,7 +52,11 @@ def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> Mode
     if verdict is not None:
         made.advance(ModelState.VERIFYING)
         made.advance(ModelState.WARMING)
-        made.mark_ready(LoadedModel(session=FakeSession(verdict), batcher=FakeBatcher(cost)))
+        measured = Measured(load_s=0.5)
+        loaded = LoadedModel(
+            session=FakeSession(verdict), batcher=FakeBatcher(cost), memory=Memory(5000, 700), measured=measured
+        )
+        made.mark_ready(loaded)
     return made
 
 
@@ -78,7 +87,7 @@ def test_other_clients_skip_own_fields():
     """Their numbers are far above those that Triton assigns."""
     theirs = {field.number for field in model_statistics(version()).DESCRIPTOR.fields if field.number <= 1000}
     ours = {field.name for field in model_statistics(version()).DESCRIPTOR.fields if field.number > 1000}
-    assert theirs == set(range(1, 8))
+    assert theirs == set(range(1, 9))
     assert ours == {"batch_verdict", "batch_verdict_reason", "batch_checks", "batch_mismatches"}
 
 
@@ -98,3 +107,20 @@ def test_description_without_run_cost():
     """While nothing is known, and before the model is loaded."""
     assert not describe_model(version(Verdict(standing=Standing.PROVEN))).HasField("run_cost")
     assert not describe_model(version()).HasField("run_cost")
+
+
+def test_memory_of_a_loaded_model():
+    """In both protocols, and how long the load took."""
+    loaded = version(Verdict(standing=Standing.PROVEN))
+    told = describe_model(loaded).residency
+    assert (told.memory_bytes, told.device_memory_bytes, told.load_duration.ToMilliseconds()) == (5000, 700, 500)
+    assert [(each.type, each.byte_size) for each in model_statistics(loaded).memory_usage] == [
+        ("CPU", 5000), ("GPU", 700),
+    ]  # fmt: skip
+
+
+def test_memory_of_a_model_that_is_not_loaded():
+    """It takes none."""
+    told = describe_model(version()).residency
+    assert (told.memory_bytes, told.HasField("load_duration")) == (0, False)
+    assert not model_statistics(version()).memory_usage

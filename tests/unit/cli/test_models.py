@@ -16,11 +16,11 @@ def test_table(inferd, server):
     assert result.exit_code == 0
     assert "\x1b" not in result.out
     assert [cell.strip() for cell in head if cell] == [
-        "NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "REASON",
+        "NAME", "VERSION", "STATE", "INPUTS", "OUTPUTS", "BATCHING", "RUN TIME", "MEMORY", "REASON",
     ]  # fmt: skip
     assert [cell.strip() for cell in digits if cell.strip()] == [
         "digits", "1", "READY", "X FP32 [batch, 64]", "label INT64 [batch]", "up to 64 rows, waits 1.5 ms",
-        "1 row 3.1 ms, 64 rows 12 ms ± 8 %",
+        "1 row 3.1 ms, 64 rows 12 ms ± 8 %", "12 MiB, loaded in 0.25 s",
     ]  # fmt: skip
     assert [cell.strip() for cell in broken if cell.strip()] == ["broken", "3", "FAILED", "not an ONNX file"]
 
@@ -64,7 +64,7 @@ def test_verdicts(inferd, server, service, batching, text):
     ]
     out = inferd("models", "-a", server.address).out
     assert [cell.strip() for cell in out.splitlines()[2].split("  ") if cell.strip()] == [
-        "m", "READY", text, "-", *([reason] if reason else []),
+        "m", "READY", text, "-", "-", *([reason] if reason else []),
     ]  # fmt: skip
     assert ("REASON" in out) is bool(reason)
 
@@ -86,7 +86,15 @@ def test_predicted_run_time(inferd, server, service, seconds, cost, text):
         pb.Model(name="m", state=pb.Model.STATE_READY, batching=verdict, run_cost=pb.RunCost(sizes=sizes, **cost))
     ]
     row = inferd("models", "-a", server.address).out.splitlines()[2]
-    assert [cell.strip() for cell in row.split("  ") if cell.strip()][-1] == text
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()][-2] == text
+
+
+def test_memory_on_devices(inferd, server, service):
+    """Beside that of the host."""
+    residency = pb.Residency(memory_bytes=300 * 2**20, device_memory_bytes=2 * 2**30, load_duration=duration(12.3))
+    verdict = pb.Batching(verdict=pb.Batching.VERDICT_PROVEN)
+    service.models = [pb.Model(name="m", state=pb.Model.STATE_READY, batching=verdict, residency=residency)]
+    assert "300 MiB, 2048 MiB on devices, loaded in 12 s" in inferd("models", "-a", server.address).out
 
 
 def duration(seconds):

@@ -49,6 +49,7 @@ DIGITS = pb.Model(
         error=0.08,
         runs=250,
     ),
+    residency=pb.Residency(on_demand=True, memory_bytes=12 * 2**20, load_duration=Duration(nanos=250_000_000)),
 )
 BROKEN = pb.Model(name="broken", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
 

@@ -804,6 +804,7 @@ class Model(google.protobuf.message.Message):
     BATCHING_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     RUN_COST_FIELD_NUMBER: builtins.int
+    RESIDENCY_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     state: Global___Model.State.ValueType
@@ -827,6 +828,8 @@ class Model(google.protobuf.message.Message):
     def run_cost(self) -> Global___RunCost:
         """Predicted run times of the model; unset while nothing is known."""
 
+    @property
+    def residency(self) -> Global___Residency: ...
     def __init__(
         self,
         *,
@@ -839,11 +842,45 @@ class Model(google.protobuf.message.Message):
         batching: Global___Batching | None = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
         run_cost: Global___RunCost | None = ...,
+        residency: Global___Residency | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching", "run_cost", b"run_cost"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "run_cost", b"run_cost", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching", "residency", b"residency", "run_cost", b"run_cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "residency", b"residency", "run_cost", b"run_cost", "state", b"state", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class Residency(google.protobuf.message.Message):
+    """When a version is in memory, and what it takes there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ON_DEMAND_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    LOAD_DURATION_FIELD_NUMBER: builtins.int
+    on_demand: builtins.bool
+    """Loaded by the first request for it, and unloaded again when others need its memory."""
+    memory_bytes: builtins.int
+    """Bytes of the host that it takes after warm-up; 0 until it is loaded."""
+    device_memory_bytes: builtins.int
+    """Bytes of the devices that it runs on; 0 until it is loaded, and where they cannot be measured."""
+    @property
+    def load_duration(self) -> google.protobuf.duration_pb2.Duration:
+        """How long its load took; unset until it is loaded."""
+
+    def __init__(
+        self,
+        *,
+        on_demand: builtins.bool = ...,
+        memory_bytes: builtins.int = ...,
+        device_memory_bytes: builtins.int = ...,
+        load_duration: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["load_duration", b"load_duration"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device_memory_bytes", b"device_memory_bytes", "load_duration", b"load_duration", "memory_bytes", b"memory_bytes", "on_demand", b"on_demand"]) -> None: ...
+
+Global___Residency: typing_extensions.TypeAlias = Residency
 
 @typing.final
 class TensorInfo(google.protobuf.message.Message):

@@ -98,13 +98,18 @@ def test_timing_of_stream():
 
     def handle():
         (listener,) = result_listeners(call)
-        for stages in (ALL_STAGES, Stages(decoding_at=1.0, decoded_at=1.001), Stages(queue_s=0.001)):
+        for stages in (
+            ALL_STAGES,
+            Stages(load_s=0.5, decoding_at=1.0, decoded_at=1.001),
+            Stages(load_s=0.25, queue_s=0.001),
+        ):
             listener(call, replace(RESULT, stages=stages))
 
     assert run(call, meanwhile=handle) == [
         (
             "inferd-timing",
-            "decode;dur=1.050, queue;dur=2.200, stack;dur=0.100, run;dur=3.400, encode;dur=0.250, total;dur=5.000",
+            "load;dur=750.000, decode;dur=1.050, queue;dur=2.200, stack;dur=0.100, run;dur=3.400, encode;dur=0.250,"
+            " total;dur=5.000",
         )
     ]
 

@@ -127,6 +127,13 @@ def test_stages_are_events():
     assert [event.name for event in span.events] == list(timing.STAGES)
 
 
+def test_wait_for_a_model_on_demand():
+    """Ends when decoding begins."""
+    stages = Stages(load_s=0.5, decoding_at=100.75, decoded_at=101.0)
+    (span,) = made(builder(), record(stages=stages))
+    assert events(span) == {"load": (100.25, 500.0), "decode": (100.75, 250.0)}
+
+
 def test_incomplete_request():
     """Has its completed stages."""
     (span,) = made(builder(), record(stages=Stages(decoding_at=100.0, decoded_at=100.5, encoding_at=100.75)))

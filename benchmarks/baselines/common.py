@@ -21,6 +21,7 @@ from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
+from inferd.models.on_demand import OnDemandLoads, has_room
 from inferd.models.registry import ModelRegistry
 from inferd.models.router import Router
 from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
@@ -103,10 +104,19 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
         clock=time.monotonic,
         sizes=sizes,
     )
+    loads = OnDemandLoads(
+        ask=manager.demand,
+        expected_s=manager.expected_load_s,
+        has_room=partial(has_room, registry),
+        poll_thread=poll_thread,
+        clock=time.monotonic,
+        max_waiting=1,
+    )
     services = InferenceServices(
         registry=registry,
         manager=manager,
         router=router,
+        loads=loads,
         statuses=StatusTable(grpc.StatusCode[settings.api.overload_status]),
         limits=DEFAULT_LIMITS,
         is_ready=lambda: True,

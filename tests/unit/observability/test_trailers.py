@@ -108,8 +108,10 @@ def test_timing_of_stream():
     assert run(call, meanwhile=handle) == [
         (
             "inferd-timing",
-            "load;dur=750.000, decode;dur=1.050, queue;dur=2.200, stack;dur=0.100, run;dur=3.400, encode;dur=0.250,"
-            " total;dur=5.000",
+            (
+                "load;dur=750.000, decode;dur=1.050, queue;dur=2.200, "
+                "stack;dur=0.100, run;dur=3.400, encode;dur=0.250, total;dur=5.000"
+            ),
         )
     ]
 

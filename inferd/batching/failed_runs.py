@@ -20,6 +20,7 @@ from inferd.batching.recovery import Recovery
 from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest
 from inferd.errors import OutOfMemoryError, ServingError
 from inferd.runtime.errors import RunFailedError, RunFailure, failure_of
+from inferd.runtime.resources import has_room
 from inferd.runtime.stacking import RowsDoNotFollowError
 
 _logger = logging.getLogger("inferd.batching")
@@ -66,6 +67,7 @@ class FailedRuns:
         recovery: Recovery,
         in_pieces: bool,
         on_mismatch: Callable[[], None],
+        has_room: Callable[[], bool] = has_room,
     ) -> None:
         self._name = name
         self._session = session
@@ -74,6 +76,7 @@ class FailedRuns:
         self.recovery = recovery
         self._in_pieces = in_pieces
         self._on_mismatch = on_mismatch
+        self._has_room = has_room
         #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
         self._mismatch_told = False
 
@@ -168,7 +171,9 @@ class FailedRuns:
             again = run(batch, group, most_rows)
             if again is None:
                 if _has_run(batch):
-                    worked = max(worked, min(sum(request.rows for request in group), most_rows))
+                    rows = min(sum(request.rows for request in group), most_rows)
+                    # A size that takes all there is leaves nothing for the rest of the process.
+                    worked = max(worked, rows if self._has_room() else max(rows // 2, 1))
                 if is_lone:
                     # One request was too large, which says little about the others.
                     most_rows = min(2 * most_rows, max(first_rows // 2, 1))
@@ -183,11 +188,14 @@ class FailedRuns:
         if 0 < worked < failed.rows:
             self.memory.learned(worked)
             self._session.remember_rows(self.memory.rows)
+        self._free_memory()
 
     def _less(self, failed: FailedRun) -> int:
         """Free memory after a run was out of it; return how many rows to run next."""
         _logger.warning("a run of %d rows of model %s was out of memory: %r", failed.rows, self._name, failed.error)
         self._answers.out_of_memory()
+        # The frames of the traceback hold outputs of earlier pieces, and thereby their parts of the arena.
+        failed.error.__traceback__ = None
         self._free_memory()
         return max(failed.rows // 2, 1)
 
@@ -208,6 +216,7 @@ class FailedRuns:
         """Answer one request for which the memory is not enough in its smallest pieces, after memory was freed."""
         (request,) = failed.live
         self._answers.out_of_memory()
+        failed.error.__traceback__ = None
         _logger.error(
             "a request to model %s needs more memory than there is: %r",
             self._name,

@@ -7,6 +7,7 @@ the process during a load is the model's: weights, execution plan and, with warm
 
 import ctypes
 import functools
+import mmap
 import os
 import sys
 import threading
@@ -159,6 +160,19 @@ def available_bytes(resident: int, usable: int, meminfo: Path = _MEMINFO) -> int
     text = read_file(meminfo) or ""
     free = [int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:")]
     return max(min([usable - resident, *free]), 0)
+
+
+#: What the process needs beside its models from one moment to the next: stacks of threads, messages, answers.
+_RESERVE_BYTES = 64 * 1024 * 1024
+
+
+def has_room(nbytes: int = _RESERVE_BYTES) -> bool:
+    """Whether the process may take ``nbytes`` more, as far as the system says so beforehand: by its limits of size."""
+    try:
+        mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 #: Memory of a run grows slightly faster than its rows.

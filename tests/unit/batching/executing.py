@@ -35,6 +35,7 @@ class Model:
             on_stuck=self.stuck.append,
         )
         self.limits: list[int] = []
+        self.has_room = True
         self.works: list[bool] = []
         self.threads: list = []
         #: When attempts to open the session again are due.
@@ -59,6 +60,7 @@ class Model:
             recovery=self.recovery,
             in_pieces=chunk_rows is not None,
             on_mismatch=lambda: self.stops.append("batching"),
+            has_room=lambda: self.has_room,
         )
         self.executor = Executor(
             name="m",

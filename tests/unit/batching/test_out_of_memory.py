@@ -39,9 +39,19 @@ def test_batch_is_answered_by_halves():
     assert answered(*callers)
     assert model.session.runs == [16, 8, 4, 4, 4, 4]
     assert model.limits == [4]
-    assert model.session.trials == 2
+    assert model.session.trials == 3, "after each failure, and in the end"
     assert model.stats.read().out_of_memory == 2
     assert batch.cut_off
+
+
+def test_size_that_leaves_no_room_is_halved():
+    """The rest of the process needs memory, too: for threads, messages and answers."""
+    model = Model(room_for(5), chunk_rows=16)
+    model.has_room = False
+    callers = [Caller(x=x(value)) for value in range(1, 17)]
+    model.run(*callers)
+    assert answered(*callers)
+    assert model.limits == [2]
 
 
 def test_large_request_is_answered_in_smaller_pieces():
@@ -97,7 +107,7 @@ def test_memory_that_was_short_for_a_moment():
     model, caller = Model(compute, chunk_rows=8), Caller(x=x(1))
     model.run(caller)
     assert answered(caller)
-    assert (model.limits, model.session.trials) == ([], 1)
+    assert (model.limits, model.session.trials) == ([], 2)
 
 
 def test_rows_of_a_request_that_fail_one_by_one():

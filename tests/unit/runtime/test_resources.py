@@ -12,6 +12,7 @@ from inferd.runtime.resources import (
     MemoryGrowth,
     cgroup_directories,
     give_way,
+    has_room,
     parallel_runs,
     parse_cfs_quota,
     parse_cpu_max,
@@ -205,3 +206,9 @@ def test_threads_per_run(configured, on_accelerator, instances, threads):
 def test_parallel_runs(threads, on_accelerator, runs):
     """At least one; on an accelerator always one, because all runs share the device."""
     assert parallel_runs(threads=threads, on_accelerator=on_accelerator, cores=8) == runs
+
+
+def test_room_of_the_process():
+    """Within its limits of size, of which the system tells beforehand."""
+    assert has_room(2**20)
+    assert not has_room(2**62)

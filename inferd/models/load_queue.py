@@ -64,6 +64,7 @@ class LoadQueue:
         clock: Clock,
     ) -> None:
         self._residency = residency
+        self._budget = Memory(_UNLIMITED, _UNLIMITED) if residency is None else residency.budget
         self._residents = residents
         self._evict = evict
         self._clock = clock
@@ -112,11 +113,10 @@ class LoadQueue:
         """Return what is taken now, and what was loaded and evicted so far. Any thread."""
         used = total(each.memory for each in self._residents())
         reserved = _reserved(list(self._going_on))
-        budget = Memory(_UNLIMITED, _UNLIMITED) if self._residency is None else self._residency.budget
         return ResidencySample(
             memory=(
-                _memory_sample("host", used.host, reserved.host, budget.host),
-                _memory_sample("device", used.device, reserved.device, budget.device),
+                _memory_sample("host", used.host, reserved.host, self._budget.host),
+                _memory_sample("device", used.device, reserved.device, self._budget.device),
             ),
             waiting_loads=len(self._waiting),
             counts=self._counter.read(),
@@ -136,7 +136,7 @@ class LoadQueue:
         if self._residency is None:
             return ""
         most = self._residency.most(name, self._residents())
-        return "" if peak.fits(most) else _too_large(peak, steady, most, self._residency.budget)
+        return "" if peak.fits(most) else _too_large(peak, steady, most, self._budget)
 
     def _may_begin(self, load: QueuedLoad, now: float) -> bool:
         """Whether ``load``, the first, begins now. If it can never begin, it is refused."""
@@ -146,20 +146,34 @@ class LoadQueue:
         if any(not size.is_known for _, size in self._going_on) or (self._going_on and not load.size.is_known):
             return False
         residents = self._residents()
-        claim = Claim(
-            name=load.operation.name, memory=load.size.peak, least=load.size.least_peak, since=self._first_since
-        )
+        name = load.operation.name
+        own = total(each.memory for each in residents if each.name == name and not each.is_leaving)
+        # Beside a version that serves, a new one is not tried unless it is likely to fit.
+        least = load.size.peak if own.host else load.size.least_peak
+        claim = Claim(name=name, memory=load.size.peak, least=least, since=self._first_since)
         decision = residency.decide(claim, residents, _reserved(self._going_on), now)
         if decision.most is not None:
-            self._waiting.popleft()
-            self._first_since = now
-            load.refuse(_too_large(load.size.peak, load.size.steady, decision.most, residency.budget))
+            self._refuse(load, decision.most, own, now)
             return False
+        self._let_leave(decision.leaving, residents)
+        return decision.begins
+
+    def _refuse(self, load: QueuedLoad, most: Memory, own: Memory, now: float) -> None:
+        """Refuse the first load. The model of a new version that fits alone leaves: the next request loads that."""
+        self._waiting.popleft()
+        self._first_since = now
+        residents = [each for each in self._residents() if each.name == load.operation.name and each.leaves]
+        reason = _too_large(load.size.peak, load.size.steady, most, self._budget)
+        if residents and load.size.least_peak.fits(most + own):
+            reason = f"{reason}; it is unloaded, so that the next request can load it"
+            self._let_leave([load.operation.name], residents)
+        load.refuse(reason)
+
+    def _let_leave(self, names: Collection[str], residents: Collection[Resident]) -> None:
         busy = {each.name for each in residents if each.is_busy}
-        for name in decision.leaving:
+        for name in names:
             self._counter.evicted(name, in_use=name in busy)
             self._evict(name, name in busy)
-        return decision.begins
 
 
 def _memory_sample(kind: str, used: int, reserved: int, budget: int) -> MemorySample:

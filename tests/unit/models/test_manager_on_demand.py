@@ -1,5 +1,8 @@
 """Models that a demand loads; with a loader that does as it is told."""
 
+import shutil
+from functools import partial
+
 import pytest
 
 from inferd.errors import ModelUnavailableError
@@ -94,3 +97,79 @@ def test_duration_of_a_load(make):
     gate.set()
     assert pending.outcome() is None
     assert fixture.manager.expected_load_s("a") == 4.0
+
+
+class Changes:
+    """A poller that has found all versions of the catalog complete."""
+
+    def __init__(self, fixture):
+        self._fixture = fixture
+
+    def look(self):
+        return {name: self._fixture.catalog.scan().get(name, {}) for name in ("a", "b")}
+
+    def is_complete(self, _):
+        return True
+
+
+@pytest.fixture
+def polled(make):
+    """Two models on demand in a repository that is polled; ``look`` finds all changes."""
+    fixture = make("a/1/model.onnx", "b/1/model.onnx", mode="none", on_demand=True, memory_budget_bytes=100 * 2**20)
+    fixture.start()
+    poller = Changes(fixture)
+
+    def look():
+        fixture.manager._work.put(partial(fixture.manager._look, poller))
+        fixture.demand("nothing")  # when this has ended, the control thread has looked
+
+    fixture.look = look
+    return fixture
+
+
+def test_a_change_of_a_cold_model_only_changes_its_registration(polled):
+    """Also of one whose load has failed: the next demand tries the new files at once."""
+    (polled.root / "a/1/model.onnx").write_text("it is damaged")
+    assert polled.demand("a") is not None
+    (polled.root / "a/1/model.onnx").write_text("")
+    polled.touch("b/2/model.onnx")
+    polled.look()
+    assert polled.states() == {"a/1": ON_DEMAND, "b/1": ON_DEMAND, "b/2": ON_DEMAND}
+    assert polled.loader.loads == ["a/1"]
+    assert polled.demand("a") is None
+
+
+def test_a_change_of_a_loaded_model_is_loaded(polled):
+    """As in a server that loads all models at start."""
+    assert polled.demand("a") is None
+    polled.touch("a/2/model.onnx")
+    polled.look()
+    assert polled.demand("a") is None
+    assert polled.states() == {"a/1": READY, "a/2": READY, "b/1": ON_DEMAND}
+
+
+def test_a_new_version_without_memory_beside_the_old_one(polled):
+    """The model leaves, and the next request loads what is new."""
+    polled.loader.memory = {"a/1": 80 * 2**20}
+    assert polled.demand("a") is None
+    replacement = polled.root / "new"
+    replacement.touch()
+    replacement.rename(polled.root / "a/1/model.onnx")
+    polled.look()
+    polled.wait_gone("a/1")
+    assert polled.demand("a") is None
+    assert polled.loader.loads == ["a/1", "a/1"]
+    assert polled.loader.loaded["a/1"][0].session.closed
+
+
+def test_a_model_that_is_deleted(polled):
+    """A cold one vanishes, a loaded one leaves; a demand does not load them any more."""
+    assert polled.demand("a") is None
+    for name in "ab":
+        shutil.rmtree(polled.root / name)
+    polled.look()
+    polled.wait_gone("a/1")
+    assert polled.states() == {"a/1": UNAVAILABLE}
+    for name in "ab":
+        assert isinstance(polled.demand(name), ModelUnavailableError)
+    assert not polled.registry.versions("a")[0].on_demand

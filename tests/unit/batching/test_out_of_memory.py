@@ -1,5 +1,7 @@
 """Runs that are out of memory: answered in smaller groups and pieces, and what is remembered of it."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -125,6 +127,24 @@ def test_request_in_one_piece_is_not_divided():
     model.run(caller)
     assert isinstance(caller.error, OutOfMemoryError)
     assert model.session.runs == [4, 4]
+
+
+def test_outputs_of_earlier_pieces_are_free_when_memory_is_freed():
+    """They are parts of the arena, which shrinks only where nothing is in use; tracebacks would keep them."""
+    outputs, alive = [], []
+
+    def compute(inputs):
+        if len(outputs) == 2:
+            raise _NO_MEMORY
+        computed = scale(inputs)
+        outputs.append(weakref.ref(computed["y"]))
+        return computed
+
+    model = Model(compute, chunk_rows=4)
+    model.session.try_out = lambda: alive.append([output() is not None for output in outputs])
+    model.run(caller := Caller(rows=12))
+    assert isinstance(caller.error, OutOfMemoryError)
+    assert alive[0] == [False, False]
 
 
 def test_other_failures_among_the_groups_are_bisected():

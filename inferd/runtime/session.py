@@ -18,6 +18,7 @@ from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
+from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.model_folder import read_labels, settings_files
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
@@ -165,7 +166,8 @@ class OnnxSession:
         """Open the file again, in place of what does not run any more. Raises `ModelLoadError`."""
         # Both beside each other may not fit into memory.
         self._runner = None
-        runner = self._open_runner()
+        with mapped_memory():
+            runner = self._open_runner()
         with self._lock:
             if not self._is_closed:
                 self._runner = runner

@@ -9,8 +9,15 @@ from rich.table import Table
 from benchmarks.simulation import bars, plots
 from benchmarks.simulation.overload import SERVERS, Overload
 
+#: Groups that take no arguments.
+_SIMPLE = {
+    "sharing": bars.sharing_bars,
+    "models": bars.model_bars,
+    "costs": bars.cost_bars,
+    "instances": bars.instance_bars,
+}
 _FACTORS = (0.5, 1.0, 2.0, 4.0, 10.0)
-_GROUPS = ("overload", "impossible", "spike", "sharing", "models", "costs")
+_GROUPS = ("overload", "impossible", "spike", *_SIMPLE)
 
 
 def main() -> None:
@@ -37,12 +44,9 @@ def main() -> None:
         found += bars.impossible_bars()
     if "spike" in groups:
         found += bars.spike_bars(bars.measure_spikes(chosen.seeds))
-    if "sharing" in groups:
-        found += bars.sharing_bars()
-    if "models" in groups:
-        found += bars.model_bars()
-    if "costs" in groups:
-        found += bars.cost_bars()
+    for group, measure in _SIMPLE.items():
+        if group in groups:
+            found += measure()
     _show_bars(found, console)
 
 

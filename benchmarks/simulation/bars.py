@@ -8,6 +8,7 @@ from statistics import fmean
 from benchmarks.simulation import cost_model
 from benchmarks.simulation.costs import Cost, affine
 from benchmarks.simulation.figures import percentile
+from benchmarks.simulation.instances import Machine, day, step
 from benchmarks.simulation.models import Asked, together
 from benchmarks.simulation.overload import MIXES, Overload, impossible, overload
 from benchmarks.simulation.sharing import (
@@ -25,6 +26,7 @@ _EXPIRED_ROWS = 0.001
 _REFUSED_S = 0.01
 _NORMAL_S = 1.0
 _EQUAL = 0.05
+_MOST = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +126,28 @@ def model_bars() -> Iterator[Bar]:
         yield _at_most(name, "worst share of time, off by", worst, _EQUAL)
     light, flood = (Asked(name=name, cost=equal, max_rows=32, demand=one) for name, one in (("a", 0.1), ("b", 5.0)))
     yield _at_least("10 % beside a flooded model", "success", together([light, flood])["a"].success, 0.999)
+
+
+_DAY_CHANGES = 10
+_DAY_S = 7200.0
+_SLOWER_AFTER_STEP = 1.25
+
+
+def instance_bars(seeds: int = 3) -> Iterator[Bar]:
+    """Instances that follow the load."""
+    for seed in range(seeds):
+        counts = [change.count for _, change in day(Cost(exact=affine(0.4, 0.0)), seconds=_DAY_S, peak=2.6, seed=seed)]
+        figure = f"{len(counts)} changes, up to {max(counts)}, {counts[-1]} at last"
+        holds = len(counts) <= _DAY_CHANGES and max(counts) == _MOST and counts[-1] == 1
+        bar = f"≤ {_DAY_CHANGES} changes, up to {_MOST}, 1 at last"
+        yield Bar(scenario=f"a day, {seed}", measure="instances", figure=figure, bar=bar, holds=holds)
+    models = {"unbatched": (Cost(exact=affine(0.05, 0.0)), 1), "batched": (Cost(exact=affine(0.005, 0.0005)), 32)}
+    for (name, (cost, max_rows)), seed in product(models.items(), range(seeds)):
+        following, fixed = (
+            step(Machine(least=least, most=_MOST), cost, max_rows=max_rows, load=0.8, seed=seed) for least in (1, _MOST)
+        )
+        limit_s = _SLOWER_AFTER_STEP * fixed.p99(10, 40) * fixed.run_s
+        yield _seconds(f"a step, {name}, {seed}", "p99 ten runs later", following.p99(10, 40) * fixed.run_s, limit_s)
 
 
 PRINCIPALS = {

@@ -8,8 +8,8 @@ they may wait (Page's cumulative sum). So a few long waits or many short ones le
 low load never do. Where the threads of one more run have no cores of their own, the waiting must have lasted.
 
 **Whether it pays.** How much longer runs take beside others than alone (slowdowns.py) says what a number of instances
-does, whatever the load. After a new number has been tried for some runs, it stays if it gains a fair part of an
-instance; otherwise it is given up, and not tried again for long.
+does, whatever the load. After a new number has been tried for some runs, it stays if each instance more gains a fair
+part of one; otherwise one is given up, and not tried again for long.
 
 **Fewer.** An instance ends if over a whole period the others would hardly have been busy without it. If another one is
 soon needed again, the next period is twice as long. The load at which an instance ends is far below that at which one
@@ -149,11 +149,18 @@ class _IdlePeriod:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A number of instances that has yet to show that it pays; ``before`` is the slowdown with one fewer."""
+    """A number of instances, ``level``, that has yet to show that it pays.
+
+    It is compared with ``base``, the last number that was known, at which runs took ``before`` times as long as alone.
+    """
 
     level: int
+    base: int
     before: float
-    factor: float
+
+    def gain(self, slowdown: float) -> float:
+        """Return what each further instance adds, in parts of what each did before."""
+        return (self.level * self.before / slowdown - self.base) / (self.level - self.base)
 
 
 class Instances:
@@ -187,8 +194,8 @@ class Instances:
     def may_be(self) -> int:
         """The number that a higher load is likely to lead to."""
         number = self.count
-        refused, paid = self._verdicts.refused_until, self._verdicts.paid
-        while number < self._most and number + 1 not in refused and (number < self._likely or number + 1 in paid):
+        refused = self._verdicts.refused_until
+        while number < self._most and number + 1 not in refused and self._is_likely(number + 1):
             number += 1
         return number
 
@@ -251,25 +258,31 @@ class Instances:
     def _run_s(self, rows: int) -> float:
         return self.slowdowns.alone.predict(rows)
 
+    def _is_likely(self, level: int) -> bool:
+        return level <= self._likely or level in self._verdicts.paid
+
     def _may_grow(self, now: float) -> bool:
         more = self.count + 1
         if more > self._most or not self._verdicts.permits(more, now):
             return False
-        is_known = more in self._verdicts.paid
-        # What is not known to pay is compared with the present number, which must be known for that.
-        if not is_known and (self._trial is not None or self.slowdowns.known(self.count, now) is None):
+        is_likely = self._is_likely(more)
+        # What is not known to pay is compared with what is, and what is not even likely to with the number before.
+        if more not in self._verdicts.paid and self._base(now, is_likely=is_likely) is None:
             return False
-        is_likely = is_known or more <= self._likely
         return self._waiting.is_too_long(now, for_s=0.0 if is_likely else TUNING.unlikely_s)
 
-    def _grow(self, now: float, run_s: float) -> InstanceChange:
+    def _base(self, now: float, *, is_likely: bool) -> tuple[int, float] | None:
+        """Return a number of instances and its slowdown to compare another one with, if there are any."""
+        if self._trial is not None:
+            return (self._trial.base, self._trial.before) if is_likely else None
         before = self.slowdowns.known(self.count, now)
-        is_likely = self.count < self._likely or self.count + 1 in self._verdicts.paid
-        # As long as nothing is known, the drain rate shows what it brings.
-        factor = (self.count + 1) / self.count if is_likely else 1.0
+        return None if before is None else (self.count, before)
+
+    def _grow(self, now: float, run_s: float) -> InstanceChange:
+        base = self._base(now, is_likely=True)
+        factor = self._factor(self.count + 1)
         self.count += 1
-        self._trial = None if before is None else _Trial(self.count, before, factor)
-        self.slowdowns.restart(self.count)
+        self._try(base)
         self._waiting.relieved()
         self._period.grew(now)
         self._period.begin(now, self.slowdowns.running_s, run_s)
@@ -278,11 +291,17 @@ class Instances:
         self.threads = max(self.threads, self.count)
         return InstanceChange(count=self.count, reason=LOAD, factor=factor, starts_thread=starts_thread)
 
+    def _factor(self, level: int) -> float:
+        """Return how much more ``level`` is expected to bring than one fewer; no more until it is likely to."""
+        return level / (level - 1) if self._is_likely(level) else 1.0
+
+    def _try(self, base: tuple[int, float] | None) -> None:
+        self._trial = None if base is None else _Trial(self.count, *base)
+        self.slowdowns.restart(self.count)
+
     def _judge(self, trial: _Trial, now: float) -> InstanceChange | None:
         runs, slowdown = self.slowdowns.of_trial(trial.level)
-        others = trial.level - 1
-        # In parts of what one of the others does.
-        gain = trial.level * trial.before / slowdown - others
+        gain = trial.gain(slowdown)
         if runs >= TUNING.early_success_runs and gain >= TUNING.early_success_gain:
             pays = True
         elif runs >= TUNING.trial_runs:
@@ -293,10 +312,15 @@ class Instances:
             return None
         self._trial = None
         if pays:
-            self._verdicts.pays(trial.level)
+            for level in range(trial.base + 1, trial.level + 1):
+                self._verdicts.pays(level)
             return None
+        factor = 1 / self._factor(trial.level)
         self._verdicts.does_not_pay(trial.level, now)
-        return self._shrink(others, NO_GAIN, 1 / trial.factor)
+        change = self._shrink(trial.level - 1, NO_GAIN, factor)
+        if self.count > trial.base:
+            self._try((trial.base, trial.before))
+        return change
 
     def _shrink(self, count: int, reason: str, factor: float) -> InstanceChange:
         self.count = count

@@ -45,19 +45,6 @@ def test_latency_after_a_step_is_soon_that_of_the_maximum(cost, max_rows, seed):
     assert following.changes[-1][1].count == 4
 
 
-def test_second_step_needs_no_trials():
-    """What has paid before is known to pay."""
-    first = step(Machine(), _RUN, max_rows=1, load=0.8, seed=2)
-    second = step(Machine(), _RUN, max_rows=1, load=0.8, seed=2, days=2)
-    assert _rise(second) < _rise(first) / 2
-
-
-def _rise(stepped):
-    """Return how many runs it took from the first instance more to the last."""
-    grown = [when for when, change in stepped.changes if when > 0 and change.reason == LOAD]
-    return grown[-1] - grown[0]
-
-
 def test_gives_up_what_does_not_pay():
     """Where a run takes all cores, two take twice as long; and it is not tried again for long."""
     stepped = step(_SHARED_CORES, _RUN, max_rows=1, load=1.5)

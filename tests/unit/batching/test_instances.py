@@ -14,6 +14,7 @@ class _Model:
         self.instances = Instances(least=least, most=most, likely=likely)
         self.run_s = 0.1
         self.slowdown = slowdown
+        self.slowdown_of = {1: 1.0}
         self.now = 100.0
         self.reasons = []
         self.run(wait=0.0, times=4)
@@ -34,7 +35,7 @@ class _Model:
                 batches.append(batch)
                 idle_since = self.now - rest_s
                 self._note(self.instances.dispatched(batch, self.now, idle_since, would_share=would_share))
-            self.now += self.run_s * (self.slowdown if len(batches) > 1 else 1.0)
+            self.now += self.run_s * self.slowdown_of.get(len(batches), self.slowdown)
             for batch in batches:
                 batch.run_s = self.now - batch.started_at
                 self.instances.ended(batch, self.now)
@@ -99,7 +100,7 @@ def test_batch_that_would_be_shared_brings_an_instance():
 
 def test_instance_that_does_not_pay_is_given_up():
     """Two take twice as long as one: after the trial, and not again until much later, then even later."""
-    model = _Model(slowdown=2.0)
+    model = _Model(most=2, slowdown=2.0)
     model.run(times=50)
     assert model.reasons == [LOAD, NO_GAIN]
     model.run(times=int(0.8 * TUNING.refused_s / model.run_s))
@@ -118,12 +119,22 @@ def test_instance_that_pays_a_little_stays():
     assert model.reasons == [LOAD]
 
 
-def test_next_instance_is_not_tried_before_the_last_one_has_paid():
-    """One cannot tell them apart."""
+def test_unlikely_instance_is_not_tried_before_the_last_one_has_paid():
+    """One cannot tell them apart; those with cores of their own come as fast as requests wait."""
+    model = _Model(likely=2, slowdown=1.45)
+    model.run(times=int(0.8 * TUNING.trial_runs / 2))
+    assert model.reasons == [LOAD]
     model = _Model(slowdown=1.45)
-    model.run(times=4)
-    assert model.count == 2
-    model.run(times=3)
+    model.run(times=5)
+    assert model.reasons == [LOAD, LOAD]
+
+
+def test_instances_that_were_too_many_are_given_up_one_by_one():
+    """Two pay, three are no faster than two."""
+    model = _Model()
+    model.slowdown_of = {1: 1.0, 2: 1.0, 3: 2.2}
+    model.run(times=50)
+    assert model.reasons == [LOAD, LOAD, NO_GAIN]
     assert model.count == 2
 
 
@@ -185,7 +196,7 @@ def test_what_has_paid_needs_no_further_trial():
 
 def test_no_thread_for_an_instance():
     """It is not tried again at once."""
-    model = _Model()
+    model = _Model(most=2)
     model.run(times=4)
     change = model.instances.no_thread(model.now)
     assert (change.count, change.reason, model.instances.threads) == (1, NO_THREAD, 1)

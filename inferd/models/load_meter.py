@@ -34,7 +34,7 @@ NOTHING_MEASURED = Measured()
 
 
 def reset_peak() -> None:
-    """Begin to count the peak of the resident set anew, where the system allows it."""
+    """Restart the count of the peak of the resident set, where the system allows it."""
     with suppress(OSError):
         _CLEAR_REFS.write_text(_RESET_PEAK)
 

@@ -96,7 +96,7 @@ class Simulation:
 
 
 @given(sizes=sizes, asked=asked)
-def test_the_budget_is_kept_and_every_request_is_answered(sizes: list[int], asked: list[tuple[float, int]]) -> None:
+def test_keeps_the_budget_and_answers_every_request(sizes: list[int], asked: list[tuple[float, int]]) -> None:
     """No model leaves before its time; one in use leaves only after a load has waited for long."""
     simulation = Simulation(sizes)
     schedule = sorted((at, number % len(sizes)) for at, number in asked)

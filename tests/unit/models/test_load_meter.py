@@ -47,7 +47,7 @@ def test_growth_and_peak(meter, gauges, clock):
     assert (result.load_s, result.is_alone, gauges.calls) == (2.0, True, ["free", "reset"])
 
 
-def test_a_process_that_shrinks(meter, gauges):
+def test_process_that_shrinks(meter, gauges):
     """A load never takes less than nothing."""
     with meter.load() as measurement:
         gauges.resident = gauges.device = gauges.peak = 0
@@ -55,7 +55,7 @@ def test_a_process_that_shrinks(meter, gauges):
 
 
 @pytest.mark.parametrize("other", ["load", "unload"])
-def test_what_goes_on_beside_it(meter, other):
+def test_load_beside_another_is_not_alone(meter, other):
     """Neither that nor what has begun before counts as alone."""
     with meter.load() as first, getattr(meter, other)():
         pass
@@ -68,7 +68,7 @@ def test_what_goes_on_beside_it(meter, other):
     assert third.result.is_alone
 
 
-def test_a_load_that_fails(meter):
+def test_failed_load_is_over(meter):
     """It is over for the next one."""
     with pytest.raises(ValueError, match="damaged"), meter.load():
         raise ValueError("damaged")

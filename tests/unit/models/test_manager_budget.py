@@ -28,7 +28,7 @@ def batcher(fixture, name):
     return fixture.loader.loaded[f"{name}/1"][-1].batcher
 
 
-def test_the_least_recently_used_model_leaves(three):
+def test_least_recently_used_model_leaves(three):
     """It is on demand then, and a demand loads it again."""
     three.start()
     load(three, "a", "b")
@@ -68,7 +68,7 @@ def test_memory_of_a_model_that_leaves_is_used_when_it_is_free(three):
     assert pending.outcome() is None
 
 
-def test_a_pinned_model_stays(three):
+def test_pinned_model_stays(three):
     """Although it was used least recently."""
     (three.root / "a/model.yaml").write_text("pinned: true\n")
     three.start()
@@ -76,7 +76,7 @@ def test_a_pinned_model_stays(three):
     assert three.states() == {"a/1": READY, "b/1": ON_DEMAND, "c/1": READY}
 
 
-def test_a_model_that_is_larger_than_the_budget(three):
+def test_model_larger_than_the_budget_fails(three):
     """Its load fails with both numbers, every time, and what serves goes on."""
     three.loader.memory["c/1"] = 120 * _MIB
     three.start()
@@ -115,7 +115,7 @@ def test_versions_of_unknown_size_are_loaded_alone(make):
     assert second.outcome() is None
 
 
-def test_an_unload_by_a_call_withdraws_a_load_that_waits(three):
+def test_unload_by_a_call_withdraws_a_load_that_waits(three):
     """It ends at once."""
     three.start()
     load(three, "a", "b")

@@ -23,7 +23,7 @@ def test_nothing_is_loaded_at_start(make):
     assert fixture.loader.loads == []
 
 
-def test_a_demand_loads_all_versions_of_a_model(make):
+def test_demand_loads_all_versions_of_a_model(make):
     """Those of the others stay cold."""
     fixture = make("a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx", mode="none", on_demand=True).start()
     assert fixture.demand("a") is None
@@ -40,7 +40,7 @@ def test_models_that_are_loaded_at_start(make, setting):
     assert fixture.start().states() == {"a/1": READY, "b/1": ON_DEMAND}
 
 
-def test_a_failed_load_is_tried_again_after_a_time_that_doubles(make):
+def test_failed_load_is_tried_again_after_a_time_that_doubles(make):
     """Until then, demands fail at once, and say how long that is."""
     fixture = make("a/1/model.onnx", mode="none", on_demand=True).start()
     (fixture.root / "a/1/model.onnx").write_text("it is damaged")
@@ -68,14 +68,14 @@ def test_one_version_of_several_fails(make):
     assert sorted(fixture.loader.loads) == ["a/1", "a/2"]
 
 
-def test_a_call_loads_before_the_first_request(make):
+def test_call_loads_before_the_first_request(make):
     """In every mode."""
     fixture = make("a/1/model.onnx", mode="none", on_demand=True).start()
     assert fixture.load("a") is None
     assert fixture.states() == {"a/1": READY}
 
 
-def test_a_model_that_a_call_has_unloaded(make):
+def test_unload_by_a_call_ends_loads_on_demand(make):
     """It is not loaded by a demand, until a call loads it."""
     fixture = make("a/1/model.onnx", load=["*"], on_demand=True).start()
     assert fixture.unload("a") is None
@@ -127,7 +127,7 @@ def polled(make):
     return fixture
 
 
-def test_a_change_of_a_cold_model_only_changes_its_registration(polled):
+def test_change_of_a_cold_model_only_changes_its_registration(polled):
     """Also of one whose load has failed: the next demand tries the new files at once."""
     (polled.root / "a/1/model.onnx").write_text("it is damaged")
     assert polled.demand("a") is not None
@@ -139,7 +139,7 @@ def test_a_change_of_a_cold_model_only_changes_its_registration(polled):
     assert polled.demand("a") is None
 
 
-def test_a_change_of_a_loaded_model_is_loaded(polled):
+def test_change_of_a_loaded_model_is_loaded(polled):
     """As in a server that loads all models at start."""
     assert polled.demand("a") is None
     polled.touch("a/2/model.onnx")
@@ -148,7 +148,7 @@ def test_a_change_of_a_loaded_model_is_loaded(polled):
     assert polled.states() == {"a/1": READY, "a/2": READY, "b/1": ON_DEMAND}
 
 
-def test_a_new_version_without_memory_beside_the_old_one(polled):
+def test_new_version_without_memory_beside_the_old_one(polled):
     """The model leaves, and the next request loads what is new."""
     polled.loader.memory = {"a/1": 80 * 2**20}
     assert polled.demand("a") is None
@@ -162,7 +162,7 @@ def test_a_new_version_without_memory_beside_the_old_one(polled):
     assert polled.loader.loaded["a/1"][0].session.closed
 
 
-def test_a_model_that_is_deleted(polled):
+def test_deleted_model_is_not_loaded_on_demand(polled):
     """A cold one vanishes, a loaded one leaves; a demand does not load them any more."""
     assert polled.demand("a") is None
     for name in "ab":

@@ -27,7 +27,7 @@ def test_begins_where_there_is_memory():
     assert not decide(claim(40), resident("a", 50), reserved=11).begins
 
 
-def test_the_least_recently_used_leaves_first():
+def test_least_recently_used_leaves_first():
     """As many as are needed."""
     models = [resident("a", 30, used_at=3), resident("b", 30, used_at=1), resident("c", 30, used_at=2)]
     assert list(decide(claim(30), *models).leaving) == ["b"]
@@ -53,7 +53,7 @@ def test_none_leaves_in_vain():
     ],
     ids=["busy", "held", "young", "young-for-its-load"],
 )
-def test_what_stays(facts):
+def test_models_that_stay(facts):
     """A model in use, one that is being loaded or unloaded, and one that has just come."""
     decision = decide(claim(40), resident("a", 70, **facts))
     assert not decision.begins
@@ -74,7 +74,7 @@ def test_busy_models_leave_when_they_stay_in_use_for_long():
     assert list(decide(claim(50, waited_s=2.0), *models).leaving) == ["a"]
 
 
-def test_a_load_that_can_never_be():
+def test_refuses_a_load_that_can_never_be():
     """If it is certain to be too large for what may leave; otherwise it is tried with the rest gone."""
     pinned = resident("pinned", 30, leaves=False)
     assert decide(claim(90, least=71), pinned).most == Memory(70, 1000)
@@ -83,7 +83,7 @@ def test_a_load_that_can_never_be():
     assert decide(claim(10), resident("pinned", 100, leaves=False)).most == Memory(0, 1000)
 
 
-def test_a_model_does_not_leave_for_itself():
+def test_no_model_leaves_for_itself():
     """As for a new version of it."""
     assert decide(claim(50, least=50, name="a"), resident("a", 60)).most == Memory(40, 1000)
 

@@ -38,14 +38,14 @@ def measured(steady: int, peak: int, *, load_s: float = 1.0, is_alone: bool = Tr
     return Measured(steady=Memory(steady), peak=Memory(peak), is_alone=is_alone, load_s=load_s)
 
 
-def test_a_model_that_was_never_loaded(key):
+def test_estimates_a_model_that_was_never_loaded(key):
     """Its peak is estimated from its files."""
     size = ModelSizes().expected(key())
     assert (size.steady, size.peak, size.is_known) == (Memory(1000), Memory(2000 + 32 * _MIB), False)
     assert size.load_s == 0.0
 
 
-def test_the_median_counts(key):
+def test_median_counts(key):
     """Of the last five; and of the peaks, the least is certain once there are two."""
     sizes = ModelSizes()
     sizes.record(key(), measured(900, 9000, load_s=9.0))
@@ -65,7 +65,7 @@ def test_loads_beside_others_only_tell_the_time(key):
     assert (size.is_known, size.load_s) == (False, 2.0)
 
 
-def test_what_was_measured_is_remembered(key):
+def test_measured_size_is_remembered(key):
     """For the next process."""
     ModelSizes().record(key(), measured(100, 200))
     size = ModelSizes().expected(key())
@@ -73,7 +73,7 @@ def test_what_was_measured_is_remembered(key):
 
 
 def test_other_files_or_settings_have_another_size(key, path):
-    """A changed file or batch size is measured anew; a link to the file changes nothing."""
+    """A changed file or batch size is measured again; a link to the file changes nothing."""
     sizes = ModelSizes()
     sizes.record(key(), measured(100, 200))
     os.link(path, path.parents[3] / "other")
@@ -86,7 +86,7 @@ def test_other_files_or_settings_have_another_size(key, path):
 @pytest.mark.parametrize(
     "content", ["[]", "{}", '{"steady": [[1, 0]], "peak": [], "load_s": []}', '{"steady": 1}', "x"]
 )
-def test_a_damaged_file_is_as_good_as_none(key, content):
+def test_damaged_file_is_ignored(key, content):
     """The next load is measured."""
     made = key()
     sizes = ModelSizes()

@@ -1,6 +1,6 @@
 """The loads of versions, in order: each begins when there is memory for it, and makes others leave if there is not.
 
-Loads wait in one line, so that none is overtaken again and again; the first one is looked at again every few milliseconds. A
+Loads wait in one line, so that none is overtaken again and again; the first one is looked at every few milliseconds. A
 version whose size is not known yet is loaded alone, which is when it is measured. Without a budget, no load waits.
 """
 

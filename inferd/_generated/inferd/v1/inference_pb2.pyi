@@ -9,6 +9,9 @@ model that is loading or has failed, or a server that is draining; RESOURCE_EXHA
 the request, with google.rpc.RetryInfo and ErrorInfo in the status details and `grpc-retry-pushback-ms` in the
 trailing metadata; DEADLINE_EXCEEDED when the deadline or timeout passed in any stage; INTERNAL when the model's run
 failed for this request.
+
+Requests to a model that is loaded on demand wait for it. One that the load would outlast gets UNAVAILABLE with reason
+MODEL_LOADING at once, with RetryInfo and the same trailing metadata.
 """
 
 import builtins

@@ -130,6 +130,8 @@ def test_models_come_from_every_source() -> None:
         "/models/fetched",
         "/models/image",
         "/models/extra",
+        "s3://bucket/models",
+        "words=hf://org/words",
     ]
     mounts = {mount["mountPath"]: mount for mount in container(objects)["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod(objects)["volumes"]}
@@ -181,7 +183,7 @@ def test_extra_values() -> None:
         "log.level=debug",
     ]
     assert {"name": "TZ", "value": "UTC"} in server["env"]
-    assert server["envFrom"] == [{"configMapRef": {"name": "inferd-environment"}}]
+    assert {"configMapRef": {"name": "inferd-environment"}} in server["envFrom"]
     assert {"name": "extra", "mountPath": "/models/extra"} in server["volumeMounts"]
     assert [each["name"] for each in pod(objects)["containers"]] == ["inferd", "sidecar"]
     assert [each["name"] for each in pod(objects)["initContainers"]] == ["fetch-models", "wait"]

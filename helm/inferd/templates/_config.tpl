@@ -15,7 +15,7 @@
 {{- if .persistentVolumeClaim.claimName }}{{ $paths = append $paths "/models/volume" }}{{ end -}}
 {{- if .fetch.image }}{{ $paths = append $paths "/models/fetched" }}{{ end -}}
 {{- if .image.reference }}{{ $paths = append $paths "/models/image" }}{{ end -}}
-{{- $paths = concat $paths .extraPaths -}}
+{{- $paths = concat $paths .extraPaths .remote.addresses -}}
 {{- end -}}
 {{ toJson $paths }}
 {{- end -}}
@@ -78,6 +78,19 @@ extraEnv
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty if there is a volume for the cache; it is called models-cache, unless a claim template has it. */}}
+{{- define "inferd.caches" -}}
+{{- with .Values.models -}}
+{{- if .cache.claimTemplate }}{{ .cache.claimTemplate }}{{ else if or .cache.volume .remote.addresses }}models-cache{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The bytes of a quantity with Mi, Gi or Ti. */}}
+{{- define "inferd.bytes" -}}
+{{- $factors := dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mul (regexFind "^[0-9]+" .) (get $factors (regexFind "[A-Z]i$" .)) -}}
+{{- end -}}
+
 {{- define "inferd.repositorySettings" -}}
 {{- $models := .Values.models -}}
 {{- $settings := dict "mode" $models.control.mode "readiness" $models.readiness "exit_on_error" $models.exitOnError -}}
@@ -85,6 +98,11 @@ extraEnv
 {{- $_ := set $settings "poll_interval_s" $models.control.pollIntervalSeconds -}}
 {{- end -}}
 {{- with $models.control.load }}{{ $_ := set $settings "load" . }}{{ end -}}
+{{- if $models.onDemand }}{{ $_ := set $settings "on_demand" true }}{{ end -}}
+{{- with $models.memoryBudget }}{{ $_ := set $settings "memory_budget_bytes" (include "inferd.bytes" . | int64) }}{{ end -}}
+{{- with $models.deviceMemoryBudget -}}
+{{- $_ := set $settings "device_memory_budget_bytes" (include "inferd.bytes" . | int64) -}}
+{{- end -}}
 {{- if include "inferd.remembers" . }}{{ $_ := set $settings "remember" "/var/lib/inferd/models.json" }}{{ end -}}
 {{ toJson $settings }}
 {{- end -}}
@@ -96,11 +114,19 @@ extraEnv
 {{- /* A replica without a GPU should fail instead of being slow. */ -}}
 {{- $_ := set $defaults "runtime" (dict "providers" (list "cuda")) -}}
 {{- end -}}
+{{- if include "inferd.caches" . -}}
+{{- $runtime := get $defaults "runtime" | default dict -}}
+{{- $_ := set $defaults "runtime" (set $runtime "verdict_cache" "/var/cache/inferd/verdicts") -}}
+{{- end -}}
 {{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "metrics_port" .Values.ports.metrics -}}
 {{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
 {{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
 {{- $ours := dict "server" $server "repository" (include "inferd.repositorySettings" . | fromJson) -}}
 {{- if $paths }}{{ $_ := set $ours "models" $paths }}{{ end -}}
+{{- if include "inferd.caches" . -}}
+{{- $bytes := div (mul (include "inferd.bytes" .Values.models.cache.size | int64) 4) 5 -}}
+{{- $_ := set $ours "remote" (dict "cache" "/var/cache/inferd/files" "cache_bytes" $bytes) -}}
+{{- end -}}
 {{- with include "inferd.securitySettings" . | fromJson }}{{ $_ := set $ours "security" . }}{{ end -}}
 {{ mergeOverwrite $defaults (deepCopy .Values.config) $ours | toYaml }}
 {{- end -}}

@@ -58,6 +58,9 @@
 - name: INFERD_TRACING__RESOURCE
   value: '{"k8s.pod.name": "$(POD_NAME)", "k8s.namespace.name": "$(POD_NAMESPACE)", "k8s.node.name": "$(NODE_NAME)"}'
 {{- end }}
+{{- with .Values.models.remote.env }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "inferd.ownMounts" -}}
@@ -96,6 +99,9 @@
 {{- end }}
 {{- with include "inferd.remembers" . }}
 - {name: {{ . }}, mountPath: /var/lib/inferd}
+{{- end }}
+{{- with include "inferd.caches" . }}
+- {name: {{ . }}, mountPath: /var/cache/inferd}
 {{- end }}
 {{- end -}}
 
@@ -152,6 +158,10 @@
 - name: model-image
   image: {reference: {{ .reference | quote }}, pullPolicy: {{ .pullPolicy }}}
 {{- end }}
+{{- end }}
+{{- if eq (include "inferd.caches" .) "models-cache" }}
+{{- $volume := .Values.models.cache.volume | default (dict "emptyDir" (dict "sizeLimit" .Values.models.cache.size)) }}
+- {{ mergeOverwrite (deepCopy $volume) (dict "name" "models-cache") | toJson }}
 {{- end }}
 {{- if eq (include "inferd.remembers" .) "models-state" }}
 - {{ mergeOverwrite (deepCopy .Values.models.control.remember.volume) (dict "name" "models-state") | toJson }}
@@ -213,7 +223,7 @@ args: {{ concat (list "serve" "--config" "/etc/inferd/config/inferd.yaml" "--hos
 {{- with concat (include "inferd.ownEnvironment" . | fromYamlArray) .Values.extraEnv }}
 env: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.extraEnvFrom }}
+{{- with concat .Values.models.remote.envFrom .Values.extraEnvFrom }}
 envFrom: {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:

@@ -20,6 +20,11 @@ repository.poll_interval_s: models.control.pollIntervalSeconds
 repository.load: models.control.load
 repository.remember: models.control.remember
 repository.readiness: models.readiness
+repository.on_demand: models.onDemand
+repository.memory_budget_bytes: models.memoryBudget
+repository.device_memory_budget_bytes: models.deviceMemoryBudget
+remote.cache: models.cache
+remote.cache_bytes: models.cache.size
 repository.exit_on_error: models.exitOnError
 server.grpc_port: ports.grpc
 server.metrics_port: ports.metrics
@@ -99,7 +104,7 @@ security.jwt.jwks_file: auth.jwks
 {{- $policy := .Values.networkPolicy -}}
 {{- if and $policy.enabled $policy.restrictEgress (not $policy.extraEgress) -}}
 {{- $keys := include "inferd.setting" (dict "root" . "path" "security.jwt.jwks_url") -}}
-{{- $needs := dict "models.fetch" .Values.models.fetch.image "config.security.jwt.jwks_url" $keys -}}
+{{- $needs := dict "models.fetch" .Values.models.fetch.image "models.remote" .Values.models.remote.addresses "config.security.jwt.jwks_url" $keys -}}
 {{- with include "inferd.traces" . }}{{ $_ := set $needs . "traces" }}{{ end -}}
 {{- range $value, $needed := $needs -}}
 {{- if $needed -}}

@@ -17,6 +17,13 @@
 {{- if and $remember.claimTemplate (not (has $remember.claimTemplate $templates)) -}}
 {{- fail (printf "models.control.remember.claimTemplate: expected the name of one of volumeClaimTemplates, got %s" $remember.claimTemplate) -}}
 {{- end -}}
+{{- $cache := .Values.models.cache -}}
+{{- if and $cache.volume $cache.claimTemplate -}}
+{{- fail "models.cache: expected either volume or claimTemplate, got both" -}}
+{{- end -}}
+{{- if and $cache.claimTemplate (not (has $cache.claimTemplate $templates)) -}}
+{{- fail (printf "models.cache.claimTemplate: expected the name of one of volumeClaimTemplates, got %s" $cache.claimTemplate) -}}
+{{- end -}}
 {{- $several := or .Values.autoscaling.mode (gt (int .Values.replicas) 1) -}}
 {{- if and (hasKey $remember.volume "persistentVolumeClaim") $several -}}
 {{- fail "models.control.remember.volume: a claim is for a single replica, set replicas to 1 and no autoscaling, or use claimTemplate with a StatefulSet" -}}

@@ -199,7 +199,7 @@ def test_deadline_that_a_load_would_outlast(tmp_path: Path) -> None:
     with serving(tmp_path, *arguments) as server, Client(server.grpc, timeout_s=PATIENCE_S, retry=None) as client:
         for name in ("first", "second"):
             assert client.infer(name, index)["y"] == [70]
-        assert client.model("first").state is ModelState.ON_DEMAND
+        eventually(lambda: client.model("first").state is ModelState.ON_DEMAND, "it has left for the second")
         (refused,) = client.stream("first", [index], timeout_s=0.01)
         assert isinstance(refused.outcome, Unavailable)
         assert refused.outcome.reason == "MODEL_LOADING"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -80,8 +81,7 @@ def measure(model: Model, rows: int, *, external: bool) -> Sizes:
 def _serving(folder: Path, model: Model, rows: int, *, external: bool) -> Iterator[tuple[Server, Client]]:
     version = folder / "models" / model.served_as / "1"
     version.mkdir(parents=True)
-    where = {"save_as_external_data": True, "location": "weights"} if external else {}
-    onnx.save(onnx.load(model.path), version / "model.onnx", **where)
+    onnx.save(onnx.load(model.path), version / "model.onnx", save_as_external_data=external, location="weights")
     port = free_port()
     settings = {
         "repository.mode": "explicit",
@@ -105,8 +105,13 @@ def _serving(folder: Path, model: Model, rows: int, *, external: bool) -> Iterat
         *flags,
     ]
     with Server(command, {}, folder) as server, Client(f"127.0.0.1:{port}") as client:
-        server.wait_ready(client.models)
+        server.wait_ready(partial(_ask, client))
         yield server, client
+
+
+def _ask(client: Client) -> None:
+    """Raise an error until the server answers."""
+    client.models()
 
 
 def _highest(pid: int) -> int:

@@ -5,11 +5,11 @@ Layout of the folder, which several processes may share:
 - ``blobs/SHA256``: contents, never changed;
 - ``files/KEY``, for each version of each remote file: a link to its blob, or an empty file before it is downloaded;
 - ``trees/ID``: the names of a model's files, as links to entries of ``files``;
-- ``partial/BOOT.KEY``: downloads that go on, each locked by its process, or that were broken off;
+- ``partial/BOOT.KEY``: downloads that go on, each locked by its process, or interrupted;
 - ``processes/ID``: what each process has in use (`in_use`);
 - ``listings/KEY``: what each address had when it was last listed.
 
-Whatever a killed process leaves behind is deleted by the next one, except broken downloads, which go on where they
+Whatever a killed process leaves behind is deleted by the next one, except downloads, which continue where they
 were: those of another boot are deleted, as a crash of the machine may have lost parts of them.
 """
 

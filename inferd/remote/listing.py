@@ -85,7 +85,7 @@ class _Call:
             self.listing = make()
         except StorageError as error:
             self.problem = str(error)
-        except Exception as error:  # noqa: BLE001  (whoever waits must be told)
+        except Exception as error:  # noqa: BLE001  (the caller must be told)
             _log.exception("an unexpected error in a listing")
             self.problem = f"cannot be listed: {type(error).__name__}"
         finally:

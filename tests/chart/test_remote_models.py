@@ -21,7 +21,7 @@ def test_models_in_remote_storage() -> None:
     assert {"name": "models-cache", "emptyDir": {"sizeLimit": "20Gi"}} in pod(objects)["volumes"]
 
 
-def test_a_claim_for_the_cache() -> None:
+def test_uses_claim_for_cache() -> None:
     """Without remote models it has what is known of others."""
     claim = {"persistentVolumeClaim": {"claimName": "cache"}}
     objects = rendered({"models": {"cache": {"size": "500Mi", "volume": claim}}})

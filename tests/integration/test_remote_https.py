@@ -104,7 +104,7 @@ def _fetch(source: ModelSource) -> object:
     return source.remote.fetch(source.path, lambda: False)
 
 
-def test_a_model(tmp_path: Path, server: _Server) -> None:
+def test_downloads_model_once(tmp_path: Path, server: _Server) -> None:
     """In parts, and once."""
     source = _source(tmp_path, server.address)
     assert (source.name, source.version) == ("words", "1")
@@ -115,7 +115,7 @@ def test_a_model(tmp_path: Path, server: _Server) -> None:
     assert sum(server.sent) == len(_MODEL)
 
 
-def test_a_changed_model(tmp_path: Path, server: _Server) -> None:
+def test_downloads_changed_model(tmp_path: Path, server: _Server) -> None:
     """By its ETag."""
     _files = _fetch(_source(tmp_path, server.address))
     server.content = _OTHER
@@ -125,7 +125,7 @@ def test_a_changed_model(tmp_path: Path, server: _Server) -> None:
     assert source.path.read_bytes() == _OTHER
 
 
-def test_a_server_that_sends_no_parts(tmp_path: Path, server: _Server) -> None:
+def test_rejects_server_without_ranges(tmp_path: Path, server: _Server) -> None:
     """Can send small files only."""
     server.sends_parts = False
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_a_server_that_sends_no_parts(tmp_path: Path, server: _Server) -> None:
     assert source.path.read_bytes() == _SMALL
 
 
-def test_changes_that_cannot_be_noticed(tmp_path: Path, server: _Server) -> None:
+def test_requires_checksum_without_etag(tmp_path: Path, server: _Server) -> None:
     """Need a checksum."""
     server.properties = {}
     with pytest.raises(
@@ -157,7 +157,7 @@ def test_nothing_there(tmp_path: Path, server: _Server) -> None:
     assert str(error.value) == f"{address}: there is no such file or directory, or no access to it"
 
 
-def test_a_server_that_is_not_trusted(tmp_path: Path, server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_untrusted_server(tmp_path: Path, server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is not taken for one that has no such file."""
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority("another").save(tmp_path, "other")))
     with pytest.raises(

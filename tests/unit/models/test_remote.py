@@ -64,7 +64,7 @@ def test_finds_models_and_reads_settings_only(tmp_path: Path, storage: FakeStora
     assert all(source.is_immutable for source in found.values())
 
 
-def test_a_load_fetches_what_it_needs(tmp_path: Path, storage: FakeStorage) -> None:
+def test_load_fetches_needed_files(tmp_path: Path, storage: FakeStorage) -> None:
     """The model and the small files around it, not other versions, not large files that nothing names."""
     storage.contents["words/1/notes.bin"] = bytes(16 * 2**20 + 1)
     storage.contents["words/warmup/white"] = bytes(16 * 2**20 + 1)
@@ -111,7 +111,7 @@ def test_another_name(tmp_path: Path, storage: FakeStorage) -> None:
     assert set(remote.sources(f"mine={_ADDRESS}")) == {("mine", "1"), ("mine", "2")}
 
 
-def test_a_change_is_one_of_its_version(tmp_path: Path, storage: FakeStorage) -> None:
+def test_changes_fingerprint_of_changed_version_only(tmp_path: Path, storage: FakeStorage) -> None:
     """A new version does not touch the others, whose files have other paths then."""
     remote = _Remote(tmp_path, storage)
     before = remote.sources()
@@ -134,7 +134,7 @@ def test_settings_are_part_of_each_version(tmp_path: Path, storage: FakeStorage)
     assert after["words", "1"].config.read_bytes() == storage.contents["words/model.yaml"]
 
 
-def test_a_failing_listing_keeps_the_last_one(
+def test_failing_listing_keeps_last_one(
     tmp_path: Path, storage: FakeStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of this process, or of an earlier one; said once."""
@@ -173,7 +173,7 @@ def test_storage_that_hangs_delays_once(tmp_path: Path, storage: FakeStorage) ->
     eventually(lambda: _listed(remote), "the listing has ended")
 
 
-def test_a_download_that_fails(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_download_fails_load(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails the load, with the address."""
     monkeypatch.setattr("inferd.remote.download._TRIES", 1)
     source = _Remote(tmp_path, storage).sources()["digits", "1"]
@@ -182,7 +182,7 @@ def test_a_download_that_fails(tmp_path: Path, storage: FakeStorage, monkeypatch
         _fetch(source)
 
 
-def test_a_model_whose_settings_cannot_be_read(
+def test_keeps_model_with_unreadable_settings(
     tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stays as it was; the others are found."""
@@ -198,7 +198,7 @@ def test_a_model_whose_settings_cannot_be_read(
     assert remote.warnings == ["skipped: s3://bucket/models: reset"]
 
 
-def test_a_catalog_with_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:
+def test_catalog_searches_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:
     """Both are searched."""
     onnx_models.save(onnx_models.linear(), tmp_path / "local" / "model.onnx")
     remote = _Remote(tmp_path, storage).repositories.sources

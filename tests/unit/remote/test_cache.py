@@ -35,7 +35,7 @@ def _limited(tmp_path: Path, limit: int) -> FileCache:
     return FileCache(tmp_path / "cache", limit_bytes=limit)
 
 
-def test_a_model_has_all_its_names_at_once(cache: FileCache) -> None:
+def test_tree_has_all_names(cache: FileCache) -> None:
     """Files that are not downloaded are empty."""
     folder, _ = cache.tree("digits", [_file(), _file("model.yaml")])
     assert folder.name == "digits"
@@ -86,7 +86,7 @@ def test_equal_contents_are_kept_once(cache: FileCache) -> None:
     assert len(_blobs(cache)) == 1
 
 
-def test_what_was_used_least_recently_leaves(tmp_path: Path) -> None:
+def test_evicts_least_recently_used(tmp_path: Path) -> None:
     """Until there is room for what comes."""
     cache = _limited(tmp_path, 15)
     for version in "abc":
@@ -97,7 +97,7 @@ def test_what_was_used_least_recently_leaves(tmp_path: Path) -> None:
     assert [cache.content_of(_file(version=version)) is not None for version in "abc"] == [True, False, False]
 
 
-def test_what_is_in_use_stays(tmp_path: Path) -> None:
+def test_keeps_content_in_use(tmp_path: Path) -> None:
     """Even if the rest is not enough, and whichever process uses it."""
     cache, other = _limited(tmp_path, 10), _limited(tmp_path, 10)
     _store(cache, _file(version="a"), b"modea")
@@ -111,7 +111,7 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
     assert _blobs(cache) == []
 
 
-def test_what_leaves_is_as_before_its_download(tmp_path: Path) -> None:
+def test_evicted_file_is_empty(tmp_path: Path) -> None:
     """A directory that has its name goes on having it."""
     cache = _limited(tmp_path, 5)
     folder, _hold = cache.tree("digits", [_file()])

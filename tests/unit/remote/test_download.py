@@ -71,7 +71,7 @@ def test_downloads_once(server: _Server, storage: FakeStorage, tmp_path: Path) -
     assert server.counts.read().cache_bytes == 100
 
 
-def test_an_empty_file(server: _Server, tmp_path: Path) -> None:
+def test_downloads_empty_file(server: _Server, tmp_path: Path) -> None:
     """Nothing is read."""
     storage = FakeStorage({"labels.txt": b""})
     _hold = server.downloads.fetch(storage, storage.file("labels.txt"))
@@ -96,7 +96,7 @@ def test_goes_on_where_it_was(server: _Server, storage: FakeStorage, tmp_path: P
     assert other.counts.read().downloaded_bytes == 60
 
 
-def test_a_part_is_tried_again(server: _Server, storage: FakeStorage, tmp_path: Path) -> None:
+def test_retries_part(server: _Server, storage: FakeStorage, tmp_path: Path) -> None:
     """With growing waits."""
     failures = iter([True, True])
 
@@ -134,7 +134,7 @@ def test_known_content_is_not_read(tmp_path: Path, storage: FakeStorage) -> None
     assert other.reads == []
 
 
-def test_a_file_that_changes_meanwhile(server: _Server, storage: FakeStorage, tmp_path: Path) -> None:
+def test_rejects_file_changed_meanwhile(server: _Server, storage: FakeStorage, tmp_path: Path) -> None:
     """Its parts may be of two versions."""
     file = storage.file("model.onnx")
 

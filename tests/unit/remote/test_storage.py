@@ -74,7 +74,7 @@ def test_lists_all_below_an_address(files: MemoryFileSystem) -> None:
     assert (listing.name, listing.only) == ("models", "")
 
 
-def test_an_address_of_a_file_has_its_neighbors(files: MemoryFileSystem) -> None:
+def test_file_address_has_neighbors(files: MemoryFileSystem) -> None:
     """Its settings may be among them."""
     files.pipe({"/models/model.yaml": b"{}"})
     listing = FsspecStorage("memory://models/b.onnx", timeout_s=1).list()

@@ -184,7 +184,7 @@ def test_each_shrinking_that_was_too_early_makes_the_next_one_later():
     assert model.count == 1
 
 
-def test_what_has_paid_needs_no_further_trial():
+def test_instances_that_have_paid_need_no_further_trial():
     """All instances come as fast as requests wait."""
     model = _Model()
     model.run(times=10)

@@ -101,6 +101,7 @@ def _settings(folder: Path, authority: Authority) -> list[str]:
     (folder / "policy.yaml").write_text(_POLICY)
     settings = {
         "log.access": "false",
+        "repository.memory_budget_bytes": str(2**32),
         # Without a collector: sampled calls are enough.
         "tracing.endpoint": "http://127.0.0.1:1",
         "tracing.sampling_ratio": "0.05",

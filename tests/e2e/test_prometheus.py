@@ -25,10 +25,16 @@ SCRAPES = 12
 WITHOUT_DATA = {
     "GPU": "the machine has none",
     "GPU memory": "the machine has none",
+    "Cold requests": "all models are loaded at start",
+    "Downloads of models": "there is no remote repository",
+    "Changes of instances": "no model has a range of them",
 }
 
 #: Metrics without data here, with the reason.
-ABSENT = {"inferd_jwks_age_seconds": "no issuer of tokens is configured"}
+ABSENT = {
+    "inferd_jwks_age_seconds": "no issuer of tokens is configured",
+    "inferd_gpu_memory_used_bytes": "the machine has no GPU",
+}
 
 PANELS = [panel for section in SECTIONS for panel in section.panels]
 

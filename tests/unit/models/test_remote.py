@@ -134,9 +134,7 @@ def test_settings_are_part_of_each_version(tmp_path: Path, storage: FakeStorage)
     assert after["words", "1"].config.read_bytes() == storage.contents["words/model.yaml"]
 
 
-def test_failing_listing_keeps_last_one(
-    tmp_path: Path, storage: FakeStorage, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failing_listing_keeps_last_one(tmp_path: Path, storage: FakeStorage, caplog: pytest.LogCaptureFixture) -> None:
     """Of this process, or of an earlier one; said once."""
     first = _Remote(tmp_path, storage)
     before = first.sources()

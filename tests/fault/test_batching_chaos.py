@@ -10,7 +10,7 @@ import pytest
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceResult
 from inferd.config.settings import Backpressure, BatchingSettings, InstanceRange, QueueSettings
-from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from inferd.errors import DeadlineExceededError, InferenceFailedError, OutOfMemoryError, OverloadedError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
 from tests.patience import PATIENCE_S
 
@@ -122,23 +122,24 @@ def test_every_request_has_one_outcome_and_batcher_survives(policy, max_wait_ms)
     assert len(stats.rejections) >= refused
 
 
-def test_workers_survive_model_that_always_fails():
-    """After a thousand failures, the next request is run as well."""
+@pytest.mark.parametrize(("failure", "told"), [(ValueError, InferenceFailedError), (MemoryError, OutOfMemoryError)])
+def test_workers_survive_model_that_always_fails(failure, told):
+    """After hundreds of failures, the next request is run as well."""
     healthy = threading.Event()
 
     def sick(inputs):
         if not healthy.is_set():
-            raise MemoryError
+            raise failure
         return scale(inputs)
 
     stats = RecordingStats()
     batcher = _batcher(Backpressure.BLOCK, 0.0, ManualPollThread(time.monotonic), stats, FakeSession(sick))
     batcher.start()
-    for _ in range(100):
+    for _ in range(50):
         callers = [Caller() for _ in range(10)]
         for caller in callers:
             batcher.queue.submit([caller.request])
-        assert all(isinstance(caller.wait(), InferenceFailedError) for caller in callers)
+        assert all(isinstance(caller.wait(), told) for caller in callers)
     healthy.set()
     batcher.queue.submit([(caller := Caller()).request])
     assert isinstance(caller.wait(), InferenceResult)

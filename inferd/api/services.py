@@ -58,6 +58,7 @@ class InferenceServices:
         self._manager = manager
         self._router = router
         self._waits = ModelWaits(loads, registry)
+        self._cold_requests = loads.cold_requests
         self._statuses = statuses
         self._limits = limits
         self._is_ready = is_ready
@@ -79,7 +80,13 @@ class InferenceServices:
         )
         self._control = RepositoryControl(self._manager, self._registry, self._statuses, self._large_messages)
         own = InferenceService(resources, self._control, self._router)
-        open_inference = OpenInferenceService(resources, self._control, self._is_ready)
+        open_inference = OpenInferenceService(
+            resources,
+            self._control,
+            self._is_ready,
+            counts=self._manager.counts,
+            cold_requests=self._cold_requests,
+        )
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),

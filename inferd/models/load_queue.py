@@ -73,7 +73,7 @@ class LoadQueue:
         self._first_since = 0.0
         self._going_on: list[tuple[VersionLoad, ModelSize]] = []
         self._next_look_at = 0.0
-        self._counter = ResidencyCounter()
+        self.counter = ResidencyCounter()
 
     @property
     def next_look_at(self) -> float | None:
@@ -105,7 +105,7 @@ class LoadQueue:
             self._first_since = now
             if now - load.asked_at >= _LOOK_S:
                 _log_wait(load, now - load.asked_at)
-            self._counter.load_begins(load.operation.name, load.operation.cause)
+            self.counter.load_begins(load.operation.name, load.operation.cause)
             self._going_on.append((load.begin(), load.size))
         self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
 
@@ -119,7 +119,7 @@ class LoadQueue:
                 _memory_sample("device", used.device, reserved.device, self._budget.device),
             ),
             waiting_loads=len(self._waiting),
-            counts=self._counter.read(),
+            counts=self.counter.read(),
         )
 
     def taken(self) -> Memory:
@@ -172,7 +172,7 @@ class LoadQueue:
     def _let_leave(self, names: Collection[str], residents: Collection[Resident]) -> None:
         busy = {each.name for each in residents if each.is_busy}
         for name in names:
-            self._counter.evicted(name, in_use=name in busy)
+            self.counter.evicted(name, in_use=name in busy)
             self._evict(name, name in busy)
 
 

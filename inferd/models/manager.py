@@ -39,7 +39,7 @@ from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
 from inferd.models.temporary_folder import delete_leftovers
 from inferd.models.version import ModelVersion
-from inferd.observability.metrics.residency import ResidencySample
+from inferd.observability.metrics.residency import ResidencyCounts, ResidencySample
 from inferd.plain_text import clipped, listed
 
 _log = logging.getLogger(__name__)
@@ -188,6 +188,10 @@ class ModelManager:
     def residency(self) -> ResidencySample:
         """Return what the models take of the memory budget, and which were loaded and evicted."""
         return self._queue.sample()
+
+    def counts(self, name: str) -> ResidencyCounts:
+        """Return how often versions of a model were loaded, and it was evicted."""
+        return self._queue.counter.of(name)
 
     def memory_bytes(self) -> int:
         """Return the host memory that the models take, and that loads may take which go on."""

@@ -787,6 +787,9 @@ class ModelStatistics(google.protobuf.message.Message):
     BATCH_VERDICT_REASON_FIELD_NUMBER: builtins.int
     BATCH_CHECKS_FIELD_NUMBER: builtins.int
     BATCH_MISMATCHES_FIELD_NUMBER: builtins.int
+    MODEL_LOADS_FIELD_NUMBER: builtins.int
+    MODEL_EVICTIONS_FIELD_NUMBER: builtins.int
+    COLD_REQUESTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     last_inference: builtins.int
@@ -806,6 +809,12 @@ class ModelStatistics(google.protobuf.message.Message):
     """Batches of which one request was run again alone and the answers compared."""
     batch_mismatches: builtins.int
     """Those of batch_checks in which the answers differed."""
+    model_loads: builtins.int
+    """Loads of versions of this model that have begun, since the server was started."""
+    model_evictions: builtins.int
+    """How often it was unloaded to make room for other models."""
+    cold_requests: builtins.int
+    """Requests that have found it not loaded."""
     @property
     def inference_stats(self) -> Global___InferStatistics: ...
     @property
@@ -829,9 +838,12 @@ class ModelStatistics(google.protobuf.message.Message):
         batch_verdict_reason: builtins.str = ...,
         batch_checks: builtins.int = ...,
         batch_mismatches: builtins.int = ...,
+        model_loads: builtins.int = ...,
+        model_evictions: builtins.int = ...,
+        cold_requests: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["inference_stats", b"inference_stats"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_checks", b"batch_checks", "batch_mismatches", b"batch_mismatches", "batch_stats", b"batch_stats", "batch_verdict", b"batch_verdict", "batch_verdict_reason", b"batch_verdict_reason", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "memory_usage", b"memory_usage", "name", b"name", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_checks", b"batch_checks", "batch_mismatches", b"batch_mismatches", "batch_stats", b"batch_stats", "batch_verdict", b"batch_verdict", "batch_verdict_reason", b"batch_verdict_reason", "cold_requests", b"cold_requests", "execution_count", b"execution_count", "inference_count", b"inference_count", "inference_stats", b"inference_stats", "last_inference", b"last_inference", "memory_usage", b"memory_usage", "model_evictions", b"model_evictions", "model_loads", b"model_loads", "name", b"name", "version", b"version"]) -> None: ...
 
 Global___ModelStatistics: typing_extensions.TypeAlias = ModelStatistics
 

@@ -1,6 +1,6 @@
 """``inference.GRPCInferenceService``: inference, health, what is known of the models, and their loading."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -21,6 +21,7 @@ from inferd.api.unary import UnaryInference, query_handler
 from inferd.errors import ModelNotFoundError
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
+from inferd.observability.metrics.residency import ResidencyCounts
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 from inferd.runtime.signature import TensorSpec
 
@@ -39,7 +40,17 @@ EXTENSIONS = (
 class OpenInferenceService:
     """Handlers of the service's methods, for clients of Triton and KServe."""
 
-    def __init__(self, resources: HandlerResources, control: RepositoryControl, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        resources: HandlerResources,
+        control: RepositoryControl,
+        is_ready: Callable[[], bool],
+        *,
+        counts: Callable[[str], ResidencyCounts],
+        cold_requests: Mapping[str, int],
+    ) -> None:
+        self._counts = counts
+        self._cold_requests = cold_requests
         self._resources = resources
         self._control = control
         self._is_ready = is_ready
@@ -55,7 +66,7 @@ class OpenInferenceService:
             "ModelReady": query_handler(pb.ModelReadyRequest, _model_ready, registry, statuses),
             "ModelMetadata": query_handler(pb.ModelMetadataRequest, _model_metadata, registry, statuses, waits=waits),
             "ModelConfig": query_handler(pb.ModelConfigRequest, _model_config, registry, statuses, waits=waits),
-            "ModelStatistics": query_handler(pb.ModelStatisticsRequest, _model_statistics, registry, statuses),
+            "ModelStatistics": query_handler(pb.ModelStatisticsRequest, self._model_statistics, registry, statuses),
             "ModelInfer": callback_unary(
                 UnaryInference(self._decoder, registry, statuses, self._resources.large_messages, waits)
             ),
@@ -68,6 +79,17 @@ class OpenInferenceService:
 
     def _server_ready(self, _: pb.ServerReadyRequest, _models: ModelView) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())
+
+    def _model_statistics(self, query: pb.ModelStatisticsRequest, models: ModelView) -> pb.ModelStatisticsResponse:
+        if query.name:
+            versions = [models.find(query.name, query.version)]
+        else:
+            versions = [version for version in models.all() if version.signature is not None]
+        statistics = [
+            model_statistics(version, self._counts(version.name), self._cold_requests.get(version.name, 0))
+            for version in versions
+        ]
+        return pb.ModelStatisticsResponse(model_stats=statistics)
 
 
 def _server_live(_: pb.ServerLiveRequest, _models: ModelView) -> pb.ServerLiveResponse:
@@ -109,14 +131,6 @@ def _serves(version: ModelVersion, name: str) -> bool:
 def _model_config(query: pb.ModelConfigRequest, models: ModelView) -> pb.ModelConfigResponse:
     version = models.find(query.name, query.version)
     return pb.ModelConfigResponse(config=model_config(version, version.require_signature()))
-
-
-def _model_statistics(query: pb.ModelStatisticsRequest, models: ModelView) -> pb.ModelStatisticsResponse:
-    if query.name:
-        versions = [models.find(query.name, query.version)]
-    else:
-        versions = [version for version in models.all() if version.signature is not None]
-    return pb.ModelStatisticsResponse(model_stats=[model_statistics(version) for version in versions])
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -5,11 +5,23 @@ from collections.abc import Iterator
 from inferd._generated.inference import grpc_service_pb2
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import BatchSizeStatistics, Durations
+from inferd.observability.metrics.residency import ResidencyCounts
 
 
-def model_statistics(version: ModelVersion) -> grpc_service_pb2.ModelStatistics:
-    """Return the statistics of ``version``; all zero if it has never been ready."""
-    message = grpc_service_pb2.ModelStatistics(name=version.name, version=version.version)
+def model_statistics(
+    version: ModelVersion, residency: ResidencyCounts, cold_requests: int
+) -> grpc_service_pb2.ModelStatistics:
+    """Return the statistics of ``version``; all zero if it has never been ready.
+
+    ``residency`` is that of its model, and ``cold_requests`` are those that have found the model not loaded.
+    """
+    message = grpc_service_pb2.ModelStatistics(
+        name=version.name,
+        version=version.version,
+        model_loads=sum(residency.loads.values()),
+        model_evictions=sum(residency.evictions.values()),
+        cold_requests=cold_requests,
+    )
     verdict = version.verdict
     if verdict is not None:
         message.batch_verdict, message.batch_verdict_reason = verdict.standing.value, verdict.reason

@@ -18,6 +18,10 @@ class ResidencyCounts:
     loads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOAD_CAUSES, 0))
     evictions: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
 
+    def copy(self) -> "ResidencyCounts":
+        """Return the same numbers, which do not change."""
+        return ResidencyCounts(dict(self.loads), dict(self.evictions))
+
 
 class ResidencyCounter:
     """Counts loads and evictions of each model, for as long as the process runs. Any thread."""
@@ -39,10 +43,13 @@ class ResidencyCounter:
     def read(self) -> Mapping[str, ResidencyCounts]:
         """Return the present numbers by model."""
         with self._lock:
-            return {
-                model: ResidencyCounts(dict(counts.loads), dict(counts.evictions))
-                for model, counts in self._counts.items()
-            }
+            return {model: counts.copy() for model, counts in self._counts.items()}
+
+    def of(self, model: str) -> ResidencyCounts:
+        """Return the present numbers of one model."""
+        with self._lock:
+            counts = self._counts.get(model)
+            return ResidencyCounts() if counts is None else counts.copy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from inferd.models.residency import Memory
 from inferd.models.states import ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.observability.metrics.models import ModelStats
+from inferd.observability.metrics.residency import ResidencyCounts
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from tests.fakes import SCALING
@@ -60,6 +61,12 @@ def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> Mode
     return made
 
 
+def statistics(of: ModelVersion):
+    residency = ResidencyCounts()
+    residency.loads["demand"], residency.evictions[False] = 3, 2
+    return model_statistics(of, residency, 9)
+
+
 @pytest.mark.parametrize("standing", Standing)
 def test_description_has_verdict(standing):
     """Each verdict, with its reason and the results of the checks."""
@@ -71,7 +78,7 @@ def test_description_has_verdict(standing):
 @pytest.mark.parametrize("standing", Standing)
 def test_statistics_have_verdict(standing):
     """In fields of inferd's own."""
-    told = model_statistics(version(Verdict(standing=standing, reason="why")))
+    told = statistics(version(Verdict(standing=standing, reason="why")))
     assert (told.batch_verdict, told.batch_verdict_reason) == (standing.value, "why")
     assert (told.batch_checks, told.batch_mismatches) == (3, 1)
 
@@ -80,15 +87,18 @@ def test_loading_model_has_no_verdict():
     """In both protocols."""
     told = describe_model(version()).batching
     assert (told.verdict, told.verdict_reason, told.checks) == (inference_pb2.Batching.VERDICT_UNSPECIFIED, "", 0)
-    assert model_statistics(version()).batch_verdict == ""
+    assert statistics(version()).batch_verdict == ""
 
 
 def test_other_clients_skip_own_fields():
     """Their numbers are far above those that Triton assigns."""
-    theirs = {field.number for field in model_statistics(version()).DESCRIPTOR.fields if field.number <= 1000}
-    ours = {field.name for field in model_statistics(version()).DESCRIPTOR.fields if field.number > 1000}
+    theirs = {field.number for field in statistics(version()).DESCRIPTOR.fields if field.number <= 1000}
+    ours = {field.name for field in statistics(version()).DESCRIPTOR.fields if field.number > 1000}
     assert theirs == set(range(1, 9))
-    assert ours == {"batch_verdict", "batch_verdict_reason", "batch_checks", "batch_mismatches"}
+    assert ours == {
+        "batch_verdict", "batch_verdict_reason", "batch_checks", "batch_mismatches",
+        "model_loads", "model_evictions", "cold_requests",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [0.125, None])
@@ -114,7 +124,7 @@ def test_memory_of_a_loaded_model():
     loaded = version(Verdict(standing=Standing.PROVEN))
     told = describe_model(loaded).residency
     assert (told.memory_bytes, told.device_memory_bytes, told.load_duration.ToMilliseconds()) == (5000, 700, 500)
-    assert [(each.type, each.byte_size) for each in model_statistics(loaded).memory_usage] == [
+    assert [(each.type, each.byte_size) for each in statistics(loaded).memory_usage] == [
         ("CPU", 5000), ("GPU", 700),
     ]  # fmt: skip
 
@@ -123,4 +133,11 @@ def test_memory_of_a_model_that_is_not_loaded():
     """It takes none."""
     told = describe_model(version()).residency
     assert (told.memory_bytes, told.HasField("load_duration")) == (0, False)
-    assert not model_statistics(version()).memory_usage
+    assert not statistics(version()).memory_usage
+
+
+def test_statistics_have_loads_evictions_and_cold_requests():
+    """Of the model, whether or not the version is loaded."""
+    for made in (version(), version(Verdict(standing=Standing.PROVEN))):
+        told = statistics(made)
+        assert (told.model_loads, told.model_evictions, told.cold_requests) == (3, 2, 9)

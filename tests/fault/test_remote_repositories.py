@@ -146,3 +146,26 @@ def test_failed_loads_leave_the_rest_alone(tmp_path: Path) -> None:
         (entry,) = [entry for entry in client.repository_index() if entry.name == "right"]
         assert (entry.state, "s3://failing/right" in entry.reason) == (ModelState.READY, True)
         assert metric(server, "inferd_remote_files_total", outcome="failed") == 3
+
+
+def test_downloads_cold_model_by_its_first_request(tmp_path: Path) -> None:
+    """And what has changed meanwhile not before the next one."""
+    arguments = ("--set", "repository.mode=poll", "--set", "repository.poll_interval_s=0.1")
+    with ExitStack() as stack:
+        s3 = stack.enter_context(s3_server(tmp_path))
+        s3.create("models")
+        for name in ("words", "digits"):
+            s3.put(f"models/{name}/1/model.onnx", _table(8))
+        server = stack.enter_context(
+            serving(
+                "s3://models", "--set", "repository.on_demand=true", *arguments, environment=_environment(s3, tmp_path)
+            )
+        )
+        assert metric(server, "inferd_remote_downloaded_bytes_total") == 0
+        assert _answer(server, "words", 8)
+        assert s3.served_bytes("words") == metric(server, "inferd_remote_downloaded_bytes_total") == len(_table(8))
+        listings = metric(server, "inferd_remote_listings_total")
+        s3.put("models/digits/1/model.onnx", _table(16))
+        eventually(lambda: metric(server, "inferd_remote_listings_total") > listings + 3, "the change is seen")
+        assert s3.served_bytes("digits") == 0
+        assert _answer(server, "digits", 16)

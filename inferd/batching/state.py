@@ -294,7 +294,9 @@ class QueueState:
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
-        self._remove(batch, now)
+        self._running.remove(batch)
+        if self.follower is not None:
+            self.follower.instances.ended(batch, now)
         # The worker keeps the batch while it waits for the next one; release its tensors now.
         batch.requests.clear()
         self.rules.arrivals.answering(now)
@@ -307,7 +309,9 @@ class QueueState:
 
     def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
-        self._remove(batch, now)
+        self._running.remove(batch)
+        if self.follower is not None:
+            self.follower.instances.ended(batch, now)
         self.forecast.drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
@@ -319,11 +323,6 @@ class QueueState:
         rest = self._running.start(left, rows, now, outside_queue=batch.outside_queue)
         rest.ran_before = True
         return rest
-
-    def _remove(self, batch: Batch, now: float) -> None:
-        self._running.remove(batch)
-        if self.follower is not None:
-            self.follower.instances.ended(batch, now)
 
     def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
         """Remove a cancelled ``request`` if it waits; otherwise it may be running."""

@@ -132,7 +132,7 @@ class FsspecStorage:
             msg = f"{shown(self.url)}: expected at most {_MOST_FILES} files, found {len(found)}"
             raise StorageError(msg)
         files = [
-            remote_file(path.removeprefix(f"{root}/"), system.unstrip_protocol(path), info)
+            remote_file(path.removeprefix(f"{root}/"), f"{self._protocol}://{path.lstrip('/')}", info)
             for path, info in sorted(found.items())
             if info["type"] == "file" and path.startswith(f"{root}/")
         ]

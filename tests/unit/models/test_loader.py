@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,29 @@ def test_failing_warm_up_sample_fails_the_load(fixture, tmp_path):
     (version,) = fixture.registry.all()
     assert version.state is ModelState.FAILED
     assert version.reason == 'warm-up sample 0 "two": input "x": expected shape [batch,3], got [1,2]'
+
+
+class CachedFiles:
+    """Files of remote storage that are there."""
+
+    def fetch(self, path: Path, is_cancelled: Callable[[], bool]) -> object:
+        return path
+
+    def identity(self, path: Path) -> tuple[str, int, int, int]:
+        return str(path), 0, 0, 0
+
+    def changed_at(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(("remote", "is_mapped"), [(CachedFiles(), True), (None, False)])
+def test_weights_from_the_cache_stay_mapped(remote, is_mapped, fixture, tmp_path):
+    """Nobody changes those; others are copied."""
+    path = onnx_models.save_with_external_data(tmp_path / "m" / "1" / "model.onnx")
+    fixture.start([replace(source, remote=remote) for source in resolve([tmp_path])])
+    assert fixture.loaded.wait(PATIENCE_S)
+    assert fixture.registry.get("m").state is ModelState.READY
+    assert (str(path.with_suffix(".weights")) in Path("/proc/self/maps").read_text()) is is_mapped
 
 
 def test_loads_a_model(fixture, linear):

@@ -250,9 +250,9 @@ def test_all_models_are_registered_before_loading(fixture, linear, tmp_path, mon
     other = onnx_models.save(onnx_models.linear(), tmp_path / "other.onnx")
     gate, real = threading.Event(), loader_module.open_session
 
-    def gated(*arguments):
+    def gated(*arguments, **named):
         assert gate.wait(PATIENCE_S)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(loader_module, "open_session", gated)
     fixture.start(resolve([linear, other]))
@@ -301,13 +301,13 @@ def test_model_loading_during_unload_never_becomes_ready(outcome, linear, monkey
     opening, gate, real = threading.Event(), threading.Event(), loader_module.open_session
     begun = []
 
-    def gated(*arguments):
+    def gated(*arguments, **named):
         begun.append(arguments)
         opening.set()
         assert gate.wait(PATIENCE_S)
         if outcome == "fails":
             raise loader_module.ModelLoadError("broken")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(loader_module, "open_session", gated)
     fixture.start([ModelSource(name=name, version="1", path=linear) for name in ("first", "second")])

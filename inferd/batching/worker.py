@@ -141,7 +141,7 @@ class Workers:
     are stuck than may be, or the system gives no further one. A batch is handed back by the worker that took it, or is
     given up with it, never both.
 
-    ``lazy_start`` starts the first workers. `replace` and `add` are called by one thread at a time, the others by any.
+    ``lazy_start`` starts the first workers. `replace` is called by one thread at a time, the others by any.
     ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is told
     whether posts are vacant, and what it was told last is so.
     """

@@ -53,6 +53,7 @@ def server(tmp_path_factory):
     for name, model in models.items():
         onnx_models.save(model, repository / name / "1" / "model.onnx")
     (repository / "slow" / "model.yaml").write_text(_TINY_QUEUE)
+    (repository / "lookup" / "model.yaml").write_text("batching: {instances: {max: 3}}")
     (repository / "broken" / "1").mkdir(parents=True)
     (repository / "broken" / "1" / "model.onnx").write_bytes(b"not a model")
     with serving(demo.repository(), repository) as running:
@@ -217,6 +218,9 @@ def test_models_are_described(client):
     assert by_name["constant"].batching.verdict_reason
     assert by_name["broken"].batching.verdict == ""
     assert by_name["slow"].batching.max_queue_rows == 1
+    following = by_name["lookup"].batching
+    assert (following.min_instances, following.present_instances, following.instances) == (1, 1, 3)
+    assert by_name["broken"].batching.present_instances == 0
     assert by_name["broken"].state is ModelState.FAILED
     assert by_name["broken"].reason
     assert client.is_ready()

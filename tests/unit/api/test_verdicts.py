@@ -67,6 +67,12 @@ def statistics(of: ModelVersion):
     return model_statistics(of, residency, 9)
 
 
+def test_description_has_present_instances():
+    """None before the model is loaded."""
+    assert describe_model(version(Verdict(standing=Standing.PROVEN))).batching.present_instances == 2
+    assert describe_model(version()).batching.present_instances == 0
+
+
 @pytest.mark.parametrize("standing", Standing)
 def test_description_has_verdict(standing):
     """Each verdict, with its reason and the results of the checks."""

@@ -183,17 +183,10 @@ def zeros() -> onnx.ModelProto:
 
 def wide(mib: int = 16) -> onnx.ModelProto:
     """Build ``y = sqrt(x)`` on FP32 [batch,1] so that a run needs about twice ``mib`` MiB of memory per row."""
-    copies = np.array([1, mib * 2**20 // 4], np.int64)
-    return _model(
-        [
-            _node("Tile", ["x", "copies"], ["tiled"]),
-            _node("Sqrt", ["tiled"], ["roots"]),
-            _node("ReduceMax", ["roots", "axes"], ["y"], keepdims=1),
-        ],
-        [_float("x", ["batch", 1])],
-        [_float("y", ["batch", 1])],
-        [_constant("copies", copies), _constant("axes", np.array([1], np.int64))],
-    )
+    constants = [_constant("copies", np.array([1, mib * 2**18])), _constant("axes", np.array([1]))]
+    tile = _node("Tile", ["x", "copies"], ["tiled"])
+    nodes = [tile, _node("Sqrt", ["tiled"], ["roots"]), _node("ReduceMax", ["roots", "axes"], ["y"], keepdims=1)]
+    return _model(nodes, [_float("x", ["batch", 1])], [_float("y", ["batch", 1])], constants)
 
 
 def slow(steps: int = 200, width: int = 256) -> onnx.ModelProto:

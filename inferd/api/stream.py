@@ -148,7 +148,7 @@ class RequestStream(ABC, Generic[Request]):
             self._resources.call_soon(partial(self._continue, request, received_at))
 
     def _continue(self, request: StreamRequest[Request], received_at: float) -> None:
-        """Go on with the current message after ``request``; on the poll thread."""
+        """Continue with the current message after ``request``; on the poll thread."""
         if request.cold is not None:
             self._wait(request, request.cold)
             return
@@ -214,7 +214,7 @@ class RequestStream(ABC, Generic[Request]):
             reply.deliver(InferenceFailedError())
 
     def _wait(self, request: StreamRequest[Request], cold: ColdRequest) -> None:
-        """Go on with ``request`` and the rest of its message when its model is loaded; on the poll thread."""
+        """Continue with ``request`` and the rest of its message when its model is loaded; on the poll thread."""
         request.cold = None
 
         def fail(error: ServingError) -> None:

@@ -203,7 +203,7 @@ def test_version_that_failed_while_others_loaded(bench: Bench) -> None:
 
 
 def test_model_that_is_evicted_before_the_call_comes_to_it(bench: Bench) -> None:
-    """Loaded again, but not for ever."""
+    """Loaded again, but not forever."""
     call = bench.infer()
     for loads in (1, 2, 3):
         assert (len(bench.asked), call.ended) == (loads, None)

@@ -1,7 +1,9 @@
 """Eight models on demand with memory for three: all are served, within the budget."""
 
 import random
+import re
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,3 +112,8 @@ def test_random_requests_to_more_models_than_fit(server: ServerProcess) -> None:
     evicted = server.events("model evicted")
     assert evicted
     assert not [each for each in evicted if each["in_use"]]
+    with urllib.request.urlopen(f"http://{server.http}/metrics") as answer:
+        samples = re.findall(
+            r'^inferd_model_evictions_total\{in_use="false",model="m\d"} (\S+)', answer.read().decode(), re.MULTILINE
+        )
+    assert sum(map(float, samples)) == len(evicted)

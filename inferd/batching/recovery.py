@@ -134,7 +134,10 @@ class Recovery:
             if self.reason or self._is_stopped or now < self._look_at:
                 return
             self._look_at = now + _LOOK_EVERY_S
-        self._start_thread(self._look, f"recovery-{self._name}")
+        try:
+            self._start(self._look)
+        except RuntimeError:  # the system gives no thread: the other requests of the batch must still be answered
+            _logger.exception("whether model %s runs at all cannot be looked at", self._name)
 
     def stop(self) -> None:
         """Begin no further attempt: the model is unloaded."""
@@ -157,10 +160,16 @@ class Recovery:
         self._ready_at = self._clock() + self._backoff.delay_s + self._backoff.open_s
 
     def _attempt_later(self) -> None:
-        self._alarm.call_at(
-            self._clock() + self._backoff.delay_s,
-            lambda: self._start_thread(self._attempt, f"recovery-{self._name}"),
-        )
+        self._alarm.call_at(self._clock() + self._backoff.delay_s, self._begin_attempt)
+
+    def _begin_attempt(self) -> None:
+        try:
+            self._start(self._attempt)
+        except RuntimeError as error:  # the system gives no thread: there must be a next attempt all the same
+            self._failed(error)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._start_thread(work, f"recovery-{self._name}")
 
     def _attempt(self) -> None:
         if self._is_stopped:

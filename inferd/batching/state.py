@@ -346,6 +346,7 @@ class QueueState:
         """Have at most ``max_rows`` in a batch from now on."""
         self.rules.limit_rows(max_rows)
         self.forecast.limit_rows(self.rules.rules.max_rows)
+        self.waiting.level_rows = self.forecast.least_rows
 
     def close(self) -> None:
         """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""

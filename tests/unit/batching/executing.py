@@ -38,6 +38,7 @@ class Model:
         self.has_room = True
         self.works: list[bool] = []
         self.threads: list = []
+        self.no_thread = False
         #: When attempts to open the session again are due.
         self.attempts = ManualPollThread(self.clock)
         self.memory = MemoryLimit(
@@ -50,7 +51,7 @@ class Model:
             alarm=self.attempts,
             stats=self.stats,
             on_change=self.works.append,
-            start_thread=lambda work, _: self.threads.append(work),
+            start_thread=self._start_thread,
         )
         self.failures = FailedRuns(
             name="m",
@@ -74,6 +75,12 @@ class Model:
             failures=self.failures,
             thread_clock=self.thread_clock,
         )
+
+    def _start_thread(self, work, _):
+        if self.no_thread:
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        self.threads.append(work)
 
     def _limit(self, rows):
         self.limits.append(rows)

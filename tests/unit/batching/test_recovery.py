@@ -175,6 +175,28 @@ def test_stopped_recovery_begins_nothing():
     assert (other.model.works, other.model.recovery.reason) == ([], "")
 
 
+def test_attempts_go_on_if_the_system_gives_no_thread(caplog):
+    """As where the memory for its stack is what lacks: otherwise the model would be broken for good."""
+    device = _Device()
+    device.break_()
+    device.model.no_thread = True
+    assert device.attempt() == (0.0, False)
+    assert "can't start new thread" in caplog.text
+    device.model.no_thread = False
+    assert device.attempt() == (1.0, True)
+    assert device.model.stats.read().reopened == {True: 1, False: 1}
+
+
+def test_other_requests_are_answered_if_nothing_can_be_looked_at():
+    """The system gives no thread for the look; only the request fails that fails alone."""
+    model = Model(poisoned)
+    model.no_thread = True
+    callers = [Caller(x=x(value)) for value in (-1, 1, 2, 3)]
+    model.run(*callers)
+    assert isinstance(callers.pop(0).error, InferenceFailedError)
+    assert all(caller.result for caller in callers)
+
+
 def test_failing_requests_make_it_look_whether_anything_runs():
     """If three rows in turn fail that are known to run, the session is opened again."""
     model = Model(poisoned)

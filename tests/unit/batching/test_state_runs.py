@@ -191,3 +191,12 @@ def test_interrupted_batch_does_not_lower_the_queue_limit(is_stuck):
         queue.state.retire(batch, queue.now)
     queue.take()
     assert queue.state.waiting.row_limit == pytest.approx(room, abs=1)
+
+
+def test_smaller_batches_leave_fewer_rows_that_may_always_wait():
+    """As many as two batches of each worker, however large those were before."""
+    queue = Queue(max_batch=8, max_rows=100)
+    assert queue.state.waiting.level_rows == 16
+    for rows, most in ((2, 4), (4, 8), (8, 16)):
+        queue.state.limit_rows(rows)
+        assert queue.state.waiting.level_rows == most

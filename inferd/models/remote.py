@@ -97,6 +97,8 @@ class _Repository:
         self._config_name = config_name
         #: The models of the last listing, by the name of their folder.
         self._models: Mapping[str, _Model] = {}
+        #: What was wrong then, so that it is logged once.
+        self._problems: frozenset[str] = frozenset()
 
     def sources(self, warn: Callable[[str], None]) -> list[ModelSource]:
         """Return the model versions that are there now. Raises `StorageError`, `RepositoryError` and `OSError`."""
@@ -115,14 +117,21 @@ class _Repository:
                 problems.append(str(error))
                 if before is not None and not isinstance(error, RepositoryError):
                     models[name] = before
+        self._report(problems, warn)
         self._models = models
-        for problem in problems:
-            warn(f"skipped: {problem}")
         sources = [source for model in models.values() for source in model.sources]
         if not sources:
             expected = f"expected an {_MODEL} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
             raise RepositoryError("; ".join([f"{shown(self._storage.url)}: {expected}", *problems[:8]]))
         return sources
+
+    def _report(self, problems: Sequence[str], warn: Callable[[str], None]) -> None:
+        for problem in problems:
+            warn(f"skipped: {problem}")
+            # The first ones are reported when the server starts.
+            if self._models and problem not in self._problems:
+                _log.warning("%s", problem)
+        self._problems = frozenset(problems)
 
     def _model(self, name: str, files: tuple[RemoteFile, ...], only: str, warn: Callable[[str], None]) -> "_Model":
         for file in files:
@@ -230,7 +239,12 @@ def _by_model(listing: Listing) -> dict[str, tuple[RemoteFile, ...]]:
         folder, separator, rest = file.name.partition("/")
         if separator:
             models.setdefault(folder, []).append(replace(file, name=rest))
-    return {folder: tuple(files) for folder, files in models.items()}
+    return {folder: tuple(files) for folder, files in models.items() if any(map(_is_of_model, files))}
+
+
+def _is_of_model(file: RemoteFile) -> bool:
+    path = PurePosixPath(file.name)
+    return path.suffix == _MODEL or path.name in _SETTINGS
 
 
 def _version_folders(name: str) -> set[str]:

@@ -212,11 +212,6 @@ class FileCache:
     def _entry(self, file: RemoteFile) -> Path:
         return self._folder / "files" / key_of(file)
 
-    def close(self) -> None:
-        """Have nothing in use any more."""
-        with self._locked():
-            self._in_use.close()
-
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Context in which no other thread or process changes names. Never while something is downloaded."""

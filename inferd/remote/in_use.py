@@ -71,12 +71,6 @@ class InUse:
             self._own = own
         return self._own
 
-    def close(self) -> None:
-        """Have nothing in use any more, as when the process ends."""
-        if self._own is not None:
-            os.close(self._descriptor)
-            self._own = None
-
 
 def is_unlocked(path: Path) -> bool:
     """Whether no process has ``path`` locked."""

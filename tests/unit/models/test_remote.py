@@ -92,14 +92,15 @@ def test_weights_that_a_model_names(tmp_path: Path) -> None:
     [
         (["model.onnx"], "", ("models", "1")),
         (["3/model.onnx", "config.pbtxt"], "", ("models", "3")),
-        (["onnx/model.onnx", "onnx/model_fp16.onnx", "README.md"], "", ("onnx", "1")),
+        (["onnx/model.onnx", "onnx/model_fp16.onnx", "README.md", "images/a.png"], "", ("onnx", "1")),
         (["words.onnx", "digits.onnx"], "words.onnx", ("words", "1")),
     ],
 )
 def test_layouts(tmp_path: Path, names: list[str], only: str, expected: tuple[str, str]) -> None:
     """A model, a version directory, the layout of Hugging Face, one file."""
-    storage = FakeStorage(dict.fromkeys(names, b""), only=only)
-    assert set(_Remote(tmp_path, storage).sources()) == {expected}
+    remote = _Remote(tmp_path, FakeStorage(dict.fromkeys(names, b""), only=only))
+    assert set(remote.sources()) == {expected}
+    assert remote.warnings == []
 
 
 def test_another_name(tmp_path: Path, storage: FakeStorage) -> None:
@@ -181,9 +182,9 @@ def test_failing_download_fails_load(tmp_path: Path, storage: FakeStorage, monke
 
 
 def test_keeps_model_with_unreadable_settings(
-    tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stays as it was; the others are found."""
+    """It stays as it was, said once; the others are found."""
     monkeypatch.setattr("inferd.remote.download._TRIES", 1)
     remote = _Remote(tmp_path, storage)
     before = remote.sources()
@@ -191,9 +192,13 @@ def test_keeps_model_with_unreadable_settings(
     storage.contents["new/model.onnx"] = _MODEL
     storage.before_read = _raising
     after = remote.sources()
+    assert remote.sources() == after
     assert set(after) == {*before, ("new", "1")}
     assert after["words", "1"] == before["words", "1"]
-    assert remote.warnings == ["skipped: s3://bucket/models: reset"]
+    assert remote.warnings == ["skipped: s3://bucket/models: reset"] * 2
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "s3://bucket/models: reset"
+    ]
 
 
 def test_catalog_searches_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:

@@ -127,7 +127,7 @@ def test_processes_that_have_ended_use_nothing(tmp_path: Path) -> None:
     hold = _store(killed, _file(), b"model")
     cache.make_room(5)
     assert cache.content_of(_file()) is not None
-    killed.close()
+    _kill(killed)
     cache.make_room(5)
     assert cache.content_of(_file()) is None
     assert hold is not None
@@ -140,7 +140,7 @@ def test_leftovers_are_deleted(tmp_path: Path, cache: FileCache, monkeypatch: py
     kept, _kept = cache.tree("kept", [_file("kept")])
     _store(cache, _file(), b"model")
     cache.partial(_file("now")).touch()
-    killed.close()
+    _kill(killed)
     monkeypatch.setattr("inferd.remote.cache._boot", lambda: "earlier")
     cache.partial(_file("then")).touch()
     monkeypatch.undo()
@@ -187,3 +187,8 @@ def _blobs(cache: FileCache) -> list[Path]:
 def _use(cache: FileCache, version: str, at: int) -> None:
     blob = cache.partial(_file()).parents[1] / "blobs" / hashlib.sha256(f"mode{version}".encode()).hexdigest()
     os.utime(blob, ns=(at, blob.stat().st_mtime_ns))
+
+
+def _kill(cache: FileCache) -> None:
+    """Have the locks that the end of a process leaves: none."""
+    os.close(cache._in_use._descriptor)

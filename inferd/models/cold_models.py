@@ -17,10 +17,14 @@ _LONGEST_BACKOFF_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The last load of a model has failed; requests do not begin another one before ``until``."""
+    """The last load of a model has failed; requests do not begin another one before ``until``.
+
+    ``is_partial``: of some of its versions only. That does not keep the others away when they are cold again.
+    """
 
     backoff_s: float
     until: float
+    is_partial: bool
 
 
 class ColdModels:
@@ -77,7 +81,9 @@ class ColdModels:
     def refusal(self, name: str) -> ModelUnavailableError | None:
         """Return the error of requests that come too soon after a failed load."""
         failure = self._failures.get(name)
-        left_s = 0.0 if failure is None else failure.until - self._clock()
+        if failure is None or (failure.is_partial and not self._any_ready(name)):
+            return None
+        left_s = failure.until - self._clock()
         return self._error(name, left_s) if left_s > 0 else None
 
     def load_begins(self, name: str) -> None:
@@ -94,10 +100,12 @@ class ColdModels:
             return None
         last = self._failures.get(name)
         backoff_s = _FIRST_BACKOFF_S if last is None else min(2 * last.backoff_s, _LONGEST_BACKOFF_S)
-        self._failures[name] = _Failure(backoff_s, self._clock() + backoff_s)
-        if any(self._is_ready(name, number) for number in self.sources(name)):
-            return None
-        return self._error(name, backoff_s)
+        is_partial = self._any_ready(name)
+        self._failures[name] = _Failure(backoff_s, self._clock() + backoff_s, is_partial)
+        return None if is_partial else self._error(name, backoff_s)
+
+    def _any_ready(self, name: str) -> bool:
+        return any(self._is_ready(name, number) for number in self.sources(name))
 
     def _is_ready(self, name: str, number: str) -> bool:
         versions = self._registry.versions(name)

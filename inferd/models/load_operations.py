@@ -20,7 +20,7 @@ from inferd.models.router import Router
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import UNKNOWN_SIZE, ModelSize, ModelSizes, size_key
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel
+from inferd.models.version import LoadedModel, ModelVersion
 from inferd.plain_text import clipped, listed
 from inferd.runtime.errors import ModelLoadError
 
@@ -107,6 +107,8 @@ class LoadOperations:
 
     def end(self, operation: Operation) -> ServingError | None:
         """Unload what is not wanted any more, if all that was begun is READY; return the error if nothing is."""
+        if operation.loads:
+            self._cold.load_ended(operation.name)
         versions = [load.version for load in operation.loads]
         failed = [version for version in versions if version.state is not ModelState.READY]
         if not failed:
@@ -146,7 +148,7 @@ class LoadOperations:
         for each in parts.registry.versions(operation.name):
             if each.version not in wanted and each.state is ModelState.READY and not (only or incomplete):
                 operation.leaving.append(each)
-            elif each.version not in versions and each.state in _ENDED:
+            elif each.state in _ENDED and (each.version not in versions or self._is_unwanted(each)):
                 parts.registry.remove(each)
 
     def _note_sources(
@@ -159,6 +161,10 @@ class LoadOperations:
             self._cold.know(name, known, load_s=max(self._size(each).load_s for each in known.values()))
         else:
             self._cold.forget(name)
+
+    def _is_unwanted(self, version: ModelVersion) -> bool:
+        """Whether a version was cold, and demands do not load it any more."""
+        return version.state is ModelState.ON_DEMAND and version.version not in self._cold.sources(version.name)
 
     def _is_on_demand(self, settings: ModelSettings | None) -> bool:
         if settings is None:

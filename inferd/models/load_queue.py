@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inferd.batching.ports import Clock
 from inferd.config.repository import RepositorySettings
 from inferd.models.lifecycle import VersionLoad
-from inferd.models.operation import Operation
+from inferd.models.operation import Cause, Operation
 from inferd.models.residency import Claim, Memory, Residency, Resident, total
 from inferd.models.sizes import ModelSize
 from inferd.observability.metrics.residency import MemorySample, ResidencyCounter, ResidencySample
@@ -89,10 +89,11 @@ class LoadQueue:
 
     def withdraw(self, operation: Operation) -> int:
         """Forget the loads of ``operation`` that have not begun; return how many these are."""
+        first = self._waiting[0] if self._waiting else None
         left = [each for each in self._waiting if each.operation is not operation]
         withdrawn = len(self._waiting) - len(left)
-        if withdrawn:
-            self._waiting = deque(left)
+        self._waiting = deque(left)
+        if left and left[0] is not first:
             self._first_since = self._clock()
         return withdrawn
 
@@ -112,7 +113,7 @@ class LoadQueue:
     def sample(self) -> ResidencySample:
         """Return what is taken now, and what was loaded and evicted so far. Any thread."""
         used = total(each.memory for each in self._residents())
-        reserved = _reserved(list(self._going_on))
+        reserved = self.reserved()
         return ResidencySample(
             memory=(
                 _memory_sample("host", used.host, reserved.host, self._budget.host),
@@ -122,14 +123,9 @@ class LoadQueue:
             counts=self.counter.read(),
         )
 
-    def taken(self) -> Memory:
-        """Return the memory of the models, and what loads that go on may take. Any thread."""
-        return total(each.memory for each in self._residents()) + _reserved(list(self._going_on))
-
-    def is_steady(self) -> bool:
-        """Whether no model comes or goes at present. Any thread."""
-        is_loading = any(not load.is_over for load, _ in list(self._going_on))
-        return not is_loading and not any(each.is_leaving for each in self._residents())
+    def reserved(self) -> Memory:
+        """Return what the loads that go on may take. Any thread."""
+        return total(size.peak for load, size in list(self._going_on) if not load.is_over)
 
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
         """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""
@@ -151,7 +147,7 @@ class LoadQueue:
         # Beside a version that serves, a new one is not tried unless it is likely to fit.
         least = load.size.peak if own.host else load.size.least_peak
         claim = Claim(name=name, memory=load.size.peak, least=least, since=self._first_since)
-        decision = residency.decide(claim, residents, _reserved(self._going_on), now)
+        decision = residency.decide(claim, residents, self.reserved(), now)
         if decision.most is not None:
             self._refuse(load, decision.most, own, now)
             return False
@@ -163,11 +159,13 @@ class LoadQueue:
         self._waiting.popleft()
         self._first_since = now
         residents = [each for each in self._residents() if each.name == load.operation.name and each.leaves]
+        # A demand loads all versions that are to serve, so none of them leaves for another one.
+        is_new = load.operation.cause is not Cause.DEMAND
+        leaves = bool(residents) and is_new and load.size.least_peak.fits(most + own)
         reason = _too_large(load.size.peak, load.size.steady, most, self._budget)
-        if residents and load.size.least_peak.fits(most + own):
-            reason = f"{reason}; it is unloaded, so that the next request can load it"
+        load.refuse(f"{reason}; it is unloaded, so that the next request can load it" if leaves else reason)
+        if leaves:
             self._let_leave([load.operation.name], residents)
-        load.refuse(reason)
 
     def _let_leave(self, names: Collection[str], residents: Collection[Resident]) -> None:
         busy = {each.name for each in residents if each.is_busy}
@@ -183,10 +181,6 @@ def _memory_sample(kind: str, used: int, reserved: int, budget: int) -> MemorySa
 def _log_wait(load: QueuedLoad, waited_s: float) -> None:
     facts = {"model": load.operation.name, "version": load.version, "waited_s": round(waited_s, 3)}
     _log.info("load has waited for memory", extra=facts)
-
-
-def _reserved(loads: Collection[tuple[VersionLoad, ModelSize]]) -> Memory:
-    return total(size.peak for load, size in loads if not load.is_over)
 
 
 def _too_large(peak: Memory, steady: Memory, most: Memory, budget: Memory) -> str:

@@ -32,7 +32,7 @@ from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
-from inferd.models.residency import Resident
+from inferd.models.residency import NO_MEMORY, Resident, total
 from inferd.models.residents import residents_of
 from inferd.models.router import Router
 from inferd.models.sizes import ModelSizes
@@ -195,11 +195,13 @@ class ModelManager:
 
     def memory_bytes(self) -> int:
         """Return the host memory that the models take, and that loads may take which go on."""
-        return self._queue.taken().host
+        loaded = total(each.memory for each in self._parts.lifecycle.loaded().values())
+        return (loaded + self._queue.reserved()).host
 
     def memory_is_steady(self) -> bool:
         """Whether no model comes or goes at present."""
-        return self._queue.is_steady()
+        is_loading = self._queue.reserved() != NO_MEMORY
+        return not is_loading and all(each.state is ModelState.READY for each in self._parts.lifecycle.loaded())
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.
@@ -217,7 +219,7 @@ class ModelManager:
         return residents_of(
             self._parts.lifecycle.loaded(),
             leaves=self._parts.cold.__contains__,
-            is_held=self._operations.__contains__,
+            is_held=self._operations.hold,
             waiting=self._waiting,
         )
 
@@ -277,9 +279,9 @@ class ModelManager:
         remembered = {**self._remembered.read(), **dict.fromkeys(repository.load)}
         return {name: (found.get(name, {}), numbers or ()) for name, numbers in remembered.items()}
 
-    def _evict(self, name: str, is_busy: bool) -> None:
+    def _evict(self, name: str, in_use: bool) -> None:
         """Unload a model to make room for another one; a demand loads it again."""
-        _log.info("model evicted", extra={"model": name, "in_use": is_busy})
+        _log.info("model evicted", extra={"model": name, "in_use": in_use})
         self._operations.enqueue(
             Operation(
                 name=name,

@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -52,6 +53,19 @@ class Operation:
     pending: int = 0
     overridden: OverriddenModel | None = None
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether its loads wait for their turn and for memory, and nothing of it has begun."""
+        return self.is_load and self.pending > 0 and not self.loads
+
+    def undo_begin(self) -> None:
+        """Forget what `begin` has noted, so that it can be called again; its loads are withdrawn."""
+        self.pending = 0
+        self.leaving.clear()
+        if self.overridden is not None:
+            self.overridden.delete()
+            self.overridden = None
+
 
 class Operations:
     """Carries out the operations of each model one after another, and those of different models side by side.
@@ -65,13 +79,25 @@ class Operations:
         self._withdraw = withdraw
         self._queues: dict[str, deque[Operation]] = {}
 
-    def __contains__(self, name: str) -> bool:
-        """Whether something is to be done with a model."""
-        return name in self._queues
+    def hold(self, name: str) -> bool:
+        """Whether something is being done with a model, beyond waiting. Any thread."""
+        queue = self._queues.get(name)
+        with suppress(IndexError):
+            return queue is not None and not queue[0].only_waits
+        return False
 
     def enqueue(self, operation: Operation) -> None:
-        """Begin ``operation`` when those before it have ended; an unload by a call cancels the loads among them."""
+        """Begin ``operation`` when those before it have ended; an unload by a call cancels the loads among them.
+
+        An eviction comes before loads that wait: those may wait for the memory that it frees.
+        """
         queue = self._queues.setdefault(operation.name, deque())
+        if operation.cause is Cause.EVICTION and queue and queue[0].only_waits:
+            self._withdraw(queue[0])
+            queue[0].undo_begin()
+            queue.appendleft(operation)
+            self._begin(operation)
+            return
         queue.append(operation)
         if len(queue) == 1:
             self._begin(operation)

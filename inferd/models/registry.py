@@ -92,8 +92,9 @@ class ModelRegistry:
         return found
 
     def find(self, name: str, version: str = "", visible: Visible | None = None) -> ModelVersion:
-        """Return the same as `get`, but in any state; without ``version``, the highest one if none is READY.
+        """Return the same as `get`, but in any state.
 
+        Without ``version``, and if none is READY, it is the highest one that a request can load, or else the highest.
         Models that are not ``visible`` are treated as if they did not exist.
         """
         versions = self._models.get(name)
@@ -105,7 +106,7 @@ class ModelRegistry:
             if each.version == version or (not version and each.state is ModelState.READY):
                 return each
         if not version:
-            return versions[0]
+            return next((each for each in versions if each.accepts_requests), versions[0])
         normal = _normalized(version)
         if normal != version:
             return self.find(name, normal, visible)

@@ -125,3 +125,68 @@ def test_unload_by_a_call_withdraws_a_load_that_waits(three):
     assert three.unload("c") is None
     assert "the model is being unloaded" in pending.outcome().message
     assert three.loader.loads.count("c/1") == 0
+
+
+@pytest.fixture
+def two_versions(make):
+    """A model of two versions, of which the second is damaged, and one that does not fit beside it."""
+    files = ["a/1/model.onnx", "a/2/model.onnx", "b/1/model.onnx"]
+    fixture = make(*files, load=["*"], on_demand=True, memory_budget_bytes=100 * _MIB)
+    (fixture.root / "a/model.yaml").write_text("versions: all\n")
+    (fixture.root / "a/2/model.onnx").write_text("it is damaged")
+    fixture.loader.memory = {"a/1": 60 * _MIB, "a/2": 20 * _MIB, "b/1": 60 * _MIB}
+    return fixture
+
+
+@pytest.mark.parametrize("is_call", [True, False])
+def test_model_leaves_although_another_version_of_it_waits_for_memory(two_versions, is_call):
+    """Otherwise that would wait for the load before it, which waits for this model to leave."""
+    two_versions.start()
+    load(two_versions, "b", "a", "b", "a")
+    batcher(two_versions, "a").unanswered_requests = 1
+    first = two_versions.begin_demand("b")
+    two_versions.unload("nothing")
+    second = two_versions.begin_load("a") if is_call else two_versions.begin_demand("a")
+    two_versions.unload("nothing")  # when the control thread has done this, it has looked at both
+    batcher(two_versions, "a").unanswered_requests = 0
+    assert first.outcome() is None
+    assert two_versions.states()["b/1"] is READY
+    two_versions.clock.advance(5.0)
+    assert second.outcome() is None
+    assert two_versions.states() == {"a/1": READY, "a/2": FAILED, "b/1": ON_DEMAND}
+
+
+def test_damaged_version_does_not_keep_the_others_away(two_versions):
+    """A demand loads them after each eviction, and meanwhile the model can be loaded."""
+    two_versions.start()
+    load(two_versions, "b", "a", "b")
+    for _ in range(4):
+        assert two_versions.registry.find("a").accepts_requests
+        load(two_versions, "a", "b")
+
+
+def test_versions_that_do_not_fit_together(make):
+    """One of them serves, and does not leave for the other again and again."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", load=["*"], on_demand=True, memory_budget_bytes=100 * _MIB)
+    (fixture.root / "a/model.yaml").write_text("versions: all\n")
+    fixture.loader.memory = {"a/1": 60 * _MIB, "a/2": 60 * _MIB}
+    fixture.start()
+    for _ in range(5):
+        load(fixture, "a")
+        fixture.clock.advance(60.0)
+        fixture.unload("nothing")
+        assert fixture.states() == {"a/1": FAILED, "a/2": READY}
+
+
+def test_memory_that_is_not_for_requests(three):
+    """That of loaded models, and the peak of loads that go on, during which it is not steady."""
+    three.start()
+    load(three, "a", "b")
+    assert (three.manager.memory_bytes(), three.manager.memory_is_steady()) == (80 * _MIB, True)
+    gate = three.loader.hold("c/1")
+    pending = three.begin_demand("c")
+    assert three.loader.loading["c/1"].wait(PATIENCE_S)
+    assert (three.manager.memory_bytes(), three.manager.memory_is_steady()) == (72 * _MIB, False)
+    gate.set()
+    assert pending.outcome() is None
+    assert (three.manager.memory_bytes(), three.manager.memory_is_steady()) == (80 * _MIB, True)

@@ -86,12 +86,13 @@ def test_unload_by_a_call_ends_loads_on_demand(make):
     assert fixture.registry.versions("a")[0].on_demand
 
 
-def test_duration_of_a_load(make):
+@pytest.mark.parametrize("is_call", [True, False])
+def test_duration_of_a_load(make, is_call):
     """It is known after the first one, and what is left of it while one goes on."""
     fixture = make("a/1/model.onnx", load=["*"], on_demand=True).start()
     assert fixture.manager.expected_load_s("a") == 0.0
     gate = fixture.loader.hold("a/1")
-    pending = fixture.begin_demand("a")
+    pending = fixture.begin_load("a") if is_call else fixture.begin_demand("a")
     fixture.loader.loading["a/1"].wait()
     fixture.clock.advance(4.0)
     gate.set()
@@ -137,6 +138,15 @@ def test_change_of_a_cold_model_only_changes_its_registration(polled):
     assert polled.states() == {"a/1": ON_DEMAND, "b/1": ON_DEMAND, "b/2": ON_DEMAND}
     assert polled.loader.loads == ["a/1"]
     assert polled.demand("a") is None
+
+
+def test_cold_version_that_is_not_wanted_any_more_vanishes(polled):
+    """Requests for it would load the others only."""
+    polled.touch("a/2/model.onnx")
+    polled.look()
+    (polled.root / "a/model.yaml").write_text("versions: {latest: 1}\n")
+    polled.look()
+    assert polled.states() == {"a/2": ON_DEMAND, "b/1": ON_DEMAND}
 
 
 def test_change_of_a_loaded_model_is_loaded(polled):

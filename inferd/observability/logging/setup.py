@@ -98,6 +98,7 @@ class _Seen:
     written: int = 0
     suppressed: int = 0
     last: logging.LogRecord | None = None
+    has_timer: bool = False
 
 
 class RepetitionFilter(logging.Filter):
@@ -143,10 +144,19 @@ class RepetitionFilter(logging.Filter):
                 return True
             seen.suppressed += 1
             seen.last = record
-            first, left_s = seen.suppressed == 1, seen.ends_at - now
-        if first:
-            self._call_later(left_s, partial(self._summarize_kind, kind))
+            has_timer, seen.has_timer = seen.has_timer, True
+            left_s = seen.ends_at - now
+        if not has_timer:
+            self._summarize_later(left_s, kind, seen)
         return False
+
+    def _summarize_later(self, left_s: float, kind: _Kind, seen: _Seen) -> None:
+        try:
+            self._call_later(left_s, partial(self._summarize_kind, kind))
+        except RuntimeError:  # the system gives no thread for it: the next line tries again, or is in time itself
+            seen.has_timer = False
+            if left_s <= 0:
+                self._summarize_kind(kind)
 
     def flush(self) -> None:
         """Summarize what has been counted so far."""

@@ -19,6 +19,7 @@ from inferd.models.load_pool import LoadPool
 from inferd.models.loader import LoadCancelledError, VersionLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.residency import NO_MEMORY
 from inferd.models.states import IN_PROGRESS, ModelState
 from inferd.models.version import LoadedModel, ModelVersion
 from inferd.runtime.errors import ModelLoadError
@@ -112,8 +113,9 @@ class Lifecycle:
         self._on_state = on_state
         self._lock = threading.Condition()
         self._stopping = False
-        #: Versions whose memory is taken.
+        #: Versions whose memory is taken, and all of that: the poll thread reads it often.
         self._loaded: dict[ModelVersion, LoadedModel] = {}
+        self.memory = NO_MEMORY
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self._leaving: set[ModelVersion] = set()
         #: Whether one of them could not be closed, because a run does not end.
@@ -181,6 +183,11 @@ class Lifecycle:
         with self._lock:
             return dict(self._loaded)
 
+    @property
+    def is_unloading(self) -> bool:
+        """Whether a version is being unloaded. Any thread."""
+        return bool(self._leaving)
+
     def advance(self, version: ModelVersion, state: ModelState) -> None:
         """Enter the next stage of a load. Raises `LoadCancelledError`."""
         with self._lock:
@@ -228,6 +235,7 @@ class Lifecycle:
             replaced = self.serving(load.source)
             loaded.batcher.start()
             self._loaded[version] = loaded
+            self.memory += loaded.memory
             version.mark_ready(loaded)
             # After this one is READY and before the other stops being so: some version always is.
             self._registry.put(version)
@@ -279,6 +287,7 @@ class Lifecycle:
         with self._lock:
             version.mark_unavailable("unloaded")
             del self._loaded[version]
+            self.memory -= loaded.memory
             self._leaving.discard(version)
             self._lock.notify_all()
         self._on_state(version)

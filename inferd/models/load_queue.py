@@ -14,7 +14,7 @@ from inferd.batching.ports import Clock
 from inferd.config.repository import RepositorySettings
 from inferd.models.lifecycle import VersionLoad
 from inferd.models.operation import Cause, Operation
-from inferd.models.residency import Claim, Memory, Residency, Resident, total
+from inferd.models.residency import NO_MEMORY, Claim, Memory, Residency, Resident, total
 from inferd.models.sizes import ModelSize
 from inferd.observability.metrics.residency import MemorySample, ResidencyCounter, ResidencySample
 
@@ -123,9 +123,15 @@ class LoadQueue:
             counts=self.counter.read(),
         )
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a load goes on, or has just ended. Any thread."""
+        return bool(self._going_on)
+
     def reserved(self) -> Memory:
         """Return what the loads that go on may take. Any thread."""
-        return total(size.peak for load, size in list(self._going_on) if not load.is_over)
+        going_on = self._going_on
+        return total(size.peak for load, size in list(going_on) if not load.is_over) if going_on else NO_MEMORY
 
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
         """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""

@@ -32,7 +32,7 @@ from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.remembered import RememberedModels
-from inferd.models.residency import NO_MEMORY, Resident, total
+from inferd.models.residency import Resident
 from inferd.models.residents import residents_of
 from inferd.models.router import Router
 from inferd.models.sizes import ModelSizes
@@ -195,13 +195,11 @@ class ModelManager:
 
     def memory_bytes(self) -> int:
         """Return the host memory that the models take, and that loads may take which go on."""
-        loaded = total(each.memory for each in self._parts.lifecycle.loaded().values())
-        return (loaded + self._queue.reserved()).host
+        return (self._parts.lifecycle.memory + self._queue.reserved()).host
 
     def memory_is_steady(self) -> bool:
         """Whether no model comes or goes at present."""
-        is_loading = self._queue.reserved() != NO_MEMORY
-        return not is_loading and all(each.state is ModelState.READY for each in self._parts.lifecycle.loaded())
+        return not self._queue.is_loading and not self._parts.lifecycle.is_unloading
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.

@@ -68,6 +68,7 @@ class ServedModels:
             alarm=self._run_watchdog,
             stats_for=stats_for,
             on_health=on_health,
+            free_idle=lambda: self._idle_memory.free(),  # noqa: PLW0108  (it is made below)
         )
         repository = settings.repository
         self._probe = (

@@ -41,7 +41,8 @@ class Batcher:
     Invariant: every submitted request gets exactly one outcome, or is cancelled, whatever the model, a policy, a
     deadline or `stop` does. Requests are submitted to the ``queue``. `start` and `stop` are called by the thread that
     loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in warm-up.
-    ``on_health`` is called by any thread when the session stops working, and when it works again.
+    ``on_health`` is called by any thread when the session stops working, and when it works again; ``free_idle`` when a
+    run is out of memory: it frees what other models keep for their next runs, and returns False if that is nothing.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Batcher:
         seeds: Iterable[tuple[int, float]] = (),
         idle_cores: IdleCores | None = None,
         on_health: Callable[[], None] = lambda: None,
+        free_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         max_rows = batching.max_batch_size if batching.enabled and session.signature.batchable else None
         self._name = name
@@ -104,6 +106,7 @@ class Batcher:
             ),
             in_pieces=max_rows is not None,
             on_mismatch=self._run_alone,
+            free_idle=free_idle,
         )
         self._executor = Executor(
             name=name,

@@ -54,7 +54,8 @@ class FailedRuns:
 
     Invariant: after `answer`, every request has been answered or was settled before. A request with more rows than
     ``memory`` permits is run in pieces only if ``in_pieces``. ``on_mismatch`` is called when requests turn out to get
-    other answers in a batch than alone; from then on, and in the batch at hand, each runs alone.
+    other answers in a batch than alone; from then on, and in the batch at hand, each runs alone. ``free_idle`` frees
+    memory that other models keep, and returns whether there was any.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class FailedRuns:
         recovery: Recovery,
         in_pieces: bool,
         on_mismatch: Callable[[], None],
+        free_idle: Callable[[], bool] = lambda: False,
         has_room: Callable[[], bool] = has_room,
     ) -> None:
         self._name = name
@@ -76,6 +78,7 @@ class FailedRuns:
         self.recovery = recovery
         self._in_pieces = in_pieces
         self._on_mismatch = on_mismatch
+        self._free_idle = free_idle
         self._has_room = has_room
         #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
         self._mismatch_told = False
@@ -157,13 +160,16 @@ class FailedRuns:
     def _run_with_less(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
         """Run the requests in groups of fewer rows, half as many each time that the memory is not enough.
 
-        The largest group that works is the limit for the batches to come. If no group works, nothing is known of it: a
-        row may be too large, or something else may have taken the memory for a moment.
+        As many as before come first, if idle models had memory to free. The largest group that works is the limit for
+        the batches to come. If no group works, nothing is known of it: a row may be too large, or something else may
+        have taken the memory for a moment.
         """
         # The time of several runs says nothing about that of one.
         batch.cut_off = True
         first_rows = failed.rows
-        most_rows, worked, is_lone = self._less(failed), 0, False
+        idle_had_some = self._free_idle()
+        less_rows, worked, is_lone = self._less(failed), 0, False
+        most_rows = first_rows if idle_had_some else less_rows
         left = deque(failed.live)
         while left:
             group = _next_group(left, most_rows)

@@ -1,7 +1,8 @@
 """Memory of models that are idle: frees what ONNX Runtime's arenas keep from larger batches.
 
 An arena keeps the memory of the largest batch for the next one, and shrinks only at the end of a run that asks for it.
-So when a model has been idle for some seconds after a larger run, it runs one row.
+So when a model has been idle for some seconds after a larger run, it runs one row; at once, when another model is out
+of memory.
 """
 
 import logging
@@ -45,18 +46,29 @@ class IdleMemory:
         self._stopping.set()
 
     def look(self) -> None:
-        """Shrink the arenas of the versions that are idle now and keep memory of larger runs."""
-        idle = [version for version, loaded in self._loaded().items() if self._is_due(version, loaded)]
+        """Shrink the arenas of the versions that have been idle and keep memory of larger runs."""
+        self._shrink_all(self._is_due)
+
+    def free(self) -> bool:
+        """Do so at once, however short they have been idle: another one is out of memory. Returns whether any was.
+
+        Any thread may call.
+        """
+        return self._shrink_all(_keeps_memory)
+
+    def _shrink_all(self, is_due: Callable[[ModelVersion, LoadedModel], bool]) -> bool:
+        idle = [version for version, loaded in self._loaded().items() if is_due(version, loaded)]
         shrunk = [version for version in idle if _shrink(version, self._loaded().get(version))]
         if shrunk:
             # The C library keeps the small blocks of an arena.
             self._trim()
+        return bool(shrunk)
 
     def _is_due(self, version: ModelVersion, loaded: LoadedModel) -> bool:
-        after_s = version.settings.runtime.shrink_after_s
-        if not after_s or not loaded.session.has_spare_memory or loaded.batcher.unanswered_requests:
+        if not _keeps_memory(version, loaded):
             return False
-        return self._clock() - max(loaded.batcher.last_dispatch_at, loaded.loaded_at) >= after_s
+        idle_s = self._clock() - max(loaded.batcher.last_dispatch_at, loaded.loaded_at)
+        return idle_s >= version.settings.runtime.shrink_after_s
 
     def _run(self) -> None:
         give_way()
@@ -65,6 +77,12 @@ class IdleMemory:
                 self.look()
             except Exception:  # noqa: BLE001  (the other models must still give memory back)
                 _log.exception("looking for idle models failed")
+
+
+def _keeps_memory(version: ModelVersion, loaded: LoadedModel) -> bool:
+    """Whether ``version`` has no requests, and memory that it gives back."""
+    may_shrink = version.settings.runtime.shrink_after_s > 0 and loaded.session.has_spare_memory
+    return may_shrink and not loaded.batcher.unanswered_requests
 
 
 def _shrink(version: ModelVersion, loaded: LoadedModel | None) -> bool:

@@ -58,6 +58,7 @@ class BatcherParts:
     alarm: Alarm
     stats_for: Callable[[str, str], ModelStats]
     on_health: Callable[[], None] = lambda: None
+    free_idle: Callable[[], bool] = lambda: False
 
 
 class VersionLoader:
@@ -114,6 +115,7 @@ class VersionLoader:
             seeds=run_times,
             idle_cores=self._idle_cores,
             on_health=self._parts.on_health,
+            free_idle=self._parts.free_idle,
         )
         return LoadedModel(
             session=session,

@@ -36,6 +36,9 @@ class Model:
         )
         self.limits: list[int] = []
         self.has_room = True
+        #: How often idle models have memory to free, and how often they were asked.
+        self.idle_have_memory = 0
+        self.idle_asked = 0
         self.works: list[bool] = []
         self.threads: list = []
         self.no_thread = False
@@ -61,6 +64,7 @@ class Model:
             recovery=self.recovery,
             in_pieces=chunk_rows is not None,
             on_mismatch=lambda: self.stops.append("batching"),
+            free_idle=self._free_idle,
             has_room=lambda: self.has_room,
         )
         self.executor = Executor(
@@ -75,6 +79,11 @@ class Model:
             failures=self.failures,
             thread_clock=self.thread_clock,
         )
+
+    def _free_idle(self):
+        self.idle_asked += 1
+        self.idle_have_memory -= 1
+        return self.idle_have_memory >= 0
 
     def _start_thread(self, work, _):
         if self.no_thread:

@@ -46,6 +46,26 @@ def test_batch_is_answered_by_halves():
     assert batch.cut_off
 
 
+def test_idle_models_free_their_memory_first():
+    """Then the batch runs as it was, if that was enough, and nothing is remembered; it is tried once only."""
+    room = [5]
+
+    def compute(inputs):
+        rows, room[0] = room[0], 16
+        return room_for(rows)(inputs)
+
+    model = Model(compute, chunk_rows=16)
+    model.idle_have_memory = 9
+    callers = [Caller(x=x(value)) for value in range(1, 17)]
+    model.run(*callers)
+    assert answered(*callers)
+    assert (model.session.runs, model.limits) == ([16, 16], [])
+    model = Model(room_for(5), chunk_rows=16)
+    model.idle_have_memory = 9
+    model.run(*(Caller() for _ in range(16)))
+    assert (model.session.runs, model.limits, model.idle_asked) == ([16, 16, 8, 4, 4, 4, 4], [4], 1)
+
+
 def test_size_that_leaves_no_room_is_halved():
     """The rest of the process needs memory, too: for threads, messages and answers."""
     model = Model(room_for(5), chunk_rows=16)

@@ -111,3 +111,17 @@ def test_one_that_fails_hinders_no_other(models):
     for _ in range(2):
         models.idle_memory().look()
     assert (failing.shrunk, other.shrunk) == (1, 1)
+
+
+def test_frees_at_once_for_another_model_that_is_out_of_memory(models):
+    """What is idle now, however short; models keep what they are told to keep, and those in use do."""
+    idle, sessions = models.idle_memory(), [Session() for _ in range(4)]
+    models.add(sessions[0])
+    models.add(sessions[1]).unanswered_requests = 1
+    models.add(sessions[2], after_s=0.0)
+    models.add(sessions[3]).last_dispatch_at = models.clock()
+    assert idle.free()
+    assert [session.shrunk for session in sessions] == [1, 0, 0, 1]
+    assert models.trims == 1
+    assert not idle.free()
+    assert models.trims == 1

@@ -117,7 +117,7 @@ class Lifecycle:
         self._loaded: dict[ModelVersion, LoadedModel] = {}
         self.memory = NO_MEMORY
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
-        self._leaving: set[ModelVersion] = set()
+        self.leaving: set[ModelVersion] = set()
         #: Whether one of them could not be closed, because a run does not end.
         self._is_stuck = False
 
@@ -182,11 +182,6 @@ class Lifecycle:
         """Return the versions whose memory is taken: the READY ones, and those that are not closed yet."""
         with self._lock:
             return dict(self._loaded)
-
-    @property
-    def is_unloading(self) -> bool:
-        """Whether a version is being unloaded. Any thread."""
-        return bool(self._leaving)
 
     def advance(self, version: ModelVersion, state: ModelState) -> None:
         """Enter the next stage of a load. Raises `LoadCancelledError`."""
@@ -261,7 +256,7 @@ class Lifecycle:
             if self._stopping or version.state is not ModelState.READY:
                 return
             loaded = version.mark_unloading()
-            self._leaving.add(version)
+            self.leaving.add(version)
         self._on_state(version)
         unload = threading.Thread(
             target=self._unload, args=(version, loaded, on_gone), name=f"unload-{version.name}", daemon=True
@@ -271,7 +266,7 @@ class Lifecycle:
     def _unload(self, version: ModelVersion, loaded: LoadedModel, on_gone: Callable[[], None]) -> None:
         if not self._close(version, loaded, _FINISH_S):
             with self._lock:
-                self._leaving.discard(version)
+                self.leaving.discard(version)
                 self._is_stuck = True
                 self._lock.notify_all()
         on_gone()
@@ -288,7 +283,7 @@ class Lifecycle:
             version.mark_unavailable("unloaded")
             del self._loaded[version]
             self.memory -= loaded.memory
-            self._leaving.discard(version)
+            self.leaving.discard(version)
             self._lock.notify_all()
         self._on_state(version)
         return True
@@ -313,5 +308,5 @@ class Lifecycle:
         for version, loaded in stopping:
             finished &= self._close(version, loaded, max(0.0, deadline - self._clock()))
         with self._lock:
-            gone = self._lock.wait_for(lambda: not self._leaving, max(0.0, deadline - self._clock()))
+            gone = self._lock.wait_for(lambda: not self.leaving, max(0.0, deadline - self._clock()))
             return finished and gone and not self._is_stuck

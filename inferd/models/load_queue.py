@@ -14,7 +14,7 @@ from inferd.batching.ports import Clock
 from inferd.config.repository import RepositorySettings
 from inferd.models.lifecycle import VersionLoad
 from inferd.models.operation import Cause, Operation
-from inferd.models.residency import NO_MEMORY, Claim, Memory, Residency, Resident, total
+from inferd.models.residency import Claim, Memory, Residency, Resident, total
 from inferd.models.sizes import ModelSize
 from inferd.observability.metrics.residency import MemorySample, ResidencyCounter, ResidencySample
 
@@ -71,7 +71,8 @@ class LoadQueue:
         self._waiting: deque[QueuedLoad] = deque()
         #: Since when the first one is the first.
         self._first_since = 0.0
-        self._going_on: list[tuple[VersionLoad, ModelSize]] = []
+        #: The loads that go on; one that has ended leaves at the next look.
+        self.going_on: list[tuple[VersionLoad, ModelSize]] = []
         self._next_look_at = 0.0
         self.counter = ResidencyCounter()
 
@@ -100,14 +101,14 @@ class LoadQueue:
     def look(self) -> None:
         """Begin what can begin now, and let models leave for the next one."""
         now = self._clock()
-        self._going_on = [each for each in self._going_on if not each[0].is_over]
+        self.going_on = [each for each in self.going_on if not each[0].is_over]
         while self._waiting and self._may_begin(self._waiting[0], now):
             load = self._waiting.popleft()
             self._first_since = now
             if now - load.asked_at >= _LOOK_S:
                 _log_wait(load, now - load.asked_at)
             self.counter.load_begins(load.operation.name, load.operation.cause)
-            self._going_on.append((load.begin(), load.size))
+            self.going_on.append((load.begin(), load.size))
         self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
 
     def sample(self) -> ResidencySample:
@@ -123,15 +124,9 @@ class LoadQueue:
             counts=self.counter.read(),
         )
 
-    @property
-    def is_loading(self) -> bool:
-        """Whether a load goes on, or has just ended. Any thread."""
-        return bool(self._going_on)
-
     def reserved(self) -> Memory:
         """Return what the loads that go on may take. Any thread."""
-        going_on = self._going_on
-        return total(size.peak for load, size in list(going_on) if not load.is_over) if going_on else NO_MEMORY
+        return total(size.peak for load, size in list(self.going_on) if not load.is_over)
 
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
         """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""
@@ -145,7 +140,7 @@ class LoadQueue:
         residency = self._residency
         if residency is None:
             return True
-        if any(not size.is_known for _, size in self._going_on) or (self._going_on and not load.size.is_known):
+        if any(not size.is_known for _, size in self.going_on) or (self.going_on and not load.size.is_known):
             return False
         residents = self._residents()
         name = load.operation.name

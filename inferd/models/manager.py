@@ -195,11 +195,12 @@ class ModelManager:
 
     def memory_bytes(self) -> int:
         """Return the host memory that the models take, and that loads may take which go on."""
-        return (self._parts.lifecycle.memory + self._queue.reserved()).host
+        taken = self._parts.lifecycle.memory
+        return (taken + self._queue.reserved()).host if self._queue.going_on else taken.host
 
     def memory_is_steady(self) -> bool:
         """Whether no model comes or goes at present."""
-        return not self._queue.is_loading and not self._parts.lifecycle.is_unloading
+        return not (self._queue.going_on or self._parts.lifecycle.leaving)
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.

@@ -5,6 +5,7 @@ internals of the server. ``inferd.api.status`` maps the classes to gRPC statuses
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 from inferd.plain_text import escaped
@@ -21,6 +22,17 @@ _ALWAYS_FIT = int(_MAX_ENCODED_BYTES / (4 * (_ESCAPED_BYTES + _BASE64)))
 _MAX_CHARACTERS = int(_MAX_ENCODED_BYTES / (1 + _BASE64))
 
 
+class Retry(Enum):
+    """Whether clients repeat a call on their own, as gRPC's retry policies do.
+
+    A policy waits for the delay that the server names even if the deadline of the call comes first.
+    """
+
+    AFTER_DELAY = "after the delay of the error, if it has one"
+    SOON = "when the client would without a delay of the server"
+    NEVER = "never"
+
+
 class ServingError(Exception):
     """A request that ends without a result.
 
@@ -31,6 +43,7 @@ class ServingError(Exception):
     reason = "UNKNOWN"
     #: The path of the invalid field in the protocol of the call; empty if there is none.
     field = ""
+    retry = Retry.AFTER_DELAY
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         self.message = _sendable(message)
@@ -81,9 +94,17 @@ class ModelUnavailableError(ServingError):
 
     reason = "MODEL_UNAVAILABLE"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        reason: str | None = None,
+        retry: Retry = Retry.AFTER_DELAY,
+    ) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
+        self.retry = retry
 
 
 class ColdModelError(ModelUnavailableError):
@@ -165,6 +186,8 @@ class OutOfMemoryError(ServingError):
     """The model could not run the request, not even in its smallest pieces, because there was not enough memory."""
 
     reason = "OUT_OF_MEMORY"
+    # The same request would most likely fail again, and take the memory of others meanwhile.
+    retry = Retry.NEVER
 
 
 class InferenceFailedError(ServingError):

@@ -24,6 +24,7 @@ from inferd.errors import (
     OutOfMemoryError,
     OverloadedError,
     QuotaExceededError,
+    Retry,
     RunTooLongError,
     ServingError,
 )
@@ -61,8 +62,7 @@ class Status:
     retry_after_ms: int | None
     #: The path to the field of the request that the status is about, empty if there is none.
     field: str = ""
-    #: Whether clients may try again on their own, as gRPC's retry policies do.
-    may_retry: bool = True
+    retry: Retry = Retry.AFTER_DELAY
     _trailers: EncodedMetadata | None = None
 
     def to_bytes(self) -> bytes:
@@ -75,8 +75,10 @@ class Status:
     def trailing_metadata(self) -> Metadata:
         """Return the trailing metadata of a call that ends with the status."""
         metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", self.to_bytes())]
-        if self.retry_after_ms is not None or not self.may_retry:
-            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms) if self.may_retry else "-1"))
+        if self.retry is Retry.NEVER:
+            metadata.append(("grpc-retry-pushback-ms", "-1"))
+        elif self.retry is Retry.AFTER_DELAY and self.retry_after_ms is not None:
+            metadata.append(("grpc-retry-pushback-ms", str(self.retry_after_ms)))
         return metadata
 
     def trailers(self) -> EncodedMetadata:
@@ -112,9 +114,7 @@ class StatusTable:
             and error.retry_after_s is not None
         ):
             retry_after_ms = max(1, math.ceil(error.retry_after_s * 1000))
-        # The same request would most likely fail again, and take the memory of others meanwhile.
-        may_retry = not isinstance(error, OutOfMemoryError)
-        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field, may_retry)
+        return Status(self._codes[type(error)], error.message, error.reason, retry_after_ms, error.field, error.retry)
 
     def rejection(self, cause: RejectionCause) -> Rejection:
         """Return the rejection of a call that the server turned away before a handler saw it, in the same form."""

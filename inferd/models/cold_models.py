@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from inferd.batching.ports import Clock
-from inferd.errors import ModelUnavailableError
+from inferd.errors import ModelUnavailableError, Retry
 from inferd.models.catalog import Versions
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
@@ -112,4 +112,6 @@ class ColdModels:
         return any(each.version == number and each.state is ModelState.READY for each in versions)
 
     def _error(self, name: str, retry_after_s: float) -> ModelUnavailableError:
-        return ModelUnavailableError(f'model "{clipped(name)}" failed to load', retry_after_s=retry_after_s)
+        # Clients do not wait for so long on their own: the next load is likely to fail too.
+        text = f'model "{clipped(name)}" failed to load'
+        return ModelUnavailableError(text, retry_after_s=retry_after_s, retry=Retry.SOON)

@@ -7,7 +7,7 @@ from functools import partial
 
 from inferd.batching.ports import Clock
 from inferd.config.settings import ModelSettings, Settings
-from inferd.errors import ModelLoadFailedError, ServingError
+from inferd.errors import ModelLoadFailedError, ModelUnavailableError, Retry, ServingError
 from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
 from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle, VersionLoad
@@ -86,7 +86,11 @@ class LoadOperations:
             for source in self._cold.missing(name).values():
                 self._load_version(operation, source)
 
-        def end(_: Operation) -> ServingError | None:
+        def end(operation: Operation) -> ServingError | None:
+            if not operation.loads and self._cold.missing(name):
+                text = f'the files of model "{clipped(name)}" are being changed or deleted'
+                interval_s = self._parts.settings.repository.poll_interval_s
+                return ModelUnavailableError(text, retry_after_s=interval_s, retry=Retry.SOON)
             return self._cold.load_ended(name)
 
         return Operation(name=name, cause=Cause.DEMAND, begin=begin, end=end, on_done=on_done, is_load=True)

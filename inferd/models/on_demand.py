@@ -11,6 +11,7 @@ from inferd.errors import (
     InferenceFailedError,
     ModelUnavailableError,
     OverloadedError,
+    Retry,
     ServingError,
 )
 from inferd.models.registry import ModelRegistry
@@ -151,7 +152,8 @@ class OnDemandLoads:
         left_s = self._expected_s(name)
         if self._clock() + left_s > deadline:
             text = f'model "{clipped(name)}" is being loaded, in about {left_s:.3g} s, which is after the deadline'
-            return ModelUnavailableError(text, retry_after_s=left_s, reason="MODEL_LOADING")
+            # A retry of this call would come after its deadline.
+            return ModelUnavailableError(text, retry_after_s=left_s, reason="MODEL_LOADING", retry=Retry.NEVER)
         waiting = sum(self._waiting.values())
         if waiting >= self._max_waiting:
             text = f"{waiting} requests wait for models that are being loaded"

@@ -67,6 +67,17 @@ def test_overload_carries_computed_retry_hint(error, code):
     assert retry.retry_delay.ToMilliseconds() == 31
 
 
+@pytest.mark.parametrize(("retry", "pushback"), [(errors.Retry.SOON, None), (errors.Retry.NEVER, "-1")])
+def test_retry_hint_that_retry_policies_do_not_wait_for(retry, pushback):
+    """Programs have it all the same."""
+    error = errors.ModelUnavailableError("it failed to load", retry_after_s=30.0, retry=retry)
+    metadata = dict(StatusTable().status_of(error).trailing_metadata())
+    assert metadata.get("grpc-retry-pushback-ms") == pushback
+    hint = RetryInfo()
+    assert RpcStatus.FromString(metadata["grpc-status-details-bin"]).details[1].Unpack(hint)
+    assert hint.retry_delay.ToMilliseconds() == 30_000
+
+
 @pytest.mark.parametrize(
     ("message", "field", "shown", "described"),
     [

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 
-from inferd.errors import ModelUnavailableError
+from inferd.errors import ModelUnavailableError, Retry
 from inferd.models.states import ModelState
+from tests.load import eventually
 
 READY, FAILED, ON_DEMAND, UNAVAILABLE = (
     ModelState.READY,
@@ -48,6 +49,7 @@ def test_failed_load_is_tried_again_after_a_time_that_doubles(make):
         error = fixture.demand("a")
         assert isinstance(error, ModelUnavailableError)
         assert (error.message, error.retry_after_s) == ('model "a" failed to load', backoff_s)
+        assert error.retry is Retry.SOON, "no client should wait for so long without being told"
         loads = len(fixture.loader.loads)
         fixture.clock.advance(backoff_s / 2)
         assert fixture.demand("a").retry_after_s == backoff_s / 2
@@ -183,3 +185,21 @@ def test_deleted_model_is_not_loaded_on_demand(polled):
     for name in "ab":
         assert isinstance(polled.demand(name), ModelUnavailableError)
     assert not polled.registry.versions("a")[0].on_demand
+
+
+def test_demand_while_files_are_changed(make):
+    """The error says so, and a demand loads them when they have stayed the same."""
+    fixture = make("a/1/model.onnx", mode="poll", poll_interval_s=0.01, on_demand=True).start()
+
+    def becomes(is_so):
+        def look():
+            fixture.clock.advance(0.01)
+            return is_so()
+
+        eventually(look, "the files have been the same in two looks")
+
+    becomes(lambda: fixture.states() == {"a/1": ON_DEMAND})
+    (fixture.root / "a/1/model.onnx").write_text("it is damaged")
+    error = fixture.demand("a")
+    assert (error.message, error.retry_after_s) == ('the files of model "a" are being changed or deleted', 0.01)
+    becomes(lambda: fixture.demand("a").message == 'model "a" failed to load')

@@ -12,6 +12,7 @@ from inferd.errors import (
     ModelLoadFailedError,
     ModelUnavailableError,
     OverloadedError,
+    Retry,
     ServingError,
 )
 from inferd.models.on_demand import OnDemandLoads, has_room
@@ -83,6 +84,7 @@ def test_load_that_outlasts_the_deadline(bench: Bench) -> None:
     refused = bench.outcomes["in a hurry"]
     assert isinstance(refused, ModelUnavailableError)
     assert (refused.reason, refused.retry_after_s) == ("MODEL_LOADING", 2.5)
+    assert refused.retry is Retry.NEVER, "a retry after that time would wait until the deadline, without this error"
     assert refused.message == 'model "m" is being loaded, in about 2.5 s, which is after the deadline'
     assert (bench.asked, bench.loads.waiting("m")) == (["m"], 0)
     bench.wait("patient", deadline=102.6)

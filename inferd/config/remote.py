@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -20,6 +21,9 @@ PACKAGES = {
     "https": "aiohttp",
     "http": "aiohttp",
 }
+
+#: The extra of a package that is not in the extra remote.
+EXTRAS = {"adlfs": "azure"}
 
 #: An address with or without NAME= before it.
 _ADDRESS = re.compile(r"(?:([^/=]*)=)?(([A-Za-z][A-Za-z0-9+.-]*)://.*)", re.DOTALL)
@@ -44,6 +48,10 @@ def _path_or_address(value: object) -> Path | str:
     if found[3] not in PACKAGES:
         text = f"expected a path, or an address with one of {', '.join(PACKAGES)}, got {found[3]}://"
         raise validation_error(text)
+    try:
+        urlsplit(found[2])
+    except ValueError as error:
+        raise validation_error(f"expected a path or an address, got one that is not valid: {error}") from error
     return value
 
 

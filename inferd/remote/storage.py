@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from inferd.config.remote import PACKAGES
+from inferd.config.remote import EXTRAS, PACKAGES
 from inferd.plain_text import clipped, escaped
 
 #: Properties that differ once the content does, in the words of each file system; the first one counts.
@@ -96,16 +96,17 @@ class FsspecStorage:
 
     def read(self, file: RemoteFile, start: int, end: int) -> bytes:
         """Return the bytes of ``file`` from ``start`` to ``end``. Raises `StorageError`."""
-        is_whole = start == 0 and end == file.size
         try:
             system, _ = self._open()
-            # Servers that send no parts of files can still send small ones.
-            content: bytes = system.cat_file(file.address, **({} if is_whole else {"start": start, "end": end}))
+            content: bytes
+            if self._protocol in _WEB:
+                from fsspec.asyn import sync  # noqa: PLC0415  (only servers of remote models have it)
+
+                content = sync(system.loop, _web_part, system, file, start, end)
+            else:
+                content = system.cat_file(file.address, start=start, end=end)
         except Exception as error:
             raise self._error(error, file.address) from error
-        if not is_whole and len(content) == file.size:
-            msg = f"{shown(file.address)}: the server sends no parts of files, of which this has too many"
-            raise StorageError(msg)
         if len(content) != end - start:
             msg = f"{shown(file.address)}: expected {end - start} bytes from {start} on, got {len(content)}"
             raise StorageError(msg)
@@ -136,7 +137,10 @@ class FsspecStorage:
             for path, info in sorted(found.items())
             if info["type"] == "file" and path.startswith(f"{root}/")
         ]
-        return Listing(root.rpartition("/")[2].partition("@")[0], tuple(usable(files)), only)
+        name = root.rpartition("/")[2]
+        if self._protocol == "hf":
+            name = name.partition("@")[0]
+        return Listing(name, tuple(usable(files)), only)
 
     def _web_file(self, system: Any) -> Listing:  # noqa: ANN401 (as above)
         info = system.info(self.url)
@@ -155,7 +159,8 @@ class FsspecStorage:
                 self._opened = url_to_fs(self.url, skip_instance_cache=True, **self._options())
             except ImportError as error:
                 package = PACKAGES[self._protocol]
-                msg = f"{self._protocol}:// needs the package {package}: pip install 'inferd[remote]'"
+                extra = EXTRAS.get(package, "remote")
+                msg = f"{self._protocol}:// needs the package {package}: pip install 'inferd[{extra}]'"
                 raise StorageError(msg) from error
         return self._opened
 
@@ -183,7 +188,7 @@ class FsspecStorage:
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
         if cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND:
             return StorageError(f"{where}: there is no such file or directory, or no access to it")
-        text = " ".join(_QUERY.sub("", str(cause)).split())
+        text = " ".join(_without_user(_QUERY.sub("", str(cause)), self.url).split())
         return StorageError(clipped(escaped(f"{where}: {type(cause).__name__}: {text}"), _LONGEST_ERROR))
 
 
@@ -191,6 +196,34 @@ def shown(url: str) -> str:
     """Return ``url`` without what may be secret: user, password and query."""
     parts = urlsplit(url)
     return escaped(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
+
+
+def _without_user(text: str, url: str) -> str:
+    """Return ``text`` without user and password of ``url``."""
+    user, separator, _ = urlsplit(url).netloc.rpartition("@")
+    return text.replace(user + separator, "") if user else text
+
+
+async def _web_part(system: Any, file: RemoteFile, start: int, end: int) -> bytes:  # noqa: ANN401 (fsspec has no types)
+    """Return a part of ``file``; at most one piece more than that is read, whatever the server sends.
+
+    fsspec would read all that comes, which is the whole file from servers that send no parts. They can send small ones.
+    """
+    is_whole = start == 0 and end == file.size
+    # A file that is compressed on its way has another size than it was listed with, and no parts.
+    headers = {"Accept-Encoding": "identity", **({} if is_whole else {"Range": f"bytes={start}-{end - 1}"})}
+    session = await system.set_session()
+    async with session.get(system.encode_url(file.address), headers=headers, **system.kwargs) as response:
+        response.raise_for_status()
+        if not is_whole and response.status != HTTPStatus.PARTIAL_CONTENT:
+            msg = f"{shown(file.address)}: the server sends no parts of files, of which this has too many"
+            raise StorageError(msg)
+        content = bytearray()
+        async for piece in response.content.iter_any():
+            content += piece
+            if len(content) > end - start:
+                break
+        return bytes(content)
 
 
 def remote_file(name: str, address: str, info: Mapping[str, Any]) -> RemoteFile:

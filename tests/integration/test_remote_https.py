@@ -4,6 +4,7 @@ import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority
 
 _PART = 1000
+_PIECE = 2**16
 _MODEL = onnx_models.lookup(_PART).SerializeToString()
 _OTHER = onnx_models.lookup(_PART + 1).SerializeToString()
 _SMALL = onnx_models.lookup(1).SerializeToString()
@@ -42,15 +44,21 @@ class _Handler(BaseHTTPRequestHandler):
         if bounds and self.server.sends_parts:
             start, end = map(int, bounds.removeprefix("bytes=").split("-"))
             content = content[start : end + 1]
-        if send_content:
-            self.server.sent.append(len(content))
         self.send_response(206 if bounds and self.server.sends_parts else 200)
         self.send_header("Content-Length", str(len(content)))
         for name, value in self.server.properties.items():
             self.send_header(name, value)
         self.end_headers()
         if send_content:
-            self.wfile.write(content)
+            self._send(content)
+
+    def _send(self, content: bytes) -> None:
+        """Send it in pieces, until the client has enough."""
+        sent = 0
+        with suppress(OSError):
+            for start in range(0, len(content), _PIECE):
+                sent += self.wfile.write(content[start : start + _PIECE])
+        self.server.sent.append(sent)
 
     def log_message(self, *_: object) -> None:
         """Write nothing."""
@@ -136,6 +144,22 @@ def test_rejects_server_without_ranges(tmp_path: Path, server: _Server) -> None:
     source = _source(tmp_path, server.address)
     _files = _fetch(source)
     assert source.path.read_bytes() == _SMALL
+
+
+def test_reads_no_more_than_it_asked_for(tmp_path: Path, server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends all of a large file, or a file that has grown, does not fill the memory."""
+    large = bytes(64 * 2**20)
+    monkeypatch.setattr(download, "_TRIES", 1)
+    server.content, server.sends_parts = large, False
+    with pytest.raises(ModelLoadError, match="the server sends no parts"):
+        _fetch(_source(tmp_path, server.address))
+    server.content, server.properties = _SMALL, {"ETag": '"2"'}
+    source = _source(tmp_path, server.address)
+    server.content = large
+    with pytest.raises(ModelLoadError, match=rf"words.onnx: expected {len(_SMALL)} bytes from 0 on, got"):
+        _fetch(source)
+    # The server may not have noticed yet that nobody reads the rest.
+    assert all(sent < len(large) for sent in server.sent)
 
 
 def test_requires_checksum_without_etag(tmp_path: Path, server: _Server) -> None:

@@ -38,6 +38,13 @@ def test_wrong_positional_argument(problems: Problems) -> None:
     assert problems(None, {"models": [3]}) == ["models.0: expected a path, got 3 (command line)"]
 
 
+def test_address_that_is_not_valid(problems: Problems) -> None:
+    """Addresses have secrets, so they are not repeated."""
+    assert problems(None, {"models": ["https://me:secret@[::1/m.onnx"]}) == [
+        "models.0: expected a path or an address, got one that is not valid: Invalid IPv6 URL (command line)"
+    ]
+
+
 def test_wrong_value_in_a_json_section(problems: Problems) -> None:
     """The variable that holds the whole section is named."""
     assert problems(INFERD_QUEUE='{"max_rows": 0}') == [

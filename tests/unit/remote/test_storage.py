@@ -47,11 +47,29 @@ def test_secrets_are_not_shown() -> None:
     assert shown("https://me:secret@host:1/m.onnx?X-Amz-Signature=secret#x") == "https://host:1/m.onnx"
 
 
-def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries repeat the address, or what they take for a part of it."""
+    storage = FsspecStorage("s3://me:secret@bucket/models?signature=secret", timeout_s=1)
+
+    def fail() -> None:
+        raise ValueError('Invalid bucket name "me:secret@bucket" in s3://me:secret@bucket/models?signature=secret')
+
+    monkeypatch.setattr(storage, "_open", fail)
+    with pytest.raises(StorageError) as error:
+        storage.list()
+    expected = 's3://bucket/models: ValueError: Invalid bucket name "bucket" in s3://bucket/models'
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [("az://container/models", "adlfs", "azure"), ("s3://bucket/models", "s3fs", "remote")],
+)
+def test_missing_package(monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str) -> None:
     """The error says how to install it."""
-    monkeypatch.setitem(sys.modules, "adlfs", None)
-    with pytest.raises(StorageError, match=r"az:// needs the package adlfs: pip install 'inferd\[remote\]'"):
-        FsspecStorage("az://container/models", timeout_s=1).list()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(StorageError, match=rf":// needs the package {package}: pip install 'inferd\[{extra}\]'"):
+        FsspecStorage(url, timeout_s=1).list()
 
 
 @pytest.fixture
@@ -79,6 +97,15 @@ def test_file_address_has_neighbors(files: MemoryFileSystem) -> None:
     files.pipe({"/models/model.yaml": b"{}"})
     listing = FsspecStorage("memory://models/b.onnx", timeout_s=1).list()
     assert ({file.name for file in listing.files}, listing.only) == ({"b.onnx", "model.yaml"}, "b.onnx")
+
+
+@pytest.mark.parametrize(("protocol", "name"), [("s3", "b@main"), ("hf", "b")])
+def test_name_of_folder(files: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, protocol: str, name: str) -> None:
+    """Only at Hugging Face a revision follows it."""
+    files.pipe({"/a/b@main/1/model.onnx": b"model"})
+    storage = FsspecStorage(f"{protocol}://a/b@main", timeout_s=1)
+    monkeypatch.setattr(storage, "_open", lambda: (files, "/a/b@main"))
+    assert storage.list().name == name
 
 
 def test_reads_parts(files: MemoryFileSystem) -> None:

@@ -98,11 +98,12 @@ class FileCache:
 
     def store(self, file: RemoteFile, partial: Path, digest: str) -> Hold:
         """Move the complete download ``partial`` to its place as the content of ``file``; return what keeps it."""
-        partial.chmod(0o444)
         # Caches that go by size and time find the same file again if it is downloaded again, and no other one.
         os.utime(partial, ns=(time.time_ns(), int(digest[:15], 16)))
         with self._locked():
             partial.replace(self._blob(digest))
+            # Not before: what a killed process leaves must be open to the next one.
+            self._blob(digest).chmod(0o444)
             _sync(self._folder / "blobs")
             return self._link(file, digest)
 
@@ -188,9 +189,10 @@ class FileCache:
     # Listings.
 
     def save_listing(self, address: str, content: object) -> None:
-        """Keep what an address has, as JSON."""
+        """Keep what an address has, as JSON. Nobody else can read it: signed addresses are in it."""
         with self._locked():
             draft = _draft(self._listing(address))
+            draft.touch(0o600)
             draft.write_text(json.dumps(content), encoding="utf-8")
             draft.replace(self._listing(address))
 

@@ -151,6 +151,22 @@ def test_leftovers_are_deleted(tmp_path: Path, cache: FileCache, monkeypatch: py
     assert len(list((tmp_path / "cache" / "files").iterdir())) == 2
 
 
+def test_download_stays_open_until_it_is_in_its_place(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an error or the end of the process leaves can be continued by users that are not root."""
+    partial = cache.partial(_file())
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="quota"):
+        _store(cache, _file(), b"model")
+    assert partial.stat().st_mode & 0o200
+    monkeypatch.undo()
+    _hold = _store(cache, _file(), b"model")
+    assert [path.stat().st_mode & 0o777 for path in _blobs(cache)] == [0o444]
+
+
 def test_damaged_content_is_as_good_as_none(cache: FileCache) -> None:
     """Its size tells."""
     _store(cache, _file(), b"model")
@@ -178,6 +194,12 @@ def test_listings_are_kept(cache: FileCache) -> None:
     assert cache.saved_listing("s3://bucket") is None
     cache.save_listing("s3://bucket", {"files": []})
     assert cache.saved_listing("s3://bucket") == {"files": []}
+
+
+def test_listings_are_private(tmp_path: Path, cache: FileCache) -> None:
+    """Signed addresses are in them."""
+    cache.save_listing("https://host/m.onnx?signature=secret", {"files": []})
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "cache" / "listings").iterdir()] == [0o600]
 
 
 def _blobs(cache: FileCache) -> list[Path]:
